@@ -64,11 +64,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def link(target: Path, path: Path) -> None:
-    """Make ``path`` a relative symbolic link to ``target``, atomically."""
+    """Make ``path`` a symbolic link to ``target``, atomically: relative if ``target`` is, else absolute."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.part"
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target, path.parent))
+    temporary.symlink_to(target if target.is_absolute() else os.path.relpath(target, path.parent))
     temporary.replace(path)
 
 

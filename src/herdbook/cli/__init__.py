@@ -1,0 +1,1 @@
+"""The command line: parsing, help texts, and errors turned into messages. No logic."""

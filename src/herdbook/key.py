@@ -1,0 +1,74 @@
+"""Keys: digests that say what a thing is, from what it is made of and by which code.
+
+Order is part of the meaning (an expert's place, a parent's place), so a key is taken over JSON in which lists keep
+their order and only the keys of mappings are sorted. The key travels as one string: Snakemake forgets the order and
+the names of inputs and params when it decides whether to run a job again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SHORT = 12  # hexadecimal digits of a key in file names: 48 bits, ample within one results folder
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of ``value``: sorted keys, no spaces, ASCII, no NaN.
+
+    Raises:
+        ValueError: If ``value`` holds NaN or an infinity.
+        TypeError: If ``value`` holds something that JSON has no form for.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of ``value``, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a result depends on beyond its inputs.
+
+    Args:
+        modules: Dotted names of our own modules whose source decides the bytes of the result.
+        packages: Distributions whose version decides them. Local version labels (``+cpu``) do not count.
+    """
+
+    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, str]:
+        """Return ``{module or package: digest or version}``, as it enters keys and provenance."""
+        return {
+            **{module: _source_digest(module) for module in self.modules},
+            **{package: package_version(package) for package in self.packages},
+        }
+
+
+COPY = Code()  # moving bytes depends on nothing but the bytes
+
+
+@cache
+def _source_digest(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no source for {module}")
+    return hashlib.sha256(Path(spec.origin).read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+@cache
+def package_version(package: str) -> str:
+    """Return the installed version of a distribution without its local label, or ``"absent"``."""
+    try:
+        return importlib.metadata.version(package).split("+", maxsplit=1)[0]
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,6 @@
+"""Planning: from a recipe and its lock to nodes, parts, keys, sizes and needs."""
+
+from herdbook.plan.graph import Evaluation, Plan, Quantized, check_disk, load, make
+from herdbook.plan.model import Layout, Node, Origin, Part, Tensor
+
+__all__ = ["Evaluation", "Layout", "Node", "Origin", "Part", "Plan", "Quantized", "Tensor", "check_disk", "load", "make"]

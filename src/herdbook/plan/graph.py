@@ -1,0 +1,344 @@
+"""The plan: what follows from a recipe and its lock. A pure function; no torch, no network, well under a second."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook import lock as locks
+from herdbook import recipe as recipes
+from herdbook.errors import RecipeError
+from herdbook.key import SHORT, Code, digest
+from herdbook.plan.derive import plan_adapter, plan_laser
+from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part
+from herdbook.plan.moe import plan_moe
+from herdbook.plan.source import plan_source
+from herdbook.recipe import Adapter, Laser, Moe, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.lock import Lock
+    from herdbook.recipe import Recipe
+
+FOLDER_CODE = Code(modules=("herdbook.assemble.configuration",))
+GGUF_FOLDER_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tokenizers", "transformers"))
+EVALUATE_CODE = Code(
+    modules=("herdbook.evaluate.measure", "herdbook.evaluate.task"), packages=("lm_eval", "tokenizers", "torch", "transformers")
+)
+CONVERT_CODE = Code(modules=("herdbook.quantize.convert",))
+QUANTIZE_CODE = Code(modules=("herdbook.quantize.write", "herdbook.quantize.types"), packages=("gguf", "libgguf"))
+# What a tokenizer folder may hold beside configuration; all of it is copied byte for byte.
+FLOAT32 = 4
+TOKENS_AT_ONCE = 2048  # longest text that evaluation sees at once; logits of so many tokens are held in float32
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """One quantized file of the released model."""
+
+    method: str
+    key: str
+    file: str  # its name in the release
+    memory_bytes: int
+
+    @property
+    def id(self) -> str:
+        """Name of its file below ``results/quantized``, without suffix."""
+        return f"{self.file.removesuffix('.gguf')}-{self.key[:SHORT]}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The measuring of one artifact: a model of the graph, or a quantized file of the released one."""
+
+    name: str
+    node: Node
+    quantized: Quantized | None
+    key: str
+    memory_bytes: int
+
+    @property
+    def id(self) -> str:
+        """Name of its result file, without suffix."""
+        return f"{self.name}-{self.key[:SHORT]}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that will be made, and where.
+
+    Args:
+        recipe: The recipe.
+        lock: Its lock.
+        recipe_path: Where the recipe lies; paths inside it are relative to this file.
+        nodes: The models that the release or its evaluation needs, parents first.
+        warnings: What a person should know, one line each.
+        layout: Where things lie.
+    """
+
+    recipe: Recipe
+    lock: Lock
+    recipe_path: Path
+    nodes: dict[str, Node]
+    warnings: tuple[str, ...] = ()
+    layout: Layout = field(default_factory=Layout)
+
+    @property
+    def released(self) -> Node:
+        """The model that is released."""
+        return self.nodes[self.recipe.release.model]
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """All parts by key; parents first."""
+        return {part.key: part for node in self.nodes.values() for part in node.parts}
+
+    @cached_property
+    def by_key(self) -> dict[str, Node]:
+        """All nodes by key."""
+        return {node.key: node for node in self.nodes.values()}
+
+    def beside_recipe(self, relative: str) -> Path:
+        """Return the path of a file that the recipe names."""
+        return self.recipe_path.parent / relative
+
+    # -- after the merge -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def converted_key(self) -> str:
+        """Key of the full-width GGUF of the released model."""
+        return digest({"operation": "convert", "model": self.released.key, "metadata": self.gguf_metadata, "code": CONVERT_CODE.describe()})
+
+    @property
+    def gguf_metadata(self) -> dict[str, str]:
+        """Return what every GGUF file says about itself."""
+        return {"general.name": self.recipe.release.name, "general.license": self.recipe.release.license}
+
+    @property
+    def converted(self) -> Path:
+        """Path of the full-width GGUF of the released model."""
+        return self.layout.root / "quantized" / f"{self.recipe.release.name}-{self.converted_key[:SHORT]}.full.gguf"
+
+    @cached_property
+    def quantized(self) -> tuple[Quantized, ...]:
+        """The quantized files, in the recipe's order."""
+        if self.recipe.quantize is None:
+            return ()
+        largest = max(tensor.elements for part in self.released.parts for tensor in part.tensors)
+        stacked = largest * max(1, len(self.released.recipe.moe.experts) if isinstance(self.released.recipe, Moe) else 1)
+        return tuple(
+            Quantized(
+                method,
+                digest({"operation": "quantize", "full": self.converted_key, "method": method, "code": QUANTIZE_CODE.describe()}),
+                f"{self.recipe.release.name}.{method}.gguf",
+                TORCH_BYTES + 12 * stacked,
+            )
+            for method in self.recipe.quantize.methods
+        )
+
+    def quantized_file(self, item: Quantized) -> Path:
+        """Return the path of a quantized file."""
+        return self.layout.root / "quantized" / f"{item.id}.gguf"
+
+    def quantized_record(self, item: Quantized) -> Path:
+        """Return the path of a quantized file's record: each tensor derived again from the released weights."""
+        return self.layout.root / "quantized" / f"{item.id}.json"
+
+    @cached_property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """The measurements: models in the recipe's order, then quantized files."""
+        wanted = self.recipe.evaluate
+        if wanted is None:
+            return ()
+        settings: dict[str, Any] = {
+            "operation": "evaluate",
+            "tasks": [self.lock.tasks[task].model_dump(mode="json") for task in wanted.tasks],
+            "limit": wanted.limit,
+            "batch_size": wanted.batch_size,
+            "code": EVALUATE_CODE.describe(),
+        }
+
+        def one(name: str, node: Node, item: Quantized | None) -> Evaluation:
+            logits = 3 * FLOAT32 * TOKENS_AT_ONCE * wanted.batch_size * node.config["vocab_size"]
+            weights = FLOAT32 * node.parameters * (2 if item else 1)
+            key = digest({**settings, "model": node.key, "quantized": item.key if item else None})
+            return Evaluation(name, node, item, key, TORCH_BYTES + weights + logits)
+
+        found = [one(name, self.nodes[name], None) for name in wanted.models]
+        if self.recipe.quantize and self.recipe.quantize.evaluate:
+            found += [one(f"{self.released.name}.{item.method}", self.released, item) for item in self.quantized]
+        return tuple(found)
+
+    def evaluation_file(self, item: Evaluation) -> Path:
+        """Return the path of a measurement."""
+        return self.layout.root / "evaluations" / f"{item.id}.json"
+
+    # -- the release -----------------------------------------------------------------------------------------------
+
+    @property
+    def release_root(self) -> Path:
+        """Folder of the release and of what is rendered for it."""
+        return self.layout.root / self.recipe.release.name
+
+    @property
+    def release_folder(self) -> Path:
+        """Folder that holds exactly what is uploaded."""
+        return self.release_root / "release"
+
+    @property
+    def card_folder(self) -> Path:
+        """Folder of the card and its figures."""
+        return self.release_root / "card"
+
+    # -- cost ------------------------------------------------------------------------------------------------------
+
+    @property
+    def fetch_bytes(self) -> int:
+        """Bytes to download for sources, each upstream file counted once."""
+        files = {
+            (source.uri, file.name): file.size_bytes
+            for name, source in self.lock.sources.items()
+            if name in self.nodes
+            for file in source.files
+        }
+        return sum(files.values())
+
+    def outputs(self) -> Iterator[tuple[Path, int]]:
+        """Yield each large file that is written, with its size in bytes (estimated for quantized files)."""
+        for part in self.parts.values():
+            if not (part.operation == "fetch" and "name" in part.parameters):  # those are links into a cache
+                yield self.layout.shard(part), part.size_bytes
+        if self.quantized:
+            yield self.converted, self.released.size_bytes
+        bits = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}
+        for item in self.quantized:
+            yield self.quantized_file(item), int(self.released.parameters * bits[item.method] / 8)
+
+    @property
+    def write_bytes(self) -> int:
+        """Bytes that a build from nothing writes."""
+        return sum(size for _, size in self.outputs())
+
+    def missing_bytes(self) -> int:
+        """Return the bytes that are still to be written, given what lies there already."""
+        return sum(size for path, size in self.outputs() if not path.exists())
+
+
+def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("results")) -> Plan:
+    """Make the plan of a recipe.
+
+    Raises:
+        RecipeError: If what the recipe asks for cannot be built.
+    """
+    nodes: dict[str, Node] = {}
+    warnings: list[str] = []
+    order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in _needed(recipe)}).static_order()
+    for name in order:
+        node, said = _node(name, recipe, lock, nodes)
+        nodes[name] = node
+        warnings += said
+    unused = sorted(set(recipe.models) - set(nodes))
+    if unused:
+        warnings.append(f"models: nothing needs {', '.join(unused)}; not built")
+    return Plan(recipe, lock, recipe_path, nodes, tuple(warnings), Layout(results))
+
+
+def load(recipe_path: Path, results: Path = Path("results")) -> Plan:
+    """Read a recipe and its lock, and make the plan.
+
+    Raises:
+        RecipeError: If the recipe is wrong or cannot be built.
+        LockError: If there is no lock, or it does not answer what the recipe asks.
+    """
+    recipe = recipes.load(recipe_path)
+    lock_path = locks.path_for(recipe_path)
+    lock = locks.load(lock_path)
+    locks.check_fits(lock, recipe, lock_path)
+    try:
+        return make(recipe, lock, recipe_path, results)
+    except RecipeError as error:
+        raise RecipeError(error.problems, str(recipe_path)) from error
+
+
+def check_disk(plan: Plan) -> None:
+    """Check that what is still to be written fits on the disk.
+
+    Raises:
+        RecipeError: If it does not; the message says how much is missing.
+    """
+    place = plan.layout.root.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    needed = plan.missing_bytes()
+    if needed > free:
+        raise RecipeError(
+            f"the disk is too small: {needed / 1e9:.2f} GB are still to be written below {plan.layout.root}, "
+            f"{free / 1e9:.2f} GB are free. Free some, or build with --directory on another disk.",
+            str(plan.recipe_path),
+        )
+
+
+def _needed(recipe: Recipe) -> list[str]:
+    wanted = [recipe.release.model, *(recipe.evaluate.models if recipe.evaluate else [])]
+    found: dict[str, None] = {}
+    while wanted:
+        name = wanted.pop(0)
+        if name not in found:
+            found[name] = None
+            wanted += recipes.parents(recipe.models[name])
+    return list(found)
+
+
+def _node(name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node]) -> tuple[Node, list[str]]:
+    model: Section = recipe.models[name]
+    warnings: list[str] = []
+    size = recipe.shard_bytes
+    match model:
+        case Laser():
+            parent = nodes[model.laser]
+            parts = plan_laser(name, model, parent, size)
+            return _kept_form(name, "laser", model, parent, parts), warnings
+        case Adapter():
+            parent = nodes[model.on]
+            parts = plan_adapter(name, model, lock.adapters[name], parent, size)
+            return _kept_form(name, "adapter", model, parent, parts), warnings
+        case Moe():
+            base = nodes[model.moe.base]
+            parts, warnings = plan_moe(name, model.moe, nodes, size)
+            config = {
+                **base.config,
+                "model_type": "mixtral",
+                "num_local_experts": len(model.moe.experts),
+                "num_experts_per_tok": model.moe.experts_per_token,
+            }
+            made = {"experts": len(model.moe.experts), "experts_per_token": model.moe.experts_per_token}
+            key = _node_key(parts, {**made, "from": base.key, "code": FOLDER_CODE.describe()})
+            node = Node(name, "moe", key, model, recipes.parents(model), parts, config, base.files, base.name)
+            return node, warnings
+        case _:
+            locked = lock.sources[name]
+            parts = plan_source(name, model, locked, size)
+            by_name = {file.name: file for file in locked.files}
+            described = {
+                member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
+                for member in locked.members
+            }
+            code = GGUF_FOLDER_CODE.describe() if locked.weights == "gguf" else {}
+            container = locked.files[0].sha256 if locked.weights == "gguf" else None
+            key = _node_key(parts, {"members": described, "container": container, "code": code})
+            return Node(name, "fetch", key, model, (), parts, locked.config, locked.members, name), warnings
+
+
+def _kept_form(name: str, operation: str, model: Section, parent: Node, parts: tuple[Part, ...]) -> Node:
+    key = _node_key(parts, {"from": parent.key})
+    return Node(name, operation, key, model, (parent.name,), parts, parent.config, parent.files, parent.name)
+
+
+def _node_key(parts: tuple[Part, ...], files: dict[str, Any]) -> str:
+    return digest({"parts": [part.key for part in parts], "files": files})

