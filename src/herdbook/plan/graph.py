@@ -30,9 +30,14 @@ GGUF_FOLDER_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tok
 EVALUATE_CODE = Code(
     modules=("herdbook.evaluate.measure", "herdbook.evaluate.task"), packages=("lm_eval", "tokenizers", "torch", "transformers")
 )
-CONVERT_CODE = Code(modules=("herdbook.quantize.convert",))
-QUANTIZE_CODE = Code(modules=("herdbook.quantize.write", "herdbook.quantize.types"), packages=("gguf", "libgguf"))
-# What a tokenizer folder may hold beside configuration; all of it is copied byte for byte.
+CONVERT_CODE = Code(modules=("herdbook.quantize.convert", "herdbook.quantize.folder"))
+QUANTIZE_CODE = Code(
+    modules=tuple(
+        f"herdbook.quantize.{module}"
+        for module in ("derive", "encode", "folder", "gguf_file", "layout", "methods", "mixture", "quantize")
+    ),
+    packages=("gguf", "libgguf", "numpy"),
+)
 FLOAT32 = 4
 TOKENS_AT_ONCE = 2048  # longest text that evaluation sees at once; logits of so many tokens are held in float32
 

@@ -1,0 +1,121 @@
+"""Text of others, made harmless for Markdown and SVG.
+
+Prompts, names, licences, cells of a CSV and claims come from outside. Whatever a template prints is either a number or
+of the type `Markdown`, which only the functions here and in ``spell`` make; ``only_escaped`` refuses all else, so that
+a forgotten filter is an error and not a hole.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from jinja2 import Undefined
+
+from herdbook.errors import StepError
+
+# Control characters except tab and line feed, marks that turn the direction of writing, halves of surrogate pairs,
+# and what XML cannot hold. They change what a reader sees without being seen.
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb\ufffe\uffff]"
+)
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_LINE_ENDS = re.compile(r"\r\n|[\r\u2028\u2029]")
+
+# Characters that start something in Markdown wherever they stand. Entities are for those that HTML or a table would
+# see before Markdown's own backslash is read.
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
+_SPECIAL = re.compile(r"[\\`*_\[\]#~$@&<>|]|:(?=//)|(?<=[wW]{3})\.")
+_LEADING_MARK = re.compile(r"^[-+=]")
+_LEADING_NUMBER = re.compile(r"^(\d{1,9})([.)])")
+_SAFE_URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9._~:/?#@!$&'*+,;=%-]*")
+
+
+class Markdown(str):
+    """Text that is Markdown by our own hand and may be printed as it is."""
+
+    __slots__ = ()
+
+
+def clean(text: Any) -> str:
+    """Return text with line ends as line feeds and every unseen character replaced by a visible one.
+
+    Raises:
+        TypeError: If it is no text.
+        jinja2.UndefinedError: If it is a template's undefined variable.
+    """
+    if isinstance(text, Undefined):
+        return str(text)  # a strict one raises here
+    if not isinstance(text, str):
+        raise TypeError(f"expected text, found {type(text).__name__}")
+    return _UNSEEN.sub(REPLACEMENT, _LINE_ENDS.sub("\n", text))
+
+
+def one_line(text: Any) -> str:
+    """Return text cleaned and on one line, runs of white space being one space."""
+    return " ".join(clean(text).split())
+
+
+def md(text: Any) -> Markdown:
+    """Escape text so that Markdown shows it as it is, anywhere: in a paragraph, at the start of a line, in a table."""
+    escaped = _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], "\\" + found[0]), one_line(text))
+    escaped = _LEADING_MARK.sub(lambda found: "\\" + found[0], escaped)
+    return Markdown(_LEADING_NUMBER.sub(r"\1\\\2", escaped))
+
+
+def code(text: Any) -> Markdown:
+    """Return text as a code span that its content cannot close, fit for a table.
+
+    A pipe would end a table's cell even inside a code span, and renderers disagree on how to escape it there; text
+    with one is escaped instead.
+    """
+    flat = one_line(text)
+    if "|" in flat or not flat:
+        return md(flat)
+    ticks = "`" * (_longest_run(flat) + 1)
+    pad = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return Markdown(f"{ticks}{pad}{flat}{pad}{ticks}")
+
+
+def fenced(text: Any, language: str = "") -> Markdown:
+    """Return text as a fenced block that its content cannot close."""
+    body = clean(text).strip("\n")
+    fence = "`" * max(3, _longest_run(body) + 1)
+    return Markdown(f"{fence}{language}\n{body}\n{fence}")
+
+
+def quoted(text: Any) -> Markdown:
+    """Return text as a block quotation, line by line."""
+    lines = [line for line in clean(text).split("\n") if line.strip()]
+    return Markdown("\n".join(f"> {md(line)}{'  ' if index < len(lines) else ''}" for index, line in enumerate(lines, start=1)))
+
+
+def link(text: Any) -> Markdown:
+    """Return a web address as a link that shows where it leads; anything else as escaped text."""
+    flat = one_line(text)
+    return Markdown(f"<{flat}>") if _SAFE_URL.fullmatch(flat) else md(flat)
+
+
+def xml(text: Any) -> str:
+    """Escape text for XML, in content and in attributes."""
+    flat = one_line(text)
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
+        flat = flat.replace(character, entity)
+    return flat
+
+
+def only_escaped(value: Any) -> Any:
+    """Pass on what a template may print (for Jinja's ``finalize``).
+
+    Raises:
+        StepError: If it is text that no filter has escaped.
+    """
+    if isinstance(value, Undefined):
+        return str(value)  # a strict one raises here
+    if isinstance(value, Markdown) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise StepError(f"card: a template prints {type(value).__name__} {str(value)[:60]!r} without a filter that escapes it")
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall(r"`+", text)), default=0)

@@ -1,0 +1,138 @@
+"""What LASER cut, from the records of the lasered shards, and what was measured before and after."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from herdbook.card.spell import percent, runs
+from herdbook.errors import StepError
+from herdbook.plan.architecture import layer_of, matrix_of
+from herdbook.recipe import MATRICES, Laser
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from herdbook.card.results import Measurement, Score
+    from herdbook.plan import Node
+
+
+@dataclass(frozen=True)
+class Lasered:
+    """What LASER did to one model.
+
+    Args:
+        name: The lasered model.
+        parent: The model before.
+        rule: How ranks were chosen, in words.
+        matrices: Name and number of the matrices that were cut.
+        layers: Their layers, as runs; the first is 0.
+        layer_count: Number of layers of the model.
+        count: Number of matrices that were cut.
+        rank_share: Mean share of the singular values that was kept.
+        energy: Mean share of the sum of squared singular values that was kept.
+        change: Mean of each matrix's relative change (Frobenius norm of the difference over that of the original).
+        largest_change: The largest of these.
+    """
+
+    name: str
+    parent: str
+    rule: str
+    matrices: tuple[tuple[str, int], ...]
+    layers: str
+    layer_count: int
+    count: int
+    rank_share: float
+    energy: float
+    change: float
+    largest_change: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One task's result before and after LASER."""
+
+    model: str
+    parent: str
+    title: str
+    before: Score
+    after: Score
+
+    @property
+    def difference(self) -> Decimal:
+        """After minus before."""
+        return self.after.value - self.before.value
+
+    @property
+    def stderr(self) -> Decimal | None:
+        """Standard error of the difference, as if the two had been measured on different documents."""
+        if self.before.stderr is None or self.after.stderr is None:
+            return None
+        return (self.before.stderr**2 + self.after.stderr**2).sqrt()
+
+    @property
+    def verdict(self) -> str:
+        """What it did, in neutral words."""
+        if self.difference == 0:
+            return "no change"
+        word = "better" if self.after.beats(self.before) else "worse"
+        if self.stderr is None:
+            return word
+        return f"{word}, by {'less' if abs(self.difference) < self.stderr else 'more'} than the standard error"
+
+
+def describe_laser(node: Node, entries: dict[str, dict[str, Any]]) -> Lasered:
+    """Sum up what LASER did to a model.
+
+    Args:
+        node: The lasered model.
+        entries: What the records of its shards say of each tensor, by name.
+
+    Raises:
+        StepError: If the records hold no reduced matrix, or one without its numbers.
+    """
+    model = node.recipe
+    assert isinstance(model, Laser)  # noqa: S101 - what a lasered node is
+    cut = {name: entry for name, entry in sorted(entries.items()) if entry.get("action") == "laser"}
+    try:
+        shares = [float(entry["rank"]) / float(entry["of"]) for entry in cut.values()]
+        energies = [float(entry["energy"]) for entry in cut.values()]
+        changes = [float(entry["change"]) for entry in cut.values()]
+        kinds = Counter(matrix_of(name) or "" for name in cut)
+        return Lasered(
+            node.name,
+            model.laser,
+            rule_words(model),
+            tuple((matrix, kinds[matrix]) for matrix in MATRICES if kinds[matrix]),
+            runs(layer for name in cut if (layer := layer_of(name)) is not None),
+            int(node.config["num_hidden_layers"]),
+            len(cut),
+            math.fsum(shares) / len(cut),
+            math.fsum(energies) / len(cut),
+            math.fsum(changes) / len(cut),
+            max(changes),
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise StepError(
+            f"card: the records of {node.name} do not say what LASER did ({error!r}). Build its shards again."
+        ) from error
+
+
+def rule_words(model: Laser) -> str:
+    """Return a LASER entry's rank rule in words."""
+    if model.rank == "marchenko-pastur":
+        return "Marchenko-Pastur edge"
+    return f"largest {percent(model.rank.fraction)} of singular values"
+
+
+def effects(lasered: tuple[Lasered, ...], measurements: tuple[Measurement, ...]) -> tuple[Effect, ...]:
+    """Return what was measured before and after LASER, for each lasered model that was measured together with its parent."""
+    models = {measurement.name: measurement for measurement in measurements if measurement.method is None}
+    return tuple(
+        Effect(item.name, item.parent, result.title, models[item.parent].tasks[task].main, result.main)
+        for item in lasered
+        if item.name in models and item.parent in models
+        for task, result in models[item.name].tasks.items()
+    )

@@ -1,0 +1,198 @@
+"""Measurements: what the evaluations of a plan found, read and checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import StepError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from herdbook.plan import Evaluation, Plan
+
+# The metric that stands for a task: the first of these that it has, else its first by name.
+MAIN_METRICS = ("bits_per_byte", "acc", "acc_norm", "exact_match", "f1")
+METRIC_WORDS = {
+    "bits_per_byte": (
+        "how many bits the model needs, on average, to predict one byte of the text; models with different tokenizers "
+        "can be compared by it"
+    ),
+    "byte_perplexity": "two to the power of the bits per byte",
+    "word_perplexity": "how many words, on average, the model would have to choose between, were all equally likely",
+    "acc": "share of questions whose right answer the model finds likelier than every other",
+    "acc_norm": "as accuracy, but each answer's log-likelihood is divided by its length in bytes first",
+    "exact_match": "share of answers that are the expected text",
+    "f1": "harmonic mean of precision and recall",
+}
+METRIC_NAMES = {"bits_per_byte": "bits per byte", "acc": "accuracy", "acc_norm": "length-normalised accuracy"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A result in one metric; the numbers are exactly those of the result file."""
+
+    metric: str
+    value: Decimal
+    stderr: Decimal | None
+    higher_is_better: bool
+
+    @property
+    def name(self) -> str:
+        """The metric in words."""
+        return METRIC_NAMES.get(self.metric, self.metric.replace("_", " "))
+
+    @property
+    def direction(self) -> str:
+        """Which way is better, in words."""
+        return "higher is better" if self.higher_is_better else "lower is better"
+
+    @property
+    def digits(self) -> int:
+        """Decimals to print."""
+        return 2 if self.metric.endswith("perplexity") else 4
+
+    def beats(self, other: Score) -> bool:
+        """Tell whether this is strictly better than ``other``."""
+        return self.value > other.value if self.higher_is_better else self.value < other.value
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A model's results in one task."""
+
+    task: str
+    title: str
+    documents: int
+    scores: dict[str, Score]
+
+    @property
+    def main(self) -> Score:
+        """The result that stands for the task."""
+        return self.scores[next((metric for metric in MAIN_METRICS if metric in self.scores), min(self.scores))]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured model or file.
+
+    Args:
+        name: How the recipe, or the quantized file, calls it.
+        node: Name of the model in the recipe.
+        method: The quantization, for a quantized file.
+        tasks: Results by task.
+        weights: SHA-256 of each weights file that was measured, by its name; empty if the result does not say.
+        versions: Versions of the packages that measured.
+    """
+
+    name: str
+    node: str
+    method: str | None
+    tasks: dict[str, TaskResult]
+    weights: dict[str, str]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: one task in its main metric."""
+
+    task: str
+    title: str
+    documents: int
+    score: Score  # any model's, for the metric's name and direction
+
+
+def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
+    """Read all measurements of a plan, in the order of the card's table.
+
+    Raises:
+        StepError: If one is missing, damaged, of another plan, or measured other tasks than the others did.
+    """
+    found = tuple(_read(plan, item) for item in plan.evaluations)
+    for other in found[1:]:
+        for task, result in found[0].tasks.items():
+            theirs = other.tasks.get(task)
+            if theirs is None or theirs.documents != result.documents or theirs.main.metric != result.main.metric:
+                raise StepError(
+                    f"card: {found[0].name} and {other.name} were not measured alike in task {task!r}. "
+                    "Delete both results and evaluate again."
+                )
+    return found
+
+
+def columns(measurements: tuple[Measurement, ...]) -> tuple[Column, ...]:
+    """Return the columns of the table."""
+    if not measurements:
+        return ()
+    return tuple(
+        Column(result.task, result.title, result.documents, result.main) for result in measurements[0].tasks.values()
+    )
+
+
+def best(measurements: tuple[Measurement, ...], task: str) -> Decimal | None:
+    """Return the best value in a task; None if fewer than two were measured."""
+    scores = [measurement.tasks[task].main for measurement in measurements]
+    if len(scores) < 2:
+        return None
+    return (max if scores[0].higher_is_better else min)(score.value for score in scores)
+
+
+def versions_of(code: dict[str, Any]) -> dict[str, str]:
+    """Return the packages among what a record says of its code (our own modules are told by digest)."""
+    return {name: str(version) for name, version in code.items() if name.partition(".")[0] != "herdbook"}
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read JSON, numbers with a point as exact decimals.
+
+    Raises:
+        StepError: If the file is missing or damaged, or holds NaN or an infinity.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal, parse_constant=refuse)
+    except FileNotFoundError as error:
+        raise StepError(f"card: {path}: the {what} is missing. Make it first.") from error
+    except (OSError, ValueError) as error:
+        raise StepError(f"card: {path}: the {what} is damaged: {error}. Delete it and make it again.") from error
+
+
+def _read(plan: Plan, item: Evaluation) -> Measurement:
+    path = plan.evaluation_file(item)
+    data = read_json(path, f"measurement of {item.name}")
+    try:
+        if data["key"] != item.key:
+            raise StepError(f"card: {path}: belongs to another plan. Delete it and evaluate again.")
+        tasks = {name: _task(name, result) for name, result in data["tasks"].items()}
+        return Measurement(
+            item.name,
+            item.node.name,
+            item.quantized.method if item.quantized else None,
+            tasks,
+            dict(data.get("weights") or {}),
+            versions_of(data.get("versions") or data.get("code") or {}),
+        )
+    except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+        raise StepError(f"card: {path}: the measurement of {item.name} is damaged ({error!r}). Delete it.") from error
+
+
+def _task(name: str, data: dict[str, Any]) -> TaskResult:
+    scores = {
+        metric: Score(
+            metric,
+            Decimal(found["value"]),
+            None if found["stderr"] is None else Decimal(found["stderr"]),
+            bool(found["higher_is_better"]),
+        )
+        for metric, found in sorted(data["metrics"].items())
+    }
+    if not scores:
+        raise ValueError(f"task {name} has no metric")
+    return TaskResult(name, str(data.get("title") or name), int(data["documents"]), scores)

@@ -1,0 +1,187 @@
+"""The card step: README.md and its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook.card import results, spell
+from herdbook.card.context import Facts, ancestry, described, gather, note
+from herdbook.card.counts import CONTEXT_TOKENS
+from herdbook.card.escape import code, fenced, link, md, only_escaped, quoted
+from herdbook.card.figures import Box, Edge, Panel, Row, draw_lineage, draw_measurements
+from herdbook.errors import StepError
+from herdbook.files import write_text
+from herdbook.recipe import Adapter, Laser, Moe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import jinja2
+
+    from herdbook.plan import Node, Plan
+
+CARD = "README.md"
+TEMPLATE = "card.md.j2"
+LINEAGE = "figures/lineage.svg"
+MEASUREMENTS = "figures/measurements.svg"
+
+
+def card_files(plan: Plan) -> list[str]:
+    """Return the names of the files that make up a card, relative to its folder. Follows from the plan alone."""
+    return [CARD, LINEAGE, *([MEASUREMENTS] if plan.evaluations else [])]
+
+
+def card_inputs(plan: Plan) -> list[Path]:
+    """Return the files that a card is made from. Follows from the plan alone."""
+    return [
+        plan.recipe_path,
+        *(plan.layout.record(part) for node in described(plan) for part in node.parts),
+        *(plan.evaluation_file(item) for item in plan.evaluations),
+        *(plan.quantized_record(item) for item in plan.quantized),
+        *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
+    ]
+
+
+def render_card(plan: Plan, output: Path) -> None:
+    """Write a card and its figures.
+
+    Args:
+        plan: The plan, all of whose models, evaluations and quantized files are made.
+        output: The folder to write to; see ``card_files``.
+
+    Raises:
+        LockError: If a leaderboard's snapshot changed since it was locked.
+        CheckpointError: If a shard's record is missing or damaged.
+        StepError: If another input is missing or damaged, or the front matter is none that the Hub would accept.
+    """
+    for name, text in card_texts(plan).items():
+        write_text(output / name, text)
+
+
+def card_texts(plan: Plan) -> dict[str, str]:
+    """Return the files of a card as text, by name. Raises as ``render_card`` does."""
+    facts = gather(plan)
+    texts = {CARD: render_text(facts), LINEAGE: _lineage(plan, facts)}
+    if plan.evaluations:
+        texts[MEASUREMENTS] = _measurements(facts)
+    return texts
+
+
+def template_folder() -> Path:
+    """Return the folder of the card's templates.
+
+    That is ``templates`` in the working folder if it has a card's template, so that a release can have its own; else
+    the one that came with the package; else that of the checkout that the package runs from.
+
+    Raises:
+        StepError: If there is none.
+    """
+    here = Path(__file__)
+    places = (Path("templates"), here.parents[1] / "templates", here.parents[3] / "templates")
+    for place in places:
+        if (place / TEMPLATE).is_file():
+            return place
+    raise StepError(f"card: found no {TEMPLATE}; looked into ./templates and where Herdbook is installed. Install it again.")
+
+
+def environment(folder: Path) -> jinja2.Environment:
+    """Return Jinja's environment for cards: undefined variables are errors, and so is text that nothing escaped."""
+    import jinja2
+
+    made = jinja2.Environment(  # noqa: S701 - the output is Markdown; `finalize` enforces its escaping
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        finalize=only_escaped,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        md=md,
+        code=code,
+        fenced=fenced,
+        quoted=quoted,
+        link=link,
+        codes=spell.codes,
+        commas=spell.count,
+        amount=spell.amount,
+        size=spell.size,
+        fixed=spell.fixed,
+        signed=spell.signed,
+        percent=spell.percent,
+        places=lambda numbers: spell.joined(str(number) for number in numbers),
+    )
+    return made
+
+
+def render_text(facts: Facts, folder: Path | None = None) -> str:
+    """Return the card's text.
+
+    Args:
+        facts: What it states.
+        folder: The templates' folder, if not the usual one.
+
+    Raises:
+        jinja2.UndefinedError: If a template asks for what is not there.
+        StepError: If a template prints text that no filter has escaped.
+    """
+    made = environment(folder or template_folder())
+    return made.get_template(TEMPLATE).render(
+        facts=facts,
+        release=facts.recipe.release,
+        best={column.task: results.best(facts.measurements, column.task) for column in facts.columns},
+        metrics=list(_metrics(facts)),
+        context_tokens=CONTEXT_TOKENS,
+        lineage=LINEAGE,
+        measurements_figure=MEASUREMENTS,
+    ).rstrip("\n") + "\n"
+
+
+def _metrics(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield each main metric of the table with what it means, if that is known."""
+    for metric, name in dict.fromkeys((column.score.metric, column.score.name) for column in facts.columns):
+        if metric in results.METRIC_WORDS:
+            yield name, results.METRIC_WORDS[metric]
+
+
+def _lineage(plan: Plan, facts: Facts) -> str:
+    nodes = ancestry(plan)
+    boxes = [Box(node.name, node.name, note(node), node.operation) for node in nodes]
+    edges = [
+        Edge(parent, node.name, _role(node, parent)) for node in nodes for parent in dict.fromkeys(node.parents)
+    ]
+    for choice in facts.choices:
+        name = choice.method or "full width"
+        boxes.append(Box(f"\0file {name}", name, spell.size(choice.size_bytes), "file"))
+        edges.append(Edge(plan.released.name, f"\0file {name}"))
+    return draw_lineage(boxes, edges, f"Lineage of {plan.recipe.release.name}, from its sources to its files")
+
+
+def _role(node: Node, parent: str) -> str:
+    """Return what a parent is to a model."""
+    match node.recipe:
+        case Laser():
+            return "LASER"
+        case Adapter():
+            return "adapter"
+        case Moe() as model:
+            places = [str(place) for place, expert in enumerate(model.moe.experts, start=1) if expert.model == parent]
+            roles = [*(["base"] if model.moe.base == parent else []), *([f"expert {', '.join(places)}"] if places else [])]
+            return ", ".join(roles)
+        case _:
+            return ""
+
+
+def _measurements(facts: Facts) -> str:
+    panels = []
+    for column in facts.columns:
+        top = results.best(facts.measurements, column.task)
+        rows = []
+        for measured in facts.measurements:
+            score = measured.tasks[column.task].main
+            error = "" if score.stderr is None else f" ± {spell.fixed(score.stderr, score.digits)}"
+            released = measured.node == facts.released.name and measured.method is None
+            shown = spell.fixed(score.value, score.digits) + error
+            rows.append(Row(measured.name, score.value, score.stderr, shown, score.value == top, released))
+        panels.append(Panel(f"{column.title}: {column.score.name} ({column.score.direction})", tuple(rows)))
+    return draw_measurements(panels, f"Measurements of {facts.recipe.release.name} and its relatives")

@@ -1,0 +1,1 @@
+"""The release: the folder that holds exactly what is uploaded."""

@@ -1,0 +1,97 @@
+"""The release step: put everything in one folder, write the provenance statement and the checksums."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from herdbook import lock as locks
+from herdbook.assemble.step import folder_files
+from herdbook.card.step import card_files
+from herdbook.checkpoint import read_record
+from herdbook.files import sha256_file, write_json, write_text
+from herdbook.provenance.statement import statement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from herdbook.plan import Plan
+
+SUMS = "SHA256SUMS"
+STATEMENT = "provenance/statement.json"
+RECIPE = "recipe.yaml"
+LOCK = "recipe.lock.json"
+RECORDS = "provenance/records"
+
+
+def contents(plan: Plan) -> dict[str, Path]:
+    """Return what goes into the release: by name there, the file that it is taken from. Follows from the plan alone.
+
+    The statement and the checksums come on top; see ``release_files``.
+    """
+    folder = plan.layout.folder(plan.released)
+    found = {name: folder / name for name in folder_files(plan.released)}
+    found |= {item.file: plan.quantized_file(item) for item in plan.quantized}
+    found |= {name: plan.card_folder / name for name in card_files(plan)}
+    found |= {RECIPE: plan.recipe_path, LOCK: locks.path_for(plan.recipe_path)}
+    found |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}
+    found |= {f"{RECORDS}/{item.id}.gguf.json": plan.quantized_record(item) for item in plan.quantized}
+    found |= {f"provenance/evaluations/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations}
+    return found
+
+
+def release_files(plan: Plan) -> list[str]:
+    """Return the names of all files of the release."""
+    return [*contents(plan), STATEMENT, SUMS]
+
+
+def release(plan: Plan) -> None:
+    """Make the release's folder. What an earlier build left there and this one does not make is removed.
+
+    Large files are hard links to the results where the file system can do that, so that they cost no space twice.
+    """
+    folder = plan.release_folder
+    wanted = contents(plan)
+    known = dict(_known_digests(plan))
+    digests = {}
+    for name, source in wanted.items():
+        _place(source, folder / name)
+        digests[name] = known.get(name) or sha256_file(folder / name)
+    write_json(folder / STATEMENT, statement(plan, digests))
+    digests[STATEMENT] = sha256_file(folder / STATEMENT)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif not path.is_dir() and name not in digests and name != SUMS:
+            path.unlink()
+    write_text(folder / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
+
+
+def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield digests that were computed while a file was written; `herdbook verify` reads the files again."""
+    for name, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
+        yield name, read_record(plan.layout.record(part))["file"]["sha256"]
+    for item in plan.quantized:
+        yield item.file, read_record(plan.quantized_record(item))["file"]["sha256"]
+
+
+def _place(source: Path, target: Path) -> None:
+    """Put a file in its place: a hard link if it is large, a copy if it is small or lies on another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{os.getpid()}.part"
+    temporary.unlink(missing_ok=True)
+    real = source.resolve(strict=True)
+    try:
+        if real.suffix in {".safetensors", ".gguf"} or real.stat().st_size > 1_000_000:
+            try:
+                os.link(real, temporary)
+            except OSError:
+                shutil.copyfile(real, temporary)
+        else:
+            shutil.copyfile(real, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)  # also left over if both were the same hard link already
