@@ -1,0 +1,200 @@
+"""Entry point of ``herdbook``: parses the command line, runs one command, and turns errors into one message."""
+
+from __future__ import annotations
+
+import argparse
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from herdbook import __version__
+from herdbook import lock as locks
+from herdbook import plan as plans
+from herdbook import recipe as recipes
+from herdbook.errors import HerdbookError, RecipeError, VerificationError
+from herdbook.files import dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from herdbook.plan import Plan
+
+Thing = TypeVar("Thing")
+DEFAULT_RECIPE = "config/miniature.yaml"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(
+        prog="herdbook", description="Build a merged language model's release reproducibly, and prove what it is made of."
+    )
+    top.add_argument("--version", action="version", version=f"herdbook {__version__}")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, run: Callable[[argparse.Namespace], None], *, recipe: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(run=run)
+        if recipe:
+            command.add_argument("--recipe", type=Path, default=Path(DEFAULT_RECIPE), help="default: %(default)s")
+            command.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
+        return command
+
+    add("lock", "pin everything that a recipe names, and write the lock beside it", _lock)
+    add("plan", "show what a build makes, fetches, writes and needs; refuse what cannot be built", _plan)
+    for step, text in (
+        ("fetch", "make a shard of a source: fetched, checked against its pin"),
+        ("laser", "make a shard of a lasered model"),
+        ("adapter", "make a shard of a model with an adapter folded in"),
+        ("moe", "make a shard of a Mixture of Experts"),
+    ):
+        add(step, text, _part).add_argument("key", help="the part's key, as `herdbook plan` shows it")
+    add("assemble", "make a model's folder, as transformers loads it", _assemble).add_argument("key", help="the model's key")
+    measuring = add("evaluate", "measure a model or a quantized file", _evaluate)
+    measuring.add_argument("key", help="the measurement's key")
+    measuring.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    add("convert", "make the full-width GGUF of the released model", _convert)
+    quantizing = add("quantize", "make a quantized file and derive it again from the weights", _quantize)
+    quantizing.add_argument("key", help="the quantized file's key")
+    quantizing.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    add("card", "render the model card and its figures", _card)
+    add("release", "put the release together, with provenance and checksums", _release)
+    verifying = add("verify", "verify a release's folder, without the recipe", _verify, recipe=False)
+    verifying.add_argument("folder", type=Path, help="the release")
+    verifying.add_argument("--json", type=Path, help="write the findings here, for machines")
+    add("schema", "print the JSON Schema of recipes, for editors", _schema, recipe=False)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status (see ``herdbook.errors``)."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except HerdbookError as error:
+        if options.debug:
+            raise
+        print(f"herdbook {options.command}: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        if options.debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"herdbook {options.command}: {place}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"herdbook {options.command}: interrupted; what is whole stays, run again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _load(options: argparse.Namespace) -> Plan:
+    return plans.load(options.recipe, options.results)
+
+
+def _lock(options: argparse.Namespace) -> None:
+    from herdbook.fetch.pin import pin
+
+    recipe = recipes.load(options.recipe)
+    lock = pin(recipe, options.recipe, lambda line: print(line, file=sys.stderr))
+    try:
+        plans.make(recipe, lock, options.recipe)
+    except RecipeError as error:
+        raise RecipeError(error.problems, str(options.recipe)) from error
+    path = locks.path_for(options.recipe)
+    locks.write(lock, path)
+    print(path)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from herdbook.cli.show import show
+
+    plan = _load(options)
+    show(plan)
+    plans.check_disk(plan)
+
+
+def _part(options: argparse.Namespace) -> None:
+    plan = _load(options)
+    part = _find({part.key: part for part in plan.parts.values() if part.operation == options.command}, options.key)
+    if options.command == "fetch":
+        from herdbook.fetch.step import fetch as step
+    elif options.command == "laser":
+        from herdbook.laser.step import laser as step
+    elif options.command == "adapter":
+        from herdbook.adapter.step import adapter as step
+    else:
+        from herdbook.moe.step import moe as step
+    step(plan, part)
+
+
+def _find(things: dict[str, Thing], key: str) -> Thing:
+    found = [thing for name, thing in things.items() if name.startswith(key)]
+    if len(found) != 1:
+        raise RecipeError(f"no single step has the key {key!r}: the recipe or the code changed since. Plan again.")
+    return found[0]
+
+
+def _assemble(options: argparse.Namespace) -> None:
+    from herdbook.assemble.step import assemble
+
+    plan = _load(options)
+    assemble(plan, _find(plan.by_key, options.key))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from herdbook.evaluate.step import evaluate
+
+    plan = _load(options)
+    evaluate(plan, _find({item.key: item for item in plan.evaluations}, options.key), options.threads)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from herdbook.quantize.step import convert
+
+    convert(_load(options))
+
+
+def _quantize(options: argparse.Namespace) -> None:
+    from herdbook.quantize.step import quantize
+
+    plan = _load(options)
+    quantize(plan, _find({item.key: item for item in plan.quantized}, options.key), options.threads)
+
+
+def _card(options: argparse.Namespace) -> None:
+    from herdbook.card.step import render_card
+
+    plan = _load(options)
+    render_card(plan, plan.card_folder)
+
+
+def _release(options: argparse.Namespace) -> None:
+    from herdbook.release.step import release
+
+    release(_load(options))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from herdbook.files import write_json
+    from herdbook.verify.checks import as_json, verify
+
+    findings = verify(options.folder)
+    for finding in findings:
+        print(f"{'ok  ' if finding.passed else 'FAIL'} {finding.check:10} {finding.subject}: {finding.detail}")
+    if options.json:
+        write_json(options.json, as_json(findings))
+    failed = sum(not finding.passed for finding in findings)
+    if failed:
+        raise VerificationError(f"{options.folder}: {failed} of {len(findings)} checks failed")
+    print(f"{options.folder}: all {len(findings)} checks passed")
+
+
+def _schema(options: argparse.Namespace) -> None:
+    del options
+    print(dump_json(recipes.json_schema()), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
