@@ -1,0 +1,32 @@
+"""Herdbook: from a recipe to a verified release. The steps are in rules/, their logic in the package `herdbook`."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        PLAN.release_root / "verification.json",
+
+
+include: "rules/fetch.smk"
+include: "rules/laser.smk"
+include: "rules/adapter.smk"
+include: "rules/moe.smk"
+include: "rules/assemble.smk"
+include: "rules/evaluate.smk"
+include: "rules/quantize.smk"
+include: "rules/card.smk"
+include: "rules/release.smk"
+include: "rules/verify.smk"

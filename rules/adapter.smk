@@ -1,0 +1,26 @@
+"""Adapters: LoRA matrices folded into the model that they were trained on."""
+
+
+rule adapter:
+    """
+    Make one shard of a model with an adapter folded in.
+    """
+    input:
+        part_inputs,
+    output:
+        shard="results/shards/{part}.safetensors",
+        record="results/shards/{part}.json",
+    log:
+        "logs/adapter/{part}.log",
+    wildcard_constraints:
+        part=ids("adapter"),
+    conda:
+        "../envs/build.yaml"
+    resources:
+        mem_mb=part_memory,
+    params:
+        key=part_key,
+    shell:
+        r"""
+        herdbook adapter --recipe {RECIPE:q} {params.key} > {log:q} 2>&1
+        """

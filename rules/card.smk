@@ -1,0 +1,21 @@
+"""The model card: the recipe, the measurements, the lineage and the digests, for people."""
+
+
+rule card:
+    """
+    Render the card and its figures.
+    """
+    input:
+        card_inputs(PLAN),
+    output:
+        [PLAN.card_folder / name for name in card_files(PLAN)],
+    log:
+        "logs/card/card.log",
+    conda:
+        "../envs/build.yaml"
+    params:
+        key=RELEASE_KEY,
+    shell:
+        r"""
+        herdbook card --recipe {RECIPE:q} > {log:q} 2>&1
+        """

@@ -1,0 +1,85 @@
+"""What the rules share: the plan, and functions that read it. No logic of its own, and no rules."""
+
+from pathlib import Path
+
+from herdbook import plan as plans
+from herdbook.assemble.step import folder_files
+from herdbook.card.step import card_files, card_inputs
+from herdbook.errors import HerdbookError
+from herdbook.key import digest
+from herdbook.release.step import contents, release_files
+from snakemake.exceptions import WorkflowError
+
+RECIPE = config["recipe"]
+
+try:
+    PLAN = plans.load(Path(RECIPE))
+except HerdbookError as error:
+    raise WorkflowError(str(error)) from None
+
+PARTS = {part.id: part for part in PLAN.parts.values()}
+EVALUATIONS = {item.id: item for item in PLAN.evaluations}
+QUANTIZED = {item.id: item for item in PLAN.quantized}
+
+
+def ids(operation):
+    """Return a pattern of the parts that an operation makes, so that no rule matches another's."""
+    return "|".join(name for name, part in PARTS.items() if part.operation == operation) or "(?!)"
+
+
+def part_key(wildcards):
+    """Return the key of a part: all that it is, as one string, in order."""
+    return PARTS[wildcards.part].key
+
+
+def part_inputs(wildcards):
+    """Return the shards and records that a part is made from, and the folders that its job reads."""
+    part = PARTS[wildcards.part]
+    parents = [PLAN.parts[key] for key in part.parents]
+    folders = [PLAN.by_key[key] for key in part.folders]
+    return [
+        *(PLAN.layout.shard(parent) for parent in parents),
+        *(PLAN.layout.record(parent) for parent in parents),
+        *(path for node in folders for path in folder_paths(node)),
+    ]
+
+
+def part_memory(wildcards):
+    """Return the memory of a part's job in MB, from its tensors."""
+    return megabytes(PARTS[wildcards.part].memory_bytes)
+
+
+def megabytes(size_bytes):
+    """Return a size in MB, rounded up."""
+    return -(-size_bytes // 10**6)
+
+
+def folder_paths(node):
+    """Return the files of a model's folder."""
+    return [PLAN.layout.folder(node) / name for name in folder_files(node)]
+
+
+def assemble_inputs(node):
+    """Return what a model's folder is made from."""
+    shards = [PLAN.layout.shard(part) for part in node.parts]
+    parent = [] if node.files_from == node.name else folder_paths(PLAN.nodes[node.files_from])
+    return [*shards, *parent]
+
+
+def evaluation_inputs(wildcards):
+    """Return what is measured."""
+    item = EVALUATIONS[wildcards.evaluation]
+    measured = folder_paths(item.node)
+    if item.quantized:
+        measured += [PLAN.quantized_file(item.quantized), PLAN.quantized_record(item.quantized)]
+    return measured
+
+
+RELEASE_KEY = digest(
+    [
+        *(node.key for node in PLAN.nodes.values()),
+        *(item.key for item in PLAN.evaluations),
+        *(item.key for item in PLAN.quantized),
+        Path(RECIPE).read_text(encoding="utf-8"),
+    ]
+)

@@ -1,0 +1,26 @@
+"""Evaluation: every model that the recipe names, and every quantized file, by lm-eval on locked local tasks."""
+
+
+rule evaluate:
+    """
+    Measure one model or quantized file on all tasks.
+    """
+    input:
+        evaluation_inputs,
+    output:
+        "results/evaluations/{evaluation}.json",
+    log:
+        "logs/evaluate/{evaluation}.log",
+    wildcard_constraints:
+        evaluation="|".join(EVALUATIONS) or "(?!)",
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: megabytes(EVALUATIONS[wildcards.evaluation].memory_bytes),
+    params:
+        key=lambda wildcards: EVALUATIONS[wildcards.evaluation].key,
+    shell:
+        r"""
+        herdbook evaluate --recipe {RECIPE:q} --threads {threads} {params.key} > {log:q} 2>&1
+        """

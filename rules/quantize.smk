@@ -1,0 +1,48 @@
+"""Quantization: the released model as GGUF, each file proven tensor by tensor from the safetensors."""
+
+
+rule convert:
+    """
+    Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
+    """
+    input:
+        folder_paths(PLAN.released),
+    output:
+        PLAN.converted,
+    log:
+        "logs/convert/full.log",
+    conda:
+        "../envs/convert.yaml"
+    params:
+        key=PLAN.converted_key,
+    shell:
+        r"""
+        herdbook convert --recipe {RECIPE:q} > {log:q} 2>&1
+        """
+
+
+rule quantize:
+    """
+    Make one quantized file and derive every tensor of it again from the released weights.
+    """
+    input:
+        full=PLAN.converted,
+        folder=folder_paths(PLAN.released),
+    output:
+        file="results/quantized/{quantized}.gguf",
+        record="results/quantized/{quantized}.json",
+    log:
+        "logs/quantize/{quantized}.log",
+    wildcard_constraints:
+        quantized="|".join(QUANTIZED) or "(?!)",
+    conda:
+        "../envs/quantize.yaml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards: megabytes(QUANTIZED[wildcards.quantized].memory_bytes),
+    params:
+        key=lambda wildcards: QUANTIZED[wildcards.quantized].key,
+    shell:
+        r"""
+        herdbook quantize --recipe {RECIPE:q} --threads {threads} {params.key} > {log:q} 2>&1
+        """

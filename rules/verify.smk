@@ -1,0 +1,22 @@
+"""Verification: the release is what it says, by what it holds alone."""
+
+
+rule verify:
+    """
+    Verify the release and write what was found.
+    """
+    input:
+        PLAN.release_folder / "SHA256SUMS",
+        PLAN.release_folder / "provenance/statement.json",
+    output:
+        PLAN.release_root / "verification.json",
+    log:
+        "logs/verify/verify.log",
+    conda:
+        "../envs/build.yaml"
+    params:
+        folder=str(PLAN.release_folder),
+    shell:
+        r"""
+        herdbook verify {params.folder:q} --json {output:q} > {log:q} 2>&1
+        """
