@@ -23,16 +23,21 @@ test-all: $(READY) ## all tests, the slow ones too
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "slow or not slow"
 
 check: $(READY) ## style, types, workflow lint
-	$(BIN)/ruff check src demo
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 
 format: $(READY) ## rewrite in the project's style
-	$(BIN)/ruff format src tests demo
-	$(BIN)/ruff check --fix src demo
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt Snakefile rules
 
-lock: ## pin what is installed now
+lock: ## pin what is installed now, and write the conda environments
 	(echo "# Every package of the development environment, pinned. Made by \`make lock\`."; \
-	 $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > requirements.lock
+	 $(BIN)/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu//') > requirements.lock
+	$(BIN)/python envs/render.py
 
 clean:
 	rm -rf .venv .snakemake results logs

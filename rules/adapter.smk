@@ -22,5 +22,5 @@ rule adapter:
         key=part_key,
     shell:
         r"""
-        herdbook adapter --recipe {RECIPE:q} {params.key} > {log:q} 2>&1
+        herdbook adapter {params.key} >{log:q} 2>&1
         """

@@ -20,5 +20,5 @@ for node in PLAN.nodes.values():
             key=node.key,
         shell:
             r"""
-            herdbook assemble --recipe {RECIPE:q} {params.key} > {log:q} 2>&1
+            herdbook assemble {params.key} >{log:q} 2>&1
             """

@@ -17,5 +17,5 @@ rule card:
         key=RELEASE_KEY,
     shell:
         r"""
-        herdbook card --recipe {RECIPE:q} > {log:q} 2>&1
+        herdbook card >{log:q} 2>&1
         """

@@ -1,5 +1,6 @@
 """What the rules share: the plan, and functions that read it. No logic of its own, and no rules."""
 
+import os
 from pathlib import Path
 
 from herdbook import plan as plans
@@ -11,6 +12,13 @@ from herdbook.release.step import contents, release_files
 from snakemake.exceptions import WorkflowError
 
 RECIPE = config["recipe"]
+# Told to every step by the environment. As a param it would make a step run again for each recipe that shares it.
+os.environ["HERDBOOK_RECIPE"] = RECIPE
+
+
+envvars:
+    "HERDBOOK_RECIPE",
+
 
 try:
     PLAN = plans.load(Path(RECIPE))

@@ -22,5 +22,5 @@ rule evaluate:
         key=lambda wildcards: EVALUATIONS[wildcards.evaluation].key,
     shell:
         r"""
-        herdbook evaluate --recipe {RECIPE:q} --threads {threads} {params.key} > {log:q} 2>&1
+        herdbook evaluate --threads {threads} {params.key} >{log:q} 2>&1
         """

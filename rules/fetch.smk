@@ -22,5 +22,5 @@ rule fetch:
         key=part_key,
     shell:
         r"""
-        herdbook fetch --recipe {RECIPE:q} {params.key} > {log:q} 2>&1
+        herdbook fetch {params.key} >{log:q} 2>&1
         """

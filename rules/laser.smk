@@ -22,5 +22,5 @@ rule laser:
         key=part_key,
     shell:
         r"""
-        herdbook laser --recipe {RECIPE:q} {params.key} > {log:q} 2>&1
+        herdbook laser {params.key} >{log:q} 2>&1
         """

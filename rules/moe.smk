@@ -22,5 +22,5 @@ rule moe:
         key=part_key,
     shell:
         r"""
-        herdbook moe --recipe {RECIPE:q} {params.key} > {log:q} 2>&1
+        herdbook moe {params.key} >{log:q} 2>&1
         """

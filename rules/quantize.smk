@@ -12,12 +12,12 @@ rule convert:
     log:
         "logs/convert/full.log",
     conda:
-        "../envs/convert.yaml"
+        "../envs/quantize.yaml"
     params:
         key=PLAN.converted_key,
     shell:
         r"""
-        herdbook convert --recipe {RECIPE:q} > {log:q} 2>&1
+        herdbook convert >{log:q} 2>&1
         """
 
 
@@ -44,5 +44,5 @@ rule quantize:
         key=lambda wildcards: QUANTIZED[wildcards.quantized].key,
     shell:
         r"""
-        herdbook quantize --recipe {RECIPE:q} --threads {threads} {params.key} > {log:q} 2>&1
+        herdbook quantize --threads {threads} {params.key} >{log:q} 2>&1
         """

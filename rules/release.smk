@@ -18,5 +18,5 @@ rule release:
         key=RELEASE_KEY,
     shell:
         r"""
-        herdbook release --recipe {RECIPE:q} > {log:q} 2>&1
+        herdbook release >{log:q} 2>&1
         """

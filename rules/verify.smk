@@ -6,8 +6,8 @@ rule verify:
     Verify the release and write what was found.
     """
     input:
-        PLAN.release_folder / "SHA256SUMS",
-        PLAN.release_folder / "provenance/statement.json",
+        sums=PLAN.release_folder / "SHA256SUMS",
+        statement=PLAN.release_folder / "provenance/statement.json",
     output:
         PLAN.release_root / "verification.json",
     log:
@@ -15,8 +15,8 @@ rule verify:
     conda:
         "../envs/build.yaml"
     params:
-        folder=str(PLAN.release_folder),
+        folder=subpath(input.sums, parent=True),
     shell:
         r"""
-        herdbook verify {params.folder:q} --json {output:q} > {log:q} 2>&1
+        herdbook verify {params.folder:q} --json {output:q} >{log:q} 2>&1
         """

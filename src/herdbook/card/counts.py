@@ -82,7 +82,11 @@ def count_parameters(tensors: Iterable[tuple[str, Iterable[int]]], experts_per_t
             experts[int(match[1])] = experts.get(int(match[1]), 0) + elements
         else:
             found[_kind(name)] += elements
-    return Counts(**found, experts=tuple(experts[place] for place in sorted(experts)), experts_per_token=experts_per_token)
+    return Counts(
+        **found,
+        experts=tuple(experts[place] for place in sorted(experts)),
+        experts_per_token=experts_per_token,
+    )
 
 
 def _kind(name: str) -> str:

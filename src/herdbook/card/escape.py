@@ -87,7 +87,11 @@ def fenced(text: Any, language: str = "") -> Markdown:
 def quoted(text: Any) -> Markdown:
     """Return text as a block quotation, line by line."""
     lines = [line for line in clean(text).split("\n") if line.strip()]
-    return Markdown("\n".join(f"> {md(line)}{'  ' if index < len(lines) else ''}" for index, line in enumerate(lines, start=1)))
+    return Markdown(
+        "\n".join(
+            f"> {md(line)}{'  ' if index < len(lines) else ''}" for index, line in enumerate(lines, start=1)
+        )
+    )
 
 
 def link(text: Any) -> Markdown:
@@ -114,7 +118,9 @@ def only_escaped(value: Any) -> Any:
         return str(value)  # a strict one raises here
     if isinstance(value, Markdown) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
-    raise StepError(f"card: a template prints {type(value).__name__} {str(value)[:60]!r} without a filter that escapes it")
+    raise StepError(
+        f"card: a template prints {type(value).__name__} {str(value)[:60]!r} without a filter that escapes it"
+    )
 
 
 def _longest_run(text: str) -> int:

@@ -80,7 +80,9 @@ class Effect:
         word = "better" if self.after.beats(self.before) else "worse"
         if self.stderr is None:
             return word
-        return f"{word}, by {'less' if abs(self.difference) < self.stderr else 'more'} than the standard error"
+        return (
+            f"{word}, by {'less' if abs(self.difference) < self.stderr else 'more'} than the standard error"
+        )
 
 
 def describe_laser(node: Node, entries: dict[str, dict[str, Any]]) -> Lasered:

@@ -40,7 +40,9 @@ def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | Non
         nodes: The models that the released one descends from, and itself, in the recipe's order.
         measured: The released model's measurement.
     """
-    sources = list(dict.fromkeys(node.recipe.hub.partition("@")[0] for node in nodes if isinstance(node.recipe, Hub)))
+    sources = list(
+        dict.fromkeys(node.recipe.hub.partition("@")[0] for node in nodes if isinstance(node.recipe, Hub))
+    )
     mixed = any(isinstance(node.recipe, Moe) for node in nodes)
     adapted = any(isinstance(node.recipe, Adapter) for node in nodes)
     cut = any(isinstance(node.recipe, Laser) for node in nodes)
@@ -54,7 +56,11 @@ def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | Non
         data["base_model"] = sources if len(sources) > 1 else sources[0]
         if mixed or adapted:
             data["base_model_relation"] = "merge" if mixed else "finetune"
-    tags = [*(["merge", "moe", "frankenmoe"] if mixed else []), *(["laser"] if cut else []), *(["lora"] if adapted else [])]
+    tags = [
+        *(["merge", "moe", "frankenmoe"] if mixed else []),
+        *(["laser"] if cut else []),
+        *(["lora"] if adapted else []),
+    ]
     data["tags"] = [*tags, "herdbook"]
     if measured is not None:
         data["model-index"] = [{"name": release.name, "results": _results(measured)}]
@@ -67,7 +73,11 @@ def _results(measured: Measurement) -> list[dict[str, Any]]:
             "task": {"type": "text-generation", "name": "Text Generation"},
             "dataset": {"name": one_line(result.title), "type": one_line(result.task)},
             "metrics": [
-                {"type": score.metric, "value": _number(score.value), "name": METRIC_NAMES.get(score.metric, score.metric)}
+                {
+                    "type": score.metric,
+                    "value": _number(score.value),
+                    "name": METRIC_NAMES.get(score.metric, score.metric),
+                }
                 for score in result.scores.values()
             ],
         }
@@ -93,7 +103,9 @@ def check(data: dict[str, Any]) -> None:
     """
     from jsonschema import Draft202012Validator  # type: ignore[import-untyped,unused-ignore]
 
-    errors = sorted(Draft202012Validator(schema()).iter_errors(data), key=lambda error: (error.json_path, error.message))
+    errors = sorted(
+        Draft202012Validator(schema()).iter_errors(data), key=lambda error: (error.json_path, error.message)
+    )
     problems = [_explain(error) for error in errors]
     if problems:
         raise StepError("\n".join(f"card: front matter: {problem}" for problem in problems))
@@ -104,7 +116,9 @@ def _explain(error: Any) -> str:
     if key == "license" and error.validator == "enum":
         close = difflib.get_close_matches(str(error.instance), error.validator_value, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"license: {error.instance!r} is no licence identifier of the Hub{hint} (recipe: release.license)"
+        return (
+            f"license: {error.instance!r} is no licence identifier of the Hub{hint} (recipe: release.license)"
+        )
     if error.validator == "required" and "license_" in error.message:
         return f"license: `other` needs {error.message.split(chr(39))[1]}, which a recipe cannot give; name the licence itself"
     return f"{key}: {error.message}"
@@ -117,7 +131,9 @@ def render(data: dict[str, Any]) -> Markdown:
         StepError: If it does not fit the schema.
     """
     check(data)
-    body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False, width=LINE_LENGTH)
+    body = yaml.safe_dump(
+        data, sort_keys=False, allow_unicode=True, default_flow_style=False, width=LINE_LENGTH
+    )
     text = f"{FENCE}{body}{FENCE}"
     if parse(text) != data:
         raise StepError("card: front matter: does not read as it was written")
@@ -132,7 +148,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [key.value for key, _ in node.value]
     for index, key in enumerate(keys):
         if key in keys[:index]:
-            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=node.value[index][0].start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key!r} is given twice", problem_mark=node.value[index][0].start_mark
+            )
     return loader.construct_mapping(node, deep=True)
 
 

@@ -60,7 +60,9 @@ class Ranked:
     sha256: str
 
 
-def find_place(score: Decimal, rows: Iterable[tuple[str, str]], direction: Literal["higher", "lower"]) -> Place:
+def find_place(
+    score: Decimal, rows: Iterable[tuple[str, str]], direction: Literal["higher", "lower"]
+) -> Place:
     """Return the place of a score among rows.
 
     Args:
@@ -103,7 +105,11 @@ def read_snapshot(content: bytes, board: Leaderboard, where: str) -> list[tuple[
             )
         places.append(header.index(column))
     model, score = places
-    cells = [[*line, *([""] * (len(header) - len(line)))] for line in lines[1:] if any(cell.strip() for cell in line)]
+    cells = [
+        [*line, *([""] * (len(header) - len(line)))]
+        for line in lines[1:]
+        if any(cell.strip() for cell in line)
+    ]
     return [(line[model].strip() or "unnamed", line[score]) for line in cells]
 
 
@@ -126,11 +132,19 @@ def _rank(plan: Plan, key: str, board: Leaderboard, own: Measurement | None) -> 
     sha256 = None if content is None else hashlib.sha256(content).hexdigest()
     pinned = plan.lock.leaderboards.get(key)
     if content is None or sha256 is None or pinned is None or pinned.sha256 != sha256:
-        state = "is gone" if content is None else "is not locked" if pinned is None else "has changed since it was locked"
+        state = (
+            "is gone"
+            if content is None
+            else "is not locked"
+            if pinned is None
+            else "has changed since it was locked"
+        )
         raise LockError(f"{where}: {path} {state}. Restore it, or run `herdbook lock`.")
     place = find_place(score.value, read_snapshot(content, board, where), board.direction)
     if place.of == 1:
-        raise StepError(f"{where}.score_column: {board.snapshot} has no number in column {board.score_column!r}")
+        raise StepError(
+            f"{where}.score_column: {board.snapshot} has no number in column {board.score_column!r}"
+        )
     return Ranked(key, board, place, score, sentence(place, board, sha256), sha256)
 
 
@@ -138,13 +152,17 @@ def _own_score(where: str, board: Leaderboard, own: Measurement | None) -> Score
     if own is None:
         raise StepError(f"{where}: the released model was not measured")
     if board.task not in own.tasks:
-        raise StepError(f"{where}.task: {board.task!r} was not measured; measured were {', '.join(own.tasks)}")
+        raise StepError(
+            f"{where}.task: {board.task!r} was not measured; measured were {', '.join(own.tasks)}"
+        )
     scores = own.tasks[board.task].scores
     if board.metric not in scores:
         raise StepError(f"{where}.metric: {board.task} has no {board.metric!r}; it has {', '.join(scores)}")
     score = scores[board.metric]
     if score.higher_is_better != (board.direction == "higher"):
-        raise StepError(f"{where}.direction: {board.direction!r} contradicts the metric: of {board.metric}, {score.direction}")
+        raise StepError(
+            f"{where}.direction: {board.direction!r} contradicts the metric: of {board.metric}, {score.direction}"
+        )
     return score
 
 

@@ -72,7 +72,9 @@ class TaskResult:
     @property
     def main(self) -> Score:
         """The result that stands for the task."""
-        return self.scores[next((metric for metric in MAIN_METRICS if metric in self.scores), min(self.scores))]
+        return self.scores[
+            next((metric for metric in MAIN_METRICS if metric in self.scores), min(self.scores))
+        ]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,11 @@ def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
     for other in found[1:]:
         for task, result in found[0].tasks.items():
             theirs = other.tasks.get(task)
-            if theirs is None or theirs.documents != result.documents or theirs.main.metric != result.main.metric:
+            if (
+                theirs is None
+                or theirs.documents != result.documents
+                or theirs.main.metric != result.main.metric
+            ):
                 raise StepError(
                     f"card: {found[0].name} and {other.name} were not measured alike in task {task!r}. "
                     "Delete both results and evaluate again."
@@ -129,7 +135,8 @@ def columns(measurements: tuple[Measurement, ...]) -> tuple[Column, ...]:
     if not measurements:
         return ()
     return tuple(
-        Column(result.task, result.title, result.documents, result.main) for result in measurements[0].tasks.values()
+        Column(result.task, result.title, result.documents, result.main)
+        for result in measurements[0].tasks.values()
     )
 
 
@@ -161,7 +168,9 @@ def read_json(path: Path, what: str) -> Any:
     except FileNotFoundError as error:
         raise StepError(f"card: {path}: the {what} is missing. Make it first.") from error
     except (OSError, ValueError) as error:
-        raise StepError(f"card: {path}: the {what} is damaged: {error}. Delete it and make it again.") from error
+        raise StepError(
+            f"card: {path}: the {what} is damaged: {error}. Delete it and make it again."
+        ) from error
 
 
 def _read(plan: Plan, item: Evaluation) -> Measurement:
@@ -180,7 +189,9 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
             versions_of(data.get("versions") or data.get("code") or {}),
         )
     except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
-        raise StepError(f"card: {path}: the measurement of {item.name} is damaged ({error!r}). Delete it.") from error
+        raise StepError(
+            f"card: {path}: the measurement of {item.name} is damaged ({error!r}). Delete it."
+        ) from error
 
 
 def _task(name: str, data: dict[str, Any]) -> TaskResult:

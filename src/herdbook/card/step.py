@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.card import results, spell
 from herdbook.card.context import Facts, ancestry, described, gather, note
@@ -82,7 +82,9 @@ def template_folder() -> Path:
     for place in places:
         if (place / TEMPLATE).is_file():
             return place
-    raise StepError(f"card: found no {TEMPLATE}; looked into ./templates and where Herdbook is installed. Install it again.")
+    raise StepError(
+        f"card: found no {TEMPLATE}; looked into ./templates and where Herdbook is installed. Install it again."
+    )
 
 
 def environment(folder: Path) -> jinja2.Environment:
@@ -126,15 +128,20 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
         StepError: If a template prints text that no filter has escaped.
     """
     made = environment(folder or template_folder())
-    return made.get_template(TEMPLATE).render(
-        facts=facts,
-        release=facts.recipe.release,
-        best={column.task: results.best(facts.measurements, column.task) for column in facts.columns},
-        metrics=list(_metrics(facts)),
-        context_tokens=CONTEXT_TOKENS,
-        lineage=LINEAGE,
-        measurements_figure=MEASUREMENTS,
-    ).rstrip("\n") + "\n"
+    return (
+        made.get_template(TEMPLATE)
+        .render(
+            facts=facts,
+            release=facts.recipe.release,
+            best={column.task: results.best(facts.measurements, column.task) for column in facts.columns},
+            metrics=list(_metrics(facts)),
+            context_tokens=CONTEXT_TOKENS,
+            lineage=LINEAGE,
+            measurements_figure=MEASUREMENTS,
+        )
+        .rstrip("\n")
+        + "\n"
+    )
 
 
 def _metrics(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -148,7 +155,9 @@ def _lineage(plan: Plan, facts: Facts) -> str:
     nodes = ancestry(plan)
     boxes = [Box(node.name, node.name, note(node), node.operation) for node in nodes]
     edges = [
-        Edge(parent, node.name, _role(node, parent)) for node in nodes for parent in dict.fromkeys(node.parents)
+        Edge(parent, node.name, _role(node, parent))
+        for node in nodes
+        for parent in dict.fromkeys(node.parents)
     ]
     for choice in facts.choices:
         name = choice.method or "full width"
@@ -165,8 +174,15 @@ def _role(node: Node, parent: str) -> str:
         case Adapter():
             return "adapter"
         case Moe() as model:
-            places = [str(place) for place, expert in enumerate(model.moe.experts, start=1) if expert.model == parent]
-            roles = [*(["base"] if model.moe.base == parent else []), *([f"expert {', '.join(places)}"] if places else [])]
+            places = [
+                str(place)
+                for place, expert in enumerate(model.moe.experts, start=1)
+                if expert.model == parent
+            ]
+            roles = [
+                *(["base"] if model.moe.base == parent else []),
+                *([f"expert {', '.join(places)}"] if places else []),
+            ]
             return ", ".join(roles)
         case _:
             return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,22 +22,31 @@ if TYPE_CHECKING:
 
 Thing = TypeVar("Thing")
 DEFAULT_RECIPE = "config/miniature.yaml"
+RECIPE_VARIABLE = "HERDBOOK_RECIPE"
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
-        prog="herdbook", description="Build a merged language model's release reproducibly, and prove what it is made of."
+        prog="herdbook",
+        description="Build a merged language model's release reproducibly, and prove what it is made of.",
     )
     top.add_argument("--version", action="version", version=f"herdbook {__version__}")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, text: str, run: Callable[[argparse.Namespace], None], *, recipe: bool = True) -> argparse.ArgumentParser:
+    def add(
+        name: str, text: str, run: Callable[[argparse.Namespace], None], *, recipe: bool = True
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.set_defaults(run=run)
         if recipe:
-            command.add_argument("--recipe", type=Path, default=Path(DEFAULT_RECIPE), help="default: %(default)s")
+            command.add_argument(
+                "--recipe",
+                type=Path,
+                default=Path(os.environ.get(RECIPE_VARIABLE, DEFAULT_RECIPE)),
+                help=f"default: ${RECIPE_VARIABLE}, or {DEFAULT_RECIPE}",
+            )
             command.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
         return command
 
@@ -50,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
         ("moe", "make a shard of a Mixture of Experts"),
     ):
         add(step, text, _part).add_argument("key", help="the part's key, as `herdbook plan` shows it")
-    add("assemble", "make a model's folder, as transformers loads it", _assemble).add_argument("key", help="the model's key")
+    add("assemble", "make a model's folder, as transformers loads it", _assemble).add_argument(
+        "key", help="the model's key"
+    )
     measuring = add("evaluate", "measure a model or a quantized file", _evaluate)
     measuring.add_argument("key", help="the measurement's key")
     measuring.add_argument("--threads", type=int, default=1, help="default: %(default)s")
@@ -84,7 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"herdbook {options.command}: {place}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"herdbook {options.command}: interrupted; what is whole stays, run again to go on", file=sys.stderr)
+        print(
+            f"herdbook {options.command}: interrupted; what is whole stays, run again to go on",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -117,7 +131,9 @@ def _plan(options: argparse.Namespace) -> None:
 
 def _part(options: argparse.Namespace) -> None:
     plan = _load(options)
-    part = _find({part.key: part for part in plan.parts.values() if part.operation == options.command}, options.key)
+    part = _find(
+        {part.key: part for part in plan.parts.values() if part.operation == options.command}, options.key
+    )
     if options.command == "fetch":
         from herdbook.fetch.step import fetch as step
     elif options.command == "laser":
@@ -132,7 +148,9 @@ def _part(options: argparse.Namespace) -> None:
 def _find(things: dict[str, Thing], key: str) -> Thing:
     found = [thing for name, thing in things.items() if name.startswith(key)]
     if len(found) != 1:
-        raise RecipeError(f"no single step has the key {key!r}: the recipe or the code changed since. Plan again.")
+        raise RecipeError(
+            f"no single step has the key {key!r}: the recipe or the code changed since. Plan again."
+        )
     return found[0]
 
 
@@ -182,7 +200,9 @@ def _verify(options: argparse.Namespace) -> None:
 
     findings = verify(options.folder)
     for finding in findings:
-        print(f"{'ok  ' if finding.passed else 'FAIL'} {finding.check:10} {finding.subject}: {finding.detail}")
+        print(
+            f"{'ok  ' if finding.passed else 'FAIL'} {finding.check:10} {finding.subject}: {finding.detail}"
+        )
     if options.json:
         write_json(options.json, as_json(findings))
     failed = sum(not finding.passed for finding in findings)

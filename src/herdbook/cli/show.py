@@ -13,14 +13,20 @@ def show(plan: Plan) -> None:
     """Print the graph, the shards, bytes to fetch and to write, and the memory each step needs."""
     for node in plan.nodes.values():
         made_from = f" <- {', '.join(node.parents)}" if node.parents else ""
-        print(f"{node.name}{made_from}  [{node.operation}, {node.parameters / 1e6:.1f} M parameters, {_size(node.size_bytes)}]")
+        print(
+            f"{node.name}{made_from}  [{node.operation}, {node.parameters / 1e6:.1f} M parameters, {_size(node.size_bytes)}]"
+        )
         for part in node.parts:
-            print(f"  {part.id:44} {len(part.tensors):5} tensors {_size(part.size_bytes):>9}  memory {_size(part.memory_bytes)}")
+            print(
+                f"  {part.id:44} {len(part.tensors):5} tensors {_size(part.size_bytes):>9}  memory {_size(part.memory_bytes)}"
+            )
     for item in plan.evaluations:
         print(f"evaluate {item.id:44} memory {_size(item.memory_bytes)}")
     for quantized in plan.quantized:
         print(f"quantize {quantized.id:44} memory {_size(quantized.memory_bytes)}")
-    print(f"to fetch: {_size(plan.fetch_bytes)}; to write: {_size(plan.write_bytes)}, of which {_size(plan.missing_bytes())} are missing")
+    print(
+        f"to fetch: {_size(plan.fetch_bytes)}; to write: {_size(plan.write_bytes)}, of which {_size(plan.missing_bytes())} are missing"
+    )
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 

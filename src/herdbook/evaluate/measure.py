@@ -16,7 +16,9 @@ SEED = 1234
 DIGITS = 6  # of a result; beyond them, kernels of other processors differ
 
 
-def measure(model: Any, tokenizer: Any, tasks: Sequence[dict[str, Any]], limit: int | None, batch_size: int) -> dict[str, Any]:
+def measure(
+    model: Any, tokenizer: Any, tasks: Sequence[dict[str, Any]], limit: int | None, batch_size: int
+) -> dict[str, Any]:
     """Measure a model on tasks.
 
     Nothing is fetched, and no cache of lm-eval's is used: its keys do not know which model gave an answer.
@@ -37,7 +39,10 @@ def measure(model: Any, tokenizer: Any, tasks: Sequence[dict[str, Any]], limit: 
     """
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.update(
-            HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_DATASETS_CACHE=scratch, TOKENIZERS_PARALLELISM="false"
+            HF_HUB_OFFLINE="1",
+            HF_DATASETS_OFFLINE="1",
+            HF_DATASETS_CACHE=scratch,
+            TOKENIZERS_PARALLELISM="false",
         )
         import datasets
         import lm_eval

@@ -34,11 +34,16 @@ def evaluate(plan: Plan, item: Evaluation, threads: int) -> None:
     folder = plan.layout.folder(item.node)
     if item.quantized is None:
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            str(folder),
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
         ).eval()
         records = [read_record(plan.layout.record(part)) for part in item.node.parts]
         weights = {
-            name: record["file"]["sha256"] for name, record in zip(item.node.shard_names, records, strict=True)
+            name: record["file"]["sha256"]
+            for name, record in zip(item.node.shard_names, records, strict=True)
         }
     else:
         from herdbook.quantize.dequantize import load_dequantized

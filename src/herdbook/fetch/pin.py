@@ -66,7 +66,10 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
             case _:
                 pass
     tasks = {task: pin_task(task, beside) for task in (recipe.evaluate.tasks if recipe.evaluate else [])}
-    boards = {name: _pin(beside, board.snapshot, f"leaderboards.{name}") for name, board in recipe.leaderboards.items()}
+    boards = {
+        name: _pin(beside, board.snapshot, f"leaderboards.{name}")
+        for name, board in recipe.leaderboards.items()
+    }
     return Lock(sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards)
 
 
@@ -98,7 +101,10 @@ def pin_hub(model: Hub) -> LockedSource:
         weights="safetensors",
         files=tuple(
             LockedFile(
-                name=name, size_bytes=files[name].size_bytes, sha256=files[name].sha256, git_blob=files[name].git_blob
+                name=name,
+                size_bytes=files[name].size_bytes,
+                sha256=files[name].sha256,
+                git_blob=files[name].git_blob,
             )
             for name in [*weights, *members]
         ),
@@ -183,7 +189,10 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     )
     return LockedAdapter(
         asked=request(model),
-        files=(pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG), pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS)),
+        files=(
+            pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG),
+            pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS),
+        ),
         config=_config((folder / ADAPTER_CONFIG).read_bytes(), what),
         tensors=tensors,
     )
@@ -200,7 +209,9 @@ def pin_task(task: str, beside: Path) -> LockedTask:
         raise RecipeError(
             f"evaluate.tasks: {task}: an lm-eval task with `task` and local `dataset_kwargs.data_files` is needed ({error!r})"
         ) from error
-    names = sorted({str(item) for item in (data_files.values() if isinstance(data_files, dict) else [data_files])})
+    names = sorted(
+        {str(item) for item in (data_files.values() if isinstance(data_files, dict) else [data_files])}
+    )
     folder = (beside / task).parent
     data = tuple(_pin(folder, item, f"evaluate.tasks: {task}") for item in names)
     return LockedTask(name=name, file=file, data=data, metadata=spec.get("metadata") or {})

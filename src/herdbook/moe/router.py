@@ -59,7 +59,9 @@ def random_rows(gate: str, name: str, shape: tuple[int, int], seed: int) -> torc
         shape: ``(experts, hidden)``.
         seed: The recipe's seed.
     """
-    generator = torch.Generator().manual_seed(int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:15], 16))
+    generator = torch.Generator().manual_seed(
+        int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:15], 16)
+    )
     if gate == "random":
         return torch.randn(shape, generator=generator)
     bound = 1 / math.sqrt(shape[1])
@@ -67,7 +69,9 @@ def random_rows(gate: str, name: str, shape: tuple[int, int], seed: int) -> torc
 
 
 def _rows(
-    prompts: Sequence[Prompts], vectors: list[torch.Tensor], join: Callable[[list[torch.Tensor]], torch.Tensor]
+    prompts: Sequence[Prompts],
+    vectors: list[torch.Tensor],
+    join: Callable[[list[torch.Tensor]], torch.Tensor],
 ) -> torch.Tensor:
     """Return one normalized row for each expert: its positive prompts' vector less its negative prompts'."""
     remaining = iter(vectors)

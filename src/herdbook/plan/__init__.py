@@ -3,4 +3,16 @@
 from herdbook.plan.graph import Evaluation, Plan, Quantized, check_disk, load, make
 from herdbook.plan.model import Layout, Node, Origin, Part, Tensor
 
-__all__ = ["Evaluation", "Layout", "Node", "Origin", "Part", "Plan", "Quantized", "Tensor", "check_disk", "load", "make"]
+__all__ = [
+    "Evaluation",
+    "Layout",
+    "Node",
+    "Origin",
+    "Part",
+    "Plan",
+    "Quantized",
+    "Tensor",
+    "check_disk",
+    "load",
+    "make",
+]

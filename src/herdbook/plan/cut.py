@@ -27,7 +27,9 @@ def cut(tensors: Iterable[Tensor], max_bytes: int) -> list[tuple[Tensor, ...]]:
     filled = 0
     for _, group in groupby(ordered, key=lambda tensor: _place(tensor.name)):
         layer = list(group)
-        pieces = [layer] if sum(tensor.size_bytes for tensor in layer) <= max_bytes else [[one] for one in layer]
+        pieces = (
+            [layer] if sum(tensor.size_bytes for tensor in layer) <= max_bytes else [[one] for one in layer]
+        )
         for piece in pieces:
             size = sum(tensor.size_bytes for tensor in piece)
             if not runs or filled + size > max_bytes:

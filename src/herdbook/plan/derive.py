@@ -36,7 +36,9 @@ def plan_laser(name: str, model: Laser, parent: Node, max_bytes: int) -> tuple[P
     }
     missing = sorted(matrices - {matrix_of(tensor) for tensor in chosen})
     if missing:
-        raise RecipeError(f"models.{name}.matrices: {model.laser!r} has no {', '.join(missing)} in the chosen layers")
+        raise RecipeError(
+            f"models.{name}.matrices: {model.laser!r} has no {', '.join(missing)} in the chosen layers"
+        )
     rank: Any = {"fraction": model.rank.fraction} if isinstance(model.rank, Fraction) else model.rank
     return _parts(name, "laser", parent, chosen, {"rank": rank}, LASER_CODE, max_bytes)
 
@@ -62,7 +64,9 @@ def chosen_layers(model: Laser, count: int, name: str) -> set[int]:
     return layers
 
 
-def plan_adapter(name: str, model: Adapter, locked: LockedAdapter, parent: Node, max_bytes: int) -> tuple[Part, ...]:
+def plan_adapter(
+    name: str, model: Adapter, locked: LockedAdapter, parent: Node, max_bytes: int
+) -> tuple[Part, ...]:
     """Return the parts of a model with an adapter folded in.
 
     Raises:
@@ -94,7 +98,11 @@ def unsupported(config: dict[str, Any]) -> list[str]:
     problems = []
     if str(config.get("peft_type", "")).upper() != "LORA":
         problems.append(f"peft_type {config.get('peft_type')!r} is not LORA")
-    problems += [f"{key} is not supported" for key in ("use_dora", "fan_in_fan_out", "modules_to_save") if config.get(key)]
+    problems += [
+        f"{key} is not supported"
+        for key in ("use_dora", "fan_in_fan_out", "modules_to_save")
+        if config.get(key)
+    ]
     if config.get("bias", "none") != "none":
         problems.append("trained biases are not supported")
     return problems
@@ -110,7 +118,13 @@ def _parts(
     max_bytes: int,
 ) -> tuple[Part, ...]:
     tensors = [
-        Tensor(tensor, planned.dtype, planned.shape, operation if tensor in remade else "copy", (Origin(part.key, tensor),))
+        Tensor(
+            tensor,
+            planned.dtype,
+            planned.shape,
+            operation if tensor in remade else "copy",
+            (Origin(part.key, tensor),),
+        )
         for tensor, (part, planned) in parent.tensors.items()
     ]
     parts = []

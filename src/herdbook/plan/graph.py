@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 FOLDER_CODE = Code(modules=("herdbook.assemble.configuration",))
 GGUF_FOLDER_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tokenizers", "transformers"))
 EVALUATE_CODE = Code(
-    modules=("herdbook.evaluate.measure", "herdbook.evaluate.task"), packages=("lm_eval", "tokenizers", "torch", "transformers")
+    modules=("herdbook.evaluate.measure", "herdbook.evaluate.task"),
+    packages=("lm_eval", "tokenizers", "torch", "transformers"),
 )
 CONVERT_CODE = Code(modules=("herdbook.quantize.convert", "herdbook.quantize.folder"))
 QUANTIZE_CODE = Code(
@@ -39,7 +40,9 @@ QUANTIZE_CODE = Code(
     packages=("gguf", "libgguf", "numpy"),
 )
 FLOAT32 = 4
-TOKENS_AT_ONCE = 2048  # longest text that evaluation sees at once; logits of so many tokens are held in float32
+TOKENS_AT_ONCE = (
+    2048  # longest text that evaluation sees at once; logits of so many tokens are held in float32
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,14 @@ class Plan:
     @cached_property
     def converted_key(self) -> str:
         """Key of the full-width GGUF of the released model."""
-        return digest({"operation": "convert", "model": self.released.key, "metadata": self.gguf_metadata, "code": CONVERT_CODE.describe()})
+        return digest(
+            {
+                "operation": "convert",
+                "model": self.released.key,
+                "metadata": self.gguf_metadata,
+                "code": CONVERT_CODE.describe(),
+            }
+        )
 
     @property
     def gguf_metadata(self) -> dict[str, str]:
@@ -127,7 +137,11 @@ class Plan:
     @property
     def converted(self) -> Path:
         """Path of the full-width GGUF of the released model."""
-        return self.layout.root / "quantized" / f"{self.recipe.release.name}-{self.converted_key[:SHORT]}.full.gguf"
+        return (
+            self.layout.root
+            / "quantized"
+            / f"{self.recipe.release.name}-{self.converted_key[:SHORT]}.full.gguf"
+        )
 
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
@@ -135,11 +149,20 @@ class Plan:
         if self.recipe.quantize is None:
             return ()
         largest = max(tensor.elements for part in self.released.parts for tensor in part.tensors)
-        stacked = largest * max(1, len(self.released.recipe.moe.experts) if isinstance(self.released.recipe, Moe) else 1)
+        stacked = largest * max(
+            1, len(self.released.recipe.moe.experts) if isinstance(self.released.recipe, Moe) else 1
+        )
         return tuple(
             Quantized(
                 method,
-                digest({"operation": "quantize", "full": self.converted_key, "method": method, "code": QUANTIZE_CODE.describe()}),
+                digest(
+                    {
+                        "operation": "quantize",
+                        "full": self.converted_key,
+                        "method": method,
+                        "code": QUANTIZE_CODE.describe(),
+                    }
+                ),
                 f"{self.recipe.release.name}.{method}.gguf",
                 TORCH_BYTES + 12 * stacked,
             )
@@ -176,7 +199,9 @@ class Plan:
 
         found = [one(name, self.nodes[name], None) for name in wanted.models]
         if self.recipe.quantize and self.recipe.quantize.evaluate:
-            found += [one(f"{self.released.name}.{item.method}", self.released, item) for item in self.quantized]
+            found += [
+                one(f"{self.released.name}.{item.method}", self.released, item) for item in self.quantized
+            ]
         return tuple(found)
 
     def evaluation_file(self, item: Evaluation) -> Path:
@@ -242,7 +267,9 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     """
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
-    order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in _needed(recipe)}).static_order()
+    order = TopologicalSorter(
+        {name: recipes.parents(recipe.models[name]) for name in _needed(recipe)}
+    ).static_order()
     for name in order:
         node, said = _node(name, recipe, lock, nodes)
         nodes[name] = node

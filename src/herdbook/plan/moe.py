@@ -29,10 +29,14 @@ ROUTER_CODE = Code(
     modules=("herdbook.moe.router", "herdbook.moe.hidden"), packages=("tokenizers", "torch", "transformers")
 )
 CAST_CODE = Code(modules=("herdbook.moe.cast",), packages=("torch",))
-ADDED_TOKENS = 1024  # an expert's vocabulary may differ by tokens that its tuning added; by more, it is another one
+ADDED_TOKENS = (
+    1024  # an expert's vocabulary may differ by tokens that its tuning added; by more, it is another one
+)
 
 
-def plan_moe(name: str, moe: Mixture, nodes: Mapping[str, Node], max_bytes: int) -> tuple[tuple[Part, ...], list[str]]:
+def plan_moe(
+    name: str, moe: Mixture, nodes: Mapping[str, Node], max_bytes: int
+) -> tuple[tuple[Part, ...], list[str]]:
     """Return the parts of a Mixture of Experts, and warnings.
 
     Raises:
@@ -53,7 +57,11 @@ def plan_moe(name: str, moe: Mixture, nodes: Mapping[str, Node], max_bytes: int)
     for index, expert in enumerate(moe.experts):
         node = nodes[expert.model]
         mlp = [
-            take(node, t, f"model.layers.{layer_of(t)}.block_sparse_moe.experts.{index}.{EXPERT_NAMES[matrix]}.weight")
+            take(
+                node,
+                t,
+                f"model.layers.{layer_of(t)}.block_sparse_moe.experts.{index}.{EXPERT_NAMES[matrix]}.weight",
+            )
             for t in node.tensors
             if (matrix := matrix_of(t)) in EXPERT_NAMES
         ]
@@ -75,13 +83,20 @@ def _copied(name: str, label: str, run: tuple[Tensor, ...]) -> Part:
 def _routers(name: str, moe: Mixture, base: Node, shape: Architecture, dtype: str) -> Part:
     tensors = tuple(
         Tensor(
-            f"model.layers.{layer}.block_sparse_moe.gate.weight", dtype, (len(moe.experts), shape.hidden), "router"
+            f"model.layers.{layer}.block_sparse_moe.gate.weight",
+            dtype,
+            (len(moe.experts), shape.hidden),
+            "router",
         )
         for layer in range(shape.layers)
     )
     drawn = moe.gate in {"random", "uniform_random"}
     prompts = [] if drawn else [[list(e.prompts), list(e.negative_prompts)] for e in moe.experts]
-    parameters: dict[str, Any] = {"gate": moe.gate, "prompts": prompts, **({"seed": moe.seed} if drawn else {})}
+    parameters: dict[str, Any] = {
+        "gate": moe.gate,
+        "prompts": prompts,
+        **({"seed": moe.seed} if drawn else {}),
+    }
     code = ROUTER_CODE.describe()
     content = {
         "operation": "moe",
@@ -94,7 +109,15 @@ def _routers(name: str, moe: Mixture, base: Node, shape: Architecture, dtype: st
     table = 4 * shape.vocabulary * shape.hidden
     folders = () if drawn else (base.key,)
     return Part(
-        name, "routers", "moe", digest(content), tensors, parameters, folders, memory_bytes=TORCH_BYTES + 2 * layer + 2 * table, code=code
+        name,
+        "routers",
+        "moe",
+        digest(content),
+        tensors,
+        parameters,
+        folders,
+        memory_bytes=TORCH_BYTES + 2 * layer + 2 * table,
+        code=code,
     )
 
 
@@ -109,11 +132,19 @@ def _check(name: str, moe: Mixture, nodes: Mapping[str, Node], shape: Architectu
     problems, warnings = [], []
     where = f"models.{name}.moe"
     if shape.model_type not in SUPPORTED:
-        problems.append(f"{where}.base: {moe.base!r} is of type {shape.model_type!r}; supported are {', '.join(SUPPORTED)}")
+        problems.append(
+            f"{where}.base: {moe.base!r} is of type {shape.model_type!r}; supported are {', '.join(SUPPORTED)}"
+        )
     biased = [t for t in nodes[moe.base].tensors if t.endswith("_proj.bias")]
     if biased:
-        problems.append(f"{where}.base: {moe.base!r} has attention biases ({biased[0]}), which a Mixtral cannot hold")
-    wanted = {t: planned.shape for t, (_, planned) in nodes[moe.base].tensors.items() if matrix_of(t) in EXPERT_NAMES}
+        problems.append(
+            f"{where}.base: {moe.base!r} has attention biases ({biased[0]}), which a Mixtral cannot hold"
+        )
+    wanted = {
+        t: planned.shape
+        for t, (_, planned) in nodes[moe.base].tensors.items()
+        if matrix_of(t) in EXPERT_NAMES
+    }
     for index, expert in enumerate(moe.experts):
         place = f"{where}.experts.{index}"
         node = nodes[expert.model]

@@ -77,6 +77,13 @@ def _part(
     }
     extra = {"name": file} if file else {}
     part = Part(
-        name, label, "fetch", digest(content), tensors, {**parameters, **extra}, fetch_bytes=fetch_bytes, code=code
+        name,
+        label,
+        "fetch",
+        digest(content),
+        tensors,
+        {**parameters, **extra},
+        fetch_bytes=fetch_bytes,
+        code=code,
     )
     return part if memory_bytes is None else Part(**{**part.__dict__, "memory_bytes": memory_bytes})

@@ -68,7 +68,9 @@ def _dependencies(plan: Plan) -> list[dict[str, Any]]:
             source = plan.lock.sources[name]
             git = {"gitCommit": source.revision} if source.uri.startswith("pkg:huggingface/") else {}
             digest = git or {"sha256": source.revision}
-            found.append({"name": name, "uri": source.uri, "digest": digest, "annotations": _annotations(source)})
+            found.append(
+                {"name": name, "uri": source.uri, "digest": digest, "annotations": _annotations(source)}
+            )
         if name in plan.lock.adapters:
             found += [
                 {"name": f"{name}: {file.name}", "digest": {"sha256": str(file.sha256)}}
@@ -88,7 +90,10 @@ def _dependencies(plan: Plan) -> list[dict[str, Any]]:
 
 def _annotations(source: Any) -> dict[str, Any]:
     files = {
-        file.name: {"size": file.size_bytes, **({"sha256": file.sha256} if file.sha256 else {"gitBlob": file.git_blob})}
+        file.name: {
+            "size": file.size_bytes,
+            **({"sha256": file.sha256} if file.sha256 else {"gitBlob": file.git_blob}),
+        }
         for file in source.files
     }
     return {"files": files, **({"license": source.license} if source.license else {})}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def convert(plan: Plan) -> None:
     """Make the full-width GGUF of the released model. Raises as ``herdbook.quantize.convert.convert`` does."""
     folder = plan.layout.folder(plan.released)
-    convert_folder(folder, plan.converted, metadata=plan.gguf_metadata, log=lambda line: print(line, file=sys.stderr))
+    convert_folder(folder, plan.converted, metadata=plan.gguf_metadata, log=_say)
 
 
 def quantize(plan: Plan, item: Quantized, threads: int) -> None:
@@ -34,3 +34,7 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
     require_equal(derived, str(path))
     record = {"operation": "quantize", "key": item.key, "method": item.method, "name": item.file, **derived}
     write_json(plan.quantized_record(item), record)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -38,7 +38,9 @@ def contents(plan: Plan) -> dict[str, Path]:
     found |= {RECIPE: plan.recipe_path, LOCK: locks.path_for(plan.recipe_path)}
     found |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}
     found |= {f"{RECORDS}/{item.id}.gguf.json": plan.quantized_record(item) for item in plan.quantized}
-    found |= {f"provenance/evaluations/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations}
+    found |= {
+        f"provenance/evaluations/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations
+    }
     return found
 
 

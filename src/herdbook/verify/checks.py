@@ -113,7 +113,9 @@ def _files(release: Release) -> Iterator[Finding]:
             if not path.is_file():
                 yield Finding("files", name, passed=False, detail="is missing")
             elif (found := sha256_file(path)) != expected:
-                yield Finding("files", name, passed=False, detail=f"expected sha256 {expected}, found {found}")
+                yield Finding(
+                    "files", name, passed=False, detail=f"expected sha256 {expected}, found {found}"
+                )
             else:
                 yield Finding("files", name, passed=True, detail=f"sha256 {expected}")
             advance()
@@ -124,9 +126,13 @@ def _statement(release: Release) -> Iterator[Finding]:
     data = release.json(STATEMENT)
     subjects = {item["name"]: item["digest"]["sha256"] for item in data["subject"]}
     listed = {name: digest for name, digest in release.sums.items() if name != STATEMENT}
-    differing = sorted(name for name in subjects.keys() | listed.keys() if subjects.get(name) != listed.get(name))
+    differing = sorted(
+        name for name in subjects.keys() | listed.keys() if subjects.get(name) != listed.get(name)
+    )
     for name in differing:
-        detail = f"the statement says {subjects.get(name, 'nothing')}, {SUMS} says {listed.get(name, 'nothing')}"
+        detail = (
+            f"the statement says {subjects.get(name, 'nothing')}, {SUMS} says {listed.get(name, 'nothing')}"
+        )
         yield Finding("statement", name, passed=False, detail=detail)
     if not differing:
         yield Finding("statement", STATEMENT, passed=True, detail=f"is about all {len(subjects)} files")
@@ -150,7 +156,9 @@ def _keys(release: Release) -> Iterator[Finding]:
             detail = f"recipe and lock give key {node.key}, the statement says {expected}"
             yield Finding("keys", name, passed=False, detail=detail)
     if said["keys"] == {name: node.key for name, node in plan.nodes.items()}:
-        yield Finding("keys", "recipe and lock", passed=True, detail=f"give the keys of all {len(plan.nodes)} models")
+        yield Finding(
+            "keys", "recipe and lock", passed=True, detail=f"give the keys of all {len(plan.nodes)} models"
+        )
 
 
 def _shard_records(release: Release) -> dict[str, dict[str, Any]]:
@@ -169,13 +177,17 @@ def _records(release: Release) -> Iterator[Finding]:
             record = by_digest.get(whole)
             advance()
             if record is None:
-                yield Finding("records", name, passed=False, detail=f"no record is about a file with sha256 {whole}")
+                yield Finding(
+                    "records", name, passed=False, detail=f"no record is about a file with sha256 {whole}"
+                )
                 continue
             said = {t: (e["dtype"], e["shape"], e["sha256"]) for t, e in record["tensors"].items()}
             found = {t: (e["dtype"], e["shape"], e["sha256"]) for t, e in tensors.items()}
             wrong = sorted(t for t in said.keys() | found.keys() if said.get(t) != found.get(t))
             for tensor in wrong:
-                detail = f"tensor {tensor}: the record says {said.get(tensor)}, the file has {found.get(tensor)}"
+                detail = (
+                    f"tensor {tensor}: the record says {said.get(tensor)}, the file has {found.get(tensor)}"
+                )
                 yield Finding("records", name, passed=False, detail=detail)
             if not wrong:
                 yield Finding("records", name, passed=True, detail=f"all {len(said)} tensors are as recorded")
@@ -198,7 +210,12 @@ def _lineage(release: Release) -> Iterator[Finding]:
                 yield Finding("lineage", name, passed=False, detail=problem)
     if not failed:
         said = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
-        yield Finding("lineage", f"{sum(counts.values())} tensors", passed=True, detail=f"lead back to the lock ({said})")
+        yield Finding(
+            "lineage",
+            f"{sum(counts.values())} tensors",
+            passed=True,
+            detail=f"lead back to the lock ({said})",
+        )
 
 
 def _tensor_problem(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -86,10 +87,18 @@ def draw_lineage(boxes: Sequence[Box], edges: Sequence[Edge], title: str) -> str
     for edge, chain in zip(edges, chains, strict=True):
         points = _points(edge, chain, edges, chains)
         color = COLORS[by_id[edge.end].kind][1]
-        ways.append(f'<path d="{_curve(points)}" fill="none" stroke="{color}" stroke-width="1.5" opacity="0.85"/>')
+        ways.append(
+            f'<path d="{_curve(points)}" fill="none" stroke="{color}" stroke-width="1.5" opacity="0.85"/>'
+        )
         if edge.label:
             labels += _tag(points[-2], points[-1], edge.label)
-    shapes = [shape for layer in layers for item in layer if item.id in by_id for shape in _box(by_id[item.id], item)]
+    shapes = [
+        shape
+        for layer in layers
+        for item in layer
+        if item.id in by_id
+        for shape in _box(by_id[item.id], item)
+    ]
     height = 2 * MARGIN + len(layers) * HEIGHT + (len(layers) - 1) * LAYER_GAP
     return document(inner + 2 * MARGIN, height, title, [*ways, *shapes, *labels])
 
@@ -112,16 +121,27 @@ def _arrange(boxes: Sequence[Box], edges: Sequence[Edge]) -> tuple[list[list[_It
             chain.append(bend)
         items[edge.end].above.append(chain[-1])
         chains.append([*chain, items[edge.end]])
-    for upper, layer in zip(layers, layers[1:], strict=False):
-        place = {item.id: index / max(1, len(upper) - 1) if len(upper) > 1 else 0.5 for index, item in enumerate(upper)}
-        layer.sort(key=lambda item: sum(place[p.id] for p in item.above) / len(item.above) if item.above else 1.0)
+    for upper, layer in itertools.pairwise(layers):
+        place = {
+            item.id: index / max(1, len(upper) - 1) if len(upper) > 1 else 0.5
+            for index, item in enumerate(upper)
+        }
+        layer.sort(
+            key=lambda item: sum(place[p.id] for p in item.above) / len(item.above) if item.above else 1.0
+        )
     return layers, chains
 
 
-def _points(edge: Edge, chain: list[_Item], edges: Sequence[Edge], chains: list[list[_Item]]) -> list[tuple[float, float]]:
+def _points(
+    edge: Edge, chain: list[_Item], edges: Sequence[Edge], chains: list[list[_Item]]
+) -> list[tuple[float, float]]:
     """Return where an edge leaves, bends and arrives; several that share a box's side spread over it."""
-    leaving = sorted((other[1].x, index) for index, other in enumerate(chains) if edges[index].start == edge.start)
-    arriving = sorted((other[-2].x, index) for index, other in enumerate(chains) if edges[index].end == edge.end)
+    leaving = sorted(
+        (other[1].x, index) for index, other in enumerate(chains) if edges[index].start == edge.start
+    )
+    arriving = sorted(
+        (other[-2].x, index) for index, other in enumerate(chains) if edges[index].end == edge.end
+    )
     own = next(index for index, other in enumerate(chains) if other is chain)
     points = [(_spread(chain[0], [i for _, i in leaving], own), _top(chain[0]) + HEIGHT)]
     for bend in chain[1:-1]:
@@ -167,8 +187,10 @@ def _box(box: Box, item: _Item) -> list[str]:
     left, top = item.x - item.width / 2, _top(item)
     room = item.width - 14
     return [
-        f'<g><title>{xml(box.title)}: {xml(box.note)}</title><rect x="{left:.1f}" y="{top:.1f}" width="{item.width:.1f}" '
-        f'height="{HEIGHT:.0f}" rx="7" fill="{ground}" stroke="{edge}" stroke-width="1.3"/></g>',
+        (
+            f'<g><title>{xml(box.title)}: {xml(box.note)}</title><rect x="{left:.1f}" y="{top:.1f}" width="{item.width:.1f}" '
+            f'height="{HEIGHT:.0f}" rx="7" fill="{ground}" stroke="{edge}" stroke-width="1.3"/></g>'
+        ),
         label(item.x, top + 19.5, fit(box.title, 13.5, room), 13.5, anchor="middle", fill=INK, bold=True),
         label(item.x, top + 36, fit(box.note, 11.5, room), 11.5, anchor="middle", fill=FAINT),
     ]

@@ -88,7 +88,11 @@ def _panel(panel: Panel, top: float, left: float, right: float, names: float) ->
         shapes.append(label(MARGIN, y + 4.5, fit(row.name, 13, names), 13, bold=row.released))
         if row.stderr:
             start, end = at(row.value - row.stderr), at(row.value + row.stderr)
-            shapes += [line(start, y, end, y, color, 2), line(start, y - 5, start, y + 5, color, 2), line(end, y - 5, end, y + 5, color, 2)]
+            shapes += [
+                line(start, y, end, y, color, 2),
+                line(start, y - 5, start, y + 5, color, 2),
+                line(end, y - 5, end, y + 5, color, 2),
+            ]
         shapes.append(f'<circle cx="{at(row.value):.1f}" cy="{y:.1f}" r="5" fill="{color}"/>')
         shapes.append(label(WIDTH - MARGIN, y + 4.5, row.shown, 12, anchor="end", fill=INK, bold=row.best))
     return shapes

@@ -17,8 +17,10 @@ NARROW, WIDE = set("fijlrtI.,:;'|!()[] "), set("mwMW@%")
 def document(width: float, height: float, title: str, body: Iterable[str]) -> str:
     """Return a whole SVG document on a ground of its own."""
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{xml(title)}" font-family="{xml(FONT)}">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+            f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{xml(title)}" font-family="{xml(FONT)}">'
+        ),
         f"<title>{xml(title)}</title>",
         f'<rect x="0.5" y="0.5" width="{width - 1:.0f}" height="{height - 1:.0f}" rx="8" fill="{GROUND}" stroke="{FRAME}"/>',
         *body,
@@ -29,7 +31,21 @@ def document(width: float, height: float, title: str, body: Iterable[str]) -> st
 
 def text_width(text: str, size: float) -> float:
     """Estimate the width of text set in a common sans-serif face, on the generous side."""
-    return sum(0.36 if c in NARROW else 0.92 if c in WIDE else 0.70 if c.isupper() else 1.0 if ord(c) > 0x2E7F else 0.6 for c in text) * size
+    return (
+        sum(
+            0.36
+            if c in NARROW
+            else 0.92
+            if c in WIDE
+            else 0.70
+            if c.isupper()
+            else 1.0
+            if ord(c) > 0x2E7F
+            else 0.6
+            for c in text
+        )
+        * size
+    )
 
 
 def fit(text: str, size: float, width: float) -> str:
@@ -42,7 +58,9 @@ def fit(text: str, size: float, width: float) -> str:
     return flat.rstrip() + "…"
 
 
-def label(x: float, y: float, text: str, size: float, *, anchor: str = "start", fill: str = INK, bold: bool = False) -> str:
+def label(
+    x: float, y: float, text: str, size: float, *, anchor: str = "start", fill: str = INK, bold: bool = False
+) -> str:
     """Return a line of text whose base line is at ``y``."""
     weight = ' font-weight="600"' if bold else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" text-anchor="{anchor}" fill="{fill}"{weight}>{xml(text)}</text>'
