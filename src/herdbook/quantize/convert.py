@@ -87,7 +87,9 @@ def convert(
     command, environment = find_converter()
     output.parent.mkdir(parents=True, exist_ok=True)
     # beside the output, so that the finished file is renamed and not copied
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", suffix=".part") as scratch:
+    # by its absolute path, since the converter runs in there
+    place = output.parent.absolute()
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{output.name}.", suffix=".part") as scratch:
         staging = Path(scratch) / STAGING_NAME
         stage(folder, staging)
         described = Path(scratch) / "metadata.json"

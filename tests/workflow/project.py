@@ -1,0 +1,89 @@
+"""A folder in which the workflow runs on a recipe of its own, and what a run made."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+REPOSITORY = Path(__file__).parents[2]
+WORKFLOW = ("Snakefile", "rules", "envs", "profiles", "templates")
+
+
+class Project:
+    """The workflow's files as links, a recipe in ``config/``, and results."""
+
+    def __init__(self, root):
+        self.root = root
+        self.recipe = root / "config" / "tiny.yaml"
+        self.results = root / "results"
+        self.recipe.parent.mkdir(parents=True, exist_ok=True)
+        for name in WORKFLOW:
+            if not (root / name).exists():
+                (root / name).symlink_to(REPOSITORY / name)
+        (root / "config/config.yaml").write_text("recipe: config/tiny.yaml\n", encoding="utf-8")
+
+    def copy(self, root):
+        """Return a copy with the times and links of this one."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Project(root)
+
+    def own_code(self):
+        """Give the folder its own copy of the package, to change."""
+        shutil.copytree(REPOSITORY / "src", self.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def snakemake(self, *arguments, check=True, **options):
+        """Run Snakemake and return the finished process."""
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+            cwd=self.root,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def environment(self):
+        """Return the variables that a run sees: this interpreter's programs, and this folder's code if it has some."""
+        own = self.root / "src"
+        return {
+            **{name: value for name, value in os.environ.items() if name != "HERDBOOK_RECIPE"},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(own if own.exists() else REPOSITORY / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "COLUMNS": "200",
+        }
+
+    def run(self, *arguments):
+        """Build; return the steps that ran, each with the base name of its first output."""
+        done = self.snakemake(*arguments)
+        return steps_of(done.stdout + done.stderr)
+
+    def released_weights(self):
+        """Return all tensors of the release, by name."""
+        tensors = {}
+        for path in sorted((self.results / "Tiny" / "release").glob("*.safetensors")):
+            tensors |= load_file(path)
+        return tensors
+
+
+def steps_of(log):
+    """Return (rule, first output) of every job in a run's log, but the target ``all``."""
+    found = re.findall(r"^(?:local)?rule (\S+):\n(?:    input: .*\n)?    output: ([^,\n]+)", log, re.MULTILINE)
+    return {(rule, output) for rule, output in found if rule != "all"}
+
+
+def shards_made(steps):
+    """Return which shards were made: ``model.label``, without the key."""
+    return {
+        Path(output).name.removesuffix(".safetensors").rpartition("-")[0]
+        for _, output in steps
+        if output.endswith(".safetensors") and "/shards/" in output
+    }

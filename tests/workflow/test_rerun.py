@@ -1,0 +1,167 @@
+"""What Snakemake runs again after a change: exactly what depends on it. Each test runs the real workflow."""
+
+import json
+import shutil
+
+import pytest
+import tiny
+import yaml
+from safetensors.torch import load_file, save_file
+
+from workflow.project import Project, shards_made
+
+MODELS = {
+    "base": {"folder": "base"},
+    "other": {"folder": "other"},
+    "tuned": {"adapter": "adapter", "on": "base"},
+    "base-laser": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    "tuned-laser": {"laser": "tuned", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    "mix": {
+        "moe": {
+            "base": "base-laser",
+            "experts": [
+                {"model": "tuned-laser", "prompts": ["w1 w2 w3"]},
+                {"model": "other", "prompts": ["w9 w8"]},
+            ],
+        }
+    },
+}
+AFTER_SHARDS = {"card", "release", "verify"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Build a small release once."""
+    project = Project(tmp_path_factory.mktemp("built"))
+    tiny.write_model(project.recipe.parent / "base", seed=1)
+    tiny.write_model(project.recipe.parent / "other", seed=2)
+    tiny.write_adapter(project.recipe.parent / "adapter", project.recipe.parent / "base", seed=3)
+    tiny.write_recipe(project.recipe, MODELS, release={"quote": {"text": "Before.", "author": "Nobody"}})
+    tiny.lock(project.recipe)
+    project.run()
+    return project
+
+
+@pytest.fixture
+def project(built, tmp_path):
+    """Give each test a copy of the build, times and links kept."""
+    return built.copy(tmp_path / "copy")
+
+
+def change(project, edit):
+    """Edit the recipe, lock it again, and build; return what was made."""
+    recipe = yaml.safe_load(project.recipe.read_text(encoding="utf-8"))
+    edit(recipe)
+    project.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    tiny.lock(project.recipe)
+    return project.run()
+
+
+def test_first_build_makes_everything_and_then_nothing_is_to_be_done(built):
+    assert (built.results / "Tiny" / "verification.json").exists()
+    assert json.loads((built.results / "Tiny" / "verification.json").read_text())["passed"] is True
+    assert built.run() == set()
+    assert "Nothing to be done" in built.snakemake("-n").stdout
+
+
+def test_quotation_renders_the_card_only(project):
+    made = change(project, lambda recipe: recipe["release"].update(quote={"text": "After."}))
+    assert shards_made(made) == set()
+    assert {step for step, _ in made} == AFTER_SHARDS
+    card = (project.results / "Tiny/release/README.md").read_text(encoding="utf-8")
+    assert "After\\." in card or "After." in card
+    assert "Before" not in card
+
+
+def test_swapped_experts_remake_the_experts_and_the_routers(project):
+    before = project.released_weights()
+
+    def swap(recipe):
+        recipe["models"]["mix"]["moe"]["experts"].reverse()
+
+    made = change(project, swap)
+    assert shards_made(made) == {"mix.expert1-1", "mix.expert2-1", "mix.routers"}
+    after = project.released_weights()
+    first, second = "model.layers.0.block_sparse_moe.experts.{}.w1.weight".format, 0
+    assert after[first(0)].equal(before[first(1)])
+    assert after[first(1)].equal(before[first(second)])
+    assert not after[first(0)].equal(before[first(0)])
+    gate = "model.layers.1.block_sparse_moe.gate.weight"
+    assert after[gate].equal(before[gate].flip(0))
+
+    change(project, swap)  # back: all shards are still there
+    assert project.released_weights()[gate].equal(before[gate])
+
+
+def test_going_back_makes_no_shard_again(project):
+    change(project, lambda recipe: recipe["models"]["mix"]["moe"]["experts"].reverse())
+    made = change(project, lambda recipe: recipe["models"]["mix"]["moe"]["experts"].reverse())
+    assert shards_made(made) == set()
+
+
+def test_prompt_remakes_the_routers_only(project):
+    made = change(project, lambda recipe: recipe["models"]["mix"]["moe"]["experts"][0].update(prompts=["w5"]))
+    assert shards_made(made) == {"mix.routers"}
+
+
+def test_fraction_remakes_that_model_and_what_is_made_of_it(project):
+    made = change(project, lambda recipe: recipe["models"]["tuned-laser"].update(rank={"fraction": 0.75}))
+    assert shards_made(made) == {"tuned-laser.1", "mix.expert1-1"}
+
+
+def test_weight_of_a_source_remakes_what_depends_on_it(project):
+    path = project.recipe.parent / "other" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] += 1
+    path.unlink()
+    save_file(tensors, path, metadata={"format": "pt"})
+    made = change(project, lambda recipe: None)
+    assert shards_made(made) == {"other.1", "mix.expert2-1"}
+
+
+def test_adapter_remakes_what_depends_on_it(project):
+    folder = project.recipe.parent / "adapter"
+    shutil.rmtree(folder)
+    tiny.write_adapter(folder, project.recipe.parent / "base", seed=4)
+    made = change(project, lambda recipe: None)
+    assert shards_made(made) == {"tuned.1", "tuned-laser.1", "mix.expert1-1"}
+
+
+def test_same_bytes_elsewhere_are_the_same_model(project):
+    shutil.copytree(project.recipe.parent / "other", project.recipe.parent / "moved")
+    made = change(project, lambda recipe: recipe["models"].update(other={"folder": "moved"}))
+    assert shards_made(made) == set()
+
+
+def test_code_of_a_step_remakes_its_results(project):
+    project.own_code()
+    assert shards_made(project.run()) == set()
+    module = project.root / "src/herdbook/laser/reduce.py"
+    module.write_text(module.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    made = project.run()
+    assert shards_made(made) == {"base-laser.1", "tuned-laser.1", "mix.base-1", "mix.expert1-1", "mix.routers"}
+
+
+def test_code_that_makes_no_weights_remakes_no_weights(project):
+    project.own_code()
+    module = project.root / "src/herdbook/cli/show.py"
+    module.write_text(module.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    assert project.run() == set()
+
+
+def test_touching_files_changes_nothing(project):
+    for path in (project.recipe.parent / "other").iterdir():
+        path.touch()
+    assert shards_made(project.run()) == set()
+
+
+def test_another_recipe_shares_what_it_has_in_common(project):
+    recipe = yaml.safe_load(project.recipe.read_text(encoding="utf-8"))
+    recipe["release"]["name"] = "Second"
+    recipe["models"]["mix"]["moe"]["experts"][1]["prompts"] = ["w7"]
+    second = project.recipe.with_name("second.yaml")
+    second.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    tiny.lock(second)
+    made = project.run("--config", f"recipe={second.relative_to(project.root)}")
+    assert shards_made(made) == {"mix.routers"}
+    assert project.run() == set()
