@@ -14,7 +14,7 @@ rule card:
     conda:
         "../envs/build.yaml"
     params:
-        key=RELEASE_KEY,
+        key=card_key(PLAN),
     shell:
         r"""
         herdbook card >{log:q} 2>&1

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from herdbook import plan as plans
 from herdbook.assemble.step import folder_files
-from herdbook.card.step import card_files, card_inputs
+from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
-from herdbook.key import digest
-from herdbook.release.step import contents, release_files
+from herdbook.release.step import contents, release_files, release_key
+from herdbook.verify.checks import verification_key
 from snakemake.exceptions import WorkflowError
 
 RECIPE = config["recipe"]
@@ -81,13 +81,3 @@ def evaluation_inputs(wildcards):
     if item.quantized:
         measured += [PLAN.quantized_file(item.quantized), PLAN.quantized_record(item.quantized)]
     return measured
-
-
-RELEASE_KEY = digest(
-    [
-        *(node.key for node in PLAN.nodes.values()),
-        *(item.key for item in PLAN.evaluations),
-        *(item.key for item in PLAN.quantized),
-        Path(RECIPE).read_text(encoding="utf-8"),
-    ]
-)

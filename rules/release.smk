@@ -3,11 +3,10 @@
 
 rule release:
     """
-    Put the release together. Large files are hard links, which keep the time of their contents, so what the release
-    is made of is told by its key and not by times.
+    Put the release together.
     """
     input:
-        [ancient(path) for path in contents(PLAN).values()],
+        contents(PLAN).values(),
     output:
         [PLAN.release_folder / name for name in release_files(PLAN)],
     log:
@@ -15,7 +14,7 @@ rule release:
     conda:
         "../envs/build.yaml"
     params:
-        key=RELEASE_KEY,
+        key=release_key(PLAN),
     shell:
         r"""
         herdbook release >{log:q} 2>&1

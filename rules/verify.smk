@@ -16,6 +16,7 @@ rule verify:
         "../envs/build.yaml"
     params:
         folder=subpath(input.sums, parent=True),
+        key=verification_key(PLAN),
     shell:
         r"""
         herdbook verify {params.folder:q} --json {output:q} >{log:q} 2>&1

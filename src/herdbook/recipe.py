@@ -75,6 +75,7 @@ class Folder(Section):
     """A Hugging Face model folder on this machine."""
 
     folder: str = Field(min_length=1, description="path of the folder, relative to the recipe")
+    license: str | None = Field(None, description="licence of the weights")
 
 
 class Pypi(Section):
@@ -124,6 +125,7 @@ class Adapter(Section):
         min_length=1, description="folder of the adapter (PEFT format), relative to the recipe"
     )
     on: Name = Field(description="the model that it is folded into")
+    license: str | None = Field(None, description="licence of the adapter's weights")
 
 
 class Expert(Section):
@@ -360,13 +362,17 @@ def _near(name: str, names: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as a recipe may use it: safe, no key given twice, and only true and false are booleans (as in YAML 1.2).
+    """YAML as a recipe may use it: safe, no key given twice; as in YAML 1.2, only true and false are booleans, dates are text.
 
     YAML 1.1 reads the key ``on`` as a boolean.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if tag not in {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

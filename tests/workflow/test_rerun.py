@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
-import tiny
 import yaml
 from safetensors.torch import load_file, save_file
 
+import tiny
 from workflow.project import Project, shards_made
 
 MODELS = {
@@ -115,7 +115,7 @@ def test_weight_of_a_source_remakes_what_depends_on_it(project):
     tensors["model.layers.0.mlp.up_proj.weight"][0, 0] += 1
     path.unlink()
     save_file(tensors, path, metadata={"format": "pt"})
-    made = change(project, lambda recipe: None)
+    made = change(project, lambda _: None)
     assert shards_made(made) == {"other.1", "mix.expert2-1"}
 
 
@@ -123,7 +123,7 @@ def test_adapter_remakes_what_depends_on_it(project):
     folder = project.recipe.parent / "adapter"
     shutil.rmtree(folder)
     tiny.write_adapter(folder, project.recipe.parent / "base", seed=4)
-    made = change(project, lambda recipe: None)
+    made = change(project, lambda _: None)
     assert shards_made(made) == {"tuned.1", "tuned-laser.1", "mix.expert1-1"}
 
 
@@ -139,7 +139,13 @@ def test_code_of_a_step_remakes_its_results(project):
     module = project.root / "src/herdbook/laser/reduce.py"
     module.write_text(module.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
     made = project.run()
-    assert shards_made(made) == {"base-laser.1", "tuned-laser.1", "mix.base-1", "mix.expert1-1", "mix.routers"}
+    assert shards_made(made) == {
+        "base-laser.1",
+        "tuned-laser.1",
+        "mix.base-1",
+        "mix.expert1-1",
+        "mix.routers",
+    }
 
 
 def test_code_that_makes_no_weights_remakes_no_weights(project):

@@ -341,7 +341,7 @@ def _sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
                 FileFacts(f.name, f.size_bytes, f.sha256 or "") for f in adapter.files if f.name in held
             )
             folder = node.recipe.adapter.rstrip("/").rpartition("/")[2]
-            yield Source(f"adapter of {node.name}", f"folder:{folder}", None, None, files)
+            yield Source(f"adapter of {node.name}", f"folder:{folder}", None, node.recipe.license, files)
 
 
 def _choices(

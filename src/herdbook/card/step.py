@@ -11,7 +11,8 @@ from herdbook.card.counts import CONTEXT_TOKENS
 from herdbook.card.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.card.figures import Box, Edge, Panel, Row, draw_lineage, draw_measurements
 from herdbook.errors import StepError
-from herdbook.files import write_text
+from herdbook.files import sha256_file, write_text
+from herdbook.key import Code, digest
 from herdbook.recipe import Adapter, Laser, Moe
 
 if TYPE_CHECKING:
@@ -41,6 +42,26 @@ def card_inputs(plan: Plan) -> list[Path]:
         *(plan.quantized_record(item) for item in plan.quantized),
         *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
     ]
+
+
+def card_key(plan: Plan) -> str:
+    """Return the digest of all that a card is made from: models, measurements, recipe, snapshots, code, templates."""
+    package = Path(__file__).parent
+    names = [path.relative_to(package.parent).with_suffix("").parts for path in package.rglob("*.py")]
+    modules = tuple(sorted(".".join(("herdbook", *parts)).removesuffix(".__init__") for parts in names))
+    folder = template_folder()
+    templates = sorted(path for path in folder.rglob("*.j2"))
+    return digest(
+        {
+            "models": {name: node.key for name, node in plan.nodes.items()},
+            "evaluations": [item.key for item in plan.evaluations],
+            "quantized": [item.key for item in plan.quantized],
+            "recipe": sha256_file(plan.recipe_path),
+            "leaderboards": {name: file.sha256 for name, file in plan.lock.leaderboards.items()},
+            "code": Code(modules, ("jinja2", "PyYAML")).describe(),
+            "templates": {path.relative_to(folder).as_posix(): sha256_file(path) for path in templates},
+        }
+    )
 
 
 def render_card(plan: Plan, output: Path) -> None:
@@ -97,6 +118,7 @@ def environment(folder: Path) -> jinja2.Environment:
         finalize=only_escaped,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,  # so that a section ends with its empty line
     )
     made.filters.update(
         md=md,

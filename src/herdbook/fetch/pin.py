@@ -145,6 +145,7 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
         members=tuple(members),
         tensors=tuple(tensors),
         config=_config((folder / "config.json").read_bytes(), what),
+        license=model.license,
     )
 
 

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from herdbook.lock import LockedAdapter
     from herdbook.plan.model import Node
 
-LASER_CODE = Code(modules=("herdbook.laser.rank", "herdbook.laser.reduce"), packages=("torch",))
-ADAPTER_CODE = Code(modules=("herdbook.adapter.fold",), packages=("torch",))
+LASER_CODE = Code(
+    modules=("herdbook.laser.rank", "herdbook.laser.reduce", "herdbook.laser.step"), packages=("torch",)
+)
+ADAPTER_CODE = Code(modules=("herdbook.adapter.fold", "herdbook.adapter.step"), packages=("torch",))
 LORA_TENSOR = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight$")
 
 

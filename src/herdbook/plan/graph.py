@@ -28,14 +28,25 @@ if TYPE_CHECKING:
 FOLDER_CODE = Code(modules=("herdbook.assemble.configuration",))
 GGUF_FOLDER_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tokenizers", "transformers"))
 EVALUATE_CODE = Code(
-    modules=("herdbook.evaluate.measure", "herdbook.evaluate.task"),
+    modules=("herdbook.evaluate.measure", "herdbook.evaluate.step", "herdbook.evaluate.task"),
     packages=("lm_eval", "tokenizers", "torch", "transformers"),
 )
+DEQUANTIZE_CODE = Code(modules=("herdbook.quantize.dequantize",), packages=("gguf",))
 CONVERT_CODE = Code(modules=("herdbook.quantize.convert", "herdbook.quantize.folder"))
 QUANTIZE_CODE = Code(
     modules=tuple(
         f"herdbook.quantize.{module}"
-        for module in ("derive", "encode", "folder", "gguf_file", "layout", "methods", "mixture", "quantize")
+        for module in (
+            "derive",
+            "encode",
+            "folder",
+            "gguf_file",
+            "layout",
+            "methods",
+            "mixture",
+            "quantize",
+            "step",
+        )
     ),
     packages=("gguf", "libgguf", "numpy"),
 )
@@ -194,7 +205,8 @@ class Plan:
         def one(name: str, node: Node, item: Quantized | None) -> Evaluation:
             logits = 3 * FLOAT32 * TOKENS_AT_ONCE * wanted.batch_size * node.config["vocab_size"]
             weights = FLOAT32 * node.parameters * (2 if item else 1)
-            key = digest({**settings, "model": node.key, "quantized": item.key if item else None})
+            quantized = {"key": item.key, "code": DEQUANTIZE_CODE.describe()} if item else None
+            key = digest({**settings, "model": node.key, "quantized": quantized})
             return Evaluation(name, node, item, key, TORCH_BYTES + weights + logits)
 
         found = [one(name, self.nodes[name], None) for name in wanted.models]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
 from herdbook.assemble.step import folder_files
-from herdbook.card.step import card_files
+from herdbook.card.step import card_files, card_key
 from herdbook.checkpoint import read_record
 from herdbook.files import sha256_file, write_json, write_text
+from herdbook.key import Code, digest
 from herdbook.provenance.statement import statement
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ def contents(plan: Plan) -> dict[str, Path]:
 def release_files(plan: Plan) -> list[str]:
     """Return the names of all files of the release."""
     return [*contents(plan), STATEMENT, SUMS]
+
+
+def release_key(plan: Plan) -> str:
+    """Return the digest of all that the release's folder is made from."""
+    code = Code(("herdbook.provenance.statement", "herdbook.release.step"))
+    lock = sha256_file(locks.path_for(plan.recipe_path))
+    return digest({"card": card_key(plan), "lock": lock, "code": code.describe()})
 
 
 def release(plan: Plan) -> None:

@@ -12,9 +12,10 @@ from herdbook.checkpoint import digest_shard
 from herdbook.errors import HerdbookError, SourceError, VerificationError
 from herdbook.fetch.select import check_name
 from herdbook.files import sha256_file
+from herdbook.key import Code, digest
 from herdbook.plan import make
 from herdbook.progress import track
-from herdbook.release.step import LOCK, RECIPE, RECORDS, STATEMENT, SUMS
+from herdbook.release.step import LOCK, RECIPE, RECORDS, STATEMENT, SUMS, release_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +74,11 @@ class Release:
     def plan(self) -> Plan:
         """Return the plan that follows from the release's own recipe and lock."""
         return make(recipes.load(self.folder / RECIPE), locks.load(self.folder / LOCK), self.folder / RECIPE)
+
+
+def verification_key(plan: Plan) -> str:
+    """Return the digest of what a verification of a plan's release depends on."""
+    return digest({"release": release_key(plan), "code": Code(("herdbook.verify.checks",)).describe()})
 
 
 def verify(folder: Path) -> list[Finding]:

@@ -1,0 +1,174 @@
+"""Tiny real models, adapters and recipes for tests: the forms of real ones, weights from a seed."""
+
+import json
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from herdbook import lock as locks
+from herdbook import recipe as recipes
+from herdbook.fetch.pin import pin
+
+SPECIAL = ("<unk>", "<s>", "</s>")
+
+
+def write_model(
+    folder,
+    seed=0,
+    *,
+    model_type="llama",
+    layers=2,
+    hidden=32,
+    intermediate=64,
+    vocab=64,
+    shards=1,
+    dtype=torch.bfloat16,
+):
+    """Write a model folder as the Hub has them, with a tokenizer of words ``w0``, ``w1``, ...; return its path.
+
+    With several shards, tensors are dealt to them in turn, so that no shard holds a run of layers.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    heads, kv_heads = 4, 2
+    config = {
+        "architectures": ["LlamaForCausalLM" if model_type == "llama" else "MistralForCausalLM"],
+        "model_type": model_type,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": vocab,
+        "max_position_embeddings": 128,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 5000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tensors = {name: _draw(seed, name, shape).to(dtype) for name, shape in shapes(config).items()}
+    _write_shards(folder, tensors, shards)
+    _write_tokenizer(folder, vocab)
+    return folder
+
+
+def shapes(config):
+    """Return the shape of each tensor of a Llama or Mistral, by name."""
+    hidden, intermediate = config["hidden_size"], config["intermediate_size"]
+    kv = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    found = {
+        "model.embed_tokens.weight": (config["vocab_size"], hidden),
+        "model.norm.weight": (hidden,),
+        "lm_head.weight": (config["vocab_size"], hidden),
+    }
+    for layer in range(config["num_hidden_layers"]):
+        for name, shape in {
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (kv, hidden),
+            "self_attn.v_proj": (kv, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "mlp.gate_proj": (intermediate, hidden),
+            "mlp.up_proj": (intermediate, hidden),
+            "mlp.down_proj": (hidden, intermediate),
+            "input_layernorm": (hidden,),
+            "post_attention_layernorm": (hidden,),
+        }.items():
+            found[f"model.layers.{layer}.{name}.weight"] = shape
+    return found
+
+
+def write_adapter(folder, model_folder, seed=0, rank=4, targets=("gate_proj", "up_proj", "down_proj")):
+    """Write a LoRA adapter in PEFT's format for the MLPs of a model; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
+    about = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "base",
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "target_modules": sorted(targets),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(about), encoding="utf-8")
+    tensors = {}
+    for name, shape in shapes(config).items():
+        if name.removesuffix(".weight").rpartition(".")[2] in targets:
+            prefix = f"base_model.model.{name.removesuffix('.weight')}"
+            tensors[f"{prefix}.lora_A.weight"] = _draw(seed, name + "A", (rank, shape[1])).to(torch.bfloat16)
+            tensors[f"{prefix}.lora_B.weight"] = _draw(seed, name + "B", (shape[0], rank)).to(torch.bfloat16)
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def write_recipe(path, models, **sections):
+    """Write a recipe; the last model is released as ``Tiny`` unless ``sections`` say otherwise. Return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    release = {
+        "model": list(models)[-1],
+        "name": "Tiny",
+        "license": "apache-2.0",
+        **sections.pop("release", {}),
+    }
+    text = yaml.safe_dump({"models": models, "release": release, **sections}, sort_keys=False)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def lock(recipe_path: Path):
+    """Lock a recipe, write the lock beside it, and return it."""
+    made = pin(recipes.load(recipe_path), recipe_path, lambda _: None)
+    locks.write(made, locks.path_for(recipe_path))
+    return made
+
+
+def _draw(seed, name, shape):
+    if len(shape) == 1:
+        return torch.ones(shape)
+    generator = torch.Generator().manual_seed(
+        seed * 1_000_003 + sum(ord(c) * (i + 1) for i, c in enumerate(name))
+    )
+    return torch.randn(shape, generator=generator) * 0.1
+
+
+def _write_shards(folder, tensors, shards):
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    names = list(tensors)
+    index = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
+        held = names[number::shards]
+        save_file({name: tensors[name] for name in held}, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(held, file)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    content = {"metadata": {"total_size": size}, "weight_map": index}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _write_tokenizer(folder, vocab):
+    words = {
+        token: number
+        for number, token in enumerate((*SPECIAL, *(f"w{n}" for n in range(vocab - len(SPECIAL)))))
+    }
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=SPECIAL[0]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")

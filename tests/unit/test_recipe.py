@@ -1,0 +1,152 @@
+"""Recipes: all problems at once, each with its key; nothing unsafe is read."""
+
+from pathlib import Path
+
+import pytest
+
+from herdbook import recipe as recipes
+from herdbook.errors import RecipeError
+
+GOOD = """
+models:
+  base: {folder: somewhere}
+  tuned: {adapter: there, on: base}
+  cut: {laser: tuned, rank: {fraction: 0.5}, matrices: [mlp.down_proj], layers: 1-3}
+  mix:
+    moe:
+      base: base
+      experts:
+        - {model: cut, prompts: [one]}
+        - {model: base, prompts: [two]}
+release: {model: mix, name: Mix, license: apache-2.0}
+"""
+
+
+def problems(text):
+    with pytest.raises(RecipeError) as caught:
+        recipes.parse(text, "r.yaml")
+    assert caught.value.exit_status == 2
+    return str(caught.value).splitlines()
+
+
+def test_good_recipe():
+    recipe = recipes.parse(GOOD)
+    assert list(recipe.models) == ["base", "tuned", "cut", "mix"]
+    assert recipes.parents(recipe.models["mix"]) == ("base", "cut", "base")
+    assert recipes.parents(recipe.models["tuned"]) == ("base",)  # `on` is a key, not YAML 1.1's true
+    assert recipe.shard_bytes == 2_000_000_000
+
+
+def test_all_problems_at_once_each_with_file_and_key():
+    text = (
+        GOOD.replace("license", "licence")
+        .replace("on: base", "onto: base")
+        .replace("fraction: 0.5", "fraction: 2")
+    )
+    lines = problems(text)
+    assert all(line.startswith("r.yaml: ") for line in lines)
+    assert "r.yaml: release.licence: unknown key; did you mean 'license'?" in lines
+    assert "r.yaml: release.license: missing" in lines
+    assert any("models.tuned.onto: unknown key" in line for line in lines)
+    assert any("models.tuned.on: missing" in line for line in lines)
+    assert any("models.cut.rank" in line and "less than or equal to 1" in line for line in lines)
+    assert len(lines) == 6  # a rank is neither of two kinds
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "prompts: [one]",
+            "prompt: [one]",
+            "models.mix.moe.experts.0.prompt: unknown key; did you mean 'prompts'?",
+        ),
+        ("model: cut", "model: cutt", "models.mix: no model is named 'cutt'; did you mean 'cut'?"),
+        (
+            "release: {model: mix",
+            "release: {model: max",
+            "release.model: no model is named 'max'; did you mean 'mix'?",
+        ),
+        ("laser: tuned", "laser: mix", "models: a model cannot be made from itself: cut -> mix -> cut"),
+        ("layers: 1-3", "layers: one", "models.cut.layers"),
+        (
+            "matrices: [mlp.down_proj]",
+            "matrices: []",
+            "models.cut.matrices: give at least one, and each only once",
+        ),
+        (
+            "prompts: [two]",
+            "prompts: []",
+            "models.mix.moe.experts.1.prompts: gate 'hidden' needs at least one prompt",
+        ),
+        ("prompts: [two]", "prompts: [one]", "models.mix.moe.experts: all experts have the same prompts"),
+        (
+            "base: base\n",
+            "base: base\n      experts_per_token: 3\n",
+            "models.mix.moe.experts_per_token: 3 of 2",
+        ),
+        (
+            "folder: somewhere",
+            "folder: somewhere, hub: a/b",
+            "models.base: a model is made in exactly one way",
+        ),
+        ("{folder: somewhere}", "{}", "models.base: a model is made in exactly one way"),
+        ("folder: somewhere", "hub: only-a-name", "models.base.hub"),
+        ("folder: somewhere", "pypi: a>=1", "models.base.pypi"),
+        ("  base: {", "  Base: {", "models.Base"),
+        ("name: Mix", "name: ../Mix", "release.name"),
+        ("\nrelease", "\nshard_size: 0GB\nrelease", "shard_size"),
+        (
+            "\nrelease",
+            "\nquantize: {methods: [Q8_0, Q8_0]}\nrelease",
+            "quantize.methods: a method is named twice",
+        ),
+        ("\nrelease", "\nquantize: {methods: [Q9]}\nrelease", "quantize.methods.0"),
+        ("\nrelease", "\nevaluate: {tasks: [t], models: [base, base]}\nrelease", "a model is named twice"),
+    ],
+)
+def test_each_problem_names_its_key(old, new, expected):
+    assert old in GOOD
+    lines = problems(GOOD.replace(old, new, 1))
+    assert any(expected in line for line in lines), lines
+
+
+def test_leaderboard_needs_a_measured_release():
+    board = (
+        "\nleaderboards: {b: {snapshot: s, title: t, as_of: 2026-01-01, source: s, model_column: m, score_column: s, "
+        "direction: lower, task: t, metric: m}}"
+    )
+    assert "there is no `evaluate`" in problems(GOOD + board)[0]
+    measured = GOOD + "\nevaluate: {tasks: [t], models: [base]}" + board
+    assert "does not measure 'mix'" in problems(measured)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models: {a: {folder: x}, a: {folder: y}}", "the key 'a' is given twice"),
+        ("models: {1: {folder: x}}", "the key 1 is no text"),
+        ("models: [", "line 1"),
+        ("- 1", "expected a mapping"),
+        ("", "expected a mapping"),
+        ("models: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+    ],
+)
+def test_bad_yaml_is_one_message(text, expected):
+    (line,) = problems(text)
+    assert expected in line
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"nothing\.yaml: cannot be read: No such file"):
+        recipes.load(tmp_path / "nothing.yaml")
+
+
+def test_random_gates_need_no_prompts():
+    text = GOOD.replace("prompts: [one]", "prompts: []").replace("prompts: [two]", "prompts: []")
+    assert problems(text)
+    recipes.parse(text.replace("base: base\n", "base: base\n      gate: random\n", 1))
+
+
+def test_the_repository_s_recipe_is_good():
+    recipes.load(Path(__file__).parents[2] / "config" / "miniature.yaml")
