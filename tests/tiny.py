@@ -172,3 +172,22 @@ def _write_tokenizer(folder, vocab):
         "unk_token": "<unk>",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def build(recipe_path, results):
+    """Lock a recipe and make all its models without Snakemake; return the plan."""
+    from herdbook import plan as plans
+    from herdbook.adapter.step import adapter
+    from herdbook.assemble.step import assemble
+    from herdbook.fetch.step import fetch
+    from herdbook.laser.step import laser
+    from herdbook.moe.step import moe
+
+    lock(recipe_path)
+    made = plans.load(recipe_path, results)
+    steps = {"adapter": adapter, "fetch": fetch, "laser": laser, "moe": moe}
+    for node in made.nodes.values():
+        for part in node.parts:
+            steps[part.operation](made, part)
+        assemble(made, node)
+    return made
