@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MATRICES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 LAYERS = ("0-9", "10-19", "20-29")
-RANKS: tuple[Any, ...] = ({"fraction": 0.9}, {"fraction": 0.75}, {"fraction": 0.5}, "marchenko-pastur")
+RULES = ("0.98", "0.9", "0.75", "0.5", "marchenko-pastur")
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,13 @@ def main() -> None:
     parser.add_argument(
         "--share", type=float, default=0.34, help="of the documents, to screen (default: %(default)s)"
     )
+    parser.add_argument(
+        "--rules",
+        nargs="+",
+        default=RULES,
+        metavar="RULE",
+        help="fractions, or marchenko-pastur (default: all)",
+    )
     parser.add_argument("--finalists", type=int, default=6, help="default: %(default)s")
     arguments = parser.parse_args()
     base = fetch_base(arguments.cache)
@@ -100,8 +107,11 @@ def main() -> None:
     before = losses(model, tokenizer, documents)
     print(f"base: {before.mean():.4f} nats a token, mean of {len(documents)} documents\n")
     print("| setting | change of loss, base | standard error |\n| --- | ---: | ---: |")
+    ranks: list[Any] = [
+        rule if rule == "marchenko-pastur" else {"fraction": float(rule)} for rule in arguments.rules
+    ]
     found = []
-    for parts in tqdm(list(itertools.product(MATRICES, LAYERS, RANKS)), desc="screening"):
+    for parts in tqdm(list(itertools.product(MATRICES, LAYERS, ranks)), desc="screening"):
         setting = Setting(*parts)
         change = difference(model, tokenizer, documents, setting, before)
         found.append((change[0], setting))

