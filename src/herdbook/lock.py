@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LINE_LENGTH = 200
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 # Bytes of one element, by the names that safetensors gives to dtypes.
 ITEM_BYTES = {
@@ -198,3 +200,15 @@ def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
 def pin_file(path: Path, name: str) -> LockedFile:
     """Return the pin of a file on this machine, under ``name``."""
     return LockedFile(name=name, size_bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
+def check_pinned(path: Path, pinned: LockedFile, what: str) -> None:
+    """Check a small file on this machine against its pin.
+
+    Raises:
+        LockError: If it changed since it was locked.
+    """
+    found = pin_file(path, pinned.name) if path.is_file() else None
+    if found is None or found.sha256 != pinned.sha256:
+        state = "is gone" if found is None else "has changed"
+        raise LockError(f"{what}: {path} {state} since it was locked. Restore it, or run `herdbook lock`.")

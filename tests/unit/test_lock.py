@@ -10,7 +10,6 @@ from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.errors import LockError, SourceError
-from herdbook.fetch.pin import check_pinned
 from herdbook.files import sha256_file
 
 MODELS = {"base": {"folder": "base"}, "tuned": {"adapter": "adapter", "on": "base"}}
@@ -111,13 +110,13 @@ def test_changed_evaluation_data_are_told(recipe):
     lock = tiny.lock(recipe)
     pinned = lock.tasks["task.yaml"].data[0]
     path = recipe.parent / "text.jsonl"
-    check_pinned(path, pinned, "evaluate.tasks")
+    locks.check_pinned(path, pinned, "evaluate.tasks")
     path.write_text("other")
     with pytest.raises(LockError, match="has changed since it was locked"):
-        check_pinned(path, pinned, "evaluate.tasks")
+        locks.check_pinned(path, pinned, "evaluate.tasks")
     path.unlink()
     with pytest.raises(LockError, match="is gone since it was locked"):
-        check_pinned(path, pinned, "evaluate.tasks")
+        locks.check_pinned(path, pinned, "evaluate.tasks")
 
 
 def test_missing_task_and_data(recipe):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from herdbook.checkpoint import Produced, read_header, read_span, write_shard
-from herdbook.fetch.pin import ADAPTER_WEIGHTS, check_pinned
+from herdbook.lock import ADAPTER_WEIGHTS, check_pinned
 from herdbook.parents import Parents
 from herdbook.progress import track
 from herdbook.recipe import Adapter

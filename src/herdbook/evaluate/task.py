@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from herdbook.fetch.pin import check_pinned
+from herdbook.lock import check_pinned
 
 if TYPE_CHECKING:
     from pathlib import Path

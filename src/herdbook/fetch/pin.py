@@ -11,10 +11,12 @@ import yaml
 
 from herdbook import hub
 from herdbook.checkpoint import INDEX_NAME, read_header
-from herdbook.errors import LockError, RecipeError, SourceError
+from herdbook.errors import RecipeError, SourceError
 from herdbook.fetch import gguf, wheel
 from herdbook.fetch.select import side_files
 from herdbook.lock import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     Lock,
     LockedAdapter,
     LockedFile,
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from herdbook.recipe import Recipe
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
@@ -241,15 +240,3 @@ def _folder_revision(files: tuple[LockedFile, ...]) -> str:
     from herdbook.key import digest
 
     return digest([[file.name, file.sha256] for file in files])
-
-
-def check_pinned(path: Path, pinned: LockedFile, what: str) -> None:
-    """Check a small file on this machine against its pin.
-
-    Raises:
-        LockError: If it changed since it was locked.
-    """
-    found = pin_file(path, pinned.name) if path.is_file() else None
-    if found is None or found.sha256 != pinned.sha256:
-        state = "is gone" if found is None else "has changed"
-        raise LockError(f"{what}: {path} {state} since it was locked. Restore it, or run `herdbook lock`.")

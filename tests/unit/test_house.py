@@ -1,0 +1,154 @@
+"""The house: dependencies point one way, the controller loads no torch, what is written twice is equal."""
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from herdbook import recipe as recipes
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "herdbook"
+# From the bottom up. A module may import from its own layer's package and from layers below.
+LAYERS = (
+    ("errors",),
+    ("files", "key", "progress"),
+    ("recipe",),
+    ("lock",),
+    ("plan",),
+    ("checkpoint",),
+    ("hub",),
+    ("tensors", "parents"),
+    ("fetch", "laser", "adapter", "moe", "quantize"),
+    ("evaluate",),
+    ("assemble", "card", "provenance"),
+    ("release",),
+    ("verify",),
+    ("cli",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def modules():
+    return sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+def imported(path):
+    """Return the top-level names below ``herdbook`` that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "herdbook":
+            found |= {alias.name for alias in node.names} - {"__version__"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("herdbook."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("herdbook.")}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_dependencies_point_one_way(path):
+    own = path.relative_to(SOURCE).with_suffix("").parts[0]
+    for other in imported(path) - {own}:
+        assert LEVEL[other] < LEVEL[own] or {own, other} == {"assemble", "fetch"}, f"{own} imports {other}"
+
+
+def test_no_module_is_a_drawer():
+    assert not [path for path in modules() if path.stem in {"utils", "util", "helpers", "common", "misc"}]
+
+
+def test_the_controller_loads_no_torch():
+    common = ast.parse((ROOT / "rules/common.smk").read_text(encoding="utf-8").partition("\nenvvars:")[0])
+    imports = [ast.unparse(node) for node in common.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    script = "\n".join(
+        [
+            *(line for line in imports if "herdbook" in line),
+            "import sys, herdbook.cli.main, pathlib",
+            "import herdbook.plan",
+            "herdbook.plan.load(pathlib.Path('config/miniature.yaml'))",
+            "print([name for name in ('torch', 'transformers', 'lm_eval', 'datasets', 'gguf') if name in sys.modules])",
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_schema_for_editors_is_that_of_the_recipe():
+    path = ROOT / "config/recipe.schema.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == recipes.json_schema(), (
+        "run: herdbook schema > config/recipe.schema.json"
+    )
+    Draft202012Validator.check_schema(recipes.json_schema())
+
+
+def test_schema_accepts_the_miniature_and_refuses_a_misspelt_key():
+    validator = Draft202012Validator(recipes.json_schema())
+    text = (ROOT / "config/miniature.yaml").read_text(encoding="utf-8")
+    data = yaml.load(text, Loader=recipes._Loader)  # noqa: S506 - a SafeLoader
+    assert not list(validator.iter_errors(data))
+    data["release"]["licence"] = data["release"].pop("license")
+    assert list(validator.iter_errors(data))
+
+
+def pins():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return {canonicalize_name(line.partition("==")[0]): line for line in lines if line and line[0] != "#"}
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [("build", ["build"]), ("evaluate", ["build", "evaluate"]), ("quantize", ["build", "quantize"])],
+)
+def test_conda_environments_are_those_of_the_lock(name, extras):
+    environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text(encoding="utf-8"))
+    listed = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    assert set(listed) <= set(pins().values())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in extras for line in project["optional-dependencies"][extra]),
+    ]
+    names = {canonicalize_name(Requirement(line).name) for line in wanted} - {"herdbook"}
+    assert names <= {canonicalize_name(line.partition("==")[0]) for line in listed}
+
+
+def test_lock_answers_what_the_package_asks():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for line in [
+        *project["dependencies"],
+        *(line for lines in project["optional-dependencies"].values() for line in lines),
+    ]:
+        requirement = Requirement(line)
+        if requirement.name != "herdbook":
+            version = pins()[canonicalize_name(requirement.name)].partition("==")[2]
+            assert requirement.specifier.contains(version), line
+
+
+def test_the_readme_s_map_is_the_house():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = readme.partition("## The map")[2].partition("\n## ")[0].splitlines()
+    named = {
+        word.strip("`/").split("/")[0]
+        for row in rows
+        if row.startswith("| `")
+        for word in row.split("|")[1].split(",")
+        for word in [word.strip()]
+    }
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    folders = {name.split("/")[0] for name in tracked if "/" in name and not name.startswith(".")}
+    assert folders <= named
+    assert all((ROOT / name).exists() for name in named)
