@@ -1,0 +1,177 @@
+"""Releases: whole, self-contained, the same on every build; and every kind of damage is found."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+
+import tiny
+from herdbook.card.step import render_card
+from herdbook.cli.main import main
+from herdbook.errors import VerificationError
+from herdbook.files import sha256_file
+from herdbook.release.step import SUMS, release
+from herdbook.verify.checks import verify
+
+MODELS = {
+    "base": {"folder": "base"},
+    "tuned": {"adapter": "adapter", "on": "base"},
+    "cut": {"laser": "tuned", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    "mix": {
+        "moe": {
+            "base": "base",
+            "experts": [{"model": "cut", "prompts": ["w1"]}, {"model": "base", "prompts": ["w2"]}],
+        }
+    },
+}
+
+
+def make(folder):
+    tiny.write_model(folder / "base", seed=1, shards=2)
+    tiny.write_adapter(folder / "adapter", folder / "base", seed=2)
+    plan = tiny.build(tiny.write_recipe(folder / "r.yaml", MODELS), folder / "results")
+    render_card(plan, plan.card_folder)
+    release(plan)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture
+def folder(plan, tmp_path):
+    """A copy of the release, to damage."""
+    return shutil.copytree(plan.release_folder, tmp_path / "copy")
+
+
+def resum(folder):
+    """Write checksums and statement anew, as a forger would."""
+    statement = json.loads((folder / "provenance/statement.json").read_text())
+    for subject in statement["subject"]:
+        subject["digest"]["sha256"] = sha256_file(folder / subject["name"])
+    (folder / "provenance/statement.json").write_text(json.dumps(statement))
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    (folder / SUMS).write_text(
+        "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names if name != SUMS)
+    )
+
+
+def failures(folder):
+    return {(finding.check, finding.subject) for finding in verify(folder) if not finding.passed}
+
+
+def test_good_release_passes_wherever_it_lies(plan, folder):
+    assert failures(plan.release_folder) == set()
+    assert failures(folder) == set()
+
+
+def test_checksums_are_those_of_sha256sum(plan):
+    for line in (plan.release_folder / SUMS).read_text().splitlines():
+        digest, name = line.split("  ")
+        assert digest == hashlib.sha256((plan.release_folder / name).read_bytes()).hexdigest()
+
+
+def test_nothing_in_it_is_a_link_or_tells_the_machine(plan):
+    for path in plan.release_folder.rglob("*"):
+        assert not path.is_symlink()
+        if path.suffix in {".json", ".md", ".yaml", ".svg"}:
+            assert str(plan.recipe_path.parent) not in path.read_text(encoding="utf-8")
+
+
+def test_two_builds_are_the_same_byte_for_byte(plan, tmp_path):
+    again = make(tmp_path / "elsewhere")
+    assert (again.release_folder / SUMS).read_text() == (plan.release_folder / SUMS).read_text()
+
+
+def test_what_an_earlier_build_left_is_removed(plan):
+    (plan.release_folder / "old").mkdir()
+    (plan.release_folder / "old/stale.txt").write_text("x")
+    release(plan)
+    assert not (plan.release_folder / "old").exists()
+    assert failures(plan.release_folder) == set()
+
+
+def test_statement_names_what_was_built_from(plan):
+    statement = json.loads((plan.release_folder / "provenance/statement.json").read_text())
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert any(item["name"] == "base" and item["uri"] == "folder:base" for item in dependencies)
+    assert any(
+        item["digest"]["sha256"] == sha256_file(plan.beside_recipe("adapter/adapter_model.safetensors"))
+        for item in dependencies
+    )
+
+
+def test_changed_file(folder):
+    (folder / "README.md").write_text("lies")
+    assert failures(folder) == {("files", "README.md")}
+
+
+def test_missing_and_unlisted_files(folder):
+    (folder / "config.json").unlink()
+    (folder / "extra.bin").write_text("x")
+    assert failures(folder) == {("files", "config.json"), ("files", "extra.bin")}
+
+
+def test_weights_that_were_changed_and_summed_anew(folder):
+    path = sorted(folder.glob("model-*.safetensors"))[1]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    resum(folder)
+    assert ("records", path.name) in failures(folder)
+
+
+def test_record_that_was_changed_to_fit(folder):
+    """Weights, their record, sums and statement forged together: the lineage no longer leads back to the parent."""
+    path = next(path for path in (folder / "provenance/records").glob("mix.expert2-1*.json"))
+    record = json.loads(path.read_text())
+    weights = next(
+        file for file in folder.glob("model-*.safetensors") if sha256_file(file) == record["file"]["sha256"]
+    )
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    last = max(record["tensors"])
+    from herdbook.checkpoint import digest_shard
+
+    whole, entries = digest_shard(weights)
+    record["file"]["sha256"] = whole
+    record["tensors"][last]["sha256"] = entries[last]["sha256"]
+    path.write_text(json.dumps(record))
+    resum(folder)
+    assert any(check == "lineage" for check, _ in failures(folder))
+
+
+def test_another_recipe_than_was_built(folder):
+    path = folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("- w2", "- w3"))
+    resum(folder)
+    assert ("keys", "mix") in failures(folder)
+
+
+def test_names_that_lead_out_are_refused(folder):
+    with (folder / SUMS).open("a") as file:
+        file.write(f"{'0' * 64}  ../../secret\n")
+    with pytest.raises(VerificationError, match="leads out of its folder"):
+        verify(folder)
+
+
+def test_what_is_no_release(tmp_path):
+    with pytest.raises(VerificationError, match="is no release"):
+        verify(tmp_path)
+
+
+def test_command_line(folder, tmp_path, capsys):
+    assert main(["verify", str(folder), "--json", str(tmp_path / "found.json")]) == 0
+    assert json.loads((tmp_path / "found.json").read_text())["passed"] is True
+    assert "checks passed" in capsys.readouterr().out
+    (folder / "README.md").write_text("lies")
+    assert main(["verify", str(folder)]) == 8
+    seen = capsys.readouterr()
+    assert "FAIL files      README.md: expected sha256" in seen.out
+    assert "1 of" in seen.err
