@@ -1,0 +1,156 @@
+"""What goes wrong in a build: one clear message, nothing half-made, and the next run goes on from what is whole."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import tiny
+from herdbook.checkpoint import read_header
+from workflow.project import Project, shards_made
+
+MODELS = {
+    "base": {"folder": "base"},
+    "other": {"folder": "other"},
+    "mix": {
+        "moe": {
+            "base": "base",
+            "experts": [{"model": "base", "prompts": ["w1"]}, {"model": "other", "prompts": ["w2"]}],
+        }
+    },
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = Project(tmp_path)
+    tiny.write_model(project.recipe.parent / "base", seed=1)
+    tiny.write_model(project.recipe.parent / "other", seed=2)
+    tiny.write_recipe(project.recipe, MODELS)
+    tiny.lock(project.recipe)
+    return project
+
+
+def failure(project, *arguments):
+    """Run a build that must fail; return what it said."""
+    done = project.snakemake(*arguments, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0, said
+    assert "Traceback" not in said
+    return said
+
+
+def test_misspelt_key_stops_before_anything_runs(project):
+    project.recipe.write_text(project.recipe.read_text().replace("license:", "licence:"))
+    said = failure(project)
+    assert "config/tiny.yaml: release.licence: unknown key; did you mean 'license'?" in said
+    assert not project.results.exists()
+
+
+def test_missing_lock_says_how_to_make_it(project):
+    project.recipe.with_suffix(".lock.json").unlink()
+    assert "there is no lock yet. Make it with `herdbook lock`" in failure(project)
+
+
+def test_missing_source_and_then_going_on(project):
+    path = project.recipe.parent / "other/model.safetensors"
+    path.rename(path.with_suffix(".away"))
+    said = failure(project, "--keep-going")
+    assert "models.other: config/other/model.safetensors is missing" in said
+    made = {path.name.rpartition("-")[0] for path in (project.results / "shards").glob("*.safetensors")}
+    assert "base.1" in made
+    assert "other.1" not in made
+    path.with_suffix(".away").rename(path)
+    made = shards_made(project.run())
+    assert "other.1" in made
+    assert "base.1" not in made
+
+
+def test_wrong_digest(project):
+    path = project.recipe.parent / "other/model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    said = failure(project)
+    assert "herdbook fetch: models.other: model.safetensors: expected digest" in said
+    assert "Restore it, or run `herdbook lock`" in said
+
+
+def test_truncated_weights(project):
+    path = project.recipe.parent / "other/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "model.safetensors: is cut off" in failure(project)
+
+
+def test_experts_of_different_shapes(project):
+    tiny.write_model(project.recipe.parent / "other", seed=2, intermediate=96)
+    tiny.lock(project.recipe)
+    said = failure(project)
+    assert "models.mix.moe.experts.1: 'other': model.layers.0.mlp.down_proj.weight has shape [32, 96]" in said
+
+
+def test_kill_and_go_on(project):
+    """Killed without warning in the middle: what is there is whole, and the next run makes the rest."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2"],
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    shards = project.results / "shards"
+    deadline = time.monotonic() + 120
+    while not list(shards.glob("mix.*.safetensors")):
+        assert run.poll() is None, "the build ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    whole = set(shards.glob("*.safetensors"))
+    for path in whole:
+        read_header(path)
+    project.run()
+    assert (project.results / "Tiny/verification.json").exists()
+    assert "Nothing to be done" in project.snakemake("-n").stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_full_disk_and_then_going_on(project):
+    """A real disk of 80 kB is full in the middle of a build; after room was made, the build goes on."""
+    shards = project.results / "shards"
+    shards.mkdir(parents=True)
+    options = ["-o", "size=80k", "tmpfs", str(shards)]
+    if subprocess.run(["mount", "-t", "tmpfs", *options], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this machine does not allow mounts")
+    try:
+        said = failure(project)
+        assert "No space left on device" in said
+        for path in shards.iterdir():
+            assert not path.name.endswith(".part")
+        subprocess.run(["mount", "-o", "remount,size=64m", str(shards)], check=True)
+        project.run()
+        assert (project.results / "Tiny/verification.json").exists()
+    finally:
+        subprocess.run(["umount", "-l", str(shards)], check=True)
+
+
+def test_plan_refuses_a_disk_that_is_too_small(project):
+    script = (
+        "import shutil, sys\nfrom herdbook.cli.main import main\n"
+        "shutil.disk_usage = lambda _: shutil._ntuple_diskusage(10, 9, 1)\n"
+        "sys.exit(main(['plan', '--recipe', 'config/tiny.yaml']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=project.root,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "the disk is too small" in done.stderr
