@@ -1,0 +1,336 @@
+"""The card: its numbers are those of the files, other people's text is harmless, sections come and go."""
+
+import csv
+import io
+import json
+import re
+from decimal import Decimal
+from xml.etree import ElementTree as ET
+
+import jinja2
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+import tiny
+from herdbook.card import step
+from herdbook.card.context import gather
+from herdbook.card.counts import count_parameters
+from herdbook.card.escape import code, fenced, link, md, only_escaped, quoted
+from herdbook.card.metadata import check
+from herdbook.card.rank import find_place
+from herdbook.errors import LockError, StepError
+from herdbook.files import write_json
+
+EVIL = "| x | <script>alert(1)</script> [a](javascript:b) `` ` `` {{ 7*7 }} # h\n# heading\n\u202etxet"
+MODELS = {
+    "base": {"folder": "base", "license": EVIL},
+    "other": {"folder": "other"},
+    "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.up_proj"], "layers": "1-1"},
+    "mix": {
+        "moe": {
+            "base": "base",
+            "experts": [
+                {"model": "cut", "prompts": ["w1", EVIL]},
+                {"model": "other", "prompts": ["w2"]},
+                {"model": "other", "prompts": ["w3"], "negative_prompts": ["w4"]},
+            ],
+        }
+    },
+}
+SCORES = {"base": "0.912345", "cut": "0.934567", "mix": "0.898765"}
+BOARD = {
+    "snapshot": "board.csv",
+    "title": "Board",
+    "as_of": "2026-01-02",
+    "source": "https://example.org/board",
+    "model_column": "name",
+    "score_column": "bpb",
+    "direction": "lower",
+    "task": "held_out",
+    "metric": "bits_per_byte",
+}
+SECTIONS = {
+    "evaluate": {"tasks": ["task.yaml"], "models": list(SCORES)},
+    "leaderboards": {"board": BOARD},
+    "claims": [{"text": EVIL, "by": "Somebody", "on": "2026-01-03", "source": "https://example.org/claim"}],
+}
+
+
+def prepare(folder, models=None, **sections):
+    for seed, name in enumerate(("base", "other")):
+        tiny.write_model(folder / name, seed=seed)
+    data = {
+        "task": "held_out",
+        "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
+        "metadata": {"title": "Text"},
+    }
+    (folder / "text.jsonl").write_text('{"text": "w1"}\n')
+    (folder / "task.yaml").write_text(yaml.safe_dump(data))
+    text = io.StringIO()
+    rows = [("name", "bpb"), ("first", "0.7"), (EVIL, "0.898765"), ("third", "0.95"), ("none", "n/a")]
+    csv.writer(text).writerows(rows)
+    (folder / "board.csv").write_text(text.getvalue())
+    plan = tiny.build(tiny.write_recipe(folder / "r.yaml", models or MODELS, **sections), folder / "results")
+    for item in plan.evaluations:
+        metric = {"value": float(SCORES[item.name]), "stderr": 0.0123, "higher_is_better": False}
+        tasks = {"held_out": {"title": "Text", "documents": 12, "metrics": {"bits_per_byte": metric}}}
+        write_json(
+            plan.evaluation_file(item),
+            {"key": item.key, "tasks": tasks, "weights": {}, "code": {"torch": "2"}},
+        )
+    return plan
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    release = {"quote": {"text": EVIL, "author": EVIL}, "summary": EVIL}
+    return prepare(tmp_path_factory.mktemp("card"), release=release, **SECTIONS)
+
+
+@pytest.fixture(scope="module")
+def card(plan):
+    return step.card_texts(plan)["README.md"]
+
+
+def body(card):
+    return card.split("\n---\n", 1)[1]
+
+
+def test_numbers_are_counted_from_the_tensors(plan, card):
+    hidden, width, layers, vocabulary = 32, 64, 2, 64
+    expert = 3 * hidden * width * layers
+    attention = layers * (2 * hidden * hidden + 2 * hidden * hidden // 2)
+    shared = attention + 2 * vocabulary * hidden + (2 * layers + 1) * hidden
+    routers = layers * 3 * hidden
+    counts = gather(plan).counts
+    assert (counts.expert, counts.attention, counts.routers) == (expert, attention, routers)
+    assert counts.total == shared + routers + 3 * expert == plan.released.parameters
+    assert counts.active == shared + routers + 2 * expert
+    for number in (counts.total, counts.active, expert, attention):
+        assert f"{number:,}" in card
+
+
+def test_counting_against_a_naive_loop():
+    shapes = {
+        "model.embed_tokens.weight": (10, 4),
+        "lm_head.weight": (10, 4),
+        "model.layers.0.self_attn.q_proj.weight": (4, 4),
+        "model.layers.0.mlp.up_proj.weight": (8, 4),
+        "model.layers.0.input_layernorm.weight": (4,),
+    }
+    counts = count_parameters(shapes.items())
+    total = 0
+    for shape in shapes.values():
+        elements = 1
+        for extent in shape:
+            elements *= extent
+        total += elements
+    assert counts.total == counts.active == total
+    assert (counts.embeddings, counts.attention, counts.mlp, counts.norms) == (80, 16, 32, 4)
+
+
+def test_table_holds_the_measured_numbers(card):
+    rows = {
+        row.split("|")[1].strip(): row.split("|")[2].strip()
+        for row in card.splitlines()
+        if row.startswith("|") and " ± " in row
+    }
+    assert rows["`base`"] == "0.9123 ± 0.0123"
+    assert rows["► `mix`"] == "**0.8988** ± 0.0123"  # the lowest, and lower is better
+    assert (
+        "| `cut` | Text (bits per byte) | 0.9123 | 0.9346 | +0.0222 | worse, by more than the standard error |"
+        in card
+    )
+
+
+def test_twins_are_named(card):
+    assert "Experts 2 and 3 have the same weights, bit for bit" in card
+
+
+def test_rank_and_claims_say_how_they_are_known(card):
+    assert "**2nd= of 4 (tied with" in card
+    assert "on Board by bits\\_per\\_byte, snapshot of 2026-01-02" in card
+    assert "*Recomputed*" in card
+    assert "1 row without a score is not counted" in card
+    assert "*Asserted* by Somebody on 2026-01-03" in card
+
+
+@pytest.mark.parametrize(
+    ("score", "direction", "expected"),
+    [
+        ("5", "higher", (3, 5, ("c",))),
+        ("5", "lower", (2, 5, ("c",))),
+        ("5.0001", "higher", (3, 5, ())),
+        ("100", "higher", (1, 5, ())),
+        ("100", "lower", (5, 5, ())),
+        ("7.50", "higher", (1, 5, ("a", "b"))),
+    ],
+)
+def test_places_of_a_competition(score, direction, expected):
+    rows = [("a", "7.5"), ("c", "5"), ("b", "7.50"), ("d", "-1"), ("e", "n/a"), ("f", "")]
+    place = find_place(Decimal(score), rows, direction)
+    assert (place.rank, place.of, place.tied) == expected
+    assert place.dropped == 2
+    # the same the long way
+    better = sum(
+        (float(s) > float(score)) == (direction == "higher") and float(s) != float(score) for _, s in rows[:4]
+    )
+    assert place.rank == better + 1
+
+
+def test_text_of_others_stays_text(card):
+    parser = MarkdownIt("gfm-like", {"html": True, "linkify": False})
+    tokens = parser.parse(body(card))
+    inline = [child for token in tokens for child in (token.children or [])]
+    assert not [token for token in tokens if token.type == "html_block"]
+    assert {token.content for token in inline if token.type == "html_inline"} <= {"<br>"}
+    targets = {token.attrs["href"] for token in inline if token.type == "link_open"}
+    assert targets <= {
+        "#how-this-card-knows",
+        "https://arxiv.org/abs/2312.13558",
+        "https://example.org/board",
+        "https://example.org/claim",
+    }
+    headings = [
+        tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"
+    ]
+    assert "heading" not in headings
+    assert headings[:3] == ["Tiny", "Lineage", "Recipe"]
+    assert "\u202e" not in card
+    assert "{{ 7" in card or "{{ 7\\*7 }}" in card  # printed, not computed
+    columns = [len(row.split(" | ")) for row in card.splitlines() if row.startswith("| `base` | `folder")]
+    assert columns == [4]
+
+
+@pytest.mark.parametrize("function", [md, code, quoted, fenced])
+def test_escaped_text_shows_what_it_says(function):
+    rendered = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(
+        function("a <b> & *c* [d](e) `f`")
+    )
+    text = re.sub(r"<[^>]+>", "", rendered).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    assert text.strip() == "a <b> & *c* [d](e) `f`"
+
+
+def test_only_web_addresses_become_links():
+    assert link("https://a.b/c?d=e") == "<https://a.b/c?d=e>"
+    assert "javascript" in link("javascript:alert(1)")
+    assert not link("javascript:alert(1)").startswith("<")
+
+
+def test_front_matter_is_read_by_the_hub_s_own_client(plan, card):
+    data = ModelCard(card).data.to_dict()
+    check(yaml.safe_load(card.split("---\n")[1]))
+    assert data["license"] == "apache-2.0"
+    assert {"moe", "frankenmoe", "merge", "laser"} <= set(data["tags"])
+    result = ModelCard(card).data.eval_results[0]
+    assert (result.metric_type, result.metric_value) == ("bits_per_byte", 0.898765)
+    assert plan.recipe.release.name == "Tiny"
+
+
+def test_front_matter_that_does_not_fit_is_told_by_key():
+    with pytest.raises(StepError, match="licence"):
+        check({"licence": "mit"})
+
+
+def test_text_without_a_filter_is_refused():
+    with pytest.raises(StepError, match="without a filter that escapes it"):
+        only_escaped("text")
+    environment = step.environment(step.template_folder())
+    with pytest.raises(StepError, match="without a filter"):
+        environment.from_string("{{ name }}").render(name="x")
+    with pytest.raises(jinja2.UndefinedError):
+        environment.from_string("{{ nothing }}").render()
+
+
+def test_card_is_the_same_twice_and_tells_no_path(plan, card):
+    assert step.card_texts(plan)["README.md"] == card
+    assert all(str(plan.recipe_path.parent) not in text for text in step.card_texts(plan).values())
+
+
+def test_figures_are_xml_and_name_every_model(plan):
+    texts = step.card_texts(plan)
+    assert set(texts) == set(step.card_files(plan))
+    lineage = "".join(ET.fromstring(texts["figures/lineage.svg"]).itertext())  # noqa: S314 - our own
+    assert all(name in lineage for name in MODELS)
+    measured = "".join(ET.fromstring(texts["figures/measurements.svg"]).itertext())  # noqa: S314 - our own
+    assert all(name in measured for name in SCORES)
+
+
+def test_another_quotation_changes_nothing_else(tmp_path):
+    cards = []
+    for text in ("One.", "Two."):
+        plan = prepare(tmp_path / text, release={"quote": {"text": text}})
+        cards.append(step.card_texts(plan)["README.md"].splitlines())
+    differing = [(a, b) for a, b in zip(*cards, strict=True) if a != b]
+    assert differing[0] == ("> One.", "> Two.")
+    assert differing[1] == ("    text: One.", "    text: Two.")
+    assert len(differing) == 3  # and the digest of the recipe
+
+
+def test_sections_vanish_with_what_they_are_about(tmp_path):
+    dense = {
+        "base": {"folder": "base"},
+        "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": "all"},
+    }
+    card = step.card_texts(prepare(tmp_path / "dense", dense))["README.md"]
+    headings = [line[3:] for line in card.splitlines() if line.startswith("## ")]
+    assert headings == ["Lineage", "Recipe", "LASER", "Files", "How this card knows"]
+    plain = {"base": {"folder": "base"}}
+    card = step.card_texts(prepare(tmp_path / "plain", plain))["README.md"]
+    assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == [
+        "Lineage",
+        "Recipe",
+        "Files",
+        "How this card knows",
+    ]
+    assert "\n\n\n" not in body(card).lstrip("\n")
+
+
+def damaged(plan, tmp_path, edit):
+    item = plan.evaluations[-1]
+    path = plan.evaluation_file(item)
+    before = path.read_text()
+    try:
+        edit(path)
+        with pytest.raises(StepError) as caught:
+            step.card_texts(plan)
+    finally:
+        path.write_text(before)
+    assert str(path) in str(caught.value) or item.name in str(caught.value)
+    return str(caught.value)
+
+
+def change(**changes):
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda path: path.unlink(), "is missing. Make it first"),
+        (lambda path: path.write_text("{"), "is damaged"),
+        (change(key="other"), "belongs to another plan"),
+        (change(tasks={}), "were not measured alike|damaged"),
+        (
+            change(weights={"model-00001-of-00005.safetensors": "0" * 64}),
+            "is of other weights than are released",
+        ),
+    ],
+)
+def test_bad_measurements_are_named(plan, tmp_path, edit, expected):
+    assert re.search(expected, damaged(plan, tmp_path, edit))
+
+
+def test_changed_snapshot_is_told(plan):
+    path = plan.beside_recipe("board.csv")
+    before = path.read_text()
+    path.write_text(before + "new,0.1\n")
+    try:
+        with pytest.raises(
+            LockError, match=r"leaderboards\.board: .*board\.csv has changed since it was locked"
+        ):
+            step.card_texts(plan)
+    finally:
+        path.write_text(before)
