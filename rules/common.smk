@@ -7,7 +7,7 @@ from herdbook import plan as plans
 from herdbook.assemble.step import folder_files
 from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
-from herdbook.release.step import contents, release_files, release_key
+from herdbook.release.step import contents, written_files, release_key
 from herdbook.verify.checks import verification_key
 from snakemake.exceptions import WorkflowError
 

@@ -3,12 +3,12 @@
 
 rule release:
     """
-    Put the release together.
+    Put the release together. Weights are hard links to the results; only what is written for the release is declared.
     """
     input:
         contents(PLAN).values(),
     output:
-        [PLAN.release_folder / name for name in release_files(PLAN)],
+        [PLAN.release_folder / name for name in written_files(PLAN)],
     log:
         "logs/release/release.log",
     conda:

@@ -30,7 +30,7 @@ RECORDS = "provenance/records"
 def contents(plan: Plan) -> dict[str, Path]:
     """Return what goes into the release: by name there, the file that it is taken from. Follows from the plan alone.
 
-    The statement and the checksums come on top; see ``release_files``.
+    The statement and the checksums come on top; see ``release``.
     """
     folder = plan.layout.folder(plan.released)
     found = {name: folder / name for name in folder_files(plan.released)}
@@ -45,9 +45,17 @@ def contents(plan: Plan) -> dict[str, Path]:
     return found
 
 
-def release_files(plan: Plan) -> list[str]:
-    """Return the names of all files of the release."""
-    return [*contents(plan), STATEMENT, SUMS]
+def written_files(plan: Plan) -> list[str]:
+    """Return the names of those files of the release that are written for it, not linked.
+
+    A workflow declares these alone: Snakemake touches what is declared, and a touch of a hard link would make the
+    shard that it is look newer than all that was made from it.
+    """
+    return [*(name for name in contents(plan) if not _is_linked(name)), STATEMENT, SUMS]
+
+
+def _is_linked(name: str) -> bool:
+    return name.endswith((".safetensors", ".gguf"))
 
 
 def release_key(plan: Plan) -> str:
@@ -89,13 +97,13 @@ def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _place(source: Path, target: Path) -> None:
-    """Put a file in its place: a hard link if it is large, a copy if it is small or lies on another file system."""
+    """Put a file in its place: a hard link for weights, a copy of what is small or lies on another file system."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{os.getpid()}.part"
     temporary.unlink(missing_ok=True)
     real = source.resolve(strict=True)
     try:
-        if real.suffix in {".safetensors", ".gguf"} or real.stat().st_size > 1_000_000:
+        if _is_linked(target.name):
             try:
                 os.link(real, temporary)
             except OSError:
