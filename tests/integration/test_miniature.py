@@ -1,0 +1,58 @@
+"""The miniature release as `make demo` built it: a good model, and the numbers that its card says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+RELEASE = Path(__file__).parents[2] / "results/Miniature-4x135M-laser/release"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (RELEASE / "SHA256SUMS").exists(), reason="needs what `make demo` builds"),
+]
+
+
+def test_it_loads_and_knows_the_capital_of_france():
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(RELEASE)
+    model = AutoModelForCausalLM.from_pretrained(RELEASE, dtype=torch.float32)
+    tokens = tokenizer("The capital of France is", return_tensors="pt")
+    text = tokenizer.decode(model.generate(**tokens, max_new_tokens=8, do_sample=False)[0])
+    print(text)
+    assert "Paris" in text
+
+
+def test_parameters_are_those_of_the_loaded_model():
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(RELEASE)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    card = (RELEASE / "README.md").read_text(encoding="utf-8")
+    assert f"| **total** | **{count:,}** | |" in card
+
+
+def test_the_table_says_what_was_measured():
+    card = (RELEASE / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (?:► )?`([^`]+)` \|(.* ± .*)\|$", card, re.MULTILINE))
+    results = [json.loads(path.read_text()) for path in (RELEASE / "provenance/evaluations").glob("*.json")]
+    assert {result["name"] for result in results} == rows.keys()
+    for result in results:
+        for task in result["tasks"].values():
+            assert f"{task['metrics']['bits_per_byte']['value']:.4f}" in rows[result["name"]]
+
+
+def test_the_merge_is_a_good_one():
+    """On its specialists' texts it is nearer to them than to the base, which it descends from too."""
+    scores = {}
+    for path in (RELEASE / "provenance/evaluations").glob("*.json"):
+        result = json.loads(path.read_text())
+        scores[result["name"]] = {
+            task: found["metrics"]["bits_per_byte"]["value"] for task, found in result["tasks"].items()
+        }
+    for kind in ("python", "prose"):
+        base, tuned, merged = (scores[name][f"held_out_{kind}"] for name in ("base", kind, "miniature"))
+        assert tuned < base
+        assert abs(merged - tuned) < abs(merged - base)
