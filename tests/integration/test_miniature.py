@@ -2,6 +2,7 @@
 
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,10 @@ def test_parameters_are_those_of_the_loaded_model():
 def test_the_table_says_what_was_measured():
     card = (RELEASE / "README.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (?:► )?`([^`]+)` \|(.* ± .*)\|$", card, re.MULTILINE))
-    results = [json.loads(path.read_text()) for path in (RELEASE / "provenance/evaluations").glob("*.json")]
+    results = [
+        json.loads(path.read_text(), parse_float=Decimal)
+        for path in (RELEASE / "provenance/evaluations").glob("*.json")
+    ]
     assert {result["name"] for result in results} == rows.keys()
     for result in results:
         for task in result["tasks"].values():
