@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from herdbook.card.spell import percent, runs
+from herdbook.card.spell import runs
 from herdbook.errors import StepError
 from herdbook.plan.architecture import layer_of, matrix_of
 from herdbook.recipe import MATRICES, Laser
@@ -126,7 +126,7 @@ def rule_words(model: Laser) -> str:
     """Return a LASER entry's rank rule in words."""
     if model.rank == "marchenko-pastur":
         return "Marchenko-Pastur edge"
-    return f"largest {percent(model.rank.fraction)} of singular values"
+    return f"{model.rank.fraction * 100:g} % of the rank"
 
 
 def effects(lasered: tuple[Lasered, ...], measurements: tuple[Measurement, ...]) -> tuple[Effect, ...]:
