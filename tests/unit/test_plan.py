@@ -302,3 +302,9 @@ def test_plan_of_4x7b():
     # LASER holds matrices, not models: well below the 14.5 GB of one of them
     assert max(part.memory_bytes for part in plan.nodes["westlake-laser"].parts) < 5 * 10**9
     assert locks.render(plan.lock).count("\n") > 3 * len(tensors)
+
+
+def test_experts_of_one_model_are_parts_of_their_own(folder):
+    plan = make(folder, edited(lambda m: experts(m).append({"model": "other", "prompts": ["w3"]})))
+    keys = [part.key for part in plan.released.parts]
+    assert len(set(keys)) == len(keys) == 5
