@@ -60,3 +60,11 @@ def test_the_merge_is_a_good_one():
         base, tuned, merged = (scores[name][f"held_out_{kind}"] for name in ("base", kind, "miniature"))
         assert tuned < base
         assert abs(merged - tuned) < abs(merged - base)
+
+
+def test_no_file_tells_a_path_of_the_machine():
+    for path in RELEASE.rglob("*"):
+        if path.suffix in {".json", ".md", ".yaml", ".svg", ".jinja"} and path.name != "tokenizer.json":
+            text = path.read_text(encoding="utf-8")
+            assert str(RELEASE.parents[2]) not in text, path
+            assert f"{Path.home()}/" not in text, path

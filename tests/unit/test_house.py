@@ -152,3 +152,15 @@ def test_the_readme_s_map_is_the_house():
     folders = {name.split("/")[0] for name in tracked if "/" in name and not name.startswith(".")}
     assert folders <= named
     assert all((ROOT / name).exists() for name in named)
+
+
+def test_the_committed_lock_tells_no_path_of_a_machine():
+    def texts(value):
+        if isinstance(value, dict):
+            return [text for item in value.values() for text in texts(item)]
+        if isinstance(value, list):
+            return [text for item in value for text in texts(item)]
+        return [value] if isinstance(value, str) else []
+
+    found = texts(json.loads((ROOT / "config/miniature.lock.json").read_text(encoding="utf-8")))
+    assert [text for text in found if text.startswith(("/", "~")) or str(Path.home()) in text] == []

@@ -38,7 +38,7 @@ def read_config(container: Path, dtype: str) -> dict[str, Any]:
             f"{container.name}: architecture {config['model_type']!r} cannot be read from GGUF; "
             f"supported are {', '.join(ARCHITECTURES)}. Use the model's safetensors instead."
         )
-    for noise in ("_model_name_or_path", "transformers_version", "quantization_config"):
+    for noise in ("_name_or_path", "_model_name_or_path", "transformers_version", "quantization_config"):
         config.pop(noise, None)
     rope = config.get("rope_parameters") or {}
     return {
