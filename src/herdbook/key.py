@@ -11,10 +11,15 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 SHORT = 12  # hexadecimal digits of a key in file names: 48 bits, ample within one results folder
 
@@ -48,10 +53,32 @@ class Code:
 
     def describe(self) -> dict[str, str]:
         """Return ``{module or package: digest or version}``, as it enters keys and provenance."""
+        recorded = _RECORDED.get()
+        if recorded is not None:
+            return {name: recorded[name] for name in (*self.modules, *self.packages)}
         return {
             **{module: _source_digest(module) for module in self.modules},
             **{package: package_version(package) for package in self.packages},
         }
+
+
+_RECORDED: ContextVar[Mapping[str, str] | None] = ContextVar("recorded", default=None)
+
+
+@contextmanager
+def as_recorded(code: Mapping[str, str]) -> Iterator[None]:
+    """Describe code, inside the block, as a record says that it was, not as it is installed here.
+
+    So the keys of what was built with other code or versions can be computed again.
+
+    Args:
+        code: What ``Code.describe`` returned then, for all the code of a plan. A name that is missing is a KeyError.
+    """
+    token = _RECORDED.set(code)
+    try:
+        yield
+    finally:
+        _RECORDED.reset(token)
 
 
 COPY = Code()  # moving bytes depends on nothing but the bytes

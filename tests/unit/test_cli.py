@@ -1,5 +1,8 @@
 """The command line: help for everything, one clear message for what goes wrong, and the exit status for scripts."""
 
+import subprocess
+import sys
+
 import pytest
 
 import tiny
@@ -125,6 +128,13 @@ def test_key_of_another_recipe(recipe, capsys):
     run("lock", "--recipe", recipe)
     assert run("laser", "--recipe", recipe, "0123") == 2
     assert "no single step has the key '0123'" in capsys.readouterr().err
+
+
+def test_reader_that_has_seen_enough(recipe):
+    run("lock", "--recipe", recipe)
+    command = f"{sys.executable} -m herdbook.cli.main plan --recipe {recipe} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
 
 
 def test_debug_shows_where_it_happened(recipe):

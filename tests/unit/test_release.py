@@ -147,6 +147,22 @@ def test_record_that_was_changed_to_fit(folder):
     assert any(check == "lineage" for check, _ in failures(folder))
 
 
+def test_release_of_other_code_is_checked_by_the_code_that_it_names(folder, monkeypatch):
+    monkeypatch.setattr("herdbook.key._source_digest", lambda _: "of another version")
+    assert failures(folder) == set()
+
+
+def test_other_code_than_the_statement_names(folder):
+    path = folder / "provenance/statement.json"
+    statement = json.loads(path.read_text())
+    statement["predicate"]["buildDefinition"]["internalParameters"]["code"]["herdbook.laser.reduce"] = (
+        "0" * 64
+    )
+    path.write_text(json.dumps(statement))
+    resum(folder)
+    assert {("keys", "cut"), ("keys", "mix")} <= failures(folder)
+
+
 def test_another_recipe_than_was_built(folder):
     path = folder / "recipe.yaml"
     path.write_text(path.read_text().replace("- w2", "- w3"))

@@ -11,7 +11,6 @@ the build, recomputed from a locked source, or asserted by somebody.
 ``lasered``      what LASER cut, and what was measured before and after
 ``rank``         places in locked snapshots of leaderboards
 ``metadata``     the front matter, and the check that the Hub's client does not make
-``advice``       what a file is for
 ``spell``        numbers as text
 ``escape``       text of others, made harmless
 ``figures``      drawings as SVG

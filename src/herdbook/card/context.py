@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import __version__
 from herdbook import recipe as recipes
-from herdbook.card import advice, metadata, results
+from herdbook.card import metadata, results
 from herdbook.card.counts import EXPERT, Counts, context_bytes, count_parameters
 from herdbook.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
 from herdbook.card.rank import Ranked, rank_all
 from herdbook.card.results import Column, Measurement, read_json, read_measurements, versions_of
 from herdbook.checkpoint import read_record
 from herdbook.errors import StepError
+from herdbook.quantize.methods import METHODS
 from herdbook.recipe import Adapter, Expert, Laser, Mixture, Moe
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from herdbook.card.escape import Markdown
     from herdbook.plan import Node, Plan
     from herdbook.recipe import Recipe
+
+FULL_WIDTH = "Full width: for transformers and vLLM, for further merging, and for making other quantizations."
 
 # What is said of tensors, by the action that made them; in the order of the card.
 ACTIONS = ("fetch", "copy", "cast", "adapter", "laser", "router")
@@ -350,13 +353,11 @@ def _choices(
     context = context_bytes(plan.released.config)
     full = sum(file.size_bytes for file in weights)
     name = weights[0].name if len(weights) == 1 else f"model-*-of-{len(weights):05d}.safetensors"
-    yield Choice(
-        name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, advice.FULL_WIDTH
-    )
+    yield Choice(name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, FULL_WIDTH)
     for item in plan.quantized:
         file, bits = quantized[item.file]
         yield Choice(
-            item.file, item.method, bits, file.size_bytes, file.size_bytes + context, advice.use(item.method)
+            item.file, item.method, bits, file.size_bytes, file.size_bytes + context, METHODS[item.method].use
         )
 
 
