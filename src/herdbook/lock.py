@@ -95,6 +95,13 @@ class LockedTask(Section):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
+class LockedCalibration(Section):
+    """Calibration text, pinned: its files."""
+
+    asked: dict[str, Any]
+    data: tuple[LockedFile, ...]
+
+
 class Lock(Section):
     """A whole lock."""
 
@@ -103,6 +110,7 @@ class Lock(Section):
     adapters: dict[str, LockedAdapter] = Field(default_factory=dict)
     tasks: dict[str, LockedTask] = Field(default_factory=dict)
     leaderboards: dict[str, LockedFile] = Field(default_factory=dict)
+    calibration: dict[str, LockedCalibration] = Field(default_factory=dict)
 
 
 def path_for(recipe_path: Path) -> Path:
@@ -191,6 +199,11 @@ def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
         for name, board in recipe.leaderboards.items()
         if name not in lock.leaderboards or lock.leaderboards[name].name != board.snapshot
     ]
+    stale += [
+        f"calibration.{name}"
+        for name, text in recipe.calibration.items()
+        if name not in lock.calibration or lock.calibration[name].asked != request(text)
+    ]
     if stale:
         raise LockError(
             f"{path}: does not answer what the recipe asks for {', '.join(stale)}. Run `herdbook lock` again."
@@ -212,3 +225,26 @@ def check_pinned(path: Path, pinned: LockedFile, what: str) -> None:
     if found is None or found.sha256 != pinned.sha256:
         state = "is gone" if found is None else "has changed"
         raise LockError(f"{what}: {path} {state} since it was locked. Restore it, or run `herdbook lock`.")
+
+
+def read_texts(path: Path, field: str, what: str) -> list[str]:
+    """Return the texts of a JSON Lines file.
+
+    Raises:
+        LockError: If a line is no JSON object, or has no text under ``field``.
+    """
+    texts = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)[field]
+        except (ValueError, KeyError, TypeError) as error:
+            raise LockError(f"{what}: {path}, line {number}: a JSON object with {field!r} is needed") from error
+        if not isinstance(text, str) or not text.strip():
+            raise LockError(f"{what}: {path}, line {number}: {field!r} holds no text")
+        texts.append(text)
+    if not texts:
+        raise LockError(f"{what}: {path}: holds no text")
+    return texts

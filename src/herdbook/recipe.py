@@ -52,6 +52,9 @@ Matrix = Literal[
     "mlp.down_proj",
 ]
 Dtype = Literal["bfloat16", "float16", "float32"]
+# One matrix of one layer, by its name in the checkpoint, with or without what is the same for all.
+MATRIX_NAME_PATTERN = r"^(model\.)?layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj(\.weight)?$"
+MatrixName = Annotated[str, Field(pattern=MATRIX_NAME_PATTERN)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 QuantizationMethod = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S"]
 
@@ -96,25 +99,131 @@ class Fraction(Section):
     fraction: float = Field(gt=0, le=1, description="share of min(rows, columns) that is kept, at least one")
 
 
+class Energy(Section):
+    """Keep as few singular values as hold a share of the sum of all squares."""
+
+    energy: float = Field(gt=0, le=1, description="share of the sum of squared singular values that is kept")
+
+
+class KnownNoise(Section):
+    """The threshold of Gavish and Donoho for noise that is known."""
+
+    gavish_donoho: float = Field(
+        alias="gavish-donoho", gt=0, description="standard deviation of the noise in an entry"
+    )
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+
+
+class SvdLlm(Section):
+    """Cut what least changes the matrix's outputs on calibration text, instead of the matrix itself."""
+
+    svd_llm: Count | Fraction | Energy = Field(
+        alias="svd-llm", description="how much is kept: a rank, {fraction: 0.9} or {energy: 0.999}"
+    )
+
+
+Rank = Literal["mp-edge", "gavish-donoho", "laser-rmt"] | Count | Fraction | Energy | KnownNoise | SvdLlm
+
+
+def spell_rank(rank: Any) -> Any:
+    """Return a rank rule as JSON has it in keys, records and steps: the recipe's own spelling."""
+    return rank.model_dump(mode="json", by_alias=True) if isinstance(rank, Section) else rank
+
+
+class Select(Section):
+    """Which of the matrices are reduced: the first so many by a ranking."""
+
+    by: Literal["snr", "laser-rmt-snr", "gradient"] = Field(
+        description="snr: least signal to noise, whatever the shape; laser-rmt-snr: laserRMT's own ranking; "
+        "gradient: largest predicted fall of the loss on the calibration text"
+    )
+    count: int = Field(ge=1, description="how many matrices")
+
+
+class Guard(Section):
+    """Keep a reduction only if a paired test of the loss on calibration text says that it does not hurt."""
+
+    margin: float = Field(
+        0.0, ge=0, description="nats a token that all reductions together may cost; 0: each must be seen to help"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the one-sided test")
+
+
 class Laser(Section):
     """LASER: replace chosen matrices of a model by their best approximation of lower rank."""
 
     laser: Name = Field(description="the model to start from")
-    rank: Literal["marchenko-pastur"] | Fraction = Field(
-        description="marchenko-pastur (keep what rises above the edge of noise), or {fraction: 0.9}"
+    rank: Rank | list[Rank] = Field(
+        description="how much is kept: {fraction: 0.9}, {energy: 0.99}, a number, mp-edge, gavish-donoho, "
+        "{gavish-donoho: 0.02}, laser-rmt, {svd-llm: {fraction: 0.9}}; with a guard also a list, tried in this order"
     )
-    matrices: Literal["all"] | list[Matrix] = Field(
-        description="which matrices of a layer, such as [mlp.down_proj], or all"
+    matrices: Literal["all"] | list[Matrix | MatrixName] = Field(
+        description="which matrices: kinds such as [mlp.down_proj], single ones such as "
+        "[layers.31.self_attn.q_proj], or all"
     )
     layers: (
         Literal["all"] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | list[Annotated[int, Field(ge=0)]]
-    ) = Field("all", description="all, a range such as 20-29 (both ends counted), or a list")
+    ) = Field(
+        "all", description="layers of the kinds named: all, a range such as 20-29 (both ends counted), or a list"
+    )
+    select: Select | None = None
+    calibration: Name | None = Field(
+        None, description="the calibration text that svd-llm, a gradient or a guard reads"
+    )
+    guard: Guard | None = None
 
-    @field_validator("matrices", "layers")
+    @property
+    def ranks(self) -> list[Any]:
+        """The rank rules, in the order in which they are tried."""
+        return list(self.rank) if isinstance(self.rank, list) else [self.rank]
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it needs calibration text."""
+        return bool(self.guard) or self.by_gradient or any(isinstance(rank, SvdLlm) for rank in self.ranks)
+
+    @property
+    def by_gradient(self) -> bool:
+        """Whether matrices are ranked by the gradient of their singular values."""
+        return self.select is not None and self.select.by == "gradient"
+
+    @field_validator("matrices", "layers", "rank")
     @classmethod
     def _some_and_each_once(cls, value: Any) -> Any:
-        if isinstance(value, list) and (not value or len(set(value)) != len(value)):
-            raise ValueError("give at least one, and each only once")
+        if isinstance(value, list):
+            spelled = [str(spell_rank(item)) for item in value]
+            if not value or len(set(spelled)) != len(value):
+                raise ValueError("give at least one, and each only once")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Laser:
+        if isinstance(self.rank, list) and not self.guard:
+            raise ValueError("several ranks are tried by a guard; give one rank, or `guard: {}`")
+        if self.reads_text and self.calibration is None:
+            raise ValueError("svd-llm, `select: {by: gradient}` and `guard` read text: name it in `calibration`")
+        if self.calibration and not self.reads_text:
+            raise ValueError("nothing here reads `calibration`; leave it out")
+        return self
+
+
+class Calibration(Section):
+    """Text that LASER may look at: of a training or validation split, never what an evaluation reads."""
+
+    data: list[str] = Field(min_length=1, description="JSON Lines files, relative to the recipe")
+    split: Literal["train", "validation"] = Field(description="which split of its data set the text is")
+    field: str = Field("text", description="the key of a line that holds its text")
+    windows: int = Field(64, ge=30, description="how many windows are drawn; a guard draws as many again to confirm")
+    tokens: int = Field(256, ge=8, description="tokens of a window")
+    seed: int = Field(0, ge=0, description="of the draw")
+
+    @field_validator("data")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("a file is named twice")
         return value
 
 
@@ -259,6 +368,7 @@ class Recipe(Section):
     evaluate: Evaluate | None = None
     quantize: Quantize | None = None
     leaderboards: dict[Name, Leaderboard] = {}
+    calibration: dict[Name, Calibration] = {}
     claims: list[Claim] = []
     shard_size: str = Field(
         "2GB",
@@ -287,6 +397,12 @@ class Recipe(Section):
             problems.append("quantize.methods: a method is named twice")
         for name, model in self.models.items():
             problems += _mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
+        problems += [
+            f"models.{name}.calibration: no calibration is named {model.calibration!r}"
+            f"{_near(str(model.calibration), self.calibration)}"
+            for name, model in self.models.items()
+            if isinstance(model, Laser) and model.calibration and model.calibration not in self.calibration
+        ]
         for name in self.leaderboards:
             if self.evaluate is None:
                 problems.append(f"leaderboards.{name}: there is no `evaluate` to give this model a score")
@@ -439,7 +555,7 @@ def parse(text: str, file: str = "recipe") -> Recipe:
 
 def _explain(item: Any) -> list[str]:
     """Turn one of pydantic's errors into lines a person can act on."""
-    tags = set(OPERATIONS) | {"constrained-str", "Fraction", "function-plain"}
+    tags = set(OPERATIONS) | {"constrained-str", "function-plain", "Fraction", "Energy", "KnownNoise", "SvdLlm"}
     where = list(item["loc"])
     if where[:1] == ["models"] and len(where) > 2 and where[2] in OPERATIONS:
         del where[2]  # the tag of the union, which is no key of the recipe
@@ -459,7 +575,7 @@ def _explain(item: Any) -> list[str]:
 
 def _is_union_tag(part: Any, tags: set[str]) -> bool:
     return isinstance(part, str) and (
-        part in tags - set(OPERATIONS) or bool(re.match(r"^(literal|list|constrained)\b", part))
+        part in tags - set(OPERATIONS) or bool(re.match(r"^(literal|list|constrained|int|float|nullable)\b", part))
     )
 
 
@@ -468,14 +584,17 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
     if len(loc) == 1:
         return list(Recipe.model_fields)
     if loc[0] == "models" and len(loc) > 2:
-        if "experts" in loc:
-            return list(Expert.model_fields)
+        inside: dict[str, type[Section]] = {"experts": Expert, "select": Select, "guard": Guard}
+        found = next((section for key, section in inside.items() if key in loc[3:-1]), None)
+        if found:
+            return list(found.model_fields)
         return list((Mixture if "moe" in loc[3:-1] else OPERATIONS.get(str(loc[2]), Section)).model_fields)
     sections: dict[str, type[Section]] = {
         "release": Quote if "quote" in loc[1:-1] else Release,
         "evaluate": Evaluate,
         "quantize": Quantize,
         "leaderboards": Leaderboard,
+        "calibration": Calibration,
         "claims": Claim,
     }
     return list(sections.get(str(loc[0]), Section).model_fields)

@@ -19,19 +19,21 @@ from herdbook.lock import (
     ADAPTER_WEIGHTS,
     Lock,
     LockedAdapter,
+    LockedCalibration,
     LockedFile,
     LockedSource,
     LockedTask,
     LockedTensor,
     pin_file,
+    read_texts,
     request,
 )
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from herdbook.recipe import Recipe
+    from herdbook.recipe import Calibration, Recipe
 
 
 def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
@@ -69,7 +71,11 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         name: _pin(beside, board.snapshot, f"leaderboards.{name}")
         for name, board in recipe.leaderboards.items()
     }
-    return Lock(sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards)
+    calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
+    _refuse_overlap(recipe, beside, tasks)
+    return Lock(
+        sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards, calibration=calibration
+    )
 
 
 def pin_hub(model: Hub) -> LockedSource:
@@ -244,6 +250,52 @@ def pin_task(task: str, beside: Path) -> LockedTask:
     folder = (beside / task).parent
     data = tuple(_pin(folder, item, f"evaluate.tasks: {task}") for item in names)
     return LockedTask(name=name, file=file, data=data, metadata=spec.get("metadata") or {})
+
+
+def pin_calibration(name: str, text: Calibration, beside: Path) -> LockedCalibration:
+    """Pin calibration text: its files, each line of which must hold a text."""
+    where = f"calibration.{name}"
+    data = tuple(_pin(beside, file, where) for file in text.data)
+    for file in text.data:
+        read_texts(beside / file, text.field, where)
+    return LockedCalibration(asked=request(text), data=data)
+
+
+def _refuse_overlap(recipe: Recipe, beside: Path, tasks: dict[str, LockedTask]) -> None:
+    """Refuse calibration text that an evaluation reads, be it in another file or between other lines.
+
+    Two documents are the same if they differ in white space and case alone.
+    """
+    for name, text in recipe.calibration.items():
+        ours = {
+            _essence(document): file
+            for file in text.data
+            for document in read_texts(beside / file, text.field, f"calibration.{name}")
+        }
+        for task, locked in tasks.items():
+            for data in locked.data:
+                path = (beside / task).parent / data.name
+                theirs = {_essence(value) for value in _strings(path)}
+                shared = [file for essence, file in ours.items() if essence in theirs]
+                if shared:
+                    raise RecipeError(
+                        f"calibration.{name}: {len(shared)} of its {len(ours)} documents ({shared[0]}) are also read by "
+                        f"evaluate.tasks {task} ({data.name}): what is tuned on cannot be measured on. Take another split."
+                    )
+
+
+def _strings(path: Path) -> Iterator[str]:
+    """Yield every text in a JSON Lines file, whatever its key; nothing if it is no such file."""
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            yield from (value for value in record.values() if isinstance(value, str))
+    except (ValueError, AttributeError):
+        return
+
+
+def _essence(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def _pin(folder: Path, name: str, where: str) -> LockedFile:

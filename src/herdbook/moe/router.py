@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from herdbook.moe.hidden import EMBEDDINGS, Folder, hidden_states, tokenize
+from herdbook.forward import EMBEDDINGS, Folder, hidden_states, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A dense MLP's matrices, and what Mixtral calls them.
 EXPERT_NAMES = {"mlp.gate_proj": "w1", "mlp.down_proj": "w2", "mlp.up_proj": "w3"}
 ROUTER_CODE = Code(
-    modules=("herdbook.moe.router", "herdbook.moe.hidden", "herdbook.moe.step"),
+    modules=("herdbook.moe.router", "herdbook.forward", "herdbook.moe.step"),
     packages=("tokenizers", "torch", "transformers"),
 )
 CAST_CODE = Code(modules=("herdbook.moe.cast",), packages=("torch",))

@@ -1,0 +1,221 @@
+"""A dense model run layer by layer, with one layer's weights in memory: no GPU and no whole model is needed.
+
+On a CPU, one thread runs one sequence, so that what comes out does not depend on how many threads there are, or on how
+sequences are batched; arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from herdbook.checkpoint import INDEX_NAME, read_header, read_span
+from herdbook.errors import CheckpointError, StepError
+from herdbook.tensors import from_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+EMBEDDINGS = "model.embed_tokens.weight"
+LAST_NORM = "model.norm.weight"
+HEAD = "lm_head.weight"
+Result = TypeVar("Result")
+
+
+class Folder:
+    """The tensors of a model folder, by name, in float32."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+        index = folder / INDEX_NAME
+        files = (
+            sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if index.exists()
+            else ["model.safetensors"]
+        )
+        self.spans = {
+            name: (folder / file, span) for file in files for name, span in read_header(folder / file).items()
+        }
+
+    def stored(self, name: str) -> torch.Tensor:
+        """Return a tensor in its own dtype. Raises CheckpointError if the folder has none of this name."""
+        if name not in self.spans:
+            raise CheckpointError(f"{self.path}: has no tensor {name}")
+        path, span = self.spans[name]
+        return from_bytes(read_span(path, span), span.dtype, span.shape, f"{path}: {name}")
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Return a tensor in float32. Raises CheckpointError if the folder has none of this name."""
+        return self.stored(name).to(torch.float32)
+
+    def below(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Return the tensors whose names start with ``prefix``, by the rest of their names."""
+        return {name.removeprefix(prefix): self[name] for name in self.spans if name.startswith(prefix)}
+
+
+class LayerwiseModel:
+    """A causal language model of the Llama family.
+
+    Args:
+        folder: The model, as transformers loads it.
+        device: Where it runs.
+        threads: How many sequences pass at once on a CPU. Whatever it is, the results are the same bits.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", threads: int = 1) -> None:
+        from transformers import AutoConfig, AutoModel
+
+        self.config: Any = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            self._skeleton: Any = AutoModel.from_config(self.config, attn_implementation="sdpa").eval()
+        self.weights = Folder(folder)
+        self.device = device
+        self.threads = threads if device == "cpu" else 1
+        self._rotary = type(self._skeleton.rotary_emb)(self.config).to(device)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self._skeleton.layers)
+
+    def embed(self, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Return what enters the first layer: for each sequence of token ids, shape ``(1, tokens, hidden)``."""
+        table = self.weights[EMBEDDINGS]
+        return [table[torch.tensor(list(ids))].unsqueeze(0).to(self.device) for ids in sequences]
+
+    @contextmanager
+    def layer(self, number: int, replaced: Mapping[str, torch.Tensor] | None = None) -> Iterator[Any]:
+        """Hold a layer's weights; yield the module.
+
+        Args:
+            number: Which layer, from 0.
+            replaced: Weights to take instead of the model's, by the tensor's full name, any dtype.
+        """
+        prefix = f"model.layers.{number}."
+        state = self.weights.below(prefix)
+        for name, tensor in (replaced or {}).items():
+            if name.startswith(prefix):
+                state[name.removeprefix(prefix)] = tensor.to(torch.float32)
+        module = self._skeleton.layers[number]
+        module.load_state_dict({name: value.to(self.device) for name, value in state.items()}, assign=True)
+        module.requires_grad_(False)
+        try:
+            yield module
+        finally:
+            module.to("meta")
+
+    def run(self, module: Any, streams: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        """Pass streams, each of shape ``(1, tokens, hidden)``, through a layer; return what leaves it."""
+
+        def one(stream: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                return self.apply(module, stream)
+
+        return self.each(one, streams)
+
+    def apply(self, module: Any, stream: torch.Tensor) -> torch.Tensor:
+        """Pass one stream through a layer."""
+        places = torch.arange(stream.shape[1], device=self.device).unsqueeze(0)
+        # Without a mask and with more than one token, scaled dot product attention is causal.
+        out: torch.Tensor = module(
+            stream, attention_mask=None, position_embeddings=self._rotary(stream, position_ids=places)
+        )
+        return out
+
+    def losses(
+        self, streams: Iterable[torch.Tensor], sequences: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        """Return each sequence's mean loss per predicted token in nats, from what leaves the last layer.
+
+        Args:
+            streams: Shape ``(1, tokens, hidden)`` each. Gradients flow through if they are wanted.
+            sequences: Their token ids.
+        """
+        norm = self._skeleton.norm
+        norm.load_state_dict({"weight": self.weights[LAST_NORM].to(self.device)}, assign=True)
+        norm.requires_grad_(False)
+        head = self.weights[HEAD if HEAD in self.weights.spans else EMBEDDINGS].to(self.device)
+
+        def one(pair: tuple[torch.Tensor, Sequence[int]]) -> torch.Tensor:
+            stream, ids = pair
+            with torch.set_grad_enabled(stream.requires_grad):
+                logits = norm(stream)[0, :-1] @ head.T
+                target = torch.tensor(list(ids[1:]), device=self.device)
+                return torch.nn.functional.cross_entropy(logits, target)
+
+        return self.each(one, zip(streams, sequences, strict=True))
+
+    def each(self, function: Callable[[Any], Result], items: Iterable[Any]) -> list[Result]:
+        """Apply a function to items, as many at once as there are threads, one thread each; keep the order."""
+        if self.threads == 1:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(function, items))
+
+
+def tokenize(folder: Path, prompts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of each prompt, with the beginning-of-sequence token where the tokenizer has one.
+
+    The token is put in front as text and no other special token is added, as mergekit does it.
+    """
+    tokenizer = load_tokenizer(folder)
+    start = tokenizer.bos_token or ""
+    return [tokenizer(start + prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return a folder's tokenizer. No code of the folder's own is run, and nothing is fetched."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
+def hidden_states(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[list[torch.Tensor]]:
+    """Yield what enters each layer, from the first to the last.
+
+    Each sequence passes alone, in float32, so that the result does not depend on how prompts are batched.
+
+    Args:
+        folder: A model of the Llama family, as transformers loads it.
+        sequences: Token ids.
+
+    Yields:
+        For each layer, one tensor of shape ``(tokens, hidden)`` for each sequence, float32. The first are the embeddings.
+
+    Raises:
+        StepError: If a sequence is empty, longer than the model can read, or has an id beyond its vocabulary.
+    """
+    model = LayerwiseModel(folder)
+    check_sequences(sequences, model.config, "prompt")
+    streams = model.embed(sequences)
+    for number in range(model.layers):
+        yield [stream[0] for stream in streams]
+        if number + 1 < model.layers:
+            with model.layer(number) as module:
+                streams = model.run(module, streams)
+
+
+def check_sequences(sequences: Sequence[Sequence[int]], config: Any, what: str) -> None:
+    """Check that a model can read token sequences; ``what`` is how errors call one. Raises StepError."""
+    longest = min(
+        config.max_position_embeddings,
+        getattr(config, "sliding_window", None) or config.max_position_embeddings,
+    )
+    for number, ids in enumerate(sequences, start=1):
+        if not ids:
+            raise StepError(f"{what} {number} has no tokens")
+        if len(ids) > longest:
+            raise StepError(
+                f"{what} {number} has {len(ids)} tokens; the base model reads {longest} at once. Shorten it."
+            )
+        if max(ids) >= config.vocab_size:
+            raise StepError(
+                f"{what} {number} has token {max(ids)}, beyond the model's vocabulary of {config.vocab_size}"
+            )
