@@ -1,7 +1,7 @@
 """Planning: from a recipe and its lock to nodes, parts, keys, sizes and needs."""
 
 from herdbook.plan.graph import Evaluation, Plan, Quantized, check_disk, load, make
-from herdbook.plan.model import Layout, Node, Origin, Part, Tensor
+from herdbook.plan.model import Layout, Node, Origin, Part, Search, Tensor
 
 __all__ = [
     "Evaluation",
@@ -11,6 +11,7 @@ __all__ = [
     "Part",
     "Plan",
     "Quantized",
+    "Search",
     "Tensor",
     "check_disk",
     "load",

@@ -13,8 +13,9 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
 from herdbook.key import SHORT, Code, digest
-from herdbook.plan.derive import plan_adapter, plan_laser
-from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part
+from herdbook.plan.derive import plan_adapter
+from herdbook.plan.laser import plan_laser
+from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part, Search
 from herdbook.plan.moe import plan_moe
 from herdbook.plan.source import plan_source
 from herdbook.recipe import Adapter, Laser, Moe, Section
@@ -121,6 +122,11 @@ class Plan:
     def by_key(self) -> dict[str, Node]:
         """All nodes by key."""
         return {node.key: node for node in self.nodes.values()}
+
+    @cached_property
+    def searches(self) -> dict[str, Search]:
+        """All searches by key."""
+        return {node.search.key: node.search for node in self.nodes.values() if node.search}
 
     def beside_recipe(self, relative: str) -> Path:
         """Return the path of a file that the recipe names."""
@@ -257,9 +263,21 @@ class Plan:
                 yield self.layout.shard(part), part.size_bytes
         if self.quantized:
             yield self.converted, self.released.size_bytes
+        yield from self._vectors()
         bits = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}
         for item in self.quantized:
             yield self.quantized_file(item), int(self.released.parameters * bits[item.method] / 8)
+
+    def _vectors(self) -> Iterator[tuple[Path, int]]:
+        """Yield what decompositions take on the disk: for each matrix a square of its smaller side in float64."""
+        matrices = {
+            tensor.origins: tensor
+            for part in self.parts.values()
+            for tensor in part.tensors
+            if tensor.action == "laser"
+        }
+        for tensor in matrices.values():
+            yield self.layout.decompositions, 8 * min(tensor.shape) ** 2
 
     @property
     def write_bytes(self) -> int:
@@ -346,8 +364,8 @@ def _node(name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node]) -> tupl
     match model:
         case Laser():
             parent = nodes[model.laser]
-            parts = plan_laser(name, model, parent, size)
-            return _kept_form(name, "laser", model, parent, parts), warnings
+            parts, search, warnings = plan_laser(name, recipe, lock, parent, size)
+            return _kept_form(name, "laser", model, parent, parts, search), warnings
         case Adapter():
             parent = nodes[model.on]
             parts = plan_adapter(name, model, lock.adapters[name], parent, size)
@@ -379,9 +397,18 @@ def _node(name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node]) -> tupl
             return Node(name, "fetch", key, model, (), parts, locked.config, locked.members, name), warnings
 
 
-def _kept_form(name: str, operation: str, model: Section, parent: Node, parts: tuple[Part, ...]) -> Node:
+def _kept_form(
+    name: str,
+    operation: str,
+    model: Section,
+    parent: Node,
+    parts: tuple[Part, ...],
+    search: Search | None = None,
+) -> Node:
     key = _node_key(parts, {"from": parent.key})
-    return Node(name, operation, key, model, (parent.name,), parts, parent.config, parent.files, parent.name)
+    return Node(
+        name, operation, key, model, (parent.name,), parts, parent.config, parent.files, parent.name, search
+    )
 
 
 def _node_key(parts: tuple[Part, ...], files: dict[str, Any]) -> str:

@@ -104,6 +104,32 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Search:
+    """The choosing of a lasered model's matrices and ranks, where the recipe does not name them all.
+
+    Args:
+        model: Name of the lasered model.
+        parent: Name of the model that it is made from, whose assembled folder is read.
+        key: Digest that says what it is.
+        parameters: Candidates, rules, selection, guard and calibration text.
+        code: What the result depends on beyond its inputs.
+        memory_bytes: Memory that the job needs, estimated from its tensors.
+    """
+
+    model: str
+    parent: str
+    key: str
+    parameters: dict[str, Any] = field(hash=False)
+    code: dict[str, str] = field(hash=False)
+    memory_bytes: int
+
+    @property
+    def id(self) -> str:
+        """Name of its file, without suffix."""
+        return f"{self.model}-{self.key[:SHORT]}"
+
+
+@dataclass(frozen=True)
 class Node:
     """One model of the recipe.
 
@@ -117,6 +143,7 @@ class Node:
         config: Its configuration (``config.json``), as far as planning knows it.
         files: Names of its other files (configuration, tokenizer, ...).
         files_from: Name of the parent whose other files it takes over; its own name if it makes them.
+        search: What chooses its matrices, if it is lasered and the recipe leaves that open.
     """
 
     name: str
@@ -128,6 +155,7 @@ class Node:
     config: dict[str, Any] = field(hash=False)
     files: tuple[str, ...] = ()
     files_from: str = ""
+    search: Search | None = None
 
     @property
     def id(self) -> str:
@@ -171,6 +199,23 @@ class Layout:
     def record(self, part: Part) -> Path:
         """Return the path of a part's record."""
         return self.root / "shards" / f"{part.id}.json"
+
+    def search(self, search: Search) -> Path:
+        """Return the path of a search's result: the choice, and every trial."""
+        return self.root / "searches" / f"{search.id}.json"
+
+    def journal(self, search: Search) -> Path:
+        """Return the path of the trials of a search that is not done yet."""
+        return self.root / "searches" / f"{search.id}.trials.jsonl"
+
+    def scratch(self, search: Search) -> Path:
+        """Return the folder of what a search keeps while it runs."""
+        return self.root / "searches" / f"{search.id}.states"
+
+    @property
+    def decompositions(self) -> Path:
+        """Return the folder of decompositions, which all models share."""
+        return self.root / "decompositions"
 
     def folder(self, node: Node) -> Path:
         """Return the path of a model's folder, as transformers loads it."""

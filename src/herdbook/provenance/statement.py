@@ -33,6 +33,8 @@ def statement(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
     code = FOLDER_CODE.describe() | GGUF_FOLDER_CODE.describe()
     for part in plan.parts.values():
         code |= part.code
+    for search in plan.searches.values():
+        code |= search.code
     if plan.evaluations:
         code |= EVALUATE_CODE.describe()
     if plan.quantized:
@@ -80,6 +82,11 @@ def _dependencies(plan: Plan) -> list[dict[str, Any]]:
         found += [
             {"name": f"task {task.name}: {file.name}", "digest": {"sha256": str(file.sha256)}}
             for file in (task.file, *task.data)
+        ]
+    for name, text in plan.lock.calibration.items():
+        found += [
+            {"name": f"calibration {name}: {file.name}", "digest": {"sha256": str(file.sha256)}}
+            for file in text.data
         ]
     found += [
         {"name": f"leaderboard {name}: {file.name}", "digest": {"sha256": str(file.sha256)}}

@@ -1,0 +1,184 @@
+"""Planning LASER: which matrices may be reduced, by which rule, and whether a search decides about them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import RecipeError
+from herdbook.key import Code, digest
+from herdbook.plan.architecture import layer_of, matrix_of
+from herdbook.plan.derive import parts_like, spell
+from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Part, Search, Tensor
+from herdbook.recipe import MATRICES, SvdLlm, spell_rank
+
+if TYPE_CHECKING:
+    from herdbook.lock import Lock
+    from herdbook.plan.model import Node
+    from herdbook.recipe import Laser, Recipe
+
+SPECTRAL = tuple(f"herdbook.laser.{module}" for module in ("decompose", "evidence", "law", "rank", "store"))
+READING = ("herdbook.forward", "herdbook.laser.calibration", "herdbook.laser.whiten")
+READERS = ("tokenizers", "transformers")
+LASER_CODE = Code((*SPECTRAL, "herdbook.laser.step", "herdbook.laser.whiten"), ("numpy", "torch"))
+WHITEN_CODE = Code((*SPECTRAL, "herdbook.laser.step", *READING), ("numpy", "torch", *READERS))
+SEARCH_CODE = Code(
+    (
+        *SPECTRAL,
+        *READING,
+        *(f"herdbook.laser.{module}" for module in ("gradient", "guard", "search")),
+    ),
+    ("numpy", "torch", *READERS),
+)
+NOISE_RULES = ("mp-edge", "gavish-donoho")
+SINGLE = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+?)(?:\.weight)?$")
+FLOAT32, FLOAT64 = 4, 8
+
+
+def plan_laser(
+    name: str, recipe: Recipe, lock: Lock, parent: Node, max_bytes: int
+) -> tuple[tuple[Part, ...], Search | None, list[str]]:
+    """Return the parts of a lasered model, the search that decides about its matrices if there is one, and warnings.
+
+    Raises:
+        RecipeError: If a layer or a matrix that is asked for does not exist in the parent, or if the calibration text
+            is read by an evaluation.
+    """
+    model: Any = recipe.models[name]
+    chosen = chosen_matrices(name, model, parent)
+    ranks = [spell_rank(rank) for rank in model.ranks]
+    text = _calibration(name, model, recipe, lock)
+    search = _search(name, model, ranks, chosen, text, parent)
+    whitens = any(isinstance(rank, SvdLlm) for rank in model.ranks)
+    parameters: dict[str, Any] = {"rank": ranks[0]} if search is None else {"search": search.key}
+    if whitens:
+        parameters |= {"calibration": text, "model": parent.key}
+    described = (WHITEN_CODE if whitens else LASER_CODE).describe()
+
+    def part(label: str, run: tuple[Tensor, ...]) -> Part:
+        computed = [tensor for tensor in run if tensor.action != "copy"]
+        own = parameters if computed else {}
+        code = described if computed else {}
+        content = {"operation": "laser", "parameters": own, "code": code, "tensors": spell(run)}
+        return Part(
+            name,
+            label,
+            "laser",
+            digest(content),
+            run,
+            own,
+            folders=(parent.key,) if whitens and computed else (),
+            memory_bytes=_memory(computed, parent, whitens),
+            code=code,
+        )
+
+    warnings = [
+        f"models.{name}.rank: {rank if isinstance(rank, str) else next(iter(rank))} takes a matrix for a signal of low "
+        "rank in white noise, which trained weights are not; it may cut most of them. A `guard` would tell."
+        for rank in ranks
+        if not model.guard and (rank in NOISE_RULES or (isinstance(rank, dict) and "gavish-donoho" in rank))
+    ]
+    return parts_like(parent, chosen, "laser", max_bytes, part), search, warnings
+
+
+def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
+    """Return the names of the tensors that a LASER entry names, by kind and layer or one by one.
+
+    Raises:
+        RecipeError: If one does not exist.
+    """
+    layers = chosen_layers(model, parent.config["num_hidden_layers"], name)
+    named = list(MATRICES) if model.matrices == "all" else list(model.matrices)
+    kinds = {matrix for matrix in named if matrix in MATRICES}
+    single = {
+        f"model.layers.{int(found[1])}.{found[2]}.weight"
+        for matrix in named
+        if matrix not in MATRICES and (found := SINGLE.match(matrix))
+    }
+    known = {tensor for tensor, (_, planned) in parent.tensors.items() if len(planned.shape) == 2}
+    of_kind = {tensor for tensor in known if layer_of(tensor) in layers and matrix_of(tensor) in kinds}
+    missing = [*sorted(kinds - {matrix_of(tensor) for tensor in of_kind}), *sorted(single - known)]
+    if missing:
+        raise RecipeError(
+            f"models.{name}.matrices: {model.laser!r} has no {', '.join(missing)} in the chosen layers"
+        )
+    found = of_kind | single
+    if model.select and model.select.count > len(found):
+        raise RecipeError(
+            f"models.{name}.select.count: {model.select.count} of {len(found)} matrices cannot be selected"
+        )
+    return found
+
+
+def chosen_layers(model: Laser, count: int, name: str) -> set[int]:
+    """Return the layers that a LASER entry chooses, of ``count``.
+
+    Raises:
+        RecipeError: If one does not exist.
+    """
+    if model.layers == "all":
+        return set(range(count))
+    if isinstance(model.layers, str):
+        first, last = (int(part) for part in model.layers.split("-"))
+        if first > last:
+            raise RecipeError(f"models.{name}.layers: the range {model.layers} is empty")
+        layers = set(range(first, last + 1))
+    else:
+        layers = set(model.layers)
+    beyond = sorted(layer for layer in layers if layer >= count)
+    if beyond:
+        raise RecipeError(f"models.{name}.layers: layer {beyond[0]} does not exist; the last is {count - 1}")
+    return layers
+
+
+def _calibration(name: str, model: Laser, recipe: Recipe, lock: Lock) -> dict[str, Any] | None:
+    """Return what a calibration text is, for keys: its files' digests and how windows are drawn."""
+    if model.calibration is None:
+        return None
+    settings = recipe.calibration[model.calibration]
+    locked = lock.calibration[model.calibration]
+    digests = [str(file.sha256) for file in locked.data]
+    for task in recipe.evaluate.tasks if recipe.evaluate else []:
+        shared = [file.name for file in lock.tasks[task].data if file.sha256 in digests]
+        if shared:
+            raise RecipeError(
+                f"models.{name}.calibration: {model.calibration!r} has the data of evaluate.tasks {task} "
+                f"({shared[0]}): what is tuned on cannot be measured on. Take another split."
+            )
+    drawn = settings.model_dump(mode="json", exclude={"data"})
+    return {"name": model.calibration, "data": digests, **drawn}
+
+
+def _search(
+    name: str, model: Laser, ranks: list[Any], chosen: set[str], text: Any, parent: Node
+) -> Search | None:
+    if model.guard is None and model.select is None:
+        return None
+    parameters = {
+        "ranks": ranks,
+        "matrices": sorted(chosen),
+        "select": model.select.model_dump(mode="json") if model.select else None,
+        "guard": model.guard.model_dump(mode="json") if model.guard else None,
+        "calibration": text,
+    }
+    code = SEARCH_CODE.describe()
+    key = digest({"operation": "search", "model": parent.key, "parameters": parameters, "code": code})
+    tensors = [planned for tensor, (_, planned) in parent.tensors.items() if tensor in chosen]
+    memory = _memory(tensors, parent, reads_text=model.reads_text)
+    if model.guard:
+        memory += sum(tensor.size_bytes for tensor in tensors)  # accepted reductions are held
+    return Search(name, parent.name, key, parameters, code, memory)
+
+
+def _memory(tensors: list[Tensor], parent: Node, reads_text: bool) -> int:
+    """Return the memory that decomposing tensors takes, one after the other."""
+    if not tensors:
+        return INTERPRETER_BYTES
+    squares = max(min(tensor.shape) ** 2 for tensor in tensors)
+    # Gram matrix, vectors, and LAPACK's workspace of two more; a piece of a matrix; the matrix before and after.
+    memory = TORCH_BYTES + 7 * FLOAT64 * squares + 400_000_000 + 3 * max(t.size_bytes for t in tensors)
+    if reads_text:
+        layer = sum(planned.elements for t, (_, planned) in parent.tensors.items() if layer_of(t) == 0)
+        table = parent.config["vocab_size"] * parent.config["hidden_size"]
+        memory += FLOAT32 * (3 * layer + 2 * table) + 3 * FLOAT64 * squares
+    return memory
