@@ -14,10 +14,13 @@ from snakemake.exceptions import WorkflowError
 RECIPE = config["recipe"]
 # Told to every step by the environment. As a param it would make a step run again for each recipe that shares it.
 os.environ["HERDBOOK_RECIPE"] = RECIPE
+# Likewise: where matrices are decomposed is this machine's business.
+os.environ["HERDBOOK_DEVICE"] = config.get("device", "cpu")
 
 
 envvars:
     "HERDBOOK_RECIPE",
+    "HERDBOOK_DEVICE",
 
 
 try:
@@ -28,6 +31,7 @@ except HerdbookError as error:
 PARTS = {part.id: part for part in PLAN.parts.values()}
 EVALUATIONS = {item.id: item for item in PLAN.evaluations}
 QUANTIZED = {item.id: item for item in PLAN.quantized}
+SEARCHES = {search.id: search for search in PLAN.searches.values()}
 
 
 def ids(operation):
@@ -45,7 +49,9 @@ def part_inputs(wildcards):
     part = PARTS[wildcards.part]
     parents = [PLAN.parts[key] for key in part.parents]
     folders = [PLAN.by_key[key] for key in part.folders]
+    search = PLAN.searches.get(part.parameters.get("search"))
     return [
+        *([PLAN.layout.search(search)] if search else []),
         *(PLAN.layout.shard(parent) for parent in parents),
         *(PLAN.layout.record(parent) for parent in parents),
         *(path for node in folders for path in folder_paths(node)),
@@ -55,6 +61,23 @@ def part_inputs(wildcards):
 def part_memory(wildcards):
     """Return the memory of a part's job in MB, from its tensors."""
     return megabytes(PARTS[wildcards.part].memory_bytes)
+
+
+def laser_memory(wildcards, threads):
+    """Return the memory of a LASER job in MB: so many matrices at once as there are threads."""
+    need = PARTS[wildcards.part].memory_bytes
+    return megabytes(need + (threads - 1) * max(0, need - plans.TORCH_BYTES))
+
+
+def search_memory(wildcards, threads):
+    """Return the memory of a search in MB, likewise."""
+    need = SEARCHES[wildcards.search].memory_bytes
+    return megabytes(need + (threads - 1) * max(0, need - plans.TORCH_BYTES))
+
+
+def search_inputs(wildcards):
+    """Return the folder of the model that is searched."""
+    return folder_paths(PLAN.nodes[SEARCHES[wildcards.search].parent])
 
 
 def megabytes(size_bytes):

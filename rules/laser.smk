@@ -1,6 +1,31 @@
 """LASER: chosen matrices replaced by approximations of lower rank; all else copied."""
 
 
+rule search:
+    """
+    Choose a lasered model's matrices and ranks, where the recipe leaves that open.
+    """
+    input:
+        search_inputs,
+    output:
+        "results/searches/{search}.json",
+    log:
+        "logs/search/{search}.log",
+    wildcard_constraints:
+        search="|".join(SEARCHES) or "(?!)",
+    conda:
+        "../envs/build.yaml"
+    threads: 8
+    resources:
+        mem_mb=search_memory,
+    params:
+        key=lambda wildcards: SEARCHES[wildcards.search].key,
+    shell:
+        r"""
+        herdbook search {params.key} --threads {threads} >{log:q} 2>&1
+        """
+
+
 rule laser:
     """
     Make one shard of a lasered model.
@@ -16,11 +41,12 @@ rule laser:
         part=ids("laser"),
     conda:
         "../envs/build.yaml"
+    threads: 4
     resources:
-        mem_mb=part_memory,
+        mem_mb=laser_memory,
     params:
         key=part_key,
     shell:
         r"""
-        herdbook laser {params.key} >{log:q} 2>&1
+        herdbook laser {params.key} --threads {threads} >{log:q} 2>&1
         """

@@ -180,6 +180,7 @@ def build(recipe_path, results):
     from herdbook.adapter.step import adapter
     from herdbook.assemble.step import assemble
     from herdbook.fetch.step import fetch
+    from herdbook.laser.search import search
     from herdbook.laser.step import laser
     from herdbook.moe.step import moe
 
@@ -187,6 +188,8 @@ def build(recipe_path, results):
     made = plans.load(recipe_path, results)
     steps = {"adapter": adapter, "fetch": fetch, "laser": laser, "moe": moe}
     for node in made.nodes.values():
+        if node.search:
+            search(made, node.search)
         for part in node.parts:
             steps[part.operation](made, part)
         assemble(made, node)

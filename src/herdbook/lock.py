@@ -241,7 +241,9 @@ def read_texts(path: Path, field: str, what: str) -> list[str]:
         try:
             text = json.loads(line)[field]
         except (ValueError, KeyError, TypeError) as error:
-            raise LockError(f"{what}: {path}, line {number}: a JSON object with {field!r} is needed") from error
+            raise LockError(
+                f"{what}: {path}, line {number}: a JSON object with {field!r} is needed"
+            ) from error
         if not isinstance(text, str) or not text.strip():
             raise LockError(f"{what}: {path}, line {number}: {field!r} holds no text")
         texts.append(text)

@@ -32,3 +32,8 @@ def track(title: str, total: int) -> Iterator[Callable[[], None]]:
             bar.update(1)
 
         yield advance
+
+
+def say(line: str) -> None:
+    """Print a line to standard error, without breaking a bar that may be shown."""
+    tqdm.write(line, file=sys.stderr)

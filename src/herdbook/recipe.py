@@ -146,7 +146,9 @@ class Guard(Section):
     """Keep a reduction only if a paired test of the loss on calibration text says that it does not hurt."""
 
     margin: float = Field(
-        0.0, ge=0, description="nats a token that all reductions together may cost; 0: each must be seen to help"
+        0.0,
+        ge=0,
+        description="nats a token that all reductions together may cost; 0: each must be seen to help",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the one-sided test")
 
@@ -166,7 +168,8 @@ class Laser(Section):
     layers: (
         Literal["all"] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | list[Annotated[int, Field(ge=0)]]
     ) = Field(
-        "all", description="layers of the kinds named: all, a range such as 20-29 (both ends counted), or a list"
+        "all",
+        description="layers of the kinds named: all, a range such as 20-29 (both ends counted), or a list",
     )
     select: Select | None = None
     calibration: Name | None = Field(
@@ -203,7 +206,9 @@ class Laser(Section):
         if isinstance(self.rank, list) and not self.guard:
             raise ValueError("several ranks are tried by a guard; give one rank, or `guard: {}`")
         if self.reads_text and self.calibration is None:
-            raise ValueError("svd-llm, `select: {by: gradient}` and `guard` read text: name it in `calibration`")
+            raise ValueError(
+                "svd-llm, `select: {by: gradient}` and `guard` read text: name it in `calibration`"
+            )
         if self.calibration and not self.reads_text:
             raise ValueError("nothing here reads `calibration`; leave it out")
         return self
@@ -215,7 +220,9 @@ class Calibration(Section):
     data: list[str] = Field(min_length=1, description="JSON Lines files, relative to the recipe")
     split: Literal["train", "validation"] = Field(description="which split of its data set the text is")
     field: str = Field("text", description="the key of a line that holds its text")
-    windows: int = Field(64, ge=30, description="how many windows are drawn; a guard draws as many again to confirm")
+    windows: int = Field(
+        64, ge=30, description="how many windows are drawn; a guard draws as many again to confirm"
+    )
     tokens: int = Field(256, ge=8, description="tokens of a window")
     seed: int = Field(0, ge=0, description="of the draw")
 
@@ -555,7 +562,14 @@ def parse(text: str, file: str = "recipe") -> Recipe:
 
 def _explain(item: Any) -> list[str]:
     """Turn one of pydantic's errors into lines a person can act on."""
-    tags = set(OPERATIONS) | {"constrained-str", "function-plain", "Fraction", "Energy", "KnownNoise", "SvdLlm"}
+    tags = set(OPERATIONS) | {
+        "constrained-str",
+        "function-plain",
+        "Fraction",
+        "Energy",
+        "KnownNoise",
+        "SvdLlm",
+    }
     where = list(item["loc"])
     if where[:1] == ["models"] and len(where) > 2 and where[2] in OPERATIONS:
         del where[2]  # the tag of the union, which is no key of the recipe
@@ -575,7 +589,8 @@ def _explain(item: Any) -> list[str]:
 
 def _is_union_tag(part: Any, tags: set[str]) -> bool:
     return isinstance(part, str) and (
-        part in tags - set(OPERATIONS) or bool(re.match(r"^(literal|list|constrained|int|float|nullable)\b", part))
+        part in tags - set(OPERATIONS)
+        or bool(re.match(r"^(literal|list|constrained|int|float|nullable)\b", part))
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 
 from herdbook.errors import CheckpointError
@@ -28,3 +30,8 @@ def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...], what: str) -> to
 def to_bytes(tensor: torch.Tensor) -> bytes:
     """Return a tensor's data as bytes, little-endian, row by row."""
     return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def sha256_tensor(tensor: torch.Tensor) -> str:
+    """Return the SHA-256 of a tensor's bytes, as records have it."""
+    return hashlib.sha256(to_bytes(tensor)).hexdigest()

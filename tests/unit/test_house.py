@@ -27,6 +27,7 @@ LAYERS = (
     ("checkpoint",),
     ("hub",),
     ("tensors", "parents"),
+    ("forward",),
     ("fetch", "laser", "adapter", "moe", "quantize"),
     ("evaluate",),
     ("assemble", "card", "provenance"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.card.spell import runs
 from herdbook.errors import StepError
 from herdbook.plan.architecture import layer_of, matrix_of
-from herdbook.recipe import MATRICES, Laser
+from herdbook.recipe import MATRICES, Laser, spell_rank
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -123,10 +123,32 @@ def describe_laser(node: Node, entries: dict[str, dict[str, Any]]) -> Lasered:
 
 
 def rule_words(model: Laser) -> str:
-    """Return a LASER entry's rank rule in words."""
-    if model.rank == "marchenko-pastur":
-        return "Marchenko-Pastur edge"
-    return f"{model.rank.fraction * 100:g} % of the rank"
+    """Return a LASER entry's rank rule, or rules, in words."""
+    words = " or ".join(_words(spell_rank(rank)) for rank in model.ranks)
+    return f"{words}, guarded" if model.guard else words
+
+
+def _words(rule: Any) -> str:
+    if isinstance(rule, int):
+        return f"rank {rule}"
+    name: str
+    argument: Any
+    name, argument = (rule, None) if isinstance(rule, str) else next(iter(rule.items()))
+    match name:
+        case "fraction":
+            return f"{argument * 100:g} % of the rank"
+        case "energy":
+            return f"{argument * 100:g} % of the energy"
+        case "svd-llm":
+            return f"SVD-LLM, {_words(argument)}"
+        case "gavish-donoho" if argument:
+            return f"Gavish-Donoho threshold, noise {argument:g}"
+        case _:
+            return {
+                "mp-edge": "Marchenko-Pastur edge",
+                "gavish-donoho": "Gavish-Donoho threshold",
+                "laser-rmt": "laserRMT's threshold",
+            }[name]
 
 
 def effects(lasered: tuple[Lasered, ...], measurements: tuple[Measurement, ...]) -> tuple[Effect, ...]:

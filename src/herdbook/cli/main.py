@@ -12,7 +12,7 @@ from herdbook import __version__
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.errors import HerdbookError, RecipeError, VerificationError
+from herdbook.errors import HerdbookError, RecipeError, StepError, VerificationError
 from herdbook.files import dump_json
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Thing = TypeVar("Thing")
 DEFAULT_RECIPE = "config/miniature.yaml"
 RECIPE_VARIABLE = "HERDBOOK_RECIPE"
+DEVICE_VARIABLE = "HERDBOOK_DEVICE"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +59,15 @@ def parser() -> argparse.ArgumentParser:
         ("adapter", "make a shard of a model with an adapter folded in"),
         ("moe", "make a shard of a Mixture of Experts"),
     ):
-        add(step, text, _part).add_argument("key", help="the part's key, as `herdbook plan` shows it")
+        made = add(step, text, _part)
+        made.add_argument("key", help="the part's key, as `herdbook plan` shows it")
+        if step == "laser":
+            _machine(made)
+    searching = add(
+        "search", "choose a lasered model's matrices and ranks, by ranking and by trying", _search
+    )
+    searching.add_argument("key", help="the search's key, as `herdbook plan` shows it")
+    _machine(searching)
     add("assemble", "make a model's folder, as transformers loads it", _assemble).add_argument(
         "key", help="the model's key"
     )
@@ -76,6 +85,15 @@ def parser() -> argparse.ArgumentParser:
     verifying.add_argument("--json", type=Path, help="write the findings here, for machines")
     add("schema", "print the JSON Schema of recipes, for editors", _schema, recipe=False)
     return top
+
+
+def _machine(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--threads", type=int, default=1, help="default: %(default)s; changes no bit")
+    command.add_argument(
+        "--device",
+        default=os.environ.get(DEVICE_VARIABLE, "cpu"),
+        help=f"such as cuda; the CPU's result is the reference (default: ${DEVICE_VARIABLE}, or cpu)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,15 +156,38 @@ def _part(options: argparse.Namespace) -> None:
     part = _find(
         {part.key: part for part in plan.parts.values() if part.operation == options.command}, options.key
     )
+    if options.command == "laser":
+        from herdbook.laser.step import laser
+
+        laser(plan, part, options.threads, _device(options.device))
+        return
     if options.command == "fetch":
         from herdbook.fetch.step import fetch as step
-    elif options.command == "laser":
-        from herdbook.laser.step import laser as step
     elif options.command == "adapter":
         from herdbook.adapter.step import adapter as step
     else:
         from herdbook.moe.step import moe as step
     step(plan, part)
+
+
+def _search(options: argparse.Namespace) -> None:
+    from herdbook.laser.search import search
+
+    plan = _load(options)
+    search(plan, _find(plan.searches, options.key), options.threads, _device(options.device))
+
+
+def _device(name: str) -> str:
+    """Return a device's name. Raises StepError if there is none here."""
+    if name == "cpu":
+        return name
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise StepError(f"there is no device {name!r} here: {str(error).splitlines()[0]}") from error
+    return name
 
 
 def _find(things: dict[str, Thing], key: str) -> Thing:

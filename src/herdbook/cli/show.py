@@ -16,6 +16,10 @@ def show(plan: Plan) -> None:
         print(
             f"{node.name}{made_from}  [{node.operation}, {node.parameters / 1e6:.1f} M parameters, {_size(node.size_bytes)}]"
         )
+        if node.search:
+            print(
+                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {_size(node.search.memory_bytes)}"
+            )
         for part in node.parts:
             print(
                 f"  {part.id:44} {len(part.tensors):5} tensors {_size(part.size_bytes):>9}  memory {_size(part.memory_bytes)}"

@@ -73,9 +73,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     }
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     _refuse_overlap(recipe, beside, tasks)
-    return Lock(
-        sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards, calibration=calibration
-    )
+    return Lock(sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards, calibration=calibration)
 
 
 def pin_hub(model: Hub) -> LockedSource:

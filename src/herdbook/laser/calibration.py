@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
 from herdbook.forward import check_sequences, load_tokenizer
+from herdbook.key import digest
 from herdbook.lock import check_pinned, read_texts
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from herdbook.plan import Plan
+
+
+def calibration_id(text: dict[str, Any], model: str) -> str:
+    """Return the digest of what whitened decompositions depend on beside the matrix: the text, the model's key."""
+    return digest({"text": text, "model": model})
 
 
 def windows(plan: Plan, name: str, folder: Path, config: Any, count: int) -> list[list[int]]:

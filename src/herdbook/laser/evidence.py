@@ -11,12 +11,17 @@ from herdbook.laser.law import noise_law
 from herdbook.laser.rank import signal_to_noise, thresholds
 
 POINTS = 33  # of the spectrum in a record: its largest value, its smallest, and evenly between
-GOOD_FIT = 0.05  # Kolmogorov-Smirnov distance up to which a spectrum's bulk is called noise
+GOOD_FIT = 0.05  # distance from the law up to which a large spectrum's bulk is called noise; see `is_noise`
 
 
 def rounded(value: float, digits: int = 6) -> float:
     """Return a number with so many significant digits: beyond them, other processors may differ."""
     return float(f"{value:.{digits}g}")
+
+
+def is_noise(misfit: float, count: int) -> bool:
+    """Say whether a spectrum's bulk passes for white noise, by ``NoiseLaw.misfit``; of few values less is asked."""
+    return misfit <= GOOD_FIT + 2 / count
 
 
 def describe_spectrum(values: np.ndarray, rows: int, columns: int) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def gradients(
     top = [stream.requires_grad_() for stream in states.entering(model.layers)]
     losses = model.losses(top, sequences)
     upstream = [
-        torch.autograd.grad(loss / len(sequences), stream)[0] for loss, stream in zip(losses, top, strict=True)
+        torch.autograd.grad(loss / len(sequences), stream)[0]
+        for loss, stream in zip(losses, top, strict=True)
     ]
     lowest = min((layer_of(name) or 0 for name in names), default=0)
     for number in range(model.layers - 1, lowest - 1, -1):
@@ -52,7 +53,9 @@ def gradients(
         with model.layer(number) as module:
             weights = [module.get_submodule(str(matrix_of(name))).weight.requires_grad_() for name in wanted]
 
-            def one(pair: tuple[torch.Tensor, torch.Tensor], module: Any = module, weights: Any = weights) -> Any:
+            def one(
+                pair: tuple[torch.Tensor, torch.Tensor], module: Any = module, weights: Any = weights
+            ) -> Any:
                 stream, above = pair[0].requires_grad_(), pair[1]
                 return torch.autograd.grad(model.apply(module, stream), [stream, *weights], above)
 
@@ -62,8 +65,7 @@ def gradients(
             for start in range(0, len(pairs), model.threads):
                 for below, *found in model.each(one, pairs[start : start + model.threads]):
                     upstream.append(below)
-                    for total, gradient in zip(totals, found, strict=True):
-                        total += gradient
+                    totals = [total + gradient for total, gradient in zip(totals, found, strict=True)]
         yield from zip(wanted, (total.cpu() for total in totals), strict=True)
 
 

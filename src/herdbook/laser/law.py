@@ -54,7 +54,7 @@ class NoiseLaw:
 
     def below(self, y: np.ndarray | float) -> np.ndarray:
         """Return which share of noise's singular values lie below ``y`` (the distribution function)."""
-        return np.interp(y, self._y, self._mass, left=0.0, right=1.0)
+        return np.asarray(np.interp(y, self._y, self._mass, left=0.0, right=1.0))
 
     def noise_level(self, values: np.ndarray) -> float:
         """Return sigma, as the median singular value tells it.

@@ -49,6 +49,8 @@ def keep(rule: Any, values: np.ndarray, rows: int, columns: int) -> Kept:
     count = len(values)
     if isinstance(rule, int):
         return Kept(min(rule, count))
+    name: str
+    argument: Any
     name, argument = (rule, None) if isinstance(rule, str) else next(iter(rule.items()))
     match name:
         case "fraction":

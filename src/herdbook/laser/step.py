@@ -2,63 +2,192 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from herdbook.checkpoint import Produced, write_shard
+from herdbook.errors import StepError
 from herdbook.parents import Parents
-from herdbook.progress import track
+from herdbook.plan.architecture import layer_of, matrix_of
+from herdbook.progress import say, track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from herdbook.plan import Part, Plan, Tensor
+    import torch
+
+    from herdbook.laser.reduce import Reduction
+    from herdbook.plan import Node, Part, Plan, Tensor
 
 
-def laser(plan: Plan, part: Part) -> None:
+def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None:
     """Make a shard: chosen matrices reduced, everything else copied.
+
+    Args:
+        plan: The plan.
+        part: The shard.
+        threads: How many matrices are reduced at once. Whatever it is, the result is the same bits.
+        device: Where matrices are decomposed. The CPU's result is the reference.
 
     Raises:
         CheckpointError: If a parent's tensor is damaged, or holds NaN or infinite values; it is named.
+        StepError: If the search that chooses the matrices is missing or of another plan.
     """
     parents = Parents(plan)
-    rank = part.parameters.get("rank")
-    with track(f"laser {part.id}", sum(tensor.action != "copy" for tensor in part.tensors)) as advance:
+    rules = _rules(plan, part)
+    about = {"operation": "laser", "key": part.key, "code": part.code, "parameters": part.parameters}
+    computed = sorted((tensor for tensor in part.tensors if tensor.name in rules), key=lambda t: t.name)
+    if not computed:
+        write_shard(plan.layout.shard(part), plan.layout.record(part), map(parents.copy, part.tensors), about)
+        return
+    from herdbook.laser.decompose import one_thread_a_matrix
+    from herdbook.tensors import to_bytes
+
+    with (
+        one_thread_a_matrix(),
+        ThreadPoolExecutor(threads) as pool,
+        track(f"laser {part.id}", len(computed)) as advance,
+    ):
+        reducer = Reducer(plan, part, parents, rules, threads, device)
+        reduced = _Ahead(pool, threads, reducer.reduce, computed)
 
         def make(tensor: Tensor) -> Produced:
-            if tensor.action == "copy":
+            if tensor.name not in rules:
                 return parents.copy(tensor)
-            made: dict[str, Any] = {}
-            return Produced(
-                tensor.name,
-                tensor.dtype,
-                tensor.shape,
-                lambda: _reduced(parents, tensor, rank, made, advance),
-                made,
-            )
+            made: dict[str, Any] = {"action": "laser", "from": parents.cite(tensor.origins)}
 
-        about = {"operation": "laser", "key": part.key, "code": part.code, "parameters": part.parameters}
-        write_shard(plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), about)
+            def chunks() -> Iterator[bytes]:
+                found = reduced.take()
+                made.update(found.evidence)
+                yield to_bytes(found.matrix)
+                advance()
+
+            return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
+
+        record = write_shard(
+            plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), about
+        )
+    _warn(record["tensors"])
 
 
-def _reduced(
-    parents: Parents, tensor: Tensor, rank: Any, made: dict[str, Any], advance: Any
-) -> Iterator[bytes]:
-    from herdbook.laser.reduce import reduce
-    from herdbook.tensors import from_bytes, to_bytes
+class Reducer:
+    """Reduces the matrices of a part.
 
-    (origin,) = tensor.origins
-    what = f"tensor {origin.tensor} of {parents.shard(origin.part).path}"
-    found = reduce(from_bytes(parents.read(origin), tensor.dtype, tensor.shape, what), rank)
-    made.update(
-        {
-            "action": "laser",
-            "from": parents.cite(tensor.origins),
-            "rank": found.rank,
-            "of": found.of,
-            "energy": round(found.energy, 6),
-            "change": round(found.change, 6),
-            "noise_edge": float(f"{found.noise_edge:.6g}"),
-        }
-    )
-    yield to_bytes(found.matrix)
-    advance()
+    Args:
+        plan: The plan.
+        part: The shard in the making.
+        parents: What it is made from.
+        rules: The rank rule of each tensor that is reduced.
+        threads: How many things are done at once.
+        device: Where matrices are decomposed.
+    """
+
+    def __init__(
+        self, plan: Plan, part: Part, parents: Parents, rules: dict[str, Any], threads: int, device: str
+    ) -> None:
+        from herdbook.laser.calibration import calibration_id
+        from herdbook.laser.store import Store
+
+        self._parents, self._rules, self._device = parents, rules, device
+        self._store = Store(plan.layout.decompositions, device)
+        self._calibration = ""
+        if any(map(whitens, rules.values())):
+            text, model = part.parameters["calibration"], part.parameters["model"]
+            self._calibration = calibration_id(text, model)
+            self._whiten(plan, plan.by_key[model], text, threads)
+
+    def reduce(self, tensor: Tensor) -> Reduction:
+        """Reduce one matrix; its decomposition comes from the store if it is there."""
+        from herdbook.laser.reduce import reduce
+        from herdbook.tensors import from_bytes
+
+        (origin,) = tensor.origins
+        shard = self._parents.shard(origin.part)
+        what = f"tensor {origin.tensor} of {shard.path}"
+        matrix = from_bytes(self._parents.read(origin), tensor.dtype, tensor.shape, what)
+        rule = self._rules[tensor.name]
+        calibration = self._calibration if whitens(rule) else ""
+        found = self._store.decomposition(matrix, shard.sha256(origin.tensor), calibration)
+        return reduce(matrix, found, rule, self._device)
+
+    def _whiten(self, plan: Plan, parent: Node, text: dict[str, Any], threads: int) -> None:
+        """Run the calibration text through the parent, layer by layer, up to the last layer that is reduced."""
+        from herdbook.forward import LayerwiseModel
+        from herdbook.laser.calibration import windows
+        from herdbook.laser.whiten import whiten_layer
+        from herdbook.tensors import sha256_tensor
+
+        folder = plan.layout.folder(parent)
+        model = LayerwiseModel(folder, self._device, threads)
+        layers: dict[int, dict[str, tuple[torch.Tensor, str]]] = {}
+        for name in filter(lambda name: whitens(self._rules[name]), self._rules):
+            stored = model.weights.stored(name)
+            pair = (stored, sha256_tensor(stored))
+            if not self._store.has(*pair, self._calibration):
+                layers.setdefault(layer_of(name) or 0, {})[str(matrix_of(name))] = pair
+        if not layers:
+            return
+        streams = model.embed(windows(plan, text["name"], folder, model.config, text["windows"]))
+        with track("reading calibration text", max(layers) + 1) as advance:
+            for number in range(max(layers) + 1):
+                with model.layer(number) as module:
+                    if number in layers:
+                        whiten_layer(model, module, streams, layers[number], self._store, self._calibration)
+                    if number < max(layers):
+                        streams = model.run(module, streams)
+                advance()
+
+
+class _Ahead:
+    """Applies a function to items in a pool, as many at once as there are threads, and gives the results in order."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, threads: int, function: Callable[[Any], Any], items: Sequence[Any]
+    ) -> None:
+        self._pool, self._threads, self._function = pool, threads, function
+        self._items = iter(items)
+        self._pending: list[Future[Any]] = []
+
+    def take(self) -> Any:
+        """Return the next result. No more are held than there are threads."""
+        while len(self._pending) < self._threads:
+            item = next(self._items, None)
+            if item is None:
+                break
+            self._pending.append(self._pool.submit(self._function, item))
+        return self._pending.pop(0).result()
+
+
+def whitens(rule: Any) -> bool:
+    """Say whether a rank rule needs a whitened decomposition."""
+    return isinstance(rule, dict) and "svd-llm" in rule
+
+
+def _rules(plan: Plan, part: Part) -> dict[str, Any]:
+    """Return the rank rule of each tensor that is reduced; for some parts, a search says."""
+    names = [tensor.name for tensor in part.tensors if tensor.action == "laser"]
+    if not names or "search" not in part.parameters:
+        return dict.fromkeys(names, part.parameters["rank"])
+    search = plan.searches[part.parameters["search"]]
+    path = plan.layout.search(search)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        chosen = found["chosen"] if found["key"] == search.key else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StepError(f"{path}: is missing or damaged. Delete it and search again.") from error
+    if not isinstance(chosen, dict):
+        raise StepError(f"{path}: belongs to another plan. Delete it and search again.")
+    return {name: chosen[name] for name in names if name in chosen}
+
+
+def _warn(entries: dict[str, Any]) -> None:
+    """Say where a rule's assumption does not hold."""
+    wrong = [entry for entry in entries.values() if entry.get("assumption_holds") is False]
+    if wrong:
+        cut = [1 - entry["rank"] / entry["of"] for entry in wrong]
+        say(
+            f"warning: the rule takes a matrix for a signal of low rank in white noise; {len(wrong)} matrices here are "
+            f"not that (distance of the bulk from noise {min(e['spectrum']['misfit'] for e in wrong):.2f} to "
+            f"{max(e['spectrum']['misfit'] for e in wrong):.2f}), and it cut {min(cut):.0%} to {max(cut):.0%} of them"
+        )

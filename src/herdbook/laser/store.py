@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
+from herdbook.errors import StepError
 from herdbook.files import atomic_writer
 from herdbook.key import Code, digest
 from herdbook.laser.decompose import Decomposition, decompose
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
     import torch
 
-DECOMPOSE_CODE = Code(
-    modules=("herdbook.laser.decompose", "herdbook.laser.whiten"), packages=("numpy", "torch")
+DECOMPOSE_CODE = Code(("herdbook.laser.decompose",), ("numpy", "torch"))
+WHITEN_CODE = Code(
+    ("herdbook.forward", "herdbook.laser.calibration", "herdbook.laser.decompose", "herdbook.laser.whiten"),
+    ("numpy", "tokenizers", "torch", "transformers"),
 )
 DIGEST = "vectors_sha256"
 
@@ -56,15 +59,24 @@ class Store:
         Args:
             matrix: The matrix.
             sha256: Digest of its bytes.
-            calibration: Digest of what else the decomposition follows from, if it is not the matrix's own.
+            calibration: Digest of model and text, if the decomposition is whitened.
             compute: Makes it, if ``decompose`` does not.
+
+        Raises:
+            StepError: If a whitened one is not there and nothing makes it.
         """
         key = self._key(matrix, sha256, calibration)
         found = self._read(key)
         if found is None:
+            if compute is None and calibration:
+                raise StepError(f"{self._path(key, 'vectors')}: is gone or damaged. Run the step again.")
             found = decompose(matrix, self.device) if compute is None else compute()
             self._write(key, found, {"tensor_sha256": sha256, "calibration": calibration})
         return found
+
+    def has(self, matrix: torch.Tensor, sha256: str, calibration: str) -> bool:
+        """Say whether a decomposition is there and whole."""
+        return self._read(self._key(matrix, sha256, calibration)) is not None
 
     def values(self, matrix: torch.Tensor, sha256: str) -> np.ndarray:
         """Return a matrix's singular values, descending; vectors are not read if the values are there."""
@@ -79,7 +91,7 @@ class Store:
                 "shape": list(matrix.shape),
                 "device": self.device.partition(":")[0],
                 "calibration": calibration,
-                "code": DECOMPOSE_CODE.describe(),
+                "code": (WHITEN_CODE if calibration else DECOMPOSE_CODE).describe(),
             }
         )
 

@@ -22,8 +22,41 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from herdbook.forward import LayerwiseModel
+    from herdbook.laser.store import Store
 
-SMALL = 1e-7  # singular values below this share of the largest are noise of the arithmetic: no output goes there
+SMALL = (
+    1e-7  # singular values below this share of the largest are noise of the arithmetic: no output goes there
+)
+
+
+def whiten_layer(
+    model: LayerwiseModel,
+    module: Any,
+    streams: Sequence[torch.Tensor],
+    matrices: Mapping[str, tuple[torch.Tensor, str]],
+    store: Store,
+    calibration: str,
+) -> None:
+    """Put whitened decompositions of a layer's matrices into a store, those that it does not have.
+
+    Args:
+        model: The model.
+        module: The layer, with its weights.
+        streams: What enters the layer, a sequence each.
+        matrices: By name inside the layer: the matrix, and the digest of its bytes.
+        store: Where decompositions are kept.
+        calibration: Digest of model and text.
+    """
+    missing = {name: pair for name, pair in matrices.items() if not store.has(*pair, calibration)}
+    if not missing:
+        return
+    found = moments(model, module, streams, list(missing))
+
+    def one(name: str) -> None:
+        matrix, sha256 = missing[name]
+        store.decomposition(matrix, sha256, calibration, lambda: whiten(matrix, found[name], store.device))
+
+    model.each(one, missing)
 
 
 def moments(
@@ -69,9 +102,9 @@ def capture(
 ) -> dict[str, torch.Tensor]:
     """Return what enters matrices of a layer when a stream passes: by name, shape ``(tokens, columns)``."""
     seen: dict[str, torch.Tensor] = {}
-    modules = {id(module.get_submodule(name)): name for name in matrices}
+    weights = {id(module.get_submodule(name).weight): name for name in matrices}
 
-    class Watching(torch.overrides.TorchFunctionMode):
+    class Watching(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
         """Sees the inputs of linear layers in this thread alone, where a hook would see those of all threads."""
 
         def __torch_function__(
@@ -88,7 +121,6 @@ def capture(
                     seen[name] = args[0][0]
             return function(*args, **(kwargs or {}))
 
-    weights = {id(module.get_submodule(name).weight): name for name in modules.values()}
     with torch.no_grad(), Watching():
         model.apply(module, stream)
     return seen

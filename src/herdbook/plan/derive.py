@@ -77,7 +77,11 @@ def unsupported(config: dict[str, Any]) -> list[str]:
 
 
 def parts_like(
-    parent: Node, remade: set[str], action: str, max_bytes: int, part: Callable[[str, tuple[Tensor, ...]], Part]
+    parent: Node,
+    remade: set[str],
+    action: str,
+    max_bytes: int,
+    part: Callable[[str, tuple[Tensor, ...]], Part],
 ) -> tuple[Part, ...]:
     """Cut a model of its parent's form into parts.
 

@@ -102,12 +102,12 @@ def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
         raise RecipeError(
             f"models.{name}.matrices: {model.laser!r} has no {', '.join(missing)} in the chosen layers"
         )
-    found = of_kind | single
-    if model.select and model.select.count > len(found):
+    matrices = of_kind | single
+    if model.select and model.select.count > len(matrices):
         raise RecipeError(
-            f"models.{name}.select.count: {model.select.count} of {len(found)} matrices cannot be selected"
+            f"models.{name}.select.count: {model.select.count} of {len(matrices)} matrices cannot be selected"
         )
-    return found
+    return matrices
 
 
 def chosen_layers(model: Laser, count: int, name: str) -> set[int]:

@@ -40,7 +40,8 @@ def contents(plan: Plan) -> dict[str, Path]:
     found |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}
     found |= {f"{RECORDS}/{item.id}.gguf.json": plan.quantized_record(item) for item in plan.quantized}
     found |= {
-        f"provenance/searches/{search.id}.json": plan.layout.search(search) for search in plan.searches.values()
+        f"provenance/searches/{search.id}.json": plan.layout.search(search)
+        for search in plan.searches.values()
     }
     found |= {
         f"provenance/evaluations/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations
