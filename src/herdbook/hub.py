@@ -189,6 +189,28 @@ def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]
     return spans
 
 
+def read_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> bytes:
+    """Return one tensor's bytes out of a safetensors file on the Hub, by a range request.
+
+    Only the range is seen, so nothing can be compared with the file's digest.
+
+    Args:
+        repo: ``owner/name``.
+        commit: The commit, 40 hexadecimal digits.
+        file: The file's name in the repository.
+        span: Where the tensor lies, as ``tensor_headers`` says.
+
+    Raises:
+        SourceError: If it cannot be had.
+    """
+    what = f"hub: {repo}@{commit}: {file}: {span.name}"
+    _check_pin(commit, file, what)
+    url = hf_hub_url(repo, file, revision=commit, endpoint=_api().endpoint)
+    if span.start == span.end:
+        return b""
+    return _persist(lambda: _read_range(url, span.start, span.end)[0], what, repo)
+
+
 def download(repo: str, commit: str, file: RemoteFile) -> Path:
     """Return a file in the local Hugging Face cache, downloading it if it is not there, after comparing its digest.
 

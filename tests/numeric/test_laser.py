@@ -158,11 +158,12 @@ def test_another_way_to_compute_stays_within_the_tolerance(rows, columns):
 
 
 def test_the_tolerance_follows_the_gap():
-    narrow = with_spectrum([2.0, 1.0 + 1e-6, 1.0], 30, 20)
-    wide = with_spectrum([2.0, 1.5, 1.0], 30, 20)
-    ratio = tolerance(decompose(narrow), 2, 30, 20) / tolerance(decompose(wide), 2, 30, 20)
-    # s_2^2 - s_3^2 is 2e-6 against 1.25
-    assert ratio == pytest.approx(1.25 / 2e-6, rel=0.6)
+    narrow = tolerance(decompose(with_spectrum([2.0, 1.0 + 1e-6, 1.0], 30, 3)), 2, 30, 3)
+    wide = tolerance(decompose(with_spectrum([2.0, 1.5, 1.0], 30, 3)), 2, 30, 3)
+    # Sums over kept and dropped pairs of (s_i^2 + s_j^2) / (s_i^2 - s_j^2)^2, over the norm of all values: by hand
+    # 2 / (2e-6)^2 over 6, and 5 / 9 + 3.25 / 1.25^2 over 7.25.
+    expected = math.sqrt(2) / 2e-6 / math.sqrt(6) / math.sqrt((5 / 9 + 3.25 / 1.25**2) / 7.25)
+    assert narrow / wide == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_decomposition_is_made_once(tmp_path, monkeypatch):

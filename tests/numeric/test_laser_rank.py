@@ -36,7 +36,7 @@ def values_of(matrix):
     [
         ((4096, 4096), 0.0, 2.000, 0.808, 2.475),
         ((1024, 4096), 0.500, 1.500, 0.957, 1.567),
-        ((14336, 4096), 0.466, 1.535, 0.951, 1.614),
+        ((14336, 4096), 0.4655, 1.5345, 0.951, 1.614),
     ],
 )
 def test_law_of_noise_for_mistral_s_shapes(shape, low, high, median, factor):
@@ -53,7 +53,7 @@ def test_law_of_noise_for_mistral_s_shapes(shape, low, high, median, factor):
 )
 def test_laser_rmt_keeps_noise(shape, threshold, kept):
     law = NoiseLaw(*shape)
-    noise = np.array([law.quantile(share) for share in (np.arange(4001) + 0.5) / 4001])
+    noise = np.array([law.quantile(share) for share in (np.arange(40_001) + 0.5) / 40_001])
     found = laser_rmt(noise, *shape)
     assert found == pytest.approx(threshold, abs=5.1e-4)
     assert (noise > found).mean() == pytest.approx(kept, abs=1e-3)
@@ -66,7 +66,7 @@ def test_laser_rmt_keeps_noise(shape, threshold, kept):
         (0.05, 1.5194, 1.5066),
         (0.10, 1.6089, 1.5816),
         (0.25, 1.8371, None),
-        (0.5, 2.1711, 1.9744),
+        (0.5, 2.1711, 1.9786),
         (1.0, 2.8582, 2.3094),
     ],
 )

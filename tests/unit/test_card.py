@@ -17,10 +17,10 @@ import tiny
 from herdbook.card import step
 from herdbook.card.context import gather
 from herdbook.card.counts import count_parameters
-from herdbook.card.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.card.metadata import check
 from herdbook.card.rank import find_place
 from herdbook.errors import LockError, StepError
+from herdbook.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.files import write_json
 
 EVIL = "| x | <script>alert(1)</script> [a](javascript:b) `` ` `` {{ 7*7 }} # h\n# heading\n\u202etxet"

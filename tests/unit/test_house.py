@@ -21,6 +21,8 @@ SOURCE = ROOT / "src" / "herdbook"
 LAYERS = (
     ("errors",),
     ("files", "key", "progress"),
+    ("escape",),
+    ("figures",),
     ("recipe",),
     ("lock",),
     ("plan",),

@@ -24,7 +24,7 @@ from herdbook.recipe import Adapter, Expert, Laser, Mixture, Moe
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.card.escape import Markdown
+    from herdbook.escape import Markdown
     from herdbook.plan import Node, Plan
     from herdbook.recipe import Recipe
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from herdbook.card.escape import Markdown, one_line
 from herdbook.card.results import METRIC_NAMES
 from herdbook.errors import StepError
+from herdbook.escape import Markdown, one_line
 from herdbook.recipe import Adapter, Hub, Laser, Moe
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from herdbook.card.escape import Markdown, md
 from herdbook.card.spell import count, joined, ordinal
 from herdbook.errors import LockError, StepError
+from herdbook.escape import Markdown, md
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.card.escape import Markdown, code
+from herdbook.escape import Markdown, code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from herdbook.card import results, spell
 from herdbook.card.context import Facts, ancestry, described, gather, note
 from herdbook.card.counts import CONTEXT_TOKENS
-from herdbook.card.escape import code, fenced, link, md, only_escaped, quoted
-from herdbook.card.figures import Box, Edge, Panel, Row, draw_lineage, draw_measurements
 from herdbook.errors import StepError
+from herdbook.escape import code, fenced, link, md, only_escaped, quoted
+from herdbook.figures import Box, Edge, Panel, Row, draw_lineage, draw_measurements
 from herdbook.files import sha256_file, write_text
 from herdbook.key import Code, digest
 from herdbook.recipe import Adapter, Laser, Moe

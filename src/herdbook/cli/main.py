@@ -80,6 +80,24 @@ def parser() -> argparse.ArgumentParser:
     quantizing.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     add("card", "render the model card and its figures", _card)
     add("release", "put the release together, with provenance and checksums", _release)
+    seeing = add(
+        "spectrum",
+        "show the singular values of a checkpoint's matrices, and where rank rules would cut",
+        _spectrum,
+        recipe=False,
+    )
+    seeing.add_argument("model", help="a folder, a safetensors file, or owner/name[@revision] on the Hub")
+    seeing.add_argument(
+        "--matrices", nargs="+", default=[], metavar="PATTERN", help="such as 'mlp.*' (default: all)"
+    )
+    seeing.add_argument(
+        "--layers", default="all", help="a number or a range such as 20-29 (default: %(default)s)"
+    )
+    seeing.add_argument(
+        "--page", type=Path, metavar="FILE", help="write heat maps and every spectrum here, for a browser"
+    )
+    seeing.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, for machines")
+    _machine(seeing)
     verifying = add("verify", "verify a release's folder, without the recipe", _verify, recipe=False)
     verifying.add_argument("folder", type=Path, help="the release")
     verifying.add_argument("--json", type=Path, help="write the findings here, for machines")
@@ -175,6 +193,25 @@ def _search(options: argparse.Namespace) -> None:
 
     plan = _load(options)
     search(plan, _find(plan.searches, options.key), options.threads, _device(options.device))
+
+
+def _spectrum(options: argparse.Namespace) -> None:
+    first, _, last = options.layers.partition("-")
+    if options.layers != "all" and not (first.isdigit() and (last or first).isdigit()):
+        raise RecipeError(f"--layers {options.layers}: a number or a range such as 20-29 is needed")
+    from herdbook.files import write_json, write_text
+    from herdbook.laser import spectrum as spectra
+
+    def wanted(layer: int) -> bool:
+        return options.layers == "all" or int(first) <= layer <= int(last or first)
+
+    found = spectra.matrices(options.model, options.matrices, wanted)
+    seen = list(spectra.spectra(found, options.threads, _device(options.device)))
+    print(spectra.as_table(seen))
+    if options.json:
+        write_json(options.json, spectra.as_json(seen))
+    if options.page:
+        write_text(options.page, spectra.as_page(options.model, seen))
 
 
 def _device(name: str) -> str:

@@ -92,7 +92,8 @@ def keep_energy(values: np.ndarray, energy: float) -> int:
         return 1
     # From the small end: what is lost is a sum of small numbers, exact where one of the large ones would not be.
     lost = np.cumsum(squares[::-1])[::-1]
-    return max(1, int((lost > (1 - energy) * total).sum()))
+    # A share that is met exactly counts as met, whatever the rounding.
+    return max(1, int((lost > (1 - energy) * total * (1 + 1e-12)).sum()))
 
 
 def mp_edge(values: np.ndarray, rows: int, columns: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.card.escape import one_line, xml
+from herdbook.escape import one_line, xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,8 +6,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from herdbook.card.escape import xml
-from herdbook.card.figures.svg import FAINT, GROUND, INK, document, fit, label, text_width
+from herdbook.escape import xml
+from herdbook.figures.svg import FAINT, GROUND, INK, document, fit, label, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

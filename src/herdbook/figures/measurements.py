@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
-from herdbook.card.figures.svg import FAINT, GRID, INK, document, fit, label, line, text_width
+from herdbook.figures.svg import FAINT, GRID, INK, document, fit, label, line, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

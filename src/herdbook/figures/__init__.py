@@ -1,0 +1,18 @@
+"""Figures as SVG: self-contained, on a ground of their own so that they read on light and on dark pages alike."""
+
+from herdbook.figures.heatmap import draw_heatmap
+from herdbook.figures.lineage import Box, Edge, draw_lineage
+from herdbook.figures.measurements import Panel, Row, draw_measurements
+from herdbook.figures.spectrum import Cut, draw_spectrum
+
+__all__ = [
+    "Box",
+    "Cut",
+    "Edge",
+    "Panel",
+    "Row",
+    "draw_heatmap",
+    "draw_lineage",
+    "draw_measurements",
+    "draw_spectrum",
+]

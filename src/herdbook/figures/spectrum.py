@@ -1,0 +1,97 @@
+"""A matrix's spectrum: its singular values by rank, those of pure noise, and where each rule cuts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from herdbook.figures.svg import FAINT, GRID, INK, document, fit, label, line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860.0, 380.0, 78.0, 240.0, 56.0, 52.0
+VALUES, NOISE = "#26547c", "#b5762a"
+RULES = ("#3f8a5c", "#8a3f6b", "#6b5fa8", "#a0522d", "#4a4a4a")
+DECADES = 8  # at most; what is smaller lies on the floor
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a rule cuts: its name, how many values it keeps, and its threshold if it has one."""
+
+    name: str
+    rank: int
+    threshold: float | None = None
+
+
+def draw_spectrum(
+    values: Sequence[tuple[float, float]],
+    noise: Sequence[tuple[float, float]],
+    count: int,
+    cuts: Sequence[Cut],
+    title: str,
+) -> str:
+    """Return the spectrum as SVG, singular values on a logarithmic axis.
+
+    Args:
+        values: Points (rank from 1, singular value), descending.
+        noise: Points of the law of pure noise of the same shape and median.
+        count: How many singular values there are.
+        cuts: Rules and where they cut.
+        title: What it shows.
+    """
+    highest = max([value for _, value in (*values, *noise)], default=1.0) or 1.0
+    lowest = min([value for _, value in (*values, *noise) if value > 0], default=highest)
+    low = max(math.log10(lowest), math.log10(highest) - DECADES)
+    high = math.log10(highest)
+    span = max(high - low, 0.3)
+    low, high = low - 0.05 * span, high + 0.05 * span
+    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def x(rank: float) -> float:
+        return LEFT + width * (rank - 1) / max(1, count - 1)
+
+    def y(value: float) -> float:
+        power = math.log10(value) if value > 0 else low
+        return TOP + height * (high - min(max(power, low), high)) / (high - low)
+
+    body = [label(24, 32, fit(title, 14, WIDTH - 48), 14, bold=True)]
+    for power in _ticks(low, high):
+        body.append(line(LEFT, y(power), LEFT + width, y(power), GRID))
+        body.append(label(LEFT - 8, y(power) + 4, f"{power:.3g}", 11, anchor="end", fill=FAINT))
+    for rank in sorted({1, *(round(count * part / 4) for part in (1, 2, 3)), count} - {0}):
+        body.append(label(x(rank), TOP + height + 18, str(rank), 11, anchor="middle", fill=FAINT))
+    body.append(label(LEFT + width / 2, TOP + height + 38, "rank", 11, anchor="middle", fill=FAINT))
+    body.append(_curve([(x(r), y(v)) for r, v in noise], NOISE, "5 4"))
+    body.append(_curve([(x(r), y(v)) for r, v in values], VALUES))
+    keys = [("singular values", VALUES), ("pure noise of this shape and median", NOISE)]
+    for place, cut in enumerate(cuts):
+        color = RULES[place % len(RULES)]
+        body.append(line(x(max(cut.rank, 1)), TOP, x(max(cut.rank, 1)), TOP + height, color, 1.5))
+        if cut.threshold is not None and low <= _log(cut.threshold) <= high:
+            body.append(line(LEFT, y(cut.threshold), LEFT + width, y(cut.threshold), color, 0.75))
+        keys.append((f"{cut.name}: keeps {cut.rank} of {count}", color))
+    for place, (text, color) in enumerate(keys):
+        at = TOP + 10 + 20 * place
+        body.append(line(LEFT + width + 14, at - 4, LEFT + width + 30, at - 4, color, 2.5))
+        body.append(label(LEFT + width + 36, at, fit(text, 11, RIGHT - 44), 11, fill=INK))
+    return document(WIDTH, HEIGHT, title, body)
+
+
+def _log(value: float) -> float:
+    return math.log10(value) if value > 0 else -math.inf
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return round numbers between two powers of ten: decades, and 2 and 5 between them where there is room."""
+    steps = (1,) if high - low > 3 else (1, 2, 5)
+    found = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+    return [value for value in found if low <= math.log10(value) <= high]
+
+
+def _curve(points: Sequence[tuple[float, float]], color: str, dashes: str = "") -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    style = f' stroke-dasharray="{dashes}"' if dashes else ""
+    return f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.8"{style}/>'
