@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -42,19 +43,16 @@ MATRICES = (
     "mlp.up_proj",
     "mlp.down_proj",
 )
-Matrix = Literal[
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-]
 Dtype = Literal["bfloat16", "float16", "float32"]
-# One matrix of one layer, by its name in the checkpoint, with or without what is the same for all.
-MATRIX_NAME_PATTERN = r"^(model\.)?layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj(\.weight)?$"
-MatrixName = Annotated[str, Field(pattern=MATRIX_NAME_PATTERN)]
+# Such matrices, or one of one layer by its name in the checkpoint, with or without what is the same for all.
+MATRIX_PATTERN = (
+    "^("
+    + "|".join(MATRICES)
+    + ")$|"
+    + (r"^(model\.)?layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj(\.weight)?$")
+)
+MatrixName = Annotated[str, WithJsonSchema({"type": "string", "pattern": MATRIX_PATTERN})]
+Name = Annotated[str, Field(pattern=MATRIX_NAME_PATTERN)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 QuantizationMethod = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S"]
 
@@ -116,15 +114,62 @@ class KnownNoise(Section):
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
+RULE_KEYS = {"fraction": "Fraction", "energy": "Energy", "gavish-donoho": "KnownNoise", "svd-llm": "SvdLlm"}
+
+
+def _rule(value: Any) -> str | None:
+    """Return which rank rule a value is, by its form."""
+    if isinstance(value, Section):
+        return type(value).__name__
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "count"
+    if isinstance(value, str):
+        return "word"
+    found = [kind for key, kind in RULE_KEYS.items() if isinstance(value, dict) and key in value]
+    return found[0] if len(found) == 1 else None
+
+
+HowMuch = Annotated[
+    Annotated[Count, Tag("count")] | Annotated[Fraction, Tag("Fraction")] | Annotated[Energy, Tag("Energy")],
+    Discriminator(
+        _rule,
+        custom_error_type="how_much",
+        custom_error_message="give a number, {fraction: 0.9} or {energy: 0.99}",
+    ),
+]
+
+
 class SvdLlm(Section):
     """Cut what least changes the matrix's outputs on calibration text, instead of the matrix itself."""
 
-    svd_llm: Count | Fraction | Energy = Field(
+    svd_llm: HowMuch = Field(
         alias="svd-llm", description="how much is kept: a rank, {fraction: 0.9} or {energy: 0.999}"
     )
 
 
-Rank = Literal["mp-edge", "gavish-donoho", "laser-rmt"] | Count | Fraction | Energy | KnownNoise | SvdLlm
+Rank = Annotated[
+    Annotated[Literal["mp-edge", "gavish-donoho", "laser-rmt"], Tag("word")]
+    | Annotated[Count, Tag("count")]
+    | Annotated[Fraction, Tag("Fraction")]
+    | Annotated[Energy, Tag("Energy")]
+    | Annotated[KnownNoise, Tag("KnownNoise")]
+    | Annotated[SvdLlm, Tag("SvdLlm")],
+    Discriminator(
+        _rule,
+        custom_error_type="rank_rule",
+        custom_error_message="give a number, mp-edge, gavish-donoho, laser-rmt, or one of "
+        "fraction, energy, gavish-donoho, svd-llm as {name: value}",
+    ),
+]
+
+
+def _one_or_several(value: Any) -> str:
+    return "several" if isinstance(value, list) else "one"
+
+
+Ranks = Annotated[
+    Annotated[Rank, Tag("one")] | Annotated[list[Rank], Tag("several")], Discriminator(_one_or_several)
+]
 
 
 def spell_rank(rank: Any) -> Any:
@@ -157,11 +202,11 @@ class Laser(Section):
     """LASER: replace chosen matrices of a model by their best approximation of lower rank."""
 
     laser: Name = Field(description="the model to start from")
-    rank: Rank | list[Rank] = Field(
+    rank: Ranks = Field(
         description="how much is kept: {fraction: 0.9}, {energy: 0.99}, a number, mp-edge, gavish-donoho, "
         "{gavish-donoho: 0.02}, laser-rmt, {svd-llm: {fraction: 0.9}}; with a guard also a list, tried in this order"
     )
-    matrices: Literal["all"] | list[Matrix | MatrixName] = Field(
+    matrices: Literal["all"] | list[MatrixName] = Field(
         description="which matrices: kinds such as [mlp.down_proj], single ones such as "
         "[layers.31.self_attn.q_proj], or all"
     )
@@ -199,6 +244,17 @@ class Laser(Section):
             spelled = [str(spell_rank(item)) for item in value]
             if not value or len(set(spelled)) != len(value):
                 raise ValueError("give at least one, and each only once")
+        return value
+
+    @field_validator("matrices")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        wrong = [name for name in value if isinstance(value, list) and not re.match(MATRIX_PATTERN, name)]
+        if wrong:
+            raise ValueError(
+                f"no matrix of a layer is called {wrong[0]!r}{_near(wrong[0], MATRICES)}; "
+                "a single one is written as in layers.31.mlp.up_proj"
+            )
         return value
 
     @model_validator(mode="after")
@@ -562,14 +618,8 @@ def parse(text: str, file: str = "recipe") -> Recipe:
 
 def _explain(item: Any) -> list[str]:
     """Turn one of pydantic's errors into lines a person can act on."""
-    tags = set(OPERATIONS) | {
-        "constrained-str",
-        "function-plain",
-        "Fraction",
-        "Energy",
-        "KnownNoise",
-        "SvdLlm",
-    }
+    tags = set(OPERATIONS) | {"constrained-str", "function-plain", "one", "several", "word", "count"}
+    tags |= set(RULE_KEYS.values())
     where = list(item["loc"])
     if where[:1] == ["models"] and len(where) > 2 and where[2] in OPERATIONS:
         del where[2]  # the tag of the union, which is no key of the recipe

@@ -61,12 +61,14 @@ def draw_spectrum(
     for power in _ticks(low, high):
         body.append(line(LEFT, y(power), LEFT + width, y(power), GRID))
         body.append(label(LEFT - 8, y(power) + 4, f"{power:.3g}", 11, anchor="end", fill=FAINT))
-    for rank in sorted({1, *(round(count * part / 4) for part in (1, 2, 3)), count} - {0}):
-        body.append(label(x(rank), TOP + height + 18, str(rank), 11, anchor="middle", fill=FAINT))
+    body += [
+        label(x(rank), TOP + height + 18, str(rank), 11, anchor="middle", fill=FAINT)
+        for rank in sorted({1, *(round(count * part / 4) for part in (1, 2, 3)), count} - {0})
+    ]
     body.append(label(LEFT + width / 2, TOP + height + 38, "rank", 11, anchor="middle", fill=FAINT))
     body.append(_curve([(x(r), y(v)) for r, v in noise], NOISE, "5 4"))
     body.append(_curve([(x(r), y(v)) for r, v in values], VALUES))
-    keys = [("singular values", VALUES), ("pure noise of this shape and median", NOISE)]
+    keys = [("singular values", VALUES), ("pure noise of this shape", NOISE)]
     for place, cut in enumerate(cuts):
         color = RULES[place % len(RULES)]
         body.append(line(x(max(cut.rank, 1)), TOP, x(max(cut.rank, 1)), TOP + height, color, 1.5))

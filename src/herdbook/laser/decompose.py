@@ -78,7 +78,7 @@ def decompose(matrix: torch.Tensor, device: str = "cpu") -> Decomposition:
 def singular_values(matrix: torch.Tensor, device: str = "cpu") -> np.ndarray:
     """Return a matrix's singular values alone, descending, float64: a third of the time of a decomposition."""
     squares = torch.linalg.eigvalsh(torch.from_numpy(gram_matrix(matrix, device)).to(device))
-    return np.sqrt(np.maximum(np.asarray(squares.cpu())[::-1], 0))
+    return np.asarray(np.sqrt(np.maximum(squares.cpu().numpy()[::-1], 0)))
 
 
 def gram_matrix(matrix: torch.Tensor, device: str = "cpu") -> np.ndarray:

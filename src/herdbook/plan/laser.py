@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 SPECTRAL = tuple(f"herdbook.laser.{module}" for module in ("decompose", "evidence", "law", "rank", "store"))
 READING = ("herdbook.forward", "herdbook.laser.calibration", "herdbook.laser.whiten")
 READERS = ("tokenizers", "transformers")
-LASER_CODE = Code((*SPECTRAL, "herdbook.laser.step", "herdbook.laser.whiten"), ("numpy", "torch"))
-WHITEN_CODE = Code((*SPECTRAL, "herdbook.laser.step", *READING), ("numpy", "torch", *READERS))
+MAKING = ("herdbook.laser.reduce", "herdbook.laser.step")
+LASER_CODE = Code((*SPECTRAL, *MAKING), ("numpy", "torch"))
+WHITEN_CODE = Code((*SPECTRAL, *MAKING, *READING), ("numpy", "torch", *READERS))
 SEARCH_CODE = Code(
     (
         *SPECTRAL,
         *READING,
-        *(f"herdbook.laser.{module}" for module in ("gradient", "guard", "search")),
+        *(f"herdbook.laser.{module}" for module in ("gradient", "guard", "search", "states")),
     ),
     ("numpy", "torch", *READERS),
 )
