@@ -52,7 +52,6 @@ MATRIX_PATTERN = (
     + (r"^(model\.)?layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj(\.weight)?$")
 )
 MatrixName = Annotated[str, WithJsonSchema({"type": "string", "pattern": MATRIX_PATTERN})]
-Name = Annotated[str, Field(pattern=MATRIX_NAME_PATTERN)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 QuantizationMethod = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S"]
 
