@@ -1,6 +1,6 @@
 """Decompositions of weight matrices, and their best approximations: exact, in float64, the same bits each time.
 
-The right singular vectors of a tall matrix are the eigenvectors of its Gram matrix; a wide one is transposed. This
+The right singular vectors of a tall matrix are the eigenvectors of its Gram matrix; a wide or square one is transposed. This
 takes a third of a full SVD's operations. For n the larger side, m the smaller, and rank k:
 
 =========================================== ============================== ====================
@@ -69,7 +69,7 @@ def decompose(matrix: torch.Tensor, device: str = "cpu") -> Decomposition:
 
     Returns:
         Singular values, absolutely accurate to about 1e-8 of the largest, and right singular vectors of the matrix,
-        or of its transpose if it is wide.
+        or of its transpose if it is not tall.
     """
     gram = gram_matrix(matrix, device)
     return Decomposition(*eigen(gram, device))
@@ -186,7 +186,7 @@ def tolerance(decomposition: Decomposition, rank: int, rows: int, columns: int) 
 
 def _pieces(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield a matrix, tall or made tall, in pieces of rows: views, not copies."""
-    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    tall = matrix if matrix.shape[0] > matrix.shape[1] else matrix.T
     rows = max(1, PIECE_ELEMENTS // tall.shape[1])
     for start in range(0, tall.shape[0], rows):
         yield tall[start : start + rows]

@@ -83,7 +83,7 @@ def predicted_changes(
         In nats, shape ``(min(rows, columns) + 1,)``: at index k the sum of -s_i u_i^T G v_i over i >= k.
     """
     A, G = matrix.to(torch.float64).numpy(), gradient.numpy()
-    if A.shape[0] < A.shape[1]:
+    if A.shape[0] <= A.shape[1]:
         A, G = A.T, G.T
     V = decomposition.basis
     terms = ((A @ V) * (G @ V)).sum(axis=0)  # s_i u_i = A v_i

@@ -140,7 +140,7 @@ def whiten(matrix: torch.Tensor, moment: np.ndarray, device: str = "cpu") -> Dec
     """
     rows, columns = matrix.shape
     if rows <= columns:
-        # Projecting the outputs is projecting the smaller side, which is how `approximate` takes a wide matrix.
+        # Projecting the outputs is projecting the smaller side, which is how `approximate` takes a matrix that is not tall.
         return Decomposition(*eigen(moment, device))
     # Tall: with X^T X = S S^T and G = W^T W, the values are those of S^T G S =: V diag(s^2) V^T, U_k = W S V_k / s, and
     # U_k U_k^T W = W (S V_k) (V_k^T S^T G / s^2): an oblique projector on the inputs' side.
