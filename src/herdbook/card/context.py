@@ -138,6 +138,7 @@ class Facts:
     weights: tuple[FileFacts, ...]
     quantized: tuple[FileFacts, ...]
     actions: tuple[tuple[str, int], ...]
+    spectrum: tuple[str, dict[str, Any]] | None
     versions: tuple[tuple[str, tuple[str, ...]], ...]
 
     @property
@@ -172,7 +173,13 @@ def gather(plan: Plan) -> Facts:
         model.moe.experts_per_token if isinstance(model, Moe) else 0,
     )
     lasered = tuple(
-        describe_laser(node, records[node.name]) for node in nodes if isinstance(node.recipe, Laser)
+        describe_laser(
+            node,
+            records[node.name],
+            read_json(plan.layout.search(node.search), f"search of {node.name}") if node.search else None,
+        )
+        for node in nodes
+        if isinstance(node.recipe, Laser)
     )
     text = plan.recipe_path.read_bytes()
     return Facts(
@@ -200,7 +207,8 @@ def gather(plan: Plan) -> Facts:
         choices=tuple(_choices(plan, counts, weights, quantized)),
         weights=weights,
         quantized=tuple(file for file, _ in quantized.values()),
-        actions=_actions(nodes),
+        actions=_actions(nodes, records),
+        spectrum=_spectrum(nodes, records),
         versions=_versions(plan, nodes, measurements),
     )
 
@@ -361,12 +369,38 @@ def _choices(
         )
 
 
-def _actions(nodes: tuple[Node, ...]) -> tuple[tuple[str, int], ...]:
+def _spectrum(
+    nodes: tuple[Node, ...], records: dict[str, dict[str, dict[str, Any]]]
+) -> tuple[str, dict[str, Any]] | None:
+    """Return name and record of the matrix whose spectrum is shown: that which LASER changed the most."""
+    cut = {
+        f"{name} of {node.name}": entry
+        for node in nodes
+        if shows_spectrum(node)
+        for name, entry in records[node.name].items()
+        if entry.get("action") == "laser"
+    }
+    return max(cut.items(), key=lambda item: (item[1]["change"], item[0])) if cut else None
+
+
+def shows_spectrum(node: Node) -> bool:
+    """Say whether a lasered model's records surely hold a spectrum: a rule of the matrix's own cuts what is named."""
+    return isinstance(node.recipe, Laser) and node.search is None and not node.recipe.reads_text
+
+
+def _actions(
+    nodes: tuple[Node, ...], records: dict[str, dict[str, dict[str, Any]]]
+) -> tuple[tuple[str, int], ...]:
     """Return how many tensors each action makes, over all models that the released one descends from."""
     found = dict.fromkeys(ACTIONS, 0)
-    for part in {part.key: part for node in nodes for part in node.parts}.values():
+    for name, part in {part.key: (node.name, part) for node in nodes for part in node.parts}.values():
         for tensor in part.tensors:
-            found[tensor.action] = found.get(tensor.action, 0) + 1
+            # What LASER may reduce, a search may leave alone.
+            made = (
+                records.get(name, {}).get(tensor.name, {}).get("action") if tensor.action == "laser" else None
+            )
+            action = made or tensor.action
+            found[action] = found.get(action, 0) + 1
     return tuple((action, number) for action, number in found.items() if number)
 
 

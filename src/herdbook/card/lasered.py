@@ -35,6 +35,9 @@ class Lasered:
         energy: Mean share of the sum of squared singular values that was kept.
         change: Mean of each matrix's relative change (Frobenius norm of the difference over that of the original).
         largest_change: The largest of these.
+        shares: By kind of matrix and layer, the share of the rank that was kept.
+        not_noise: Number of matrices whose rule takes them for a signal in white noise, which they are not.
+        search: What a search found, if there was one.
     """
 
     name: str
@@ -48,6 +51,41 @@ class Lasered:
     energy: float
     change: float
     largest_change: float
+    shares: dict[tuple[str, int], float]
+    not_noise: int
+    search: Found | None
+
+    @property
+    def heatmap(self) -> str:
+        """Name of the figure of what was kept."""
+        return heatmap_file(self.name)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Args:
+        candidates: Number of matrices that could have been chosen.
+        by: The ranking that selected among them, or None.
+        trials: Number of reductions that were tried, or None without a guard.
+        kept: Number that were kept.
+        confidence: Of the guard's test.
+        margin: What all reductions together may cost, in nats a token.
+        calibration: Name and split of the text.
+        difference: Change of the loss by the guard's own windows: mean and upper limit.
+        confirmation: The same on windows that no trial had seen: mean, standard error, upper limit.
+    """
+
+    candidates: int
+    by: str | None
+    trials: int | None
+    kept: int
+    confidence: float
+    margin: float
+    calibration: str
+    difference: dict[str, float]
+    confirmation: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -85,15 +123,21 @@ class Effect:
         )
 
 
-def describe_laser(node: Node, entries: dict[str, dict[str, Any]]) -> Lasered:
+def heatmap_file(name: str) -> str:
+    """Return the name of the figure that shows what LASER kept of a model."""
+    return f"figures/laser-{name}.svg"
+
+
+def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[str, Any] | None) -> Lasered:
     """Sum up what LASER did to a model.
 
     Args:
         node: The lasered model.
         entries: What the records of its shards say of each tensor, by name.
+        search: The result of the search that chose its matrices, if one did.
 
     Raises:
-        StepError: If the records hold no reduced matrix, or one without its numbers.
+        StepError: If a record holds a reduced matrix without its numbers, or the search is damaged.
     """
     model = node.recipe
     assert isinstance(model, Laser)  # noqa: S101 - what a lasered node is
@@ -111,15 +155,37 @@ def describe_laser(node: Node, entries: dict[str, dict[str, Any]]) -> Lasered:
             runs(layer for name in cut if (layer := layer_of(name)) is not None),
             int(node.config["num_hidden_layers"]),
             len(cut),
-            math.fsum(shares) / len(cut),
-            math.fsum(energies) / len(cut),
-            math.fsum(changes) / len(cut),
-            max(changes),
+            math.fsum(shares) / len(cut) if cut else 1.0,
+            math.fsum(energies) / len(cut) if cut else 1.0,
+            math.fsum(changes) / len(cut) if cut else 0.0,
+            max(changes, default=0.0),
+            {
+                (str(matrix_of(name)), layer_of(name) or 0): share
+                for name, share in zip(cut, shares, strict=True)
+            },
+            sum(entry.get("assumption_holds") is False for entry in cut.values()),
+            _found(search) if search else None,
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StepError(
             f"card: the records of {node.name} do not say what LASER did ({error!r}). Build its shards again."
         ) from error
+
+
+def _found(search: dict[str, Any]) -> Found:
+    parameters = search["parameters"]
+    guard, text = parameters["guard"], parameters["calibration"]
+    return Found(
+        len(parameters["matrices"]),
+        parameters["select"]["by"] if parameters["select"] else None,
+        len(search["trials"]) if guard else None,
+        len(search["chosen"]),
+        guard["confidence"] if guard else 0.0,
+        guard["margin"] if guard else 0.0,
+        f"{text['name']} ({text['split']})" if text else "",
+        search["difference"] if guard else {},
+        search["confirmation"] if guard else {},
+    )
 
 
 def rule_words(model: Laser) -> str:

@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook.card import results, spell
-from herdbook.card.context import Facts, ancestry, described, gather, note
+from herdbook.card.context import Facts, ancestry, described, gather, note, shows_spectrum
 from herdbook.card.counts import CONTEXT_TOKENS
+from herdbook.card.lasered import heatmap_file
 from herdbook.errors import StepError
 from herdbook.escape import code, fenced, link, md, only_escaped, quoted
-from herdbook.figures import Box, Edge, Panel, Row, draw_lineage, draw_measurements
+from herdbook.figures import (
+    Box,
+    Cut,
+    Edge,
+    Panel,
+    Row,
+    draw_heatmap,
+    draw_lineage,
+    draw_measurements,
+    draw_spectrum,
+)
 from herdbook.files import sha256_file, write_text
 from herdbook.key import Code, digest
-from herdbook.recipe import Adapter, Laser, Moe
+from herdbook.recipe import MATRICES, Adapter, Laser, Moe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import jinja2
 
+    from herdbook.card.lasered import Lasered
     from herdbook.plan import Node, Plan
 
 CARD = "README.md"
 TEMPLATE = "card.md.j2"
 LINEAGE = "figures/lineage.svg"
 MEASUREMENTS = "figures/measurements.svg"
+SPECTRUM = "figures/spectrum.svg"
 
 
 def card_files(plan: Plan) -> list[str]:
     """Return the names of the files that make up a card, relative to its folder. Follows from the plan alone."""
-    return [CARD, LINEAGE, *([MEASUREMENTS] if plan.evaluations else [])]
+    lasered = [node for node in ancestry(plan) if isinstance(node.recipe, Laser)]
+    return [
+        CARD,
+        LINEAGE,
+        *([MEASUREMENTS] if plan.evaluations else []),
+        *(heatmap_file(node.name) for node in lasered),
+        *([SPECTRUM] if any(map(shows_spectrum, lasered)) else []),
+    ]
 
 
 def card_inputs(plan: Plan) -> list[Path]:
@@ -38,6 +58,7 @@ def card_inputs(plan: Plan) -> list[Path]:
     return [
         plan.recipe_path,
         *(plan.layout.record(part) for node in described(plan) for part in node.parts),
+        *(plan.layout.search(node.search) for node in described(plan) if node.search),
         *(plan.evaluation_file(item) for item in plan.evaluations),
         *(plan.quantized_record(item) for item in plan.quantized),
         *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
@@ -46,8 +67,12 @@ def card_inputs(plan: Plan) -> list[Path]:
 
 def card_key(plan: Plan) -> str:
     """Return the digest of all that a card is made from: models, measurements, recipe, snapshots, code, templates."""
-    package = Path(__file__).parent
-    names = [path.relative_to(package.parent).with_suffix("").parts for path in package.rglob("*.py")]
+    package = Path(__file__).parents[1]
+    drawn = [package / "escape.py", *(package / "figures").rglob("*.py"), package / "laser/law.py"]
+    names = [
+        path.relative_to(package).with_suffix("").parts
+        for path in (*drawn, *(package / "card").rglob("*.py"))
+    ]
     modules = tuple(sorted(".".join(("herdbook", *parts)).removesuffix(".__init__") for parts in names))
     folder = template_folder()
     templates = sorted(path for path in folder.rglob("*.j2"))
@@ -86,6 +111,10 @@ def card_texts(plan: Plan) -> dict[str, str]:
     texts = {CARD: render_text(facts), LINEAGE: _lineage(plan, facts)}
     if plan.evaluations:
         texts[MEASUREMENTS] = _measurements(facts)
+    for item in facts.lasered:
+        texts[item.heatmap] = _heatmap(item)
+    if facts.spectrum:
+        texts[SPECTRUM] = _spectrum(*facts.spectrum)
     return texts
 
 
@@ -160,6 +189,7 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
             context_tokens=CONTEXT_TOKENS,
             lineage=LINEAGE,
             measurements_figure=MEASUREMENTS,
+            spectrum_figure=SPECTRUM,
         )
         .rstrip("\n")
         + "\n"
@@ -186,6 +216,33 @@ def _lineage(plan: Plan, facts: Facts) -> str:
         boxes.append(Box(f"\0file {name}", name, spell.size(choice.size_bytes), "file"))
         edges.append(Edge(plan.released.name, f"\0file {name}"))
     return draw_lineage(boxes, edges, f"Lineage of {plan.recipe.release.name}, from its sources to its files")
+
+
+def _heatmap(item: Lasered) -> str:
+    kinds = [matrix for matrix in MATRICES if any(kind == matrix for kind, _ in item.shares)] or list(
+        MATRICES
+    )
+    title = f"{item.name}: share of the rank that LASER kept, in percent; empty: not reduced"
+    return draw_heatmap(item.shares, kinds, range(item.layer_count), title)
+
+
+def _spectrum(name: str, entry: dict[str, Any]) -> str:
+    from herdbook.laser.evidence import places
+    from herdbook.laser.law import noise_law
+    from herdbook.laser.rank import spell_rule
+
+    rows, columns = entry["shape"]
+    spectrum, count = entry["spectrum"], entry["of"]
+    ranks = [place + 1 for place in places(count)]
+    others = {
+        rule: Cut(rule, found["rank"], found["value"]) for rule, found in spectrum["thresholds"].items()
+    }
+    used = spell_rule(entry["rule"])
+    others.pop(used, None)
+    cuts = [Cut(f"{used} (used)", entry["rank"], entry.get("threshold")), *others.values()]
+    noise = noise_law(rows, columns).expected(spectrum["noise"], ranks)
+    points = list(zip(ranks, spectrum["points"], strict=True))
+    return draw_spectrum(points, noise, count, cuts, f"{name} ({rows} x {columns})")
 
 
 def _role(node: Node, parent: str) -> str:

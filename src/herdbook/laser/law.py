@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CELLS = 20_000  # of the law's distribution function; its quantiles are then good to eight digits and more
 
@@ -55,6 +59,11 @@ class NoiseLaw:
     def below(self, y: np.ndarray | float) -> np.ndarray:
         """Return which share of noise's singular values lie below ``y`` (the distribution function)."""
         return np.asarray(np.interp(y, self._y, self._mass, left=0.0, right=1.0))
+
+    def expected(self, sigma: float, ranks: Iterable[int]) -> list[tuple[int, float]]:
+        """Return (rank, singular value) that noise of a level has at ranks, counted from 1 for the largest value."""
+        scale = sigma * math.sqrt(self.larger)
+        return [(rank, scale * self.quantile(1 - (rank - 0.5) / self.smaller)) for rank in ranks]
 
     def noise_level(self, values: np.ndarray) -> float:
         """Return sigma, as the median singular value tells it.

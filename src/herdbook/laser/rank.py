@@ -70,6 +70,16 @@ def keep(rule: Any, values: np.ndarray, rows: int, columns: int) -> Kept:
     return Kept(max(1, int((values > threshold).sum())), threshold)
 
 
+def spell_rule(rule: Any) -> str:
+    """Return a rule as a heading for people."""
+    if isinstance(rule, int):
+        return f"rank {rule}"
+    if isinstance(rule, str):
+        return rule
+    ((name, argument),) = rule.items()
+    return f"{name} {argument:g}" if isinstance(argument, float) else f"{name}, {spell_rule(argument)}"
+
+
 def keep_fraction(count: int, fraction: float) -> int:
     """Return the rank that keeps ``fraction`` of ``count`` singular values: rounded down, at least one.
 

@@ -20,7 +20,7 @@ from herdbook.figures import Cut, draw_heatmap, draw_spectrum
 from herdbook.laser.decompose import one_thread_a_matrix, singular_values
 from herdbook.laser.evidence import describe_spectrum, is_noise
 from herdbook.laser.law import noise_law
-from herdbook.laser.rank import keep
+from herdbook.laser.rank import keep, spell_rule
 from herdbook.progress import track
 from herdbook.tensors import DTYPES, from_bytes
 
@@ -65,16 +65,11 @@ class Spectrum:
     def cuts(self) -> tuple[Cut, ...]:
         """Where each rule would cut."""
         kept = [(rule, keep(rule, self.values, *self.matrix.span.shape)) for rule in RULES]
-        return tuple(Cut(spelled(rule), found.rank, found.threshold) for rule, found in kept)
+        return tuple(Cut(spell_rule(rule), found.rank, found.threshold) for rule, found in kept)
 
     def share(self, cut: Cut) -> float:
         """Return the share of the rank that a rule would keep."""
         return cut.rank / len(self.values)
-
-
-def spelled(rule: Any) -> str:
-    """Return a rule as a heading."""
-    return rule if isinstance(rule, str) else " ".join(f"{name} {value}" for name, value in rule.items())
 
 
 def matrices(model: str, wanted: Sequence[str], layers: Callable[[int], bool]) -> list[Matrix]:
@@ -174,7 +169,7 @@ def as_table(all_of_them: Sequence[Spectrum]) -> str:
     kinds: dict[str, list[Spectrum]] = {}
     for spectrum in all_of_them:
         kinds.setdefault(spectrum.matrix.kind, []).append(spectrum)
-    heads = ["matrix", "layers", "shape", "noise", "misfit", "snr", *(spelled(rule) for rule in RULES)]
+    heads = ["matrix", "layers", "shape", "noise", "misfit", "snr", *(spell_rule(rule) for rule in RULES)]
     rows = [heads]
     for kind, group in kinds.items():
         rows.append(
@@ -230,7 +225,7 @@ def as_page(model: str, all_of_them: Sequence[Spectrum]) -> str:
     for place, rule in enumerate(RULES):
         shares = {(s.matrix.kind, s.matrix.layer): s.share(s.cuts[place]) for s in all_of_them}
         parts.append(
-            draw_heatmap(shares, kinds, layers, f"Share of the rank that {spelled(rule)} would keep")
+            draw_heatmap(shares, kinds, layers, f"Share of the rank that {spell_rule(rule)} would keep")
         )
     for kind in kinds:
         parts.append(f"<h2>{xml(kind)}</h2>")
@@ -255,15 +250,8 @@ def draw(spectrum: Spectrum) -> str:
     places = np.unique(np.linspace(0, count - 1, min(POINTS, count)).round().astype(int))
     values = [(int(place) + 1, float(spectrum.values[place])) for place in places]
     title = f"{spectrum.matrix.name} ({rows} x {columns})"
-    noise = noise_points(spectrum.summary["noise"], rows, columns, places)
+    noise = noise_law(rows, columns).expected(spectrum.summary["noise"], (int(p) + 1 for p in places))
     return draw_spectrum(values, noise, count, spectrum.cuts, title)
-
-
-def noise_points(sigma: float, rows: int, columns: int, places: np.ndarray) -> list[tuple[float, float]]:
-    """Return what pure noise of a shape would have at places (from 0) of its spectrum."""
-    law = noise_law(rows, columns)
-    scale = sigma * law.larger**0.5
-    return [(int(place) + 1, scale * law.quantile(1 - (int(place) + 0.5) / law.smaller)) for place in places]
 
 
 def _in_short(summary: Mapping[str, Any]) -> str:
