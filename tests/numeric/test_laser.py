@@ -12,6 +12,7 @@ from herdbook.laser.decompose import (
     decompose,
     one_thread_a_matrix,
     round_once,
+    singular_values,
     tolerance,
 )
 from herdbook.laser.reduce import reduce
@@ -155,6 +156,20 @@ def test_another_way_to_compute_stays_within_the_tolerance(rows, columns):
         )
         assert difference.item() < bound < 1e-9
     assert tolerance(decompose(torch.eye(6, dtype=torch.float64)), 3, 6, 6) == math.inf
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(120, 60), (60, 120), (60, 60)])
+def test_what_another_device_would_do_stays_within_the_tolerance(rows, columns):
+    # "cpu:0" goes the way of a GPU: other libraries for every operation, on the same processor.
+    matrix = noise(rows, columns)
+    decomposition, other = decompose(matrix), decompose(matrix, "cpu:0")
+    assert not np.array_equal(decomposition.basis, other.basis)
+    for rank in (5, 20, 55):
+        ours, theirs = approximate(matrix, decomposition, rank), approximate(matrix, other, rank, "cpu:0")
+        difference = torch.linalg.norm(ours - theirs) / torch.linalg.norm(matrix)
+        assert 0 < difference.item() < tolerance(decomposition, rank, rows, columns)
+    np.testing.assert_allclose(singular_values(matrix, "cpu:0"), decomposition.values, atol=1e-10)
+    np.testing.assert_allclose(singular_values(matrix), decomposition.values, atol=1e-10)
 
 
 def test_the_tolerance_follows_the_gap():

@@ -288,6 +288,44 @@ def test_sections_vanish_with_what_they_are_about(tmp_path):
     assert "\n\n\n" not in body(card).lstrip("\n")
 
 
+def guarded(folder, **guard):
+    words = [f"w{number % 50}" for number in range(3000)]
+    folder.mkdir()
+    lines = [json.dumps({"text": " ".join(words[at : at + 40])}) for at in range(0, 3000, 40)]
+    (folder / "validation.jsonl").write_text("\n".join(lines))
+    entry = {"laser": "base", "rank": [3, {"fraction": 0.9}], "matrices": ["mlp.up_proj"], "calibration": "c"}
+    models = {"base": {"folder": "base"}, "cut": {**entry, "guard": guard}}
+    text = {"data": ["validation.jsonl"], "split": "validation", "windows": 30, "tokens": 16}
+    return prepare(folder, models, calibration={"c": text})
+
+
+def test_a_search_is_told_with_its_evidence(tmp_path):
+    plan = guarded(tmp_path / "g", margin=0.5)
+    found = json.loads(plan.layout.search(plan.nodes["cut"].search).read_text())
+    texts = step.card_texts(plan)
+    said = " ".join(texts["README.md"].split())
+    kept = len(found["chosen"])
+    assert kept
+    assert f"{kept} of {len(found['trials'])} trials were" in said
+    assert f"by as many that no trial had seen by {found['confirmation']['mean']:+.4f}" in said
+    assert "rank 3 or 90 % of the rank, guarded" in said
+    assert sorted(texts) == sorted(step.card_files(plan))
+
+
+def test_a_search_that_keeps_nothing_is_told(tmp_path):
+    plan = guarded(tmp_path / "g", confidence=0.999999)
+    texts = step.card_texts(plan)
+    assert "0 of 4 trials were" in " ".join(texts["README.md"].split())
+    assert "not reduced" in texts["figures/laser-cut.svg"]
+
+
+def test_figures_of_laser_show_what_the_records_say(plan):
+    texts = step.card_texts(plan)
+    assert texts["figures/laser-cut.svg"].count("50.0% of the rank kept") == 1
+    assert "(used): keeps 16 of 32" in texts["figures/spectrum.svg"]
+    assert "model.layers.1.mlp.up_proj.weight of cut (64 x 32)" in texts["figures/spectrum.svg"]
+
+
 def damaged(plan, tmp_path, edit):
     item = plan.evaluations[-1]
     path = plan.evaluation_file(item)

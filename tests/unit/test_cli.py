@@ -15,6 +15,7 @@ COMMANDS = (
         "lock",
         "plan",
         "fetch",
+        "search",
         "laser",
         "adapter",
         "moe",
@@ -24,7 +25,7 @@ COMMANDS = (
         "quantize",
         "card",
     ),
-    *("release", "verify", "schema"),
+    *("release", "spectrum", "verify", "schema"),
 )
 
 
