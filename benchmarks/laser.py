@@ -83,7 +83,7 @@ METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def peak_memory() -> int:
-    """Return the largest memory of this process so far, in bytes. (getrusage would count what the parent held, too.)"""
+    """Return the largest memory of this process so far, in bytes; getrusage would count what the parent held, too."""
     return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
