@@ -27,7 +27,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PIECE_ELEMENTS = 1 << 23  # of a matrix in float64 at once: 64 MB
 UNIT_ROUNDOFF = 2.0**-53
@@ -128,17 +128,22 @@ def approximate(
     dual = decomposition.basis if decomposition.dual is None else decomposition.dual
     away = orthonormal and rank > size - rank
     side = slice(rank, size) if away else slice(0, rank)
-    onto, back = decomposition.basis[:, side], np.ascontiguousarray(dual[:, side].T)
+    onto, back = np.ascontiguousarray(decomposition.basis[:, side]), np.ascontiguousarray(dual[:, side].T)
+    project = _projection(onto, back, device)
     out = torch.empty_like(matrix, memory_format=torch.contiguous_format)
     for piece, place in zip(_pieces(matrix), _pieces(out), strict=True):
         wide = piece.to(torch.float64)
-        if device == "cpu":
-            part = torch.from_numpy((wide.numpy() @ onto) @ back)
-        else:
-            moved = wide.to(device) @ torch.from_numpy(np.ascontiguousarray(onto)).to(device)
-            part = (moved @ torch.from_numpy(back).to(device)).cpu()
+        part = project(wide)
         place.copy_(round_once(wide - part if away else part, matrix.dtype))
     return out
+
+
+def _projection(onto: np.ndarray, back: np.ndarray, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that multiplies rows by two matrices; on another device these are moved there once."""
+    if device == "cpu":
+        return lambda rows: torch.from_numpy((rows.numpy() @ onto) @ back)
+    there = torch.from_numpy(onto).to(device), torch.from_numpy(back).to(device)
+    return lambda rows: (rows.to(device) @ there[0] @ there[1]).cpu()
 
 
 def round_once(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
