@@ -227,6 +227,8 @@ def test_svd_llm_from_the_recipe_harms_outputs_less(folder, tmp_path):
     assert abs(sum(after["whitened"]) - sum(before)) < abs(sum(after["plain"]) - sum(before))
     entries = entries_of(plan)
     assert {entry["rank"] for entry in entries.values() if entry["action"] == "laser"} == {16}
+    for name, entry in entries_of(made["plain"]).items():  # the matrix is the same, so is what is said of it
+        assert entries[name].get("spectrum") == entry.get("spectrum")
 
 
 # -- gradients -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,13 @@ class Reduction:
     evidence: dict[str, Any]
 
 
-def reduce(matrix: torch.Tensor, decomposition: Decomposition, rule: Any, device: str = "cpu") -> Reduction:
+def reduce(
+    matrix: torch.Tensor,
+    decomposition: Decomposition,
+    rule: Any,
+    device: str = "cpu",
+    own_values: np.ndarray | None = None,
+) -> Reduction:
     """Reduce a matrix by a rule.
 
     Args:
@@ -32,13 +38,14 @@ def reduce(matrix: torch.Tensor, decomposition: Decomposition, rule: Any, device
         decomposition: Its own, or for ``svd-llm`` the whitened one.
         rule: See ``herdbook.laser.rank.keep``.
         device: Where to compute.
+        own_values: The matrix's own singular values, if the decomposition is whitened.
 
     Returns:
         The best approximation of the rank that the rule chooses; the very same bits if there is nothing to cut. The
         evidence: ``rule``, ``rank`` kept of ``of``, ``threshold`` if there is one, ``energy`` kept (share of the sum of
         squared singular values, of the outputs for ``svd-llm``), ``change`` (Frobenius norm of the difference over that
-        of the original, as rounded), ``tolerance`` before rounding, ``spectrum``, and ``assumption_holds`` for rules that
-        assume noise.
+        of the original, as rounded), ``tolerance`` before rounding (not for ``svd-llm``), ``spectrum`` of the matrix, and
+        ``assumption_holds`` for rules that assume noise.
 
     Source: Sharma et al. 2023, arXiv:2312.13558.
     """
@@ -65,6 +72,8 @@ def reduce(matrix: torch.Tensor, decomposition: Decomposition, rule: Any, device
     if device != "cpu":
         evidence["device"] = device.partition(":")[0]
     if whitened:
+        if own_values is not None:
+            evidence["spectrum"] = describe_spectrum(own_values, rows, columns)
         return Reduction(reduced, evidence)
     bound = tolerance(decomposition, rank, rows, columns)
     evidence["tolerance"] = rounded(bound, 2) if np.isfinite(bound) else None

@@ -107,9 +107,11 @@ class Reducer:
         what = f"tensor {origin.tensor} of {shard.path}"
         matrix = from_bytes(self._parents.read(origin), tensor.dtype, tensor.shape, what)
         rule = self._rules[tensor.name]
-        calibration = self._calibration if whitens(rule) else ""
-        found = self._store.decomposition(matrix, shard.sha256(origin.tensor), calibration)
-        return reduce(matrix, found, rule, self._device)
+        sha256 = shard.sha256(origin.tensor)
+        if not whitens(rule):
+            return reduce(matrix, self._store.decomposition(matrix, sha256), rule, self._device)
+        found = self._store.decomposition(matrix, sha256, self._calibration)
+        return reduce(matrix, found, rule, self._device, self._store.values(matrix, sha256))
 
     def _whiten(self, plan: Plan, parent: Node, text: dict[str, Any], threads: int) -> None:
         """Run the calibration text through the parent, layer by layer, up to the last layer that is reduced."""
