@@ -44,9 +44,9 @@ def draw_heatmap(
             body.append(
                 label(left + cell * (column + 0.5), bottom + 16, str(layer), 11, anchor="middle", fill=FAINT)
             )
-    body.append(label(left, bottom + 36, "layer", 11, fill=FAINT))
-    body += _legend(WIDTH - MARGIN - 250, bottom + 28)
-    return document(WIDTH, bottom + 54, title, body)
+    body.append(label(left, bottom + 38, "layer", 11, fill=FAINT))
+    body += _legend(WIDTH - MARGIN - 250, bottom + 38)
+    return document(WIDTH, bottom + 58, title, body)
 
 
 def _cell(x: float, y: float, width: float, share: float | None, what: str) -> list[str]:

@@ -74,7 +74,7 @@ def draw_spectrum(
         body.append(line(x(max(cut.rank, 1)), TOP, x(max(cut.rank, 1)), TOP + height, color, 1.5))
         if cut.threshold is not None and low <= _log(cut.threshold) <= high:
             body.append(line(LEFT, y(cut.threshold), LEFT + width, y(cut.threshold), color, 0.75))
-        keys.append((f"{cut.name}: keeps {cut.rank} of {count}", color))
+        keys.append((f"{cut.name}: {cut.rank} of {count}", color))
     for place, (text, color) in enumerate(keys):
         at = TOP + 10 + 20 * place
         body.append(line(LEFT + width + 14, at - 4, LEFT + width + 30, at - 4, color, 2.5))
