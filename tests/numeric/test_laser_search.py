@@ -508,6 +508,15 @@ def test_text_that_is_measured_on_is_refused(folder, tmp_path):
         RecipeError, match=r"calibration.c: 1 of its 40 documents .* evaluate.tasks task.yaml"
     ):
         tiny.lock(recipe)
+    # also inside a longer text, in JSON of another form, after characters that only look like line ends, or in no JSON
+    for content in (
+        json.dumps([{"deep": {"er": ["x", "so: " + json.loads(lines[7])["text"] + " end"]}}]),
+        '{"text": "a\u2028b"}\n' + shared + "\n",
+        "no JSON: " + json.loads(lines[7])["text"],
+    ):
+        (tmp_path / "test.jsonl").write_text(content)
+        with pytest.raises(RecipeError, match="1 of its 40 documents"):
+            tiny.lock(recipe)
     # and the plan does not believe a lock that says otherwise
     pinned = lock.calibration["c"].data[0]
     data = lock.tasks["task.yaml"].data[0].model_copy(update={"sha256": pinned.sha256})

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from herdbook.recipe import Calibration, Recipe
 
+LONG = 100  # characters of a document that is looked for inside others
+
 
 def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     """Resolve everything that a recipe names.
@@ -72,7 +74,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         for name, board in recipe.leaderboards.items()
     }
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
-    _refuse_overlap(recipe, beside, tasks)
+    _refuse_overlap(recipe, beside, tasks, say)
     return Lock(sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards, calibration=calibration)
 
 
@@ -259,10 +261,12 @@ def pin_calibration(name: str, text: Calibration, beside: Path) -> LockedCalibra
     return LockedCalibration(asked=request(text), data=data)
 
 
-def _refuse_overlap(recipe: Recipe, beside: Path, tasks: dict[str, LockedTask]) -> None:
+def _refuse_overlap(
+    recipe: Recipe, beside: Path, tasks: dict[str, LockedTask], say: Callable[[str], None]
+) -> None:
     """Refuse calibration text that an evaluation reads, be it in another file or between other lines.
 
-    Two documents are the same if they differ in white space and case alone.
+    Two documents are the same if they differ in white space and case alone. One inside another counts, too.
     """
     for name, text in recipe.calibration.items():
         ours = {
@@ -273,8 +277,11 @@ def _refuse_overlap(recipe: Recipe, beside: Path, tasks: dict[str, LockedTask]) 
         for task, locked in tasks.items():
             for data in locked.data:
                 path = (beside / task).parent / data.name
-                theirs = {_essence(value) for value in _strings(path)}
-                shared = [file for essence, file in ours.items() if essence in theirs]
+                theirs = {_essence(value) for value in _strings(path, say)}
+                long = "\n".join(theirs)
+                shared = [
+                    file for essence, file in ours.items() if essence in theirs or _within(essence, long)
+                ]
                 if shared:
                     raise RecipeError(
                         f"calibration.{name}: {len(shared)} of its {len(ours)} documents ({shared[0]}) are also read by "
@@ -282,14 +289,31 @@ def _refuse_overlap(recipe: Recipe, beside: Path, tasks: dict[str, LockedTask]) 
                     )
 
 
-def _strings(path: Path) -> Iterator[str]:
-    """Yield every text in a JSON Lines file, whatever its key; nothing if it is no such file."""
+def _strings(path: Path, say: Callable[[str], None]) -> Iterator[str]:
+    """Yield every text in a file: of JSON and JSON Lines all values, else the whole file as one text."""
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            yield from (value for value in record.values() if isinstance(value, str))
-    except (ValueError, AttributeError):
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        say(f"warning: {path} is no text, so it could not be compared with the calibration text")
         return
+    try:
+        try:
+            values = [json.loads(text)]
+        except ValueError:
+            values = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except ValueError:
+        values = [text]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list | dict):
+            values += value.values() if isinstance(value, dict) else value
+
+
+def _within(essence: str, text: str) -> bool:
+    """Say whether a document stands inside a longer text; a few words may stand anywhere."""
+    return len(essence) >= LONG and essence in text
 
 
 def _essence(text: str) -> str:

@@ -90,6 +90,7 @@ class Search:
             "key": self._planned.key,
             "code": self._planned.code,
             "parameters": parameters,
+            **({} if self._store.device == "cpu" else {"device": self._store.device.partition(":")[0]}),
         }
         scratch = self._plan.layout.scratch(self._planned)
         states = States(scratch, self._model, self._windows) if self._windows else None
