@@ -85,9 +85,14 @@ def test_a_model_of_the_hub_is_read_by_ranges(model, tmp_path, monkeypatch):
         hub.add_repo("herd/daisy", {path.name: path.read_bytes() for path in model.iterdir()})
         hub.requests.clear()
         assert run("herd/daisy", "--layers", "1", "--json", tmp_path / "remote.json") == 0
-        whole = [r for r in hub.requests if r.path.endswith(".safetensors") and "range" not in str(r).lower()]
+        content = [r for r in hub.requests if r.method == "GET" and r.path.startswith("/lfs/")]
     assert (tmp_path / "remote.json").read_bytes() == (tmp_path / "local.json").read_bytes()
-    assert [r for r in whole if r.method == "GET"] == []
+    assert all(request.range for request in content)
+    # one range for each file's header, one for each of the layer's seven matrices, and no more than these bytes
+    asked = [request.range.removeprefix("bytes=").split("-") for request in content]
+    sizes = sorted(int(last) - int(first) + 1 for first, last in asked if first != "0")
+    hidden, narrow, wide = 2 * 32 * 32, 2 * 16 * 32, 2 * 64 * 32
+    assert sizes == [narrow] * 2 + [hidden] * 2 + [wide] * 3
 
 
 @pytest.mark.parametrize(
