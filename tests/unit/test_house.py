@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from herdbook import recipe as recipes
+from herdbook.recipe import reading
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
@@ -97,7 +98,7 @@ def test_schema_for_editors_is_that_of_the_recipe():
 def test_schema_accepts_the_miniature_and_refuses_a_misspelt_key():
     validator = Draft202012Validator(recipes.json_schema())
     text = (ROOT / "config/miniature.yaml").read_text(encoding="utf-8")
-    data = yaml.load(text, Loader=recipes._Loader)  # noqa: S506 - a SafeLoader
+    data = yaml.load(text, Loader=reading._Loader)  # noqa: S506 - a SafeLoader
     assert not list(validator.iter_errors(data))
     data["release"]["licence"] = data["release"].pop("license")
     assert list(validator.iter_errors(data))

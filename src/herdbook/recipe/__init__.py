@@ -1,0 +1,35 @@
+"""Recipes: what a person writes. A graph of models, each made in exactly one way, and what is released of it.
+
+Reading a recipe touches no network and imports no torch.
+"""
+
+from herdbook.recipe.laser import MATRICES, Calibration, Laser, SvdLlm, spell_rank
+from herdbook.recipe.moe import Expert, Mixture, Moe
+from herdbook.recipe.reading import json_schema, load, parse
+from herdbook.recipe.release import Leaderboard, Release
+from herdbook.recipe.section import Section
+from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
+from herdbook.recipe.whole import Recipe, parents
+
+__all__ = [
+    "MATRICES",
+    "Adapter",
+    "Calibration",
+    "Expert",
+    "Folder",
+    "Hub",
+    "Laser",
+    "Leaderboard",
+    "Mixture",
+    "Moe",
+    "Pypi",
+    "Recipe",
+    "Release",
+    "Section",
+    "SvdLlm",
+    "json_schema",
+    "load",
+    "parents",
+    "parse",
+    "spell_rank",
+]

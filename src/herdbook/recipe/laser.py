@@ -1,0 +1,228 @@
+"""LASER: which matrices, how much of each is kept, and what has to prove itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
+
+from herdbook.recipe.section import Name, Section, near
+
+# The attention and MLP matrices of a Llama or Mistral layer, by their names inside the layer.
+MATRICES = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+# Such matrices, or one of one layer by its name in the checkpoint, with or without what is the same for all.
+MATRIX_PATTERN = (
+    "^("
+    + "|".join(MATRICES)
+    + ")$|"
+    + (r"^(model\.)?layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj(\.weight)?$")
+)
+MatrixName = Annotated[str, WithJsonSchema({"type": "string", "pattern": MATRIX_PATTERN})]
+
+
+class Fraction(Section):
+    """Keep a fixed share of the singular values."""
+
+    fraction: float = Field(gt=0, le=1, description="share of min(rows, columns) that is kept, at least one")
+
+
+class Energy(Section):
+    """Keep as few singular values as hold a share of the sum of all squares."""
+
+    energy: float = Field(gt=0, le=1, description="share of the sum of squared singular values that is kept")
+
+
+class KnownNoise(Section):
+    """The threshold of Gavish and Donoho for noise that is known."""
+
+    gavish_donoho: float = Field(
+        alias="gavish-donoho", gt=0, description="standard deviation of the noise in an entry"
+    )
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+
+
+RULE_KEYS = {"fraction": "Fraction", "energy": "Energy", "gavish-donoho": "KnownNoise", "svd-llm": "SvdLlm"}
+
+
+def _rule(value: Any) -> str | None:
+    """Return which rank rule a value is, by its form."""
+    if isinstance(value, Section):
+        return type(value).__name__
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "count"
+    if isinstance(value, str):
+        return "word"
+    found = [kind for key, kind in RULE_KEYS.items() if isinstance(value, dict) and key in value]
+    return found[0] if len(found) == 1 else None
+
+
+HowMuch = Annotated[
+    Annotated[Count, Tag("count")] | Annotated[Fraction, Tag("Fraction")] | Annotated[Energy, Tag("Energy")],
+    Discriminator(
+        _rule,
+        custom_error_type="how_much",
+        custom_error_message="give a number, {fraction: 0.9} or {energy: 0.99}",
+    ),
+]
+
+
+class SvdLlm(Section):
+    """Cut what least changes the matrix's outputs on calibration text, instead of the matrix itself."""
+
+    svd_llm: HowMuch = Field(
+        alias="svd-llm", description="how much is kept: a rank, {fraction: 0.9} or {energy: 0.999}"
+    )
+
+
+Rank = Annotated[
+    Annotated[Literal["mp-edge", "gavish-donoho", "laser-rmt"], Tag("word")]
+    | Annotated[Count, Tag("count")]
+    | Annotated[Fraction, Tag("Fraction")]
+    | Annotated[Energy, Tag("Energy")]
+    | Annotated[KnownNoise, Tag("KnownNoise")]
+    | Annotated[SvdLlm, Tag("SvdLlm")],
+    Discriminator(
+        _rule,
+        custom_error_type="rank_rule",
+        custom_error_message="give a number, mp-edge, gavish-donoho, laser-rmt, or one of "
+        "fraction, energy, gavish-donoho, svd-llm as {name: value}",
+    ),
+]
+
+
+def _one_or_several(value: Any) -> str:
+    return "several" if isinstance(value, list) else "one"
+
+
+Ranks = Annotated[
+    Annotated[Rank, Tag("one")] | Annotated[list[Rank], Tag("several")], Discriminator(_one_or_several)
+]
+
+
+def spell_rank(rank: Any) -> Any:
+    """Return a rank rule as JSON has it in keys, records and steps: the recipe's own spelling."""
+    return rank.model_dump(mode="json", by_alias=True) if isinstance(rank, Section) else rank
+
+
+class Select(Section):
+    """Which of the matrices are reduced: the first so many by a ranking."""
+
+    by: Literal["snr", "laser-rmt-snr", "gradient"] = Field(
+        description="snr: least signal to noise, whatever the shape; laser-rmt-snr: laserRMT's own ranking; "
+        "gradient: largest predicted fall of the loss on the calibration text"
+    )
+    count: int = Field(ge=1, description="how many matrices")
+
+
+class Guard(Section):
+    """Keep a reduction only if a paired test of the loss on calibration text says that it does not hurt."""
+
+    margin: float = Field(
+        0.0,
+        ge=0,
+        description="nats a token that all reductions together may cost; 0: each must be seen to help",
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the one-sided test")
+
+
+class Laser(Section):
+    """LASER: replace chosen matrices of a model by their best approximation of lower rank."""
+
+    laser: Name = Field(description="the model to start from")
+    rank: Ranks = Field(
+        description="how much is kept: {fraction: 0.9}, {energy: 0.99}, a number, mp-edge, gavish-donoho, "
+        "{gavish-donoho: 0.02}, laser-rmt, {svd-llm: {fraction: 0.9}}; with a guard also a list, tried in this order"
+    )
+    matrices: Literal["all"] | list[MatrixName] = Field(
+        description="which matrices: kinds such as [mlp.down_proj], single ones such as "
+        "[layers.31.self_attn.q_proj], or all"
+    )
+    layers: (
+        Literal["all"] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | list[Annotated[int, Field(ge=0)]]
+    ) = Field(
+        "all",
+        description="layers of the kinds named: all, a range such as 20-29 (both ends counted), or a list",
+    )
+    select: Select | None = None
+    calibration: Name | None = Field(
+        None, description="the calibration text that svd-llm, a gradient or a guard reads"
+    )
+    guard: Guard | None = None
+
+    @property
+    def ranks(self) -> list[Any]:
+        """The rank rules, in the order in which they are tried."""
+        return list(self.rank) if isinstance(self.rank, list) else [self.rank]
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it needs calibration text."""
+        return bool(self.guard) or self.by_gradient or any(isinstance(rank, SvdLlm) for rank in self.ranks)
+
+    @property
+    def by_gradient(self) -> bool:
+        """Whether matrices are ranked by the gradient of their singular values."""
+        return self.select is not None and self.select.by == "gradient"
+
+    @field_validator("matrices", "layers", "rank")
+    @classmethod
+    def _some_and_each_once(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            spelled = [str(spell_rank(item)) for item in value]
+            if not value or len(set(spelled)) != len(value):
+                raise ValueError("give at least one, and each only once")
+        return value
+
+    @field_validator("matrices")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        wrong = [name for name in value if isinstance(value, list) and not re.match(MATRIX_PATTERN, name)]
+        if wrong:
+            raise ValueError(
+                f"no matrix of a layer is called {wrong[0]!r}{near(wrong[0], MATRICES)}; "
+                "a single one is written as in layers.31.mlp.up_proj"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Laser:
+        if isinstance(self.rank, list) and not self.guard:
+            raise ValueError("several ranks are tried by a guard; give one rank, or `guard: {}`")
+        if self.reads_text and self.calibration is None:
+            raise ValueError(
+                "svd-llm, `select: {by: gradient}` and `guard` read text: name it in `calibration`"
+            )
+        if self.calibration and not self.reads_text:
+            raise ValueError("nothing here reads `calibration`; leave it out")
+        return self
+
+
+class Calibration(Section):
+    """Text that LASER may look at: of a training or validation split, never what an evaluation reads."""
+
+    data: list[str] = Field(min_length=1, description="JSON Lines files, relative to the recipe")
+    split: Literal["train", "validation"] = Field(description="which split of its data set the text is")
+    field: str = Field("text", description="the key of a line that holds its text")
+    windows: int = Field(
+        64, ge=30, description="how many windows are drawn; a guard draws as many again to confirm"
+    )
+    tokens: int = Field(256, ge=8, description="tokens of a window")
+    seed: int = Field(0, ge=0, description="of the draw")
+
+    @field_validator("data")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("a file is named twice")
+        return value

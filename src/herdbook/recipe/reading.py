@@ -1,0 +1,150 @@
+"""Reading recipes: YAML in, a checked recipe out; all problems at once, each with the file and the key."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from herdbook.errors import RecipeError
+from herdbook.recipe.laser import RULE_KEYS, Calibration, Guard, Select
+from herdbook.recipe.moe import Expert, Mixture
+from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Quote, Release
+from herdbook.recipe.section import Section, near
+from herdbook.recipe.whole import OPERATIONS, Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as a recipe may use it: safe, no key given twice; as in YAML 1.2, only true and false are booleans, dates are text.
+
+    YAML 1.1 reads the key ``on`` as a boolean.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if tag not in {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key!r} is no text; put it in quotes", problem_mark=key_node.start_mark
+            )
+        if key in seen:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: The recipe's YAML file.
+
+    Raises:
+        RecipeError: With all problems at once, if the file cannot be read, is no YAML, or does not fit the schema.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)
+        ) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str = "recipe") -> Recipe:
+    """Read and check a recipe's text; ``file`` is named in errors. Raises as ``load`` does."""
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise RecipeError(f"{place}{error.problem}", file) from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"is no YAML: {error}", file) from error
+    if not isinstance(data, dict):
+        raise RecipeError("is no recipe: expected a mapping with `models` and `release`", file)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError([line for item in error.errors() for line in _explain(item)], file) from error
+
+
+def _explain(item: Any) -> list[str]:
+    """Turn one of pydantic's errors into lines a person can act on."""
+    tags = set(OPERATIONS) | {"constrained-str", "function-plain", "one", "several", "word", "count"}
+    tags |= set(RULE_KEYS.values())
+    where = list(item["loc"])
+    if where[:1] == ["models"] and len(where) > 2 and where[2] in OPERATIONS:
+        del where[2]  # the tag of the union, which is no key of the recipe
+    where = [part for index, part in enumerate(where) if not (index > 2 and _is_union_tag(part, tags))]
+    key = ".".join(str(part) for part in where if part != "[key]")
+    if item["type"] == "extra_forbidden":
+        return [f"{key}: unknown key{near(str(where[-1]), _known_keys(item['loc']))}"]
+    if item["type"] == "missing":
+        return [f"{key}: missing"]
+    if item["type"] == "value_error":
+        message = str(item["ctx"]["error"])
+        return [f"{key}: {message}"] if key else message.splitlines()
+    value = item.get("input")
+    shown = f" (found {value!r})" if isinstance(value, str | int | float) else ""
+    return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}{shown}"]
+
+
+def _is_union_tag(part: Any, tags: set[str]) -> bool:
+    return isinstance(part, str) and (
+        part in tags - set(OPERATIONS)
+        or bool(re.match(r"^(literal|list|constrained|int|float|nullable)\b", part))
+    )
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    """Return the keys that are known where ``loc`` (pydantic's location of an unknown key) points."""
+    if len(loc) == 1:
+        return list(Recipe.model_fields)
+    if loc[0] == "models" and len(loc) > 2:
+        inside: dict[str, type[Section]] = {"experts": Expert, "select": Select, "guard": Guard}
+        found = next((section for key, section in inside.items() if key in loc[3:-1]), None)
+        if found:
+            return list(found.model_fields)
+        return list((Mixture if "moe" in loc[3:-1] else OPERATIONS.get(str(loc[2]), Section)).model_fields)
+    sections: dict[str, type[Section]] = {
+        "release": Quote if "quote" in loc[1:-1] else Release,
+        "evaluate": Evaluate,
+        "quantize": Quantize,
+        "leaderboards": Leaderboard,
+        "calibration": Calibration,
+        "claims": Claim,
+    }
+    return list(sections.get(str(loc[0]), Section).model_fields)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a recipe, for editors."""
+    schema = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Herdbook recipe", **schema}

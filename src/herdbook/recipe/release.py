@@ -1,0 +1,75 @@
+"""What is released of a recipe, measured, quantized and said."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
+
+QuantizationMethod = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S"]
+
+
+class Quote(Section):
+    """The quotation that opens the card."""
+
+    text: str = Field(min_length=1)
+    author: str | None = None
+
+
+class Release(Section):
+    """What is released, and what its card says beyond what the build measures."""
+
+    model: Name = Field(description="the model that is released")
+    name: str = Field(
+        pattern=RELEASE_NAME_PATTERN, description="name of the release, on the card and in file names"
+    )
+    repo: str | None = Field(
+        None, pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the Hub, where it will be published"
+    )
+    license: str = Field(description="licence of the release, by the Hub's identifier, such as apache-2.0")
+    language: list[str] = Field(["en"], description="ISO 639-1 codes")
+    summary: str | None = Field(None, description="a sentence or two that introduce the model")
+    quote: Quote | None = None
+
+
+class Evaluate(Section):
+    """What is measured, on which models of the graph."""
+
+    tasks: list[str] = Field(min_length=1, description="lm-eval task files, relative to the recipe")
+    models: list[Name] = Field(
+        min_length=1, description="models to measure, in the order of the card's table"
+    )
+    limit: int | None = Field(None, ge=1, description="only the first so many documents of each task")
+    batch_size: int = Field(1, ge=1, description="fixed, since it moves the last digits of a result")
+
+
+class Quantize(Section):
+    """Which quantized files are made of the released model."""
+
+    methods: list[QuantizationMethod] = Field(min_length=1)
+    evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")
+
+
+class Leaderboard(Section):
+    """A snapshot of a leaderboard, and this model's place in it by its own measured score."""
+
+    snapshot: str = Field(description="CSV file with a header, relative to the recipe")
+    title: str = Field(description="the board's name, as the card prints it")
+    as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="day of the snapshot, YYYY-MM-DD")
+    source: str = Field(description="where the snapshot was taken from")
+    model_column: str = Field(description="column with the models' names")
+    score_column: str = Field(description="column with the scores")
+    direction: Literal["higher", "lower"] = Field(description="which scores are better")
+    task: str = Field(description="the evaluation task whose result is this model's score")
+    metric: str = Field(description="the metric of that task")
+
+
+class Claim(Section):
+    """Something that the author says and that this build cannot check. The card prints it as asserted."""
+
+    text: str = Field(min_length=1)
+    by: str = Field(description="who says so")
+    on: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when, YYYY-MM-DD")
+    source: str | None = Field(None, description="where it was said")

@@ -1,0 +1,25 @@
+"""What all parts of a recipe share: names, and sections that are closed to unknown keys."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
+RELEASE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Dtype = Literal["bfloat16", "float16", "float32"]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class Section(BaseModel):
+    """Base of all parts of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def near(name: str, names: Any) -> str:
+    """Return a hint at the one of ``names`` that was perhaps meant, or nothing."""
+    close = difflib.get_close_matches(str(name), [str(other) for other in names], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,139 @@
+"""A whole recipe: a graph of models, each made in exactly one way, and what is released of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from herdbook.recipe.laser import Calibration, Laser
+from herdbook.recipe.moe import Moe, mixture_problems
+from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Release
+from herdbook.recipe.section import Name, Section, near
+from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
+
+SHARD_SIZE_PATTERN = r"^[1-9][0-9]*(KB|MB|GB)$"
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+OPERATIONS: dict[str, type[Section]] = {
+    "hub": Hub,
+    "folder": Folder,
+    "pypi": Pypi,
+    "laser": Laser,
+    "adapter": Adapter,
+    "moe": Moe,
+}
+
+
+def _operation(value: Any) -> str | None:
+    if isinstance(value, Section):
+        return next(key for key, kind in OPERATIONS.items() if isinstance(value, kind))
+    found = [key for key in OPERATIONS if isinstance(value, dict) and key in value]
+    return found[0] if len(found) == 1 else None
+
+
+Model = Annotated[
+    Annotated[Hub, Tag("hub")]
+    | Annotated[Folder, Tag("folder")]
+    | Annotated[Pypi, Tag("pypi")]
+    | Annotated[Laser, Tag("laser")]
+    | Annotated[Adapter, Tag("adapter")]
+    | Annotated[Moe, Tag("moe")],
+    Discriminator(
+        _operation,
+        custom_error_type="model_operation",
+        custom_error_message=f"a model is made in exactly one way: give one of {', '.join(OPERATIONS)}",
+    ),
+]
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    models: dict[Name, Model] = Field(min_length=1)
+    release: Release
+    evaluate: Evaluate | None = None
+    quantize: Quantize | None = None
+    leaderboards: dict[Name, Leaderboard] = Field({})
+    calibration: dict[Name, Calibration] = Field({})
+    claims: list[Claim] = Field([])
+    shard_size: str = Field(
+        "2GB",
+        pattern=SHARD_SIZE_PATTERN,
+        description="weights files are cut at about this size (KB, MB, GB: decimal)",
+    )
+
+    @property
+    def shard_bytes(self) -> int:
+        """Largest size of a shard in bytes, unless one tensor alone is larger."""
+        return int(self.shard_size[:-2]) * UNITS[self.shard_size[-2:]]
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Recipe:
+        problems = [
+            f"{where}: no model is named {name!r}{near(name, self.models)}"
+            for where, name in _references(self)
+            if name not in self.models
+        ]
+        problems += _cycles(self) if not problems else []
+        if len(set(self.evaluate.models if self.evaluate else [])) != len(
+            self.evaluate.models if self.evaluate else []
+        ):
+            problems.append("evaluate.models: a model is named twice")
+        if self.quantize and len(set(self.quantize.methods)) != len(self.quantize.methods):
+            problems.append("quantize.methods: a method is named twice")
+        for name, model in self.models.items():
+            problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
+        problems += [
+            f"models.{name}.calibration: no calibration is named {model.calibration!r}"
+            f"{near(str(model.calibration), self.calibration)}"
+            for name, model in self.models.items()
+            if isinstance(model, Laser) and model.calibration and model.calibration not in self.calibration
+        ]
+        for name in self.leaderboards:
+            if self.evaluate is None:
+                problems.append(f"leaderboards.{name}: there is no `evaluate` to give this model a score")
+            elif self.release.model not in self.evaluate.models:
+                problems.append(
+                    f"leaderboards.{name}: evaluate.models does not measure {self.release.model!r}"
+                )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def parents(model: Section) -> tuple[str, ...]:
+    """Return the names of the models that ``model`` is made from, in the recipe's order, with repetitions."""
+    match model:
+        case Laser():
+            return (model.laser,)
+        case Adapter():
+            return (model.on,)
+        case Moe():
+            return (model.moe.base, *(expert.model for expert in model.moe.experts))
+        case _:
+            return ()
+
+
+def _references(recipe: Recipe) -> list[tuple[str, str]]:
+    found = [(f"models.{name}", parent) for name, model in recipe.models.items() for parent in parents(model)]
+    found.append(("release.model", recipe.release.model))
+    if recipe.evaluate:
+        found += [(f"evaluate.models.{index}", name) for index, name in enumerate(recipe.evaluate.models)]
+    return found
+
+
+def _cycles(recipe: Recipe) -> list[str]:
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> str | None:
+        if name in path:
+            return " -> ".join((*path[path.index(name) :], name))
+        if name in done:
+            return None
+        found = next(filter(None, (visit(p, (*path, name)) for p in parents(recipe.models[name]))), None)
+        done.add(name)
+        return found
+
+    found = next(filter(None, (visit(name, ()) for name in recipe.models)), None)
+    return [f"models: a model cannot be made from itself: {found}"] if found else []
