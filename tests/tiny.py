@@ -26,15 +26,17 @@ def write_model(
     vocab=64,
     shards=1,
     dtype=torch.bfloat16,
+    **changes,
 ):
     """Write a model folder as the Hub has them, with a tokenizer of words ``w0``, ``w1``, ...; return its path.
 
-    With several shards, tensors are dealt to them in turn, so that no shard holds a run of layers.
+    With several shards, tensors are dealt to them in turn, so that no shard holds a run of layers. ``changes`` go into
+    its ``config.json``; tied embeddings, attention biases and head_dim decide which tensors there are, too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     heads, kv_heads = 4, 2
     config = {
-        "architectures": ["LlamaForCausalLM" if model_type == "llama" else "MistralForCausalLM"],
+        "architectures": [f"{model_type.capitalize()}ForCausalLM"],
         "model_type": model_type,
         "hidden_size": hidden,
         "intermediate_size": intermediate,
@@ -51,6 +53,7 @@ def write_model(
         "eos_token_id": 2,
         "dtype": str(dtype).removeprefix("torch."),
         "torch_dtype": str(dtype).removeprefix("torch."),
+        **changes,
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     tensors = {name: _draw(seed, name, shape).to(dtype) for name, shape in shapes(config).items()}
@@ -60,20 +63,22 @@ def write_model(
 
 
 def shapes(config):
-    """Return the shape of each tensor of a Llama or Mistral, by name."""
-    hidden, intermediate = config["hidden_size"], config["intermediate_size"]
-    kv = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    """Return the shape of each tensor of a Llama, Mistral or Qwen, by name."""
+    hidden, intermediate, kind = config["hidden_size"], config["intermediate_size"], config["model_type"]
+    head = config.get("head_dim", hidden // config["num_attention_heads"])
+    q, kv = head * config["num_attention_heads"], head * config["num_key_value_heads"]
     found = {
         "model.embed_tokens.weight": (config["vocab_size"], hidden),
         "model.norm.weight": (hidden,),
-        "lm_head.weight": (config["vocab_size"], hidden),
     }
+    if not config["tie_word_embeddings"]:
+        found["lm_head.weight"] = (config["vocab_size"], hidden)
     for layer in range(config["num_hidden_layers"]):
         for name, shape in {
-            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.q_proj": (q, hidden),
             "self_attn.k_proj": (kv, hidden),
             "self_attn.v_proj": (kv, hidden),
-            "self_attn.o_proj": (hidden, hidden),
+            "self_attn.o_proj": (hidden, q),
             "mlp.gate_proj": (intermediate, hidden),
             "mlp.up_proj": (intermediate, hidden),
             "mlp.down_proj": (hidden, intermediate),
@@ -81,6 +86,11 @@ def shapes(config):
             "post_attention_layernorm": (hidden,),
         }.items():
             found[f"model.layers.{layer}.{name}.weight"] = shape
+            projections = "qkvo" if config.get("attention_bias") else "qkv" if kind == "qwen2" else ""
+            if name[: len("self_attn.q")] in {f"self_attn.{one}" for one in projections}:
+                found[f"model.layers.{layer}.{name}.bias"] = shape[:1]
+        if kind == "qwen3":
+            found |= {f"model.layers.{layer}.self_attn.{one}_norm.weight": (head,) for one in "qk"}
     return found
 
 
@@ -132,7 +142,7 @@ def lock(recipe_path: Path):
 
 
 def _draw(seed, name, shape):
-    if len(shape) == 1:
+    if len(shape) == 1 and not name.endswith("bias"):
         return torch.ones(shape)
     generator = torch.Generator().manual_seed(
         seed * 1_000_003 + sum(ord(c) * (i + 1) for i, c in enumerate(name))

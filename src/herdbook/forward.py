@@ -68,17 +68,11 @@ class LayerwiseModel:
     """
 
     def __init__(self, folder: Path, device: str = "cpu", threads: int = 1) -> None:
-        from transformers import AutoConfig, AutoModel
-
-        self.config: Any = AutoConfig.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-        with torch.device("meta"):
-            self._skeleton: Any = AutoModel.from_config(self.config, attn_implementation="sdpa").eval()
+        self.config, self._skeleton = skeleton(folder, torch.float32)
         self.weights = Folder(folder)
         self.device = device
         self.threads = threads if device == "cpu" else 1
-        self._rotary = type(self._skeleton.rotary_emb)(self.config).to(device)
+        self._rotary = self._skeleton.rotary_emb.to(device)
 
     @property
     def layers(self) -> int:
@@ -110,6 +104,19 @@ class LayerwiseModel:
             yield module
         finally:
             module.to("meta")
+
+    def run_seeing(
+        self, module: Any, streams: Iterable[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Pass streams through a layer, one after another; return what its MLP saw of each, and what leaves it."""
+        seen: list[torch.Tensor] = []
+        hook = module.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        try:
+            with torch.no_grad():
+                left = [self.apply(module, stream) for stream in streams]
+        finally:
+            hook.remove()
+        return seen, left
 
     def run(self, module: Any, streams: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """Pass streams, each of shape ``(1, tokens, hidden)``, through a layer; return what leaves it."""
@@ -160,14 +167,49 @@ class LayerwiseModel:
             return list(pool.map(function, items))
 
 
-def tokenize(folder: Path, prompts: Sequence[str]) -> list[list[int]]:
+def skeleton(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Return a model's configuration, and the model without weights (on the meta device) but with its rotary tables."""
+    from transformers import AutoConfig, AutoModel
+
+    config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model: Any = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
+    model.rotary_emb = type(model.rotary_emb)(config)
+    return config, model
+
+
+def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = False) -> list[list[int]]:
     """Return the token ids of each prompt, with the beginning-of-sequence token where the tokenizer has one.
 
     The token is put in front as text and no other special token is added, as mergekit does it.
+
+    Args:
+        folder: The model.
+        prompts: Texts.
+        chat_template: Make each the message of a user, followed by what begins an answer, by the tokenizer's template
+            instead.
+
+    Raises:
+        StepError: If there is no template, or it does not take a single message of a user.
     """
     tokenizer = load_tokenizer(folder)
-    start = tokenizer.bos_token or ""
-    return [tokenizer(start + prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    if not chat_template:
+        start = tokenizer.bos_token or ""
+        return [tokenizer(start + prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    if not tokenizer.chat_template:
+        raise StepError(f"{folder}: its tokenizer has no chat template; leave out `chat_template`")
+    from jinja2 import TemplateError
+
+    try:
+        texts = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            )
+            for prompt in prompts
+        ]
+    except TemplateError as error:
+        raise StepError(f"{folder}: its chat template fails: {error}") from error
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -200,6 +242,17 @@ def hidden_states(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[
         if number + 1 < model.layers:
             with model.layer(number) as module:
                 streams = model.run(module, streams)
+
+
+def mlp_inputs(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[list[torch.Tensor]]:
+    """Yield what the MLP of each layer sees: the stream after attention, through the norm. As ``hidden_states`` else."""
+    model = LayerwiseModel(folder)
+    check_sequences(sequences, model.config, "prompt")
+    streams = model.embed(sequences)
+    for number in range(model.layers):
+        with model.layer(number) as module:
+            seen, streams = model.run_seeing(module, streams)
+        yield [one[0] for one in seen]
 
 
 def check_sequences(sequences: Sequence[Sequence[int]], config: Any, what: str) -> None:

@@ -10,6 +10,7 @@ from herdbook.checkpoint import Produced, read_header, read_record, read_span, s
 from herdbook.errors import CheckpointError, DigestMismatchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from herdbook.checkpoint import Span
@@ -71,14 +72,7 @@ class Parents:
         """
         shard = self.shard(origin.part)
         data = read_span(shard.path, shard.span(origin.tensor))
-        expected, found = shard.sha256(origin.tensor), hashlib.sha256(data).hexdigest()
-        if found != expected:
-            raise DigestMismatchError(
-                f"{shard.path}: tensor {origin.tensor}",
-                expected,
-                found,
-                "The file was damaged: delete it and run again.",
-            )
+        self._compare(shard, origin, hashlib.sha256(data).hexdigest())
         return data
 
     def cite(self, origins: tuple[Origin, ...]) -> list[dict[str, str]]:
@@ -90,16 +84,44 @@ class Parents:
             cited.append({"model": part.model, "key": part.key, "tensor": origin.tensor, "sha256": sha256})
         return cited
 
-    def copy(self, tensor: Tensor) -> Produced:
-        """Return a tensor that is its one parent's, byte for byte."""
+    def stream(self, origin: Origin) -> Iterator[bytes]:
+        """Yield a parent's tensor in pieces.
+
+        Raises:
+            CheckpointError: If it is missing or cut off.
+            DigestMismatchError: After the last piece, if it is not what its record says.
+        """
+        shard, digest = self.shard(origin.part), hashlib.sha256()
+        for piece in stream_span(shard.path, shard.span(origin.tensor)):
+            digest.update(piece)
+            yield piece
+        self._compare(shard, origin, digest.hexdigest())
+
+    def copy(self, tensor: Tensor, advance: Callable[[], object] = lambda: None) -> Produced:
+        """Return a tensor that is its one parent's, byte for byte; ``advance`` is called when it is through."""
         (origin,) = tensor.origins
         shard = self.shard(origin.part)
         span = shard.span(origin.tensor)
+
+        def chunks() -> Iterator[bytes]:
+            yield from stream_span(shard.path, span)
+            advance()
+
         return Produced(
             tensor.name,
             tensor.dtype,
             tensor.shape,
-            lambda: stream_span(shard.path, span),
+            chunks,
             {"action": "copy", "from": self.cite(tensor.origins)},
             expected=shard.sha256(origin.tensor),
         )
+
+    def _compare(self, shard: Shard, origin: Origin, found: str) -> None:
+        expected = shard.sha256(origin.tensor)
+        if found != expected:
+            raise DigestMismatchError(
+                f"{shard.path}: tensor {origin.tensor}",
+                expected,
+                found,
+                "The file was damaged: delete it and run again.",
+            )

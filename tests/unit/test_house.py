@@ -24,6 +24,7 @@ LAYERS = (
     ("files", "key", "progress"),
     ("escape",),
     ("figures",),
+    ("family",),
     ("recipe",),
     ("lock",),
     ("plan",),

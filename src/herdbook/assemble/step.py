@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from herdbook.assemble.configuration import mixtral_config
 from herdbook.checkpoint import INDEX_NAME
 from herdbook.errors import StepError
 from herdbook.files import link, write_json
-from herdbook.lock import DTYPE_CODES
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from herdbook.plan import Node, Plan
 
 
@@ -52,7 +47,7 @@ def assemble(plan: Plan, node: Node) -> None:
         if name not in made:
             link(source / name, folder / name)
     if made:
-        write_json(folder / "config.json", _moe_config(node, source))
+        write_json(folder / "config.json", node.config)
 
 
 def index_of(node: Node) -> dict[str, object]:
@@ -62,12 +57,3 @@ def index_of(node: Node) -> dict[str, object]:
         "metadata": {"total_size": node.size_bytes},
         "weight_map": {name: files[part.key] for name, (part, _) in sorted(node.tensors.items())},
     }
-
-
-def _moe_config(node: Node, source: Path) -> dict[str, object]:
-    assert isinstance(node.recipe, Moe)  # noqa: S101 - checked by the caller
-    base = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    code = next(iter(node.parts[0].tensors)).dtype
-    dtype = {value: name for name, value in DTYPE_CODES.items()}[code]
-    moe = node.recipe.moe
-    return mixtral_config(base, len(moe.experts), moe.experts_per_token, dtype)

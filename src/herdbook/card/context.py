@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from herdbook import __version__
 from herdbook import recipe as recipes
 from herdbook.card import metadata, results
-from herdbook.card.counts import EXPERT, Counts, context_bytes, count_parameters
+from herdbook.card.counts import Counts, context_bytes, count_parameters
 from herdbook.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
 from herdbook.card.rank import Ranked, rank_all
 from herdbook.card.results import Column, Measurement, read_json, read_measurements, versions_of
 from herdbook.checkpoint import read_record
 from herdbook.errors import StepError
+from herdbook.family import expert_of
 from herdbook.quantize.methods import METHODS
 from herdbook.recipe import Adapter, Expert, Laser, Mixture, Moe
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 FULL_WIDTH = "Full width: for transformers and vLLM, for further merging, and for making other quantizations."
 
 # What is said of tensors, by the action that made them; in the order of the card.
-ACTIONS = ("fetch", "copy", "cast", "adapter", "laser", "router")
+ACTIONS = ("fetch", "copy", "stack", "cast", "alter", "zeros", "adapter", "laser", "router")
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,8 @@ def _entries(plan: Plan, node: Node) -> dict[str, dict[str, Any]]:
                     f"card: {plan.layout.record(part)}: does not describe tensor {tensor.name} as planned. "
                     "Delete it and its shard, and build again."
                 )
-            found[tensor.name] = entry
+            # Several tensors that are stacked in one are counted as what they are.
+            found |= {one["name"]: one for one in entry.get("slices", ())} or {tensor.name: entry}
     return found
 
 
@@ -320,9 +322,8 @@ def _check_weights(plan: Plan, measurements: Iterable[Measurement], digests: dic
 def _moe(plan: Plan, mixture: Mixture, entries: dict[str, dict[str, Any]]) -> MoeFacts:
     weights: dict[int, dict[str, str]] = {}
     for name, entry in entries.items():
-        if match := EXPERT.search(name):
-            layer_tensor = name[: match.start()] + match[2]
-            weights.setdefault(int(match[1]), {})[layer_tensor] = str(entry["sha256"])
+        if found := expert_of(name):
+            weights.setdefault(found[0], {})[found[1]] = str(entry["sha256"])
     groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for place in sorted(weights):
         groups.setdefault(tuple(sorted(weights[place].items())), []).append(place + 1)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from herdbook.family import expert_of, is_router
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-EXPERT = re.compile(r"\.block_sparse_moe\.experts\.(\d+)\.(.+)$")
-ROUTER = ".block_sparse_moe.gate."
 BF16_BYTES = 2
 F16_BYTES = 2
 CONTEXT_TOKENS = 4096  # length of the context that the card's figures of memory allow for
@@ -78,8 +77,8 @@ def count_parameters(tensors: Iterable[tuple[str, Iterable[int]]], experts_per_t
     experts: dict[int, int] = {}
     for name, shape in tensors:
         elements = math.prod(shape)
-        if match := EXPERT.search(name):
-            experts[int(match[1])] = experts.get(int(match[1]), 0) + elements
+        if found_in := expert_of(name):
+            experts[found_in[0]] = experts.get(found_in[0], 0) + elements
         else:
             found[_kind(name)] += elements
     return Counts(
@@ -90,7 +89,7 @@ def count_parameters(tensors: Iterable[tuple[str, Iterable[int]]], experts_per_t
 
 
 def _kind(name: str) -> str:
-    if ROUTER in name:
+    if is_router(name):
         return "routers"
     if ".self_attn." in name:
         return "attention"

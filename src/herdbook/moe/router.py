@@ -1,53 +1,68 @@
 """Routers: a row for each expert in each layer, made from prompts or drawn at random. Nothing is trained.
 
-The modes and their formulas are those of mergekit-moe 0.1.5, with two differences that make the result depend on the
-prompts alone: the base runs in float32, and each prompt passes alone (mergekit pads prompts into one batch and runs
-in bfloat16). ``hidden_avg`` therefore counts no padding. Random rows are seeded by the tensor's name.
+``hidden``, ``hidden_avg`` and ``cheap_embed`` are the modes of mergekit-moe, with two differences that make the result
+depend on the prompts alone: the base runs in float32, and each prompt passes alone (mergekit pads prompts into one
+batch and runs in bfloat16; ``herdbook.moe.mergekit`` has its bits). They read the stream that enters a layer; a router
+sees the stream after that layer's attention and norm, and so do the other modes. Random rows are seeded by the tensor's
+name.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import TYPE_CHECKING
 
 import torch
 
-from herdbook.forward import EMBEDDINGS, Folder, hidden_states, tokenize
+from herdbook.forward import EMBEDDINGS, Folder, hidden_states, mlp_inputs, tokenize
+from herdbook.moe.alter import generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    Vectors = list[torch.Tensor]
+
 TINY = 1e-8  # rows shorter than this stay near zero instead of blowing up
 Prompts = tuple[list[str], list[str]]  # positive and negative ones of an expert
 
 
-def router_rows(gate: str, folder: Path, prompts: Sequence[Prompts], layers: int) -> Iterator[torch.Tensor]:
+def router_rows(
+    gate: str, folder: Path, prompts: Sequence[Prompts], layers: int, *, chat_template: bool = False
+) -> Iterator[torch.Tensor]:
     """Yield the router of each layer.
 
     Args:
-        gate: ``hidden`` (the last token's stream), ``hidden_avg`` (the mean over tokens), or ``cheap_embed`` (the mean
-            of the tokens' embeddings, the same in every layer).
+        gate: ``hidden`` (the stream that enters the layer, at the last token), ``hidden_avg`` (the mean of it over
+            tokens), ``cheap_embed`` (the mean of the tokens' embeddings, the same in every layer), ``router_input`` and
+            ``router_input_avg`` (as the first two, of what the router will see), ``centred`` (the same as the last,
+            less the mean over experts), or ``ridge`` (see ``herdbook.moe.fit``).
         folder: The base model, as transformers loads it.
         prompts: For each expert, positive and negative prompts.
         layers: Number of layers.
+        chat_template: Whether prompts go through the base's chat template.
 
     Yields:
-        Tensors of shape ``(experts, hidden)``, float32, each row of length one.
+        Tensors of shape ``(experts, hidden)``, float32, each row of length one but for ``ridge``.
+
+    Raises:
+        StepError: If the base cannot read a prompt.
     """
     flat = [prompt for both in prompts for side in both for prompt in side]
-    sequences = tokenize(folder, flat)
+    sequences = tokenize(folder, flat, chat_template=chat_template)
     if gate == "cheap_embed":
         table = Folder(folder)[EMBEDDINGS]
         rows = _rows(prompts, [table[torch.tensor(ids)].sum(dim=0) for ids in sequences], _sum_then_normalize)
         yield from (rows for _ in range(layers))
         return
-    pick: Callable[[torch.Tensor], torch.Tensor] = (
-        (lambda stream: stream[-1]) if gate == "hidden" else (lambda stream: stream.mean(dim=0))
-    )
-    for streams in hidden_states(folder, sequences):
-        yield _rows(prompts, [pick(stream) for stream in streams], _mean)
+    if gate == "ridge":
+        yield from (_fitted(prompts, seen) for seen in mlp_inputs(folder, sequences))
+        return
+    states = hidden_states if gate.startswith("hidden") else mlp_inputs
+    pick = _last if gate in {"hidden", "router_input"} else _average
+    for streams in states(folder, sequences):
+        rows = _rows(prompts, [pick(stream) for stream in streams], _mean, centred=gate == "centred")
+        yield rows
 
 
 def random_rows(gate: str, name: str, shape: tuple[int, int], seed: int) -> torch.Tensor:
@@ -59,19 +74,34 @@ def random_rows(gate: str, name: str, shape: tuple[int, int], seed: int) -> torc
         shape: ``(experts, hidden)``.
         seed: The recipe's seed.
     """
-    generator = torch.Generator().manual_seed(
-        int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:15], 16)
-    )
+    source = generator(seed, name)
     if gate == "random":
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=source)
     bound = 1 / math.sqrt(shape[1])
-    return (torch.rand(shape, generator=generator) * 2 - 1) * bound
+    return (torch.rand(shape, generator=source) * 2 - 1) * bound
+
+
+def _fitted(prompts: Sequence[Prompts], seen: Vectors) -> torch.Tensor:
+    """Return a layer's router as ridge regression has it."""
+    from herdbook.moe.fit import fit
+
+    places = [
+        (expert, sign)
+        for expert, both in enumerate(prompts)
+        for sign, side in zip((1, -1), both, strict=True)
+        for _ in side
+    ]
+    inputs = [one.double().numpy() for one in seen]
+    found = fit(inputs, [expert for expert, _ in places], [sign for _, sign in places], len(prompts))
+    return torch.from_numpy(found).float()
 
 
 def _rows(
     prompts: Sequence[Prompts],
-    vectors: list[torch.Tensor],
-    join: Callable[[list[torch.Tensor]], torch.Tensor],
+    vectors: Vectors,
+    join: Callable[[Vectors], torch.Tensor],
+    *,
+    centred: bool = False,
 ) -> torch.Tensor:
     """Return one normalized row for each expert: its positive prompts' vector less its negative prompts'."""
     remaining = iter(vectors)
@@ -80,15 +110,26 @@ def _rows(
         row = join([next(remaining) for _ in positive])
         if negative:
             row = row - join([next(remaining) for _ in negative])
-        rows.append(_normalize(row))
-    return torch.stack(rows)
+        rows.append(row)
+    if centred:
+        middle = _mean(rows)
+        rows = [row - middle for row in rows]
+    return torch.stack([_normalize(row) for row in rows])
 
 
-def _mean(vectors: list[torch.Tensor]) -> torch.Tensor:
+def _last(stream: torch.Tensor) -> torch.Tensor:
+    return stream[-1]
+
+
+def _average(stream: torch.Tensor) -> torch.Tensor:
+    return stream.mean(dim=0)
+
+
+def _mean(vectors: Vectors) -> torch.Tensor:
     return torch.stack(vectors).mean(dim=0)
 
 
-def _sum_then_normalize(vectors: list[torch.Tensor]) -> torch.Tensor:
+def _sum_then_normalize(vectors: Vectors) -> torch.Tensor:
     return _normalize(torch.stack(vectors).sum(dim=0))
 
 

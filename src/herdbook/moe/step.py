@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
+import math
 from typing import TYPE_CHECKING, Any
 
 from herdbook.checkpoint import Produced, write_shard
+from herdbook.family import MLP, expert_of
+from herdbook.files import CHUNK_BYTES
+from herdbook.lock import ITEM_BYTES
 from herdbook.parents import Parents
 from herdbook.progress import track
 
@@ -14,7 +18,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from herdbook.plan import Part, Plan, Tensor
+    from herdbook.plan import Origin, Part, Plan, Tensor
+
+DOWN = (f".{MLP[2]}.weight", ".w2.weight")  # what a residual scale is for
 
 
 def moe(plan: Plan, part: Part) -> None:
@@ -31,42 +37,121 @@ def moe(plan: Plan, part: Part) -> None:
 
 def _taken(plan: Plan, part: Part) -> Iterator[Produced]:
     parents = Parents(plan)
-    for tensor in part.tensors:
-        yield parents.copy(tensor) if tensor.action == "copy" else _cast(parents, tensor)
+    with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
+        for tensor in part.tensors:
+            if tensor.action == "zeros":
+                yield _zeros(tensor)
+            elif tensor.action == "copy":
+                yield parents.copy(tensor, advance)
+            else:
+                yield _remade(parents, tensor, part.parameters, advance)
 
 
-def _cast(parents: Parents, tensor: Tensor) -> Produced:
+def _zeros(tensor: Tensor) -> Produced:
     def chunks() -> Iterator[bytes]:
-        from herdbook.moe.cast import cast
+        remaining = math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
+        while remaining:
+            yield bytes(min(remaining, CHUNK_BYTES))
+            remaining -= min(remaining, CHUNK_BYTES)
 
-        (origin,) = tensor.origins
-        span = parents.shard(origin.part).span(origin.tensor)
-        yield cast(parents.read(origin), span.dtype, span.shape, tensor.dtype, f"tensor {origin.tensor}")
+    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, {"action": "zeros"})
 
-    made = {"action": "cast", "from": parents.cite(tensor.origins)}
+
+def _remade(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+    """Return a tensor that is cast or altered, or in which several are stacked, one after another."""
+    names = tensor.slices or (tensor.name,)
+    made: dict[str, Any] = {"action": tensor.action}
+
+    def chunks() -> Iterator[bytes]:
+        slices = []
+        for name, origin in zip(names, tensor.origins, strict=True):
+            span = parents.shard(origin.part).span(origin.tensor)
+            digest = hashlib.sha256()
+            if span.dtype == tensor.dtype and tensor.action == "stack":
+                pieces = parents.stream(origin)
+            else:
+                pieces = iter([_computed(parents, origin, name, tensor.dtype, parameters)])
+            for piece in pieces:
+                digest.update(piece)
+                yield piece
+            slices.append(
+                {
+                    "name": name,
+                    "shape": list(span.shape),
+                    "sha256": digest.hexdigest(),
+                    "from": parents.cite((origin,)),
+                }
+            )
+        made.update({"slices": slices} if tensor.slices else {"from": slices[0]["from"]})
+        advance()
+
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
 
 
+def _computed(parents: Parents, origin: Origin, name: str, dtype: str, parameters: dict[str, Any]) -> bytes:
+    """Return a matrix with noise and scale, if its expert has any, in the dtype that is wanted."""
+    from herdbook.moe.cast import cast
+    from herdbook.tensors import from_bytes, to_bytes
+
+    span = parents.shard(origin.part).span(origin.tensor)
+    data, what = parents.read(origin), f"tensor {origin.tensor}"
+    if "scales" in parameters:
+        from herdbook.moe.alter import alter
+
+        found = expert_of(name)
+        noise, residual = parameters["scales"][str(found[0]) if found else "shared"]
+        residual = residual if name.endswith(DOWN) else None
+        tensor = from_bytes(data, span.dtype, span.shape, what)
+        data = to_bytes(alter(tensor, name, parameters["seed"], noise, residual))
+    return data if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
+
+
 def _routers(plan: Plan, part: Part) -> Iterator[Produced]:
-    from herdbook.moe.router import random_rows, router_rows
     from herdbook.tensors import DTYPES, to_bytes
 
-    gate = part.parameters["gate"]
-    made = {"action": "router", "gate": gate}
-    rows: Iterator[torch.Tensor]
-    if part.folders:
-        folder = plan.layout.folder(plan.by_key[part.folders[0]])
-        prompts = [(both[0], both[1]) for both in part.parameters["prompts"]]
-        rows = router_rows(gate, folder, prompts, len(part.tensors))
-    else:
-        seed = part.parameters["seed"]
-        rows = (random_rows(gate, t.name, (t.shape[0], t.shape[1]), seed) for t in part.tensors)
-    with track(f"moe {part.id}", len(part.tensors)) as advance:
-        # The routers are small: they are all made before the first is written, layer by layer.
-        for tensor, row in itertools.islice(zip(part.tensors, rows, strict=False), len(part.tensors)):
-            data = to_bytes(row.to(DTYPES[tensor.dtype]))
+    made = {"action": "router", "gate": part.parameters["gate"]}
+    heights = [tensor.shape[0] for tensor in part.tensors[: _routers_a_layer(part)]]
+    layers = [
+        part.tensors[start : start + len(heights)] for start in range(0, len(part.tensors), len(heights))
+    ]
+    # The routers are small: they are all made before the first is written, layer by layer.
+    with track(f"moe {part.id}", len(layers)) as advance:
+        for tensors, rows in zip(layers, _rows(plan, part, layers), strict=True):
+            for tensor, own in zip(tensors, rows.split(heights), strict=True):
+                data = to_bytes(own.to(DTYPES[tensor.dtype]))
+                yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), dict(made))
             advance()
-            yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), dict(made))
+
+
+def _routers_a_layer(part: Part) -> int:
+    """Return how many tensors a layer's routers are: one, and the gates of shared experts where they have any."""
+    return 2 if any("shared_expert_gate" in tensor.name for tensor in part.tensors) else 1
+
+
+def _rows(plan: Plan, part: Part, layers: list[tuple[Tensor, ...]]) -> Iterator[torch.Tensor]:
+    """Yield the rows of each layer: those of the routed experts, then those of the shared ones."""
+    parameters = part.parameters
+    gate = parameters["gate"]
+    if not part.folders:
+        import torch
+
+        from herdbook.moe.router import random_rows
+
+        seed = parameters["seed"]
+        for tensors in layers:
+            yield torch.cat([random_rows(gate, t.name, (t.shape[0], t.shape[1]), seed) for t in tensors])
+        return
+    folder = plan.layout.folder(plan.by_key[part.folders[0]])
+    prompts = [(both[0], both[1]) for both in parameters["prompts"]]
+    if parameters.get("semantics") == "mergekit":
+        from herdbook.moe.mergekit import mergekit_rows
+
+        yield from mergekit_rows(gate, folder, prompts)
+        return
+    from herdbook.moe.router import router_rows
+
+    template = parameters.get("chat_template", False)
+    yield from router_rows(gate, folder, prompts, len(layers), chat_template=template)
 
 
 def _constant(data: bytes) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from herdbook.errors import RecipeError
 
-SUPPORTED = ("llama", "mistral")
+DEFAULT_THETA = 10000.0  # of Llama, Mistral and Qwen, where config.json says nothing
 LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)$")
 
 
@@ -55,3 +55,12 @@ def matrix_of(name: str) -> str | None:
     """Return a layer's matrix by its name inside the layer, such as ``mlp.down_proj``; None for all else."""
     found = LAYER.match(name)
     return found[2].removesuffix(".weight") if found and found[2].endswith(".weight") else None
+
+
+def rope_of(config: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
+    """Return the base of rotary embeddings, and how they are scaled, however old the configuration is."""
+    rope = dict(config.get("rope_parameters") or {})
+    theta = rope.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_THETA
+    scaling = {**(config.get("rope_scaling") or {}), **rope}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    return float(theta), scaling if kind != "default" else None

@@ -114,6 +114,7 @@ def spell(tensors: tuple[Tensor, ...]) -> list[list[Any]]:
             list(tensor.shape),
             tensor.action,
             [[origin.part, origin.tensor] for origin in tensor.origins],
+            *([list(tensor.slices)] if tensor.slices else []),
         ]
         for tensor in tensors
     ]

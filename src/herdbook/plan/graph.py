@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from herdbook.lock import Lock
     from herdbook.recipe import Recipe
 
-FOLDER_CODE = Code(modules=("herdbook.assemble.configuration",))
 GGUF_FOLDER_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tokenizers", "transformers"))
 EVALUATE_CODE = Code(
     modules=("herdbook.evaluate.measure", "herdbook.evaluate.step", "herdbook.evaluate.task"),
@@ -371,18 +370,14 @@ def _node(name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node]) -> tupl
             parts = plan_adapter(name, model, lock.adapters[name], parent, size)
             return _kept_form(name, "adapter", model, parent, parts), warnings
         case Moe():
-            base = nodes[model.moe.base]
-            parts, warnings = plan_moe(name, model.moe, nodes, size)
-            config = {
-                **base.config,
-                "model_type": "mixtral",
-                "num_local_experts": len(model.moe.experts),
-                "num_experts_per_tok": model.moe.experts_per_token,
-            }
-            made = {"experts": len(model.moe.experts), "experts_per_token": model.moe.experts_per_token}
-            key = _node_key(parts, {**made, "from": base.key, "code": FOLDER_CODE.describe()})
-            node = Node(name, "moe", key, model, recipes.parents(model), parts, config, base.files, base.name)
-            return node, warnings
+            parts, config, warnings = plan_moe(name, model.moe, nodes, size)
+            files_from = nodes[model.moe.tokenizer or model.moe.base]
+            key = _node_key(parts, {"config": config, "from": files_from.key})
+            form = {tensor.name: tensor.shape for part in parts for tensor in part.tensors}
+            parents, files = recipes.parents(model), files_from.files
+            return Node(
+                name, "moe", key, model, parents, parts, config, files, files_from.name, form=form
+            ), warnings
         case _:
             locked = lock.sources[name]
             parts = plan_source(name, model, locked, size)
@@ -394,7 +389,10 @@ def _node(name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node]) -> tupl
             code = GGUF_FOLDER_CODE.describe() if locked.weights == "gguf" else {}
             container = locked.files[0].sha256 if locked.weights == "gguf" else None
             key = _node_key(parts, {"members": described, "container": container, "code": code})
-            return Node(name, "fetch", key, model, (), parts, locked.config, locked.members, name), warnings
+            form = {tensor.name: tensor.shape for tensor in locked.tensors}
+            return Node(
+                name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form
+            ), warnings
 
 
 def _kept_form(
@@ -407,7 +405,17 @@ def _kept_form(
 ) -> Node:
     key = _node_key(parts, {"from": parent.key})
     return Node(
-        name, operation, key, model, (parent.name,), parts, parent.config, parent.files, parent.name, search
+        name,
+        operation,
+        key,
+        model,
+        (parent.name,),
+        parts,
+        parent.config,
+        parent.files,
+        parent.name,
+        search,
+        parent.form,
     )
 
 

@@ -38,8 +38,10 @@ class Tensor:
         name: Its name in the shard.
         dtype: Its dtype, by the code of safetensors.
         shape: Its shape.
-        action: ``fetch`` (it comes from a source), ``copy``, or the operation that computes it.
+        action: ``fetch`` (it comes from a source), ``copy``, ``zeros``, or the operation that computes it.
         origins: The parents' tensors that it is made from, in the order that the action wants.
+        slices: Canonical names of the tensors that stand in it one after another, one for each origin, if they are
+            stacked.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Tensor:
     shape: tuple[int, ...]
     action: str
     origins: tuple[Origin, ...] = ()
+    slices: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -144,6 +147,7 @@ class Node:
         files: Names of its other files (configuration, tokenizer, ...).
         files_from: Name of the parent whose other files it takes over; its own name if it makes them.
         search: What chooses its matrices, if it is lasered and the recipe leaves that open.
+        form: The shape of each tensor that it has, also of those that nobody needs and nobody makes.
     """
 
     name: str
@@ -156,6 +160,7 @@ class Node:
     files: tuple[str, ...] = ()
     files_from: str = ""
     search: Search | None = None
+    form: dict[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def id(self) -> str:

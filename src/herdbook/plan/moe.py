@@ -1,183 +1,423 @@
 """Planning a Mixture of Experts: a copy of the base without its MLPs, a copy of each expert's MLPs, and the routers.
 
 The parts are cut by parent, so that each has one origin: another prompt re-makes the routers' part only, another
-expert that expert's parts and the routers'. Tensor names are Mixtral's canonical ones, which transformers 4 and 5,
-vLLM and llama.cpp's converter read.
+expert that expert's parts and the routers'. Only the fused layout, which stacks the experts, is cut by layers.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError
+from herdbook.family import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.key import COPY, Code, digest
 from herdbook.lock import DTYPE_CODES
-from herdbook.plan.architecture import SUPPORTED, Architecture, layer_of, matrix_of
+from herdbook.plan.architecture import Architecture, layer_of, matrix_of, rope_of
+from herdbook.plan.configuration import mixture_config
 from herdbook.plan.cut import cut
 from herdbook.plan.derive import spell
 from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Origin, Part, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from herdbook.family import Family, Place
     from herdbook.plan.model import Node
-    from herdbook.recipe import Mixture
+    from herdbook.recipe import Expert, Mixture
 
-# A dense MLP's matrices, and what Mixtral calls them.
-EXPERT_NAMES = {"mlp.gate_proj": "w1", "mlp.down_proj": "w2", "mlp.up_proj": "w3"}
+MATRICES = {f"mlp.{name}": name for name in MLP}
 ROUTER_CODE = Code(
     modules=("herdbook.moe.router", "herdbook.forward", "herdbook.moe.step"),
     packages=("tokenizers", "torch", "transformers"),
 )
+FIT_CODE = Code(modules=("herdbook.moe.fit",), packages=("numpy",))
+MERGEKIT_CODE = Code(
+    modules=("herdbook.moe.mergekit", "herdbook.moe.router", "herdbook.forward", "herdbook.moe.step"),
+    packages=("tokenizers", "torch", "transformers"),
+)
+ALTER_CODE = Code(modules=("herdbook.moe.alter",), packages=("torch",))
 CAST_CODE = Code(modules=("herdbook.moe.cast",), packages=("torch",))
 ADDED_TOKENS = (
     1024  # an expert's vocabulary may differ by tokens that its tuning added; by more, it is another one
 )
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+LLAMAS = {"llama", "mistral"}  # one form under two names
+BIAS = re.compile(r"\.self_attn\.(\w+_proj)\.bias$")
 
 
 def plan_moe(
     name: str, moe: Mixture, nodes: Mapping[str, Node], max_bytes: int
-) -> tuple[tuple[Part, ...], list[str]]:
-    """Return the parts of a Mixture of Experts, and warnings.
+) -> tuple[tuple[Part, ...], dict[str, Any], list[str]]:
+    """Return the parts of a Mixture of Experts, its configuration, and warnings.
 
     Raises:
         RecipeError: If the experts do not fit the base; all misfits are named.
     """
-    base = nodes[moe.base]
-    shape = Architecture.of(base.config, moe.base)
-    warnings = _check(name, moe, nodes, shape)
-    dtype = DTYPE_CODES[moe.dtype] if moe.dtype else _dtype_of(base)
+    family, warnings = _check(name, moe, nodes)
+    planned = _Mixture(name, moe, nodes, family, max_bytes)
+    config = mixture_config(
+        family,
+        planned.base.config,
+        experts=len(moe.experts),
+        experts_per_token=moe.experts_per_token,
+        shared=len(moe.shared_experts),
+        dtype={code: dtype for dtype, code in DTYPE_CODES.items()}[planned.dtype],
+        keep_window=moe.semantics == "native-1",
+        tokens_from=nodes[moe.tokenizer or moe.base].config,
+    )
+    return tuple(planned.parts()), config, warnings
 
-    def take(node: Node, tensor: str, new_name: str) -> Tensor:
+
+class _Mixture:
+    def __init__(
+        self, name: str, moe: Mixture, nodes: Mapping[str, Node], family: Family, max_bytes: int
+    ) -> None:
+        self.name, self.moe, self.nodes, self.family, self.max_bytes = name, moe, nodes, family, max_bytes
+        self.base = nodes[moe.base]
+        self.shape = Architecture.of(self.base.config, moe.base)
+        self.dtype = DTYPE_CODES[moe.dtype] if moe.dtype else _dtype_of(self.base, moe)
+
+    def parts(self) -> Iterator[Part]:
+        yield from self._cut("base", [*self._kept(), *self._zero_biases()])
+        if self.moe.layout == "fused":
+            yield from self._cut("experts", list(self._fused()))
+        else:
+            for place, expert in enumerate(self.moe.experts):
+                yield from self._cut(f"expert{place + 1}", list(self._expert(place, expert)))
+        for expert in self.moe.shared_experts:
+            yield from self._cut("shared", list(self._expert("shared", expert)))
+        yield self._routers()
+
+    def _cut(self, label: str, tensors: list[Tensor]) -> Iterator[Part]:
+        for number, run in enumerate(cut(tensors, self.max_bytes), start=1):
+            yield self._taken(f"{label}-{number}", run)
+
+    def _scales(self, run: tuple[Tensor, ...]) -> dict[str, list[float | None]]:
+        """Return noise and residual scale of each expert in a run, by its place."""
+        names = [name for tensor in run for name in tensor.slices or (tensor.name,)]
+        places = {found[0] if (found := expert_of(name)) else "shared" for name in names}
+        experts: list[tuple[Place, Expert]] = [*enumerate(self.moe.experts)]
+        experts += [("shared", expert) for expert in self.moe.shared_experts]
+        return {
+            str(place): [expert.noise_scale, expert.residual_scale]
+            for place, expert in experts
+            if place in places
+        }
+
+    def _take(self, node: Node, tensor: str, new_name: str) -> Tensor:
         part, planned = node.tensors[tensor]
-        action = "copy" if planned.dtype == dtype else "cast"
-        return Tensor(new_name, dtype, planned.shape, action, (Origin(part.key, tensor),))
+        action = "copy" if planned.dtype == self.dtype else "cast"
+        return Tensor(new_name, self.dtype, planned.shape, action, (Origin(part.key, tensor),))
 
-    kept = [take(base, t, t) for t in base.tensors if matrix_of(t) not in EXPERT_NAMES]
-    parts = [_copied(name, f"base-{i}", run) for i, run in enumerate(cut(kept, max_bytes), start=1)]
-    for index, expert in enumerate(moe.experts):
-        node = nodes[expert.model]
-        mlp = [
-            take(
-                node,
-                t,
-                f"model.layers.{layer_of(t)}.block_sparse_moe.experts.{index}.{EXPERT_NAMES[matrix]}.weight",
-            )
-            for t in node.tensors
-            if (matrix := matrix_of(t)) in EXPERT_NAMES
-        ]
-        runs = cut(mlp, max_bytes)
-        parts += [_copied(name, f"expert{index + 1}-{i}", run) for i, run in enumerate(runs, start=1)]
-    parts.append(_routers(name, moe, base, shape, dtype))
-    return tuple(parts), warnings
+    def _kept(self) -> Iterator[Tensor]:
+        for tensor in self.base.tensors:
+            bias = BIAS.search(tensor)
+            dropped = bias and bias[1] not in self.family.biases
+            if matrix_of(tensor) not in MATRICES and not dropped and not tensor.endswith("inv_freq"):
+                yield self._take(self.base, tensor, tensor)
 
+    def _zero_biases(self) -> Iterator[Tensor]:
+        """Yield biases of nothing for a class that always has some, where the base has none."""
+        if not self.family.needs_biases:
+            return
+        for layer in range(self.shape.layers):
+            for projection in self.family.biases:
+                inside = f"model.layers.{layer}.self_attn.{projection}"
+                if f"{inside}.bias" not in self.base.tensors:
+                    rows = self.base.tensors[f"{inside}.weight"][1].shape[0]
+                    yield Tensor(f"{inside}.bias", self.dtype, (rows,), "zeros")
 
-def _copied(name: str, label: str, run: tuple[Tensor, ...]) -> Part:
-    cast = any(tensor.action == "cast" for tensor in run)
-    code = (CAST_CODE if cast else COPY).describe()
-    content = {"operation": "moe", "parameters": {}, "code": code, "tensors": spell(run)}
-    largest = max(tensor.elements for tensor in run)
-    memory = TORCH_BYTES + 12 * largest if cast else INTERPRETER_BYTES
-    return Part(name, label, "moe", digest(content), run, memory_bytes=memory, code=code)
+    def _expert(self, place: Place, expert: Expert) -> Iterator[Tensor]:
+        node = self.nodes[expert.model]
+        for layer in range(self.shape.layers):
+            for matrix in MLP:
+                made = self._take(
+                    node,
+                    f"model.layers.{layer}.mlp.{matrix}.weight",
+                    self.family.expert(layer, place, matrix),
+                )
+                altered = expert.noise_scale or (
+                    matrix == "down_proj" and expert.residual_scale not in {None, 1}
+                )
+                yield Tensor(made.name, made.dtype, made.shape, "alter", made.origins) if altered else made
 
+    def _fused(self) -> Iterator[Tensor]:
+        """Yield gate and up projection of all experts of a layer in one tensor, and the down projections in another."""
+        single = {
+            tensor.name: tensor
+            for place, expert in enumerate(self.moe.experts)
+            for tensor in self._expert(place, expert)
+        }
+        count, inner, hidden = len(self.moe.experts), self.shape.intermediate, self.shape.hidden
+        for layer in range(self.shape.layers):
+            for fused, matrices, shape in (
+                ("gate_up_proj", MLP[:2], (count, 2 * inner, hidden)),
+                ("down_proj", MLP[2:], (count, hidden, inner)),
+            ):
+                slices = [
+                    single[self.family.expert(layer, place, m)] for place in range(count) for m in matrices
+                ]
+                actions = {tensor.action for tensor in slices} - {"copy"}
+                action = "alter" if "alter" in actions else "cast" if actions else "stack"
+                yield Tensor(
+                    f"model.layers.{layer}.mlp.experts.{fused}",
+                    self.dtype,
+                    shape,
+                    action,
+                    tuple(origin for tensor in slices for origin in tensor.origins),
+                    tuple(tensor.name for tensor in slices),
+                )
 
-def _routers(name: str, moe: Mixture, base: Node, shape: Architecture, dtype: str) -> Part:
-    tensors = tuple(
-        Tensor(
-            f"model.layers.{layer}.block_sparse_moe.gate.weight",
-            dtype,
-            (len(moe.experts), shape.hidden),
-            "router",
+    def _taken(self, label: str, run: tuple[Tensor, ...]) -> Part:
+        actions = {tensor.action for tensor in run}
+        parameters: dict[str, Any] = {}
+        code = COPY.describe()
+        if "alter" in actions:
+            parameters = {"scales": self._scales(run), "seed": self.moe.seed}
+            code = {**ALTER_CODE.describe(), **CAST_CODE.describe()}
+        elif "cast" in actions:
+            code = CAST_CODE.describe()
+        content = {"operation": "moe", "parameters": parameters, "code": code, "tensors": spell(run)}
+        largest = max(tensor.elements // max(1, len(tensor.slices)) for tensor in run)
+        memory = TORCH_BYTES + 16 * largest if code else INTERPRETER_BYTES
+        return Part(self.name, label, "moe", digest(content), run, parameters, memory_bytes=memory, code=code)
+
+    def _routers(self) -> Part:
+        moe, family, hidden = self.moe, self.family, self.shape.hidden
+        fused = moe.layout == "fused"
+        tensors = []
+        for layer in range(self.shape.layers):
+            routed = (len(moe.experts), hidden)
+            tensors.append(Tensor(family.router(layer, fused=fused), self.dtype, routed, "router"))
+            if family.shared_gate:
+                shared = (len(moe.shared_experts), hidden)
+                tensors.append(Tensor(family.shared_router(layer), self.dtype, shared, "router"))
+        asked = moe.all_experts if family.shared_gate else moe.experts
+        prompts = [] if moe.is_drawn else [[list(e.prompts), list(e.negative_prompts)] for e in asked]
+        parameters: dict[str, Any] = {
+            "gate": moe.gate,
+            "prompts": prompts,
+            **({"seed": moe.seed} if moe.is_drawn else {}),
+            **({"chat_template": True} if moe.chat_template else {}),
+            **({"semantics": "mergekit"} if moe.semantics != "native-1" and not moe.is_drawn else {}),
+        }
+        code = (MERGEKIT_CODE if "semantics" in parameters else ROUTER_CODE).describe()
+        if moe.gate == "ridge":
+            code |= FIT_CODE.describe()
+        content = {
+            "operation": "moe",
+            "parameters": parameters,
+            "code": code,
+            "tensors": spell(tuple(tensors)),
+            "base": None if moe.is_drawn else self.base.key,
+        }
+        layer_bytes = 4 * sum(
+            planned.elements for t, (_, planned) in self.base.tensors.items() if layer_of(t) == 0
         )
-        for layer in range(shape.layers)
-    )
-    drawn = moe.gate in {"random", "uniform_random"}
-    prompts = [] if drawn else [[list(e.prompts), list(e.negative_prompts)] for e in moe.experts]
-    parameters: dict[str, Any] = {
-        "gate": moe.gate,
-        "prompts": prompts,
-        **({"seed": moe.seed} if drawn else {}),
-    }
-    code = ROUTER_CODE.describe()
-    content = {
-        "operation": "moe",
-        "parameters": parameters,
-        "code": code,
-        "tensors": spell(tensors),
-        "base": None if drawn else base.key,
-    }
-    layer = 4 * sum(planned.elements for t, (_, planned) in base.tensors.items() if layer_of(t) == 0)
-    table = 4 * shape.vocabulary * shape.hidden
-    folders = () if drawn else (base.key,)
-    return Part(
-        name,
-        "routers",
-        "moe",
-        digest(content),
-        tensors,
-        parameters,
-        folders,
-        memory_bytes=TORCH_BYTES + 2 * layer + 2 * table,
-        code=code,
-    )
+        table = 4 * self.shape.vocabulary * hidden
+        folders = () if moe.is_drawn else (self.base.key,)
+        return Part(
+            self.name,
+            "routers",
+            "moe",
+            digest(content),
+            tuple(tensors),
+            parameters,
+            folders,
+            memory_bytes=TORCH_BYTES + 2 * layer_bytes + 2 * table,
+            code=code,
+        )
 
 
-def _dtype_of(node: Node) -> str:
+def _dtype_of(node: Node, moe: Mixture) -> str:
+    said = node.config.get("dtype") or node.config.get("torch_dtype")
+    if moe.semantics != "native-1" and said in DTYPE_CODES:
+        return DTYPE_CODES[said]
     sizes: dict[str, int] = {}
     for _, tensor in node.tensors.values():
         sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.size_bytes
     return max(sizes, key=lambda dtype: (sizes[dtype], dtype))
 
 
-def _check(name: str, moe: Mixture, nodes: Mapping[str, Node], shape: Architecture) -> list[str]:
-    problems, warnings = [], []
+def _check(name: str, moe: Mixture, nodes: Mapping[str, Node]) -> tuple[Family, list[str]]:
+    """Check that base and experts fit each other and the family; return the family, and warnings."""
     where = f"models.{name}.moe"
-    if shape.model_type not in SUPPORTED:
-        problems.append(
-            f"{where}.base: {moe.base!r} is of type {shape.model_type!r}; supported are {', '.join(SUPPORTED)}"
-        )
-    biased = [t for t in nodes[moe.base].tensors if t.endswith("_proj.bias")]
-    if biased:
-        problems.append(
-            f"{where}.base: {moe.base!r} has attention biases ({biased[0]}), which a Mixtral cannot hold"
-        )
-    wanted = {
-        t: planned.shape
-        for t, (_, planned) in nodes[moe.base].tensors.items()
-        if matrix_of(t) in EXPERT_NAMES
-    }
-    for index, expert in enumerate(moe.experts):
-        place = f"{where}.experts.{index}"
-        node = nodes[expert.model]
-        other = Architecture.of(node.config, expert.model)
-        if other.model_type not in SUPPORTED:
-            problems.append(f"{place}: {expert.model!r} is of type {other.model_type!r}")
-            continue
-        found = {t: planned.shape for t, (_, planned) in node.tensors.items() if matrix_of(t) in EXPERT_NAMES}
-        if other.layers != shape.layers:
-            problems.append(f"{place}: {expert.model!r} has {other.layers} layers, the base {shape.layers}")
+    checks = _Checks(where, moe, nodes)
+    checks.itself_a_mixture()
+    if checks.problems:
+        raise RecipeError(checks.problems)
+    family = checks.family()
+    if family:
+        checks.base(family)
+        for key, experts in (("experts", moe.experts), ("shared_experts", moe.shared_experts)):
+            for index, expert in enumerate(experts):
+                checks.expert(f"{where}.{key}.{index}", expert)
+        if moe.tokenizer:
+            checks.tokenizer()
+    if checks.problems or family is None:
+        raise RecipeError(checks.problems)
+    return family, checks.warnings
+
+
+class _Checks:
+    def __init__(self, where: str, moe: Mixture, nodes: Mapping[str, Node]) -> None:
+        self.where, self.moe, self.nodes = where, moe, nodes
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self._base = nodes[moe.base]
+        self._lenient = moe.semantics != "native-1"
+
+    def misfit(self, line: str) -> None:
+        """Note what mergekit would let pass: a problem here, a warning where its semantics are asked for."""
+        if self._lenient:
+            self.warnings.append(f"{line} (mergekit does not look)")
         else:
-            differing = sorted(t for t in wanted.keys() | found.keys() if wanted.get(t) != found.get(t))
+            self.problems.append(f"{line}. `semantics: mergekit-0.1.5` builds it nevertheless.")
+
+    def itself_a_mixture(self) -> None:
+        places = [("base", self.moe.base)] + [
+            (f"{key}.{index}", expert.model)
+            for key, experts in (("experts", self.moe.experts), ("shared_experts", self.moe.shared_experts))
+            for index, expert in enumerate(experts)
+        ]
+        for place, model in places:
+            config = self.nodes[model].config
+            if config.get("model_type") in BY_MODEL_TYPE or any(key in config for key in EXPERT_COUNTS):
+                self.problems.append(
+                    f"{self.where}.{place}: {model!r} is itself a Mixture of Experts ({config.get('model_type')}); a "
+                    "mixture is made of dense models. Name those that it was made of."
+                )
+
+    def family(self) -> Family | None:
+        moe, shared = self.moe, len(self.moe.shared_experts)
+        kind = self._base.config.get("model_type", "")
+        family = FAMILIES[moe.family] if moe.family else fitting(kind, shared)
+        known = sorted({source for one in FAMILIES.values() for source in one.sources})
+        if kind not in known:
+            self.problems.append(
+                f"{self.where}.base: {moe.base!r} is of type {kind!r}; supported are {', '.join(known)}"
+            )
+            return None
+        if family is None:
+            options = [f"{f.name} ({_counts(f)})" for f in FAMILIES.values() if kind in f.sources]
+            self.problems.append(
+                f"{self.where}.shared_experts: {shared} given; with a base of type {kind!r} can be made: {', '.join(options)}"
+            )
+            return None
+        if kind not in family.sources:
+            self.problems.append(
+                f"{self.where}.family: {family.name} is made of {', '.join(family.sources)}; {moe.base!r} is of type {kind!r}"
+            )
+        if shared not in family.shared_counts:
+            self.problems.append(
+                f"{self.where}.shared_experts: {family.name} has {_counts(family)}, {shared} given"
+            )
+        if moe.layout == "fused" and not family.fused:
+            self.problems.append(f"{self.where}.layout: {family.name} has no fused layout")
+        if family.shared_gate and not moe.is_drawn:
+            self.problems += [
+                f"{self.where}.shared_experts.{index}.prompts: the shared expert of {family.name} has a gate of its own, "
+                f"and gate {moe.gate!r} needs at least one prompt for it"
+                for index, expert in enumerate(moe.shared_experts)
+                if not expert.prompts
+            ]
+        return None if self.problems else family
+
+    def base(self, family: Family) -> None:
+        place = f"{self.where}.base: {self.moe.base!r}"
+        biases = {found[1]: t for t in sorted(self._base.form) if (found := BIAS.search(t))}
+        lost = [t for projection, t in biases.items() if projection not in family.biases]
+        if lost:
+            kind = self._base.config["model_type"]
+            able = [f.name for f in FAMILIES.values() if kind in f.sources and set(biases) <= set(f.biases)]
+            hint = f"; {', '.join(able)} can" if able else ""
+            self.misfit(f"{place} has biases ({lost[0]}) that {family.name} cannot hold{hint}")
+        foreign = [t for t in self._base.form if ".mlp." in t and matrix_of(t) not in MATRICES]
+        if foreign:
+            self.problems.append(f"{place}: its MLPs have {foreign[0]}, which no expert has a place for")
+        window = window_of(self._base.config)
+        if window and (self._lenient or not family.window):
+            self.warnings.append(
+                f"{place}: its attention sees {window} tokens back; in the merge it sees all of them"
+            )
+
+    def expert(self, place: str, expert: Expert) -> None:
+        base, node = self._base, self.nodes[expert.model]
+        where = f"{place}: {expert.model!r}"
+        shape, other = Architecture.of(base.config, self.moe.base), Architecture.of(node.config, expert.model)
+        if other.model_type != shape.model_type and not {other.model_type, shape.model_type} <= LLAMAS:
+            self.problems.append(f"{where} is of type {other.model_type!r}, the base of {shape.model_type!r}")
+            return
+        if other.layers != shape.layers:
+            self.problems.append(f"{where} has {other.layers} layers, the base {shape.layers}")
+            return
+        wanted, found = _inside(base), _inside(node)
+        # What the mixture takes from the expert must fit; the rest tells that it was trained for another base.
+        for taken in (True, False):
+            differing = sorted(
+                t
+                for t in wanted.keys() | found.keys()
+                if (".mlp." in t) is taken and wanted.get(t) != found.get(t)
+            )
             if differing:
                 t = differing[0]
-                problems.append(
-                    f"{place}: {expert.model!r}: {t} has shape {_show(found.get(t))}, "
-                    f"the base's {_show(wanted.get(t))} ({len(differing)} tensors differ)"
+                line = (
+                    f"{where}: {t} has shape {_show(found.get(t))}, the base's {_show(wanted.get(t))} "
+                    f"({len(differing)} tensors differ)"
                 )
+                if taken:
+                    self.problems.append(line)
+                else:
+                    self.misfit(line)
+                return
+        if rope_of(node.config) != rope_of(base.config):
+            self.misfit(
+                f"{where} has rotary embeddings {_rope(node)}, the base {_rope(base)}: it was trained to see other places"
+            )
+        if ("lm_head.weight" in node.form) != ("lm_head.weight" in base.form):
+            tied = "tied" if "lm_head.weight" not in node.form else "untied"
+            self.misfit(f"{where} has an output head that is {tied} to its embeddings, unlike the base's")
         difference = other.vocabulary - shape.vocabulary
         if abs(difference) > ADDED_TOKENS:
-            problems.append(
-                f"{place}: {expert.model!r} has a vocabulary of {other.vocabulary}, the base of {shape.vocabulary}: "
+            self.misfit(
+                f"{where} has a vocabulary of {other.vocabulary}, the base of {shape.vocabulary}: "
                 "it was trained on other tokens and would not understand the base's"
             )
         elif difference:
-            warnings.append(
-                f"{place}: {expert.model!r} has {abs(difference)} tokens {'more' if difference > 0 else 'fewer'} than "
+            self.warnings.append(
+                f"{where} has {abs(difference)} tokens {'more' if difference > 0 else 'fewer'} than "
                 "the base; the merge keeps the base's"
             )
-    if problems:
-        raise RecipeError(problems)
-    return warnings
+
+    def tokenizer(self) -> None:
+        name = str(self.moe.tokenizer)
+        rows = self._base.config["vocab_size"]
+        theirs = self.nodes[name].config.get("vocab_size", rows)
+        if theirs > rows:
+            self.problems.append(
+                f"{self.where}.tokenizer: {name!r} has {theirs} tokens, the base embeddings for {rows} only"
+            )
+
+
+def _inside(node: Node) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's layers and last norm: all that does not hang on the vocabulary, biases left out."""
+    return {
+        name: shape
+        for name, shape in node.form.items()
+        if (layer_of(name) is not None and not BIAS.search(name) and not name.endswith("inv_freq"))
+        or name == "model.norm.weight"
+    }
+
+
+def _counts(family: Family) -> str:
+    spelled = " or ".join("no" if count == 0 else str(count) for count in family.shared_counts)
+    return f"{spelled} shared {'expert' if family.shared_counts == (1,) else 'experts'}"
+
+
+def _rope(node: Node) -> str:
+    theta, scaling = rope_of(node.config)
+    return f"of base {theta:g}" + (f", scaled by {scaling}" if scaling else "")
 
 
 def _show(shape: tuple[int, ...] | None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import __version__
 from herdbook.key import package_version
-from herdbook.plan.graph import CONVERT_CODE, EVALUATE_CODE, FOLDER_CODE, GGUF_FOLDER_CODE, QUANTIZE_CODE
+from herdbook.plan.graph import CONVERT_CODE, EVALUATE_CODE, GGUF_FOLDER_CODE, QUANTIZE_CODE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ def statement(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
         plan: The plan that was built.
         digests: SHA-256 of each of the release's files, by name.
     """
-    code = FOLDER_CODE.describe() | GGUF_FOLDER_CODE.describe()
+    code = GGUF_FOLDER_CODE.describe()
     for part in plan.parts.values():
         code |= part.code
     for search in plan.searches.values():

@@ -110,7 +110,9 @@ def parents(model: Section) -> tuple[str, ...]:
         case Adapter():
             return (model.on,)
         case Moe():
-            return (model.moe.base, *(expert.model for expert in model.moe.experts))
+            moe = model.moe
+            tokenizer = (moe.tokenizer,) if moe.tokenizer else ()
+            return (moe.base, *(expert.model for expert in moe.all_experts), *tokenizer)
         case _:
             return ()
 

@@ -1,0 +1,85 @@
+"""Configurations that are made, not copied: those of Mixtures of Experts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from herdbook.family import window_of
+from herdbook.plan.architecture import rope_of
+
+if TYPE_CHECKING:
+    from herdbook.family import Family
+
+# Facts of the dense base that a mixture's configuration takes over.
+KEPT = (
+    "attention_dropout",
+    "head_dim",
+    "hidden_act",
+    "hidden_size",
+    "initializer_range",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "use_cache",
+    "vocab_size",
+)
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def mixture_config(
+    family: Family,
+    base: dict[str, Any],
+    *,
+    experts: int,
+    experts_per_token: int,
+    shared: int,
+    dtype: str,
+    keep_window: bool,
+    tokens_from: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the ``config.json`` of a mixture made from a dense base, valid for transformers 4 and 5.
+
+    The rotary base is given as ``rope_theta`` and in ``rope_parameters``, the dtype as ``dtype`` and ``torch_dtype``:
+    each line of transformers reads only its own and silently takes the class's default otherwise. No code of anybody's
+    repository is named (``auto_map``).
+
+    Args:
+        family: What is made.
+        base: The base's ``config.json``.
+        experts: Number of routed experts.
+        experts_per_token: How many of them a token passes.
+        shared: Number of shared experts.
+        dtype: The weights' dtype, such as ``bfloat16``.
+        keep_window: Whether the base's sliding window is kept, where the family can have one.
+        tokens_from: The ``config.json`` that says which tokens begin, end and fill a sequence.
+    """
+    theta, scaling = rope_of(base)
+    window = window_of(base) if keep_window and family.window else None
+    made = {
+        **{key: base[key] for key in KEPT if base.get(key) is not None},
+        **{key: tokens_from[key] for key in SPECIAL_TOKENS if tokens_from.get(key) is not None},
+        **family.settings,
+        **dict(zip(family.counts, (experts, shared or None), strict=False)),
+        **dict.fromkeys(family.widths, base["intermediate_size"]),
+        "architectures": [family.architecture],
+        "dtype": dtype,
+        "model_type": family.model_type,
+        "num_experts_per_tok": experts_per_token,
+        "num_key_value_heads": base.get("num_key_value_heads") or base["num_attention_heads"],
+        "rope_parameters": {**(scaling or {"rope_type": "default"}), "rope_theta": theta},
+        **({"rope_scaling": scaling} if scaling else {}),
+        "rope_theta": theta,
+        "torch_dtype": dtype,
+    }
+    if "o_proj" in family.biases:
+        made["attention_bias"] = bool(base.get("attention_bias"))
+    if family.window:
+        made["sliding_window"] = window
+    if family.name in {"qwen2", "qwen3"}:
+        made["use_sliding_window"] = window is not None
+        if window:
+            made |= {key: base[key] for key in ("layer_types", "max_window_layers") if key in base}
+    return made
