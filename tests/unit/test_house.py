@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
     ("errors",),
-    ("files", "key", "progress"),
+    ("files", "key", "progress", "tool"),
     ("escape",),
     ("figures",),
     ("family",),

