@@ -84,6 +84,7 @@ class LockedAdapter(Section):
     files: tuple[LockedFile, ...]
     config: dict[str, Any]
     tensors: tuple[LockedTensor, ...]
+    revision: str | None = None  # the commit, if it is of the Hub
 
 
 class LockedTask(Section):

@@ -29,7 +29,7 @@ LAYERS = (
     ("lock",),
     ("plan",),
     ("checkpoint",),
-    ("hub",),
+    ("hub", "mergekit"),
     ("tensors", "parents"),
     ("forward",),
     ("fetch", "laser", "adapter", "moe", "quantize"),

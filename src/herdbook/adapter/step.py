@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from herdbook import hub
 from herdbook.checkpoint import Produced, read_header, read_span, write_shard
 from herdbook.lock import ADAPTER_WEIGHTS, check_pinned
 from herdbook.parents import Parents
 from herdbook.progress import track
-from herdbook.recipe import Adapter
+from herdbook.recipe import Adapter, Hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from herdbook.lock import LockedFile
     from herdbook.plan import Part, Plan, Tensor
 
 
@@ -21,6 +24,7 @@ def adapter(plan: Plan, part: Part) -> None:
 
     Raises:
         LockError: If the adapter's files are not those that were locked.
+        SourceError: If they cannot be had.
         CheckpointError: If a tensor is damaged; it is named.
     """
     parents = Parents(plan)
@@ -37,16 +41,25 @@ def adapter(plan: Plan, part: Part) -> None:
         write_shard(plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), about)
 
 
+def _locate(plan: Plan, part: Part, model: Adapter, pinned: LockedFile) -> Path:
+    """Return where a file of the adapter lies, after comparing its digest."""
+    if isinstance(model.adapter, Hub):
+        repo, revision = model.adapter.hub.partition("@")[0], plan.lock.adapters[part.model].revision
+        wanted = hub.RemoteFile(pinned.name, pinned.size_bytes, pinned.sha256, pinned.git_blob)
+        return hub.download(repo, str(revision), wanted)
+    path = plan.beside_recipe(model.adapter) / pinned.name
+    check_pinned(path, pinned, f"models.{part.model}.adapter")
+    return path
+
+
 class _Folding:
     def __init__(self, plan: Plan, part: Part, parents: Parents, advance: Any) -> None:
         model = plan.nodes[part.model].recipe
         assert isinstance(model, Adapter)  # noqa: S101 - the plan made this part from an adapter
         locked = plan.lock.adapters[part.model]
-        folder = plan.beside_recipe(model.adapter)
-        for pinned in locked.files:
-            check_pinned(folder / pinned.name, pinned, f"models.{part.model}.adapter")
+        files = {pinned.name: _locate(plan, part, model, pinned) for pinned in locked.files}
         self.parents, self.advance, self.config = parents, advance, locked.config
-        self.weights = folder / ADAPTER_WEIGHTS
+        self.weights = files[ADAPTER_WEIGHTS]
         self.spans = read_header(self.weights)
 
     def make(self, tensor: Tensor, made: dict[str, Any]) -> Iterator[bytes]:

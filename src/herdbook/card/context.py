@@ -352,8 +352,12 @@ def _sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
             files = tuple(
                 FileFacts(f.name, f.size_bytes, f.sha256 or "") for f in adapter.files if f.name in held
             )
-            folder = node.recipe.adapter.rstrip("/").rpartition("/")[2]
-            yield Source(f"adapter of {node.name}", f"folder:{folder}", None, node.recipe.license, files)
+            if adapter.revision:
+                repo = node.recipe.place.partition("@")[0]
+                uri = f"pkg:huggingface/{repo}@{adapter.revision}"
+            else:
+                uri = f"folder:{node.recipe.place.rstrip('/').rpartition('/')[2]}"
+            yield Source(f"adapter of {node.name}", uri, adapter.revision, node.recipe.license, files)
 
 
 def _choices(

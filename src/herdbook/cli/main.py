@@ -51,6 +51,25 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
         return command
 
+    importing = add(
+        "import",
+        "make a recipe of a mergekit configuration, and say what had to be assumed",
+        _import,
+        recipe=False,
+    )
+    importing.add_argument(
+        "file", type=Path, help="mergekit_moe_config.yml, or a model card (README.md) that holds it"
+    )
+    importing.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where the recipe is written (default: standard output)",
+    )
+    importing.add_argument("--name", help="name of the release")
+    importing.add_argument("--license", help="its licence, by the Hub's identifier, such as apache-2.0")
+    importing.add_argument("--force", action="store_true", help="replace the output if it exists")
     add("lock", "pin everything that a recipe names, and write the lock beside it", _lock)
     add("plan", "show what a build makes, fetches, writes and needs; refuse what cannot be built", _plan)
     for step, text in (
@@ -145,6 +164,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(options: argparse.Namespace) -> Plan:
     return plans.load(options.recipe, options.results)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from herdbook.files import write_text
+    from herdbook.mergekit import import_recipe
+
+    output: Path | None = options.output
+    if output and output.exists() and not options.force:
+        raise RecipeError("is there already; --force replaces it", str(output))
+    beside = output.parent if output else Path()
+    text, assumed = import_recipe(
+        options.file, name=options.name, license_=options.license, relative_to=beside
+    )
+    for line in assumed:
+        print(f"assumed: {line}", file=sys.stderr)
+    if output is None:
+        print(text, end="")
+        return
+    write_text(output, text)
+    print(output)
 
 
 def _lock(options: argparse.Namespace) -> None:

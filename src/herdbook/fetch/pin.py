@@ -33,6 +33,7 @@ from herdbook.recipe import Adapter, Folder, Hub, Pypi
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from herdbook.checkpoint import Span
     from herdbook.recipe import Calibration, Recipe
 
 LONG = 100  # characters of a document that is looked for inside others
@@ -64,7 +65,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
                 say(f"{name}: {model.pypi}")
                 sources[name] = pin_pypi(model)
             case Adapter():
-                say(f"{name}: {model.adapter}")
+                say(f"{name}: {model.place}")
                 adapters[name] = pin_adapter(model, beside)
             case _:
                 pass
@@ -208,20 +209,11 @@ def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
 
 def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     """Pin a LoRA adapter: its two files, its configuration, its tensors."""
+    if isinstance(model.adapter, Hub):
+        return _pin_hub_adapter(model, model.adapter)
     folder = beside / model.adapter
     what = f"adapter: {model.adapter}"
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if ADAPTER_CONFIG not in names:
-        raise SourceError(f"{what}: there is no {ADAPTER_CONFIG} in {folder}")
-    if ADAPTER_WEIGHTS not in names:
-        raise SourceError(
-            f"{what}: there is no {ADAPTER_WEIGHTS} in {folder}; adapters saved as .bin are pickles and are refused. "
-            "Save it again with peft's save_pretrained, which writes safetensors."
-        )
-    tensors = tuple(
-        LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=ADAPTER_WEIGHTS)
-        for span in read_header(folder / ADAPTER_WEIGHTS).values()
-    )
+    _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
     return LockedAdapter(
         asked=request(model),
         files=(
@@ -229,7 +221,41 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
             pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS),
         ),
         config=_config((folder / ADAPTER_CONFIG).read_bytes(), what),
-        tensors=tensors,
+        tensors=_adapter_tensors(read_header(folder / ADAPTER_WEIGHTS)),
+    )
+
+
+def _pin_hub_adapter(model: Adapter, source: Hub) -> LockedAdapter:
+    repo, _, revision = source.hub.partition("@")
+    remote = hub.resolve(repo, revision or None)
+    what = f"adapter: {repo}@{remote.commit[:8]}"
+    files = {file.name: file for file in remote.files}
+    _check_adapter(set(files), what, "the repository")
+    wanted = [files[ADAPTER_CONFIG], files[ADAPTER_WEIGHTS]]
+    config = hub.download(repo, remote.commit, files[ADAPTER_CONFIG]).read_bytes()
+    return LockedAdapter(
+        asked=request(model),
+        files=tuple(LockedFile(**vars(file)) for file in wanted),
+        config=_config(config, what),
+        tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
+        revision=remote.commit,
+    )
+
+
+def _check_adapter(names: set[str], what: str, place: str) -> None:
+    if ADAPTER_CONFIG not in names:
+        raise SourceError(f"{what}: there is no {ADAPTER_CONFIG} in {place}")
+    if ADAPTER_WEIGHTS not in names:
+        raise SourceError(
+            f"{what}: there is no {ADAPTER_WEIGHTS} in {place}; adapters saved as .bin are pickles and are refused. "
+            "Save it again with peft's save_pretrained, which writes safetensors."
+        )
+
+
+def _adapter_tensors(spans: dict[str, Span]) -> tuple[LockedTensor, ...]:
+    return tuple(
+        LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=ADAPTER_WEIGHTS)
+        for span in spans.values()
     )
 
 

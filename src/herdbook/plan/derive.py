@@ -45,8 +45,8 @@ def plan_adapter(
         if set(both) != {"A", "B"} or both["B"] != (rows, both["A"][0]) or both["A"][1] != columns:
             problems.append(f"{target}: LoRA shapes {both} do not fit {(rows, columns)}")
     if problems:
-        raise RecipeError([f"models.{name}.adapter: {model.adapter}: {problem}" for problem in problems])
-    parameters = {"files": {file.name: file.sha256 for file in locked.files}}
+        raise RecipeError([f"models.{name}.adapter: {model.place}: {problem}" for problem in problems])
+    parameters = {"files": {file.name: file.sha256 or file.git_blob for file in locked.files}}
 
     def part(label: str, run: tuple[Tensor, ...]) -> Part:
         computed = [tensor for tensor in run if tensor.action != "copy"]

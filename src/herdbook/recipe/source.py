@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from herdbook.recipe.section import Dtype, Name, Section
@@ -38,8 +40,13 @@ class Pypi(Section):
 class Adapter(Section):
     """A LoRA adapter, folded into the model that it was trained on."""
 
-    adapter: str = Field(
-        min_length=1, description="folder of the adapter (PEFT format), relative to the recipe"
+    adapter: Annotated[str, Field(min_length=1)] | Hub = Field(
+        description="folder of the adapter (PEFT format), relative to the recipe, or {hub: owner/name}"
     )
     on: Name = Field(description="the model that it is folded into")
     license: str | None = Field(None, description="licence of the adapter's weights")
+
+    @property
+    def place(self) -> str:
+        """Where the adapter is, as the recipe has it."""
+        return self.adapter.hub if isinstance(self.adapter, Hub) else self.adapter
