@@ -302,8 +302,7 @@ def _split(reference: Any) -> tuple[str | None, str | None]:
         return model or None, lora or None
     if not isinstance(reference, dict):
         return None, None
-    model = reference.get("model")
-    return _path(model), _path(reference.get("lora"))
+    return _path(reference.get("model")), _path(reference.get("lora"))
 
 
 def _path(value: Any) -> str | None:
