@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from herdbook.errors import CheckpointError, DigestMismatchError
 from herdbook.files import CHUNK_BYTES, atomic_writer, write_json
@@ -18,9 +20,12 @@ from herdbook.lock import ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
 MAX_HEADER_BYTES = 100_000_000  # as the reference reader allows
+# The bits of a float's exponent, by the dtype codes of safetensors.
+EXPONENTS = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
 INDEX_NAME = "model.safetensors.index.json"
 
 
@@ -98,12 +103,15 @@ def read_header(path: Path) -> dict[str, Span]:
         raise CheckpointError(f"{path}: is missing. Build it again.") from error
 
 
-def read_span(path: Path, span: Span) -> bytes:
+def read_span(path: Path, span: Span) -> bytearray:
     """Return one tensor's bytes (little-endian, row by row)."""
-    with path.open("rb") as file:
+    data = bytearray(span.end - span.start)
+    with path.open("rb", buffering=0) as file:
         file.seek(span.start)
-        data = file.read(span.end - span.start)
-    if len(data) != span.end - span.start:
+        filled, view = 0, memoryview(data)
+        while filled < len(data) and (count := file.readinto(view[filled:])):
+            filled += count
+    if filled != len(data):
         raise CheckpointError(f"{path}: is cut off inside tensor {span.name}. Fetch or build it again.")
     return data
 
@@ -178,28 +186,23 @@ def write_shard(
         position += size
     head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    whole = hashlib.sha256()
     entries: dict[str, Any] = {}
-    with atomic_writer(path) as file:
-
-        def put(data: bytes) -> None:
-            whole.update(data)
-            file.write(data)
-
-        put(len(head).to_bytes(8, "little") + head)
+    with atomic_writer(path) as file, _Digests() as digests:
+        start = len(head).to_bytes(8, "little") + head
+        file.write(start)
+        digests.header(start)
         for tensor in ordered:
-            one = hashlib.sha256()
             written = 0
             for chunk in tensor.chunks():
-                one.update(chunk)
-                put(chunk)
+                digests.update(chunk)
+                file.write(chunk)
                 written += len(chunk)
-            start, end = header[tensor.name]["data_offsets"]
-            if written != end - start:
+            first, last = header[tensor.name]["data_offsets"]
+            if written != last - first:
                 raise CheckpointError(
-                    f"{path}: tensor {tensor.name}: {end - start} bytes expected, {written} made"
+                    f"{path}: tensor {tensor.name}: {last - first} bytes expected, {written} made"
                 )
-            found = one.hexdigest()
+            found = digests.end_tensor()
             if tensor.expected not in {None, found}:
                 raise DigestMismatchError(
                     f"tensor {tensor.name} on its way into {path.name}",
@@ -213,9 +216,10 @@ def write_shard(
                 "sha256": found,
                 **tensor.made,
             }
+        sha256 = digests.end_file()
     record = {
         **about,
-        "file": {"size_bytes": 8 + len(head) + position, "sha256": whole.hexdigest()},
+        "file": {"size_bytes": 8 + len(head) + position, "sha256": sha256},
         "tensors": entries,
     }
     write_json(record_path, record)
@@ -223,26 +227,98 @@ def write_shard(
 
 
 def digest_shard(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Digest a safetensors file and each of its tensors in one pass.
+    """Digest a safetensors file and each of its tensors in one pass, and check that all numbers are finite.
 
     Returns:
         The file's SHA-256, and by tensor name: dtype, shape and SHA-256 of its bytes.
+
+    Raises:
+        CheckpointError: If the file is damaged, or a tensor holds NaN or an infinity; it is named.
     """
     spans = sorted(read_header(path).values(), key=lambda span: (span.start, span.end))
-    whole = hashlib.sha256()
     entries: dict[str, dict[str, Any]] = {}
-    with path.open("rb") as file:
-        first = spans[0].start if spans else path.stat().st_size
-        whole.update(file.read(first))
+    with path.open("rb") as file, _Digests() as digests:
+        digests.header(file.read(spans[0].start if spans else path.stat().st_size))
         for span in spans:
-            one = hashlib.sha256()
-            remaining = span.end - span.start
-            while remaining and (piece := file.read(min(CHUNK_BYTES, remaining))):
-                one.update(piece)
-                whole.update(piece)
-                remaining -= len(piece)
-            entries[span.name] = {"dtype": span.dtype, "shape": list(span.shape), "sha256": one.hexdigest()}
-    return whole.hexdigest(), dict(sorted(entries.items()))
+            for piece in finite(stream_span(path, span), span, str(path)):
+                digests.update(piece)
+            entries[span.name] = {
+                "dtype": span.dtype,
+                "shape": list(span.shape),
+                "sha256": digests.end_tensor(),
+            }
+        sha256 = digests.end_file()
+    return sha256, dict(sorted(entries.items()))
+
+
+def finite(pieces: Iterable[bytes], span: Span, what: str) -> Iterator[bytes]:
+    """Pass on a tensor's pieces, each of whole elements, while checking that all numbers are finite.
+
+    Nothing is decoded: a float is NaN or infinite if all bits of its exponent are set.
+
+    Raises:
+        CheckpointError: If one is not; ``what`` is how the error calls the file.
+    """
+    import numpy as np
+
+    exponent = EXPONENTS.get(span.dtype)
+    for piece in pieces:
+        if exponent:
+            bits = np.frombuffer(piece, f"<u{ITEM_BYTES[span.dtype]}") & exponent
+            if bits.size and bits.max() == exponent:
+                raise CheckpointError(
+                    f"{what}: tensor {span.name} holds NaN or infinite values. Nothing can be made of it: take another "
+                    "revision, or have its author mend it."
+                )
+        yield piece
+
+
+class _Digests:
+    """SHA-256 of a file and of each of its tensors, computed beside the reading and writing of it.
+
+    Hashing lets other threads run, so both digests are computed while the next bytes are moved. A few pieces are on
+    their way at most.
+    """
+
+    AHEAD = 8
+
+    def __init__(self) -> None:
+        self._pools = (ThreadPoolExecutor(1), ThreadPoolExecutor(1))
+        self._whole, self._one = hashlib.sha256(), hashlib.sha256()
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools:
+            pool.shutdown()
+
+    def header(self, piece: bytes) -> None:
+        """Take bytes that belong to no tensor."""
+        self._pending.append(self._pools[0].submit(self._whole.update, piece))
+
+    def update(self, piece: bytes) -> None:
+        """Take the next bytes of a tensor."""
+        self.header(piece)
+        self._pending.append(self._pools[1].submit(self._one.update, piece))
+        while len(self._pending) > self.AHEAD:
+            self._pending.popleft().result()
+
+    def end_tensor(self) -> str:
+        """Return the digest of the tensor whose last bytes were taken."""
+        self._wait()
+        found, self._one = self._one.hexdigest(), hashlib.sha256()
+        return found
+
+    def end_file(self) -> str:
+        """Return the digest of all bytes."""
+        self._wait()
+        return self._whole.hexdigest()
+
+    def _wait(self) -> None:
+        while self._pending:
+            self._pending.popleft().result()
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Parents:
             self._shards[key] = Shard(self._plan.layout.shard(part), self._plan.layout.record(part))
         return self._shards[key]
 
-    def read(self, origin: Origin) -> bytes:
+    def read(self, origin: Origin) -> bytearray:
         """Return a parent's tensor as bytes.
 
         Raises:

@@ -11,8 +11,8 @@ from herdbook.errors import CheckpointError
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
 
-def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...], what: str) -> torch.Tensor:
-    """Return a tensor over ``data`` (little-endian, row by row), without a copy.
+def from_bytes(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], what: str) -> torch.Tensor:
+    """Return a tensor over ``data`` (little-endian, row by row), without a copy if it may be written to.
 
     Raises:
         CheckpointError: If the dtype is not a floating-point one that weights have, or a value is NaN or infinite.
@@ -21,7 +21,9 @@ def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...], what: str) -> to
         raise CheckpointError(
             f"{what}: dtype {dtype} cannot be computed with; expected one of {', '.join(DTYPES)}"
         )
-    tensor = torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).reshape(shape)
+    tensor = torch.frombuffer(
+        data if isinstance(data, bytearray) else bytearray(data), dtype=DTYPES[dtype]
+    ).reshape(shape)
     if not torch.isfinite(tensor).all():
         raise CheckpointError(f"{what}: holds NaN or infinite values")
     return tensor

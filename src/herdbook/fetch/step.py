@@ -106,6 +106,8 @@ def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part, about: di
     weights = gguf.read_weights(_container(node.recipe, locked), node.recipe.dtype)
 
     def produced(name: str) -> bytes:
+        if not weights[name].isfinite().all():
+            raise CheckpointError(f"models.{node.name}: tensor {name} holds NaN or infinite values")
         return to_bytes(weights[name])
 
     def one(name: str, dtype: str, shape: tuple[int, ...]) -> Produced:

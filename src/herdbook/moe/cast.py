@@ -6,7 +6,7 @@ from herdbook.errors import CheckpointError
 from herdbook.tensors import DTYPES, from_bytes, to_bytes
 
 
-def cast(data: bytes, dtype: str, shape: tuple[int, ...], wanted: str, what: str) -> bytes:
+def cast(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], wanted: str, what: str) -> bytes:
     """Return a tensor's bytes in another dtype, rounded to nearest.
 
     Raises:

@@ -31,20 +31,22 @@ def moe(plan: Plan, part: Part) -> None:
         StepError: If a prompt cannot be used.
     """
     about = {"operation": "moe", "key": part.key, "code": part.code, "parameters": part.parameters}
-    made = _routers(plan, part) if part.label == "routers" else _taken(plan, part)
-    write_shard(plan.layout.shard(part), plan.layout.record(part), made, about)
-
-
-def _taken(plan: Plan, part: Part) -> Iterator[Produced]:
+    shard, record = plan.layout.shard(part), plan.layout.record(part)
+    if part.label == "routers":
+        write_shard(shard, record, _routers(plan, part), about)
+        return
     parents = Parents(plan)
     with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
-        for tensor in part.tensors:
-            if tensor.action == "zeros":
-                yield _zeros(tensor)
-            elif tensor.action == "copy":
-                yield parents.copy(tensor, advance)
-            else:
-                yield _remade(parents, tensor, part.parameters, advance)
+        made = (_taken(parents, tensor, part.parameters, advance) for tensor in part.tensors)
+        write_shard(shard, record, made, about)
+
+
+def _taken(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+    if tensor.action == "zeros":
+        return _zeros(tensor)
+    if tensor.action == "copy":
+        return parents.copy(tensor, advance)
+    return _remade(parents, tensor, parameters, advance)
 
 
 def _zeros(tensor: Tensor) -> Produced:
@@ -94,7 +96,8 @@ def _computed(parents: Parents, origin: Origin, name: str, dtype: str, parameter
     from herdbook.tensors import from_bytes, to_bytes
 
     span = parents.shard(origin.part).span(origin.tensor)
-    data, what = parents.read(origin), f"tensor {origin.tensor}"
+    what = f"tensor {origin.tensor}"
+    data: bytes | bytearray = parents.read(origin)
     if "scales" in parameters:
         from herdbook.moe.alter import alter
 
@@ -103,7 +106,7 @@ def _computed(parents: Parents, origin: Origin, name: str, dtype: str, parameter
         residual = residual if name.endswith(DOWN) else None
         tensor = from_bytes(data, span.dtype, span.shape, what)
         data = to_bytes(alter(tensor, name, parameters["seed"], noise, residual))
-    return data if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
+    return bytes(data) if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
 
 
 def _routers(plan: Plan, part: Part) -> Iterator[Produced]:

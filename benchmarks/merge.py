@@ -1,0 +1,314 @@
+"""A Mixture of Experts of Mistral-7B-wide layers: ours against `cp` and against mergekit-moe, in one run.
+
+The models are made here: random weights, as wide as Mistral-7B, few layers. Then the same mixture is written three
+times, each in processes of its own: `cp` of the finished weights (no digests), mergekit-moe and `sha256sum` of its files
+(no digests of tensors), and ours, with the SHA-256 of every file and tensor. Routers are drawn at random, so that
+only the merging is measured. Printed: seconds, how many times as long as `cp` that is, and the largest resident
+memory of a process. Then what another prompt costs, and the cost against the number of layers and of experts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from herdbook import lock as locks
+from herdbook import plan as plans
+from herdbook import recipe as recipes
+from herdbook.assemble.step import assemble
+from herdbook.checkpoint import Produced, write_shard
+from herdbook.errors import StepError
+from herdbook.fetch.pin import pin
+from herdbook.files import write_json
+from herdbook.tool import Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.plan import Part, Plan
+
+HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY = 4096, 14336, 32, 8, 32000
+MERGEKIT = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
+MB, GB = 10**6, 10**9
+
+
+def write_source(folder: Path, layers: int, seed: int) -> None:
+    """Write a Mistral of random weights: bfloat16, each finite and of a size that weights have."""
+    head = HIDDEN // HEADS
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+        "lm_head.weight": (VOCABULARY, HIDDEN),
+    }
+    inside = {
+        "input_layernorm": (HIDDEN,),
+        "post_attention_layernorm": (HIDDEN,),
+        "self_attn.q_proj": (HIDDEN, HIDDEN),
+        "self_attn.k_proj": (KV_HEADS * head, HIDDEN),
+        "self_attn.v_proj": (KV_HEADS * head, HIDDEN),
+        "self_attn.o_proj": (HIDDEN, HIDDEN),
+        "mlp.gate_proj": (INTERMEDIATE, HIDDEN),
+        "mlp.up_proj": (INTERMEDIATE, HIDDEN),
+        "mlp.down_proj": (HIDDEN, INTERMEDIATE),
+    }
+    for layer in range(layers):
+        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in inside.items()}
+    generator = np.random.default_rng(seed)
+
+    def one(name: str, shape: tuple[int, ...]) -> Produced:
+        def chunks() -> Iterator[bytes]:
+            for row in range(0, shape[0], 2048):
+                size = (min(2048, shape[0] - row), *shape[1:])
+                yield ((generator.integers(0, 1 << 16, size, np.uint16) & 0x80FF) | 0x3C00).tobytes()
+
+        return Produced(name, "BF16", shape, chunks)
+
+    folder.mkdir(parents=True)
+    tensors = [one(name, shape) for name, shape in shapes.items()]
+    write_shard(folder / "model.safetensors", folder / "made.json", tensors, {})
+    (folder / "made.json").unlink()
+    config = {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "torch_dtype": "bfloat16",
+        "sliding_window": None,
+    }
+    write_json(folder / "config.json", config)
+    words = {f"w{number}": number for number in range(100)}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "w0"},
+    }
+    write_json(folder / "tokenizer.json", tokenizer)
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w1", "eos_token": "w2"}
+    write_json(folder / "tokenizer_config.json", about)
+
+
+def write_recipe(folder: Path, experts: list[str], name: str, **moe: Any) -> Path:
+    """Write a recipe of the mixture and its lock; return its path."""
+    listed = [
+        {"model": model, "prompts": [f"w{3 + place} w{20 + place}"]} for place, model in enumerate(experts)
+    ]
+    models: dict[str, Any] = {model: {"folder": model} for model in dict.fromkeys(experts)}
+    models["mixture"] = {"moe": {"base": experts[0], "gate": "random", "experts": listed, **moe}}
+    release = {"model": "mixture", "name": "Mixture", "license": "unknown"}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"models": models, "release": release}, sort_keys=False))
+    locks.write(pin(recipes.load(path), path, lambda _: None), locks.path_for(path))
+    return path
+
+
+class Process:
+    """A process that is measured: ``seconds``, and ``peak_bytes`` of resident memory."""
+
+    def __init__(self, command: list[str], environment: dict[str, str] | None = None) -> None:
+        self.peak_bytes = 0
+        started = time.perf_counter()
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment)
+            watching = threading.Thread(target=self._watch, args=(process.pid,))
+            watching.start()
+            if process.wait():
+                said.seek(0)
+                raise SystemExit(f"{command} failed:\n{said.read().decode()[-2000:]}")
+            self.seconds = time.perf_counter() - started
+            watching.join()
+
+    def _watch(self, pid: int) -> None:
+        while True:
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+            except OSError:
+                return
+            line = next((line for line in status.splitlines() if line.startswith("VmHWM")), None)
+            if line is None:
+                return
+            self.peak_bytes = max(self.peak_bytes, int(line.split()[1]) * 1024)
+            time.sleep(0.01)
+
+
+def run_parts(plan: Plan, parts: list[Part], workers: int) -> tuple[float, int]:
+    """Make parts as Snakemake does, each by a command of its own; return seconds, and the largest process."""
+    environment = {**os.environ, "HERDBOOK_RECIPE": str(plan.recipe_path)}
+
+    def one(part: Part) -> Process:
+        command = [sys.executable, "-m", "herdbook.cli.main", part.operation, part.key]
+        return Process([*command, "--results", str(plan.layout.root)], environment)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        done = list(pool.map(one, parts))
+    return time.perf_counter() - started, max(process.peak_bytes for process in done)
+
+
+def fresh_plan(recipe: Path, results: Path, workers: int) -> tuple[Plan, float]:
+    """Return the plan of a recipe whose sources are fetched, with the seconds that fetching took."""
+    plan = plans.load(recipe, results)
+    sources = [part for part in plan.parts.values() if part.operation == "fetch"]
+    seconds, _ = run_parts(plan, sources, workers)
+    return plan, seconds
+
+
+def mixture_parts(plan: Plan) -> list[Part]:
+    """Return the parts of the mixture that are not there yet."""
+    return [part for part in plan.released.parts if not plan.layout.shard(part).exists()]
+
+
+def warm(paths: list[Path]) -> None:
+    """Read files, so that they are in memory."""
+    for path in paths:
+        with path.open("rb") as file:
+            while file.read(1 << 24):
+                pass
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder, and let the disk finish what is under way."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.sync()
+
+
+def main() -> None:
+    """Make the models, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--layers", type=int, default=4, help="default: %(default)s, 6.5 GB of output")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="jobs at once (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s; the quickest counts")
+    parser.add_argument("--work", type=Path, help="folder for 30 GB (default: a temporary one)")
+    parser.add_argument("--no-mergekit", action="store_true", help="leave mergekit-moe out")
+    parser.add_argument("--no-scaling", action="store_true", help="leave layers and experts out")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.work) as name:
+        measure(Path(name), options)
+
+
+def measure(work: Path, options: argparse.Namespace) -> None:
+    """Print all tables."""
+    herd = ["base", "one", "base", "two"]
+    for seed, model in enumerate(dict.fromkeys(herd)):
+        write_source(work / model, options.layers, seed)
+    recipe = write_recipe(work, herd, "recipe")
+    plan, fetching = fresh_plan(recipe, work / "results", options.workers)
+    sources = [work / model / "model.safetensors" for model in dict.fromkeys(herd)]
+    size = sum(part.size_bytes for part in plan.released.parts)
+    rows: dict[str, list[tuple[float, int]]] = {}
+    for _ in range(options.rounds):
+        for part in plan.released.parts:
+            plan.layout.shard(part).unlink(missing_ok=True)
+        os.sync()
+        warm(sources)
+        rows.setdefault("ours, all digests", []).append(run_parts(plan, mixture_parts(plan), options.workers))
+        shards = [plan.layout.shard(part) for part in plan.released.parts]
+        warm(shards)
+        os.sync()
+        (work / "copy").mkdir()
+        copying = Process(["cp", *map(str, shards), str(work / "copy")])
+        rows.setdefault("cp", []).append((copying.seconds, copying.peak_bytes))
+        clear(work / "copy")
+        if not options.no_mergekit:
+            warm(sources)
+            rows.setdefault("mergekit-moe, sha256sum", []).append(run_mergekit(work, herd))
+    print(
+        f"{options.layers} layers, 4 experts, {size / GB:.2f} GB of output, {options.workers} jobs at once\n"
+    )
+    print(f"{'':28}{'s':>8}{'of cp':>8}{'MB':>8}")
+    fastest = {name: (min(s for s, _ in found), max(m for _, m in found)) for name, found in rows.items()}
+    for name, (seconds, peak) in sorted(fastest.items()):
+        print(f"{name:28}{seconds:8.1f}{seconds / fastest['cp'][0]:8.2f}{peak / MB:8.0f}")
+    print(f"\nfetching the sources before (their digests, and that all is finite): {fetching:.1f} s")
+    another_prompt(work, herd, plan)
+    if not options.no_scaling:
+        scaling(work, options)
+
+
+def run_mergekit(work: Path, herd: list[str]) -> tuple[float, int]:
+    """Run mergekit-moe and `sha256sum`; return seconds and the largest process."""
+    try:
+        command, environment = MERGEKIT.find()
+    except StepError as error:
+        raise SystemExit(f"{error}\nOr leave it out with --no-mergekit.") from error
+    config = {
+        "base_model": str(work / "base"),
+        "gate_mode": "random",
+        "dtype": "bfloat16",
+        "experts": [{"source_model": str(work / model)} for model in herd],
+    }
+    (work / "moe.yml").write_text(yaml.safe_dump(config))
+    merging = Process([*command, str(work / "moe.yml"), str(work / "theirs")], environment)
+    files = sorted(map(str, (work / "theirs").glob("*.safetensors")))
+    hashing = Process(["sha256sum", *files])
+    clear(work / "theirs")
+    return merging.seconds + hashing.seconds, max(merging.peak_bytes, hashing.peak_bytes)
+
+
+def another_prompt(work: Path, herd: list[str], plan: Plan) -> None:
+    """Print what is made again when a prompt changes, with routers from prompts."""
+    for name, words in (("before", {}), ("after", {"negative_prompts": ["w9"]})):
+        path = write_recipe(work, herd, name, gate="hidden")
+        content = yaml.safe_load(path.read_text())
+        content["models"]["mixture"]["moe"]["experts"][1] |= words
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        changed = plans.load(path, plan.layout.root)
+        assemble(changed, changed.nodes["base"])
+        parts = mixture_parts(changed)
+        seconds, peak = run_parts(changed, parts, 1)
+        written = sum(part.size_bytes for part in parts)
+    total = sum(part.size_bytes for part in changed.released.parts)
+    labels = ", ".join(part.label for part in parts)
+    print(
+        f"another prompt: {labels} made again, {written:,} of {total:,} bytes, {seconds:.1f} s in {peak / MB:.0f} MB "
+        "(the base's layers run once, one after another)"
+    )
+
+
+def scaling(work: Path, options: argparse.Namespace) -> None:
+    """Print seconds against layers and experts, of smaller mixtures."""
+    print(f"\n{'layers':>8}{'experts':>8}{'GB':>8}{'s':>8}{'s/GB':>8}")
+    for layers, experts in ((1, 2), (2, 2), (4, 2), (1, 4), (1, 8)):
+        place = work / f"scaling-{layers}-{experts}"
+        for seed, model in enumerate(("base", "one")):
+            write_source(place / model, layers, seed)
+        recipe = write_recipe(place, ["base", "one"] * (experts // 2), "recipe")
+        plan, _ = fresh_plan(recipe, place / "results", options.workers)
+        best = min(timed(plan, options.workers) for _ in range(options.rounds))
+        size = sum(part.size_bytes for part in plan.released.parts) / GB
+        print(f"{layers:8}{experts:8}{size:8.2f}{best:8.1f}{best / size:8.2f}", flush=True)
+        clear(place)
+
+
+def timed(plan: Plan, workers: int) -> float:
+    """Return the seconds that the mixture takes."""
+    for part in plan.released.parts:
+        plan.layout.shard(part).unlink(missing_ok=True)
+    os.sync()
+    return run_parts(plan, mixture_parts(plan), workers)[0]
+
+
+if __name__ == "__main__":
+    main()
