@@ -282,7 +282,7 @@ class _Reader:
         self.made.assumed.append(
             f"semantics: {era}; the formulas of {NEWEST.removeprefix('mergekit-')} are taken, which those since 2024-04-15 "
             f"share. Between {EQUAL_ROWS[0]} and {EQUAL_ROWS[1]} mergekit wrote routers with equal rows, and until {MEAN_UNTIL} "
-            "`hidden` was the mean over a prompt: `herdbook routers MODEL` tells the former"
+            "`hidden` was the mean over a prompt: a model of that time has other routers"
         )
         return "mergekit-0.1.4" if version == "0.1.4" else NEWEST
 
