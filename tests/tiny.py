@@ -71,7 +71,7 @@ def shapes(config):
         "model.embed_tokens.weight": (config["vocab_size"], hidden),
         "model.norm.weight": (hidden,),
     }
-    if not config["tie_word_embeddings"]:
+    if not config.get("tie_word_embeddings"):
         found["lm_head.weight"] = (config["vocab_size"], hidden)
     for layer in range(config["num_hidden_layers"]):
         for name, shape in {
