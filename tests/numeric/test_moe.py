@@ -203,3 +203,75 @@ def test_configuration_is_read_alike_by_both_lines_of_transformers(tmp_path):
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 5000.0
     assert config["dtype"] == config["torch_dtype"] == "bfloat16"
     assert (config["num_local_experts"], config["num_experts_per_tok"]) == (2, 2)
+
+
+def seen_by_mlps(base, prompt):
+    """Return what each layer's MLP sees of a prompt, by hooks on the whole model."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    seen = []
+    for layer in model.model.layers:
+        layer.post_attention_layernorm.register_forward_hook(lambda *args: seen.append(args[2][0]))
+    with torch.no_grad():
+        model(ids_of(base, prompt))
+    return seen
+
+
+@pytest.mark.parametrize("gate", ["router_input", "router_input_avg", "centred"])
+def test_routers_are_made_of_what_they_will_see(base, gate):
+    pick = (lambda one: one[-1]) if gate == "router_input" else (lambda one: one.mean(dim=0))
+    for layer, found in enumerate(router_rows(gate, base, PROMPTS, 3)):
+        sides = [
+            [sum(pick(seen_by_mlps(base, p)[layer]) for p in side) / len(side) for side in both if side]
+            for both in PROMPTS
+        ]
+        rows = torch.stack([side[0] - side[1] if len(side) > 1 else side[0] for side in sides])
+        if gate == "centred":
+            rows = rows - rows.mean(dim=0)
+        torch.testing.assert_close(
+            found, torch.nn.functional.normalize(rows, dim=1), rtol=0, atol=5e-6, msg=str(layer)
+        )
+
+
+def test_a_fitted_router_leaves_out_prompts_as_fitting_again_does():
+    """The closed form of leaving a prompt out, and the fit itself, against plain least squares."""
+    import numpy as np
+
+    from herdbook.moe import fit as module
+
+    draw = np.random.default_rng(0)
+    inputs = [draw.normal(size=(n, 6)) + 2 * (n % 2) for n in (3, 4, 5, 2)]
+    x, groups = np.concatenate(inputs), np.repeat(range(4), [3, 4, 5, 2])
+    y = draw.normal(size=(14, 2))
+    values, vectors = np.linalg.eigh(x @ x.T)
+    values = np.maximum(values, 0)
+    found = module._left_out(values, vectors, y, groups, 0.7)
+    for group in range(4):
+        kept = groups != group
+        weights = np.linalg.solve(x[kept].T @ x[kept] + 0.7 * np.eye(6), x[kept].T @ y[kept])
+        np.testing.assert_allclose(found[~kept], x[~kept] @ weights, atol=1e-10)
+    # Prompts that differ are told apart.
+    apart = np.array([4.0, 0, 0, 0, 0, 0])
+    router = module.fit([one + apart for one in inputs[:2]] + inputs[2:], [0, 0, 1, 1], [1] * 4, 2)
+    assert router.shape == (2, 6)
+    right = [(one + apart) @ router.T for one in inputs[:2]] + [-(one @ router.T) for one in inputs[2:]]
+    assert np.mean([(scores[:, 0] > scores[:, 1]).mean() for scores in right]) > 0.7
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_in_a_source_is_named(tmp_path, dtype, value):
+    from safetensors.torch import load_file, save_file
+
+    from herdbook.errors import CheckpointError
+
+    tiny.write_model(tmp_path / "base", seed=1, dtype=dtype)
+    tiny.write_model(tmp_path / "other", seed=2, dtype=dtype)
+    path = tmp_path / "base/model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+    save_file(tensors, path)
+    with pytest.raises(
+        CheckpointError, match=r"tensor model\.layers\.1\.mlp\.up_proj\.weight holds NaN or inf"
+    ):
+        tiny.build(recipe_of(tmp_path, ["base", "base"]), tmp_path / "results")
+    assert not list((tmp_path / "results").rglob("*.safetensors"))
