@@ -21,7 +21,6 @@ MISTRAL_WINDOW = 4096  # what transformers takes where a Mistral's config.json s
 
 _EXPERT = re.compile(r"\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(.+)$")
 _ROUTER = re.compile(r"\.(?:block_sparse_moe|mlp)\.(?:gate|shared_expert_gate)\.weight$")
-_FUSED = re.compile(r"^(.+\.mlp)\.experts\.(gate_up_proj|down_proj)$")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class Family:
         needs_biases: Whether the class has all these biases always; missing ones are written as zeros.
         window: Whether its attention can have a sliding window.
         fused: Whether transformers 5 holds its experts as fused tensors, which can be written, too.
-        convertible: Whether llama.cpp's converter takes it and the files can be derived again.
+        convertible: Whether a GGUF can be made of it and derived again.
+        loadable: Whether transformers has its class, so that it can be measured without code of others.
         counts: Keys of ``config.json`` for the number of experts and of shared experts.
         widths: Keys for the width of an expert.
         settings: What else ``config.json`` says, the same for all.
@@ -62,6 +62,7 @@ class Family:
     window: bool = True
     fused: bool = True
     convertible: bool = False
+    loadable: bool = True
     counts: tuple[str, ...] = ("num_experts",)
     widths: tuple[str, ...] = ("moe_intermediate_size",)
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -118,6 +119,7 @@ FAMILIES: dict[FamilyName, Family] = {
             biases=("q_proj", "k_proj", "v_proj", "o_proj"),
             window=False,
             fused=False,
+            loadable=False,
             counts=("n_routed_experts", "n_shared_experts"),
             settings={
                 "first_k_dense_replace": 0,
@@ -163,11 +165,6 @@ def expert_of(name: str) -> tuple[int, str] | None:
 def is_router(name: str) -> bool:
     """Say whether a tensor is a router, or the gate of a shared expert."""
     return _ROUTER.search(name) is not None
-
-
-def is_fused(name: str) -> bool:
-    """Say whether a tensor holds the matrices of all experts of a layer."""
-    return _FUSED.match(name) is not None
 
 
 def window_of(config: Mapping[str, Any]) -> int | None:

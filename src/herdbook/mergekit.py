@@ -20,6 +20,7 @@ from herdbook.checkpoint import INDEX_NAME
 from herdbook.errors import RecipeError
 from herdbook.family import FAMILIES
 from herdbook.recipe.moe import DRAWN_GATES, MERGEKIT_GATES
+from herdbook.recipe.reading import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,12 +75,7 @@ def import_recipe(
     Raises:
         RecipeError: If there is no configuration, it is none that can be built, or it contradicts itself.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)
-        ) from error
+    text = read_text(path)
     config, about = find_configuration(text, str(path))
     made = Imported()
     reader = _Reader(made, path, relative_to)

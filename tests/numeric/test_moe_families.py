@@ -265,3 +265,27 @@ def test_a_shared_expert_with_a_gate_needs_prompts(tmp_path):
         RecipeError, match=r"shared_experts\.0\.prompts: the shared expert of qwen2 has a gate"
     ):
         plans.load(recipe, tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    ("changes", "section", "expected"),
+    [
+        ({"family": "deepseek"}, {"quantize": {"methods": ["Q8_0"]}}, "family deepseek; leave it out"),
+        ({"layout": "fused"}, {"quantize": {"methods": ["Q8_0"]}}, "does not read `layout: fused`"),
+        (
+            {"family": "deepseek"},
+            {"evaluate": {"tasks": ["t.yaml"], "models": ["mix"]}},
+            "evaluate.models.0: transformers has no class for 'mix'",
+        ),
+    ],
+)
+def test_what_no_program_could_read_is_refused_before_it_is_built(tmp_path, changes, section, expected):
+    (tmp_path / "t.yaml").write_text("task: t\ndataset_kwargs: {data_files: d.jsonl}\n")
+    (tmp_path / "d.jsonl").write_text('{"text": "w1"}\n')
+    tiny.write_model(tmp_path / "base")
+    recipe = recipe_of(tmp_path, ["base", "base"], **changes)
+    recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | section, sort_keys=False))
+    tiny.lock(recipe)
+    with pytest.raises(RecipeError) as caught:
+        plans.load(recipe, tmp_path / "results")
+    assert expected in str(caught.value)

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from herdbook.checkpoint import Produced, write_shard
-from herdbook.family import MLP, expert_of
+from herdbook.family import FAMILIES, MLP, expert_of
 from herdbook.files import CHUNK_BYTES
 from herdbook.lock import ITEM_BYTES
 from herdbook.parents import Parents
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Origin, Part, Plan, Tensor
 
-DOWN = (f".{MLP[2]}.weight", ".w2.weight")  # what a residual scale is for
+# What a residual scale is for.
+DOWN = tuple({f".{family.matrices[MLP[2]]}.weight" for family in FAMILIES.values()})
 
 
 def moe(plan: Plan, part: Part) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
+from herdbook.family import BY_MODEL_TYPE
 from herdbook.key import SHORT, Code, digest
 from herdbook.plan.derive import plan_adapter
 from herdbook.plan.laser import plan_laser
@@ -303,10 +304,35 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
         node, said = _node(name, recipe, lock, nodes)
         nodes[name] = node
         warnings += said
+    _refuse_unusable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: nothing needs {', '.join(unused)}; not built")
     return Plan(recipe, lock, recipe_path, nodes, tuple(warnings), Layout(results))
+
+
+def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
+    """Refuse to quantize or measure mixtures that the programs for it cannot read, before anything is built."""
+    problems = []
+    released = recipe.models[recipe.release.model]
+    if recipe.quantize and isinstance(released, Moe):
+        family = BY_MODEL_TYPE[nodes[recipe.release.model].config["model_type"]]
+        if not family.convertible:
+            problems.append(
+                f"quantize: no GGUF can be made of a mixture of family {family.name}; leave it out"
+            )
+        elif released.moe.layout == "fused":
+            problems.append(
+                "quantize: llama.cpp's converter does not read `layout: fused`; leave one of them out"
+            )
+    for index, name in enumerate(recipe.evaluate.models if recipe.evaluate else []):
+        mixture = BY_MODEL_TYPE.get(nodes[name].config.get("model_type", ""))
+        if mixture and not mixture.loadable:
+            problems.append(
+                f"evaluate.models.{index}: transformers has no class for {name!r} (family {mixture.name}); leave it out"
+            )
+    if problems:
+        raise RecipeError(problems)
 
 
 def load(recipe_path: Path, results: Path = Path("results")) -> Plan:

@@ -68,13 +68,17 @@ def load(path: Path) -> Recipe:
     Raises:
         RecipeError: With all problems at once, if the file cannot be read, is no YAML, or does not fit the schema.
     """
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text. Raises RecipeError if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
             f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)
         ) from error
-    return parse(text, str(path))
 
 
 def parse(text: str, file: str = "recipe") -> Recipe:
