@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from herdbook.checkpoint import INDEX_NAME
 from herdbook.errors import StepError
 from herdbook.files import link, write_json
-from herdbook.recipe import Moe
+from herdbook.recipe import Merge, Moe
 
 if TYPE_CHECKING:
     from herdbook.plan import Node, Plan
@@ -23,7 +23,7 @@ def assemble(plan: Plan, node: Node) -> None:
     """Make a model's folder.
 
     Weights are links to the shards, the other files are the parent's or the source's own, byte for byte; only the
-    configuration of a Mixture of Experts is made.
+    configuration of a merge or a Mixture of Experts is made.
 
     Raises:
         StepError: If a shard is missing.
@@ -42,7 +42,7 @@ def assemble(plan: Plan, node: Node) -> None:
         make_files(plan, node, folder)
         return
     source = plan.layout.folder(plan.nodes[node.files_from])
-    made = {"config.json"} if isinstance(node.recipe, Moe) else set()
+    made = {"config.json"} if isinstance(node.recipe, Merge | Moe) else set()
     for name in node.files:
         if name not in made:
             link(source / name, folder / name)

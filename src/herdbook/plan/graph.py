@@ -16,10 +16,11 @@ from herdbook.family import BY_MODEL_TYPE
 from herdbook.key import SHORT, Code, digest
 from herdbook.plan.derive import plan_adapter
 from herdbook.plan.laser import plan_laser
+from herdbook.plan.merge import plan_merge
 from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part, Search
 from herdbook.plan.moe import plan_moe
 from herdbook.plan.source import plan_source
-from herdbook.recipe import Adapter, Laser, Moe, Section
+from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -395,15 +396,14 @@ def _node(name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node]) -> tupl
             parent = nodes[model.on]
             parts = plan_adapter(name, model, lock.adapters[name], parent, size)
             return _kept_form(name, "adapter", model, parent, parts), warnings
+        case Merge():
+            parts, config = plan_merge(name, model.merge, nodes, size)
+            files_from = nodes[model.merge.tokenizer or model.merge.inputs[0]]
+            return _new_form(name, "merge", model, parts, config, files_from), warnings
         case Moe():
             parts, config, warnings = plan_moe(name, model.moe, nodes, size)
             files_from = nodes[model.moe.tokenizer or model.moe.base]
-            key = _node_key(parts, {"config": config, "from": files_from.key})
-            form = {tensor.name: tensor.shape for part in parts for tensor in part.tensors}
-            parents, files = recipes.parents(model), files_from.files
-            return Node(
-                name, "moe", key, model, parents, parts, config, files, files_from.name, form=form
-            ), warnings
+            return _new_form(name, "moe", model, parts, config, files_from), warnings
         case _:
             locked = lock.sources[name]
             parts = plan_source(name, model, locked, size)
@@ -419,6 +419,20 @@ def _node(name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node]) -> tupl
             return Node(
                 name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form
             ), warnings
+
+
+def _new_form(
+    name: str,
+    operation: str,
+    model: Section,
+    parts: tuple[Part, ...],
+    config: dict[str, Any],
+    files_from: Node,
+) -> Node:
+    key = _node_key(parts, {"config": config, "from": files_from.key})
+    form = {tensor.name: tensor.shape for part in parts for tensor in part.tensors}
+    parents, files = recipes.parents(model), files_from.files
+    return Node(name, operation, key, model, parents, parts, config, files, files_from.name, form=form)
 
 
 def _kept_form(

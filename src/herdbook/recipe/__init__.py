@@ -4,6 +4,7 @@ Reading a recipe touches no network and imports no torch.
 """
 
 from herdbook.recipe.laser import MATRICES, Calibration, Laser, SvdLlm, spell_rank
+from herdbook.recipe.merge import Filtered, Linear, Merge, Mergekit, ModelStock, Passthrough, Slerp
 from herdbook.recipe.moe import Expert, Mixture, Moe
 from herdbook.recipe.reading import json_schema, load, parse
 from herdbook.recipe.release import Leaderboard, Release
@@ -16,16 +17,23 @@ __all__ = [
     "Adapter",
     "Calibration",
     "Expert",
+    "Filtered",
     "Folder",
     "Hub",
     "Laser",
     "Leaderboard",
+    "Linear",
+    "Merge",
+    "Mergekit",
     "Mixture",
+    "ModelStock",
     "Moe",
+    "Passthrough",
     "Pypi",
     "Recipe",
     "Release",
     "Section",
+    "Slerp",
     "SvdLlm",
     "json_schema",
     "load",

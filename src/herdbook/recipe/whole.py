@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from herdbook.recipe.laser import Calibration, Laser
+from herdbook.recipe.merge import Merge, merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Release
 from herdbook.recipe.section import Name, Section, near
@@ -21,6 +22,7 @@ OPERATIONS: dict[str, type[Section]] = {
     "pypi": Pypi,
     "laser": Laser,
     "adapter": Adapter,
+    "merge": Merge,
     "moe": Moe,
 }
 
@@ -38,6 +40,7 @@ Model = Annotated[
     | Annotated[Pypi, Tag("pypi")]
     | Annotated[Laser, Tag("laser")]
     | Annotated[Adapter, Tag("adapter")]
+    | Annotated[Merge, Tag("merge")]
     | Annotated[Moe, Tag("moe")],
     Discriminator(
         _operation,
@@ -84,6 +87,7 @@ class Recipe(Section):
             problems.append("quantize.methods: a method is named twice")
         for name, model in self.models.items():
             problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
+            problems += merge_problems(f"models.{name}.merge", model.merge) if isinstance(model, Merge) else []
         problems += [
             f"models.{name}.calibration: no calibration is named {model.calibration!r}"
             f"{near(str(model.calibration), self.calibration)}"
@@ -109,6 +113,9 @@ def parents(model: Section) -> tuple[str, ...]:
             return (model.laser,)
         case Adapter():
             return (model.on,)
+        case Merge():
+            merge = model.merge
+            return (*merge.inputs, *([merge.tokenizer] if merge.tokenizer else []))
         case Moe():
             moe = model.moe
             tokenizer = (moe.tokenizer,) if moe.tokenizer else ()

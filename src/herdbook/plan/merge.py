@@ -1,0 +1,267 @@
+"""Planning dense merges: each tensor from those of its name in all models, or layers of several models stacked."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import RecipeError
+from herdbook.key import COPY, Code, digest
+from herdbook.lock import DTYPE_CODES
+from herdbook.plan.architecture import layer_of, rope_of
+from herdbook.plan.cut import cut
+from herdbook.plan.derive import spell
+from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Origin, Part, Tensor
+from herdbook.recipe import Filtered, Linear, Mergekit, ModelStock, Passthrough, Slerp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from herdbook.plan.model import Node
+
+MERGE_CODE = Code(modules=("herdbook.merge.methods", "herdbook.merge.step"), packages=("torch",))
+SCALE_CODE = Code(modules=("herdbook.merge.step",), packages=("torch",))
+MERGEKIT_CODE = Code(modules=("herdbook.merge.foreign",))
+FLOAT32 = 4
+SAME_FORM = {"mistral": "llama"}  # one form under two names
+LAYER_NUMBER = re.compile(r"^model\.layers\.\d+\.")
+# What a configuration says of each layer in turn.
+PER_LAYER = ("layer_types",)
+
+
+def plan_merge(
+    name: str, merge: Any, nodes: Mapping[str, Node], max_bytes: int
+) -> tuple[tuple[Part, ...], dict[str, Any]]:
+    """Return the parts of a dense merge, and its configuration.
+
+    Raises:
+        RecipeError: If the models do not fit each other; all misfits are named.
+    """
+    where = f"models.{name}.merge"
+    inputs = [nodes[one] for one in (*merge.inputs, *([merge.base] if _has_base(merge) else []))]
+    inputs = list({node.name: node for node in inputs}.values())
+    problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough))
+    if problems:
+        raise RecipeError(problems)
+    if isinstance(merge, Passthrough):
+        tensors, values, config = _stacked(where, merge, nodes)
+    else:
+        tensors, values = _joined(merge, [nodes[one] for one in merge.inputs])
+        config = dict(inputs[0].config)
+    if merge.dtype:
+        config |= {"dtype": merge.dtype, "torch_dtype": merge.dtype}
+    if isinstance(merge, Mergekit):
+        return (_foreign(name, merge, nodes, tensors),), config
+    runs = enumerate(cut(tensors, max_bytes), start=1)
+    return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config
+
+
+def _has_base(merge: Any) -> bool:
+    return isinstance(merge, Mergekit) and merge.base is not None
+
+
+def _joined(merge: Any, inputs: list[Node]) -> tuple[list[Tensor], dict[str, dict[str, Any]]]:
+    """Return the tensors of a merge of equal forms, and what each is computed with."""
+    tensors, values = [], {}
+    first = inputs[0]
+    count = first.config["num_hidden_layers"]
+    for name, (_, planned) in first.tensors.items():
+        if name.endswith("inv_freq"):
+            continue
+        dtype = DTYPE_CODES[merge.dtype] if merge.dtype else planned.dtype
+        origins = tuple(Origin(node.tensors[name][0].key, name) for node in inputs)
+        tensors.append(Tensor(name, dtype, planned.shape, "merge", origins))
+        values[name] = _values(merge, name, _depth(name, count))
+    return tensors, values
+
+
+def _values(merge: Any, tensor: str, depth: float) -> dict[str, Any]:
+    """Return what a method computes one tensor with: weights, densities and scale at its place."""
+    if isinstance(merge, ModelStock | Mergekit):
+        return {}
+    if isinstance(merge, Slerp):
+        return {"t": value_at(merge.t, tensor, depth, 0.5)}
+    found: dict[str, Any] = {"weights": [value_at(one.weight, tensor, depth, 0.0) for one in merge.models]}
+    if hasattr(merge.models[0], "density"):
+        found["densities"] = [value_at(one.density, tensor, depth, 1.0) for one in merge.models]
+    if not isinstance(merge, Linear):
+        found["scale"] = value_at(merge.scale, tensor, depth, 1.0)
+    return found
+
+
+def _stacked(
+    where: str, merge: Passthrough, nodes: Mapping[str, Node]
+) -> tuple[list[Tensor], dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the tensors of stacked layers, those that are scaled, and the configuration."""
+    tensors: list[Tensor] = []
+    values: dict[str, dict[str, Any]] = {}
+    total = sum(len(_layers(piece.layers)) for piece in merge.slices)
+
+    def take(node: Node, old: str, new: str, scale: Any) -> None:
+        part, planned = node.tensors[old]
+        dtype = DTYPE_CODES[merge.dtype] if merge.dtype else planned.dtype
+        factor = None if scale is None else value_at(scale, new, _depth(new, total), 1.0)
+        plain = factor in {None, 1.0} and dtype == planned.dtype
+        tensors.append(
+            Tensor(new, dtype, planned.shape, "copy" if plain else "merge", (Origin(part.key, old),))
+        )
+        if not plain:
+            values[new] = {"scale": 1.0 if factor is None else factor}
+
+    first, last = nodes[merge.slices[0].model], nodes[merge.slices[-1].model]
+    for name in first.tensors:
+        if "embed_tokens" in name:
+            take(first, name, name, None)
+    kinds: list[Any] = []
+    number = 0
+    for index, piece in enumerate(merge.slices):
+        node = nodes[piece.model]
+        count = node.config["num_hidden_layers"]
+        for layer in _layers(piece.layers):
+            if layer >= count:
+                raise RecipeError(
+                    f"{where}.slices.{index}.layers: layer {layer} does not exist in {piece.model!r}; the last is {count - 1}"
+                )
+            prefix = f"model.layers.{layer}."
+            for name in node.tensors:
+                if name.startswith(prefix) and not name.endswith("inv_freq"):
+                    take(node, name, LAYER_NUMBER.sub(f"model.layers.{number}.", name), piece.scale)
+            kinds.append({key: node.config[key][layer] for key in PER_LAYER if node.config.get(key)})
+            number += 1
+    for name in last.tensors:
+        if layer_of(name) is None and "embed_tokens" not in name and not name.endswith("inv_freq"):
+            take(last, name, name, None)
+    config = {**first.config, "num_hidden_layers": number}
+    config |= {key: [kind[key] for kind in kinds] for key in PER_LAYER if all(key in kind for kind in kinds)}
+    return tensors, values, config
+
+
+def _part(
+    name: str, label: str, merge: Any, run: tuple[Tensor, ...], values: dict[str, dict[str, Any]]
+) -> Part:
+    computed = [tensor for tensor in run if tensor.action != "copy"]
+    code = COPY.describe()
+    parameters: dict[str, Any] = {}
+    memory = INTERPRETER_BYTES
+    if computed:
+        settings = {key: getattr(merge, key) for key in ("normalize", "rescale", "seed") if hasattr(merge, key)}
+        parameters = {
+            "method": merge.method,
+            **settings,
+            "values": {tensor.name: values[tensor.name] for tensor in computed},
+        }
+        code = (SCALE_CODE if isinstance(merge, Passthrough) else MERGE_CODE).describe()
+        largest = max(tensor.elements for tensor in computed)
+        memory = TORCH_BYTES + FLOAT32 * largest * (2 * len(computed[0].origins) + 4)
+    content = {"operation": "merge", "parameters": parameters, "code": code, "tensors": spell(run)}
+    return Part(name, label, "merge", digest(content), run, parameters, memory_bytes=memory, code=code)
+
+
+def _foreign(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: list[Tensor]) -> Part:
+    """Return the one part of a merge that mergekit makes whole."""
+    folders = tuple(dict.fromkeys([nodes[one].key for one in merge.inputs]))
+    parameters = {
+        "mergekit": merge.model_dump(mode="json", exclude={"tokenizer"}, exclude_none=True),
+        "folders": {one: nodes[one].key for one in merge.inputs},
+    }
+    code = MERGEKIT_CODE.describe()
+    run = tuple(Tensor(tensor.name, tensor.dtype, tensor.shape, "merge") for tensor in tensors)
+    content = {"operation": "merge", "parameters": parameters, "code": code, "tensors": spell(run)}
+    sizes = sum(tensor.size_bytes for tensor in run)
+    return Part(
+        name,
+        "mergekit",
+        "merge",
+        digest(content),
+        run,
+        parameters,
+        folders,
+        memory_bytes=TORCH_BYTES + 2 * sizes,
+        code=code,
+    )
+
+
+def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
+    """Return why models cannot be merged, one line each."""
+    problems = []
+    first = inputs[0]
+    expected = _form(first, stacked=stacked)
+    for node in inputs[1:]:
+        kinds = [SAME_FORM.get(kind, kind) for kind in (_kind(first), _kind(node))]
+        if kinds[0] != kinds[1]:
+            problems.append(
+                f"{where}: {node.name!r} is of type {_kind(node)!r}, {first.name!r} of type {_kind(first)!r}"
+            )
+            continue
+        if rope_of(node.config) != rope_of(first.config):
+            problems.append(
+                f"{where}: {node.name!r} has other rotary embeddings than {first.name!r}: {rope_of(node.config)}, not "
+                f"{rope_of(first.config)}"
+            )
+        found = _form(node, stacked=stacked)
+        differing = [
+            tensor for tensor in {**expected, **found} if expected.get(tensor) != found.get(tensor)
+        ]
+        if differing:
+            tensor = differing[0]
+            more = f", and {len(differing) - 1} more tensors differ" if len(differing) > 1 else ""
+            hint = " (their vocabularies differ)" if "embed_tokens" in tensor else ""
+            hint = " (one has a head of its own, the other ties it)" if tensor == "lm_head.weight" else hint
+            problems.append(
+                f"{where}: {tensor} is {_show(found.get(tensor))} in {node.name!r} and {_show(expected.get(tensor))} in "
+                f"{first.name!r}{hint}{more}"
+            )
+    return problems
+
+
+def _form(node: Node, *, stacked: bool) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's tensors; of one layer for all, if layers are stacked."""
+    return {
+        LAYER_NUMBER.sub("model.layers.*.", name) if stacked else name: shape
+        for name, shape in node.form.items()
+        if not name.endswith("inv_freq")
+    }
+
+
+def _kind(node: Node) -> str:
+    return str(node.config.get("model_type", ""))
+
+
+def _show(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else str(list(shape))
+
+
+def _layers(spelled: str) -> range:
+    first, last = (int(part) for part in spelled.split("-"))
+    return range(first, last + 1)
+
+
+def _depth(tensor: str, layers: int) -> float:
+    """Return a tensor's place between the first layer, 0, and the last, 1; embeddings stand at 0, the head at 1."""
+    layer = layer_of(tensor)
+    if layer is None:
+        return 0.0 if "embed_tokens" in tensor else 1.0
+    return layer / (layers - 1) if layers > 1 else 1.0
+
+
+def value_at(value: Any, tensor: str, depth: float, otherwise: float) -> float:
+    """Return what a value of a recipe is for a tensor.
+
+    Args:
+        value: A number; a list of numbers, spread evenly over the layers; or a list of filters.
+        tensor: The tensor's name.
+        depth: Its place, 0 to 1.
+        otherwise: The result if no filter fits.
+
+    Source: mergekit's parameters (``config.py``, ``evaluate_setting``).
+    """
+    if not isinstance(value, list):
+        return float(value)
+    if isinstance(value[0], Filtered):
+        fitting = (one for one in value if one.filter in {None, "*"} or one.filter in tensor)
+        found = next(fitting, None)
+        return otherwise if found is None else value_at(found.value, tensor, depth, otherwise)
+    place = depth * (len(value) - 1)
+    low = int(place)
+    high = min(low + 1, len(value) - 1)
+    return float(value[low] + (place - low) * (value[high] - value[low]))

@@ -1,0 +1,223 @@
+"""Dense merges: several models of one form become one, tensor by tensor; or layers of several are stacked."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from herdbook.recipe.section import Dtype, Name, Section
+
+FINITE = Field(allow_inf_nan=False)
+Number = Annotated[float, FINITE]
+
+
+class Filtered(Section):
+    """A value for some tensors."""
+
+    filter: str | None = Field(None, description="text in the tensor's name, such as mlp; all others if left out")
+    value: Number | Annotated[list[Number], Field(min_length=1)]
+
+
+Value = Annotated[
+    Number | Annotated[list[Number], Field(min_length=1)] | Annotated[list[Filtered], Field(min_length=1)],
+    Field(
+        description="a number; several, spread evenly over the layers and interpolated between; or a list of "
+        "{filter, value}, of which the first that fits a tensor's name counts"
+    ),
+]
+
+
+class Weighted(Section):
+    """A model that enters a merge, and how much of it."""
+
+    model: Name
+    weight: Value = 1.0
+
+
+class Sparsified(Weighted):
+    """A model that enters a merge by the part of its task vector that is kept."""
+
+    density: Value = Field(1.0, description="share of the task vector's elements that is kept, above 0 and at most 1")
+
+
+class _Merge(Section):
+    dtype: Dtype | None = Field(None, description="dtype of the result; of the first model if left out")
+    tokenizer: Name | None = Field(
+        None, description="the model whose tokenizer and generation config are taken; the first if left out"
+    )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The models whose tensors are merged, the base first."""
+        base = getattr(self, "base", None)
+        return (*([base] if base else []), *(one.model for one in getattr(self, "models", ())))
+
+
+class Linear(_Merge):
+    """The weighted mean (model soups: Wortsman et al. 2022, arXiv:2203.05482)."""
+
+    method: Literal["linear"]
+    models: list[Weighted] = Field(min_length=1)
+    normalize: bool = Field(True, description="divide by the sum of the weights")
+
+
+class Slerp(_Merge):
+    """Along the great circle from one model to another (Shoemake 1985)."""
+
+    method: Literal["slerp"]
+    base: Name = Field(description="where t is 0")
+    other: Name = Field(description="where t is 1")
+    t: Value = 0.5
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Both ends."""
+        return (self.base, self.other)
+
+
+class TaskArithmetic(_Merge):
+    """The base and a weighted sum of task vectors (Ilharco et al. 2022, arXiv:2212.04089)."""
+
+    method: Literal["task_arithmetic"]
+    base: Name = Field(description="what the task vectors are differences to")
+    models: list[Weighted] = Field(min_length=1)
+    scale: Value = Field(1.0, alias="lambda", description="what the sum of task vectors is multiplied by")
+    normalize: bool = Field(False, description="divide the sum by the sum of the weights")
+
+
+class Ties(_Merge):
+    """Trim, elect signs, mean of those that agree (Yadav et al. 2023, arXiv:2306.01708)."""
+
+    method: Literal["ties"]
+    base: Name = Field(description="what the task vectors are differences to")
+    models: list[Sparsified] = Field(min_length=1)
+    scale: Value = Field(1.0, alias="lambda", description="what the merged task vector is multiplied by")
+    normalize: bool = Field(True, description="divide by the weights that agree: a mean, not a sum")
+
+
+class Dare(_Merge):
+    """Drop elements at random and rescale the rest by 1 / density (Yu et al. 2023, arXiv:2311.03099)."""
+
+    method: Literal["dare_linear", "dare_ties"]
+    base: Name = Field(description="what the task vectors are differences to")
+    models: list[Sparsified] = Field(min_length=1)
+    scale: Value = Field(1.0, alias="lambda", description="what the merged task vector is multiplied by")
+    normalize: bool = Field(False, description="divide by the weights: of all, or of those that agree")
+    rescale: bool = Field(True, description="divide what is kept by the density")
+    seed: int = Field(0, ge=0, description="decides what is dropped, together with the tensor's name and the model")
+
+
+class ModelStock(_Merge):
+    """Between the base and the mean, by the angle between the task vectors (Jang et al. 2024, arXiv:2403.19522)."""
+
+    method: Literal["model_stock"]
+    base: Name = Field(description="the pretrained model that all were tuned from")
+    models: list[Name] = Field(min_length=2)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The base, and its fine-tunes."""
+        return (self.base, *self.models)
+
+
+class Slice(Section):
+    """A run of a model's layers."""
+
+    model: Name
+    layers: str = Field(pattern=r"^\d+-\d+$", description="such as 0-15, both ends included")
+    scale: Value | None = Field(None, description="what its tensors are multiplied by")
+
+
+class Passthrough(_Merge):
+    """Layers of several models stacked, unchanged (a frankenmerge)."""
+
+    method: Literal["passthrough"]
+    slices: list[Slice] = Field(
+        min_length=1, description="embeddings come from the first slice's model, last norm and head from the last's"
+    )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The models of the slices, with repetitions."""
+        return tuple(piece.model for piece in self.slices)
+
+
+class MergekitModel(Section):
+    """A model that mergekit merges."""
+
+    model: Name
+    parameters: dict[str, Any] = Field({}, description="as mergekit has them, such as weight, density, epsilon")
+
+
+class Mergekit(_Merge):
+    """A method that is not ours, by the real mergekit, in an environment of its own."""
+
+    method: Literal[
+        "arcee_fusion",
+        "breadcrumbs",
+        "breadcrumbs_ties",
+        "della",
+        "della_linear",
+        "karcher",
+        "multislerp",
+        "nearswap",
+        "nuslerp",
+        "ram",
+        "ramplus_tl",
+        "sce",
+    ]
+    base: Name | None = Field(None, description="mergekit's base_model, for methods that have one")
+    models: list[MergekitModel] = Field(min_length=1)
+    parameters: dict[str, Any] = Field({}, description="for all models, as mergekit has them")
+    seed: int = Field(0, ge=0, description="mergekit's --random-seed")
+
+    @field_validator("parameters")
+    @classmethod
+    def _plain(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        wrong = [key for key in parameters if not re.fullmatch(r"[a-z_]+", key)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no parameter's name")
+        return parameters
+
+
+METHODS = (Linear, Slerp, TaskArithmetic, Ties, Dare, ModelStock, Passthrough, Mergekit)
+Dense = Annotated[
+    Linear | Slerp | TaskArithmetic | Ties | Dare | ModelStock | Passthrough | Mergekit,
+    Field(discriminator="method", description="how dense models become one"),
+]
+
+
+class Merge(Section):
+    """One dense model made of several."""
+
+    merge: Dense
+
+
+def merge_problems(where: str, merge: Any) -> list[str]:
+    """Return what is wrong with a dense merge, one line each; ``where`` is its place in the recipe."""
+    problems = []
+    for index, one in enumerate(getattr(merge, "models", [])):
+        if isinstance(one, Sparsified):
+            problems += [
+                f"{where}.models.{index}.density: {value:g} is not above 0 and at most 1"
+                for value in numbers(one.density)
+                if not 0 < value <= 1
+            ]
+    if isinstance(merge, Slerp):
+        problems += [f"{where}.t: {value:g} is not between 0 and 1" for value in numbers(merge.t) if not 0 <= value <= 1]
+    if isinstance(merge, Passthrough):
+        problems += [
+            f"{where}.slices.{index}.layers: the range {piece.layers} is empty"
+            for index, piece in enumerate(merge.slices)
+            if int(piece.layers.split("-")[0]) > int(piece.layers.split("-")[1])
+        ]
+    return problems
+
+
+def numbers(value: Any) -> list[float]:
+    """Return all numbers in a value."""
+    if isinstance(value, list):
+        return [number for one in value for number in numbers(one)]
+    return numbers(value.value) if isinstance(value, Filtered) else [float(value)]
