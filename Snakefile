@@ -23,6 +23,7 @@ rule all:
 include: "rules/fetch.smk"
 include: "rules/laser.smk"
 include: "rules/adapter.smk"
+include: "rules/merge.smk"
 include: "rules/moe.smk"
 include: "rules/assemble.smk"
 include: "rules/evaluate.smk"

@@ -21,7 +21,7 @@ dependencies:
   - pip:
 """
 ENVIRONMENTS = {
-    "build": ("What fetch, laser, adapter, moe, assemble, card, release and verify need.", ("build",)),
+    "build": ("What fetch, laser, adapter, merge, moe, assemble, card, release and verify need.", ("build",)),
     "evaluate": ("What evaluate needs: the models, and lm-eval.", ("evaluate",)),
     "quantize": ("What convert and quantize need.", ("quantize",)),
 }

@@ -192,11 +192,12 @@ def build(recipe_path, results):
     from herdbook.fetch.step import fetch
     from herdbook.laser.search import search
     from herdbook.laser.step import laser
+    from herdbook.merge.step import merge
     from herdbook.moe.step import moe
 
     lock(recipe_path)
     made = plans.load(recipe_path, results)
-    steps = {"adapter": adapter, "fetch": fetch, "laser": laser, "moe": moe}
+    steps = {"adapter": adapter, "fetch": fetch, "laser": laser, "merge": merge, "moe": moe}
     for node in made.nodes.values():
         if node.search:
             search(made, node.search)

@@ -37,3 +37,8 @@ def to_bytes(tensor: torch.Tensor) -> bytes:
 def sha256_tensor(tensor: torch.Tensor) -> str:
     """Return the SHA-256 of a tensor's bytes, as records have it."""
     return hashlib.sha256(to_bytes(tensor)).hexdigest()
+
+
+def generator(seed: int, name: str) -> torch.Generator:
+    """Return a source of random numbers that a seed and a tensor's name alone decide."""
+    return torch.Generator().manual_seed(int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:15], 16))

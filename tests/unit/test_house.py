@@ -32,7 +32,7 @@ LAYERS = (
     ("hub", "mergekit"),
     ("tensors", "parents"),
     ("forward",),
-    ("fetch", "laser", "adapter", "moe", "quantize"),
+    ("fetch", "laser", "adapter", "merge", "moe", "quantize"),
     ("evaluate",),
     ("assemble", "card", "provenance"),
     ("release",),

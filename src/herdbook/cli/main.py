@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
         ("fetch", "make a shard of a source: fetched, checked against its pin"),
         ("laser", "make a shard of a lasered model"),
         ("adapter", "make a shard of a model with an adapter folded in"),
+        ("merge", "make a shard of a dense merge"),
         ("moe", "make a shard of a Mixture of Experts"),
     ):
         made = add(step, text, _part)
@@ -222,6 +223,8 @@ def _part(options: argparse.Namespace) -> None:
         from herdbook.fetch.step import fetch as step
     elif options.command == "adapter":
         from herdbook.adapter.step import adapter as step
+    elif options.command == "merge":
+        from herdbook.merge.step import merge as step
     else:
         from herdbook.moe.step import moe as step
     step(plan, part)

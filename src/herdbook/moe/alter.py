@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
+
+from herdbook.tensors import generator
 
 
 def alter(
@@ -24,8 +24,3 @@ def alter(
         noise = torch.randn(tensor.shape, generator=generator(seed, name)).to(tensor.dtype)
         tensor = tensor + noise * noise_scale
     return tensor if residual_scale is None else tensor * residual_scale
-
-
-def generator(seed: int, name: str) -> torch.Generator:
-    """Return a source of random numbers that a seed and a tensor's name alone decide."""
-    return torch.Generator().manual_seed(int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:15], 16))

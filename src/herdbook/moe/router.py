@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from herdbook.forward import EMBEDDINGS, Folder, hidden_states, mlp_inputs, tokenize
-from herdbook.moe.alter import generator
+from herdbook.tensors import generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -38,8 +38,7 @@ def plan_merge(
         RecipeError: If the models do not fit each other; all misfits are named.
     """
     where = f"models.{name}.merge"
-    inputs = [nodes[one] for one in (*merge.inputs, *([merge.base] if _has_base(merge) else []))]
-    inputs = list({node.name: node for node in inputs}.values())
+    inputs = [nodes[one] for one in dict.fromkeys(merge.inputs)]
     problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough))
     if problems:
         raise RecipeError(problems)
@@ -54,10 +53,6 @@ def plan_merge(
         return (_foreign(name, merge, nodes, tensors),), config
     runs = enumerate(cut(tensors, max_bytes), start=1)
     return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config
-
-
-def _has_base(merge: Any) -> bool:
-    return isinstance(merge, Mergekit) and merge.base is not None
 
 
 def _joined(merge: Any, inputs: list[Node]) -> tuple[list[Tensor], dict[str, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -182,11 +182,18 @@ class Mergekit(_Merge):
         return parameters
 
 
-METHODS = (Linear, Slerp, TaskArithmetic, Ties, Dare, ModelStock, Passthrough, Mergekit)
 Dense = Annotated[
     Linear | Slerp | TaskArithmetic | Ties | Dare | ModelStock | Passthrough | Mergekit,
     Field(discriminator="method", description="how dense models become one"),
 ]
+
+
+# The section of each method, by its name.
+METHODS: dict[str, type[Section]] = {
+    method: kind
+    for kind in (Linear, Slerp, TaskArithmetic, Ties, Dare, ModelStock, Passthrough, Mergekit)
+    for method in get_args(kind.model_fields["method"].annotation)
+}
 
 
 class Merge(Section):

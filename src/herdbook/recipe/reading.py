@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from herdbook.errors import RecipeError
 from herdbook.recipe.laser import RULE_KEYS, Calibration, Guard, Select
+from herdbook.recipe.merge import METHODS, Filtered, MergekitModel, Slice, Sparsified, Weighted
 from herdbook.recipe.moe import Expert, Mixture
 from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Quote, Release
 from herdbook.recipe.section import Section, near
@@ -106,6 +107,8 @@ def _explain(item: Any) -> list[str]:
     where = list(item["loc"])
     if where[:1] == ["models"] and len(where) > 2 and where[2] in OPERATIONS:
         del where[2]  # the tag of the union, which is no key of the recipe
+    if where[2:3] == ["merge"] and len(where) > 3 and where[3] in METHODS:
+        del where[3]  # likewise
     where = [part for index, part in enumerate(where) if not (index > 2 and _is_union_tag(part, tags))]
     key = ".".join(str(part) for part in where if part != "[key]")
     if item["type"] == "extra_forbidden":
@@ -136,6 +139,8 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
         found = next((section for key, section in inside.items() if key in loc[3:-1]), None)
         if found:
             return list(found.model_fields)
+        if "merge" in loc[3:-1]:
+            return _known_in_merge(loc)
         return list((Mixture if "moe" in loc[3:-1] else OPERATIONS.get(str(loc[2]), Section)).model_fields)
     sections: dict[str, type[Section]] = {
         "release": Quote if "quote" in loc[1:-1] else Release,
@@ -146,6 +151,20 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
         "claims": Claim,
     }
     return list(sections.get(str(loc[0]), Section).model_fields)
+
+
+def _known_in_merge(loc: tuple[Any, ...]) -> list[str]:
+    method = next((part for part in loc if part in METHODS), None)
+    section = METHODS.get(str(method), Section)
+    if loc[-2:-1] and isinstance(loc[-2], int) and "models" in loc[3:]:
+        plain = {"linear": Weighted, "task_arithmetic": Weighted}
+        kinds: dict[str, type[Section]] = {**dict.fromkeys(("ties", "dare_linear", "dare_ties"), Sparsified), **plain}
+        section = kinds.get(str(method), MergekitModel)
+    elif "slices" in loc[3:]:
+        section = Slice
+    elif "Filtered" in loc:
+        section = Filtered
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def json_schema() -> dict[str, Any]:

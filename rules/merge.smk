@@ -1,0 +1,26 @@
+"""Dense merges: several models of one form become one, or layers of several are stacked."""
+
+
+rule merge:
+    """
+    Make one shard of a dense merge.
+    """
+    input:
+        part_inputs,
+    output:
+        shard="results/shards/{part}.safetensors",
+        record="results/shards/{part}.json",
+    log:
+        "logs/merge/{part}.log",
+    wildcard_constraints:
+        part=ids("merge"),
+    conda:
+        "../envs/build.yaml"
+    resources:
+        mem_mb=part_memory,
+    params:
+        key=part_key,
+    shell:
+        r"""
+        herdbook merge {params.key} >{log:q} 2>&1
+        """

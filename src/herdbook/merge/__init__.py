@@ -1,0 +1,1 @@
+"""Dense merges: several models of one form become one."""
