@@ -20,7 +20,7 @@ from herdbook.checkpoint import read_record
 from herdbook.errors import StepError
 from herdbook.family import expert_of
 from herdbook.quantize.methods import METHODS
-from herdbook.recipe import Adapter, Expert, Laser, Mixture, Moe
+from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FULL_WIDTH = "Full width: for transformers and vLLM, for further merging, and for making other quantizations."
 
 # What is said of tensors, by the action that made them; in the order of the card.
-ACTIONS = ("fetch", "copy", "stack", "cast", "alter", "zeros", "adapter", "laser", "router")
+ACTIONS = ("fetch", "copy", "stack", "cast", "alter", "zeros", "adapter", "merge", "laser", "router")
 
 
 @dataclass(frozen=True)
@@ -250,6 +250,9 @@ def note(node: Node) -> str:
             return f"LASER, {rule_words(model)}"
         case Adapter():
             return "LoRA adapter folded in"
+        case Merge() as model:
+            count = len(dict.fromkeys(model.merge.inputs))
+            return f"{model.merge.method}, {count} {'model' if count == 1 else 'models'}"
         case Moe() as model:
             return f"MoE, {len(model.moe.experts)} experts, {model.moe.experts_per_token} a token"
         case _:

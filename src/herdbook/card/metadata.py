@@ -13,7 +13,7 @@ import yaml
 from herdbook.card.results import METRIC_NAMES
 from herdbook.errors import StepError
 from herdbook.escape import Markdown, one_line
-from herdbook.recipe import Adapter, Hub, Laser, Moe
+from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -32,7 +32,7 @@ def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | Non
     """Return the front matter.
 
     Sources that are not on the Hub cannot be named there as base models, and none are invented for them: they stand in
-    the card's lineage. The relation is ``merge`` for a Mixture of Experts and ``finetune`` for a folded adapter; the Hub
+    the card's lineage. The relation is ``merge`` for merges and Mixtures of Experts and ``finetune`` for a folded adapter; the Hub
     has no word for LASER alone, so none is given.
 
     Args:
@@ -45,6 +45,7 @@ def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | Non
     )
     mixed = any(isinstance(node.recipe, Moe) for node in nodes)
     adapted = any(isinstance(node.recipe, Adapter) for node in nodes)
+    merged = any(isinstance(node.recipe, Merge) for node in nodes)
     cut = any(isinstance(node.recipe, Laser) for node in nodes)
     data: dict[str, Any] = {
         "language": list(release.language),
@@ -54,10 +55,11 @@ def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | Non
     }
     if sources:
         data["base_model"] = sources if len(sources) > 1 else sources[0]
-        if mixed or adapted:
-            data["base_model_relation"] = "merge" if mixed else "finetune"
+        if mixed or merged or adapted:
+            data["base_model_relation"] = "merge" if mixed or merged else "finetune"
     tags = [
-        *(["merge", "moe", "frankenmoe"] if mixed else []),
+        *(["merge"] if mixed or merged else []),
+        *(["moe", "frankenmoe"] if mixed else []),
         *(["laser"] if cut else []),
         *(["lora"] if adapted else []),
     ]

@@ -24,7 +24,7 @@ from herdbook.figures import (
 )
 from herdbook.files import sha256_file, write_text
 from herdbook.key import Code, digest
-from herdbook.recipe import MATRICES, Adapter, Laser, Moe
+from herdbook.recipe import MATRICES, Adapter, Laser, Merge, Moe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -252,6 +252,10 @@ def _role(node: Node, parent: str) -> str:
             return "LASER"
         case Adapter():
             return "adapter"
+        case Merge() as model:
+            merged = [one for one in model.merge.inputs if one == parent]
+            base = getattr(model.merge, "base", None) == parent
+            return "base" if base else "merged" if merged else "tokenizer"
         case Moe() as model:
             places = [
                 str(place)

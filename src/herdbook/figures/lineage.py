@@ -19,6 +19,7 @@ COLORS = {  # ground and edge of a box, by what made it
     "fetch": ("#e9eef6", "#5b7aa8"),
     "adapter": ("#f1eaf6", "#8763a8"),
     "laser": ("#fbeee0", "#bf7a30"),
+    "merge": ("#f8eaec", "#b05566"),
     "moe": ("#e6f2ea", "#3f8a5c"),
     "file": ("#f3f1ea", "#8a8474"),
 }

@@ -38,7 +38,12 @@ def mergekit(plan: Plan, part: Part, about: dict[str, Any]) -> None:
         folder = Path(scratch)
         config = folder / "config.yml"
         config.write_text(yaml.safe_dump(_config(plan, part)), encoding="utf-8")
-        arguments = [str(config), str(folder / "out"), "--random-seed", str(part.parameters["mergekit"]["seed"])]
+        arguments = [
+            str(config),
+            str(folder / "out"),
+            "--random-seed",
+            str(part.parameters["mergekit"]["seed"]),
+        ]
         arguments += ["--no-copy-tokenizer", "--no-write-model-card", "--num-threads", "1"]
         MERGEKIT.run(arguments, folder, print)
         spans = {
@@ -84,5 +89,9 @@ def _taken(tensor: Tensor, spans: dict[str, tuple[Path, Span]], part: Part, adva
         yield from finite(stream_span(path, span), span, f"tensor {tensor.name}")
         advance()
 
-    made = {"action": "merge", "method": part.parameters["mergekit"]["method"], "by": f"mergekit {MERGEKIT.version}"}
+    made = {
+        "action": "merge",
+        "method": part.parameters["mergekit"]["method"],
+        "by": f"mergekit {MERGEKIT.version}",
+    }
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)

@@ -23,7 +23,9 @@ PIECE = 1 << 22
 TINY = 1e-8
 
 
-def merge(method: str, inputs: Tensors, name: str, values: dict[str, Any], settings: dict[str, Any]) -> torch.Tensor:
+def merge(
+    method: str, inputs: Tensors, name: str, values: dict[str, Any], settings: dict[str, Any]
+) -> torch.Tensor:
     """Return the merged tensor in float32.
 
     Args:
@@ -79,7 +81,9 @@ def slerp(start: torch.Tensor, end: torch.Tensor, t: float) -> torch.Tensor:
     if abs(cosine) > PARALLEL:
         return start * (1 - t) + end * t
     angle = math.acos(cosine)
-    return start * (math.sin((1 - t) * angle) / math.sin(angle)) + end * (math.sin(t * angle) / math.sin(angle))
+    return start * (math.sin((1 - t) * angle) / math.sin(angle)) + end * (
+        math.sin(t * angle) / math.sin(angle)
+    )
 
 
 def model_stock(base: torch.Tensor, inputs: Tensors) -> torch.Tensor:

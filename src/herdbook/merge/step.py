@@ -60,10 +60,10 @@ def _merged(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advanc
         inputs = []
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
-            inputs.append(
-                from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}")
-            )
-        result = merged(parameters["method"], inputs, tensor.name, values, parameters).to(DTYPES[tensor.dtype])
+            inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
+        result = merged(parameters["method"], inputs, tensor.name, values, parameters).to(
+            DTYPES[tensor.dtype]
+        )
         if not result.isfinite().all():
             raise CheckpointError(
                 f"tensor {tensor.name}: the merge has values that {tensor.dtype} cannot hold; look at the weights, or "

@@ -139,7 +139,9 @@ def _part(
     parameters: dict[str, Any] = {}
     memory = INTERPRETER_BYTES
     if computed:
-        settings = {key: getattr(merge, key) for key in ("normalize", "rescale", "seed") if hasattr(merge, key)}
+        settings = {
+            key: getattr(merge, key) for key in ("normalize", "rescale", "seed") if hasattr(merge, key)
+        }
         parameters = {
             "method": merge.method,
             **settings,
@@ -194,14 +196,15 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
                 f"{rope_of(first.config)}"
             )
         found = _form(node, stacked=stacked)
-        differing = [
-            tensor for tensor in {**expected, **found} if expected.get(tensor) != found.get(tensor)
-        ]
+        differing = [tensor for tensor in {**expected, **found} if expected.get(tensor) != found.get(tensor)]
         if differing:
             tensor = differing[0]
             more = f", and {len(differing) - 1} more tensors differ" if len(differing) > 1 else ""
-            hint = " (their vocabularies differ)" if "embed_tokens" in tensor else ""
-            hint = " (one has a head of its own, the other ties it)" if tensor == "lm_head.weight" else hint
+            hint = ""
+            if tensor == "lm_head.weight" and (tensor not in found or tensor not in expected):
+                hint = " (one has a head of its own, the other ties it)"
+            elif tensor in {"lm_head.weight", "model.embed_tokens.weight"}:
+                hint = " (their vocabularies differ)"
             problems.append(
                 f"{where}: {tensor} is {_show(found.get(tensor))} in {node.name!r} and {_show(expected.get(tensor))} in "
                 f"{first.name!r}{hint}{more}"
@@ -232,10 +235,13 @@ def _layers(spelled: str) -> range:
 
 
 def _depth(tensor: str, layers: int) -> float:
-    """Return a tensor's place between the first layer, 0, and the last, 1; embeddings stand at 0, the head at 1."""
+    """Return a tensor's place between the first layer, 0, and the last, 1.
+
+    What is outside the layers, the last norm and the head too, stands at 0, as in mergekit.
+    """
     layer = layer_of(tensor)
     if layer is None:
-        return 0.0 if "embed_tokens" in tensor else 1.0
+        return 0.0
     return layer / (layers - 1) if layers > 1 else 1.0
 
 

@@ -16,7 +16,9 @@ Number = Annotated[float, FINITE]
 class Filtered(Section):
     """A value for some tensors."""
 
-    filter: str | None = Field(None, description="text in the tensor's name, such as mlp; all others if left out")
+    filter: str | None = Field(
+        None, description="text in the tensor's name, such as mlp; all others if left out"
+    )
     value: Number | Annotated[list[Number], Field(min_length=1)]
 
 
@@ -39,7 +41,9 @@ class Weighted(Section):
 class Sparsified(Weighted):
     """A model that enters a merge by the part of its task vector that is kept."""
 
-    density: Value = Field(1.0, description="share of the task vector's elements that is kept, above 0 and at most 1")
+    density: Value = Field(
+        1.0, description="share of the task vector's elements that is kept, above 0 and at most 1"
+    )
 
 
 class _Merge(Section):
@@ -106,7 +110,9 @@ class Dare(_Merge):
     scale: Value = Field(1.0, alias="lambda", description="what the merged task vector is multiplied by")
     normalize: bool = Field(False, description="divide by the weights: of all, or of those that agree")
     rescale: bool = Field(True, description="divide what is kept by the density")
-    seed: int = Field(0, ge=0, description="decides what is dropped, together with the tensor's name and the model")
+    seed: int = Field(
+        0, ge=0, description="decides what is dropped, together with the tensor's name and the model"
+    )
 
 
 class ModelStock(_Merge):
@@ -135,7 +141,8 @@ class Passthrough(_Merge):
 
     method: Literal["passthrough"]
     slices: list[Slice] = Field(
-        min_length=1, description="embeddings come from the first slice's model, last norm and head from the last's"
+        min_length=1,
+        description="embeddings come from the first slice's model, last norm and head from the last's",
     )
 
     @property
@@ -148,7 +155,9 @@ class MergekitModel(Section):
     """A model that mergekit merges."""
 
     model: Name
-    parameters: dict[str, Any] = Field({}, description="as mergekit has them, such as weight, density, epsilon")
+    parameters: dict[str, Any] = Field(
+        {}, description="as mergekit has them, such as weight, density, epsilon"
+    )
 
 
 class Mergekit(_Merge):
@@ -213,7 +222,11 @@ def merge_problems(where: str, merge: Any) -> list[str]:
                 if not 0 < value <= 1
             ]
     if isinstance(merge, Slerp):
-        problems += [f"{where}.t: {value:g} is not between 0 and 1" for value in numbers(merge.t) if not 0 <= value <= 1]
+        problems += [
+            f"{where}.t: {value:g} is not between 0 and 1"
+            for value in numbers(merge.t)
+            if not 0 <= value <= 1
+        ]
     if isinstance(merge, Passthrough):
         problems += [
             f"{where}.slices.{index}.layers: the range {piece.layers} is empty"

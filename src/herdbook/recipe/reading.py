@@ -158,7 +158,10 @@ def _known_in_merge(loc: tuple[Any, ...]) -> list[str]:
     section = METHODS.get(str(method), Section)
     if loc[-2:-1] and isinstance(loc[-2], int) and "models" in loc[3:]:
         plain = {"linear": Weighted, "task_arithmetic": Weighted}
-        kinds: dict[str, type[Section]] = {**dict.fromkeys(("ties", "dare_linear", "dare_ties"), Sparsified), **plain}
+        kinds: dict[str, type[Section]] = {
+            **dict.fromkeys(("ties", "dare_linear", "dare_ties"), Sparsified),
+            **plain,
+        }
         section = kinds.get(str(method), MergekitModel)
     elif "slices" in loc[3:]:
         section = Slice

@@ -87,7 +87,9 @@ class Recipe(Section):
             problems.append("quantize.methods: a method is named twice")
         for name, model in self.models.items():
             problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
-            problems += merge_problems(f"models.{name}.merge", model.merge) if isinstance(model, Merge) else []
+            problems += (
+                merge_problems(f"models.{name}.merge", model.merge) if isinstance(model, Merge) else []
+            )
         problems += [
             f"models.{name}.calibration: no calibration is named {model.calibration!r}"
             f"{near(str(model.calibration), self.calibration)}"
