@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from herdbook.checkpoint import INDEX_NAME, read_header, read_span
+from herdbook.checkpoint import INDEX_NAME, Span, read_header, read_span
 from herdbook.errors import CheckpointError, StepError
 from herdbook.tensors import from_bytes
 
@@ -53,6 +53,24 @@ class Folder:
         """Return a tensor in float32. Raises CheckpointError if the folder has none of this name."""
         return self.stored(name).to(torch.float32)
 
+    def part(self, name: str, place: int) -> torch.Tensor:
+        """Return one of the matrices that are stacked in a tensor, in float32; nothing else of it is read."""
+        path, span = self.spans[name]
+        size = (span.end - span.start) // span.shape[0]
+        start = span.start + place * size
+        own = Span(f"{name}[{place}]", span.dtype, span.shape[1:], start, start + size)
+        return from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}").to(torch.float32)
+
+    def rows(self, name: str, ids: Sequence[int]) -> torch.Tensor:
+        """Return some rows of a matrix, in the order that is wanted, in float32; nothing else of it is read."""
+        path, span = self.spans[name]
+        size = (span.end - span.start) // span.shape[0]
+        found = {}
+        for row in sorted(set(ids)):
+            own = Span(f"{name}[{row}]", span.dtype, span.shape[1:], span.start + row * size, span.start + (row + 1) * size)
+            found[row] = from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}")
+        return torch.stack([found[row] for row in ids]).to(torch.float32)
+
     def below(self, prefix: str) -> dict[str, torch.Tensor]:
         """Return the tensors whose names start with ``prefix``, by the rest of their names."""
         return {name.removeprefix(prefix): self[name] for name in self.spans if name.startswith(prefix)}
@@ -65,10 +83,11 @@ class LayerwiseModel:
         folder: The model, as transformers loads it.
         device: Where it runs.
         threads: How many sequences pass at once on a CPU. Whatever it is, the results are the same bits.
+        config: What to build its modules from instead of the folder's own configuration.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", threads: int = 1) -> None:
-        self.config, self._skeleton = skeleton(folder, torch.float32)
+    def __init__(self, folder: Path, device: str = "cpu", threads: int = 1, config: Any = None) -> None:
+        self.config, self._skeleton = skeleton(folder, torch.float32, config)
         self.weights = Folder(folder)
         self.device = device
         self.threads = threads if device == "cpu" else 1
@@ -81,19 +100,25 @@ class LayerwiseModel:
 
     def embed(self, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Return what enters the first layer: for each sequence of token ids, shape ``(1, tokens, hidden)``."""
-        table = self.weights[EMBEDDINGS]
-        return [table[torch.tensor(list(ids))].unsqueeze(0).to(self.device) for ids in sequences]
+        return [self.weights.rows(EMBEDDINGS, ids).unsqueeze(0).to(self.device) for ids in sequences]
 
     @contextmanager
-    def layer(self, number: int, replaced: Mapping[str, torch.Tensor] | None = None) -> Iterator[Any]:
+    def layer(
+        self, number: int, replaced: Mapping[str, torch.Tensor] | None = None, mlp: Any = None
+    ) -> Iterator[Any]:
         """Hold a layer's weights; yield the module.
 
         Args:
             number: Which layer, from 0.
             replaced: Weights to take instead of the model's, by the tensor's full name, any dtype.
+            mlp: What stands in the place of its MLP, whose weights are then not read.
         """
         prefix = f"model.layers.{number}."
-        state = self.weights.below(prefix)
+        if mlp is None:
+            state = self.weights.below(prefix)
+        else:
+            self._skeleton.layers[number].mlp = mlp
+            state = {name: self.weights[prefix + name] for name in self._skeleton.layers[number].state_dict()}
         for name, tensor in (replaced or {}).items():
             if name.startswith(prefix):
                 state[name.removeprefix(prefix)] = tensor.to(torch.float32)
@@ -167,11 +192,15 @@ class LayerwiseModel:
             return list(pool.map(function, items))
 
 
-def skeleton(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Return a model's configuration, and the model without weights (on the meta device) but with its rotary tables."""
+def skeleton(folder: Path, dtype: torch.dtype, config: Any = None) -> tuple[Any, Any]:
+    """Return a model's configuration, and the model without weights (on the meta device) but with its rotary tables.
+
+    The configuration is the folder's, if none is given.
+    """
     from transformers import AutoConfig, AutoModel
 
-    config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if config is None:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         model: Any = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
     model.rotary_emb = type(model.rotary_emb)(config)

@@ -33,7 +33,7 @@ LAYERS = (
     ("tensors", "parents"),
     ("forward",),
     ("fetch", "laser", "adapter", "merge", "moe", "quantize"),
-    ("evaluate",),
+    ("routing", "evaluate"),
     ("assemble", "card", "provenance"),
     ("release",),
     ("verify",),
