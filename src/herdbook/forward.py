@@ -67,7 +67,13 @@ class Folder:
         size = (span.end - span.start) // span.shape[0]
         found = {}
         for row in sorted(set(ids)):
-            own = Span(f"{name}[{row}]", span.dtype, span.shape[1:], span.start + row * size, span.start + (row + 1) * size)
+            own = Span(
+                f"{name}[{row}]",
+                span.dtype,
+                span.shape[1:],
+                span.start + row * size,
+                span.start + (row + 1) * size,
+            )
             found[row] = from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}")
         return torch.stack([found[row] for row in ids]).to(torch.float32)
 

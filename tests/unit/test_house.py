@@ -30,7 +30,7 @@ LAYERS = (
     ("plan",),
     ("checkpoint",),
     ("hub", "mergekit"),
-    ("tensors", "parents"),
+    ("tensors", "parents", "lookup"),
     ("forward",),
     ("fetch", "laser", "adapter", "merge", "moe", "quantize"),
     ("routing", "evaluate"),

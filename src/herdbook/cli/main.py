@@ -94,12 +94,22 @@ def parser() -> argparse.ArgumentParser:
     measuring = add("evaluate", "measure a model or a quantized file", _evaluate)
     measuring.add_argument("key", help="the measurement's key")
     measuring.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    routing = add("routing", "report what the released mixture's routers choose", _routing)
+    routing.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     add("convert", "make the full-width GGUF of the released model", _convert)
     quantizing = add("quantize", "make a quantized file and derive it again from the weights", _quantize)
     quantizing.add_argument("key", help="the quantized file's key")
     quantizing.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     add("card", "render the model card and its figures", _card)
     add("release", "put the release together, with provenance and checksums", _release)
+    looking = add(
+        "routers",
+        "look at the routers of any mixture: zero, equal or nearly parallel rows (exit status 1 if there are any)",
+        _routers,
+        recipe=False,
+    )
+    looking.add_argument("model", help="a folder, a safetensors file, or owner/name[@revision] on the Hub")
+    looking.add_argument("--json", type=Path, metavar="FILE", help="also write it as JSON")
     seeing = add(
         "spectrum",
         "show the singular values of a checkpoint's matrices, and where rank rules would cut",
@@ -254,6 +264,27 @@ def _spectrum(options: argparse.Namespace) -> None:
         write_json(options.json, spectra.as_json(seen))
     if options.page:
         write_text(options.page, spectra.as_page(options.model, seen))
+
+
+def _routing(options: argparse.Namespace) -> None:
+    from herdbook.routing.step import routing
+
+    plan = _load(options)
+    if plan.report is None:
+        raise RecipeError(f"release.model: {plan.released.name!r} is no mixture, so it has no routers")
+    routing(plan, plan.report, options.threads)
+
+
+def _routers(options: argparse.Namespace) -> int:
+    from herdbook.files import write_json
+    from herdbook.routing.foreign import as_json, as_text, routers_of
+    from herdbook.routing.rows import verdict
+
+    found = routers_of(options.model)
+    print(as_text(options.model, found))
+    if options.json:
+        write_json(options.json, as_json(options.model, found))
+    return 1 if verdict(found) else 0
 
 
 def _device(name: str) -> str:

@@ -6,14 +6,11 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from herdbook import hub
-from herdbook.checkpoint import INDEX_NAME, read_header, read_span
 from herdbook.errors import SourceError
 from herdbook.escape import xml
 from herdbook.figures import Cut, draw_heatmap, draw_spectrum
@@ -87,9 +84,8 @@ def matrices(model: str, wanted: Sequence[str], layers: Callable[[int], bool]) -
     Raises:
         SourceError: If there is no such checkpoint, or nothing in it is wanted.
     """
-    path = Path(model)
     found = []
-    for span, read in _local(path) if path.exists() else _remote(model):
+    for span, read in tensors_of(model):
         place = IN_LAYER.search(span.name)
         if place is None or len(span.shape) != 2 or 0 in span.shape or span.dtype not in DTYPES:
             continue
@@ -99,32 +95,6 @@ def matrices(model: str, wanted: Sequence[str], layers: Callable[[int], bool]) -
     if not found:
         raise SourceError(f"{model}: has no matrix in its layers that is asked for")
     return sorted(found, key=lambda matrix: (matrix.layer, matrix.kind))
-
-
-def _local(path: Path) -> Iterator[tuple[Span, Callable[[], bytes]]]:
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-    if not files:
-        raise SourceError(f"{path}: has no safetensors files")
-    for file in files:
-        for span in read_header(file).values():
-            yield span, lambda file=file, span=span: read_span(file, span)  # type: ignore[misc]
-
-
-def _remote(model: str) -> Iterator[tuple[Span, Callable[[], bytes]]]:
-    repo, _, revision = model.partition("@")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise SourceError(f"{model}: is no folder here, and no owner/name of the Hub")
-    remote = hub.resolve(repo, revision or None)
-    by_name = {file.name: file for file in remote.files}
-    index = (
-        hub.download(repo, remote.commit, by_name[INDEX_NAME]).read_bytes() if INDEX_NAME in by_name else None
-    )
-    for file in hub.weights_of(remote.files, index, f"hub: {model}"):
-        for span in hub.tensor_headers(repo, remote.commit, file.name).values():
-            yield (
-                span,
-                lambda file=file, span=span: hub.read_tensor(repo, remote.commit, file.name, span),  # type: ignore[misc]
-            )
 
 
 def spectra(found: Sequence[Matrix], threads: int = 1, device: str = "cpu") -> Iterator[Spectrum]:

@@ -2,6 +2,7 @@
 
 from herdbook.plan.graph import Evaluation, Plan, Quantized, check_disk, load, make
 from herdbook.plan.model import TORCH_BYTES, Layout, Node, Origin, Part, Search, Tensor
+from herdbook.plan.routing import Report
 
 __all__ = [
     "TORCH_BYTES",
@@ -12,6 +13,7 @@ __all__ = [
     "Part",
     "Plan",
     "Quantized",
+    "Report",
     "Search",
     "Tensor",
     "check_disk",

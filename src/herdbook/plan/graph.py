@@ -19,6 +19,7 @@ from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
 from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part, Search
 from herdbook.plan.moe import plan_moe
+from herdbook.plan.routing import Report, plan_report
 from herdbook.plan.source import plan_source
 from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
 
@@ -226,6 +227,15 @@ class Plan:
     def evaluation_file(self, item: Evaluation) -> Path:
         """Return the path of a measurement."""
         return self.layout.root / "evaluations" / f"{item.id}.json"
+
+    @cached_property
+    def report(self) -> Report | None:
+        """The report on the released mixture's routers."""
+        return plan_report(self.recipe, self.lock, self.released)
+
+    def report_file(self, report: Report) -> Path:
+        """Return the path of a report on routers."""
+        return self.layout.root / "routing" / f"{report.id}.json"
 
     # -- the release -----------------------------------------------------------------------------------------------
 

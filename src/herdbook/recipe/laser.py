@@ -209,7 +209,7 @@ class Laser(Section):
 
 
 class Calibration(Section):
-    """Text that LASER may look at: of a training or validation split, never what an evaluation reads."""
+    """Text that LASER and the report on routers may look at: of a training or validation split, never what an evaluation reads."""
 
     data: list[str] = Field(min_length=1, description="JSON Lines files, relative to the recipe")
     split: Literal["train", "validation"] = Field(description="which split of its data set the text is")

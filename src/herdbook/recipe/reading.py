@@ -12,7 +12,7 @@ from herdbook.errors import RecipeError
 from herdbook.recipe.laser import RULE_KEYS, Calibration, Guard, Select
 from herdbook.recipe.merge import METHODS, Filtered, MergekitModel, Slice, Sparsified, Weighted
 from herdbook.recipe.moe import Expert, Mixture
-from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Quote, Release
+from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Quote, Release, Routing
 from herdbook.recipe.section import Section, near
 from herdbook.recipe.whole import OPERATIONS, Recipe
 
@@ -146,6 +146,7 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
         "release": Quote if "quote" in loc[1:-1] else Release,
         "evaluate": Evaluate,
         "quantize": Quantize,
+        "routing": Routing,
         "leaderboards": Leaderboard,
         "calibration": Calibration,
         "claims": Claim,

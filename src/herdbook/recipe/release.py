@@ -45,6 +45,15 @@ class Evaluate(Section):
     batch_size: int = Field(1, ge=1, description="fixed, since it moves the last digits of a result")
 
 
+class Routing(Section):
+    """What the report on the released mixture's routers reads."""
+
+    texts: list[Name] = Field(
+        min_length=1,
+        description="kinds of text, named as in `calibration`: the share of their tokens that each expert gets is told",
+    )
+
+
 class Quantize(Section):
     """Which quantized files are made of the released model."""
 

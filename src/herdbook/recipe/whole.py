@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from herdbook.recipe.laser import Calibration, Laser
 from herdbook.recipe.merge import Merge, merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
-from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Release
+from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Release, Routing
 from herdbook.recipe.section import Name, Section, near
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 
@@ -56,6 +56,7 @@ class Recipe(Section):
     models: dict[Name, Model] = Field(min_length=1)
     release: Release
     evaluate: Evaluate | None = None
+    routing: Routing | None = None
     quantize: Quantize | None = None
     leaderboards: dict[Name, Leaderboard] = Field({})
     calibration: dict[Name, Calibration] = Field({})
@@ -96,6 +97,15 @@ class Recipe(Section):
             for name, model in self.models.items()
             if isinstance(model, Laser) and model.calibration and model.calibration not in self.calibration
         ]
+        for index, text in enumerate(self.routing.texts if self.routing else []):
+            if text not in self.calibration:
+                problems.append(
+                    f"routing.texts.{index}: no calibration is named {text!r}{near(text, self.calibration)}"
+                )
+        if self.routing and not isinstance(self.models.get(self.release.model), Moe):
+            problems.append(
+                f"routing: {self.release.model!r} is no mixture, so it has no routers; leave it out"
+            )
         for name in self.leaderboards:
             if self.evaluate is None:
                 problems.append(f"leaderboards.{name}: there is no `evaluate` to give this model a score")

@@ -46,6 +46,8 @@ def contents(plan: Plan) -> dict[str, Path]:
     found |= {
         f"provenance/evaluations/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations
     }
+    if plan.report:
+        found[f"provenance/routing/{plan.report.id}.json"] = plan.report_file(plan.report)
     return found
 
 

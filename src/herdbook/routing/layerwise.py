@@ -44,21 +44,22 @@ class Mixture(LayerwiseModel):
 
     Args:
         folder: The mixture, as transformers loads it.
+        threads: See ``LayerwiseModel``.
 
     Raises:
         StepError: If it is no mixture of a known family.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, threads: int = 1) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         family = BY_MODEL_TYPE.get(config.get("model_type", ""))
         if family is None:
-            raise StepError(f"{folder}: {config.get('model_type')!r} is no Mixture of Experts that can be read")
+            raise StepError(
+                f"{folder}: {config.get('model_type')!r} is no Mixture of Experts that can be read"
+            )
         self.family, self.facts = family, config
-        super().__init__(folder, config=_dense(config, family))
-        self.fused = f"model.layers.0.{family.block}.gate.weight" not in self.weights.spans or (
-            "model.layers.0.mlp.experts.gate_up_proj" in self.weights.spans
-        )
+        super().__init__(folder, threads=threads, config=_dense(config, family))
+        self.fused = "model.layers.0.mlp.experts.gate_up_proj" in self.weights.spans
 
     def watch(self, sequences: Sequence[Sequence[int]]) -> Iterator[tuple[Seen, list[torch.Tensor]]]:
         """Pass sequences through; yield, layer by layer, what the router did and the streams that leave the layer."""
@@ -69,6 +70,11 @@ class Mixture(LayerwiseModel):
             with self.layer(number, mlp=routed) as module:
                 streams = self.through(module, routed, streams)
             yield Seen(number, routed.logits, routed.chosen), streams
+
+    def router(self, layer: int, *, stored: bool = False) -> torch.Tensor:
+        """Return a layer's router, in its own dtype or in float32."""
+        name = self.family.router(layer, fused=self.fused)
+        return self.weights.stored(name) if stored else self.weights[name]
 
     def through(self, module: Any, routed: _Routed, streams: list[torch.Tensor]) -> list[torch.Tensor]:
         """Pass streams through a layer: attention one by one, then each expert over the tokens of all that chose it."""
@@ -93,7 +99,7 @@ class _Routed(torch.nn.Module):
     def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         model, layer = self._of
         facts, family = model.facts, model.family
-        router = model.weights[family.router(layer, fused=model.fused)]
+        router = model.router(layer)
         count, lengths = router.shape[0], [one.shape[0] for one in inputs]
         joined = torch.cat(inputs)
         logits = joined @ router.T
@@ -141,7 +147,9 @@ def _dense(config: dict[str, Any], family: Family) -> Any:
     from transformers import AutoConfig
 
     kind = family.sources[-1]
-    facts = {key: value for key, value in config.items() if key not in {"model_type", "architectures", "auto_map"}}
+    facts = {
+        key: value for key, value in config.items() if key not in {"model_type", "architectures", "auto_map"}
+    }
     if kind == "mistral":
         facts["sliding_window"] = config.get("sliding_window")
     return AutoConfig.for_model(kind, **facts)

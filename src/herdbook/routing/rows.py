@@ -53,7 +53,12 @@ class Rows:
     def describe(self) -> dict[str, Any]:
         """Return it as plain data; experts are counted from 1, as everywhere that people read."""
         pairs = {key: [[a + 1, b + 1] for a, b in getattr(self, key)] for key in ("equal", "parallel")}
-        return {**asdict(self), **pairs, "zero": [place + 1 for place in self.zero], "collapsed": self.collapsed}
+        return {
+            **asdict(self),
+            **pairs,
+            "zero": [place + 1 for place in self.zero],
+            "collapsed": self.collapsed,
+        }
 
 
 def look(layer: int, router: torch.Tensor) -> Rows:
@@ -101,7 +106,11 @@ def verdict(layers: Mapping[int, torch.Tensor]) -> list[str]:
                 "as the beginning-of-sequence token alone. Merge again with another version."
             )
     others = [rows for rows in found if not rows.collapsed]
-    for what, key in (("have a row of nothing", "zero"), ("have equal rows", "equal"), ("nearly have", "parallel")):
+    for what, key in (
+        ("have a row of nothing", "zero"),
+        ("have equal rows", "equal"),
+        ("nearly have", "parallel"),
+    ):
         places: dict[tuple[Any, ...], list[int]] = {}
         for rows in others:
             for one in getattr(rows, key):
@@ -109,7 +118,13 @@ def verdict(layers: Mapping[int, torch.Tensor]) -> list[str]:
         for experts, layers_of in places.items():
             names = " and ".join(str(place + 1) for place in experts)
             noun = "Expert" if len(experts) == 1 else "Experts"
-            verb = "has a row of nothing" if len(experts) == 1 else what if key != "parallel" else "have nearly parallel rows"
+            verb = (
+                "has a row of nothing"
+                if len(experts) == 1
+                else what
+                if key != "parallel"
+                else "have nearly parallel rows"
+            )
             said.append(f"{noun} {names} {verb} in layers {spell(layers_of)}.")
     first = next(iter(layers.values()), None)
     if first is not None and len(layers) > 1 and all(torch.equal(first, one) for one in layers.values()):

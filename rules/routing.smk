@@ -1,0 +1,26 @@
+"""Routing: what the routers of the released mixture choose, on the recipe's texts and on the experts' prompts."""
+
+
+if PLAN.report:
+
+    rule routing:
+        """
+        Report what the released mixture's routers choose.
+        """
+        input:
+            folder_paths(PLAN.released),
+        output:
+            PLAN.report_file(PLAN.report),
+        log:
+            f"logs/routing/{PLAN.report.id}.log",
+        conda:
+            "../envs/build.yaml"
+        threads: 4
+        resources:
+            mem_mb=megabytes(PLAN.report.memory_bytes),
+        params:
+            key=PLAN.report.key,
+        shell:
+            r"""
+            herdbook routing --threads {threads} >{log:q} 2>&1
+            """
