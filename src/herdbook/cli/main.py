@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(
-        name: str, text: str, run: Callable[[argparse.Namespace], None], *, recipe: bool = True
+        name: str, text: str, run: Callable[[argparse.Namespace], int | None], *, recipe: bool = True
     ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.set_defaults(run=run)
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status (see ``herdbook.errors``)."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        status = options.run(options) or 0
         sys.stdout.flush()
     except HerdbookError as error:
         if options.debug:
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    return 0
+    return int(status)
 
 
 def _load(options: argparse.Namespace) -> Plan:

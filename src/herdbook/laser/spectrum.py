@@ -18,6 +18,7 @@ from herdbook.laser.decompose import one_thread_a_matrix, singular_values
 from herdbook.laser.evidence import describe_spectrum, is_noise
 from herdbook.laser.law import noise_law
 from herdbook.laser.rank import keep, spell_rule
+from herdbook.lookup import tensors_of
 from herdbook.progress import track
 from herdbook.tensors import DTYPES, from_bytes
 

@@ -84,7 +84,7 @@ class Mixture(LayerwiseModel):
         return [stream + output.unsqueeze(0) for stream, output in zip(left, outputs, strict=True)]
 
 
-class _Routed(torch.nn.Module):
+class _Routed(torch.nn.Module):  # type: ignore[misc] - torch is not looked into
     """A layer's mixture. Called as the layer's MLP it gives nothing; ``run`` computes what it would have given."""
 
     def __init__(self, model: Mixture, layer: int) -> None:
@@ -116,7 +116,7 @@ class _Routed(torch.nn.Module):
             rows, places = torch.where(order == expert)
             if len(rows):
                 total[rows] += self._pass(expert, joined[rows]) * shares[rows, places].unsqueeze(1)
-        if family.shared and any(facts.get(key) for key in family.counts[1:]):
+        if family.shared and family.expert(layer, "shared", MLP[0]) in model.weights.spans:
             shared = self._pass("shared", joined)
             if family.shared_gate:
                 shared = shared * torch.sigmoid(joined @ model.weights[family.shared_router(layer)].T)
@@ -146,7 +146,8 @@ def _dense(config: dict[str, Any], family: Family) -> Any:
     """Return the configuration of a dense model with a mixture's attention."""
     from transformers import AutoConfig
 
-    kind = family.sources[-1]
+    # Of the dense types, the last can have a window, and Llama attention biases.
+    kind = family.sources[-1] if family.window else family.sources[0]
     facts = {
         key: value for key, value in config.items() if key not in {"model_type", "architectures", "auto_map"}
     }

@@ -54,7 +54,8 @@ def routing(plan: Plan, report: Report, threads: int = 1) -> None:
     with track(f"routing {report.id}", model.layers) as advance:
         for number in range(model.layers):
             routers[number] = model.router(number, stored=True)
-        for seen, streams in model.watch(sequences) if sequences else ():
+        for seen, left in model.watch(sequences) if sequences else ():
+            streams = left
             chosen = count(seen, groups)
             for group, shares in prompts.items():
                 shares.append(chosen[group]["share"])
