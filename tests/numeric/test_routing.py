@@ -10,8 +10,6 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 import tiny
-from hub import client
-from hub.server import LocalHub
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
 from herdbook.routing.foreign import routers_of
@@ -19,6 +17,8 @@ from herdbook.routing.layerwise import Mixture, Seen
 from herdbook.routing.measure import count, effective
 from herdbook.routing.rows import look, verdict
 from herdbook.routing.step import routing
+from hub import client
+from hub.server import LocalHub
 
 SEQUENCES = [[1, *range(3, 40)], [1, 9, 9, 4], [5, 61, 30, 7, 8, 8]]
 
@@ -207,7 +207,9 @@ def test_routers_are_read_from_the_hub_by_ranges(tmp_path, monkeypatch):
         client.use(hub, tmp_path / "home", monkeypatch)
         hub.add_repo("someone/mix", {path.name: path.read_bytes() for path in folder.iterdir()})
         found = routers_of("someone/mix")
-        weights = [r for r in hub.requests if r.method == "GET" and "safetensors" in r.path and "index" not in r.path]
+        weights = [
+            r for r in hub.requests if r.method == "GET" and "safetensors" in r.path and "index" not in r.path
+        ]
         assert all(request.range for request in weights)
     assert found.keys() == {0, 1}
     for layer, router in found.items():

@@ -45,19 +45,20 @@ class Mixture(LayerwiseModel):
     Args:
         folder: The mixture, as transformers loads it.
         threads: See ``LayerwiseModel``.
+        routers: Routers to take instead of its own, one for each layer.
 
     Raises:
         StepError: If it is no mixture of a known family.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path, threads: int = 1, routers: Sequence[torch.Tensor] | None = None) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         family = BY_MODEL_TYPE.get(config.get("model_type", ""))
         if family is None:
             raise StepError(
                 f"{folder}: {config.get('model_type')!r} is no Mixture of Experts that can be read"
             )
-        self.family, self.facts = family, config
+        self.family, self.facts, self.routers = family, config, routers
         super().__init__(folder, threads=threads, config=_dense(config, family))
         self.fused = "model.layers.0.mlp.experts.gate_up_proj" in self.weights.spans
 
@@ -73,6 +74,8 @@ class Mixture(LayerwiseModel):
 
     def router(self, layer: int, *, stored: bool = False) -> torch.Tensor:
         """Return a layer's router, in its own dtype or in float32."""
+        if self.routers is not None:
+            return self.routers[layer].float()
         name = self.family.router(layer, fused=self.fused)
         return self.weights.stored(name) if stored else self.weights[name]
 
