@@ -185,7 +185,7 @@ def _write_tokenizer(folder, vocab):
 
 
 def build(recipe_path, results):
-    """Lock a recipe and make all its models without Snakemake; return the plan."""
+    """Lock a recipe and make all its models, and the report on its routers, without Snakemake; return the plan."""
     from herdbook import plan as plans
     from herdbook.adapter.step import adapter
     from herdbook.assemble.step import assemble
@@ -194,6 +194,7 @@ def build(recipe_path, results):
     from herdbook.laser.step import laser
     from herdbook.merge.step import merge
     from herdbook.moe.step import moe
+    from herdbook.routing.step import routing
 
     lock(recipe_path)
     made = plans.load(recipe_path, results)
@@ -204,4 +205,6 @@ def build(recipe_path, results):
         for part in node.parts:
             steps[part.operation](made, part)
         assemble(made, node)
+    if made.report:
+        routing(made, made.report)
     return made

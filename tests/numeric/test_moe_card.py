@@ -1,5 +1,7 @@
 """What the card says of a mixture's routers is what was done."""
 
+import json
+
 import pytest
 
 import tiny
@@ -32,3 +34,30 @@ def test_the_card_tells_each_gate(tmp_path, gate):
     assert ("drawn at random" in card) == gate.endswith("random")
     assert "Every token also passes the MLPs of `base`, as a shared expert" in card
     assert ("lets it: `w7`" in card) == (not gate.endswith("random"))
+
+
+def test_the_card_tells_what_the_routers_choose(tmp_path):
+    for seed, name in enumerate(("base", "b")):
+        tiny.write_model(tmp_path / name, seed=seed)
+    lines = [json.dumps({"text": " ".join(f"w{(i * j) % 60}" for i in range(40))}) for j in range(1, 12)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    experts = [{"model": name, "prompts": ["w1"]} for name in ("base", "b")]
+    experts.append({"model": "b", "prompts": ["w9"]})
+    models = {
+        **{name: {"folder": name, "license": "mit"} for name in ("base", "b")},
+        "mix": {"moe": {"base": "base", "experts": experts, "experts_per_token": 1}},
+    }
+    text = {"data": ["t.jsonl"], "split": "validation", "windows": 30, "tokens": 12}
+    recipe = tiny.write_recipe(
+        tmp_path / "r.yaml", models, calibration={"words": text}, routing={"texts": ["words"]}
+    )
+    plan = tiny.build(recipe, tmp_path / "results")
+    render_card(plan, tmp_path / "card")
+    card = (tmp_path / "card/README.md").read_text(encoding="utf-8")
+    report = json.loads(plan.report_file(plan.report).read_text(encoding="utf-8"))
+    shares = [layer["words"]["share"] for layer in report["layers"]]
+    shown = " | ".join(f"{50 * (a + b):.1f} %" for a, b in zip(*shares, strict=True))
+    assert f"| words | 360 | {report['texts']['words']['loss']:.4f} | {shown} |" in card.replace("\\", "")
+    assert "Experts 1 and 2 have equal rows in layers 0-1" in card.replace("\\", "")
+    figure = (tmp_path / "card/figures/routing.svg").read_text(encoding="utf-8")
+    assert figure.count("of the choices</title>") == 6  # a cell for each expert and layer

@@ -16,6 +16,7 @@ from herdbook.card.counts import Counts, context_bytes, count_parameters
 from herdbook.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
 from herdbook.card.rank import Ranked, rank_all
 from herdbook.card.results import Column, Measurement, read_json, read_measurements, versions_of
+from herdbook.card.routed import RoutingFacts, read_routing
 from herdbook.checkpoint import read_record
 from herdbook.errors import StepError
 from herdbook.family import expert_of
@@ -128,6 +129,7 @@ class Facts:
     counts: Counts
     size_bytes: int
     moe: MoeFacts | None
+    routing: RoutingFacts | None
     lasered: tuple[Lasered, ...]
     effects: tuple[Effect, ...]
     measurements: tuple[Measurement, ...]
@@ -194,6 +196,7 @@ def gather(plan: Plan) -> Facts:
         counts=counts,
         size_bytes=sum(file.size_bytes for file in weights),
         moe=_moe(plan, model.moe, entries) if isinstance(model, Moe) else None,
+        routing=read_routing(plan),
         lasered=lasered,
         effects=effects(lasered, measurements),
         measurements=measurements,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from herdbook.card.lasered import Lasered
+    from herdbook.card.routed import RoutingFacts
     from herdbook.plan import Node, Plan
 
 CARD = "README.md"
@@ -39,6 +40,7 @@ TEMPLATE = "card.md.j2"
 LINEAGE = "figures/lineage.svg"
 MEASUREMENTS = "figures/measurements.svg"
 SPECTRUM = "figures/spectrum.svg"
+ROUTING = "figures/routing.svg"
 
 
 def card_files(plan: Plan) -> list[str]:
@@ -48,6 +50,7 @@ def card_files(plan: Plan) -> list[str]:
         CARD,
         LINEAGE,
         *([MEASUREMENTS] if plan.evaluations else []),
+        *([ROUTING] if plan.report and plan.report.texts else []),
         *(heatmap_file(node.name) for node in lasered),
         *([SPECTRUM] if any(map(shows_spectrum, lasered)) else []),
     ]
@@ -60,6 +63,7 @@ def card_inputs(plan: Plan) -> list[Path]:
         *(plan.layout.record(part) for node in described(plan) for part in node.parts),
         *(plan.layout.search(node.search) for node in described(plan) if node.search),
         *(plan.evaluation_file(item) for item in plan.evaluations),
+        *([plan.report_file(plan.report)] if plan.report else []),
         *(plan.quantized_record(item) for item in plan.quantized),
         *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
     ]
@@ -81,6 +85,7 @@ def card_key(plan: Plan) -> str:
             "models": {name: node.key for name, node in plan.nodes.items()},
             "evaluations": [item.key for item in plan.evaluations],
             "quantized": [item.key for item in plan.quantized],
+            "routing": plan.report.key if plan.report else None,
             "recipe": sha256_file(plan.recipe_path),
             "leaderboards": {name: file.sha256 for name, file in plan.lock.leaderboards.items()},
             "code": Code(modules, ("jinja2", "PyYAML")).describe(),
@@ -113,6 +118,8 @@ def card_texts(plan: Plan) -> dict[str, str]:
         texts[MEASUREMENTS] = _measurements(facts)
     for item in facts.lasered:
         texts[item.heatmap] = _heatmap(item)
+    if facts.routing and facts.routing.kinds:
+        texts[ROUTING] = _routing(facts.routing)
     if facts.spectrum:
         texts[SPECTRUM] = _spectrum(*facts.spectrum)
     return texts
@@ -190,6 +197,7 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
             lineage=LINEAGE,
             measurements_figure=MEASUREMENTS,
             spectrum_figure=SPECTRUM,
+            routing_figure=ROUTING,
         )
         .rstrip("\n")
         + "\n"
@@ -223,7 +231,22 @@ def _heatmap(item: Lasered) -> str:
         MATRICES
     )
     title = f"{item.name}: share of the rank that LASER kept, in percent; empty: not reduced"
-    return draw_heatmap(item.shares, kinds, range(item.layer_count), title)
+    return draw_heatmap(item.shares, kinds, range(item.layer_count), title, "of the rank kept", "not reduced")
+
+
+def _routing(routing: RoutingFacts) -> str:
+    rows = {
+        (kind, place): f"{kind.name}: {place}, {model}"
+        for kind in routing.kinds
+        for place, model in enumerate(routing.experts, start=1)
+    }
+    shares = {
+        (title, layer): share[place - 1]
+        for (kind, place), title in rows.items()
+        for layer, share in enumerate(kind.by_layer)
+    }
+    title = "Share of its choices that each kind of text gives to each expert, in percent"
+    return draw_heatmap(shares, list(rows.values()), range(routing.layers), title, "of the choices")
 
 
 def _spectrum(name: str, entry: dict[str, Any]) -> str:

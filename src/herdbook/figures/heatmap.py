@@ -1,4 +1,4 @@
-"""The heat map: a row for each kind of matrix, a column for each layer, a shade for the share of the rank kept."""
+"""The heat map: a row for each kind of thing, a column for each layer, a shade for a share."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ LEAST, MOST = (238, 232, 213), (38, 84, 124)  # shades for nothing kept and all 
 
 
 def draw_heatmap(
-    shares: Mapping[tuple[str, int], float], kinds: Sequence[str], layers: Sequence[int], title: str
+    shares: Mapping[tuple[str, int], float],
+    kinds: Sequence[str],
+    layers: Sequence[int],
+    title: str,
+    of: str,
+    missing: str = "",
 ) -> str:
     """Return the map as SVG.
 
     Args:
-        shares: By kind and layer, the share of the rank that is kept, 0 to 1. What is missing was not reduced.
+        shares: By kind and layer, a share, 0 to 1.
         kinds: Rows, from the top.
         layers: Columns, from the left.
         title: What it shows.
+        of: What the shares are shares of, such as ``of the rank kept``.
+        missing: What it means that a share is missing.
     """
     names = min(MAX_NAME, max(text_width(kind, 12) for kind in kinds) + 8)
     left = MARGIN + names + 8
@@ -36,7 +43,13 @@ def draw_heatmap(
         body.append(label(left - 8, top + 17, fit(kind, 12, names), 12, anchor="end"))
         for column, layer in enumerate(layers):
             body += _cell(
-                left + cell * column, top, cell, shares.get((kind, layer)), f"{kind}, layer {layer}"
+                left + cell * column,
+                top,
+                cell,
+                shares.get((kind, layer)),
+                f"{kind}, layer {layer}",
+                of,
+                missing,
             )
     every = max(1, round(24 / cell + 0.49))
     for column, layer in enumerate(layers):
@@ -45,13 +58,15 @@ def draw_heatmap(
                 label(left + cell * (column + 0.5), bottom + 16, str(layer), 11, anchor="middle", fill=FAINT)
             )
     body.append(label(left, bottom + 38, "layer", 11, fill=FAINT))
-    body += _legend(WIDTH - MARGIN - 250, bottom + 38)
+    body += _legend(WIDTH - MARGIN - 170 - text_width(f"100 % {of}", 11), bottom + 38, of)
     return document(WIDTH, bottom + 58, title, body)
 
 
-def _cell(x: float, y: float, width: float, share: float | None, what: str) -> list[str]:
+def _cell(
+    x: float, y: float, width: float, share: float | None, what: str, of: str, missing: str
+) -> list[str]:
     fill = "none" if share is None else _shade(share)
-    said = "not reduced" if share is None else f"{share:.1%} of the rank kept"
+    said = missing if share is None else f"{share:.1%} {of}"
     found = [
         (
             f'<rect x="{x + 0.5:.1f}" y="{y + 0.5:.1f}" width="{width - 1:.1f}" height="{ROW - 1:.1f}" fill="{fill}" '
@@ -70,7 +85,7 @@ def _shade(share: float) -> str:
     )
 
 
-def _legend(x: float, y: float) -> list[str]:
+def _legend(x: float, y: float, of: str) -> list[str]:
     steps = [
         f'<rect x="{x + 12 * step:.1f}" y="{y - 9:.1f}" width="12" height="10" fill="{_shade(step / 10)}"/>'
         for step in range(11)
@@ -78,5 +93,5 @@ def _legend(x: float, y: float) -> list[str]:
     return [
         label(x - 6, y, "0 %", 11, anchor="end", fill=FAINT),
         *steps,
-        label(x + 138, y, "100 % of the rank", 11, fill=FAINT),
+        label(x + 138, y, f"100 % {of}", 11, fill=FAINT),
     ]

@@ -196,7 +196,14 @@ def as_page(model: str, all_of_them: Sequence[Spectrum]) -> str:
     for place, rule in enumerate(RULES):
         shares = {(s.matrix.kind, s.matrix.layer): s.share(s.cuts[place]) for s in all_of_them}
         parts.append(
-            draw_heatmap(shares, kinds, layers, f"Share of the rank that {spell_rule(rule)} would keep")
+            draw_heatmap(
+                shares,
+                kinds,
+                layers,
+                f"Share of the rank that {spell_rule(rule)} would keep",
+                "of the rank kept",
+                "no such matrix",
+            )
         )
     for kind in kinds:
         parts.append(f"<h2>{xml(kind)}</h2>")

@@ -87,7 +87,7 @@ class Mixture(LayerwiseModel):
         return [stream + output.unsqueeze(0) for stream, output in zip(left, outputs, strict=True)]
 
 
-class _Routed(torch.nn.Module):  # type: ignore[misc] - torch is not looked into
+class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into torch
     """A layer's mixture. Called as the layer's MLP it gives nothing; ``run`` computes what it would have given."""
 
     def __init__(self, model: Mixture, layer: int) -> None:
