@@ -12,11 +12,19 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from huggingface_hub import HfApi, constants, get_session, get_token, hf_hub_url, hf_raise_for_status
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_session,
+    get_token,
+    hf_hub_url,
+    hf_raise_for_status,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -42,13 +50,14 @@ from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
 from herdbook.files import git_blob_id, sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 Result = TypeVar("Result")
 
 # A tensor's place in a file on the Hub; `start` and `end` count bytes from the file's beginning.
 TensorHeader = Span
 
+RANGE_BYTES = 1 << 24  # of a tensor that is read in pieces
 FIRST_BYTES = 1 << 17  # holds the whole header of a 7B model's shard, so that one request is enough
 WAITS_S = (1.0, 4.0, 16.0)  # between tries; the client's own tries (five per request) come on top
 MAX_WAIT_S = 300.0  # if the Hub asks for more patience than this, a person should know
@@ -209,6 +218,24 @@ def read_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> bytes:
     if span.start == span.end:
         return b""
     return _persist(lambda: _read_range(url, span.start, span.end)[0], what, repo)
+
+
+def stream_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> Iterator[bytes]:
+    """Yield one tensor's bytes as ``read_tensor`` does, in pieces, each by a range request of its own.
+
+    A piece that fails is asked for again, those before it are not. Raises as ``read_tensor`` does.
+    """
+    for start in range(span.start, span.end, RANGE_BYTES):
+        yield read_tensor(
+            repo, commit, file, replace(span, start=start, end=min(span.end, start + RANGE_BYTES))
+        )
+
+
+def cached(repo: str, commit: str, file: str) -> Path | None:
+    """Return a file's path in the local Hugging Face cache if it is there as a whole; nothing is asked of the Hub."""
+    _check_pin(commit, file, f"hub: {repo}@{commit}: {file}")
+    found = try_to_load_from_cache(repo, file, revision=commit)
+    return Path(found) if isinstance(found, str) else None
 
 
 def download(repo: str, commit: str, file: RemoteFile) -> Path:

@@ -300,7 +300,8 @@ def test_plan_of_4x7b():
     )
     plan = plans.make(recipes.parse(text), Lock(sources=sources), Path("b.yaml"))
     assert plan.released.parameters == 24_153_690_112  # what Mixtral 4x7B of these widths has
-    assert plan.fetch_bytes == 3 * 14 * 10**9
+    # the base's files, and of each other expert the three matrices of 32 layers in bfloat16
+    assert plan.fetch_bytes == 14 * 10**9 + 2 * 32 * 3 * 4096 * 14336 * 2
     assert all(part.size_bytes <= 2 * 10**9 for part in plan.released.parts)
     assert len(plan.released.tensors) == 3 + 32 * (6 + 4 * 3 + 1)
     # LASER holds matrices, not models: well below the 14.5 GB of one of them

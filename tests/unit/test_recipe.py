@@ -77,7 +77,7 @@ def test_all_problems_at_once_each_with_file_and_key():
         (
             "prompts: [two]",
             "prompts: []",
-            "models.mix.moe.experts.1.prompts: gate 'hidden' needs at least one prompt",
+            "models.mix.moe.experts.1.prompts: gate 'ridge' needs at least one prompt",
         ),
         ("prompts: [two]", "prompts: [one]", "models.mix.moe.experts: all experts have the same prompts"),
         (

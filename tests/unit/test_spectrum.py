@@ -153,7 +153,9 @@ def test_the_page_has_every_figure_and_nothing_unescaped(tmp_path):
 
 
 def test_a_heat_map_has_a_cell_for_each_layer_and_kind():
-    drawing = ET.fromstring(draw_heatmap({("a", 0): 0.25, ("b", 2): 1.0}, ["a", "b"], range(3), "T"))  # noqa: S314
+    shares = {("a", 0): 0.25, ("b", 2): 1.0}
+    drawn = draw_heatmap(shares, ["a", "b"], range(3), "T", "of the rank kept", "not reduced")
+    drawing = ET.fromstring(drawn)  # noqa: S314 - our own
     titles = [element.text for rect in drawing.iter(f"{SVG}rect") for element in rect]
     assert titles == [
         "a, layer 0: 25.0% of the rank kept",

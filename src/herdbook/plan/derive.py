@@ -38,10 +38,10 @@ def plan_adapter(
             continue
         sides.setdefault(found["module"] + ".weight", {})[found["side"]] = tensor.shape
     for target, both in sides.items():
-        if target not in parent.tensors:
+        if target not in parent.form:
             problems.append(f"{target} is not in {model.on!r}")
             continue
-        rows, columns = parent.tensors[target][1].shape
+        rows, columns = parent.form[target]
         if set(both) != {"A", "B"} or both["B"] != (rows, both["A"][0]) or both["A"][1] != columns:
             problems.append(f"{target}: LoRA shapes {both} do not fit {(rows, columns)}")
     if problems:

@@ -15,6 +15,7 @@ from herdbook.errors import RecipeError
 from herdbook.family import BY_MODEL_TYPE
 from herdbook.key import SHORT, Code, digest
 from herdbook.plan.derive import plan_adapter
+from herdbook.plan.extent import needed_whole
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
 from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part, Search
@@ -259,12 +260,18 @@ class Plan:
     @property
     def fetch_bytes(self) -> int:
         """Bytes to download for sources, each upstream file counted once."""
-        files = {
-            (source.uri, file.name): file.size_bytes
-            for name, source in self.lock.sources.items()
-            if name in self.nodes
-            for file in source.files
-        }
+        files = {}
+        for name, source in self.lock.sources.items():
+            if name not in self.nodes:
+                continue
+            parts = self.nodes[name].parts
+            read_in_part = any("ranges" in part.parameters for part in parts)
+            weights = {tensor.file for tensor in source.tensors}
+            for file in source.files:
+                if not (read_in_part and file.name in weights):
+                    files[source.uri, file.name] = file.size_bytes
+            if read_in_part:
+                files |= {(source.uri, part.key): part.fetch_bytes for part in parts}
         return sum(files.values())
 
     def outputs(self) -> Iterator[tuple[Path, int]]:
@@ -308,11 +315,12 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     """
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
+    whole = needed_whole(recipe, _needed(recipe))
     order = TopologicalSorter(
         {name: recipes.parents(recipe.models[name]) for name in _needed(recipe)}
     ).static_order()
     for name in order:
-        node, said = _node(name, recipe, lock, nodes)
+        node, said = _node(name, recipe, lock, nodes, whole)
         nodes[name] = node
         warnings += said
     _refuse_unusable(recipe, nodes)
@@ -393,7 +401,9 @@ def _needed(recipe: Recipe) -> list[str]:
     return list(found)
 
 
-def _node(name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node]) -> tuple[Node, list[str]]:
+def _node(
+    name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node], whole: set[str]
+) -> tuple[Node, list[str]]:
     model: Section = recipe.models[name]
     warnings: list[str] = []
     size = recipe.shard_bytes
@@ -416,7 +426,7 @@ def _node(name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node]) -> tupl
             return _new_form(name, "moe", model, parts, config, files_from), warnings
         case _:
             locked = lock.sources[name]
-            parts = plan_source(name, model, locked, size)
+            parts = plan_source(name, model, locked, size, whole=name in whole)
             by_name = {file.name: file for file in locked.files}
             described = {
                 member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None

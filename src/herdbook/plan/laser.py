@@ -46,7 +46,8 @@ def plan_laser(
             is read by an evaluation.
     """
     model: Any = recipe.models[name]
-    chosen = chosen_matrices(name, model, parent)
+    named = chosen_matrices(name, model, parent)
+    chosen = named & parent.tensors.keys()
     ranks = [spell_rank(rank) for rank in model.ranks]
     text = _calibration(name, model, recipe, lock)
     search = _search(name, model, ranks, chosen, text, parent)
@@ -73,7 +74,13 @@ def plan_laser(
             code=code,
         )
 
-    warnings = [
+    warnings = []
+    if chosen != named:
+        warnings.append(
+            f"models.{name}.matrices: only the MLPs of {parent.name!r} are needed, so {len(named - chosen)} of {len(named)} "
+            "matrices are not fetched and not reduced"
+        )
+    warnings += [
         f"models.{name}.rank: {rank if isinstance(rank, str) else next(iter(rank))} takes a matrix for a signal of low "
         "rank in white noise, which trained weights are not; it may cut most of them. A `guard` would tell."
         for rank in ranks
@@ -96,7 +103,7 @@ def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
         for matrix in named
         if matrix not in MATRICES and (found := SINGLE.match(matrix))
     }
-    known = {tensor for tensor, (_, planned) in parent.tensors.items() if len(planned.shape) == 2}
+    known = {tensor for tensor, shape in parent.form.items() if len(shape) == 2}
     of_kind = {tensor for tensor in known if layer_of(tensor) in layers and matrix_of(tensor) in kinds}
     missing = [*sorted(kinds - {matrix_of(tensor) for tensor in of_kind}), *sorted(single - known)]
     if missing:

@@ -6,19 +6,27 @@ from typing import TYPE_CHECKING
 
 from herdbook.key import COPY, Code, digest
 from herdbook.lock import DTYPE_CODES
+from herdbook.plan.architecture import matrix_of
 from herdbook.plan.cut import cut
 from herdbook.plan.model import TORCH_BYTES, Part, Tensor
-from herdbook.recipe import Pypi
+from herdbook.recipe import Hub, Pypi
 
 if TYPE_CHECKING:
-    from herdbook.lock import LockedSource
+    from collections.abc import Iterator
+
+    from herdbook.lock import LockedFile, LockedSource
     from herdbook.recipe import Section
 
 GGUF_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tokenizers", "torch", "transformers"))
 
 
-def plan_source(name: str, model: Section, locked: LockedSource, max_bytes: int) -> tuple[Part, ...]:
+def plan_source(
+    name: str, model: Section, locked: LockedSource, max_bytes: int, *, whole: bool = True
+) -> tuple[Part, ...]:
     """Return the parts of a source.
+
+    Of one on the Hub of which only the MLPs are needed, only their bytes are read, by range requests, and written into
+    shards of our own; all other sources are there as whole files.
 
     A part's key holds the digest of the file that its bytes come from, not where that file was found: the same bytes
     in another commit or on another machine are the same part.
@@ -43,6 +51,8 @@ def plan_source(name: str, model: Section, locked: LockedSource, max_bytes: int)
             for index, run in enumerate(runs, start=1)
         )
     sizes = {file.name: file for file in locked.files}
+    if not whole and isinstance(model, Hub):
+        return tuple(_ranges(name, locked, sizes, max_bytes))
     files = dict.fromkeys(tensor.file for tensor in locked.tensors)
     return tuple(
         _part(
@@ -57,6 +67,25 @@ def plan_source(name: str, model: Section, locked: LockedSource, max_bytes: int)
         )
         for index, file in enumerate(files, start=1)
     )
+
+
+def _ranges(name: str, locked: LockedSource, files: dict[str, LockedFile], max_bytes: int) -> Iterator[Part]:
+    """Yield parts that hold the MLPs of one weights file each, or of a run of its layers."""
+    wanted: dict[str, list[Tensor]] = {}
+    for tensor in locked.tensors:
+        if (matrix_of(tensor.name) or "").startswith("mlp."):
+            made = Tensor(tensor.name, tensor.dtype, tensor.shape, "fetch")
+            wanted.setdefault(tensor.file, []).append(made)
+    number = 0
+    for file, tensors in wanted.items():
+        for run in cut(tensors, max_bytes):
+            number += 1
+            parameters: dict[str, object] = {
+                "file": files[file].sha256 or files[file].git_blob,
+                "ranges": file,
+            }
+            size = sum(tensor.size_bytes for tensor in run)
+            yield _part(name, f"mlp-{number}", run, parameters, COPY.describe(), size, None)
 
 
 def _part(

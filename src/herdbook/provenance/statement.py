@@ -15,7 +15,7 @@ from herdbook.plan.graph import CONVERT_CODE, EVALUATE_CODE, GGUF_FOLDER_CODE, Q
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from herdbook.plan import Plan
+    from herdbook.plan import Node, Plan
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -71,7 +71,12 @@ def _dependencies(plan: Plan) -> list[dict[str, Any]]:
             git = {"gitCommit": source.revision} if source.uri.startswith("pkg:huggingface/") else {}
             digest = git or {"sha256": source.revision}
             found.append(
-                {"name": name, "uri": source.uri, "digest": digest, "annotations": _annotations(source)}
+                {
+                    "name": name,
+                    "uri": source.uri,
+                    "digest": digest,
+                    "annotations": _annotations(source, plan.nodes[name]),
+                }
             )
         if name in plan.lock.adapters:
             found += [
@@ -95,7 +100,7 @@ def _dependencies(plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
-def _annotations(source: Any) -> dict[str, Any]:
+def _annotations(source: Any, node: Node) -> dict[str, Any]:
     files = {
         file.name: {
             "size": file.size_bytes,
@@ -103,4 +108,7 @@ def _annotations(source: Any) -> dict[str, Any]:
         }
         for file in source.files
     }
+    if any("ranges" in part.parameters for part in node.parts):
+        # only what was read can be vouched for
+        files = {name: {**about, "read": "ranges of it"} for name, about in files.items()}
     return {"files": files, **({"license": source.license} if source.license else {})}

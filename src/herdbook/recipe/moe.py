@@ -22,6 +22,7 @@ Gate = Literal[
 ]
 MERGEKIT_GATES = ("hidden", "hidden_avg", "cheap_embed", "random", "uniform_random")
 DRAWN_GATES = ("random", "uniform_random")
+DEFAULT_GATE: Gate = "ridge"  # of all, it did best on held-out text (docs/routers.md)
 
 
 class Expert(Section):
@@ -47,7 +48,13 @@ class Mixture(Section):
     family: FamilyName | None = Field(
         None, description="which architecture is written; the first that fits the base if left out"
     )
-    gate: Gate = Field("hidden", description="where the router's rows come from")
+    semantics: Semantics = Field(
+        "native-1", description="whose formulas are meant, where they differ; mergekit's give its bits"
+    )
+    gate: Gate = Field(
+        default_factory=lambda known: DEFAULT_GATE if known.get("semantics") == "native-1" else "hidden",
+        description="where the router's rows come from; ridge if left out, hidden (as mergekit has it) under its semantics",
+    )
     chat_template: bool = Field(
         False, description="put each prompt through the base's chat template, as a user's message"
     )
@@ -61,9 +68,6 @@ class Mixture(Section):
         "canonical",
         description="canonical: an expert's matrices by their own names, which every loader reads; fused: as "
         "transformers 5 holds them, which llama.cpp's converter and vLLM do not read",
-    )
-    semantics: Semantics = Field(
-        "native-1", description="whose formulas are meant, where they differ; mergekit's give its bits"
     )
 
     @property

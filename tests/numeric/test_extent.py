@@ -1,0 +1,184 @@
+"""How much of a source is fetched: of an expert on the Hub its MLPs alone, by range requests."""
+
+import pytest
+
+import tiny
+from herdbook import hub as reader
+from herdbook import plan as plans
+from herdbook.checkpoint import read_header, read_record, read_span
+from herdbook.errors import SourceError
+from herdbook.plan.extent import needed_whole
+from herdbook.recipe import parse
+from hub import client
+from hub.server import LocalHub
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with LocalHub() as hub:
+        client.use(hub, tmp_path / "home", monkeypatch)
+        for seed, name in enumerate(("base", "tuned")):
+            folder = tiny.write_model(tmp_path / name, seed=seed, shards=2, layers=3)
+            files = {path.name: path.read_bytes() for path in folder.iterdir()}
+            hub.add_repo(f"herd/{name}", files, license="mit")
+        yield hub
+
+
+def recipe(tmp_path, experts=("base", "tuned"), extra=None, **sections):
+    prompts = ["w1", "w5"]
+    moe = {
+        "base": "base",
+        "experts": [{"model": m, "prompts": [p]} for m, p in zip(experts, prompts, strict=True)],
+    }
+    models = {name: {"hub": f"herd/{name}"} for name in ("base", "tuned")}
+    return tiny.write_recipe(
+        tmp_path / "r.yaml", {**models, **(extra or {}), "mix": {"moe": moe}}, **sections
+    )
+
+
+def test_an_expert_gives_its_mlps_by_ranges(tmp_path, served, monkeypatch):
+    monkeypatch.setattr(reader, "RANGE_BYTES", 1000)  # so that tensors come in several pieces
+    plan = tiny.build(recipe(tmp_path), tmp_path / "results")
+    tuned = plan.nodes["tuned"]
+    assert all(".mlp." in name for name in tuned.tensors)
+    assert len(tuned.tensors) == 9
+    assert all("ranges" in part.parameters for part in tuned.parts)
+    found = {
+        name: read_span(plan.layout.shard(part), read_header(plan.layout.shard(part))[name])
+        for name, (part, _) in tuned.tensors.items()
+    }
+    for path in sorted((tmp_path / "tuned").glob("*.safetensors")):
+        for name, span in read_header(path).items():
+            if name in found:
+                assert found.pop(name) == read_span(path, span)
+    assert not found
+    # the mixture is the same as from folders, where whole files lie
+    text = plan.recipe_path.read_text().replace("hub: herd/", "folder: ")
+    (tmp_path / "f.yaml").write_text(text)
+    other = tiny.build(tmp_path / "f.yaml", tmp_path / "other")
+    for ours, theirs in zip(plan.released.parts, other.released.parts, strict=True):
+        one, two = read_record(plan.layout.record(ours)), read_record(other.layout.record(theirs))
+        assert one["file"] == two["file"]
+
+
+def test_no_more_is_read_than_was_planned(tmp_path, served):
+    path = recipe(tmp_path)
+    tiny.lock(path)
+    plan = plans.load(path, tmp_path / "results")
+    whole = sum(file.size_bytes for file in plan.lock.sources["tuned"].files if "safetensors" in file.name)
+    planned = sum(part.fetch_bytes for part in plan.nodes["tuned"].parts)
+    assert planned == sum(tensor.size_bytes for _, tensor in plan.nodes["tuned"].tensors.values())
+    assert planned < 0.8 * whole
+    before = len(served.requests)
+    from herdbook.fetch.step import fetch
+
+    for part in plan.nodes["tuned"].parts:
+        fetch(plan, part)
+    content = [r for r in served.requests[before:] if r.method == "GET" and r.path.startswith("/lfs/")]
+    assert content
+    assert all(request.range for request in content)
+
+
+def test_a_cut_connection_is_tried_again_from_the_piece_where_it_broke(tmp_path, served, monkeypatch):
+    monkeypatch.setattr(reader, "RANGE_BYTES", 1000)
+    path = recipe(tmp_path)
+    tiny.lock(path)
+    plan = plans.load(path, tmp_path / "results")
+    real, broken = reader._read_range, []
+
+    def failing(url, start, stop):
+        if start > 200_000 or (len(broken) < 2 and stop - start == 1000):
+            broken.append(start)
+            raise OSError("cut")
+        return real(url, start, stop)
+
+    monkeypatch.setattr(reader, "_read_range", failing)
+    from herdbook.fetch.step import fetch
+
+    fetch(plan, plan.nodes["tuned"].parts[0])
+    assert len(set(broken)) == 1  # one piece, asked for three times
+    assert plan.layout.record(plan.nodes["tuned"].parts[0]).exists()
+
+
+def test_a_cached_file_is_taken_and_compared(tmp_path, served):
+    path = recipe(tmp_path)
+    tiny.lock(path)
+    plan = plans.load(path, tmp_path / "results")
+    from herdbook.fetch.step import fetch
+
+    locked = plan.lock.sources["tuned"]
+    for file in locked.files:
+        if file.name.endswith(".safetensors"):
+            reader.download(
+                "herd/tuned",
+                locked.revision,
+                reader.RemoteFile(file.name, file.size_bytes, file.sha256, None),
+            )
+    before = len(served.requests)
+    for part in plan.nodes["tuned"].parts:
+        fetch(plan, part)
+    assert len(served.requests) == before
+
+
+def test_bytes_that_are_refused_leave_nothing(tmp_path, served, monkeypatch):
+    path = recipe(tmp_path)
+    tiny.lock(path)
+    plan = plans.load(path, tmp_path / "results")
+    from herdbook.fetch.step import fetch
+
+    monkeypatch.setattr(reader, "read_tensor", lambda *_: (_ for _ in ()).throw(SourceError("gone")))
+    part = plan.nodes["tuned"].parts[0]
+    with pytest.raises(SourceError, match="gone"):
+        fetch(plan, part)
+    assert not plan.layout.shard(part).exists()
+    assert not plan.layout.record(part).exists()
+
+
+def test_laser_of_an_expert_reaches_what_is_there(tmp_path, served):
+    extra = {
+        "cut": {"laser": "tuned", "rank": 4, "matrices": ["self_attn.q_proj", "mlp.up_proj"], "layers": "all"}
+    }
+    path = recipe(tmp_path, experts=("base", "cut"), extra=extra)
+    plan = tiny.build(path, tmp_path / "results")
+    assert all(".mlp." in name for name in plan.nodes["cut"].tensors)
+    lasered = [t.name for part in plan.nodes["cut"].parts for t in part.tensors if t.action == "laser"]
+    assert lasered == [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(3)]
+    assert any("3 of 6 matrices are not fetched" in warning for warning in plan.warnings)
+
+
+RECIPE = """
+models:
+  base: {hub: a/base}
+  one: {hub: a/one}
+  two: {hub: a/two}
+  three: {hub: a/three}
+  one-laser: {laser: one, rank: 4, matrices: all, layers: all}
+  two-laser: {laser: two, rank: 4, matrices: all, layers: all, calibration: text, guard: {}}
+  joined: {merge: {method: slerp, base: three, other: one}}
+  mix: {moe: {base: base, gate: random, experts: [{model: EXPERT}, {model: base}]}}
+calibration:
+  text: {data: [t.jsonl], split: train}
+release: {model: mix, name: M, license: mit}
+"""
+
+
+@pytest.mark.parametrize(
+    ("expert", "whole"),
+    [
+        ("one-laser", set()),
+        ("two-laser", {"two-laser", "two"}),
+        ("joined", {"three", "one"}),
+        ("one", set()),
+    ],
+)
+def test_what_is_needed_whole(expert, whole):
+    found = parse(RECIPE.replace("EXPERT", expert))
+    needed = {"mix", "base", expert, "one", "two", "three"} if expert == "joined" else {"mix", "base", expert}
+    assert needed_whole(found, needed) == {"mix", "base", *whole}
+
+
+def test_what_is_measured_is_whole(tmp_path, served):
+    text = recipe(tmp_path).read_text()
+    found = parse(text + "\nevaluate: {tasks: [t.yaml], models: [tuned]}\n")
+    assert needed_whole(found, {"mix", "base", "tuned"}) == {"mix", "base", "tuned"}
