@@ -18,7 +18,8 @@ import torch
 from herdbook import plan as plans
 from herdbook.forward import LayerwiseModel, load_tokenizer
 from herdbook.laser.guard import paired
-from herdbook.moe.router import random_rows, router_rows
+from herdbook.moe.drawn import drawn_rows
+from herdbook.moe.router import router_rows
 from herdbook.progress import track
 from herdbook.routing.layerwise import Mixture
 from herdbook.routing.measure import count, effective
@@ -77,7 +78,8 @@ def routers(plan: Plan, gate: str) -> list[torch.Tensor]:
     prompts = [(expert.prompts, expert.negative_prompts) for expert in moe.experts]
     rows: Iterator[torch.Tensor]
     if gate == "uniform_random":
-        rows = (random_rows(gate, f"layer {layer}", (len(prompts), hidden), 0) for layer in range(layers))
+        shape = (len(prompts), hidden)
+        rows = (torch.from_numpy(drawn_rows(gate, f"layer {layer}", shape, 0)) for layer in range(layers))
     else:
         rows = router_rows(gate, plan.layout.folder(plan.nodes[moe.base]), prompts, layers)
     return [one.to(torch.bfloat16) for one in rows]

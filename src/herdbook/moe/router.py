@@ -1,21 +1,18 @@
-"""Routers: a row for each expert in each layer, made from prompts or drawn at random. Nothing is trained.
+"""Routers: a row for each expert in each layer, made from prompts. Nothing is trained.
 
 ``hidden``, ``hidden_avg`` and ``cheap_embed`` are the modes of mergekit-moe, with two differences that make the result
 depend on the prompts alone: the base runs in float32, and each prompt passes alone (mergekit pads prompts into one
 batch and runs in bfloat16; ``herdbook.moe.mergekit`` has its bits). They read the stream that enters a layer; a router
-sees the stream after that layer's attention and norm, and so do the other modes. Random rows are seeded by the tensor's
-name.
+sees the stream after that layer's attention and norm, and so do the other modes.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from herdbook.forward import EMBEDDINGS, Folder, hidden_states, mlp_inputs, tokenize
-from herdbook.tensors import generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,8 +48,10 @@ def router_rows(
     flat = [prompt for both in prompts for side in both for prompt in side]
     sequences = tokenize(folder, flat, chat_template=chat_template)
     if gate == "cheap_embed":
-        table = Folder(folder)[EMBEDDINGS]
-        rows = _rows(prompts, [table[torch.tensor(ids)].sum(dim=0) for ids in sequences], _sum_then_normalize)
+        weights = Folder(folder)
+        rows = _rows(
+            prompts, [weights.rows(EMBEDDINGS, ids).sum(dim=0) for ids in sequences], _sum_then_normalize
+        )
         yield from (rows for _ in range(layers))
         return
     if gate == "ridge":
@@ -63,22 +62,6 @@ def router_rows(
     for streams in states(folder, sequences):
         rows = _rows(prompts, [pick(stream) for stream in streams], _mean, centred=gate == "centred")
         yield rows
-
-
-def random_rows(gate: str, name: str, shape: tuple[int, int], seed: int) -> torch.Tensor:
-    """Return a router drawn at random: standard normal, or uniform within 1 / sqrt(hidden) of zero.
-
-    Args:
-        gate: ``random`` or ``uniform_random``.
-        name: The tensor's name, which seeds it together with ``seed``, so that order and threads do not matter.
-        shape: ``(experts, hidden)``.
-        seed: The recipe's seed.
-    """
-    source = generator(seed, name)
-    if gate == "random":
-        return torch.randn(shape, generator=source)
-    bound = 1 / math.sqrt(shape[1])
-    return (torch.rand(shape, generator=source) * 2 - 1) * bound
 
 
 def _fitted(prompts: Sequence[Prompts], seen: Vectors) -> torch.Tensor:

@@ -34,7 +34,7 @@ def moe(plan: Plan, part: Part) -> None:
     about = {"operation": "moe", "key": part.key, "code": part.code, "parameters": part.parameters}
     shard, record = plan.layout.shard(part), plan.layout.record(part)
     if part.label == "routers":
-        write_shard(shard, record, _routers(plan, part), about)
+        write_shard(shard, record, _routers(plan, part) if part.folders else _drawn(part), about)
         return
     parents = Parents(plan)
     with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
@@ -110,6 +110,17 @@ def _computed(parents: Parents, origin: Origin, name: str, dtype: str, parameter
     return bytes(data) if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
 
 
+def _drawn(part: Part) -> Iterator[Produced]:
+    from herdbook.moe.drawn import as_bytes, drawn_rows
+
+    gate, seed = part.parameters["gate"], part.parameters["seed"]
+    for tensor in part.tensors:
+        experts, hidden = tensor.shape
+        data = as_bytes(drawn_rows(gate, tensor.name, (experts, hidden), seed), tensor.dtype)
+        made = {"action": "router", "gate": gate}
+        yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), made)
+
+
 def _routers(plan: Plan, part: Part) -> Iterator[Produced]:
     from herdbook.tensors import DTYPES, to_bytes
 
@@ -136,15 +147,6 @@ def _rows(plan: Plan, part: Part, layers: list[tuple[Tensor, ...]]) -> Iterator[
     """Yield the rows of each layer: those of the routed experts, then those of the shared ones."""
     parameters = part.parameters
     gate = parameters["gate"]
-    if not part.folders:
-        import torch
-
-        from herdbook.moe.router import random_rows
-
-        seed = parameters["seed"]
-        for tensors in layers:
-            yield torch.cat([random_rows(gate, t.name, (t.shape[0], t.shape[1]), seed) for t in tensors])
-        return
     folder = plan.layout.folder(plan.by_key[part.folders[0]])
     prompts = [(both[0], both[1]) for both in parameters["prompts"]]
     if parameters.get("semantics") == "mergekit":

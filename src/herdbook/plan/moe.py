@@ -31,6 +31,7 @@ ROUTER_CODE = Code(
     modules=("herdbook.moe.router", "herdbook.forward", "herdbook.moe.step"),
     packages=("tokenizers", "torch", "transformers"),
 )
+DRAWN_CODE = Code(modules=("herdbook.moe.drawn",), packages=("numpy",))
 FIT_CODE = Code(modules=("herdbook.moe.fit",), packages=("numpy",))
 MERGEKIT_CODE = Code(
     modules=("herdbook.moe.mergekit", "herdbook.moe.router", "herdbook.forward", "herdbook.moe.step"),
@@ -203,6 +204,8 @@ class _Mixture:
             **({"semantics": "mergekit"} if moe.semantics != "native-1" and not moe.is_drawn else {}),
         }
         code = (MERGEKIT_CODE if "semantics" in parameters else ROUTER_CODE).describe()
+        if moe.is_drawn:
+            code = DRAWN_CODE.describe()
         if moe.gate == "ridge":
             code |= FIT_CODE.describe()
         content = {
@@ -225,7 +228,7 @@ class _Mixture:
             tuple(tensors),
             parameters,
             folders,
-            memory_bytes=TORCH_BYTES + 2 * layer_bytes + 2 * table,
+            memory_bytes=INTERPRETER_BYTES if moe.is_drawn else TORCH_BYTES + 2 * layer_bytes + 2 * table,
             code=code,
         )
 
