@@ -58,6 +58,8 @@ def test_the_card_tells_what_the_routers_choose(tmp_path):
     shares = [layer["words"]["share"] for layer in report["layers"]]
     shown = " | ".join(f"{50 * (a + b):.1f} %" for a, b in zip(*shares, strict=True))
     assert f"| words | 360 | {report['texts']['words']['loss']:.4f} | {shown} |" in card.replace("\\", "")
+    table = card[card.index("| text | tokens") :].split("\n\n")[0]
+    assert len(table.splitlines()) == 3  # no blank line ends it early
     assert "Experts 1 and 2 have equal rows in layers 0-1" in card.replace("\\", "")
     figure = (tmp_path / "card/figures/routing.svg").read_text(encoding="utf-8")
     assert figure.count("of the choices</title>") == 6  # a cell for each expert and layer

@@ -48,7 +48,7 @@ class RoutingFacts:
         chosen: How many a token passes.
         layers: Number of layers.
         kinds: The kinds of text that were read.
-        prompts: For each expert's prompts, the share of the choices that each expert gets.
+        prompts: For each expert that has prompts, by its place, the share of the choices that each expert gets.
         verdict: What is wrong with the routers' rows, one line each.
     """
 
@@ -77,8 +77,12 @@ def read_routing(plan: Plan) -> RoutingFacts | None:
             tuple(found["experts"]),
             found["experts_per_token"],
             len(found["rows"]),
-            tuple(_kind(name, text, found["layers"]) for name, text in found["texts"].items()),
-            tuple((group, tuple(shares)) for group, shares in found["prompts"].items()),
+            tuple(_kind(name, found["texts"][name], found["layers"]) for name in plan.report.texts),
+            tuple(
+                (f"expert {place}", tuple(found["prompts"][f"prompts of expert {place}"]))
+                for place in range(1, len(found["experts"]) + 1)
+                if f"prompts of expert {place}" in found["prompts"]
+            ),
             tuple(found["verdict"]),
         )
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
