@@ -41,7 +41,8 @@ MOE_KEYS = {
 EXPERT_KEYS = {"source_model", "positive_prompts", "negative_prompts", "noise_scale", "residual_scale"}
 # What mergekit calls the families, in its order; `architecture` is the beginning of one, whatever its case.
 ARCHITECTURES = {"mixtral": "mixtral", "deepseek moe": "deepseek", "qwen moe": "qwen2", "qwen3 moe": "qwen3"}
-EQUAL_ROWS = ("2024-02-24", "2024-03-18")  # commits 5040ac7 and 9c69152
+# mergekit read every prompt as the beginning-of-sequence token alone, from commit 5040ac7 to 9c69152.
+EQUAL_ROWS = ("2024-02-24", "2024-03-18")
 MEAN_UNTIL = "2024-01-03"  # commit 7fbe2b4
 
 
@@ -278,7 +279,7 @@ class _Reader:
         self.made.assumed.append(
             f"semantics: {era}; the formulas of {NEWEST.removeprefix('mergekit-')} are taken, which those since 2024-04-15 "
             f"share. Between {EQUAL_ROWS[0]} and {EQUAL_ROWS[1]} mergekit wrote routers with equal rows, and until {MEAN_UNTIL} "
-            "`hidden` was the mean over a prompt: a model of that time has other routers"
+            "`hidden` was the mean over a prompt: a model of that time has other routers (`herdbook routers` looks at them)"
         )
         return "mergekit-0.1.4" if version == "0.1.4" else NEWEST
 

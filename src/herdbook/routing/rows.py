@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from herdbook.mergekit import EQUAL_ROWS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -102,7 +104,7 @@ def verdict(layers: Mapping[int, torch.Tensor]) -> list[str]:
         )
         if len(collapsed) == len(found):
             said.append(
-                "mergekit made such routers from 2024-02-24 (5040ac7) to 2024-03-18 (9c69152), when it read every prompt "
+                f"mergekit made such routers from {EQUAL_ROWS[0]} to {EQUAL_ROWS[1]}, when it read every prompt "
                 "as the beginning-of-sequence token alone. Merge again with another version."
             )
     others = [rows for rows in found if not rows.collapsed]
