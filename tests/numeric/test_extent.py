@@ -1,14 +1,19 @@
 """How much of a source is fetched: of an expert on the Hub its MLPs alone, by range requests."""
 
+import json
+
 import pytest
 
 import tiny
 from herdbook import hub as reader
 from herdbook import plan as plans
+from herdbook.card.step import render_card
 from herdbook.checkpoint import read_header, read_record, read_span
 from herdbook.errors import SourceError
 from herdbook.plan.extent import needed_whole
 from herdbook.recipe import parse
+from herdbook.release.step import release
+from herdbook.verify.checks import verify
 from hub import client
 from hub.server import LocalHub
 
@@ -182,3 +187,35 @@ def test_what_is_measured_is_whole(tmp_path, served):
     text = recipe(tmp_path).read_text()
     found = parse(text + "\nevaluate: {tasks: [t.yaml], models: [tuned]}\n")
     assert needed_whole(found, {"mix", "base", "tuned"}) == {"mix", "base", "tuned"}
+
+
+def test_a_release_of_it_verifies_and_says_what_was_read(tmp_path, served):
+    merge = {"merge": {"method": "slerp", "base": "base", "other": "other"}}
+    tiny.write_model(tmp_path / "other", seed=9, layers=3)
+    extra = {"other": {"folder": "other", "license": "mit"}, "blend": merge}
+    moe = {
+        "base": "blend",
+        "experts": [{"model": "tuned", "prompts": ["w1"]}, {"model": "base", "prompts": ["w2"]}],
+    }
+    models = {name: {"hub": f"herd/{name}"} for name in ("base", "tuned")}
+    plan = tiny.build(
+        tiny.write_recipe(tmp_path / "r.yaml", {**models, **extra, "mix": {"moe": moe}}), tmp_path / "results"
+    )
+    render_card(plan, plan.card_folder)
+    release(plan)
+    assert all(finding.passed for finding in verify(plan.release_folder))
+    statement = json.loads((plan.release_folder / "provenance/statement.json").read_text())
+    dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    read = {
+        one["name"]: {
+            about.get("read") for name, about in one["annotations"]["files"].items() if "model-" in name
+        }
+        for one in dependencies
+    }
+    assert read["tuned"] == {"ranges of it"}
+    assert read["base"] == {None}  # the merge needs all of it
+    card = (plan.card_folder / "README.md").read_text(encoding="utf-8")
+    assert card.count("only the MLPs were read") == 1
+    assert "slerp, 2 models" in card.replace("\\", "")
+    assert "merged from several models" in card
+    assert "base_model_relation: merge" in card

@@ -95,13 +95,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Source:
-    """A model or an adapter that was not made here. ``files`` are those that hold weights."""
+    """A model or an adapter that was not made here.
+
+    ``files`` are those that hold weights; ``in_part`` says that only the MLPs were read out of them.
+    """
 
     name: str
     uri: str
     revision: str | None
     license: str | None
     files: tuple[FileFacts, ...]
+    in_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -351,7 +355,8 @@ def _sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
                 for file in locked.files
                 if file.name in weights
             )
-            yield Source(node.name, locked.uri, locked.revision, locked.license, files)
+            in_part = any("ranges" in part.parameters for part in node.parts)
+            yield Source(node.name, locked.uri, locked.revision, locked.license, files, in_part)
         elif isinstance(node.recipe, Adapter):
             adapter = plan.lock.adapters[node.name]
             held = {tensor.file for tensor in adapter.tensors}
