@@ -203,9 +203,10 @@ class _Mixture:
             **({"chat_template": True} if moe.chat_template else {}),
             **({"semantics": "mergekit"} if moe.semantics != "native-1" and not moe.is_drawn else {}),
         }
-        code = (MERGEKIT_CODE if "semantics" in parameters else ROUTER_CODE).describe()
-        if moe.is_drawn:
-            code = DRAWN_CODE.describe()
+        # Only what is used may be described: a release names no other code, and its keys are recomputed from that.
+        code = (
+            DRAWN_CODE if moe.is_drawn else MERGEKIT_CODE if "semantics" in parameters else ROUTER_CODE
+        ).describe()
         if moe.gate == "ridge":
             code |= FIT_CODE.describe()
         content = {

@@ -35,6 +35,8 @@ def statement(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
         code |= part.code
     for search in plan.searches.values():
         code |= search.code
+    if plan.report:
+        code |= plan.report.code
     if plan.evaluations:
         code |= EVALUATE_CODE.describe()
     if plan.quantized:
