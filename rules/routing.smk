@@ -1,6 +1,5 @@
 """Routing: what the routers of the released mixture choose, on the recipe's texts and on the experts' prompts."""
 
-
 if PLAN.report:
 
     rule routing:

@@ -219,3 +219,12 @@ def test_a_release_of_it_verifies_and_says_what_was_read(tmp_path, served):
     assert "slerp, 2 models" in card.replace("\\", "")
     assert "merged from several models" in card
     assert "base_model_relation: merge" in card
+
+
+def test_laser_of_attention_alone_reaches_nothing_of_an_expert_and_the_card_says_so(tmp_path, served):
+    extra = {"cut": {"laser": "tuned", "rank": 4, "matrices": ["self_attn.q_proj"], "layers": "all"}}
+    plan = tiny.build(recipe(tmp_path, experts=("base", "cut"), extra=extra), tmp_path / "results")
+    assert {t.action for part in plan.nodes["cut"].parts for t in part.tensors} == {"copy"}
+    render_card(plan, plan.card_folder)
+    release(plan)
+    assert all(finding.passed for finding in verify(plan.release_folder))

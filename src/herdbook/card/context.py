@@ -401,7 +401,8 @@ def _spectrum(
 
 def shows_spectrum(node: Node) -> bool:
     """Say whether a lasered model's records surely hold a spectrum: a rule of the matrix's own cuts what is named."""
-    return isinstance(node.recipe, Laser) and node.search is None and not node.recipe.reads_text
+    cuts = any(tensor.action == "laser" for part in node.parts for tensor in part.tensors)
+    return cuts and isinstance(node.recipe, Laser) and node.search is None and not node.recipe.reads_text
 
 
 def _actions(

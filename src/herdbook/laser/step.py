@@ -169,7 +169,9 @@ def whitens(rule: Any) -> bool:
 def _rules(plan: Plan, part: Part) -> dict[str, Any]:
     """Return the rank rule of each tensor that is reduced; for some parts, a search says."""
     names = [tensor.name for tensor in part.tensors if tensor.action == "laser"]
-    if not names or "search" not in part.parameters:
+    if not names:
+        return {}  # a shard of copies has no parameters
+    if "search" not in part.parameters:
         return dict.fromkeys(names, part.parameters["rank"])
     search = plan.searches[part.parameters["search"]]
     path = plan.layout.search(search)

@@ -55,12 +55,12 @@ def plan_laser(
     parameters: dict[str, Any] = {"rank": ranks[0]} if search is None else {"search": search.key}
     if whitens:
         parameters |= {"calibration": text, "model": parent.key}
-    described = (WHITEN_CODE if whitens else LASER_CODE).describe()
+    used = WHITEN_CODE if whitens else LASER_CODE
 
     def part(label: str, run: tuple[Tensor, ...]) -> Part:
         computed = [tensor for tensor in run if tensor.action != "copy"]
         own = parameters if computed else {}
-        code = described if computed else {}
+        code = used.describe() if computed else {}
         content = {"operation": "laser", "parameters": own, "code": code, "tensors": spell(run)}
         return Part(
             name,
