@@ -12,7 +12,8 @@ from herdbook import __version__
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.errors import HerdbookError, RecipeError, StepError, VerificationError
+from herdbook.cli import verify
+from herdbook.errors import HerdbookError, RecipeError, StepError
 from herdbook.files import dump_json
 
 if TYPE_CHECKING:
@@ -128,9 +129,8 @@ def parser() -> argparse.ArgumentParser:
     )
     seeing.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, for machines")
     _machine(seeing)
-    verifying = add("verify", "verify a release's folder, without the recipe", _verify, recipe=False)
-    verifying.add_argument("folder", type=Path, help="the release")
-    verifying.add_argument("--json", type=Path, help="write the findings here, for machines")
+    for module in (verify,):
+        module.register(add)
     add("schema", "print the JSON Schema of recipes, for editors", _schema, recipe=False)
     return top
 
@@ -347,23 +347,6 @@ def _release(options: argparse.Namespace) -> None:
     from herdbook.release.step import release
 
     release(_load(options))
-
-
-def _verify(options: argparse.Namespace) -> None:
-    from herdbook.files import write_json
-    from herdbook.verify.checks import as_json, verify
-
-    findings = verify(options.folder)
-    for finding in findings:
-        print(
-            f"{'ok  ' if finding.passed else 'FAIL'} {finding.check:10} {finding.subject}: {finding.detail}"
-        )
-    if options.json:
-        write_json(options.json, as_json(findings))
-    failed = sum(not finding.passed for finding in findings)
-    if failed:
-        raise VerificationError(f"{options.folder}: {failed} of {len(findings)} checks failed")
-    print(f"{options.folder}: all {len(findings)} checks passed")
 
 
 def _schema(options: argparse.Namespace) -> None:
