@@ -6,6 +6,7 @@ Reading a recipe touches no network and imports no torch.
 from herdbook.recipe.laser import MATRICES, Calibration, Laser, SvdLlm, spell_rank
 from herdbook.recipe.merge import Filtered, Linear, Merge, Mergekit, ModelStock, Passthrough, Slerp
 from herdbook.recipe.moe import Expert, Mixture, Moe
+from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.reading import json_schema, load, parse
 from herdbook.recipe.release import Leaderboard, Release
 from herdbook.recipe.section import Section
@@ -29,12 +30,14 @@ __all__ = [
     "ModelStock",
     "Moe",
     "Passthrough",
+    "Publish",
     "Pypi",
     "Recipe",
     "Release",
     "Section",
     "Slerp",
     "SvdLlm",
+    "Waiver",
     "json_schema",
     "load",
     "parents",

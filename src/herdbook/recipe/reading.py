@@ -12,6 +12,7 @@ from herdbook.errors import RecipeError
 from herdbook.recipe.laser import RULE_KEYS, Calibration, Guard, Select
 from herdbook.recipe.merge import METHODS, Filtered, MergekitModel, Slice, Sparsified, Weighted
 from herdbook.recipe.moe import Expert, Mixture
+from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Quote, Release, Routing
 from herdbook.recipe.section import Section, near
 from herdbook.recipe.whole import OPERATIONS, Recipe
@@ -150,6 +151,7 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
         "leaderboards": Leaderboard,
         "calibration": Calibration,
         "claims": Claim,
+        "publish": Waiver if len(loc) > 2 else Publish,
     }
     return list(sections.get(str(loc[0]), Section).model_fields)
 

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from herdbook.recipe.laser import Calibration, Laser
 from herdbook.recipe.merge import Merge, merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
+from herdbook.recipe.publish import Publish
 from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Release, Routing
 from herdbook.recipe.section import Name, Section, near
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
@@ -61,6 +62,7 @@ class Recipe(Section):
     leaderboards: dict[Name, Leaderboard] = Field({})
     calibration: dict[Name, Calibration] = Field({})
     claims: list[Claim] = Field([])
+    publish: Publish = Field(Publish())
     shard_size: str = Field(
         "2GB",
         pattern=SHARD_SIZE_PATTERN,
