@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("errors",),
+    ("errors", "release.layout"),
     ("files", "key", "progress", "tool"),
     ("escape",),
     ("figures",),
@@ -46,14 +46,20 @@ def modules():
     return sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
 
 
+def layer(parts):
+    """Return the layer of a module: its package, unless it has one of its own."""
+    own = ".".join(parts)
+    return own if own in LEVEL else parts[0]
+
+
 def imported(path):
-    """Return the top-level names below ``herdbook`` that a file imports."""
+    """Return the names of layers below ``herdbook`` that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "herdbook":
             found |= {alias.name for alias in node.names} - {"__version__"}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("herdbook."):
-            found.add(node.module.split(".")[1])
+            found.add(layer(node.module.split(".")[1:]))
         elif isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("herdbook.")}
     return found
@@ -61,7 +67,7 @@ def imported(path):
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_dependencies_point_one_way(path):
-    own = path.relative_to(SOURCE).with_suffix("").parts[0]
+    own = layer(path.relative_to(SOURCE).with_suffix("").parts)
     for other in imported(path) - {own}:
         assert LEVEL[other] < LEVEL[own] or {own, other} == {"assemble", "fetch"}, f"{own} imports {other}"
 

@@ -11,7 +11,8 @@ from herdbook.card.step import render_card
 from herdbook.cli.main import main
 from herdbook.errors import VerificationError
 from herdbook.files import sha256_file
-from herdbook.release.step import SUMS, release
+from herdbook.release.layout import SUMS
+from herdbook.release.step import release
 from herdbook.verify.checks import verify
 
 MODELS = {

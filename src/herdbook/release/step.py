@@ -13,6 +13,7 @@ from herdbook.checkpoint import read_record
 from herdbook.files import sha256_file, write_json, write_text
 from herdbook.key import Code, digest
 from herdbook.provenance.statement import statement
+from herdbook.release.layout import EVALUATIONS, LOCK, RECIPE, RECORDS, ROUTING, SEARCHES, SUMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Plan
 
-SUMS = "SHA256SUMS"
 STATEMENT = "provenance/statement.json"
-RECIPE = "recipe.yaml"
-LOCK = "recipe.lock.json"
-RECORDS = "provenance/records"
 
 
 def contents(plan: Plan) -> dict[str, Path]:
@@ -39,15 +36,10 @@ def contents(plan: Plan) -> dict[str, Path]:
     found |= {RECIPE: plan.recipe_path, LOCK: locks.path_for(plan.recipe_path)}
     found |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}
     found |= {f"{RECORDS}/{item.id}.gguf.json": plan.quantized_record(item) for item in plan.quantized}
-    found |= {
-        f"provenance/searches/{search.id}.json": plan.layout.search(search)
-        for search in plan.searches.values()
-    }
-    found |= {
-        f"provenance/evaluations/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations
-    }
+    found |= {f"{SEARCHES}/{search.id}.json": plan.layout.search(search) for search in plan.searches.values()}
+    found |= {f"{EVALUATIONS}/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations}
     if plan.report:
-        found[f"provenance/routing/{plan.report.id}.json"] = plan.report_file(plan.report)
+        found[f"{ROUTING}/{plan.report.id}.json"] = plan.report_file(plan.report)
     return found
 
 

@@ -15,7 +15,8 @@ from herdbook.files import sha256_file
 from herdbook.key import Code, as_recorded, digest
 from herdbook.plan import make
 from herdbook.progress import track
-from herdbook.release.step import LOCK, RECIPE, RECORDS, STATEMENT, SUMS, release_key
+from herdbook.release.layout import LOCK, RECIPE, RECORDS, SUMS
+from herdbook.release.step import STATEMENT, release_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
