@@ -72,7 +72,7 @@ _TOKEN = re.compile(r"hf_\w{6,}")
 
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 # What the client raises. RuntimeError comes from its Xet transfer, ValueError from answers that make no sense.
-_FAILURES = (httpx.HTTPError, OSError, EntryNotFoundError, RuntimeError, ValueError)
+FAILURES = (httpx.HTTPError, OSError, EntryNotFoundError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
         SourceError: If it cannot be had, or if the answer contradicts itself or names files outside the repository.
     """
     what = f"hub: {repo}@{revision}" if revision else f"hub: {repo}"
-    api = _api()
+    api = client()
 
     def ask() -> Any:
         try:
@@ -138,14 +138,14 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("the answer is not a Hub's") from error
 
-    info = _persist(ask, what, repo)
+    info = persist(ask, what, repo)
     commit = str(info.sha)
     if not _COMMIT.fullmatch(commit):
         raise SourceError(f"{what}: the Hub names {commit!r} as its commit, which is none")
     if revision and _COMMIT.fullmatch(revision) and commit != revision:
         raise SourceError(f"{what}: the Hub answers with another commit, {commit}")
     files = sorted(
-        (_remote_file(sibling, what) for sibling in info.siblings or ()), key=lambda file: file.name
+        (remote_file(sibling, what) for sibling in info.siblings or ()), key=lambda file: file.name
     )
     card = info.card_data.to_dict() if info.card_data else {}
     gated: Literal["auto", "manual", False] = "manual" if info.gated else False
@@ -177,14 +177,14 @@ def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]
     _check_pin(commit, file, what)
 
     def read() -> tuple[bytes, int]:
-        url = hf_hub_url(repo, file, revision=commit, endpoint=_api().endpoint)
-        head, size_bytes = _read_range(url, 0, FIRST_BYTES)
+        url = hf_hub_url(repo, file, revision=commit, endpoint=client().endpoint)
+        head, size_bytes = read_range(url, 0, FIRST_BYTES)
         stop = 8 + int.from_bytes(head[:8], "little")
         if len(head) < stop <= min(size_bytes, 8 + MAX_HEADER_BYTES):
-            head += _read_range(url, len(head), stop)[0]
+            head += read_range(url, len(head), stop)[0]
         return head, size_bytes
 
-    head, size_bytes = _persist(read, what, repo)
+    head, size_bytes = persist(read, what, repo)
     try:
         spans = parse_header(head, size_bytes, what)
     except CheckpointError as error:
@@ -214,10 +214,10 @@ def read_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> bytes:
     """
     what = f"hub: {repo}@{commit}: {file}: {span.name}"
     _check_pin(commit, file, what)
-    url = hf_hub_url(repo, file, revision=commit, endpoint=_api().endpoint)
+    url = hf_hub_url(repo, file, revision=commit, endpoint=client().endpoint)
     if span.start == span.end:
         return b""
-    return _persist(lambda: _read_range(url, span.start, span.end)[0], what, repo)
+    return persist(lambda: read_range(url, span.start, span.end)[0], what, repo)
 
 
 def stream_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> Iterator[bytes]:
@@ -264,8 +264,8 @@ def download(repo: str, commit: str, file: RemoteFile) -> Path:
     expected = file.sha256 or file.git_blob
     if expected is None:
         raise SourceError(f"{what}: has no pinned digest to compare with. Run `herdbook lock`.")
-    api = _api()
-    path = Path(_persist(lambda: api.hf_hub_download(repo, file.name, revision=commit), what, repo))
+    api = client()
+    path = Path(persist(lambda: api.hf_hub_download(repo, file.name, revision=commit), what, repo))
     found = sha256_file(path) if file.sha256 else git_blob_id(path.read_bytes())
     if found != expected:
         raise DigestMismatchError(what, expected, found, _discard(path, repo, file.name))
@@ -333,12 +333,13 @@ def is_wanted(name: str) -> bool:
     )
 
 
-def _api() -> HfApi:
+def client() -> HfApi:
     """Return the client. The one place where it is made, with the endpoint that is configured when it is called."""
     return HfApi(endpoint=constants.ENDPOINT, library_name="herdbook", library_version=__version__)
 
 
-def _remote_file(sibling: Any, what: str) -> RemoteFile:
+def remote_file(sibling: Any, what: str) -> RemoteFile:
+    """Return what the client's description of a file says. Raises SourceError if it says too little, or leads out."""
     name = _check_name(str(sibling.rfilename), what)
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
     git_blob = None if sibling.lfs else sibling.blob_id
@@ -373,7 +374,7 @@ def _check_pin(commit: str, name: str, what: str) -> None:
         raise SourceError(f"{what}: {commit!r} is no commit of 40 hexadecimal digits. Run `herdbook lock`.")
 
 
-def _read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
+def read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
     """Return the bytes of a file from ``start`` up to ``stop`` or its end, and the size of the whole file.
 
     A server that knows no ranges answers with the whole file; no more of it is read than was asked for.
@@ -437,7 +438,7 @@ def _discard(path: Path, repo: str, name: str) -> str:
     )
 
 
-def _persist(call: Callable[[], Result], what: str, repo: str) -> Result:
+def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
     """Call the Hub, and again after failures that pass by themselves.
 
     Raises:
@@ -446,15 +447,16 @@ def _persist(call: Callable[[], Result], what: str, repo: str) -> Result:
     for wait_s in (*WAITS_S, None):
         try:
             return call()
-        except _FAILURES as error:
-            asked_s = _asked_to_wait(error)
-            if wait_s is None or not _is_transient(error) or (asked_s or 0) > MAX_WAIT_S:
-                raise SourceError(f"{what}: {_explain(error, repo)}") from error
+        except FAILURES as error:
+            asked_s = asked_to_wait(error)
+            if wait_s is None or not is_transient(error) or (asked_s or 0) > MAX_WAIT_S:
+                raise SourceError(f"{what}: {explain(error, repo)}") from error
             time.sleep(max(wait_s, asked_s or 0))
     raise AssertionError  # the last round returns or raises
 
 
-def _is_transient(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
+    """Return whether a failure may pass by itself."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _TRANSIENT_STATUS
     if isinstance(
@@ -470,7 +472,7 @@ def _is_transient(error: BaseException) -> bool:
     )
 
 
-def _asked_to_wait(error: BaseException) -> float | None:
+def asked_to_wait(error: BaseException) -> float | None:
     """Return how many seconds the Hub asks to wait before the next request, if it says so."""
     if not isinstance(error, HfHubHTTPError):
         return None
@@ -481,25 +483,25 @@ def _asked_to_wait(error: BaseException) -> float | None:
     return float(limit.reset_in_seconds) if limit and limit.remaining == 0 else None
 
 
-def _explain(error: BaseException, repo: str) -> str:
+def explain(error: BaseException, repo: str) -> str:
     """Return what happened and what to do, for people. Never quotes a URL (it may be signed) or the token."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # the client's own text is the same for all causes
-    endpoint = str(_api().endpoint)
+    endpoint = str(client().endpoint)
     match error:
         case OfflineModeIsEnabled():
             return "is not on this machine, and offline mode is on. Run once with a network and without HF_HUB_OFFLINE."
         case GatedRepoError():
             return (
                 f"its owner has gated it. Accept the terms on {endpoint}/{repo}, log in with `hf auth login`, and run "
-                "again; where the owner grants access by hand, wait for that first." + _server_says(error)
+                "again; where the owner grants access by hand, wait for that first." + server_says(error)
             )
         case RevisionNotFoundError():
             return "the repository has no such revision. Is it spelled right, or was it deleted?"
         case RemoteEntryNotFoundError():
             return "the repository has no such file at this commit"
         case DisabledRepoError():
-            return "the Hub has disabled this repository." + _server_says(error)
+            return "the Hub has disabled this repository." + server_says(error)
         case RepositoryNotFoundError():
             return _not_found(endpoint)
         case HfHubHTTPError():
@@ -518,11 +520,11 @@ def _explain(error: BaseException, repo: str) -> str:
         case OSError() if error.errno is not None:
             return f"cannot be put into the cache {constants.HF_HUB_CACHE}: {error.strerror}"
         case _:
-            return f"{endpoint} gave an answer of no use: {_redact(str(error))}"
+            return f"{endpoint} gave an answer of no use: {redact(str(error))}"
 
 
 def _explain_status(error: HfHubHTTPError, endpoint: str) -> str:
-    status, says = error.response.status_code, _server_says(error)
+    status, says = error.response.status_code, server_says(error)
     if status == 401 and get_token():
         return (
             f"the Hub does not accept your token. Log in again with `hf auth login`, or unset HF_TOKEN.{says}"
@@ -547,11 +549,12 @@ def _not_found(endpoint: str) -> str:
     )
 
 
-def _server_says(error: HfHubHTTPError) -> str:
-    return f" The Hub says: {_redact(error.server_message)}" if error.server_message else ""
+def server_says(error: HfHubHTTPError) -> str:
+    """Return the Hub's own words about a refusal as a sentence, or nothing if it has none."""
+    return f" The Hub says: {redact(error.server_message)}" if error.server_message else ""
 
 
-def _redact(text: str) -> str:
+def redact(text: str) -> str:
     """Return the start of a foreign text on one line, without anything that looks like a token or holds one."""
     token = get_token()
     if token:
