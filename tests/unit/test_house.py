@@ -34,9 +34,11 @@ LAYERS = (
     ("forward",),
     ("fetch", "laser", "adapter", "merge", "moe", "quantize"),
     ("routing", "evaluate"),
-    ("assemble", "card", "provenance"),
+    ("assemble", "provenance"),
+    ("card",),
     ("release",),
     ("verify",),
+    ("publish",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

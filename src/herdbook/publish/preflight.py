@@ -1,0 +1,114 @@
+"""What speaks against publishing, all of it at once, before anything is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook.errors import HerdbookError, StepError
+from herdbook.publish import licenses
+from herdbook.publish.hub import name_problem
+from herdbook.release.layout import CARD
+
+if TYPE_CHECKING:
+    from herdbook.publish.hub import Repository
+    from herdbook.publish.local import Release
+    from herdbook.publish.proposal import There
+
+
+def of_release(release: Release, *, public: bool) -> list[str]:
+    """Return what is wrong with a release itself: its files, the licences and the terms of what it is made from.
+
+    Args:
+        release: The release.
+        public: Whether everybody will see it.
+    """
+    asked = release.recipe.publish
+    found = list(release.problems)
+    objections = licenses.problems(release.recipe, release.lock)
+    if objections and not asked.licenses:
+        found += objections
+        found.append(
+            "licences: change what is released, or, if somebody has looked and may answer for it, say so in the recipe: "
+            "publish.licenses {by, because}"
+        )
+    gated = licenses.gated_sources(release.recipe, release.lock)
+    if public and gated and not asked.gated:
+        found += [
+            f"models.{source} is gated; published, its weights would be open to everybody" for source in gated
+        ]
+        found.append(
+            "gated sources: publish with `publish.private: true`, or, if their terms allow it, say who has read them in "
+            "the recipe: publish.gated {by, because}"
+        )
+    return found
+
+
+def of_name(repo: str | None) -> list[str]:
+    """Return what is wrong with a repository's name."""
+    if repo is None:
+        return ["release.repo is missing: owner/name on the Hub (in the recipe, or --repo)"]
+    problem = name_problem(repo)
+    return [problem] if problem else []
+
+
+def of_repository(release: Release, repository: Repository, there: There) -> list[str]:
+    """Return what speaks against the repository as it is, and against the card as the Hub reads it."""
+    asked = release.recipe.publish
+    found = []
+    if repository.private is not None and repository.private != asked.private:
+        found.append(
+            f"{repository.name}: is {_visible(repository.private)}, and publish.private is {str(asked.private).lower()}. "
+            f"Change the recipe, or the repository on {repository.url}/settings."
+        )
+    if there.head and asked.tag:
+        problem = tag_problem(release, repository, asked.tag, repository.tags())
+        found += [problem] if problem else []
+    card = release.files.get(CARD)
+    if card is None:
+        found.append(f"{release.folder}: has no {CARD}")
+    elif not isinstance(card.content, bytes):
+        problem = repository.card_problem(card.content.read_text(encoding="utf-8"))
+        found += [f"{CARD}: the Hub does not take its front matter: {problem}"] if problem else []
+    return found
+
+
+def of_account(repository: Repository) -> list[str]:
+    """Return why this machine's token may not publish."""
+    name, owner = repository.name, repository.name.partition("/")[0]
+    try:
+        account = repository.account()
+    except StepError as error:
+        return [f"token: {error}"]
+    if account is None:
+        return [
+            "token: there is none. Log in with `hf auth login`, or set HF_TOKEN, with a token that may write."
+        ]
+    if owner not in account.owners:
+        remedy = "Ask to be made a member, or name another repository."
+        return [f"{name}: you are {account.name}, who may not write for {owner}. {remedy}"]
+    if not account.may_write(name):
+        remedy = (
+            f"Make one that may on {repository.endpoint}/settings/tokens, and log in with `hf auth login`."
+        )
+        return [f"token: may not write to {name}. {remedy}"]
+    return []
+
+
+def tag_problem(release: Release, repository: Repository, tag: str, tags: dict[str, str]) -> str | None:
+    """Return why a tag cannot be this release's: it is another's already."""
+    if tag not in tags:
+        return None
+    try:
+        held = repository.files(tag)
+    except HerdbookError as error:
+        return f"{repository.name}: the tag {tag} cannot be read: {error}"
+    if all(file.is_same(held.get(name)) for name, file in release.files.items() if name in release.digests):
+        return None
+    return (
+        f"{repository.name}: the tag {tag} is already at {tags[tag]}, which holds another release. A tag is not moved: give "
+        "this version a tag of its own (publish.tag), or delete the old one by hand if nobody has used it."
+    )
+
+
+def _visible(private: bool) -> str:
+    return "private" if private else "public"
