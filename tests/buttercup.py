@@ -100,8 +100,8 @@ def shard_layout(limit):
     }
 
 
-def write_holes(path, names):
-    """Write a weights file of full size with a true header and nothing but holes for weights."""
+def write_holes(path, names, mark):
+    """Write a weights file of full size with a true header and holes for weights, but for one byte that marks it."""
     header, position = {"__metadata__": {"format": "pt"}}, 0
     shapes = FULL.shapes()
     for name in sorted(names):
@@ -116,6 +116,7 @@ def write_holes(path, names):
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
+        file.write(bytes([mark]))
         file.truncate(8 + len(text) + position)
 
 
@@ -124,7 +125,7 @@ def write_full(folder, repo):
     folder.mkdir(parents=True)
     layout = shard_layout(SOURCES[repo])
     for file, names in layout.items():
-        write_holes(folder / file, names)
+        write_holes(folder / file, names, mark=1 + list(SOURCES).index(repo))
     _write_about(folder, FULL, layout)
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     (folder / "tokenizer.model").write_bytes(b"")

@@ -101,7 +101,7 @@ def test_what_is_given_is_an_argument_and_no_script(tmp_path):
         level="claims",
         seed="7",
         key="my keys/$(touch pwned).pem",
-        token="hf_secret",
+        token="hf_secret",  # noqa: S106
     )
     runner.pretend(0)
     assert runner.run("verify").returncode == 0
