@@ -1,4 +1,4 @@
-"""The release: one folder with exactly what is uploaded, its provenance statement and its checksums."""
+"""The release: one folder with exactly what is uploaded, its lineage, bills of materials and checksums."""
 
 
 rule release:

@@ -7,7 +7,7 @@ rule verify:
     """
     input:
         sums=PLAN.release_folder / "SHA256SUMS",
-        statement=PLAN.release_folder / "provenance/statement.json",
+        claims=PLAN.release_folder / "claims.jsonl",
     output:
         PLAN.release_root / "verification.json",
     log:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook import __version__
-from herdbook import recipe as recipes
 from herdbook.card import metadata, results
 from herdbook.card.counts import Counts, context_bytes, count_parameters
 from herdbook.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
@@ -20,6 +19,7 @@ from herdbook.card.routed import RoutingFacts, read_routing
 from herdbook.checkpoint import read_record
 from herdbook.errors import StepError
 from herdbook.family import expert_of
+from herdbook.provenance.material import ancestry, materials
 from herdbook.quantize.methods import METHODS
 from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
 
@@ -221,28 +221,6 @@ def gather(plan: Plan) -> Facts:
     )
 
 
-def ancestry(plan: Plan) -> tuple[Node, ...]:
-    """Return the models that the released one descends from, and itself: parents first, else in the recipe's order."""
-    found: dict[str, Node] = {}
-
-    def visit(name: str) -> None:
-        for parent in recipes.parents(plan.recipe.models[name]):
-            visit(parent)
-        found.setdefault(name, plan.nodes[name])
-
-    wanted: set[str] = set()
-    pending = [plan.released.name]
-    while pending:
-        name = pending.pop()
-        if name not in wanted:
-            wanted.add(name)
-            pending += plan.nodes[name].parents
-    for name in plan.recipe.models:
-        if name in wanted:
-            visit(name)
-    return tuple(found.values())
-
-
 def described(plan: Plan) -> tuple[Node, ...]:
     """Return the models whose records a card reads: the released one, and the lasered ones that it descends from."""
     return tuple(
@@ -342,33 +320,13 @@ def _moe(plan: Plan, mixture: Mixture, entries: dict[str, dict[str, Any]]) -> Mo
 
 
 def _sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
-    for node in nodes:
-        if node.name in plan.lock.sources:
-            locked = plan.lock.sources[node.name]
-            weights = (
-                {tensor.file for tensor in locked.tensors}
-                if locked.weights == "safetensors"
-                else {locked.files[0].name}
-            )
-            files = tuple(
-                FileFacts(file.name, file.size_bytes, file.sha256 or "")
-                for file in locked.files
-                if file.name in weights
-            )
-            in_part = any("ranges" in part.parameters for part in node.parts)
-            yield Source(node.name, locked.uri, locked.revision, locked.license, files, in_part)
-        elif isinstance(node.recipe, Adapter):
-            adapter = plan.lock.adapters[node.name]
-            held = {tensor.file for tensor in adapter.tensors}
-            files = tuple(
-                FileFacts(f.name, f.size_bytes, f.sha256 or "") for f in adapter.files if f.name in held
-            )
-            if adapter.revision:
-                repo = node.recipe.place.partition("@")[0]
-                uri = f"pkg:huggingface/{repo}@{adapter.revision}"
-            else:
-                uri = f"folder:{node.recipe.place.rstrip('/').rpartition('/')[2]}"
-            yield Source(f"adapter of {node.name}", uri, adapter.revision, node.recipe.license, files)
+    for one in materials(plan, nodes):
+        files = tuple(
+            FileFacts(file.name, file.size_bytes, file.sha256 or "")
+            for file in one.files
+            if file.name in one.weights
+        )
+        yield Source(one.name, one.uri, one.revision, one.license, files, one.in_part)
 
 
 def _choices(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.card import results, spell
-from herdbook.card.context import Facts, ancestry, described, gather, note, shows_spectrum
+from herdbook.card.context import Facts, described, gather, note, shows_spectrum
 from herdbook.card.counts import CONTEXT_TOKENS
 from herdbook.card.lasered import heatmap_file
 from herdbook.errors import StepError
@@ -24,7 +24,9 @@ from herdbook.figures import (
 )
 from herdbook.files import sha256_file, write_text
 from herdbook.key import Code, digest
+from herdbook.provenance.material import ancestry
 from herdbook.recipe import MATRICES, Adapter, Laser, Merge, Moe
+from herdbook.release.layout import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from herdbook.card.routed import RoutingFacts
     from herdbook.plan import Node, Plan
 
-CARD = "README.md"
 TEMPLATE = "card.md.j2"
 LINEAGE = "figures/lineage.svg"
 MEASUREMENTS = "figures/measurements.svg"
@@ -72,11 +73,10 @@ def card_inputs(plan: Plan) -> list[Path]:
 def card_key(plan: Plan) -> str:
     """Return the digest of all that a card is made from: models, measurements, recipe, snapshots, code, templates."""
     package = Path(__file__).parents[1]
-    drawn = [package / "escape.py", *(package / "figures").rglob("*.py"), package / "laser/law.py"]
-    names = [
-        path.relative_to(package).with_suffix("").parts
-        for path in (*drawn, *(package / "card").rglob("*.py"))
-    ]
+    others = [package / "escape.py", package / "laser/law.py", package / "provenance/material.py"]
+    folders = ("card", "figures")
+    found = [*others, *(path for folder in folders for path in (package / folder).rglob("*.py"))]
+    names = [path.relative_to(package).with_suffix("").parts for path in found]
     modules = tuple(sorted(".".join(("herdbook", *parts)).removesuffix(".__init__") for parts in names))
     folder = template_folder()
     templates = sorted(path for path in folder.rglob("*.j2"))

@@ -16,3 +16,13 @@ SIGNATURE = "model.sig"
 PUBLIC_KEY = "model.sig.pub"
 
 OUTSIDE_SUMS = frozenset({SUMS, CLAIMS, SIGNATURE, PUBLIC_KEY})  # what is about the sums, or signs them
+
+
+def input_file(name: str, sha256: str) -> str:
+    """Return what a file that the recipe names beside itself is called in a release.
+
+    Args:
+        name: Its path, as the lock has it; it may lead out of the recipe's folder.
+        sha256: Its digest.
+    """
+    return f"{INPUTS}/{sha256[:12]}-{name.rpartition('/')[2]}"

@@ -1,19 +1,36 @@
-"""The release step: put everything in one folder, write the provenance statement and the checksums."""
+"""The release step: put everything in one folder, write its lineage, bills of materials, checksums and claims."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook import lock as locks
 from herdbook.assemble.step import folder_files
 from herdbook.card.step import card_files, card_key
-from herdbook.checkpoint import read_record
-from herdbook.files import sha256_file, write_json, write_text
+from herdbook.checkpoint import read_header, read_record
+from herdbook.files import atomic_writer, sha256_file, write_json, write_text
 from herdbook.key import Code, digest
-from herdbook.provenance.statement import statement
-from herdbook.release.layout import EVALUATIONS, LOCK, RECIPE, RECORDS, ROUTING, SEARCHES, SUMS
+from herdbook.lock import check_pinned
+from herdbook.provenance.bom import bom
+from herdbook.provenance.claims import canonical, statements
+from herdbook.provenance.lineage import lines
+from herdbook.provenance.material import carried_inputs
+from herdbook.provenance.slsa import PROVENANCE_CODE
+from herdbook.release.layout import (
+    BOMS,
+    CLAIMS,
+    EVALUATIONS,
+    LINEAGE,
+    LOCK,
+    RECIPE,
+    RECORDS,
+    ROUTING,
+    SEARCHES,
+    SUMS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,13 +38,11 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Plan
 
-STATEMENT = "provenance/statement.json"
-
 
 def contents(plan: Plan) -> dict[str, Path]:
     """Return what goes into the release: by name there, the file that it is taken from. Follows from the plan alone.
 
-    The statement and the checksums come on top; see ``release``.
+    What is computed from them comes on top; see ``release``.
     """
     folder = plan.layout.folder(plan.released)
     found = {name: folder / name for name in folder_files(plan.released)}
@@ -40,6 +55,7 @@ def contents(plan: Plan) -> dict[str, Path]:
     found |= {f"{EVALUATIONS}/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations}
     if plan.report:
         found[f"{ROUTING}/{plan.report.id}.json"] = plan.report_file(plan.report)
+    found |= {name: path for name, (_, path) in carried_inputs(plan).items()}
     return found
 
 
@@ -49,7 +65,8 @@ def written_files(plan: Plan) -> list[str]:
     A workflow declares these alone: Snakemake touches what is declared, and a touch of a hard link would make the
     shard that it is look newer than all that was made from it.
     """
-    return [*(name for name in contents(plan) if not _is_linked(name)), STATEMENT, SUMS]
+    computed = [LINEAGE, *BOMS.values(), SUMS, CLAIMS]
+    return [*(name for name in contents(plan) if not _is_linked(name)), *computed]
 
 
 def _is_linked(name: str) -> bool:
@@ -58,7 +75,7 @@ def _is_linked(name: str) -> bool:
 
 def release_key(plan: Plan) -> str:
     """Return the digest of all that the release's folder is made from."""
-    code = Code(("herdbook.provenance.statement", "herdbook.release.step"))
+    code = Code((*PROVENANCE_CODE.modules, "herdbook.release.layout", "herdbook.release.step"))
     lock = sha256_file(locks.path_for(plan.recipe_path))
     return digest({"card": card_key(plan), "lock": lock, "code": code.describe()})
 
@@ -67,23 +84,52 @@ def release(plan: Plan) -> None:
     """Make the release's folder. What an earlier build left there and this one does not make is removed.
 
     Large files are hard links to the results where the file system can do that, so that they cost no space twice.
+
+    Raises:
+        LockError: If a file that the recipe names beside itself changed since it was locked.
+        CheckpointError: If a record is missing, damaged, or does not fit its shard.
     """
     folder = plan.release_folder
-    wanted = contents(plan)
+    for name, (pinned, path) in carried_inputs(plan).items():
+        check_pinned(path, pinned, name)
     known = dict(_known_digests(plan))
     digests = {}
-    for name, source in wanted.items():
+    for name, source in contents(plan).items():
         _place(source, folder / name)
         digests[name] = known.get(name) or sha256_file(folder / name)
-    write_json(folder / STATEMENT, statement(plan, digests))
-    digests[STATEMENT] = sha256_file(folder / STATEMENT)
+    _write_lineage(plan, folder)
+    digests[LINEAGE] = sha256_file(folder / LINEAGE)
+
+    def read_json(name: str) -> Any:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+
+    # a bill lists neither itself nor the other
+    bills = {name: bom(plan, version, digests, read_json) for version, name in BOMS.items()}
+    for name, bill in bills.items():
+        write_json(folder / name, bill)
+        digests[name] = sha256_file(folder / name)
+    write_text(folder / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
+    digests[SUMS] = sha256_file(folder / SUMS)
+    with atomic_writer(folder / CLAIMS) as file:
+        for statement in statements(plan, digests, read_json):
+            file.write(canonical(statement) + b"\n")
+    _remove_all_but({*digests, CLAIMS}, folder)
+
+
+def _write_lineage(plan: Plan, folder: Path) -> None:
+    records = {key: read_record(plan.layout.record(part)) for key, part in plan.parts.items()}
+    headers = {name: read_header(folder / name) for name in plan.released.shard_names}
+    with atomic_writer(folder / LINEAGE) as file:
+        for line in lines(plan, records, headers):
+            file.write(line.encode())
+
+
+def _remove_all_but(names: set[str], folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
-        name = path.relative_to(folder).as_posix()
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-        elif not path.is_dir() and name not in digests and name != SUMS:
+        elif not path.is_dir() and path.relative_to(folder).as_posix() not in names:
             path.unlink()
-    write_text(folder / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
 
 
 def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:

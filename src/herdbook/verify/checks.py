@@ -15,8 +15,8 @@ from herdbook.files import sha256_file
 from herdbook.key import Code, as_recorded, digest
 from herdbook.plan import make
 from herdbook.progress import track
-from herdbook.release.layout import LOCK, RECIPE, RECORDS, SUMS
-from herdbook.release.step import STATEMENT, release_key
+from herdbook.release.layout import CLAIMS, LOCK, OUTSIDE_SUMS, RECIPE, RECORDS, SUMS
+from herdbook.release.step import release_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +72,14 @@ class Release:
         except (OSError, ValueError) as error:
             raise VerificationError(f"{name}: cannot be read: {error}") from error
 
+    def provenance(self) -> Any:
+        """Return the first claim, its provenance. Raises VerificationError if it is missing or damaged."""
+        try:
+            with (self.folder / CLAIMS).open(encoding="utf-8") as file:
+                return json.loads(file.readline())
+        except (OSError, ValueError) as error:
+            raise VerificationError(f"{CLAIMS}: cannot be read: {error}") from error
+
     def plan(self) -> Plan:
         """Return the plan that follows from the release's own recipe and lock."""
         return make(recipes.load(self.folder / RECIPE), locks.load(self.folder / LOCK), self.folder / RECIPE)
@@ -111,7 +119,7 @@ def _files(release: Release) -> Iterator[Finding]:
     """Every file is listed, every listed file is there, and every digest fits."""
     present = {
         path.relative_to(release.folder).as_posix() for path in release.folder.rglob("*") if not path.is_dir()
-    } - {SUMS}
+    } - OUTSIDE_SUMS
     for name in sorted(present - release.sums.keys()):
         yield Finding("files", name, passed=False, detail=f"is not listed in {SUMS}")
     with track("files", len(release.sums)) as advance:
@@ -130,9 +138,9 @@ def _files(release: Release) -> Iterator[Finding]:
 
 def _statement(release: Release) -> Iterator[Finding]:
     """The provenance statement is about these files."""
-    data = release.json(STATEMENT)
+    data = release.provenance()
     subjects = {item["name"]: item["digest"]["sha256"] for item in data["subject"]}
-    listed = {name: digest for name, digest in release.sums.items() if name != STATEMENT}
+    listed = {**release.sums, SUMS: sha256_file(release.folder / SUMS)}
     differing = sorted(
         name for name in subjects.keys() | listed.keys() if subjects.get(name) != listed.get(name)
     )
@@ -142,12 +150,12 @@ def _statement(release: Release) -> Iterator[Finding]:
         )
         yield Finding("statement", name, passed=False, detail=detail)
     if not differing:
-        yield Finding("statement", STATEMENT, passed=True, detail=f"is about all {len(subjects)} files")
+        yield Finding("statement", CLAIMS, passed=True, detail=f"is about all {len(subjects)} files")
 
 
 def _keys(release: Release) -> Iterator[Finding]:
     """The keys follow from the release's own recipe and lock, and the code that the statement names."""
-    said = release.json(STATEMENT)["predicate"]["buildDefinition"]["internalParameters"]
+    said = release.provenance()["predicate"]["buildDefinition"]["internalParameters"]
     with as_recorded(said["code"]):
         plan = release.plan()
     for name, node in plan.nodes.items():

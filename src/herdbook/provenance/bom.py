@@ -1,0 +1,242 @@
+"""The bill of materials of a release: CycloneDX 1.6 and 1.7, with a model card and a pedigree.
+
+It says nothing that the release's other files do not say; it says it where scanners look. Written as plain JSON, since
+the format's Python library has no model card; tests validate it by that library. It holds no time: the citations of 1.7
+must have one, so who said which licence is told by ``acknowledgement`` alone. Format: https://cyclonedx.org/docs/1.7/json/
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from herdbook.key import canonical_json, digest
+from herdbook.provenance.license import spdx
+from herdbook.provenance.material import ancestry, inputs, materials
+from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_CODE
+from herdbook.recipe import Moe
+from herdbook.release.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from herdbook.lock import LockedFile
+    from herdbook.plan import Evaluation, Node, Plan
+    from herdbook.provenance.material import Material
+
+RELEASE_REF = "release"
+
+
+def bom(
+    plan: Plan, version: str, digests: Mapping[str, str], read_json: Callable[[str], Any]
+) -> dict[str, Any]:
+    """Return a bill of materials.
+
+    Args:
+        plan: The plan that was built.
+        version: Of CycloneDX: ``1.6`` or ``1.7``.
+        digests: SHA-256 of the release's files by name, without the bills, the checksums and what comes after them.
+        read_json: Returns a JSON file of the release by its name.
+    """
+    sources = list(materials(plan, ancestry(plan)))
+    made: dict[str, Any] = {
+        "bomFormat": "CycloneDX",
+        "specVersion": version,
+        "version": 1,
+        "metadata": {
+            "lifecycles": [{"phase": "build"}],
+            "tools": {"components": [_tool()]},
+            "component": _release(plan, sources, digests, read_json),
+        },
+        "components": [
+            *({"bom-ref": _ref(one), **_identity(one)} for one in sources),
+            *_data(plan),
+        ],
+        "dependencies": [{"ref": RELEASE_REF, "dependsOn": [_ref(one) for one in sources]}],
+    }
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, f"{BUILD_TYPE}#{digest(made)}")
+    return {
+        "$schema": f"http://cyclonedx.org/schema/bom-{version}.schema.json",
+        "serialNumber": serial.urn,
+        **made,
+    }
+
+
+def _tool() -> dict[str, Any]:
+    return {"type": "application", "name": "herdbook", "version": PROVENANCE_CODE.describe()["herdbook"]}
+
+
+def _release(
+    plan: Plan, sources: list[Material], digests: Mapping[str, str], read_json: Callable[[str], Any]
+) -> dict[str, Any]:
+    release = plan.recipe.release
+    owner = release.repo.partition("/")[0] if release.repo else None
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": RELEASE_REF,
+        **({"group": owner} if owner else {}),
+        "name": release.name,
+        "version": plan.released.key,
+        **({"description": release.summary} if release.summary else {}),
+        # The author of the release says so; whether its sources allow it is not concluded here.
+        "licenses": _licenses(release.license, "declared"),
+        "modelCard": _model_card(plan, read_json),
+        "pedigree": {
+            "ancestors": [_ancestor(one) for one in sources],
+            "notes": "; ".join(_formula(node) for node in ancestry(plan) if node.parents),
+        },
+        "components": [
+            {"type": "file", "name": name, "hashes": _hashes(digests[name])} for name in sorted(digests)
+        ],
+        "externalReferences": [
+            {"type": "attestation", "url": CLAIMS},
+            *(
+                {"type": kind, "url": name, "hashes": _hashes(digests[name])}
+                for kind, name in (("evidence", LINEAGE), ("formulation", RECIPE), ("model-card", CARD))
+            ),
+        ],
+        "properties": _properties(plan),
+    }
+
+
+def _properties(plan: Plan) -> list[dict[str, str]]:
+    released = plan.released
+    found = {"herdbook:key": released.key, "herdbook:parameters": str(released.parameters)}
+    if isinstance(released.recipe, Moe):
+        moe = released.recipe.moe
+        found |= {
+            "herdbook:base": moe.base,
+            "herdbook:experts": ", ".join(expert.model for expert in moe.experts),
+            "herdbook:experts-per-token": str(moe.experts_per_token),
+            "herdbook:gate": moe.gate,
+        }
+    said = [("herdbook:asserted", f"{claim.text} ({claim.by})") for claim in plan.recipe.claims]
+    return [{"name": name, "value": value} for name, value in [*found.items(), *said]]
+
+
+def _formula(node: Node) -> str:
+    """Return how a model was made as ``name = operation(parents)``; the recipe tells the rest."""
+    return f"{node.name} = {node.operation}({', '.join(node.parents)})"
+
+
+def _model_card(plan: Plan, read_json: Callable[[str], Any]) -> dict[str, Any]:
+    config = plan.released.config
+    data = [{"ref": component["bom-ref"]} for component in _data(plan)]
+    measured = [item for item in plan.evaluations if item.node.name == plan.released.name]
+    limits = list(_limitations(plan))
+    return {
+        "modelParameters": {
+            "task": "text-generation",
+            "architectureFamily": str(config["model_type"]),
+            "modelArchitecture": str(config["architectures"][0]),
+            **({"datasets": data} if data else {}),
+            "inputs": [{"format": "text"}],
+            "outputs": [{"format": "text"}],
+        },
+        **(
+            {"quantitativeAnalysis": {"performanceMetrics": list(_metrics(plan, measured, read_json))}}
+            if measured
+            else {}
+        ),
+        **({"considerations": {"technicalLimitations": limits}} if limits else {}),
+    }
+
+
+def _metrics(
+    plan: Plan, measured: list[Evaluation], read_json: Callable[[str], Any]
+) -> Iterator[dict[str, str]]:
+    for item in measured:
+        what = item.quantized.file if item.quantized else plan.recipe.release.name
+        for task, result in sorted(read_json(f"{EVALUATIONS}/{item.id}.json")["tasks"].items()):
+            for metric, score in sorted(result["metrics"].items()):
+                error = (
+                    "" if score["stderr"] is None else f", standard error {canonical_json(score['stderr'])}"
+                )
+                yield {
+                    "type": metric,
+                    "value": canonical_json(score["value"]),
+                    "slice": f"{what}: {task}, {result['documents']} documents{error}",
+                }
+
+
+def _limitations(plan: Plan) -> Iterator[str]:
+    """Yield what the card says that a user of the model should know."""
+    if isinstance(plan.released.recipe, Moe):
+        yield "Its routers were never trained with its experts."
+    if plan.recipe.evaluate and plan.recipe.evaluate.limit:
+        yield f"It was measured on the first {plan.recipe.evaluate.limit} documents of each task only."
+
+
+def _ref(material: Material) -> str:
+    return f"source:{material.name}"
+
+
+def _identity(material: Material) -> dict[str, Any]:
+    """Return what a source is, with its licence."""
+    owner, _, name = (material.repo or "").rpartition("/")
+    kind = "concluded" if material.license_by_recipe else "declared"
+    return {
+        "type": "machine-learning-model",
+        **({"group": owner} if owner else {}),
+        "name": name or material.uri.partition(":")[2].partition("@")[0].rpartition("/")[2],
+        **({"version": _version(material)} if material.revision else {}),
+        **({"purl": material.uri} if material.uri.startswith("pkg:") else {}),
+        **({"licenses": _licenses(material.license, kind)} if material.license else {}),
+    }
+
+
+def _version(material: Material) -> str:
+    return material.uri.rpartition("@")[2] if material.uri.startswith("pkg:") else str(material.revision)
+
+
+def _ancestor(material: Material) -> dict[str, Any]:
+    """Return a source as an ancestor, with its files."""
+    said = [{"name": "herdbook:model", "value": material.name}]
+    if material.in_part:
+        said.append(
+            {"name": "herdbook:read", "value": "ranges of its weights: their digests were not compared"}
+        )
+    return {
+        **_identity(material),
+        "components": [_file(file) for file in material.files],
+        "properties": said,
+    }
+
+
+def _file(file: LockedFile) -> dict[str, Any]:
+    """Return a file of a source; of small ones on the Hub only git's id is known, which is no digest of the bytes alone."""
+    pinned: dict[str, Any] = (
+        {"hashes": _hashes(file.sha256)}
+        if file.sha256
+        else {"properties": [{"name": "herdbook:git-blob", "value": str(file.git_blob)}]}
+    )
+    return {"type": "file", "name": file.name, **pinned}
+
+
+def _data(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield the data that the evaluation read, each file once."""
+    found: dict[str, tuple[LockedFile, list[str]]] = {}
+    for one in inputs(plan):
+        if one.role == "task data":
+            found.setdefault(str(one.file.sha256), (one.file, []))[1].append(one.name)
+    for sha256, (file, tasks) in found.items():
+        name = file.name.rpartition("/")[2]
+        yield {
+            "type": "data",
+            "bom-ref": f"data:{sha256}",
+            "name": name,
+            "hashes": _hashes(sha256),
+            "data": [
+                {"type": "dataset", "name": name, "description": f"evaluation data of {', '.join(tasks)}"}
+            ],
+        }
+
+
+def _licenses(license_: str, acknowledgement: str) -> list[dict[str, Any]]:
+    known = spdx(license_)
+    named = {"id": known} if known else {"name": license_}
+    return [{"license": {**named, "acknowledgement": acknowledgement}}]
+
+
+def _hashes(sha256: str) -> list[dict[str, str]]:
+    return [{"alg": "SHA-256", "content": sha256}]

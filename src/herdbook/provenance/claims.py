@@ -1,0 +1,104 @@
+"""The claims of a build: statements about its release, a pure function of the release's own files.
+
+A claim is a line of ``claims.jsonl``, in canonical JSON (RFC 8785): here the bare statement; signing puts it into a
+bundle. Test results: https://in-toto.io/attestation/test-result/v0.1
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import rfc8785
+
+from herdbook.provenance.slsa import PROVENANCE_TYPE, digest_set, provenance, statement
+from herdbook.release.layout import BOMS, EVALUATIONS, input_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from herdbook.plan import Evaluation, Plan
+
+BOM_TYPE = "https://cyclonedx.org/bom"
+TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
+BOM_VERSION = "1.6"  # of the bill that is claimed; the other says the same in another version of the format
+
+
+def canonical(value: Any) -> bytes:
+    """Return the one JSON text of a value, by RFC 8785: what is signed, and what is compared."""
+    return rfc8785.dumps(value)
+
+
+def statements(
+    plan: Plan, digests: Mapping[str, str], read_json: Callable[[str], Any]
+) -> list[dict[str, Any]]:
+    """Return the claims of a build, in order: its provenance, its bill of materials, then each measurement.
+
+    Args:
+        plan: The plan of the release's own recipe and lock.
+        digests: SHA-256 by name of all files that the checksums list, and of the checksums.
+        read_json: Returns a JSON file of the release by its name.
+    """
+    results = sorted(
+        ((f"{EVALUATIONS}/{item.id}.json", item) for item in plan.evaluations), key=lambda pair: pair[0]
+    )
+    return [
+        statement(digests, PROVENANCE_TYPE, provenance(plan, digests)),
+        statement(digests, BOM_TYPE, read_json(BOMS[BOM_VERSION])),
+        *(
+            statement(
+                _measured(item, plan, found := read_json(name)),
+                TEST_RESULT_TYPE,
+                _result(plan, name, digests[name], found),
+            )
+            for name, item in results
+        ),
+    ]
+
+
+def _measured(item: Evaluation, plan: Plan, found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digests of the files that were measured; those of another model than the released are told apart."""
+    own = item.node.name == plan.released.name
+    return {name if own else f"{item.node.name}/{name}": sha256 for name, sha256 in found["weights"].items()}
+
+
+def _result(plan: Plan, name: str, sha256: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a test result. It is ``PASSED`` if everything was measured: a recipe sets no mark to be reached."""
+    settings = canonical(found["settings"])
+    configuration: list[dict[str, Any]] = [
+        {
+            "name": "settings",
+            "mediaType": "application/json",
+            "digest": {"sha256": hashlib.sha256(settings).hexdigest()},
+            "content": base64.b64encode(settings).decode("ascii"),
+        }
+    ]
+    for task in plan.lock.tasks.values():
+        configuration.append(
+            {
+                "name": input_file(task.file.name, str(task.file.sha256)),
+                "digest": digest_set(task.file),
+                "annotations": {"task": task.name},
+            }
+        )
+        configuration += [
+            {"name": file.name, "digest": digest_set(file), "annotations": {"dataOf": task.name}}
+            for file in task.data
+        ]
+    return {
+        "result": "PASSED",
+        "configuration": configuration,
+        "passedTests": sorted(found["tasks"]),
+        "warnedTests": [],
+        "failedTests": [],
+        # Extension fields, named as in-toto's parsing rules ask.
+        "herdbook_evidence": {"name": name, "digest": {"sha256": sha256}},
+        "herdbook_metrics": {
+            task: {
+                metric: {key: score[key] for key in ("value", "stderr", "higher_is_better")}
+                for metric, score in result["metrics"].items()
+            }
+            for task, result in found["tasks"].items()
+        },
+    }

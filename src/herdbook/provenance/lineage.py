@@ -1,0 +1,355 @@
+"""Lineage: for every tensor of a release, and each slice of one that several are stacked in, what its bytes are.
+
+Either they equal those of an upstream tensor, through however many copies, or a step made them of others, for each of
+which the same is said. So most of a merge can be proven by comparing byte ranges, without computing anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import CheckpointError, StepError, VerificationError
+from herdbook.family import expert_of
+from herdbook.key import canonical_json
+from herdbook.lock import ITEM_BYTES
+from herdbook.recipe import Moe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from herdbook.checkpoint import Span
+    from herdbook.plan import Part, Plan
+
+MAX_LINE = 1 << 20  # characters; a line that needs more is refused, written or read
+MAX_SLICES = 1 << 21
+MAX_DEPTH = 64  # models between a release's tensor and a source
+NO_PARAMETERS = {"action", "dtype", "shape", "sha256", "from", "slices", "name", "spectrum"}
+
+
+@dataclass(frozen=True)
+class Equals:
+    """An upstream tensor that bytes equal.
+
+    Args:
+        uri: Where its model is from, as the lock has it.
+        source: The model in the recipe.
+        file: The upstream file that holds it.
+        tensor: Its name there.
+    """
+
+    uri: str
+    source: str
+    file: str
+    tensor: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a step made.
+
+    Args:
+        operation: The step.
+        action: What it did, as the record says.
+        parameters: What it was told and what came out: ranks, weights, tolerance.
+        model: The model in the recipe that it made it for.
+        tensor: Its name in that model.
+        of: What it was made of, in order.
+    """
+
+    operation: str
+    action: str
+    parameters: dict[str, Any] = field(hash=False)
+    model: str
+    tensor: str
+    of: tuple[Origin, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A tensor on the way from the sources: the digest of its bytes, and either of what they are."""
+
+    sha256: str
+    equals: Equals | None = None
+    made: Made | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A run of bytes in a released file: a tensor, or one of those that are stacked in it.
+
+    Args:
+        file: The file.
+        tensor: The tensor in it.
+        slice: The name that the slice would have as a tensor of its own; None for a whole tensor.
+        dtype: Its dtype, by the code of safetensors.
+        shape: Its shape.
+        begin: Its first byte, from the file's beginning.
+        end: The byte after its last.
+        sha256: Digest of its bytes.
+        equals: The upstream tensor that it equals, if it does.
+        made: Else the step that made it.
+    """
+
+    file: str
+    tensor: str
+    slice: str | None
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+    sha256: str
+    equals: Equals | None = None
+    made: Made | None = None
+
+
+def lines(
+    plan: Plan, records: Mapping[str, Mapping[str, Any]], headers: Mapping[str, Mapping[str, Span]]
+) -> Iterator[str]:
+    """Yield the lines of a release's lineage: file by file, in the order of bytes.
+
+    Args:
+        plan: The plan.
+        records: The records of all parts, by key.
+        headers: Where tensors lie in the released safetensors, by file.
+
+    Raises:
+        CheckpointError: If records, headers and plan contradict each other; the tensor is named.
+        StepError: If a line would be longer than can be read again.
+    """
+    origins = _Origins(plan, records)
+    for file, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
+        for span in sorted(headers[file].values(), key=lambda span: (span.start, span.end)):
+            position = span.start
+            for shape, about in origins.slices(part.key, span.name):
+                size = math.prod(shape) * ITEM_BYTES[span.dtype]
+                place = {"begin": position, "end": position + size, "dtype": span.dtype, "shape": list(shape)}
+                text = canonical_json({"file": file, "tensor": span.name, **place, **about})
+                if len(text) > MAX_LINE:
+                    raise StepError(
+                        f"lineage: {file}: tensor {span.name} has more ancestors than a line can tell"
+                    )
+                yield text + "\n"
+                position += size
+            if position != span.end:
+                raise CheckpointError(
+                    f"lineage: {file}: tensor {span.name} has {span.end - span.start} bytes, its record says "
+                    f"{position - span.start}. Delete the shard and its record, and build again."
+                )
+
+
+class _Origins:
+    """Follows tensors through records to the sources."""
+
+    def __init__(self, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:
+        self._plan, self._records = plan, records
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+        self._files = {
+            name: {tensor.name: tensor.file for tensor in source.tensors}
+            for name, source in plan.lock.sources.items()
+        }
+
+    def slices(self, key: str, tensor: str) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
+        """Yield shape, name, digest and origin of each slice of a part's tensor; of most there is one, without a name.
+
+        Raises:
+            CheckpointError: If the records do not tell, or contradict themselves.
+        """
+        key, tensor, entry = self._first(key, tensor)
+        for one in entry.get("slices", [entry]):
+            yield tuple(one["shape"]), {"slice": one.get("name"), **self._describe(key, tensor, entry, one)}
+
+    def _entry(self, key: str, tensor: str) -> Mapping[str, Any]:
+        try:
+            return self._records[key]["tensors"][tensor]  # type: ignore[no-any-return]
+        except KeyError as error:
+            raise CheckpointError(
+                f"lineage: no record tells of tensor {tensor} in {key}. Build the release again."
+            ) from error
+
+    def _first(self, key: str, tensor: str) -> tuple[str, str, Mapping[str, Any]]:
+        """Follow copies to the tensor that is none. What a step left as it was is a copy, too: the bytes tell."""
+        while True:
+            entry = self._entry(key, tensor)
+            cited = entry.get("from", [])
+            if len(cited) != 1:
+                return key, tensor, entry
+            parent = self._entry(cited[0]["key"], cited[0]["tensor"])
+            if not _equal(entry, entry, parent):
+                if entry["action"] == "copy":
+                    raise CheckpointError(
+                        f"lineage: tensor {tensor} is said to be a copy of {cited[0]['tensor']} of "
+                        f"{cited[0]['model']}, but their digests differ. Delete the shard and its record, and build again."
+                    )
+                return key, tensor, entry
+            key, tensor = cited[0]["key"], cited[0]["tensor"]
+
+    def _origin(self, key: str, tensor: str) -> dict[str, Any]:
+        """Return digest and origin of a whole tensor."""
+        if (key, tensor) not in self._known:
+            first, name, entry = self._first(key, tensor)
+            self._known[key, tensor] = self._describe(first, name, entry, entry)
+        return self._known[key, tensor]
+
+    def _describe(
+        self, key: str, tensor: str, entry: Mapping[str, Any], one: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return digest and origin of a tensor that is no copy, or of a slice of it.
+
+        Args:
+            key: The part that holds it.
+            tensor: Its name there.
+            entry: What the record says of the tensor.
+            one: What it says of the slice; the same, if the tensor has none.
+        """
+        if entry["action"] == "fetch":
+            return {"sha256": one["sha256"], **self._fetched(key, tensor)}
+        cited = one.get("from", [])
+        if one is not entry and len(cited) == 1:
+            parent = cited[0]["key"], cited[0]["tensor"]
+            if _equal(one, entry, self._entry(*parent)):
+                return self._origin(*parent)
+        part = self._plan.parts[key]
+        name = one.get("name", tensor)
+        if "slices" in one:
+            of = [self._describe(key, tensor, entry, inner) for inner in one["slices"]]
+        else:
+            of = [self._origin(parent["key"], parent["tensor"]) for parent in cited]
+        made = {
+            "operation": part.operation,
+            "action": entry["action"],
+            "parameters": self._parameters(part, name, entry),
+            "model": part.model,
+            "tensor": name,
+            "of": of,
+        }
+        return {"sha256": one["sha256"], "made": made}
+
+    def _fetched(self, key: str, tensor: str) -> dict[str, Any]:
+        part = self._plan.parts[key]
+        source = self._plan.lock.sources[part.model]
+        if source.weights == "gguf":
+            container = source.files[0]
+            parameters = {
+                "uri": source.uri,
+                "file": container.name,
+                "file_sha256": container.sha256,
+                "dtype": part.parameters["dtype"],
+            }
+            made = {
+                "operation": "fetch",
+                "action": "dequantize",
+                "parameters": parameters,
+                "model": part.model,
+                "tensor": tensor,
+                "of": [],
+            }
+            return {"made": made}
+        file = self._files[part.model][tensor]
+        return {"equals": {"uri": source.uri, "source": part.model, "file": file, "tensor": tensor}}
+
+    def _parameters(self, part: Part, tensor: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a tensor was made with: what its record says of it alone, and what it takes from its part."""
+        told = part.parameters
+        found = {name: value for name, value in entry.items() if name not in NO_PARAMETERS}
+        match entry["action"]:
+            case "router":
+                model = self._plan.nodes[part.model].recipe
+                assert isinstance(model, Moe)  # noqa: S101 - nothing else has routers
+                found |= {"base": model.moe.base, **({"seed": told["seed"]} if "seed" in told else {})}
+            case "alter":
+                place = expert_of(tensor)
+                noise, residual = told["scales"][str(place[0]) if place else "shared"]
+                found |= {"noise_scale": noise, "residual_scale": residual, "seed": told["seed"]}
+            case "adapter":
+                found["files"] = told["files"]
+            case "merge" if "mergekit" in told:
+                found |= {"models": list(told["folders"]), "seed": told["mergekit"]["seed"]}
+            case "merge":
+                found |= {name: value for name, value in told.items() if name != "values"}
+        return found
+
+
+def _equal(one: Mapping[str, Any], entry: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
+    """Say whether a tensor, or a slice of it, is its parent's bytes in the same dtype."""
+    return bool(one["sha256"] == parent["sha256"] and entry["dtype"] == parent["dtype"])
+
+
+def parse(text: str) -> list[Slice]:
+    """Read lineage.
+
+    Raises:
+        VerificationError: If it is damaged, or larger than any release's; the line is named.
+    """
+    found: list[Slice] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line:
+            continue
+        if len(line) > MAX_LINE or number > MAX_SLICES:
+            raise VerificationError(f"lineage: line {number}: is more than any release needs")
+        try:
+            found.append(_read_slice(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise VerificationError(f"lineage: line {number}: is damaged: {error!r}") from error
+    return found
+
+
+def _read_slice(data: dict[str, Any]) -> Slice:
+    shape = tuple(_count(extent) for extent in data["shape"])
+    begin, end, dtype = _count(data["begin"]), _count(data["end"]), _text(data["dtype"])
+    if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
+        raise ValueError(f"bytes {begin} to {end} do not fit {dtype} {list(shape)}")
+    origin = _read_origin(data, 0)
+    return Slice(
+        _text(data["file"]),
+        _text(data["tensor"]),
+        None if data["slice"] is None else _text(data["slice"]),
+        dtype,
+        shape,
+        begin,
+        end,
+        origin.sha256,
+        origin.equals,
+        origin.made,
+    )
+
+
+def _read_origin(data: dict[str, Any], depth: int) -> Origin:
+    if depth > MAX_DEPTH:
+        raise ValueError("its ancestry is too deep")
+    sha256 = _text(data["sha256"])
+    if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
+        raise ValueError(f"{sha256!r} is no SHA-256")
+    if ("equals" in data) == ("made" in data):
+        raise ValueError("either `equals` or `made` is needed")
+    if "equals" in data:
+        said = data["equals"]
+        return Origin(
+            sha256, equals=Equals(*(_text(said[key]) for key in ("uri", "source", "file", "tensor")))
+        )
+    said = data["made"]
+    if not isinstance(said["parameters"], dict):
+        raise TypeError("`parameters` is no object")
+    made = Made(
+        _text(said["operation"]),
+        _text(said["action"]),
+        said["parameters"],
+        _text(said["model"]),
+        _text(said["tensor"]),
+        tuple(_read_origin(one, depth + 1) for one in said["of"]),
+    )
+    return Origin(sha256, made=made)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value

@@ -1,0 +1,152 @@
+"""The provenance of a build: an in-toto Statement v1 with a SLSA provenance v1 predicate.
+
+It holds no times and no host names, so the same build gives the same bytes. Whoever ran the build made it: SLSA Build
+L1, no more, signed or not. Formats: https://in-toto.io/Statement/v1 and https://slsa.dev/spec/v1.2/provenance
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from herdbook.key import Code
+from herdbook.plan.graph import CONVERT_CODE, EVALUATE_CODE, GGUF_FOLDER_CODE, QUANTIZE_CODE
+from herdbook.provenance.material import inputs, materials
+from herdbook.release.layout import LINEAGE, LOCK, RECIPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from herdbook.lock import LockedFile
+    from herdbook.plan import Plan
+    from herdbook.provenance.material import Material
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:herdbook:buildtype:release:v1"  # docs/buildtype.md
+BUILDER = "urn:herdbook:builder:local:v1"
+HUB_PAGES = "https://huggingface.co"
+# What writes claims and bills of materials: with it recorded, they can be derived again by the same code or not at all.
+PROVENANCE_CODE = Code(
+    modules=tuple(f"herdbook.provenance.{name}" for name in ("bom", "claims", "lineage", "material", "slsa")),
+    packages=("herdbook", "snakemake"),
+)
+
+
+def statement(
+    subject: Mapping[str, str], predicate_type: str, predicate: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return an in-toto Statement.
+
+    Args:
+        subject: SHA-256 of each file that it is about, by name.
+        predicate_type: What the predicate is.
+        predicate: What is said.
+    """
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": name, "digest": {"sha256": subject[name]}} for name in sorted(subject)],
+        "predicateType": predicate_type,
+        "predicate": dict(predicate),
+    }
+
+
+def code(plan: Plan) -> dict[str, str]:
+    """Return all code that a plan's keys, and what is said of its release, rest on: digests and versions by name."""
+    found = PROVENANCE_CODE.describe() | GGUF_FOLDER_CODE.describe()
+    for part in plan.parts.values():
+        found |= part.code
+    for search in plan.searches.values():
+        found |= search.code
+    if plan.report:
+        found |= plan.report.code
+    if plan.evaluations:
+        found |= EVALUATE_CODE.describe()
+    if plan.quantized:
+        found |= CONVERT_CODE.describe() | QUANTIZE_CODE.describe()
+    return found
+
+
+def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Return the provenance predicate of a release.
+
+    Args:
+        plan: The plan that was built.
+        digests: SHA-256 of each of the release's files, by name.
+    """
+    versions = PROVENANCE_CODE.describe()
+    return {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {"recipe": RECIPE, "lock": LOCK},
+            "internalParameters": {
+                "keys": {name: node.key for name, node in plan.nodes.items()},
+                "code": code(plan),
+            },
+            "resolvedDependencies": [
+                *({"name": name, "digest": {"sha256": digests[name]}} for name in (RECIPE, LOCK)),
+                *(entry for one in materials(plan, tuple(plan.nodes.values())) for entry in _entries(one)),
+                *(
+                    {"name": f"{one.role} {one.name}: {one.file.name}", "digest": digest_set(one.file)}
+                    for one in inputs(plan)
+                ),
+            ],
+        },
+        "runDetails": {
+            "builder": {
+                "id": BUILDER,
+                "version": {name: versions[name] for name in PROVENANCE_CODE.packages},
+            },
+            "byproducts": [{"name": LINEAGE, "digest": {"sha256": digests[LINEAGE]}}],
+        },
+    }
+
+
+def digest_set(file: LockedFile) -> dict[str, str]:
+    """Return what pins a file: its SHA-256, or git's id of it for small files on the Hub."""
+    return {"sha256": file.sha256} if file.sha256 else {"gitBlob": str(file.git_blob)}
+
+
+def _entries(material: Material) -> Iterator[dict[str, Any]]:
+    """Yield an entry for a model or an adapter as a whole, and one for each file that generic tools can match."""
+    # only what was read can be vouched for
+    read = {"read": "ranges of it"} if material.in_part else {}
+    yield {
+        "name": material.name,
+        "uri": material.uri,
+        "digest": _whole(material),
+        "annotations": {
+            "files": {
+                file.name: {"size": file.size_bytes, **digest_set(file), **read} for file in material.files
+            },
+            **({"license": material.license} if material.license else {}),
+        },
+    }
+    for file in material.files:
+        if file.sha256 != material.revision:  # a wheel is the whole already
+            yield {
+                "name": f"{material.name}: {file.name}",
+                "uri": f"{material.uri}#{quote(file.name)}",
+                "digest": digest_set(file),
+                **_location(material, file),
+                "annotations": {"size": file.size_bytes, **read},
+            }
+
+
+def _location(material: Material, file: LockedFile) -> dict[str, str]:
+    if not material.repo:
+        return {}
+    return {"downloadLocation": f"{HUB_PAGES}/{material.repo}/resolve/{material.revision}/{quote(file.name)}"}
+
+
+def _whole(material: Material) -> dict[str, str]:
+    """Return what pins a model or an adapter as a whole; a folder by in-toto's ``dirHash`` of the files that count."""
+    if material.repo:
+        return {"gitCommit": str(material.revision)}
+    if material.uri.startswith("pkg:"):
+        return {"sha256": str(material.revision)}
+    listing = "".join(
+        f"{file.sha256}  {file.name}\n" for file in sorted(material.files, key=lambda file: file.name)
+    )
+    return {"dirHash": hashlib.sha256(listing.encode()).hexdigest()}
