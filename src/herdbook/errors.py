@@ -4,10 +4,14 @@ HerdbookError                 exit status 1
 ├── RecipeError               the recipe, or the plan that follows from it, is impossible     2
 ├── LockError                 the lock is missing, stale or unreadable                        3
 ├── SourceError               a source is missing, unreachable or not allowed                 4
+│   ├── GoneError             the place answers, but has no such revision or file             4
 │   └── DigestMismatchError   bytes are not those that were pinned                            5
 ├── CheckpointError           a weights file is damaged or not what its record says           6
 ├── StepError                 a step cannot do its work (evaluation, quantization, card, ...) 7
 └── VerificationError         a release is not what it says                                   8
+    └── UnverifiableError     nothing is wrong, but something could not be checked            9
+
+`herdbook verify` ends with 10 if it broke itself: that says nothing about the release.
 
 A message names what is wrong, where (file, key or tensor), what was expected and what to do.
 The command line prints it as it is and exits with the status above; `--debug` adds the traceback.
@@ -52,6 +56,10 @@ class SourceError(HerdbookError):
     exit_status = 4
 
 
+class GoneError(SourceError):
+    """A source's place answers, but no longer has what was pinned, or never had it."""
+
+
 class DigestMismatchError(SourceError):
     """Bytes differ from what was pinned.
 
@@ -87,3 +95,9 @@ class VerificationError(HerdbookError):
     """A release is not what it says."""
 
     exit_status = 8
+
+
+class UnverifiableError(VerificationError):
+    """Nothing is known to be wrong with a release, but something could not be checked."""
+
+    exit_status = 9

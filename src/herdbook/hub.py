@@ -12,9 +12,12 @@ import os
 import re
 import time
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import quote
 
 from huggingface_hub import (
     HfApi,
@@ -25,6 +28,7 @@ from huggingface_hub import (
     hf_raise_for_status,
     try_to_load_from_cache,
 )
+from huggingface_hub import ModelInfo as HubModelInfo
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -42,11 +46,12 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # its lazy ex
     build_hf_headers,
     httpx,
     parse_ratelimit_headers,
+    validate_repo_id,
 )
 
 from herdbook import __version__
 from herdbook.checkpoint import INDEX_NAME, MAX_HEADER_BYTES, Span, parse_header
-from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
+from herdbook.errors import CheckpointError, DigestMismatchError, GoneError, SourceError
 from herdbook.files import git_blob_id, sha256_file
 
 if TYPE_CHECKING:
@@ -61,6 +66,12 @@ RANGE_BYTES = 1 << 24  # of a tensor that is read in pieces
 FIRST_BYTES = 1 << 17  # holds the whole header of a 7B model's shard, so that one request is enough
 WAITS_S = (1.0, 4.0, 16.0)  # between tries; the client's own tries (five per request) come on top
 MAX_WAIT_S = 300.0  # if the Hub asks for more patience than this, a person should know
+# A whole answer may take so long, and so much longer for each byte: a server that never ends shall not hold us for ever.
+ANSWER_S = 60.0
+SLOWEST_BYTES_S = 50_000
+MAX_ANSWER_BYTES = 64_000_000  # of a repository's description
+MAX_REFUSAL_BYTES = 1 << 16
+MAX_SKIPPED_BYTES = 1 << 24  # that are read and thrown away where a server knows no ranges
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SIDE_NAMES = ("README.md", "chat_template.jinja", "merges.txt", "tokenizer.model", "vocab.txt")
@@ -70,9 +81,36 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBERED = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 _TOKEN = re.compile(r"hf_\w{6,}")
 
+
+class EndlessAnswerError(Exception):
+    """An answer took longer than any honest one would."""
+
+
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 # What the client raises. RuntimeError comes from its Xet transfer, ValueError from answers that make no sense.
-FAILURES = (httpx.HTTPError, OSError, EntryNotFoundError, RuntimeError, ValueError)
+FAILURES = (httpx.HTTPError, OSError, EntryNotFoundError, EndlessAnswerError, RuntimeError, ValueError)
+
+
+class Traffic:
+    """What came from the Hub in this process so far, beside what ``download`` put into the cache.
+
+    Attributes:
+        received_bytes: Bytes of answers' bodies.
+        requests: How many were asked; one that is sent on to another host counts once.
+    """
+
+    def __init__(self) -> None:
+        self.received_bytes = self.requests = 0
+        self._lock = Lock()
+
+    def count(self, received_bytes: int, requests: int = 0) -> None:
+        """Add to the counts."""
+        with self._lock:
+            self.received_bytes += received_bytes
+            self.requests += requests
+
+
+TRAFFIC = Traffic()
 
 
 @dataclass(frozen=True)
@@ -122,20 +160,20 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
         revision: A branch, tag or commit; None for the main branch.
 
     Raises:
+        GoneError: If the repository has no such revision.
         SourceError: If it cannot be had, or if the answer contradicts itself or names files outside the repository.
     """
     what = f"hub: {repo}@{revision}" if revision else f"hub: {repo}"
-    api = client()
 
     def ask() -> Any:
+        validate_repo_id(repo)
+        at = f"/revision/{quote(revision, safe='')}" if revision else ""
+        content = _within(
+            ANSWER_S, lambda: _read_whole(f"{client().endpoint}/api/models/{repo}{at}?blobs=True")
+        )
         try:
-            return api.model_info(
-                repo,
-                revision=revision or None,
-                files_metadata=True,
-                timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-            )
-        except (KeyError, TypeError, AttributeError) as error:
+            return HubModelInfo(**json.loads(content))  # type: ignore[no-untyped-call]
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError("the answer is not a Hub's") from error
 
     info = persist(ask, what, repo)
@@ -229,6 +267,21 @@ def stream_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> Iter
         yield read_tensor(
             repo, commit, file, replace(span, start=start, end=min(span.end, start + RANGE_BYTES))
         )
+
+
+def read_file(repo: str, commit: str, file: str, start: int, stop: int) -> tuple[bytes, int]:
+    """Return a file's bytes from ``start`` up to ``stop`` or its end, and its size, both as the Hub serves them.
+
+    Raises:
+        GoneError: If there is no such file.
+        SourceError: If it cannot be had.
+    """
+    what = f"hub: {repo}@{commit}: {file}"
+    _check_pin(commit, file, what)
+    if start == stop == 0:
+        stop = 1  # of an empty file the size is asked
+    url = hf_hub_url(repo, file, revision=commit, endpoint=client().endpoint)
+    return persist(lambda: read_range(url, start, stop), what, repo)
 
 
 def cached(repo: str, commit: str, file: str) -> Path | None:
@@ -378,30 +431,108 @@ def read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
     """Return the bytes of a file from ``start`` up to ``stop`` or its end, and the size of the whole file.
 
     A server that knows no ranges answers with the whole file; no more of it is read than was asked for.
+
+    Raises:
+        EndlessAnswerError: If the answer takes too long.
+        ValueError: If the answer contradicts itself or what was asked.
     """
-    headers = build_hf_headers(library_name="herdbook", library_version=__version__)
-    headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+    return _within(ANSWER_S + (stop - start) / SLOWEST_BYTES_S, lambda: _read_range(url, start, stop))
+
+
+def _read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
+    with _open(url, {"Range": f"bytes={start}-{stop - 1}"}) as response:
         span = response.headers.get("Content-Range", "")
         if response.status_code == 416:
             return b"", int(span.removeprefix("bytes */"))
-        hf_raise_for_status(response)
+        _raise_for_status(response)
         if response.status_code == 206:
-            if not span.startswith(f"bytes {start}-"):
-                raise ValueError(f"asked for bytes from {start}, the answer has {span!r}")
             size_bytes, skipped = int(span.rpartition("/")[2]), 0
+            if span != f"bytes {start}-{min(stop, size_bytes) - 1}/{size_bytes}":
+                raise ValueError(f"asked for bytes {start} to {stop - 1}, the answer has {span[:80]!r}")
         else:
             size_bytes, skipped = int(response.headers.get("Content-Length", "")), start
-        expected = min(stop, size_bytes) - start + skipped
-        data = bytearray()
-        for piece in response.iter_raw(1 << 16):
-            data += piece
-            if len(data) >= expected:
-                break
+        if skipped > MAX_SKIPPED_BYTES:
+            raise ValueError("the server knows no ranges")
+        expected = max(min(stop, size_bytes) - start, 0) + skipped
+        data = _read_body(response, expected)
     if len(data) < expected:
         raise OSError(f"{len(data)} bytes came, {expected} were asked for")
     return bytes(data[skipped:expected]), size_bytes
+
+
+def _read_whole(url: str) -> bytes:
+    """Return a whole answer, which has a size that is no secret. Raises ValueError if it is larger than any honest one."""
+    with _open(url, {}) as response:
+        _raise_for_status(response)
+        data = _read_body(response, MAX_ANSWER_BYTES + 1)
+    if len(data) > MAX_ANSWER_BYTES:
+        raise ValueError(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(data)
+
+
+def _open(url: str, headers: dict[str, str]) -> Any:
+    """Ask; the answer's body is not read yet, and comes as it is sent, not unpacked."""
+    sent = build_hf_headers(library_name="herdbook", library_version=__version__)
+    sent |= {**headers, "Accept-Encoding": "identity"}
+    TRAFFIC.count(0, requests=1)
+    return get_session().stream("GET", url, headers=sent, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _read_body(response: Any, limit: int) -> bytearray:
+    """Return a body's first bytes, ``limit`` of them if there are so many, and a few more at most."""
+    data = bytearray()
+    if limit:
+        for piece in response.iter_raw(1 << 16):
+            data += piece
+            TRAFFIC.count(len(piece))
+            if len(data) >= limit:
+                break
+    return data
+
+
+def _raise_for_status(response: Any) -> None:
+    """Raise as the client does for a refusal, of which it would read whatever comes."""
+    if response.is_error:
+        body = _read_body(response, MAX_REFUSAL_BYTES)
+        kept = {
+            name: value
+            for name, value in response.headers.items()
+            if name.lower() not in {"content-encoding", "content-length", "transfer-encoding"}
+        }
+        response = httpx.Response(
+            response.status_code,
+            headers=kept,
+            content=bytes(body[:MAX_REFUSAL_BYTES]),
+            request=response.request,
+        )
+    hf_raise_for_status(response)
+
+
+def _within(limit_s: float, call: Callable[[], Result]) -> Result:
+    """Call, and give up after a while. What is given up may linger until the process ends; it holds no other thread.
+
+    The client's own timeout is about each piece, so that a byte now and then would keep it for ever.
+
+    Raises:
+        EndlessAnswerError: If it took too long.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+
+    thread = Thread(target=copy_context().run, args=(work,), daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise EndlessAnswerError
+    return results[0]
 
 
 def _discard(path: Path, repo: str, name: str) -> str:
@@ -442,7 +573,8 @@ def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
     """Call the Hub, and again after failures that pass by themselves.
 
     Raises:
-        SourceError: If it does not work out; says what happened and what to do.
+        GoneError: If the repository answers, but has no such revision or file.
+        SourceError: If it does not work out for another reason; says what happened and what to do.
     """
     for wait_s in (*WAITS_S, None):
         try:
@@ -450,7 +582,9 @@ def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
         except FAILURES as error:
             asked_s = asked_to_wait(error)
             if wait_s is None or not is_transient(error) or (asked_s or 0) > MAX_WAIT_S:
-                raise SourceError(f"{what}: {explain(error, repo)}") from error
+                gone = isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError)
+                kind = GoneError if gone else SourceError
+                raise kind(f"{what}: {explain(error, repo)}") from error
             time.sleep(max(wait_s, asked_s or 0))
     raise AssertionError  # the last round returns or raises
 
@@ -496,6 +630,8 @@ def explain(error: BaseException, repo: str) -> str:
                 f"its owner has gated it. Accept the terms on {endpoint}/{repo}, log in with `hf auth login`, and run "
                 "again; where the owner grants access by hand, wait for that first." + server_says(error)
             )
+        case EndlessAnswerError():
+            return f"{endpoint} began to answer and never ended"
         case RevisionNotFoundError():
             return "the repository has no such revision. Is it spelled right, or was it deleted?"
         case RemoteEntryNotFoundError():
