@@ -100,8 +100,8 @@ def shard_layout(limit):
     }
 
 
-def write_holes(path, names, mark):
-    """Write a weights file of full size with a true header and holes for weights, but for one byte that marks it."""
+def write_holes(path, names):
+    """Write a weights file of full size with a true header and nothing but holes for weights."""
     header, position = {"__metadata__": {"format": "pt"}}, 0
     shapes = FULL.shapes()
     for name in sorted(names):
@@ -116,7 +116,6 @@ def write_holes(path, names, mark):
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        file.write(bytes([mark]))
         file.truncate(8 + len(text) + position)
 
 
@@ -125,7 +124,7 @@ def write_full(folder, repo):
     folder.mkdir(parents=True)
     layout = shard_layout(SOURCES[repo])
     for file, names in layout.items():
-        write_holes(folder / file, names, mark=1 + list(SOURCES).index(repo))
+        write_holes(folder / file, names)
     _write_about(folder, FULL, layout)
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     (folder / "tokenizer.model").write_bytes(b"")
@@ -208,9 +207,9 @@ def write_tokenizer(folder, texts):
         for at in range(1, len(piece))
         if piece[:at] in vocabulary and piece[at:] in vocabulary
     ]
-    tokenizer = Tokenizer(
-        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )  # noqa: S106
+    unknown = SPECIAL["unk_token"]
+    bpe = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(bpe)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
     )
