@@ -123,16 +123,25 @@ def write_recipe(folder: Path, experts: list[str], name: str, **moe: Any) -> Pat
 
 
 class Process:
-    """A process that is measured: ``seconds``, and ``peak_bytes`` of resident memory."""
+    """A process that is measured: ``seconds``, ``peak_bytes`` of resident memory, and the exit ``status``."""
 
-    def __init__(self, command: list[str], environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str] | None = None,
+        folder: Path | None = None,
+        accepted: tuple[int, ...] = (0,),
+    ) -> None:
         self.peak_bytes = 0
         started = time.perf_counter()
         with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.Popen(
+                command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=folder
+            )
             watching = threading.Thread(target=self._watch, args=(process.pid,))
             watching.start()
-            if process.wait():
+            self.status = process.wait()
+            if self.status not in accepted:
                 said.seek(0)
                 raise SystemExit(f"{command} failed:\n{said.read().decode()[-2000:]}")
             self.seconds = time.perf_counter() - started
