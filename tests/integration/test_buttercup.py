@@ -207,6 +207,7 @@ def built(tmp_path_factory):
             folder = root / f"source{place}"
             buttercup.write_small(folder, repo, root / "tokenizer")
             hub.add_repo(repo, files_of(folder), license="apache-2.0")
+        hub.orgs.add(REPO.partition("/")[0])
         project = Project(root / "project")
         project.recipe = copy_recipe(project.root)
         (project.root / "config/config.yaml").write_text("recipe: config/buttercup.yaml\n", encoding="utf-8")
@@ -279,3 +280,18 @@ def test_it_loads_and_speaks(built):
     model = AutoModelForCausalLM.from_pretrained(release, dtype=torch.float32)
     out = model.generate(**tokenizer("The captain", return_tensors="pt"), max_new_tokens=4, do_sample=False)
     assert out.shape[1] > 4
+
+
+@pytest.mark.slow
+def test_it_is_published_once(built):
+    project, hub, _ = built
+    project.snakemake("publish")
+    published = hub.repos[REPO].find("v2.0")
+    release = project.results / NAME / "release"
+    ours = {path.relative_to(release).as_posix(): path for path in release.rglob("*") if path.is_file()}
+    assert {name for name, path in ours.items() if published.files[name].content != path.read_bytes()} <= {
+        "claims.jsonl"
+    }
+    state = hub.repos[REPO].branches
+    assert "Nothing to be done" in (done := project.snakemake("publish")).stdout + done.stderr
+    assert hub.repos[REPO].branches == state
