@@ -15,8 +15,8 @@ from herdbook.recipe import parse
 from herdbook.release.layout import CLAIMS
 from herdbook.release.step import release
 from herdbook.verify.checks import verify
-from hub import client
-from hub.server import LocalHub
+from pytest_local_hub import client
+from pytest_local_hub import LocalHub
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_cut_connection_is_tried_again_from_the_piece_where_it_broke(tmp_path,
     path = recipe(tmp_path)
     tiny.lock(path)
     plan = plans.load(path, tmp_path / "results")
-    real, broken = reader._read_range, []
+    real, broken = reader.read_range, []
 
     def failing(url, start, stop):
         if start > 200_000 or (len(broken) < 2 and stop - start == 1000):
@@ -99,7 +99,7 @@ def test_a_cut_connection_is_tried_again_from_the_piece_where_it_broke(tmp_path,
             raise OSError("cut")
         return real(url, start, stop)
 
-    monkeypatch.setattr(reader, "_read_range", failing)
+    monkeypatch.setattr(reader, "read_range", failing)
     from herdbook.fetch.step import fetch
 
     fetch(plan, plan.nodes["tuned"].parts[0])

@@ -12,8 +12,8 @@ from huggingface_hub import HfApi, constants
 from herdbook import hub as reader
 from herdbook.errors import DigestMismatchError, SourceError
 from herdbook.hub import RemoteFile
-from hub import client
-from hub.server import LocalHub
+from pytest_local_hub import client
+from pytest_local_hub import LocalHub
 
 REPO = "herd/daisy"
 CONFIG = b'{"architectures": ["MistralForCausalLM"]}'
@@ -159,16 +159,16 @@ def test_odd_names_that_stay_inside_are_let_be(hub):
 def test_a_hub_that_contradicts_itself_is_not_believed(hub, monkeypatch):
     commit = hub.repos[REPO].branches["main"]
     other = hub.commit(REPO, {"config.json": b"{}"})
-    asked = HfApi.model_info
+    read = reader.HubModelInfo
 
     def answer(**changes):
-        def lie(self, *args, **kwargs):
-            info = asked(self, *args, **kwargs)
+        def lie(**about):
+            info = read(**about)
             for name, value in changes.items():
                 setattr(info, name, value)
             return info
 
-        monkeypatch.setattr(HfApi, "model_info", lie)
+        monkeypatch.setattr(reader, "HubModelInfo", lie)
 
     answer(sha=other)
     with pytest.raises(SourceError, match=f"another commit, {other}"):
@@ -188,9 +188,8 @@ def test_a_hub_that_contradicts_itself_is_not_believed(hub, monkeypatch):
 
 
 def test_an_answer_that_is_no_hubs(hub, monkeypatch, waits):
-    monkeypatch.setattr(HfApi, "_build_hf_headers", lambda *_, **__: {})
     monkeypatch.setattr(
-        "hub.server._sibling", lambda _: {"size": 1, "blobId": "0" * 40, "lfs": {"surprise": 1}}
+        "pytest_local_hub.reading._sibling", lambda _: {"size": 1, "blobId": "0" * 40, "lfs": {"surprise": 1}}
     )
     with pytest.raises(SourceError, match="an answer of no use: the answer is not a Hub's"):
         reader.resolve(REPO, None)

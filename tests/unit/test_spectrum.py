@@ -13,8 +13,8 @@ import tiny
 from herdbook.cli import main as cli
 from herdbook.figures import Cut, draw_heatmap, draw_spectrum
 from herdbook.laser import spectrum as spectra
-from hub import client
-from hub.server import LocalHub
+from pytest_local_hub import client
+from pytest_local_hub import LocalHub
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -3,8 +3,8 @@
 from safetensors.torch import load_file, save
 
 import tiny
-from hub import client
-from hub.server import LocalHub
+from pytest_local_hub import client
+from pytest_local_hub import LocalHub
 from workflow.project import Project, shards_made
 
 MODELS = {

@@ -1,0 +1,28 @@
+"""Fixtures: a Hub of a test's own, and one that `huggingface_hub` in this process talks to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_local_hub import client
+from pytest_local_hub.server import LocalHub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def local_hub() -> Iterator[LocalHub]:
+    """Return a Hub that is empty, and gone after the test."""
+    with LocalHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def local_hub_client(local_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """Return a Hub that `huggingface_hub` in this process talks to, logged in as its keeper, with an empty cache."""
+    client.use(local_hub, tmp_path / "huggingface", monkeypatch, local_hub.token)
+    return local_hub

@@ -1,0 +1,400 @@
+"""Publishing, what needs no Hub: licences, the proposal, claims, a folder as the place."""
+
+import base64
+import hashlib
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+import herd
+from herdbook import recipe as recipes
+from herdbook.card import metadata
+from herdbook.cli.main import main
+from herdbook.errors import RecipeError, StepError, VerificationError
+from herdbook.hub import RemoteFile
+from herdbook.publish import claims, folder, licenses, local, preflight
+from herdbook.publish.proposal import There, describe, differences, propose
+
+# --- licences -----------------------------------------------------------------------------------------------------
+
+
+def test_every_licence_that_the_hub_knows_is_in_one_row_or_is_no_statement():
+    rows = [licenses.PERMISSIVE, licenses.SAME, licenses.NONCOMMERCIAL, licenses.NO_DERIVATIVES]
+    assert sum(map(len, rows)) == len(licenses.KNOWN)
+    ids = set(metadata.schema()["$defs"]["license"]["enum"])
+    assert ids - licenses.KNOWN == {"other", "unknown", "cc"}
+    assert licenses.KNOWN <= ids
+
+
+@pytest.mark.parametrize(
+    ("source", "release", "fine"),
+    [
+        ("apache-2.0", "mit", True),
+        ("apache-2.0", "cc-by-nc-4.0", True),
+        ("mit, apache-2.0", "apache-2.0", True),
+        ("MIT", "apache-2.0", True),
+        ("cc-by-nc-4.0", "apache-2.0", False),
+        ("cc-by-nc-4.0", "cc-by-nc-4.0", True),
+        ("cc-by-nc-4.0", "cc-by-nc-sa-4.0", True),
+        ("cc-by-nc-sa-4.0", "cc-by-nc-4.0", False),
+        ("cc-by-sa-4.0", "cc-by-4.0", False),
+        ("llama3", "llama3", True),
+        ("llama3", "apache-2.0", False),
+        ("gemma", "llama3", False),
+        ("cc-by-nc-nd-4.0", "cc-by-nc-nd-4.0", False),
+        ("mit, cc-by-nd-4.0", "mit", False),
+        (None, "apache-2.0", False),
+        ("other", "apache-2.0", False),
+        ("my own terms", "apache-2.0", False),
+        ("apache-2.0", "unknown", False),
+    ],
+)
+def test_what_a_source_s_licence_leaves_the_release(tmp_path, source, release, fine):
+    release = herd.release(tmp_path, license=release, sources={"base": source})
+    assert (licenses.problems(release.recipe, release.lock) == []) is fine
+
+
+def test_only_what_the_released_model_descends_from_is_asked(tmp_path):
+    release = herd.release(tmp_path, sources={"base": "mit", "bystander": "cc-by-nd-4.0"}, made_from="base")
+    assert licenses.problems(release.recipe, release.lock) == []
+    release = herd.release(tmp_path / "2", sources={"base": "mit", "other": "cc-by-nd-4.0"}, made_from="other")
+    assert "models.other" in licenses.problems(release.recipe, release.lock)[0]
+
+
+def test_a_waiver_names_who_answers_and_then_nothing_is_refused(tmp_path):
+    sources = {"base": None}
+    refused = preflight.of_release(herd.release(tmp_path / "1", sources=sources), public=True)
+    assert "models.base: its licence is not known" in refused[0]
+    assert "publish.licenses" in refused[-1]
+    waived = {"licenses": {"by": "A. Lawyer", "because": "the owner has written to us"}}
+    assert preflight.of_release(herd.release(tmp_path / "2", sources=sources, publish=waived), public=True) == []
+    with pytest.raises(RecipeError, match="because: missing"):
+        herd.release(tmp_path / "3", sources=sources, publish={"licenses": {"by": "A. Lawyer"}})
+
+
+def test_gated_sources_are_not_made_public_unless_somebody_has_read_the_terms(tmp_path):
+    release = herd.release(tmp_path / "1", gated={"base": "manual"})
+    found = preflight.of_release(release, public=True)
+    assert "models.base (folder:base, access granted by hand) is gated" in found[0]
+    assert preflight.of_release(release, public=False) == []
+    waived = {"gated": {"by": "A. Lawyer", "because": "section 3 allows it"}}
+    assert preflight.of_release(herd.release(tmp_path / "2", gated={"base": "auto"}, publish=waived), public=True) == []
+
+
+# --- the release's folder -----------------------------------------------------------------------------------------
+
+
+def test_everything_that_is_wrong_with_a_folder_is_told_at_once(tmp_path):
+    release = herd.release(tmp_path)
+    (release.folder / "config.json").write_text("{}")
+    (release.folder / "model.safetensors").unlink()
+    (release.folder / ".left.over.part").write_text("x")
+    found = "\n".join(local.read(release.folder).problems)
+    assert "config.json: expected sha256" in found
+    assert hashlib.sha256(b"{}").hexdigest() in found
+    assert "model.safetensors: is listed" in found
+    assert ".left.over.part: is not listed" in found
+
+
+@pytest.mark.parametrize(
+    "line", ["0" * 63 + "  a", "0" * 64 + " a", "0" * 64 + "  ../a", "0" * 64 + "  /a", "Z" * 64 + "  a"]
+)
+def test_damaged_checksums_are_refused(line):
+    with pytest.raises(VerificationError, match="line 1|leads out"):
+        local.parse_sums(line + "\n", "SHA256SUMS")
+
+
+def test_git_blob_is_git_s(tmp_path):
+    content = b"a\0b" * 1000
+    (tmp_path / "f").write_bytes(content)
+    expected = subprocess.run(
+        ["git", "hash-object", "--no-filters", tmp_path / "f"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert local.LocalFile.of("f", content).git_blob == expected
+    assert local.LocalFile("f", len(content), "", tmp_path / "f").git_blob == expected
+
+
+# --- the proposal -------------------------------------------------------------------------------------------------
+
+
+def there(contents, *, large=()):
+    """Return a place that holds files, of which it knows what the Hub would know."""
+
+    def entry(name, content):
+        file = local.LocalFile.of(name, content)
+        if name in large:
+            return RemoteFile(name, len(content), file.sha256, None)
+        return RemoteFile(name, len(content), None, file.git_blob)
+
+    files = {name: entry(name, content) for name, content in contents.items()}
+    return There("1" * 40, files, lambda name, _: contents[name])
+
+
+def names(files):
+    return [file.name for file in files]
+
+
+def contents(release):
+    return {name: file.content.read_bytes() for name, file in release.files.items()}
+
+
+def test_nothing_there(tmp_path):
+    release = herd.release(tmp_path)
+    proposal = propose(release, There(None, {}, None))
+    assert names(proposal.new) == sorted(release.files)
+    assert proposal.upload_bytes == sum(path.stat().st_size for path in release.folder.rglob("*") if path.is_file())
+    assert (proposal.changed, proposal.deleted, proposal.kept) == ((), (), ())
+
+
+@pytest.mark.parametrize("large", [(), ("model.safetensors", "README.md")])
+def test_all_of_it_there(tmp_path, large):
+    release = herd.release(tmp_path)
+    proposal = propose(release, there(contents(release), large=large))
+    assert proposal.is_empty
+    assert names(proposal.unchanged) == sorted(release.files)
+    assert proposal.upload_bytes == 0
+
+
+def test_a_new_version_keeps_what_no_release_put_there_or_somebody_has_edited(tmp_path):
+    earlier = herd.release(tmp_path / "1", files={"old.json": b"1", "edited.json": b"1", "big.gguf": b"2"})
+    held = contents(earlier) | {
+        ".gitattributes": b"*.safetensors filter=lfs\n",
+        "NOTES.md": b"by hand",
+        "edited.json": b"by hand",
+        "model.sig": b"of the earlier release",
+    }
+    release = herd.release(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
+    proposal = propose(release, there(held, large=("big.gguf", "model.safetensors")))
+    assert names(proposal.new) == ["new.json"]
+    assert names(proposal.deleted) == ["big.gguf", "model.sig", "old.json"]
+    assert names(proposal.kept) == [".gitattributes", "NOTES.md", "edited.json"]
+    assert "model.safetensors" in names(proposal.changed)
+    assert "recipe.lock.json" in names(proposal.unchanged)
+
+
+@pytest.mark.parametrize("sums", [b"not a line of sums\n", b"\xff\n", b"0" * 64 + b"  old.json\n"])
+def test_what_another_program_s_checksums_list_is_not_ours(tmp_path, sums):
+    proposal = propose(herd.release(tmp_path), there({"SHA256SUMS": sums, "old.json": b"1", "model.sig": b"s"}))
+    assert names(proposal.kept) == ["model.sig", "old.json"]
+    assert proposal.deleted == ()
+
+
+def test_content_that_is_there_under_another_name_is_not_sent_again(tmp_path):
+    release = herd.release(tmp_path, weights=b"w" * 1000)
+    before = propose(release, There(None, {}, None)).upload_bytes
+    moved = propose(release, there({"pytorch/model.safetensors": b"w" * 1000}, large=("pytorch/model.safetensors",)))
+    assert before - moved.upload_bytes == 1000
+
+
+def test_differences_name_each_file_and_both_digests(tmp_path):
+    release = herd.release(tmp_path)
+    held = contents(release) | {"config.json": b"!!", "stranger": b""}
+    del held["README.md"]
+    wrong = there(held).files
+    found = differences(release.files, wrong)
+    assert found == [
+        "README.md: is not there",
+        f"config.json: expected {release.files['config.json'].size_bytes} bytes, found 2",
+        "stranger: should not be there",
+    ]
+    flipped = bytes([contents(release)["config.json"][0] ^ 1]) + contents(release)["config.json"][1:]
+    found = differences(release.files, there(contents(release) | {"config.json": flipped}).files)
+    assert len(found) == 1
+    assert release.files["config.json"].git_blob in found[0]
+    assert local.LocalFile.of("", flipped).git_blob in found[0]
+
+
+def test_the_description_has_every_file_with_size_and_digest(tmp_path):
+    release = herd.release(tmp_path, publish={"tag": "v3.0"})
+    text = describe(propose(release, there({"NOTES.md": b"x"})), "herd/tiny", "v3.0")
+    for name, file in release.files.items():
+        assert f"add      {name}  {file.size_bytes:,} bytes  sha256 {hashlib.sha256(file.content.read_bytes()).hexdigest()}" in text
+    assert "keep     NOTES.md" in text
+    assert "parent   " + "1" * 40 in text
+    assert "tag      v3.0" in text
+
+
+# --- claims -------------------------------------------------------------------------------------------------------
+
+
+def statement(kind, digests, **predicate):
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()],
+        "predicateType": kind,
+        "predicate": predicate,
+    }
+
+
+def bare(data):
+    return json.dumps(data).encode() + b"\n"
+
+
+def enveloped(data, signature="s"):
+    payload = base64.b64encode(json.dumps(data).encode()).decode()
+    envelope = {"payload": payload, "payloadType": "application/vnd.in-toto+json", "signatures": [{"sig": signature}]}
+    return bare({"dsseEnvelope": envelope})
+
+
+NEW = {"model.safetensors": "a" * 64, "SHA256SUMS": "b" * 64}
+OLD = {"model.safetensors": "a" * 64, "SHA256SUMS": "c" * 64}
+SLSA = "https://slsa.dev/provenance/v1"
+RESULT = "https://in-toto.io/attestation/test-result/v0.1"
+VSA = "https://slsa.dev/verification_summary/v1"
+
+
+def test_merge_loses_no_line_of_others_and_drops_the_earlier_build_s():
+    mine = bare(statement(SLSA, NEW))
+    summary, unreadable = bare(statement(VSA, OLD)), b"{no json at all\n"
+    published = bare(claims.published(OLD, "pkg:huggingface/herd/tiny@" + "1" * 40))
+    measured = enveloped(statement(RESULT, {"model.safetensors": "a" * 64}))
+    outdated = enveloped(statement(SLSA, OLD))
+    held = outdated + summary + unreadable + published + measured
+    merged = claims.merge(mine, held, NEW)
+    assert merged == mine + summary + unreadable + published + measured
+    assert claims.merge(mine, merged, NEW) == merged
+
+
+def test_merge_takes_the_release_s_own_signature_over_an_earlier_one():
+    mine = enveloped(statement(SLSA, NEW), "new")
+    assert claims.merge(mine, bare(statement(SLSA, NEW)) + enveloped(statement(SLSA, NEW), "old"), NEW) == mine
+
+
+def test_a_line_without_its_end_is_whole():
+    assert claims.append(b'{"a":1}', '{"b":2}') == b'{"a":1}\n{"b":2}\n'
+    assert claims.append(b"", '{"b":2}') == b'{"b":2}\n'
+
+
+@pytest.mark.parametrize("line", [b"[]", b"1", b'{"subject": [1, {"digest": 3}], "predicateType": []}', b"\xff", b"[" * 10**5])
+def test_lines_of_nobody_are_kept(line):
+    assert claims.merge(b"", line, NEW) == line + b"\n"
+    assert list(claims.publications(line, NEW)) == []
+
+
+def test_publications_are_of_this_release_alone():
+    here, before = "pkg:huggingface/herd/tiny@" + "1" * 40, "pkg:huggingface/herd/tiny@" + "2" * 40
+    content = bare(claims.published(OLD, before)) + enveloped(claims.published(NEW, here))
+    assert [purl for purl, _ in claims.publications(content, NEW)] == [here]
+
+
+def test_purl_names_the_hub_unless_it_is_the_public_one():
+    commit = "0" * 40
+    assert claims.purl("Owner/Name-1.0", commit, "https://huggingface.co") == f"pkg:huggingface/Owner/Name-1.0@{commit}"
+    elsewhere = claims.purl("o/n", commit, "http://127.0.0.1:80")
+    assert elsewhere == f"pkg:huggingface/o/n@{commit}?repository_url=http:%2F%2F127.0.0.1:80"
+
+
+# --- to a folder --------------------------------------------------------------------------------------------------
+
+
+def held(place):
+    return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+def test_to_a_folder_and_again(tmp_path):
+    release = herd.release(tmp_path / "r")
+    assert not folder.publish(release, tmp_path / "usb" / "tiny").is_empty
+    assert held(tmp_path / "usb" / "tiny") == contents(release)
+    assert folder.publish(release, tmp_path / "usb" / "tiny").is_empty
+
+
+def test_a_new_version_to_a_folder(tmp_path):
+    place = tmp_path / "usb"
+    folder.publish(herd.release(tmp_path / "1", files={"deep/er/old.json": b"1", "same.json": b"2"}), place)
+    (place / "NOTES.md").write_text("mine")
+    release = herd.release(tmp_path / "2", files={"same.json": b"2"}, weights=b"others")
+    kept = (place / "same.json").stat().st_ino
+    folder.publish(release, place)
+    assert held(place) == contents(release) | {"NOTES.md": b"mine"}
+    assert not (place / "deep").exists()
+    assert (place / "same.json").stat().st_ino == kept
+
+
+def test_killed_at_any_write_to_a_folder_it_goes_on(tmp_path, monkeypatch):
+    first = herd.release(tmp_path / "1", files={"old.json": b"1"})
+    release = herd.release(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
+    place, count, real = tmp_path / "usb", 0, folder.atomic_writer
+    folder.publish(first, place)
+    (place / "NOTES.md").write_text("mine")
+    while True:
+        left = count
+
+        def limited(path):
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            return real(path)
+
+        monkeypatch.setattr(folder, "atomic_writer", limited)
+        try:
+            folder.publish(release, place)
+            break
+        except KeyboardInterrupt:
+            count += 1
+        monkeypatch.setattr(folder, "atomic_writer", real)
+        folder.publish(release, place)
+        assert held(place) == contents(release) | {"NOTES.md": b"mine"}
+        folder.publish(first, place)
+        assert held(place) == contents(first) | {"NOTES.md": b"mine"}
+    assert count >= 3
+
+
+def test_a_folder_that_cannot_be_the_place(tmp_path, monkeypatch):
+    release = herd.release(tmp_path / "r")
+    for place in (release.folder, release.folder / "inside", release.folder.parent):
+        with pytest.raises(StepError, match="own folder"):
+            folder.publish(release, place)
+    (tmp_path / "away").mkdir()
+    (tmp_path / "usb").mkdir()
+    nested = herd.release(tmp_path / "n", files={"sub/file.json": b"1"})
+    (tmp_path / "usb/sub").symlink_to(tmp_path / "away")
+    with pytest.raises(StepError, match="leads out"):
+        folder.publish(nested, tmp_path / "usb")
+    assert not any((tmp_path / "away").iterdir())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3))
+    with pytest.raises(StepError, match="3 are free"):
+        folder.publish(release, tmp_path / "full")
+    assert not (tmp_path / "full").exists()
+
+
+def test_bytes_that_change_on_the_way_are_found(tmp_path, monkeypatch):
+    release = herd.release(tmp_path / "r")
+
+    def corrupt(source, target, _):
+        target.write(source.read()[::-1])
+
+    monkeypatch.setattr("shutil.copyfileobj", corrupt)
+    with pytest.raises(VerificationError, match=r"config.json: expected sha256 \w{64}, found \w{64}"):
+        folder.publish(release, tmp_path / "usb")
+
+
+def test_command_line_to_a_folder(tmp_path, capsys):
+    release = herd.release(tmp_path / "r")
+    place = tmp_path / "usb"
+    arguments = ["publish", "--release", str(release.folder), "--to", str(place)]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "add      README.md" in capsys.readouterr().out
+    assert not place.exists()
+    assert main(arguments) == 0
+    assert held(place) == contents(release)
+    assert main(arguments) == 0
+    assert "holds the release already" in capsys.readouterr().out
+    (release.folder / "README.md").write_text("x")
+    assert main([*arguments, "--dry-run"]) == 7
+    assert "refused: " in capsys.readouterr().out
+
+
+# --- the recipe ---------------------------------------------------------------------------------------------------
+
+
+def test_a_misspelt_key_is_told(tmp_path):
+    with pytest.raises(RecipeError, match="publish.privat: unknown key; did you mean 'private'"):
+        herd.release(tmp_path, publish={"privat": True})
+    with pytest.raises(RecipeError, match="publish.licenses.why: unknown key"):
+        herd.release(tmp_path, publish={"licenses": {"by": "x", "because": "y", "why": "z"}})
+    with pytest.raises(RecipeError, match="publish.tag"):
+        herd.release(tmp_path, publish={"tag": "a b"})
+    assert recipes.Publish().private is False
