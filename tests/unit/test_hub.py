@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, constants
+from pytest_local_hub import LocalHub, client
 
 from herdbook import hub as reader
 from herdbook.errors import DigestMismatchError, SourceError
 from herdbook.hub import RemoteFile
-from pytest_local_hub import client
-from pytest_local_hub import LocalHub
 
 REPO = "herd/daisy"
 CONFIG = b'{"architectures": ["MistralForCausalLM"]}'

@@ -7,14 +7,13 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 import torch
+from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save_file
 
 import tiny
 from herdbook.cli import main as cli
 from herdbook.figures import Cut, draw_heatmap, draw_spectrum
 from herdbook.laser import spectrum as spectra
-from pytest_local_hub import client
-from pytest_local_hub import LocalHub
 
 SVG = "{http://www.w3.org/2000/svg}"
 

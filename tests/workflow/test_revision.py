@@ -1,10 +1,9 @@
 """A model of the Hub, by the real client from a local Hub: another revision re-makes what it changed."""
 
+from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save
 
 import tiny
-from pytest_local_hub import client
-from pytest_local_hub import LocalHub
 from workflow.project import Project, shards_made
 
 MODELS = {

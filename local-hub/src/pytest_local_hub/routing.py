@@ -47,5 +47,3 @@ def route(method: str, pattern: str) -> Callable[[Callable], Callable]:
         return handle
 
     return register
-
-

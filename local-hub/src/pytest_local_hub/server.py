@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pytest_local_hub import reading, writing
@@ -101,7 +101,9 @@ class LocalHub:
         self.moved: dict[str, str] = {}
         self.page_size: int | None = None
         self.lfs: dict[str, Blob] = {}
-        self.writing = threading.Lock()  # one who writes at a time, so that a commit is made whole or not at all
+        self.writing = (
+            threading.Lock()
+        )  # one who writes at a time, so that a commit is made whole or not at all
         self._uploads = tempfile.TemporaryDirectory(prefix="local-hub-")
         self.failures: list[BaseException] = []
         self._faults: list[Fault] = []
@@ -133,6 +135,7 @@ class LocalHub:
 
     @property
     def port(self) -> int:
+        """The port that it listens on."""
         return self._server.server_address[1]
 
     @property
@@ -246,7 +249,7 @@ class _Server(ThreadingHTTPServer):
         self.hub = hub
         super().__init__(("127.0.0.1", 0), Handler)
 
-    def handle_error(self, request, client_address):  # noqa: ARG002 - http.server's signature
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - http.server's signature
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):  # a client may go away whenever it likes
             self.hub.failures.append(error)
@@ -261,18 +264,21 @@ class Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def setup(self) -> None:
+        """Remember the connection, to end it with the Hub."""
         super().setup()
         self.server.hub._connections.add(self.connection)
 
     def finish(self) -> None:
+        """Forget it."""
         self.server.hub._connections.discard(self.connection)
         with suppress(OSError):
             super().finish()
 
-    def log_message(self, format, *args):  # noqa: A002 - http.server's signature
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's signature
         """Say nothing: the hub keeps its own log."""
 
     def do_GET(self) -> None:
+        """Answer a request of any method, and note it down."""
         hub = self.hub
         with hub._idle:
             hub._busy += 1
@@ -307,10 +313,12 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def hub(self) -> LocalHub:
+        """The Hub that is asked."""
         return self.server.hub
 
     @property
     def token(self) -> str | None:
+        """The token that came with the request."""
         return self.headers.get("Authorization", "").removeprefix("Bearer ") or None
 
     @property

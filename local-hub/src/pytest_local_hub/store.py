@@ -50,10 +50,12 @@ class Blob:
 
     @cached_property
     def size_bytes(self) -> int:
+        """Its size."""
         return len(self.source) if isinstance(self.source, bytes) else self.source.path.stat().st_size
 
     @property
     def content(self) -> bytes:
+        """All of it."""
         return self.source if isinstance(self.source, bytes) else self.source.path.read_bytes()
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
@@ -70,6 +72,7 @@ class Blob:
 
     @cached_property
     def sha256(self) -> str:
+        """Its SHA-256, as hexadecimal digits."""
         if isinstance(self.source, OnDisk) and self.source.sha256:
             return self.source.sha256
         digest = hashlib.sha256()
@@ -84,11 +87,13 @@ class Blob:
 
     @cached_property
     def git_id(self) -> str:
+        """The id that git gives to what it holds: of a large file, the pointer."""
         stored = self.pointer if self.lfs else self.content
         return hashlib.sha1(b"blob %d\0" % len(stored) + stored, usedforsecurity=False).hexdigest()
 
     @property
     def etag(self) -> str:
+        """What the Hub calls the content."""
         return self.sha256 if self.lfs else self.git_id
 
 
