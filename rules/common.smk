@@ -5,6 +5,7 @@ from pathlib import Path
 
 from herdbook import plan as plans
 from herdbook.assemble.step import folder_files
+from herdbook.attest.step import attest_key, attested_files, configured_key
 from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
 from herdbook.release.step import contents, written_files, release_key
@@ -16,15 +17,19 @@ RECIPE = config["recipe"]
 os.environ["HERDBOOK_RECIPE"] = RECIPE
 # Likewise: where matrices are decomposed is this machine's business.
 os.environ["HERDBOOK_DEVICE"] = config.get("device", "cpu")
+# The path alone: the key itself is in no parameter, log or command line.
+os.environ["HERDBOOK_SIGNING_KEY"] = config.get("signing_key") or ""
 
 
 envvars:
     "HERDBOOK_RECIPE",
     "HERDBOOK_DEVICE",
+    "HERDBOOK_SIGNING_KEY",
 
 
 try:
     PLAN = plans.load(Path(RECIPE))
+    SIGNER = configured_key()
 except HerdbookError as error:
     raise WorkflowError(str(error)) from None
 

@@ -208,3 +208,13 @@ def build(recipe_path, results):
     if made.report:
         routing(made, made.report)
     return made
+
+
+def release(plan, key=None):
+    """Make a plan's release and the claims about it, signed if there is a key; return its folder."""
+    from herdbook.attest.step import attest
+    from herdbook.release.step import release as put_together
+
+    put_together(plan)
+    attest(plan, key)
+    return plan.release_folder

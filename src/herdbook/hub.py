@@ -224,15 +224,25 @@ def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]
 
     head, size_bytes = persist(read, what, repo)
     try:
-        spans = parse_header(head, size_bytes, what)
+        return parse_foreign_header(head, size_bytes, what)
     except CheckpointError as error:
         raise SourceError(str(error)) from error
+
+
+def parse_foreign_header(head: bytes, size_bytes: int, what: str) -> dict[str, TensorHeader]:
+    """Parse the start of a safetensors file as ``parse_header`` does, whoever wrote it.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    try:
+        spans = parse_header(head, size_bytes, what)
     except (TypeError, RecursionError, OverflowError) as error:
-        raise SourceError(f"{what}: its safetensors header is damaged: {error}") from error
+        raise CheckpointError(f"{what}: its safetensors header is damaged: {error}") from error
     for span in spans.values():
         # JSON's 1.0 and true pass for integers in comparisons, but not where such a number is used later.
         if any(type(number) is not int for number in (span.start, span.end, *span.shape)):
-            raise SourceError(f"{what}: its safetensors header is damaged at tensor {span.name}")
+            raise CheckpointError(f"{what}: its safetensors header is damaged at tensor {span.name}")
     return spans
 
 

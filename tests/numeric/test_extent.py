@@ -14,7 +14,6 @@ from herdbook.errors import SourceError
 from herdbook.plan.extent import needed_whole
 from herdbook.recipe import parse
 from herdbook.release.layout import CLAIMS
-from herdbook.release.step import release
 from herdbook.verify.checks import verify
 
 
@@ -202,7 +201,7 @@ def test_a_release_of_it_verifies_and_says_what_was_read(tmp_path, served):
         tiny.write_recipe(tmp_path / "r.yaml", {**models, **extra, "mix": {"moe": moe}}), tmp_path / "results"
     )
     render_card(plan, plan.card_folder)
-    release(plan)
+    tiny.release(plan)
     assert all(finding.passed for finding in verify(plan.release_folder))
     statement = json.loads((plan.release_folder / CLAIMS).read_text().splitlines()[0])
     dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
@@ -227,5 +226,5 @@ def test_laser_of_attention_alone_reaches_nothing_of_an_expert_and_the_card_says
     plan = tiny.build(recipe(tmp_path, experts=("base", "cut"), extra=extra), tmp_path / "results")
     assert {t.action for part in plan.nodes["cut"].parts for t in part.tensors} == {"copy"}
     render_card(plan, plan.card_folder)
-    release(plan)
+    tiny.release(plan)
     assert all(finding.passed for finding in verify(plan.release_folder))

@@ -17,7 +17,6 @@ from herdbook.lock import Lock, LockedFile, LockedSource, LockedTensor
 from herdbook.provenance import lineage
 from herdbook.provenance.lineage import lines, parse
 from herdbook.release.layout import LINEAGE
-from herdbook.release.step import release
 
 PROMPTS = [{"prompts": ["w1"]}, {"prompts": ["w2"]}]
 MIX = {"base": "base", "experts": [{"model": "other", **PROMPTS[0]}, {"model": "base", **PROMPTS[1]}]}
@@ -99,7 +98,7 @@ def make(folder, models, forms):
     tiny.write_adapter(folder / "adapter", folder / "base", seed=2)
     plan = tiny.build(tiny.write_recipe(folder / "r.yaml", models), folder / "results")
     render_card(plan, plan.card_folder)
-    release(plan)
+    tiny.release(plan)
     return plan
 
 

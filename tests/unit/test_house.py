@@ -37,6 +37,7 @@ LAYERS = (
     ("assemble", "provenance"),
     ("card",),
     ("release",),
+    ("attest",),
     ("verify",),
     ("publish",),
     ("cli",),

@@ -16,7 +16,6 @@ from herdbook.cli.main import main
 from herdbook.errors import VerificationError
 from herdbook.files import sha256_file
 from herdbook.release.layout import CLAIMS, OUTSIDE_SUMS, SUMS
-from herdbook.release.step import release
 from herdbook.verify.checks import verify
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +37,7 @@ def make(folder):
     tiny.write_adapter(folder / "adapter", folder / "base", seed=2)
     plan = tiny.build(tiny.write_recipe(folder / "r.yaml", MODELS), folder / "results")
     render_card(plan, plan.card_folder)
-    release(plan)
+    tiny.release(plan)
     return plan
 
 
@@ -119,7 +118,7 @@ def test_two_builds_are_the_same_byte_for_byte(plan, tmp_path):
 def test_what_an_earlier_build_left_is_removed(plan):
     (plan.release_folder / "old").mkdir()
     (plan.release_folder / "old/stale.txt").write_text("x")
-    release(plan)
+    tiny.release(plan)
     assert not (plan.release_folder / "old").exists()
     assert failures(plan.release_folder) == set()
 

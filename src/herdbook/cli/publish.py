@@ -34,10 +34,10 @@ def _publish(options: argparse.Namespace) -> None:
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # its lazy exports
 
     from herdbook import plan as plans
+    from herdbook.attest.step import configured_key, line
     from herdbook.files import write_json
     from herdbook.progress import say
     from herdbook.publish import local, step
-    from herdbook.publish.claims import line
 
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -52,7 +52,8 @@ def _publish(options: argparse.Namespace) -> None:
         for problem in refused:
             print(f"note: not with this token: {problem}")
     else:
-        done = step.publish(release, repo, line, say)
+        key = configured_key()
+        done = step.publish(release, repo, lambda said: line(said, key).decode().rstrip("\n"), say)
         if plan and not options.repo:
             write_json(plan.release_root / step.RECORD, done.as_json())
         print(done.url)

@@ -56,11 +56,6 @@ def published(digests: Mapping[str, str], where: str) -> dict[str, Any]:
     }
 
 
-def line(statement: dict[str, Any]) -> str:
-    """Return a statement as an unsigned line of claims.jsonl."""
-    return json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
 def publications(content: bytes, digests: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the purls under which a claims file says that this very release is published, each with its line."""
     for each in _lines(content):

@@ -80,5 +80,7 @@ class Claim(Section):
 
     text: str = Field(min_length=1)
     by: str = Field(description="who says so")
-    on: str | None = Field(None, pattern=r"^\d{4}-\d{2}-\d{2}$", description="when, YYYY-MM-DD, if that is known")
+    on: str | None = Field(
+        None, pattern=r"^\d{4}-\d{2}-\d{2}$", description="when, YYYY-MM-DD, if that is known"
+    )
     source: str | None = Field(None, description="where it was said")

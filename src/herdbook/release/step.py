@@ -1,4 +1,4 @@
-"""The release step: put everything in one folder, write its lineage, bills of materials, checksums and claims."""
+"""The release step: put everything in one folder, write its lineage, bills of materials and checksums."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from herdbook.files import atomic_writer, sha256_file, write_json, write_text
 from herdbook.key import Code, digest
 from herdbook.lock import check_pinned
 from herdbook.provenance.bom import bom
-from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.lineage import lines
 from herdbook.provenance.material import carried_inputs
 from herdbook.provenance.slsa import PROVENANCE_CODE
 from herdbook.release.layout import (
     BOMS,
-    CLAIMS,
     EVALUATIONS,
     LINEAGE,
     LOCK,
@@ -65,7 +63,7 @@ def written_files(plan: Plan) -> list[str]:
     A workflow declares these alone: Snakemake touches what is declared, and a touch of a hard link would make the
     shard that it is look newer than all that was made from it.
     """
-    computed = [LINEAGE, *BOMS.values(), SUMS, CLAIMS]
+    computed = [LINEAGE, *BOMS.values(), SUMS]
     return [*(name for name in contents(plan) if not _is_linked(name)), *computed]
 
 
@@ -109,11 +107,8 @@ def release(plan: Plan) -> None:
         write_json(folder / name, bill)
         digests[name] = sha256_file(folder / name)
     write_text(folder / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
-    digests[SUMS] = sha256_file(folder / SUMS)
-    with atomic_writer(folder / CLAIMS) as file:
-        for statement in statements(plan, digests, read_json):
-            file.write(canonical(statement) + b"\n")
-    _remove_all_but({*digests, CLAIMS}, folder)
+    # claims and signatures that an earlier build left are about other files
+    _remove_all_but({*digests, SUMS}, folder)
 
 
 def _write_lineage(plan: Plan, folder: Path) -> None:

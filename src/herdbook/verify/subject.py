@@ -16,7 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from herdbook import hub
-from herdbook.checkpoint import MAX_HEADER_BYTES, parse_header
+from herdbook.checkpoint import MAX_HEADER_BYTES
 from herdbook.errors import DigestMismatchError, UnverifiableError, VerificationError
 from herdbook.fetch.select import check_name
 from herdbook.files import git_blob_id, sha256_file
@@ -123,7 +123,7 @@ class _Reading:
             stop = 8 + int.from_bytes(head[:8], "little")
             if len(head) < stop <= min(size, 8 + MAX_HEADER_BYTES):
                 head += self.read_range(name, len(head), stop)
-            self._headers[name] = parse_header(head, size, name)
+            self._headers[name] = hub.parse_foreign_header(head, size, name)
         return self._headers[name]
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
@@ -136,7 +136,8 @@ class _Reading:
         except KeyError:
             raise VerificationError(f"{name}: is missing") from None
 
-    def _count(self, size: int) -> None:
+    def count(self, size: int) -> None:
+        """Count bytes that were read."""
         with self._lock:
             self.read_bytes += size
 
@@ -189,13 +190,13 @@ class FolderSubject(_Reading):
             data = file.read(stop - start)
         if len(data) != stop - start:
             raise VerificationError(f"{name}: changed while it was read")
-        self._count(len(data))
+        self.count(len(data))
         return data
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a file, see ``Subject``."""
         found = sha256_file(self.path(name))
-        self._count(self._entry(name).size_bytes)
+        self.count(self._entry(name).size_bytes)
         return found
 
 
@@ -253,7 +254,7 @@ class HubSubject(_Reading):
                     f"{self.name}: {name}: the Hub says that it has {entry.size_bytes} bytes, but serves {size}"
                 )
             data += piece
-        self._count(len(data))
+        self.count(len(data))
         return bytes(data)
 
     def digest(self, name: str) -> str:

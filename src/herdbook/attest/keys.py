@@ -1,0 +1,168 @@
+"""Key pairs for signing: elliptic curves P-256, P-384 and P-521, as PEM files.
+
+These are the keys that OpenSSF model signing knows (https://github.com/ossf/model-signing-spec, v1.0). Signatures are
+deterministic (RFC 6979), so the same release signed with the same key gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from herdbook.errors import StepError, VerificationError
+from herdbook.files import write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PASSWORD_VARIABLE = "HERDBOOK_SIGNING_PASSWORD"  # noqa: S105 - the variable's name
+PUBLIC_SUFFIX = ".pub"
+MAX_KEY_BYTES = 1 << 16
+HASHES: dict[str, type[hashes.HashAlgorithm]] = {
+    "secp256r1": hashes.SHA256,
+    "secp384r1": hashes.SHA384,
+    "secp521r1": hashes.SHA512,
+}
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A public key.
+
+    Args:
+        key: The key.
+    """
+
+    key: ec.EllipticCurvePublicKey
+
+    @property
+    def pem(self) -> str:
+        """The key as PEM text (SubjectPublicKeyInfo)."""
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self.key.public_bytes(serialization.Encoding.PEM, form).decode("ascii")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the PEM text, as hexadecimal digits: what model signing gives as a hint."""
+        return hashlib.sha256(self.pem.encode("ascii")).hexdigest()
+
+    def verifies(self, signature: bytes, data: bytes) -> bool:
+        """Return whether a signature (DER) of some data was made with this key."""
+        try:
+            self.key.verify(signature, data, ec.ECDSA(HASHES[self.key.curve.name]()))
+        except InvalidSignature:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class PrivateKey:
+    """A private key. It never shows itself."""
+
+    _key: ec.EllipticCurvePrivateKey
+
+    def __repr__(self) -> str:
+        """Return what may be printed: the fingerprint of the public key."""
+        return f"PrivateKey({self.public.fingerprint[:12]})"
+
+    @property
+    def public(self) -> PublicKey:
+        """The public key that goes with it."""
+        return PublicKey(self._key.public_key())
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature (DER) of some data; the same for the same data (RFC 6979)."""
+        algorithm = HASHES[self._key.curve.name]()
+        return self._key.sign(data, ec.ECDSA(algorithm, deterministic_signing=True))
+
+
+def generate(path: Path) -> PublicKey:
+    """Make a P-256 pair: the private key at ``path``, for its owner's eyes, and the public one at ``path.pub``.
+
+    With a password in ``$HERDBOOK_SIGNING_PASSWORD`` the private key is encrypted with it.
+
+    Raises:
+        StepError: If either file is there already.
+    """
+    public_path = path.with_name(path.name + PUBLIC_SUFFIX)
+    for place in (path, public_path):
+        if place.exists():
+            raise StepError(f"{place}: is there already, and a key is never overwritten. Name another file.")
+    key = ec.generate_private_key(ec.SECP256R1())
+    password = os.environ.get(PASSWORD_VARIABLE)
+    protection: serialization.KeySerializationEncryption = (
+        serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
+    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(pem)
+    public = PublicKey(key.public_key())
+    write_text(public_path, public.pem)
+    return public
+
+
+def load_private(path: Path) -> PrivateKey:
+    """Read a private key.
+
+    Raises:
+        StepError: If it cannot be read, others may read it too, it is encrypted and the password is missing or wrong, or
+            it is of a kind that model signing does not know. The key's content is never told.
+    """
+    password = os.environ.get(PASSWORD_VARIABLE)
+    try:
+        mode = path.stat().st_mode
+        content = _content(path)
+    except OSError as error:
+        raise StepError(f"signing key {path}: cannot be read: {error.strerror}") from None
+    if mode & 0o077:
+        raise StepError(f"signing key {path}: others may read it. Run `chmod 600 {path}`.")
+    try:
+        key = serialization.load_pem_private_key(content, password.encode() if password else None)
+    except TypeError:
+        remedy = f"Set ${PASSWORD_VARIABLE}." if not password else f"Unset ${PASSWORD_VARIABLE}."
+        state = "encrypted" if not password else "not encrypted"
+        raise StepError(f"signing key {path}: is {state}. {remedy}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        why = f"is no private key in PEM, or ${PASSWORD_VARIABLE} is wrong"
+        raise StepError(f"signing key {path}: {why}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in HASHES:
+        raise StepError(
+            f"signing key {path}: model signing knows P-256, P-384 and P-521 only. Make one with `herdbook key`."
+        )
+    return PrivateKey(key)
+
+
+def load_public(path: Path) -> PublicKey:
+    """Read a public key from a file. Raises StepError if it cannot be read, or is no such key."""
+    try:
+        content = _content(path)
+    except OSError as error:
+        raise StepError(f"public key {path}: cannot be read: {error.strerror}") from None
+    try:
+        return parse_public(content, str(path))
+    except VerificationError as error:
+        raise StepError(str(error)) from None
+
+
+def parse_public(content: bytes, what: str) -> PublicKey:
+    """Parse a public key in PEM. Raises VerificationError if it is none that model signing knows."""
+    try:
+        key = serialization.load_pem_public_key(content)
+    except (ValueError, UnsupportedAlgorithm):
+        raise VerificationError(f"{what}: is no public key in PEM") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in HASHES:
+        raise VerificationError(f"{what}: model signing knows P-256, P-384 and P-521 only")
+    return PublicKey(key)
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_KEY_BYTES)

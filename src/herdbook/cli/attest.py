@@ -1,0 +1,46 @@
+"""``herdbook attest`` and ``herdbook key``: claims, signatures, and the key that makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from herdbook.cli.command import Add
+
+
+def register(add: Add) -> None:
+    """Add the commands."""
+    command = add("attest", "write the claims about the release, and sign them and the model", _attest)
+    command.add_argument(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="private key, PEM (default: $HERDBOOK_SIGNING_KEY; without one, nothing is signed)",
+    )
+    making = add("key", "make a key pair for signing", _key, recipe=False)
+    making.add_argument(
+        "file", type=Path, help="where the private key goes; the public one goes to FILE.pub beside it"
+    )
+
+
+def _attest(options: argparse.Namespace) -> None:
+    from herdbook import plan as plans
+    from herdbook.attest.keys import load_private
+    from herdbook.attest.step import attest, configured_key
+
+    plan = plans.load(options.recipe, options.results)
+    key = load_private(options.key) if options.key else configured_key()
+    attest(plan, key)
+    signed = f"signed by {key.public.fingerprint}" if key else "not signed: there is no key"
+    print(f"{plan.release_folder}: {signed}")
+
+
+def _key(options: argparse.Namespace) -> None:
+    from herdbook.attest.keys import generate
+
+    public = generate(options.file)
+    print(f"private key: {options.file} (keep it to yourself)")
+    print(f"public key:  {options.file}.pub, fingerprint {public.fingerprint}")
