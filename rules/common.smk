@@ -9,7 +9,7 @@ from herdbook.attest.step import attest_key, attested_files, configured_key
 from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
 from herdbook.release.step import contents, written_files, release_key
-from herdbook.verify.checks import verification_key
+from herdbook.verify.levels import verification_key
 from snakemake.exceptions import WorkflowError
 
 RECIPE = config["recipe"]

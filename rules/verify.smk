@@ -7,7 +7,7 @@ rule verify:
     """
     input:
         sums=PLAN.release_folder / "SHA256SUMS",
-        claims=PLAN.release_folder / "claims.jsonl",
+        attested=[PLAN.release_folder / name for name in attested_files(SIGNER)],
     output:
         PLAN.release_root / "verification.json",
     log:
@@ -16,7 +16,7 @@ rule verify:
         "../envs/build.yaml"
     params:
         folder=subpath(input.sums, parent=True),
-        key=verification_key(PLAN),
+        key=verification_key(PLAN, SIGNER),
     shell:
         r"""
         herdbook verify {params.folder:q} --json {output:q} >{log:q} 2>&1

@@ -2,36 +2,118 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.errors import VerificationError
+from herdbook.errors import HerdbookError, RecipeError
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Sequence
 
     from herdbook.cli.command import Add
+    from herdbook.verify.finding import Options
+    from herdbook.verify.levels import Ran
+    from herdbook.verify.release import Release
+
+LEVEL_NAMES = ("files", "claims", "upstream", "equality")
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+STATUSES = "exit status: 0 all passed; 8 something failed; 9 nothing failed, but something could not be checked; 10 the verifier broke"
 
 
 def register(add: Add) -> None:
     """Add the command."""
-    command = add("verify", "verify a release's folder, without the recipe", _verify, recipe=False)
-    command.add_argument("folder", type=Path, help="the release")
-    command.add_argument("--json", type=Path, help="write the findings here, for machines")
+    command = add("verify", "verify a release, without its recipe", _verify, recipe=False)
+    command.epilog = STATUSES
+    command.add_argument("release", help="a folder, or owner/name[@revision] on the Hub")
+    command.add_argument(
+        "--level",
+        choices=LEVEL_NAMES,
+        default="claims",
+        help="how far; each includes those before it (default: %(default)s)",
+    )
+    command.add_argument("--key", type=Path, metavar="PEM", help="the public key that it must be signed with")
+    command.add_argument(
+        "--sample",
+        type=_size,
+        default="500MB",
+        metavar="SIZE",
+        help="how much of it to compare with upstream: such as 500MB, or all (default: %(default)s)",
+    )
+    command.add_argument(
+        "--seed", type=int, help="decides what is drawn (default: one by chance, which is told)"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write everything here, for machines")
+    command.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit's XML here")
+    command.add_argument(
+        "--summary", type=Path, metavar="FILE", help="append Markdown here ($GITHUB_STEP_SUMMARY)"
+    )
+    command.add_argument(
+        "--vsa", type=Path, metavar="FILE", help="write a verification summary (in-toto) here"
+    )
 
 
-def _verify(options: argparse.Namespace) -> None:
-    from herdbook.files import write_json
-    from herdbook.verify.checks import as_json, verify
+def _size(text: str) -> int | None:
+    if text == "all":
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(|KB|MB|GB)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: a size such as 500MB, or all, is needed")
+    return int(match[1]) * UNITS[match[2]]
 
-    findings = verify(options.folder)
-    for finding in findings:
-        print(
-            f"{'ok  ' if finding.passed else 'FAIL'} {finding.check:10} {finding.subject}: {finding.detail}"
+
+def _verify(options: argparse.Namespace) -> int:
+    from herdbook.verify import report
+    from herdbook.verify.finding import Finding, Level, Options, outcome_of
+    from herdbook.verify.levels import LEVELS, Ran, run
+    from herdbook.verify.release import Release
+    from herdbook.verify.subject import open_subject
+
+    if options.key and not options.key.is_file():
+        raise RecipeError(f"--key {options.key}: there is no such file")
+    seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
+    asked = Options(key=options.key, sample_bytes=options.sample, seed=seed)
+    ran: list[Ran] = []
+    release: Release | None = None
+    try:
+        release = Release(open_subject(options.release))
+    except (HerdbookError, OSError) as error:
+        level: Level = LEVELS["files"][0]
+        ran.append(
+            Ran(
+                level,
+                (Finding(level.name, "release", options.release, outcome_of(error), str(error)),),
+                0,
+                0.0,
+            )
         )
+        print(report.level_text(ran[0]))
+    else:
+        for one in run(release, options.level, asked):
+            ran.append(one)
+            print(report.level_text(one), flush=True)
+    name = release.name if release else options.release
+    _write(options, name, release, ran, asked)
+    print(report.closing(name, ran))
+    return report.STATUSES[report.outcome(ran)]
+
+
+def _write(
+    options: argparse.Namespace, name: str, release: Release | None, ran: Sequence[Ran], asked: Options
+) -> None:
+    from herdbook.files import write_json, write_text
+    from herdbook.verify import report
+
     if options.json:
-        write_json(options.json, as_json(findings))
-    failed = sum(not finding.passed for finding in findings)
-    if failed:
-        raise VerificationError(f"{options.folder}: {failed} of {len(findings)} checks failed")
-    print(f"{options.folder}: all {len(findings)} checks passed")
+        write_json(options.json, report.as_json(name, ran, asked))
+    if options.junit:
+        write_text(options.junit, report.as_junit(name, ran))
+    if options.summary:
+        with options.summary.open("a", encoding="utf-8") as file:
+            file.write(report.as_markdown(name, ran))
+    if options.vsa and release:
+        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        write_json(options.vsa, report.as_summary(release, ran, asked, when))

@@ -16,6 +16,7 @@ from herdbook.lock import Lock
 from herdbook.plan import make
 from herdbook.provenance import lineage
 from herdbook.release.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
+from herdbook.verify.subject import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,7 @@ class Release:
         self.subject = subject
         if SUMS not in subject.files:
             raise VerificationError(f"{subject.name}: is no release of Herdbook: it has no {SUMS}")
+        self.sources: dict[str, Subject] = {}
         with damaged(SUMS):
             self.sums = parse_sums(subject.read(SUMS).decode(), SUMS)
 
@@ -70,6 +72,17 @@ class Release:
     def name(self) -> str:
         """What to call it."""
         return self.subject.name
+
+    def source(self, uri: str) -> Subject:
+        """Return a model that it was made from, opened once. Raises as ``open_source``."""
+        if uri not in self.sources:
+            self.sources[uri] = open_source(uri)
+        return self.sources[uri]
+
+    @property
+    def read_bytes(self) -> int:
+        """How much was read so far, of it and of what it was made from."""
+        return sum(subject.read_bytes for subject in (self.subject, *self.sources.values()))
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -1,0 +1,122 @@
+"""The levels of verification, each of which includes those before it, and running them."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from herdbook.attest.step import attest_key
+from herdbook.errors import HerdbookError
+from herdbook.key import Code, digest
+from herdbook.verify import claims, equality, files, upstream
+from herdbook.verify.finding import Finding, Level, Outcome, outcome_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from herdbook.attest.keys import PrivateKey
+    from herdbook.plan import Plan
+    from herdbook.verify.finding import Options
+    from herdbook.verify.release import Release
+
+    Checks = Callable[[Release, Options], Iterator[Finding]]
+
+LEVELS: dict[str, tuple[Level, Checks]] = {
+    level.name: (level, checks)
+    for level, checks in (
+        (
+            Level(
+                files.LEVEL,
+                "the files are those that the checksums list, and weights are laid out as their records say",
+                "a folder: every byte; the Hub: its own digests, headers, small files",
+                "a pass over the disk; some MB",
+            ),
+            files.check,
+        ),
+        (
+            Level(
+                claims.LEVEL,
+                "claims, keys and lineage follow from the release itself, and from nobody but who signed",
+                "claims, records, lineage, signature",
+                "seconds",
+            ),
+            claims.check,
+        ),
+        (
+            Level(
+                upstream.LEVEL,
+                "each pinned source is still there, with the digests that were pinned",
+                "the Hub's description of each source",
+                "a request a source",
+            ),
+            upstream.check,
+        ),
+        (
+            Level(
+                equality.LEVEL,
+                "bytes that are said to be copies are those of the sources",
+                "the same ranges of release and sources",
+                "twice the sample, or twice the release",
+            ),
+            equality.check,
+        ),
+    )
+}
+
+
+def verification_key(plan: Plan, signer: PrivateKey | None) -> str:
+    """Return the digest of what a verification of a plan's release depends on."""
+    names = ("claims", "files", "levels", "pedigree", "release", "report", "signature")
+    code = Code(tuple(f"herdbook.verify.{name}" for name in names))
+    return digest({"attested": attest_key(plan, signer), "code": code.describe()})
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A level that was run.
+
+    Args:
+        level: The level.
+        findings: What it found.
+        read_bytes: How much it read, of release and sources.
+        seconds: How long it took.
+    """
+
+    level: Level
+    findings: tuple[Finding, ...]
+    read_bytes: int
+    seconds: float
+
+
+def run(release: Release, last: str, options: Options) -> Iterator[Ran]:
+    """Run all levels up to one. None keeps those after it from running: whatever can be found is found.
+
+    Args:
+        release: The release.
+        last: The last level's name.
+        options: What was asked.
+    """
+    names = list(LEVELS)
+    for name in names[: names.index(last) + 1]:
+        level, checks = LEVELS[name]
+        started, before = time.monotonic(), release.read_bytes
+        findings = tuple(_guarded(level, checks, release, options))
+        yield Ran(level, findings, release.read_bytes - before, time.monotonic() - started)
+
+
+def _guarded(level: Level, checks: Checks, release: Release, options: Options) -> Iterator[Finding]:
+    """Yield a level's findings; what ends it early is one, too."""
+    try:
+        yield from checks(release, options)
+    except (HerdbookError, OSError) as error:
+        yield Finding(level.name, "level", release.name, outcome_of(error), str(error))
+    except Exception as error:  # noqa: BLE001 - a fault of the verifier is told as one, not as the release's
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.name}, line {last.lineno}"
+        detail = (
+            f"the verifier broke ({type(error).__name__} in {where}); this says nothing about the release. Please report it with "
+            "what `herdbook --debug verify` prints."
+        )
+        yield Finding(level.name, "level", release.name, Outcome.BROKEN, detail)

@@ -1,0 +1,35 @@
+"""Verifying in tests as the command does it."""
+
+from herdbook.errors import HerdbookError
+from herdbook.verify import report
+from herdbook.verify.finding import Finding, Options, Outcome, outcome_of
+from herdbook.verify.levels import run
+from herdbook.verify.release import Release
+from herdbook.verify.subject import open_subject
+
+
+def findings(release, level="claims", **options):
+    """Return all findings about a folder, or ``owner/name[@revision]``."""
+    try:
+        opened = Release(open_subject(str(release)))
+    except (HerdbookError, OSError) as error:
+        return [Finding("files", "release", str(release), outcome_of(error), str(error))]
+    return [finding for ran in run(opened, level, Options(**options)) for finding in ran.findings]
+
+
+def failures(release, level="claims", **options):
+    """Return level, check and subject of all that did not pass."""
+    return {
+        (finding.level, finding.check, finding.subject)
+        for finding in findings(release, level, **options)
+        if finding.outcome is not Outcome.PASSED
+    }
+
+
+def status(found):
+    """Return the exit status that findings lead to."""
+    outcomes = {finding.outcome for finding in found}
+    for worst in (Outcome.FAILED, Outcome.BROKEN, Outcome.IMPOSSIBLE):
+        if worst in outcomes:
+            return report.STATUSES[worst]
+    return 0
