@@ -252,9 +252,9 @@ def test_card_is_the_same_twice_and_tells_no_path(plan, card):
 def test_figures_are_xml_and_name_every_model(plan):
     texts = step.card_texts(plan)
     assert set(texts) == set(step.card_files(plan))
-    lineage = "".join(ET.fromstring(texts["figures/lineage.svg"]).itertext())  # noqa: S314 - our own
+    lineage = "".join(ET.fromstring(texts["figures/lineage.svg"]).itertext())
     assert all(name in lineage for name in MODELS)
-    measured = "".join(ET.fromstring(texts["figures/measurements.svg"]).itertext())  # noqa: S314 - our own
+    measured = "".join(ET.fromstring(texts["figures/measurements.svg"]).itertext())
     assert all(name in measured for name in SCORES)
 
 

@@ -145,7 +145,7 @@ def test_the_page_has_every_figure_and_nothing_unescaped(tmp_path):
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(drawings) == len(spectra.RULES) + 7 * 2
     for drawing in drawings:
-        ET.fromstring(drawing)  # noqa: S314 - our own
+        ET.fromstring(drawing)
 
 
 # -- figures -------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_the_page_has_every_figure_and_nothing_unescaped(tmp_path):
 def test_a_heat_map_has_a_cell_for_each_layer_and_kind():
     shares = {("a", 0): 0.25, ("b", 2): 1.0}
     drawn = draw_heatmap(shares, ["a", "b"], range(3), "T", "of the rank kept", "not reduced")
-    drawing = ET.fromstring(drawn)  # noqa: S314 - our own
+    drawing = ET.fromstring(drawn)
     titles = [element.text for rect in drawing.iter(f"{SVG}rect") for element in rect]
     assert titles == [
         "a, layer 0: 25.0% of the rank kept",
@@ -172,7 +172,7 @@ def test_a_heat_map_has_a_cell_for_each_layer_and_kind():
 @pytest.mark.parametrize("values", [[5.0, 1.0, 1e-30], [2.0, 2.0, 2.0], [0.0, 0.0, 0.0], [3.0]])
 def test_a_spectrum_of_any_kind_is_drawn_inside_its_frame(values):
     points = list(enumerate(values, start=1))
-    drawing = ET.fromstring(draw_spectrum(points, points, len(points), [Cut("rule", 1, 2.0)], "T"))  # noqa: S314
+    drawing = ET.fromstring(draw_spectrum(points, points, len(points), [Cut("rule", 1, 2.0)], "T"))
     width, height = (float(drawing.get(side)) for side in ("width", "height"))
     for curve in drawing.iter(f"{SVG}polyline"):
         for point in curve.get("points").split():
