@@ -1,0 +1,536 @@
+"""Attacks on releases: what was tried, and what caught it. The tables are those of docs/verify.md.
+
+A small signed release of a base and a lasered fine-tune, both on a local Hub, is damaged in one way at a time.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from pytest_local_hub import Blob, LocalHub, client
+
+import tiny
+from checked import findings, status
+from herdbook import hub as reader
+from herdbook.attest import keys
+from herdbook.attest.bundle import bundle
+from herdbook.attest.oms import manifest
+from herdbook.card.step import render_card
+from herdbook.checkpoint import INDEX_NAME, read_header
+from herdbook.files import sha256_file
+from herdbook.release.layout import (
+    BOMS,
+    CLAIMS,
+    LINEAGE,
+    LOCK,
+    OUTSIDE_SUMS,
+    PUBLIC_KEY,
+    RECIPE,
+    SIGNATURE,
+    SUMS,
+)
+from herdbook.verify.finding import Outcome
+
+DOCS = Path(__file__).parents[2] / "docs/verify.md"
+REPO = "herd/Tiny"
+MODELS = {
+    "base": {"hub": "herd/base"},
+    "tuned": {"hub": "herd/tuned"},
+    "cut": {"laser": "tuned", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    "mix": {
+        "moe": {
+            "base": "base",
+            "experts": [{"model": "cut", "prompts": ["w1"]}, {"model": "base", "prompts": ["w2"]}],
+        }
+    },
+}
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+class Stage:
+    """The Hub with sources and release, the release's folder, and the key that signed it."""
+
+    def __init__(self, hub, root):
+        self.hub, self.root = hub, root
+        for seed, name in enumerate(("base", "tuned")):
+            tiny.write_model(root / name, seed=seed, shards=2)
+            hub.add_repo(f"herd/{name}", files_of(root / name), license="apache-2.0")
+        keys.generate(root / "key")
+        self.key = keys.load_private(root / "key")
+        plan = tiny.build(tiny.write_recipe(root / "r.yaml", MODELS), root / "results")
+        render_card(plan, plan.card_folder)
+        self.folder = tiny.release(plan, self.key)
+
+    def copy(self, target):
+        return shutil.copytree(self.folder, target)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    root = tmp_path_factory.mktemp("stage")
+    with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
+        client.use(hub, root / "home", patch)
+        yield Stage(hub, root)
+
+
+@pytest.fixture
+def forger(stage, tmp_path):
+    """A copy of the release whose attacker has no key."""
+    return stage.copy(tmp_path / "copy")
+
+
+# --- what an attacker does ----------------------------------------------------------------------------------------
+
+
+def flip(name, place=0.5):
+    def attack(folder):
+        path = next(iter(sorted(folder.glob(name))))
+        content = bytearray(path.read_bytes())
+        content[int(len(content) * place)] ^= 1
+        path.write_bytes(content)
+
+    return attack
+
+
+def resum(folder):
+    """Write the checksums anew."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    (folder / SUMS).write_text(
+        "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names if name not in OUTSIDE_SUMS)
+    )
+
+
+def sign_again(folder):
+    """Write checksums and model signature anew, with another key, and put that key beside them."""
+    resum(folder)
+    key = keys.PrivateKey(keys.ec.generate_private_key(keys.ec.SECP256R1()))
+    (folder / PUBLIC_KEY).write_text(key.public.pem)
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    digests = {name: sha256_file(folder / name) for name in names}
+    (folder / SIGNATURE).write_bytes(bundle(manifest("Tiny", digests), key))
+    lines = []
+    for line in (folder / CLAIMS).read_bytes().splitlines():
+        from herdbook.attest.bundle import read
+
+        lines.append(bundle(read(line, "").statement, key) + b"\n")
+    (folder / CLAIMS).write_bytes(b"".join(lines))
+
+
+def add(folder):
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+
+
+def remove(folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def rename(folder):
+    (folder / "config.json").rename(folder / "configs.json")
+
+
+def swap_files(folder):
+    one, other = sorted(folder.glob("model-*.safetensors"))[:2]
+    one.rename(folder / "x")
+    other.rename(one)
+    (folder / "x").rename(other)
+
+
+def swap_tensors(folder):
+    path = next(
+        path
+        for path in sorted(folder.glob("model-*.safetensors"))
+        if any("experts.0" in t for t in read_header(path))
+    )
+    spans = [span for name, span in read_header(path).items() if name.endswith(("w1.weight", "w3.weight"))][
+        :2
+    ]
+    content = bytearray(path.read_bytes())
+    one, other = (content[span.start : span.end] for span in spans)
+    for span, data in zip(spans, (other, one), strict=True):
+        content[span.start : span.end] = data
+    path.write_bytes(content)
+
+
+def swap_tensors_and_resum(folder):
+    swap_tensors(folder)
+    resum(folder)
+
+
+def index_elsewhere(folder):
+    data = json.loads((folder / INDEX_NAME).read_text())
+    names = sorted(set(data["weight_map"].values()))
+    first = next(iter(data["weight_map"]))
+    data["weight_map"][first] = names[-1] if data["weight_map"][first] != names[-1] else names[0]
+    (folder / INDEX_NAME).write_text(json.dumps(data))
+    resum(folder)
+
+
+def edit(name, change):
+    def attack(folder):
+        path = next(iter(sorted(folder.glob(name))))
+        data = json.loads(path.read_text())
+        change(data)
+        path.write_text(json.dumps(data))
+        resum(folder)
+
+    return attack
+
+
+def lie_of_rank(record):
+    tensor = next(entry for entry in record["tensors"].values() if entry["action"] == "laser")
+    tensor["rank"] = tensor["rank"] + 1
+
+
+def lie_of_origin(record):
+    entry = next(entry for entry in record["tensors"].values() if entry["action"] == "copy")
+    entry["from"][0]["sha256"] = "0" * 64
+
+
+def lie_of_parameters(record):
+    record["parameters"]["file"] = "0" * 64
+
+
+def other_prompt(folder):
+    path = folder / RECIPE
+    path.write_text(path.read_text().replace("- w2", "- w3"))
+    resum(folder)
+
+
+def claim_removed(folder):
+    lines = (folder / CLAIMS).read_bytes().splitlines(keepends=True)
+    (folder / CLAIMS).write_bytes(b"".join(lines[:-1]))
+
+
+def claims_gone(folder):
+    (folder / CLAIMS).unlink()
+
+
+def unsigned(folder):
+    (folder / SIGNATURE).unlink()
+
+
+def lineage_short(folder):
+    lines = (folder / LINEAGE).read_text().splitlines(keepends=True)
+    (folder / LINEAGE).write_text("".join(lines[:-1]))
+    resum(folder)
+
+
+def terabytes(folder):
+    path = min(folder.glob("model-*.safetensors"))
+    path.write_bytes((1 << 42).to_bytes(8, "little") + path.read_bytes()[8:])
+    resum(folder)
+
+
+def deep_header(folder):
+    path = min(folder.glob("model-*.safetensors"))
+    head = b"[" * 100_000
+    path.write_bytes(len(head).to_bytes(8, "little") + head)
+    resum(folder)
+
+
+def climb(name):
+    def attack(folder):
+        with (folder / SUMS).open("a") as file:
+            file.write(f"{'0' * 64}  {name}\n")
+
+    return attack
+
+
+def link_out(folder):
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("/etc")
+
+
+def pipe(folder):
+    os.mkfifo(folder / "pipe.json")
+
+
+KEY = {"with_key": True}
+# What is done, how, what catches it (level, check, and what the subject holds), options.
+ATTACKS = [
+    ("one bit of the weights", flip("model-*.safetensors"), ("files", "sums", "model-"), {}),
+    ("one bit of the index", flip(INDEX_NAME), ("files", "sums", INDEX_NAME), {}),
+    ("one bit of the configuration", flip("config.json"), ("files", "sums", "config.json"), {}),
+    ("one bit of the tokenizer", flip("tokenizer.json"), ("files", "sums", "tokenizer.json"), {}),
+    ("one bit of the card", flip("README.md"), ("files", "sums", "README.md"), {}),
+    ("one bit of a figure", flip("figures/*.svg"), ("files", "sums", "figures/"), {}),
+    ("one bit of the recipe", flip(RECIPE), ("files", "sums", RECIPE), {}),
+    ("one bit of the lock", flip(LOCK), ("files", "sums", LOCK), {}),
+    ("one bit of a record", flip("provenance/records/*.json"), ("files", "sums", "provenance/records/"), {}),
+    ("one bit of the lineage", flip(LINEAGE), ("files", "sums", LINEAGE), {}),
+    ("one bit of a bill of materials", flip(BOMS["1.7"]), ("files", "sums", BOMS["1.7"]), {}),
+    ("one bit of a digest in the checksums", flip(SUMS, 0.001), ("files", "sums", ""), {}),
+    ("one bit of a claim's payload", flip(CLAIMS, 0.2), ("claims", "", ""), {}),
+    ("one bit of the model's signature", flip(SIGNATURE, 0.5), ("claims", "", ""), {}),
+    ("a file added: a pickle", add, ("files", "unlisted", "pytorch_model.bin"), {}),
+    ("a file removed", remove, ("files", "sums", "tokenizer.json"), {}),
+    ("a file renamed", rename, ("files", "sums", "config.json"), {}),
+    ("two shards under each other's names", swap_files, ("files", "sums", "model-"), {}),
+    ("two tensors swapped", swap_tensors, ("files", "sums", "model-"), {}),
+    ("the same, with new checksums", swap_tensors_and_resum, ("files", "records", "model-"), {}),
+    (
+        "an index that points elsewhere, with new checksums",
+        index_elsewhere,
+        ("files", "index", INDEX_NAME),
+        {},
+    ),
+    (
+        "a record that lies of a rank",
+        edit("provenance/records/cut.*.json", lie_of_rank),
+        ("claims", "lineage", LINEAGE),
+        {},
+    ),
+    (
+        "a record that lies of an origin",
+        edit("provenance/records/mix.expert1*.json", lie_of_origin),
+        ("claims", "origins", "record"),
+        {},
+    ),
+    (
+        "a record that lies of the file it came from",
+        edit("provenance/records/base.*.json", lie_of_parameters),
+        ("claims", "steps", "base"),
+        {},
+    ),
+    ("another prompt in the recipe", other_prompt, ("claims", "keys", "mix"), {}),
+    ("a lineage that leaves a tensor out", lineage_short, ("claims", "lineage", LINEAGE), {}),
+    ("a claim removed", claim_removed, ("claims", "claims", "https://cyclonedx.org/bom"), {}),
+    ("all claims removed", claims_gone, ("claims", "level", ""), {}),
+    ("the model's signature removed", unsigned, ("claims", "signature", SIGNATURE), {}),
+    ("everything signed again by another key", sign_again, ("claims", "signature", SIGNATURE), KEY),
+    ("a header that asks for terabytes", terabytes, ("files", "records", "model-"), {}),
+    ("a header of a hundred thousand brackets", deep_header, ("files", "records", "model-"), {}),
+    ("a path that climbs out", climb("../../secret"), ("files", "release", ""), {}),
+    ("a path from the root", climb("/etc/passwd"), ("files", "release", ""), {}),
+    ("a file listed twice", climb("config.json"), ("files", "release", ""), {}),
+    ("a link to a folder outside", link_out, ("files", "unlisted", "config.json"), {}),
+    ("a pipe that never ends", pipe, ("files", "unlisted", "pipe.json"), {}),
+]
+
+
+def caught(found, by):
+    return [
+        one
+        for one in found
+        if one.outcome is Outcome.FAILED
+        and (one.level, one.check) in {(by[0], by[1]), (by[0], by[1] or one.check)}
+        and by[2] in one.subject
+    ]
+
+
+def test_the_release_itself_passes_all_levels(stage):
+    for place in (stage.folder, REPO):
+        if place == REPO:
+            stage.hub.add_repo(REPO, files_of(stage.folder))
+        found = findings(place, "equality", key=stage.root / "key.pub", seed=1)
+        assert [one for one in found if one.outcome is not Outcome.PASSED] == []
+    assert [
+        one
+        for one in findings(stage.folder, "equality", sample_bytes=None)
+        if one.outcome is not Outcome.PASSED
+    ] == []
+
+
+@pytest.mark.parametrize(("what", "attack", "by", "options"), ATTACKS, ids=[row[0] for row in ATTACKS])
+def test_attack_on_a_folder(stage, forger, what, attack, by, options):
+    attack(forger)
+    found = findings(forger, **({"key": stage.root / "key.pub"} if options else {}))
+    assert status(found) == 8
+    assert caught(found, by), [
+        (one.level, one.check, one.subject) for one in found if one.outcome is not Outcome.PASSED
+    ]
+
+
+# --- on the Hub ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A stage of a test's own, whose release lies on its Hub."""
+    monkeypatch.setattr(reader, "WAITS_S", (0.01,))
+    monkeypatch.setattr(reader, "ANSWER_S", 0.5)
+    with LocalHub() as hub:
+        client.use(hub, tmp_path / "home", monkeypatch)
+        made = Stage(hub, tmp_path)
+        hub.add_repo(REPO, files_of(made.folder))
+        yield made
+
+
+def altered(blob):
+    content = bytearray(blob.content)
+    content[-1] ^= 1
+    return Blob(bytes(content), lfs=True)
+
+
+def weights_in(stage, repo):
+    files = stage.hub.repos[repo].commits[stage.hub.repos[repo].branches["main"]].files
+    return {name: blob.sha256 for name, blob in files.items() if name.endswith(".safetensors")}
+
+
+def source_altered(stage):
+    for sha256 in weights_in(stage, "herd/base").values():
+        stage.hub.lfs[sha256] = altered(stage.hub.lfs[sha256])
+
+
+def release_altered(stage):
+    base = {digest for name in ("herd/base", "herd/tuned") for digest in weights_in(stage, name).values()}
+    for sha256 in weights_in(stage, REPO).values():
+        if sha256 not in base:
+            stage.hub.lfs[sha256] = altered(stage.hub.lfs[sha256])
+
+
+def squashed(stage):
+    stage.hub.commit("herd/base", {"config.json": b"{}"})
+    stage.hub.repos["herd/base"].squash()
+
+
+def moved_on(stage):
+    stage.hub.commit("herd/base", {"config.json": b"{}"})
+
+
+def renamed(stage):
+    repo = stage.hub.repos.pop("herd/base")
+    repo.name = "herd/base-2"
+    stage.hub.repos["herd/base-2"] = repo
+    stage.hub.moved["herd/base"] = "herd/base-2"
+
+
+def deleted(stage):
+    del stage.hub.repos["herd/base"]
+
+
+def gated(stage):
+    stage.hub.repos["herd/base"].gated = "manual"
+
+
+def lying_sizes(stage):
+    digest = next(iter(weights_in(stage, REPO).values()))
+    content = stage.hub.lfs[digest].content
+    stage.hub.lfs[digest] = Blob(content + b"more", lfs=True)
+
+
+def nothing(stage):
+    pass
+
+
+def fault(kind, times=1000, **more):
+    def attack(stage):
+        stage.hub.fault("GET", r"/lfs/|/resolve/", kind, times, **more)
+
+    return attack
+
+
+# What is done; how; to which level it is verified; the exit status; what says so.
+ON_THE_HUB = [
+    ("nothing", nothing, "equality", 0, None),
+    ("a source that has moved on to another commit", moved_on, "equality", 0, None),
+    ("a source that was renamed", renamed, "equality", 0, None),
+    ("a source whose history was squashed", squashed, "upstream", 8, ("upstream", "pinned", "base")),
+    ("a source that was deleted", deleted, "upstream", 9, ("upstream", "pinned", "base")),
+    ("a source that was gated since", gated, "equality", 9, ("equality", "equal", "")),
+    (
+        "a source that serves other bytes than it describes",
+        source_altered,
+        "equality",
+        8,
+        ("equality", "equal", ""),
+    ),
+    (
+        "a release that serves other bytes than it describes",
+        release_altered,
+        "equality",
+        8,
+        ("equality", "equal", ""),
+    ),
+    ("a server that lies about sizes", lying_sizes, "files", 8, ("files", "records", "model-")),
+    ("a server that corrupts what it sends", fault("corrupt"), "claims", 8, ("files", "release", "")),
+    ("a server that cuts every answer", fault("cut"), "claims", 9, ("files", "release", "")),
+    ("a server whose answers never end", fault("endless"), "claims", 9, ("files", "release", "")),
+    ("a server that is overloaded", fault(503), "claims", 9, ("files", "release", "")),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "attack", "level", "expected", "by"), ON_THE_HUB, ids=[row[0] for row in ON_THE_HUB]
+)
+def test_attack_on_the_hub(published, what, attack, level, expected, by):
+    attack(published)
+    found = findings(REPO, level, sample_bytes=None)
+    assert status(found) == expected, [one for one in found if one.outcome is not Outcome.PASSED]
+    if by:
+        bad = [one for one in found if one.outcome is not Outcome.PASSED and (one.level, one.check) == by[:2]]
+        assert any(by[2] in one.subject for one in bad), bad
+
+
+def test_a_squashed_source_s_weights_are_found_where_they_are_still(published):
+    squashed(published)
+    [bad] = [one for one in findings(REPO, "upstream") if one.outcome is not Outcome.PASSED]
+    assert "still has all pinned weights, byte for byte" in bad.detail
+
+
+def test_what_differs_is_named_with_both_digests(published):
+    source_altered(published)
+    found = [one for one in findings(REPO, "equality", sample_bytes=None) if one.outcome is Outcome.FAILED]
+    # the last tensor of each of base's two files, wherever the release holds it
+    assert {one.source.partition("#")[2].partition(":")[0] for one in found} == set(
+        weights_in(published, "herd/base")
+    )
+    for one in found:
+        assert re.fullmatch("[0-9a-f]{64}", one.expected)
+        assert re.fullmatch("[0-9a-f]{64}", one.found)
+        assert one.file in weights_in(published, REPO)
+        assert one.tensor
+
+
+def test_no_token_in_anything_that_is_written(published, monkeypatch, tmp_path, capsys):
+    from herdbook.cli.main import main
+
+    monkeypatch.setenv("HF_TOKEN", published.hub.token)
+    gated(published)
+    published.hub.fault("GET", "/lfs/", 403, 3, message="no, {token}")
+    outputs = [tmp_path / f"found.{kind}" for kind in ("json", "junit", "summary", "vsa")]
+    options = [part for path in outputs for part in (f"--{path.suffix[1:]}", str(path))]
+    main(["verify", REPO, "--level", "equality", *options])
+    seen = capsys.readouterr()
+    for text in (seen.out, seen.err, *(path.read_text() for path in outputs)):
+        assert published.hub.token not in text
+
+
+def test_no_weights_are_downloaded_up_to_upstream(published):
+    published.hub.forget()
+    assert status(findings(REPO, "upstream")) == 0
+    weights = sum(len(published.hub.lfs[digest].content) for digest in weights_in(published, REPO).values())
+    sent = sum(r.bytes_sent for r in published.hub.requests if r.path.startswith("/lfs/") and r.range)
+    headers = len(weights_in(published, REPO)) * reader.FIRST_BYTES
+    assert sent <= min(headers, weights)  # these tiny files are within what is asked of a header
+
+
+def tables():
+    """Return the documentation's tables."""
+    lines = ["| what was done to a folder | caught by |", "| --- | --- |"]
+    lines += [
+        f"| {what}{' (with `--key`)' if options else ''} | {by[0]}{f': {by[1]}' if by[1] else ''} |"
+        for what, _, by, options in ATTACKS
+    ]
+    lines += [
+        "",
+        "| what was done on the Hub | level | exit status | told by |",
+        "| --- | --- | ---: | --- |",
+    ]
+    lines += [
+        f"| {what} | {level} | {expected} | {f'{by[0]}: {by[1]}' if by else ''} |"
+        for what, _, level, expected, by in ON_THE_HUB
+    ]
+    return "\n".join(lines)
+
+
+def test_the_documentation_has_these_tables():
+    assert tables() in DOCS.read_text(encoding="utf-8")
