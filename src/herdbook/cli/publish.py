@@ -61,11 +61,11 @@ def _publish(options: argparse.Namespace) -> None:
 
 def _to_folder(release: Release, folder: Path, *, dry_run: bool) -> None:
     from herdbook.publish import folder as folders
-    from herdbook.publish.proposal import describe
+    from herdbook.publish.proposal import changes
 
     if dry_run:
         proposal, problems = folders.preview(release, folder)
-        _show(describe(proposal, str(folder), None), problems)
+        _show("\n".join([f"to {folder}", *changes(proposal)]), problems)
         return
     done = folders.publish(release, folder)
     state = "holds the release already" if done.is_empty else "read back and compared"

@@ -40,12 +40,25 @@ ALL_FILES = (
 MOVED_STATUS = (409, 412)
 
 
-class MovedError(StepError):
-    """The repository has another head than the one that a commit was made for."""
+class AgainError(StepError):
+    """A commit that was asked for may not be made; looking again will tell.
+
+    Args:
+        message: What a person reads.
+        wait_s: For how many seconds the Hub asks to be left alone before.
+    """
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
 
 
-class UnansweredError(StepError):
-    """Nobody knows whether the Hub has made a commit."""
+class MovedError(AgainError):
+    """The repository has another head than the one that the commit was made for."""
+
+
+class UnansweredError(AgainError):
+    """Nobody knows whether the Hub has made the commit."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +151,11 @@ class Repository:
 
         Raises:
             MovedError: If the head is not ``parent`` any more.
-            UnansweredError: If no answer came after the commit was asked for.
+            UnansweredError: If no answer came after the commit was asked for, or that the Hub is busy.
             StepError: If the Hub refuses.
         """
         additions = [_addition(file) for file in files]
-        self._ask(
-            lambda: self._api.preupload_lfs_files(
-                self.name, additions, revision="main", gitignore_content=ALL_FILES
-            )
-        )
+        self._ask(lambda: self._upload(additions))
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *additions,
             *(CommitOperationDelete(name, is_folder=False) for name in deleted),
@@ -164,11 +173,19 @@ class Repository:
             raise self._refused(error) from error
         return str(made.oid)
 
+    def _upload(self, additions: list[CommitOperationAdd]) -> None:
+        """Send the large files; raises what went wrong, which the client wraps, so that a refusal is told from a failure."""
+        try:
+            self._api.preupload_lfs_files(self.name, additions, revision="main", gitignore_content=ALL_FILES)
+        except RuntimeError as error:
+            raise error.__cause__ or error from error
+
     def _refused(self, error: BaseException) -> StepError:
         if isinstance(error, HfHubHTTPError) and error.response.status_code in MOVED_STATUS:
             return MovedError(f"{self.name}: somebody else has committed meanwhile")
-        if hub.is_transient(error):
-            return UnansweredError(f"{self.name}: {_explain(error, self.name)}")
+        wait_s = hub.asked_to_wait(error) or 0.0
+        if hub.is_transient(error) and wait_s <= hub.MAX_WAIT_S:
+            return UnansweredError(f"{self.name}: {_explain(error, self.name)}", wait_s)
         return StepError(f"{self.name}: {_explain(error, self.name)}")
 
     def tags(self) -> dict[str, str]:
@@ -208,7 +225,7 @@ class Repository:
         except SourceError as error:
             if error.__cause__ is None:
                 raise StepError(str(error)) from error
-            raise StepError(f"{self.name}: {_explain(_cause(error.__cause__), self.name)}") from error
+            raise StepError(f"{self.name}: {_explain(error.__cause__, self.name)}") from error
 
 
 def name_problem(name: str) -> str | None:
@@ -253,11 +270,6 @@ def _addition(file: LocalFile) -> CommitOperationAdd:
 def _is_absent(error: StepError) -> bool:
     cause = error.__cause__.__cause__ if error.__cause__ else None
     return isinstance(cause, RepositoryNotFoundError)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return what went wrong in an upload, which the client wraps."""
-    return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
 
 
 def _explain(error: BaseException, repo: str) -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
 from herdbook import recipe as recipes
-from herdbook.errors import HerdbookError, SourceError, VerificationError
-from herdbook.fetch.select import check_name
+from herdbook.errors import HerdbookError, VerificationError
 from herdbook.files import CHUNK_BYTES, sha256_file
 from herdbook.progress import track
 from herdbook.release.layout import LOCK, OUTSIDE_SUMS, RECIPE, SUMS
+from herdbook.verify.release import parse_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,28 +115,6 @@ def read(folder: Path) -> Release:
         raise VerificationError(f"{folder}: is no release of Herdbook: {error}") from error
     files = _hash(present)
     return Release(folder, sums, files, recipe, lock, tuple(_problems(folder, sums, files)))
-
-
-def parse_sums(text: str, what: str) -> dict[str, str]:
-    """Return the digests that a SHA256SUMS holds, by name.
-
-    Args:
-        text: Its text: lines of 64 hexadecimal digits, two spaces, a name.
-        what: How errors call it.
-
-    Raises:
-        VerificationError: If a line is damaged, a file is listed twice, or a name leads out of the folder.
-    """
-    sums: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        digest, _, name = line.partition("  ")
-        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef") or not name or name in sums:
-            raise VerificationError(f"{what}: line {number} is damaged")
-        try:
-            sums[check_name(name, what)] = digest
-        except SourceError as error:
-            raise VerificationError(str(error)) from error
-    return sums
 
 
 def _hash(present: dict[str, Path]) -> dict[str, LocalFile]:

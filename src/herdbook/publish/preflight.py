@@ -54,12 +54,8 @@ def of_name(repo: str | None) -> list[str]:
 def of_repository(release: Release, repository: Repository, there: There) -> list[str]:
     """Return what speaks against the repository as it is, and against the card as the Hub reads it."""
     asked = release.recipe.publish
-    found = []
-    if repository.private is not None and repository.private != asked.private:
-        found.append(
-            f"{repository.name}: is {_visible(repository.private)}, and publish.private is {str(asked.private).lower()}. "
-            f"Change the recipe, or the repository on {repository.url}/settings."
-        )
+    problem = visibility_problem(release, repository)
+    found = [problem] if problem else []
     if there.head and asked.tag:
         problem = tag_problem(release, repository, asked.tag, repository.tags())
         found += [problem] if problem else []
@@ -92,6 +88,17 @@ def of_account(repository: Repository) -> list[str]:
         )
         return [f"token: may not write to {name}. {remedy}"]
     return []
+
+
+def visibility_problem(release: Release, repository: Repository) -> str | None:
+    """Return why a repository is not for the people that the recipe wants, if it was looked at and is not."""
+    asked = release.recipe.publish
+    if repository.private in {None, asked.private}:
+        return None
+    return (
+        f"{repository.name}: is {_visible(bool(repository.private))}, and publish.private is "
+        f"{str(asked.private).lower()}. Change the recipe, or the repository on {repository.url}/settings."
+    )
 
 
 def tag_problem(release: Release, repository: Repository, tag: str, tags: dict[str, str]) -> str | None:

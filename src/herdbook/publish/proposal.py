@@ -9,10 +9,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from herdbook import __version__
 from herdbook.errors import VerificationError
 from herdbook.publish import claims
-from herdbook.publish.local import LocalFile, parse_sums
+from herdbook.publish.local import LocalFile
 from herdbook.release.layout import CLAIMS, LOCK, OUTSIDE_SUMS, RECIPE, SUMS
+from herdbook.verify.release import parse_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +46,8 @@ class Proposal:
 
     Args:
         parent: The commit that it starts from.
-        message: What the commit says.
+        message: What the commit says in one line.
+        about: What it says below.
         new: Files that are not there yet.
         changed: Files that are there with another content.
         unchanged: Files that are there already.
@@ -55,6 +58,7 @@ class Proposal:
 
     parent: str | None
     message: str
+    about: str
     new: tuple[LocalFile, ...]
     changed: tuple[LocalFile, ...]
     unchanged: tuple[LocalFile, ...]
@@ -106,6 +110,7 @@ def propose(release: Release, there: There) -> Proposal:
     return Proposal(
         parent=there.head,
         message=f"Release {release.name}",
+        about=f"sha256 of {SUMS}: {release.files[SUMS].sha256}\nPublished with Herdbook {__version__}.",
         new=new,
         changed=changed,
         unchanged=unchanged,
@@ -144,6 +149,21 @@ def _owned(there: There, files: Mapping[str, LocalFile]) -> set[str]:
     return {name for name in gone & sums.keys() if found(name) == sums[name]} | (gone & OUTSIDE_SUMS)
 
 
+def overwritten(proposal: Proposal, seen: There, there: There) -> list[str]:
+    """Return the files that a proposal would change or delete, and that somebody has changed since a first look.
+
+    Of claims none is lost, whoever adds some.
+
+    Args:
+        proposal: What is to be done to what is there now.
+        seen: What was there at the first look.
+        there: What is there now.
+    """
+    touched = [file.name for file in proposal.changed] + [file.name for file in proposal.deleted]
+    names = set(touched) - {CLAIMS}
+    return sorted(name for name in names if seen.files.get(name) != there.files[name])
+
+
 def differences(expected: Mapping[str, LocalFile | RemoteFile], found: Mapping[str, RemoteFile]) -> list[str]:
     """Return how a place differs from what should be there, file by file, one line each."""
     return [
@@ -167,27 +187,44 @@ def _differs(
 
 
 def describe(proposal: Proposal, where: str, tag: str | None) -> str:
-    """Return the proposal for people: every file with its size and digest, what is kept, and the sums."""
-    lines = [
-        f"commit to {where}",
-        f"  parent   {proposal.parent or 'none'}",
-        f"  message  {proposal.message}",
-        f"  tag      {tag or 'none'}",
+    """Return the commit for people, whole: all that it says, every file with its size and digest, and what follows it."""
+    if proposal.is_empty:
+        head = [f"no commit to {where}: it holds the release already", f"  head     {proposal.parent}"]
+    else:
+        message, *about = [proposal.message, *proposal.about.splitlines()]
+        head = [
+            f"commit to {where}",
+            f"  parent   {proposal.parent or 'the one with which the Hub makes the repository'}",
+            f"  message  {message}",
+            *(f"           {line}" for line in about),
+        ]
+    after = [
+        "then, unless it is there already",
+        *([f"  tag      {tag}, at this commit"] if tag else []),
+        f"  claim    a second commit, a line more in {CLAIMS}: published, as this commit",
     ]
-    for word, files in (
-        ("add", proposal.new),
-        ("change", proposal.changed),
-        ("same", proposal.unchanged),
-        ("delete", proposal.deleted),
-        ("keep", proposal.kept),
-    ):
-        lines += [f"  {word:8} {file.name}  {file.size_bytes:,} bytes{_digest(file)}" for file in files]
+    return "\n".join([*head, *changes(proposal), *after])
+
+
+def changes(proposal: Proposal) -> list[str]:
+    """Return what happens to each file, a line each, and the sums."""
+    lines = [
+        f"  {word:8} {file.name}  {file.size_bytes:,} bytes{_digest(file)}"
+        for word, files in (
+            ("add", proposal.new),
+            ("change", proposal.changed),
+            ("same", proposal.unchanged),
+            ("delete", proposal.deleted),
+            ("keep", proposal.kept),
+        )
+        for file in files
+    ]
     lines.append(
         f"{len(proposal.new)} to add, {len(proposal.changed)} to change, {len(proposal.deleted)} to delete, "
         f"{len(proposal.unchanged)} already there, {len(proposal.kept)} kept that are not Herdbook's; "
         f"{proposal.upload_bytes:,} bytes to send"
     )
-    return "\n".join(lines)
+    return lines
 
 
 def _digest(file: LocalFile | RemoteFile) -> str:

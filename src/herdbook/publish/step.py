@@ -2,7 +2,8 @@
 
 Nothing remembers how far an earlier run came: each attempt looks at the repository anew, and what is there already is
 not proposed again. A commit names the head that it was made for. If that has moved, by somebody else or by an own commit
-whose answer was lost, looking again tells which of the two it was.
+whose answer was lost, looking again tells which of the two it was. What somebody else has put there meanwhile is not
+overwritten unseen: then a person has to look.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from herdbook import __version__
 from herdbook.errors import StepError, VerificationError
 from herdbook.hub import WAITS_S
 from herdbook.publish import claims, preflight
-from herdbook.publish.hub import MovedError, Repository, UnansweredError
+from herdbook.publish.hub import AgainError, Repository
 from herdbook.publish.local import LocalFile
-from herdbook.publish.proposal import LIMIT_BYTES, describe, differences, propose
-from herdbook.release.layout import CLAIMS, SUMS
+from herdbook.publish.proposal import LIMIT_BYTES, describe, differences, overwritten, propose
+from herdbook.release.layout import CLAIMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ class Publication:
     Args:
         repo: ``owner/name``.
         url: The commit's page.
-        commit: The commit that holds exactly the release.
+        commit: The commit that holds the release.
         tag: The tag of that commit.
         purl: The commit as a package URL.
         claim: The line of claims.jsonl that says so.
@@ -105,7 +105,11 @@ def publish(release: Release, repo: str | None, sign: Sign, say: Say) -> Publica
         raise StepError("\n".join(problems))
     if there.head is None:
         repository.create(private=asked.private)
-    commit = _commit(release, repository, say)
+        there = repository.look()
+        problem = preflight.visibility_problem(release, repository)
+        if problem:
+            raise StepError(problem)
+    commit = _commit(release, repository, there, say)
     if asked.tag:
         _tag(release, repository, asked.tag, commit, say)
     claim = _claim(release, repository, commit, sign, say)
@@ -113,37 +117,64 @@ def publish(release: Release, repo: str | None, sign: Sign, say: Say) -> Publica
     return Publication(repo, f"{repository.url}/tree/{commit}", commit, asked.tag, purl, claim)
 
 
-def _commit(release: Release, repository: Repository, say: Say) -> str:
-    """Make the commit, if it is not made yet, read it back, and return its id."""
-    sums = release.files[SUMS].sha256
-    about = f"sha256 of {SUMS}: {sums}\nPublished with Herdbook {__version__}."
+def _commit(release: Release, repository: Repository, seen: There, say: Say) -> str:
+    """Make the commit, if it is not made yet, read it back, and return its id.
+
+    Args:
+        release: The release.
+        repository: Where.
+        seen: What was there when pre-flight looked.
+        say: Tells a person what is going on.
+    """
+    there = seen
     for wait_s in (*WAITS_S, None):
-        there = repository.look()
         proposal = propose(release, there)
         if proposal.is_empty and there.head:
             commit = _published_as(release, repository, there) or there.head
-            say(f"{repository.name}: holds the release already, at {commit}")
+            say(f"{repository.name}: holds the release already, at {commit}; no commit")
             return commit
+        _refuse_unseen(proposal, repository, seen, there)
         try:
             commit = repository.commit(
                 proposal.written,
                 [file.name for file in proposal.deleted],
                 there.head,
                 proposal.message,
-                about,
+                proposal.about,
             )
-        except (MovedError, UnansweredError) as error:
-            if wait_s is None:
-                raise StepError(
-                    f"{error}\nGiven up after {len(WAITS_S) + 1} tries; nothing is half published. Run again."
-                ) from error
-            say(f"{error}; looking again in {wait_s:g} s")
-            time.sleep(wait_s)
+        except AgainError as error:
+            _wait(
+                error,
+                wait_s,
+                "Nothing is half published: a commit is there whole or not at all. Run again.",
+                say,
+            )
+            there = repository.look()
             continue
         _read_back(proposal, repository, commit)
         say(f"{repository.name}: {len(proposal.result)} files at {commit}, read back and compared")
         return commit
     raise AssertionError  # the last round returns or raises
+
+
+def _refuse_unseen(proposal: Proposal, repository: Repository, seen: There, there: There) -> None:
+    """Raise StepError if a commit would undo what somebody else has done since the first look."""
+    lost = overwritten(proposal, seen, there)
+    if lost:
+        raise StepError(
+            f"{repository.name}: somebody else has committed {there.head} while this ran, and publishing would now undo "
+            f"what that changed: {', '.join(lost)}. Nothing was committed. See what is there with "
+            "`herdbook publish --dry-run`, and run again if this release shall replace it."
+        )
+
+
+def _wait(error: AgainError, wait_s: float | None, given_up: str, say: Say) -> None:
+    """Wait before another try, as long as the Hub asks for. Raises StepError if there were enough of them."""
+    if wait_s is None:
+        raise StepError(f"{error}\nGiven up after {len(WAITS_S) + 1} tries. {given_up}") from error
+    wait_s = max(wait_s, error.wait_s)
+    say(f"{error}; looking again in {wait_s:g} s")
+    time.sleep(wait_s)
 
 
 def _read_back(proposal: Proposal, repository: Repository, commit: str) -> None:
@@ -209,10 +240,8 @@ def _claim(release: Release, repository: Repository, commit: str, sign: Sign, sa
         file = LocalFile.of(CLAIMS, claims.append(content, line))
         try:
             made = repository.commit([file], [], there.head, f"Claim: published as {commit}", "")
-        except (MovedError, UnansweredError) as error:
-            if wait_s is None:
-                raise StepError(f"{error}\nThe release is published, the claim is not. Run again.") from error
-            time.sleep(wait_s)
+        except AgainError as error:
+            _wait(error, wait_s, "The release is published, the claim is not. Run again.", say)
             continue
         if not file.is_same(repository.files(made).get(CLAIMS)):
             raise VerificationError(f"{repository.name}@{made}: {CLAIMS} is not what was sent. Run again.")
