@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
-FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<body>.*?)^(?P=fence)", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^(?P<fence>`{3,20}|~{3,20})[^\n]*\n(?P<body>.*?)^(?P=fence)", re.MULTILINE | re.DOTALL)
+# The key that tells a configuration, and of what it is one.
+KINDS = {
+    "experts": "mergekit-moe (`base_model` and `experts`)",
+    "merge_method": "mergekit-yaml (`merge_method`)",
+}
+MAX_NODES = (
+    100_000  # of a configuration, aliases written out: a few lines can stand for more than any memory holds
+)
 FRONT = re.compile(r"\A---\n(.*?)^---\s*$", re.MULTILINE | re.DOTALL)
 NEWEST = "mergekit-0.1.5"
 MOE_KEYS = {
@@ -104,8 +112,15 @@ def import_recipe(
     return "\n".join(head) + "\n" + body, made.assumed
 
 
-def find_configuration(text: str, file: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def find_configuration(
+    text: str, file: str, kinds: Iterable[str] = ("experts",)
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the configuration in a text, and what a card's front matter says (nothing if there is none).
+
+    Args:
+        text: The text.
+        file: How errors call it.
+        kinds: Keys that tell a configuration: ``experts`` of a mixture, ``merge_method`` of a dense merge.
 
     Raises:
         RecipeError: If there is none, or several that differ.
@@ -121,13 +136,13 @@ def find_configuration(text: str, file: str) -> tuple[dict[str, Any], dict[str, 
             if len(blocks) == 1:
                 raise
             continue
-        if isinstance(content, dict) and "experts" in content and content not in found:
+        if isinstance(content, dict) and any(key in content for key in kinds) and content not in found:
             found.append(content)
     if len(found) != 1:
         raise RecipeError(
             "holds several configurations that differ; put the one that is meant into a file of its own"
             if found
-            else "holds no configuration of mergekit-moe (`base_model` and `experts`)",
+            else f"holds no configuration of {' or '.join(KINDS[key] for key in kinds)}",
             file,
         )
     return found[0], about if isinstance(about, dict) else {}
@@ -175,7 +190,7 @@ class _Reader:
 
     def model(self, reference: Any, where: str) -> str:
         """Add a source, and an adapter on it if there is one; return the name of the model that is meant."""
-        model, lora = _split(reference)
+        model, lora = split_reference(reference)
         if model is None:
             raise self.fail(f"{where}: {reference!r} is no model")
         name = self._source(model, where)
@@ -292,7 +307,7 @@ class _Reader:
             )
 
 
-def _split(reference: Any) -> tuple[str | None, str | None]:
+def split_reference(reference: Any) -> tuple[str | None, str | None]:
     """Return a model reference as ``path[@revision]`` and the adapter on it, if any, likewise."""
     if isinstance(reference, str):
         model, _, lora = reference.partition("+")
@@ -315,8 +330,31 @@ def _plain(name: str) -> str:
 
 def _yaml(text: str, file: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}) > MAX_NODES:
+            raise RecipeError("stands for more entries than any configuration has; refused", file)
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise RecipeError("is nested too deeply", file) from error
+    except ValueError as error:  # of a number or date that is none
+        raise RecipeError(f"is no YAML: {error}", file) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise RecipeError(f"{place}{getattr(error, 'problem', None) or 'is no YAML'}", file) from error
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many entries a node stands for, aliases written out; one inside of itself has no end."""
+    if id(node) not in known:
+        known[id(node)] = MAX_NODES + 1
+        inside: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            inside = [one for pair in node.value for one in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inside = node.value
+        known[id(node)] = 1 + sum(_written_out(one, known) for one in inside)
+    return known[id(node)]

@@ -73,7 +73,7 @@ def derive(gguf_path: Path, model: Path, *, threads: int = 1) -> dict[str, Any]:
     """
     file, folder = read_gguf(gguf_path), read_folder(model)
     parts = _matched(file, folder)
-    metadata = list(_compare_metadata(file, folder.config))
+    metadata = list(compare_metadata(file, folder.config))
     tensors = []
     with ThreadPoolExecutor(threads) as pool, track(f"derive {gguf_path.name}", len(file.tensors)) as advance:
         for tensor in file.tensors.values():
@@ -151,8 +151,16 @@ def _matched(file: GgufFile, folder: Folder) -> dict[str, Part]:
     return parts
 
 
-def _compare_metadata(file: GgufFile, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Compare the numbers that the model computes with; those that config.json leaves open are left out."""
+def compare_metadata(file: GgufFile, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Compare the numbers that the model computes with; those that config.json leaves open are left out.
+
+    Args:
+        file: The GGUF.
+        config: The model's ``config.json``.
+
+    Yields:
+        ``key``, ``found``, ``expected`` and ``verdict`` of each.
+    """
     rope = config.get("rope_parameters") or {}
     for key, theirs in HYPERPARAMETERS.items():
         expected = config.get(theirs, rope.get(theirs))

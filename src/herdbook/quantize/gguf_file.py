@@ -10,7 +10,7 @@ import math
 import mmap
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"GGUF"
 VERSION = 3
+MAX_EXTENTS = 4  # ggml's GGML_MAX_DIMS
 ALIGNMENT = 32  # bytes; the default of the format, and all that the converter and llama.cpp write
 
 _SCALARS = {
@@ -136,10 +137,20 @@ class GgufFile:
         return np.frombuffer(data, np.uint8).reshape(count, tensor.row_bytes)
 
 
+class Window(Protocol):
+    """A file's bytes, read where they are looked at."""
+
+    def __len__(self) -> int:
+        """Return the file's size."""
+
+    def __getitem__(self, where: slice, /) -> bytes:
+        """Return a piece."""
+
+
 class _Cursor:
     """Reads the header from the front; knows where the file ends."""
 
-    def __init__(self, data: mmap.mmap, path: Path) -> None:
+    def __init__(self, data: Window, path: Path) -> None:
         self.data, self.path, self.position = data, path, 0
 
     def take(self, size: int) -> bytes:
@@ -191,11 +202,27 @@ def read_gguf(path: Path) -> GgufFile:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse(_Cursor(data, path))
+            return parse_gguf(data, path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: is missing. Build it again.") from error
     except ValueError as error:  # mmap of an empty file
         raise CheckpointError(f"{path}: is no GGUF: {error}") from error
+
+
+def parse_gguf(data: Window, path: Path) -> GgufFile:
+    """Parse a GGUF's header, wherever its bytes are.
+
+    Args:
+        data: The file.
+        path: How errors call it.
+
+    Raises:
+        CheckpointError: As ``read_gguf``.
+    """
+    try:
+        return _parse(_Cursor(data, path))
+    except RecursionError as error:
+        raise CheckpointError(f"{path}: its header is damaged: lists in lists without end") from error
 
 
 def _parse(cursor: _Cursor) -> GgufFile:
@@ -215,7 +242,11 @@ def _parse(cursor: _Cursor) -> GgufFile:
     listed: list[tuple[str, tuple[int, ...], Any, int]] = []
     for _ in range(tensor_count):
         name = cursor.string()
-        shape = tuple(cursor.number("Q") for _ in range(cursor.number("I")))[::-1]
+        if (extents := cursor.number("I")) > MAX_EXTENTS:
+            raise CheckpointError(
+                f"{path}: tensor {name}: {extents} extents, no more than {MAX_EXTENTS} are possible"
+            )
+        shape = tuple(cursor.number("Q") for _ in range(extents))[::-1]
         listed.append((name, shape, _tensor_type(cursor, name, shape), cursor.number("Q")))
     return GgufFile(path, metadata, _place(listed, padded(cursor.position), path, size_bytes), size_bytes)
 

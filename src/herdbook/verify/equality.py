@@ -55,7 +55,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     yield from unread
     sizes = [one.end - one.begin for one in slices]
     blocks = list(
-        _all(sizes) if options.sample_bytes is None else draw(sizes, options.sample_bytes, options.seed)
+        whole(sizes) if options.sample_bytes is None else draw(sizes, options.sample_bytes, options.seed)
     )
     wrong: dict[int, Finding] = {}
     digests = (
@@ -129,7 +129,12 @@ def draw(sizes: Sequence[int], sample_bytes: int, seed: int) -> list[Block]:
     return [drawn[place] for place in sorted(drawn)]
 
 
-def _all(sizes: Sequence[int]) -> Iterator[Block]:
+def whole(sizes: Sequence[int]) -> Iterator[Block]:
+    """Yield blocks that make up slices as a whole.
+
+    Args:
+        sizes: Size of each slice in bytes.
+    """
     for number, size in enumerate(sizes):
         for start in range(0, size, PIECE_BYTES):
             yield Block(number, start, min(size, start + PIECE_BYTES))

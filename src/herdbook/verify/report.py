@@ -59,8 +59,8 @@ def level_text(one: Ran) -> str:
     for finding in one.findings:
         if finding.outcome is not Outcome.PASSED:
             lines += _in_full(finding)
-    lines.append(f"  {_size(one.read_bytes)} read in {one.seconds:.1f} s")
-    return "\n".join(_plain(line) for line in lines)
+    lines.append(f"  {read_size(one.read_bytes)} read in {one.seconds:.1f} s")
+    return "\n".join(plain(line) for line in lines)
 
 
 def _by_weight() -> tuple[Outcome, ...]:
@@ -76,7 +76,7 @@ def _in_full(finding: Finding) -> list[str]:
     return lines
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a text without anything that a terminal would obey."""
     return _CONTROLS.sub("?", text.replace("\n", " "))
 
@@ -85,7 +85,7 @@ def closing(name: str, ran: Sequence[Ran]) -> str:
     """Return the last line: what was verified, how far, and how it ended."""
     counts = Counter(finding.outcome for one in ran for finding in one.findings)
     told = ", ".join(f"{counts[each]} {each}" for each in Outcome if counts[each])
-    return _plain(f"{name}: level {ran[-1].level.name}: {outcome(ran)} ({told})")
+    return plain(f"{name}: level {ran[-1].level.name}: {outcome(ran)} ({told})")
 
 
 def as_json(name: str, ran: Sequence[Ran], options: Options) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def as_markdown(name: str, ran: Sequence[Ran]) -> str:
         counts = Counter(finding.outcome for finding in one.findings)
         lines.append(
             f"| {one.level.name} | {one.level.proves} | {counts[Outcome.PASSED]} | {counts[Outcome.FAILED]} | "
-            f"{counts[Outcome.IMPOSSIBLE] + counts[Outcome.BROKEN]} | {_size(one.read_bytes)} | {one.seconds:.1f} |"
+            f"{counts[Outcome.IMPOSSIBLE] + counts[Outcome.BROKEN]} | {read_size(one.read_bytes)} | {one.seconds:.1f} |"
         )
     bad = [finding for one in ran for finding in one.findings if finding.outcome is not Outcome.PASSED]
     if bad:
@@ -170,7 +170,7 @@ def as_markdown(name: str, ran: Sequence[Ran]) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{_plain(text).replace('`', chr(39)).replace('|', '¦')}`"
+    return f"`{plain(text).replace('`', chr(39)).replace('|', '¦')}`"
 
 
 def as_summary(release: Release, ran: Sequence[Ran], options: Options, when: str) -> dict[str, Any]:
@@ -213,5 +213,6 @@ def as_summary(release: Release, ran: Sequence[Ran], options: Options, when: str
     }
 
 
-def _size(size_bytes: float) -> str:
+def read_size(size_bytes: float) -> str:
+    """Return a number of bytes as people read it."""
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.2f} MB"
