@@ -702,8 +702,13 @@ def server_says(error: HfHubHTTPError) -> str:
 
 def redact(text: str) -> str:
     """Return the start of a foreign text on one line, without anything that looks like a token or holds one."""
+    text = " ".join(without_tokens(text).split())
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def without_tokens(text: str) -> str:
+    """Return a foreign text without anything that looks like a token or holds one: a server may quote what it was sent."""
     token = get_token()
     if token:
         text = text.replace(token, "<token>")
-    text = " ".join(re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", _TOKEN.sub("<token>", text)).split())
-    return text if len(text) <= 200 else text[:200] + "..."
+    return re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", _TOKEN.sub("<token>", text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +19,7 @@ from herdbook.files import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
 
     from herdbook.plan import Plan
 
@@ -147,6 +149,7 @@ def _machine(command: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status (see ``herdbook.errors``)."""
     options = parser().parse_args(arguments)
+    sys.excepthook = _show_traceback
     try:
         status = options.run(options) or 0
         sys.stdout.flush()
@@ -171,6 +174,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return int(status)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback. A server's words in it may quote the token that it was sent."""
+    from herdbook.hub import without_tokens
+
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(without_tokens(text), end="", file=sys.stderr)
 
 
 def _load(options: argparse.Namespace) -> Plan:

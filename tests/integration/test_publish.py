@@ -1,0 +1,869 @@
+"""Publishing to a local Hub over real HTTP with the real client: one commit, and what happens when something goes wrong."""
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationDelete, HfApi
+from pytest_local_hub import Blob, client
+
+import herd
+from herdbook.attest import keys
+from herdbook.attest.bundle import read
+from herdbook.attest.step import KEY_VARIABLE, line
+from herdbook.cli.main import main
+from herdbook.errors import StepError, VerificationError
+from herdbook.hub import MAX_WAIT_S, WAITS_S
+from herdbook.publish import local, step
+
+REPO = "keeper/tiny"
+WRITING = re.compile(r"/(commit|preupload|branch|tag)/|/repos/|/settings|\.git/|^/upload/|/super-squash/")
+
+
+@pytest.fixture
+def hub(local_hub_client):
+    return local_hub_client
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """How long was waited between tries, in seconds, without waiting."""
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+def publish(release, said=None, repo=REPO, key=None):
+    told = (said if said is not None else []).append
+    return step.publish(release, repo, lambda claim: line(claim, key).decode().rstrip("\n"), told)
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def at(hub, revision="main", repo=REPO):
+    """What the Hub holds at a revision."""
+    return {name: blob.content for name, blob in hub.repos[repo].find(revision).files.items()}
+
+
+def titles(hub, repo=REPO):
+    """What the main branch's commits say, the first one first."""
+    one = hub.repos[repo]
+    return [commit.title for commit in reversed(one.history(one.find("main")))]
+
+
+def releases(hub):
+    return [title for title in titles(hub) if title.startswith("Release")]
+
+
+def asked(hub, method, pattern):
+    return [one for one in hub.requests if one.method == method and re.search(pattern, one.path)]
+
+
+def written(hub):
+    """The requests that may have changed something."""
+    return [one for one in hub.requests if one.method not in {"GET", "HEAD"} and WRITING.search(one.path)]
+
+
+def snapshot(hub):
+    repos = {
+        name: (dict(repo.branches), dict(repo.tags), set(repo.commits), repo.private)
+        for name, repo in hub.repos.items()
+    }
+    return repos, set(hub.lfs)
+
+
+def statements(content):
+    return [json.loads(each) for each in content.splitlines()]
+
+
+def published_claims(content):
+    return [each for each in statements(content) if each["predicateType"].endswith("/release/v0.1")]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Do something right before the first commit that is asked for, when everything was looked at already."""
+    real = HfApi.create_commit
+
+    def arrange(act):
+        acts = [act]
+
+        def create_commit(self, *arguments, **options):
+            if acts:
+                acts.pop()()
+            return real(self, *arguments, **options)
+
+        monkeypatch.setattr(HfApi, "create_commit", create_commit)
+
+    return arrange
+
+
+# --- as it should be ----------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_repository(hub, tmp_path, said):
+    release = herd.release(tmp_path, publish={"tag": "v1.0"}, files={"provenance/records/a.json": b"{}"})
+    done = publish(release, said)
+    assert titles(hub) == ["initial commit", "Release Tiny v1.0", f"Claim: published as {done.commit}"]
+    ours = contents(release.folder)
+    assert {
+        name: content for name, content in at(hub, done.commit).items() if name != ".gitattributes"
+    } == ours
+    assert hub.repos[REPO].tags == {"v1.0": done.commit}
+    assert hub.repos[REPO].private is False
+
+    now = at(hub)
+    assert now.pop("claims.jsonl") == ours["claims.jsonl"] + done.claim.encode() + b"\n"
+    assert {name: now[name] for name in ours if name != "claims.jsonl"}.items() <= ours.items()
+    claim = json.loads(done.claim)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in ours.items()}
+    del digests["claims.jsonl"]
+    assert {each["name"]: each["digest"]["sha256"] for each in claim["subject"]} == digests
+    assert claim["predicate"]["purl"].startswith(f"pkg:huggingface/{REPO}@{done.commit}")
+    assert done.url == f"{hub.url}/{REPO}/tree/{done.commit}"
+    assert f"{len(ours) + 1} files at {done.commit}, read back and compared" in said[0]
+    assert len(asked(hub, "POST", "/commit/")) == 2
+    (tree,) = asked(hub, "GET", f"/tree/{done.commit}")[:1]
+    assert tree.status == 200
+
+
+def test_again_is_no_commit_and_says_so(hub, tmp_path, said):
+    release = herd.release(tmp_path, publish={"tag": "v1.0"})
+    first = publish(release)
+    before = snapshot(hub)
+    hub.forget()
+    assert publish(release, said) == first
+    assert snapshot(hub) == before
+    assert written(hub) == []
+    assert said == [f"{REPO}: holds the release already, at {first.commit}; no commit"]
+
+
+def test_again_after_others_have_added_something_is_still_that_commit(hub, tmp_path):
+    release = herd.release(tmp_path, publish={"tag": "v1.0"})
+    first = publish(release)
+    hub.commit(REPO, {"NOTES.md": b"by hand"})
+    before = snapshot(hub)
+    assert publish(release) == first
+    assert snapshot(hub) == before
+
+
+def test_a_new_version_replaces_its_own_and_keeps_the_rest(hub, tmp_path):
+    hub.add_repo(REPO, {".gitattributes": b"x", "samples/one.png": b"by hand", "README.md": b"an early card"})
+    old = {"old.json": b"1", "edited.json": b"1", "big.gguf": b"2", "provenance/records/gone.json": b"{}"}
+    first = publish(herd.release(tmp_path / "1", publish={"tag": "v1"}, files=old))
+    hub.commit(REPO, {"edited.json": b"by hand"})
+    head = hub.repos[REPO].branches["main"]
+    release = herd.release(tmp_path / "2", publish={"tag": "v2"}, files={"new.json": b"1"}, weights=b"others")
+    second = publish(release)
+    kept = {".gitattributes": b"x", "samples/one.png": b"by hand", "edited.json": b"by hand"}
+    held = at(hub, second.commit)
+    assert set(held) == set(contents(release.folder)) | set(kept)
+    assert all(held[name] == content for name, content in kept.items())
+    assert hub.repos[REPO].commits[second.commit].parent == head
+    assert hub.repos[REPO].tags == {"v1": first.commit, "v2": second.commit}
+    assert at(hub, "v1")["old.json"] == b"1"
+    assert releases(hub) == ["Release Tiny v1", "Release Tiny v2"]
+    purls = [each["predicate"]["purl"] for each in published_claims(at(hub)["claims.jsonl"])]
+    assert sorted(purls) == sorted((first.purl, second.purl))
+
+
+def test_an_organization_that_the_account_may_write_for(hub, tmp_path):
+    hub.orgs.add("herd")
+    done = publish(herd.release(tmp_path, publish={"private": True}), repo="herd/tiny")
+    assert hub.repos["herd/tiny"].private is True
+    assert "herd/tiny@" in done.purl
+
+
+def test_a_release_is_claimed_by_the_key_that_signs(hub, tmp_path, capsys, monkeypatch):
+    keys.generate(tmp_path / "key")
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "key"))
+    release = herd.release(tmp_path)
+    assert main(["publish", "--release", str(release.folder), "--repo", REPO]) == 0
+    out = capsys.readouterr().out
+    last = at(hub)["claims.jsonl"].splitlines()[-1]
+    envelope = read(last, "the claim")
+    assert envelope.is_signed_by(keys.load_public(tmp_path / "key.pub"))
+    assert envelope.statement["predicate"]["purl"].partition("@")[2][:40] in out
+
+
+# --- the dry run ----------------------------------------------------------------------------------------------------
+
+
+def dry(release, capsys, *arguments):
+    status = main(["publish", "--release", str(release.folder), "--repo", REPO, "--dry-run", *arguments])
+    return status, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "new version"])
+def test_a_dry_run_shows_the_exact_commit_and_writes_nothing(hub, tmp_path, capsys, monkeypatch, fresh):
+    if not fresh:
+        publish(herd.release(tmp_path / "1", files={"old.json": b"1", "big.gguf": b"2"}))
+        hub.commit(REPO, {"NOTES.md": b"by hand"})
+    release = herd.release(tmp_path / "2", publish={"tag": "v2"}, files={"new.json": b"1"}, weights=b"new")
+    before = snapshot(hub)
+    hub.forget()
+    status, shown = dry(release, capsys)
+    assert status == 0
+    assert written(hub) == []
+    assert {(one.method, one.path) for one in hub.requests if one.method not in {"GET", "HEAD"}} <= {
+        ("POST", "/api/validate-yaml")
+    }
+    assert snapshot(hub) == before
+
+    calls, real = [], HfApi.create_commit
+
+    def create_commit(self, repo, operations, **options):
+        calls.append((repo, list(operations), options))
+        return real(self, repo, operations, **options)
+
+    monkeypatch.setattr(HfApi, "create_commit", create_commit)
+    head = None if fresh else hub.repos[REPO].branches["main"]
+    done = publish(release)
+    (repo, operations, options), (_, claims, claim) = calls
+    assert repo == REPO
+    lines = shown.splitlines()
+    assert lines[0].startswith(f"commit to {hub.url}/{REPO} (public")
+    if head:
+        assert options["parent_commit"] == head
+        assert f"  parent   {head}" in lines
+    else:
+        assert "  parent   the one with which the Hub makes the repository" in lines
+    assert f"  message  {options['commit_message']}" in lines
+    assert [f"           {each}" for each in options["commit_description"].splitlines()] == lines[3:5]
+    named = {}
+    for each in lines:
+        match = re.match(r"  (add|change|delete) +(\S+)  ([\d,]+) bytes(?:  (sha256|git blob) (\w+))?", each)
+        if match:
+            named[match[2]] = match.groups()
+    assert named.keys() == {operation.path_in_repo for operation in operations}
+    held, came = {} if fresh else at(hub, head), at(hub, done.commit)
+    for operation in operations:
+        word, _, size, _, digest = named[operation.path_in_repo]
+        if isinstance(operation, CommitOperationDelete):
+            assert word == "delete"
+            assert int(size.replace(",", "")) == len(held[operation.path_in_repo])
+            continue
+        content = came[operation.path_in_repo]
+        assert word == ("change" if operation.path_in_repo in held else "add")
+        assert int(size.replace(",", "")) == len(content)
+        assert digest == hashlib.sha256(content).hexdigest()
+    assert f"  tag      {options['commit_message'].split()[-1]}, at this commit" in lines
+    assert [operation.path_in_repo for operation in claims] == ["claims.jsonl"]
+    assert claim["commit_message"] == f"Claim: published as {done.commit}"
+    assert "  claim    a second commit, a line more in claims.jsonl" in shown
+    assert dry(release, capsys)[1].startswith(
+        f"no commit to {hub.url}/{REPO} (public): it holds the release already"
+    )
+
+
+def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    status, shown = dry(herd.release(tmp_path), capsys)
+    assert status == 0
+    assert "add      model.safetensors" in shown
+    assert "note: not with this token: token: there is none" in shown
+    assert written(hub) == []
+
+
+# --- others at the same time ------------------------------------------------------------------------------------------
+
+
+def test_somebody_adds_a_file_meanwhile_and_both_are_there(hub, tmp_path, said, waits, meanwhile):
+    release = herd.release(tmp_path, publish={"tag": "v1"})
+    meanwhile(lambda: hub.commit(REPO, {"NOTES.md": b"by hand"}))
+    done = publish(release, said)
+    assert [one.status for one in asked(hub, "POST", "/commit/")] == [412, 200, 200]
+    assert "somebody else has committed meanwhile; looking again in 1 s" in said[0]
+    assert at(hub, done.commit)["NOTES.md"] == b"by hand"
+    assert releases(hub) == ["Release Tiny v1"]
+    assert hub.repos[REPO].tags == {"v1": done.commit}
+
+
+def test_somebody_adds_a_claim_meanwhile_and_both_are_there(hub, tmp_path, waits, meanwhile):
+    publish(herd.release(tmp_path / "1"))
+    summary = json.dumps(
+        {"subject": [], "predicateType": "https://slsa.dev/verification_summary/v1"}
+    ).encode()
+    release = herd.release(tmp_path / "2", weights=b"others")
+
+    def claim():
+        hub.commit(REPO, {"claims.jsonl": at(hub)["claims.jsonl"] + summary + b"\n"})
+
+    meanwhile(claim)
+    publish(release)
+    claims = at(hub)["claims.jsonl"]
+    assert summary in claims.splitlines()
+    assert len(published_claims(claims)) == 2
+
+
+def test_the_same_release_by_another_publisher_meanwhile_is_no_second_commit(hub, tmp_path, waits, meanwhile):
+    release = herd.release(tmp_path, publish={"tag": "v1"})
+    others = []
+    meanwhile(lambda: others.append(publish(release)))
+    mine = publish(release)
+    assert mine == others[0]
+    assert releases(hub) == ["Release Tiny v1"]
+    assert len(published_claims(at(hub)["claims.jsonl"])) == 1
+
+
+def test_another_release_by_another_publisher_meanwhile_is_not_overwritten_unseen(
+    hub, tmp_path, said, waits, meanwhile
+):
+    mine = herd.release(tmp_path / "1", publish={"tag": "v1"})
+    theirs = herd.release(tmp_path / "2", publish={"tag": "v2"}, files={"only.json": b"1"}, weights=b"others")
+    meanwhile(lambda: publish(theirs))
+    with pytest.raises(StepError, match="somebody else has committed") as refused:
+        publish(mine, said)
+    for name in ("README.md", "SHA256SUMS", "model.safetensors", "only.json", "recipe.yaml"):
+        if at(hub).get(name) != contents(mine.folder).get(name):
+            assert name in str(refused.value)
+    assert "run again if this release shall replace it" in str(refused.value)
+    assert releases(hub) == ["Release Tiny v2"]
+    assert hub.repos[REPO].tags.keys() == {"v2"}
+    assert at(hub, "v2")["model.safetensors"] == b"others"
+
+    publish(mine)  # whoever runs again has been told
+    assert releases(hub) == ["Release Tiny v2", "Release Tiny v1"]
+    assert at(hub)["model.safetensors"] == contents(mine.folder)["model.safetensors"]
+    assert "only.json" not in at(hub)
+    assert len(published_claims(at(hub)["claims.jsonl"])) == 2
+    assert at(hub, "v2")["only.json"] == b"1"
+
+
+def test_an_edit_of_the_card_meanwhile_is_not_overwritten_unseen(hub, tmp_path, waits, meanwhile):
+    publish(herd.release(tmp_path / "1"))
+    meanwhile(lambda: hub.commit(REPO, {"README.md": b"by hand"}))
+    with pytest.raises(StepError, match="undo what that changed: README.md. Nothing was committed"):
+        publish(herd.release(tmp_path / "2", card="Better"))
+    assert at(hub)["README.md"] == b"by hand"
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_two_publishers_side_by_side(hub, tmp_path, waits, attempt):
+    """Whatever the order: of the same release one commit and one claim; of two, each that says so is there."""
+    release = herd.release(tmp_path / "1", publish={"tag": "v1"})
+    other = herd.release(tmp_path / "2", publish={"tag": "v2"}, weights=b"others")
+    results = {}
+
+    def run(name, what):
+        try:
+            results[name] = publish(what)
+        except StepError as error:
+            results[name] = error
+
+    threads = [
+        threading.Thread(target=run, args=(name, what))
+        for name, what in (("one", release), ("two", release), ("other", other))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done = {name: result for name, result in results.items() if isinstance(result, step.Publication)}
+    assert done, results
+    if {"one", "two"} <= done.keys():
+        assert done["one"] == done["two"]
+    assert all(count == 1 for count in Counter(releases(hub)).values())
+    claims = [each["predicate"]["purl"] for each in published_claims(at(hub)["claims.jsonl"])]
+    assert len(claims) == len(set(claims))
+    for result in done.values():
+        assert hub.repos[REPO].tags[result.tag] == result.commit
+        assert result.purl in claims
+        weights = contents((other if result.tag == "v2" else release).folder)["model.safetensors"]
+        assert at(hub, result.commit)["model.safetensors"] == weights
+    for result in results.values():
+        if isinstance(result, StepError):
+            assert "somebody else has committed" in str(result) or "another release" in str(result)
+
+
+def test_somebody_makes_the_repository_public_meanwhile(hub, tmp_path, monkeypatch):
+    real = HfApi.create_repo
+
+    def quicker(self, name, **options):
+        hub.add_repo(name, {}, private=False)
+        return real(self, name, **options)
+
+    monkeypatch.setattr(HfApi, "create_repo", quicker)
+    with pytest.raises(StepError, match="is public, and publish.private is true"):
+        publish(herd.release(tmp_path, publish={"private": True}))
+    assert hub.lfs == {}
+    assert asked(hub, "POST", "/commit/") == []
+
+
+# --- interruptions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["release", "claim"])
+@pytest.mark.parametrize(
+    ("kind", "late"), [("lost", False), (503, True), (500, True), ("drop", False), (503, False), (429, False)]
+)
+def test_a_commit_without_a_good_answer_is_made_once(hub, tmp_path, said, waits, which, kind, late):
+    release = herd.release(tmp_path, publish={"tag": "v1"})
+
+    def sign(claim):
+        if which == "claim" and not hub._faults:
+            hub.fault("POST", "/commit/", kind, late=late)
+        return line(claim, None).decode().rstrip("\n")
+
+    if which == "release":
+        hub.fault("POST", "/commit/", kind, late=late)
+    done = step.publish(release, REPO, sign, said.append)
+    assert titles(hub) == ["initial commit", "Release Tiny v1", f"Claim: published as {done.commit}"]
+    assert hub.repos[REPO].tags == {"v1": done.commit}
+    assert len(published_claims(at(hub)["claims.jsonl"])) == 1
+    assert [each.times for each in hub._faults] == [0]
+    taken = late or kind == "lost"
+    assert len(asked(hub, "POST", "/commit/")) == (2 if taken else 3)
+    assert any("looking again in 1 s" in each for each in said)
+    assert any("holds the release already" in each for each in said) is (taken and which == "release")
+
+
+def test_killed_after_a_lost_answer_the_next_run_goes_on(hub, tmp_path, said, monkeypatch):
+    release = herd.release(tmp_path, publish={"tag": "v1"})
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    hub.fault("POST", "/commit/", "lost")
+    with monkeypatch.context() as patch:
+        patch.setattr("time.sleep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish(release)
+    assert titles(hub) == ["initial commit", "Release Tiny v1"]
+    assert hub.repos[REPO].tags == {}
+    head = hub.repos[REPO].branches["main"]
+    done = publish(release, said)
+    assert "holds the release already" in said[0]
+    assert done.commit == head
+    assert titles(hub) == ["initial commit", "Release Tiny v1", f"Claim: published as {head}"]
+    assert hub.repos[REPO].tags == {"v1": head}
+
+
+def test_an_upload_that_is_cut_goes_on_with_what_is_not_there_yet(hub, tmp_path, said, waits):
+    release = herd.release(tmp_path, files={"big.gguf": bytes(range(256)) * 4096})
+    big = hashlib.sha256(contents(release.folder)["big.gguf"]).hexdigest()
+    small = hashlib.sha256(contents(release.folder)["model.safetensors"]).hexdigest()
+    hub.fault("PUT", f"/upload/{big}", "cut upload", times=10**6)
+    with pytest.raises(StepError, match="no whole answer from"):
+        publish(release)
+    assert set(hub.lfs) == {small}
+    assert titles(hub) == ["initial commit"]
+    assert len(asked(hub, "PUT", f"/upload/{small}")) == 1
+    hub._faults.clear()
+    hub.forget()
+    publish(release)
+    assert [one.path for one in asked(hub, "PUT", "/upload/")] == [f"/upload/{big}"]
+    assert at(hub)["big.gguf"] == contents(release.folder)["big.gguf"]
+    assert releases(hub) == ["Release Tiny"]
+
+
+def test_an_upload_that_is_cut_once_needs_no_second_run(hub, tmp_path, waits):
+    hub.fault("PUT", "/upload/", "cut upload")
+    publish(herd.release(tmp_path))
+    assert releases(hub) == ["Release Tiny"]
+    assert len(asked(hub, "PUT", "/upload/")) == 2
+
+
+ROUTES = {
+    "who am I": ("GET", "/whoami-v2"),
+    "the repository": ("GET", f"/api/models/{REPO}$"),
+    "its files": ("GET", "/tree/"),
+    "its checksums": ("GET", "/resolve/.*SHA256SUMS"),
+    "its claims": ("GET", "/resolve/.*claims.jsonl"),
+    "its tags": ("GET", "/refs$"),
+    "the card's check": ("POST", "/validate-yaml"),
+    "what to send how": ("POST", "/preupload/"),
+    "where to send it": ("POST", "/objects/batch"),
+    "the weights": ("PUT", "/upload/"),
+    "whether they came": ("POST", "/lfs/verify"),
+    "the commit": ("POST", "/commit/"),
+    "the tag": ("POST", "/tag/"),
+}
+
+
+@pytest.mark.parametrize("kind", [503, "lost"])
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_passes_by_itself_is_asked_again(hub, tmp_path, waits, route, kind):
+    publish(herd.release(tmp_path / "1", files={"old.json": b"1"}))
+    release = herd.release(tmp_path / "2", publish={"tag": "v2"}, weights=b"others")
+    hub.fault(*ROUTES[route], kind)
+    done = publish(release)
+    assert hub._faults[0].times == 0
+    assert releases(hub) == ["Release Tiny", "Release Tiny v2"]
+    assert hub.repos[REPO].tags == {"v2": done.commit}
+    assert len(published_claims(at(hub)["claims.jsonl"])) == 2
+    assert "old.json" not in at(hub)
+
+
+@pytest.mark.parametrize("kind", [500, 503, 429, "lost"])
+def test_making_the_repository_is_asked_again(hub, tmp_path, waits, kind):
+    hub.fault("POST", "/repos/create", kind)
+    publish(herd.release(tmp_path))
+    assert titles(hub)[:2] == ["initial commit", "Release Tiny"]
+
+
+def test_a_hub_that_stays_away_is_given_up_and_nothing_is_half_published(hub, tmp_path, said, waits):
+    release = herd.release(tmp_path, publish={"tag": "v1"})
+    hub.fault("POST", "/commit/", 503, times=10**6)
+    with pytest.raises(StepError) as given_up:
+        publish(release, said)
+    assert "HTTP 503" in str(given_up.value)
+    assert f"Given up after {len(WAITS_S) + 1} tries. Nothing is half published" in str(given_up.value)
+    assert "Traceback" not in str(given_up.value)
+    assert len(asked(hub, "POST", "/commit/")) == len(WAITS_S) + 1
+    assert [wait for wait in waits if wait in WAITS_S] == list(WAITS_S)
+    assert titles(hub) == ["initial commit"]
+    assert hub.repos[REPO].tags == {}
+    hub._faults.clear()
+    assert publish(release).tag == "v1"
+
+
+@pytest.mark.parametrize("route", [("POST", "/commit/"), ("GET", "/tree/"), ("POST", "/preupload/")])
+def test_the_hub_is_left_alone_as_long_as_it_asks(hub, tmp_path, waits, route):
+    hub.fault(*route, 429, headers={"Retry-After": "37"})
+    publish(herd.release(tmp_path))
+    assert max(waits) in {37, 38}  # the client adds a second
+    assert releases(hub) == ["Release Tiny"]
+
+
+def test_the_hub_that_asks_for_hours_is_not_waited_for(hub, tmp_path, waits):
+    hub.fault("POST", "/commit/", 429, headers={"Retry-After": "7200"}, times=10**6)
+    with pytest.raises(StepError, match="HTTP 429"):
+        publish(herd.release(tmp_path))
+    assert all(wait <= MAX_WAIT_S for wait in waits)
+    assert len(asked(hub, "POST", "/commit/")) == 1
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "status", "message"),
+    [
+        ("POST", "/commit/", 401, "does not accept your token"),
+        ("POST", "/commit/", 403, f"Does your token have the right to write to {REPO}"),
+        ("POST", "/preupload/", 403, f"Does your token have the right to write to {REPO}"),
+        ("POST", "/objects/batch", 403, f"Does your token have the right to write to {REPO}"),
+        ("PUT", "/upload/", 403, f"Does your token have the right to write to {REPO}"),
+        ("POST", "/repos/create", 403, f"Does your token have the right to write to {REPO}"),
+        ("PUT", "/upload/", 413, "too large"),
+        ("POST", "/commit/", 413, "too large"),
+    ],
+)
+def test_a_refusal_is_told_at_once_without_the_token(hub, tmp_path, waits, method, route, status, message):
+    hub.fault(method, route, status, times=10**6, message="no, {token} and hf_otherotherother")
+    with pytest.raises(StepError) as refused:
+        publish(herd.release(tmp_path))
+    assert message in str(refused.value)
+    sent = "None" if method == "PUT" else "<token>"  # where weights go, the token does not
+    assert f"no, {sent} and <token>" in str(refused.value)
+    assert waits == []
+    assert REPO not in hub.repos or titles(hub) == ["initial commit"]
+    assert len(asked(hub, method, route)) == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "repo", "message"),
+    [
+        (None, REPO, "there is none. Log in with `hf auth login`"),
+        ("hf_nobodynobody", REPO, "does not accept your token"),
+        ("reader", REPO, f"may not write to {REPO}"),
+        ("stranger", REPO, "you are stranger, who may not write for keeper"),
+        ("token", "nobodys/tiny", "you are keeper, who may not write for nobodys"),
+        ("token", "tiny", "`owner/name` is wanted"),
+        ("token", "keeper/a b", "is no name of a repository"),
+        ("token", None, "release.repo is missing"),
+    ],
+)
+def test_who_may_not_is_told_before_anything_is_sent(hub, tmp_path, monkeypatch, token, repo, message):
+    value = getattr(hub, token, token) if token else None
+    monkeypatch.delenv("HF_TOKEN")
+    if value:
+        monkeypatch.setenv("HF_TOKEN", value)
+    with pytest.raises(StepError) as refused:
+        publish(herd.release(tmp_path), repo=repo)
+    assert message in str(refused.value)
+    assert not value or value not in str(refused.value)
+    assert written(hub) == []
+    assert hub.repos == {}
+
+
+def test_all_that_speaks_against_it_is_told_at_once(hub, tmp_path):
+    hub.add_repo(REPO, {"README.md": b"x"}, private=True)
+    hub.tag(REPO, "v1")
+    release = herd.release(
+        tmp_path,
+        sources={"base": "cc-by-nc-4.0"},
+        gated={"base": "auto"},
+        publish={"tag": "v1"},
+    )
+    (release.folder / "left.over").write_text("x")
+    release = local.read(release.folder)
+    with pytest.raises(StepError) as refused:
+        publish(release)
+    text = str(refused.value)
+    for part in (
+        "left.over: is not listed in SHA256SUMS",
+        "models.base: ",
+        "publish.licenses {by, because}",
+        "models.base (folder:base, access after accepting terms) is gated; published,",
+        "publish.gated {by, because}",
+        "is private, and publish.private is false",
+        "the tag v1 is already at",
+    ):
+        assert part in text
+    assert written(hub) == []
+
+
+def test_waivers_let_it_pass_and_stand_in_the_published_recipe(hub, tmp_path):
+    waived = {"by": "A. Lawyer", "because": "section 3 allows it"}
+    release = herd.release(
+        tmp_path,
+        sources={"base": "cc-by-nc-4.0"},
+        gated={"base": "auto"},
+        publish={"licenses": waived, "gated": dict(waived)},
+    )
+    publish(release)
+    assert at(hub)["recipe.yaml"].count(b"A. Lawyer") == 2
+
+
+def test_a_card_that_the_hub_does_not_take_is_told_before_anything_is_sent(hub, tmp_path):
+    card = b"---\nlicense: mit\nbase_model_relation: cousin\n---\n"
+    with pytest.raises(
+        StepError, match="README.md: the Hub does not take its front matter: .*adapter, merge"
+    ):
+        publish(herd.release(tmp_path, files={"README.md": card}))
+    assert written(hub) == []
+
+
+# --- the tag ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tag_of_this_release_stays_where_it_is(hub, tmp_path):
+    release = herd.release(tmp_path, publish={"tag": "v1"})
+    first = publish(release)
+    hub.commit(REPO, {"README.md": b"by hand"})
+    again = publish(release)  # the release anew, on top of the edit
+    assert hub.repos[REPO].tags == {"v1": first.commit}
+    assert at(hub)["README.md"] == contents(release.folder)["README.md"]
+    assert again.commit != first.commit
+
+
+def test_a_tag_of_something_else_is_refused_and_never_moved(hub, tmp_path):
+    publish(herd.release(tmp_path / "1", publish={"tag": "v1"}))
+    before = snapshot(hub)
+    hub.forget()
+    with pytest.raises(StepError, match=r"the tag v1 is already at \w{40}, which holds another release"):
+        publish(herd.release(tmp_path / "2", publish={"tag": "v1"}, weights=b"others"))
+    assert snapshot(hub) == before
+    assert written(hub) == []
+
+
+def test_a_tag_that_somebody_makes_meanwhile_is_told(hub, tmp_path, meanwhile):
+    release = herd.release(tmp_path, publish={"tag": "v1"})
+    meanwhile(lambda: hub.tag(REPO, "v1"))
+    with pytest.raises(StepError, match="the tag v1 is already at"):
+        publish(release)
+    assert at(hub, "v1").keys() == {".gitattributes"}
+    assert releases(hub) == ["Release Tiny v1"]
+    assert published_claims(at(hub)["claims.jsonl"]) == []
+
+
+# --- read back ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "provenance/records/a.json"])
+def test_a_byte_that_the_hub_stores_wrongly_is_found_by_its_file(hub, tmp_path, monkeypatch, name):
+    release = herd.release(tmp_path, publish={"tag": "v1"}, files={"provenance/records/a.json": b"{}"})
+    good, real = contents(release.folder)[name], hub.commit
+    bad = good[:-1] + bytes([good[-1] ^ 1])
+
+    def damaging(repo, files, *rest, **options):
+        if name in files:
+            files = {**files, name: Blob(bad, lfs=files[name].lfs)}
+        return real(repo, files, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "commit", damaging)
+        with pytest.raises(VerificationError) as found:
+            publish(release)
+    wrong, right = Blob.of(name, bad).etag, Blob.of(name, good).etag
+    first = str(found.value).splitlines()[0]
+    assert re.fullmatch(rf"{REPO}@\w{{40}}: {name}: expected \w+ {right}, found {wrong}", first)
+    assert "neither tagged nor claimed" in str(found.value)
+    assert hub.repos[REPO].tags == {}
+    assert published_claims(at(hub)["claims.jsonl"]) == []
+
+    done = publish(release)  # only what differs
+    assert at(hub, "v1")[name] == good
+    assert hub.repos[REPO].tags == {"v1": done.commit}
+
+
+def test_a_file_that_the_hub_drops_or_adds_is_found(hub, tmp_path, monkeypatch):
+    real = hub.commit
+
+    def damaging(repo, files, *rest, **options):
+        if "config.json" in files:
+            files = {name: blob for name, blob in files.items() if name != "config.json"}
+            files["bonus.bin"] = b"pickle"
+        return real(repo, files, *rest, **options)
+
+    monkeypatch.setattr(hub, "commit", damaging)
+    with pytest.raises(VerificationError) as found:
+        publish(herd.release(tmp_path))
+    assert "config.json: is not there" in str(found.value)
+    assert "bonus.bin: should not be there" in str(found.value)
+
+
+def test_a_damaged_listing_is_no_success(hub, tmp_path, meanwhile, waits):
+    meanwhile(lambda: hub.fault("GET", "/tree/", "corrupt", times=10**6))
+    with pytest.raises((StepError, VerificationError)):
+        publish(herd.release(tmp_path, publish={"tag": "v1"}))
+    assert hub.repos[REPO].tags == {}
+
+
+def test_claims_that_come_damaged_are_not_built_upon(hub, tmp_path, waits):
+    release = herd.release(tmp_path)
+    publish(release)
+    before = snapshot(hub)
+    hub.fault("GET", "/resolve/.*claims.jsonl", "corrupt", times=10**6)
+    with pytest.raises(StepError, match="claims.jsonl: came damaged"):
+        publish(release)
+    assert snapshot(hub) == before
+
+
+# --- the token ----------------------------------------------------------------------------------------------------------
+
+
+def herdbook(hub, root, *arguments, code="from herdbook.cli.main import main; import sys; sys.exit(main())"):
+    environment = client.environment(hub, root / "home", hub.token)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=root,
+    )
+
+
+@pytest.mark.parametrize("fault", [None, ("POST", "/commit/", 400)], ids=["published", "refused"])
+def test_the_token_is_nowhere(hub, tmp_path, fault):
+    release = herd.release(tmp_path)
+    if fault:
+        hub.fault(*fault, message="you sent {token}, why?")
+    hub.fault("GET", "/whoami-v2", "slow", seconds=0.3)
+    process = herdbook(hub, tmp_path, "--debug", "publish", "--release", release.folder, "--repo", REPO)
+    seen = set()
+    while True:
+        seen.add(Path(f"/proc/{process.pid}/cmdline").read_bytes())
+        with suppress(subprocess.TimeoutExpired):
+            out, err = process.communicate(timeout=0.05)
+            break
+    assert (process.returncode == 0) is (fault is None), err
+    assert {one.token for one in hub.requests if "/commit/" in one.path} == {hub.token}
+    assert any(b"publish" in each for each in seen)
+    held = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for text in (out.encode(), err.encode(), *seen, *held.values()):
+        assert hub.token.encode() not in text
+    for repo in hub.repos:
+        assert all(hub.token.encode() not in content for content in at(hub, repo=repo).values())
+
+
+# --- to a folder ----------------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from herdbook.publish import folder
+
+left, real = int(sys.argv.pop(1)), folder.{function}
+
+def limited(*arguments):
+    global left
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    return real(*arguments)
+
+folder.{function} = limited
+from herdbook.cli.main import main
+sys.exit(main())
+"""
+
+
+def killed_at(hub, root, count, release, place, function):
+    code = KILLED.replace("{function}", function)
+    arguments = (count, "publish", "--release", release.folder, "--to", place)
+    process = herdbook(hub, root, *arguments, code=code)
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, err
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_kill_midway_leaves_no_half_folder(hub, tmp_path, count):
+    release = herd.release(tmp_path)
+    place = tmp_path / "usb/tiny"
+    killed_at(hub, tmp_path, count, release, place, "_copy")
+    assert not place.exists()
+    stage = place.parent / ".tiny.herdbook.part"
+    came = {path.name: path.stat().st_ino for path in stage.iterdir()}
+    assert len(came) == count
+    assert main(["publish", "--release", str(release.folder), "--to", str(place)]) == 0
+    assert contents(place) == contents(release.folder)
+    assert {name: (place / name).stat().st_ino for name in came} == came  # not written again
+    assert [path.name for path in place.parent.iterdir()] == ["tiny"]
+    assert hub.requests == []
+
+
+def test_a_kill_midway_leaves_the_earlier_version_whole(hub, tmp_path, capsys):
+    first = herd.release(tmp_path / "1", files={"old.json": b"1"})
+    release = herd.release(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
+    place = tmp_path / "usb"
+    assert main(["publish", "--release", str(first.folder), "--to", str(place)]) == 0
+    killed_at(hub, tmp_path, 2, release, place, "_copy")
+    held = {
+        name: content for name, content in contents(place).items() if not name.startswith(".herdbook.part/")
+    }
+    assert held == contents(first.folder)
+    for expected in ("read back and compared", "holds the release already"):
+        assert main(["publish", "--release", str(release.folder), "--to", str(place)]) == 0
+        assert expected in capsys.readouterr().out
+        assert set(contents(place)) == set(contents(release.folder))
+    assert contents(place)["model.safetensors"] == b"others"
+
+
+def test_what_an_interrupted_run_left_of_another_release_does_not_come_along(hub, tmp_path):
+    other = herd.release(tmp_path / "1", files={"deep/er/other.json": b"1"})
+    release = herd.release(tmp_path / "2")
+    place = tmp_path / "usb"
+    killed_at(hub, tmp_path, 5, other, place, "_copy")
+    assert (tmp_path / ".usb.herdbook.part/deep/er/other.json").exists()
+    assert main(["publish", "--release", str(release.folder), "--to", str(place)]) == 0
+    assert contents(place) == contents(release.folder)
+    assert not (place / "deep").exists()
+
+
+def test_folder_and_hub_hold_the_same(hub, tmp_path):
+    release = herd.release(tmp_path, publish={"tag": "v1"})
+    done = publish(release)
+    assert main(["publish", "--release", str(release.folder), "--to", str(tmp_path / "usb")]) == 0
+    on_hub = at(hub, done.commit)
+    del on_hub[".gitattributes"]
+    assert contents(tmp_path / "usb") == on_hub
