@@ -81,6 +81,20 @@ def as_recorded(code: Mapping[str, str]) -> Iterator[None]:
         _RECORDED.reset(token)
 
 
+def changed(code: Mapping[str, str]) -> list[str]:
+    """Return the names of those modules and packages that are installed here otherwise than a record says, sorted."""
+
+    def installed(name: str) -> str:
+        if "." not in name:
+            return package_version(name)
+        try:
+            return _source_digest(name)
+        except ModuleNotFoundError:
+            return "absent"
+
+    return sorted(name for name, said in code.items() if installed(name) != said)
+
+
 COPY = Code()  # moving bytes depends on nothing but the bytes
 
 

@@ -127,7 +127,6 @@ class Facts:
     recipe: Recipe
     recipe_text: str
     recipe_sha256: str
-    recipe_name: str
     herdbook_version: str
     released: Node
     counts: Counts
@@ -194,7 +193,6 @@ def gather(plan: Plan) -> Facts:
         recipe=plan.recipe,
         recipe_text=text.decode("utf-8-sig"),
         recipe_sha256=hashlib.sha256(text).hexdigest(),
-        recipe_name=plan.recipe_path.name,
         herdbook_version=__version__,
         released=plan.released,
         counts=counts,

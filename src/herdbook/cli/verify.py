@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from herdbook.verify.levels import Ran
     from herdbook.verify.release import Release
 
-LEVEL_NAMES = ("files", "claims", "upstream", "equality")
+LEVEL_NAMES = ("files", "claims", "upstream", "equality", "recomputed", "rebuild")
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 STATUSES = "exit status: 0 all passed; 8 something failed; 9 nothing failed, but something could not be checked; 10 the verifier broke"
 
@@ -41,10 +41,23 @@ def register(add: Add) -> None:
         type=_size,
         default="500MB",
         metavar="SIZE",
-        help="how much of it to compare with upstream: such as 500MB, or all (default: %(default)s)",
+        help="how much of it to compare with upstream, and to make again: such as 500MB, or all (default: %(default)s)",
     )
     command.add_argument(
         "--seed", type=int, help="decides what is drawn (default: one by chance, which is told)"
+    )
+    command.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="RECIPE",
+        help="the recipe in a copy of its author's folder: for what a release does not carry (texts, local models), when it is made "
+        "again. What its evaluation tasks say is run: only for authors that you trust",
+    )
+    command.add_argument(
+        "--work",
+        type=Path,
+        metavar="FOLDER",
+        help="where to make things again; it stays, and a rebuild that was stopped goes on there (default: a temporary folder)",
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="write everything here, for machines")
     command.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit's XML here")
@@ -74,8 +87,12 @@ def _verify(options: argparse.Namespace) -> int:
 
     if options.key and not options.key.is_file():
         raise RecipeError(f"--key {options.key}: there is no such file")
+    if options.inputs and not options.inputs.is_file():
+        raise RecipeError(f"--inputs {options.inputs}: there is no such file")
     seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
-    asked = Options(key=options.key, sample_bytes=options.sample, seed=seed)
+    asked = Options(
+        key=options.key, sample_bytes=options.sample, seed=seed, inputs=options.inputs, work=options.work
+    )
     ran: list[Ran] = []
     release: Release | None = None
     try:

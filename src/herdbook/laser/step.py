@@ -35,7 +35,7 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
         StepError: If the search that chooses the matrices is missing or of another plan.
     """
     parents = Parents(plan)
-    rules = _rules(plan, part)
+    rules = rules_of(plan, part)
     about = {"operation": "laser", "key": part.key, "code": part.code, "parameters": part.parameters}
     computed = sorted((tensor for tensor in part.tensors if tensor.name in rules), key=lambda t: t.name)
     if not computed:
@@ -166,8 +166,12 @@ def whitens(rule: Any) -> bool:
     return isinstance(rule, dict) and "svd-llm" in rule
 
 
-def _rules(plan: Plan, part: Part) -> dict[str, Any]:
-    """Return the rank rule of each tensor that is reduced; for some parts, a search says."""
+def rules_of(plan: Plan, part: Part) -> dict[str, Any]:
+    """Return the rank rule of each tensor of a part that is reduced; for some parts, a search says.
+
+    Raises:
+        StepError: If that search is missing or of another plan.
+    """
     names = [tensor.name for tensor in part.tensors if tensor.action == "laser"]
     if not names:
         return {}  # a shard of copies has no parameters

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import HerdbookError, VerificationError
+from herdbook.errors import VerificationError
 from herdbook.key import as_recorded
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.slsa import PROVENANCE_CODE, PROVENANCE_TYPE
@@ -17,7 +17,7 @@ from herdbook.release.layout import BOMS, CLAIMS, LINEAGE, SUMS
 from herdbook.release.step import contents
 from herdbook.verify import pedigree, signature
 from herdbook.verify.finding import Check
-from herdbook.verify.release import damaged
+from herdbook.verify.release import caught, damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,21 +53,21 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     same_code = {name: said.code.get(name) for name in installed} == installed
     with as_recorded(said.code):
         plan = release.make_plan()
-        yield from _caught(pedigree.keys(plan, said.keys), pedigree.KEYS, release)
-        yield from _caught(_contents(plan, release), CONTENTS, release)
-        yield from _caught(_derived(plan, release, claims.claims, same_code=same_code), CLAIMED, release)
-        yield from _caught(pedigree.records(plan, release), pedigree.STEPS, release)
-        yield from _caught(pedigree.origins(plan, release), pedigree.ORIGINS, release)
-        yield from _caught(pedigree.lineage(plan, release), pedigree.LINEAGES, release)
+        yield from caught(pedigree.keys(plan, said.keys), pedigree.KEYS, release)
+        yield from caught(_contents(plan, release), CONTENTS, release)
+        yield from caught(_derived(plan, release, claims.claims, same_code=same_code), CLAIMED, release)
+        yield from caught(pedigree.records(plan, release), pedigree.STEPS, release)
+        yield from caught(pedigree.origins(plan, release), pedigree.ORIGINS, release)
+        yield from caught(pedigree.lineage(plan, release), pedigree.LINEAGES, release)
 
 
-def _caught(findings: Iterator[Finding], check: Check, release: Release) -> Iterator[Finding]:
-    """Pass on findings; an error that ends one check is a finding too, and does not end those that follow."""
-    try:
-        with damaged("what the release says of itself"):
-            yield from findings
-    except HerdbookError as error:
-        yield check.error(release.name, error)
+def recorded(release: Release) -> dict[str, str]:
+    """Return the code that a release was made by, as its provenance says: ``{module or package: digest or version}``.
+
+    Raises:
+        VerificationError: If there is no provenance, or it is damaged.
+    """
+    return _said(signature.read_claims(release).claims).code
 
 
 def _said(claims: list[Claim]) -> _Said:

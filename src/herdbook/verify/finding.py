@@ -115,7 +115,8 @@ class Options:
         issuer: Who must vouch for that identity.
         sample_bytes: How many bytes of the release to compare with upstream; None for all.
         seed: Decides which are drawn.
-        offline: Whether the network must not be used.
+        inputs: The recipe in the author's folder, or in a copy of it, for what a release does not carry.
+        work: A folder for what is made again, which stays; None for one that goes.
     """
 
     key: Path | None = None
@@ -123,4 +124,5 @@ class Options:
     issuer: str | None = None
     sample_bytes: int | None = 500_000_000
     seed: int = 0
-    offline: bool = False
+    inputs: Path | None = None
+    work: Path | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from herdbook.attest.step import attest_key
 from herdbook.errors import HerdbookError
 from herdbook.key import Code, digest
-from herdbook.verify import claims, equality, files, upstream
+from herdbook.verify import claims, equality, files, rebuild, recompute, upstream
 from herdbook.verify.finding import Finding, Level, Outcome, outcome_of
 
 if TYPE_CHECKING:
@@ -61,6 +61,24 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
                 "twice the sample, or twice the release",
             ),
             equality.check,
+        ),
+        (
+            Level(
+                recompute.LEVEL,
+                "what was made and not copied comes out again: matrices, routers, GGUF files, and the card from the records",
+                "what the sample was made from, upstream; the model that the prompts ran through",
+                "minutes; with the sample `all`, hours",
+            ),
+            recompute.check,
+        ),
+        (
+            Level(
+                rebuild.LEVEL,
+                "all of it, made again from upstream, is the same bytes",
+                "all sources",
+                "what building it costs",
+            ),
+            rebuild.check,
         ),
     )
 }

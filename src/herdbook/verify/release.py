@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from herdbook import hub
 from herdbook import recipe as recipes
-from herdbook.errors import SourceError, VerificationError
+from herdbook.errors import HerdbookError, SourceError, VerificationError
 from herdbook.fetch.select import check_name
 from herdbook.lock import Lock
 from herdbook.plan import make
 from herdbook.provenance import lineage
 from herdbook.release.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
-from herdbook.verify.subject import open_source
+from herdbook.verify.subject import FolderSubject, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan
     from herdbook.provenance.lineage import Slice
     from herdbook.recipe import Recipe
+    from herdbook.verify.finding import Check, Finding
     from herdbook.verify.subject import Subject
 
 MAX_LINEAGE_BYTES = 512_000_000
@@ -50,6 +52,15 @@ def damaged(what: str) -> Iterator[None]:
         raise VerificationError(f"{what}: is damaged: {error!r}") from error
 
 
+def caught(findings: Iterator[Finding], check: Check, release: Release) -> Iterator[Finding]:
+    """Pass on findings; an error that ends one check is a finding too, and does not end those that follow."""
+    try:
+        with damaged("what the release says of itself"):
+            yield from findings
+    except (HerdbookError, OSError) as error:
+        yield check.error(release.name, error)
+
+
 class Release:
     """A release.
 
@@ -65,6 +76,7 @@ class Release:
         if SUMS not in subject.files:
             raise VerificationError(f"{subject.name}: is no release of Herdbook: it has no {SUMS}")
         self.sources: dict[str, Subject] = {}
+        self._before = hub.TRAFFIC.received_bytes
         with damaged(SUMS):
             self.sums = parse_sums(subject.read(SUMS).decode(), SUMS)
 
@@ -81,8 +93,10 @@ class Release:
 
     @property
     def read_bytes(self) -> int:
-        """How much was read so far, of it and of what it was made from."""
-        return sum(subject.read_bytes for subject in (self.subject, *self.sources.values()))
+        """How much was read so far, of it and of what it was made from: from disks, and all that came from the Hub."""
+        subjects = (self.subject, *self.sources.values())
+        read = sum(subject.read_bytes for subject in subjects if isinstance(subject, FolderSubject))
+        return read + hub.TRAFFIC.received_bytes - self._before
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -115,10 +129,15 @@ class Release:
         """
         return self._plan
 
-    def make_plan(self) -> Plan:
-        """Return the plan, made anew: so keys of other code can be computed. Raises as ``plan``."""
+    def make_plan(self, recipe: Path = Path(RECIPE), results: Path = Path("results")) -> Plan:
+        """Return the plan, made anew: so keys of other code can be computed. Raises as ``plan``.
+
+        Args:
+            recipe: Where the recipe lies, or will.
+            results: Where results will.
+        """
         with damaged(f"{RECIPE} or {LOCK}"):
-            return make(self.recipe, self.lock, Path(RECIPE))
+            return make(self.recipe, self.lock, recipe, results)
 
     @cached_property
     def claims(self) -> tuple[str, ...]:
