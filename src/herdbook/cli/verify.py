@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from herdbook.cli.command import Add
-    from herdbook.verify.finding import Options
+    from herdbook.verify.finding import Finding, Options
     from herdbook.verify.levels import Ran
     from herdbook.verify.release import Release
 
@@ -34,6 +34,21 @@ def register(add: Add) -> None:
         choices=LEVEL_NAMES,
         default="claims",
         help="how far; each includes those before it (default: %(default)s)",
+    )
+    command.add_argument(
+        "--foreign",
+        action="store_true",
+        help="anybody's merge: what its mergekit configuration says of its weights, against the models that it names",
+    )
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="with --foreign: the configuration, if the merge has none"
+    )
+    command.add_argument(
+        "--gguf",
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="with --foreign: a folder or repository with GGUF files of the merge, besides its own",
     )
     command.add_argument("--key", type=Path, metavar="PEM", help="the public key that it must be signed with")
     command.add_argument(
@@ -85,13 +100,20 @@ def _verify(options: argparse.Namespace) -> int:
     from herdbook.verify.release import Release
     from herdbook.verify.subject import open_subject
 
+    if options.foreign:
+        return _foreign(options)
+    if options.config or options.gguf:
+        raise RecipeError("--config and --gguf belong to --foreign")
     if options.key and not options.key.is_file():
         raise RecipeError(f"--key {options.key}: there is no such file")
     if options.inputs and not options.inputs.is_file():
         raise RecipeError(f"--inputs {options.inputs}: there is no such file")
-    seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
     asked = Options(
-        key=options.key, sample_bytes=options.sample, seed=seed, inputs=options.inputs, work=options.work
+        key=options.key,
+        sample_bytes=options.sample,
+        seed=_seed(options),
+        inputs=options.inputs,
+        work=options.work,
     )
     ran: list[Ran] = []
     release: Release | None = None
@@ -116,6 +138,38 @@ def _verify(options: argparse.Namespace) -> int:
     _write(options, name, release, ran, asked)
     print(report.closing(name, ran))
     return report.STATUSES[report.outcome(ran)]
+
+
+def _foreign(options: argparse.Namespace) -> int:
+    from herdbook.verify import report
+    from herdbook.verify.finding import Options
+    from herdbook.verify.foreign import ABOUT, UNPROVEN, Foreign, line
+
+    unfit = [name for name in ("key", "inputs", "work", "vsa") if getattr(options, name)]
+    if unfit:
+        raise RecipeError(f"--{unfit[0]} is for releases of Herdbook, and means nothing with --foreign")
+    if options.config and not options.config.is_file():
+        raise RecipeError(f"--config {options.config}: there is no such file")
+    asked = Options(sample_bytes=options.sample, seed=_seed(options))
+    told: set[str] = set()
+
+    def tell(finding: Finding) -> None:
+        if finding.check == UNPROVEN.name and finding.check not in told:
+            print("What remains unproven:")
+        told.add(finding.check)
+        print(line(finding), flush=True)
+
+    print(f"{ABOUT.name}: {ABOUT.proves}")
+    foreign = Foreign(options.release, options.config, options.gguf, asked)
+    ran = [foreign.run(tell)]
+    print(f"{report.read_size(ran[0].read_bytes)} read in {ran[0].seconds:.1f} s")
+    _write(options, foreign.name, None, ran, asked)
+    print(report.closing(foreign.name, ran))
+    return report.STATUSES[report.outcome(ran)]
+
+
+def _seed(options: argparse.Namespace) -> int:
+    return secrets.randbelow(1 << 31) if options.seed is None else int(options.seed)
 
 
 def _write(

@@ -120,16 +120,22 @@ def run(release: Release, last: str, options: Options) -> Iterator[Ran]:
     for name in names[: names.index(last) + 1]:
         level, checks = LEVELS[name]
         started, before = time.monotonic(), release.read_bytes
-        findings = tuple(_guarded(level, checks, release, options))
+        findings = tuple(guarded(level, release.name, checks(release, options)))
         yield Ran(level, findings, release.read_bytes - before, time.monotonic() - started)
 
 
-def _guarded(level: Level, checks: Checks, release: Release, options: Options) -> Iterator[Finding]:
-    """Yield a level's findings; what ends it early is one, too."""
+def guarded(level: Level, name: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield a level's findings; what ends it early is one, too.
+
+    Args:
+        level: The level.
+        name: What is verified.
+        findings: Makes the findings.
+    """
     try:
-        yield from checks(release, options)
+        yield from findings
     except (HerdbookError, OSError) as error:
-        yield Finding(level.name, "level", release.name, outcome_of(error), str(error))
+        yield Finding(level.name, "level", name, outcome_of(error), str(error))
     except Exception as error:  # noqa: BLE001 - a fault of the verifier is told as one, not as the release's
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.name}, line {last.lineno}"
@@ -137,4 +143,4 @@ def _guarded(level: Level, checks: Checks, release: Release, options: Options) -
             f"the verifier broke ({type(error).__name__} in {where}); this says nothing about the release. Please report it with "
             "what `herdbook --debug verify` prints."
         )
-        yield Finding(level.name, "level", release.name, Outcome.BROKEN, detail)
+        yield Finding(level.name, "level", name, Outcome.BROKEN, detail)
