@@ -37,11 +37,13 @@ def _publish(options: argparse.Namespace) -> None:
     from herdbook.attest.step import configured_key, line
     from herdbook.files import write_json
     from herdbook.progress import say
-    from herdbook.publish import local, step
+    from herdbook.publish import local, preflight, step
 
     if not sys.stderr.isatty():
         disable_progress_bars()
     plan = None if options.release else plans.load(options.recipe, options.results)
+    if plan:
+        preflight.check_made_by(plan)
     release = local.read(plan.release_folder if plan else options.release)
     repo = options.repo or release.recipe.release.repo
     if options.to:

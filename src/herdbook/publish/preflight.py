@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from herdbook import lock as locks
 from herdbook.errors import HerdbookError, StepError
+from herdbook.files import sha256_file
 from herdbook.publish import licenses
 from herdbook.publish.hub import name_problem
-from herdbook.release.layout import CARD
+from herdbook.release.layout import CARD, LOCK, RECIPE
 
 if TYPE_CHECKING:
+    from herdbook.plan import Plan
     from herdbook.publish.hub import Repository
     from herdbook.publish.local import Release
     from herdbook.publish.proposal import There
+
+
+def check_made_by(plan: Plan) -> None:
+    """Raise StepError if the release that lies in a plan's place was made by another recipe or lock: it is not meant."""
+    folder, recipe = plan.release_folder, plan.recipe_path
+    for name, path in ((RECIPE, recipe), (LOCK, locks.path_for(recipe))):
+        if (folder / name).is_file() and sha256_file(folder / name) != sha256_file(path):
+            raise StepError(
+                f"{folder}: was made with another {name} than {path} is now. Run `snakemake` first, then publish."
+            )
 
 
 def of_release(release: Release, *, public: bool) -> list[str]:
