@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,9 @@ from herdbook.cli.main import main
 from herdbook.errors import RecipeError, StepError, VerificationError
 from herdbook.hub import RemoteFile
 from herdbook.publish import claims, folder, licenses, local, preflight
+from herdbook.publish.hub import _account
 from herdbook.publish.proposal import There, describe, differences, propose
+from herdbook.verify.release import parse_sums
 
 # --- licences -----------------------------------------------------------------------------------------------------
 
@@ -92,6 +95,43 @@ def test_gated_sources_are_not_made_public_unless_somebody_has_read_the_terms(tm
     )
 
 
+# --- who may write ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("token", "may"),
+    [
+        ({"role": "write"}, {"me/a": True, "herd/a": True}),
+        ({"role": "read"}, {"me/a": False}),
+        (None, {"me/a": True}),  # no token of the settings page, but a login by a browser
+        ({"role": "fineGrained"}, {"me/a": False}),
+        (
+            {
+                "role": "fineGrained",
+                "fineGrained": {
+                    "scoped": [
+                        {"entity": {"type": "user", "name": "me"}, "permissions": ["repo.content.read"]},
+                        {"entity": {"type": "model", "name": "me/a"}, "permissions": ["repo.write"]},
+                        {"entity": {"type": "org", "name": "herd"}, "permissions": ["repo.write"]},
+                    ]
+                },
+            },
+            {"me/a": True, "me/b": False, "herd/b": True},
+        ),
+    ],
+)
+def test_what_a_token_may_write_to(token, may):
+    account = _account(
+        {
+            "name": "me",
+            "auth": {"accessToken": token} if token else {},
+            "orgs": [{"name": "herd", "roleInOrg": "write"}, {"name": "museum", "roleInOrg": "read"}],
+        }
+    )
+    assert account.owners == {"me", "herd"}
+    assert {repo: account.may_write(repo) for repo in may} == may
+
+
 # --- the release's folder -----------------------------------------------------------------------------------------
 
 
@@ -112,7 +152,7 @@ def test_everything_that_is_wrong_with_a_folder_is_told_at_once(tmp_path):
 )
 def test_damaged_checksums_are_refused(line):
     with pytest.raises(VerificationError, match="line 1|leads out"):
-        local.parse_sums(line + "\n", "SHA256SUMS")
+        parse_sums(line + "\n", "SHA256SUMS")
 
 
 def test_git_blob_is_git_s(tmp_path):
@@ -343,34 +383,47 @@ def test_a_new_version_to_a_folder(tmp_path):
     assert (place / "same.json").stat().st_ino == kept
 
 
-def test_killed_at_any_write_to_a_folder_it_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["replace", "unlink"])
+def test_killed_at_any_step_to_a_folder_it_goes_on(tmp_path, monkeypatch, step):
+    """Renames make files whole and move them in; removals take away what is in the release no more."""
     first = herd.release(tmp_path / "1", files={"old.json": b"1"})
     release = herd.release(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
-    place, count, real = tmp_path / "usb", 0, folder.atomic_writer
+    place, count, real = tmp_path / "usb", 0, getattr(Path, step)
     folder.publish(first, place)
     (place / "NOTES.md").write_text("mine")
+    written = len(folder.preview(release, place)[0].written)
     while True:
         left = count
 
-        def limited(path):
+        def limited(path, *arguments, **options):
             nonlocal left
             if left == 0:
                 raise KeyboardInterrupt
             left -= 1
-            return real(path)
+            return real(path, *arguments, **options)
 
-        monkeypatch.setattr(folder, "atomic_writer", limited)
+        monkeypatch.setattr(Path, step, limited)
         try:
             folder.publish(release, place)
             break
         except KeyboardInterrupt:
             count += 1
-        monkeypatch.setattr(folder, "atomic_writer", real)
+        finally:
+            monkeypatch.setattr(Path, step, real)
         folder.publish(release, place)
         assert held(place) == contents(release) | {"NOTES.md": b"mine"}
         folder.publish(first, place)
         assert held(place) == contents(first) | {"NOTES.md": b"mine"}
-    assert count >= 3
+    assert count == {"replace": 2 * written, "unlink": 1}[step]
+
+
+def test_two_publishers_to_one_folder(tmp_path):
+    release = herd.release(tmp_path / "r")
+    with folder._staged(tmp_path / "usb"), pytest.raises(StepError, match="somebody else publishes there"):
+        folder.publish(release, tmp_path / "usb")
+    assert not (tmp_path / "usb").exists()
+    folder.publish(release, tmp_path / "usb")
+    assert held(tmp_path / "usb") == contents(release)
 
 
 def test_a_folder_that_cannot_be_the_place(tmp_path, monkeypatch):
@@ -419,6 +472,20 @@ def test_command_line_to_a_folder(tmp_path, capsys):
 
 
 # --- the recipe ---------------------------------------------------------------------------------------------------
+
+
+def test_a_release_that_another_recipe_made_is_not_published(tmp_path):
+    release = herd.release(tmp_path)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_bytes((release.folder / "recipe.yaml").read_bytes())
+    (tmp_path / "r.lock.json").write_bytes((release.folder / "recipe.lock.json").read_bytes())
+    plan = SimpleNamespace(release_folder=release.folder, recipe_path=recipe)
+    preflight.check_made_by(plan)
+    recipe.write_bytes(recipe.read_bytes() + b"# more\n")
+    with pytest.raises(
+        StepError, match=r"was made with another recipe.yaml than .*r.yaml is now. Run `snakemake`"
+    ):
+        preflight.check_made_by(plan)
 
 
 def test_a_misspelt_key_is_told(tmp_path):
