@@ -1,31 +1,37 @@
-"""Publishing to a local Hub over real HTTP with the real client: one commit, and what happens when something goes wrong."""
+"""Publishing to a local Hub over real HTTP with the real client: one commit, read back, tagged, claimed."""
 
 import hashlib
 import json
 import re
-import signal
 import subprocess
-import sys
-import threading
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationDelete, HfApi
-from pytest_local_hub import Blob, client
+from pytest_local_hub import Blob
 
 import herd
 from herdbook.attest import keys
 from herdbook.attest.bundle import read
-from herdbook.attest.step import KEY_VARIABLE, line
+from herdbook.attest.step import KEY_VARIABLE
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
-from herdbook.hub import MAX_WAIT_S, WAITS_S
-from herdbook.publish import local, step
-
-REPO = "keeper/tiny"
-WRITING = re.compile(r"/(commit|preupload|branch|tag)/|/repos/|/settings|\.git/|^/upload/|/super-squash/")
+from herdbook.publish import local
+from published import (
+    REPO,
+    asked,
+    at,
+    before_the_first_commit,
+    contents,
+    herdbook,
+    publish,
+    published_claims,
+    releases,
+    snapshot,
+    titles,
+    written,
+)
 
 
 @pytest.fixture
@@ -44,75 +50,6 @@ def waits(monkeypatch):
 @pytest.fixture
 def said():
     return []
-
-
-def publish(release, said=None, repo=REPO, key=None):
-    told = (said if said is not None else []).append
-    return step.publish(release, repo, lambda claim: line(claim, key).decode().rstrip("\n"), told)
-
-
-def contents(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
-
-
-def at(hub, revision="main", repo=REPO):
-    """What the Hub holds at a revision."""
-    return {name: blob.content for name, blob in hub.repos[repo].find(revision).files.items()}
-
-
-def titles(hub, repo=REPO):
-    """What the main branch's commits say, the first one first."""
-    one = hub.repos[repo]
-    return [commit.title for commit in reversed(one.history(one.find("main")))]
-
-
-def releases(hub):
-    return [title for title in titles(hub) if title.startswith("Release")]
-
-
-def asked(hub, method, pattern):
-    return [one for one in hub.requests if one.method == method and re.search(pattern, one.path)]
-
-
-def written(hub):
-    """The requests that may have changed something."""
-    return [one for one in hub.requests if one.method not in {"GET", "HEAD"} and WRITING.search(one.path)]
-
-
-def snapshot(hub):
-    repos = {
-        name: (dict(repo.branches), dict(repo.tags), set(repo.commits), repo.private)
-        for name, repo in hub.repos.items()
-    }
-    return repos, set(hub.lfs)
-
-
-def statements(content):
-    return [json.loads(each) for each in content.splitlines()]
-
-
-def published_claims(content):
-    return [each for each in statements(content) if each["predicateType"].endswith("/release/v0.1")]
-
-
-@pytest.fixture
-def meanwhile(monkeypatch):
-    """Do something right before the first commit that is asked for, when everything was looked at already."""
-    real = HfApi.create_commit
-
-    def arrange(act):
-        acts = [act]
-
-        def create_commit(self, *arguments, **options):
-            if acts:
-                acts.pop()()
-            return real(self, *arguments, **options)
-
-        monkeypatch.setattr(HfApi, "create_commit", create_commit)
-
-    return arrange
 
 
 # --- as it should be ----------------------------------------------------------------------------------------------
@@ -282,275 +219,6 @@ def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, ca
     assert written(hub) == []
 
 
-# --- others at the same time ------------------------------------------------------------------------------------------
-
-
-def test_somebody_adds_a_file_meanwhile_and_both_are_there(hub, tmp_path, said, waits, meanwhile):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
-    meanwhile(lambda: hub.commit(REPO, {"NOTES.md": b"by hand"}))
-    done = publish(release, said)
-    assert [one.status for one in asked(hub, "POST", "/commit/")] == [412, 200, 200]
-    assert "somebody else has committed meanwhile; looking again in 1 s" in said[0]
-    assert at(hub, done.commit)["NOTES.md"] == b"by hand"
-    assert releases(hub) == ["Release Tiny v1"]
-    assert hub.repos[REPO].tags == {"v1": done.commit}
-
-
-def test_somebody_adds_a_claim_meanwhile_and_both_are_there(hub, tmp_path, waits, meanwhile):
-    publish(herd.release(tmp_path / "1"))
-    summary = json.dumps(
-        {"subject": [], "predicateType": "https://slsa.dev/verification_summary/v1"}
-    ).encode()
-    release = herd.release(tmp_path / "2", weights=b"others")
-
-    def claim():
-        hub.commit(REPO, {"claims.jsonl": at(hub)["claims.jsonl"] + summary + b"\n"})
-
-    meanwhile(claim)
-    publish(release)
-    claims = at(hub)["claims.jsonl"]
-    assert summary in claims.splitlines()
-    assert len(published_claims(claims)) == 2
-
-
-def test_the_same_release_by_another_publisher_meanwhile_is_no_second_commit(hub, tmp_path, waits, meanwhile):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
-    others = []
-    meanwhile(lambda: others.append(publish(release)))
-    mine = publish(release)
-    assert mine == others[0]
-    assert releases(hub) == ["Release Tiny v1"]
-    assert len(published_claims(at(hub)["claims.jsonl"])) == 1
-
-
-def test_another_release_by_another_publisher_meanwhile_is_not_overwritten_unseen(
-    hub, tmp_path, said, waits, meanwhile
-):
-    mine = herd.release(tmp_path / "1", publish={"tag": "v1"})
-    theirs = herd.release(tmp_path / "2", publish={"tag": "v2"}, files={"only.json": b"1"}, weights=b"others")
-    meanwhile(lambda: publish(theirs))
-    with pytest.raises(StepError, match="somebody else has committed") as refused:
-        publish(mine, said)
-    for name in ("README.md", "SHA256SUMS", "model.safetensors", "only.json", "recipe.yaml"):
-        if at(hub).get(name) != contents(mine.folder).get(name):
-            assert name in str(refused.value)
-    assert "run again if this release shall replace it" in str(refused.value)
-    assert releases(hub) == ["Release Tiny v2"]
-    assert hub.repos[REPO].tags.keys() == {"v2"}
-    assert at(hub, "v2")["model.safetensors"] == b"others"
-
-    publish(mine)  # whoever runs again has been told
-    assert releases(hub) == ["Release Tiny v2", "Release Tiny v1"]
-    assert at(hub)["model.safetensors"] == contents(mine.folder)["model.safetensors"]
-    assert "only.json" not in at(hub)
-    assert len(published_claims(at(hub)["claims.jsonl"])) == 2
-    assert at(hub, "v2")["only.json"] == b"1"
-
-
-def test_an_edit_of_the_card_meanwhile_is_not_overwritten_unseen(hub, tmp_path, waits, meanwhile):
-    publish(herd.release(tmp_path / "1"))
-    meanwhile(lambda: hub.commit(REPO, {"README.md": b"by hand"}))
-    with pytest.raises(StepError, match="undo what that changed: README.md. Nothing was committed"):
-        publish(herd.release(tmp_path / "2", card="Better"))
-    assert at(hub)["README.md"] == b"by hand"
-
-
-@pytest.mark.parametrize("attempt", range(3))
-def test_two_publishers_side_by_side(hub, tmp_path, waits, attempt):
-    """Whatever the order: of the same release one commit and one claim; of two, each that says so is there."""
-    release = herd.release(tmp_path / "1", publish={"tag": "v1"})
-    other = herd.release(tmp_path / "2", publish={"tag": "v2"}, weights=b"others")
-    results = {}
-
-    def run(name, what):
-        try:
-            results[name] = publish(what)
-        except StepError as error:
-            results[name] = error
-
-    threads = [
-        threading.Thread(target=run, args=(name, what))
-        for name, what in (("one", release), ("two", release), ("other", other))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    done = {name: result for name, result in results.items() if isinstance(result, step.Publication)}
-    assert done, results
-    if {"one", "two"} <= done.keys():
-        assert done["one"] == done["two"]
-    assert all(count == 1 for count in Counter(releases(hub)).values())
-    claims = [each["predicate"]["purl"] for each in published_claims(at(hub)["claims.jsonl"])]
-    assert len(claims) == len(set(claims))
-    for result in done.values():
-        assert hub.repos[REPO].tags[result.tag] == result.commit
-        assert result.purl in claims
-        weights = contents((other if result.tag == "v2" else release).folder)["model.safetensors"]
-        assert at(hub, result.commit)["model.safetensors"] == weights
-    for result in results.values():
-        if isinstance(result, StepError):
-            assert "somebody else has committed" in str(result) or "another release" in str(result)
-
-
-def test_somebody_makes_the_repository_public_meanwhile(hub, tmp_path, monkeypatch):
-    real = HfApi.create_repo
-
-    def quicker(self, name, **options):
-        hub.add_repo(name, {}, private=False)
-        return real(self, name, **options)
-
-    monkeypatch.setattr(HfApi, "create_repo", quicker)
-    with pytest.raises(StepError, match="is public, and publish.private is true"):
-        publish(herd.release(tmp_path, publish={"private": True}))
-    assert hub.lfs == {}
-    assert asked(hub, "POST", "/commit/") == []
-
-
-# --- interruptions ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("which", ["release", "claim"])
-@pytest.mark.parametrize(
-    ("kind", "late"), [("lost", False), (503, True), (500, True), ("drop", False), (503, False), (429, False)]
-)
-def test_a_commit_without_a_good_answer_is_made_once(hub, tmp_path, said, waits, which, kind, late):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
-
-    def sign(claim):
-        if which == "claim" and not hub._faults:
-            hub.fault("POST", "/commit/", kind, late=late)
-        return line(claim, None).decode().rstrip("\n")
-
-    if which == "release":
-        hub.fault("POST", "/commit/", kind, late=late)
-    done = step.publish(release, REPO, sign, said.append)
-    assert titles(hub) == ["initial commit", "Release Tiny v1", f"Claim: published as {done.commit}"]
-    assert hub.repos[REPO].tags == {"v1": done.commit}
-    assert len(published_claims(at(hub)["claims.jsonl"])) == 1
-    assert [each.times for each in hub._faults] == [0]
-    taken = late or kind == "lost"
-    assert len(asked(hub, "POST", "/commit/")) == (2 if taken else 3)
-    assert any("looking again in 1 s" in each for each in said)
-    assert any("holds the release already" in each for each in said) is (taken and which == "release")
-
-
-def test_killed_after_a_lost_answer_the_next_run_goes_on(hub, tmp_path, said, monkeypatch):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
-
-    def killed(_):
-        raise KeyboardInterrupt
-
-    hub.fault("POST", "/commit/", "lost")
-    with monkeypatch.context() as patch:
-        patch.setattr("time.sleep", killed)
-        with pytest.raises(KeyboardInterrupt):
-            publish(release)
-    assert titles(hub) == ["initial commit", "Release Tiny v1"]
-    assert hub.repos[REPO].tags == {}
-    head = hub.repos[REPO].branches["main"]
-    done = publish(release, said)
-    assert "holds the release already" in said[0]
-    assert done.commit == head
-    assert titles(hub) == ["initial commit", "Release Tiny v1", f"Claim: published as {head}"]
-    assert hub.repos[REPO].tags == {"v1": head}
-
-
-def test_an_upload_that_is_cut_goes_on_with_what_is_not_there_yet(hub, tmp_path, said, waits):
-    release = herd.release(tmp_path, files={"big.gguf": bytes(range(256)) * 4096})
-    big = hashlib.sha256(contents(release.folder)["big.gguf"]).hexdigest()
-    small = hashlib.sha256(contents(release.folder)["model.safetensors"]).hexdigest()
-    hub.fault("PUT", f"/upload/{big}", "cut upload", times=10**6)
-    with pytest.raises(StepError, match="no whole answer from"):
-        publish(release)
-    assert set(hub.lfs) == {small}
-    assert titles(hub) == ["initial commit"]
-    assert len(asked(hub, "PUT", f"/upload/{small}")) == 1
-    hub._faults.clear()
-    hub.forget()
-    publish(release)
-    assert [one.path for one in asked(hub, "PUT", "/upload/")] == [f"/upload/{big}"]
-    assert at(hub)["big.gguf"] == contents(release.folder)["big.gguf"]
-    assert releases(hub) == ["Release Tiny"]
-
-
-def test_an_upload_that_is_cut_once_needs_no_second_run(hub, tmp_path, waits):
-    hub.fault("PUT", "/upload/", "cut upload")
-    publish(herd.release(tmp_path))
-    assert releases(hub) == ["Release Tiny"]
-    assert len(asked(hub, "PUT", "/upload/")) == 2
-
-
-ROUTES = {
-    "who am I": ("GET", "/whoami-v2"),
-    "the repository": ("GET", f"/api/models/{REPO}$"),
-    "its files": ("GET", "/tree/"),
-    "its checksums": ("GET", "/resolve/.*SHA256SUMS"),
-    "its claims": ("GET", "/resolve/.*claims.jsonl"),
-    "its tags": ("GET", "/refs$"),
-    "the card's check": ("POST", "/validate-yaml"),
-    "what to send how": ("POST", "/preupload/"),
-    "where to send it": ("POST", "/objects/batch"),
-    "the weights": ("PUT", "/upload/"),
-    "whether they came": ("POST", "/lfs/verify"),
-    "the commit": ("POST", "/commit/"),
-    "the tag": ("POST", "/tag/"),
-}
-
-
-@pytest.mark.parametrize("kind", [503, "lost"])
-@pytest.mark.parametrize("route", ROUTES)
-def test_what_passes_by_itself_is_asked_again(hub, tmp_path, waits, route, kind):
-    publish(herd.release(tmp_path / "1", files={"old.json": b"1"}))
-    release = herd.release(tmp_path / "2", publish={"tag": "v2"}, weights=b"others")
-    hub.fault(*ROUTES[route], kind)
-    done = publish(release)
-    assert hub._faults[0].times == 0
-    assert releases(hub) == ["Release Tiny", "Release Tiny v2"]
-    assert hub.repos[REPO].tags == {"v2": done.commit}
-    assert len(published_claims(at(hub)["claims.jsonl"])) == 2
-    assert "old.json" not in at(hub)
-
-
-@pytest.mark.parametrize("kind", [500, 503, 429, "lost"])
-def test_making_the_repository_is_asked_again(hub, tmp_path, waits, kind):
-    hub.fault("POST", "/repos/create", kind)
-    publish(herd.release(tmp_path))
-    assert titles(hub)[:2] == ["initial commit", "Release Tiny"]
-
-
-def test_a_hub_that_stays_away_is_given_up_and_nothing_is_half_published(hub, tmp_path, said, waits):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
-    hub.fault("POST", "/commit/", 503, times=10**6)
-    with pytest.raises(StepError) as given_up:
-        publish(release, said)
-    assert "HTTP 503" in str(given_up.value)
-    assert f"Given up after {len(WAITS_S) + 1} tries. Nothing is half published" in str(given_up.value)
-    assert "Traceback" not in str(given_up.value)
-    assert len(asked(hub, "POST", "/commit/")) == len(WAITS_S) + 1
-    assert [wait for wait in waits if wait in WAITS_S] == list(WAITS_S)
-    assert titles(hub) == ["initial commit"]
-    assert hub.repos[REPO].tags == {}
-    hub._faults.clear()
-    assert publish(release).tag == "v1"
-
-
-@pytest.mark.parametrize("route", [("POST", "/commit/"), ("GET", "/tree/"), ("POST", "/preupload/")])
-def test_the_hub_is_left_alone_as_long_as_it_asks(hub, tmp_path, waits, route):
-    hub.fault(*route, 429, headers={"Retry-After": "37"})
-    publish(herd.release(tmp_path))
-    assert max(waits) in {37, 38}  # the client adds a second
-    assert releases(hub) == ["Release Tiny"]
-
-
-def test_the_hub_that_asks_for_hours_is_not_waited_for(hub, tmp_path, waits):
-    hub.fault("POST", "/commit/", 429, headers={"Retry-After": "7200"}, times=10**6)
-    with pytest.raises(StepError, match="HTTP 429"):
-        publish(herd.release(tmp_path))
-    assert all(wait <= MAX_WAIT_S for wait in waits)
-    assert len(asked(hub, "POST", "/commit/")) == 1
-
-
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -676,9 +344,9 @@ def test_a_tag_of_something_else_is_refused_and_never_moved(hub, tmp_path):
     assert written(hub) == []
 
 
-def test_a_tag_that_somebody_makes_meanwhile_is_told(hub, tmp_path, meanwhile):
+def test_a_tag_that_somebody_makes_meanwhile_is_told(hub, tmp_path, monkeypatch):
     release = herd.release(tmp_path, publish={"tag": "v1"})
-    meanwhile(lambda: hub.tag(REPO, "v1"))
+    before_the_first_commit(monkeypatch, lambda: hub.tag(REPO, "v1"))
     with pytest.raises(StepError, match="the tag v1 is already at"):
         publish(release)
     assert at(hub, "v1").keys() == {".gitattributes"}
@@ -732,8 +400,15 @@ def test_a_file_that_the_hub_drops_or_adds_is_found(hub, tmp_path, monkeypatch):
     assert "bonus.bin: should not be there" in str(found.value)
 
 
-def test_a_damaged_listing_is_no_success(hub, tmp_path, meanwhile, waits):
-    meanwhile(lambda: hub.fault("GET", "/tree/", "corrupt", times=10**6))
+def test_a_repository_that_was_made_but_is_not_seen_gets_no_commit(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: None)
+    with pytest.raises(StepError, match="was made, but cannot be seen yet. Run again"):
+        publish(herd.release(tmp_path))
+    assert written(hub) == []
+
+
+def test_a_damaged_listing_is_no_success(hub, tmp_path, monkeypatch, waits):
+    before_the_first_commit(monkeypatch, lambda: hub.fault("GET", "/tree/", "corrupt", times=10**6))
     with pytest.raises((StepError, VerificationError)):
         publish(herd.release(tmp_path, publish={"tag": "v1"}))
     assert hub.repos[REPO].tags == {}
@@ -750,18 +425,6 @@ def test_claims_that_come_damaged_are_not_built_upon(hub, tmp_path, waits):
 
 
 # --- the token ----------------------------------------------------------------------------------------------------------
-
-
-def herdbook(hub, root, *arguments, code="from herdbook.cli.main import main; import sys; sys.exit(main())"):
-    environment = client.environment(hub, root / "home", hub.token)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=root,
-    )
 
 
 @pytest.mark.parametrize("fault", [None, ("POST", "/commit/", 400)], ids=["published", "refused"])
@@ -785,85 +448,3 @@ def test_the_token_is_nowhere(hub, tmp_path, fault):
         assert hub.token.encode() not in text
     for repo in hub.repos:
         assert all(hub.token.encode() not in content for content in at(hub, repo=repo).values())
-
-
-# --- to a folder ----------------------------------------------------------------------------------------------------------
-
-KILLED = """
-import os, signal, sys
-from herdbook.publish import folder
-
-left, real = int(sys.argv.pop(1)), folder.{function}
-
-def limited(*arguments):
-    global left
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-    return real(*arguments)
-
-folder.{function} = limited
-from herdbook.cli.main import main
-sys.exit(main())
-"""
-
-
-def killed_at(hub, root, count, release, place, function):
-    code = KILLED.replace("{function}", function)
-    arguments = (count, "publish", "--release", release.folder, "--to", place)
-    process = herdbook(hub, root, *arguments, code=code)
-    _, err = process.communicate()
-    assert process.returncode == -signal.SIGKILL, err
-
-
-@pytest.mark.parametrize("count", [0, 3])
-def test_a_kill_midway_leaves_no_half_folder(hub, tmp_path, count):
-    release = herd.release(tmp_path)
-    place = tmp_path / "usb/tiny"
-    killed_at(hub, tmp_path, count, release, place, "_copy")
-    assert not place.exists()
-    stage = place.parent / ".tiny.herdbook.part"
-    came = {path.name: path.stat().st_ino for path in stage.iterdir()}
-    assert len(came) == count
-    assert main(["publish", "--release", str(release.folder), "--to", str(place)]) == 0
-    assert contents(place) == contents(release.folder)
-    assert {name: (place / name).stat().st_ino for name in came} == came  # not written again
-    assert [path.name for path in place.parent.iterdir()] == ["tiny"]
-    assert hub.requests == []
-
-
-def test_a_kill_midway_leaves_the_earlier_version_whole(hub, tmp_path, capsys):
-    first = herd.release(tmp_path / "1", files={"old.json": b"1"})
-    release = herd.release(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
-    place = tmp_path / "usb"
-    assert main(["publish", "--release", str(first.folder), "--to", str(place)]) == 0
-    killed_at(hub, tmp_path, 2, release, place, "_copy")
-    held = {
-        name: content for name, content in contents(place).items() if not name.startswith(".herdbook.part/")
-    }
-    assert held == contents(first.folder)
-    for expected in ("read back and compared", "holds the release already"):
-        assert main(["publish", "--release", str(release.folder), "--to", str(place)]) == 0
-        assert expected in capsys.readouterr().out
-        assert set(contents(place)) == set(contents(release.folder))
-    assert contents(place)["model.safetensors"] == b"others"
-
-
-def test_what_an_interrupted_run_left_of_another_release_does_not_come_along(hub, tmp_path):
-    other = herd.release(tmp_path / "1", files={"deep/er/other.json": b"1"})
-    release = herd.release(tmp_path / "2")
-    place = tmp_path / "usb"
-    killed_at(hub, tmp_path, 5, other, place, "_copy")
-    assert (tmp_path / ".usb.herdbook.part/deep/er/other.json").exists()
-    assert main(["publish", "--release", str(release.folder), "--to", str(place)]) == 0
-    assert contents(place) == contents(release.folder)
-    assert not (place / "deep").exists()
-
-
-def test_folder_and_hub_hold_the_same(hub, tmp_path):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
-    done = publish(release)
-    assert main(["publish", "--release", str(release.folder), "--to", str(tmp_path / "usb")]) == 0
-    on_hub = at(hub, done.commit)
-    del on_hub[".gitattributes"]
-    assert contents(tmp_path / "usb") == on_hub

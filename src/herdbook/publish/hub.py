@@ -178,7 +178,9 @@ class Repository:
         try:
             self._api.preupload_lfs_files(self.name, additions, revision="main", gitignore_content=ALL_FILES)
         except RuntimeError as error:
-            raise error.__cause__ or error from error
+            if error.__cause__:
+                raise error.__cause__ from None
+            raise
 
     def _refused(self, error: BaseException) -> StepError:
         if isinstance(error, HfHubHTTPError) and error.response.status_code in MOVED_STATUS:

@@ -107,6 +107,8 @@ def publish(release: Release, repo: str | None, sign: Sign, say: Say) -> Publica
         repository.create(private=asked.private)
         there = repository.look()
         problem = preflight.visibility_problem(release, repository)
+        if there.head is None:  # without a parent, a commit could be made on top of anything
+            problem = f"{repository.url}: was made, but cannot be seen yet. Run again."
         if problem:
             raise StepError(problem)
     commit = _commit(release, repository, there, say)
