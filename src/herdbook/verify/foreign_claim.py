@@ -104,13 +104,22 @@ def find(subject: Subject, config: Path | None) -> Claim:
         SourceError: If it cannot be had.
     """
     if config is not None:
-        return parse(config.read_bytes()[: MAX_BYTES + 1], str(config))
+        _check_size(config.stat().st_size, str(config))
+        return parse(config.read_bytes(), str(config))
     for name in FILES:
         if name in subject.files:
+            _check_size(subject.files[name].size_bytes, name)
             return parse(subject.read(name, MAX_BYTES), name)
     raise UnverifiableError(
         f"{subject.name}: has no {', '.join(FILES[:-1])}, nor a card; name the configuration with --config FILE"
     )
+
+
+def _check_size(size_bytes: int, where: str) -> None:
+    if size_bytes > MAX_BYTES:
+        raise UnverifiableError(
+            f"{where}: is larger than any configuration ({MAX_BYTES} bytes). Name it with --config FILE."
+        )
 
 
 def parse(content: bytes, where: str) -> Claim:
@@ -119,8 +128,6 @@ def parse(content: bytes, where: str) -> Claim:
     Raises:
         UnverifiableError: If there is none that can be understood.
     """
-    if len(content) > MAX_BYTES:
-        raise UnverifiableError(f"{where}: is larger than any configuration ({MAX_BYTES} bytes)")
     try:
         found, _ = find_configuration(content.decode(), where, KINDS)
         return (_mixture if "experts" in found else _dense)(found, where)

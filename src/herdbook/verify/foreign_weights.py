@@ -112,7 +112,7 @@ class Weights:
                         part.equal += 1
                     else:
                         part.differing[name] += 1
-                        part.others &= others
+                        part.others = part.others & others  # threads read the old one meanwhile
                 advance()
         for called, part in self.parts.items():
             yield from self._told(called, part)
