@@ -11,21 +11,16 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from herdbook.provenance.claims import BOM_TYPE, TEST_RESULT_TYPE
+from herdbook.provenance.slsa import PROVENANCE_TYPE, statement
 from herdbook.release.layout import SUMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PUBLISHED = "https://in-toto.io/attestation/release/v0.1"
 # What a build says of its own files. With the files it gives way to what the next build says.
-OF_A_BUILD = frozenset(
-    (
-        "https://slsa.dev/provenance/v1",
-        "https://cyclonedx.org/bom",
-        "https://in-toto.io/attestation/test-result/v0.1",
-    )
-)
+OF_A_BUILD = frozenset((PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE))
 PUBLIC_HUB = "https://huggingface.co"
 
 
@@ -48,22 +43,17 @@ def published(digests: Mapping[str, str], where: str) -> dict[str, Any]:
         digests: SHA-256 of each file, by name.
         where: The purl of the commit that holds them.
     """
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": [{"name": name, "digest": {"sha256": digests[name]}} for name in sorted(digests)],
-        "predicateType": PUBLISHED,
-        "predicate": {"purl": where},
-    }
+    return statement(digests, PUBLISHED, {"purl": where})
 
 
 def publications(content: bytes, digests: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the purls under which a claims file says that this very release is published, each with its line."""
     for each in _lines(content):
-        statement = _statement(each)
-        if statement is None or statement.get("predicateType") != PUBLISHED:
+        found = _statement(each)
+        if found is None or found.get("predicateType") != PUBLISHED:
             continue
-        if _subjects(statement).get(SUMS) == digests[SUMS]:
-            predicate = statement.get("predicate")
+        if _subjects(found).get(SUMS) == digests[SUMS]:
+            predicate = found.get("predicate")
             if isinstance(predicate, dict) and isinstance(predicate.get("purl"), str):
                 yield predicate["purl"], each.decode()
 
@@ -95,13 +85,11 @@ def merge(mine: bytes, there: bytes, digests: Mapping[str, str]) -> bytes:
     return b"".join(line + b"\n" for line in (*own, *kept))
 
 
-def _gives_way(
-    statement: dict[str, Any] | None, said: list[dict[str, Any] | None], digests: set[str]
-) -> bool:
-    if statement is None:
+def _gives_way(there: dict[str, Any] | None, said: list[dict[str, Any] | None], digests: set[str]) -> bool:
+    if there is None:
         return False
-    of_a_build = str(statement.get("predicateType")) in OF_A_BUILD
-    return statement in said or (of_a_build and not set(_subjects(statement).values()) <= digests)
+    of_a_build = str(there.get("predicateType")) in OF_A_BUILD
+    return there in said or (of_a_build and not set(_subjects(there).values()) <= digests)
 
 
 def _lines(content: bytes) -> list[bytes]:
@@ -119,10 +107,10 @@ def _statement(line: bytes) -> dict[str, Any] | None:
     return data if isinstance(data, dict) and isinstance(data.get("subject"), list) else None
 
 
-def _subjects(statement: dict[str, Any]) -> dict[str, str]:
+def _subjects(about: dict[str, Any]) -> dict[str, str]:
     """Return the SHA-256 of a statement's subjects by name; of one that names no SHA-256, nothing."""
     found = {}
-    for item in statement["subject"]:
+    for item in about["subject"]:
         digest = item.get("digest") if isinstance(item, dict) else None
         if isinstance(digest, dict) and isinstance(digest.get("sha256"), str):
             found[str(item.get("name"))] = digest["sha256"]
