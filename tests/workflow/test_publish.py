@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -22,6 +24,20 @@ def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
+
+
+def verified(project, place):
+    """The exit status of verifying a release where it is published: its files and claims."""
+    done = subprocess.run(
+        [sys.executable, "-m", "herdbook.cli.main", "verify", place],
+        cwd=project.root,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(done.stdout, done.stderr)
+    return done.returncode
 
 
 class Watch:
@@ -102,6 +118,9 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
         again = project.snakemake("publish", "--forcerun", "publish")
         assert (dict(repo.branches), dict(repo.tags), set(repo.commits)) == state
         assert json.loads((project.results / "Tiny/publication.json").read_text()) == record
+
+        for place in (f"{REPO}@v1", REPO):
+            assert verified(project, place) == 0
 
         project.recipe.write_text(project.recipe.read_text().replace("v1", "v2"))
         stale = project.snakemake("publish", "--dry-run")
