@@ -75,7 +75,7 @@ def test_a_fresh_repository(hub, tmp_path, said):
     assert {each["name"]: each["digest"]["sha256"] for each in claim["subject"]} == digests
     assert claim["predicate"]["purl"].startswith(f"pkg:huggingface/{REPO}@{done.commit}")
     assert done.url == f"{hub.url}/{REPO}/tree/{done.commit}"
-    assert f"{len(ours) + 1} files at {done.commit}, read back and compared" in said[0]
+    assert f"{len(ours) + 1} files at {done.commit}, read back and compared" in said[1]
     assert len(asked(hub, "POST", "/commit/")) == 2
     (tree,) = asked(hub, "GET", f"/tree/{done.commit}")[:1]
     assert tree.status == 200
@@ -216,6 +216,7 @@ def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, ca
     assert status == 0
     assert "add      model.safetensors" in shown
     assert "note: not with this token: token: there is none" in shown
+    assert "(public, not there or not to be seen with this token)" in shown
     assert written(hub) == []
 
 

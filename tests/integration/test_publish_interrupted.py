@@ -52,7 +52,7 @@ def test_somebody_adds_a_file_meanwhile_and_both_are_there(hub, tmp_path, said, 
     before_the_first_commit(monkeypatch, lambda: hub.commit(REPO, {"NOTES.md": b"by hand"}))
     done = publish(release, said)
     assert [one.status for one in asked(hub, "POST", "/commit/")] == [412, 200, 200]
-    assert "somebody else has committed meanwhile; looking again in 1 s" in said[0]
+    assert "somebody else has committed meanwhile; looking again in 1 s" in said[1]
     assert at(hub, done.commit)["NOTES.md"] == b"by hand"
     assert releases(hub) == ["Release Tiny v1"]
     assert hub.repos[REPO].tags == {"v1": done.commit}

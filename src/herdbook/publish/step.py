@@ -74,10 +74,11 @@ def preview(release: Release, repo: str | None) -> tuple[str, list[str], list[st
     repository = Repository(repo)
     there = repository.look()
     problems += preflight.of_repository(release, repository, there)
-    where = (
-        f"{repository.url} ({'private' if asked.private else 'public'}{'' if there.head else ', to be made'})"
-    )
-    return describe(propose(release, there), where, asked.tag), problems, preflight.of_account(repository)
+    refused = preflight.of_account(repository)
+    absent = ", not there or not to be seen with this token" if refused else ", to be made"
+    seen = "private" if asked.private else "public"
+    where = f"{repository.url} ({seen}{'' if there.head else absent})"
+    return describe(propose(release, there), where, asked.tag), problems, refused
 
 
 def publish(release: Release, repo: str | None, sign: Sign, say: Say) -> Publication:
@@ -136,6 +137,7 @@ def _commit(release: Release, repository: Repository, seen: There, say: Say) -> 
             say(f"{repository.name}: holds the release already, at {commit}; no commit")
             return commit
         _refuse_unseen(proposal, repository, seen, there)
+        say(f"{repository.name}: sending {proposal.upload_bytes:,} bytes, without what is there already")
         try:
             commit = repository.commit(
                 proposal.written,
