@@ -32,12 +32,18 @@ DENSE = 2 * VOCABULARY * HIDDEN + LAYERS * LAYER + HIDDEN
 MIXTURE = DENSE + 3 * LAYERS * MLP + LAYERS * 4 * HIDDEN
 
 
-def copy_recipe(root):
-    """Copy the recipe with what it names beside itself; return its path."""
+def copy_recipe(root, documents=None):
+    """Copy the recipe with what it names beside itself; return its path. Measured is only so much of each text."""
     (root / "config").mkdir(parents=True, exist_ok=True)
     shutil.copytree(REPOSITORY / "config/tasks", root / "config/tasks")
     if not (root / "demo").exists():
         (root / "demo").symlink_to(REPOSITORY / "demo")
+    if documents:
+        (root / "demo").unlink()
+        shutil.copytree(REPOSITORY / "demo/text", root / "demo/text")
+        for path in (root / "demo/text").glob("*/test.jsonl"):
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            path.write_text("".join(lines[:documents]), encoding="utf-8")
     return Path(shutil.copy(REPOSITORY / "config/buttercup.yaml", root / "config"))
 
 
@@ -209,7 +215,7 @@ def built(tmp_path_factory):
             hub.add_repo(repo, files_of(folder), license="apache-2.0")
         hub.orgs.add(REPO.partition("/")[0])
         project = Project(root / "project")
-        project.recipe = copy_recipe(project.root)
+        project.recipe = copy_recipe(project.root, documents=3)
         (project.root / "config/config.yaml").write_text("recipe: config/buttercup.yaml\n", encoding="utf-8")
         for name, value in client.environment(hub, root / "home", hub.token).items():
             patch.setenv(name, value)
