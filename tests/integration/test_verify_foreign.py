@@ -26,6 +26,7 @@ from herdbook.verify.foreign import Foreign
 from herdbook.verify.subject import HubSubject
 
 MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
+DOCS = Path(__file__).parents[2] / "docs/foreign.md"
 MODELS = ("base", "tuned", "other")
 LAYERS = 2
 OLD = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
@@ -100,10 +101,10 @@ class Stage:
     def add(self, name, folder):
         return self.hub.add_repo(name, {path.name: path.read_bytes() for path in sorted(folder.iterdir())})
 
-    def merge(self, tensors, config=None, model=None, *, files=None, base="base"):
+    def merge(self, tensors, config=None, model=None, *, files=None, base="base", name=None):
         """Put a merge on the Hub; return its name."""
         self.count += 1
-        folder, name = self.root / f"merge{self.count}", f"herd/merge{self.count}"
+        folder, name = self.root / f"merge{self.count}", name or f"herd/merge{self.count}"
         folder.mkdir()
         save_file(
             {key: one.contiguous() for key, one in tensors.items()},
@@ -257,8 +258,7 @@ def test_a_lasered_expert_is_no_copy_of_its_source(stage):
     sources = stage.sources | {"cut": dict(stage.sources["tuned"])}
     for name, one in sources["cut"].items():
         if ".mlp." in name:
-            u, s, v = torch.linalg.svd(one.double(), full_matrices=False)
-            sources["cut"][name] = (u[:, :16] * s[:16] @ v[:16]).to(one.dtype)
+            sources["cut"][name] = cut_ranks(one, 0.5)
     found = verify(stage.merge(mixture(sources, ("cut", "other"))))
     assert failed(found) == [("equal", "expert 1")]
     detail = of(found, "equal", Outcome.FAILED)[0].detail
@@ -742,6 +742,37 @@ def test_an_importance_matrix_is_near_and_other_weights_are_not(stage, wide, tmp
     assert "quantized weights" in unproven(found)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": "2"},
+        {"num_local_experts": 10**9},
+        {"num_attention_heads": [4]},
+        {"rope_parameters": "none"},
+        {"architectures": {"x": 1}},
+        {"architectures": ["NewForCausalLM"]},
+        {"model_type": ["mixtral"]},
+        {"torch_dtype": {"x": []}, "dtype": [], "head_dim": {}},
+    ],
+)
+def test_configurations_of_models_that_are_none(stage, wide, tmp_path, wrong):
+    tensors, _, config = wide
+    good = model_config(stage.root / "wide-base")
+    path = write_gguf(tmp_path / "x.gguf", tensors, Kind.Q4_0, good)
+    model = good | wrong
+    found = verify(stage.merge(tensors, config, model, files={"x.gguf": path.read_bytes()}, base="wide-base"))
+    assert not [one for one in found if one.outcome is Outcome.BROKEN]
+    assert status(found) in {8, 9}
+
+
+def test_files_with_other_weights_are_told(stage):
+    files = {"pytorch_model.bin": b"x", "consolidated.safetensors": b"y"}
+    found = verify(stage.merge(mixture(stage.sources, ("tuned", "other")), files=files))
+    assert not failed(found)
+    assert unproven(found) == {"routers", "other files"}
+
+
 def test_gguf_files_in_another_place_and_another_rope(stage, wide, tmp_path):
     tensors, _, config = wide
     model = model_config(stage.root / "wide-base")
@@ -840,6 +871,34 @@ def test_a_sample_reads_little_of_large_models(stage):
     assert not [one for one in ran.findings if one.outcome is Outcome.FAILED]
 
 
+def cut_ranks(tensor, share):
+    u, s, v = torch.linalg.svd(tensor.double(), full_matrices=False)
+    kept = int(len(s) * share)
+    return (u[:, :kept] * s[:kept] @ v[:kept]).to(tensor.dtype)
+
+
+def test_the_transcript_in_the_docs(stage, tmp_path, capsys):
+    """It is what the command prints of a mixture whose second expert was lasered in one layer, with a GGUF of it."""
+    tensors = mixture(stage.sources, ("tuned", "other"))
+    for name in [one for one in tensors if ".layers.1." in one and ".experts.1." in one]:
+        tensors[name] = cut_ranks(tensors[name], 0.5)
+    model = model_config(stage.root / "base")
+    path = write_gguf(tmp_path / "x.gguf", tensors, Kind.Q8_0, model)
+    files = {"Duet-2x1M.Q8_0.gguf": path.read_bytes()}
+    name = stage.merge(tensors, files=files, name="herd/Duet-2x1M")
+    status, text, _ = run(capsys, name, "--sample", "60KB", "--seed", 7)
+    assert status == 8
+
+    def comparable(printed):
+        lines = [
+            re.sub(r"[0-9a-f]{40}|[0-9.]+ MB read in [0-9.]+ s", "...", one) for one in printed.splitlines()
+        ]
+        return "\n".join(lines).strip()
+
+    blocks = re.findall(r"^```text\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert comparable(text) in [comparable(block.partition("\n")[2]) for block in blocks], text
+
+
 # --- the real mergekit
 
 
@@ -874,9 +933,8 @@ def test_what_the_real_mergekit_makes(stage, tmp_path, gate):
 
 def test_docs_tell_every_check():
     """docs/foreign.md has a row for each check that there is."""
-    root = Path(__file__).parents[2]
-    text = (root / "docs/foreign.md").read_text(encoding="utf-8")
-    for path in (root / "src/herdbook/verify").glob("foreign*.py"):
+    text = DOCS.read_text(encoding="utf-8")
+    for path in (DOCS.parents[1] / "src/herdbook/verify").glob("foreign*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
             if "= Check(LEVEL, " in line:
                 name = line.split('"')[1]

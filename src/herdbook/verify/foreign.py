@@ -92,6 +92,7 @@ class Foreign:
         self.name = subject.name
         size = sum(piece.size_bytes for piece in merge.pieces.values())
         yield SUBJECT.passed(subject.name, f"{len(merge.pieces)} tensors, {read_size(size)}")
+        yield from _others(merge)
         try:
             claim = find(subject, self.config)
         except (HerdbookError, OSError) as error:
@@ -118,7 +119,13 @@ class Foreign:
         for reference in claim.models:
             yield from self._source(reference, merge.subject, copies=copies)
         if copies:
-            yield from self._copies(claim, merge)
+            try:
+                yield from self._copies(claim, merge)
+            except (HerdbookError, OSError) as error:
+                yield LAYOUT.error(merge.subject.name, error)
+                yield UNPROVEN.impossible(
+                    "weights", "The weights are not proven: they could not be compared."
+                )
         else:
             detail = (
                 f"All {len(merge.pieces)} tensors are results of `merge_method: {claim.method}`, not copies, so their bytes cannot "
@@ -145,10 +152,7 @@ class Foreign:
         elif "@" in reference:
             yield SOURCE.passed(reference, f"is {place.name}", source=place.uri)
         else:
-            detail = (
-                f"is {place.name}: what `main` is now; the configuration names no commit, so it may have been another "
-                "when it was merged"
-            )
+            detail = f"is {place.name} now; the configuration names no commit, so it may have been another when it was merged"
             yield SOURCE.passed(reference, detail, source=place.uri)
 
     def _copies(self, claim: Claim, merge: Model) -> Iterator[Finding]:
@@ -181,6 +185,17 @@ class Foreign:
             yield LAYOUT.passed(
                 merge.subject.name, "has all tensors that the configuration makes, and no others"
             )
+
+
+def _others(merge: Model) -> Iterator[Finding]:
+    """Yield the files of the merge that may hold other weights: what is loaded depends on who loads it."""
+    shards = {piece.file for piece in merge.pieces.values()}
+    kinds = (*hub.PICKLE_SUFFIXES, ".safetensors")
+    found = sorted(name for name in merge.subject.files if name.endswith(kinds) and name not in shards)
+    if merge.subject.uri and found:
+        told = ", ".join(found[:5]) + (" and others" if len(found) > 5 else "")
+        detail = f"{len(found)} more files may hold weights ({told}); they are no part of the model that was compared."
+        yield UNPROVEN.impossible("other files", detail)
 
 
 def line(finding: Finding) -> str:

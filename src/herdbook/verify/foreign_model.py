@@ -13,7 +13,7 @@ from herdbook.errors import SourceError, UnverifiableError, VerificationError
 from herdbook.family import BY_MODEL_TYPE, MLP
 from herdbook.lock import ITEM_BYTES
 from herdbook.mergekit import HUB
-from herdbook.verify.foreign_claim import MAX_EXPERTS
+from herdbook.verify.foreign_claim import MAX_EXPERTS, MAX_LAYERS
 from herdbook.verify.subject import FolderSubject, HubSubject
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from herdbook.family import Family
     from herdbook.verify.subject import Subject
 
-MAX_TENSORS = 500_000
+MAX_TENSORS = 200_000
 MAX_SHARDS = 2_000
 CONFIG_NAME = "config.json"
 CONFIG_BYTES = 4_000_000
@@ -93,7 +93,7 @@ class Model:
     def layers(self) -> int:
         """How many layers its configuration says. Raises VerificationError if it says none."""
         found = self.config.get("num_hidden_layers")
-        if type(found) is not int or not 0 < found <= 10_000:
+        if type(found) is not int or not 0 < found <= MAX_LAYERS:
             raise VerificationError(f"{self.subject.name}: {CONFIG_NAME} names no number of layers")
         return found
 
