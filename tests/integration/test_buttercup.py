@@ -298,6 +298,6 @@ def test_it_is_published_once(built):
     assert {name for name, path in ours.items() if published.files[name].content != path.read_bytes()} <= {
         "claims.jsonl"
     }
-    state = hub.repos[REPO].branches
+    state = dict(hub.repos[REPO].branches)
     assert "Nothing to be done" in (done := project.snakemake("publish")).stdout + done.stderr
     assert hub.repos[REPO].branches == state
