@@ -11,9 +11,9 @@ rule attest:
         [PLAN.release_folder / name for name in attested_files(SIGNER)],
     log:
         "logs/attest/attest.log",
+    localrule: True
     conda:
         "../envs/build.yaml"
-    localrule: True
     params:
         key=attest_key(PLAN, SIGNER),
     shell:
