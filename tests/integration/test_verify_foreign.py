@@ -482,9 +482,7 @@ def test_a_configuration_that_is_none_ends_with_one_message(stage, text, word):
     assert status(found) == 9
 
 
-@pytest.mark.parametrize(
-    "path", ["../tuned", "/etc", "./tuned", "herd/..", "herd/tuned/../../x", "tuned"]
-)
+@pytest.mark.parametrize("path", ["../tuned", "/etc", "./tuned", "herd/..", "herd/tuned/../../x", "tuned"])
 def test_a_remote_card_leads_to_no_folder(stage, path, monkeypatch):
     monkeypatch.chdir(stage.root)  # where a folder of such a name is
     config = config_of() | {"base_model": path}

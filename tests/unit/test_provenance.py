@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -28,7 +29,7 @@ from herdbook.key import as_recorded
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.license import spdx
-from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE
+from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, code
 from herdbook.release.layout import BOMS, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, SUMS
 from herdbook.release.step import contents
 
@@ -386,6 +387,17 @@ def test_licences_are_spdx_s_where_both_mean_the_same():
 
 
 # -- steps -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_recorded_code_is_all_that_a_plan_asks_for():
+    """The miniature has all that recipes have: without a name, its release could not be verified by other versions."""
+    recipe = Path(__file__).parents[2] / "config/miniature.yaml"
+    plan = plans.load(recipe)
+    assert any(item.quantized for item in plan.evaluations)
+    with as_recorded(code(plan)):
+        again = plans.load(recipe)
+        assert contents(again) == contents(plan)
+        assert again.converted == plan.converted
 
 
 def test_what_a_release_holds_follows_from_the_plan(built):

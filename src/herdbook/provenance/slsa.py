@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.key import Code
-from herdbook.plan.graph import CONVERT_CODE, EVALUATE_CODE, GGUF_FOLDER_CODE, QUANTIZE_CODE
+from herdbook.plan.graph import (
+    CONVERT_CODE,
+    DEQUANTIZE_CODE,
+    EVALUATE_CODE,
+    GGUF_FOLDER_CODE,
+    QUANTIZE_CODE,
+)
 from herdbook.provenance.material import inputs, materials
 from herdbook.release.layout import LINEAGE, LOCK, RECIPE
 
@@ -63,6 +69,8 @@ def code(plan: Plan) -> dict[str, str]:
         found |= plan.report.code
     if plan.evaluations:
         found |= EVALUATE_CODE.describe()
+    if any(item.quantized for item in plan.evaluations):
+        found |= DEQUANTIZE_CODE.describe()
     if plan.quantized:
         found |= CONVERT_CODE.describe() | QUANTIZE_CODE.describe()
     return found
