@@ -660,7 +660,7 @@ def wide(stage):
     """A mixture with rows of 256 numbers, which K-types need: its tensors, and its config.json."""
     names = [f"wide-{one}" for one in MODELS]
     for seed, name in enumerate(names):
-        folder = tiny.write_model(stage.root / name, seed=seed, hidden=256, intermediate=256)
+        folder = tiny.write_model(stage.root / name, seed=seed, hidden=256, intermediate=512)
         stage.add(f"herd/{name}", folder)
     sources = {
         key: load_file(stage.root / one / "model.safetensors") for key, one in zip(MODELS, names, strict=True)

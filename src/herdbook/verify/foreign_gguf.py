@@ -26,7 +26,7 @@ from herdbook.quantize.folder import DTYPES
 from herdbook.quantize.gguf_file import parse_gguf
 from herdbook.quantize.layout import layout, row_order
 from herdbook.verify.ahead import in_order
-from herdbook.verify.equality import chance_of_catching, draw
+from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
 from herdbook.verify.finding import Check
 from herdbook.verify.foreign_claim import MAX_EXPERTS
 
@@ -150,7 +150,9 @@ class _File:
         seen = Seen()
         tensors = [tensor for tensor in self.file.tensors.values() if self._fits(tensor, seen)]
         sizes = [tensor.size_bytes for tensor in tensors]
-        sample = sum(sizes) if options.sample_bytes is None else options.sample_bytes
+        # blocks as small as a sample's for all of it, too: decoded rows are many times as large
+        every = sum(-(-size // BLOCK_BYTES) for size in sizes) * BLOCK_BYTES
+        sample = every if options.sample_bytes is None else options.sample_bytes
         blocks = draw(sizes, sample, options.seed) if tensors else []
         with track(self.name, len(blocks)) as advance:
             for block, take in in_order(
@@ -158,11 +160,11 @@ class _File:
             ):
                 tensor = tensors[block.slice].name
                 try:
-                    distance, size = take()
+                    distance = take()
                 except (HerdbookError, OSError) as error:
                     seen.unread.setdefault(tensor, str(error))
                 else:
-                    seen.size_bytes += size
+                    seen.size_bytes += block.stop - block.start
                     self._note(seen, tensor, distance)
                 advance()
         yield from self._told(seen, sum(sizes), len(tensors), options)
@@ -198,12 +200,12 @@ class _File:
             return False
         return True
 
-    def _compare(self, tensor: TensorInfo, start: int, stop: int) -> tuple[float, int]:
+    def _compare(self, tensor: TensorInfo, start: int, stop: int) -> float:
         """Compare the rows that a range of bytes lies in.
 
         Returns:
             How far the file's rows are from the weights, by the reference's distance: 0 if they are its bytes, infinite
-            if no bytes but its own are possible. And how many bytes that were.
+            if no bytes but those are possible.
         """
         first = start // tensor.row_bytes
         rows = -(-stop // tensor.row_bytes) - first
@@ -213,14 +215,14 @@ class _File:
         weights = self._weights(tensor, first, rows)
         ours = _encoded(weights, tensor.type, tensor.name)
         if np.array_equal(ours, theirs):
-            return 0.0, len(data)
+            return 0.0
         if tensor.type in FULL_WIDTH:
-            return np.inf, len(data)
+            return np.inf
         decoded, reference = _decoded(theirs, tensor), _decoded(ours, tensor)
         apart, least = (float(np.sqrt(np.mean((one - weights) ** 2))) for one in (decoded, reference))
         if not np.isfinite(apart):
-            return np.inf, len(data)
-        return (max(apart / least, 1e-9) if least else np.inf), len(data)
+            return np.inf
+        return max(apart / least, 1e-9) if least else np.inf
 
     def _weights(self, tensor: TensorInfo, first: int, count: int) -> NDArray[np.float32]:
         """Return rows of a GGUF's tensor at full width, ``(count, width)``, from whichever tensors they are of."""
