@@ -90,9 +90,10 @@ def model_config(folder, **changes):
 class Stage:
     def __init__(self, hub, root):
         self.hub, self.root, self.count = hub, root, 0
+        self.herd = root / "herd"
         self.sources = {}
         for seed, name in enumerate(MODELS):
-            folder = tiny.write_model(root / name, seed=seed, shards=2 if name == "tuned" else 1)
+            folder = tiny.write_model(self.herd / name, seed=seed, shards=2 if name == "tuned" else 1)
             self.add(f"herd/{name}", folder)
             self.sources[name] = {
                 key: one for path in folder.glob("*.safetensors") for key, one in load_file(path).items()
@@ -101,22 +102,26 @@ class Stage:
     def add(self, name, folder):
         return self.hub.add_repo(name, {path.name: path.read_bytes() for path in sorted(folder.iterdir())})
 
-    def merge(self, tensors, config=None, model=None, *, files=None, base="base", name=None):
-        """Put a merge on the Hub; return its name."""
+    def write(self, tensors, config=None, model=None, *, files=None, base="base"):
+        """Write a merge into a folder, and its configuration beside the sources' folder; return the folder."""
         self.count += 1
-        folder, name = self.root / f"merge{self.count}", name or f"herd/merge{self.count}"
+        folder, config = self.root / f"merge{self.count}", config_of() if config is None else config
         folder.mkdir()
-        save_file(
-            {key: one.contiguous() for key, one in tensors.items()},
-            folder / "model.safetensors",
-            {"format": "pt"},
-        )
-        (folder / "config.json").write_text(json.dumps(model or model_config(self.root / base)))
+        held = {key: one.contiguous() for key, one in tensors.items()}
+        save_file(held, folder / "model.safetensors", {"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(model or model_config(self.herd / base)))
         for file in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / file).write_bytes((self.root / base / file).read_bytes())
-        (folder / "README.md").write_bytes(card(config_of() if config is None else config))
+            (folder / file).write_bytes((self.herd / base / file).read_bytes())
+        (folder / "README.md").write_bytes(card(config))
         for file, content in (files or {}).items():
             (folder / file).write_bytes(content)
+        folder.with_suffix(".yml").write_text(yaml.safe_dump(config))
+        return folder
+
+    def merge(self, *arguments, name=None, **options):
+        """Put a merge on the Hub; return its name."""
+        folder = self.write(*arguments, **options)
+        name = name or f"herd/{folder.name}"
         self.add(name, folder)
         return name
 
@@ -131,6 +136,8 @@ def stage(tmp_path_factory):
 
 def verify(name, config=None, ggufs=(), **options):
     options = {"sample_bytes": None, **options}
+    if isinstance(name, Path) and config is None:
+        config = name.with_suffix(".yml")
     return Foreign(str(name), config, ggufs, Options(**options)).run(lambda _: None).findings
 
 
@@ -188,9 +195,9 @@ def test_other_families(stage, family, altered):
     kind, made, shared, changes = FAMILIES[family]
     names = [f"{family.replace(' ', '-')}-{one}-{altered}" for one in MODELS]
     for seed, one in enumerate(names):
-        stage.add(f"herd/{one}", tiny.write_model(stage.root / one, seed=seed, model_type=kind, **changes))
+        tiny.write_model(stage.herd / one, seed=seed, model_type=kind, **changes)
     sources = {
-        key: load_file(stage.root / one / "model.safetensors") for key, one in zip(MODELS, names, strict=True)
+        key: load_file(stage.herd / one / "model.safetensors") for key, one in zip(MODELS, names, strict=True)
     }
     tensors = mixture(sources, ("tuned", "other"), "per expert")
     config = config_of(names[1:], f"herd/{names[0]}")
@@ -214,8 +221,8 @@ def test_other_families(stage, family, altered):
         )
         tensors[victim] = tensors[victim] * 2
     count = {"deepseek": "n_routed_experts"}.get(made, "num_experts")
-    model = model_config(stage.root / names[0], model_type=made, num_local_experts=2, **{count: 2})
-    found = verify(stage.merge(tensors, config, model, base=names[0]))
+    model = model_config(stage.herd / names[0], model_type=made, num_local_experts=2, **{count: 2})
+    found = verify(stage.write(tensors, config, model, base=names[0]))
     part = "shared expert" if shared else "base"
     assert failed(found) == ([("equal", part)] if altered else [])
     assert len(of(found, "equal", Outcome.PASSED)) == (4 if shared else 3) - altered
@@ -234,7 +241,7 @@ def test_experts_in_another_order_are_told_from_altered_ones(stage):
 
 
 def test_an_expert_that_is_the_base(stage):
-    found = verify(stage.merge(mixture(stage.sources, ("tuned", "base"))))
+    found = verify(stage.write(mixture(stage.sources, ("tuned", "base"))))
     assert failed(found) == [("equal", "expert 2")]
     assert "equal to herd/base" in of(found, "equal", Outcome.FAILED)[0].detail
 
@@ -259,7 +266,7 @@ def test_a_lasered_expert_is_no_copy_of_its_source(stage):
     for name, one in sources["cut"].items():
         if ".mlp." in name:
             sources["cut"][name] = cut_ranks(one, 0.5)
-    found = verify(stage.merge(mixture(sources, ("cut", "other"))))
+    found = verify(stage.write(mixture(sources, ("cut", "other"))))
     assert failed(found) == [("equal", "expert 1")]
     detail = of(found, "equal", Outcome.FAILED)[0].detail
     assert "nor another model that is named: 6 of 6 blocks differ" in detail
@@ -268,10 +275,10 @@ def test_a_lasered_expert_is_no_copy_of_its_source(stage):
 
 def test_a_source_that_moved_and_one_that_is_pinned(stage):
     name = stage.merge(mixture(stage.sources, ("tuned", "other")))
-    old = stage.add("herd/moved", stage.root / "tuned")
+    old = stage.add("herd/moved", stage.herd / "tuned")
     stage.hub.commit(
         "herd/moved",
-        {path.name: path.read_bytes() for path in sorted((stage.root / "base").iterdir())}
+        {path.name: path.read_bytes() for path in sorted((stage.herd / "base").iterdir())}
         | {"model.safetensors.index.json": None},
     )
     for reference, wrong in ((f"herd/moved@{old}", []), ("herd/moved", [("equal", "expert 1")])):
@@ -294,7 +301,7 @@ def test_missing_and_surplus_tensors(stage):
     tensors = mixture(stage.sources, ("tuned", "other"))
     del tensors["model.layers.0.block_sparse_moe.experts.0.w1.weight"]
     tensors["model.layers.0.self_attn.q_proj.bias"] = torch.zeros(32)
-    found = of(verify(stage.merge(tensors)), "layout", Outcome.FAILED)
+    found = of(verify(stage.write(tensors)), "layout", Outcome.FAILED)
     assert [one.tensor for one in found] == [
         "model.layers.0.block_sparse_moe.experts.0.w1.weight",
         "model.layers.0.self_attn.q_proj.bias",
@@ -302,8 +309,8 @@ def test_missing_and_surplus_tensors(stage):
 
 
 def test_numbers_of_the_configuration_that_are_others(stage):
-    model = model_config(stage.root / "base", rope_theta=1e6, num_experts_per_tok=1)
-    found = verify(stage.merge(mixture(stage.sources, ("tuned", "other")), model=model))
+    model = model_config(stage.herd / "base", rope_theta=1e6, num_experts_per_tok=1)
+    found = verify(stage.write(mixture(stage.sources, ("tuned", "other")), model=model))
     assert failed(found) == [("config", "config.json")] * 2
     assert {(one.expected, one.found) for one in of(found, "config")} == {("5000.0", "1000000.0"), ("2", "1")}
 
@@ -322,22 +329,22 @@ def test_numbers_of_the_configuration_that_are_others(stage):
 )
 def test_casts_are_made_again_if_the_configuration_says_so(stage, said, made, explained):
     tensors = {name: one.to(made) for name, one in mixture(stage.sources, ("tuned", "other")).items()}
-    found = verify(stage.merge(tensors, config_of(dtype=said)))
+    found = verify(stage.write(tensors, config_of(dtype=said)))
     assert failed(found) == ([] if explained else [("dtype", of(found, "dtype")[0].subject)])
     assert len(of(found, "equal", Outcome.PASSED)) == 3
     assert "rounding" in of(found, "dtype")[0].detail or not explained
 
 
 def test_wide_sources_are_rounded_to_nearest(stage):
-    wide = tiny.write_model(stage.root / "wide", seed=1, dtype=torch.float32)
+    wide = tiny.write_model(stage.herd / "wide", seed=1, dtype=torch.float32)
     stage.add("herd/wide", wide)
     sources = stage.sources | {"wide": load_file(wide / "model.safetensors")}
     tensors = {name: one.to(torch.bfloat16) for name, one in mixture(sources, ("wide", "other")).items()}
-    found = verify(stage.merge(tensors, config_of(("wide", "other"))))
+    found = verify(stage.write(tensors, config_of(("wide", "other"))))
     assert not failed(found)
     name = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
     cut = (sources["wide"]["model.layers.0.mlp.gate_proj.weight"].view(torch.int32) >> 16).to(torch.int16)
-    found = verify(stage.merge(tensors | {name: cut.view(torch.bfloat16)}, config_of(("wide", "other"))))
+    found = verify(stage.write(tensors | {name: cut.view(torch.bfloat16)}, config_of(("wide", "other"))))
     assert failed(found) == [("equal", "expert 1")]  # cut off instead of rounded
 
 
@@ -349,7 +356,7 @@ def test_residual_scale_is_made_again_and_noise_is_not(stage):
     for layer in range(LAYERS):
         tensors[f"model.layers.{layer}.block_sparse_moe.experts.0.w2.weight"] *= 0.5
         tensors[f"model.layers.{layer}.block_sparse_moe.experts.1.w1.weight"] += 0.1
-    found = verify(stage.merge(tensors, config))
+    found = verify(stage.write(tensors, config))
     assert not failed(found)
     assert [one.subject for one in of(found, "equal")] == ["expert 1", "base"]
     assert unproven(found) == {"routers", "noise"}
@@ -371,7 +378,7 @@ def test_routers_that_cannot_be_what_is_said(stage, how, word):
     for name in [one for one in tensors if one.endswith(".gate.weight")]:
         rows = tensors[name]
         tensors[name] = {"equal": rows[:1].repeat(2, 1), "zero": rows * 0, "long": rows * 2}[how]
-    found = verify(stage.merge(tensors))
+    found = verify(stage.write(tensors))
     assert {one.check for one in found if one.outcome is Outcome.FAILED} == {
         "gate" if how == "long" else "routers"
     }
@@ -391,7 +398,7 @@ def test_drawn_routers(stage, gate, draw):
         tensors = mixture(stage.sources, ("tuned", "other"))
         routers = [one for one in tensors if one.endswith(".gate.weight")]
         tensors |= {name: draw((2, 32)).to(torch.bfloat16) for name in routers}
-        found = verify(stage.merge(tensors, config_of(gate_mode=seeming)))
+        found = verify(stage.write(tensors, config_of(gate_mode=seeming)))
         assert [one.outcome for one in of(found, "gate")] == [outcome]
         assert ("numbers that were drawn" in of(found, "unproven")[0].detail) == (seeming == gate)
 
@@ -406,7 +413,7 @@ def test_the_same_router_in_every_layer(stage):
         ("hidden", same, True),
         ("hidden", tensors, False),
     ):
-        found = verify(stage.merge(held, config_of(gate_mode=gate)))
+        found = verify(stage.write(held, config_of(gate_mode=gate)))
         assert bool(of(found, "routers", Outcome.FAILED)) is wrong, gate
 
 
@@ -416,7 +423,7 @@ def test_the_same_router_in_every_layer(stage):
 def test_a_gone_and_a_gated_source_leave_the_others_provable(stage, monkeypatch):
     stage.hub.add_repo(
         "herd/secret",
-        {path.name: path.read_bytes() for path in sorted((stage.root / "tuned").iterdir())},
+        {path.name: path.read_bytes() for path in sorted((stage.herd / "tuned").iterdir())},
         gated="manual",
     )
     name = stage.merge(
@@ -484,7 +491,7 @@ def test_a_configuration_that_is_none_ends_with_one_message(stage, text, word):
 
 @pytest.mark.parametrize("path", ["../tuned", "/etc", "./tuned", "herd/..", "herd/tuned/../../x", "tuned"])
 def test_a_remote_card_leads_to_no_folder(stage, path, monkeypatch):
-    monkeypatch.chdir(stage.root)  # where a folder of such a name is
+    monkeypatch.chdir(stage.herd)  # where a folder of such a name is
     config = config_of() | {"base_model": path}
     found = verify(stage.merge(mixture(stage.sources, ("tuned", "other")), config))
     assert [one.subject for one in of(found, "source", Outcome.IMPOSSIBLE)] == [path]
@@ -496,24 +503,24 @@ def test_folders_are_read_inside_of_what_was_named_alone(stage, tmp_path):
     merge = tmp_path / "work/merge"
     merge.mkdir(parents=True)
     save_file(mixture(stage.sources, ("tuned", "other")), merge / "model.safetensors", {"format": "pt"})
-    (merge / "config.json").write_text(json.dumps(model_config(stage.root / "base")))
+    (merge / "config.json").write_text(json.dumps(model_config(stage.herd / "base")))
     (merge / "inside").mkdir()
     for name in ("config.json", "model.safetensors"):
-        (merge / "inside" / name).write_bytes((stage.root / "base" / name).read_bytes())
-    (merge / "link").symlink_to(stage.root / "tuned")
+        (merge / "inside" / name).write_bytes((stage.herd / "base" / name).read_bytes())
+    (merge / "link").symlink_to(stage.herd / "tuned")
     config = config_of() | {"base_model": "inside"}
-    for place, reference in enumerate(("link", str(stage.root / "other"))):
+    for place, reference in enumerate(("link", str(stage.herd / "other"))):
         config["experts"][place]["source_model"] = reference
     (merge / "mergekit_moe_config.yml").write_text(yaml.safe_dump(config))
-    found = verify(merge)
+    found = verify(str(merge))
     assert [one.subject for one in of(found, "source", Outcome.PASSED)] == ["inside"]
     assert [one.subject for one in of(found, "equal", Outcome.PASSED)] == ["base"]
     assert not failed(found)
     named = tmp_path / "work" / "named.yml"
-    (tmp_path / "work/tuned").symlink_to(stage.root / "tuned")
+    (tmp_path / "work/tuned").symlink_to(stage.herd / "tuned")
     (tmp_path / "work/base").mkdir()
     for name in ("config.json", "model.safetensors"):
-        (tmp_path / "work/base" / name).write_bytes((stage.root / "base" / name).read_bytes())
+        (tmp_path / "work/base" / name).write_bytes((stage.herd / "base" / name).read_bytes())
     config = config_of() | {"base_model": "./base"}
     config["experts"][0]["source_model"] = "tuned"
     named.write_text(yaml.safe_dump(config))
@@ -535,7 +542,7 @@ def test_fused_tensors_of_impossible_shapes(stage, shape):
         }
     ).encode()
     content = len(head).to_bytes(8, "little") + head + bytes(size)
-    found = verify(stage.merge({}, files={"model.safetensors": content}))
+    found = verify(stage.write({}, files={"model.safetensors": content}))
     assert failed(found) == [("merge", found[0].subject)]
     assert "no shape of experts" in found[0].detail
 
@@ -558,7 +565,7 @@ def test_a_passthrough_merge_is_compared_layer_by_layer(stage):
     tensors |= {
         name.replace("layers.1", "layers.2"): one.clone() for name, one in tuned.items() if "layers.1" in name
     }
-    model = json.loads((stage.root / "base/config.json").read_text()) | {"num_hidden_layers": 3}
+    model = json.loads((stage.herd / "base/config.json").read_text()) | {"num_hidden_layers": 3}
     found = verify(stage.merge(tensors, config, model))
     assert status(found) == 0
     assert [one.subject for one in of(found, "equal", Outcome.PASSED)] == ["ends", "layers 0-1", "layers 2-2"]
@@ -578,7 +585,7 @@ def test_of_other_dense_merges_nothing_is_proven_and_that_is_said(stage):
         ],
     }
     found = verify(
-        stage.merge(stage.sources["base"], config, json.loads((stage.root / "base/config.json").read_text()))
+        stage.merge(stage.sources["base"], config, json.loads((stage.herd / "base/config.json").read_text()))
     )
     assert not failed(found)
     assert not of(found, "equal")
@@ -660,10 +667,10 @@ def wide(stage):
     """A mixture with rows of 256 numbers, which K-types need: its tensors, and its config.json."""
     names = [f"wide-{one}" for one in MODELS]
     for seed, name in enumerate(names):
-        folder = tiny.write_model(stage.root / name, seed=seed, hidden=256, intermediate=512)
+        folder = tiny.write_model(stage.herd / name, seed=seed, hidden=256, intermediate=512)
         stage.add(f"herd/{name}", folder)
     sources = {
-        key: load_file(stage.root / one / "model.safetensors") for key, one in zip(MODELS, names, strict=True)
+        key: load_file(stage.herd / one / "model.safetensors") for key, one in zip(MODELS, names, strict=True)
     }
     config = config_of(names[1:], "herd/wide-base")
     return mixture(sources, ("tuned", "other")), mixture(sources, ("tuned", "other"), "fused"), config
@@ -675,10 +682,10 @@ def wide(stage):
 )
 def test_gguf_files_are_what_the_weights_give(stage, wide, tmp_path, kind, sample):
     tensors, fused, config = wide
-    model = model_config(stage.root / "wide-base")
+    model = model_config(stage.herd / "wide-base")
     path = write_gguf(tmp_path / "x.gguf", tensors, kind, model)
     held = fused if kind in {Kind.Q4_K, Kind.BF16} else tensors
-    name = stage.merge(held, config, model, files={"x.gguf": path.read_bytes()}, base="wide-base")
+    name = stage.write(held, config, model, files={"x.gguf": path.read_bytes()}, base="wide-base")
     found = verify(name, sample_bytes=sample, seed=2)
     assert not failed(found)
     assert unproven(found) == {"routers"}
@@ -713,7 +720,7 @@ def damaged(path, how):
 )
 def test_damaged_gguf_files(stage, wide, tmp_path, how, word):
     tensors, _, config = wide
-    model = model_config(stage.root / "wide-base")
+    model = model_config(stage.herd / "wide-base")
     path = write_gguf(tmp_path / "x.gguf", tensors, Kind.F16, model)
     name = stage.merge(tensors, config, model, files={"x.gguf": damaged(path, how)}, base="wide-base")
     (told,) = of(verify(name), "gguf", Outcome.FAILED)
@@ -722,12 +729,12 @@ def test_damaged_gguf_files(stage, wide, tmp_path, how, word):
 
 def test_an_importance_matrix_is_near_and_other_weights_are_not(stage, wide, tmp_path):
     tensors, _, config = wide
-    model = model_config(stage.root / "wide-base")
+    model = model_config(stage.herd / "wide-base")
     files = {"near.gguf": write_gguf(tmp_path / "near.gguf", tensors, Kind.Q4_K, model, imatrix=True)}
     victim = "model.layers.0.block_sparse_moe.experts.1.w3.weight"
     swapped = tensors | {victim: tensors[victim.replace("experts.1", "experts.0")]}
     files["other.gguf"] = write_gguf(tmp_path / "other.gguf", swapped, Kind.Q4_K, model, imatrix=True)
-    name = stage.merge(
+    name = stage.write(
         tensors,
         config,
         model,
@@ -758,10 +765,10 @@ def test_an_importance_matrix_is_near_and_other_weights_are_not(stage, wide, tmp
 )
 def test_configurations_of_models_that_are_none(stage, wide, tmp_path, wrong):
     tensors, _, config = wide
-    good = model_config(stage.root / "wide-base")
+    good = model_config(stage.herd / "wide-base")
     path = write_gguf(tmp_path / "x.gguf", tensors, Kind.Q4_0, good)
     model = good | wrong
-    found = verify(stage.merge(tensors, config, model, files={"x.gguf": path.read_bytes()}, base="wide-base"))
+    found = verify(stage.write(tensors, config, model, files={"x.gguf": path.read_bytes()}, base="wide-base"))
     assert not [one for one in found if one.outcome is Outcome.BROKEN]
     assert status(found) in {8, 9}
 
@@ -775,7 +782,7 @@ def test_files_with_other_weights_are_told(stage):
 
 def test_gguf_files_in_another_place_and_another_rope(stage, wide, tmp_path):
     tensors, _, config = wide
-    model = model_config(stage.root / "wide-base")
+    model = model_config(stage.herd / "wide-base")
     (tmp_path / "files").mkdir()
     write_gguf(tmp_path / "files/x.gguf", tensors, Kind.Q8_0, model, theta=1e6)
     name = stage.merge(tensors, config, model, base="wide-base")
@@ -857,12 +864,12 @@ def test_a_sample_reads_little_of_large_models(stage):
     """Models of 12 MB, of which 1 MB is asked for: what is read is a few times that, headers included."""
     for seed, one in enumerate(MODELS):
         folder = tiny.write_model(
-            stage.root / f"large-{one}", seed=seed, hidden=512, intermediate=2048, vocab=256
+            stage.herd / f"large-{one}", seed=seed, hidden=512, intermediate=2048, vocab=256
         )
         stage.add(f"herd/large-{one}", folder)
-    sources = {one: load_file(stage.root / f"large-{one}/model.safetensors") for one in MODELS}
+    sources = {one: load_file(stage.herd / f"large-{one}/model.safetensors") for one in MODELS}
     config = config_of(("large-tuned", "large-other"), "herd/large-base")
-    model = model_config(stage.root / "large-base")
+    model = model_config(stage.herd / "large-base")
     name = stage.merge(mixture(sources, ("tuned", "other")), config, model, base="large-base")
     ran = Foreign(name, None, [], Options(sample_bytes=4 * BLOCK_BYTES, seed=3)).run(lambda _: None)
     size = sum(entry.size_bytes for entry in HubSubject(name).files.values())
@@ -882,7 +889,7 @@ def test_the_transcript_in_the_docs(stage, tmp_path, capsys):
     tensors = mixture(stage.sources, ("tuned", "other"))
     for name in [one for one in tensors if ".layers.1." in one and ".experts.1." in one]:
         tensors[name] = cut_ranks(tensors[name], 0.5)
-    model = model_config(stage.root / "base")
+    model = model_config(stage.herd / "base")
     path = write_gguf(tmp_path / "x.gguf", tensors, Kind.Q8_0, model)
     files = {"Duet-2x1M.Q8_0.gguf": path.read_bytes()}
     name = stage.merge(tensors, files=files, name="herd/Duet-2x1M")
@@ -909,9 +916,9 @@ def test_what_the_real_mergekit_makes(stage, tmp_path, gate):
         MERGEKIT_MOE.find()
     except StepError as error:
         pytest.skip(str(error))
-    config = config_of(gate_mode=gate) | {"base_model": str(stage.root / "base")}
+    config = config_of(gate_mode=gate) | {"base_model": str(stage.herd / "base")}
     for expert, name in zip(config["experts"], ("tuned", "other"), strict=True):
-        expert["source_model"] = str(stage.root / name)
+        expert["source_model"] = str(stage.herd / name)
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
     MERGEKIT_MOE.run([str(tmp_path / "config.yml"), str(tmp_path / "out")], tmp_path)
     named = stage.root / f"{gate}.yml"
