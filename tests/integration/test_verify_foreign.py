@@ -23,6 +23,7 @@ from herdbook.tool import Tool
 from herdbook.verify.equality import BLOCK_BYTES
 from herdbook.verify.finding import Options, Outcome
 from herdbook.verify.foreign import Foreign
+from herdbook.verify.foreign_gguf import FACTOR
 from herdbook.verify.subject import HubSubject
 
 MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
@@ -792,6 +793,38 @@ def test_gguf_files_in_another_place_and_another_rope(stage, wide, tmp_path):
         assert failed(found) == [("gguf", "x.gguf")]
         assert of(found, "gguf", Outcome.FAILED)[0].found == "1000000.0"
         assert of(found, "gguf", Outcome.PASSED)
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(values.astype(np.float64) ** 2)))
+
+
+@pytest.mark.slow
+def test_the_table_of_distances_in_the_docs():
+    """Measured again as the page says: what an importance matrix costs, and how far other weights are."""
+    chance = np.random.default_rng(0)
+    weights, other = (chance.standard_t(5, size=(512, 2048)).astype(np.float32) for _ in range(2))
+    noise = chance.normal(size=weights.shape).astype(np.float32) * 0.3 * rms(weights)
+    importance = np.exp(3 * chance.normal(size=2048)).astype(np.float32)
+    u, s, v = np.linalg.svd(weights.astype(np.float64), full_matrices=False)
+    kept = int(0.7 * len(s))
+    cut = ((u[:, :kept] * s[:kept]) @ v[:kept]).astype(np.float32)
+    rows, rounded = slice(0, 64), []
+    table = re.findall(r"^\| ([A-Z0-9_]+) \|(.*)\|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(table) == 8
+    for name, cells in table:
+        kind = Kind[name]
+
+        def distance(values, matrix, kind=kind):
+            encoded = np.asarray(libgguf.quantize_rows(values[rows], int(kind), matrix)).view(np.uint8)
+            return rms(gguf.quants.dequantize(encoded, kind) - weights[rows])
+
+        least = distance(weights, None)
+        measured = [distance(one, importance) / least for one in (weights, weights + noise, cut, other)]
+        rounded.append(f"| {name} | {' | '.join(f'{one:.3g}' for one in measured)} |")
+        told = [float(cell) for cell in cells.split("|")]
+        assert measured == pytest.approx(told, rel=0.03), "\n".join(rounded)
+        assert measured[0] < FACTOR < measured[3]
 
 
 # --- the command
