@@ -19,9 +19,9 @@ from herdbook.laser.step import Reducer
 from herdbook.moe import router
 from herdbook.provenance.lineage import Made, Origin
 from herdbook.release.layout import CARD
-from herdbook.verify import workshop
+from herdbook.verify.again import workshop
+from herdbook.verify.again.recompute import allowed, draw_whole
 from herdbook.verify.finding import Outcome
-from herdbook.verify.recompute import allowed, draw_whole
 
 MODELS = {
     "base": {"hub": "herd/base"},

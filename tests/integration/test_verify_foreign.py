@@ -22,8 +22,8 @@ from herdbook.errors import StepError
 from herdbook.tool import Tool
 from herdbook.verify.equality import BLOCK_BYTES
 from herdbook.verify.finding import Options, Outcome
-from herdbook.verify.foreign import Foreign
-from herdbook.verify.foreign_gguf import FACTOR
+from herdbook.verify.foreign.check import Foreign
+from herdbook.verify.foreign.gguf import FACTOR
 from herdbook.verify.subject import HubSubject
 
 MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")

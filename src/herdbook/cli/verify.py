@@ -52,6 +52,12 @@ def register(add: Add) -> None:
     )
     command.add_argument("--key", type=Path, metavar="PEM", help="the public key that it must be signed with")
     command.add_argument(
+        "--identity",
+        metavar="WHO",
+        help="who must have signed it without a key (Sigstore): an e-mail address, or a workflow's URI; with --issuer",
+    )
+    command.add_argument("--issuer", metavar="URL", help="the identity provider that must vouch for them")
+    command.add_argument(
         "--sample",
         type=_size,
         default="500MB",
@@ -104,12 +110,20 @@ def _verify(options: argparse.Namespace) -> int:
         return _foreign(options)
     if options.config or options.gguf:
         raise RecipeError("--config and --gguf belong to --foreign")
+    if bool(options.identity) != bool(options.issuer):
+        raise RecipeError(
+            "--identity and --issuer belong together: a name means something only with who vouches for it"
+        )
+    if options.key and options.identity:
+        raise RecipeError("--key and --identity: a release is signed with a key, or without one")
     if options.key and not options.key.is_file():
         raise RecipeError(f"--key {options.key}: there is no such file")
     if options.inputs and not options.inputs.is_file():
         raise RecipeError(f"--inputs {options.inputs}: there is no such file")
     asked = Options(
         key=options.key,
+        identity=options.identity,
+        issuer=options.issuer,
         sample_bytes=options.sample,
         seed=_seed(options),
         inputs=options.inputs,
@@ -143,9 +157,11 @@ def _verify(options: argparse.Namespace) -> int:
 def _foreign(options: argparse.Namespace) -> int:
     from herdbook.verify import report
     from herdbook.verify.finding import Options
-    from herdbook.verify.foreign import ABOUT, UNPROVEN, Foreign, line
+    from herdbook.verify.foreign.check import ABOUT, UNPROVEN, Foreign, line
 
-    unfit = [name for name in ("key", "inputs", "work", "vsa") if getattr(options, name)]
+    unfit = [
+        name for name in ("key", "identity", "issuer", "inputs", "work", "vsa") if getattr(options, name)
+    ]
     if unfit:
         raise RecipeError(f"--{unfit[0]} is for releases of Herdbook, and means nothing with --foreign")
     if options.config and not options.config.is_file():

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from herdbook.attest.step import attest_key
 from herdbook.errors import HerdbookError
 from herdbook.key import Code, digest
-from herdbook.verify import claims, equality, files, rebuild, recompute, upstream
+from herdbook.verify import claims, equality, files, upstream
+from herdbook.verify.again import rebuild, recompute
 from herdbook.verify.finding import Finding, Level, Outcome, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from herdbook.attest.keys import PrivateKey
+    from herdbook.attest.step import Signer
     from herdbook.plan import Plan
     from herdbook.verify.finding import Options
     from herdbook.verify.release import Release
@@ -84,7 +85,7 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
 }
 
 
-def verification_key(plan: Plan, signer: PrivateKey | None) -> str:
+def verification_key(plan: Plan, signer: Signer | None) -> str:
     """Return the digest of what a verification of a plan's release depends on."""
     names = ("claims", "files", "levels", "pedigree", "release", "report", "signature")
     code = Code(tuple(f"herdbook.verify.{name}" for name in names))

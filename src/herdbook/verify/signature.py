@@ -1,19 +1,21 @@
 """Who says so: the claims as they were read, and whose signatures they and the model bear.
 
-A signature proves that nothing was changed since somebody signed. Who that was, it proves only to those who know the key
-from elsewhere: without ``--key`` the release's own public key is taken, and the finding says so.
+A signature proves that nothing was changed since somebody signed. Who that was, a key proves only to those who know it
+from elsewhere: without ``--key`` the release's own public key is taken, and the finding says so. A keyless signature has
+a certificate that names somebody; whether that is who should have signed, only ``--identity`` decides.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from herdbook.attest import oms
 from herdbook.attest.bundle import Envelope, read
+from herdbook.attest.keyless import Identity, Roots
 from herdbook.attest.keys import load_public, parse_public
-from herdbook.errors import VerificationError
+from herdbook.errors import StepError, VerificationError
 from herdbook.provenance.claims import BOM_TYPE, TEST_RESULT_TYPE
 from herdbook.provenance.slsa import PROVENANCE_TYPE
 from herdbook.release.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
@@ -82,49 +84,115 @@ def read_claims(release: Release) -> Claims:
     return Claims(claims, unread)
 
 
+class Signatory(Protocol):
+    """Somebody whose signatures are looked for."""
+
+    def __str__(self) -> str:
+        """Return who it is."""
+
+    def objection(self, envelope: Envelope) -> str | None:
+        """Return why an envelope is not signed by it; None if it is."""
+
+
+@dataclass(frozen=True)
+class OfKey:
+    """Whoever has the private half of a key."""
+
+    key: PublicKey
+
+    def __str__(self) -> str:
+        """Return which key it is."""
+        return f"key {self.key.fingerprint}"
+
+    def objection(self, envelope: Envelope) -> str | None:
+        """Return why an envelope is not signed by it; None if it is."""
+        return None if envelope.is_signed_by(self.key) else "is not signed by this key"
+
+
+@dataclass(frozen=True)
+class OfIdentity:
+    """Whoever could show an identity provider that they are somebody (keyless)."""
+
+    roots: Roots
+    identity: Identity
+
+    def __str__(self) -> str:
+        """Return who it is."""
+        return str(self.identity)
+
+    def objection(self, envelope: Envelope) -> str | None:
+        """Return why an envelope is not signed by it; None if it is."""
+        if not envelope.certified:
+            return "is not signed by this identity: there is no certificate"
+        try:
+            found = self.roots.identity(envelope)
+        except VerificationError as error:
+            return str(error)
+        return None if found == self.identity else f"is signed by {found}"
+
+
 def check(release: Release, claims: Claims, options: Options) -> Iterator[Finding]:
     """Check the signatures of the model and of the claims of its build."""
     signed = SIGNATURE in release.subject.files or any(c.envelope.is_signed for c in claims.claims)
     if not signed:
-        if options.key:
-            detail = f"is not there: nothing is signed, but a signature by {options.key} was asked for"
+        asked = options.key or options.identity
+        if asked:
+            detail = f"is not there: nothing is signed, but a signature by {asked} was asked for"
             yield SIGNED.failed(SIGNATURE, detail, file=SIGNATURE)
         else:
             yield SIGNED.passed(release.name, "nothing is signed: who made it is not proven")
         return
-    key, whose = _key(release, options)
-    yield from _model(release, key, whose)
+    signatory: Signatory | None = None
+    try:
+        model = _read_signature(release)
+        signatory, whose = _signatory(release, options, model)
+    except (StepError, VerificationError) as error:
+        yield SIGNED.error(SIGNATURE, error, file=SIGNATURE)
+    else:
+        yield from _model(release, model, signatory, whose)
     for claim in claims.claims:
-        yield from _claim(claim, key)
+        yield from _claim(claim, signatory)
 
 
-def _key(release: Release, options: Options) -> tuple[PublicKey | None, str]:
+def _read_signature(release: Release) -> Envelope | None:
+    if SIGNATURE not in release.subject.files:
+        return None
+    return read(release.subject.read(SIGNATURE), SIGNATURE)
+
+
+def _signatory(release: Release, options: Options, model: Envelope | None) -> tuple[Signatory | None, str]:
+    """Return whose signatures are looked for, and how that is told."""
     if options.key:
-        return load_public(options.key), f"by {options.key}"
+        return OfKey(load_public(options.key)), f"by {options.key}"
+    if options.identity and options.issuer:
+        identity = Identity(options.identity, options.issuer)
+        return OfIdentity(Roots(), identity), f"by {identity}, who was asked for"
+    if model and model.certified:
+        roots = Roots()
+        identity = roots.identity(model)
+        remedy = "give --identity and --issuer to accept nobody else"
+        return OfIdentity(roots, identity), f"by {identity}; {remedy}"
     if PUBLIC_KEY in release.subject.files:
         key = parse_public(release.subject.read(PUBLIC_KEY), PUBLIC_KEY)
         remedy = "compare it with what its author says elsewhere, or give --key, to know who that is"
-        return key, f"by the key in the release itself, fingerprint {key.fingerprint}; {remedy}"
+        return OfKey(key), f"by the key in the release itself, fingerprint {key.fingerprint}; {remedy}"
     return None, ""
 
 
-def _model(release: Release, key: PublicKey | None, whose: str) -> Iterator[Finding]:
-    if SIGNATURE not in release.subject.files:
+def _model(
+    release: Release, envelope: Envelope | None, signatory: Signatory | None, whose: str
+) -> Iterator[Finding]:
+    if envelope is None:
         yield SIGNED.failed(SIGNATURE, "is missing, though claims are signed", file=SIGNATURE)
         return
-    envelope = read(release.subject.read(SIGNATURE), SIGNATURE)
-    if key is None:
+    if signatory is None:
         yield SIGNED.impossible(
             SIGNATURE, f"no public key: {PUBLIC_KEY} is not there, give --key", file=SIGNATURE
         )
         return
-    if not envelope.is_signed_by(key):
-        about = {"expected": f"key {key.fingerprint}", "found": f"key {envelope.hint or 'unknown'}"}
-        if envelope.certified:
-            detail = "is signed without a key of its own (keyless), which is not verified here: use `model_signing verify sigstore`"
-            yield SIGNED.impossible(SIGNATURE, detail, file=SIGNATURE, **about)
-        else:
-            yield SIGNED.failed(SIGNATURE, "is not a signature by this key", file=SIGNATURE, **about)
+    objection = signatory.objection(envelope)
+    if objection:
+        yield SIGNED.failed(SIGNATURE, objection, file=SIGNATURE, **_sides(signatory, envelope))
         return
     found = {**release.sums}
     for name in (SUMS, PUBLIC_KEY):
@@ -140,13 +208,20 @@ def _model(release: Release, key: PublicKey | None, whose: str) -> Iterator[Find
         yield SIGNED.passed(SIGNATURE, f"signs all {len(found)} files, {whose}", file=SIGNATURE)
 
 
-def _claim(claim: Claim, key: PublicKey | None) -> Iterator[Finding]:
+def _claim(claim: Claim, signatory: Signatory | None) -> Iterator[Finding]:
     subject = f"{CLAIMS} line {claim.number}"
-    if key is not None and claim.envelope.is_signed_by(key):
-        yield SIGNED.passed(subject, f"{claim.kind} is signed by the same key", file=CLAIMS)
+    objection = signatory.objection(claim.envelope) if signatory else "cannot be checked"
+    if objection is None:
+        yield SIGNED.passed(subject, f"{claim.kind} is signed by the same", file=CLAIMS)
     elif claim.kind not in OF_A_BUILD:
-        said = "by another key" if claim.envelope.is_signed else "by nobody"
+        said = "by another" if claim.envelope.is_signed else "by nobody"
         yield SIGNED.passed(subject, f"{claim.kind} was said later, and is signed {said}", file=CLAIMS)
-    elif key is not None:
-        about = {"expected": f"key {key.fingerprint}", "found": f"key {claim.envelope.hint or 'none'}"}
-        yield SIGNED.failed(subject, f"{claim.kind} is not signed by this key", file=CLAIMS, **about)
+    elif signatory is not None:
+        about = _sides(signatory, claim.envelope)
+        yield SIGNED.failed(subject, f"{claim.kind} {objection}", file=CLAIMS, **about)
+
+
+def _sides(signatory: Signatory, envelope: Envelope) -> dict[str, str]:
+    """Return who should have signed, and who says to have."""
+    found = "a certificate" if envelope.certified else f"key {envelope.hint or 'none'}"
+    return {"expected": str(signatory), "found": found}

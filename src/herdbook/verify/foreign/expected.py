@@ -9,14 +9,14 @@ from herdbook.errors import UnverifiableError
 from herdbook.family import MLP, fitting
 from herdbook.plan.architecture import LAYER, layer_of, matrix_of
 from herdbook.plan.moe import BIAS, MATRICES
-from herdbook.verify.foreign_claim import MIXTURE
+from herdbook.verify.foreign.claim import MIXTURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from herdbook.family import Family, Place
-    from herdbook.verify.foreign_claim import Claim, Named
-    from herdbook.verify.foreign_model import Model
+    from herdbook.verify.foreign.claim import Claim, Named
+    from herdbook.verify.foreign.model import Model
 
 EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 
@@ -57,7 +57,7 @@ def expected(claim: Claim, merge: Model, sources: Mapping[str, Model]) -> dict[s
     return dict(_passthrough(claim, sources))
 
 
-def routers(claim: Claim, merge: Model) -> set[str]:
+def router_names(claim: Claim, merge: Model) -> set[str]:
     """Return the names that the merge's routers must have."""
     family = merge.family
     if claim.method != MIXTURE or family is None:

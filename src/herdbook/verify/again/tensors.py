@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from herdbook.plan import Origin, Part, Plan, Tensor
-    from herdbook.verify.workshop import Workshop
+    from herdbook.verify.again.workshop import Workshop
 
 
 def ancestors(plan: Plan, wanted: Iterable[Origin]) -> dict[str, dict[str, Tensor]]:

@@ -8,15 +8,15 @@ from herdbook.errors import HerdbookError
 from herdbook.fetch.select import side_files
 from herdbook.plan.architecture import rope_of
 from herdbook.verify.finding import Check
-from herdbook.verify.foreign_claim import MIXTURE
-from herdbook.verify.foreign_model import CONFIG_NAME
+from herdbook.verify.foreign.claim import MIXTURE
+from herdbook.verify.foreign.model import CONFIG_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.verify.finding import Finding
-    from herdbook.verify.foreign_claim import Claim
-    from herdbook.verify.foreign_model import Model
+    from herdbook.verify.foreign.claim import Claim
+    from herdbook.verify.foreign.model import Model
     from herdbook.verify.subject import Subject
 
 LEVEL = "foreign"

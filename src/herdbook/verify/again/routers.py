@@ -9,7 +9,7 @@ from herdbook.checkpoint import Produced, read_header, read_record, read_span, s
 from herdbook.errors import UnverifiableError
 from herdbook.files import atomic_writer, write_json
 from herdbook.plan import Layout, Origin
-from herdbook.verify.remake import remake
+from herdbook.verify.again.tensors import remake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Node, Part, Plan
     from herdbook.provenance.lineage import Slice
+    from herdbook.verify.again.workshop import Workshop
     from herdbook.verify.finding import Check, Finding, Options
     from herdbook.verify.release import Release
-    from herdbook.verify.workshop import Workshop
 
 PIECE_BYTES = 1 << 24
 # Kernels of other processors sum in other orders; in float32 that is far less than what rounding to the weights' dtype

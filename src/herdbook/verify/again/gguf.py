@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from herdbook.verify.again.workshop import Workshop
     from herdbook.verify.finding import Check, Finding, Options
     from herdbook.verify.release import Release
-    from herdbook.verify.workshop import Workshop
 
 PIECE_BYTES = 1 << 26
 

@@ -28,7 +28,7 @@ from herdbook.quantize.layout import layout, row_order
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
 from herdbook.verify.finding import Check
-from herdbook.verify.foreign_claim import MAX_EXPERTS
+from herdbook.verify.foreign.claim import MAX_EXPERTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from herdbook.quantize.gguf_file import GgufFile, TensorInfo
     from herdbook.quantize.layout import Part
     from herdbook.verify.finding import Finding, Options
-    from herdbook.verify.foreign_model import Model
+    from herdbook.verify.foreign.model import Model
     from herdbook.verify.subject import Subject
 
 LEVEL = "foreign"

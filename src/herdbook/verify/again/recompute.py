@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 from herdbook.checkpoint import read_header, read_record, read_span
 from herdbook.plan import Origin
 from herdbook.release.layout import CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES
+from herdbook.verify.again.gguf import quantized
+from herdbook.verify.again.routers import routers
+from herdbook.verify.again.tensors import remake, slices_of
+from herdbook.verify.again.workshop import opened
 from herdbook.verify.equality import chance_of_catching
 from herdbook.verify.finding import Check
-from herdbook.verify.regguf import quantized
 from herdbook.verify.release import caught
-from herdbook.verify.remake import remake, slices_of
-from herdbook.verify.reroute import routers
-from herdbook.verify.workshop import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from herdbook.plan import Plan
     from herdbook.provenance.lineage import Made, Slice
+    from herdbook.verify.again.workshop import Workshop
     from herdbook.verify.finding import Finding, Options
     from herdbook.verify.release import Release
-    from herdbook.verify.workshop import Workshop
 
 LEVEL = "recomputed"
 CARDS = Check(LEVEL, "card")

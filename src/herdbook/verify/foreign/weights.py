@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from herdbook.verify.finding import Finding, Options
-    from herdbook.verify.foreign_claim import Claim
-    from herdbook.verify.foreign_expected import Expected
-    from herdbook.verify.foreign_model import Model, Piece
+    from herdbook.verify.foreign.claim import Claim
+    from herdbook.verify.foreign.expected import Expected
+    from herdbook.verify.foreign.model import Model, Piece
 
 LEVEL = "foreign"
 EQUAL = Check(LEVEL, "equal")

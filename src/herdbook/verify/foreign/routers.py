@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from herdbook.routing.rows import Rows
     from herdbook.verify.finding import Finding
-    from herdbook.verify.foreign_claim import Claim
-    from herdbook.verify.foreign_model import Model
+    from herdbook.verify.foreign.claim import Claim
+    from herdbook.verify.foreign.model import Model
 
 LEVEL = "foreign"
 ROWS = Check(LEVEL, "routers")

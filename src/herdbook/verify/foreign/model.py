@@ -13,7 +13,7 @@ from herdbook.errors import SourceError, UnverifiableError, VerificationError
 from herdbook.family import BY_MODEL_TYPE, MLP
 from herdbook.lock import ITEM_BYTES
 from herdbook.mergekit import HUB
-from herdbook.verify.foreign_claim import MAX_EXPERTS, MAX_LAYERS
+from herdbook.verify.foreign.claim import MAX_EXPERTS, MAX_LAYERS
 from herdbook.verify.subject import FolderSubject, HubSubject
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import HerdbookError
-from herdbook.verify import foreign_files, foreign_gguf, foreign_routers
 from herdbook.verify.finding import Check, Level, Outcome
-from herdbook.verify.foreign_claim import MIXTURE, find
-from herdbook.verify.foreign_expected import expected, misfits, routers
-from herdbook.verify.foreign_model import open_model, open_reference
-from herdbook.verify.foreign_weights import LEVEL, Weights
+from herdbook.verify.foreign import files, gguf, routers
+from herdbook.verify.foreign.claim import MIXTURE, find
+from herdbook.verify.foreign.expected import expected, misfits, router_names
+from herdbook.verify.foreign.model import open_model, open_reference
+from herdbook.verify.foreign.weights import LEVEL, Weights
 from herdbook.verify.levels import Ran, guarded
 from herdbook.verify.report import WORDS, plain, read_size
 from herdbook.verify.subject import FolderSubject, open_subject
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.verify.finding import Finding, Options
-    from herdbook.verify.foreign_claim import Claim
-    from herdbook.verify.foreign_model import Model
+    from herdbook.verify.foreign.claim import Claim
+    from herdbook.verify.foreign.model import Model
     from herdbook.verify.subject import Subject
 
 ABOUT = Level(
@@ -101,14 +101,14 @@ class Foreign:
             yield UNPROVEN.impossible("weights", detail)
         else:
             yield from self._claimed(claim, merge)
-        yield from foreign_gguf.check(subject, merge, self.options)
+        yield from gguf.check(subject, merge, self.options)
         for place in self.ggufs:
             try:
                 holder = self._open(open_subject(place))
             except (HerdbookError, OSError) as error:
-                yield foreign_gguf.GGUF.error(place, error)
+                yield gguf.GGUF.error(place, error)
             else:
-                yield from foreign_gguf.check(holder, merge, self.options)
+                yield from gguf.check(holder, merge, self.options)
 
     def _claimed(self, claim: Claim, merge: Model) -> Iterator[Finding]:
         what = f"{claim.method} of {', '.join(claim.models)}"
@@ -156,7 +156,7 @@ class Foreign:
             yield SOURCE.passed(reference, detail, source=place.uri)
 
     def _copies(self, claim: Claim, merge: Model) -> Iterator[Finding]:
-        wanted, routed = expected(claim, merge, self.sources), routers(claim, merge)
+        wanted, routed = expected(claim, merge, self.sources), router_names(claim, merge)
         yield from self._layout(claim, merge, misfits(wanted, routed, merge, claim))
         weights = Weights(claim, merge, self.sources, wanted)
         yield from weights.check(self.options)
@@ -168,9 +168,9 @@ class Foreign:
             yield UNPROVEN.impossible("embeddings", detail)
         first = claim.base or claim.models[0]
         if first in self.sources:
-            yield from foreign_files.check(claim, merge, self.sources[first])
+            yield from files.check(claim, merge, self.sources[first])
         if claim.method == MIXTURE:
-            yield from foreign_routers.check(claim, merge)
+            yield from routers.check(claim, merge)
 
     def _layout(self, claim: Claim, merge: Model, found: tuple[list[str], list[str]]) -> Iterator[Finding]:
         """Yield whether the merge has the tensors that it must have, and no others."""

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 from herdbook.errors import LockError, RecipeError, UnverifiableError
 from herdbook.plan import check_disk
 from herdbook.release.layout import EVALUATIONS, ROUTING, SEARCHES, SUMS
+from herdbook.verify.again.workshop import opened
 from herdbook.verify.finding import Check
 from herdbook.verify.release import parse_sums
-from herdbook.verify.workshop import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.plan import Plan
+    from herdbook.verify.again.workshop import Workshop
     from herdbook.verify.finding import Finding, Options
     from herdbook.verify.release import Release
-    from herdbook.verify.workshop import Workshop
 
 LEVEL = "rebuild"
 STEPS = Check(LEVEL, "steps")
