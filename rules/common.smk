@@ -5,7 +5,7 @@ from pathlib import Path
 
 from herdbook import plan as plans
 from herdbook.assemble.step import folder_files
-from herdbook.attest.step import attest_key, attested_files, configured_key
+from herdbook.attest.step import attest_key, attested_files, configured_signer
 from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
 from herdbook.release.step import contents, written_files, release_key
@@ -29,7 +29,7 @@ envvars:
 
 try:
     PLAN = plans.load(Path(RECIPE))
-    SIGNER = configured_key()
+    SIGNER = configured_signer()
 except HerdbookError as error:
     raise WorkflowError(str(error)) from None
 

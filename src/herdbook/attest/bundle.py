@@ -32,7 +32,7 @@ class Envelope:
         payload: The bytes that say it: those that are signed.
         signatures: Signatures of them (DER); none, if the statement is bare.
         hint: Which key is said to have signed: SHA-256 of its PEM text.
-        certified: Whether the key is vouched for by a certificate (keyless) instead.
+        certified: Whether a certificate of Sigstore says instead who signed (keyless).
         raw: The bundle, as JSON.
     """
 
@@ -98,7 +98,7 @@ def read(text: str | bytes, what: str) -> Envelope:
         payload = base64.b64decode(envelope["payload"], validate=True)
         signatures = tuple(base64.b64decode(one["sig"], validate=True) for one in envelope["signatures"])
         hint = material.get("publicKey", {}).get("hint")
-        certified = "certificate" in material or "x509CertificateChain" in material
+        certified = "certificate" in material
         statement = _statement(json.loads(payload))
     except (
         ValueError,

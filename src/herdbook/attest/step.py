@@ -1,4 +1,4 @@
-"""The attest step: write the claims about a release, and sign them and the model if there is a key."""
+"""The attest step: write the claims about a release, and sign them and the model if somebody signs here."""
 
 from __future__ import annotations
 
@@ -9,69 +9,90 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.attest.bundle import bundle
-from herdbook.attest.keys import load_private
+from herdbook.attest.keyless import KEYLESS, Keyless
+from herdbook.attest.keys import PrivateKey, load_private
 from herdbook.attest.oms import manifest
 from herdbook.errors import StepError
-from herdbook.files import atomic_writer, sha256_file, write_text
+from herdbook.files import atomic_writer, sha256_file
 from herdbook.key import Code, digest
 from herdbook.provenance.claims import canonical, statements
 from herdbook.release.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
 from herdbook.release.step import release_key
 
 if TYPE_CHECKING:
-    from herdbook.attest.keys import PrivateKey
     from herdbook.plan import Plan
 
 KEY_VARIABLE = "HERDBOOK_SIGNING_KEY"
+Signer = PrivateKey | Keyless
 
 
-def configured_key() -> PrivateKey | None:
-    """Return this machine's signing key, by ``$HERDBOOK_SIGNING_KEY``, or None. Raises StepError if it cannot be used."""
-    path = os.environ.get(KEY_VARIABLE)
-    return load_private(Path(path)) if path else None
+def configured_signer() -> Signer | None:
+    """Return who signs on this machine, by ``$HERDBOOK_SIGNING_KEY``: a key's path, or ``keyless``; None if nobody does.
+
+    Raises:
+        StepError: If the key cannot be used.
+    """
+    configured = os.environ.get(KEY_VARIABLE)
+    if configured == KEYLESS:
+        return Keyless()
+    return load_private(Path(configured)) if configured else None
 
 
-def attested_files(key: PrivateKey | None) -> list[str]:
+def attested_files(signer: Signer | None) -> list[str]:
     """Return the names of the files that are written."""
-    return [CLAIMS, *([SIGNATURE, PUBLIC_KEY] if key else [])]
+    by_key = [PUBLIC_KEY] if isinstance(signer, PrivateKey) else []
+    return [CLAIMS, *([SIGNATURE, *by_key] if signer else [])]
 
 
-def attest_key(plan: Plan, key: PrivateKey | None) -> str:
-    """Return the digest of what the claims and signatures depend on; of the key, its public half."""
-    code = Code(
-        tuple(f"herdbook.attest.{name}" for name in ("bundle", "keys", "oms", "step")), ("cryptography",)
-    )
-    signer = key.public.fingerprint if key else None
-    return digest({"release": release_key(plan), "signer": signer, "code": code.describe()})
+def attest_key(plan: Plan, signer: Signer | None) -> str:
+    """Return the digest of what the claims and signatures depend on.
+
+    Of a key it is the public half. A keyless signature is another one each time, and stays in a public log: so neither who
+    runs this nor the library's version is in the digest, and nothing is signed again that is signed already.
+    """
+    keyless = isinstance(signer, Keyless)
+    modules = ("bundle", "keyless" if keyless else "keys", "oms", "step")
+    code = Code(tuple(f"herdbook.attest.{name}" for name in modules), () if keyless else ("cryptography",))
+    who = signer.public.fingerprint if isinstance(signer, PrivateKey) else KEYLESS if signer else None
+    return digest({"release": release_key(plan), "signer": who, "code": code.describe()})
 
 
-def line(statement: dict[str, Any], key: PrivateKey | None) -> bytes:
-    """Return a statement as a line of the claims, signed if there is a key."""
-    return (bundle(statement, key) if key else canonical(statement)) + b"\n"
+def signed(statement: dict[str, Any], signer: Signer) -> bytes:
+    """Return a statement as a signed bundle. Raises StepError if a keyless signature cannot be had."""
+    return signer.bundle(statement) if isinstance(signer, Keyless) else bundle(statement, signer)
 
 
-def attest(plan: Plan, key: PrivateKey | None) -> None:
+def line(statement: dict[str, Any], signer: Signer | None) -> bytes:
+    """Return a statement as a line of the claims, signed if somebody signs."""
+    return (signed(statement, signer) if signer else canonical(statement)) + b"\n"
+
+
+def attest(plan: Plan, signer: Signer | None) -> None:
     """Write the claims about a plan's release, and signatures; what an earlier run signed is replaced.
 
     Weights are not read again: the checksums say their digests, and `herdbook verify` compares them.
 
     Raises:
-        StepError: If the release is not there.
+        StepError: If the release is not there, or a keyless signature cannot be had; then nothing is changed.
     """
     folder = plan.release_folder
     digests = _digests(folder)
     claims = statements(plan, digests, lambda name: json.loads((folder / name).read_text(encoding="utf-8")))
+    written: dict[str, bytes] = {}
+    if isinstance(signer, PrivateKey):
+        written[PUBLIC_KEY] = signer.public.pem.encode()
+        digests[PUBLIC_KEY] = hashlib.sha256(written[PUBLIC_KEY]).hexdigest()
+    if signer:
+        written[SIGNATURE] = signed(manifest(plan.recipe.release.name, digests), signer)
     with atomic_writer(folder / CLAIMS) as file:
         for statement in claims:
-            file.write(line(statement, key))
-    if key is None:
-        for name in (SIGNATURE, PUBLIC_KEY):
+            file.write(line(statement, signer))
+    for name in (PUBLIC_KEY, SIGNATURE):
+        if name not in written:
             (folder / name).unlink(missing_ok=True)
-        return
-    write_text(folder / PUBLIC_KEY, key.public.pem)
-    digests[PUBLIC_KEY] = hashlib.sha256(key.public.pem.encode()).hexdigest()
-    with atomic_writer(folder / SIGNATURE) as file:
-        file.write(bundle(manifest(plan.recipe.release.name, digests), key))
+            continue
+        with atomic_writer(folder / name) as file:
+            file.write(written[name])
 
 
 def _digests(folder: Path) -> dict[str, str]:

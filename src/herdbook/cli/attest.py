@@ -14,11 +14,17 @@ if TYPE_CHECKING:
 def register(add: Add) -> None:
     """Add the commands."""
     command = add("attest", "write the claims about the release, and sign them and the model", _attest)
-    command.add_argument(
+    who = command.add_mutually_exclusive_group()
+    who.add_argument(
         "--key",
         type=Path,
         metavar="FILE",
         help="private key, PEM (default: $HERDBOOK_SIGNING_KEY; without one, nothing is signed)",
+    )
+    who.add_argument(
+        "--keyless",
+        action="store_true",
+        help="sign as who you are, with Sigstore: as the CI vouches, or by a browser; your identity stays in a public log",
     )
     making = add("key", "make a key pair for signing", _key, recipe=False)
     making.add_argument(
@@ -28,14 +34,24 @@ def register(add: Add) -> None:
 
 def _attest(options: argparse.Namespace) -> None:
     from herdbook import plan as plans
-    from herdbook.attest.keys import load_private
-    from herdbook.attest.step import attest, configured_key
+    from herdbook.attest.keyless import Keyless
+    from herdbook.attest.keys import PrivateKey, load_private
+    from herdbook.attest.step import attest, configured_signer
 
     plan = plans.load(options.recipe, options.results)
-    key = load_private(options.key) if options.key else configured_key()
-    attest(plan, key)
-    signed = f"signed by {key.public.fingerprint}" if key else "not signed: there is no key"
-    print(f"{plan.release_folder}: {signed}")
+    if options.keyless:
+        signer: PrivateKey | Keyless | None = Keyless()
+    else:
+        signer = load_private(options.key) if options.key else configured_signer()
+    attest(plan, signer)
+    match signer:
+        case PrivateKey():
+            said = f"signed by {signer.public.fingerprint}"
+        case Keyless():
+            said = "signed without a key; `herdbook verify` says by whom"
+        case None:
+            said = "not signed: there is no key"
+    print(f"{plan.release_folder}: {said}")
 
 
 def _key(options: argparse.Namespace) -> None:

@@ -34,7 +34,7 @@ def _publish(options: argparse.Namespace) -> None:
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # its lazy exports
 
     from herdbook import plan as plans
-    from herdbook.attest.step import configured_key, line
+    from herdbook.attest.step import configured_signer, line
     from herdbook.files import write_json
     from herdbook.progress import say
     from herdbook.publish import local, preflight, step
@@ -54,8 +54,8 @@ def _publish(options: argparse.Namespace) -> None:
         for problem in refused:
             print(f"note: not with this token: {problem}")
     else:
-        key = configured_key()
-        done = step.publish(release, repo, lambda said: line(said, key).decode().rstrip("\n"), say)
+        signer = configured_signer()
+        done = step.publish(release, repo, lambda said: line(said, signer).decode().rstrip("\n"), say)
         if plan and not options.repo:
             write_json(plan.release_root / step.RECORD, done.as_json())
         print(done.url)

@@ -212,7 +212,7 @@ def _claim(claim: Claim, signatory: Signatory | None) -> Iterator[Finding]:
     subject = f"{CLAIMS} line {claim.number}"
     objection = signatory.objection(claim.envelope) if signatory else "cannot be checked"
     if objection is None:
-        yield SIGNED.passed(subject, f"{claim.kind} is signed by the same", file=CLAIMS)
+        yield SIGNED.passed(subject, f"{claim.kind} is signed likewise", file=CLAIMS)
     elif claim.kind not in OF_A_BUILD:
         said = "by another" if claim.envelope.is_signed else "by nobody"
         yield SIGNED.passed(subject, f"{claim.kind} was said later, and is signed {said}", file=CLAIMS)
