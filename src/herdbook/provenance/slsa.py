@@ -116,6 +116,13 @@ def digest_set(file: LockedFile) -> dict[str, str]:
     return {"sha256": file.sha256} if file.sha256 else {"gitBlob": str(file.git_blob)}
 
 
+def download_location(material: Material, file: LockedFile) -> str | None:
+    """Return where a file of a model or an adapter can be downloaded from; None if it is not of the Hub."""
+    if not material.repo:
+        return None
+    return f"{HUB_PAGES}/{material.repo}/resolve/{material.revision}/{quote(file.name)}"
+
+
 def _entries(material: Material) -> Iterator[dict[str, Any]]:
     """Yield an entry for a model or an adapter as a whole, and one for each file that generic tools can match."""
     # only what was read can be vouched for
@@ -137,15 +144,9 @@ def _entries(material: Material) -> Iterator[dict[str, Any]]:
                 "name": f"{material.name}: {file.name}",
                 "uri": f"{material.uri}#{quote(file.name)}",
                 "digest": digest_set(file),
-                **_location(material, file),
+                **({"downloadLocation": place} if (place := download_location(material, file)) else {}),
                 "annotations": {"size": file.size_bytes, **read},
             }
-
-
-def _location(material: Material, file: LockedFile) -> dict[str, str]:
-    if not material.repo:
-        return {}
-    return {"downloadLocation": f"{HUB_PAGES}/{material.repo}/resolve/{material.revision}/{quote(file.name)}"}
 
 
 def _whole(material: Material) -> dict[str, str]:

@@ -18,6 +18,11 @@ PUBLIC_KEY = "model.sig.pub"
 OUTSIDE_SUMS = frozenset({SUMS, CLAIMS, SIGNATURE, PUBLIC_KEY})  # what is about the sums, or signs them
 
 
+def is_large(name: str) -> bool:
+    """Return whether a file of a release holds weights: those are linked, never copied."""
+    return name.endswith((".safetensors", ".gguf"))
+
+
 def input_file(name: str, sha256: str) -> str:
     """Return what a file that the recipe names beside itself is called in a release.
 

@@ -1,0 +1,348 @@
+"""A release as a Provenance Run Crate 0.5: what workflow registries and archives read.
+
+It says what the release's own records say: which steps ran, on which files, with which parameters. It says no time of
+any step, nobody's name and no engine, since no record has them; profiles recommend these, and require none. Only the day
+of publication is required (RO-Crate 1.1), so whoever exports has to tell it. Plain JSON: the format's Python library
+would set the day by the clock.
+
+Formats: https://w3id.org/ro/crate/1.1, https://w3id.org/ro/wfrun/provenance/0.5. Names by digest: RFC 6920.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from herdbook.key import canonical_json
+from herdbook.provenance.license import spdx
+from herdbook.provenance.material import inputs, materials
+from herdbook.provenance.runs import input_items, material_items, runs
+from herdbook.provenance.slsa import HUB_PAGES, PROVENANCE_CODE
+from herdbook.release.layout import CARD, LOCK, RECIPE, SUMS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from herdbook.plan import Plan
+    from herdbook.provenance.material import Material
+    from herdbook.provenance.runs import Item, Run
+
+METADATA = "ro-crate-metadata.json"
+SPECIFICATION = "https://w3id.org/ro/crate/1.1"
+WORKFLOW_CRATE = "https://w3id.org/workflowhub/workflow-ro-crate/1.0"
+PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
+    WORKFLOW_CRATE: "Workflow RO-Crate",
+}
+CONTEXT = [f"{SPECIFICATION}/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
+MEDIA_TYPES = {
+    ".cdx.json": "application/vnd.cyclonedx+json",
+    ".csv": "text/csv",
+    ".jinja": "text/plain",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".md": "text/markdown",
+    ".pub": "application/x-pem-file",
+    ".sig": "application/vnd.dev.sigstore.bundle.v0.3+json",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+    ".yaml": "application/yaml",
+    SUMS: "text/plain",
+}
+OTHER_MEDIA_TYPE = "application/octet-stream"  # weights, tokenizer.model, wheels
+COMPLETED = {"@id": "http://schema.org/CompletedActionStatus"}
+RUN = "#run"
+LANGUAGE = "#recipe-language"
+
+Entity = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the release.
+
+    Args:
+        size_bytes: Its size.
+        sha256: SHA-256 of its content.
+        place: Its web address or its name by digest, if the crate does not hold it.
+    """
+
+    size_bytes: int
+    sha256: str
+    place: str | None = None
+
+
+def named_by_digest(sha256: str) -> str:
+    """Return the URI that names a file by its content alone (RFC 6920)."""
+    return "ni:///sha-256;" + base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode("ascii").rstrip("=")
+
+
+def crate(
+    plan: Plan, files: Mapping[str, File], read_json: Callable[[str], Any], published: str
+) -> dict[str, Any]:
+    """Return the crate's metadata, as JSON-LD.
+
+    Args:
+        plan: The plan of the release's own recipe and lock, with the keys of its build.
+        files: All files of the release, by name.
+        read_json: Returns a JSON file of the release by its name.
+        published: The day of publication, YYYY-MM-DD.
+    """
+    return _Crate(plan, files).describe(list(runs(plan, read_json)), published)
+
+
+class _Crate:
+    """A crate in the making: its entities by ``@id``."""
+
+    def __init__(self, plan: Plan, files: Mapping[str, File]) -> None:
+        self._plan = plan
+        self._files = files
+        self._entities: dict[str, Entity] = {}
+        self._data: list[str] = []  # what the root has as parts
+        self._herdbook = PROVENANCE_CODE.describe()["herdbook"]
+
+    def describe(self, ran: list[Run], published: str) -> dict[str, Any]:
+        """Return the whole."""
+        self._add(
+            METADATA,
+            "CreativeWork",
+            about=_ref("./"),
+            conformsTo=_refs([SPECIFICATION, WORKFLOW_CRATE]),
+        )
+        self._add("./", "Dataset")  # says more once all parts are known
+        for name in sorted(self._files):
+            self._released(name)
+        taken = self._taken()
+        for run in ran:
+            self._action(run)
+        self._workflow(ran)
+        self._whole_run(taken)
+        self._root(published)
+        for run in ran:
+            self._entities[self._place(run.record)].setdefault("about", _ref(f"#action/{run.id}"))
+        return {"@context": CONTEXT, "@graph": list(self._entities.values())}
+
+    def _add(self, identifier: str, kind: str, /, **said: Any) -> str:
+        """Add an entity, or what more is said of one; what is None is not said. Return its ``@id``."""
+        entity = self._entities.setdefault(identifier, {"@id": identifier, "@type": kind})
+        entity |= {name: value for name, value in said.items() if value is not None}
+        return identifier
+
+    # -- data ------------------------------------------------------------------------------------------------------
+
+    def _place(self, name: str) -> str:
+        return self._files[name].place or quote(name)
+
+    def _released(self, name: str) -> None:
+        file = self._files[name]
+        self._data.append(
+            self._add(
+                self._place(name),
+                "File",
+                name=name,
+                sha256=file.sha256,
+                contentSize=str(file.size_bytes),
+                encodingFormat=_media_type(name),
+                about=_ref("./") if name == CARD else None,
+            )
+        )
+
+    def _item(self, item: Item) -> str:
+        """Return the ``@id`` of what a step read or made; what is not in the release is described first."""
+        if item.released:
+            return self._place(item.released)
+        identifier = item.uri or named_by_digest(str(item.sha256))
+        if identifier not in self._entities:
+            self._add(
+                identifier,
+                "File",
+                name=item.name,
+                sha256=item.sha256,
+                # git's id of a content is what Software Heritage names it by
+                identifier=f"swh:1:cnt:{item.git_blob}" if item.git_blob else None,
+                contentSize=str(item.size_bytes),
+                encodingFormat=_media_type(item.name),
+                description="Only ranges of it were read; its digest is what the source says"
+                if item.in_part
+                else None,
+            )
+            if not item.uri:
+                self._data.append(identifier)
+        return identifier
+
+    def _taken(self) -> list[str]:
+        """Add what the build took from elsewhere: models, adapters, files beside the recipe. Return their ``@id``s."""
+        taken = [
+            self._material(material) for material in materials(self._plan, tuple(self._plan.nodes.values()))
+        ]
+        roles = {one.file.name: one for one in inputs(self._plan)}
+        for name, item in input_items(self._plan).items():
+            identifier = self._item(item)
+            self._formal("input", f"{roles[name].role} {name}", "File", [identifier])
+            taken.append(identifier)
+        return taken
+
+    def _material(self, material: Material) -> str:
+        if material.repo:
+            identifier = f"{HUB_PAGES}/{material.repo}/tree/{material.revision}/"
+        else:
+            identifier = f"{material.uri}/"
+        parts = [self._item(item) for item in material_items(material).values()]
+        parts = [one["@id"] for one in self._entities.get(identifier, {}).get("hasPart", [])] + parts
+        self._add(
+            identifier,
+            "Dataset",
+            name=material.name,
+            identifier=material.uri,
+            version=material.revision,
+            license=self._license(material.license),
+            hasPart=_refs(parts),
+        )
+        self._data.append(identifier)
+        self._formal("input", material.name, "Dataset", [identifier])
+        return identifier
+
+    def _license(self, license_: str | None) -> Any:
+        known = spdx(license_ or "")
+        if known is None:
+            return license_
+        return _ref(self._add(f"https://spdx.org/licenses/{known}", "CreativeWork", name=known))
+
+    def _formal(self, way: str, name: str, kind: str, examples: list[str]) -> str:
+        """Add a parameter of the workflow, and what it stood for in this run."""
+        identifier = f"#{way}/{quote(name, safe='')}"
+        self._add(identifier, "FormalParameter", name=name, additionalType=kind, workExample=_refs(examples))
+        for example in examples:
+            entity = self._entities[example]
+            entity["exampleOfWork"] = [*entity.get("exampleOfWork", []), _ref(identifier)]
+        return identifier
+
+    # -- what ran --------------------------------------------------------------------------------------------------
+
+    def _action(self, run: Run) -> None:
+        tool = self._tool(run)
+        told = [
+            self._add(
+                f"#parameter/{run.id}/{name}",
+                "PropertyValue",
+                name=name,
+                value=value if isinstance(value, str | int | float) else canonical_json(value),
+            )
+            for name, value in sorted(run.parameters.items())
+        ]
+        action = self._add(
+            f"#action/{run.id}",
+            "CreateAction",
+            name=f"herdbook {run.tool} {run.id}",
+            description=f"{run.text}. {run.record} says all of it.",
+            instrument=_ref(tool),
+            object=_refs([*map(self._item, run.used), *told]),
+            result=_refs(map(self._item, run.made)),
+            actionStatus=COMPLETED,
+        )
+        self._add(
+            f"#control/{run.id}",
+            "ControlAction",
+            name=f"{run.step}: {run.id}",
+            instrument=_ref(f"#step/{quote(run.step)}"),
+            object=_ref(action),
+        )
+
+    def _tool(self, run: Run) -> str:
+        """Add the command that ran, with the packages that its result rests on."""
+        packages = [
+            self._add(f"#package/{name}", "SoftwareApplication", name=name, softwareVersion=version)
+            for name, version in sorted(run.code.items())
+            if "." not in name  # names of modules have dots, their versions are digests, which records tell
+        ]
+        identifier = self._add(
+            f"#tool/{run.tool}",
+            "SoftwareApplication",
+            name=f"herdbook {run.tool}",
+            softwareVersion=self._herdbook,
+        )
+        known = [one["@id"] for one in self._entities[identifier].get("softwareRequirements", [])]
+        needed = dict.fromkeys([*known, *packages])
+        if needed:
+            self._add(identifier, "SoftwareApplication", softwareRequirements=_refs(needed))
+        return identifier
+
+    def _workflow(self, ran: list[Run]) -> None:
+        """Describe the recipe as the workflow that was run: the graph of models, and what becomes of the released one."""
+        tools = {
+            run.step: f"#tool/{run.tool}" for run in ran
+        }  # of a lasered model that of the parts, not the search
+        for position, (step, tool) in enumerate(tools.items(), start=1):
+            node = self._plan.nodes.get(step)
+            formula = f"{step} = {node.operation}({', '.join(node.parents)})" if node else step
+            self._add(
+                f"#step/{quote(step)}",
+                "HowToStep",
+                name=formula,
+                position=str(position),
+                workExample=_ref(tool),
+            )
+        shards = [self._place(name) for name in self._plan.released.shard_names]
+        made = [self._formal("output", self._plan.recipe.release.name, "File", shards)]
+        made += [
+            self._formal("output", item.file, "File", [self._place(item.file)])
+            for item in self._plan.quantized
+        ]
+        self._add(LANGUAGE, "ComputerLanguage", name="Herdbook recipe", version=self._herdbook)
+        self._entities[self._place(RECIPE)] |= {
+            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
+            "programmingLanguage": _ref(LANGUAGE),
+            "version": self._plan.released.key,
+            "hasPart": _refs(dict.fromkeys(f"#tool/{run.tool}" for run in ran)),
+            "step": _refs(f"#step/{quote(step)}" for step in tools),
+            "input": _refs(one for one in self._entities if one.startswith("#input/")),
+            "output": _refs(made),
+        }
+
+    def _whole_run(self, taken: list[str]) -> None:
+        self._add(
+            RUN,
+            "CreateAction",
+            name=f"Build of {self._plan.recipe.release.name}",
+            description="What the recipe asks for was built from what the lock pins.",
+            instrument=_ref(self._place(RECIPE)),
+            object=_refs([self._place(LOCK), *dict.fromkeys(taken)]),
+            result=_refs(self._place(name) for name in sorted(self._files) if name not in {RECIPE, LOCK}),
+            actionStatus=COMPLETED,
+        )
+
+    def _root(self, published: str) -> None:
+        for address, name in PROFILES.items():
+            self._add(address, "CreativeWork", name=name, version=address.rpartition("/")[2])
+        release = self._plan.recipe.release
+        actions = [one for one, entity in self._entities.items() if entity["@type"] == "CreateAction"]
+        self._add(
+            "./",
+            "Dataset",
+            name=release.name,
+            description=release.summary
+            or f"The release {release.name} of a language model, and how it was made",
+            version=self._plan.released.key,
+            datePublished=published,
+            license=self._license(release.license),
+            conformsTo=_refs(PROFILES),
+            mainEntity=_ref(self._place(RECIPE)),
+            hasPart=_refs(dict.fromkeys(self._data)),
+            mentions=_refs(actions),
+        )
+
+
+def _ref(identifier: str) -> dict[str, str]:
+    return {"@id": identifier}
+
+
+def _refs(identifiers: Iterable[str]) -> list[dict[str, str]]:
+    return [_ref(identifier) for identifier in identifiers]
+
+
+def _media_type(name: str) -> str:
+    return next((kind for suffix, kind in MEDIA_TYPES.items() if name.endswith(suffix)), OTHER_MEDIA_TYPE)
