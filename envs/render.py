@@ -21,7 +21,10 @@ dependencies:
   - pip:
 """
 ENVIRONMENTS = {
-    "build": ("What fetch, laser, adapter, merge, moe, assemble, card, release and verify need.", ("build",)),
+    "build": (
+        "What fetch, laser, adapter, merge, moe, assemble, card, release, attest and verify need.",
+        ("build", "keyless"),
+    ),
     "evaluate": ("What evaluate needs: the models, and lm-eval.", ("evaluate",)),
     "quantize": ("What convert and quantize need.", ("quantize",)),
 }
