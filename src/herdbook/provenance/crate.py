@@ -54,7 +54,8 @@ MEDIA_TYPES = {
     SUMS: "text/plain",
 }
 OTHER_MEDIA_TYPE = "application/octet-stream"  # weights, tokenizer.model, wheels
-COMPLETED = {"@id": "http://schema.org/CompletedActionStatus"}
+COMPLETED = "http://schema.org/CompletedActionStatus"  # a text, as the profile has it
+PACKAGES = "https://pypi.org/project"
 RUN = "#run"
 LANGUAGE = "#recipe-language"
 
@@ -124,7 +125,7 @@ class _Crate:
         self._root(published)
         for run in ran:
             self._entities[self._place(run.record)].setdefault("about", _ref(f"#action/{run.id}"))
-        return {"@context": CONTEXT, "@graph": list(self._entities.values())}
+        return {"@context": CONTEXT, "@graph": [_compact(entity) for entity in self._entities.values()]}
 
     def _add(self, identifier: str, kind: str, /, **said: Any) -> str:
         """Add an entity, or what more is said of one; what is None is not said. Return its ``@id``."""
@@ -255,7 +256,13 @@ class _Crate:
     def _tool(self, run: Run) -> str:
         """Add the command that ran, with the packages that its result rests on."""
         packages = [
-            self._add(f"#package/{name}", "SoftwareApplication", name=name, softwareVersion=version)
+            self._add(
+                address := f"{PACKAGES}/{name}/{version}/",
+                "SoftwareApplication",
+                name=name,
+                softwareVersion=version,
+                url=address,
+            )
             for name, version in sorted(run.code.items())
             if "." not in name  # names of modules have dots, their versions are digests, which records tell
         ]
@@ -342,6 +349,13 @@ def _ref(identifier: str) -> dict[str, str]:
 
 def _refs(identifiers: Iterable[str]) -> list[dict[str, str]]:
     return [_ref(identifier) for identifier in identifiers]
+
+
+def _compact(entity: Entity) -> Entity:
+    """Return an entity with a list of one as that one, as RO-Crate recommends, and without lists of none."""
+    lists = {name: value for name, value in entity.items() if isinstance(value, list)}
+    single = {name: value[0] for name, value in lists.items() if len(value) == 1}
+    return {name: single.get(name, value) for name, value in entity.items() if value != []}
 
 
 def _media_type(name: str) -> str:
