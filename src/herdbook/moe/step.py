@@ -154,8 +154,11 @@ def _rows(plan: Plan, part: Part, layers: list[tuple[Tensor, ...]]) -> Iterator[
 
         yield from mergekit_rows(gate, folder, prompts)
         return
+    import torch
+
     from herdbook.moe.router import router_rows
 
+    torch.set_num_threads(1)  # as in the other steps: sums over a tensor hang on how many threads share them
     template = parameters.get("chat_template", False)
     yield from router_rows(gate, folder, prompts, len(layers), chat_template=template)
 

@@ -6,6 +6,7 @@ Matrices that were made (by LASER, adapters, merges) are a random sample; router
 from __future__ import annotations
 
 import math
+from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -95,15 +96,14 @@ def _matrices(shop: Workshop, release: Release, options: Options) -> Iterator[Fi
     sizes = [sum(one.end - one.begin for one in made[origin]) for origin in origins]
     chosen = [origins[place] for place in draw_whole(sizes, options.sample_bytes, options.seed)]
     problems = remake(shop, release.records(), chosen)
-    untouched = 0
+    untouched = Counter(origin.part for origin in chosen if origin.part in problems)
+    for part, count in untouched.items():
+        yield MATRICES.error(f"{count} tensors of {shop.plan.parts[part].id}", problems[part])
     for origin in chosen:
-        if origin.part in problems:
-            untouched += 1
-            yield MATRICES.error(origin.tensor, problems[origin.part], source=shop.plan.parts[origin.part].id)
-            continue
-        for one in made[origin]:
-            yield _compared(shop, release, origin, one)
-    done = len(chosen) - untouched
+        if origin.part not in problems:
+            for one in made[origin]:
+                yield _compared(shop, release, origin, one)
+    done = len(chosen) - untouched.total()
     if not origins:
         yield MATRICES.passed(
             "no tensor", "was made by a step that computes; see levels equality and routers"
