@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.key import canonical_json
+from herdbook.provenance.jsonld import Graph, media_type, ref, refs
 from herdbook.provenance.license import spdx
 from herdbook.provenance.material import inputs, materials
 from herdbook.provenance.runs import input_items, material_items, runs
 from herdbook.provenance.slsa import HUB_PAGES, PROVENANCE_CODE
-from herdbook.release.layout import CARD, LOCK, RECIPE, SUMS
+from herdbook.release.layout import CARD, LOCK, RECIPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from herdbook.plan import Plan
     from herdbook.provenance.material import Material
@@ -39,27 +40,8 @@ PROFILES = {
     WORKFLOW_CRATE: "Workflow RO-Crate",
 }
 CONTEXT = [f"{SPECIFICATION}/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
-MEDIA_TYPES = {
-    ".cdx.json": "application/vnd.cyclonedx+json",
-    ".csv": "text/csv",
-    ".jinja": "text/plain",
-    ".json": "application/json",
-    ".jsonl": "application/jsonl",
-    ".md": "text/markdown",
-    ".pub": "application/x-pem-file",
-    ".sig": "application/vnd.dev.sigstore.bundle.v0.3+json",
-    ".svg": "image/svg+xml",
-    ".txt": "text/plain",
-    ".yaml": "application/yaml",
-    SUMS: "text/plain",
-}
-OTHER_MEDIA_TYPE = "application/octet-stream"  # weights, tokenizer.model, wheels
 COMPLETED = "http://schema.org/CompletedActionStatus"  # a text, as the profile has it
 PACKAGES = "https://pypi.org/project"
-RUN = "#run"
-LANGUAGE = "#recipe-language"
-
-Entity = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -97,24 +79,24 @@ def crate(
 
 
 class _Crate:
-    """A crate in the making: its entities by ``@id``."""
+    """A crate in the making."""
 
     def __init__(self, plan: Plan, files: Mapping[str, File]) -> None:
         self._plan = plan
         self._files = files
-        self._entities: dict[str, Entity] = {}
+        self._graph = Graph()
         self._data: list[str] = []  # what the root has as parts
         self._herdbook = PROVENANCE_CODE.describe()["herdbook"]
 
     def describe(self, ran: list[Run], published: str) -> dict[str, Any]:
         """Return the whole."""
-        self._add(
+        self._graph.add(
             METADATA,
             "CreativeWork",
-            about=_ref("./"),
-            conformsTo=_refs([SPECIFICATION, WORKFLOW_CRATE]),
+            about=ref("./"),
+            conformsTo=refs([SPECIFICATION, WORKFLOW_CRATE]),
         )
-        self._add("./", "Dataset")  # says more once all parts are known
+        self._graph.add("./", "Dataset")  # says more once all parts are known
         for name in sorted(self._files):
             self._released(name)
         taken = self._taken()
@@ -124,14 +106,8 @@ class _Crate:
         self._whole_run(taken)
         self._root(published)
         for run in ran:
-            self._entities[self._place(run.record)].setdefault("about", _ref(f"#action/{run.id}"))
-        return {"@context": CONTEXT, "@graph": [_compact(entity) for entity in self._entities.values()]}
-
-    def _add(self, identifier: str, kind: str, /, **said: Any) -> str:
-        """Add an entity, or what more is said of one; what is None is not said. Return its ``@id``."""
-        entity = self._entities.setdefault(identifier, {"@id": identifier, "@type": kind})
-        entity |= {name: value for name, value in said.items() if value is not None}
-        return identifier
+            self._graph.entities[self._place(run.record)].setdefault("about", ref(f"#action/{run.id}"))
+        return {"@context": CONTEXT, "@graph": self._graph.compact()}
 
     # -- data ------------------------------------------------------------------------------------------------------
 
@@ -141,14 +117,14 @@ class _Crate:
     def _released(self, name: str) -> None:
         file = self._files[name]
         self._data.append(
-            self._add(
+            self._graph.add(
                 self._place(name),
                 "File",
                 name=name,
                 sha256=file.sha256,
                 contentSize=str(file.size_bytes),
-                encodingFormat=_media_type(name),
-                about=_ref("./") if name == CARD else None,
+                encodingFormat=media_type(name),
+                about=ref("./") if name == CARD else None,
             )
         )
 
@@ -157,8 +133,8 @@ class _Crate:
         if item.released:
             return self._place(item.released)
         identifier = item.uri or named_by_digest(str(item.sha256))
-        if identifier not in self._entities:
-            self._add(
+        if identifier not in self._graph.entities:
+            self._graph.add(
                 identifier,
                 "File",
                 name=item.name,
@@ -166,7 +142,7 @@ class _Crate:
                 # git's id of a content is what Software Heritage names it by
                 identifier=f"swh:1:cnt:{item.git_blob}" if item.git_blob else None,
                 contentSize=str(item.size_bytes),
-                encodingFormat=_media_type(item.name),
+                encodingFormat=media_type(item.name),
                 description="Only ranges of it were read; its digest is what the source says"
                 if item.in_part
                 else None,
@@ -193,15 +169,15 @@ class _Crate:
         else:
             identifier = f"{material.uri}/"
         parts = [self._item(item) for item in material_items(material).values()]
-        parts = [one["@id"] for one in self._entities.get(identifier, {}).get("hasPart", [])] + parts
-        self._add(
+        parts = [one["@id"] for one in self._graph.entities.get(identifier, {}).get("hasPart", [])] + parts
+        self._graph.add(
             identifier,
             "Dataset",
             name=material.name,
             identifier=material.uri,
             version=material.revision,
             license=self._license(material.license),
-            hasPart=_refs(parts),
+            hasPart=refs(parts),
         )
         self._data.append(identifier)
         self._formal("input", material.name, "Dataset", [identifier])
@@ -211,15 +187,17 @@ class _Crate:
         known = spdx(license_ or "")
         if known is None:
             return license_
-        return _ref(self._add(f"https://spdx.org/licenses/{known}", "CreativeWork", name=known))
+        return ref(self._graph.add(f"https://spdx.org/licenses/{known}", "CreativeWork", name=known))
 
     def _formal(self, way: str, name: str, kind: str, examples: list[str]) -> str:
         """Add a parameter of the workflow, and what it stood for in this run."""
         identifier = f"#{way}/{quote(name, safe='')}"
-        self._add(identifier, "FormalParameter", name=name, additionalType=kind, workExample=_refs(examples))
+        self._graph.add(
+            identifier, "FormalParameter", name=name, additionalType=kind, workExample=refs(examples)
+        )
         for example in examples:
-            entity = self._entities[example]
-            entity["exampleOfWork"] = [*entity.get("exampleOfWork", []), _ref(identifier)]
+            entity = self._graph.entities[example]
+            entity["exampleOfWork"] = [*entity.get("exampleOfWork", []), ref(identifier)]
         return identifier
 
     # -- what ran --------------------------------------------------------------------------------------------------
@@ -227,7 +205,7 @@ class _Crate:
     def _action(self, run: Run) -> None:
         tool = self._tool(run)
         told = [
-            self._add(
+            self._graph.add(
                 f"#parameter/{run.id}/{name}",
                 "PropertyValue",
                 name=name,
@@ -235,28 +213,28 @@ class _Crate:
             )
             for name, value in sorted(run.parameters.items())
         ]
-        action = self._add(
+        action = self._graph.add(
             f"#action/{run.id}",
             "CreateAction",
-            name=f"herdbook {run.tool} {run.id}",
+            name=f"herdbook {run.tool}: {run.id}",
             description=f"{run.text}. {run.record} says all of it.",
-            instrument=_ref(tool),
-            object=_refs([*map(self._item, run.used), *told]),
-            result=_refs(map(self._item, run.made)),
+            instrument=ref(tool),
+            object=refs([*map(self._item, run.used), *told]),
+            result=refs(map(self._item, run.made)),
             actionStatus=COMPLETED,
         )
-        self._add(
+        self._graph.add(
             f"#control/{run.id}",
             "ControlAction",
-            name=f"{run.step}: {run.id}",
-            instrument=_ref(f"#step/{quote(run.step)}"),
-            object=_ref(action),
+            name=f"{run.step} by {run.id}",
+            instrument=ref(f"#step/{quote(run.step)}"),
+            object=ref(action),
         )
 
     def _tool(self, run: Run) -> str:
         """Add the command that ran, with the packages that its result rests on."""
         packages = [
-            self._add(
+            self._graph.add(
                 address := f"{PACKAGES}/{name}/{version}/",
                 "SoftwareApplication",
                 name=name,
@@ -266,16 +244,16 @@ class _Crate:
             for name, version in sorted(run.code.items())
             if "." not in name  # names of modules have dots, their versions are digests, which records tell
         ]
-        identifier = self._add(
+        identifier = self._graph.add(
             f"#tool/{run.tool}",
             "SoftwareApplication",
             name=f"herdbook {run.tool}",
             softwareVersion=self._herdbook,
         )
-        known = [one["@id"] for one in self._entities[identifier].get("softwareRequirements", [])]
+        known = [one["@id"] for one in self._graph.entities[identifier].get("softwareRequirements", [])]
         needed = dict.fromkeys([*known, *packages])
         if needed:
-            self._add(identifier, "SoftwareApplication", softwareRequirements=_refs(needed))
+            self._graph.add(identifier, "SoftwareApplication", softwareRequirements=refs(needed))
         return identifier
 
     def _workflow(self, ran: list[Run]) -> None:
@@ -286,12 +264,12 @@ class _Crate:
         for position, (step, tool) in enumerate(tools.items(), start=1):
             node = self._plan.nodes.get(step)
             formula = f"{step} = {node.operation}({', '.join(node.parents)})" if node else step
-            self._add(
+            self._graph.add(
                 f"#step/{quote(step)}",
                 "HowToStep",
                 name=formula,
                 position=str(position),
-                workExample=_ref(tool),
+                workExample=ref(tool),
             )
         shards = [self._place(name) for name in self._plan.released.shard_names]
         made = [self._formal("output", self._plan.recipe.release.name, "File", shards)]
@@ -299,35 +277,37 @@ class _Crate:
             self._formal("output", item.file, "File", [self._place(item.file)])
             for item in self._plan.quantized
         ]
-        self._add(LANGUAGE, "ComputerLanguage", name="Herdbook recipe", version=self._herdbook)
-        self._entities[self._place(RECIPE)] |= {
+        language = self._graph.add(
+            "#language", "ComputerLanguage", name="Herdbook recipe", version=self._herdbook
+        )
+        self._graph.entities[self._place(RECIPE)] |= {
             "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
-            "programmingLanguage": _ref(LANGUAGE),
+            "programmingLanguage": ref(language),
             "version": self._plan.released.key,
-            "hasPart": _refs(dict.fromkeys(f"#tool/{run.tool}" for run in ran)),
-            "step": _refs(f"#step/{quote(step)}" for step in tools),
-            "input": _refs(one for one in self._entities if one.startswith("#input/")),
-            "output": _refs(made),
+            "hasPart": refs(dict.fromkeys(f"#tool/{run.tool}" for run in ran)),
+            "step": refs(f"#step/{quote(step)}" for step in tools),
+            "input": refs(one for one in self._graph.entities if one.startswith("#input/")),
+            "output": refs(made),
         }
 
     def _whole_run(self, taken: list[str]) -> None:
-        self._add(
-            RUN,
+        self._graph.add(
+            "#run",
             "CreateAction",
             name=f"Build of {self._plan.recipe.release.name}",
             description="What the recipe asks for was built from what the lock pins.",
-            instrument=_ref(self._place(RECIPE)),
-            object=_refs([self._place(LOCK), *dict.fromkeys(taken)]),
-            result=_refs(self._place(name) for name in sorted(self._files) if name not in {RECIPE, LOCK}),
+            instrument=ref(self._place(RECIPE)),
+            object=refs([self._place(LOCK), *dict.fromkeys(taken)]),
+            result=refs(self._place(name) for name in sorted(self._files) if name not in {RECIPE, LOCK}),
             actionStatus=COMPLETED,
         )
 
     def _root(self, published: str) -> None:
         for address, name in PROFILES.items():
-            self._add(address, "CreativeWork", name=name, version=address.rpartition("/")[2])
+            self._graph.add(address, "CreativeWork", name=name, version=address.rpartition("/")[2])
         release = self._plan.recipe.release
-        actions = [one for one, entity in self._entities.items() if entity["@type"] == "CreateAction"]
-        self._add(
+        actions = [one for one, entity in self._graph.entities.items() if entity["@type"] == "CreateAction"]
+        self._graph.add(
             "./",
             "Dataset",
             name=release.name,
@@ -336,27 +316,8 @@ class _Crate:
             version=self._plan.released.key,
             datePublished=published,
             license=self._license(release.license),
-            conformsTo=_refs(PROFILES),
-            mainEntity=_ref(self._place(RECIPE)),
-            hasPart=_refs(dict.fromkeys(self._data)),
-            mentions=_refs(actions),
+            conformsTo=refs(PROFILES),
+            mainEntity=ref(self._place(RECIPE)),
+            hasPart=refs(dict.fromkeys(self._data)),
+            mentions=refs(actions),
         )
-
-
-def _ref(identifier: str) -> dict[str, str]:
-    return {"@id": identifier}
-
-
-def _refs(identifiers: Iterable[str]) -> list[dict[str, str]]:
-    return [_ref(identifier) for identifier in identifiers]
-
-
-def _compact(entity: Entity) -> Entity:
-    """Return an entity with a list of one as that one, as RO-Crate recommends, and without lists of none."""
-    lists = {name: value for name, value in entity.items() if isinstance(value, list)}
-    single = {name: value[0] for name, value in lists.items() if len(value) == 1}
-    return {name: single.get(name, value) for name, value in entity.items() if value != []}
-
-
-def _media_type(name: str) -> str:
-    return next((kind for suffix, kind in MEDIA_TYPES.items() if name.endswith(suffix)), OTHER_MEDIA_TYPE)

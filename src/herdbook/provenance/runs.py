@@ -256,13 +256,13 @@ class _Runs:
         while origin.files_from != origin.name:
             origin = self._plan.nodes[origin.files_from]
         source = self._sources.get(origin.name)
-        if source is None:
-            return shards
-        files = material_items(source)
-        return (
-            *shards,
-            *(files[name] for name in origin.files if name in files and name not in source.weights),
-        )
+        return (*shards, *(self._others(origin, source) if source else ()))
+
+    def _others(self, node: Node, source: Material) -> tuple[Item, ...]:
+        """Return what a source's configuration and tokenizer come from: files of their own, or the one file of a GGUF."""
+        files, locked = material_items(source), self._plan.lock.sources[node.name]
+        names = [locked.files[0].name] if locked.weights == "gguf" else [*node.files]
+        return tuple(files[name] for name in names if name in files)
 
 
 def _once(items: Iterable[Item]) -> tuple[Item, ...]:
