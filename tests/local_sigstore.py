@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import jwt
 import rfc8785
@@ -246,17 +247,37 @@ def _path(index, leaves):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        """Give a token to the job that may ask for one, as GitHub's runner does."""
-        allowed = self.headers.get("Authorization") == "bearer of the job"
-        self._answer(200 if allowed else 403, {"value": self.server.services.token()} if allowed else {})
+        """Give a token to the job that may ask for one, as GitHub's runner does; let a browser's user in (OAuth)."""
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
+        services = self.server.services
+        if url.path == "/.well-known/openid-configuration":
+            places = {
+                "authorization_endpoint": f"{services.url}/in",
+                "token_endpoint": f"{services.url}/token",
+            }
+            return self._answer(200, places)
+        if url.path == "/in":
+            self.send_response(302)
+            answer = urlencode({"code": "of the user", "state": query["state"]})
+            self.send_header("Location", f"{query['redirect_uri']}?{answer}")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        if self.headers.get("Authorization") != "bearer of the job":
+            return self._answer(403, {})
+        return self._answer(200, {"value": services.token()})
 
     def do_POST(self):
         """Certify or log."""
         services = self.server.services
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
         services.requests.append(self.path)
         if self.path in services.broken:
             return self._answer(500, {"code": 500, "message": "out of order"})
+        if self.path == "/token":
+            known = dict(parse_qsl(body.decode()))["code"] == "of the user"
+            return self._answer(200 if known else 403, {"access_token": services.token()} if known else {})
+        asked = json.loads(body)
         if self.path == "/api/v2/signingCert":
             token = self.headers["Authorization"].removeprefix("Bearer ")
             jwt.decode(

@@ -11,8 +11,9 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from referencing import Registry, Resource
 
+import local_sigstore
 import tiny
-from herdbook.attest import keys, oms
+from herdbook.attest import keyless, keys, oms
 from herdbook.attest.bundle import bundle, read
 from herdbook.card.step import render_card
 from herdbook.cli.main import main
@@ -196,6 +197,68 @@ def test_herdbook_refuses_what_was_altered_after_the_reference_signed(theirs, tm
     data = json.loads(envelope.raw)
     data["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
     assert not read(json.dumps(data), SIGNATURE).is_signed_by(key)
+
+
+# --- without a key --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def services(tmp_path, monkeypatch):
+    """A Sigstore of our own, in which we may ask for an identity; and its trust configuration."""
+    made = local_sigstore.LocalSigstore()
+    with local_sigstore.serve(made) as environment:
+        trust = tmp_path / "trust.json"
+        trust.write_text(json.dumps(made.trust()))
+        for name, value in {**environment, keyless.CONFIG_VARIABLE: str(trust)}.items():
+            monkeypatch.setenv(name, value)
+        yield made, trust
+
+
+def verified_by_identity(folder, trust, identity, issuer):
+    who = ["--identity", identity, "--identity_provider", issuer]
+    return run("verify", "sigstore", folder, "--signature", folder / SIGNATURE, *who, "--trust_config", trust)
+
+
+@pytest.mark.slow
+@needs_reference
+def test_the_reference_verifies_what_herdbook_signs_without_a_key(signed, services):
+    made, trust = services
+    (signed / PUBLIC_KEY).unlink()
+    statement = oms.manifest("release", digests(signed))
+    (signed / SIGNATURE).write_bytes(keyless.Keyless().bundle(statement))
+    content, said = verified_by_identity(signed, trust, made.name, made.issuer)
+    assert content, said
+    content, said = verified_by_identity(signed, trust, "somebody@example.com", made.issuer)
+    assert not content
+    name = flip(signed)
+    content, said = verified_by_identity(signed, trust, made.name, made.issuer)
+    assert not content
+    assert name in said
+    validate(json.loads((signed / SIGNATURE).read_text()))
+
+
+@pytest.mark.slow
+@needs_reference
+def test_herdbook_accepts_what_the_reference_signs_without_a_key(services, tmp_path):
+    made, trust = services
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    signature = folder / SIGNATURE
+    content, said = run(
+        "sign",
+        "sigstore",
+        folder,
+        "--signature",
+        signature,
+        "--use_ambient_credentials",
+        "--trust_config",
+        trust,
+    )
+    assert content, said
+    envelope = read(signature.read_bytes(), SIGNATURE)
+    assert keyless.Roots().identity(envelope) == keyless.Identity(made.name, made.issuer)
+    assert list(oms.differences(oms.signed_digests(envelope), digests(folder))) == []
 
 
 # --- both, by the specification -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import sys
+import webbrowser
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -165,6 +166,22 @@ def test_a_job_that_may_not_ask_for_an_identity(services, monkeypatch):
     with pytest.raises(StepError, match="nobody vouches for who runs this"):
         Keyless().bundle(STATEMENT)
     assert services.requests == []
+
+
+def test_a_person_is_asked_by_a_browser(services, tmp_path, monkeypatch):
+    services.name = "author@example.org"
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f"#!{sys.executable}\nimport sys, urllib.request\nurllib.request.urlopen(sys.argv[1], timeout=30).read()\n"
+    )
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    monkeypatch.setattr(webbrowser, "_tryorder", None)  # which browsers there are is looked up once
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    assert Roots().identity(read(Keyless().bundle(STATEMENT), "line 1")) == who(services)
+    assert services.requests == ["/token", CERTIFY, LOG]
 
 
 @pytest.mark.parametrize("content", [None, "rubbish", "{}"])
