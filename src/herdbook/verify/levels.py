@@ -137,6 +137,9 @@ def guarded(level: Level, name: str, findings: Iterator[Finding]) -> Iterator[Fi
         yield from findings
     except (HerdbookError, OSError) as error:
         yield Finding(level.name, "level", name, outcome_of(error), str(error))
+    except ModuleNotFoundError as error:
+        detail = f"needs {error.name}, which is not installed here: pip install 'herdbook[all]'"
+        yield Finding(level.name, "level", name, Outcome.IMPOSSIBLE, detail)
     except Exception as error:  # noqa: BLE001 - a fault of the verifier is told as one, not as the release's
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.name}, line {last.lineno}"
