@@ -1,9 +1,11 @@
-"""Claims about the release, and signatures of them and of the model, if this machine has a key."""
+"""Claims about the release, and signatures of them and of the model, if somebody signs here."""
 
 
 rule attest:
     """
-    Write the claims about the release, and sign them and the model. Runs where Snakemake does: there the key is.
+    Write the claims about the release, and sign them and the model. Runs where Snakemake does: there the key is, or who
+    signs without one. Keyless signatures differ each time and stay in a public log: they are made when what is signed, or
+    that it is signed so, changes, and no other time.
     """
     input:
         [PLAN.release_folder / name for name in written_files(PLAN)],
