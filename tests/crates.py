@@ -1,11 +1,38 @@
-"""Exporting a release as an RO-Crate in tests, and reading what was exported."""
+"""A small release with all kinds of origins, its export as an RO-Crate, and reading what was exported."""
 
 import json
 
+import tiny
 from herdbook.cli.main import main
 
 DAY = "2026-01-02"
 METADATA = "ro-crate-metadata.json"
+
+
+def release(folder, hub, key=None):
+    """Make a mixture of two models of a Hub, one lasered, one with an adapter folded in; return its release's folder."""
+    from herdbook.card.step import render_card
+
+    for seed, name in enumerate(("base", "tuned")):
+        made = tiny.write_model(folder / name, seed=seed, shards=2)
+        files = {path.name: path.read_bytes() for path in made.iterdir()}
+        hub.add_repo(f"herd/{name}", files, license="apache-2.0")
+    tiny.write_adapter(folder / "adapter", folder / "base", seed=2)
+    models = {
+        "base": {"hub": "herd/base"},
+        "tuned": {"hub": "herd/tuned"},
+        "folded": {"adapter": "adapter", "on": "base", "license": "MIT"},
+        "cut": {"laser": "tuned", "layers": [1], "matrices": ["mlp.down_proj"], "rank": {"fraction": 0.5}},
+        "mix": {
+            "moe": {
+                "base": "base",
+                "experts": [{"model": "cut", "prompts": ["w1"]}, {"model": "folded", "prompts": ["w2"]}],
+            }
+        },
+    }
+    plan = tiny.build(tiny.write_recipe(folder / "r.yaml", models), folder / "results")
+    render_card(plan, plan.card_folder)
+    return tiny.release(plan, key)
 
 
 def export(release, to):

@@ -12,7 +12,6 @@ from pytest_local_hub import client
 from pytest_local_hub.server import LocalHub
 
 import crates
-import tiny
 from crates import DAY, METADATA, entities, export, ids, many, typed
 from herdbook.files import git_blob_id
 from herdbook.provenance.claims import canonical
@@ -25,42 +24,15 @@ COMMIT = "5" * 40
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A Hub with two models, and a release of a mixture of both: one lasered, one with an adapter folded in."""
-    from herdbook.card.step import render_card
-
     folder = tmp_path_factory.mktemp("crate")
     with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
         client.use(hub, folder / "home", patch)
-        for seed, name in enumerate(("base", "tuned")):
-            made = tiny.write_model(folder / name, seed=seed, shards=2)
-            files = {path.name: path.read_bytes() for path in made.iterdir()}
-            hub.add_repo(f"herd/{name}", files, license="apache-2.0")
-        tiny.write_adapter(folder / "adapter", folder / "base", seed=2)
-        models = {
-            "base": {"hub": "herd/base"},
-            "tuned": {"hub": "herd/tuned"},
-            "folded": {"adapter": "adapter", "on": "base", "license": "MIT"},
-            "cut": {
-                "laser": "tuned",
-                "layers": [1],
-                "matrices": ["mlp.down_proj"],
-                "rank": {"fraction": 0.5},
-            },
-            "mix": {
-                "moe": {
-                    "base": "base",
-                    "experts": [{"model": "cut", "prompts": ["w1"]}, {"model": "folded", "prompts": ["w2"]}],
-                }
-            },
-        }
-        plan = tiny.build(tiny.write_recipe(folder / "r.yaml", models), folder / "results")
-        render_card(plan, plan.card_folder)
-        yield hub, tiny.release(plan), plan
+        yield hub, crates.release(folder, hub)
 
 
 @pytest.fixture(scope="module")
 def crate(world, tmp_path_factory):
-    _, release, _ = world
+    _, release = world
     place = tmp_path_factory.mktemp("exported") / "crate"
     assert export(release, place) == 0
     return place
@@ -321,7 +293,7 @@ def test_weights_of_a_published_release_have_web_addresses(world, tmp_path):
 
 
 def test_a_release_on_the_hub_is_exported_without_its_weights(world, crate, tmp_path):
-    hub, release, _ = world
+    hub, release = world
     hub.add_repo("herd/Tiny", contents(release))
     commit = hub.repos["herd/Tiny"].branches["main"]
     hub.forget()
