@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +23,7 @@ from herdbook.release.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
 from herdbook.tool import Tool
 
 REFERENCE = Tool("model-signing", "1.1.1", "model_signing", "model_signing", "blake3 pyopenssl")
+GUIDE = Path(__file__).parents[2] / "docs/signing.md"
 DATA = Path(__file__).parents[1] / "data/model-signing"
 
 
@@ -98,6 +100,32 @@ def test_what_is_signed_may_move_and_be_claimed_about(signed):
     moved = signed.rename(signed.with_name("elsewhere"))
     content, said = verified(moved, moved / PUBLIC_KEY)
     assert content, said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not all(map(shutil.which, ("openssl", "jq"))), reason="openssl and jq")
+def test_by_hand_as_the_documentation_says(signed):
+    commands = re.search(r"```bash\n(.+?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)[1]
+
+    def passes(script=commands):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=signed,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode == 0
+
+    assert passes()
+    of_a_claim = "".join(commands.splitlines(keepends=True)[:4])
+    assert passes(f"sed -n 2p claims.jsonl > ../line\n{re.sub(r'model[.]sig(?![.])', '../line', of_a_claim)}")
+    flip(signed)
+    assert not passes()
+    assert passes(of_a_claim)
+    keys.generate(signed.parent / "other")
+    shutil.copy(signed.parent / "other.pub", signed / PUBLIC_KEY)
+    assert not passes(of_a_claim)
 
 
 def flip(folder):
