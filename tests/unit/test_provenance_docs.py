@@ -1,0 +1,120 @@
+"""The pages on provenance: their commands print what they say, of a release that is built here."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pytest_local_hub import client
+from pytest_local_hub.server import LocalHub
+
+import crates
+from herdbook.attest.keys import generate, load_private
+from herdbook.release.layout import CLAIMS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs")
+    generate(folder / "key")
+    with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
+        client.use(hub, folder / "home", patch)
+        return crates.release(folder, hub, load_private(folder / "key"))
+
+
+def sessions(page):
+    """Yield the commands of a page, each with what it prints; lines that begin with ``>`` go on."""
+    for block in re.findall(r"^```console\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
+        command, printed = [], []
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                if command:
+                    yield "\n".join(command), "\n".join(printed)
+                command, printed = [line[2:]], []
+            elif line.startswith("> "):
+                command.append(line[2:])
+            else:
+                printed.append(line)
+        yield "\n".join(command), "\n".join(printed)
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+def test_commands_print_what_the_page_says(release):
+    before = ""  # functions that earlier commands defined
+    ran = 0
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LC_ALL": "C"}
+    for command, printed in sessions((DOCS / "provenance.md").read_text(encoding="utf-8")):
+        done = subprocess.run(
+            ["bash", "-c", f"{before}\n{command}"],
+            cwd=release,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.rstrip("\n") == printed, command
+        if "() {" in command:
+            before += f"{command}\n"
+        ran += 1
+    assert ran > 10
+
+
+def provenance(release):
+    """Return the first claim, out of its envelope."""
+    line = json.loads((release / CLAIMS).read_text(encoding="utf-8").splitlines()[0])
+    return json.loads(base64.b64decode(line["dsseEnvelope"]["payload"]))
+
+
+def paths(value, where=()):
+    """Return where something stands in a JSON value; names of models, files and code, and places in lists, are alike."""
+    if isinstance(value, list):
+        return {found for item in value for found in paths(item, (*where, "[]"))}
+    if isinstance(value, dict):
+        named = where[-1:] in {("keys",), ("code",), ("files",)}
+        return {
+            found for key, item in value.items() for found in paths(item, (*where, "*" if named else key))
+        }
+    return {where}
+
+
+def test_the_build_type_s_example_is_a_part_of_what_is_written(release):
+    page = (DOCS / "buildtype.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```json\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    example, written = json.loads(block), provenance(release)
+    assert paths(example) == paths(written)
+    assert example["predicateType"] == written["predicateType"]
+    told, made = (one["predicate"]["buildDefinition"] for one in (example, written))
+    for key in ("buildType", "externalParameters"):
+        assert told[key] == made[key]
+    assert [one for one in told["resolvedDependencies"] if one not in made["resolvedDependencies"]] == []
+    for key in ("keys", "code"):
+        assert told["internalParameters"][key].keys() <= made["internalParameters"][key].keys()
+    assert {one["name"] for one in example["subject"]} <= {one["name"] for one in written["subject"]}
+    details, ran = (one["predicate"]["runDetails"] for one in (example, written))
+    assert details["builder"]["id"] == ran["builder"]["id"]
+    assert [one["name"] for one in details["byproducts"]] == [one["name"] for one in ran["byproducts"]]
+
+
+def test_the_build_type_s_page_explains_every_field_and_no_other(release):
+    page = (DOCS / "buildtype.md").read_text(encoding="utf-8")
+    written = provenance(release)["predicate"]
+    assert page.startswith(f"# The build type `{written['buildDefinition']['buildType']}`")
+    sections = {title: body for title, _, body in (part.partition("\n") for part in page.split("\n## "))}
+    for name in ("externalParameters", "internalParameters"):
+        explained = re.findall(r"^\| `(\w+)`", sections[name], re.MULTILINE)
+        assert set(explained) == written["buildDefinition"][name].keys()
+    explained = re.findall(r"^\| `(\w+)`", sections["resolvedDependencies"], re.MULTILINE)
+    assert set(explained) == {
+        key for entry in written["buildDefinition"]["resolvedDependencies"] for key in entry
+    }
+    explained = re.findall(r"^\| `([\w.]+)`", sections["runDetails"], re.MULTILINE)
+    assert {name.partition(".")[0] for name in explained} == written["runDetails"].keys()
+    assert written["runDetails"]["builder"]["id"] in page
