@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import subprocess
 import sys
 import webbrowser
 from dataclasses import replace
@@ -201,6 +202,12 @@ def test_the_library_is_missing(monkeypatch):
     for use in (Roots, lambda: Keyless().bundle(STATEMENT)):
         with pytest.raises(StepError, match=r"pip install 'herdbook\[keyless\]'"):
             use()
+
+
+def test_the_library_is_loaded_for_keyless_signatures_only():
+    script = "import sys, herdbook.cli.main, herdbook.verify.levels; print('sigstore' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 # --- forgery ------------------------------------------------------------------------------------------------------
