@@ -114,11 +114,23 @@ def test_what_is_given_is_an_argument_and_no_script(tmp_path):
     assert (tmp_path / "token").read_text() == "hf_secret\n"
 
 
+def test_a_keyless_signer_is_named(tmp_path):
+    who = "https://github.com/herd/tiny/.github/workflows/release.yml@refs/tags/v1 $(touch pwned)"
+    runner = Runner(tmp_path, release="owner/name", seed="7", identity=who, issuer="https://example.org")
+    runner.pretend(0)
+    assert runner.run("verify").returncode == 0
+    arguments = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
+    assert arguments[arguments.index("--identity") + 1] == who
+    assert arguments[arguments.index("--issuer") + 1] == "https://example.org"
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_without_key_and_token_none_is_given(tmp_path):
     runner = Runner(tmp_path, release="owner/name", seed="7")
     runner.pretend(0)
     runner.run("verify")
-    assert "--key" not in (tmp_path / "arguments").read_text(encoding="utf-8")
+    given = (tmp_path / "arguments").read_text(encoding="utf-8")
+    assert not any(option in given for option in ("--key", "--identity", "--issuer"))
     assert (tmp_path / "token").read_text() == "none\n"
 
 
