@@ -215,7 +215,7 @@ def built(tmp_path_factory):
             hub.add_repo(repo, files_of(folder), license="apache-2.0")
         hub.orgs.add(REPO.partition("/")[0])
         project = Project(root / "project")
-        project.recipe = copy_recipe(project.root, documents=3)
+        project.recipe = copy_recipe(project.root, documents=2)
         (project.root / "config/config.yaml").write_text("recipe: config/buttercup.yaml\n", encoding="utf-8")
         for name, value in client.environment(hub, root / "home", hub.token).items():
             patch.setenv(name, value)
