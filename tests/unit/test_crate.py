@@ -241,6 +241,9 @@ def test_the_same_release_gives_the_same_bytes(world, crate, tmp_path, monkeypat
     assert (tmp_path / "0.zip").read_bytes() == (tmp_path / "1.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "0.zip") as archive:
         assert archive.testzip() is None
+        assert {one.date_time for one in archive.infolist()} == {
+            (1980, 1, 1, 0, 0, 0)
+        }  # what a zip without times says
         packed = {name: archive.read(name) for name in archive.namelist()}
     assert packed == contents(crate)
 
