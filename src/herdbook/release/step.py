@@ -28,6 +28,7 @@ from herdbook.release.layout import (
     ROUTING,
     SEARCHES,
     SUMS,
+    is_large,
 )
 
 if TYPE_CHECKING:
@@ -64,11 +65,7 @@ def written_files(plan: Plan) -> list[str]:
     shard that it is look newer than all that was made from it.
     """
     computed = [LINEAGE, *BOMS.values(), SUMS]
-    return [*(name for name in contents(plan) if not _is_linked(name)), *computed]
-
-
-def _is_linked(name: str) -> bool:
-    return name.endswith((".safetensors", ".gguf"))
+    return [*(name for name in contents(plan) if not is_large(name)), *computed]
 
 
 def release_key(plan: Plan) -> str:
@@ -142,7 +139,7 @@ def _place(source: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     real = source.resolve(strict=True)
     try:
-        if _is_linked(target.name):
+        if is_large(target.name):
             try:
                 os.link(real, temporary)
             except OSError:
