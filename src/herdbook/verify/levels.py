@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from herdbook.attest.step import attest_key
@@ -121,20 +122,20 @@ def run(release: Release, last: str, options: Options) -> Iterator[Ran]:
     for name in names[: names.index(last) + 1]:
         level, checks = LEVELS[name]
         started, before = time.monotonic(), release.read_bytes
-        findings = tuple(guarded(level, release.name, checks(release, options)))
+        findings = tuple(guarded(level, release.name, partial(checks, release, options)))
         yield Ran(level, findings, release.read_bytes - before, time.monotonic() - started)
 
 
-def guarded(level: Level, name: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+def guarded(level: Level, name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """Yield a level's findings; what ends it early is one, too.
 
     Args:
         level: The level.
         name: What is verified.
-        findings: Makes the findings.
+        check: Makes the findings.
     """
     try:
-        yield from findings
+        yield from check()
     except (HerdbookError, OSError) as error:
         yield Finding(level.name, "level", name, outcome_of(error), str(error))
     except ModuleNotFoundError as error:

@@ -66,7 +66,7 @@ class Foreign:
         """
         started, before = time.monotonic(), hub.TRAFFIC.received_bytes
         findings, unproven = [], []
-        for finding in guarded(ABOUT, self.name, self._check()):
+        for finding in guarded(ABOUT, self.name, self._check):
             if finding.check == UNPROVEN.name:
                 unproven.append(finding)
             else:
