@@ -1,0 +1,166 @@
+"""How long jobs take at the most: what they move and what they compute, on a slow machine. For time limits of clusters.
+
+A limit that is too short loses the job's work, one that is too long lets it wait in the queue; so the rates are those of
+the slowest machine that anybody would use for this, and a job that hits its limit all the same is given more. No
+result and no key depends on any of this.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from herdbook.family import expert_of
+from herdbook.plan.architecture import layer_of
+from herdbook.recipe import Moe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from herdbook.plan.graph import Evaluation, Plan, Quantized
+    from herdbook.plan.model import Node, Part, Search, Tensor
+    from herdbook.plan.routing import Report
+
+START = 300.0  # seconds until Python and its packages are read from a file system that many share
+DISK = 50e6  # bytes a second, read or written
+NETWORK = 5e6  # bytes a second
+FLOAT64 = 8e9  # operations a second of one core
+FLOAT32 = 2 * FLOAT64
+# Operations an element, of what is more than moving: sorting, drawing noise, rounding.
+ELEMENTWISE = 100
+# The same of quantizing: scales are searched for, and every tensor is derived a second time.
+QUANTIZING = 4000
+PROMPT_BYTES = 64  # what a chat template puts around a prompt
+
+
+def decomposition_operations(shape: tuple[int, ...]) -> float:
+    """Return the operations of reducing a matrix, by the table in ``herdbook.laser.decompose``, at the costliest rank."""
+    small, large = sorted(shape)
+    return large * small**2 + 14 / 3 * small**3 + 2 * large * small**2
+
+
+def part_seconds(plan: Plan, part: Part, threads: int = 1) -> float:
+    """Return the time of making a part.
+
+    Args:
+        plan: The plan.
+        part: The part.
+        threads: How many matrices are reduced at once.
+    """
+    moved = part.size_bytes + sum(_read_bytes(tensor) for tensor in part.tensors)
+    folders = [plan.by_key[key] for key in part.folders]
+    moved += part.fetch_bytes + sum(node.size_bytes for node in folders)
+    tokens = _prompt_tokens(part.parameters) + _text_tokens(part.parameters.get("calibration"))
+    forward = sum(_forward_operations(node, tokens) for node in folders)
+    reduced = sum(map(_laser_operations, part.tensors)) * (
+        3 if folders else 1
+    )  # whitening decomposes twice more
+    return (
+        START
+        + part.fetch_bytes / NETWORK
+        + moved / DISK
+        + (forward / FLOAT32 + reduced / FLOAT64) / threads
+        + sum(_element_operations(plan, part, tensor) for tensor in part.tensors) / FLOAT32
+    )
+
+
+def search_seconds(plan: Plan, search: Search, threads: int = 1) -> float:
+    """Return the time of a search in which every rule of every matrix is tried."""
+    parent = plan.nodes[search.parent]
+    parameters = search.parameters
+    candidates: list[str] = parameters["matrices"]
+    reduced = 3 * sum(decomposition_operations(parent.form[name]) for name in candidates)
+    passes = [0, 0, 0]  # through all layers: at the start, and twice at the end
+    if parameters["select"] and parameters["select"]["by"] == "gradient":
+        passes += [0, 0]  # back is twice as much as there
+    if parameters["guard"]:
+        passes += [layer_of(name) or 0 for name in candidates for _ in parameters["ranks"]]
+    tokens = _text_tokens(parameters["calibration"])
+    layers: int = parent.config["num_hidden_layers"]
+    run = sum(1 - first / layers for first in passes)
+    return (
+        START
+        + run * parent.size_bytes / DISK
+        + (run * _forward_operations(parent, tokens) / FLOAT32 + reduced / FLOAT64) / threads
+    )
+
+
+def evaluation_seconds(plan: Plan, item: Evaluation, threads: int = 1) -> float:
+    """Return the time of a measurement in which every byte of the tasks' data is a token."""
+    tokens = sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data)
+    node = item.node
+    unpacked = ELEMENTWISE * node.parameters / FLOAT32 if item.quantized else 0
+    return START + node.size_bytes / DISK + unpacked + _forward_operations(node, tokens) / FLOAT32 / threads
+
+
+def report_seconds(plan: Plan, report: Report, threads: int = 1) -> float:
+    """Return the time of the report on a mixture's routers."""
+    moe: Any = report.node.recipe
+    tokens = _prompt_tokens({"prompts": [[e.prompts, e.negative_prompts] for e in moe.moe.experts]})
+    tokens += sum(
+        plan.recipe.calibration[n].windows * plan.recipe.calibration[n].tokens for n in report.texts
+    )
+    forward = _forward_operations(report.node, tokens) / FLOAT32 / threads
+    return START + report.node.size_bytes / DISK + forward
+
+
+def conversion_seconds(plan: Plan) -> float:
+    """Return the time of making the full-width GGUF: all is read and written."""
+    return START + 2 * plan.released.size_bytes / DISK
+
+
+def quantization_seconds(plan: Plan, item: Quantized, threads: int = 1) -> float:
+    """Return the time of quantizing, and of deriving every tensor again from the released weights."""
+    sizes = dict(plan.outputs())
+    moved = 2 * plan.released.size_bytes + 2 * sizes[plan.quantized_file(item)]
+    return START + moved / DISK + QUANTIZING * plan.released.parameters / FLOAT32 / threads
+
+
+def release_seconds(plan: Plan) -> float:
+    """Return the time in which all files of the release are copied or read once."""
+    sizes = dict(plan.outputs())
+    return (
+        START + (plan.released.size_bytes + sum(sizes[plan.quantized_file(q)] for q in plan.quantized)) / DISK
+    )
+
+
+def _read_bytes(tensor: Tensor) -> int:
+    """Return what is read for a tensor, its origins being as wide as it is."""
+    return tensor.size_bytes * (1 if tensor.slices else len(tensor.origins))
+
+
+def _laser_operations(tensor: Tensor) -> float:
+    return decomposition_operations(tensor.shape) if tensor.action == "laser" else 0.0
+
+
+def _element_operations(plan: Plan, part: Part, tensor: Tensor) -> float:
+    if tensor.action in {"copy", "laser"}:
+        return 0.0
+    if tensor.action == "adapter":
+        rank = max(min(one.shape) for one in plan.lock.adapters[part.model].tensors)
+        return 2.0 * rank * tensor.elements
+    return float(ELEMENTWISE * tensor.elements * max(1, len(tensor.origins)))
+
+
+def _forward_operations(node: Node, tokens: int) -> float:
+    """Return the operations of running text through a model: two for each weight that a token meets."""
+    share = 1.0
+    if isinstance(node.recipe, Moe):
+        share = node.recipe.moe.experts_per_token / len(node.recipe.moe.experts)
+    met = 0.0
+    for part in node.parts:
+        for tensor in part.tensors:
+            met += tensor.elements * (share if tensor.slices or expert_of(tensor.name) else 1)
+    return 2 * met * tokens
+
+
+def _prompt_tokens(parameters: dict[str, Any]) -> int:
+    """Return how many tokens prompts have at the most: each byte is one."""
+    texts: Iterable[str] = (
+        text for pair in parameters.get("prompts") or () for side in pair for text in side
+    )
+    return sum(len(text.encode()) + PROMPT_BYTES for text in texts)
+
+
+def _text_tokens(calibration: dict[str, Any] | None) -> int:
+    return math.prod((calibration["windows"], calibration["tokens"])) if calibration else 0

@@ -1,0 +1,100 @@
+"""Time limits: from what a job moves and computes, and not from anything else."""
+
+import dataclasses
+
+import pytest
+
+import tiny
+from herdbook import plan as plans
+from herdbook.plan import duration, memory
+from herdbook.plan.duration import DISK, FLOAT32, FLOAT64, START
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    tiny.write_model(folder / "base")
+    tiny.write_adapter(folder / "adapter", folder / "base", rank=4)
+    models = {
+        "base": {"folder": "base"},
+        "tuned": {"adapter": "adapter", "on": "base"},
+        "lasered": {"laser": "tuned", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+        "mix": {
+            "moe": {
+                "base": "lasered",
+                "experts": [{"model": "lasered", "prompts": ["w1"]}, {"model": "base", "prompts": ["w2"]}],
+            }
+        },
+    }
+    recipe = tiny.write_recipe(folder / "recipe.yaml", models)
+    tiny.lock(recipe)
+    return plans.load(recipe)
+
+
+def bigger(part, factor):
+    """Return a part whose matrices have so many times the rows and columns."""
+    tensors = tuple(
+        dataclasses.replace(t, shape=tuple(factor * side for side in t.shape)) for t in part.tensors
+    )
+    return dataclasses.replace(part, tensors=tensors)
+
+
+def test_a_matrix_of_mistral_s_mlp_takes_what_the_table_of_laser_says():
+    """Of docs/laser.md: 241 GFLOP for the Gram matrix, 321 for its vectors, and twice the first for rank 2048."""
+    found = duration.decomposition_operations((4096, 14336)) / 1e9
+    assert found == pytest.approx(241 + 321 + 2 * 241, rel=2e-3)
+    assert duration.decomposition_operations((14336, 4096)) / 1e9 == found
+
+
+def test_a_copy_takes_the_reading_and_the_writing(plan):
+    part = next(part for part in plan.nodes["mix"].parts if part.label == "expert1-1")
+    # three matrices of 32 x 64 in each of two layers, two bytes an element
+    assert duration.part_seconds(plan, part) == pytest.approx(START + 2 * (2 * 3 * 32 * 64 * 2) / DISK)
+
+
+def test_reduced_matrices_are_shared_among_threads_and_copying_is_not(plan):
+    (part,) = plan.nodes["lasered"].parts
+    part = bigger(part, 64)
+    one, four = (duration.part_seconds(plan, part, threads) for threads in (1, 4))
+    m, n = 64 * 32, 64 * 64
+    work = 2 * (3 * n * m**2 + 14 / 3 * m**3) / FLOAT64
+    assert one - four == pytest.approx(work * 3 / 4)
+
+
+def test_folding_an_adapter_takes_two_operations_an_element_and_rank(plan):
+    (part,) = plan.nodes["tuned"].parts
+    folded = 2 * 3 * 32 * 64
+    moved = sum(2 * tensor.size_bytes for tensor in part.tensors)
+    expected = START + moved / DISK + 2 * 4 * folded / FLOAT32
+    assert duration.part_seconds(plan, part) == pytest.approx(expected)
+
+
+def test_routers_take_a_pass_of_the_prompts_through_the_base(plan):
+    routers = next(part for part in plan.nodes["mix"].parts if part.label == "routers")
+    long = dataclasses.replace(routers, parameters={**routers.parameters, "prompts": [[["w" * 10**6], []]]})
+    more = duration.part_seconds(plan, long) - duration.part_seconds(plan, routers)
+    # two prompts of two bytes each before; what is around each of them is there twice, then once
+    tokens = 10**6 - 2 * 2 - duration.PROMPT_BYTES
+    assert more == pytest.approx(2 * plan.nodes["lasered"].parameters * tokens / FLOAT32)
+
+
+def test_of_a_mixture_text_meets_the_chosen_experts_alone(plan):
+    node = plan.nodes["mix"]
+    assert node.recipe.moe.experts_per_token == 2
+    one = node.recipe.model_copy(update={"moe": node.recipe.moe.model_copy(update={"experts_per_token": 1})})
+    both, single = (
+        duration._forward_operations(dataclasses.replace(node, recipe=recipe), 1)
+        for recipe in (node.recipe, one)
+    )
+    assert both == 2 * node.parameters
+    assert both - single == 2 * (2 * 3 * 32 * 64)
+
+
+def test_what_is_stacked_for_gguf_has_all_experts(plan):
+    largest = 64 * 32
+    assert memory.conversion_bytes(plan) == plans.TORCH_BYTES + 12 * 2 * largest
+
+
+def test_memory_of_the_release_grows_with_the_tensors_and_not_with_their_sizes(plan):
+    tensors = sum(len(part.tensors) for part in plan.parts.values())
+    assert memory.records_bytes(plan) == 150_000_000 + 20_000 * tensors
