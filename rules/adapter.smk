@@ -18,6 +18,7 @@ rule adapter:
         "../envs/build.yaml"
     resources:
         mem_mb=part_memory,
+        runtime=part_minutes,
     params:
         key=part_key,
     shell:

@@ -1,5 +1,6 @@
 """Model folders, as transformers loads them: links to shards, an index, configuration and tokenizer.
 
+Links are made where Snakemake runs, as they take less than a cluster's queue; and there a source's tokenizer can be had.
 Which files a folder has follows from the lock, so each model has a rule of its own that names them all.
 """
 
@@ -14,6 +15,7 @@ for node in PLAN.nodes.values():
             folder_paths(node),
         log:
             f"logs/assemble/{node.id}.log",
+        localrule: True
         conda:
             "../envs/build.yaml"
         params:

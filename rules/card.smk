@@ -11,8 +11,13 @@ rule card:
         [PLAN.card_folder / name for name in card_files(PLAN)],
     log:
         "logs/card/card.log",
+    group:
+        "release"
     conda:
         "../envs/build.yaml"
+    resources:
+        mem_mb=records_memory,
+        runtime=release_minutes,
     params:
         key=card_key(PLAN),
     shell:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from herdbook import plan as plans
 from herdbook.assemble.step import folder_files
+from herdbook.attest.keys import PASSWORD_VARIABLE
 from herdbook.attest.step import attest_key, attested_files, configured_signer
 from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
+from herdbook.plan import duration, memory
 from herdbook.release.step import contents, written_files, release_key
 from herdbook.verify.levels import verification_key
 from snakemake.exceptions import WorkflowError
@@ -17,8 +19,12 @@ RECIPE = config["recipe"]
 os.environ["HERDBOOK_RECIPE"] = RECIPE
 # Likewise: where matrices are decomposed is this machine's business.
 os.environ["HERDBOOK_DEVICE"] = config.get("device", "cpu")
-# The path alone: the key itself is in no parameter, log or command line.
-os.environ["HERDBOOK_SIGNING_KEY"] = config.get("signing_key") or ""
+GPUS = 0 if os.environ["HERDBOOK_DEVICE"] == "cpu" else 1
+# The path alone: the key itself is in no parameter, log or command line. What runs elsewhere signs nothing.
+os.environ["HERDBOOK_SIGNING_KEY"] = "" if workflow.remote_exec else config.get("signing_key") or ""
+# What the Hub gave, for all who build here, and for every node.
+if config.get("cache"):
+    os.environ.update(HF_HUB_CACHE=str(Path(config["cache"]).expanduser().absolute() / "hub"))
 
 
 envvars:
@@ -27,11 +33,23 @@ envvars:
     "HERDBOOK_SIGNING_KEY",
 
 
+onstart:
+    # Schedulers keep the environment of every job, where administrators can read it.
+    if workflow.non_local_exec and os.environ.get(PASSWORD_VARIABLE):
+        raise WorkflowError(
+            f"${PASSWORD_VARIABLE} is set, and would go to other hosts with every job. Build without it and without "
+            "signing_key; then sign where the key is: snakemake --cores 1 --config signing_key=FILE"
+        )
+
+
 try:
     PLAN = plans.load(Path(RECIPE))
     SIGNER = configured_signer()
 except HerdbookError as error:
     raise WorkflowError(str(error)) from None
+
+# On another node a job runs inside two processes of Snakemake, each with the plan.
+RUNNER_BYTES = 2 * 220 * 10**6
 
 PARTS = {part.id: part for part in PLAN.parts.values()}
 EVALUATIONS = {item.id: item for item in PLAN.evaluations}
@@ -63,21 +81,47 @@ def part_inputs(wildcards):
     ]
 
 
-def part_memory(wildcards):
+def is_copy(part):
+    """Say whether a part holds nothing but copies, so that its job takes seconds and a single core."""
+    return all(tensor.action == "copy" for tensor in part.tensors)
+
+
+def copies_group(wildcards):
+    """Return the group of copies of an operation, of which a cluster does several in one submission; none for others."""
+    part = PARTS[wildcards.part]
+    return f"{part.operation}_copies" if is_copy(part) else None
+
+
+def laser_threads(wildcards):
+    """Return how many matrices of a part are reduced at once."""
+    return 1 if is_copy(PARTS[wildcards.part]) else 4
+
+
+def part_memory(wildcards, attempt):
     """Return the memory of a part's job in MB, from its tensors."""
-    return megabytes(PARTS[wildcards.part].memory_bytes)
+    return megabytes(PARTS[wildcards.part].memory_bytes, attempt)
 
 
-def laser_memory(wildcards, threads):
+def part_minutes(wildcards, threads, attempt):
+    """Return the time limit of a part's job in minutes, from its tensors."""
+    return minutes(duration.part_seconds(PLAN, PARTS[wildcards.part], threads), attempt)
+
+
+def laser_memory(wildcards, threads, attempt):
     """Return the memory of a LASER job in MB: so many matrices at once as there are threads."""
     need = PARTS[wildcards.part].memory_bytes
-    return megabytes(need + (threads - 1) * max(0, need - plans.TORCH_BYTES))
+    return megabytes(need + (threads - 1) * max(0, need - plans.TORCH_BYTES), attempt)
 
 
-def search_memory(wildcards, threads):
+def laser_gpus(wildcards):
+    """Return how many GPUs a LASER job uses: none for copies, or if matrices are decomposed on the CPU."""
+    return 0 if is_copy(PARTS[wildcards.part]) else GPUS
+
+
+def search_memory(wildcards, threads, attempt):
     """Return the memory of a search in MB, likewise."""
     need = SEARCHES[wildcards.search].memory_bytes
-    return megabytes(need + (threads - 1) * max(0, need - plans.TORCH_BYTES))
+    return megabytes(need + (threads - 1) * max(0, need - plans.TORCH_BYTES), attempt)
 
 
 def search_inputs(wildcards):
@@ -85,9 +129,26 @@ def search_inputs(wildcards):
     return folder_paths(PLAN.nodes[SEARCHES[wildcards.search].parent])
 
 
-def megabytes(size_bytes):
-    """Return a size in MB, rounded up."""
-    return -(-size_bytes // 10**6)
+def records_memory(wildcards, attempt):
+    """Return the memory in MB of a job that reads all records."""
+    return megabytes(memory.records_bytes(PLAN), attempt)
+
+
+def release_minutes(wildcards, attempt):
+    """Return the time limit in minutes of a job that reads the release once."""
+    return minutes(duration.release_seconds(PLAN), attempt)
+
+
+def megabytes(size_bytes, attempt):
+    """Return a job's memory in MB, rounded up; twice as much for each attempt that was lost."""
+    if workflow.non_local_exec:
+        size_bytes += RUNNER_BYTES
+    return -(-size_bytes // 10**6) * 2 ** (attempt - 1)
+
+
+def minutes(seconds, attempt):
+    """Return a time in minutes, rounded up; likewise."""
+    return -(-int(seconds) // 60) * 2 ** (attempt - 1)
 
 
 def folder_paths(node):

@@ -17,7 +17,10 @@ rule evaluate:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: megabytes(EVALUATIONS[wildcards.evaluation].memory_bytes),
+        mem_mb=lambda wildcards, attempt: megabytes(EVALUATIONS[wildcards.evaluation].memory_bytes, attempt),
+        runtime=lambda wildcards, threads, attempt: minutes(
+            duration.evaluation_seconds(PLAN, EVALUATIONS[wildcards.evaluation], threads), attempt
+        ),
     params:
         key=lambda wildcards: EVALUATIONS[wildcards.evaluation].key,
     shell:

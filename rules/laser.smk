@@ -17,7 +17,11 @@ rule search:
         "../envs/build.yaml"
     threads: 8
     resources:
+        gpu=GPUS,
         mem_mb=search_memory,
+        runtime=lambda wildcards, threads, attempt: minutes(
+            duration.search_seconds(PLAN, SEARCHES[wildcards.search], threads), attempt
+        ),
     params:
         key=lambda wildcards: SEARCHES[wildcards.search].key,
     shell:
@@ -39,11 +43,15 @@ rule laser:
         "logs/laser/{part}.log",
     wildcard_constraints:
         part=ids("laser"),
+    group:
+        copies_group
     conda:
         "../envs/build.yaml"
-    threads: 4
+    threads: laser_threads
     resources:
+        gpu=laser_gpus,
         mem_mb=laser_memory,
+        runtime=part_minutes,
     params:
         key=part_key,
     shell:

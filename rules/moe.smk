@@ -14,10 +14,13 @@ rule moe:
         "logs/moe/{part}.log",
     wildcard_constraints:
         part=ids("moe"),
+    group:
+        copies_group
     conda:
         "../envs/build.yaml"
     resources:
         mem_mb=part_memory,
+        runtime=part_minutes,
     params:
         key=part_key,
     shell:

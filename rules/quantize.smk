@@ -13,6 +13,9 @@ rule convert:
         "logs/convert/full.log",
     conda:
         "../envs/quantize.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: megabytes(memory.conversion_bytes(PLAN), attempt),
+        runtime=lambda wildcards, attempt: minutes(duration.conversion_seconds(PLAN), attempt),
     params:
         key=PLAN.converted_key,
     shell:
@@ -39,7 +42,10 @@ rule quantize:
         "../envs/quantize.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards: megabytes(QUANTIZED[wildcards.quantized].memory_bytes),
+        mem_mb=lambda wildcards, attempt: megabytes(QUANTIZED[wildcards.quantized].memory_bytes, attempt),
+        runtime=lambda wildcards, threads, attempt: minutes(
+            duration.quantization_seconds(PLAN, QUANTIZED[wildcards.quantized], threads), attempt
+        ),
     params:
         key=lambda wildcards: QUANTIZED[wildcards.quantized].key,
     shell:

@@ -11,8 +11,13 @@ rule release:
         [PLAN.release_folder / name for name in written_files(PLAN)],
     log:
         "logs/release/release.log",
+    group:
+        "release"
     conda:
         "../envs/build.yaml"
+    resources:
+        mem_mb=records_memory,
+        runtime=release_minutes,
     params:
         key=release_key(PLAN),
     shell:

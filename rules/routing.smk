@@ -16,7 +16,10 @@ if PLAN.report:
             "../envs/build.yaml"
         threads: 4
         resources:
-            mem_mb=megabytes(PLAN.report.memory_bytes),
+            mem_mb=lambda wildcards, attempt: megabytes(PLAN.report.memory_bytes, attempt),
+            runtime=lambda wildcards, threads, attempt: minutes(
+                duration.report_seconds(PLAN, PLAN.report, threads), attempt
+            ),
         params:
             key=PLAN.report.key,
         shell:

@@ -14,6 +14,9 @@ rule verify:
         "logs/verify/verify.log",
     conda:
         "../envs/build.yaml"
+    resources:
+        mem_mb=records_memory,
+        runtime=release_minutes,
     params:
         folder=subpath(input.sums, parent=True),
         key=verification_key(PLAN, SIGNER),
