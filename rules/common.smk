@@ -19,7 +19,6 @@ RECIPE = config["recipe"]
 os.environ["HERDBOOK_RECIPE"] = RECIPE
 # Likewise: where matrices are decomposed is this machine's business.
 os.environ["HERDBOOK_DEVICE"] = config.get("device", "cpu")
-GPUS = 0 if os.environ["HERDBOOK_DEVICE"] == "cpu" else 1
 # The path alone: the key itself is in no parameter, log or command line. What runs elsewhere signs nothing.
 os.environ["HERDBOOK_SIGNING_KEY"] = "" if workflow.remote_exec else config.get("signing_key") or ""
 # What the Hub gave, for all who build here, and for every node.
@@ -113,9 +112,14 @@ def laser_memory(wildcards, threads, attempt):
     return megabytes(need + (threads - 1) * max(0, need - plans.TORCH_BYTES), attempt)
 
 
+def search_gpus(wildcards):
+    """Return how many GPUs a search uses. None is no request; some engines take zero for one."""
+    return None if os.environ["HERDBOOK_DEVICE"] == "cpu" else 1
+
+
 def laser_gpus(wildcards):
-    """Return how many GPUs a LASER job uses: none for copies, or if matrices are decomposed on the CPU."""
-    return 0 if is_copy(PARTS[wildcards.part]) else GPUS
+    """Return how many GPUs a LASER job uses: none for copies."""
+    return None if is_copy(PARTS[wildcards.part]) else search_gpus(wildcards)
 
 
 def search_memory(wildcards, threads, attempt):

@@ -17,7 +17,7 @@ rule search:
         "../envs/build.yaml"
     threads: 8
     resources:
-        gpu=GPUS,
+        gpu=search_gpus,
         mem_mb=search_memory,
         runtime=lambda wildcards, threads, attempt: minutes(
             duration.search_seconds(PLAN, SEARCHES[wildcards.search], threads), attempt
