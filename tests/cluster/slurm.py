@@ -51,6 +51,8 @@ JobAcctGatherParams=OverMemoryKill
 # A job that a node took with it is lost, not put back into the queue: so the next try is the workflow's.
 JobRequeue=0
 SlurmdTimeout=5
+# What became of a job is asked for when the build is over.
+MinJobAge=7200
 KillWait=1
 MpiDefault=none
 MailProg=/bin/true
@@ -138,7 +140,7 @@ class Cluster:
     def stop(self):
         """End all jobs and daemons, and remove the folder."""
         self.command("scancel", "--full", "--user", "root")
-        wait_for(lambda: not self.command("squeue", "-h").strip(), "an empty queue", required=False)
+        wait_for(lambda: not self.command("squeue", "-h").strip(), "an empty queue", 20, required=False)
         for process in reversed(self._daemons.values()):
             process.terminate()
         for process in self._daemons.values():
@@ -168,7 +170,7 @@ def kill_tree(process):
             one.kill()
 
 
-def wait_for(condition, what, seconds=60, *, required=True):
+def wait_for(condition, what, seconds=300, *, required=True):
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -12,7 +12,7 @@ import yaml
 import tiny
 from cluster import slurm
 from herdbook import plan as plans
-from herdbook.attest.keys import generate
+from herdbook.attest.keys import PASSWORD_VARIABLE, generate
 from workflow.project import Project
 
 pytestmark = pytest.mark.slow
@@ -155,26 +155,30 @@ def herds(cluster, key, tmp_path_factory):
     whole.start()
     short.start(short.shard("lasered"))
     lost.start(lost.shard("base"), lost.shard("other"))
+
+    slurm.wait_for((root / "doomed").exists, "job that hangs")
+    (job,) = lost.jobs(f"rule_fetch_wildcards_{lost.shard('base').stem}")
+    cluster.kill_node(job["BatchHost"])
+    slurm.wait_for((root / "hung").exists, "job that hangs")
+    (job,) = short.jobs("rule_laser")
+    short.planned = minutes(job)
+    cluster.command("scontrol", "update", f"JobId={job['JobId']}", "TimeLimit=1")
     yield found
     for herd in found.values():
         herd.stop()
 
 
-def test_a_node_that_dies_takes_no_job_with_it(herds, cluster):
+def test_a_node_that_dies_takes_no_job_with_it(herds):
     lost = herds["lost"]
-    slurm.wait_for((lost.root.parent / "doomed").exists, "job that hangs")
-    comment = f"rule_fetch_wildcards_{lost.shard('base').stem}"
-    (job,) = lost.jobs(comment)
-    cluster.kill_node(job["BatchHost"])
     status, output = lost.finish()
-    first, second = lost.jobs(comment)
+    first, second = lost.jobs(f"rule_fetch_wildcards_{lost.shard('base').stem}")
     assert (first["JobState"], second["JobState"]) == ("NODE_FAIL", "COMPLETED"), output
     assert first["BatchHost"] != second["BatchHost"]
     assert (lost.root / lost.shard("base")).exists()
     assert status == 1  # because of the other job
 
 
-def test_a_failure_that_stays_is_tried_again_and_then_names_its_log(herds, cluster):
+def test_a_failure_that_stays_is_tried_again_and_then_names_its_log(herds):
     lost = herds["lost"]
     _, output = lost.finish()
     part = lost.shard("other").stem
@@ -192,11 +196,8 @@ def test_a_failure_that_stays_is_tried_again_and_then_names_its_log(herds, clust
     assert said.strip().splitlines()[-1] in output
 
 
-def test_too_little_memory_and_too_little_time_are_made_good(herds, cluster):
+def test_too_little_memory_and_too_little_time_are_made_good(herds):
     short = herds["short"]
-    slurm.wait_for((short.root.parent / "hung").exists, "job that hangs", 180)
-    (running,) = short.jobs("rule_laser")
-    cluster.command("scontrol", "update", f"JobId={running['JobId']}", "TimeLimit=1")
     status, output = short.finish()
     assert status == 0, output
     assert (short.root / short.shard("lasered")).exists()
@@ -209,11 +210,11 @@ def test_too_little_memory_and_too_little_time_are_made_good(herds, cluster):
 
     late, done = short.jobs(f"rule_laser_wildcards_{short.shard('lasered').stem}")
     assert (late["JobState"], done["JobState"]) == ("TIMEOUT", "COMPLETED")
-    assert minutes(done) == 2 * minutes(running)
+    assert minutes(done) == 2 * short.planned
     assert megabytes(done) == 2 * megabytes(late)
 
 
-def test_what_computes_on_a_gpu_gets_one_of_the_cluster_s_type_and_nothing_else_does(herds, cluster):
+def test_what_computes_on_a_gpu_gets_one_of_the_cluster_s_type_and_nothing_else_does(herds):
     short = herds["short"]
     assert short.finish()[0] == 0
     jobs = short.jobs(f"rule_laser_wildcards_{short.shard('lasered').stem}")
@@ -223,7 +224,7 @@ def test_what_computes_on_a_gpu_gets_one_of_the_cluster_s_type_and_nothing_else_
     assert told == ["0 cuda"] * 2
 
 
-def test_the_release_has_the_bytes_of_one_machine(herds, cluster, key, tmp_path):
+def test_the_release_has_the_bytes_of_one_machine(herds, tmp_path):
     whole = herds["whole"]
     local = Project(tmp_path / "local")
     for name in ("config.yaml", "tiny.yaml", "tiny.lock.json", "base", "other"):
@@ -265,7 +266,7 @@ def test_jobs_are_told_what_they_must_know_and_no_key(herds, key):
     assert told["attest"]["HERDBOOK_SIGNING_KEY"] == str(key)
 
 
-def test_small_jobs_are_submitted_together(herds, cluster):
+def test_small_jobs_are_submitted_together(herds):
     whole = herds["whole"]
     assert whole.finish()[0] == 0
     copies = [part for part in whole.plan.nodes["mix"].parts if part.label != "routers"]
@@ -273,19 +274,22 @@ def test_small_jobs_are_submitted_together(herds, cluster):
     assert len(whole.jobs("rule_moe_copies")) == 1
 
 
-def test_a_signing_password_does_not_travel(herds):
+def test_a_signing_password_does_not_travel(herds, tmp_path, monkeypatch):
     whole = herds["whole"]
     whole.finish()
+    monkeypatch.setenv(PASSWORD_VARIABLE, "secret")
+    generate(tmp_path / "locked.pem")
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *OPTIONS, "--forcerun", "verify"],
+        [sys.executable, "-m", "snakemake", *OPTIONS, "--config", f"signing_key={tmp_path}/locked.pem"],
         cwd=whole.root,
-        env={**whole.environment(), "HERDBOOK_SIGNING_PASSWORD": "secret"},
+        env=whole.environment(),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode != 0
-    assert "HERDBOOK_SIGNING_PASSWORD is set" in done.stdout + done.stderr
+    assert f"${PASSWORD_VARIABLE} is set" in done.stdout + done.stderr
+    assert "has been submitted" not in done.stdout + done.stderr
 
 
 def megabytes(job):
