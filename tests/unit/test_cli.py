@@ -153,3 +153,18 @@ def test_system_error_is_a_message(recipe, capsys, monkeypatch):
     monkeypatch.setattr(cli.plans, "load", full)
     assert run("plan", "--recipe", recipe) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "herdbook plan: results/x: No space left on device"
+
+
+def test_jobs_are_spread_over_several_gpus_and_a_named_one_is_kept(monkeypatch):
+    torch = pytest.importorskip("torch")
+    asked = []
+    monkeypatch.setattr(torch, "empty", lambda *_, device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [cli._device("cuda", f"{number:064x}") for number in range(5)] == [
+        "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0",
+    ]  # fmt: skip
+    assert cli._device("cuda:2", "ff") == "cuda:2"
+    assert cli._device("cpu", "ff") == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert cli._device("cuda", "ff") == "cuda"
+    assert asked == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0", "cuda:2", "cuda"]

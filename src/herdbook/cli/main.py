@@ -238,7 +238,7 @@ def _part(options: argparse.Namespace) -> None:
     if options.command == "laser":
         from herdbook.laser.step import laser
 
-        laser(plan, part, options.threads, _device(options.device))
+        laser(plan, part, options.threads, _device(options.device, part.key))
         return
     if options.command == "fetch":
         from herdbook.fetch.step import fetch as step
@@ -255,7 +255,8 @@ def _search(options: argparse.Namespace) -> None:
     from herdbook.laser.search import search
 
     plan = _load(options)
-    search(plan, _find(plan.searches, options.key), options.threads, _device(options.device))
+    found = _find(plan.searches, options.key)
+    search(plan, found, options.threads, _device(options.device, found.key))
 
 
 def _spectrum(options: argparse.Namespace) -> None:
@@ -298,12 +299,19 @@ def _routers(options: argparse.Namespace) -> int:
     return 1 if verdict(found) else 0
 
 
-def _device(name: str) -> str:
-    """Return a device's name. Raises StepError if there is none here."""
+def _device(name: str, key: str = "0") -> str:
+    """Return a device's name; of several GPUs one by a key, so that jobs side by side are spread over them.
+
+    Raises:
+        StepError: If there is no such device here.
+    """
     if name == "cpu":
         return name
     import torch
 
+    count = torch.cuda.device_count()
+    if name == "cuda" and count > 1:
+        name = f"cuda:{int(key, 16) % count}"
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
