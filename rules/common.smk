@@ -1,6 +1,7 @@
 """What the rules share: the plan, and functions that read it. No logic of its own, and no rules."""
 
 import os
+import subprocess
 from pathlib import Path
 
 from herdbook import plan as plans
@@ -174,3 +175,19 @@ def evaluation_inputs(wildcards):
     if item.quantized:
         measured += [PLAN.quantized_file(item.quantized), PLAN.quantized_record(item.quantized)]
     return measured
+
+
+class ExactCommit:
+    """
+    What the job would commit. Asked for when a dry run prints the job, and then only: nothing is written. What jobs
+    before it are to make is not there yet; the command says so if the release is not the recipe's.
+    """
+
+    def __format__(self, _):
+        if not workflow.dryrun:
+            return "one commit, read back, tagged, claimed"
+        shown = subprocess.run(["herdbook", "publish", "--dry-run"], capture_output=True, text=True)
+        return f"the release as it lies there now\n{shown.stdout or shown.stderr}"
+
+
+EXACT_COMMIT = ExactCommit()
