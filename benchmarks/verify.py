@@ -70,6 +70,7 @@ class Bench:
 
     def publish_sources(self) -> None:
         """Make the sources, and put them on the Hub."""
+        self.hub.orgs.add(REPO.partition("/")[0])
         for seed, name in enumerate(SOURCES):
             write_source(self.work / name, self.layers, seed)
             files = {path.name: path for path in (self.work / name).iterdir()}
