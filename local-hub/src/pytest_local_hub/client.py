@@ -22,6 +22,7 @@ def environment(hub: LocalHub, home: Path, token: str | None = None) -> dict[str
         **kept,
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",

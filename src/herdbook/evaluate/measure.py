@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 SEED = 1234
 DIGITS = 6  # of a result; beyond them, kernels of other processors differ
@@ -37,13 +38,15 @@ def measure(
     Raises:
         StepError: If lm-eval does not give a result for every task.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        os.environ.update(
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _environment(
             HF_HUB_OFFLINE="1",
             HF_DATASETS_OFFLINE="1",
             HF_DATASETS_CACHE=scratch,
             TOKENIZERS_PARALLELISM="false",
-        )
+        ),
+    ):
         import datasets
         import lm_eval
         from lm_eval.models.huggingface import HFLM
@@ -68,6 +71,18 @@ def measure(
     if missing:
         raise StepError(f"lm-eval gave no result for {', '.join(missing)}")
     return {task["task"]: _summary(task, results) for task in tasks}
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set variables for these libraries alone: who called may have other business with the Hub afterwards."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _summary(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
