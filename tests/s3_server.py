@@ -1,12 +1,14 @@
 """A server that speaks S3, in a process of its own, for tests: moto's, from a folder of its own."""
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -35,15 +37,18 @@ def serve(monkeypatch, bucket="herd"):
     if not TOOL.is_dir():
         pytest.fail(f"moto is not installed: pip install --no-deps --target {TOOL} -r envs/moto.txt")
     command = [sys.executable, "-P", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": str(TOOL), "PYTHONUNBUFFERED": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    with (
+        tempfile.NamedTemporaryFile("r") as log,  # a pipe that nobody reads would stop it
+        open(log.name, "w") as said,  # noqa: PTH123
+        subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(TOOL), "PYTHONUNBUFFERED": "1"},
+            stderr=said,
+            stdout=said,
+        ) as process,
+    ):
         try:
-            url = _address(process)
+            url = _address(process, log)
             for name in [name for name in os.environ if name.startswith("AWS_")]:
                 monkeypatch.delenv(name)
             for name, value in environment(url).items():
@@ -54,19 +59,14 @@ def serve(monkeypatch, bucket="herd"):
             process.terminate()
 
 
-def _address(process):
+def _address(process, log):
     deadline = time.monotonic() + 120
-    for line in process.stderr:
-        if "Running on" in line:
-            url = line.rpartition(" ")[2].strip()
-            break
-    else:
-        raise AssertionError("the server did not start")
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"{url}/moto-api/").close()  # noqa: S310
-        except urllib.error.URLError:
-            time.sleep(0.05)
-        else:
-            return url
-    raise AssertionError(f"no answer from {url}")
+    while time.monotonic() < deadline and process.poll() is None:
+        log.seek(0)
+        found = re.search(r"Running on (http://[\d.:]+)", log.read())
+        if found:
+            with suppress(urllib.error.URLError):
+                urllib.request.urlopen(f"{found[1]}/moto-api/").close()  # noqa: S310
+                return found[1]
+        time.sleep(0.05)
+    raise AssertionError("the server did not start")

@@ -181,8 +181,9 @@ class Folder:
         with temporary.open("xb") as file:
             self._protect(temporary, name)
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if content:  # one that is empty says when it was written, no more
+                file.flush()
+                os.fsync(file.fileno())
 
     def _protect(self, path: Path, name: str) -> None:
         """Take all rights of others away from what is gated: from the results too, if the file is a link to them."""

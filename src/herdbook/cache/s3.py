@@ -36,8 +36,8 @@ class S3:
     at_once = 16
 
     def __init__(self, place: str) -> None:
-        self.place = place.rstrip("/")
-        self._bucket, _, prefix = self.place.removeprefix(SCHEME).partition("/")
+        self._bucket, _, prefix = place.removeprefix(SCHEME).strip("/").partition("/")
+        self.place = f"{SCHEME}{self._bucket}/{prefix}".rstrip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         if not self._bucket:
             raise CacheError(f"{place}: names no bucket; s3://bucket/prefix is needed")
