@@ -30,7 +30,7 @@ LAYERS = (
     ("plan",),
     ("checkpoint",),
     ("hub", "mergekit"),
-    ("tensors", "parents", "lookup"),
+    ("tensors", "parents", "lookup", "cache"),
     ("forward",),
     ("fetch", "laser", "adapter", "merge", "moe", "quantize"),
     ("routing", "evaluate"),
