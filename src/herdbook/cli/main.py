@@ -13,7 +13,7 @@ from herdbook import __version__
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.cli import attest, export, publish, verify
+from herdbook.cli import attest, explain, export, publish, verify
 from herdbook.errors import HerdbookError, RecipeError, StepError
 from herdbook.files import dump_json
 
@@ -131,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
     )
     seeing.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, for machines")
     _machine(seeing)
-    for module in (attest, publish, verify, export):
+    for module in (explain, attest, publish, verify, export):
         module.register(add)
     add("schema", "print the JSON Schema of recipes, for editors", _schema, recipe=False)
     return top
