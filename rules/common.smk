@@ -19,6 +19,8 @@ os.environ["HERDBOOK_RECIPE"] = RECIPE
 os.environ["HERDBOOK_DEVICE"] = config.get("device", "cpu")
 # The path alone: the key itself is in no parameter, log or command line.
 os.environ["HERDBOOK_SIGNING_KEY"] = config.get("signing_key") or ""
+# For the summary alone, so no job is told.
+os.environ["HERDBOOK_PRICE_PER_HOUR"] = str(config.get("price_per_hour") or "")
 
 
 envvars:
