@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -97,11 +98,13 @@ def picture(build: Build, now: float, rows: int) -> Group:
         )
     more = [Text(f"and {len(runs) - rows} more")] if len(runs) > rows else []
     bar = ProgressBar(total=max(1, build.total), completed=len(build.finished), width=None)
-    return Group(Text(words.headline(build, now), "bold"), bar, table, *more)
+    return Group(
+        Text(words.headline(build, now), "bold"), Padding(bar), table, *more
+    )  # a bar ends no line itself
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
     for place, name in enumerate(head):
         table.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
     for row in body:

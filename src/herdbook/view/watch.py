@@ -52,10 +52,15 @@ def _memory(run: Run, processes: Sequence[tuple[psutil.Process, str]]) -> int | 
 
 
 def _written(run: Run) -> int:
-    """Return how many bytes of a job's first file are there: it grows under a temporary name beside its place."""
+    """Return how many bytes of a job's first file are there: it grows under a temporary name beside its place.
+
+    Snakemake removes what lies in its place before the job begins.
+    """
     if not run.expected_bytes or not run.outputs:
         return 0
     place = run.outputs[0]
+    if place.exists():
+        return run.expected_bytes
     sizes = []
     for path in place.parent.glob(f".{place.name}.*.part"):
         try:

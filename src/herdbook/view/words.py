@@ -66,7 +66,7 @@ def wanted(build: Build) -> str:
     """Return what a build will make, in one line."""
     listed = ", ".join(f"{number} {rule}" for rule, number in build.wanted.items())
     there = sum(row.there for row in build.rows(build.started).values())
-    known = f"; {there} are there already" if there else ""
+    known = f"; {there} {'is' if there == 1 else 'are'} there already" if there else ""
     return f"{count(build.total)} to make: {listed}{known}"
 
 
@@ -119,10 +119,11 @@ def total(build: Build, now: float, cpu_seconds: float, price: float | None, mac
         machines: Whether jobs ran on machines of their own; each then costs from its submission to its end.
     """
     rows = build.rows(now).values()
+    there = sum(row.there for row in rows)
     parts = [
         f"made {count(sum(row.made for row in rows))}",
         *([f"{cached} from the cache"] if (cached := sum(row.cached for row in rows)) else []),
-        f"{sum(row.there for row in rows)} were there already",
+        f"{there} {'was' if there == 1 else 'were'} there already",
         *([f"{failed} failed"] if (failed := sum(row.failed for row in rows)) else []),
         *([f"{unmade} not made"] if (unmade := sum(row.unmade for row in rows)) else []),
         f"in {duration(now - build.started)}",
