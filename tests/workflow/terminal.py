@@ -10,17 +10,19 @@ import termios
 
 ROWS, COLUMNS = 30, 110
 STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-REDRAWN = re.compile(r"(?:\r?\x1b\[2K|\x1b\[1A)+")  # rich takes a drawing away line by line before it draws the next
+REDRAWN = re.compile(
+    r"(?:\r?\x1b\[2K|\x1b\[1A)+"
+)  # rich takes a drawing away line by line before it draws the next
 
 
-def watch(command, cwd, environment, send=lambda process, seen: None):
+def watch(command, cwd, environment, heard=None):
     """Run a program in a terminal of its own.
 
     Args:
         command: The program and its arguments.
         cwd: Its folder.
         environment: Its variables; the terminal's kind is added.
-        send: Called with the process and all that it wrote so far, each time it wrote something.
+        heard: If given, called with the process and all that it wrote so far, each time that it wrote something.
 
     Returns:
         The exit status, and all that it wrote.
@@ -47,7 +49,8 @@ def watch(command, cwd, environment, send=lambda process, seen: None):
         if not piece:
             break
         seen += piece
-        send(process, seen)
+        if heard:
+            heard(process, seen)
     os.close(ours)
     return process.wait(), seen.decode("utf-8", errors="replace")
 
