@@ -34,6 +34,7 @@ MODELS = {
         }
     },
 }
+BAR = "\u2501"  # what the bar is drawn with
 RULES = ("fetch", "adapter", "laser", "moe", "assemble", "routing", "card", "release", "attest", "verify")
 OTHER_TORCH = """import importlib.metadata
 
@@ -151,8 +152,8 @@ def table(rows):
 
 def picture(seen):
     """Return what a build looked like: a moment when most was going on, and how it ended."""
-    drawn = [one for one in pictures(seen) if "\u2501" in one]
-    busiest = max(enumerate(drawn), key=lambda pair: (pair[1].count("\n"), " left" in pair[1], pair[0]))[1]
+    drawn = [one for one in pictures(seen) if BAR in one.partition("\n")[2].partition("\n")[0]]
+    busiest = max(enumerate(drawn), key=lambda pair: (" left" in pair[1], pair[1].count("\n"), pair[0]))[1]
     end = pictures(seen)[-1].splitlines()
     return (
         "```\n"
