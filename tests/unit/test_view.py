@@ -152,6 +152,18 @@ def test_price_by_the_hour(build):
     assert f"cost at most {3620 / 3600 * 2:.2f} at 2 an hour" in said(2.0, machines=True)
 
 
+@pytest.mark.parametrize("text", ["cheap", "-1", "nan", "0"])
+def test_what_is_no_price_is_said_and_stops_nothing(text):
+    found, doubt = words.price(text)
+    assert found is None
+    assert f"price_per_hour: {text} is no price" in doubt
+
+
+def test_no_price_is_no_doubt():
+    assert words.price("") == (None, "")
+    assert words.price("2.5") == (2.5, "")
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

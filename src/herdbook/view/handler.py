@@ -71,6 +71,7 @@ class LogHandler(LogHandlerBase):
         self._build: Build | None = None
         self._sink: Lines | None = None
         self._remote = False
+        self._price: float | None = None
         self._stop = threading.Event()
         self._ticking: threading.Thread | None = None
 
@@ -155,6 +156,9 @@ class LogHandler(LogHandlerBase):
         build = Build(at, _planned())
         build.want(stats)
         self._build = build
+        self._price, doubt = words.price(os.environ.get(PRICE_VARIABLE, ""))
+        if doubt:
+            self._out().say(doubt, "red")
         self._out().say(words.wanted(build))
         self._ticking = threading.Thread(target=self._tick, name="herdbook-view", daemon=True)
         self._ticking.start()
@@ -216,9 +220,8 @@ class LogHandler(LogHandlerBase):
         now, sink, build = time.time(), self._out(), self._build
         sink.tabulate(*words.table(build, now))
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        price = os.environ.get(PRICE_VARIABLE)
         spent = used.ru_utime + used.ru_stime
-        sink.say(words.total(build, now, spent, float(price) if price else None, self._remote))
+        sink.say(words.total(build, now, spent, self._price, self._remote))
         for run in build.failed.values():
             sink.say("\n".join(words.failure(run, now)), "red")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,17 @@ def amount(done: int, expected: int) -> str:
 def count(number: int, what: str = "step") -> str:
     """Return a number of things."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def price(text: str) -> tuple[float | None, str]:
+    """Return what an hour costs, as the configuration says; or None, and what is wrong with what it says, if anything."""
+    try:
+        found = float(text) if text else None
+    except ValueError:
+        found = math.nan
+    if found is None or (math.isfinite(found) and found > 0):
+        return found, ""
+    return None, f"price_per_hour: {text} is no price; a number such as 2.5 is needed. No cost will be said."
 
 
 def headline(build: Build, now: float) -> str:
