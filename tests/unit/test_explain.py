@@ -209,6 +209,16 @@ def test_a_missing_file_that_is_wanted_and_one_that_is_not(root, explain):
     assert said["fetch base.1"] == ("would be made", ["it is missing, and so is any older one"])
 
 
+def test_what_is_made_of_what_is_made_again_follows(root, explain):
+    """As Snakemake has it: a missing shard that one job needs is made, and then all that was made of it, too."""
+    (next((root / "results/shards").glob("cut.1-*.safetensors"))).unlink()
+    edit(root, lambda recipe: recipe["models"]["mix"]["moe"]["experts"].reverse())
+    said = explain("all")
+    assert {"laser cut.1", "moe mix.base-1", "assemble cut"} <= made(said)
+    (because,) = said["moe mix.base-1"][1]
+    assert because.endswith("will be made again, because it is missing, and so is any older one")
+
+
 def test_first_build(root, explain):
     shutil.rmtree(root / "results")
     said = explain("all")

@@ -102,6 +102,7 @@ def test_jobs_without_weights_count_alike():
 def test_a_job_that_is_tried_again_and_works_has_not_failed(build):
     build.fail(2, 112.0, [])
     assert list(build.failed) == [2]
+    assert build.waiting == 2
     assert build.rows(112.0)["laser"].failed == 1
     begin(build, 2, "laser", 113.0, Path("results/laser-2"))
     build.end(2, 120.0)
@@ -124,6 +125,8 @@ def test_what_is_there_and_what_was_not_reached(tmp_path):
     row = build.rows(5.0)["fetch"]
     assert (row.made, row.there, row.unmade) == (1, 1, 2)
     begin(build, 2, "fetch", 5.0, *missing[1].outputs)
+    row = build.rows(5.0)["fetch"]  # if it were interrupted now
+    assert (row.made, row.there, row.unmade) == (1, 1, 2)
     begin(build, 3, "fetch", 5.0, *old.outputs)
     build.end(2, 6.0)
     build.end(3, 6.0)
@@ -132,6 +135,7 @@ def test_what_is_there_and_what_was_not_reached(tmp_path):
 
 
 def test_what_comes_out_of_the_cache_is_not_made(build):
+    build.store_in_cache("results/laser-1")
     build.fetch_from_cache("results/laser-2")
     build.end(2, 110.1)
     row = build.rows(111.0)["laser"]
@@ -139,6 +143,15 @@ def test_what_comes_out_of_the_cache_is_not_made(build):
     rates = build.seconds_left(110.1)[0]
     assert rates == pytest.approx(25 / (20.1 / 10.1), rel=1e-6)  # the 50 MB at 2 MB a second, as before
     assert "1 from the cache" in words.total(build, 111.0, 0.0, None, machines=False)
+
+
+def test_what_is_made_and_goes_into_the_cache_is_made(build):
+    """Snakemake moves it there, and then says that it takes it from there."""
+    build.store_in_cache("results/laser-2")
+    build.fetch_from_cache("results/laser-2")
+    build.end(2, 115.0)
+    row = build.rows(115.0)["laser"]
+    assert (row.made, row.cached) == (3, 0)
 
 
 def test_price_by_the_hour(build):

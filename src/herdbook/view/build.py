@@ -93,6 +93,7 @@ class Build:
         self._jobs = {path: job for job in self.planned for path in job.outputs}
         self._there = {job for job in self.planned if all(path.exists() for path in job.outputs)}
         self._seen: set[Job] = set()
+        self._stored: set[str] = set()
 
     def want(self, stats: Mapping[str, int]) -> None:
         """Take Snakemake's count of the jobs that it will run, by rule."""
@@ -134,10 +135,14 @@ class Build:
             self.failed[number] = run
         return run
 
+    def store_in_cache(self, output: str) -> None:
+        """Take that an output was made and goes into Snakemake's cache; a link out of it then takes its place."""
+        self._stored.add(output)
+
     def fetch_from_cache(self, output: str) -> None:
-        """Take that an output came out of Snakemake's cache."""
+        """Take that an output comes out of Snakemake's cache."""
         for run in self.running.values():
-            run.cached = run.cached or Path(output) in run.outputs
+            run.cached = run.cached or (output not in self._stored and Path(output) in run.outputs)
 
     @property
     def total(self) -> int:
@@ -211,8 +216,9 @@ class Build:
             row.unmade = max(0, self.wanted.get(rule, 0) - row.made - row.cached - row.failed)
             unseen = [job for job in self.planned if job.rule == rule and job not in self._seen]
             there = sum(job in self._there for job in unseen)
+            unreached = row.unmade - sum(run.rule == rule for run in self.running.values())
             # of what was not reached, what lies there is of an earlier state
-            row.there = max(0, there - max(0, row.unmade - (len(unseen) - there)))
+            row.there = max(0, there - max(0, unreached - (len(unseen) - there)))
         return {rule: row for rule, row in rows.items() if row != Row()}
 
 

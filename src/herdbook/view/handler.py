@@ -29,6 +29,7 @@ NOISE = (
     "Building DAG of jobs",
     "Conda environments: ignored",
     "Elapsed time:",
+    "RuleException:\nCalledProcessError",  # the job's failure is told with its log, which says more
     "Select jobs to execute",
     "Singularity containers: ignored",
     "Using shell:",
@@ -49,7 +50,7 @@ OWN = {
     LogEvent.DEBUG_DAG,
     LogEvent.RULEGRAPH,
 }
-CACHED = re.compile(r"(?:Symlinking|Copying) output file (\S+) from cache")
+CACHE = re.compile(r"(Moving|Symlinking|Copying) output file (\S+) (?:from|to) cache")
 
 
 class LogHandler(LogHandlerBase):
@@ -183,10 +184,12 @@ class LogHandler(LogHandlerBase):
     def _pass(self, record: LogRecord) -> None:
         """Print what Snakemake says, as it says it, but for its chatter."""
         text = str(self.format(record))
-        if found := CACHED.match(text):
-            if self._build:
-                with self._state:
-                    self._build.fetch_from_cache(found[1])
+        if (found := CACHE.match(text)) and self._build:
+            with self._state:
+                if found[1] == "Moving":
+                    self._build.store_in_cache(found[2])
+                else:
+                    self._build.fetch_from_cache(found[2])
             return
         if text.strip() and text != "None" and not text.startswith(NOISE):
             self._out().say(text, "red" if record.levelname in {"ERROR", "CRITICAL"} else "")
