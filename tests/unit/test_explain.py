@@ -1,6 +1,7 @@
 """Why something would be made again: what differs between plan and results, as sentences, down to the first cause."""
 
 import base64
+import importlib.metadata
 import json
 import os
 import shutil
@@ -14,10 +15,12 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from herdbook import key as keys
+from herdbook import plan as plans
 from herdbook.card.step import render_card
 from herdbook.cli import main as cli
 from herdbook.explain import difference
 from herdbook.jobs import jobs
+from herdbook.plan.graph import EVALUATE_CODE
 
 MODELS = {
     "base": {"folder": "base"},
@@ -224,6 +227,35 @@ def test_first_build(root, explain):
     said = explain("all")
     assert made(said) == set(said)
     assert said["moe mix.routers"] == ("would be made", ["it is missing, and so is any older one"])
+
+
+def test_a_measurement(tmp_path, monkeypatch, capsys):
+    """Against a record of another limit and of another lm-eval."""
+    monkeypatch.chdir(tmp_path)
+    tiny.write_model(tmp_path / "base")
+    (tmp_path / "text.jsonl").write_text('{"text": "w1"}\n', encoding="utf-8")
+    task = {
+        "task": "held_out",
+        "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
+        "metadata": {"title": "Text"},
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    evaluate = {"tasks": ["task.yaml"], "models": ["base"], "limit": 1}
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {"base": {"folder": "base"}}, evaluate=evaluate)
+    tiny.lock(recipe)
+    batch = plans.load(recipe).recipe.evaluate.batch_size
+    code = {**EVALUATE_CODE.describe(), "lm_eval": "0.1"}
+    record = {"key": "a" * 64, "settings": {"limit": 5, "batch_size": batch}, "code": code}
+    place = tmp_path / "results/evaluations/base-aaaaaaaaaaaa.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(record), encoding="utf-8")
+    assert cli.main(["explain", "--recipe", "r.yaml", "evaluate"]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    now = importlib.metadata.version("lm_eval")
+    assert said[1:3] == [
+        "parameter `limit` was 5, is 1 (against base-aaaaaaaaaaaa)",
+        f"lm_eval 0.1 -> {now} (against base-aaaaaaaaaaaa)",
+    ]
 
 
 def test_there_and_back(root, explain):

@@ -9,7 +9,8 @@ from herdbook.explain import difference
 from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
 from herdbook.jobs import ASSEMBLE, Job, jobs
-from herdbook.plan import Part, Search
+from herdbook.plan import Evaluation, Part, Report, Search
+from herdbook.plan.graph import EVALUATE_CODE
 from herdbook.release.layout import LOCK, RECIPE
 from herdbook.release.step import contents
 
@@ -138,8 +139,13 @@ class Verdict:
             case Search() as search:
                 yield from difference.parameters(record.get("parameters", {}), search.parameters)
                 yield from difference.code(record.get("code", {}), search.code)
-            case subject if job.rule == "routing":
-                yield from difference.code(record.get("code", {}), getattr(subject, "code", {}))
+            case Report() as report:
+                yield from difference.code(record.get("code", {}), report.code)
+            case Evaluation() if asked := self._plan.recipe.evaluate:
+                now = {"limit": asked.limit, "batch_size": asked.batch_size}
+                before = {name: record.get("settings", {}).get(name) for name in now}
+                yield from difference.parameters(before, now)
+                yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe())
 
     def _without_keys(self, job: Job, parameters: dict[str, Any]) -> dict[str, Any]:
         """Leave out parameters that are keys of what another job makes, if that job runs: its reasons are the reasons."""
