@@ -32,6 +32,8 @@ if os.environ["HERDBOOK_CACHE"] and SHARED.is_dir():
     OWN = SHARED / f"hub-{os.getuid()}"
     OWN.mkdir(mode=0o700, exist_ok=True)
     os.environ["HF_HUB_CACHE"] = str(OWN)
+# For the summary alone, so no job is told.
+os.environ["HERDBOOK_PRICE_PER_HOUR"] = str(config.get("price_per_hour") or "")
 
 
 envvars:

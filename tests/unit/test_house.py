@@ -39,7 +39,8 @@ LAYERS = (
     ("release",),
     ("attest",),
     ("verify",),
-    ("publish",),
+    ("publish", "jobs"),
+    ("explain", "view"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
