@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 from herdbook import plan as plans
@@ -31,8 +32,8 @@ SHARED = Path(os.environ["HERDBOOK_CACHE"]).expanduser().absolute()
 if os.environ["HERDBOOK_CACHE"] and SHARED.is_dir():
     OWN = SHARED / f"hub-{os.getuid()}"
     OWN.mkdir(mode=0o700, exist_ok=True)
-    os.environ["HF_HUB_CACHE"] = str(OWN)
-# For the summary alone, so no job is told.
+    os.environ.update(HF_HUB_CACHE=str(OWN))  # if somebody shares; it need not be set
+# For the summary alone.
 os.environ["HERDBOOK_PRICE_PER_HOUR"] = str(config.get("price_per_hour") or "")
 
 
@@ -41,6 +42,7 @@ envvars:
     "HERDBOOK_DEVICE",
     "HERDBOOK_SIGNING_KEY",
     "HERDBOOK_CACHE",
+    "HERDBOOK_PRICE_PER_HOUR",
 
 
 onstart:
@@ -242,3 +244,19 @@ def quantize_inputs(wildcards):
 def release_inputs():
     """Return what goes into the release. Of large files, which others link to as well, times do not count."""
     return [ancient(str(path)) if is_large(name) else path for name, path in contents(PLAN).items()]
+
+
+class ExactCommit:
+    """
+    What the job would commit. Asked for when a dry run prints the job, and then only: nothing is written. What jobs
+    before it are to make is not there yet; the command says so if the release is not the recipe's.
+    """
+
+    def __format__(self, _):
+        if not workflow.dryrun:
+            return "one commit, read back, tagged, claimed"
+        shown = subprocess.run(["herdbook", "publish", "--dry-run"], capture_output=True, text=True)
+        return f"the release as it lies there now\n{shown.stdout or shown.stderr}"
+
+
+EXACT_COMMIT = ExactCommit()
