@@ -153,7 +153,7 @@ def table(rows):
 def picture(seen):
     """Return what a build looked like: a moment when most was going on, and how it ended."""
     drawn = [one for one in pictures(seen) if BAR in one.partition("\n")[2].partition("\n")[0]]
-    busiest = max(enumerate(drawn), key=lambda pair: (" left" in pair[1], pair[1].count("\n"), pair[0]))[1]
+    busiest = max(enumerate(drawn), key=lambda pair: (" left" in pair[1], pair[1].count("B  "), pair[0]))[1]
     end = pictures(seen)[-1].splitlines()
     return (
         "```\n"
