@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -301,3 +302,23 @@ def test_it_is_published_once(built):
     state = dict(hub.repos[REPO].branches)
     assert "Nothing to be done" in (done := project.snakemake("publish")).stdout + done.stderr
     assert hub.repos[REPO].branches == state
+
+
+@pytest.mark.slow
+def test_a_stranger_proves_all_of_what_is_published(built):
+    """After ``test_it_is_published_once``: from the Hub alone, every byte and everything that was computed."""
+    project, hub, root = built
+    if REPO not in hub.repos:
+        project.snakemake("publish")
+    report = root / "verification.json"
+    stranger = project.environment() | {"HF_HOME": str(root / "stranger")}
+    done = herdbook(
+        stranger, root, "verify", f"{REPO}@v2.0", "--level", "recomputed", "--sample", "all", "--json", report
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    levels = {level["name"]: level for level in json.loads(report.read_text(encoding="utf-8"))["levels"]}
+    assert list(levels) == ["files", "claims", "upstream", "equality", "recomputed"]
+    again = Counter(finding["check"] for finding in levels["recomputed"]["findings"])
+    assert again["gguf"] == 4
+    assert again["made"] > 1
+    assert "32 of 32 routers" in {finding["subject"] for finding in levels["recomputed"]["findings"]}
