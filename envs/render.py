@@ -23,10 +23,10 @@ dependencies:
 ENVIRONMENTS = {
     "build": (
         "What fetch, laser, adapter, merge, moe, assemble, card, release, attest and verify need.",
-        ("build", "keyless"),
+        ("build", "keyless", "s3"),
     ),
-    "evaluate": ("What evaluate needs: the models, and lm-eval.", ("evaluate",)),
-    "quantize": ("What convert and quantize need.", ("quantize",)),
+    "evaluate": ("What evaluate needs: the models, and lm-eval.", ("evaluate", "s3")),
+    "quantize": ("What convert and quantize need.", ("quantize", "s3")),
 }
 POST_DEPLOY = """#!/usr/bin/env bash
 # Runs once, in the workflow's folder, after Snakemake has made the environment.

@@ -1,16 +1,19 @@
-"""What the rules share: the plan, and functions that read it. No logic of its own, and no rules."""
+"""What the rules share: the plan, what the cache has of it, and functions that read both. No logic, and no rules."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 from herdbook import plan as plans
-from herdbook.assemble.step import folder_files
+from herdbook.assemble.step import folder_files, taken_files, weights_files
 from herdbook.attest.keys import PASSWORD_VARIABLE
 from herdbook.attest.step import attest_key, attested_files, configured_signer
+from herdbook.cache.step import on_offer
 from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
 from herdbook.plan import duration, memory
+from herdbook.release.layout import is_large
 from herdbook.release.step import contents, written_files, release_key
 from herdbook.verify.levels import verification_key
 from snakemake.exceptions import WorkflowError
@@ -22,15 +25,24 @@ os.environ["HERDBOOK_RECIPE"] = RECIPE
 os.environ["HERDBOOK_DEVICE"] = config.get("device", "cpu")
 # The path alone: the key itself is in no parameter, log or command line. What runs elsewhere signs nothing.
 os.environ["HERDBOOK_SIGNING_KEY"] = "" if workflow.remote_exec else config.get("signing_key") or ""
-# What the Hub gave, for all who build here, and for every node.
-if config.get("cache"):
-    os.environ.update(HF_HUB_CACHE=str(Path(config["cache"]).expanduser().absolute() / "hub"))
+# Where results are shared. What a result is does not hang on where it comes from.
+os.environ["HERDBOOK_CACHE"] = config.get("cache") or os.environ.get("HERDBOOK_CACHE", "")
+# What the Hub gave lies there too, so that every node has it; for its owner alone, since some of it may be gated.
+SHARED = Path(os.environ["HERDBOOK_CACHE"]).expanduser().absolute()
+if os.environ["HERDBOOK_CACHE"] and SHARED.is_dir():
+    OWN = SHARED / f"hub-{os.getuid()}"
+    OWN.mkdir(mode=0o700, exist_ok=True)
+    os.environ.update(HF_HUB_CACHE=str(OWN))  # if somebody shares; it need not be set
+# For the summary alone.
+os.environ["HERDBOOK_PRICE_PER_HOUR"] = str(config.get("price_per_hour") or "")
 
 
 envvars:
     "HERDBOOK_RECIPE",
     "HERDBOOK_DEVICE",
     "HERDBOOK_SIGNING_KEY",
+    "HERDBOOK_CACHE",
+    "HERDBOOK_PRICE_PER_HOUR",
 
 
 onstart:
@@ -45,6 +57,10 @@ onstart:
 try:
     PLAN = plans.load(Path(RECIPE))
     SIGNER = configured_signer()
+    # Asked once, before jobs are chosen: a job that runs elsewhere is chosen already.
+    CACHED = (
+        {str(path): product for path, product in on_offer(PLAN).items()} if workflow.is_main_process else {}
+    )
 except HerdbookError as error:
     raise WorkflowError(str(error)) from None
 
@@ -57,9 +73,36 @@ QUANTIZED = {item.id: item for item in PLAN.quantized}
 SEARCHES = {search.id: search for search in PLAN.searches.values()}
 
 
+def made(*outputs):
+    """Return whether files are made here, by the step that makes them: the cache does not have them."""
+    return not any(str(path) in CACHED for path in outputs)
+
+
+def needs(outputs, inputs):
+    """
+    Return what a job has to wait for: nothing if its outputs are there. A key is in their path that holds all that they
+    are made from, so what lies there is right, and neither what it was made from nor any time counts any more.
+    """
+    asked = workflow.dag_settings
+    forced = asked.forceall or asked.forcerun or asked.forcetargets
+    return inputs if forced or not all(path.exists() for path in outputs) else []
+
+
 def ids(operation):
     """Return a pattern of the parts that an operation makes, so that no rule matches another's."""
-    return "|".join(name for name, part in PARTS.items() if part.operation == operation) or "(?!)"
+    return either(
+        name for name, part in PARTS.items() if part.operation == operation and made(*part_outputs(part))
+    )
+
+
+def either(names):
+    """Return a pattern of names."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def part_outputs(part):
+    """Return a part's files."""
+    return [PLAN.layout.shard(part), PLAN.layout.record(part)]
 
 
 def part_key(wildcards):
@@ -73,12 +116,15 @@ def part_inputs(wildcards):
     parents = [PLAN.parts[key] for key in part.parents]
     folders = [PLAN.by_key[key] for key in part.folders]
     search = PLAN.searches.get(part.parameters.get("search"))
-    return [
-        *([PLAN.layout.search(search)] if search else []),
-        *(PLAN.layout.shard(parent) for parent in parents),
-        *(PLAN.layout.record(parent) for parent in parents),
-        *(path for node in folders for path in folder_paths(node)),
-    ]
+    return needs(
+        part_outputs(part),
+        [
+            *([PLAN.layout.search(search)] if search else []),
+            *(PLAN.layout.shard(parent) for parent in parents),
+            *(PLAN.layout.record(parent) for parent in parents),
+            *(path for node in folders for path in folder_paths(node)),
+        ],
+    )
 
 
 def is_copy(part):
@@ -131,7 +177,8 @@ def search_memory(wildcards, threads, attempt):
 
 def search_inputs(wildcards):
     """Return the folder of the model that is searched."""
-    return folder_paths(PLAN.nodes[SEARCHES[wildcards.search].parent])
+    search = SEARCHES[wildcards.search]
+    return needs([PLAN.layout.search(search)], folder_paths(PLAN.nodes[search.parent]))
 
 
 def records_memory(wildcards, attempt):
@@ -161,11 +208,21 @@ def folder_paths(node):
     return [PLAN.layout.folder(node) / name for name in folder_files(node)]
 
 
+def assemble_outputs(node):
+    """Return those files of a model's folder that are put there by links, or made; a source's others come from it."""
+    names = weights_files(node) if node.files_from == node.name else folder_files(node)
+    return [PLAN.layout.folder(node) / name for name in names]
+
+
+def files_outputs(node):
+    """Return a source's configuration and tokenizer in its folder."""
+    return [PLAN.layout.folder(node) / name for name in node.files]
+
+
 def assemble_inputs(node):
     """Return what a model's folder is made from."""
     shards = [PLAN.layout.shard(part) for part in node.parts]
-    parent = [] if node.files_from == node.name else folder_paths(PLAN.nodes[node.files_from])
-    return [*shards, *parent]
+    return needs(assemble_outputs(node), [*shards, *taken_files(PLAN, node)])
 
 
 def evaluation_inputs(wildcards):
@@ -174,7 +231,19 @@ def evaluation_inputs(wildcards):
     measured = folder_paths(item.node)
     if item.quantized:
         measured += [PLAN.quantized_file(item.quantized), PLAN.quantized_record(item.quantized)]
-    return measured
+    return needs([PLAN.evaluation_file(item)], measured)
+
+
+def quantize_inputs(wildcards):
+    """Return the full-width file, and the folder that tensors are derived from again."""
+    item = QUANTIZED[wildcards.quantized]
+    outputs = [PLAN.quantized_file(item), PLAN.quantized_record(item)]
+    return needs(outputs, [PLAN.converted, *folder_paths(PLAN.released)])
+
+
+def release_inputs():
+    """Return what goes into the release. Of large files, which others link to as well, times do not count."""
+    return [ancient(str(path)) if is_large(name) else path for name, path in contents(PLAN).items()]
 
 
 class ExactCommit:

@@ -12,7 +12,7 @@ rule evaluate:
     log:
         "logs/evaluate/{evaluation}.log",
     wildcard_constraints:
-        evaluation="|".join(EVALUATIONS) or "(?!)",
+        evaluation=either(name for name, item in EVALUATIONS.items() if made(PLAN.evaluation_file(item))),
     conda:
         "../envs/evaluate.yaml"
     threads: 1

@@ -12,7 +12,7 @@ rule search:
     log:
         "logs/search/{search}.log",
     wildcard_constraints:
-        search="|".join(SEARCHES) or "(?!)",
+        search=either(name for name, search in SEARCHES.items() if made(PLAN.layout.search(search))),
     conda:
         "../envs/build.yaml"
     threads: 8

@@ -6,7 +6,7 @@ rule convert:
     Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
     """
     input:
-        folder_paths(PLAN.released),
+        lambda wildcards: needs([PLAN.converted], folder_paths(PLAN.released)),
     output:
         PLAN.converted,
     log:
@@ -29,15 +29,18 @@ rule quantize:
     Make one quantized file and derive every tensor of it again from the released weights.
     """
     input:
-        full=PLAN.converted,
-        folder=folder_paths(PLAN.released),
+        quantize_inputs,
     output:
         file="results/quantized/{quantized}.gguf",
         record="results/quantized/{quantized}.json",
     log:
         "logs/quantize/{quantized}.log",
     wildcard_constraints:
-        quantized="|".join(QUANTIZED) or "(?!)",
+        quantized=either(
+            name
+            for name, item in QUANTIZED.items()
+            if made(PLAN.quantized_file(item), PLAN.quantized_record(item))
+        ),
     conda:
         "../envs/quantize.yaml"
     threads: 2

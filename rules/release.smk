@@ -6,7 +6,7 @@ rule release:
     Put the release together. Weights are hard links to the results; only what is written for the release is declared.
     """
     input:
-        contents(PLAN).values(),
+        release_inputs(),
     output:
         [PLAN.release_folder / name for name in written_files(PLAN)],
     log:

@@ -1,13 +1,13 @@
 """Routing: what the routers of the released mixture choose, on the recipe's texts and on the experts' prompts."""
 
-if PLAN.report:
+if PLAN.report and made(PLAN.report_file(PLAN.report)):
 
     rule routing:
         """
         Report what the released mixture's routers choose.
         """
         input:
-            folder_paths(PLAN.released),
+            lambda wildcards: needs([PLAN.report_file(PLAN.report)], folder_paths(PLAN.released)),
         output:
             PLAN.report_file(PLAN.report),
         log:

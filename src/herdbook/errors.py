@@ -8,8 +8,9 @@ HerdbookError                 exit status 1
 │   └── DigestMismatchError   bytes are not those that were pinned                            5
 ├── CheckpointError           a weights file is damaged or not what its record says           6
 ├── StepError                 a step cannot do its work (evaluation, quantization, card, ...) 7
-└── VerificationError         a release is not what it says                                   8
-    └── UnverifiableError     nothing is wrong, but something could not be checked            9
+├── VerificationError         a release is not what it says                                   8
+│   └── UnverifiableError     nothing is wrong, but something could not be checked            9
+└── CacheError                the cache cannot be used                                       11
 
 `herdbook verify` ends with 10 if it broke itself: that says nothing about the release.
 
@@ -101,3 +102,9 @@ class UnverifiableError(VerificationError):
     """Nothing is known to be wrong with a release, but something could not be checked."""
 
     exit_status = 9
+
+
+class CacheError(HerdbookError):
+    """The cache is missing, cannot be written to, or lost what it had."""
+
+    exit_status = 11

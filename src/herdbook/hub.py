@@ -301,6 +301,11 @@ def cached(repo: str, commit: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def holds(path: Path) -> bool:
+    """Say whether a file, or what it is a link to, lies in the Hub's cache, in which nothing is written to in place."""
+    return path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
+
+
 def download(repo: str, commit: str, file: RemoteFile) -> Path:
     """Return a file in the local Hugging Face cache, downloading it if it is not there, after comparing its digest.
 

@@ -3,6 +3,7 @@
 The builds run side by side, since most of their time is waiting for the queue.
 """
 
+import os
 import subprocess
 import sys
 
@@ -116,6 +117,7 @@ def key(tmp_path_factory):
 def herds(cluster, key, tmp_path_factory):
     """Start all builds; return them by name."""
     root = tmp_path_factory.mktemp("herds")
+    (root / "cache").mkdir()
     main, frail = ({"account": "herd", "partition": name} for name in ("main", "frail"))
     tell = f'env >"{root}/env-$1-$$"'
     greedy = f"{sys.executable} -c 'import time; held = b\" \" * 600_000_000; time.sleep(4)'"
@@ -261,7 +263,7 @@ def test_jobs_are_told_what_they_must_know_and_no_key(herds, key):
     for step in told.keys() - local:
         assert told[step]["HERDBOOK_RECIPE"] == "config/tiny.yaml"
         assert told[step]["HERDBOOK_DEVICE"] == "cpu"
-        assert told[step]["HF_HUB_CACHE"] == f"{whole.root.parent}/cache/hub"
+        assert told[step]["HF_HUB_CACHE"] == f"{whole.root.parent}/cache/hub-{os.getuid()}"
         assert not [name for name, value in told[step].items() if value == str(key)]
     assert told["attest"]["HERDBOOK_SIGNING_KEY"] == str(key)
 

@@ -14,6 +14,7 @@ COMMANDS = (
     *(
         "lock",
         "plan",
+        "explain",
         "fetch",
         "search",
         "laser",

@@ -30,7 +30,7 @@ LAYERS = (
     ("plan",),
     ("checkpoint",),
     ("hub", "mergekit"),
-    ("tensors", "parents", "lookup"),
+    ("tensors", "parents", "lookup", "cache"),
     ("forward",),
     ("fetch", "laser", "adapter", "merge", "moe", "quantize"),
     ("routing", "evaluate"),
@@ -39,7 +39,8 @@ LAYERS = (
     ("release",),
     ("attest",),
     ("verify",),
-    ("publish",),
+    ("publish", "jobs"),
+    ("explain", "view"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -34,8 +34,8 @@ def resources(asked, threads=1):
 def test_the_default_profile_s_settings_hold_besides(name):
     found = settings(name)
     assert found.nolock
-    assert found.rerun_incomplete
-    assert {str(trigger) for trigger in found.rerun_triggers} == {"params", "input"}
+    assert found.ignore_incomplete
+    assert {str(trigger) for trigger in found.rerun_triggers} == {"params"}
     assert found.keep_going
 
 

@@ -63,8 +63,17 @@ class Project:
 
     def run(self, *arguments):
         """Build; return the steps that ran, each with the base name of its first output."""
-        done = self.snakemake(*arguments)
-        return steps_of(done.stdout + done.stderr)
+        before = self.logs()
+        self.snakemake(*arguments)
+        return steps_of(self.logged(before))
+
+    def logs(self):
+        """Return the files of Snakemake's own logs of all runs: they have every job, whatever a terminal shows."""
+        return frozenset((self.root / ".snakemake/log").glob("*.log"))
+
+    def logged(self, before=frozenset()):
+        """Return what Snakemake logged in all runs but some."""
+        return "".join(path.read_text(encoding="utf-8") for path in sorted(self.logs() - before))
 
     def released_weights(self):
         """Return all tensors of the release, by name."""

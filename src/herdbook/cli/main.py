@@ -13,7 +13,7 @@ from herdbook import __version__
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.cli import attest, export, publish, verify
+from herdbook.cli import attest, cache, explain, export, publish, verify
 from herdbook.errors import HerdbookError, RecipeError, StepError
 from herdbook.files import dump_json
 
@@ -91,6 +91,9 @@ def parser() -> argparse.ArgumentParser:
     )
     searching.add_argument("key", help="the search's key, as `herdbook plan` shows it")
     _machine(searching)
+    add("files", "put a source's configuration and tokenizer into its folder", _files).add_argument(
+        "key", help="the model's key"
+    )
     add("assemble", "make a model's folder, as transformers loads it", _assemble).add_argument(
         "key", help="the model's key"
     )
@@ -131,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     )
     seeing.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, for machines")
     _machine(seeing)
-    for module in (attest, publish, verify, export):
+    for module in (cache, explain, attest, publish, verify, export):
         module.register(add)
     add("schema", "print the JSON Schema of recipes, for editors", _schema, recipe=False)
     return top
@@ -239,6 +242,7 @@ def _part(options: argparse.Namespace) -> None:
         from herdbook.laser.step import laser
 
         laser(plan, part, options.threads, _device(options.device, part.key))
+        _keep(plan, part.key)
         return
     if options.command == "fetch":
         from herdbook.fetch.step import fetch as step
@@ -249,6 +253,14 @@ def _part(options: argparse.Namespace) -> None:
     else:
         from herdbook.moe.step import moe as step
     step(plan, part)
+    _keep(plan, part.key)
+
+
+def _keep(plan: Plan, key: str) -> None:
+    """Put what was made into the cache, if there is one."""
+    from herdbook.cache.step import keep
+
+    keep(plan, key)
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -257,6 +269,7 @@ def _search(options: argparse.Namespace) -> None:
     plan = _load(options)
     found = _find(plan.searches, options.key)
     search(plan, found, options.threads, _device(options.device, found.key))
+    _keep(plan, found.key)
 
 
 def _spectrum(options: argparse.Namespace) -> None:
@@ -285,6 +298,7 @@ def _routing(options: argparse.Namespace) -> None:
     if plan.report is None:
         raise RecipeError(f"release.model: {plan.released.name!r} is no mixture, so it has no routers")
     routing(plan, plan.report, options.threads)
+    _keep(plan, plan.report.key)
 
 
 def _routers(options: argparse.Namespace) -> int:
@@ -328,6 +342,15 @@ def _find(things: dict[str, Thing], key: str) -> Thing:
     return found[0]
 
 
+def _files(options: argparse.Namespace) -> None:
+    from herdbook.assemble.step import furnish
+
+    plan = _load(options)
+    node = _find(plan.by_key, options.key)
+    furnish(plan, node)
+    _keep(plan, node.key)
+
+
 def _assemble(options: argparse.Namespace) -> None:
     from herdbook.assemble.step import assemble
 
@@ -339,7 +362,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from herdbook.evaluate.step import evaluate
 
     plan = _load(options)
-    evaluate(plan, _find({item.key: item for item in plan.evaluations}, options.key), options.threads)
+    item = _find({item.key: item for item in plan.evaluations}, options.key)
+    evaluate(plan, item, options.threads)
+    _keep(plan, item.key)
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -352,7 +377,9 @@ def _quantize(options: argparse.Namespace) -> None:
     from herdbook.quantize.step import quantize
 
     plan = _load(options)
-    quantize(plan, _find({item.key: item for item in plan.quantized}, options.key), options.threads)
+    item = _find({item.key: item for item in plan.quantized}, options.key)
+    quantize(plan, item, options.threads)
+    _keep(plan, item.key)
 
 
 def _card(options: argparse.Namespace) -> None:

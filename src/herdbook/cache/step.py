@@ -1,0 +1,80 @@
+"""What a build does with the cache: asks before jobs are chosen, takes over what is there, puts there what was made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook.cache.cache import configured
+from herdbook.cache.product import products
+from herdbook.errors import CacheError
+from herdbook.progress import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from herdbook.cache.cache import Cache
+    from herdbook.cache.product import Product
+    from herdbook.plan import Plan
+
+
+def on_offer(plan: Plan) -> dict[Path, Product]:
+    """Return what can be taken over: by path, those files that are missing in the results and lie in the cache.
+
+    Raises:
+        CacheError: If the cache that is configured is missing, or cannot be written to.
+    """
+    cache = configured()
+    if cache is None:
+        return {}
+    cache.check()
+    wanted = [product for product in products(plan).values() if not product.there]
+    return {
+        path: product
+        for product in cache.holding(wanted)
+        for path in product.files.values()
+        if not path.exists()
+    }
+
+
+def take(plan: Plan, path: Path) -> None:
+    """Take a file over.
+
+    Raises:
+        CacheError: If there is no cache, or the file is not there any more, or never was.
+        DigestMismatchError: If it was damaged.
+    """
+    cache = configured()
+    if cache is None:
+        raise CacheError("no cache is configured: set `cache` in config/config.yaml, or $HERDBOOK_CACHE")
+    by_path = {place: product for product in products(plan).values() for place in product.files.values()}
+    if path not in by_path:
+        raise CacheError(f"{path}: is nothing that a cache keeps of this recipe")
+    cache.take(by_path[path], path, plan.recipe.release.name)
+
+
+def keep(plan: Plan, key: str) -> None:
+    """Put what a step has made into the cache, if there is one.
+
+    A cache that does not take it is no reason to throw a result away: then a line says so, and the build goes on.
+
+    Raises:
+        DigestMismatchError: If a file that was just made is not what its record says.
+    """
+    product = products(plan).get(key)
+    try:
+        cache = configured()
+        if cache and product and product.files:
+            cache.put(product, plan.recipe.release.name)
+    except CacheError as error:
+        say(f"warning: not put into the cache: {error}")
+
+
+def add(plan: Plan, cache: Cache) -> tuple[int, int]:
+    """Put all that the results hold of a plan into a cache; return how many were new, and how many there are.
+
+    Raises:
+        CacheError: If the cache does not take it.
+        DigestMismatchError: If a result is not what its record says.
+    """
+    made = [product for product in products(plan).values() if product.files and product.there]
+    return sum(cache.put(product, plan.recipe.release.name) for product in made), len(made)

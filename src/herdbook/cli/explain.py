@@ -1,0 +1,77 @@
+"""``herdbook explain``: why a build would make something again."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from herdbook.errors import RecipeError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from herdbook.cli.command import Add
+    from herdbook.jobs import Job
+
+ALL = "all"
+
+
+def register(add: Add) -> None:
+    """Add the command."""
+    command = add("explain", "say why a build would make something again, or that it would not", _explain)
+    command.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a file below the results folder, a model, a rule, what `herdbook plan` lists, or all",
+    )
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from herdbook import plan as plans
+    from herdbook.attest.step import configured_signer
+    from herdbook.explain.verdict import Verdict
+
+    verdict = Verdict(plans.load(options.recipe, options.results), configured_signer())
+    for job in _find(options.target, verdict.jobs, options.results):
+        print(f"{job.name}: {verdict.sentence(job)}")
+        if job in verdict.made:
+            for reason in verdict.reasons(job):
+                print(f"  {reason}")
+
+
+def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
+    """Return the jobs that a person means. Raises RecipeError if there is none."""
+    if target == ALL:
+        return list(jobs)
+    path = Path(target)
+    makers = [job for job in jobs if any(_same(path, output) for output in job.outputs)]
+    if makers:
+        return makers
+    if path.exists() and results.absolute() in path.absolute().parents:
+        released = [job for job in jobs if job.rule == "release" and _below(path, job.outputs[0].parent)]
+        if released:
+            return released  # weights in the release are links, which no job declares
+        raise RecipeError(
+            f"{target}: this recipe makes no such file; it is of another recipe, or of an earlier state"
+        )
+    for named in (
+        [job for job in jobs if target in {job.rule, job.name}],
+        [job for job in jobs if job.model == target],
+        [job for job in jobs if job.id and (job.id.startswith(target) or job.key.startswith(target))],
+    ):
+        if named:
+            return named
+    known = sorted({word for job in jobs for word in (job.rule, job.model, job.label) if word})
+    close = difflib.get_close_matches(target, known, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else f". It can be {', '.join(known)}, or a file"
+    raise RecipeError(f"nothing is called {target!r}{meant}")
+
+
+def _same(path: Path, output: Path) -> bool:
+    return path.absolute() == output.absolute()
+
+
+def _below(path: Path, folder: Path) -> bool:
+    return folder.absolute() in path.absolute().parents

@@ -1,0 +1,120 @@
+"""Differences between what a record says of an earlier result and what the plan asks for, as sentences."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from herdbook.plan import Part, Plan, Tensor
+
+DIGEST = re.compile(r"[0-9a-f]{40,64}")
+SHOWN_DIGITS = 12
+SHOWN_CHARACTERS = 80
+
+
+def parameters(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Yield a sentence for each innermost parameter that differs.
+
+    Args:
+        before: The record's parameters, as JSON.
+        now: The plan's.
+        name: What the whole is called; empty at the top.
+    """
+    if before == now:
+        return
+    if isinstance(before, dict) and isinstance(now, dict) and (not name or before.keys() == now.keys()):
+        for key in sorted(before.keys() | now.keys()):
+            inner = f"{name}.{key}" if name else str(key)
+            if key not in now:
+                yield f"parameter `{inner}` was {_spell(before[key])}, is no longer there"
+            elif key not in before:
+                yield f"parameter `{inner}` is new: {_spell(now[key])}"
+            else:
+                yield from parameters(before[key], now[key], inner)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for place, (old, new) in enumerate(zip(before, now, strict=True), start=1):
+            yield from parameters(old, new, f"{name}[{place}]")
+    else:
+        yield f"parameter `{name}` was {_spell(before)}, is {_spell(now)}"
+
+
+def code(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each module or package that differs."""
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        what = f"code of {name}" if "." in name else name
+        if old == new:
+            continue
+        if old is None or new is None:
+            yield f"{what} {'counts now' if old is None else 'counts no longer'}"
+        else:
+            yield f"{what} changed" if "." in name else f"{what} {old} -> {new}"
+
+
+def tensors(before: Mapping[str, Mapping[str, Any]], planned: tuple[Tensor, ...]) -> Iterator[str]:
+    """Yield a sentence on the tensors that a shard has, and one on what is done with them, if these differ."""
+    now = {tensor.name: tensor for tensor in planned}
+    more, fewer = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
+    for names, word in ((more, "more"), (fewer, "fewer")):
+        if names:
+            yield f"it has {_count(len(names), 'tensor')} {word}: {_first(names)}"
+    both = sorted(now.keys() & before.keys())
+    formed = [
+        name
+        for name in both
+        if (before[name]["dtype"], list(before[name]["shape"])) != (now[name].dtype, list(now[name].shape))
+    ]
+    if formed:
+        yield f"another dtype or shape: {_first(formed)}"
+    treated: dict[tuple[str, str], list[str]] = {}
+    for name in both:
+        if (pair := (str(before[name].get("action")), now[name].action)) and pair[0] != pair[1]:
+            treated.setdefault(pair, []).append(name)
+    for (old, new), names in treated.items():
+        yield f"{_count(len(names), 'tensor')} had the action {old}, now {new}: {_first(names)}"
+
+
+def parents(plan: Plan, before: Mapping[str, Mapping[str, Any]], part: Part) -> Iterator[str]:
+    """Yield a sentence if a shard is made from other shards than those that its record cites."""
+    cited = {
+        origin["key"]: origin["model"] for entry in before.values() for origin in entry.get("from") or []
+    }
+    wanted = {origin.part for tensor in part.tensors if tensor.name in before for origin in tensor.origins}
+    if not cited or set(cited) == wanted:
+        return
+    old = sorted(f"{cited[key]} ({key[:SHOWN_DIGITS]})" for key in cited.keys() - wanted)
+    new = sorted(f"{plan.parts[key].model} ({key[:SHOWN_DIGITS]})" for key in wanted - cited.keys())
+    yield f"it was made from {', '.join(old) or 'fewer shards'}, now from {', '.join(new) or 'fewer'}"
+
+
+def order(before: Mapping[str, Mapping[str, Any]], part: Part) -> Iterator[str]:
+    """Yield a sentence if tensors take the place of others of the same parents."""
+    moved = [
+        tensor.name
+        for tensor in part.tensors
+        if (cited := before.get(tensor.name, {}).get("from"))
+        and Counter(origin["key"] for origin in cited) == Counter(o.part for o in tensor.origins)
+        and [(o["key"], o["tensor"]) for o in cited] != [(o.part, o.tensor) for o in tensor.origins]
+    ]
+    if moved:
+        yield f"{_count(len(moved), 'tensor')} made of the same shards in another way or order: {_first(moved)}"
+
+
+def _spell(value: Any) -> str:
+    """Return a value as JSON, its digests and itself cut to a length that people read."""
+    text = json.dumps(value, ensure_ascii=False)
+    text = DIGEST.sub(lambda found: f"{found[0][:SHOWN_DIGITS]}…", text)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _first(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]}, …"

@@ -1,0 +1,56 @@
+"""What an earlier build left: older records of the same thing, and the keys that Snakemake noted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from herdbook.jobs import Job
+
+NOTES = Path(".snakemake/metadata")  # one JSON file for each output, named by its path in base64
+
+
+def noted_key(output: Path) -> str | None:
+    """Return the key with which an output was made, as Snakemake noted it; None if it noted nothing."""
+    path = NOTES / base64.b64encode(str(output).encode()).decode()
+    found = _read(path)
+    params = found.get("params") if found else None
+    quoted = [param for param in params or [] if re.fullmatch(r"'[0-9a-f]{64}'", str(param))]
+    return str(quoted[0]).strip("'") if quoted else None
+
+
+def older(job: Job) -> tuple[str, dict[str, Any]] | None:
+    """Return the latest result of the same name and another key: its id and its record.
+
+    Of what has no record, such as a model's folder, the record is empty. None if there is no older result.
+    """
+    place = next((path for path in job.outputs if path.suffix == ".json"), job.outputs[0])
+    if job.rule == "assemble":
+        found = [path for path in place.parent.parent.glob(f"{job.label}-*") if path.name != job.id]
+    else:
+        ending = place.name.removeprefix(job.id)
+        found = [path for path in place.parent.glob(f"{job.label}-*{ending}") if path.name != place.name]
+        found = [
+            path
+            for path in found
+            if re.fullmatch(r"[0-9a-f]+", path.name[len(job.label) + 1 :].removesuffix(ending))
+        ]
+    for path in sorted(found, key=lambda path: path.lstat().st_mtime, reverse=True):
+        if job.rule == "assemble" or path.suffix != ".json":
+            return path.name.split(".gguf")[0].removesuffix(".full"), {}
+        record = _read(path)
+        if record is not None:
+            return path.name.removesuffix(".json"), record
+    return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,192 @@
+"""What a build would make, and why: the plan's keys against what lies in the results folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from herdbook import lock as locks
+from herdbook.explain import difference
+from herdbook.explain.past import noted_key, older
+from herdbook.files import sha256_file
+from herdbook.jobs import ASSEMBLE, Job, jobs
+from herdbook.plan import Evaluation, Part, Report, Search
+from herdbook.plan.graph import EVALUATE_CODE
+from herdbook.release.layout import LOCK, RECIPE
+from herdbook.release.step import contents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.attest.step import Signer
+    from herdbook.plan import Plan
+
+MISSING = "it is missing, and so is any older one"
+
+
+class Verdict:
+    """What a build of a plan would make.
+
+    A job runs if what it makes is missing and wanted, if its key is not the one that its output was made with, or if
+    another job makes one of its inputs. Snakemake also compares times, which is not done here: files that Herdbook
+    writes get new contents under new names.
+
+    Args:
+        plan: The plan.
+        signer: Who signs the claims, if somebody does.
+    """
+
+    def __init__(self, plan: Plan, signer: Signer | None = None) -> None:
+        self._plan = plan
+        self.jobs = jobs(plan, signer)
+        makers = {path: job for job in self.jobs for path in job.outputs}
+        self.parents = {
+            job: list(dict.fromkeys(makers[path] for path in job.inputs if path in makers))
+            for job in self.jobs
+        }
+        self._missing = {job for job in self.jobs if not all(path.exists() for path in job.outputs)}
+        self._other_key = {
+            job
+            for job in self.jobs
+            if job not in self._missing and noted_key(job.outputs[0]) not in {None, job.key}
+        }
+        self.made = self._spread()
+
+    def _spread(self) -> set[Job]:
+        """Return the jobs that run: whatever starts one, its missing inputs, and all that is made of what it makes."""
+        children: dict[Job, list[Job]] = {job: [] for job in self.jobs}
+        for job, parents in self.parents.items():
+            for parent in parents:
+                children[parent].append(job)
+        target = self.jobs[-1]
+        pending = [*self._other_key, *([target] if target in self._missing else [])]
+        found: set[Job] = set()
+        while pending:
+            job = pending.pop()
+            if job not in found:
+                found.add(job)
+                pending += children[job]
+                pending += [parent for parent in self.parents[job] if parent in self._missing]
+        return found
+
+    def sentence(self, job: Job) -> str:
+        """Return in a few words whether a job runs."""
+        if job in self.made:
+            before = older(job) if job.id else any(path.exists() for path in job.outputs)
+            return "would be made again" if before or job not in self._missing else "would be made"
+        if job in self._missing:
+            return "is missing, but nothing that would be made needs it"
+        return "is there; nothing would make it again"
+
+    def reasons(self, job: Job) -> list[str]:
+        """Return why a job that runs does: its own reasons, then those of what it is made from, first causes alone."""
+        own = list(self._own(job))
+        if own == [MISSING]:
+            return own
+        causes: dict[str, list[tuple[Job, Job]]] = {}
+        seen = {job}
+        pending = [(parent, parent) for parent in self.parents[job] if parent in self.made]
+        while pending:
+            ancestor, first = pending.pop(0)
+            if ancestor in seen:
+                continue
+            seen.add(ancestor)
+            others = list(self._own(ancestor))
+            for cause in others:
+                causes.setdefault(cause, []).append((ancestor, first))
+            if others != [MISSING]:
+                pending += [(parent, first) for parent in self.parents[ancestor] if parent in self.made]
+        found = older(job) if own and job.id else None
+        against = f" (against {found[0]})" if found else ""
+        said = [f"{cause}{against}" for cause in own]
+        return [*said, *(_because(cause, roots) for cause, roots in causes.items())] or [_fallback(job)]
+
+    def _own(self, job: Job) -> Iterator[str]:
+        """Yield the reasons of a job that no job before it explains."""
+        if job.id:
+            if job not in self._missing:
+                return
+            before = older(job)
+            if before is None:
+                yield MISSING
+                return
+            sentences = list(self._against(job, before[1]))
+            yield from sentences or ([] if self._follows(job) else [_fallback(job)])
+        elif not any(path.exists() for path in job.outputs):
+            yield "it is missing"
+        elif job in self._other_key or job in self._missing:
+            yield from self._release_changed(job)
+
+    def _follows(self, job: Job) -> bool:
+        """Say whether another job makes one of a job's inputs, which is reason enough."""
+        return any(parent in self.made for parent in self.parents[job])
+
+    def _against(self, job: Job, record: dict[str, Any]) -> Iterator[str]:
+        """Yield the differences between a job and the record of an older result of the same name."""
+        match job.subject:
+            case Part() as part:
+                if record.get("operation") != part.operation:
+                    yield f"it was made by {record.get('operation')}, now by {part.operation}"
+                yield from difference.parameters(
+                    self._without_keys(job, record.get("parameters", {})),
+                    self._without_keys(job, part.parameters),
+                )
+                yield from difference.code(record.get("code", {}), part.code)
+                held = record.get("tensors", {})
+                yield from difference.tensors(held, part.tensors)
+                if not self._follows(job):
+                    yield from difference.parents(self._plan, held, part)
+                yield from difference.order(held, part)
+            case Search() as search:
+                yield from difference.parameters(record.get("parameters", {}), search.parameters)
+                yield from difference.code(record.get("code", {}), search.code)
+            case Report() as report:
+                yield from difference.code(record.get("code", {}), report.code)
+            case Evaluation() if asked := self._plan.recipe.evaluate:
+                now = {"limit": asked.limit, "batch_size": asked.batch_size}
+                before = {name: record.get("settings", {}).get(name) for name in now}
+                yield from difference.parameters(before, now)
+                yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe())
+
+    def _without_keys(self, job: Job, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Leave out parameters that are keys of what another job makes, if that job runs: its reasons are the reasons."""
+        if not self._follows(job):
+            return parameters
+        return {name: value for name, value in parameters.items() if name not in {"search", "model"}}
+
+    def _release_changed(self, job: Job) -> Iterator[str]:
+        """Yield why what is made of the release as a whole has another key, from what the last release holds."""
+        plan, folder = self._plan, self._plan.release_folder
+        if job.rule == "card":
+            if _differs(folder / RECIPE, plan.recipe_path):
+                yield "the recipe's text changed"
+            old = {path.relative_to(folder).as_posix() for path in folder.rglob("*.json")}
+            results = {name for name in contents(plan) if name.endswith(".json") and "-" in name}
+            new = sorted(name for name in results - old)
+            if new and not self._follows(job):
+                yield f"it is about other results: {new[0]}{', …' if len(new) > 1 else ''}"
+        elif job.rule == "release" and _differs(folder / LOCK, locks.path_for(plan.recipe_path)):
+            yield "the lock changed"
+        if not self._follows(job) and job.rule != "card":
+            yield _fallback(job)
+
+
+def _differs(old: Any, new: Any) -> bool:
+    return old.exists() and new.exists() and sha256_file(old) != sha256_file(new)
+
+
+def _because(cause: str, found: list[tuple[Job, Job]]) -> str:
+    root, first = found[0]
+    others = f" and {len(found) - 1} like it" if len(found) > 1 else ""
+    through = "" if root is first else f", by way of {first.name}"
+    return f"{root.name}{others} will be made again{through}, because {cause}"
+
+
+def _fallback(job: Job) -> str:
+    match job.rule:
+        case "card":
+            return "the code, the templates or the snapshots that it is rendered from changed"
+        case "release" | "attest" | "verify":
+            return "the code that makes it, or who signs, changed"
+        case rule if rule == ASSEMBLE:
+            return "its shards are others, or its configuration or tokenizer changed"
+    return "its key is another, for something that its record does not hold"

@@ -1,0 +1,245 @@
+"""Snakemake's events, told to the view. Snakemake itself is told nothing and asked nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+if TYPE_CHECKING:
+    from logging import LogRecord
+
+    from herdbook.jobs import Job
+    from herdbook.view.build import Build
+    from herdbook.view.screen import Lines
+
+RECIPE_VARIABLE = "HERDBOOK_RECIPE"
+PRICE_VARIABLE = "HERDBOOK_PRICE_PER_HOUR"
+# What Snakemake tells of itself, of no use to who waits; its own log file has all of it.
+NOISE = (
+    "Assuming unrestricted shared filesystem",
+    "Building DAG of jobs",
+    "Conda environments: ignored",
+    "Elapsed time:",
+    "RuleException:\nCalledProcessError",  # the job's failure is told with its log, which says more
+    "Select jobs to execute",
+    "Singularity containers: ignored",
+    "Using shell:",
+)
+# The view says these in its own way.
+OWN = {
+    LogEvent.WORKFLOW_STARTED,
+    LogEvent.RESOURCES_INFO,
+    LogEvent.RUN_INFO,
+    LogEvent.JOB_INFO,
+    LogEvent.JOB_STARTED,
+    LogEvent.JOB_FINISHED,
+    LogEvent.JOB_ERROR,
+    LogEvent.GROUP_INFO,
+    LogEvent.GROUP_ERROR,
+    LogEvent.SHELLCMD,
+    LogEvent.PROGRESS,
+    LogEvent.DEBUG_DAG,
+    LogEvent.RULEGRAPH,
+}
+CACHE = re.compile(r"(Moving|Symlinking|Copying) output file (\S+) (?:from|to) cache")
+
+
+class LogHandler(LogHandlerBase):
+    """The logger ``herdbook``: a live view of the build in a terminal, plain lines elsewhere, a summary at the end.
+
+    It steps aside, and Snakemake prints as it always does, where somebody asks for less or more: in a dry run, with
+    ``--quiet``, ``--verbose``, ``--printshellcmds`` or ``--debug-dag``.
+    """
+
+    def __post_init__(self) -> None:
+        """Start watching."""
+        asked = self.common_settings
+        self._aside = bool(
+            asked.dryrun or asked.quiet or asked.verbose or asked.printshellcmds or asked.debug_dag
+        )
+        self._state = (
+            threading.RLock()
+        )  # over what the ticking thread reads; the handler's own is held while printing
+        self._build: Build | None = None
+        self._sink: Lines | None = None
+        self._remote = False
+        self._price: float | None = None
+        self._stop = threading.Event()
+        self._ticking: threading.Thread | None = None
+
+    @property
+    def writes_to_stream(self) -> bool:
+        """Whether Snakemake shall leave the terminal to this handler."""
+        return not self._aside
+
+    @property
+    def writes_to_file(self) -> bool:
+        """Nothing is written to files; Snakemake's own log file is there with or without this."""
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        """Snakemake's filter is taken."""
+        return False
+
+    @property
+    def has_formatter(self) -> bool:
+        """Snakemake's formatter is taken, for messages that are not about jobs."""
+        return False
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        """The plan says what follows from what."""
+        return False
+
+    def emit(self, record: LogRecord) -> None:
+        """Take an event. A fault of the view is printed and stops no build."""
+        if self._aside:
+            return
+        try:
+            self._take(record)
+        except Exception:  # noqa: BLE001 - as every handler of logging does
+            self.handleError(record)
+
+    def close(self) -> None:
+        """End the view and print the summary."""
+        if not self._aside and not self._stop.is_set():
+            self._stop.set()
+            if self._ticking:
+                self._ticking.join()
+            if self._sink:
+                self._sink.close()
+            self._summarize()
+        super().close()
+
+    def _take(self, record: LogRecord) -> None:
+        event = getattr(record, "event", None)
+        told: dict[str, Any] = record.__dict__
+        match event:
+            case LogEvent.RESOURCES_INFO:
+                self._remote = self._remote or "nodes" in told
+            case LogEvent.RUN_INFO:
+                self._begin(told["stats"], record.created)
+            case LogEvent.JOB_INFO if self._build:
+                with self._state:
+                    self._build.begin(
+                        told["jobid"],
+                        told["rule_name"],
+                        record.created,
+                        told["output"],
+                        told["log"],
+                        told["shellcmd"] or "",
+                    )
+            case LogEvent.JOB_FINISHED if self._build:
+                self._end(self._build, told["job_id"], record.created)
+            case LogEvent.JOB_ERROR if self._build:
+                self._fail(self._build, told["jobid"], told["log"], record.created)
+            case _ if event not in OWN:
+                self._pass(record)
+
+    def _begin(self, stats: dict[str, int], at: float) -> None:
+        from herdbook.view import words
+        from herdbook.view.build import Build
+
+        if self._build:  # Snakemake counts again where checkpoints add jobs
+            with self._state:
+                self._build.want(stats)
+            return
+        build = Build(at, _planned())
+        build.want(stats)
+        self._build = build
+        self._price, doubt = words.price(os.environ.get(PRICE_VARIABLE, ""))
+        if doubt:
+            self._out().say(doubt, "red")
+        self._out().say(words.wanted(build))
+        self._ticking = threading.Thread(target=self._tick, name="herdbook-view", daemon=True)
+        self._ticking.start()
+
+    def _end(self, build: Build, number: int, at: float) -> None:
+        from herdbook.view import words
+
+        with self._state:
+            run = build.end(number, at)
+            said = words.done(build, run, at) if run else ""
+        if said:
+            self._out().say(said)
+
+    def _fail(self, build: Build, number: int, logs: list[str], at: float) -> None:
+        from herdbook.view import words
+
+        with self._state:
+            run = build.fail(number, at, logs)
+        if run:
+            self._out().say("\n".join(words.failure(run, at)), "red")
+
+    def _pass(self, record: LogRecord) -> None:
+        """Print what Snakemake says, as it says it, but for its chatter."""
+        text = str(self.format(record))
+        if (found := CACHE.match(text)) and self._build:
+            with self._state:
+                if found[1] == "Moving":
+                    self._build.store_in_cache(found[2])
+                else:
+                    self._build.fetch_from_cache(found[2])
+            return
+        if text.strip() and text != "None" and not text.startswith(NOISE):
+            self._out().say(text, "red" if record.levelname in {"ERROR", "CRITICAL"} else "")
+
+    def _out(self) -> Lines:
+        """Return where the view goes; made at the first word, so that a run without one loads nothing."""
+        if self._sink is None:
+            from herdbook.view.screen import Lines, Screen
+
+            stream = sys.stderr
+            drawn = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+            self._sink = Screen(stream, color=not self.common_settings.nocolor) if drawn else Lines(stream)
+        return self._sink
+
+    def _tick(self) -> None:
+        from herdbook.view.watch import look
+
+        sink = self._out()
+        while self._build and not self._stop.wait(sink.tick_seconds):
+            with self._state:
+                runs = list(self._build.running.values())
+            look(runs)
+            with self._state:
+                sink.show(self._build, time.time())
+
+    def _summarize(self) -> None:
+        if not self._build:
+            return
+        from herdbook.view import words
+
+        now, sink, build = time.time(), self._out(), self._build
+        sink.tabulate(*words.table(build, now))
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = used.ru_utime + used.ru_stime
+        sink.say(words.total(build, now, spent, self._price, self._remote))
+        for run in build.failed.values():
+            sink.say("\n".join(words.failure(run, now)), "red")
+
+
+def _planned() -> list[Job]:
+    """Return the jobs of the plan that the workflow has read; none if it is not Herdbook's or there is no plan."""
+    from herdbook import plan as plans
+    from herdbook.attest.step import configured_signer
+    from herdbook.errors import HerdbookError
+    from herdbook.jobs import jobs
+
+    recipe = os.environ.get(RECIPE_VARIABLE)
+    if not recipe:
+        return []
+    try:
+        return jobs(plans.load(Path(recipe)), configured_signer())
+    except HerdbookError:  # the workflow says it
+        return []

@@ -1,0 +1,112 @@
+"""Where the view goes: a terminal, in which it stays at the bottom, or lines where nobody looks at one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from herdbook.view import words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from herdbook.view.build import Build
+
+EVERY_SECONDS = 60  # between lines on a build's progress, where there is no terminal
+WIDE = 10_000  # nothing is broken into lines where there is no terminal
+
+
+class Lines:
+    """Plain lines: one for each job that ends, and one a minute on how far the build is."""
+
+    tick_seconds = 1.0
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(
+            file=stream, width=WIDE, color_system=None, force_terminal=False, highlight=False
+        )
+        self._said = 0.0
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print lines."""
+        self._console.print(Text(text, style))
+
+    def show(self, build: Build, now: float) -> None:
+        """Say how far the build is, if that was not said within the last minute."""
+        self._said = self._said or build.started
+        if now - self._said >= EVERY_SECONDS:
+            self._said = now
+            running = ", ".join(f"{run.rule} {run.label}".rstrip() for run in build.running.values())
+            self.say(f"{words.headline(build, now)}{': ' if running else ''}{running}")
+
+    def tabulate(self, head: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+        """Print a table."""
+        self._console.print(_table(head, body))
+
+    def close(self) -> None:
+        """Show no more."""
+
+
+class Screen(Lines):
+    """A terminal: jobs that end scroll by, how far the build is and what runs stays below them."""
+
+    tick_seconds = 0.5
+
+    def __init__(self, stream: TextIO, *, color: bool) -> None:
+        super().__init__(stream)
+        self._console = Console(file=stream, force_terminal=True, no_color=not color, highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def show(self, build: Build, now: float) -> None:
+        """Draw how far the build is."""
+        self._live.start()
+        self._live.update(picture(build, now, max(3, self._console.height - 4)), refresh=True)
+
+    def close(self) -> None:
+        """Take the drawing away."""
+        self._live.stop()
+
+
+def picture(build: Build, now: float, rows: int) -> Group:
+    """Return how far a build is, as a drawing: a line, a bar, and the jobs that run.
+
+    Args:
+        build: The build.
+        now: The time.
+        rows: How many jobs are shown at most.
+    """
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for _ in range(3):
+        table.add_column(justify="right", no_wrap=True)
+    runs = sorted(build.running.values(), key=lambda run: run.started)
+    for run in runs[:rows]:
+        memory = "" if run.memory_bytes is None else words.size(run.memory_bytes)
+        table.add_row(
+            Text(run.rule),
+            Text(run.label),
+            Text(words.duration(run.seconds(now))),
+            Text(memory),
+            Text(words.amount(run.written_bytes, run.expected_bytes)),
+        )
+    more = [Text(f"and {len(runs) - rows} more")] if len(runs) > rows else []
+    bar = ProgressBar(total=max(1, build.total), completed=len(build.finished), width=None)
+    return Group(
+        Text(words.headline(build, now), "bold"), Padding(bar), table, *more
+    )  # a bar ends no line itself
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
+    for place, name in enumerate(head):
+        table.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
+    for row in body:
+        table.add_row(*map(Text, row))
+    return table

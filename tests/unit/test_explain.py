@@ -1,0 +1,338 @@
+"""Why something would be made again: what differs between plan and results, as sentences, down to the first cause."""
+
+import base64
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+import tiny
+from herdbook import key as keys
+from herdbook import plan as plans
+from herdbook.card.step import render_card
+from herdbook.cli import main as cli
+from herdbook.explain import difference
+from herdbook.jobs import jobs
+from herdbook.plan.graph import EVALUATE_CODE
+
+MODELS = {
+    "base": {"folder": "base"},
+    "other": {"folder": "other"},
+    "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    "mix": {
+        "moe": {
+            "base": "cut",
+            "experts": [
+                {"model": "cut", "prompts": ["w1 w2 w3"]},
+                {"model": "other", "prompts": ["w9 w8"]},
+            ],
+        }
+    },
+}
+MADE, THERE = "would be made again", "is there; nothing would make it again"
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Make a release and verify it, without Snakemake."""
+    root = tmp_path_factory.mktemp("released")
+    tiny.write_model(root / "base", seed=1)
+    tiny.write_model(root / "other", seed=2)
+    recipe = tiny.write_recipe(root / "r.yaml", MODELS)
+    here = Path.cwd()
+    os.chdir(root)
+    try:
+        plan = tiny.build(recipe.relative_to(root), (root / "results").relative_to(root))
+        render_card(plan, plan.card_folder)
+        tiny.release(plan)
+        report = plan.release_root / "verification.json"
+        assert cli.main(["verify", str(plan.release_folder), "--json", str(report)]) == 0
+        note(job for job in jobs(plan) if not job.id)
+    finally:
+        os.chdir(here)
+    return root
+
+
+def note(made):
+    """Note keys as Snakemake does (tests/workflow/test_show.py has its own notes)."""
+    for job in made:
+        path = Path(".snakemake/metadata") / base64.b64encode(str(job.outputs[0]).encode()).decode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            json.dumps({"rule": job.rule, "params": ["'folder'", repr(job.key)]}), encoding="utf-8"
+        )
+
+
+@pytest.fixture
+def root(released, tmp_path, monkeypatch):
+    for variable in ("HERDBOOK_RECIPE", "HERDBOOK_SIGNING_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    shutil.copytree(released, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def explain(root, capsys):
+    """Return a function that explains a target: what is said of each job (by its name without the key), and why."""
+
+    def say(target):
+        capsys.readouterr()
+        assert cli.main(["explain", "--recipe", "r.yaml", str(target)]) == 0
+        found, job = {}, ""
+        for line in capsys.readouterr().out.splitlines():
+            if line.startswith("  "):
+                found[job][1].append(line.strip())
+            else:
+                name, _, verdict = line.partition(": ")
+                rule, _, name = name.partition(" ")
+                job = f"{rule} {name.rpartition('-')[0]}".strip()
+                found[job] = (verdict, [])
+        return found
+
+    return say
+
+
+def edit(root, change):
+    path = root / "r.yaml"
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    change(recipe)
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    tiny.lock(path)
+
+
+def made(found):
+    return {job for job, (verdict, _) in found.items() if verdict.startswith("would be made")}
+
+
+def test_nothing_would_be_made(explain):
+    said = explain("all")
+    assert {verdict for verdict, _ in said.values()} == {THERE}
+    assert {"fetch base.1", "laser cut.1", "moe mix.routers", "routing mix", "card", "verify"} <= said.keys()
+
+
+def test_a_rank(root, explain):
+    edit(root, lambda recipe: recipe["models"]["cut"].update(rank={"fraction": 0.75}))
+    said = explain("all")
+    old = next((root / "results/shards").glob("cut.1-*.json")).stem
+    assert said["laser cut.1"][0] == MADE
+    cause = "parameter `rank.fraction` was 0.5, is 0.75"
+    assert said["laser cut.1"][1] == [f"{cause} (against {old})"]
+    (because,) = said["moe mix.expert1-1"][1]
+    assert because.startswith("laser cut.1-")
+    assert because.endswith(f" will be made again, because {cause}")
+    (because,) = said["routing mix"][1]  # down to the first cause
+    assert "laser cut.1-" in because
+    assert because.endswith(f"by way of {because.partition('by way of ')[2].split(',')[0]}, because {cause}")
+    assert said["moe mix.expert2-1"] == (THERE, [])
+    assert {"fetch base.1", "fetch other.1"}.isdisjoint(made(said))
+
+
+def test_another_kind_of_rank(root, explain):
+    edit(root, lambda recipe: recipe["models"]["cut"].update(rank="mp-edge"))
+    assert 'parameter `rank` was {"fraction": 0.5}, is "mp-edge"' in explain("cut")["laser cut.1"][1][0]
+
+
+def test_a_prompt(root, explain):
+    edit(root, lambda recipe: recipe["models"]["mix"]["moe"]["experts"][1].update(prompts=["w5"]))
+    said = explain("mix")
+    assert made(said) == {"moe mix.routers", "assemble mix", "routing mix"}
+    assert said["moe mix.routers"][1][0].startswith(
+        'parameter `prompts[2][1][1]` was "w9 w8", is "w5" (against '
+    )
+
+
+def test_swapped_experts(root, explain):
+    edit(root, lambda recipe: recipe["models"]["mix"]["moe"]["experts"].reverse())
+    said = explain("moe")
+    assert made(said) == {"moe mix.expert1-1", "moe mix.expert2-1", "moe mix.routers"}
+    (reason,) = said["moe mix.expert1-1"][1]
+    assert reason.startswith("it was made from cut (")
+    assert "now from other (" in reason
+
+
+def test_another_matrix(root, explain):
+    edit(root, lambda recipe: recipe["models"]["cut"].update(matrices=["mlp.down_proj", "mlp.up_proj"]))
+    reason = explain("cut")["laser cut.1"][1][0]
+    assert reason.startswith("2 tensors had the action copy, now laser: model.layers.0.mlp.up_proj.weight, …")
+
+
+def test_a_source(root, explain):
+    path = root / "other/model.safetensors"
+    tensors = load_file(path)
+    tensors["model.norm.weight"][0] += 1
+    path.unlink()
+    save_file(tensors, path, metadata={"format": "pt"})
+    tiny.lock(root / "r.yaml")
+    said = explain("all")
+    (reason,) = said["fetch other.1"][1]
+    assert reason.startswith('parameter `file` was "')
+    (because,) = said["moe mix.expert2-1"][1]
+    assert because.startswith("fetch other.1-")
+    assert "because parameter `file` was" in because
+    assert {"fetch base.1", "laser cut.1", "moe mix.expert1-1"}.isdisjoint(made(said))
+
+
+def test_a_version(explain, monkeypatch):
+    real = keys.package_version
+    now = real("torch")
+    monkeypatch.setattr(keys, "package_version", lambda name: "999.1" if name == "torch" else real(name))
+    said = explain("all")
+    assert said["laser cut.1"][1][0].startswith(f"torch {now} -> 999.1 (against ")
+    assert f"torch {now} -> 999.1" in " ".join(said["moe mix.routers"][1])
+    assert "because torch" in said["moe mix.expert1-1"][1][0]  # a copy, but of what is computed again
+    assert said["moe mix.expert2-1"] == (THERE, [])
+
+
+def test_code(explain, monkeypatch):
+    real = keys._source_digest
+    monkeypatch.setattr(
+        keys, "_source_digest", lambda name: "0" * 64 if name == "herdbook.moe.fit" else real(name)
+    )
+    said = explain("all")
+    assert said["moe mix.routers"][1][0].startswith("code of herdbook.moe.fit changed")
+    assert {"laser cut.1", "moe mix.base-1", "moe mix.expert1-1"}.isdisjoint(made(said))
+
+
+def test_a_missing_file_that_is_wanted_and_one_that_is_not(root, explain):
+    """As Snakemake has it: what is missing is made if something that is made reads it."""
+    (next((root / "results/shards").glob("base.1-*.safetensors"))).unlink()
+    said = explain("all")
+    assert made(said) == set()
+    assert said["fetch base.1"][0] == "is missing, but nothing that would be made needs it"
+    edit(root, lambda recipe: recipe["models"]["cut"].update(rank={"fraction": 0.75}))
+    said = explain("base")
+    assert said["fetch base.1"] == ("would be made", ["it is missing, and so is any older one"])
+
+
+def test_what_is_made_of_what_is_made_again_follows(root, explain):
+    """As Snakemake has it: a missing shard that one job needs is made, and then all that was made of it, too."""
+    (next((root / "results/shards").glob("cut.1-*.safetensors"))).unlink()
+    edit(root, lambda recipe: recipe["models"]["mix"]["moe"]["experts"].reverse())
+    said = explain("all")
+    assert {"laser cut.1", "moe mix.base-1", "assemble cut"} <= made(said)
+    (because,) = said["moe mix.base-1"][1]
+    assert because.endswith("will be made again, because it is missing, and so is any older one")
+
+
+def test_first_build(root, explain):
+    shutil.rmtree(root / "results")
+    said = explain("all")
+    assert made(said) == set(said)
+    assert said["moe mix.routers"] == ("would be made", ["it is missing, and so is any older one"])
+
+
+def test_a_measurement(tmp_path, monkeypatch, capsys):
+    """Against a record of another limit and of another lm-eval."""
+    monkeypatch.chdir(tmp_path)
+    tiny.write_model(tmp_path / "base")
+    (tmp_path / "text.jsonl").write_text('{"text": "w1"}\n', encoding="utf-8")
+    task = {
+        "task": "held_out",
+        "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
+        "metadata": {"title": "Text"},
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    evaluate = {"tasks": ["task.yaml"], "models": ["base"], "limit": 1}
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {"base": {"folder": "base"}}, evaluate=evaluate)
+    tiny.lock(recipe)
+    batch = plans.load(recipe).recipe.evaluate.batch_size
+    code = {**EVALUATE_CODE.describe(), "lm_eval": "0.1"}
+    record = {"key": "a" * 64, "settings": {"limit": 5, "batch_size": batch}, "code": code}
+    place = tmp_path / "results/evaluations/base-aaaaaaaaaaaa.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(record), encoding="utf-8")
+    assert cli.main(["explain", "--recipe", "r.yaml", "evaluate"]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    now = importlib.metadata.version("lm_eval")
+    assert said[1:3] == [
+        "parameter `limit` was 5, is 1 (against base-aaaaaaaaaaaa)",
+        f"lm_eval 0.1 -> {now} (against base-aaaaaaaaaaaa)",
+    ]
+
+
+def test_there_and_back(root, explain):
+    text = (root / "r.yaml").read_text(encoding="utf-8")
+    edit(root, lambda recipe: recipe["models"]["cut"].update(rank={"fraction": 0.75}))
+    assert made(explain("cut"))
+    (root / "r.yaml").write_text(text, encoding="utf-8")
+    tiny.lock(root / "r.yaml")
+    assert made(explain("all")) == set()
+
+
+def test_the_latest_of_several_older_records_is_taken(root, explain):
+    edit(root, lambda recipe: recipe["models"]["cut"].update(rank={"fraction": 0.75}))
+    tiny.build(root / "r.yaml", root / "results")
+    edit(root, lambda recipe: recipe["models"]["cut"].update(rank={"fraction": 0.25}))
+    assert explain("cut")["laser cut.1"][1][0].startswith("parameter `rank.fraction` was 0.75, is 0.25")
+
+
+def test_a_model_whose_name_begins_like_another_s_is_not_it(root, explain):
+    """``cut.1-…`` of model ``cut`` is no older ``cut.1`` of another, nor is a damaged record one."""
+    shards = root / "results/shards"
+    shutil.copy(next(shards.glob("cut.1-*.json")), shards / "cut.1-more-0123456789ab.json")
+    (shards / "cut.1-aaaaaaaaaaaa.json").write_text("{", encoding="utf-8")
+    edit(root, lambda recipe: recipe["models"]["cut"].update(rank={"fraction": 0.75}))
+    assert "against cut.1-more" not in explain("cut")["laser cut.1"][1][0]
+    assert "against cut.1-aaa" not in explain("cut")["laser cut.1"][1][0]
+
+
+def test_targets(root, explain, capsys):
+    shard = next((root / "results/shards").glob("mix.routers-*.safetensors"))
+    assert set(explain(shard.relative_to(root))) == {"moe mix.routers"}
+    assert set(explain(shard)) == {"moe mix.routers"}
+    assert set(explain(shard.stem)) == {"moe mix.routers"}
+    assert set(explain("mix.expert1")) == {"moe mix.expert1-1"}
+    assert set(explain("laser")) == {"laser cut.1"}
+    assert set(explain("results/Tiny/release/README.md")) == {"release"}
+    assert set(explain(next((root / "results/Tiny/release").glob("*.safetensors")))) == {"release"}
+    (root / "results/shards/stray.json").touch()
+    assert cli.main(["explain", "--recipe", "r.yaml", "results/shards/stray.json"]) == 2
+    assert "results/shards/stray.json: this recipe makes no such file" in capsys.readouterr().err
+    assert cli.main(["explain", "--recipe", "r.yaml", "lasr"]) == 2
+    assert "nothing is called 'lasr'; did you mean 'laser'?" in capsys.readouterr().err
+
+
+def test_differences_of_parameters():
+    def said(before, now):
+        return list(difference.parameters(before, now))
+
+    assert said({"a": 1, "b": {"c": [1, 2]}}, {"a": 1, "b": {"c": [1, 3]}}) == [
+        "parameter `b.c[2]` was 2, is 3"
+    ]
+    assert said({"a": 1}, {"b": None}) == [
+        "parameter `a` was 1, is no longer there",
+        "parameter `b` is new: null",
+    ]
+    assert said({"a": [1]}, {"a": [1, 2]}) == ["parameter `a` was [1], is [1, 2]"]
+    assert said({"a": "0" * 64}, {"a": "1" * 64}) == ['parameter `a` was "000000000000…", is "111111111111…"']
+    (long,) = said({"a": "x"}, {"a": "y" * 10_000})
+    assert len(long) < 150
+
+
+def test_differences_of_code():
+    said = list(
+        difference.code({"a.b": "1", "torch": "2.12", "gone": "1"}, {"a.b": "2", "torch": "2.13", "n.w": "3"})
+    )
+    assert said == [
+        "code of a.b changed",
+        "gone counts no longer",
+        "code of n.w counts now",
+        "torch 2.12 -> 2.13",
+    ]
+
+
+def test_no_torch_is_loaded(root):
+    script = (
+        "import sys\nfrom herdbook.cli.main import main\n"
+        "status = main(['explain', '--recipe', 'r.yaml', 'all'])\n"
+        "sys.exit(status or len({'torch', 'transformers', 'gguf', 'snakemake'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True, capture_output=True)

@@ -1,0 +1,388 @@
+"""The view of a build: told events as Snakemake tells them, it says what is so; and a build never fails because of it."""
+
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
+from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLogHandlerBase
+
+import snakemake_logger_plugin_herdbook as plugin
+from herdbook.jobs import Job
+from herdbook.view import handler as handlers
+from herdbook.view import words
+from herdbook.view.build import Build
+from herdbook.view.screen import EVERY_SECONDS, Lines, picture
+from herdbook.view.watch import look
+
+MB = 10**6
+
+
+class TestInterface(TestLogHandlerBase):
+    """Snakemake's own tests of such plugins."""
+
+    __test__ = True
+
+    def get_log_handler_cls(self):
+        return plugin.LogHandler
+
+    def get_log_handler_settings(self):
+        return None
+
+
+def job(rule, name, root=Path("results"), size=0):
+    return Job(rule, f"{name}-abc" if name else "", "k" * 64, (), (root / f"{rule}-{name}",), None, size)
+
+
+def begin(build, number, rule, at, *outputs):
+    build.begin(number, rule, at, [str(path) for path in outputs], [], f"herdbook {rule}")
+
+
+@pytest.fixture
+def build():
+    """Four lasers of different sizes and a card are wanted; two lasers ran, one runs, none of the rest began."""
+    planned = [job("laser", str(number), size=size * MB) for number, size in enumerate((10, 30, 20, 50))]
+    build = Build(100.0, [*planned, job("card", "")])
+    build.want({"laser": 4, "card": 1, "all": 1, "total": 6})
+    begin(build, 0, "laser", 100.0, *planned[0].outputs)
+    begin(build, 1, "laser", 100.0, *planned[1].outputs)
+    build.end(0, 110.0)  # 10 MB in 10 s
+    build.end(1, 110.0)  # 30 MB in 10 s: together 2 MB a second
+    begin(build, 2, "laser", 110.0, *planned[2].outputs)
+    return build
+
+
+def test_counts_leave_out_the_target(build):
+    assert (build.total, len(build.finished), len(build.running), build.waiting) == (5, 2, 1, 2)
+    begin(build, 9, "all", 110.0)
+    build.begin(9, "all", 110.0, [], [], "")
+    assert 9 in build.running  # with a command it is work
+    build.running.pop(9)
+    build.begin(9, "all", 110.0, [], [], "")
+    assert 9 not in build.running
+    assert build.end(9, 111.0) is None
+
+
+def test_bytes_are_those_of_the_plan(build):
+    assert build.expected_bytes == 110 * MB
+    assert build.written_bytes == 40 * MB
+    build.running[2].written_bytes = 5 * MB
+    assert build.written_bytes == 45 * MB
+
+
+def test_time_left_goes_by_bytes_of_the_same_rule(build):
+    # at 114: 20 MB take 20 * (20 s / 40 MB) = 10 s, of which 4 are over; 50 MB take 25 s. So far 20 + 4 s were worked in 14.
+    left, whole = build.seconds_left(114.0)
+    assert left == pytest.approx((6 + 25) / (24 / 14))
+    assert not whole  # of the card nothing is known
+    build.end(2, 120.0)
+    begin(build, 3, "laser", 120.0, Path("results/laser-3"))
+    begin(build, 4, "card", 120.0, Path("results/card-"))
+    build.end(4, 121.0)
+    assert build.seconds_left(121.0)[1]
+
+
+def test_jobs_without_weights_count_alike():
+    build = Build(0.0)
+    build.want({"assemble_a": 1, "assemble_b": 1, "assemble_c": 1})
+    for number, name in enumerate("ab"):
+        begin(build, number, f"assemble_{name}", 0.0, Path(f"{name}/config.json"))
+        build.end(number, 2.0 + 2 * number)
+    # 2 s and 4 s, so 3 s each; 6 s were worked in 6 s, one at once
+    assert build.seconds_left(6.0) == (pytest.approx(3.0), True)
+    assert set(build.rows(6.0)) == {"assemble"}
+
+
+def test_a_job_that_is_tried_again_and_works_has_not_failed(build):
+    build.fail(2, 112.0, [])
+    assert list(build.failed) == [2]
+    assert build.waiting == 2
+    assert build.rows(112.0)["laser"].failed == 1
+    begin(build, 2, "laser", 113.0, Path("results/laser-2"))
+    build.end(2, 120.0)
+    row = build.rows(120.0)["laser"]
+    assert (row.made, row.failed, row.unmade, row.seconds) == (3, 0, 1, 10 + 10 + 7)
+
+
+def test_what_is_there_and_what_was_not_reached(tmp_path):
+    def made(name):
+        one = job("fetch", name, tmp_path)
+        one.outputs[0].touch()
+        return one
+
+    kept, old = made("kept"), made("old")
+    missing = [job("fetch", name, tmp_path) for name in ("new", "newer")]
+    build = Build(0.0, [kept, old, *missing])
+    build.want({"fetch": 3})  # both that are missing, and the old one again
+    begin(build, 1, "fetch", 0.0, *missing[0].outputs)
+    build.end(1, 5.0)
+    row = build.rows(5.0)["fetch"]
+    assert (row.made, row.there, row.unmade) == (1, 1, 2)
+    begin(build, 2, "fetch", 5.0, *missing[1].outputs)
+    row = build.rows(5.0)["fetch"]  # if it were interrupted now
+    assert (row.made, row.there, row.unmade) == (1, 1, 2)
+    begin(build, 3, "fetch", 5.0, *old.outputs)
+    build.end(2, 6.0)
+    build.end(3, 6.0)
+    row = build.rows(6.0)["fetch"]
+    assert (row.made, row.there, row.unmade) == (3, 1, 0)
+
+
+def test_what_comes_out_of_the_cache_is_not_made(build):
+    build.store_in_cache("results/laser-1")
+    build.fetch_from_cache("results/laser-2")
+    build.end(2, 110.1)
+    row = build.rows(111.0)["laser"]
+    assert (row.made, row.cached, row.written_bytes) == (2, 1, 40 * MB)
+    rates = build.seconds_left(110.1)[0]
+    assert rates == pytest.approx(25 / (20.1 / 10.1), rel=1e-6)  # the 50 MB at 2 MB a second, as before
+    assert "1 from the cache" in words.total(build, 111.0, 0.0, None, machines=False)
+
+
+def test_what_is_made_and_goes_into_the_cache_is_made(build):
+    """Snakemake moves it there, and then says that it takes it from there."""
+    build.store_in_cache("results/laser-2")
+    build.fetch_from_cache("results/laser-2")
+    build.end(2, 115.0)
+    row = build.rows(115.0)["laser"]
+    assert (row.made, row.cached) == (3, 0)
+
+
+def test_price_by_the_hour(build):
+    def said(price, *, machines):
+        return words.total(build, 100.0 + 1800, 3.0, price, machines)
+
+    assert "cost 1.25 at 2.5 an hour" in said(2.5, machines=False)
+    assert "cost" not in said(None, machines=False)
+    build.end(2, 110.0 + 3600)
+    # 10 + 10 + 3600 s of jobs
+    assert f"cost at most {3620 / 3600 * 2:.2f} at 2 an hour" in said(2.0, machines=True)
+
+
+@pytest.mark.parametrize("text", ["cheap", "-1", "nan", "0"])
+def test_what_is_no_price_is_said_and_stops_nothing(text):
+    found, doubt = words.price(text)
+    assert found is None
+    assert f"price_per_hour: {text} is no price" in doubt
+
+
+def test_no_price_is_no_doubt():
+    assert words.price("") == (None, "")
+    assert words.price("2.5") == (2.5, "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations(seconds, said):
+    assert words.duration(seconds) == said
+
+
+def test_last_lines_of_a_log(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_bytes(
+        b"old\n" * 100_000
+        + b"\x1b[31mred\x1b[0m\x07\n\n  5%|#  |\r 50%|## |\r100%|###|\n"
+        + "naïve \x9b2J\n".encode()
+        + b"\xff\xfe broken\n"
+    )
+    said = words.last_lines(log)
+    assert said[-4:] == ["red", "100%|###|", "naïve 2J", "\ufffd\ufffd broken"]
+    assert len(said) == words.LAST_LINES
+    assert words.last_lines(tmp_path / "none.log") == []
+
+
+def test_failure_names_model_key_and_log(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("herdbook laser: it broke\n", encoding="utf-8")
+    build = Build(0.0, [job("laser", "cut.1")])
+    build.want({"laser": 1})
+    begin(build, 1, "laser", 1.0, Path("results/laser-cut.1"))
+    run = build.fail(1, 3.0, [str(tmp_path / "none.log"), str(log)])
+    run.model = "cut"
+    said = words.failure(run, 3.0)
+    assert said[0] == f"laser cut.1 failed after 2.0 s; model cut, key {'k' * 64}"
+    assert f"  its log is {log}" in said
+    assert said[-1] == "  | herdbook laser: it broke"
+    assert build.fail(1, 4.0, []) is None  # a group's jobs are told twice
+
+
+def test_memory_of_a_job_is_that_of_all_its_processes(tmp_path):
+    """A real shell with a real child, as Snakemake starts them; 60 MB are touched."""
+    script = tmp_path / "herdbook"
+    script.write_text(
+        f"#!{sys.executable}\nimport time\nheld = bytearray(b'x' * 60_000_000)\ntime.sleep(60)\n"
+    )
+    script.chmod(0o755)
+    command = f"herdbook laser KEY --threads 4 >{tmp_path / 'x.log'} 2>&1"
+    for shell in (f"set -e; {command}; true", f"exec {command}"):  # the second gives its place to the command
+        build = Build(0.0)
+        build.begin(1, "laser", 0.0, [], [], f"\n   {command}\n   ")
+        build.begin(2, "laser", 0.0, [], [], "herdbook laser OTHER >y.log")
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", shell],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while not (build.running[1].memory_bytes or 0) > 60 * MB:
+                assert time.monotonic() < deadline
+                look(build.running.values())
+                time.sleep(0.05)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        assert build.running[2].memory_bytes is None
+        look(build.running.values())
+        assert build.running[1].memory_bytes is None
+        assert build.running[1].peak_bytes > 60 * MB
+
+
+def test_bytes_grow_with_the_file(tmp_path):
+    planned = job("laser", "cut.1", tmp_path, size=1000)
+    build = Build(0.0, [planned])
+    build.want({"laser": 1})
+    begin(build, 1, "laser", 0.0, *planned.outputs)
+    place = planned.outputs[0]
+    look(build.running.values())
+    assert build.written_bytes == 0
+    (tmp_path / f".{place.name}.x8.part").write_bytes(b"x" * 400)
+    look(build.running.values())
+    assert build.written_bytes == 400
+    (tmp_path / f".{place.name}.x8.part").write_bytes(b"x" * 1100)  # with its header
+    look(build.running.values())
+    assert build.written_bytes == 1000
+    (tmp_path / f".{place.name}.x8.part").rename(place)
+    look(build.running.values())
+    assert build.written_bytes == 1000
+
+
+def test_plain_lines_say_progress_once_a_minute(build):
+    stream = io.StringIO()
+    lines = Lines(stream)
+    for second in range(4 * EVERY_SECONDS):
+        lines.show(build, build.started + second)
+    said = stream.getvalue().splitlines()
+    assert len(said) == 3
+    assert all(
+        line.startswith("2 of 5 steps done, 1 running, 2 waiting, 40.00 MB of 110.00 MB") for line in said
+    )
+    assert said[0].endswith("laser 2")
+
+
+def test_picture_fits_the_terminal(build):
+    from rich.console import Console
+
+    for number in range(10, 30):
+        begin(build, number, "moe", 110.0, Path(f"results/mix.{number}"))
+    console = Console(file=io.StringIO(), width=60, force_terminal=False)
+    console.print(picture(build, 114.0, 5))
+    drawn = console.file.getvalue().splitlines()
+    assert len(drawn) <= 10
+    assert any(line.startswith("laser  2") for line in drawn)
+    assert drawn[-1] == "and 16 more"
+
+
+# -- the handler -------------------------------------------------------------------------------------------------------
+
+
+def handler(**asked):
+    settings = MockOutputSettings()
+    settings.printshellcmds = False
+    for name, value in asked.items():
+        setattr(settings, name, value)
+    return plugin.LogHandler(common_settings=settings, settings=None)
+
+
+def tell(one, event=None, level=logging.INFO, text=None, **told):
+    record = logging.LogRecord("snakemake", level, "x.py", 1, text, None, None)
+    record.__dict__.update(told)
+    if event:
+        record.event = event
+    one.emit(record)
+
+
+@pytest.mark.parametrize("asked", ["dryrun", "quiet", "verbose", "printshellcmds", "debug_dag"])
+def test_steps_aside_where_other_words_are_asked_for(asked, capsys):
+    assert handler().writes_to_stream
+    one = handler(**{asked: True})
+    assert not one.writes_to_stream
+    tell(one, text="hello")
+    one.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_events_become_lines_and_a_summary(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(handlers.RECIPE_VARIABLE, raising=False)
+    monkeypatch.setenv(handlers.PRICE_VARIABLE, "3600")
+    Path("a.log").write_text("why it broke\n", encoding="utf-8")
+    events = handlers.LogEvent
+    one = handler()
+    one.setFormatter(logging.Formatter("%(message)s"))
+    tell(one, events.WORKFLOW_STARTED, text="Workflow has started!")
+    tell(one, text="Building DAG of jobs...")
+    tell(one, text="Creating conda environment [red]envs/build.yaml[/red]...")
+    tell(one, events.RESOURCES_INFO, text="Provided cores: 2", cores=2)
+    tell(one, events.RUN_INFO, text="Job stats:", stats={"laser": 2, "all": 1, "total": 3})
+    about = {"rule_name": "laser", "log": ["a.log"], "shellcmd": "herdbook laser"}
+    tell(one, events.JOB_STARTED, jobs=[1, 2])
+    tell(one, events.JOB_INFO, jobid=1, output=["a.safetensors"], **about)
+    tell(one, events.JOB_INFO, jobid=2, output=["b.safetensors"], **about)
+    tell(one, events.JOB_FINISHED, job_id=1)
+    tell(one, events.PROGRESS, done=1, total=3)
+    tell(one, events.JOB_ERROR, jobid=2, level=logging.ERROR, **about)
+    tell(one, level=logging.ERROR, text="Exiting because a job execution failed.")
+    one.close()
+    one.close()
+    said = capsys.readouterr().err
+    lines = said.splitlines()
+    assert lines[0] == "Creating conda environment [red]envs/build.yaml[/red]..."
+    assert lines[1] == "2 steps to make: 2 laser"
+    assert lines[2].startswith("laser a.safetensors")
+    assert lines[2].endswith("1 of 2")
+    assert said.count("laser b.safetensors failed after") == 2  # at once, and at the end
+    assert said.count("  | why it broke") == 2
+    assert said.rindex("laser b.safetensors failed") > said.index("made 1 step, ")
+    assert "1 failed" in said
+    assert "cost 0." in said
+    for silent in ("DAG", "Job stats", "None", "Provided cores", "1 of 3"):
+        assert silent not in said
+
+
+def test_a_fault_of_the_view_stops_nothing(capsys, monkeypatch):
+    one = handler()
+    monkeypatch.setattr(one, "_take", lambda _: 1 / 0)
+    tell(one, text="hello")
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    one.close()
+
+
+def test_snakemake_finds_the_plugin():
+    registry = LoggerPluginRegistry()
+    assert registry.get_plugin("herdbook").log_handler is plugin.LogHandler
+
+
+def test_the_plugin_loads_little():
+    """Snakemake imports it at every start, also in each job on a cluster."""
+    script = (
+        "import sys, snakemake_logger_plugin_herdbook\n"
+        "print([name for name in ('torch', 'rich', 'psutil', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

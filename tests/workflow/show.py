@@ -1,0 +1,193 @@
+"""What a change makes again, and what a build looks like, shown in workflow.md by the workflow itself.
+
+Write both: ``PYTHONPATH=tests python -m workflow.show``, in the repository, in an environment that has everything.
+"""
+
+import re
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import yaml
+from safetensors.torch import load_file, save_file
+
+import tiny
+from workflow.project import REPOSITORY, Project, steps_of
+from workflow.terminal import pictures, watch
+
+DOCUMENT = REPOSITORY / "workflow.md"
+COMMAND = "PYTHONPATH=tests python -m workflow.show"
+MODELS = {
+    "base": {"folder": "base"},
+    "other": {"folder": "other"},
+    "tuned": {"adapter": "adapter", "on": "base"},
+    "base-laser": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    "tuned-laser": {"laser": "tuned", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    "mix": {
+        "moe": {
+            "base": "base-laser",
+            "experts": [
+                {"model": "tuned-laser", "prompts": ["w1 w2 w3"]},
+                {"model": "other", "prompts": ["w9 w8"]},
+            ],
+        }
+    },
+}
+BAR = "\u2501"  # what the bar is drawn with
+RULES = ("fetch", "adapter", "laser", "moe", "assemble", "routing", "card", "release", "attest", "verify")
+OTHER_TORCH = """import importlib.metadata
+
+version = importlib.metadata.version
+importlib.metadata.version = lambda name: "999.0" if name == "torch" else version(name)
+"""
+
+
+def herd(root):
+    """Return a folder with a small recipe: two sources, one of two files; an adapter, two LASERs and a mixture."""
+    project = Project(root)
+    sources = project.recipe.parent
+    tiny.write_model(sources / "base", seed=1)
+    tiny.write_model(sources / "other", seed=2, shards=2)
+    tiny.write_adapter(sources / "adapter", sources / "base", seed=3)
+    tiny.write_recipe(project.recipe, MODELS, release={"quote": {"text": "Before.", "author": "Nobody"}})
+    tiny.lock(project.recipe)
+    return project
+
+
+def edit(project, change):
+    """Change the recipe and lock it again."""
+    recipe = yaml.safe_load(project.recipe.read_text(encoding="utf-8"))
+    change(recipe)
+    project.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    tiny.lock(project.recipe)
+
+
+def nothing(project):
+    """Change nothing."""
+
+
+def quotation(project):
+    """Change the quotation on the card."""
+    edit(project, lambda recipe: recipe["release"].update(quote={"text": "After."}))
+
+
+def prompts(project):
+    """Change one expert's prompts."""
+    edit(project, lambda recipe: recipe["models"]["mix"]["moe"]["experts"][1].update(prompts=["w5"]))
+
+
+def swap(project):
+    """Let two experts change places."""
+    edit(project, lambda recipe: recipe["models"]["mix"]["moe"]["experts"].reverse())
+
+
+def revision(project):
+    """Let a source have a new revision, in which one number in one of its two weights files is another."""
+    path = min((project.recipe.parent / "other").glob("*.safetensors"))
+    tensors = load_file(path)
+    name = next(name for name in tensors if ".mlp." in name)
+    tensors[name][0, 0] += 1
+    path.unlink()  # results link to it
+    save_file(tensors, path, metadata={"format": "pt"})
+    tiny.lock(project.recipe)
+
+
+def threshold(project):
+    """Change one LASER's rank."""
+    edit(project, lambda recipe: recipe["models"]["tuned-laser"].update(rank={"fraction": 0.75}))
+
+
+def torch_version(project):
+    """Let another torch be installed, as far as the workflow can tell."""
+    project.own_code()
+    (project.root / "src/sitecustomize.py").write_text(OTHER_TORCH, encoding="utf-8")
+
+
+CHANGES = {
+    "nothing": nothing,
+    "the quotation": quotation,
+    "one expert's prompts": prompts,
+    "two experts swapped": swap,
+    "a source's revision: one of its two files": revision,
+    "one LASER threshold": threshold,
+    "the version of torch": torch_version,
+}
+
+
+def build(project):
+    """Build in a terminal; return all that stood on it."""
+    status, seen = watch(
+        [sys.executable, "-m", "snakemake", "--cores", "2"], project.root, project.environment()
+    )
+    assert status == 0, seen
+    return seen
+
+
+def would_run(project):
+    """Return the jobs that Snakemake would run, as (rule without a model's name, first output)."""
+    steps = steps_of(project.snakemake("--dry-run").stdout)
+    return {("assemble" if rule.startswith("assemble_") else rule, output) for rule, output in steps}
+
+
+def counts(steps):
+    """Return the number of jobs of each rule."""
+    found = Counter("assemble" if rule.startswith("assemble_") else rule for rule, _ in steps)
+    assert set(found) <= set(RULES), found
+    return found
+
+
+def table(rows):
+    """Return the table of workflow.md: for each change, the jobs of each rule."""
+    lines = [
+        f"| change | {' | '.join(RULES)} |",
+        f"| --- |{' ---: |' * len(RULES)}",
+        *(
+            f"| {change} | {' | '.join(str(found[rule] or '') for rule in RULES)} |"
+            for change, found in rows.items()
+        ),
+    ]
+    return "\n".join(line.replace("|  |", "| |").replace("|  |", "| |") for line in lines)
+
+
+def picture(seen):
+    """Return what a build looked like: a moment when most was going on, and how it ended."""
+    drawn = [one for one in pictures(seen) if BAR in one.partition("\n")[2].partition("\n")[0]]
+    busiest = max(enumerate(drawn), key=lambda pair: (" left" in pair[1], pair[1].count("B  "), pair[0]))[1]
+    end = pictures(seen)[-1].splitlines()
+    return (
+        "```\n"
+        + "\n".join(line.rstrip() for line in [*busiest.splitlines(), "", "[...]", "", *end])
+        + "\n```"
+    )
+
+
+def between(text, name):
+    """Return what stands between a pair of markers, and the markers' pattern."""
+    pattern = re.compile(rf"(<!-- {name}: [^\n]* -->\n)(.*?)(\n<!-- end of {name} -->)", re.DOTALL)
+    return pattern.search(text)[2], pattern
+
+
+def write(name, content):
+    """Put something between a pair of markers of workflow.md."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    _, pattern = between(text, name)
+    DOCUMENT.write_text(pattern.sub(lambda found: found[1] + content + found[3], text), encoding="utf-8")
+
+
+def main():
+    """Build the herd, make every change in a copy of it, and write down what was seen."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = herd(Path(folder) / "built")
+        seen = build(project)
+        rows = {"a first build": counts(steps_of(project.logged()))}
+        for number, (name, change) in enumerate(CHANGES.items()):
+            copy = project.copy(Path(folder) / f"copy{number}")
+            change(copy)
+            rows[name] = counts(would_run(copy))
+    write("changes", table(rows))
+    write("view", picture(seen))
+
+
+if __name__ == "__main__":
+    main()

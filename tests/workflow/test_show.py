@@ -1,0 +1,207 @@
+"""What workflow.md shows is what the workflow does; what people see of a build is what happens. Real runs, all of it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import tiny
+from herdbook import plan as plans
+from workflow import show
+from workflow.project import Project, steps_of
+from workflow.terminal import pictures, plain, watch
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Build the herd in a terminal; return the project, and what stood on the terminal."""
+    project = show.herd(tmp_path_factory.mktemp("shown") / "built")
+    return project, show.build(project)
+
+
+@pytest.fixture
+def project(built, tmp_path):
+    return built[0].copy(tmp_path / "copy")
+
+
+def explained(project):
+    """Return the jobs that `herdbook explain all` says a build would run, and all that it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "herdbook.cli.main", "explain", "--recipe", "config/tiny.yaml", "all"],
+        cwd=project.root,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(re.findall(r"^(\S+ ?\S*): would be made", done.stdout, re.MULTILINE)), done.stdout
+
+
+def named(steps):
+    """Return jobs of a log by rule and by what names them."""
+    found = set()
+    for rule, output in steps:
+        if rule == "assemble":
+            name = output.split("/")[2]
+        elif "/Tiny/" in output:
+            name = ""
+        else:
+            name = output.rpartition("/")[2].rpartition(".")[0]
+        found.add(f"{rule} {name}".rstrip())
+    return found
+
+
+def away(project):
+    """Take away a shard that another place of its expert needs, and that others were made of."""
+    next((project.results / "shards").glob("base-laser.1-*.safetensors")).unlink()
+    edit = project.recipe.read_text(encoding="utf-8").replace("model: tuned-laser", "model: base-laser")
+    project.recipe.write_text(edit, encoding="utf-8")
+    tiny.lock(project.recipe)
+
+
+def test_the_table_is_what_the_workflow_does(built, tmp_path):
+    project, _ = built
+    rows = {"a first build": show.counts(steps_of(project.logged()))}
+    for number, (name, change) in enumerate([*show.CHANGES.items(), ("a shard away", away)]):
+        copy = project.copy(tmp_path / str(number))
+        change(copy)
+        steps = show.would_run(copy)
+        if change is not away:
+            rows[name] = show.counts(steps)
+        made, said = explained(copy)
+        assert made == named(steps), f"{name}: herdbook explain and Snakemake differ:\n{said}"
+    written, _ = show.between(show.DOCUMENT.read_text(encoding="utf-8"), "changes")
+    assert written == show.table(rows), f"run: {show.COMMAND}"
+
+
+def test_explain_names_the_jobs_of_snakemake_and_their_files(built):
+    """The jobs that are read off the plan are those of the rules: inputs, outputs, order."""
+    from herdbook.jobs import jobs
+
+    project, _ = built
+    here = os.getcwd()  # noqa: PTH109 - to come back to
+    os.chdir(project.root)
+    try:
+        planned = jobs(plans.load(project.recipe.relative_to(project.root)))
+    finally:
+        os.chdir(here)
+    block = re.compile(r"^(?:local)?rule (\S+):\n(?:    input: (.*)\n)?    output: (.*)\n", re.MULTILINE)
+    logged = {
+        (frozenset(read.split(", ")) - {""}, frozenset(made.split(", ")))
+        for rule, read, made in block.findall(project.logged())
+    }
+    assert logged == {(frozenset(map(str, job.inputs)), frozenset(map(str, job.outputs))) for job in planned}
+
+
+def test_live_view(built):
+    project, seen = built
+    logged = steps_of(project.logged())
+    shown = plain(seen)
+    drawn = [one for one in pictures(seen) if show.BAR in one]
+    assert len(drawn) > 10
+    # what ran stood there while it ran, with memory of a process that has torch, and its bytes
+    lasered = [line for one in drawn for line in one.splitlines() if line.startswith("laser ")]
+    assert any(
+        re.search(r"base-laser\.1 +[\d.]+ s +[12]\d\d\.\d\d MB +.* of 45\.38 kB", line) for line in lasered
+    )
+    heads = [
+        [int(number) for number in found]
+        for one in drawn
+        for found in re.findall(r"(\d+) of (\d+) steps done, (\d+) running, (\d+) waiting", one)
+    ]
+    assert all(done + running + waiting == total == len(logged) for done, total, running, waiting in heads)
+    assert [head[0] for head in heads] == sorted(head[0] for head in heads)
+    assert max(running for _, _, running, _ in heads) == 2  # two cores
+    # each job that ended scrolled by
+    for number in range(1, len(logged) + 1):
+        assert len(re.findall(rf", {number} of {len(logged)}$", shown, re.MULTILINE)) == 1
+    # nothing of the drawing is left under the summary, whose counts are those of the log
+    end = pictures(seen)[-1]
+    assert show.BAR not in end
+    rows = [line.split() for line in end.splitlines()]
+    table = {row[0]: int(row[1]) for row in rows if row and row[0] in show.RULES}
+    assert table == show.counts(logged)
+    assert f"made {len(logged)} steps, 0 were there already" in end
+    assert seen.rstrip().endswith("kB")
+    assert "\x1b[?25h" in seen[seen.rindex("\x1b[?25l") :]  # the cursor is back
+
+
+def test_failure_is_told_at_once_and_again_at_the_end(project):
+    show.threshold(project)
+    shard = next((project.results / "shards").glob("tuned.1-*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    config = project.root / "config/config.yaml"
+    config.write_text(config.read_text(encoding="utf-8") + "price_per_hour: 3600\n", encoding="utf-8")
+    done = project.snakemake(check=False)
+    assert done.returncode != 0
+    said = done.stderr
+    assert "\x1b" not in said
+    failed = r"^laser tuned-laser\.1 failed after [\d.]+ s; model tuned-laser, key [0-9a-f]{64}$"
+    first, second = re.finditer(failed, said, re.MULTILINE)
+    assert first.start() < said.index("made 0 steps") < second.start()
+    assert said.count("  its log is logs/laser/tuned-laser.1-") == 2
+    assert said.count("  | herdbook laser: ") == 2
+    last = max(
+        (project.root / "logs/laser").glob("tuned-laser.1-*.log"), key=lambda path: path.stat().st_mtime
+    )
+    assert said.count(f"  | {last.read_text(encoding='utf-8').splitlines()[-1]}\n") == 2
+    assert "CalledProcessError" not in said
+    assert re.search(r"1 failed, 7 not made, in .*, cost \d+\.\d\d at 3600 an hour", said)
+
+
+def test_interrupted_it_says_what_was_made(project):
+    show.threshold(project)
+
+    def interrupt(process, seen):
+        if b" 1 running" in seen and not interrupted:
+            interrupted.append(True)
+            os.kill(process.pid, signal.SIGINT)
+
+    interrupted = []
+    _, seen = watch(
+        [sys.executable, "-m", "snakemake", "--cores", "2"], project.root, project.environment(), interrupt
+    )
+    assert interrupted
+    end = pictures(seen)[-1]
+    assert show.BAR not in end
+    assert re.search(r"^made 0 steps, 10 were there already, 8 not made, in ", end, re.MULTILINE)
+    assert "Traceback" not in seen
+
+
+def test_what_comes_out_of_snakemake_s_cache_is_counted(project, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "cache"))
+    for place, found in (("one", "made 1 step, "), ("two", "made 0 steps, 1 from the cache, ")):
+        shutil.copytree(project.recipe.parent, tmp_path / place / "config")
+        fresh = Project(tmp_path / place)
+        (fresh.root / "config/config.yaml").write_text("recipe: config/tiny.yaml\n", encoding="utf-8")
+        shard = next((project.results / "shards").glob("base.1-*.safetensors")).relative_to(project.root)
+        said = fresh.snakemake("--cache", "fetch", "--", str(shard)).stderr
+        assert found in said, said
+
+
+def test_snakemake_s_own_words_where_they_are_asked_for(built):
+    project, _ = built
+    nothing = "Nothing to be done (all requested files are present and up to date)."
+    assert nothing in project.snakemake().stderr
+    assert (
+        nothing
+        in project.snakemake("--workflow-profile", "none", "--nolock", "--rerun-triggers", "params").stderr
+    )
+    again = ("--forcerun", "verify")
+    dry = project.snakemake("--dry-run", *again).stdout
+    assert "rule verify:" in dry
+    assert "This was a dry-run" in dry
+    assert "done" not in project.snakemake("--quiet", "all", "--", "results/Tiny/verification.json").stderr
+    assert "results/Tiny/verification.json" in project.snakemake("--summary").stdout
+    loud = project.snakemake("--printshellcmds", *again).stderr
+    assert "herdbook verify results/Tiny/release" in loud
+    assert "to make" not in loud
