@@ -27,12 +27,6 @@ os.environ["HERDBOOK_DEVICE"] = config.get("device", "cpu")
 os.environ["HERDBOOK_SIGNING_KEY"] = "" if workflow.remote_exec else config.get("signing_key") or ""
 # Where results are shared. What a result is does not hang on where it comes from.
 os.environ["HERDBOOK_CACHE"] = config.get("cache") or os.environ.get("HERDBOOK_CACHE", "")
-# What the Hub gave lies there too, so that every node has it; for its owner alone, since some of it may be gated.
-SHARED = Path(os.environ["HERDBOOK_CACHE"]).expanduser().absolute()
-if os.environ["HERDBOOK_CACHE"] and SHARED.is_dir():
-    OWN = SHARED / f"hub-{os.getuid()}"
-    OWN.mkdir(mode=0o700, exist_ok=True)
-    os.environ.update(HF_HUB_CACHE=str(OWN))  # if somebody shares; it need not be set
 # For the summary alone.
 os.environ["HERDBOOK_PRICE_PER_HOUR"] = str(config.get("price_per_hour") or "")
 
@@ -61,7 +55,13 @@ try:
     CACHED = (
         {str(path): product for path, product in on_offer(PLAN).items()} if workflow.is_main_process else {}
     )
-except HerdbookError as error:
+    # What the Hub gave lies there too, so that every node has it; for its owner alone, since some of it may be gated.
+    SHARED = Path(os.environ["HERDBOOK_CACHE"]).expanduser().absolute()
+    if os.environ["HERDBOOK_CACHE"] and SHARED.is_dir():
+        OWN = SHARED / f"hub-{os.getuid()}"
+        OWN.mkdir(mode=0o700, exist_ok=True)
+        os.environ.update(HF_HUB_CACHE=str(OWN))  # if somebody shares; it need not be set
+except (HerdbookError, OSError) as error:
     raise WorkflowError(str(error)) from None
 
 # On another node a job runs inside two processes of Snakemake, each with the plan.

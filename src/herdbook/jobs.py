@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from herdbook.assemble.step import folder_files
+from herdbook.assemble.step import folder_files, taken_files, weights_files
 from herdbook.attest.step import attest_key, attested_files
 from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.plan import Evaluation, Node, Part, Report, Search
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from herdbook.attest.step import Signer
     from herdbook.plan import Plan, Quantized
 
-ASSEMBLE = "assemble"  # each model has a rule of its own, assemble_<model>
+# Of these, each model has a rule of its own: assemble_<model>.
+ASSEMBLE = "assemble"
+FILES = "files"
+OF_A_MODEL = (ASSEMBLE, FILES)
+TAKE = "take"  # whatever lies in the cache, file by file: it is no job of the plan
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,14 @@ def _models(plan: Plan) -> Iterator[Job]:
                 part.operation, part.id, part.key, _part_inputs(plan, part), made, part, part.size_bytes
             )
         shards = tuple(plan.layout.shard(part) for part in node.parts)
-        others = () if node.files_from == node.name else _folder(plan, plan.nodes[node.files_from])
-        yield Job(ASSEMBLE, node.id, node.key, (*shards, *others), _folder(plan, node), node)
+        folder = _folder(plan, node)
+        if node.files_from == node.name:
+            weights = tuple(plan.layout.folder(node) / name for name in weights_files(node))
+            yield Job(ASSEMBLE, node.id, node.key, shards, weights, node)
+            if node.files:
+                yield Job(FILES, node.id, node.key, (), folder[len(weights) :], node)
+        else:
+            yield Job(ASSEMBLE, node.id, node.key, (*shards, *taken_files(plan, node)), folder, node)
 
 
 def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:

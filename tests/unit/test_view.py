@@ -135,23 +135,17 @@ def test_what_is_there_and_what_was_not_reached(tmp_path):
 
 
 def test_what_comes_out_of_the_cache_is_not_made(build):
-    build.store_in_cache("results/laser-1")
-    build.fetch_from_cache("results/laser-2")
-    build.end(2, 110.1)
-    row = build.rows(111.0)["laser"]
-    assert (row.made, row.cached, row.written_bytes) == (2, 1, 40 * MB)
-    rates = build.seconds_left(110.1)[0]
-    assert rates == pytest.approx(25 / (20.1 / 10.1), rel=1e-6)  # the 50 MB at 2 MB a second, as before
-    assert "1 from the cache" in words.total(build, 111.0, 0.0, None, machines=False)
-
-
-def test_what_is_made_and_goes_into_the_cache_is_made(build):
-    """Snakemake moves it there, and then says that it takes it from there."""
-    build.store_in_cache("results/laser-2")
-    build.fetch_from_cache("results/laser-2")
-    build.end(2, 115.0)
-    row = build.rows(115.0)["laser"]
-    assert (row.made, row.cached) == (3, 0)
+    """Files are taken over one by one; of a shard and its record the shard has the bytes."""
+    build.want({"laser": 3, "take": 2, "card": 1})
+    begin(build, 7, "take", 110.0, Path("results/laser-3"))
+    assert (build.running[7].label, build.running[7].expected_bytes) == ("laser-3", 50 * MB)
+    build.end(7, 112.0)
+    row = build.rows(112.0)["take"]
+    assert (row.made, row.cached, row.unmade, row.written_bytes) == (0, 1, 1, 0)
+    assert build.rows(112.0)["laser"].made == 2
+    assert "made 2 steps, 1 file from the cache, " in words.total(build, 112.0, 0.0, None, machines=False)
+    # the 20 MB take 10 s, of which 2 are over; another file takes 2 s as the first did; 24 s were worked in 12
+    assert build.seconds_left(112.0) == (pytest.approx((8 + 2) / (24 / 12)), False)
 
 
 def test_price_by_the_hour(build):

@@ -84,10 +84,8 @@ class Project:
 
 
 def steps_of(log):
-    """Return (rule, first output) of every job in a run's log, but the target ``all``."""
-    found = re.findall(
-        r"^(?:local)?rule (\S+):\n(?:    input: .*\n)?    output: ([^,\n]+)", log, re.MULTILINE
-    )
+    """Return (rule, first output) of every job in a log, but the target ``all``. A dry run indents those in groups."""
+    found = re.findall(r"^ *(?:local)?rule (\S+):\n(?: +input: .*\n)? +output: ([^,\n]+)", log, re.MULTILINE)
     return {(rule, output) for rule, output in found if rule != "all"}
 
 

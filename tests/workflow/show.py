@@ -35,7 +35,19 @@ MODELS = {
     },
 }
 BAR = "\u2501"  # what the bar is drawn with
-RULES = ("fetch", "adapter", "laser", "moe", "assemble", "routing", "card", "release", "attest", "verify")
+RULES = (
+    "fetch",
+    "files",
+    "adapter",
+    "laser",
+    "moe",
+    "assemble",
+    "routing",
+    "card",
+    "release",
+    "attest",
+    "verify",
+)
 OTHER_TORCH = """import importlib.metadata
 
 version = importlib.metadata.version
@@ -127,12 +139,17 @@ def build(project):
 def would_run(project):
     """Return the jobs that Snakemake would run, as (rule without a model's name, first output)."""
     steps = steps_of(project.snakemake("--dry-run").stdout)
-    return {("assemble" if rule.startswith("assemble_") else rule, output) for rule, output in steps}
+    return {(plain(rule), output) for rule, output in steps}
+
+
+def plain(rule):
+    """Return a rule's name without a model's."""
+    return next((name for name in ("assemble", "files") if rule.startswith(f"{name}_")), rule)
 
 
 def counts(steps):
     """Return the number of jobs of each rule."""
-    found = Counter("assemble" if rule.startswith("assemble_") else rule for rule, _ in steps)
+    found = Counter(plain(rule) for rule, _ in steps)
     assert set(found) <= set(RULES), found
     return found
 

@@ -47,7 +47,7 @@ def named(steps):
     """Return jobs of a log by rule and by what names them."""
     found = set()
     for rule, output in steps:
-        if rule == "assemble":
+        if rule in {"assemble", "files"}:
             name = output.split("/")[2]
         elif "/Tiny/" in output:
             name = ""
@@ -176,15 +176,19 @@ def test_interrupted_it_says_what_was_made(project):
     assert "Traceback" not in seen
 
 
-def test_what_comes_out_of_snakemake_s_cache_is_counted(project, tmp_path, monkeypatch):
+def test_what_comes_out_of_the_cache_is_counted_and_explained(project, tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir()
-    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "cache"))
-    for place, found in (("one", "made 1 step, "), ("two", "made 0 steps, 1 from the cache, ")):
+    monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "cache"))
+    for place, found, sentence in (
+        ("one", "made 1 step, ", "would be made"),
+        ("two", "made 0 steps, 1 file from the cache, ", "would be taken from the cache"),
+    ):
         shutil.copytree(project.recipe.parent, tmp_path / place / "config")
         fresh = Project(tmp_path / place)
         (fresh.root / "config/config.yaml").write_text("recipe: config/tiny.yaml\n", encoding="utf-8")
         shard = next((project.results / "shards").glob("base.1-*.safetensors")).relative_to(project.root)
-        said = fresh.snakemake("--cache", "fetch", "--", str(shard)).stderr
+        assert f"fetch {shard.stem}: {sentence}\n" in explained(fresh)[1]
+        said = fresh.snakemake("--", str(shard)).stderr
         assert found in said, said
 
 

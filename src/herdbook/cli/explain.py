@@ -31,12 +31,14 @@ def register(add: Add) -> None:
 def _explain(options: argparse.Namespace) -> None:
     from herdbook import plan as plans
     from herdbook.attest.step import configured_signer
+    from herdbook.cache.step import on_offer
     from herdbook.explain.verdict import Verdict
 
-    verdict = Verdict(plans.load(options.recipe, options.results), configured_signer())
+    plan = plans.load(options.recipe, options.results)
+    verdict = Verdict(plan, configured_signer(), on_offer(plan))
     for job in _find(options.target, verdict.jobs, options.results):
         print(f"{job.name}: {verdict.sentence(job)}")
-        if job in verdict.made:
+        if job in verdict.run:
             for reason in verdict.reasons(job):
                 print(f"  {reason}")
 

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from herdbook.jobs import OF_A_MODEL
+
 if TYPE_CHECKING:
     from herdbook.jobs import Job
 
@@ -29,7 +31,7 @@ def older(job: Job) -> tuple[str, dict[str, Any]] | None:
     Of what has no record, such as a model's folder, the record is empty. None if there is no older result.
     """
     place = next((path for path in job.outputs if path.suffix == ".json"), job.outputs[0])
-    if job.rule == "assemble":
+    if job.rule in OF_A_MODEL:
         found = [path for path in place.parent.parent.glob(f"{job.label}-*") if path.name != job.id]
     else:
         ending = place.name.removeprefix(job.id)
@@ -40,7 +42,7 @@ def older(job: Job) -> tuple[str, dict[str, Any]] | None:
             if re.fullmatch(r"[0-9a-f]+", path.name[len(job.label) + 1 :].removesuffix(ending))
         ]
     for path in sorted(found, key=lambda path: path.lstat().st_mtime, reverse=True):
-        if job.rule == "assemble" or path.suffix != ".json":
+        if job.rule in OF_A_MODEL or path.suffix != ".json":
             return path.name.split(".gguf")[0].removesuffix(".full"), {}
         record = _read(path)
         if record is not None:

@@ -15,7 +15,8 @@ from herdbook.release.layout import LOCK, RECIPE
 from herdbook.release.step import contents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     from herdbook.attest.step import Signer
     from herdbook.plan import Plan
@@ -26,16 +27,19 @@ MISSING = "it is missing, and so is any older one"
 class Verdict:
     """What a build of a plan would make.
 
-    A job runs if what it makes is missing and wanted, if its key is not the one that its output was made with, or if
-    another job makes one of its inputs. Snakemake also compares times, which is not done here: files that Herdbook
-    writes get new contents under new names.
+    A job runs if what it makes is missing and wanted, or, where no key is in its files' names, if its key is not the one
+    that its output was made with or another job makes one of its inputs. Snakemake also compares times, which is not done
+    here: files that Herdbook writes get new contents under new names.
 
     Args:
         plan: The plan.
         signer: Who signs the claims, if somebody does.
+        offered: Missing files that a cache has. They are taken over, and nothing is made for them.
     """
 
-    def __init__(self, plan: Plan, signer: Signer | None = None) -> None:
+    def __init__(
+        self, plan: Plan, signer: Signer | None = None, offered: Collection[Path] = frozenset()
+    ) -> None:
         self._plan = plan
         self.jobs = jobs(plan, signer)
         makers = {path: job for job in self.jobs for path in job.outputs}
@@ -44,12 +48,15 @@ class Verdict:
             for job in self.jobs
         }
         self._missing = {job for job in self.jobs if not all(path.exists() for path in job.outputs)}
+        self._offered = {
+            job for job in self._missing if all(path in offered for path in job.outputs if not path.exists())
+        }
         self._other_key = {
             job
             for job in self.jobs
             if job not in self._missing and noted_key(job.outputs[0]) not in {None, job.key}
         }
-        self.made = self._spread()
+        self.run = self._spread()
 
     def _spread(self) -> set[Job]:
         """Return the jobs that run: whatever starts one, its missing inputs, and all that is made of what it makes."""
@@ -64,13 +71,16 @@ class Verdict:
             job = pending.pop()
             if job not in found:
                 found.add(job)
-                pending += children[job]
-                pending += [parent for parent in self.parents[job] if parent in self._missing]
+                pending += [child for child in children[job] if child in self._missing or not child.id]
+                if job not in self._offered:
+                    pending += [parent for parent in self.parents[job] if parent in self._missing]
         return found
 
     def sentence(self, job: Job) -> str:
         """Return in a few words whether a job runs."""
-        if job in self.made:
+        if job in self.run and job in self._offered:
+            return "would be taken from the cache"
+        if job in self.run:
             before = older(job) if job.id else any(path.exists() for path in job.outputs)
             return "would be made again" if before or job not in self._missing else "would be made"
         if job in self._missing:
@@ -84,7 +94,7 @@ class Verdict:
             return own
         causes: dict[str, list[tuple[Job, Job]]] = {}
         seen = {job}
-        pending = [(parent, parent) for parent in self.parents[job] if parent in self.made]
+        pending = [(parent, parent) for parent in self.parents[job] if parent in self.run]
         while pending:
             ancestor, first = pending.pop(0)
             if ancestor in seen:
@@ -94,11 +104,11 @@ class Verdict:
             for cause in others:
                 causes.setdefault(cause, []).append((ancestor, first))
             if others != [MISSING]:
-                pending += [(parent, first) for parent in self.parents[ancestor] if parent in self.made]
+                pending += [(parent, first) for parent in self.parents[ancestor] if parent in self.run]
         found = older(job) if own and job.id else None
         against = f" (against {found[0]})" if found else ""
         said = [f"{cause}{against}" for cause in own]
-        return [*said, *(_because(cause, roots) for cause, roots in causes.items())] or [_fallback(job)]
+        return [*said, *(self._because(cause, roots) for cause, roots in causes.items())] or [_fallback(job)]
 
     def _own(self, job: Job) -> Iterator[str]:
         """Yield the reasons of a job that no job before it explains."""
@@ -118,7 +128,7 @@ class Verdict:
 
     def _follows(self, job: Job) -> bool:
         """Say whether another job makes one of a job's inputs, which is reason enough."""
-        return any(parent in self.made for parent in self.parents[job])
+        return any(parent in self.run for parent in self.parents[job])
 
     def _against(self, job: Job, record: dict[str, Any]) -> Iterator[str]:
         """Yield the differences between a job and the record of an older result of the same name."""
@@ -153,6 +163,13 @@ class Verdict:
             return parameters
         return {name: value for name, value in parameters.items() if name not in {"search", "model"}}
 
+    def _because(self, cause: str, found: list[tuple[Job, Job]]) -> str:
+        root, first = found[0]
+        others = f" and {len(found) - 1} like it" if len(found) > 1 else ""
+        through = "" if root is first else f", by way of {first.name}"
+        made = "taken from the cache" if root in self._offered else "made again"
+        return f"{root.name}{others} will be {made}{through}, because {cause}"
+
     def _release_changed(self, job: Job) -> Iterator[str]:
         """Yield why what is made of the release as a whole has another key, from what the last release holds."""
         plan, folder = self._plan, self._plan.release_folder
@@ -172,13 +189,6 @@ class Verdict:
 
 def _differs(old: Any, new: Any) -> bool:
     return old.exists() and new.exists() and sha256_file(old) != sha256_file(new)
-
-
-def _because(cause: str, found: list[tuple[Job, Job]]) -> str:
-    root, first = found[0]
-    others = f" and {len(found) - 1} like it" if len(found) > 1 else ""
-    through = "" if root is first else f", by way of {first.name}"
-    return f"{root.name}{others} will be made again{through}, because {cause}"
 
 
 def _fallback(job: Job) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.jobs import ASSEMBLE
+from herdbook.jobs import OF_A_MODEL, TAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ class Run:
         memory_bytes: Memory that its processes hold now; None if they do not run on this machine.
         peak_bytes: The most memory that they were seen to hold.
         ended: When it ended.
-        cached: Whether its results came out of Snakemake's cache.
+        cached: Whether it takes a result over from the cache.
     """
 
     number: int
@@ -93,7 +93,6 @@ class Build:
         self._jobs = {path: job for job in self.planned for path in job.outputs}
         self._there = {job for job in self.planned if all(path.exists() for path in job.outputs)}
         self._seen: set[Job] = set()
-        self._stored: set[str] = set()
 
     def want(self, stats: Mapping[str, int]) -> None:
         """Take Snakemake's count of the jobs that it will run, by rule."""
@@ -109,11 +108,14 @@ class Build:
         paths = tuple(map(Path, outputs))
         if not paths and not command:  # a target
             return
-        run = Run(number, _plain(rule), "", at, paths, tuple(map(Path, logs)), command)
+        run = Run(number, _plain(rule), "", at, paths, tuple(map(Path, logs)), command, cached=rule == TAKE)
         job = next((self._jobs[path] for path in paths if path in self._jobs), None)
         if job:
             self._seen.add(job)
             run.label, run.key, run.model, run.expected_bytes = job.label, job.key, job.model, job.size_bytes
+            if run.cached:
+                run.label = paths[0].name
+                run.expected_bytes = 0 if paths[0].suffix == ".json" else job.size_bytes
         elif paths and run.rule == rule:
             run.label = paths[0].name
         self.failed.pop(number, None)  # it is tried again
@@ -134,15 +136,6 @@ class Build:
             run.ended, run.logs = at, tuple(map(Path, logs)) or run.logs
             self.failed[number] = run
         return run
-
-    def store_in_cache(self, output: str) -> None:
-        """Take that an output was made and goes into Snakemake's cache; a link out of it then takes its place."""
-        self._stored.add(output)
-
-    def fetch_from_cache(self, output: str) -> None:
-        """Take that an output comes out of Snakemake's cache."""
-        for run in self.running.values():
-            run.cached = run.cached or (output not in self._stored and Path(output) in run.outputs)
 
     @property
     def total(self) -> int:
@@ -231,12 +224,11 @@ class _Rate:
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> _Rate | None:
-        ran = [run for run in runs if not run.cached]
-        if not ran:
+        if not runs:
             return None
-        seconds = sum(run.seconds(0) for run in ran)
-        size = sum(run.expected_bytes for run in ran)
-        return cls(seconds / size if size else 0.0, seconds / len(ran))
+        seconds = sum(run.seconds(0) for run in runs)
+        size = sum(run.expected_bytes for run in runs)
+        return cls(seconds / size if size else 0.0, seconds / len(runs))
 
     def seconds(self, size_bytes: int) -> float:
         return self.by_byte * size_bytes if size_bytes and self.by_byte else self.by_job
@@ -244,4 +236,4 @@ class _Rate:
 
 def _plain(rule: str) -> str:
     """Return a rule's name without the model that it has in it."""
-    return ASSEMBLE if rule.startswith(f"{ASSEMBLE}_") else rule
+    return next((plain for plain in OF_A_MODEL if rule.startswith(f"{plain}_")), rule)

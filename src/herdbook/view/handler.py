@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import sys
 import threading
@@ -50,7 +49,6 @@ OWN = {
     LogEvent.DEBUG_DAG,
     LogEvent.RULEGRAPH,
 }
-CACHE = re.compile(r"(Moving|Symlinking|Copying) output file (\S+) (?:from|to) cache")
 
 
 class LogHandler(LogHandlerBase):
@@ -184,13 +182,6 @@ class LogHandler(LogHandlerBase):
     def _pass(self, record: LogRecord) -> None:
         """Print what Snakemake says, as it says it, but for its chatter."""
         text = str(self.format(record))
-        if (found := CACHE.match(text)) and self._build:
-            with self._state:
-                if found[1] == "Moving":
-                    self._build.store_in_cache(found[2])
-                else:
-                    self._build.fetch_from_cache(found[2])
-            return
         if text.strip() and text != "None" and not text.startswith(NOISE):
             self._out().say(text, "red" if record.levelname in {"ERROR", "CRITICAL"} else "")
 

@@ -134,7 +134,7 @@ def total(build: Build, now: float, cpu_seconds: float, price: float | None, mac
     there = sum(row.there for row in rows)
     parts = [
         f"made {count(sum(row.made for row in rows))}",
-        *([f"{cached} from the cache"] if (cached := sum(row.cached for row in rows)) else []),
+        *([f"{count(cached, 'file')} from the cache"] if (cached := sum(row.cached for row in rows)) else []),
         f"{there} {'was' if there == 1 else 'were'} there already",
         *([f"{failed} failed"] if (failed := sum(row.failed for row in rows)) else []),
         *([f"{unmade} not made"] if (unmade := sum(row.unmade for row in rows)) else []),
