@@ -33,25 +33,6 @@ from published import (
     written,
 )
 
-
-@pytest.fixture
-def hub(local_hub_client):
-    return local_hub_client
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """How long was waited between tries, in seconds, without waiting."""
-    waited = []
-    monkeypatch.setattr("time.sleep", waited.append)
-    return waited
-
-
-@pytest.fixture
-def said():
-    return []
-
-
 # --- as it should be ----------------------------------------------------------------------------------------------
 
 

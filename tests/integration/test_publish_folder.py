@@ -8,12 +8,6 @@ import herd
 from herdbook.cli.main import main
 from published import at, contents, herdbook, publish
 
-
-@pytest.fixture
-def hub(local_hub_client):
-    return local_hub_client
-
-
 KILLED = """
 import os, signal, sys
 from herdbook.publish import folder

@@ -25,25 +25,6 @@ from published import (
     titles,
 )
 
-
-@pytest.fixture
-def hub(local_hub_client):
-    return local_hub_client
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """How long was waited between tries, in seconds, without waiting."""
-    waited = []
-    monkeypatch.setattr("time.sleep", waited.append)
-    return waited
-
-
-@pytest.fixture
-def said():
-    return []
-
-
 # --- others at the same time ------------------------------------------------------------------------------------------
 
 

@@ -40,7 +40,7 @@ LAYERS = (
     ("attest",),
     ("verify",),
     ("publish", "jobs"),
-    ("explain", "view"),
+    ("explain", "view", "export"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-import zipfile
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING
 
-from herdbook.errors import DigestMismatchError, StepError, VerificationError
-from herdbook.files import CHUNK_BYTES, atomic_writer, dump_json
-from herdbook.release.layout import CLAIMS, OUTSIDE_SUMS, SUMS, is_large
+from herdbook.release.layout import SUMS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
     from herdbook.cli.command import Add
-    from herdbook.provenance.crate import File
-    from herdbook.verify.release import Release
-    from herdbook.verify.subject import Subject
-
-    Sink = Callable[[str], AbstractContextManager[BinaryIO]]
-
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first day that a zip can say; ours say none
-_PUBLISHED = re.compile(
-    r"pkg:huggingface/(?P<repo>[\w.%-]+/[\w.%-]+)@(?P<commit>[0-9a-f]{40})(?:\?repository_url=(?P<hub>\S+))?",
-    re.ASCII,
-)
 
 
 def register(add: Add) -> None:
@@ -62,106 +42,12 @@ def _day(text: str) -> str:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from herdbook.key import as_recorded
-    from herdbook.provenance.crate import METADATA, crate
-    from herdbook.verify.claims import recorded
-    from herdbook.verify.release import Release, damaged
+    from herdbook.export.crate import pack
+    from herdbook.provenance.crate import METADATA
     from herdbook.verify.subject import open_subject
 
-    release = Release(open_subject(options.release))
-    if METADATA in release.sums:
-        raise VerificationError(f"{SUMS}: no release has a file {METADATA}")
-    files = _files(release)
-    with as_recorded(recorded(release)), damaged("what the release says of itself"):
-        made = crate(release.make_plan(), files, release.subject.json, options.published)
-    held = sorted(name for name, file in files.items() if file.place is None)
-    with _open(options.to) as sink:
-        for name in held:
-            _copy(release.subject, name, files[name].sha256, sink)
-        with sink(METADATA) as file:
-            file.write(dump_json(made).encode())
-    print(
-        f"{options.to}: {len(held)} files and {METADATA}; {len(files) - len(held)} files of weights are referred to"
-    )
-    if release.subject.uri == "":
+    subject = open_subject(options.release)
+    held, referred = pack(subject, options.to, options.published)
+    print(f"{options.to}: {held} files and {METADATA}; {referred} files of weights are referred to")
+    if subject.uri == "":
         print(f"Their digests are those of {SUMS}; `herdbook verify` reads them.")
-
-
-def _files(release: Release) -> dict[str, File]:
-    """Return all files of a release. Large ones are not read: their digests are those of its checksums."""
-    from herdbook.provenance.crate import File, named_by_digest
-
-    subject = release.subject
-    digests = release.sums | {
-        name: subject.digest(name) for name in sorted(OUTSIDE_SUMS) if name in subject.files
-    }
-    where = _web(release, digests)
-    found = {}
-    for name, sha256 in digests.items():
-        if name not in subject.files:
-            raise VerificationError(f"{name}: is missing")
-        entry = subject.files[name]
-        if entry.sha256 not in {None, sha256}:
-            raise DigestMismatchError(name, sha256, str(entry.sha256))
-        place = None
-        if is_large(name):
-            place = f"{where}/{quote(name)}" if where else named_by_digest(sha256)
-        found[name] = File(entry.size_bytes, sha256, place)
-    return found
-
-
-def _web(release: Release, digests: dict[str, str]) -> str | None:
-    """Return the web address of a release's files: of the commit that it was opened at, or that it says it is in."""
-    from herdbook import hub
-    from herdbook.publish.claims import publications, purl
-    from herdbook.verify.subject import HubSubject
-
-    subject = release.subject
-    purls = []
-    if isinstance(subject, HubSubject):
-        purls = [purl(subject.repo, subject.commit, str(hub.client().endpoint))]
-    elif CLAIMS in subject.files:
-        content = "\n".join(release.claims).encode()
-        purls = [found for found, _ in publications(content, digests)]
-    for match in filter(None, map(_PUBLISHED.fullmatch, reversed(purls))):
-        endpoint = unquote(match["hub"]) if match["hub"] else "https://huggingface.co"
-        return f"{endpoint.rstrip('/')}/{unquote(match['repo'])}/resolve/{match['commit']}"
-    return None
-
-
-def _copy(subject: Subject, name: str, expected: str, sink: Sink) -> None:
-    """Copy a file into the crate, in pieces. Raises DigestMismatchError if it is not what it should be."""
-    size, digest = subject.files[name].size_bytes, hashlib.sha256()
-    with sink(name) as file:
-        for start in range(0, size, CHUNK_BYTES):
-            piece = subject.read_range(name, start, min(size, start + CHUNK_BYTES))
-            digest.update(piece)
-            file.write(piece)
-        if digest.hexdigest() != expected:
-            raise DigestMismatchError(name, expected, digest.hexdigest(), f"{SUMS} does not fit the release.")
-
-
-@contextmanager
-def _open(place: Path) -> Iterator[Sink]:
-    """Open a new folder or zip file for writing files into it, one after the other.
-
-    Raises:
-        StepError: If there is something already.
-    """
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise StepError(f"{place}: exists; give a new name, of a folder or ending in .zip")
-    if place.suffix == ".zip":
-        with atomic_writer(place) as whole, zipfile.ZipFile(whole, "w") as archive:
-            yield lambda name: _zipped(archive, name)
-    else:
-        yield lambda name: atomic_writer(place / name)
-
-
-@contextmanager
-def _zipped(archive: zipfile.ZipFile, name: str) -> Iterator[BinaryIO]:
-    # neither the clock, nor this machine's modes and compressor, may decide any byte
-    about = zipfile.ZipInfo(name, EARLIEST)
-    about.create_system = 3
-    about.external_attr = 0o100644 << 16
-    with archive.open(about, "w") as file:
-        yield cast("BinaryIO", file)

@@ -1,0 +1,21 @@
+import pytest
+
+
+@pytest.fixture
+def hub(local_hub_client):
+    """A local Hub, to which the client in this process is pointed."""
+    return local_hub_client
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """How long was waited between tries, in seconds, without waiting."""
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def said():
+    """A place for what a step says."""
+    return []
