@@ -31,6 +31,7 @@ MODELS = {
     },
 }
 MADE = {"fetch", "laser", "moe", "routing"}  # and folders, which are links
+HUB = f"hub-{os.getuid()}"  # what was fetched, in a cache that is a folder
 AFTER = {"card", "release", "attest", "verify"}
 
 
@@ -66,7 +67,8 @@ class Herd:
 
     def away(self):
         """Go to a machine that has fetched nothing yet, and forget what the Hub was asked."""
-        shutil.rmtree(self.root / "home" / "hub", ignore_errors=True)
+        for folder in (self.root / "home/hub", self.root / "cache" / HUB):
+            shutil.rmtree(folder, ignore_errors=True)
         self.hub.forget()
 
     def asked(self):
@@ -181,7 +183,8 @@ def test_two_at_once_a_kill_and_a_flipped_bit(folder_herd):
     gated = [path for path in (herd.place / "gated").rglob("*") if path.is_file()]
     assert gated
     assert {stat.S_IMODE(path.stat().st_mode) for path in gated} == {0o600}
-    assert {path.parts[len(herd.place.parts)] for path in herd.place.glob("*/*")} == {"open", "gated"}
+    assert {path.parts[len(herd.place.parts)] for path in herd.place.glob("*/*")} == {"open", "gated", HUB}
+    assert stat.S_IMODE((herd.place / HUB).stat().st_mode) == 0o700
     held = {entry.id.partition(".")[0]: entry.gated for entry in cache.entries() if "." in entry.id}
     assert {name: held[name] for name in ("base", "cut", "other")} == {
         "base": False,
