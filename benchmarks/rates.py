@@ -1,0 +1,99 @@
+"""What this machine does in a second, measured by the steps' own code on matrices of Mistral-7B's widths."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from laser import matrix
+from merge import HIDDEN, INTERMEDIATE, VOCABULARY, fresh_plan, write_recipe, write_source
+
+from herdbook.laser.decompose import approximate, decompose, one_thread_a_matrix
+from herdbook.moe.step import moe
+from herdbook.plan.duration import decomposition_operations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PACKAGES = "import torch, transformers, herdbook.plan, herdbook.forward, herdbook.cli.main"
+TOKENS = 400  # about a document of the tasks
+
+
+def at_once(function: Callable[[Any], object], items: list[Any]) -> float:
+    """Return the seconds until a function is done with all items, each on a thread of its own."""
+    with one_thread_a_matrix(), ThreadPoolExecutor(len(items)) as pool:
+        started = time.perf_counter()
+        list(pool.map(function, items))
+        return time.perf_counter() - started
+
+
+def start() -> float:
+    """Return the seconds until Python and what most steps import is loaded; from memory, not from a disk."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", PACKAGES], check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def float64(device: str = "cpu") -> float:
+    """Return the operations a second of a core, or a GPU, in reducing a matrix of an MLP at the costliest rank."""
+    cores = (os.cpu_count() or 1) if device == "cpu" else 1
+    shape = (HIDDEN, INTERMEDIATE)
+
+    def reduce(weights: torch.Tensor) -> None:
+        approximate(weights, decompose(weights, device), HIDDEN // 2)
+
+    if device != "cpu":
+        reduce(matrix(*shape, seed=0))  # what is loaded at the first use
+    return decomposition_operations(shape) / at_once(reduce, [matrix(*shape, seed) for seed in range(cores)])
+
+
+def float32(folder: Path, device: str = "cpu") -> float:
+    """Return the operations a second of a core, or a GPU, in running text through a layer with embeddings and head."""
+    from transformers import AutoModelForCausalLM
+
+    cores = (os.cpu_count() or 1) if device == "cpu" else 1
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval().to(device)
+    parameters = sum(one.numel() for one in model.parameters())
+    generator = torch.Generator().manual_seed(0)
+
+    def run(tokens: torch.Tensor) -> None:
+        with torch.inference_mode():
+            model(tokens.to(device), use_cache=False).logits.sum().item()
+
+    def text() -> torch.Tensor:
+        return torch.randint(VOCABULARY, (1, TOKENS), generator=generator)
+
+    with one_thread_a_matrix():
+        run(text())
+    seconds = at_once(run, [text() for _ in range(cores)])
+    return 2 * parameters * TOKENS * cores / seconds
+
+
+def disk(work: Path) -> float:
+    """Return the bytes a second in making the experts' shards of a mixture: read, digested twice, written.
+
+    The source lies in the page cache, as it was written just before.
+    """
+    recipe = write_recipe(work, ["base", "base"], "rates")
+    plan, _ = fresh_plan(recipe, work / "results", 1)
+    parts = [part for part in plan.released.parts if part.label.startswith("expert")]
+    began = time.perf_counter()
+    for part in parts:
+        moe(plan, part)
+    os.sync()
+    return 2 * sum(part.size_bytes for part in parts) / (time.perf_counter() - began)
+
+
+def write_layer(folder: Path) -> None:
+    """Write the model that rates are measured on: a layer as wide as Mistral-7B's, with embeddings and head."""
+    write_source(folder, 1, 0)

@@ -1,0 +1,401 @@
+"""Wall time against workers: measured here for 1 and 2, simulated for Buttercup-4x7B at full size on 1 to 64 GPU nodes.
+
+First a recipe is built from nothing with `snakemake --cores 1` and `--cores 2`. Each job's time in the first build, and what
+waited for what, give a simulated schedule for both, which is compared with the clock. Then the jobs of config/buttercup.yaml
+are listed by a dry run with profiles/slurm, each gets a time from its plan at rates that are measured here, and the same
+simulation runs on more and more nodes. Printed: wall time, speed-up, what was busy, and the critical path, job by job.
+
+Downloads of wheels that are there already are taken from there; results are all made anew. What cannot be measured here
+(the network, a GPU if there is none, a scheduler's delays) is assumed, and said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rates as measured
+import torch
+import yaml
+from listed import ROOT, link_workflow, lock_full_size, parents, read, snakemake
+from schedule import Machine, Task, critical_path, simulate
+
+from herdbook import plan as plans
+from herdbook.forward import load_tokenizer
+from herdbook.jobs import jobs as planned_jobs
+from herdbook.plan import Evaluation, Part, Quantized, Report, Search, duration
+from herdbook.plan.duration import SLOW, Rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from listed import Listed
+    from schedule import Schedule
+
+    from herdbook.jobs import Job
+    from herdbook.plan import Plan
+
+HOST = "host"
+NODES = (1, 2, 4, 8, 16, 32, 64)
+# Of an A100, NVIDIA's data sheet says 9.7e12 operations a second in float64 and 19.5e12 in float32, without tensor cores.
+# Decompositions are far from such peaks, products of matrices less so.
+GPU_FLOAT64, GPU_FLOAT32 = 9.7e12 / 10, 19.5e12 / 3
+
+
+def main() -> None:
+    """Build, measure, simulate, print."""
+    options = parse()
+    with tempfile.TemporaryDirectory(dir=options.work) as name:
+        work = Path(name)
+        full = work / "full"
+        lock_full_size(full)
+        if options.rates and options.rates.exists():
+            known = json.loads(options.rates.read_text(encoding="utf-8"))
+            print(f"Rates: those of {options.rates}, measured before.")
+        else:
+            known = measure(work, options)
+            if options.rates:
+                options.rates.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        cpu, gpu = rates_of(known, options)
+        full_size(full, cpu, gpu, options)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--recipe", type=Path, help="what is built; default: the miniature, with less of it measured")
+    add("--work", type=Path, help="folder for 10 GB (default: a temporary one)")
+    add("--rates", type=Path, help="file for the measured rates: written, or read and nothing is measured")
+    assumed = parser.add_argument_group("assumptions")
+    add = assumed.add_argument
+    add(
+        "--network",
+        type=float,
+        default=100e6,
+        help="bytes a second of each download (default: %(default).3g)",
+    )
+    add(
+        "--delay",
+        type=float,
+        default=40,
+        help="seconds until the end of a submission is noticed (default: %(default)g, as SLURM's plugin asks)",
+    )
+    for kind, default in (("float64", GPU_FLOAT64), ("float32", GPU_FLOAT32)):
+        text = "operations a second of a GPU, if there is none to measure (default: %(default).3g, {} of an A100's peak)"
+        add(
+            f"--gpu-{kind}",
+            type=float,
+            default=default,
+            help=text.format("a tenth" if kind == "float64" else "a third"),
+        )
+    add("--cores", type=int, default=16, help="of a node (default: %(default)s)")
+    add("--memory", type=float, default=256, help="of a node, in GB (default: %(default)g)")
+    add(
+        "--on-gpu",
+        nargs="*",
+        default=[],
+        metavar="RULE",
+        help="rules that run on a GPU besides those that ask for one",
+    )
+    add("--figure", type=Path, help="SVG file for a drawing of the wall time against nodes")
+    return parser.parse_args()
+
+
+# -- measured ----------------------------------------------------------------------------------------------------------
+
+
+def measure(work: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Build with 1 and 2 workers, compare with the simulation, and return this machine's rates."""
+    recipe = options.recipe.absolute() if options.recipe else None
+    walls, lists = {}, {}
+    for cores in (1, 2):
+        walls[cores], lists[cores], folder, used = build(work / f"build{cores}", cores, recipe)
+        print(f"built with --cores {cores}: {walls[cores]:.0f} s, {len(lists[cores])} jobs", flush=True)
+    plan = plans.load(used, folder / "results")
+    source = work / "base"
+    measured.write_layer(source)
+    known = {
+        "start": measured.start(),
+        "disk": measured.disk(work),
+        "float64": measured.float64(),
+        "float32": measured.float32(source),
+        "token_bytes": bytes_of_a_token(plan),
+    }
+    if torch.cuda.is_available():
+        known |= {"gpu_float64": measured.float64("cuda"), "gpu_float32": measured.float32(source, "cuda")}
+    if quantized := quantizing(plan, lists[1], known):
+        known["quantized"] = quantized
+    known["list"] = listing(folder, used)
+    compare(plan, lists[1], walls, rates_of(known, options)[0])
+    return known
+
+
+def build(folder: Path, cores: int, recipe: Path | None) -> tuple[float, list[Listed], Path, Path]:
+    """Build a recipe from nothing; return seconds, the jobs with their times, the folder, and the recipe."""
+    link_workflow(folder)
+    if recipe is None:
+        recipe = write_small(folder)
+    (folder / "config/config.yaml").write_text(yaml.safe_dump({"recipe": str(recipe)}), encoding="utf-8")
+    os.environ.pop("HERDBOOK_CACHE", None)
+    began = time.perf_counter()
+    snakemake(folder, "--cores", str(cores))
+    seconds = time.perf_counter() - began
+    (log,) = (folder / ".snakemake/log").glob("*.log")
+    return seconds, read(log.read_text(encoding="utf-8").splitlines()), folder, folder / recipe
+
+
+def write_small(folder: Path) -> Path:
+    """Write the miniature's recipe with two measurements instead of nine, and one quantized file; return its path."""
+    recipe = yaml.safe_load((ROOT / "config/miniature.yaml").read_text(encoding="utf-8"))
+    recipe["evaluate"]["models"] = ["base", "miniature"]
+    recipe["quantize"] = {"methods": ["Q8_0"], "evaluate": False}
+    shutil.copytree(ROOT / "config/leaderboards", folder / "config/leaderboards")
+    shutil.copy(ROOT / "config/miniature.lock.json", folder / "config/small.lock.json")
+    (folder / "config/small.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return Path("config/small.yaml")
+
+
+def listing(folder: Path, recipe: Path) -> float:
+    """Return the seconds in which Snakemake reads the workflow and its plan, as it does on a node for each submission."""
+    began = time.perf_counter()
+    snakemake(folder, "--dry-run", "--quiet", "--cores", "1", "--config", f"recipe={recipe}")
+    return time.perf_counter() - began
+
+
+def bytes_of_a_token(plan: Plan) -> float:
+    """Return how many bytes of the measured text a token stands for, by the released model's tokenizer."""
+    tokenizer = load_tokenizer(plan.layout.folder(plan.released))
+    size = tokens = 0
+    for path in sorted((ROOT / "demo/text").glob("*/test.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            text = json.loads(line)["text"]
+            size += len(line.encode())
+            tokens += len(
+                tokenizer.encode(text).ids
+                if hasattr(tokenizer.encode(text), "ids")
+                else tokenizer.encode(text)
+            )
+    return size / tokens
+
+
+def quantizing(plan: Plan, jobs: Sequence[Listed], known: dict[str, float]) -> float | None:
+    """Return the elements a second that a core quantizes and derives again, by the build; None if it has none."""
+    sizes = dict(plan.outputs())
+    found = []
+    for item in plan.quantized:
+        job = next(job for job in jobs if str(Path(job.outputs[0]).name) == plan.quantized_file(item).name)
+        moved = 2 * plan.released.size_bytes + 2 * sizes[plan.quantized_file(item)]
+        found.append(
+            plan.released.parameters / max(1.0, lasted(job) - known["start"] - moved / known["disk"])
+        )
+    return min(found, default=None)
+
+
+def lasted(job: Listed) -> float:
+    """Return the seconds that a job took in a build."""
+    if job.ended is None:
+        raise SystemExit(f"Snakemake's log has no end of {job.rule} {' '.join(job.outputs)}")
+    return job.ended - job.started
+
+
+def compare(plan: Plan, jobs: list[Listed], walls: dict[int, float], cpu: Rates) -> None:
+    """Print the clock beside the simulation, from the jobs' own times and from rates."""
+    begun, ended = min(job.started for job in jobs), max(job.started + lasted(job) for job in jobs)
+    around = walls[1] - (ended - begun)  # until the first job, and after the last
+    find = finder(plan)
+    by_rates = {job.number: seconds_of(plan, find(job), job, cpu, 1) for job in jobs}
+    own = {job.number: lasted(job) for job in jobs}
+
+    def wall(times: dict[int, float], cores: int) -> float:
+        tasks = one_machine(jobs, times, cores, cpu.start)
+        return around + simulate(tasks, [Machine({"cores": cores})]).seconds
+
+    print("\n| workers | wall time, s | ratio | simulated from the jobs' times, s | from rates, s |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    for cores, seconds in walls.items():
+        cells = (
+            str(cores),
+            f"{seconds:.0f}",
+            f"{walls[1] / seconds:.2f}",
+            f"{wall(own, cores):.0f}",
+            f"{wall(by_rates, cores):.0f}",
+        )
+        print(f"| {' | '.join(cells)} |")
+    print("\n| rule | jobs | one worker, s | from rates, s |\n| --- | ---: | ---: | ---: |")
+    rules = defaultdict(list)
+    for job in jobs:
+        rules[job.rule].append(job.number)
+    for rule, numbers in rules.items():
+        sums = (sum(times[number] for number in numbers) for times in (own, by_rates))
+        print(f"| `{rule}` | {len(numbers)} | {' | '.join(f'{one:.1f}' for one in sums)} |")
+    print(flush=True)
+
+
+def one_machine(jobs: Sequence[Listed], times: dict[int, float], cores: int, start: float) -> list[Task]:
+    """Return a build's jobs as tasks of one machine, from their times on a single core.
+
+    Several threads share all but the start.
+    """
+    waits, tasks = parents(jobs), []
+    for job in jobs:
+        threads = min(job_threads(job), cores)
+        once = min(start, times[job.number])
+        seconds = once + (times[job.number] - once) / threads
+        after = frozenset(map(str, waits[job.number]))
+        tasks.append(Task(str(job.number), seconds, after, {"cores": threads}))
+    return tasks
+
+
+def job_threads(job: Listed) -> int:
+    """Return the threads that a job has where there are enough cores; a build with one core lists none."""
+    return max(job.threads, {"routing": 4, "quantize": 2, "laser": 4, "search": 8}.get(job.rule, 1))
+
+
+# -- at full size ------------------------------------------------------------------------------------------------------
+
+
+def rates_of(known: dict[str, float], options: argparse.Namespace) -> tuple[Rates, Rates]:
+    """Return the rates of a core and of a GPU: what is measured, and what is assumed where it cannot be."""
+    cpu = Rates(
+        start=known["start"],
+        disk=known["disk"],
+        network=options.network,
+        float64=known["float64"],
+        float32=known["float32"],
+        quantized=known.get("quantized", SLOW.quantized),
+        token_bytes=known["token_bytes"],
+    )
+    gpu = replace(
+        cpu,
+        float64=known.get("gpu_float64", options.gpu_float64),
+        float32=known.get("gpu_float32", options.gpu_float32),
+    )
+    return cpu, gpu
+
+
+def finder(plan: Plan) -> Callable[[Listed], Job | None]:
+    """Return what finds the plan's job for a listed one; there is none for a source's configuration and tokenizer."""
+    by_output = {str(path): job for job in planned_jobs(plan) for path in job.outputs}
+    root = str(plan.layout.root)
+
+    def find(job: Listed) -> Job | None:
+        return by_output.get(root + job.outputs[0].removeprefix("results")) if job.rule != "files" else None
+
+    return find
+
+
+def seconds_of(plan: Plan, job: Job | None, listed: Listed, rates: Rates, threads: int) -> float:
+    """Return the time of a job at rates."""
+    match job.subject if job else None:
+        case Part() as part:
+            return duration.part_seconds(plan, part, threads, rates)
+        case Search() as search:
+            return duration.search_seconds(plan, search, threads, rates)
+        case Evaluation() as item:
+            return duration.evaluation_seconds(plan, item, threads, rates)
+        case Report() as report:
+            return duration.report_seconds(plan, report, threads, rates)
+        case Quantized() as item:
+            return duration.quantization_seconds(plan, item, threads, rates)
+    if listed.rule == "convert":
+        return duration.conversion_seconds(plan, rates)
+    if listed.rule == "verify":
+        return duration.release_seconds(plan, rates)
+    return rates.start  # links and small files
+
+
+def full_size_tasks(plan: Plan, jobs: Sequence[Listed], cpu: Rates, gpu: Rates, options: Any) -> list[Task]:
+    """Return the jobs as tasks of nodes; what is submitted as one is one task, its jobs one after another."""
+    find, waits = finder(plan), parents(jobs)
+    unit = {job.number: f"g{job.group}" if job.group is not None else str(job.number) for job in jobs}
+    members = defaultdict(list)
+    for job in jobs:
+        members[unit[job.number]].append(job)
+    tasks, names = [], {}
+    for key, inside in members.items():
+        seconds, needs = 0.0, {"cores": 1.0, "mem": 0.0, "gpu": 0.0}
+        for job in inside:
+            on_gpu = job.resources.get("gpu", 0) > 0 or job.rule in options.on_gpu
+            rates = gpu if on_gpu else cpu
+            seconds += seconds_of(plan, find(job), job, rates, 1 if on_gpu else job.threads)
+            asked = {"cores": job.threads, "mem": job.resources.get("mem_mb", 0) / 1000, "gpu": int(on_gpu)}
+            needs = {name: max(amount, asked[name]) for name, amount in needs.items()}
+        local = all(job.local for job in inside)
+        first = find(inside[0])
+        label = f"{inside[0].rule} {first.label if first else ''}".rstrip()
+        if len(inside) > 1:
+            rules = sorted({job.rule for job in inside})
+            label = f"{' and '.join(rules)}, {len(inside)} jobs" if len(rules) == 1 else " and ".join(rules)
+        names[key] = label if label not in names.values() else f"{label} ({key})"
+        after = frozenset(unit[number] for job in inside for number in waits[job.number]) - {key}
+        kind, lag = (HOST, 0.0) if local else ("node", options.delay)
+        tasks.append((key, seconds, after, {"cores": 1.0} if local else needs, kind, lag))
+    return [
+        Task(names[key], seconds, frozenset(names[one] for one in after), needs, kind, lag)
+        for key, seconds, after, needs, kind, lag in tasks
+    ]
+
+
+def full_size(folder: Path, cpu: Rates, gpu: Rates, options: argparse.Namespace) -> None:
+    """Simulate and print."""
+    plan = plans.load(folder / "config/buttercup.yaml", folder / "results")
+    jobs = read(snakemake(folder, "--dry-run", "--profile", "profiles/slurm", "--config", "device=cuda"))
+    tasks = full_size_tasks(plan, jobs, cpu, gpu, options)
+    print("Rates:")
+    for name, value in asdict(cpu).items():
+        print(f"  {name:12}{value:12.4g}   {'assumed' if name == 'network' else 'measured'}")
+    print(f"  {'GPU float64':12}{gpu.float64:12.4g}\n  {'GPU float32':12}{gpu.float32:12.4g}")
+    print(f"\n{plan.recipe.release.name} at full size: {len(jobs)} jobs in {len(tasks)} tasks")
+    print("\n| nodes | wall time | speed-up | cores busy | GPUs busy | longest first |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    first = None
+    for count in NODES:
+        found, longest = (nodes(tasks, count, options, order) for order in ("ready", "longest"))
+        first = first or found.seconds
+        cells = (
+            str(count),
+            clock(found.seconds),
+            f"{first / found.seconds:.2f}",
+            f"{found.utilisation('cores'):.0%}",
+            f"{found.utilisation('gpu'):.0%}",
+            clock(longest.seconds),
+        )
+        print(f"| {' | '.join(cells)} |")
+    path = critical_path(tasks)
+    total = sum(task.seconds + task.lag for task in path) - path[-1].lag
+    print(f"\nCritical path, {clock(total)}:\n\n| job | time | share |\n| --- | ---: | ---: |")
+    for task in path:
+        print(f"| {task.name} | {clock(task.seconds)} | {task.seconds / total:.0%} |")
+    lag = sum(task.lag for task in path[:-1])
+    print(f"| until ends are noticed | {clock(lag)} | {lag / total:.0%} |")
+
+
+def nodes(tasks: Sequence[Task], count: int, options: Any, order: Any) -> Schedule:
+    """Simulate on so many nodes, and the host that submits."""
+    node = Machine({"cores": options.cores, "mem": options.memory, "gpu": 1})
+    return simulate(tasks, [Machine({"cores": 2}, HOST), *[node] * count], order)
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people read it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
