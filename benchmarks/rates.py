@@ -11,12 +11,12 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
-from laser import matrix
 from merge import HIDDEN, INTERMEDIATE, VOCABULARY, fresh_plan, write_recipe, write_source
 
 from herdbook.laser.decompose import approximate, decompose, one_thread_a_matrix
 from herdbook.moe.step import moe
 from herdbook.plan.duration import decomposition_operations
+from laser import matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable

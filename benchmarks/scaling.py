@@ -27,13 +27,15 @@ import rates as measured
 import torch
 import yaml
 from listed import ROOT, link_workflow, lock_full_size, parents, read, snakemake
-from schedule import Machine, Task, critical_path, simulate
+from schedule import NODE, Machine, Task, critical_path, simulate
 
 from herdbook import plan as plans
+from herdbook import recipe as recipes
 from herdbook.forward import load_tokenizer
 from herdbook.jobs import jobs as planned_jobs
 from herdbook.plan import Evaluation, Part, Quantized, Report, Search, duration
 from herdbook.plan.duration import SLOW, Rates
+from herdbook.recipe.release import Quantize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,8 +139,9 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, float]:
         known |= {"gpu_float64": measured.float64("cuda"), "gpu_float32": measured.float32(source, "cuda")}
     if quantized := quantizing(plan, lists[1], known):
         known["quantized"] = quantized
-    known["list"] = listing(folder, used)
-    compare(plan, lists[1], walls, rates_of(known, options)[0])
+    threads = wanted_threads(folder)
+    jobs = [replace(job, threads=threads[job.outputs[0]]) for job in lists[1]]
+    compare(plan, jobs, walls, rates_of(known, options)[0])
     return known
 
 
@@ -158,20 +161,23 @@ def build(folder: Path, cores: int, recipe: Path | None) -> tuple[float, list[Li
 
 def write_small(folder: Path) -> Path:
     """Write the miniature's recipe with two measurements instead of nine, and one quantized file; return its path."""
-    recipe = yaml.safe_load((ROOT / "config/miniature.yaml").read_text(encoding="utf-8"))
-    recipe["evaluate"]["models"] = ["base", "miniature"]
-    recipe["quantize"] = {"methods": ["Q8_0"], "evaluate": False}
+    recipe = recipes.load(ROOT / "config/miniature.yaml")
+    few = {"models": ["base", recipe.release.model]}
+    parts = {
+        "evaluate": recipe.evaluate.model_copy(update=few) if recipe.evaluate else None,
+        "quantize": Quantize(methods=["Q8_0"], evaluate=False),
+    }
+    content = recipe.model_copy(update=parts).model_dump(mode="json", by_alias=True, exclude_unset=True)
     shutil.copytree(ROOT / "config/leaderboards", folder / "config/leaderboards")
     shutil.copy(ROOT / "config/miniature.lock.json", folder / "config/small.lock.json")
-    (folder / "config/small.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    (folder / "config/small.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return Path("config/small.yaml")
 
 
-def listing(folder: Path, recipe: Path) -> float:
-    """Return the seconds in which Snakemake reads the workflow and its plan, as it does on a node for each submission."""
-    began = time.perf_counter()
-    snakemake(folder, "--dry-run", "--quiet", "--cores", "1", "--config", f"recipe={recipe}")
-    return time.perf_counter() - began
+def wanted_threads(folder: Path) -> dict[str, int]:
+    """Return the threads that each job has where there are enough cores, by its first output."""
+    found = read(snakemake(folder, "--dry-run", "--forceall", "--cores", "1000"))
+    return {job.outputs[0]: job.threads for job in found}
 
 
 def bytes_of_a_token(plan: Plan) -> float:
@@ -182,11 +188,7 @@ def bytes_of_a_token(plan: Plan) -> float:
         for line in path.read_text(encoding="utf-8").splitlines():
             text = json.loads(line)["text"]
             size += len(line.encode())
-            tokens += len(
-                tokenizer.encode(text).ids
-                if hasattr(tokenizer.encode(text), "ids")
-                else tokenizer.encode(text)
-            )
+            tokens += len(tokenizer(text)["input_ids"])
     return size / tokens
 
 
@@ -250,17 +252,12 @@ def one_machine(jobs: Sequence[Listed], times: dict[int, float], cores: int, sta
     """
     waits, tasks = parents(jobs), []
     for job in jobs:
-        threads = min(job_threads(job), cores)
+        threads = min(job.threads, cores)
         once = min(start, times[job.number])
         seconds = once + (times[job.number] - once) / threads
         after = frozenset(map(str, waits[job.number]))
         tasks.append(Task(str(job.number), seconds, after, {"cores": threads}))
     return tasks
-
-
-def job_threads(job: Listed) -> int:
-    """Return the threads that a job has where there are enough cores; a build with one core lists none."""
-    return max(job.threads, {"routing": 4, "quantize": 2, "laser": 4, "search": 8}.get(job.rule, 1))
 
 
 # -- at full size ------------------------------------------------------------------------------------------------------
@@ -316,7 +313,9 @@ def seconds_of(plan: Plan, job: Job | None, listed: Listed, rates: Rates, thread
     return rates.start  # links and small files
 
 
-def full_size_tasks(plan: Plan, jobs: Sequence[Listed], cpu: Rates, gpu: Rates, options: Any) -> list[Task]:
+def full_size_tasks(
+    plan: Plan, jobs: Sequence[Listed], cpu: Rates, gpu: Rates, runner: float, options: Any
+) -> list[Task]:
     """Return the jobs as tasks of nodes; what is submitted as one is one task, its jobs one after another."""
     find, waits = finder(plan), parents(jobs)
     unit = {job.number: f"g{job.group}" if job.group is not None else str(job.number) for job in jobs}
@@ -340,7 +339,8 @@ def full_size_tasks(plan: Plan, jobs: Sequence[Listed], cpu: Rates, gpu: Rates, 
             label = f"{' and '.join(rules)}, {len(inside)} jobs" if len(rules) == 1 else " and ".join(rules)
         names[key] = label if label not in names.values() else f"{label} ({key})"
         after = frozenset(unit[number] for job in inside for number in waits[job.number]) - {key}
-        kind, lag = (HOST, 0.0) if local else ("node", options.delay)
+        kind, lag = (HOST, 0.0) if local else (NODE, options.delay)
+        seconds += 0 if local else runner
         tasks.append((key, seconds, after, {"cores": 1.0} if local else needs, kind, lag))
     return [
         Task(names[key], seconds, frozenset(names[one] for one in after), needs, kind, lag)
@@ -351,11 +351,14 @@ def full_size_tasks(plan: Plan, jobs: Sequence[Listed], cpu: Rates, gpu: Rates, 
 def full_size(folder: Path, cpu: Rates, gpu: Rates, options: argparse.Namespace) -> None:
     """Simulate and print."""
     plan = plans.load(folder / "config/buttercup.yaml", folder / "results")
+    began = time.perf_counter()
     jobs = read(snakemake(folder, "--dry-run", "--profile", "profiles/slurm", "--config", "device=cuda"))
-    tasks = full_size_tasks(plan, jobs, cpu, gpu, options)
+    runner = 2 * (time.perf_counter() - began)  # a node reads the plan in two processes, one after the other
+    tasks = full_size_tasks(plan, jobs, cpu, gpu, runner, options)
     print("Rates:")
     for name, value in asdict(cpu).items():
         print(f"  {name:12}{value:12.4g}   {'assumed' if name == 'network' else 'measured'}")
+    print(f"  {'runner':12}{runner:12.4g}   measured")
     print(f"  {'GPU float64':12}{gpu.float64:12.4g}\n  {'GPU float32':12}{gpu.float32:12.4g}")
     print(f"\n{plan.recipe.release.name} at full size: {len(jobs)} jobs in {len(tasks)} tasks")
     print("\n| nodes | wall time | speed-up | cores busy | GPUs busy | longest first |")
