@@ -67,6 +67,9 @@ except HerdbookError as error:
 # On another node a job runs inside two processes of Snakemake, each with the plan.
 RUNNER_BYTES = 2 * 220 * 10**6
 
+# Memory to a core that machines have at least, where large models are at home.
+CORE_BYTES = 4 * 10**9
+
 PARTS = {part.id: part for part in PLAN.parts.values()}
 EVALUATIONS = {item.id: item for item in PLAN.evaluations}
 QUANTIZED = {item.id: item for item in PLAN.quantized}
@@ -232,6 +235,20 @@ def evaluation_inputs(wildcards):
     if item.quantized:
         measured += [PLAN.quantized_file(item.quantized), PLAN.quantized_record(item.quantized)]
     return needs([PLAN.evaluation_file(item)], measured)
+
+
+def evaluation_threads(wildcards):
+    """
+    Return how many documents are read at once: as many as there are cores to that much memory on most machines. A small
+    model is mostly loaded, so that several of them side by side are done sooner than one after another.
+    """
+    return min(8, -(-EVALUATIONS[wildcards.evaluation].memory_bytes // CORE_BYTES))
+
+
+def evaluation_memory(wildcards, threads, attempt):
+    """Return the memory of a measurement in MB."""
+    item = EVALUATIONS[wildcards.evaluation]
+    return megabytes(item.memory_bytes + (threads - 1) * item.document_bytes, attempt)
 
 
 def quantize_inputs(wildcards):
