@@ -80,6 +80,16 @@ def test_routers_take_a_pass_of_the_prompts_through_the_base(plan):
     assert more == pytest.approx(2 * plan.nodes["lasered"].parameters * tokens / SLOW.float32)
 
 
+def test_a_token_of_four_bytes_makes_a_quarter_of_the_reading(plan):
+    routers = next(part for part in plan.nodes["mix"].parts if part.label == "routers")
+    still = duration.part_seconds(plan, routers, rates=dataclasses.replace(SLOW, token_bytes=float("inf")))
+    one, four = (
+        duration.part_seconds(plan, routers, rates=dataclasses.replace(SLOW, token_bytes=size)) - still
+        for size in (1, 4)
+    )
+    assert one == pytest.approx(4 * four, rel=1e-3)
+
+
 def test_of_a_mixture_text_meets_the_chosen_experts_alone(plan):
     node = plan.nodes["mix"]
     assert node.recipe.moe.experts_per_token == 2

@@ -71,7 +71,7 @@ def part_seconds(plan: Plan, part: Part, threads: int = 1, rates: Rates = SLOW) 
     moved = part.size_bytes + sum(_read_bytes(tensor) for tensor in part.tensors)
     folders = [plan.by_key[key] for key in part.folders]
     moved += part.fetch_bytes + sum(node.size_bytes for node in folders)
-    tokens = _prompt_tokens(part.parameters) + _text_tokens(part.parameters.get("calibration"))
+    tokens = _prompt_tokens(part.parameters, rates) + _text_tokens(part.parameters.get("calibration"))
     forward = sum(_forward_operations(node, tokens) for node in folders)
     reduced = sum(map(_laser_operations, part.tensors)) * (
         3 if folders else 1
@@ -124,7 +124,7 @@ def evaluation_seconds(plan: Plan, item: Evaluation, threads: int = 1, rates: Ra
 def report_seconds(plan: Plan, report: Report, threads: int = 1, rates: Rates = SLOW) -> float:
     """Return the time of the report on a mixture's routers."""
     moe: Any = report.node.recipe
-    tokens = _prompt_tokens({"prompts": [[e.prompts, e.negative_prompts] for e in moe.moe.experts]})
+    tokens = _prompt_tokens({"prompts": [[e.prompts, e.negative_prompts] for e in moe.moe.experts]}, rates)
     tokens += sum(
         plan.recipe.calibration[n].windows * plan.recipe.calibration[n].tokens for n in report.texts
     )
@@ -183,12 +183,12 @@ def _forward_operations(node: Node, tokens: float) -> float:
     return 2 * met * tokens
 
 
-def _prompt_tokens(parameters: dict[str, Any]) -> int:
-    """Return how many tokens prompts have at the most: each byte is one."""
+def _prompt_tokens(parameters: dict[str, Any], rates: Rates) -> float:
+    """Return how many tokens prompts have."""
     texts: Iterable[str] = (
         text for pair in parameters.get("prompts") or () for side in pair for text in side
     )
-    return sum(len(text.encode()) + PROMPT_BYTES for text in texts)
+    return sum(len(text.encode()) + PROMPT_BYTES for text in texts) / rates.token_bytes
 
 
 def _text_tokens(calibration: dict[str, Any] | None) -> int:
