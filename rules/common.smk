@@ -237,12 +237,17 @@ def evaluation_inputs(wildcards):
     return needs([PLAN.evaluation_file(item)], measured)
 
 
+def cores_beside(size_bytes):
+    """Return how many cores go with so much memory on most machines: what is large has many, up to eight."""
+    return min(8, -(-size_bytes // CORE_BYTES))
+
+
 def evaluation_threads(wildcards):
     """
-    Return how many documents are read at once: as many as there are cores to that much memory on most machines. A small
-    model is mostly loaded, so that several of them side by side are done sooner than one after another.
+    Return how many documents are read at once. Small models are loaded for longer than they read, so that several of them
+    side by side are done sooner than one after another.
     """
-    return min(8, -(-EVALUATIONS[wildcards.evaluation].memory_bytes // CORE_BYTES))
+    return cores_beside(EVALUATIONS[wildcards.evaluation].memory_bytes)
 
 
 def evaluation_memory(wildcards, threads, attempt):
