@@ -1,18 +1,11 @@
 """Simulated schedules, against times that can be said without simulating."""
 
-import importlib.util
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import pytest
-
-SOURCE = Path(__file__).parents[2] / "benchmarks/schedule.py"
-spec = importlib.util.spec_from_file_location("schedule", SOURCE)
-schedule = sys.modules["schedule"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(schedule)
-Machine, Task, simulate = schedule.Machine, schedule.Task, schedule.simulate
+import schedule
+from schedule import Machine, Task, simulate
 
 
 def machines(count, **has):
