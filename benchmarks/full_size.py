@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from gantt import draw
 from listed import parents, read, snakemake
+from rates import program_seconds
 from schedule import NODE, Machine, Task, critical_path, simulate
 
 from herdbook import plan as plans
@@ -119,12 +119,7 @@ def full_size_tasks(
 
 def runner(folder: Path) -> float:
     """Return the seconds in which Snakemake reads workflow and plan on a node: in two processes, one after the other."""
-    times = []
-    for _ in range(2):
-        began = time.perf_counter()
-        snakemake(folder, *DRY)
-        times.append(time.perf_counter() - began)
-    return 2 * min(times)
+    return 2 * program_seconds(lambda: snakemake(folder, *DRY))
 
 
 def full_size(folder: Path, known: dict[str, float], options: argparse.Namespace) -> None:

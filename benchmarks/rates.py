@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,22 +25,35 @@ PACKAGES = "import torch, transformers, herdbook.plan, herdbook.forward, herdboo
 TOKENS = 400  # about a document of the tasks
 
 
-def at_once(function: Callable[[Any], object], items: list[Any]) -> float:
-    """Return the seconds until a function is done with all items, each on a thread of its own."""
+def core_seconds(function: Callable[[Any], object], items: list[Any], device: str) -> float:
+    """Return the seconds that a core takes for an item while every core has one; on a GPU, by the clock.
+
+    The time of the processor is taken, which does not count what other programs keep it busy with.
+    """
+    clock = time.process_time if device == "cpu" else time.perf_counter
     with one_thread_a_matrix(), ThreadPoolExecutor(len(items)) as pool:
-        started = time.perf_counter()
+        started = clock()
         list(pool.map(function, items))
-        return time.perf_counter() - started
+        return (clock() - started) / len(items)
+
+
+def program_seconds(run: Callable[[], object]) -> float:
+    """Return the processor's time of the programs that a function calls: the least of two calls."""
+    times = []
+    for _ in range(2):
+        before = os.times()
+        run()
+        after = os.times()
+        times.append(
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
+    return min(times)
 
 
 def start() -> float:
     """Return the seconds until Python and what most steps import is loaded; from memory, not from a disk."""
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", PACKAGES], check=True, capture_output=True)
-        times.append(time.perf_counter() - began)
-    return median(times)
+    command = [sys.executable, "-c", PACKAGES]
+    return program_seconds(lambda: subprocess.run(command, check=True, capture_output=True))
 
 
 def float64(device: str = "cpu") -> float:
@@ -54,7 +66,8 @@ def float64(device: str = "cpu") -> float:
 
     if device != "cpu":
         reduce(matrix(*shape, seed=0))  # what is loaded at the first use
-    return decomposition_operations(shape) / at_once(reduce, [matrix(*shape, seed) for seed in range(cores)])
+    given = [matrix(*shape, seed) for seed in range(cores)]
+    return decomposition_operations(shape) / core_seconds(reduce, given, device)
 
 
 def float32(folder: Path, device: str = "cpu") -> float:
@@ -75,8 +88,7 @@ def float32(folder: Path, device: str = "cpu") -> float:
 
     with one_thread_a_matrix():
         run(text())
-    seconds = at_once(run, [text() for _ in range(cores)])
-    return 2 * parameters * TOKENS * cores / seconds
+    return 2 * parameters * TOKENS / core_seconds(run, [text() for _ in range(cores)], device)
 
 
 def disk(work: Path) -> float:

@@ -118,7 +118,12 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, float]:
     walls, lists = {}, {}
     for cores in (1, 2):
         walls[cores], lists[cores], folder, used = build(work / f"build{cores}", cores, recipe)
-        print(f"built with --cores {cores}: {walls[cores]:.0f} s, {len(lists[cores])} jobs", flush=True)
+        load = os.getloadavg()[1]
+        print(
+            f"built with --cores {cores}: {walls[cores]:.0f} s, {len(lists[cores])} jobs; {load:.1f} processes ran or "
+            f"waited in the last minutes, on {os.cpu_count()} cores",
+            flush=True,
+        )
     plan = plans.load(used, folder / "results")
     source = work / "base"
     measured.write_layer(source)
