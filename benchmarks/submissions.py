@@ -8,89 +8,33 @@ most that one of its jobs asks for.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
-import re
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytest_local_hub import LocalHub, OnDisk
-from pytest_local_hub.client import environment
+from listed import lock_full_size, read, snakemake
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-import buttercup  # noqa: E402
-
-JOB = re.compile(r"^( *)(?:local)?rule (\S+):$")
-GROUP = re.compile(r"Group job (\S+) \(jobs in lexicogr\. order\):$")
-RESOURCES = re.compile(r"^ *resources: (.*)$")
-THREADS = re.compile(r"^ *threads: (\d+)$")
+    from listed import Listed
 
 
-def lock(folder: Path) -> None:
-    """Put the recipe and what it names into a folder, and lock it."""
-    (folder / "config").mkdir()
-    for name in ("Snakefile", "rules", "envs", "profiles", "templates", "demo"):
-        (folder / name).symlink_to(ROOT / name)
-    shutil.copy(ROOT / "config/buttercup.yaml", folder / "config")
-    shutil.copytree(ROOT / "config/tasks", folder / "config/tasks")
-    (folder / "config/config.yaml").write_text("recipe: config/buttercup.yaml\n", encoding="utf-8")
-    with LocalHub() as hub:
-        for place, repo in enumerate(buttercup.SOURCES):
-            source = folder / f"source{place}"
-            buttercup.write_full(source, repo)
-            files = {
-                path.name: OnDisk(path, hashlib.sha256(str(path).encode()).hexdigest())
-                if path.suffix == ".safetensors"
-                else path
-                for path in source.iterdir()
-            }
-            hub.add_repo(repo, files, license="apache-2.0")
-        command = [sys.executable, "-m", "herdbook.cli.main", "lock", "--recipe", "config/buttercup.yaml"]
-        subprocess.run(command, cwd=folder, env=environment(hub, folder / "home"), check=True)
-
-
-def dry_run(folder: Path, profile: str) -> list[str]:
-    """Return what a dry run says."""
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--profile", profile]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
-    return done.stdout.splitlines() + done.stderr.splitlines()
-
-
-def count(lines: list[str]) -> dict[str, Counter[str]]:
+def count(jobs: Iterable[Listed]) -> dict[str, Counter[str]]:
     """Return the numbers of each rule: jobs, submissions, and the largest request of each resource."""
     found: dict[str, Counter[str]] = {}
-    # a file of rules has the name of its rule
-    local = {path.stem for path in (ROOT / "rules").glob("*.smk") if "localrule: True" in path.read_text()}
-    grouped, rule, first = "", "", False
-    for line in lines:
-        if group := GROUP.search(line):
-            grouped, first = group[1], True
-        elif job := JOB.match(line):
-            indented, name = job.groups()
-            rule = re.sub(r"^assemble_.*", "assemble", name)
-            if not indented:
-                grouped = ""
-            numbers = found.setdefault(rule, Counter())
-            numbers["jobs"] += 1
-            numbers["submissions"] += 0 if rule in local else int(first) if grouped else 1
-            numbers["threads"] = max(numbers["threads"], 1)
-            first = False
-        elif asked := RESOURCES.match(line):
-            for name, amount in re.findall(r"(mem_mb|runtime)=(\d+)", asked[1]):
-                found[rule][name] = max(found[rule][name], int(amount))
-        elif threads := THREADS.match(line):
-            found[rule]["threads"] = max(found[rule]["threads"], int(threads[1]))
-    found.pop("all", None)
+    submitted: set[int] = set()
+    for job in jobs:
+        rule = "assemble" if job.rule == "files" else job.rule
+        numbers = found.setdefault(rule, Counter())
+        numbers["jobs"] += 1
+        numbers["submissions"] += not job.local and job.group not in submitted
+        if job.group is not None:
+            submitted.add(job.group)
+        asked = {"threads": job.threads, **job.resources}
+        for name in ("threads", "mem_mb", "runtime"):
+            numbers[name] = max(numbers[name], asked.get(name, 0))
     return found
 
 
@@ -102,9 +46,9 @@ def main() -> None:
     parser.add_argument("--profile", default="profiles/slurm", help="default: %(default)s")
     profile = parser.parse_args().profile
     with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        lock(folder)
-        found = count(dry_run(folder, profile))
+        folder = Path(work) / "build"
+        lock_full_size(folder)
+        found = count(read(snakemake(folder, "--dry-run", "--profile", profile)))
     print("| rule | jobs | submitted | cores | memory, GB | limit, h |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for rule, numbers in found.items():

@@ -67,6 +67,9 @@ except (HerdbookError, OSError) as error:
 # On another node a job runs inside two processes of Snakemake, each with the plan.
 RUNNER_BYTES = 2 * 220 * 10**6
 
+# Memory to a core that machines have at least, where large models are at home.
+CORE_BYTES = 4 * 10**9
+
 PARTS = {part.id: part for part in PLAN.parts.values()}
 EVALUATIONS = {item.id: item for item in PLAN.evaluations}
 QUANTIZED = {item.id: item for item in PLAN.quantized}
@@ -232,6 +235,25 @@ def evaluation_inputs(wildcards):
     if item.quantized:
         measured += [PLAN.quantized_file(item.quantized), PLAN.quantized_record(item.quantized)]
     return needs([PLAN.evaluation_file(item)], measured)
+
+
+def cores_beside(size_bytes):
+    """Return how many cores go with so much memory on most machines: what is large has many, up to eight."""
+    return min(8, -(-size_bytes // CORE_BYTES))
+
+
+def evaluation_threads(wildcards):
+    """
+    Return how many documents are read at once. Small models are loaded for longer than they read, so that several of them
+    side by side are done sooner than one after another.
+    """
+    return cores_beside(EVALUATIONS[wildcards.evaluation].memory_bytes)
+
+
+def evaluation_memory(wildcards, threads, attempt):
+    """Return the memory of a measurement in MB."""
+    item = EVALUATIONS[wildcards.evaluation]
+    return megabytes(item.memory_bytes + (threads - 1) * item.document_bytes, attempt)
 
 
 def quantize_inputs(wildcards):

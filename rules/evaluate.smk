@@ -15,9 +15,9 @@ rule evaluate:
         evaluation=either(name for name, item in EVALUATIONS.items() if made(PLAN.evaluation_file(item))),
     conda:
         "../envs/evaluate.yaml"
-    threads: 1
+    threads: evaluation_threads
     resources:
-        mem_mb=lambda wildcards, attempt: megabytes(EVALUATIONS[wildcards.evaluation].memory_bytes, attempt),
+        mem_mb=evaluation_memory,
         runtime=lambda wildcards, threads, attempt: minutes(
             duration.evaluation_seconds(PLAN, EVALUATIONS[wildcards.evaluation], threads), attempt
         ),

@@ -43,7 +43,7 @@ rule quantize:
         ),
     conda:
         "../envs/quantize.yaml"
-    threads: 2
+    threads: max(2, cores_beside(PLAN.released.size_bytes))
     resources:
         mem_mb=lambda wildcards, attempt: megabytes(QUANTIZED[wildcards.quantized].memory_bytes, attempt),
         runtime=lambda wildcards, threads, attempt: minutes(

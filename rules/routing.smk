@@ -14,7 +14,7 @@ if PLAN.report and made(PLAN.report_file(PLAN.report)):
             f"logs/routing/{PLAN.report.id}.log",
         conda:
             "../envs/build.yaml"
-        threads: 4
+        threads: max(4, cores_beside(PLAN.released.size_bytes))
         resources:
             mem_mb=lambda wildcards, attempt: megabytes(PLAN.report.memory_bytes, attempt),
             runtime=lambda wildcards, threads, attempt: minutes(

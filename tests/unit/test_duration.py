@@ -7,7 +7,7 @@ import pytest
 import tiny
 from herdbook import plan as plans
 from herdbook.plan import duration, memory
-from herdbook.plan.duration import DISK, FLOAT32, FLOAT64, START
+from herdbook.plan.duration import SLOW, Rates
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,9 @@ def test_a_matrix_of_mistral_s_mlp_takes_what_the_table_of_laser_says():
 def test_a_copy_takes_the_reading_and_the_writing(plan):
     part = next(part for part in plan.nodes["mix"].parts if part.label == "expert1-1")
     # three matrices of 32 x 64 in each of two layers, two bytes an element
-    assert duration.part_seconds(plan, part) == pytest.approx(START + 2 * (2 * 3 * 32 * 64 * 2) / DISK)
+    assert duration.part_seconds(plan, part) == pytest.approx(
+        SLOW.start + 2 * (2 * 3 * 32 * 64 * 2) / SLOW.disk
+    )
 
 
 def test_reduced_matrices_are_shared_among_threads_and_copying_is_not(plan):
@@ -57,7 +59,7 @@ def test_reduced_matrices_are_shared_among_threads_and_copying_is_not(plan):
     part = bigger(part, 64)
     one, four = (duration.part_seconds(plan, part, threads) for threads in (1, 4))
     m, n = 64 * 32, 64 * 64
-    work = 2 * (3 * n * m**2 + 14 / 3 * m**3) / FLOAT64
+    work = 2 * (3 * n * m**2 + 14 / 3 * m**3) / SLOW.float64
     assert one - four == pytest.approx(work * 3 / 4)
 
 
@@ -65,7 +67,7 @@ def test_folding_an_adapter_takes_two_operations_an_element_and_rank(plan):
     (part,) = plan.nodes["tuned"].parts
     folded = 2 * 3 * 32 * 64
     moved = sum(2 * tensor.size_bytes for tensor in part.tensors)
-    expected = START + moved / DISK + 2 * 4 * folded / FLOAT32
+    expected = SLOW.start + moved / SLOW.disk + 2 * 4 * folded / SLOW.float32
     assert duration.part_seconds(plan, part) == pytest.approx(expected)
 
 
@@ -75,7 +77,18 @@ def test_routers_take_a_pass_of_the_prompts_through_the_base(plan):
     more = duration.part_seconds(plan, long) - duration.part_seconds(plan, routers)
     # two prompts of two bytes each before; what is around each of them is there twice, then once
     tokens = 10**6 - 2 * 2 - duration.PROMPT_BYTES
-    assert more == pytest.approx(2 * plan.nodes["lasered"].parameters * tokens / FLOAT32)
+    assert more == pytest.approx(2 * plan.nodes["lasered"].parameters * tokens / SLOW.float32)
+
+
+def test_a_token_of_four_bytes_makes_a_quarter_of_the_reading(plan):
+    routers = next(part for part in plan.nodes["mix"].parts if part.label == "routers")
+    still = duration.part_seconds(plan, routers, rates=dataclasses.replace(SLOW, token_bytes=float("inf")))
+    one, four = (
+        duration.part_seconds(plan, routers, rates=dataclasses.replace(SLOW, token_bytes=size)) - still
+        for size in (1, 4)
+    )
+    assert one > four > 0
+    assert one == pytest.approx(4 * four, rel=1e-3)
 
 
 def test_of_a_mixture_text_meets_the_chosen_experts_alone(plan):
@@ -88,6 +101,18 @@ def test_of_a_mixture_text_meets_the_chosen_experts_alone(plan):
     )
     assert both == 2 * node.parameters
     assert both - single == 2 * (2 * 3 * 32 * 64)
+
+
+def test_a_machine_that_is_twice_as_fast_in_everything_takes_half_the_time(plan):
+    fast = Rates(SLOW.start / 2, *(2 * getattr(SLOW, field.name) for field in dataclasses.fields(SLOW)[1:-1]))
+    assert fast.token_bytes == SLOW.token_bytes
+    for part in plan.parts.values():
+        taken = duration.part_seconds(plan, part, 2, fast)
+        assert taken == pytest.approx(duration.part_seconds(plan, part, 2) / 2)
+    assert duration.report_seconds(plan, plan.report, rates=fast) == pytest.approx(
+        duration.report_seconds(plan, plan.report) / 2
+    )
+    assert duration.conversion_seconds(plan, fast) == pytest.approx(duration.conversion_seconds(plan) / 2)
 
 
 def test_what_is_stacked_for_gguf_has_all_experts(plan):

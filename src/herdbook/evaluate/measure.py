@@ -9,6 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError
+from herdbook.laser.decompose import one_thread_a_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +19,12 @@ DIGITS = 6  # of a result; beyond them, kernels of other processors differ
 
 
 def measure(
-    model: Any, tokenizer: Any, tasks: Sequence[dict[str, Any]], limit: int | None, batch_size: int
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[dict[str, Any]],
+    limit: int | None,
+    batch_size: int,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Measure a model on tasks.
 
@@ -30,6 +36,7 @@ def measure(
         tasks: Configurations of lm-eval tasks over local data.
         limit: Only the first so many documents of each task.
         batch_size: Fixed, since it moves the last digits of a result.
+        threads: How many documents are read at once. Whatever it is, the result is the same bits.
 
     Returns:
         By task name: title, number of documents, and metrics with value, standard error (None where there is no
@@ -46,16 +53,18 @@ def measure(
             HF_DATASETS_CACHE=scratch,
             TOKENIZERS_PARALLELISM="false",
         ),
+        one_thread_a_matrix(),
     ):
         import datasets
         import lm_eval
-        from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
+
+        from herdbook.evaluate.spread import Spread
 
         datasets.config.HF_DATASETS_CACHE = scratch  # in case the library was imported before
         datasets.disable_progress_bars()
         results = lm_eval.simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            model=Spread(threads, batch_size, pretrained=model, tokenizer=tokenizer),
             tasks=[dict(task) for task in tasks],
             task_manager=TaskManager(include_defaults=False),
             limit=limit,

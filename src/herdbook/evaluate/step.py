@@ -18,6 +18,11 @@ def evaluate(plan: Plan, item: Evaluation, threads: int) -> None:
 
     A quantized file is dequantized into the reference model, so that both run by the same code in float32.
 
+    Args:
+        plan: The plan.
+        item: What is measured.
+        threads: How many documents are read at once. Whatever it is, the result is the same bits.
+
     Raises:
         LockError: If a task or its data changed since it was locked.
         StepError: If lm-eval does not give a result for every task.
@@ -52,7 +57,7 @@ def evaluate(plan: Plan, item: Evaluation, threads: int) -> None:
         record = read_record(plan.quantized_record(item.quantized))
         weights = {item.quantized.file: record["file"]["sha256"]}
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    found = measure(model, tokenizer, tasks, settings.limit, settings.batch_size)
+    found = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
     write_json(
         plan.evaluation_file(item),
         {

@@ -1,13 +1,14 @@
-"""How long jobs take at the most: what they move and what they compute, on a slow machine. For time limits of clusters.
+"""How long jobs take: what they move and what they compute, at the rates of a machine.
 
-A limit that is too short loses the job's work, one that is too long lets it wait in the queue; so the rates are those of
-the slowest machine that anybody would use for this, and a job that hits its limit all the same is given more. No
-result and no key depends on any of this.
+Time limits of clusters are for a slow machine. A limit that is too short loses the job's work, one that is too long lets
+it wait in the queue; so these rates are those of the slowest machine that anybody would use for this, and a job that hits
+its limit all the same is given more. No result and no key depends on any of this.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook.family import expert_of
@@ -21,16 +22,35 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node, Part, Search, Tensor
     from herdbook.plan.routing import Report
 
-START = 300.0  # seconds until Python and its packages are read from a file system that many share
-DISK = 50e6  # bytes a second, read or written
-NETWORK = 5e6  # bytes a second
-FLOAT64 = 8e9  # operations a second of one core
-FLOAT32 = 2 * FLOAT64
-# Operations an element, of what is more than moving: sorting, drawing noise, rounding.
-ELEMENTWISE = 100
-# The same of quantizing: scales are searched for, and every tensor is derived a second time.
-QUANTIZING = 4000
+ELEMENTWISE = 100  # operations an element, of what is more than moving: sorting, drawing noise, rounding
 PROMPT_BYTES = 64  # what a chat template puts around a prompt
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine does in a second.
+
+    Args:
+        start: Seconds until Python and its packages are loaded.
+        disk: Bytes a second that are read, digested or written.
+        network: Bytes a second.
+        float64: Operations a second of one core, in decompositions.
+        float32: The same of running text through a model.
+        quantized: Elements a second of one core: scales are searched for, and every tensor is derived a second time.
+        token_bytes: Bytes of text that a token stands for.
+    """
+
+    start: float
+    disk: float
+    network: float
+    float64: float
+    float32: float
+    quantized: float
+    token_bytes: float = 1.0
+
+
+# Packages come from a file system that many share, and every byte of a text is a token.
+SLOW = Rates(start=300, disk=50e6, network=5e6, float64=8e9, float32=16e9, quantized=4e6)
 
 
 def decomposition_operations(shape: tuple[int, ...]) -> float:
@@ -39,32 +59,33 @@ def decomposition_operations(shape: tuple[int, ...]) -> float:
     return large * small**2 + 14 / 3 * small**3 + 2 * large * small**2
 
 
-def part_seconds(plan: Plan, part: Part, threads: int = 1) -> float:
+def part_seconds(plan: Plan, part: Part, threads: int = 1, rates: Rates = SLOW) -> float:
     """Return the time of making a part.
 
     Args:
         plan: The plan.
         part: The part.
         threads: How many matrices are reduced at once.
+        rates: What the machine does in a second; this and all other times are for a slow one if nothing is said.
     """
     moved = part.size_bytes + sum(_read_bytes(tensor) for tensor in part.tensors)
     folders = [plan.by_key[key] for key in part.folders]
     moved += part.fetch_bytes + sum(node.size_bytes for node in folders)
-    tokens = _prompt_tokens(part.parameters) + _text_tokens(part.parameters.get("calibration"))
+    tokens = _prompt_tokens(part.parameters, rates) + _text_tokens(part.parameters.get("calibration"))
     forward = sum(_forward_operations(node, tokens) for node in folders)
     reduced = sum(map(_laser_operations, part.tensors)) * (
         3 if folders else 1
     )  # whitening decomposes twice more
     return (
-        START
-        + part.fetch_bytes / NETWORK
-        + moved / DISK
-        + (forward / FLOAT32 + reduced / FLOAT64) / threads
-        + sum(_element_operations(plan, part, tensor) for tensor in part.tensors) / FLOAT32
+        rates.start
+        + part.fetch_bytes / rates.network
+        + moved / rates.disk
+        + (forward / rates.float32 + reduced / rates.float64) / threads
+        + sum(_element_operations(plan, part, tensor) for tensor in part.tensors) / rates.float32
     )
 
 
-def search_seconds(plan: Plan, search: Search, threads: int = 1) -> float:
+def search_seconds(plan: Plan, search: Search, threads: int = 1, rates: Rates = SLOW) -> float:
     """Return the time of a search in which every rule of every matrix is tried."""
     parent = plan.nodes[search.parent]
     parameters = search.parameters
@@ -79,48 +100,56 @@ def search_seconds(plan: Plan, search: Search, threads: int = 1) -> float:
     layers: int = parent.config["num_hidden_layers"]
     run = sum(1 - first / layers for first in passes)
     return (
-        START
-        + run * parent.size_bytes / DISK
-        + (run * _forward_operations(parent, tokens) / FLOAT32 + reduced / FLOAT64) / threads
+        rates.start
+        + run * parent.size_bytes / rates.disk
+        + (run * _forward_operations(parent, tokens) / rates.float32 + reduced / rates.float64) / threads
     )
 
 
-def evaluation_seconds(plan: Plan, item: Evaluation, threads: int = 1) -> float:
-    """Return the time of a measurement in which every byte of the tasks' data is a token."""
-    tokens = sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data)
+def evaluation_seconds(plan: Plan, item: Evaluation, threads: int = 1, rates: Rates = SLOW) -> float:
+    """Return the time of a measurement of all the tasks' data."""
+    tokens = (
+        sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data) / rates.token_bytes
+    )
     node = item.node
-    unpacked = ELEMENTWISE * node.parameters / FLOAT32 if item.quantized else 0
-    return START + node.size_bytes / DISK + unpacked + _forward_operations(node, tokens) / FLOAT32 / threads
+    unpacked = ELEMENTWISE * node.parameters / rates.float32 if item.quantized else 0
+    return (
+        rates.start
+        + node.size_bytes / rates.disk
+        + unpacked
+        + _forward_operations(node, tokens) / rates.float32 / threads
+    )
 
 
-def report_seconds(plan: Plan, report: Report, threads: int = 1) -> float:
+def report_seconds(plan: Plan, report: Report, threads: int = 1, rates: Rates = SLOW) -> float:
     """Return the time of the report on a mixture's routers."""
     moe: Any = report.node.recipe
-    tokens = _prompt_tokens({"prompts": [[e.prompts, e.negative_prompts] for e in moe.moe.experts]})
+    tokens = _prompt_tokens({"prompts": [[e.prompts, e.negative_prompts] for e in moe.moe.experts]}, rates)
     tokens += sum(
         plan.recipe.calibration[n].windows * plan.recipe.calibration[n].tokens for n in report.texts
     )
-    forward = _forward_operations(report.node, tokens) / FLOAT32 / threads
-    return START + report.node.size_bytes / DISK + forward
+    forward = _forward_operations(report.node, tokens) / rates.float32 / threads
+    return rates.start + report.node.size_bytes / rates.disk + forward
 
 
-def conversion_seconds(plan: Plan) -> float:
+def conversion_seconds(plan: Plan, rates: Rates = SLOW) -> float:
     """Return the time of making the full-width GGUF: all is read and written."""
-    return START + 2 * plan.released.size_bytes / DISK
+    return rates.start + 2 * plan.released.size_bytes / rates.disk
 
 
-def quantization_seconds(plan: Plan, item: Quantized, threads: int = 1) -> float:
+def quantization_seconds(plan: Plan, item: Quantized, threads: int = 1, rates: Rates = SLOW) -> float:
     """Return the time of quantizing, and of deriving every tensor again from the released weights."""
     sizes = dict(plan.outputs())
     moved = 2 * plan.released.size_bytes + 2 * sizes[plan.quantized_file(item)]
-    return START + moved / DISK + QUANTIZING * plan.released.parameters / FLOAT32 / threads
+    return rates.start + moved / rates.disk + plan.released.parameters / rates.quantized / threads
 
 
-def release_seconds(plan: Plan) -> float:
+def release_seconds(plan: Plan, rates: Rates = SLOW) -> float:
     """Return the time in which all files of the release are copied or read once."""
     sizes = dict(plan.outputs())
     return (
-        START + (plan.released.size_bytes + sum(sizes[plan.quantized_file(q)] for q in plan.quantized)) / DISK
+        rates.start
+        + (plan.released.size_bytes + sum(sizes[plan.quantized_file(q)] for q in plan.quantized)) / rates.disk
     )
 
 
@@ -142,7 +171,7 @@ def _element_operations(plan: Plan, part: Part, tensor: Tensor) -> float:
     return float(ELEMENTWISE * tensor.elements * max(1, len(tensor.origins)))
 
 
-def _forward_operations(node: Node, tokens: int) -> float:
+def _forward_operations(node: Node, tokens: float) -> float:
     """Return the operations of running text through a model: two for each weight that a token meets."""
     share = 1.0
     if isinstance(node.recipe, Moe):
@@ -154,12 +183,12 @@ def _forward_operations(node: Node, tokens: int) -> float:
     return 2 * met * tokens
 
 
-def _prompt_tokens(parameters: dict[str, Any]) -> int:
-    """Return how many tokens prompts have at the most: each byte is one."""
+def _prompt_tokens(parameters: dict[str, Any], rates: Rates) -> float:
+    """Return how many tokens prompts have."""
     texts: Iterable[str] = (
         text for pair in parameters.get("prompts") or () for side in pair for text in side
     )
-    return sum(len(text.encode()) + PROMPT_BYTES for text in texts)
+    return sum(len(text.encode()) + PROMPT_BYTES for text in texts) / rates.token_bytes
 
 
 def _text_tokens(calibration: dict[str, Any] | None) -> int:

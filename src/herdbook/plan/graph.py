@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 GGUF_FOLDER_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tokenizers", "transformers"))
 EVALUATE_CODE = Code(
-    modules=("herdbook.evaluate.measure", "herdbook.evaluate.step", "herdbook.evaluate.task"),
+    modules=tuple(f"herdbook.evaluate.{module}" for module in ("measure", "spread", "step", "task")),
     packages=("lm_eval", "tokenizers", "torch", "transformers"),
 )
 DEQUANTIZE_CODE = Code(modules=("herdbook.quantize.dequantize",), packages=("gguf",))
@@ -77,13 +77,23 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measuring of one artifact: a model of the graph, or a quantized file of the released one."""
+    """The measuring of one artifact: a model of the graph, or a quantized file of the released one.
+
+    Args:
+        name: What it is called on the card.
+        node: The model.
+        quantized: The quantized file of it, if that is measured.
+        key: Digest that says what it is.
+        memory_bytes: Memory that the job needs, estimated from the model and one document.
+        document_bytes: What each further document takes that is read at the same time.
+    """
 
     name: str
     node: Node
     quantized: Quantized | None
     key: str
     memory_bytes: int
+    document_bytes: int
 
     @property
     def id(self) -> str:
@@ -216,7 +226,7 @@ class Plan:
             weights = FLOAT32 * node.parameters * (2 if item else 1)
             quantized = {"key": item.key, "code": DEQUANTIZE_CODE.describe()} if item else None
             key = digest({**settings, "model": node.key, "quantized": quantized})
-            return Evaluation(name, node, item, key, TORCH_BYTES + weights + logits)
+            return Evaluation(name, node, item, key, TORCH_BYTES + weights + logits, logits)
 
         found = [one(name, self.nodes[name], None) for name in wanted.models]
         if self.recipe.quantize and self.recipe.quantize.evaluate:

@@ -1,0 +1,179 @@
+"""Buttercup-4x7B at full size on simulated nodes: each job's time from its plan, at rates, and the schedule of them all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from gantt import draw
+from listed import parents, read, snakemake
+from rates import program_seconds
+from schedule import NODE, Machine, Task, critical_path, simulate
+
+from herdbook import plan as plans
+from herdbook.jobs import jobs as planned_jobs
+from herdbook.plan import Evaluation, Part, Quantized, Report, Search, duration
+from herdbook.plan.duration import SLOW, Rates
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from listed import Listed
+    from schedule import Schedule
+
+    from herdbook.jobs import Job
+    from herdbook.plan import Plan
+
+HOST = "host"
+DRY = ("--dry-run", "--profile", "profiles/slurm", "--config", "device=cuda")
+NODES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def rates_of(known: dict[str, float], options: argparse.Namespace) -> tuple[Rates, Rates]:
+    """Return the rates of a core and of a GPU: what is measured, and what is assumed where it cannot be."""
+    cpu = Rates(
+        start=known["start"],
+        disk=known["disk"],
+        network=options.network,
+        float64=known["float64"],
+        float32=known["float32"],
+        quantized=known.get("quantized", SLOW.quantized),
+        token_bytes=known["token_bytes"],
+    )
+    gpu = replace(
+        cpu,
+        float64=known.get("gpu_float64", options.gpu_float64),
+        float32=known.get("gpu_float32", options.gpu_float32),
+    )
+    return cpu, gpu
+
+
+def planned(plan: Plan) -> Callable[[Listed], Job | None]:
+    """Return what finds the plan's job for a listed one; there is none for a source's configuration and tokenizer."""
+    by_output = {str(path): job for job in planned_jobs(plan) for path in job.outputs}
+    root = str(plan.layout.root)
+
+    def find(job: Listed) -> Job | None:
+        return by_output.get(root + job.outputs[0].removeprefix("results")) if job.rule != "files" else None
+
+    return find
+
+
+def seconds_of(plan: Plan, job: Job | None, listed: Listed, rates: Rates, threads: int) -> float:
+    """Return the time of a job at rates."""
+    match job.subject if job else None:
+        case Part() as part:
+            return duration.part_seconds(plan, part, threads, rates)
+        case Search() as search:
+            return duration.search_seconds(plan, search, threads, rates)
+        case Evaluation() as item:
+            return duration.evaluation_seconds(plan, item, threads, rates)
+        case Report() as report:
+            return duration.report_seconds(plan, report, threads, rates)
+        case Quantized() as item:
+            return duration.quantization_seconds(plan, item, threads, rates)
+    if listed.rule == "convert":
+        return duration.conversion_seconds(plan, rates)
+    if listed.rule == "verify":
+        return duration.release_seconds(plan, rates)
+    return rates.start  # links and small files
+
+
+def full_size_tasks(
+    plan: Plan, jobs: Sequence[Listed], cpu: Rates, gpu: Rates, runner: float, options: argparse.Namespace
+) -> list[Task]:
+    """Return the jobs as tasks of nodes; what is submitted as one is one task, its jobs one after another."""
+    find, waits = planned(plan), parents(jobs)
+    unit = {job.number: f"g{job.group}" if job.group is not None else str(job.number) for job in jobs}
+    members = defaultdict(list)
+    for job in jobs:
+        members[unit[job.number]].append(job)
+    tasks, names = [], {}
+    for key, inside in members.items():
+        seconds, needs = 0.0, {"cores": 1.0, "mem": 0.0, "gpu": 0.0}
+        for job in inside:
+            on_gpu = job.resources.get("gpu", 0) > 0 or job.rule in options.on_gpu
+            rates = gpu if on_gpu else cpu
+            seconds += seconds_of(plan, find(job), job, rates, 1 if on_gpu else job.threads)
+            asked = {"cores": job.threads, "mem": job.resources.get("mem_mb", 0) / 1000, "gpu": int(on_gpu)}
+            needs = {name: max(amount, asked[name]) for name, amount in needs.items()}
+        local = all(job.local for job in inside)
+        first = find(inside[0])
+        label = f"{inside[0].rule} {first.label if first else ''}".rstrip()
+        if len(inside) > 1:
+            rules = sorted({job.rule for job in inside})
+            label = f"{' and '.join(rules)}, {len(inside)} jobs" if len(rules) == 1 else " and ".join(rules)
+        names[key] = label if label not in names.values() else f"{label} ({key})"
+        after = frozenset(unit[number] for job in inside for number in waits[job.number]) - {key}
+        kind, lag = (HOST, 0.0) if local else (NODE, options.delay)
+        seconds += 0 if local else runner
+        tasks.append((key, seconds, after, {"cores": 1.0} if local else needs, kind, lag))
+    return [
+        Task(names[key], seconds, frozenset(names[one] for one in after), needs, kind, lag)
+        for key, seconds, after, needs, kind, lag in tasks
+    ]
+
+
+def runner(folder: Path) -> float:
+    """Return the seconds in which Snakemake reads workflow and plan on a node: in two processes, one after the other."""
+    return 2 * program_seconds(lambda: snakemake(folder, *DRY))
+
+
+def full_size(folder: Path, known: dict[str, float], options: argparse.Namespace) -> None:
+    """Simulate and print."""
+    cpu, gpu = rates_of(known, options)
+    plan = plans.load(folder / "config/buttercup.yaml", folder / "results")
+    jobs = read(snakemake(folder, *DRY))
+    tasks = full_size_tasks(plan, jobs, cpu, gpu, known["runner"], options)
+    print("Rates:")
+    for name, value in asdict(cpu).items():
+        print(f"  {name:12}{value:12.4g}   {'measured' if name in known else 'assumed'}")
+    print(f"  {'runner':12}{known['runner']:12.4g}   measured")
+    how = "measured" if "gpu_float64" in known else "assumed"
+    print(f"  {'GPU float64':12}{gpu.float64:12.4g}   {how}\n  {'GPU float32':12}{gpu.float32:12.4g}   {how}")
+    print(f"\n{plan.recipe.release.name} at full size: {len(jobs)} jobs in {len(tasks)} tasks")
+    print("\n| nodes | wall time | speed-up | cores busy | GPUs busy | longest first |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    path = critical_path(tasks)
+    total = sum(task.seconds + task.lag for task in path) - path[-1].lag
+    schedules = {count: nodes(tasks, count, options, "ready") for count in NODES}
+    for count, found in schedules.items():
+        longest = nodes(tasks, count, options, "longest")
+        first = schedules[NODES[0]].seconds
+        cells = (
+            str(count),
+            clock(found.seconds),
+            f"{first / found.seconds:.2f}",
+            f"{found.utilisation('cores'):.0%}",
+            f"{found.utilisation('gpu'):.0%}",
+            clock(longest.seconds),
+        )
+        print(f"| {' | '.join(cells)} |")
+    enough = next((count for count, found in schedules.items() if found.seconds < 1.01 * total), NODES[-1])
+    print(f"\n{enough} nodes take no longer than the critical path; more make nothing shorter.")
+    if options.figure:
+        title = f"{plan.recipe.release.name} on {enough} GPU nodes, simulated"
+        options.figure.write_text(draw(schedules[enough], path, title), encoding="utf-8")
+    print(f"\nCritical path, {clock(total)}:\n\n| job | time | share |\n| --- | ---: | ---: |")
+    for task in path:
+        print(f"| {task.name} | {clock(task.seconds)} | {task.seconds / total:.0%} |")
+    lag = sum(task.lag for task in path[:-1])
+    print(f"| until ends are noticed | {clock(lag)} | {lag / total:.0%} |")
+
+
+def nodes(tasks: Sequence[Task], count: int, options: argparse.Namespace, order: Any) -> Schedule:
+    """Simulate on so many nodes, and the host that submits."""
+    node = Machine({"cores": options.cores, "mem": options.memory, "gpu": 1})
+    return simulate(tasks, [Machine({"cores": 2}, HOST), *[node] * count], order)
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people read it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

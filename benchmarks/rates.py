@@ -1,0 +1,111 @@
+"""What this machine does in a second, measured by the steps' own code on matrices of Mistral-7B's widths."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import torch
+from merge import HIDDEN, INTERMEDIATE, VOCABULARY, fresh_plan, write_recipe, write_source
+
+from herdbook.laser.decompose import approximate, decompose, one_thread_a_matrix
+from herdbook.moe.step import moe
+from herdbook.plan.duration import decomposition_operations
+from laser import matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PACKAGES = "import torch, transformers, herdbook.plan, herdbook.forward, herdbook.cli.main"
+TOKENS = 400  # about a document of the tasks
+
+
+def core_seconds(function: Callable[[Any], object], items: list[Any], device: str) -> float:
+    """Return the seconds that a core takes for an item while every core has one; on a GPU, by the clock.
+
+    The time of the processor is taken, which does not count what other programs keep it busy with.
+    """
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    with one_thread_a_matrix(), ThreadPoolExecutor(len(items)) as pool:
+        started = clock()
+        list(pool.map(function, items))
+        return (clock() - started) / len(items)
+
+
+def program_seconds(run: Callable[[], object]) -> float:
+    """Return the processor's time of the programs that a function calls: the least of two calls."""
+    times = []
+    for _ in range(2):
+        before = os.times()
+        run()
+        after = os.times()
+        times.append(
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
+    return min(times)
+
+
+def start() -> float:
+    """Return the seconds until Python and what most steps import is loaded; from memory, not from a disk."""
+    command = [sys.executable, "-c", PACKAGES]
+    return program_seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+
+
+def float64(device: str = "cpu") -> float:
+    """Return the operations a second of a core, or a GPU, in reducing a matrix of an MLP at the costliest rank."""
+    cores = (os.cpu_count() or 1) if device == "cpu" else 1
+    shape = (HIDDEN, INTERMEDIATE)
+
+    def reduce(weights: torch.Tensor) -> None:
+        approximate(weights, decompose(weights, device), HIDDEN // 2)
+
+    if device != "cpu":
+        reduce(matrix(*shape, seed=0))  # what is loaded at the first use
+    given = [matrix(*shape, seed) for seed in range(cores)]
+    return decomposition_operations(shape) / core_seconds(reduce, given, device)
+
+
+def float32(folder: Path, device: str = "cpu") -> float:
+    """Return the operations a second of a core, or a GPU, in running text through a layer with embeddings and head."""
+    from transformers import AutoModelForCausalLM
+
+    cores = (os.cpu_count() or 1) if device == "cpu" else 1
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval().to(device)
+    parameters = sum(one.numel() for one in model.parameters())
+    generator = torch.Generator().manual_seed(0)
+
+    def run(tokens: torch.Tensor) -> None:
+        with torch.inference_mode():
+            model(tokens.to(device), use_cache=False).logits.sum().item()
+
+    def text() -> torch.Tensor:
+        return torch.randint(VOCABULARY, (1, TOKENS), generator=generator)
+
+    with one_thread_a_matrix():
+        run(text())
+    return 2 * parameters * TOKENS / core_seconds(run, [text() for _ in range(cores)], device)
+
+
+def disk(work: Path) -> float:
+    """Return the bytes a second in making the experts' shards of a mixture: read, digested twice, written.
+
+    The source lies in the page cache, as it was written just before.
+    """
+    recipe = write_recipe(work, ["base", "base"], "rates")
+    plan, _ = fresh_plan(recipe, work / "results", 1)
+    parts = [part for part in plan.released.parts if part.label.startswith("expert")]
+    began = time.perf_counter()
+    for part in parts:
+        moe(plan, part)
+    os.sync()
+    return 2 * sum(part.size_bytes for part in parts) / (time.perf_counter() - began)
+
+
+def write_layer(folder: Path) -> None:
+    """Write the model that rates are measured on: a layer as wide as Mistral-7B's, with embeddings and head."""
+    write_source(folder, 1, 0)

@@ -1,0 +1,263 @@
+"""Wall time against workers: measured here for 1 and 2, simulated for Buttercup-4x7B at full size on 1 to 64 GPU nodes.
+
+First a recipe is built from nothing with `snakemake --cores 1` and `--cores 2`. Each job's time in the first build, and what
+waited for what, give a simulated schedule for both, which is compared with the clock. Then the jobs of config/buttercup.yaml
+are listed by a dry run with profiles/slurm, each gets a time from its plan at rates that are measured here, and the same
+simulation runs on more and more nodes. Printed: wall time, speed-up, what was busy, and the critical path, job by job.
+
+Downloads of wheels that are there already are taken from there; results are all made anew. What cannot be measured here
+(the network, a GPU if there is none, a scheduler's delays) is assumed, and said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rates as measured
+import torch
+import yaml
+from full_size import full_size, planned, rates_of, runner, seconds_of
+from listed import ROOT, link_workflow, lock_full_size, parents, read, snakemake
+from schedule import Machine, Task, simulate
+
+from herdbook import plan as plans
+from herdbook import recipe as recipes
+from herdbook.forward import load_tokenizer
+from herdbook.recipe.release import Quantize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from listed import Listed
+
+    from herdbook.plan import Plan
+    from herdbook.plan.duration import Rates
+
+# Of an A100, NVIDIA's data sheet says 9.7e12 operations a second in float64 and 19.5e12 in float32, without tensor cores.
+# Decompositions are far from such peaks, products of matrices less so.
+GPU_FLOAT64, GPU_FLOAT32 = 9.7e12 / 10, 19.5e12 / 3
+
+
+def main() -> None:
+    """Build, measure, simulate, print."""
+    options = parse()
+    with tempfile.TemporaryDirectory(dir=options.work) as name:
+        work = Path(name)
+        full = work / "full"
+        lock_full_size(full)
+        if options.rates and options.rates.exists():
+            known = json.loads(options.rates.read_text(encoding="utf-8"))
+            print(f"Rates: those of {options.rates}, measured before.")
+        else:
+            known = measure(work, options) | {"runner": runner(full)}
+            if options.rates:
+                options.rates.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        full_size(full, known, options)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--recipe", type=Path, help="what is built; default: the miniature, with less of it measured")
+    add("--work", type=Path, help="folder for 10 GB (default: a temporary one)")
+    add("--rates", type=Path, help="file for the measured rates: written, or read and nothing is measured")
+    assumed = parser.add_argument_group("assumptions")
+    add = assumed.add_argument
+    add(
+        "--network",
+        type=float,
+        default=100e6,
+        help="bytes a second of each download (default: %(default).3g)",
+    )
+    add(
+        "--delay",
+        type=float,
+        default=40,
+        help="seconds until the end of a submission is noticed (default: %(default)g, as SLURM's plugin asks)",
+    )
+    for kind, default in (("float64", GPU_FLOAT64), ("float32", GPU_FLOAT32)):
+        text = "operations a second of a GPU, if there is none to measure (default: %(default).3g, {} of an A100's peak)"
+        add(
+            f"--gpu-{kind}",
+            type=float,
+            default=default,
+            help=text.format("a tenth" if kind == "float64" else "a third"),
+        )
+    add("--cores", type=int, default=16, help="of a node (default: %(default)s)")
+    add("--memory", type=float, default=256, help="of a node, in GB (default: %(default)g)")
+    add(
+        "--on-gpu",
+        nargs="*",
+        default=[],
+        metavar="RULE",
+        help="rules that run on a GPU besides those that ask for one",
+    )
+    add("--figure", type=Path, help="SVG file for a drawing of the schedule on so many nodes as are enough")
+    return parser.parse_args()
+
+
+# -- measured ----------------------------------------------------------------------------------------------------------
+
+
+def measure(work: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Build with 1 and 2 workers, compare with the simulation, and return this machine's rates."""
+    recipe = options.recipe.absolute() if options.recipe else None
+    walls, lists = {}, {}
+    for cores in (1, 2):
+        walls[cores], lists[cores], folder, used = build(work / f"build{cores}", cores, recipe)
+        load = os.getloadavg()[1]
+        print(
+            f"built with --cores {cores}: {walls[cores]:.0f} s, {len(lists[cores])} jobs; {load:.1f} processes ran or "
+            f"waited in the last minutes, on {os.cpu_count()} cores",
+            flush=True,
+        )
+    plan = plans.load(used, folder / "results")
+    source = work / "base"
+    measured.write_layer(source)
+    known = {
+        "start": measured.start(),
+        "disk": measured.disk(work),
+        "float64": measured.float64(),
+        "float32": measured.float32(source),
+        "token_bytes": bytes_of_a_token(plan),
+    }
+    if torch.cuda.is_available():
+        known |= {"gpu_float64": measured.float64("cuda"), "gpu_float32": measured.float32(source, "cuda")}
+    if quantized := quantizing(plan, lists[1], known):
+        known["quantized"] = quantized
+    threads = wanted_threads(folder)
+    jobs = [replace(job, threads=threads[job.outputs[0]]) for job in lists[1]]
+    compare(plan, jobs, walls, rates_of(known, options)[0])
+    return known
+
+
+def build(folder: Path, cores: int, recipe: Path | None) -> tuple[float, list[Listed], Path, Path]:
+    """Build a recipe from nothing; return seconds, the jobs with their times, the folder, and the recipe."""
+    link_workflow(folder)
+    if recipe is None:
+        recipe = write_small(folder)
+    (folder / "config/config.yaml").write_text(yaml.safe_dump({"recipe": str(recipe)}), encoding="utf-8")
+    os.environ.pop("HERDBOOK_CACHE", None)
+    began = time.perf_counter()
+    snakemake(folder, "--cores", str(cores))
+    seconds = time.perf_counter() - began
+    (log,) = (folder / ".snakemake/log").glob("*.log")
+    return seconds, read(log.read_text(encoding="utf-8").splitlines()), folder, folder / recipe
+
+
+def write_small(folder: Path) -> Path:
+    """Write the miniature's recipe with two measurements instead of nine, and one quantized file; return its path."""
+    recipe = recipes.load(ROOT / "config/miniature.yaml")
+    few = {"models": ["base", recipe.release.model]}
+    parts = {
+        "evaluate": recipe.evaluate.model_copy(update=few) if recipe.evaluate else None,
+        "quantize": Quantize(methods=["Q8_0"], evaluate=False),
+    }
+    content = recipe.model_copy(update=parts).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    shutil.copytree(ROOT / "config/leaderboards", folder / "config/leaderboards")
+    shutil.copy(ROOT / "config/miniature.lock.json", folder / "config/small.lock.json")
+    (folder / "config/small.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return Path("config/small.yaml")
+
+
+def wanted_threads(folder: Path) -> dict[str, int]:
+    """Return the threads that each job has where there are enough cores, by its first output."""
+    found = read(snakemake(folder, "--dry-run", "--forceall", "--cores", "1000"))
+    return {job.outputs[0]: job.threads for job in found}
+
+
+def bytes_of_a_token(plan: Plan) -> float:
+    """Return how many bytes of the measured text a token stands for, by the released model's tokenizer."""
+    tokenizer = load_tokenizer(plan.layout.folder(plan.released))
+    size = tokens = 0
+    for path in sorted((ROOT / "demo/text").glob("*/test.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            text = json.loads(line)["text"]
+            size += len(line.encode())
+            tokens += len(tokenizer(text)["input_ids"])
+    return size / tokens
+
+
+def quantizing(plan: Plan, jobs: Sequence[Listed], known: dict[str, float]) -> float | None:
+    """Return the elements a second that a core quantizes and derives again, by the build; None if it has none."""
+    sizes = dict(plan.outputs())
+    found = []
+    for item in plan.quantized:
+        job = next(job for job in jobs if str(Path(job.outputs[0]).name) == plan.quantized_file(item).name)
+        moved = 2 * plan.released.size_bytes + 2 * sizes[plan.quantized_file(item)]
+        found.append(
+            plan.released.parameters / max(1.0, lasted(job) - known["start"] - moved / known["disk"])
+        )
+    return min(found, default=None)
+
+
+def lasted(job: Listed) -> float:
+    """Return the seconds that a job took in a build."""
+    if job.ended is None:
+        raise SystemExit(f"Snakemake's log has no end of {job.rule} {' '.join(job.outputs)}")
+    return job.ended - job.started
+
+
+def compare(plan: Plan, jobs: list[Listed], walls: dict[int, float], cpu: Rates) -> None:
+    """Print the clock beside the simulation, from the jobs' own times and from rates."""
+    begun, ended = min(job.started for job in jobs), max(job.started + lasted(job) for job in jobs)
+    around = walls[1] - (ended - begun)  # until the first job, and after the last
+    find = planned(plan)
+    by_rates = {job.number: seconds_of(plan, find(job), job, cpu, 1) for job in jobs}
+    own = {job.number: lasted(job) for job in jobs}
+
+    def wall(times: dict[int, float], cores: int) -> float:
+        tasks = one_machine(jobs, times, cores, cpu.start)
+        return around + simulate(tasks, [Machine({"cores": cores})]).seconds
+
+    print("\n| workers | wall time, s | ratio | simulated from the jobs' times, s | from rates, s |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    for cores, seconds in walls.items():
+        cells = (
+            str(cores),
+            f"{seconds:.0f}",
+            f"{walls[1] / seconds:.2f}",
+            f"{wall(own, cores):.0f}",
+            f"{wall(by_rates, cores):.0f}",
+        )
+        print(f"| {' | '.join(cells)} |")
+    print("\n| rule | jobs | one worker, s | from rates, s |\n| --- | ---: | ---: | ---: |")
+    rules = defaultdict(list)
+    for job in jobs:
+        rules[job.rule].append(job.number)
+    for rule, numbers in rules.items():
+        sums = (sum(times[number] for number in numbers) for times in (own, by_rates))
+        print(f"| `{rule}` | {len(numbers)} | {' | '.join(f'{one:.1f}' for one in sums)} |")
+    print(flush=True)
+
+
+def one_machine(jobs: Sequence[Listed], times: dict[int, float], cores: int, start: float) -> list[Task]:
+    """Return a build's jobs as tasks of one machine, from their times on a single core.
+
+    Several threads share all but the start.
+    """
+    waits, tasks = parents(jobs), []
+    for job in jobs:
+        threads = min(job.threads, cores)
+        once = min(start, times[job.number])
+        seconds = once + (times[job.number] - once) / threads
+        after = frozenset(map(str, waits[job.number]))
+        tasks.append(Task(str(job.number), seconds, after, {"cores": threads}))
+    return tasks
+
+
+if __name__ == "__main__":
+    sys.exit(main())
