@@ -17,7 +17,10 @@ rule evaluate:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
+        gpu=evaluation_gpus,
+        gpu_mem_mb=evaluation_gpu_memory,
         mem_mb=lambda wildcards, attempt: megabytes(EVALUATIONS[wildcards.evaluation].memory_bytes, attempt),
+        disk_mb=disk_megabytes(disk.evaluation_bytes(PLAN)),
         runtime=lambda wildcards, threads, attempt: minutes(
             duration.evaluation_seconds(PLAN, EVALUATIONS[wildcards.evaluation], threads), attempt
         ),

@@ -15,6 +15,7 @@ from herdbook.errors import RecipeError
 from herdbook.family import BY_MODEL_TYPE
 from herdbook.key import SHORT, Code, digest
 from herdbook.plan.derive import plan_adapter
+from herdbook.plan.disk import vectors_bytes
 from herdbook.plan.extent import needed_whole
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 GGUF_FOLDER_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tokenizers", "transformers"))
 EVALUATE_CODE = Code(
-    modules=("herdbook.evaluate.measure", "herdbook.evaluate.step", "herdbook.evaluate.task"),
+    modules=tuple(f"herdbook.evaluate.{module}" for module in ("measure", "place", "step", "task")),
     packages=("lm_eval", "tokenizers", "torch", "transformers"),
 )
 DEQUANTIZE_CODE = Code(modules=("herdbook.quantize.dequantize",), packages=("gguf",))
@@ -84,6 +85,7 @@ class Evaluation:
     quantized: Quantized | None
     key: str
     memory_bytes: int
+    logits_bytes: int  # of that, what is neither weights nor libraries
 
     @property
     def id(self) -> str:
@@ -216,7 +218,7 @@ class Plan:
             weights = FLOAT32 * node.parameters * (2 if item else 1)
             quantized = {"key": item.key, "code": DEQUANTIZE_CODE.describe()} if item else None
             key = digest({**settings, "model": node.key, "quantized": quantized})
-            return Evaluation(name, node, item, key, TORCH_BYTES + weights + logits)
+            return Evaluation(name, node, item, key, TORCH_BYTES + weights + logits, logits)
 
         found = [one(name, self.nodes[name], None) for name in wanted.models]
         if self.recipe.quantize and self.recipe.quantize.evaluate:
@@ -277,7 +279,7 @@ class Plan:
     def outputs(self) -> Iterator[tuple[Path, int]]:
         """Yield each large file that is written, with its size in bytes (estimated for quantized files)."""
         for part in self.parts.values():
-            if not (part.operation == "fetch" and "name" in part.parameters):  # those are links into a cache
+            if not part.is_link:
                 yield self.layout.shard(part), part.size_bytes
         if self.quantized:
             yield self.converted, self.released.size_bytes
@@ -295,7 +297,7 @@ class Plan:
             if tensor.action == "laser"
         }
         for tensor in matrices.values():
-            yield self.layout.decompositions, 8 * min(tensor.shape) ** 2
+            yield self.layout.decompositions, vectors_bytes(tensor.shape, 1)
 
     @property
     def write_bytes(self) -> int:
