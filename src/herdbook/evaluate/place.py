@@ -52,7 +52,7 @@ def spread(model: Any, free: dict[int | str, int]) -> Any:
             f"a GPU with {free[first] / 1e9:.1f} GB to spare cannot hold the model's embeddings and a layer beside them. "
             "Take a larger one, or `device: cpu`."
         )
-    return dispatch_model(model, where, main_device=f"cuda:{first}")
+    return dispatch_model(model, where, main_device=f"cuda:{first}", offload_buffers=True)
 
 
 def layers_by_device(model: Any, free: dict[int | str, int]) -> dict[str, int | str]:
@@ -61,7 +61,9 @@ def layers_by_device(model: Any, free: dict[int | str, int]) -> dict[str, int | 
 
     whole = sorted(model._no_split_modules or ())  # noqa: SLF001 - transformers' word for it, which accelerate asks for
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    found: dict[str, int | str] = infer_auto_device_map(model, {**free, "cpu": 2 * size}, whole)
+    found: dict[str, int | str] = infer_auto_device_map(
+        model, {**free, "cpu": 2 * size}, whole, offload_buffers=True
+    )
     return found
 
 
