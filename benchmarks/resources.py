@@ -54,16 +54,18 @@ class Shape:
     widths: buttercup.Widths
     layers: int  # at full depth
     experts: tuple[str, ...]
+    matrices: tuple[str, ...]  # that are lasered; a few of a kind are enough to see what they take
     measures_quantized: bool
 
 
 SHAPES = {
-    "4x7B": Shape(buttercup.FULL, 32, ("one", "two", "one", "three"), measures_quantized=True),
+    "4x7B": Shape(buttercup.FULL, 32, ("one", "two", "one", "three"), ("mlp.up_proj", "mlp.down_proj"), True),
     "8x22B": Shape(
         buttercup.Widths(hidden=6144, intermediate=16384, heads=48, kv_heads=8, vocabulary=32000),
         56,
         ("one", "two") * 4,
-        measures_quantized=False,
+        ("mlp.down_proj",),
+        measures_quantized=False,  # which would take twice the model
     ),
 }
 
@@ -77,7 +79,7 @@ def recipe_of(shape: Shape, layers: int, where: str) -> dict[str, Any]:
         where: ``hub`` or ``folder``.
     """
     names = list(dict.fromkeys(shape.experts))
-    chosen = {"matrices": ["mlp.up_proj", "mlp.down_proj"], "layers": f"{layers * 5 // 8}-{layers - 1}"}
+    chosen = {"matrices": list(shape.matrices), "layers": f"{layers * 5 // 8}-{layers - 1}"}
     models: dict[str, Any] = {name: {where: f"herd/{name}" if where == "hub" else name} for name in names}
     for place, name in enumerate(names):
         lasered: dict[str, Any] = {"laser": name, "rank": {"fraction": 0.9}, **chosen}
@@ -97,9 +99,9 @@ def recipe_of(shape: Shape, layers: int, where: str) -> dict[str, Any]:
     return {
         "models": models,
         "release": {"model": "mixture", "name": "Mixture", "license": "apache-2.0"},
-        "evaluate": {"tasks": ["tasks/prose.yaml"], "models": ["one-laser", "mixture"], "limit": 2},
+        "evaluate": {"tasks": ["tasks/prose.yaml"], "models": ["one-laser", "mixture"], "limit": 1},
         "calibration": {
-            "mixed": {"data": [text.format("prose")], "split": "validation", "windows": 30, "tokens": 96}
+            "mixed": {"data": [text.format("prose")], "split": "validation", "windows": 30, "tokens": 32}
         },
         "routing": {"texts": ["mixed"]},
         "quantize": {"methods": ["Q8_0", "Q4_K_M"], "evaluate": shape.measures_quantized},
