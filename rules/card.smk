@@ -17,6 +17,7 @@ rule card:
         "../envs/build.yaml"
     resources:
         mem_mb=records_memory,
+        disk_mb=disk_megabytes(disk.release_bytes(PLAN)),
         runtime=release_minutes,
     params:
         key=card_key(PLAN),

@@ -12,7 +12,7 @@ from herdbook.attest.step import attest_key, attested_files, configured_signer
 from herdbook.cache.step import on_offer
 from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
-from herdbook.plan import duration, memory
+from herdbook.plan import disk, duration, gpu, memory
 from herdbook.release.layout import is_large
 from herdbook.release.step import contents, written_files, release_key
 from herdbook.verify.levels import verification_key
@@ -21,8 +21,9 @@ from snakemake.exceptions import WorkflowError
 RECIPE = config["recipe"]
 # Told to every step by the environment. As a param it would make a step run again for each recipe that shares it.
 os.environ["HERDBOOK_RECIPE"] = RECIPE
-# Likewise: where matrices are decomposed is this machine's business.
+# Likewise: where matrices are decomposed and models run, and how large a GPU is, are this machine's business.
 os.environ["HERDBOOK_DEVICE"] = config.get("device", "cpu")
+os.environ["HERDBOOK_GPU_MEMORY"] = str(config.get("gpu_memory") or "")
 # The path alone: the key itself is in no parameter, log or command line. What runs elsewhere signs nothing.
 os.environ["HERDBOOK_SIGNING_KEY"] = "" if workflow.remote_exec else config.get("signing_key") or ""
 # Where results are shared. What a result is does not hang on where it comes from.
@@ -34,6 +35,7 @@ os.environ["HERDBOOK_PRICE_PER_HOUR"] = str(config.get("price_per_hour") or "")
 envvars:
     "HERDBOOK_RECIPE",
     "HERDBOOK_DEVICE",
+    "HERDBOOK_GPU_MEMORY",
     "HERDBOOK_SIGNING_KEY",
     "HERDBOOK_CACHE",
     "HERDBOOK_PRICE_PER_HOUR",
@@ -48,8 +50,13 @@ onstart:
         )
 
 
+ON_GPU = os.environ["HERDBOOK_DEVICE"] != "cpu"
+# Of one GPU, in GB; None if nobody says.
+GPU_BYTES = int(float(config["gpu_memory"]) * 10**9) if ON_GPU and config.get("gpu_memory") else None
+
 try:
     PLAN = plans.load(Path(RECIPE))
+    gpu.check(PLAN, GPU_BYTES)
     SIGNER = configured_signer()
     # Asked once, before jobs are chosen: a job that runs elsewhere is chosen already.
     CACHED = (
@@ -156,26 +163,55 @@ def part_minutes(wildcards, threads, attempt):
     return minutes(duration.part_seconds(PLAN, PARTS[wildcards.part], threads), attempt)
 
 
+def part_disk(wildcards):
+    """Return what a part's job writes in MB, from its tensors."""
+    return disk_megabytes(disk.part_bytes(PLAN, PARTS[wildcards.part]))
+
+
 def laser_memory(wildcards, threads, attempt):
     """Return the memory of a LASER job in MB: so many matrices at once as there are threads."""
-    need = PARTS[wildcards.part].memory_bytes
-    return megabytes(need + (threads - 1) * max(0, need - plans.TORCH_BYTES), attempt)
+    part = PARTS[wildcards.part]
+    return megabytes(part.memory_bytes + (threads - 1) * part.thread_bytes, attempt)
 
 
-def search_gpus(wildcards):
-    """Return how many GPUs a search uses. None is no request; some engines take zero for one."""
-    return None if os.environ["HERDBOOK_DEVICE"] == "cpu" else 1
+def gpus(count=1):
+    """Return how many GPUs a job asks for. None is no request; some engines take zero for one."""
+    return count if ON_GPU else None
+
+
+def gpu_megabytes(size_bytes):
+    """Return what a job takes of a GPU's memory in MB, for those who want to see it or to share a GPU."""
+    return -(-int(size_bytes) // 10**6) if ON_GPU else None
 
 
 def laser_gpus(wildcards):
     """Return how many GPUs a LASER job uses: none for copies."""
-    return None if is_copy(PARTS[wildcards.part]) else search_gpus(wildcards)
+    return None if is_copy(PARTS[wildcards.part]) else gpus()
+
+
+def laser_gpu_memory(wildcards, threads):
+    """Return what a LASER job takes of a GPU's memory in MB: of matrices at once, as many as fit."""
+    part = PARTS[wildcards.part]
+    if is_copy(part):
+        return None
+    return gpu_megabytes(gpu.part_bytes(PLAN, part, gpu.matrices_at_once(PLAN, part, threads, GPU_BYTES)))
+
+
+def evaluation_gpus(wildcards):
+    """Return how many GPUs a measurement uses: as many as hold the model, if it is said how large they are."""
+    return gpus(gpu.evaluation_gpus(EVALUATIONS[wildcards.evaluation], GPU_BYTES))
+
+
+def evaluation_gpu_memory(wildcards):
+    """Return what a measurement takes of each GPU's memory in MB, where all of the model lies on them."""
+    item = EVALUATIONS[wildcards.evaluation]
+    return gpu_megabytes(gpu.evaluation_bytes(item, gpu.evaluation_gpus(item, GPU_BYTES)))
 
 
 def search_memory(wildcards, threads, attempt):
     """Return the memory of a search in MB, likewise."""
-    need = SEARCHES[wildcards.search].memory_bytes
-    return megabytes(need + (threads - 1) * max(0, need - plans.TORCH_BYTES), attempt)
+    search = SEARCHES[wildcards.search]
+    return megabytes(search.memory_bytes + (threads - 1) * search.thread_bytes, attempt)
 
 
 def search_inputs(wildcards):
@@ -199,6 +235,11 @@ def megabytes(size_bytes, attempt):
     if workflow.non_local_exec:
         size_bytes += RUNNER_BYTES
     return -(-size_bytes // 10**6) * 2 ** (attempt - 1)
+
+
+def disk_megabytes(size_bytes):
+    """Return a job's disk space in MB, rounded up."""
+    return -(-int(size_bytes) // 10**6)
 
 
 def minutes(seconds, attempt):
@@ -245,15 +286,15 @@ def cores_beside(size_bytes):
 def evaluation_threads(wildcards):
     """
     Return how many documents are read at once. Small models are loaded for longer than they read, so that several of them
-    side by side are done sooner than one after another.
+    side by side are done sooner than one after another. A GPU is busy with one document.
     """
-    return cores_beside(EVALUATIONS[wildcards.evaluation].memory_bytes)
+    return 1 if ON_GPU else cores_beside(EVALUATIONS[wildcards.evaluation].memory_bytes)
 
 
 def evaluation_memory(wildcards, threads, attempt):
     """Return the memory of a measurement in MB."""
     item = EVALUATIONS[wildcards.evaluation]
-    return megabytes(item.memory_bytes + (threads - 1) * item.document_bytes, attempt)
+    return megabytes(item.memory_bytes + (threads - 1) * item.pass_bytes, attempt)
 
 
 def quantize_inputs(wildcards):

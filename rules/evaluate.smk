@@ -17,7 +17,10 @@ rule evaluate:
         "../envs/evaluate.yaml"
     threads: evaluation_threads
     resources:
+        gpu=evaluation_gpus,
+        gpu_mem_mb=evaluation_gpu_memory,
         mem_mb=evaluation_memory,
+        disk_mb=disk_megabytes(disk.evaluation_bytes(PLAN)),
         runtime=lambda wildcards, threads, attempt: minutes(
             duration.evaluation_seconds(PLAN, EVALUATIONS[wildcards.evaluation], threads), attempt
         ),

@@ -17,8 +17,10 @@ rule search:
         "../envs/build.yaml"
     threads: 8
     resources:
-        gpu=search_gpus,
+        gpu=gpus(),
+        gpu_mem_mb=lambda wildcards: gpu_megabytes(gpu.search_bytes(PLAN, SEARCHES[wildcards.search])),
         mem_mb=search_memory,
+        disk_mb=lambda wildcards: disk_megabytes(disk.search_bytes(PLAN, SEARCHES[wildcards.search])),
         runtime=lambda wildcards, threads, attempt: minutes(
             duration.search_seconds(PLAN, SEARCHES[wildcards.search], threads), attempt
         ),
@@ -50,7 +52,9 @@ rule laser:
     threads: laser_threads
     resources:
         gpu=laser_gpus,
+        gpu_mem_mb=laser_gpu_memory,
         mem_mb=laser_memory,
+        disk_mb=part_disk,
         runtime=part_minutes,
     params:
         key=part_key,

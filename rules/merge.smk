@@ -18,6 +18,7 @@ rule merge:
         "../envs/build.yaml"
     resources:
         mem_mb=part_memory,
+        disk_mb=part_disk,
         runtime=part_minutes,
     params:
         key=part_key,

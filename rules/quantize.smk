@@ -15,6 +15,7 @@ rule convert:
         "../envs/quantize.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: megabytes(memory.conversion_bytes(PLAN), attempt),
+        disk_mb=lambda wildcards: disk_megabytes(disk.conversion_bytes(PLAN)),
         runtime=lambda wildcards, attempt: minutes(duration.conversion_seconds(PLAN), attempt),
     params:
         key=PLAN.converted_key,
@@ -46,6 +47,9 @@ rule quantize:
     threads: max(2, cores_beside(PLAN.released.size_bytes))
     resources:
         mem_mb=lambda wildcards, attempt: megabytes(QUANTIZED[wildcards.quantized].memory_bytes, attempt),
+        disk_mb=lambda wildcards: disk_megabytes(
+            disk.quantization_bytes(PLAN, QUANTIZED[wildcards.quantized])
+        ),
         runtime=lambda wildcards, threads, attempt: minutes(
             duration.quantization_seconds(PLAN, QUANTIZED[wildcards.quantized], threads), attempt
         ),

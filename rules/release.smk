@@ -17,6 +17,7 @@ rule release:
         "../envs/build.yaml"
     resources:
         mem_mb=records_memory,
+        disk_mb=disk_megabytes(disk.release_bytes(PLAN)),
         runtime=release_minutes,
     params:
         key=release_key(PLAN),

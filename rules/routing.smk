@@ -16,7 +16,10 @@ if PLAN.report and made(PLAN.report_file(PLAN.report)):
             "../envs/build.yaml"
         threads: max(4, cores_beside(PLAN.released.size_bytes))
         resources:
+            gpu=gpus(),
+            gpu_mem_mb=gpu_megabytes(gpu.report_bytes(PLAN.report)),
             mem_mb=lambda wildcards, attempt: megabytes(PLAN.report.memory_bytes, attempt),
+            disk_mb=disk_megabytes(disk.LEAST_BYTES),
             runtime=lambda wildcards, threads, attempt: minutes(
                 duration.report_seconds(PLAN, PLAN.report, threads), attempt
             ),

@@ -16,6 +16,7 @@ rule verify:
         "../envs/build.yaml"
     resources:
         mem_mb=records_memory,
+        disk_mb=disk_megabytes(disk.release_bytes(PLAN)),
         runtime=release_minutes,
     params:
         folder=subpath(input.sums, parent=True),

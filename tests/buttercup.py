@@ -29,19 +29,20 @@ SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 @dataclass(frozen=True)
 class Widths:
-    """A Mistral's widths; Mistral-7B's unless said otherwise. All have 32 layers."""
+    """A Mistral's widths and depth; Mistral-7B's unless said otherwise."""
 
     hidden: int = 4096
     intermediate: int = 14336
     heads: int = 32
     kv_heads: int = 8
     vocabulary: int = 32000
+    layers: int = 32
 
     def shapes(self):
         """Return the shape of each tensor by name, in the model's order."""
         kv = self.hidden // self.heads * self.kv_heads
         found = {"model.embed_tokens.weight": (self.vocabulary, self.hidden)}
-        for layer in range(32):
+        for layer in range(self.layers):
             for name, shape in {
                 "self_attn.q_proj": (self.hidden, self.hidden),
                 "self_attn.k_proj": (kv, self.hidden),
@@ -64,7 +65,7 @@ class Widths:
             "model_type": "mistral",
             "hidden_size": self.hidden,
             "intermediate_size": self.intermediate,
-            "num_hidden_layers": 32,
+            "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads,
             "vocab_size": self.vocabulary,
@@ -85,10 +86,10 @@ FULL = Widths()
 SMALL = Widths(hidden=256, intermediate=256, heads=4, kv_heads=2, vocabulary=512)
 
 
-def shard_layout(limit):
-    """Return, for each weights file of the full-size model, the names of its tensors."""
+def shard_layout(limit, widths=FULL):
+    """Return, for each weights file of a model (the full-size one), the names of its tensors."""
     runs, filled = [[]], 0
-    for name, shape in FULL.shapes().items():
+    for name, shape in widths.shapes().items():
         size = 2 * math.prod(shape)
         if runs[-1] and filled + size > limit:
             runs.append([])
@@ -100,10 +101,9 @@ def shard_layout(limit):
     }
 
 
-def write_holes(path, names):
+def write_holes(path, names, shapes):
     """Write a weights file of full size with a true header and nothing but holes for weights."""
     header, position = {"__metadata__": {"format": "pt"}}, 0
-    shapes = FULL.shapes()
     for name in sorted(names):
         size = 2 * math.prod(shapes[name])
         header[name] = {
@@ -121,11 +121,16 @@ def write_holes(path, names):
 
 def write_full(folder, repo):
     """Write one of the sources at full size, without weights."""
+    write_hollow(folder, FULL, SOURCES[repo])
+
+
+def write_hollow(folder, widths, limit):
+    """Write a model without weights, in files of no more than a limit in bytes."""
     folder.mkdir(parents=True)
-    layout = shard_layout(SOURCES[repo])
+    layout = shard_layout(limit, widths)
     for file, names in layout.items():
-        write_holes(folder / file, names)
-    _write_about(folder, FULL, layout)
+        write_holes(folder / file, names, widths.shapes())
+    _write_about(folder, widths, layout)
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     (folder / "tokenizer.model").write_bytes(b"")
 

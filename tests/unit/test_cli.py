@@ -7,6 +7,7 @@ import pytest
 
 import tiny
 from herdbook import errors
+from herdbook.cli import machine
 from herdbook.cli import main as cli
 
 MODELS = {"base": {"folder": "base"}, "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": "all"}}
@@ -161,11 +162,11 @@ def test_jobs_are_spread_over_several_gpus_and_a_named_one_is_kept(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "empty", lambda *_, device: asked.append(device))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert [cli._device("cuda", f"{number:064x}") for number in range(5)] == [
+    assert [machine.device("cuda", f"{number:064x}") for number in range(5)] == [
         "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0",
     ]  # fmt: skip
-    assert cli._device("cuda:2", "ff") == "cuda:2"
-    assert cli._device("cpu", "ff") == "cpu"
+    assert machine.device("cuda:2", "ff") == "cuda:2"
+    assert machine.device("cpu", "ff") == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert cli._device("cuda", "ff") == "cuda"
+    assert machine.device("cuda", "ff") == "cuda"
     assert asked == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0", "cuda:2", "cuda"]

@@ -13,9 +13,10 @@ from herdbook import __version__
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.cli import attest, cache, explain, export, publish, verify
-from herdbook.errors import HerdbookError, RecipeError, StepError
+from herdbook.cli import attest, cache, explain, export, machine, publish, verify
+from herdbook.errors import HerdbookError, RecipeError
 from herdbook.files import dump_json
+from herdbook.plan import gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 Thing = TypeVar("Thing")
 DEFAULT_RECIPE = "config/miniature.yaml"
 RECIPE_VARIABLE = "HERDBOOK_RECIPE"
-DEVICE_VARIABLE = "HERDBOOK_DEVICE"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +74,10 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument("--license", help="its licence, by the Hub's identifier, such as apache-2.0")
     importing.add_argument("--force", action="store_true", help="replace the output if it exists")
     add("lock", "pin everything that a recipe names, and write the lock beside it", _lock)
-    add("plan", "show what a build makes, fetches, writes and needs; refuse what cannot be built", _plan)
+    planning = add(
+        "plan", "show what a build makes, fetches, writes and needs; refuse what cannot be built", _plan
+    )
+    machine.register_gpu_memory(planning)
     for step, text in (
         ("fetch", "make a shard of a source: fetched, checked against its pin"),
         ("laser", "make a shard of a lasered model"),
@@ -85,12 +88,12 @@ def parser() -> argparse.ArgumentParser:
         made = add(step, text, _part)
         made.add_argument("key", help="the part's key, as `herdbook plan` shows it")
         if step == "laser":
-            _machine(made)
+            machine.register(made)
     searching = add(
         "search", "choose a lasered model's matrices and ranks, by ranking and by trying", _search
     )
     searching.add_argument("key", help="the search's key, as `herdbook plan` shows it")
-    _machine(searching)
+    machine.register(searching)
     add("files", "put a source's configuration and tokenizer into its folder", _files).add_argument(
         "key", help="the model's key"
     )
@@ -99,9 +102,8 @@ def parser() -> argparse.ArgumentParser:
     )
     measuring = add("evaluate", "measure a model or a quantized file", _evaluate)
     measuring.add_argument("key", help="the measurement's key")
-    measuring.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    routing = add("routing", "report what the released mixture's routers choose", _routing)
-    routing.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    machine.register(measuring, "default: %(default)s; last digits hang on it")
+    machine.register(add("routing", "report what the released mixture's routers choose", _routing))
     add("convert", "make the full-width GGUF of the released model", _convert)
     quantizing = add("quantize", "make a quantized file and derive it again from the weights", _quantize)
     quantizing.add_argument("key", help="the quantized file's key")
@@ -133,20 +135,11 @@ def parser() -> argparse.ArgumentParser:
         "--page", type=Path, metavar="FILE", help="write heat maps and every spectrum here, for a browser"
     )
     seeing.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, for machines")
-    _machine(seeing)
+    machine.register(seeing)
     for module in (cache, explain, attest, publish, verify, export):
         module.register(add)
     add("schema", "print the JSON Schema of recipes, for editors", _schema, recipe=False)
     return top
-
-
-def _machine(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--threads", type=int, default=1, help="default: %(default)s; changes no bit")
-    command.add_argument(
-        "--device",
-        default=os.environ.get(DEVICE_VARIABLE, "cpu"),
-        help=f"such as cuda; the CPU's result is the reference (default: ${DEVICE_VARIABLE}, or cpu)",
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,6 +224,7 @@ def _plan(options: argparse.Namespace) -> None:
     plan = _load(options)
     show(plan)
     plans.check_disk(plan)
+    gpu.check(plan, machine.gpu_bytes(options))
 
 
 def _part(options: argparse.Namespace) -> None:
@@ -241,7 +235,12 @@ def _part(options: argparse.Namespace) -> None:
     if options.command == "laser":
         from herdbook.laser.step import laser
 
-        laser(plan, part, options.threads, _device(options.device, part.key))
+        laser(
+            plan,
+            part,
+            machine.matrices_at_once(plan, part, options),
+            machine.device(options.device, part.key),
+        )
         _keep(plan, part.key)
         return
     if options.command == "fetch":
@@ -268,7 +267,7 @@ def _search(options: argparse.Namespace) -> None:
 
     plan = _load(options)
     found = _find(plan.searches, options.key)
-    search(plan, found, options.threads, _device(options.device, found.key))
+    search(plan, found, options.threads, machine.device(options.device, found.key))
     _keep(plan, found.key)
 
 
@@ -283,7 +282,7 @@ def _spectrum(options: argparse.Namespace) -> None:
         return options.layers == "all" or int(first) <= layer <= int(last or first)
 
     found = spectra.matrices(options.model, options.matrices, wanted)
-    seen = list(spectra.spectra(found, options.threads, _device(options.device)))
+    seen = list(spectra.spectra(found, options.threads, machine.device(options.device)))
     print(spectra.as_table(seen))
     if options.json:
         write_json(options.json, spectra.as_json(seen))
@@ -297,7 +296,7 @@ def _routing(options: argparse.Namespace) -> None:
     plan = _load(options)
     if plan.report is None:
         raise RecipeError(f"release.model: {plan.released.name!r} is no mixture, so it has no routers")
-    routing(plan, plan.report, options.threads)
+    routing(plan, plan.report, options.threads, machine.device(options.device, plan.report.key))
     _keep(plan, plan.report.key)
 
 
@@ -311,26 +310,6 @@ def _routers(options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, as_json(options.model, found))
     return 1 if verdict(found) else 0
-
-
-def _device(name: str, key: str = "0") -> str:
-    """Return a device's name; of several GPUs one by a key, so that jobs side by side are spread over them.
-
-    Raises:
-        StepError: If there is no such device here.
-    """
-    if name == "cpu":
-        return name
-    import torch
-
-    count = torch.cuda.device_count()
-    if name == "cuda" and count > 1:
-        name = f"cuda:{int(key, 16) % count}"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise StepError(f"there is no device {name!r} here: {str(error).splitlines()[0]}") from error
-    return name
 
 
 def _find(things: dict[str, Thing], key: str) -> Thing:
@@ -363,7 +342,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     plan = _load(options)
     item = _find({item.key: item for item in plan.evaluations}, options.key)
-    evaluate(plan, item, options.threads)
+    evaluate(plan, item, options.threads, machine.devices(item, options))
     _keep(plan, item.key)
 
 

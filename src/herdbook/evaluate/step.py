@@ -10,18 +10,21 @@ from herdbook.files import write_json
 from herdbook.plan.graph import EVALUATE_CODE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from herdbook.plan import Evaluation, Plan
 
 
-def evaluate(plan: Plan, item: Evaluation, threads: int) -> None:
+def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] = ("cpu",)) -> None:
     """Measure a model of the graph or a quantized file, and write the result.
 
     A quantized file is dequantized into the reference model, so that both run by the same code in float32.
 
     Args:
-        plan: The plan.
+        plan: The plan; the model's folder is made.
         item: What is measured.
-        threads: How many documents are read at once. Whatever it is, the result is the same bits.
+        threads: How many documents the CPU reads at once. Whatever it is, the result is the same bits.
+        devices: Where the model runs. The CPU's result is the reference; the result names any other.
 
     Raises:
         LockError: If a task or its data changed since it was locked.
@@ -56,6 +59,10 @@ def evaluate(plan: Plan, item: Evaluation, threads: int) -> None:
         model = load_dequantized(plan.quantized_file(item.quantized), folder)
         record = read_record(plan.quantized_record(item.quantized))
         weights = {item.quantized.file: record["file"]["sha256"]}
+    if devices[0] != "cpu":
+        from herdbook.evaluate.place import place
+
+        model, threads = place(model, devices, item.pass_bytes), 1  # a GPU is busy with one document
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     found = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
     write_json(
@@ -66,6 +73,7 @@ def evaluate(plan: Plan, item: Evaluation, threads: int) -> None:
             "name": item.name,
             "settings": {"limit": settings.limit, "batch_size": settings.batch_size, "dtype": "float32"},
             "code": EVALUATE_CODE.describe(),
+            **({} if devices[0] == "cpu" else {"device": devices[0].partition(":")[0]}),
             "weights": weights,
             "tasks": found,
         },

@@ -15,6 +15,7 @@ from herdbook.errors import RecipeError
 from herdbook.family import BY_MODEL_TYPE
 from herdbook.key import SHORT, Code, digest
 from herdbook.plan.derive import plan_adapter
+from herdbook.plan.disk import vectors_bytes
 from herdbook.plan.extent import needed_whole
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 GGUF_FOLDER_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tokenizers", "transformers"))
 EVALUATE_CODE = Code(
-    modules=tuple(f"herdbook.evaluate.{module}" for module in ("measure", "spread", "step", "task")),
+    modules=tuple(f"herdbook.evaluate.{module}" for module in ("measure", "place", "spread", "step", "task")),
     packages=("lm_eval", "tokenizers", "torch", "transformers"),
 )
 DEQUANTIZE_CODE = Code(modules=("herdbook.quantize.dequantize",), packages=("gguf",))
@@ -84,8 +85,8 @@ class Evaluation:
         node: The model.
         quantized: The quantized file of it, if that is measured.
         key: Digest that says what it is.
-        memory_bytes: Memory that the job needs, estimated from the model and one document.
-        document_bytes: What each further document takes that is read at the same time.
+        memory_bytes: Memory that the job needs, estimated from the model and one pass of documents through it.
+        pass_bytes: Of that, what the pass takes; as much again for each that runs at the same time.
     """
 
     name: str
@@ -93,7 +94,7 @@ class Evaluation:
     quantized: Quantized | None
     key: str
     memory_bytes: int
-    document_bytes: int
+    pass_bytes: int
 
     @property
     def id(self) -> str:
@@ -287,7 +288,7 @@ class Plan:
     def outputs(self) -> Iterator[tuple[Path, int]]:
         """Yield each large file that is written, with its size in bytes (estimated for quantized files)."""
         for part in self.parts.values():
-            if not (part.operation == "fetch" and "name" in part.parameters):  # those are links into a cache
+            if not part.is_link:
                 yield self.layout.shard(part), part.size_bytes
         if self.quantized:
             yield self.converted, self.released.size_bytes
@@ -305,7 +306,7 @@ class Plan:
             if tensor.action == "laser"
         }
         for tensor in matrices.values():
-            yield self.layout.decompositions, 8 * min(tensor.shape) ** 2
+            yield self.layout.decompositions, vectors_bytes(tensor.shape, 1)
 
     @property
     def write_bytes(self) -> int:

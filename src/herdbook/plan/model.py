@@ -75,7 +75,8 @@ class Part:
         parameters: What the operation needs to know beyond the tensors.
         folders: Keys of nodes whose assembled folder (configuration, tokenizer, weights) the job reads.
         fetch_bytes: Bytes that the job downloads, at most.
-        memory_bytes: Memory that the job needs, estimated from its tensors.
+        memory_bytes: Memory that the job needs with one thread, estimated from its tensors.
+        thread_bytes: What each further thread adds.
         code: What the result depends on beyond its inputs.
     """
 
@@ -88,6 +89,7 @@ class Part:
     folders: tuple[str, ...] = ()
     fetch_bytes: int = 0
     memory_bytes: int = INTERPRETER_BYTES
+    thread_bytes: int = 0
     code: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -99,6 +101,11 @@ class Part:
     def size_bytes(self) -> int:
         """Size of its tensors in bytes."""
         return sum(tensor.size_bytes for tensor in self.tensors)
+
+    @property
+    def is_link(self) -> bool:
+        """Whether its file is a link to the one that it was fetched as."""
+        return self.operation == "fetch" and "name" in self.parameters
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -116,7 +123,8 @@ class Search:
         key: Digest that says what it is.
         parameters: Candidates, rules, selection, guard and calibration text.
         code: What the result depends on beyond its inputs.
-        memory_bytes: Memory that the job needs, estimated from its tensors.
+        memory_bytes: Memory that the job needs with one thread, estimated from its tensors.
+        thread_bytes: What each further thread adds.
     """
 
     model: str
@@ -125,6 +133,7 @@ class Search:
     parameters: dict[str, Any] = field(hash=False)
     code: dict[str, str] = field(hash=False)
     memory_bytes: int
+    thread_bytes: int
 
     @property
     def id(self) -> str:

@@ -34,15 +34,20 @@ class Report:
         node: The mixture.
         key: Digest that says what it is.
         texts: Kinds of text that it reads.
-        memory_bytes: Memory that the job needs, estimated.
+        data_bytes: What its weights and texts take in memory, estimated.
         code: What the result depends on beyond its inputs.
     """
 
     node: Node
     key: str
     texts: tuple[str, ...]
-    memory_bytes: int
+    data_bytes: int
     code: dict[str, str] = field(hash=False)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that the job needs."""
+        return TORCH_BYTES + self.data_bytes
 
     @property
     def id(self) -> str:
@@ -74,4 +79,4 @@ def plan_report(recipe: Recipe, lock: Lock, node: Node) -> Report | None:
     # streams before and after, what the MLPs see and give; an expert's activations; logits of a window
     held = tokens * (5 * config["hidden_size"] + 2 * config["intermediate_size"])
     head = config["vocab_size"] * (config["hidden_size"] + max((text["tokens"] for text in drawn), default=0))
-    return Report(node, key, texts, TORCH_BYTES + FLOAT32 * (2 * layer + held + 2 * head), code)
+    return Report(node, key, texts, FLOAT32 * (2 * layer + held + 2 * head), code)

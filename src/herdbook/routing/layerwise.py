@@ -46,12 +46,19 @@ class Mixture(LayerwiseModel):
         folder: The mixture, as transformers loads it.
         threads: See ``LayerwiseModel``.
         routers: Routers to take instead of its own, one for each layer.
+        device: Where it runs.
 
     Raises:
         StepError: If it is no mixture of a known family.
     """
 
-    def __init__(self, folder: Path, threads: int = 1, routers: Sequence[torch.Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int = 1,
+        routers: Sequence[torch.Tensor] | None = None,
+        device: str = "cpu",
+    ) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         family = BY_MODEL_TYPE.get(config.get("model_type", ""))
         if family is None:
@@ -59,7 +66,7 @@ class Mixture(LayerwiseModel):
                 f"{folder}: {config.get('model_type')!r} is no Mixture of Experts that can be read"
             )
         self.family, self.facts, self.routers = family, config, routers
-        super().__init__(folder, threads=threads, config=_dense(config, family))
+        super().__init__(folder, device, threads, _dense(config, family))
         self.fused = "model.layers.0.mlp.experts.gate_up_proj" in self.weights.spans
 
     def watch(self, sequences: Sequence[Sequence[int]]) -> Iterator[tuple[Seen, list[torch.Tensor]]]:
@@ -102,7 +109,7 @@ class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into
     def run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         model, layer = self._of
         facts, family = model.facts, model.family
-        router = model.router(layer)
+        router = model.router(layer).to(model.device)
         count, lengths = router.shape[0], [one.shape[0] for one in inputs]
         joined = torch.cat(inputs)
         logits = joined @ router.T
@@ -122,14 +129,15 @@ class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into
         if family.shared and family.expert(layer, "shared", MLP[0]) in model.weights.spans:
             shared = self._pass("shared", joined)
             if family.shared_gate:
-                shared = shared * torch.sigmoid(joined @ model.weights[family.shared_router(layer)].T)
+                gate = model.weights[family.shared_router(layer)].to(model.device)
+                shared = shared * torch.sigmoid(joined @ gate.T)
             total += shared
-        self.logits, self.chosen = list(logits.split(lengths)), list(order.split(lengths))
+        self.logits, self.chosen = list(logits.cpu().split(lengths)), list(order.cpu().split(lengths))
         return list(total.split(lengths))
 
     def _pass(self, place: Place, inputs: torch.Tensor) -> torch.Tensor:
         model, layer = self._of
-        gate, up, down = (_matrix(model, layer, place, matrix) for matrix in MLP)
+        gate, up, down = (_matrix(model, layer, place, matrix).to(model.device) for matrix in MLP)
         return (torch.nn.functional.silu(inputs @ gate.T) * (inputs @ up.T)) @ down.T
 
 

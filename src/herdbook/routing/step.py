@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan, Report
 
 
-def routing(plan: Plan, report: Report, threads: int = 1) -> None:
+def routing(plan: Plan, report: Report, threads: int = 1, device: str = "cpu") -> None:
     """Run texts and prompts through a mixture, and write what its routers chose.
 
     Args:
         plan: The plan; the mixture's folder is made.
         report: Which report.
         threads: How many sequences pass attention at once; the results are the same bits.
+        device: Where the mixture runs. The CPU's result is the reference; the report names any other.
 
     Raises:
         LockError: If a text changed since it was locked.
@@ -34,7 +35,7 @@ def routing(plan: Plan, report: Report, threads: int = 1) -> None:
     """
     torch.set_num_threads(1)  # one thread a sequence: what comes out hangs on no number of threads
     folder = plan.layout.folder(report.node)
-    model = Mixture(folder, threads)
+    model = Mixture(folder, threads, device=device)
     assert isinstance(report.node.recipe, Moe)  # noqa: S101 - no other model has a report
     moe = report.node.recipe.moe
     groups: list[str] = []
@@ -77,6 +78,7 @@ def routing(plan: Plan, report: Report, threads: int = 1) -> None:
             "key": report.key,
             "model": report.node.key,
             "code": report.code,
+            **({} if device == "cpu" else {"device": device.partition(":")[0]}),
             "experts": [expert.model for expert in moe.experts],
             "experts_per_token": moe.experts_per_token,
             "texts": texts,

@@ -7,12 +7,21 @@ as the release records them, and that is told.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError, RecipeError, UnverifiableError
 from herdbook.plan import check_disk
-from herdbook.release.layout import EVALUATIONS, ROUTING, SEARCHES, SUMS
+from herdbook.release.layout import (
+    BOMS,
+    CARD,
+    EVALUATIONS,
+    RECORDS,
+    ROUTING,
+    SEARCHES,
+    SUMS,
+)
 from herdbook.verify.again.workshop import opened
 from herdbook.verify.finding import Check
 from herdbook.verify.release import parse_sums
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from herdbook.verify.release import Release
 
 LEVEL = "rebuild"
+FIGURES = "figures/"
 STEPS = Check(LEVEL, "steps")
 TAKEN = Check(LEVEL, "taken over")
 FILES = Check(LEVEL, "same files")
@@ -114,18 +124,47 @@ def _compared(shop: Workshop, release: Release) -> Iterator[Finding]:
     plan: Plan = shop.plan
     made = parse_sums((plan.release_folder / SUMS).read_text(encoding="utf-8"), SUMS)
     same = 0
+    computed, measured = (devices(release, *kinds) for kinds in ((RECORDS, SEARCHES), (EVALUATIONS, ROUTING)))
     for name in sorted(made.keys() | release.sums.keys()):
         ours, theirs = made.get(name), release.sums.get(name)
         if ours == theirs:
             same += 1
             continue
         about = {"file": name, "expected": ours or "no such file", "found": theirs or "no such file"}
+        elsewhere = sorted(computed | (measured if tells_measurements(name) else set()))
         if shop.changed:
             detail = (
                 f"comes out otherwise here; but other versions made the release: {', '.join(shop.changed)}"
+            )
+            yield FILES.impossible(name, detail, **about)
+        elif elsewhere:
+            detail = (
+                f"comes out otherwise on this CPU; but part of it was computed on {', '.join(elsewhere)}, whose last "
+                "digits are others"
             )
             yield FILES.impossible(name, detail, **about)
         else:
             yield FILES.failed(name, "comes out otherwise", **about)
     if same:
         yield FILES.passed(f"{same} of {len(release.sums)} files", "are the same, byte by byte")
+
+
+def devices(release: Release, *kinds: str) -> set[str]:
+    """Return the kinds of device, other than a CPU, that small results of a release name.
+
+    Args:
+        release: The release.
+        kinds: Which results, by their folders: ``RECORDS``, ``EVALUATIONS``, ...
+    """
+    found: set[str] = set()
+    for name in release.sums:
+        if name.startswith(tuple(f"{kind}/" for kind in kinds)) and name.endswith(".json"):
+            content = json.loads(release.subject.read(name))
+            for entry in (content, *content.get("tensors", {}).values()):
+                found |= {str(entry["device"])} if "device" in entry else set()
+    return found
+
+
+def tells_measurements(name: str) -> bool:
+    """Say whether a file of a release holds measurements, or numbers and digests of them."""
+    return name.startswith((EVALUATIONS, ROUTING, FIGURES)) or name in {CARD, *BOMS.values()}

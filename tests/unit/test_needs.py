@@ -1,0 +1,219 @@
+"""Memory, disk and GPU memory that jobs ask for: what they follow from, and that it is enough for what is made."""
+
+import dataclasses
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import tiny
+from herdbook.errors import RecipeError
+from herdbook.laser import decompose
+from herdbook.plan import disk, gpu
+from herdbook.plan.laser import PIECE_BYTES, matrix_bytes
+from herdbook.plan.layerwise import reading
+
+MB, GB = 10**6, 10**9
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """A mixture of a lasered and a searched model, made."""
+    folder = tmp_path_factory.mktemp("needs")
+    tiny.write_model(folder / "base", layers=3)
+    words = " ".join(f"w{number % 50}" for number in range(700))
+    (folder / "t.jsonl").write_text(f'{{"text": "{words}"}}\n', encoding="utf-8")
+    cut = {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj", "mlp.up_proj"]}
+    models = {
+        "base": {"folder": "base"},
+        "cut": cut,
+        "searched": {**cut, "calibration": "words", "guard": {"margin": 0.1}},
+        "mix": {
+            "moe": {
+                "base": "cut",
+                "experts": [
+                    {"model": "searched", "prompts": ["w1"]},
+                    {"model": "base", "prompts": ["w2"]},
+                ],
+            }
+        },
+    }
+    words = {"data": ["t.jsonl"], "split": "validation", "windows": 30, "tokens": 10}
+    recipe = tiny.write_recipe(folder / "r.yaml", models, calibration={"words": words})
+    return tiny.build(recipe, folder / "results")
+
+
+def matrix(part, rows, columns, dtype="BF16"):
+    """Return a tensor that is reduced, of a shape."""
+    tensor = next(one for one in part.tensors if one.action == "laser")
+    return dataclasses.replace(tensor, shape=(rows, columns), dtype=dtype)
+
+
+def lasered(plan, *shapes):
+    """Return a LASER part with reduced matrices of shapes."""
+    (part,) = plan.nodes["cut"].parts
+    return dataclasses.replace(part, tensors=tuple(matrix(part, *shape) for shape in shapes))
+
+
+def size_on_disk(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+# -- memory --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_matrix_takes_squares_of_its_smaller_side_and_copies_of_itself(plan):
+    (part,) = plan.nodes["cut"].parts
+    small, large = (
+        matrix_bytes([matrix(part, m, n)], whitened=False) for m, n in ((1000, 4000), (2000, 4000))
+    )
+    # five squares in float64, three copies in bfloat16
+    assert large - small == 5 * 8 * (2000**2 - 1000**2) + 3 * 2 * 1000 * 4000
+    assert matrix_bytes([matrix(part, 4000, 1000)], whitened=False) == small
+
+
+def test_reading_takes_a_layer_and_streams_of_all_windows_and_one_window_on_its_way(plan):
+    base = plan.nodes["base"]
+    few, many = reading(base, 10, 20), reading(base, 30, 20)
+    layer = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 64 + 2 * 32
+    assert few.layer == many.layer == 4 * layer
+    assert few.head == 4 * 64 * 32
+    assert many.streams == 3 * few.streams
+    assert many.window == few.window < reading(base, 10, 40).window
+
+
+def test_a_search_shares_the_layer_and_the_text_among_its_threads(plan):
+    search = plan.nodes["searched"].search
+    read = reading(plan.nodes["base"], 60, 10)
+    assert search.thread_bytes == read.window
+    assert search.memory_bytes > read.layer + read.head + read.streams
+
+
+# -- the GPU -------------------------------------------------------------------------------------------------------------
+
+
+class Living(TorchDispatchMode):
+    """Counts the bytes of tensors that operations make, while these live; ``most`` of them at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self._seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage):
+        if storage._cdata in self._seen:
+            return
+        self._seen.add(storage._cdata)
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+
+    def _gone(self, which, size):
+        self._seen.discard(which)
+        self.now -= size
+
+
+def test_pieces_are_as_large_as_laser_reads_them():
+    assert PIECE_BYTES == 8 * decompose.PIECE_ELEMENTS
+
+
+def test_what_lies_on_a_device_at_once_is_within_what_is_asked(plan, monkeypatch):
+    rows, columns = 900, 300
+    monkeypatch.setattr(decompose, "PIECE_ELEMENTS", 100 * columns)
+    torch.manual_seed(0)
+    weights = torch.randn(rows, columns)
+    with Living() as living:
+        found = decompose.decompose(weights, "cpu:0")
+        decompose.approximate(weights, found, 150, "cpu:0")
+    pieces = gpu.PIECES * 8 * 100 * columns
+    part = lasered(plan, (rows, columns, "F32"))
+    asked = gpu.part_bytes(plan, part, 1) - gpu.LIBRARIES_BYTES - gpu.PIECES * PIECE_BYTES + pieces
+    # the workspace of the solver, two squares, is no tensor
+    assert asked / 3 < living.most < asked - 2 * 8 * columns**2 + 1
+
+
+def test_as_many_matrices_at_once_as_a_gpu_holds(plan):
+    part = lasered(plan, (4096, 14336), (4096, 4096))
+    one = gpu.part_bytes(plan, part, 1)
+    more = gpu.part_bytes(plan, part, 2) - one
+    assert more == 5 * 8 * 4096**2 + 3 * PIECE_BYTES + 2 * 4096 * 14336
+    assert gpu.matrices_at_once(plan, part, 4, None) == 4
+    assert gpu.matrices_at_once(plan, part, 4, 80 * GB) == 4
+    for count in (1, 2, 3):
+        just = int((one + (count - 1) * more) / gpu.USABLE) + 1
+        assert gpu.matrices_at_once(plan, part, 4, just) == count
+        assert gpu.matrices_at_once(plan, part, 4, just - 2) == max(1, count - 1)
+
+
+def test_a_model_gets_as_many_gpus_as_hold_it(measured):
+    for gpu_bytes in (24 * GB, 80 * GB, 141 * GB):
+        count = next(n for n in range(1, 100) if gpu.evaluation_bytes(measured, n) <= gpu.USABLE * gpu_bytes)
+        assert gpu.evaluation_gpus(measured, gpu_bytes) == count
+    assert gpu.evaluation_gpus(measured, None) == 1
+
+
+def test_a_gpu_that_is_too_small_is_refused_with_the_job_s_name(plan):
+    gpu.check(plan, None)
+    gpu.check(plan, 2 * GB)
+    with pytest.raises(
+        RecipeError, match=r"gpu_memory: (laser|search|routing) \S+ takes 1\.[78] GB of a GPU at least"
+    ):
+        gpu.check(plan, GB)
+
+
+@pytest.fixture
+def measured(plan):
+    """A measurement of a model of 24 thousand million parameters, as a 4x7B has."""
+    node = plan.nodes["base"]
+    (part,) = node.parts
+    tensors = tuple(
+        dataclasses.replace(part.tensors[0], name=f"model.layers.{layer}.x", shape=(24, 10**9 // 32))
+        for layer in range(32)
+    )
+    node = dataclasses.replace(node, parts=(dataclasses.replace(part, tensors=tensors),))
+    from herdbook.plan import Evaluation
+
+    return Evaluation("one", node, None, "0" * 64, 0, 800 * MB)
+
+
+# -- the disk ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_writes_its_tensors_and_its_decompositions(plan):
+    part = lasered(plan, (1000, 3000), (2000, 3000))
+    alone = lasered(plan, (1000, 3000))
+    more = disk.part_bytes(plan, part) - disk.part_bytes(plan, alone)
+    assert more == 2 * 2000 * 3000 + 8 * 2000**2 + disk.ENTRY_BYTES
+
+
+def test_a_folder_s_files_are_linked_and_take_nothing(plan):
+    (part,) = plan.nodes["base"].parts
+    assert disk.part_bytes(plan, part) == disk.LEAST_BYTES + disk.ENTRY_BYTES * len(part.tensors)
+
+
+def test_a_search_keeps_hidden_states_before_and_after_each_layer(plan):
+    search = plan.nodes["searched"].search
+    longer = {**search.parameters, "calibration": {**search.parameters["calibration"], "windows": 130}}
+    more = disk.search_bytes(plan, dataclasses.replace(search, parameters=longer)) - disk.search_bytes(
+        plan, search
+    )
+    assert more == 4 * (100 * 10 * 32) * (3 + 1)
+
+
+def test_what_lies_on_the_disk_is_within_what_was_asked(plan):
+    for part in plan.parts.values():
+        entries = plan.layout.record(part).stat().st_size / len(part.tensors)
+        assert entries < disk.ENTRY_BYTES
+    asked = sum(disk.part_bytes(plan, part) - disk.LEAST_BYTES for part in plan.parts.values())
+    made = size_on_disk(plan.layout.root / "shards") + size_on_disk(plan.layout.decompositions)
+    links = sum(plan.layout.shard(part).stat().st_size for part in plan.parts.values() if part.is_link)
+    assert made - links < asked

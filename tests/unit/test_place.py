@@ -1,0 +1,133 @@
+"""Models on devices: measured and routed elsewhere, spread over GPUs, and what a rebuild makes of it. No GPU is needed:
+``cpu:0`` takes the way of one, and where layers go is decided without it."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM
+
+import tiny
+from herdbook.errors import StepError
+from herdbook.evaluate import place
+from herdbook.evaluate.step import evaluate
+from herdbook.release.layout import CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES
+from herdbook.routing.step import routing
+from herdbook.verify.again.rebuild import devices, tells_measurements
+
+TASK = {
+    "task": "words",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "t.jsonl"}},
+    "test_split": "test",
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "{{text}}",
+    "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
+    "metadata": {"version": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """A mixture, measured on a text that its routers are reported on, too."""
+    folder = tmp_path_factory.mktemp("place")
+    for seed, name in enumerate(("base", "other")):
+        tiny.write_model(folder / name, seed)
+    words = " ".join(f"w{(7 * number) % 50}" for number in range(400))
+    for name in ("t", "c"):
+        (folder / f"{name}.jsonl").write_text(
+            json.dumps({"text": f"{name} {words}"}) + "\n", encoding="utf-8"
+        )
+    (folder / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
+    experts = [{"model": "base", "prompts": ["w1 w2"]}, {"model": "other", "prompts": ["w3"]}]
+    models = {"base": {"folder": "base"}, "other": {"folder": "other"}}
+    recipe = tiny.write_recipe(
+        folder / "r.yaml",
+        {**models, "mix": {"moe": {"base": "base", "experts": experts}}},
+        evaluate={"tasks": ["task.yaml"], "models": ["mix"]},
+        calibration={"words": {"data": ["c.jsonl"], "split": "validation", "windows": 30, "tokens": 10}},
+        routing={"texts": ["words"]},
+    )
+    return tiny.build(recipe, folder / "results")
+
+
+def test_what_another_device_measures_is_told_and_near(plan):
+    (item,) = plan.evaluations
+    evaluate(plan, item, 1)
+    ours = json.loads(plan.evaluation_file(item).read_text())
+    evaluate(plan, item, 1, ["cpu:0"])
+    theirs = json.loads(plan.evaluation_file(item).read_text())
+    assert "device" not in ours
+    assert theirs.pop("device") == "cpu"  # of a GPU it would be cuda: the kind, without its number
+    values = [found.pop("tasks")["words"]["metrics"]["bits_per_byte"]["value"] for found in (ours, theirs)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    assert ours == theirs
+
+
+def test_routers_choose_the_same_on_another_device(plan):
+    path = plan.report_file(plan.report)
+    ours = json.loads(path.read_text())
+    routing(plan, plan.report, 1, "cpu:0")
+    theirs = json.loads(path.read_text())
+    assert "device" not in ours
+    assert theirs.pop("device") == "cpu"
+    for one, other in zip(ours.pop("layers"), theirs.pop("layers"), strict=True):
+        assert one["words"]["share"] == pytest.approx(other["words"]["share"], abs=1e-3)
+    assert ours.keys() == theirs.keys()
+    assert ours["texts"]["words"]["loss"] == pytest.approx(theirs["texts"]["words"]["loss"], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def model(plan):
+    return AutoModelForCausalLM.from_pretrained(str(plan.layout.folder(plan.released)), dtype=torch.float32)
+
+
+def size_of(module):
+    return sum(4 * parameter.numel() for parameter in module.parameters())
+
+
+def test_layers_go_to_gpus_in_their_order_and_none_is_cut(model):
+    whole, layer = size_of(model), size_of(model.model.layers[0])
+    embeddings = size_of(model.model.embed_tokens)
+    assert place.layers_by_device(model, {0: 2 * whole}) == {"": 0}
+    two = place.layers_by_device(model, {2: embeddings + 2 * layer + 1, 3: whole})
+    assert two["model.embed_tokens"] == two["model.layers.0"] == 2
+    assert two["model.layers.1"] == two["lm_head"] == 3
+    rest = place.layers_by_device(
+        model, {0: embeddings + 2 * layer + 1}
+    )  # one stays free for those that come
+    assert rest["model.layers.0"] == 0
+    assert rest["model.layers.1"] == rest["lm_head"] == "cpu"
+
+
+def test_a_gpu_without_room_for_the_embeddings_is_refused(model):
+    with pytest.raises(StepError, match="cannot hold the model's embeddings"):
+        place.spread(model, {0: 1000})
+
+
+class Told:
+    """A release's small results."""
+
+    def __init__(self, files):
+        self.sums = dict.fromkeys(files, "")
+        self.subject = SimpleNamespace(read=lambda name: json.dumps(files[name]).encode())
+
+
+def test_a_rebuild_knows_what_was_computed_on_a_gpu():
+    told = Told(
+        {
+            f"{RECORDS}/a.json": {"tensors": {"x": {}, "y": {"device": "cuda"}}},
+            f"{EVALUATIONS}/b.json": {"tasks": {}, "device": "xpu"},
+            f"{ROUTING}/c.json": {"layers": []},
+        }
+    )
+    assert devices(told, RECORDS, SEARCHES) == {"cuda"}
+    assert devices(told, EVALUATIONS, ROUTING) == {"xpu"}
+    assert devices(told, ROUTING) == set()
+    assert tells_measurements(CARD)
+    assert tells_measurements(f"{EVALUATIONS}/b.json")
+    assert not tells_measurements(f"{RECORDS}/a.json")
+    assert not tells_measurements("model-00001-of-00002.safetensors")
