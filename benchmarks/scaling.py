@@ -139,8 +139,11 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, float]:
     if quantized := quantizing(plan, lists[1], known):
         known["quantized"] = quantized
     threads = wanted_threads(folder)
-    jobs = [replace(job, threads=threads[job.outputs[0]]) for job in lists[1]]
-    compare(plan, jobs, walls, rates_of(known, options)[0])
+    builds = {
+        cores: [replace(job, threads=threads[job.outputs[0]]) for job in jobs]
+        for cores, jobs in lists.items()
+    }
+    compare(plan, builds, walls, rates_of(known, options)[0])
     return known
 
 
@@ -211,27 +214,34 @@ def lasted(job: Listed) -> float:
     return job.ended - job.started
 
 
-def compare(plan: Plan, jobs: list[Listed], walls: dict[int, float], cpu: Rates) -> None:
-    """Print the clock beside the simulation, from the jobs' own times and from rates."""
-    begun, ended = min(job.started for job in jobs), max(job.started + lasted(job) for job in jobs)
-    around = walls[1] - (ended - begun)  # until the first job, and after the last
+def compare(plan: Plan, builds: dict[int, list[Listed]], walls: dict[int, float], cpu: Rates) -> None:
+    """Print the clock beside the simulation: from each build's own times, from those of one worker, and from rates."""
     find = planned(plan)
+    jobs = builds[1]
+    own = {cores: {job.number: lasted(job) for job in listed} for cores, listed in builds.items()}
     by_rates = {job.number: seconds_of(plan, find(job), job, cpu, 1) for job in jobs}
-    own = {job.number: lasted(job) for job in jobs}
+    around = {
+        cores: walls[cores]
+        - max(job.started + lasted(job) for job in listed)
+        + min(job.started for job in listed)
+        for cores, listed in builds.items()
+    }  # until the first job, and after the last
 
-    def wall(times: dict[int, float], cores: int) -> float:
-        tasks = one_machine(jobs, times, cores, cpu.start)
-        return around + simulate(tasks, [Machine({"cores": cores})]).seconds
+    def wall(tasks: list[Task], cores: int) -> str:
+        return f"{around[cores] + simulate(tasks, [Machine({'cores': cores})]).seconds:.0f}"
 
-    print("\n| workers | wall time, s | ratio | simulated from the jobs' times, s | from rates, s |")
-    print("| ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "\n| workers | wall time, s | ratio | simulated from its jobs' times, s | from those of one worker, s | from rates, s |"
+    )
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for cores, seconds in walls.items():
         cells = (
             str(cores),
             f"{seconds:.0f}",
             f"{walls[1] / seconds:.2f}",
-            f"{wall(own, cores):.0f}",
-            f"{wall(by_rates, cores):.0f}",
+            wall(one_machine(builds[cores], own[cores], cores), cores),
+            wall(one_machine(jobs, own[1], cores, cpu.start), cores),
+            wall(one_machine(jobs, by_rates, cores, cpu.start), cores),
         )
         print(f"| {' | '.join(cells)} |")
     print("\n| rule | jobs | one worker, s | from rates, s |\n| --- | ---: | ---: | ---: |")
@@ -239,15 +249,22 @@ def compare(plan: Plan, jobs: list[Listed], walls: dict[int, float], cpu: Rates)
     for job in jobs:
         rules[job.rule].append(job.number)
     for rule, numbers in rules.items():
-        sums = (sum(times[number] for number in numbers) for times in (own, by_rates))
+        sums = (sum(times[number] for number in numbers) for times in (own[1], by_rates))
         print(f"| `{rule}` | {len(numbers)} | {' | '.join(f'{one:.1f}' for one in sums)} |")
     print(flush=True)
 
 
-def one_machine(jobs: Sequence[Listed], times: dict[int, float], cores: int, start: float) -> list[Task]:
-    """Return a build's jobs as tasks of one machine, from their times on a single core.
+def one_machine(
+    jobs: Sequence[Listed], times: dict[int, float], cores: int, start: float = float("inf")
+) -> list[Task]:
+    """Return a build's jobs as tasks of one machine.
 
-    Several threads share all but the start.
+    Args:
+        jobs: The jobs.
+        times: What each takes, by number.
+        cores: Cores of the machine.
+        start: Of times that are those of a single core, how much no further thread makes shorter; all, if the times are
+            those of as many threads as there are.
     """
     waits, tasks = parents(jobs), []
     for job in jobs:
