@@ -11,9 +11,10 @@ from torch.utils._pytree import tree_leaves
 import tiny
 from herdbook.errors import RecipeError
 from herdbook.laser import decompose
-from herdbook.plan import disk, gpu
+from herdbook.plan import disk, gpu, memory
 from herdbook.plan.laser import PIECE_BYTES, matrix_bytes
 from herdbook.plan.layerwise import reading
+from herdbook.quantize import encode
 
 MB, GB = 10**6, 10**9
 
@@ -91,6 +92,22 @@ def test_a_search_shares_the_layer_and_the_text_among_its_threads(plan):
     assert search.memory_bytes > read.layer + read.head + read.streams
 
 
+def test_loading_a_mixture_takes_a_layer_of_its_experts_more_or_all_where_they_are_small(plan):
+    expert = 4 * 3 * 32 * 64
+    assert memory.stacking_bytes(plan.nodes["base"]) == 0
+    assert memory.stacking_bytes(plan.nodes["mix"]) == 3 * 2 * expert
+
+    def widened(part):
+        tensors = (
+            dataclasses.replace(one, shape=tuple(128 * side for side in one.shape)) for one in part.tensors
+        )
+        return dataclasses.replace(part, tensors=tuple(tensors))
+
+    node = plan.nodes["mix"]
+    wide = dataclasses.replace(node, parts=tuple(map(widened, node.parts)))
+    assert memory.stacking_bytes(wide) == 2 * 128**2 * expert
+
+
 # -- the GPU -------------------------------------------------------------------------------------------------------------
 
 
@@ -122,8 +139,9 @@ class Living(TorchDispatchMode):
         self.now -= size
 
 
-def test_pieces_are_as_large_as_laser_reads_them():
+def test_pieces_are_as_large_as_the_steps_read_them():
     assert PIECE_BYTES == 8 * decompose.PIECE_ELEMENTS
+    assert memory.PIECE_BYTES == encode.BLOCK_BYTES
 
 
 def test_what_lies_on_a_device_at_once_is_within_what_is_asked(plan, monkeypatch):
@@ -132,8 +150,7 @@ def test_what_lies_on_a_device_at_once_is_within_what_is_asked(plan, monkeypatch
     torch.manual_seed(0)
     weights = torch.randn(rows, columns)
     with Living() as living:
-        found = decompose.decompose(weights, "cpu:0")
-        decompose.approximate(weights, found, 150, "cpu:0")
+        decompose.decompose(weights, "cpu:0")
     pieces = gpu.PIECES * 8 * 100 * columns
     part = lasered(plan, (rows, columns, "F32"))
     asked = gpu.part_bytes(plan, part, 1) - gpu.LIBRARIES_BYTES - gpu.PIECES * PIECE_BYTES + pieces

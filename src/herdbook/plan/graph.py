@@ -14,6 +14,7 @@ from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
 from herdbook.family import BY_MODEL_TYPE
 from herdbook.key import SHORT, Code, digest
+from herdbook.plan import memory
 from herdbook.plan.derive import plan_adapter
 from herdbook.plan.disk import vectors_bytes
 from herdbook.plan.extent import needed_whole
@@ -179,10 +180,6 @@ class Plan:
         """The quantized files, in the recipe's order."""
         if self.recipe.quantize is None:
             return ()
-        largest = max(tensor.elements for part in self.released.parts for tensor in part.tensors)
-        stacked = largest * max(
-            1, len(self.released.recipe.moe.experts) if isinstance(self.released.recipe, Moe) else 1
-        )
         return tuple(
             Quantized(
                 method,
@@ -195,7 +192,7 @@ class Plan:
                     }
                 ),
                 f"{self.recipe.release.name}.{method}.gguf",
-                TORCH_BYTES + 12 * stacked,
+                memory.quantization_bytes(),
             )
             for method in self.recipe.quantize.methods
         )
@@ -224,7 +221,7 @@ class Plan:
 
         def one(name: str, node: Node, item: Quantized | None) -> Evaluation:
             logits = 3 * FLOAT32 * TOKENS_AT_ONCE * wanted.batch_size * node.config["vocab_size"]
-            weights = FLOAT32 * node.parameters * (2 if item else 1)
+            weights = FLOAT32 * node.parameters * (2 if item else 1) + memory.stacking_bytes(node)
             quantized = {"key": item.key, "code": DEQUANTIZE_CODE.describe()} if item else None
             key = digest({**settings, "model": node.key, "quantized": quantized})
             return Evaluation(name, node, item, key, TORCH_BYTES + weights + logits, logits)

@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from herdbook.family import expert_of
+from herdbook.plan.architecture import layer_of
+from herdbook.plan.layerwise import FLOAT32
 from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
     from herdbook.plan.graph import Plan
+    from herdbook.plan.model import Node
 
+KEPT_BYTES = (
+    1 << 25
+)  # glibc's DEFAULT_MMAP_THRESHOLD_MAX on 64-bit machines: of a block above it, nothing is kept
+PIECES, PIECE_BYTES = (
+    10,
+    1 << 25,
+)  # as ``herdbook.quantize.encode`` reads a tensor in float32, and copies of that
 RECORD_BYTES = 20_000  # what a tensor's entry in records, lineage and claims takes as Python's objects
 ELEMENT_BYTES = 12  # an element as it is stored, in float32, and as it will be stored
 
 
+def stacking_bytes(node: Node) -> int:
+    """Return what loading a mixture takes beside its weights: transformers stacks a layer's experts, and frees them then.
+
+    What is smaller than glibc hands back to the system stays with the process: then all experts count.
+    """
+    layers: dict[int | None, int] = {}
+    smallest = math.inf
+    for name, (_, tensor) in node.tensors.items():
+        if expert_of(name) or tensor.slices:
+            layers[layer_of(name)] = layers.get(layer_of(name), 0) + FLOAT32 * tensor.elements
+            smallest = min(smallest, FLOAT32 * tensor.elements)
+    if not layers:
+        return 0
+    return max(layers.values()) if smallest > KEPT_BYTES else sum(layers.values())
+
+
 def conversion_bytes(plan: Plan) -> int:
     """Return the memory of making the full-width GGUF: the largest tensor, stacked for all experts as GGUF has it."""
-    released = plan.released
-    largest = max(tensor.elements for part in released.parts for tensor in part.tensors if not tensor.slices)
-    fused = max((t.elements for part in released.parts for t in part.tensors if t.slices), default=0)
-    experts = len(released.recipe.moe.experts) if isinstance(released.recipe, Moe) else 1
-    return TORCH_BYTES + ELEMENT_BYTES * max(largest * experts, fused)
+    experts = len(plan.released.recipe.moe.experts) if isinstance(plan.released.recipe, Moe) else 1
+    largest = max(
+        tensor.elements * (1 if tensor.slices or not expert_of(name) else experts)
+        for name, (_, tensor) in plan.released.tensors.items()
+    )
+    return TORCH_BYTES + ELEMENT_BYTES * largest
+
+
+def quantization_bytes() -> int:
+    """Return the memory of quantizing and of deriving again: pieces of a tensor, however large that is."""
+    return INTERPRETER_BYTES + PIECES * PIECE_BYTES
 
 
 def records_bytes(plan: Plan) -> int:
