@@ -41,6 +41,7 @@ LAYERS = (
     ("verify",),
     ("publish", "jobs"),
     ("explain", "view"),
+    ("refresh",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
