@@ -282,7 +282,7 @@ def test_what_upstream_says_is_escaped(herd):
     wicked = "mit</td> @everyone [x](https://example.org) |\x1b[2J"
     herd.hub.repos["herd/base"].card["license"] = wicked
     tensors = load_file(herd.folders["base"] / HALVES[0])
-    tensors["|`x`\x1b[2J\n# loud"] = tensors["model.norm.weight"].clone()
+    tensors["|`x`\x1b[2J\n# loud"] = next(iter(tensors.values())).clone()
     herd.hub.commit("herd/base", {HALVES[0]: save(tensors, metadata={"format": "pt"})})
     _, text, _, body = herd.refresh()
     assert "\x1b" not in text + body
