@@ -16,6 +16,7 @@ localrules:
 
 
 rule all:
+    default_target: True
     input:
         PLAN.release_root / "verification.json",
 

@@ -13,7 +13,7 @@ from herdbook import __version__
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.cli import attest, cache, explain, export, publish, refresh, verify
+from herdbook.cli import attest, cache, explain, export, new, publish, refresh, verify
 from herdbook.errors import HerdbookError, RecipeError, StepError
 from herdbook.files import dump_json
 
@@ -134,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     )
     seeing.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, for machines")
     _machine(seeing)
-    for module in (refresh, cache, explain, attest, publish, verify, export):
+    for module in (new, refresh, cache, explain, attest, publish, verify, export):
         module.register(add)
     add("schema", "print the JSON Schema of recipes, for editors", _schema, recipe=False)
     return top
