@@ -1,4 +1,4 @@
-"""``herdbook refresh``: what moved upstream since a recipe was locked, and the lock that follows it."""
+"""``herdbook lock`` and ``herdbook refresh``: the lock of a recipe, and what moved upstream since it was made."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herdbook import lock as locks
+from herdbook import plan as plans
+from herdbook import recipe as recipes
 from herdbook.errors import RecipeError, SourceError
 
 if TYPE_CHECKING:
@@ -20,7 +23,8 @@ STATUSES = (
 
 
 def register(add: Add) -> None:
-    """Add the command."""
+    """Add the commands."""
+    add("lock", "pin everything that a recipe names, and write the lock beside it", _lock)
     command = add("refresh", "say what moved upstream since the lock was made, and lock that", _refresh)
     command.epilog = STATUSES
     command.add_argument("--dry-run", action="store_true", help="only say it; leave the lock as it is")
@@ -30,9 +34,21 @@ def register(add: Add) -> None:
     )
 
 
+def _lock(options: argparse.Namespace) -> None:
+    from herdbook.fetch.pin import pin
+
+    recipe = recipes.load(options.recipe)
+    lock = pin(recipe, options.recipe, lambda line: print(line, file=sys.stderr))
+    try:
+        plans.make(recipe, lock, options.recipe)
+    except RecipeError as error:
+        raise RecipeError(error.problems, str(options.recipe)) from error
+    path = locks.path_for(options.recipe)
+    locks.write(lock, path)
+    print(path)
+
+
 def _refresh(options: argparse.Namespace) -> int:
-    from herdbook import lock as locks
-    from herdbook import plan as plans
     from herdbook.files import write_json
     from herdbook.refresh import report as reports
     from herdbook.refresh.consequence import made_again
