@@ -16,7 +16,6 @@ localrules:
 
 
 rule all:
-    default_target: True
     input:
         PLAN.release_root / "verification.json",
 
