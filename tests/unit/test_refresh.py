@@ -2,9 +2,11 @@
 
 import json
 import re
+import zipfile
 
 import pytest
 from pytest_local_hub import LocalHub, client
+from pytest_local_hub.store import Blob
 from safetensors.torch import load_file, save, save_file
 
 import tiny
@@ -25,8 +27,8 @@ HALVES = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 class Herd:
     """A local Hub with two models, a recipe of them that is locked, and the command."""
 
-    def __init__(self, hub, root, capsys):
-        self.hub, self.root, self._capsys = hub, root, capsys
+    def __init__(self, hub, root, capfd):
+        self.hub, self.root, self._capfd = hub, root, capfd
         self.folders = {}
         for seed, name in enumerate(("base", "calf")):
             folder = self.folders[name] = tiny.write_model(root / name, seed=seed, shards=2)
@@ -58,7 +60,7 @@ class Herd:
         )
         return (
             status,
-            self._capsys.readouterr().out,
+            self._capfd.readouterr().out,
             json.loads(told.read_text()),
             body.read_text(encoding="utf-8"),
         )
@@ -80,10 +82,10 @@ class Herd:
 
 
 @pytest.fixture
-def herd(tmp_path, monkeypatch, capsys):
+def herd(tmp_path, monkeypatch, capfd):
     with LocalHub() as hub:
         client.use(hub, tmp_path / "home", monkeypatch)
-        yield Herd(hub, tmp_path, capsys)
+        yield Herd(hub, tmp_path, capfd)
 
 
 def test_nothing_moved(herd):
@@ -166,6 +168,17 @@ def test_licence_and_gating_without_a_commit(herd):
     assert "but not as it was" in text
     pinned = locks.load(herd.lock).sources["base"]
     assert (pinned.license, pinned.gated) == ("cc-by-nc-4.0", "manual")
+
+
+def test_other_files_under_the_same_commit(herd):
+    repo = herd.hub.repos["herd/base"]
+    name = "tokenizer_config.json"
+    repo.commits[repo.branches["main"]].files[name] = Blob.of(name, b"{}")
+    base = herd.source(herd.refresh()[2], "base")
+    assert (base["before"] == base["after"], base["state"]) == (True, "moved")
+    assert [(change["name"], change["after"]["git_blob"]) for change in base["files"]] == [
+        (name, git_blob_id(b"{}"))
+    ]
 
 
 def test_one_that_vanished_hides_nothing_of_the_others(herd):
@@ -268,6 +281,61 @@ def test_an_adapter_on_the_hub(herd):
     assert locks.load(herd.lock).adapters["tuned"].revision == herd.hub.repos["herd/lora"].branches["main"]
 
 
+@pytest.fixture
+def wheel(herd, monkeypatch):
+    """A recipe of a wheel that pip, the real one, finds in a folder; returns what writes the wheel with a model in it."""
+    place = herd.root / "wheels/tiny_weights-1.0-py3-none-any.whl"
+    place.parent.mkdir()
+    for name, value in (
+        ("PIP_NO_INDEX", "1"),
+        ("PIP_FIND_LINKS", str(place.parent)),
+        ("XDG_CACHE_HOME", str(herd.root / "cache")),
+    ):
+        monkeypatch.setenv(name, value)
+
+    def write(folder):
+        about = "tiny_weights-1.0.dist-info"
+        with zipfile.ZipFile(place, "w") as archive:
+            for path in sorted(folder.iterdir()):
+                archive.write(path, f"tiny_weights/{path.name}")
+            archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
+            archive.writestr(
+                f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            archive.writestr(f"{about}/RECORD", "")
+        return place
+
+    write(herd.folders["base"])
+    tiny.write_recipe(herd.recipe, {"base": {"pypi": "tiny-weights==1.0", "license": "mit"}})
+    tiny.lock(herd.recipe)
+    return write
+
+
+def test_a_package_is_another_file_or_gone(herd, wheel):
+    before = locks.load(herd.lock).sources["base"].revision
+    assert herd.refresh()[2]["moved"] == 0
+    place = wheel(herd.folders["calf"])
+    source = herd.source(herd.refresh("--dry-run")[2], "base")
+    assert (source["before"], source["after"]) == (before, sha256_file(place))
+    assert {change["name"] for change in source["files"]} == set(HALVES)
+    place.unlink()
+    status, _, told, _ = herd.refresh()
+    assert (status, herd.source(told, "base")["state"]) == (4, "unavailable")
+    assert "pip could not download a wheel" in herd.source(told, "base")["trouble"]
+
+
+def test_a_package_that_cannot_be_read_here(herd, wheel, monkeypatch):
+    wheel(herd.folders["calf"])
+
+    def needs_more(_):
+        raise ModuleNotFoundError("No module named 'gguf'", name="gguf")
+
+    monkeypatch.setattr("herdbook.refresh.upstream.pin_pypi", needs_more)
+    status, text, _, _ = herd.refresh()
+    assert status == 4
+    assert "to read it, gguf is needed" in text
+
+
 def test_what_lies_beside_the_recipe_is_not_upstream(herd):
     models = {"near": {"folder": "base"}}
     tiny.write_recipe(herd.recipe, models)
@@ -293,7 +361,7 @@ def test_what_upstream_says_is_escaped(herd):
     assert all(line.count("|") in {0, 5} for line in body.splitlines() if line.startswith("| "))
 
 
-def test_a_recipe_that_asks_otherwise_is_locked_first(herd, capsys):
+def test_a_recipe_that_asks_otherwise_is_locked_first(herd, capfd):
     herd.recipe.write_text(herd.recipe.read_text().replace("herd/calf@main", "herd/calf@v2"))
     assert main(["refresh", "--recipe", str(herd.recipe)]) == 3
-    assert "Run `herdbook lock` again" in capsys.readouterr().err
+    assert "Run `herdbook lock` again" in capfd.readouterr().err

@@ -128,6 +128,12 @@ def _pypi(name: str, model: Pypi, pinned: LockedSource) -> tuple[News, LockedSou
         now = pinned if same else pin_pypi(model)
     except HerdbookError as error:
         return _unavailable(name, model.pypi, pinned.revision, str(error)), pinned
+    except ModuleNotFoundError as error:  # looking needs less than reading GGUF does
+        trouble = (
+            f"pypi: {model.pypi}: its wheel is not the one that was pinned; to read it, {error.name} is needed: "
+            "pip install 'herdbook[quantize]'"
+        )
+        return _unavailable(name, model.pypi, pinned.revision, trouble), pinned
     return _told(name, model.pypi, pinned, now), now
 
 
