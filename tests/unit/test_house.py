@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
     ("errors", "release.layout"),
-    ("files", "key", "progress", "tool"),
+    ("files", "installed", "key", "progress", "tool"),
     ("escape",),
     ("figures",),
     ("family",),
@@ -41,6 +41,7 @@ LAYERS = (
     ("verify",),
     ("publish", "jobs"),
     ("explain", "view", "export"),
+    ("refresh",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

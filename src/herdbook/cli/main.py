@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from herdbook import __version__
-from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.cli import attest, cache, explain, export, machine, publish, verify
+from herdbook.cli import attest, cache, explain, export, lock, machine, new, publish, verify
 from herdbook.errors import HerdbookError, RecipeError
 from herdbook.files import dump_json
 from herdbook.plan import gpu
@@ -73,9 +72,14 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument("--name", help="name of the release")
     importing.add_argument("--license", help="its licence, by the Hub's identifier, such as apache-2.0")
     importing.add_argument("--force", action="store_true", help="replace the output if it exists")
-    add("lock", "pin everything that a recipe names, and write the lock beside it", _lock)
+    lock.register(add)
     planning = add(
         "plan", "show what a build makes, fetches, writes and needs; refuse what cannot be built", _plan
+    )
+    planning.add_argument(
+        "--elsewhere",
+        action="store_true",
+        help="it is built on another machine: any disk here is large enough",
     )
     machine.register_gpu_memory(planning)
     for step, text in (
@@ -136,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
     )
     seeing.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, for machines")
     machine.register(seeing)
-    for module in (cache, explain, attest, publish, verify, export):
+    for module in (new, cache, explain, attest, publish, verify, export):
         module.register(add)
     add("schema", "print the JSON Schema of recipes, for editors", _schema, recipe=False)
     return top
@@ -204,26 +208,13 @@ def _import(options: argparse.Namespace) -> None:
     print(output)
 
 
-def _lock(options: argparse.Namespace) -> None:
-    from herdbook.fetch.pin import pin
-
-    recipe = recipes.load(options.recipe)
-    lock = pin(recipe, options.recipe, lambda line: print(line, file=sys.stderr))
-    try:
-        plans.make(recipe, lock, options.recipe)
-    except RecipeError as error:
-        raise RecipeError(error.problems, str(options.recipe)) from error
-    path = locks.path_for(options.recipe)
-    locks.write(lock, path)
-    print(path)
-
-
 def _plan(options: argparse.Namespace) -> None:
     from herdbook.cli.show import show
 
     plan = _load(options)
     show(plan)
-    plans.check_disk(plan)
+    if not options.elsewhere:
+        plans.check_disk(plan)
     gpu.check(plan, machine.gpu_bytes(options))
 
 

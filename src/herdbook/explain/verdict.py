@@ -71,7 +71,7 @@ class Verdict:
             job = pending.pop()
             if job not in found:
                 found.add(job)
-                pending += [child for child in children[job] if child in self._missing or not child.id]
+                pending += [child for child in children[job] if not child.id]
                 if job not in self._offered:
                     pending += [parent for parent in self.parents[job] if parent in self._missing]
         return found

@@ -79,10 +79,15 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     return Lock(sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards, calibration=calibration)
 
 
-def pin_hub(model: Hub) -> LockedSource:
-    """Pin a repository on the Hub: its commit, its files, its tensors (from headers alone), its configuration."""
+def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
+    """Pin a repository on the Hub: its commit, its files, its tensors (from headers alone), its configuration.
+
+    Args:
+        model: What the recipe asks for.
+        remote: What that resolves to, if it is known already.
+    """
     repo, _, revision = model.hub.partition("@")
-    remote = hub.resolve(repo, revision or None)
+    remote = remote or hub.resolve(repo, revision or None)
     what = f"hub: {repo}@{remote.commit[:8]}"
     files = {file.name: file for file in remote.files}
 
