@@ -13,7 +13,9 @@ from herdbook.cli import main as cli
 MODELS = {"base": {"folder": "base"}, "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": "all"}}
 COMMANDS = (
     *(
+        "new",
         "lock",
+        "refresh",
         "plan",
         "explain",
         "fetch",

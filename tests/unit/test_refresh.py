@@ -127,6 +127,7 @@ def test_a_moved_branch_is_told_and_locked(herd):
     assert herd.refresh()[2]["moved"] == 0
 
 
+@pytest.mark.slow  # it builds twice
 def test_what_would_be_made_again_is_what_a_build_makes(herd):
     plan = tiny.build(herd.recipe, herd.root / "results")
     there = {path for path in (herd.root / "results/shards").iterdir() if path.suffix == ".safetensors"}

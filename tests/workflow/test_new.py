@@ -177,7 +177,7 @@ class Remote:
             done = repository.run(*command)
             assert done.returncode == 0, done.stderr
         self.open_requests = repository.runner / "open"
-        self.open_requests.write_text("0")
+        self.open_requests.touch()
         gh = repository.runner / "bin/gh"
         gh.parent.mkdir()
         gh.write_text(
@@ -236,10 +236,11 @@ def test_a_pull_request_that_is_open_is_kept_and_its_body_fits(repository):
     remote = Remote(repository)
     repository.move()
     tiny.lock(repository.recipe)
-    remote.open_requests.write_text("1")
+    remote.open_requests.write_text("7\n")
     with (repository.runner / "moved.md").open("a", encoding="utf-8") as file:
         file.write("é→" * 20_000)
-    assert remote.propose()[-1].split()[:3] == ["pr", "edit", "refresh-locks"]
+    body = f"body=@{repository.runner}/body.md"
+    assert remote.propose()[-1].endswith(f" PATCH repos/{{owner}}/{{repo}}/pulls/7 --field {body}")
     body = (repository.runner / "body.md").read_bytes()
     assert 59_990 < len(body) <= 60_000
     assert set(body.decode()) == {"é", "→"}
