@@ -15,7 +15,7 @@ rule fetch:
     wildcard_constraints:
         part=ids("fetch"),
     conda:
-        "../envs/build.yaml"
+        environment("build")
     resources:
         mem_mb=part_memory,
         runtime=part_minutes,

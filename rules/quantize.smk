@@ -12,7 +12,7 @@ rule convert:
     log:
         "logs/convert/full.log",
     conda:
-        "../envs/quantize.yaml"
+        environment("quantize")
     resources:
         mem_mb=lambda wildcards, attempt: megabytes(memory.conversion_bytes(PLAN), attempt),
         runtime=lambda wildcards, attempt: minutes(duration.conversion_seconds(PLAN), attempt),
@@ -42,7 +42,7 @@ rule quantize:
             if made(PLAN.quantized_file(item), PLAN.quantized_record(item))
         ),
     conda:
-        "../envs/quantize.yaml"
+        environment("quantize")
     threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: megabytes(QUANTIZED[wildcards.quantized].memory_bytes, attempt),

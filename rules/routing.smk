@@ -13,7 +13,7 @@ if PLAN.report and made(PLAN.report_file(PLAN.report)):
         log:
             f"logs/routing/{PLAN.report.id}.log",
         conda:
-            "../envs/build.yaml"
+            environment("build")
         threads: 4
         resources:
             mem_mb=lambda wildcards, attempt: megabytes(PLAN.report.memory_bytes, attempt),
