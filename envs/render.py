@@ -3,7 +3,9 @@
 Run by `make lock`, in an environment in which the lock is installed.
 """
 
+import functools
 import importlib.metadata
+import tomllib
 from pathlib import Path
 
 import images
@@ -11,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
+PROJECT = HERE.parent / "pyproject.toml"
 LOCK = HERE.parent / "requirements.lock"
 CUDA_LOCK = HERE.parent / "requirements.cuda.lock"
 HEAD = """# {about}
@@ -51,6 +54,19 @@ pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/{tool}" --requiremen
 """
 
 
+@functools.cache
+def requirements(name: str) -> tuple[Requirement, ...]:
+    """Return what a distribution asks for: Herdbook's by the table that is here, others' by what is installed."""
+    if name != "herdbook":
+        return tuple(map(Requirement, importlib.metadata.requires(name) or []))
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    return tuple(map(Requirement, project["dependencies"])) + tuple(
+        Requirement(f"{line}; extra == '{extra}'")
+        for extra, lines in project["optional-dependencies"].items()
+        for line in lines
+    )
+
+
 def needs(extras: tuple[str, ...]) -> set[str]:
     """Return the distributions that Herdbook with some extras needs, and what these need, and so on."""
     found: set[str] = set()
@@ -61,8 +77,7 @@ def needs(extras: tuple[str, ...]) -> set[str]:
         if (name, wanted) in seen:
             continue
         seen.add((name, wanted))
-        for line in importlib.metadata.requires(name) or []:
-            requirement = Requirement(line)
+        for requirement in requirements(name):
             marker = requirement.marker
             if marker and not any(marker.evaluate({"extra": extra}) for extra in (*wanted, "")):
                 continue
@@ -104,9 +119,7 @@ def environment(name: str, *, cuda: bool) -> dict[str, str]:
 def files() -> dict[str, str]:
     """Return all that is written, by the names of files."""
     pinned = pins(LOCK)
-    written = {
-        WHOLE: WHOLE_HEAD + "".join(f"{pinned[package]}\n" for package in sorted(needs(WHOLE_EXTRAS)))
-    }
+    written = {WHOLE: WHOLE_HEAD + "".join(f"{pinned[package]}\n" for package in sorted(needs(WHOLE_EXTRAS)))}
     tools = [tool for _, _, of_step in ENVIRONMENTS.values() for tool in of_step]
     for cuda in (False, True):
         for name in ENVIRONMENTS:
