@@ -121,23 +121,6 @@ def pins():
     return {canonicalize_name(line.partition("==")[0]): line for line in lines if line and line[0] != "#"}
 
 
-@pytest.mark.parametrize(
-    ("name", "extras"),
-    [("build", ["build"]), ("evaluate", ["build", "evaluate"]), ("quantize", ["build", "quantize"])],
-)
-def test_conda_environments_are_those_of_the_lock(name, extras):
-    environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text(encoding="utf-8"))
-    listed = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    assert set(listed) <= set(pins().values())
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [
-        *project["dependencies"],
-        *(line for extra in extras for line in project["optional-dependencies"][extra]),
-    ]
-    names = {canonicalize_name(Requirement(line).name) for line in wanted} - {"herdbook"}
-    assert names <= {canonicalize_name(line.partition("==")[0]) for line in listed}
-
-
 def test_lock_answers_what_the_package_asks():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for line in [

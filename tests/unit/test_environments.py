@@ -1,0 +1,259 @@
+"""Conda environments and containers: what they install is what the locks say, all of it, for both builds of torch."""
+
+import importlib.metadata
+import re
+import runpy
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import (
+    ConfigSettings,
+    OutputSettings,
+    Quietness,
+    ResourceSettings,
+    StorageSettings,
+)
+
+from herdbook.merge.foreign import MERGEKIT
+from herdbook.quantize.convert import CONVERTER
+
+ROOT = Path(__file__).parents[2]
+ENVS = ROOT / "envs"
+EXTRAS = {
+    "build": {"build", "keyless", "s3"},
+    "evaluate": {"build", "evaluate", "s3"},
+    "quantize": {"build", "quantize", "s3"},
+}
+WHOLE = {"workflow", "build", "evaluate", "quantize", "keyless", "s3"}
+# How NVIDIA and PyTorch call what a GPU needs.
+CUDA_NAME = re.compile(r"(cuda|nvidia)-|triton$")
+
+
+def pins(path):
+    """Return the versions that a file of requirements pins, by canonical names."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return versions(line for line in lines if not line.startswith("#"))
+
+
+def versions(lines):
+    found = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups() for line in lines]
+    assert len({canonicalize_name(name) for name, _ in found}) == len(found)
+    return {canonicalize_name(name): version for name, version in found}
+
+
+LOCK = pins(ROOT / "requirements.lock")
+CUDA_LOCK = pins(ROOT / "requirements.cuda.lock")
+
+
+def environment(name):
+    """Return the options that an environment gives pip, and the versions that it pins."""
+    dependencies = yaml.safe_load((ENVS / f"{name}.yaml").read_text(encoding="utf-8"))["dependencies"]
+    lines = next(item["pip"] for item in dependencies if isinstance(item, dict))
+    return [line for line in lines if line.startswith("-")], versions(
+        line for line in lines if not line.startswith("-")
+    )
+
+
+def asked(extras):
+    """Return what the package's own table of dependencies names for some extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(x for e in extras for x in project["optional-dependencies"][e])]
+    return {canonicalize_name(Requirement(line).name) for line in lines} - {"herdbook"}
+
+
+def unmet(listed):
+    """Return what listed distributions ask for without an extra and the list lacks."""
+    return {
+        f"{name}: {requirement}"
+        for name in listed
+        for requirement in map(Requirement, importlib.metadata.requires(name) or [])
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if canonicalize_name(requirement.name) not in listed
+        or not requirement.specifier.contains(listed[canonicalize_name(requirement.name)])
+    }
+
+
+@pytest.mark.parametrize("name", sorted(EXTRAS))
+def test_an_environment_is_that_of_the_lock_and_lacks_nothing(name):
+    options, listed = environment(name)
+    assert listed.items() <= LOCK.items()
+    assert asked(EXTRAS[name]) <= listed.keys()
+    assert not unmet(listed)
+    assert options == ["--extra-index-url https://download.pytorch.org/whl/cpu"]
+
+
+@pytest.mark.parametrize("name", sorted(EXTRAS))
+def test_with_cuda_it_differs_in_what_a_gpu_needs_alone(name):
+    options, listed = environment(f"{name}.cuda")
+    shared = {package: version for package, version in listed.items() if not CUDA_NAME.match(package)}
+    assert shared == environment(name)[1]
+    assert listed.items() - shared.items() == {
+        (package, version) for package, version in CUDA_LOCK.items() if CUDA_NAME.match(package)
+    }
+    assert options == []
+
+
+def test_the_locks_agree_and_only_cuda_s_has_cuda():
+    assert {package for package in CUDA_LOCK if CUDA_NAME.match(package)} == CUDA_LOCK.keys() - LOCK.keys()
+    assert {package: LOCK[package] for package in CUDA_LOCK.keys() & LOCK.keys()}.items() <= CUDA_LOCK.items()
+    assert {"torch", "triton", "nvidia-cublas"} <= CUDA_LOCK.keys()
+
+
+def test_the_pin_of_torch_admits_the_build_for_processors_and_prefers_it():
+    pinned, labelled = LOCK["torch"], f"{LOCK['torch']}+cpu"
+    assert SpecifierSet(f"=={pinned}").contains(labelled)
+    assert Version(labelled) > Version(pinned)
+
+
+def test_the_whole_workflow_s_requirements_are_those_of_the_lock_and_lack_nothing():
+    listed = pins(ENVS / "herdbook.txt")
+    assert listed.items() <= LOCK.items()
+    assert asked(WHOLE) <= listed.keys()
+    assert not unmet(listed)
+    assert not listed.keys() & {"pytest", "ruff", "mypy"}
+
+
+def test_what_lies_there_is_what_is_rendered(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ENVS), *sys.path])
+    rendered = runpy.run_path(str(ENVS / "render.py"))["files"]()
+    stale = [name for name, text in rendered.items() if (ENVS / name).read_text(encoding="utf-8") != text]
+    assert not stale, "run: python envs/render.py"
+
+
+@pytest.mark.parametrize(("step", "tool"), [("build", MERGEKIT), ("quantize", CONVERTER)])
+def test_an_environment_has_the_program_of_others_that_its_steps_run(step, tool):
+    for kind in ("", ".cuda"):
+        script = (ENVS / f"{step}{kind}.post-deploy.sh").read_text(encoding="utf-8")
+        assert (
+            f'--target "$CONDA_PREFIX/tools/{tool.package}" --requirement envs/{tool.package}.txt' in script
+        )
+    wanted = versions(tool.requirements.split())
+    assert pins(ENVS / f"{tool.package}.txt") == wanted
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cpu", ""), ("cuda:1", ".cuda")])
+def test_the_device_chooses_the_environment(device, kind, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            snakefile=ROOT / "Snakefile",
+            config_settings=ConfigSettings(config={"device": device}),
+            storage_settings=StorageSettings(),
+        )
+        chosen = {rule.name: rule.conda_env for rule in workflow._workflow.rules}
+    assert chosen.pop("all") is None
+    steps = dict.fromkeys(chosen, "build") | {
+        "evaluate": "evaluate",
+        "convert": "quantize",
+        "quantize": "quantize",
+    }
+    assert chosen == {name: f"../envs/{step}{kind}.yaml" for name, step in steps.items()}
+    assert all((ROOT / "rules" / path).is_file() for path in chosen.values())
+
+
+def instructions(kind):
+    """Return a Dockerfile's instructions, in order, as (name, the rest)."""
+    text = (ENVS / f"Dockerfile{kind}").read_text(encoding="utf-8").replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [tuple(line.split(maxsplit=1)) for line in lines]
+
+
+def sections(kind):
+    """Return the lines of Apptainer's definition by section; what comes before the first is the header."""
+    found = {"": []}
+    current = ""
+    for line in (ENVS / f"herdbook{kind}.def").read_text(encoding="utf-8").splitlines():
+        if line.startswith("%"):
+            current = line[1:]
+            found[current] = []
+        elif line.strip() and not line.strip().startswith("#"):
+            found[current].append(line.strip())
+    return found
+
+
+def installed(commands):
+    """Return the files of requirements that commands install, by where they go."""
+    found = {}
+    for words in map(shlex.split, commands):
+        if words[:2] == ["pip", "install"]:
+            target = words[words.index("--target") + 1] if "--target" in words else ""
+            found.setdefault(target, []).extend(
+                words[place + 1].removeprefix("/usr/local/src/herdbook/")
+                for place, word in enumerate(words)
+                if word == "--requirement"
+            )
+    return found
+
+
+@pytest.mark.parametrize("kind", ["", ".cuda"])
+def test_a_container_installs_the_locked_requirements_and_the_programs(kind):
+    commands = [
+        command.strip() for name, rest in instructions(kind) if name == "RUN" for command in rest.split("&&")
+    ]
+    assert installed(commands) == {
+        "": ["envs/herdbook.txt", *(["requirements.cuda.lock"] if kind else [])],
+        **{
+            f"/opt/herdbook/tools/{tool.package}": [f"envs/{tool.package}.txt"]
+            for tool in (MERGEKIT, CONVERTER)
+        },
+    }
+    # an unpinned name would be neither a file of requirements nor the package itself
+    for words in map(shlex.split, commands):
+        if words[:2] == ["pip", "install"]:
+            loose = [word for word in words[2:] if not word.startswith("-") and "/" not in word]
+            assert not loose
+    arguments = [rest for name, rest in instructions(kind) if name == "ARG"]
+    assert arguments == ([] if kind else ["PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"])
+
+
+@pytest.mark.parametrize("kind", ["", ".cuda"])
+def test_apptainer_does_what_docker_does(kind):
+    docker = instructions(kind)
+    apptainer = sections(kind)
+    runs = [command.strip() for name, rest in docker if name == "RUN" for command in rest.split("&&")]
+    post = [line for line in apptainer["post"] if not line.startswith(("set ", "export "))]
+    assert [run for run in runs if not run.startswith(("useradd", "install "))] == post
+    assert [rest for name, rest in docker if name == "COPY"] == apptainer["files"]
+    exported = {line.removeprefix("export ") for line in apptainer["post"] if line.startswith("export ")}
+    assert exported == {rest for name, rest in docker if name == "ARG"} | {
+        line.removeprefix("export ") for line in apptainer["environment"]
+    }
+    variables = {rest for name, rest in docker if name == "ENV" and not rest.startswith("HOME=")}
+    assert {line.removeprefix("export ") for line in apptainer["environment"]} == variables
+    base = next(rest for name, rest in docker if name == "FROM")
+    name, tag, digest = re.fullmatch(r"(\w+):([\w-]+)@(sha256:[0-9a-f]{64})", base).groups()
+    assert name == "debian"
+    assert re.fullmatch(r"bookworm-\d{8}-slim", tag)
+    assert apptainer[""] == ["Bootstrap: docker", f"From: debian@{digest}"]
+
+
+@pytest.mark.parametrize("kind", ["", ".cuda"])
+def test_a_container_runs_as_nobody_in_particular_and_holds_the_package_alone(kind):
+    users = [rest for name, rest in instructions(kind) if name == "USER"]
+    assert users == ["1000:1000"]
+    assert instructions(kind)[-1] == ("CMD", '["herdbook", "--help"]')
+    let_in = [
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line[:1] == "!"
+    ]
+    copied = [Path(rest.split()[0]) for name, rest in instructions(kind) if name == "COPY"]
+    for path in copied:
+        assert (ROOT / path).exists()
+        assert any(path.match(pattern) for pattern in let_in), path
+    # all that the wheel is made from
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    needed |= {Path(path).parts[0] for path in [*wheel["packages"], *wheel["force-include"]]}
+    assert needed <= {str(path) for path in copied}
