@@ -37,14 +37,15 @@ class Step:
     commands: tuple[str, ...]
 
 
-def steps(requirements: list[str], tools: list[str]) -> list[Step]:
+def steps(requirements: str, tools: list[str]) -> list[Step]:
     """Return what is done to the base; what changes most comes last.
 
     Args:
-        requirements: Files of pins, as paths in the repository.
-        tools: Programs of others; each has a file of pins in this folder.
+        requirements: A file of pins in this folder.
+        tools: Programs of others; each has such a file, too.
     """
     pip = "pip install --no-cache-dir --disable-pip-version-check"
+    whole = f"envs/{requirements}"
     pins = {tool: f"envs/{tool}.txt" for tool in tools}
     return [
         Step(
@@ -58,10 +59,10 @@ def steps(requirements: list[str], tools: list[str]) -> list[Step]:
         ),
         Step(
             "What Herdbook needs, and programs of others, each in a folder of its own.",
-            (*requirements, *pins.values()),
+            (whole, *pins.values()),
             (
                 f"python3 -m venv {PREFIX}",
-                " ".join([pip, *(f"--requirement {SOURCE}/{path}" for path in requirements)]),
+                f"{pip} --requirement {SOURCE}/{whole}",
                 *(
                     f"{pip} --no-deps --target {PREFIX}/tools/{tool} --requirement {SOURCE}/{path}"
                     for tool, path in pins.items()
@@ -72,11 +73,11 @@ def steps(requirements: list[str], tools: list[str]) -> list[Step]:
     ]
 
 
-def definitions(requirements: list[str], tools: list[str], index: str | None) -> dict[str, str]:
+def definitions(requirements: str, tools: list[str], index: str | None) -> dict[str, str]:
     """Return a Dockerfile and a definition for Apptainer by their names.
 
     Args:
-        requirements: Files of pins, as paths in the repository.
+        requirements: A file of pins in this folder.
         tools: Programs of others that the image has.
         index: Where torch's build for processors comes from; none for CUDA's.
     """

