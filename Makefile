@@ -44,9 +44,14 @@ format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff format .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt Snakefile rules starter/Snakefile
 
-lock: ## pin what is installed now, and write the conda environments
+# What torch's CUDA build needs is asked of PyPI by uv, which reads what wheels say of themselves without downloading them.
+lock: ## pin what is installed now and what CUDA needs besides; write the environments and containers
 	(echo "# Every package of the development environment, pinned. Made by \`make lock\`."; \
 	 $(BIN)/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu//') > requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target .venv/tools/uv uv==0.13.9
+	(echo "# What torch's CUDA build needs on Linux with an x86-64 processor, pinned. Made by \`make lock\`."; \
+	 grep '^torch==' requirements.lock | .venv/tools/uv/bin/uv pip compile - --quiet --no-header --no-annotate \
+	 	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint requirements.lock) > requirements.cuda.lock
 	$(BIN)/python envs/render.py
 
 clean:

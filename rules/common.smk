@@ -137,6 +137,12 @@ def part_inputs(wildcards):
     )
 
 
+def environment(name):
+    """Return the conda environment of a step; where the device is NVIDIA's, with the build of torch for it."""
+    kind = ".cuda" if os.environ["HERDBOOK_DEVICE"].startswith("cuda") else ""
+    return f"../envs/{name}{kind}.yaml"
+
+
 def is_copy(part):
     """Say whether a part holds nothing but copies, so that its job takes seconds and a single core."""
     return all(tensor.action == "copy" for tensor in part.tensors)

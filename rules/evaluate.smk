@@ -14,7 +14,7 @@ rule evaluate:
     wildcard_constraints:
         evaluation=either(name for name, item in EVALUATIONS.items() if made(PLAN.evaluation_file(item))),
     conda:
-        "../envs/evaluate.yaml"
+        environment("evaluate")
     threads: evaluation_threads
     resources:
         gpu=evaluation_gpus,

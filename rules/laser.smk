@@ -14,7 +14,7 @@ rule search:
     wildcard_constraints:
         search=either(name for name, search in SEARCHES.items() if made(PLAN.layout.search(search))),
     conda:
-        "../envs/build.yaml"
+        environment("build")
     threads: 8
     resources:
         gpu=gpus(),
@@ -48,7 +48,7 @@ rule laser:
     group:
         copies_group
     conda:
-        "../envs/build.yaml"
+        environment("build")
     threads: laser_threads
     resources:
         gpu=laser_gpus,

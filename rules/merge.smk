@@ -15,7 +15,7 @@ rule merge:
     wildcard_constraints:
         part=ids("merge"),
     conda:
-        "../envs/build.yaml"
+        environment("build")
     resources:
         mem_mb=part_memory,
         disk_mb=part_disk,

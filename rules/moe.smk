@@ -17,7 +17,7 @@ rule moe:
     group:
         copies_group
     conda:
-        "../envs/build.yaml"
+        environment("build")
     resources:
         mem_mb=part_memory,
         disk_mb=part_disk,

@@ -14,7 +14,7 @@ rule publish:
         "logs/publish/publish.log",
     localrule: True
     conda:
-        "../envs/build.yaml"
+        environment("build")
     message:
         "publish: {EXACT_COMMIT}"
     shell:

@@ -12,7 +12,7 @@ rule convert:
     log:
         "logs/convert/full.log",
     conda:
-        "../envs/quantize.yaml"
+        environment("quantize")
     resources:
         mem_mb=lambda wildcards, attempt: megabytes(memory.conversion_bytes(PLAN), attempt),
         disk_mb=lambda wildcards: disk_megabytes(disk.conversion_bytes(PLAN)),
@@ -43,7 +43,7 @@ rule quantize:
             if made(PLAN.quantized_file(item), PLAN.quantized_record(item))
         ),
     conda:
-        "../envs/quantize.yaml"
+        environment("quantize")
     threads: max(2, cores_beside(PLAN.released.size_bytes))
     resources:
         mem_mb=lambda wildcards, attempt: megabytes(QUANTIZED[wildcards.quantized].memory_bytes, attempt),

@@ -13,7 +13,7 @@ if PLAN.report and made(PLAN.report_file(PLAN.report)):
         log:
             f"logs/routing/{PLAN.report.id}.log",
         conda:
-            "../envs/build.yaml"
+            environment("build")
         threads: max(4, cores_beside(PLAN.released.size_bytes))
         resources:
             gpu=gpus(),

@@ -13,7 +13,7 @@ rule take:
         taken=either(name.removeprefix("results/") for name in CACHED),
     localrule: True
     conda:
-        "../envs/build.yaml"
+        environment("build")
     params:
         key=lambda wildcards: CACHED[f"results/{wildcards.taken}"].key,
     shell:

@@ -13,7 +13,7 @@ rule verify:
     log:
         "logs/verify/verify.log",
     conda:
-        "../envs/build.yaml"
+        environment("build")
     resources:
         mem_mb=records_memory,
         disk_mb=disk_megabytes(disk.release_bytes(PLAN)),
