@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs once, in the workflow's folder, after Snakemake has made the environment.
+# Runs once, after Snakemake has made the environment: the herdbook in it is the one that Snakemake runs with.
 set -euo pipefail
-pip install --quiet --no-deps --editable .
+pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"
 # mergekit has pins that clash with the others, so it lies in a folder of its own.
-pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/mergekit" --requirement envs/mergekit.txt
+pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/mergekit" mergekit==0.1.5 sentencepiece==0.2.3 protobuf==7.36.2

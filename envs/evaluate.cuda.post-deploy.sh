@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Runs once, in the workflow's folder, after Snakemake has made the environment.
+# Runs once, after Snakemake has made the environment: the herdbook in it is the one that Snakemake runs with.
 set -euo pipefail
-pip install --quiet --no-deps --editable .
+pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"

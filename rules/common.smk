@@ -12,6 +12,7 @@ from herdbook.attest.step import attest_key, attested_files, configured_signer
 from herdbook.cache.step import on_offer
 from herdbook.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
+from herdbook.installed import LOCK, requirement, root
 from herdbook.plan import disk, duration, gpu, memory
 from herdbook.release.layout import is_large
 from herdbook.release.step import contents, written_files, release_key
@@ -28,6 +29,11 @@ os.environ["HERDBOOK_GPU_MEMORY"] = str(config.get("gpu_memory") or "")
 os.environ["HERDBOOK_SIGNING_KEY"] = "" if workflow.remote_exec else config.get("signing_key") or ""
 # Where results are shared. What a result is does not hang on where it comes from.
 os.environ["HERDBOOK_CACHE"] = config.get("cache") or os.environ.get("HERDBOOK_CACHE", "")
+# With `--sdm conda` each step has the herdbook that runs here, and packages of its own; what results are made with is then
+# what the lock says, which all environments are made from, whatever is installed here.
+CONDA = any(str(method) == "conda" for method in workflow.deployment_settings.deployment_method)
+os.environ["HERDBOOK_REQUIREMENT"] = requirement() if CONDA else ""
+os.environ["HERDBOOK_PINS"] = str(root() / LOCK) if CONDA else ""
 # For the summary alone.
 os.environ["HERDBOOK_PRICE_PER_HOUR"] = str(config.get("price_per_hour") or "")
 
@@ -38,6 +44,8 @@ envvars:
     "HERDBOOK_GPU_MEMORY",
     "HERDBOOK_SIGNING_KEY",
     "HERDBOOK_CACHE",
+    "HERDBOOK_PINS",
+    "HERDBOOK_REQUIREMENT",
     "HERDBOOK_PRICE_PER_HOUR",
 
 

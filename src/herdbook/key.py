@@ -11,6 +11,8 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
+import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+PINS_VARIABLE = "HERDBOOK_PINS"
 SHORT = 12  # hexadecimal digits of a key in file names: 48 bits, ample within one results folder
 
 
@@ -108,8 +111,29 @@ def _source_digest(module: str) -> str:
 
 @cache
 def package_version(package: str) -> str:
-    """Return the installed version of a distribution without its local label, or ``"absent"``."""
+    """Return the version of a distribution with which steps run, without its local label, or ``"absent"``.
+
+    That is the installed one; or, where each step has an environment of its own made from a lock of packages, and none has
+    all of them, the one in the lock, whose path ``$HERDBOOK_PINS`` holds.
+    """
+    pinned = _pins(os.environ.get(PINS_VARIABLE, "")).get(_plain(package))
+    if pinned is not None:
+        return pinned
     try:
         return importlib.metadata.version(package).split("+", maxsplit=1)[0]
     except importlib.metadata.PackageNotFoundError:
         return "absent"
+
+
+@cache
+def _pins(lock: str) -> dict[str, str]:
+    """Return the versions in a lock of packages, by name."""
+    if not lock:
+        return {}
+    lines = (line.partition("==") for line in Path(lock).read_text(encoding="utf-8").splitlines())
+    return {_plain(name): version for name, equal, version in lines if equal and not name.startswith("#")}
+
+
+def _plain(name: str) -> str:
+    """Return a distribution's name as packages are compared by (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -27,11 +27,11 @@ from herdbook.quantize.convert import CONVERTER
 ROOT = Path(__file__).parents[2]
 ENVS = ROOT / "envs"
 EXTRAS = {
-    "build": {"build", "keyless", "s3"},
-    "evaluate": {"build", "evaluate", "s3"},
-    "quantize": {"build", "quantize", "s3"},
+    "build": {"build", "gguf", "keyless", "s3"},
+    "evaluate": {"build", "evaluate", "gguf", "s3"},
+    "quantize": {"build", "gguf", "quantize", "s3"},
 }
-WHOLE = {"workflow", "build", "evaluate", "quantize", "keyless", "s3"}
+WHOLE = {"workflow", "build", "evaluate", "quantize", "gguf", "keyless", "s3", "slurm"}
 # How NVIDIA and PyTorch call what a GPU needs.
 CUDA_NAME = re.compile(r"(cuda|nvidia)-|triton$")
 
@@ -133,9 +133,8 @@ def test_what_lies_there_is_what_is_rendered(monkeypatch):
 def test_an_environment_has_the_program_of_others_that_its_steps_run(step, tool):
     for kind in ("", ".cuda"):
         script = (ENVS / f"{step}{kind}.post-deploy.sh").read_text(encoding="utf-8")
-        assert (
-            f'--target "$CONDA_PREFIX/tools/{tool.package}" --requirement envs/{tool.package}.txt' in script
-        )
+        (listed,) = re.findall(rf'--target "\$CONDA_PREFIX/tools/{tool.package}" (.+)', script)
+        assert versions(listed.split()) == versions(tool.requirements.split())
     wanted = versions(tool.requirements.split())
     assert pins(ENVS / f"{tool.package}.txt") == wanted
 

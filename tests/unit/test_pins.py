@@ -1,0 +1,93 @@
+"""Environments of the steps: each list is whole, and all of them give one plan the same keys."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from herdbook import installed, key
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_scripts_that_run_alone_name_no_file_of_a_checkout():
+    for path in (ROOT / "envs").glob("*.post-deploy.sh"):
+        text = path.read_text(encoding="utf-8")
+        assert 'pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"' in text
+        assert "envs/" not in text
+        for tool in re.findall(r"/tools/([\w-]+)", text):
+            listed = (ROOT / f"envs/{tool}.txt").read_text(encoding="utf-8").splitlines()
+            assert all(line in text for line in listed if line and line[0] != "#")
+
+
+KEYS = "import herdbook.plan, pathlib; plan = herdbook.plan.load(pathlib.Path('config/miniature.yaml')); print(*plan.parts, *(i.key for i in plan.evaluations), *(i.key for i in plan.quantized))"
+
+
+def keys(*hidden, **variables):
+    """Return the keys of the miniature's plan, in a process where some packages are not installed."""
+    hide = f"""
+import importlib.metadata as metadata
+original = metadata.version
+def version(name):
+    if name in {hidden!r}:
+        raise metadata.PackageNotFoundError(name)
+    return original(name)
+metadata.version = version
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", hide + KEYS],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_keys_are_the_same_in_every_environment_of_a_lock():
+    pins = {key.PINS_VARIABLE: str(ROOT / "requirements.lock")}
+    whole = keys()
+    assert keys(**pins) == whole
+    assert keys("torch", "gguf", "libgguf", "lm_eval", "transformers", **pins) == whole
+    assert keys("gguf", "lm_eval") != whole  # why it is said
+
+
+def test_another_lock_makes_other_keys(tmp_path):
+    other = tmp_path / "lock"
+    text = (ROOT / "requirements.lock").read_text()
+    other.write_text(re.sub(r"(?m)^torch==.*$", "torch==9.9.9", text))
+    now = keys(**{key.PINS_VARIABLE: str(ROOT / "requirements.lock")})
+    then = keys(**{key.PINS_VARIABLE: str(other)})
+    assert len(now) == len(then)
+    assert set(now) != set(then)
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (None, "herdbook==1.2"),
+        ({"url": "file:///home/me/my%20herd", "dir_info": {"editable": True}}, "/home/me/my herd"),
+        (
+            {"url": "https://git.example/h.git", "vcs_info": {"vcs": "git", "commit_id": "ab" * 20}},
+            f"herdbook @ git+https://git.example/h.git@{'ab' * 20}",
+        ),
+        ({"url": "file:///tmp/h.whl", "archive_info": {}}, "herdbook @ file:///tmp/h.whl"),
+    ],
+)
+def test_what_pip_installs_to_have_the_same_herdbook(origin, expected, tmp_path, monkeypatch):
+    package = tmp_path / "herdbook"
+    (package / "workflow").mkdir(parents=True)
+    (package / "workflow/Snakefile").touch()
+    about = tmp_path / "herdbook-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: herdbook\nVersion: 1.2\n")
+    if origin is not None:
+        (about / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.setattr(installed, "__file__", str(package / "installed.py"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert installed.requirement() == expected
