@@ -48,7 +48,7 @@ class Step:
     commands: tuple[str, ...]
 
 
-def steps(requirements: str, tools: list[str]) -> list[Step]:
+def steps(requirements: str, tools: tuple[str, ...]) -> list[Step]:
     """Return what is done to the base; what changes most comes last.
 
     Args:
@@ -84,7 +84,7 @@ def steps(requirements: str, tools: list[str]) -> list[Step]:
     ]
 
 
-def definitions(requirements: str, tools: list[str], index: str | None) -> dict[str, str]:
+def definitions(requirements: str, tools: tuple[str, ...], index: str | None) -> dict[str, str]:
     """Return a Dockerfile and a definition for Apptainer by their names.
 
     Args:

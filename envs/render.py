@@ -5,6 +5,7 @@ Run by `make lock`, in an environment in which the lock is installed.
 
 import functools
 import importlib.metadata
+import sys
 import tomllib
 from pathlib import Path
 
@@ -78,10 +79,33 @@ def tool_script(tool: str) -> str:
     return TOOL.format(tool=tool, packages=packages)
 
 
-def needs(extras: tuple[str, ...]) -> set[str]:
-    """Return the distributions that Herdbook with some extras needs, and what these need, and so on."""
-    found: set[str] = set()
-    pending = [("herdbook", frozenset(extras))]
+def asked_by(tool: str) -> list[Requirement]:
+    """Return what a program of others asks for and its folder lacks, so that it must find it beside Herdbook.
+
+    Raises:
+        SystemExit: If the program is not installed here.
+    """
+    folder = Path(sys.prefix) / "tools" / tool
+    found = {canonicalize_name(own.name): own for own in importlib.metadata.distributions(path=[str(folder)])}
+    if canonicalize_name(tool) not in found:
+        raise SystemExit(f"{tool} is not in {folder}. `make test` installs it.")
+    asked = [Requirement(line) for own in found.values() for line in own.requires or []]
+    return [
+        requirement
+        for requirement in asked
+        if canonicalize_name(requirement.name) not in found
+        and (requirement.marker is None or requirement.marker.evaluate({"extra": ""}))
+    ]
+
+
+def needs(extras: tuple[str, ...], tools: tuple[str, ...]) -> set[str]:
+    """Return the distributions that Herdbook with some extras and these programs need, and what those need, and so on."""
+    beside = [requirement for tool in tools for requirement in asked_by(tool)]
+    found = {canonicalize_name(requirement.name) for requirement in beside}
+    pending = [
+        ("herdbook", frozenset(extras)),
+        *((canonicalize_name(requirement.name), frozenset(requirement.extras)) for requirement in beside),
+    ]
     seen = set()
     while pending:
         name, wanted = pending.pop()
@@ -105,10 +129,10 @@ def pins(lock: Path) -> dict[str, str]:
     return {canonicalize_name(line.partition("==")[0]): line for line in lines}
 
 
-def pinned(extras: tuple[str, ...], *, cuda: bool) -> list[str]:
-    """Return the pins of what Herdbook with some extras needs, with one of torch's two builds."""
+def pinned(extras: tuple[str, ...], tools: tuple[str, ...], *, cuda: bool) -> list[str]:
+    """Return the pins of what Herdbook with some extras and programs needs, with one of torch's two builds."""
     lock = pins(LOCK)
-    wanted = needs(extras)
+    wanted = needs(extras, tools)
     if cuda:
         lock = pins(CUDA_LOCK) | lock
         return [lock[package] for package in sorted(wanted | pins(CUDA_LOCK).keys())]
@@ -119,7 +143,7 @@ def pinned(extras: tuple[str, ...], *, cuda: bool) -> list[str]:
 def environment(name: str, *, cuda: bool) -> dict[str, str]:
     """Return the two files of a step's environment by their names."""
     about, extras, tools = ENVIRONMENTS[name]
-    lines = [*([] if cuda else [f"--extra-index-url {CPU_INDEX}"]), *pinned(extras, cuda=cuda)]
+    lines = [*([] if cuda else [f"--extra-index-url {CPU_INDEX}"]), *pinned(extras, tools, cuda=cuda)]
     file = f"{name}.cuda" if cuda else name
     head = HEAD.format(
         about=f"{about}, on a machine with NVIDIA GPUs." if cuda else f"{about}.",
@@ -135,12 +159,12 @@ def environment(name: str, *, cuda: bool) -> dict[str, str]:
 def files() -> dict[str, str]:
     """Return all that is written, by the names of files."""
     written = {}
-    tools = [tool for _, _, of_step in ENVIRONMENTS.values() for tool in of_step]
+    tools = tuple(tool for _, _, of_step in ENVIRONMENTS.values() for tool in of_step)
     for cuda in (False, True):
         for name in ENVIRONMENTS:
             written |= environment(name, cuda=cuda)
         whole = "herdbook.cuda.txt" if cuda else "herdbook.txt"
-        written[whole] = WHOLE_HEAD + "".join(f"{line}\n" for line in pinned(WHOLE_EXTRAS, cuda=cuda))
+        written[whole] = WHOLE_HEAD + "".join(f"{line}\n" for line in pinned(WHOLE_EXTRAS, tools, cuda=cuda))
         written |= images.definitions(whole, tools, index=None if cuda else CPU_INDEX)
     return written
 

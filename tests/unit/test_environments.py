@@ -135,8 +135,17 @@ def test_an_environment_has_the_program_of_others_that_its_steps_run(step, tool)
         script = (ENVS / f"{step}{kind}.post-deploy.sh").read_text(encoding="utf-8")
         (listed,) = re.findall(rf'--target "\$CONDA_PREFIX/tools/{tool.package}" (.+)', script)
         assert versions(listed.split()) == versions(tool.requirements.split())
-    wanted = versions(tool.requirements.split())
-    assert pins(ENVS / f"{tool.package}.txt") == wanted
+    own = pins(ENVS / f"{tool.package}.txt")
+    assert own == versions(tool.requirements.split())
+    # what it asks for is in its own folder or beside Herdbook; it is installed without asking
+    (program,) = importlib.metadata.distributions(
+        name=tool.package, path=[f"{sys.prefix}/tools/{tool.package}"]
+    )
+    for beside in (environment(step)[1], environment(f"{step}.cuda")[1], pins(ENVS / "herdbook.txt")):
+        there = beside | own
+        for requirement in map(Requirement, program.requires):
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+                assert requirement.specifier.contains(there[canonicalize_name(requirement.name)]), requirement
 
 
 @pytest.mark.parametrize(("device", "kind"), [("cpu", ""), ("cuda:1", ".cuda")])
