@@ -153,10 +153,11 @@ def test_memory_at_full_size(full):
     plan = plans.load(full[0])
     assert max(part.memory_bytes for part in plan.parts.values()) < 4e9
     need = {item.name: item.memory_bytes for item in plan.evaluations}
+    stacked = 4 * 4 * MLP  # of one layer the experts are there twice while transformers stacks them
     for name, weights in {
         "westlake": 4 * DENSE,
-        "buttercup": 4 * MIXTURE,
-        "buttercup.Q4_K_M": 8 * MIXTURE,
+        "buttercup": 4 * MIXTURE + stacked,
+        "buttercup.Q4_K_M": 8 * MIXTURE + stacked,
     }.items():
         assert weights < need[name] < weights + 2e9
 

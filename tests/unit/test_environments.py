@@ -1,12 +1,14 @@
 """Conda environments and containers: what they install is what the locks say, all of it, for both builds of torch."""
 
 import importlib.metadata
+import os
 import re
 import runpy
 import shlex
 import sys
 import tomllib
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
@@ -151,7 +153,8 @@ def test_an_environment_has_the_program_of_others_that_its_steps_run(step, tool)
 @pytest.mark.parametrize(("device", "kind"), [("cpu", ""), ("cuda:1", ".cuda")])
 def test_the_device_chooses_the_environment(device, kind, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+    # the workflow tells its steps by the environment, and this process is not the workflow's alone
+    with mock.patch.dict(os.environ), SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=1),
             snakefile=ROOT / "Snakefile",
