@@ -94,6 +94,7 @@ def test_swapped_experts_remake_the_experts_and_the_routers(project):
     assert project.released_weights()[gate].equal(before[gate])
 
 
+@pytest.mark.slow
 def test_going_back_makes_no_shard_again(project):
     change(project, lambda recipe: recipe["models"]["mix"]["moe"]["experts"].reverse())
     made = change(project, lambda recipe: recipe["models"]["mix"]["moe"]["experts"].reverse())
@@ -105,11 +106,13 @@ def test_prompt_remakes_the_routers_only(project):
     assert shards_made(made) == {"mix.routers"}
 
 
+@pytest.mark.slow
 def test_fraction_remakes_that_model_and_what_is_made_of_it(project):
     made = change(project, lambda recipe: recipe["models"]["tuned-laser"].update(rank={"fraction": 0.75}))
     assert shards_made(made) == {"tuned-laser.1", "mix.expert1-1"}
 
 
+@pytest.mark.slow
 def test_weight_of_a_source_remakes_what_depends_on_it(project):
     path = project.recipe.parent / "other" / "model.safetensors"
     tensors = load_file(path)
@@ -120,6 +123,7 @@ def test_weight_of_a_source_remakes_what_depends_on_it(project):
     assert shards_made(made) == {"other.1", "mix.expert2-1"}
 
 
+@pytest.mark.slow
 def test_adapter_remakes_what_depends_on_it(project):
     folder = project.recipe.parent / "adapter"
     shutil.rmtree(folder)
@@ -134,6 +138,7 @@ def test_same_bytes_elsewhere_are_the_same_model(project):
     assert shards_made(made) == set()
 
 
+@pytest.mark.slow
 def test_code_of_a_step_remakes_its_results(project):
     project.own_code()
     assert shards_made(project.run()) == set()
@@ -149,6 +154,7 @@ def test_code_of_a_step_remakes_its_results(project):
     }
 
 
+@pytest.mark.slow
 def test_code_that_makes_no_weights_remakes_no_weights(project):
     project.own_code()
     module = project.root / "src/herdbook/cli/show.py"
@@ -161,6 +167,7 @@ def test_touching_files_changes_nothing(project):
         path.touch()
 
 
+@pytest.mark.slow
 def test_another_recipe_shares_what_it_has_in_common(project):
     recipe = yaml.safe_load(project.recipe.read_text(encoding="utf-8"))
     recipe["release"]["name"] = "Second"

@@ -1,5 +1,6 @@
 """A model of the Hub, by the real client from a local Hub: another revision re-makes what it changed."""
 
+import pytest
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save
 
@@ -19,6 +20,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 def test_another_revision_remakes_what_it_changed(tmp_path, monkeypatch):
     folder = tiny.write_model(tmp_path / "upstream", seed=1, shards=2)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}

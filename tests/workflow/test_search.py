@@ -35,6 +35,7 @@ def project(tmp_path):
     return project
 
 
+@pytest.mark.slow
 def test_a_search_is_made_once_and_again_for_another_rule(project):
     made = project.run()
     assert "search" in {rule for rule, _ in made}
