@@ -15,8 +15,11 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (HERE / "SHA256SUMS").exists(), reason="needs what `make demo` builds"),
 ]
-# The nodes are one machine, which has memory for three measurements at once; and they keep no accounts of jobs.
-OPTIONS = ("--profile", "profiles/slurm", "--jobs", "3", "--slurm-status-command", "squeue")
+# The nodes are one machine, which has memory for three measurements at once; they keep no accounts of jobs; and the test is in
+# a hurry.
+OPTIONS = (
+    "--profile", "profiles/slurm", "--jobs", "3", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3",
+)  # fmt: skip
 
 
 def contents(folder):
