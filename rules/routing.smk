@@ -18,9 +18,8 @@ if PLAN.report and made(PLAN.report_file(PLAN.report)):
         resources:
             gpu=gpus(),
             gpu_mem_mb=gpu_megabytes(gpu.report_bytes(PLAN.report)),
-            # What threads freed stays with them: the miniature's took 0.7 GB with one, 2.3 with two, 2.4 with four.
             mem_mb=lambda wildcards, threads, attempt: megabytes(
-                PLAN.report.memory_bytes * min(threads, 3), attempt
+                PLAN.report.memory_bytes + (threads - 1) * PLAN.report.thread_bytes, attempt
             ),
             disk_mb=disk_megabytes(disk.LEAST_BYTES),
             runtime=lambda wildcards, threads, attempt: minutes(

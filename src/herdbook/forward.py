@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -139,15 +140,23 @@ class LayerwiseModel:
     def run_seeing(
         self, module: Any, streams: Iterable[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Pass streams through a layer, one after another; return what its MLP saw of each, and what leaves it."""
-        seen: list[torch.Tensor] = []
-        hook = module.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        try:
+        """Pass streams through a layer; return what its MLP saw of each, and what leaves it."""
+        caught: dict[int, torch.Tensor] = {}  # by thread: each passes one stream at a time
+
+        def catch(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+            caught[get_ident()] = args[0]
+
+        def one(stream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             with torch.no_grad():
-                left = [self.apply(module, stream) for stream in streams]
+                left = self.apply(module, stream)
+            return caught.pop(get_ident()), left
+
+        hook = module.mlp.register_forward_pre_hook(catch)
+        try:
+            passed = self.each(one, streams)
         finally:
             hook.remove()
-        return seen, left
+        return [seen for seen, _ in passed], [left for _, left in passed]
 
     def run(self, module: Any, streams: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """Pass streams, each of shape ``(1, tokens, hidden)``, through a layer; return what leaves it."""
@@ -167,28 +176,49 @@ class LayerwiseModel:
         )
         return out
 
-    def losses(
-        self, streams: Iterable[torch.Tensor], sequences: Sequence[Sequence[int]]
-    ) -> list[torch.Tensor]:
+    def losses(self, streams: Iterable[torch.Tensor], sequences: Sequence[Sequence[int]]) -> list[float]:
         """Return each sequence's mean loss per predicted token in nats, from what leaves the last layer.
 
         Args:
-            streams: Shape ``(1, tokens, hidden)`` each. Gradients flow through if they are wanted.
+            streams: Shape ``(1, tokens, hidden)`` each.
             sequences: Their token ids.
         """
+        loss = self._loss()
+
+        def one(pair: tuple[torch.Tensor, Sequence[int]]) -> float:
+            # A number, not its tensor: small blocks that are kept between the logits, which come and go, would keep
+            # glibc from using the logits' places again, and each sequence would take new memory for its own.
+            with torch.no_grad():
+                number: float = loss(*pair).item()
+            return number
+
+        return self.each(one, zip(streams, sequences, strict=True))
+
+    def loss_gradients(
+        self, streams: Iterable[torch.Tensor], sequences: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        """Return the gradient of the mean of all sequences' losses with respect to each stream, shaped as that is."""
+        loss = self._loss()
+
+        def one(pair: tuple[torch.Tensor, Sequence[int]]) -> torch.Tensor:
+            stream = pair[0].detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(loss(stream, pair[1]) / len(sequences), stream)
+            return gradient
+
+        return self.each(one, zip(streams, sequences, strict=True))
+
+    def _loss(self) -> Callable[[torch.Tensor, Sequence[int]], torch.Tensor]:
+        """Hold the last norm and the output matrix; return what makes a stream's mean loss of them."""
         norm = self._skeleton.norm
         norm.load_state_dict({"weight": self.weights[LAST_NORM].to(self.device)}, assign=True)
         norm.requires_grad_(False)
         head = self.weights[HEAD if HEAD in self.weights.spans else EMBEDDINGS].to(self.device)
 
-        def one(pair: tuple[torch.Tensor, Sequence[int]]) -> torch.Tensor:
-            stream, ids = pair
-            with torch.set_grad_enabled(stream.requires_grad):
-                logits = norm(stream)[0, :-1] @ head.T
-                target = torch.tensor(list(ids[1:]), device=self.device)
-                return torch.nn.functional.cross_entropy(logits, target)
+        def loss(stream: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
+            target = torch.tensor(list(ids[1:]), device=self.device)
+            return torch.nn.functional.cross_entropy(norm(stream)[0, :-1] @ head.T, target)
 
-        return self.each(one, zip(streams, sequences, strict=True))
+        return loss
 
     def each(self, function: Callable[[Any], Result], items: Iterable[Any]) -> list[Result]:
         """Apply a function to items, as many at once as there are threads, one thread each; keep the order."""

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import numpy as np
@@ -107,7 +108,7 @@ def forward(model, sequences, replaced=None, start=0, streams=None):
     for number in range(start, model.layers):
         with model.layer(number, replaced) as module:
             streams = model.run(module, streams)
-    return [loss.item() for loss in model.losses(streams, sequences)]
+    return model.losses(streams, sequences)
 
 
 # -- layer by layer ------------------------------------------------------------------------------------------------
@@ -122,6 +123,28 @@ def test_threads_change_no_bit_of_a_loss(folder, sequences):
     with one_thread_a_matrix():
         found = [forward(LayerwiseModel(folder / "m", threads=threads), sequences) for threads in (1, 2, 4)]
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that keeps memory")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_losses_take_no_more_memory_for_more_sequences(tmp_path, threads):
+    """Of many windows with logits of 5 MB each, no more than a few are there at once. Peaks are of processes of their own."""
+    tiny.write_model(tmp_path / "wide", vocab=40_000, layers=1)
+    script = textwrap.dedent(f"""
+        import resource, sys, torch
+        from pathlib import Path
+        from herdbook.forward import LayerwiseModel
+
+        torch.set_num_threads(1)
+        model = LayerwiseModel(Path({str(tmp_path / "wide")!r}), threads={threads})
+        ids = [list(range(3, 36))] * int(sys.argv[1])
+        model.losses(model.embed(ids), ids)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """)
+    few, many = (
+        1024 * int(subprocess.check_output([sys.executable, "-c", script, count])) for count in ("6", "246")
+    )
+    assert many - few < 150e6
 
 
 def test_a_trial_reruns_only_what_lies_above(folder, tmp_path, sequences, whole):

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 DEVICE_VARIABLE = "HERDBOOK_DEVICE"
 GPU_MEMORY_VARIABLE = "HERDBOOK_GPU_MEMORY"
-CHANGES_NOTHING = "default: %(default)s; changes no bit"
 
 
-def register(command: argparse.ArgumentParser, threads: str = CHANGES_NOTHING) -> None:
-    """Add the options of a step that can run on a GPU; ``threads`` is what help says of these."""
-    command.add_argument("--threads", type=int, default=1, help=threads)
+def register(command: argparse.ArgumentParser) -> None:
+    """Add the options of a step that can run on a GPU."""
+    command.add_argument("--threads", type=int, default=1, help="default: %(default)s; changes no bit")
     command.add_argument(
         "--device",
         default=os.environ.get(DEVICE_VARIABLE, "cpu"),

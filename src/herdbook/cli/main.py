@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     )
     measuring = add("evaluate", "measure a model or a quantized file", _evaluate)
     measuring.add_argument("key", help="the measurement's key")
-    machine.register(measuring, "default: %(default)s; last digits hang on it")
+    machine.register(measuring)
     machine.register(add("routing", "report what the released mixture's routers choose", _routing))
     add("convert", "make the full-width GGUF of the released model", _convert)
     quantizing = add("quantize", "make a quantized file and derive it again from the weights", _quantize)

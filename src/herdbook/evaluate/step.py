@@ -35,7 +35,7 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
 
     from herdbook.evaluate.measure import measure
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads)  # for loading; documents pass on one thread each
     settings = plan.recipe.evaluate
     assert settings is not None  # noqa: S101 - there would be no evaluation otherwise
     tasks = [load_task(plan.beside_recipe(task), plan.lock.tasks[task]) for task in settings.tasks]

@@ -41,12 +41,7 @@ def gradients(
     Yields:
         The name, and the gradient in float64, shape ``(rows, columns)``.
     """
-    top = [stream.requires_grad_() for stream in states.entering(model.layers)]
-    losses = model.losses(top, sequences)
-    upstream = [
-        torch.autograd.grad(loss / len(sequences), stream)[0]
-        for loss, stream in zip(losses, top, strict=True)
-    ]
+    upstream = model.loss_gradients(states.entering(model.layers), sequences)
     lowest = min((layer_of(name) or 0 for name in names), default=0)
     for number in range(model.layers - 1, lowest - 1, -1):
         wanted = [name for name in names if layer_of(name) == number]

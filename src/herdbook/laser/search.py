@@ -228,7 +228,7 @@ class Search:
         for number in range(layer, self._model.layers):
             with self._model.layer(number, replaced) as module:
                 streams = self._model.run(module, streams)
-        return [_rounded(loss.item()) for loss in self._model.losses(streams, sequences)]
+        return [_rounded(loss) for loss in self._model.losses(streams, sequences)]
 
     # -- matrices --------------------------------------------------------------------------------------------------
 

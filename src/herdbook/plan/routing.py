@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT, Code, digest
+from herdbook.plan.layerwise import FLOAT32, LOGITS
 from herdbook.plan.model import TORCH_BYTES
 from herdbook.recipe import Moe
 
@@ -22,7 +23,7 @@ ROUTING_CODE = Code(
     ),
     packages=("tokenizers", "torch", "transformers"),
 )
-FLOAT32 = 4
+ROWS = 512  # as ``herdbook.routing.layerwise`` passes through an expert together
 PROMPT_TOKENS = 512  # a guess for what all prompts together have
 
 
@@ -35,6 +36,7 @@ class Report:
         key: Digest that says what it is.
         texts: Kinds of text that it reads.
         data_bytes: What its weights and texts take in memory, estimated.
+        thread_bytes: What each further thread adds: a window's logits, or some rows of what an expert sees.
         code: What the result depends on beyond its inputs.
     """
 
@@ -42,11 +44,12 @@ class Report:
     key: str
     texts: tuple[str, ...]
     data_bytes: int
+    thread_bytes: int
     code: dict[str, str] = field(hash=False)
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that the job needs."""
+        """Memory that the job needs with one thread."""
         return TORCH_BYTES + self.data_bytes
 
     @property
@@ -78,5 +81,8 @@ def plan_report(recipe: Recipe, lock: Lock, node: Node) -> Report | None:
     layer = 8 * config["hidden_size"] ** 2 + 3 * config["hidden_size"] * config["intermediate_size"]
     # streams before and after, what the MLPs see and give; an expert's activations; logits of a window
     held = tokens * (5 * config["hidden_size"] + 2 * config["intermediate_size"])
-    head = config["vocab_size"] * (config["hidden_size"] + max((text["tokens"] for text in drawn), default=0))
-    return Report(node, key, texts, FLOAT32 * (2 * layer + held + 2 * head), code)
+    longest = max((text["tokens"] for text in drawn), default=0)
+    head = config["vocab_size"] * (config["hidden_size"] + longest)
+    data = FLOAT32 * (2 * layer + held + 2 * head)
+    thread = FLOAT32 * max(LOGITS * longest * config["vocab_size"], 3 * ROWS * config["intermediate_size"])
+    return Report(node, key, texts, data, thread, code)

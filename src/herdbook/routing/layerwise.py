@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from herdbook.forward import Folder
 
 
+ROWS = 512  # that pass an expert together. As many for any number of threads, so that the results are the same bits.
+
+
 @dataclass(frozen=True)
 class Seen:
     """What one layer's router did.
@@ -87,7 +90,7 @@ class Mixture(LayerwiseModel):
         return self.weights.stored(name) if stored else self.weights[name]
 
     def through(self, module: Any, routed: _Routed, streams: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Pass streams through a layer: attention one by one, then each expert over the tokens of all that chose it."""
+        """Pass streams through a layer: attention for each, then each expert over the tokens of all that chose it."""
         # What the layer adds up is its attention's stream and its MLP's output. The MLP stands in as nothing first.
         inputs, left = self.run_seeing(module, streams)
         outputs = routed.run([one[0] for one in inputs])
@@ -138,7 +141,11 @@ class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into
     def _pass(self, place: Place, inputs: torch.Tensor) -> torch.Tensor:
         model, layer = self._of
         gate, up, down = (_matrix(model, layer, place, matrix).to(model.device) for matrix in MLP)
-        return (torch.nn.functional.silu(inputs @ gate.T) * (inputs @ up.T)) @ down.T
+
+        def one(rows: torch.Tensor) -> torch.Tensor:
+            return (torch.nn.functional.silu(rows @ gate.T) * (rows @ up.T)) @ down.T
+
+        return torch.cat(model.each(one, inputs.split(ROWS)))
 
 
 def _matrix(model: Mixture, layer: int, place: Place, matrix: str) -> torch.Tensor:

@@ -25,7 +25,7 @@ def routing(plan: Plan, report: Report, threads: int = 1, device: str = "cpu") -
     Args:
         plan: The plan; the mixture's folder is made.
         report: Which report.
-        threads: How many sequences pass attention at once; the results are the same bits.
+        threads: How many sequences, or rows of an expert's input, pass at once; the results are the same bits.
         device: Where the mixture runs. The CPU's result is the reference; the report names any other.
 
     Raises:
@@ -62,7 +62,7 @@ def routing(plan: Plan, report: Report, threads: int = 1, device: str = "cpu") -
                 shares.append(chosen[group]["share"])
             layers.append({kind: chosen[kind] for kind in report.texts})
             advance()
-    losses = [float(one) for one in model.losses(streams[:read], sequences[:read])]
+    losses = model.losses(streams[:read], sequences[:read])
     texts = {}
     for name in report.texts:
         own = [place for place, group in enumerate(groups[:read]) if group == name]

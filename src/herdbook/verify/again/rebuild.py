@@ -114,7 +114,7 @@ def _build(shop: Workshop) -> None:
             quantize(plan, item, threads)
     for measured in plan.evaluations:
         if not plan.evaluation_file(measured).exists():
-            evaluate(plan, measured, 1)  # as the workflow does: its last digits hang on that
+            evaluate(plan, measured, threads)
     render_card(plan, plan.card_folder)
     put_together(plan)
 
