@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM
 import tiny
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
+from herdbook.plan import routing as planned
+from herdbook.routing import layerwise
 from herdbook.routing.foreign import routers_of
 from herdbook.routing.layerwise import Mixture, Seen
 from herdbook.routing.measure import count, effective
@@ -149,6 +151,10 @@ def test_verdict():
     said = verdict({0: good, 1: torch.zeros(3, 4)})
     assert "layers 1 all rows are zero" in said[0]
     assert len(said) == 1
+
+
+def test_as_many_rows_pass_an_expert_as_the_plan_counts():
+    assert layerwise.ROWS == planned.ROWS  # planning imports no torch, and the step's key holds its own module
 
 
 def test_the_report(tmp_path):
