@@ -154,7 +154,8 @@ def test_verdict():
 
 
 def test_as_many_rows_pass_an_expert_as_the_plan_counts():
-    assert layerwise.ROWS == planned.ROWS  # planning imports no torch, and the step's key holds its own module
+    # It stands twice: planning imports no torch, and the step's key holds the step's own module.
+    assert layerwise.ROWS == planned.ROWS
 
 
 def test_the_report(tmp_path):
