@@ -21,6 +21,7 @@ from herdbook.attest.oms import manifest
 from herdbook.card.step import render_card
 from herdbook.checkpoint import INDEX_NAME, read_header
 from herdbook.files import sha256_file
+from herdbook.hub import failure, transport
 from herdbook.release.layout import (
     BOMS,
     CLAIMS,
@@ -355,8 +356,8 @@ def test_attack_on_a_folder(stage, forger, what, attack, by, options):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """A stage of a test's own, whose release lies on its Hub."""
-    monkeypatch.setattr(reader, "WAITS_S", (0.01,))
-    monkeypatch.setattr(reader, "ANSWER_S", 0.5)
+    monkeypatch.setattr(failure, "WAITS_S", (0.01,))
+    monkeypatch.setattr(transport, "ANSWER_S", 0.5)
     with LocalHub() as hub:
         client.use(hub, tmp_path / "home", monkeypatch)
         made = Stage(hub, tmp_path)

@@ -12,6 +12,7 @@ from herdbook import plan as plans
 from herdbook.card.step import render_card
 from herdbook.checkpoint import read_header, read_record, read_span
 from herdbook.errors import SourceError
+from herdbook.hub import content
 from herdbook.plan.extent import needed_whole
 from herdbook.recipe import parse
 from herdbook.release.layout import CLAIMS
@@ -42,7 +43,7 @@ def recipe(tmp_path, experts=("base", "tuned"), extra=None, **sections):
 
 
 def test_an_expert_gives_its_mlps_by_ranges(tmp_path, served, monkeypatch):
-    monkeypatch.setattr(reader, "RANGE_BYTES", 1000)  # so that tensors come in several pieces
+    monkeypatch.setattr(content, "RANGE_BYTES", 1000)  # so that tensors come in several pieces
     plan = tiny.build(recipe(tmp_path), tmp_path / "results")
     tuned = plan.nodes["tuned"]
     assert all(".mlp." in name for name in tuned.tensors)
@@ -79,17 +80,17 @@ def test_no_more_is_read_than_was_planned(tmp_path, served):
 
     for part in plan.nodes["tuned"].parts:
         fetch(plan, part)
-    content = [r for r in served.requests[before:] if r.method == "GET" and r.path.startswith("/lfs/")]
-    assert content
-    assert all(request.range for request in content)
+    ranges = [r for r in served.requests[before:] if r.method == "GET" and r.path.startswith("/lfs/")]
+    assert ranges
+    assert all(request.range for request in ranges)
 
 
 def test_a_cut_connection_is_tried_again_from_the_piece_where_it_broke(tmp_path, served, monkeypatch):
-    monkeypatch.setattr(reader, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(content, "RANGE_BYTES", 1000)
     path = recipe(tmp_path)
     tiny.lock(path)
     plan = plans.load(path, tmp_path / "results")
-    real, broken = reader.read_range, []
+    real, broken = content.read_range, []
 
     def failing(url, start, stop):
         if start > 200_000 or (len(broken) < 2 and stop - start == 1000):
@@ -97,7 +98,7 @@ def test_a_cut_connection_is_tried_again_from_the_piece_where_it_broke(tmp_path,
             raise OSError("cut")
         return real(url, start, stop)
 
-    monkeypatch.setattr(reader, "read_range", failing)
+    monkeypatch.setattr(content, "read_range", failing)
     from herdbook.fetch.step import fetch
 
     fetch(plan, plan.nodes["tuned"].parts[0])
@@ -131,7 +132,7 @@ def test_bytes_that_are_refused_leave_nothing(tmp_path, served, monkeypatch):
     plan = plans.load(path, tmp_path / "results")
     from herdbook.fetch.step import fetch
 
-    monkeypatch.setattr(reader, "read_tensor", lambda *_: (_ for _ in ()).throw(SourceError("gone")))
+    monkeypatch.setattr(content, "read_tensor", lambda *_: (_ for _ in ()).throw(SourceError("gone")))
     part = plan.nodes["tuned"].parts[0]
     with pytest.raises(SourceError, match="gone"):
         fetch(plan, part)

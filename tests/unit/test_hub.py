@@ -12,7 +12,8 @@ from pytest_local_hub import LocalHub, client
 
 from herdbook import hub as reader
 from herdbook.errors import DigestMismatchError, SourceError
-from herdbook.hub import RemoteFile
+from herdbook.files import git_blob_id
+from herdbook.hub import RemoteFile, repository
 
 REPO = "herd/daisy"
 CONFIG = b'{"architectures": ["MistralForCausalLM"]}'
@@ -87,7 +88,7 @@ def test_resolve_says_what_the_hub_knows(hub):
     assert remote.repo == REPO
     assert remote.commit == hub.repos[REPO].branches["main"]
     assert [file.name for file in remote.files] == ["README.md", "config.json", "model.safetensors"]
-    assert by_name["config.json"] == RemoteFile("config.json", len(CONFIG), None, reader.git_blob_id(CONFIG))
+    assert by_name["config.json"] == RemoteFile("config.json", len(CONFIG), None, git_blob_id(CONFIG))
     weights = by_name["model.safetensors"]
     assert (weights.size_bytes, weights.git_blob) == (len(WEIGHTS), None)
     assert weights.sha256 in hub.lfs
@@ -158,7 +159,7 @@ def test_odd_names_that_stay_inside_are_let_be(hub):
 def test_a_hub_that_contradicts_itself_is_not_believed(hub, monkeypatch):
     commit = hub.repos[REPO].branches["main"]
     other = hub.commit(REPO, {"config.json": b"{}"})
-    read = reader.HubModelInfo
+    read = repository.HubModelInfo
 
     def answer(**changes):
         def lie(**about):
@@ -167,7 +168,7 @@ def test_a_hub_that_contradicts_itself_is_not_believed(hub, monkeypatch):
                 setattr(info, name, value)
             return info
 
-        monkeypatch.setattr(reader, "HubModelInfo", lie)
+        monkeypatch.setattr(repository, "HubModelInfo", lie)
 
     answer(sha=other)
     with pytest.raises(SourceError, match=f"another commit, {other}"):

@@ -1,0 +1,76 @@
+"""The Hub, for reading: what a name resolves to, what tensors a file holds, and files that are what was pinned.
+
+The only package that talks to the Hub. Upstream is untrusted, and so is the way from there to here: names, headers and
+contents are checked, since `huggingface_hub` compares the size of what it downloads but not its digest. Files go into
+the ordinary Hugging Face cache, so nothing that a person already has is downloaded again.
+"""
+
+from herdbook.hub.content import (
+    FIRST_BYTES,
+    RANGE_BYTES,
+    TensorHeader,
+    cached,
+    download,
+    holds,
+    parse_foreign_header,
+    read_file,
+    read_tensor,
+    stream_tensor,
+    tensor_headers,
+)
+from herdbook.hub.failure import (
+    FAILURES,
+    MAX_WAIT_S,
+    WAITS_S,
+    asked_to_wait,
+    explain,
+    is_transient,
+    persist,
+    redact,
+    server_says,
+    without_tokens,
+)
+from herdbook.hub.repository import (
+    PICKLE_SUFFIXES,
+    RemoteFile,
+    RemoteRepo,
+    is_wanted,
+    remote_file,
+    resolve,
+    weights_of,
+)
+from herdbook.hub.transport import TRAFFIC, client, read_range
+
+__all__ = [
+    "FAILURES",
+    "FIRST_BYTES",
+    "MAX_WAIT_S",
+    "PICKLE_SUFFIXES",
+    "RANGE_BYTES",
+    "TRAFFIC",
+    "WAITS_S",
+    "RemoteFile",
+    "RemoteRepo",
+    "TensorHeader",
+    "asked_to_wait",
+    "cached",
+    "client",
+    "download",
+    "explain",
+    "holds",
+    "is_transient",
+    "is_wanted",
+    "parse_foreign_header",
+    "persist",
+    "read_file",
+    "read_range",
+    "read_tensor",
+    "redact",
+    "remote_file",
+    "resolve",
+    "server_says",
+    "stream_tensor",
+    "tensor_headers",
+    "weights_of",
+    "without_tokens",
+]

@@ -1,0 +1,202 @@
+"""What files hold: headers and tensors by range requests, whole files by the cache, if they are what was pinned."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
+
+from herdbook.checkpoint import MAX_HEADER_BYTES, Span, parse_header
+from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
+from herdbook.files import git_blob_id, sha256_file
+from herdbook.hub.failure import persist
+from herdbook.hub.repository import COMMIT, SHA256, RemoteFile, check_pin, is_wanted
+from herdbook.hub.transport import client, read_range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A tensor's place in a file on the Hub; `start` and `end` count bytes from the file's beginning.
+TensorHeader = Span
+RANGE_BYTES = 1 << 24  # of a tensor that is read in pieces
+FIRST_BYTES = 1 << 17  # holds the whole header of a 7B model's shard, so that one request is enough
+
+
+def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]:
+    """Read which tensors a safetensors file on the Hub holds, by range requests that leave the weights where they are.
+
+    Args:
+        repo: ``owner/name``.
+        commit: The commit, 40 hexadecimal digits.
+        file: The file's name in the repository.
+
+    Returns:
+        By name, in the order of the header: dtype, shape and place of each tensor.
+
+    Raises:
+        SourceError: If the header cannot be had, is damaged, claims more than 100 MB, or does not fit the file's size.
+    """
+    what = f"hub: {repo}@{commit}: {file}"
+    check_pin(commit, file, what)
+
+    def read() -> tuple[bytes, int]:
+        url = hf_hub_url(repo, file, revision=commit, endpoint=client().endpoint)
+        head, size_bytes = read_range(url, 0, FIRST_BYTES)
+        stop = 8 + int.from_bytes(head[:8], "little")
+        if len(head) < stop <= min(size_bytes, 8 + MAX_HEADER_BYTES):
+            head += read_range(url, len(head), stop)[0]
+        return head, size_bytes
+
+    head, size_bytes = persist(read, what, repo)
+    try:
+        return parse_foreign_header(head, size_bytes, what)
+    except CheckpointError as error:
+        raise SourceError(str(error)) from error
+
+
+def parse_foreign_header(head: bytes, size_bytes: int, what: str) -> dict[str, TensorHeader]:
+    """Parse the start of a safetensors file as ``parse_header`` does, whoever wrote it.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    try:
+        spans = parse_header(head, size_bytes, what)
+    except (TypeError, RecursionError, OverflowError) as error:
+        raise CheckpointError(f"{what}: its safetensors header is damaged: {error}") from error
+    for span in spans.values():
+        # JSON's 1.0 and true pass for integers in comparisons, but not where such a number is used later.
+        if any(type(number) is not int for number in (span.start, span.end, *span.shape)):
+            raise CheckpointError(f"{what}: its safetensors header is damaged at tensor {span.name}")
+    return spans
+
+
+def read_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> bytes:
+    """Return one tensor's bytes out of a safetensors file on the Hub, by a range request.
+
+    Only the range is seen, so nothing can be compared with the file's digest.
+
+    Args:
+        repo: ``owner/name``.
+        commit: The commit, 40 hexadecimal digits.
+        file: The file's name in the repository.
+        span: Where the tensor lies, as ``tensor_headers`` says.
+
+    Raises:
+        SourceError: If it cannot be had.
+    """
+    what = f"hub: {repo}@{commit}: {file}: {span.name}"
+    check_pin(commit, file, what)
+    url = hf_hub_url(repo, file, revision=commit, endpoint=client().endpoint)
+    if span.start == span.end:
+        return b""
+    return persist(lambda: read_range(url, span.start, span.end)[0], what, repo)
+
+
+def stream_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> Iterator[bytes]:
+    """Yield one tensor's bytes as ``read_tensor`` does, in pieces, each by a range request of its own.
+
+    A piece that fails is asked for again, those before it are not. Raises as ``read_tensor`` does.
+    """
+    for start in range(span.start, span.end, RANGE_BYTES):
+        yield read_tensor(
+            repo, commit, file, replace(span, start=start, end=min(span.end, start + RANGE_BYTES))
+        )
+
+
+def read_file(repo: str, commit: str, file: str, start: int, stop: int) -> tuple[bytes, int]:
+    """Return a file's bytes from ``start`` up to ``stop`` or its end, and its size, both as the Hub serves them.
+
+    Raises:
+        GoneError: If there is no such file.
+        SourceError: If it cannot be had.
+    """
+    what = f"hub: {repo}@{commit}: {file}"
+    check_pin(commit, file, what)
+    if start == stop == 0:
+        stop = 1  # of an empty file the size is asked
+    url = hf_hub_url(repo, file, revision=commit, endpoint=client().endpoint)
+    return persist(lambda: read_range(url, start, stop), what, repo)
+
+
+def cached(repo: str, commit: str, file: str) -> Path | None:
+    """Return a file's path in the local Hugging Face cache if it is there as a whole; nothing is asked of the Hub."""
+    check_pin(commit, file, f"hub: {repo}@{commit}: {file}")
+    found = try_to_load_from_cache(repo, file, revision=commit)
+    return Path(found) if isinstance(found, str) else None
+
+
+def holds(path: Path) -> bool:
+    """Say whether a file, or what it is a link to, lies in the Hub's cache, in which nothing is written to in place."""
+    return path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
+
+
+def download(repo: str, commit: str, file: RemoteFile) -> Path:
+    """Return a file in the local Hugging Face cache, downloading it if it is not there, after comparing its digest.
+
+    A file that is in the cache causes no request. Its content is hashed each time.
+
+    Args:
+        repo: ``owner/name``.
+        commit: The commit, 40 hexadecimal digits.
+        file: The file and its pinned digest.
+
+    Returns:
+        The path inside the cache; not to be written to.
+
+    Raises:
+        SourceError: If it cannot be had, or is of no kind that is ever wanted.
+        DigestMismatchError: If it is not what was pinned. A copy that was damaged is removed from the cache.
+    """
+    what = f"hub: {repo}@{commit}: {file.name}"
+    check_pin(commit, file.name, what)
+    if not is_wanted(file.name):
+        raise SourceError(
+            f"{what}: is neither weights in safetensors nor a file that goes with them; refused"
+        )
+    expected = file.sha256 or file.git_blob
+    if expected is None:
+        raise SourceError(f"{what}: has no pinned digest to compare with. Run `herdbook lock`.")
+    api = client()
+    path = Path(persist(lambda: api.hf_hub_download(repo, file.name, revision=commit), what, repo))
+    found = sha256_file(path) if file.sha256 else git_blob_id(path.read_bytes())
+    if found != expected:
+        raise DigestMismatchError(what, expected, found, _discard(path, repo, file.name))
+    return path
+
+
+def _discard(path: Path, repo: str, name: str) -> str:
+    """Remove a copy with the wrong digest from the cache if it is damaged, and return what to do next.
+
+    A blob in the cache is named after its content. Only one that contradicts its own name is damaged for everybody and
+    may go; one that agrees with it is what the Hub serves, and other programs may be right to want it.
+    """
+    by_hand = f"`hf cache rm hf://models/{repo}/{name}`"
+    storage = path.parents[len(PurePosixPath(name).parts) + 1]
+    blob = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else path
+    if SHA256.fullmatch(blob.name):
+        intact = sha256_file(path) == blob.name
+    elif COMMIT.fullmatch(blob.name):
+        intact = git_blob_id(path.read_bytes()) == blob.name
+    else:
+        intact = False
+    if intact:
+        return (
+            "The cached copy is intact, so the Hub serves another file than the one that was pinned. Do not trust it "
+            f"before you know why; {by_hand} removes it, `herdbook lock` pins what there is now."
+        )
+    payload = path.resolve()  # is not the blob itself where the client shares blobs between repositories
+    if blob.parent != storage / "blobs" or storage.parent.resolve() not in payload.parents:
+        return f"The cached copy may be damaged. Remove it with {by_hand}, or delete {path}, and run again."
+    try:
+        for part in (path, blob, payload):
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        return f"The cached copy is damaged and could not be removed ({error.strerror}): delete {payload} and run again."
+    return (
+        "It was damaged on its way or on this disk. The bad copy has been removed from the cache: run again to download "
+        f"it anew. If that does not help, {by_hand} removes whatever is left of it."
+    )

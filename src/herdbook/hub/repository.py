@@ -1,0 +1,208 @@
+"""Repositories: what a name resolves to, and which of its files are a model."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from huggingface_hub import ModelInfo as HubModelInfo
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its lazy exports
+
+from herdbook.checkpoint import INDEX_NAME
+from herdbook.errors import SourceError
+from herdbook.hub.failure import persist
+from herdbook.hub.transport import client, read_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+SIDE_NAMES = ("README.md", "chat_template.jinja", "merges.txt", "tokenizer.model", "vocab.txt")
+_LICENSE = re.compile(r"licen[cs]e[\w-]*(\.(txt|md|rst|pdf))?", re.IGNORECASE)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+_NUMBERED = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository.
+
+    Args:
+        name: Its path inside the repository.
+        size_bytes: Its size.
+        sha256: SHA-256 of its content; the Hub knows it of large files only.
+        git_blob: The id that git gives to its content; of small files only, since git has no more than a pointer to
+            the others.
+    """
+
+    name: str
+    size_bytes: int
+    sha256: str | None
+    git_blob: str | None
+
+
+@dataclass(frozen=True)
+class RemoteRepo:
+    """A repository at one commit.
+
+    Args:
+        repo: ``owner/name`` as the Hub spells it now; differs from what was asked if the repository was renamed.
+        commit: The commit, 40 hexadecimal digits.
+        files: Its files, sorted by name.
+        license: What the card names as licence.
+        base_models: What the card names as parents.
+        gated: How access is granted, or False if everybody has it.
+    """
+
+    repo: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+    license: str | None
+    base_models: tuple[str, ...]
+    gated: Literal["auto", "manual", False]
+
+
+def resolve(repo: str, revision: str | None) -> RemoteRepo:
+    """Ask the Hub what a repository holds, with one request.
+
+    Args:
+        repo: ``owner/name``.
+        revision: A branch, tag or commit; None for the main branch.
+
+    Raises:
+        GoneError: If the repository has no such revision.
+        SourceError: If it cannot be had, or if the answer contradicts itself or names files outside the repository.
+    """
+    what = f"hub: {repo}@{revision}" if revision else f"hub: {repo}"
+
+    def ask() -> Any:
+        validate_repo_id(repo)
+        at = f"/revision/{quote(revision, safe='')}" if revision else ""
+        content = read_whole(f"{client().endpoint}/api/models/{repo}{at}?blobs=True")
+        try:
+            return HubModelInfo(**json.loads(content))  # type: ignore[no-untyped-call]
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError("the answer is not a Hub's") from error
+
+    info = persist(ask, what, repo)
+    commit = str(info.sha)
+    if not COMMIT.fullmatch(commit):
+        raise SourceError(f"{what}: the Hub names {commit!r} as its commit, which is none")
+    if revision and COMMIT.fullmatch(revision) and commit != revision:
+        raise SourceError(f"{what}: the Hub answers with another commit, {commit}")
+    files = sorted(
+        (remote_file(sibling, what) for sibling in info.siblings or ()), key=lambda file: file.name
+    )
+    card = info.card_data.to_dict() if info.card_data else {}
+    gated: Literal["auto", "manual", False] = "manual" if info.gated else False
+    return RemoteRepo(
+        repo=str(info.id),
+        commit=commit,
+        files=tuple(files),
+        license=", ".join(_strings(card.get("license"))) or None,
+        base_models=tuple(_strings(card.get("base_model"))),
+        gated="auto" if info.gated == "auto" else gated,
+    )
+
+
+def weights_of(
+    files: Iterable[RemoteFile], index: bytes | None = None, what: str = "hub"
+) -> tuple[RemoteFile, ...]:
+    """Return the safetensors files that make up a model, sorted by name.
+
+    Repositories often hold the same weights twice (``consolidated.safetensors``); only what the index names is taken,
+    or ``model.safetensors`` where there is no index.
+
+    Args:
+        files: All files of the repository.
+        index: Content of its index. Without it the shards are told by their names, ``model-00001-of-00002.safetensors``.
+        what: How errors call the repository.
+
+    Raises:
+        SourceError: If there are none, if they are pickles, or if some are missing.
+    """
+    by_name = {file.name: file for file in files}
+    for name in by_name:
+        _check_name(name, what)
+    if index is not None:
+        try:
+            wanted = {str(name) for name in json.loads(index)["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise SourceError(f"{what}: {INDEX_NAME} is damaged: {error!r}") from error
+    elif INDEX_NAME in by_name:
+        counts = {match[2] for match in map(_NUMBERED.fullmatch, by_name) if match}
+        if len(counts) > 1:
+            raise SourceError(
+                f"{what}: there are several sets of shards; {INDEX_NAME} must be read to tell which is meant"
+            )
+        wanted = {
+            f"model-{i:05}-of-{count}.safetensors" for count in counts for i in range(1, int(count) + 1)
+        }
+    else:
+        wanted = {"model.safetensors"} & by_name.keys()
+    foreign = sorted(name for name in wanted if not name.endswith(".safetensors"))
+    if foreign:
+        raise SourceError(f"{what}: {INDEX_NAME} names {foreign[0]!r}, which is no safetensors file; refused")
+    missing = sorted(wanted - by_name.keys())
+    if missing:
+        raise SourceError(f"{what}: {missing[0]} belongs to the model's weights but is not there")
+    if not wanted and any(name.endswith(PICKLE_SUFFIXES) for name in by_name):
+        raise SourceError(
+            f"{what}: has its weights only as pickles, which can run code when they are opened; refused. Load "
+            "them in a sandbox without network, save them with save_pretrained(folder, safe_serialization=True) and "
+            "name that folder in the recipe; or have the Hub's safetensors conversion space open a pull request, and "
+            "name its revision."
+        )
+    if not wanted:
+        raise SourceError(f"{what}: has no weights in safetensors")
+    return tuple(by_name[name] for name in sorted(wanted))
+
+
+def is_wanted(name: str) -> bool:
+    """Return whether a file of this name is of a kind that is ever downloaded: weights, or data that goes with them."""
+    last = PurePosixPath(name).name
+    return (
+        last.endswith((".safetensors", ".json")) or last in SIDE_NAMES or _LICENSE.fullmatch(last) is not None
+    )
+
+
+def remote_file(sibling: Any, what: str) -> RemoteFile:
+    """Return what the client's description of a file says. Raises SourceError if it says too little, or leads out."""
+    name = _check_name(str(sibling.rfilename), what)
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    git_blob = None if sibling.lfs else sibling.blob_id
+    plausible = SHA256.fullmatch(str(sha256)) if sibling.lfs else COMMIT.fullmatch(str(git_blob))
+    if not isinstance(sibling.size, int) or sibling.size < 0 or not plausible:
+        raise SourceError(f"{what}: the Hub gives no size and digest of {name}")
+    return RemoteFile(name, sibling.size, sha256, git_blob)
+
+
+def _strings(value: object) -> list[str]:
+    """Return a card's entry, which may be one string or several, as a list; whatever is no string is left out."""
+    return [
+        item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item
+    ]
+
+
+def _check_name(name: str, what: str) -> str:
+    parts = name.split("/")
+    if (
+        any(part in {"", ".", ".."} for part in parts)
+        or "\\" in name
+        or PureWindowsPath(name).drive
+        or any(ord(letter) < 32 or ord(letter) == 127 for letter in name)
+    ):
+        raise SourceError(f"{what}: the file name {name!r} leads out of its folder; refused")
+    return name
+
+
+def check_pin(commit: str, name: str, what: str) -> None:
+    """Refuse a commit that is none, and a name that leads out of its folder. Raises SourceError."""
+    _check_name(name, what)
+    if not COMMIT.fullmatch(commit):
+        raise SourceError(f"{what}: {commit!r} is no commit of 40 hexadecimal digits. Run `herdbook lock`.")

@@ -1,0 +1,171 @@
+"""One request and its answer: of a size and an end, whoever sends it."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from huggingface_hub import HfApi, constants, get_session, hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, httpx  # type: ignore[attr-defined]  # its lazy exports
+
+from herdbook import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A whole answer may take so long, and so much longer for each byte: a server that never ends shall not hold us for ever.
+ANSWER_S = 60.0
+SLOWEST_BYTES_S = 50_000
+MAX_ANSWER_BYTES = 64_000_000  # of a repository's description
+MAX_REFUSAL_BYTES = 1 << 16
+MAX_SKIPPED_BYTES = 1 << 24  # that are read and thrown away where a server knows no ranges
+Result = TypeVar("Result")
+
+
+class EndlessAnswerError(Exception):
+    """An answer took longer than any honest one would."""
+
+
+class Traffic:
+    """What came from the Hub in this process so far, beside what ``download`` put into the cache.
+
+    Attributes:
+        received_bytes: Bytes of answers' bodies.
+        requests: How many were asked; one that is sent on to another host counts once.
+    """
+
+    def __init__(self) -> None:
+        self.received_bytes = self.requests = 0
+        self._lock = Lock()
+
+    def count(self, received_bytes: int, requests: int = 0) -> None:
+        """Add to the counts."""
+        with self._lock:
+            self.received_bytes += received_bytes
+            self.requests += requests
+
+
+TRAFFIC = Traffic()
+
+
+def client() -> HfApi:
+    """Return the client. The one place where it is made, with the endpoint that is configured when it is called."""
+    return HfApi(endpoint=constants.ENDPOINT, library_name="herdbook", library_version=__version__)
+
+
+def read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
+    """Return the bytes of a file from ``start`` up to ``stop`` or its end, and the size of the whole file.
+
+    A server that knows no ranges answers with the whole file; no more of it is read than was asked for.
+
+    Raises:
+        EndlessAnswerError: If the answer takes too long.
+        ValueError: If the answer contradicts itself or what was asked.
+    """
+    return _within(ANSWER_S + (stop - start) / SLOWEST_BYTES_S, lambda: _read_range(url, start, stop))
+
+
+def _read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
+    with _open(url, {"Range": f"bytes={start}-{stop - 1}"}) as response:
+        span = response.headers.get("Content-Range", "")
+        if response.status_code == 416:
+            return b"", int(span.removeprefix("bytes */"))
+        _raise_for_status(response)
+        if response.status_code == 206:
+            size_bytes, skipped = int(span.rpartition("/")[2]), 0
+            if span != f"bytes {start}-{min(stop, size_bytes) - 1}/{size_bytes}":
+                raise ValueError(f"asked for bytes {start} to {stop - 1}, the answer has {span[:80]!r}")
+        else:
+            size_bytes, skipped = int(response.headers.get("Content-Length", "")), start
+        if skipped > MAX_SKIPPED_BYTES:
+            raise ValueError("the server knows no ranges")
+        expected = max(min(stop, size_bytes) - start, 0) + skipped
+        data = _read_body(response, expected)
+    if len(data) < expected:
+        raise OSError(f"{len(data)} bytes came, {expected} were asked for")
+    return bytes(data[skipped:expected]), size_bytes
+
+
+def read_whole(url: str) -> bytes:
+    """Return a whole answer.
+
+    Raises:
+        EndlessAnswerError: If it takes too long.
+        ValueError: If it is larger than any honest one.
+    """
+    return _within(ANSWER_S, lambda: _read_whole(url))
+
+
+def _read_whole(url: str) -> bytes:
+    with _open(url, {}) as response:
+        _raise_for_status(response)
+        data = _read_body(response, MAX_ANSWER_BYTES + 1)
+    if len(data) > MAX_ANSWER_BYTES:
+        raise ValueError(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(data)
+
+
+def _open(url: str, headers: dict[str, str]) -> Any:
+    """Ask; the answer's body is not read yet, and comes as it is sent, not unpacked."""
+    sent = build_hf_headers(library_name="herdbook", library_version=__version__)
+    sent |= {**headers, "Accept-Encoding": "identity"}
+    TRAFFIC.count(0, requests=1)
+    return get_session().stream("GET", url, headers=sent, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _read_body(response: Any, limit: int) -> bytearray:
+    """Return a body's first bytes, ``limit`` of them if there are so many, and a few more at most."""
+    data = bytearray()
+    if limit:
+        for piece in response.iter_raw(1 << 16):
+            data += piece
+            TRAFFIC.count(len(piece))
+            if len(data) >= limit:
+                break
+    return data
+
+
+def _raise_for_status(response: Any) -> None:
+    """Raise as the client does for a refusal, of which it would read whatever comes."""
+    if response.is_error:
+        body = _read_body(response, MAX_REFUSAL_BYTES)
+        kept = {
+            name: value
+            for name, value in response.headers.items()
+            if name.lower() not in {"content-encoding", "content-length", "transfer-encoding"}
+        }
+        response = httpx.Response(
+            response.status_code,
+            headers=kept,
+            content=bytes(body[:MAX_REFUSAL_BYTES]),
+            request=response.request,
+        )
+    hf_raise_for_status(response)
+
+
+def _within(limit_s: float, call: Callable[[], Result]) -> Result:
+    """Call, and give up after a while. What is given up may linger until the process ends; it holds no other thread.
+
+    The client's own timeout is about each piece, so that a byte now and then would keep it for ever.
+
+    Raises:
+        EndlessAnswerError: If it took too long.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+
+    thread = Thread(target=copy_context().run, args=(work,), daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise EndlessAnswerError
+    return results[0]
