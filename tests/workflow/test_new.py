@@ -16,7 +16,7 @@ from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save
 
 import tiny
-from herdbook import __version__
+from herdbook import __version__, installed
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
@@ -111,6 +111,14 @@ def repository(folder, tmp_path, monkeypatch):
     with LocalHub() as hub:
         client.use(hub, tmp_path / "here", monkeypatch)
         yield Repository(folder, hub, tmp_path)
+
+
+@pytest.mark.usefixtures("conda")
+def test_conda_s_environments_are_those_that_come_with_herdbook(repository):
+    done = repository.run("snakemake", "-n", "--sdm", "conda", "--config", "recipe=recipes/tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    environment = Path(re.search(r"^Conda environment (\S+) will be created", done.stdout, re.MULTILINE)[1])
+    assert environment.samefile(installed.root() / "envs/build.yaml")
 
 
 @pytest.mark.slow

@@ -1,0 +1,22 @@
+"""What tests of the workflow share."""
+
+import json
+import os
+
+import pytest
+
+
+@pytest.fixture
+def conda(tmp_path, monkeypatch):
+    """Put something on the PATH that answers what a dry run asks of conda; it makes no environment."""
+    tool = tmp_path / "bin" / "conda"
+    tool.parent.mkdir()
+    answers = {
+        "--version": "conda 25.9.1",
+        "info": json.dumps({"conda_prefix": str(tmp_path), "platform": "linux-64"}),
+        "config": json.dumps({"get": {"channel_priority": "strict"}}),
+    }
+    cases = "\n".join(f"  {word}) echo '{answer}' ;;" for word, answer in answers.items())
+    tool.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}\n  *) exit 1 ;;\nesac\n', encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
