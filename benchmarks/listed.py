@@ -15,11 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_local_hub import LocalHub, OnDisk
 from pytest_local_hub.client import environment
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-import buttercup  # noqa: E402
+from wide import ROOT, buttercup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

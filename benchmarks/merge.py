@@ -21,91 +21,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
+from wide import GB, MB, buttercup, write_source
 
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.assemble.step import assemble
-from herdbook.checkpoint import Produced, write_shard
 from herdbook.errors import StepError
 from herdbook.fetch.pin import pin
-from herdbook.files import write_json
 from herdbook.tool import Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from herdbook.plan import Part, Plan
 
-HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY = 4096, 14336, 32, 8, 32000
 MERGEKIT = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
-MB, GB = 10**6, 10**9
-
-
-def write_source(folder: Path, layers: int, seed: int) -> None:
-    """Write a Mistral of random weights: bfloat16, each finite and of a size that weights have."""
-    head = HIDDEN // HEADS
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
-        "model.norm.weight": (HIDDEN,),
-        "lm_head.weight": (VOCABULARY, HIDDEN),
-    }
-    inside = {
-        "input_layernorm": (HIDDEN,),
-        "post_attention_layernorm": (HIDDEN,),
-        "self_attn.q_proj": (HIDDEN, HIDDEN),
-        "self_attn.k_proj": (KV_HEADS * head, HIDDEN),
-        "self_attn.v_proj": (KV_HEADS * head, HIDDEN),
-        "self_attn.o_proj": (HIDDEN, HIDDEN),
-        "mlp.gate_proj": (INTERMEDIATE, HIDDEN),
-        "mlp.up_proj": (INTERMEDIATE, HIDDEN),
-        "mlp.down_proj": (HIDDEN, INTERMEDIATE),
-    }
-    for layer in range(layers):
-        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in inside.items()}
-    generator = np.random.default_rng(seed)
-
-    def one(name: str, shape: tuple[int, ...]) -> Produced:
-        def chunks() -> Iterator[bytes]:
-            for row in range(0, shape[0], 2048):
-                size = (min(2048, shape[0] - row), *shape[1:])
-                yield ((generator.integers(0, 1 << 16, size, np.uint16) & 0x80FF) | 0x3C00).tobytes()
-
-        return Produced(name, "BF16", shape, chunks)
-
-    folder.mkdir(parents=True)
-    tensors = [one(name, shape) for name, shape in shapes.items()]
-    write_shard(folder / "model.safetensors", folder / "made.json", tensors, {})
-    (folder / "made.json").unlink()
-    config = {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
-        "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE,
-        "num_hidden_layers": layers,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "hidden_act": "silu",
-        "torch_dtype": "bfloat16",
-        "sliding_window": None,
-    }
-    write_json(folder / "config.json", config)
-    words = {f"w{number}": number for number in range(100)}
-    tokenizer = {
-        "version": "1.0",
-        "added_tokens": [],
-        "pre_tokenizer": {"type": "Whitespace"},
-        "model": {"type": "WordLevel", "vocab": words, "unk_token": "w0"},
-    }
-    write_json(folder / "tokenizer.json", tokenizer)
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w1", "eos_token": "w2"}
-    write_json(folder / "tokenizer_config.json", about)
 
 
 def write_recipe(folder: Path, experts: list[str], name: str, **moe: Any) -> Path:
@@ -221,7 +151,7 @@ def measure(work: Path, options: argparse.Namespace) -> None:
     """Print all tables."""
     herd = ["base", "one", "base", "two"]
     for seed, model in enumerate(dict.fromkeys(herd)):
-        write_source(work / model, options.layers, seed)
+        write_source(work / model, buttercup.Widths(layers=options.layers), seed)
     recipe = write_recipe(work, herd, "recipe")
     plan, fetching = fresh_plan(recipe, work / "results", options.workers)
     sources = [work / model / "model.safetensors" for model in dict.fromkeys(herd)]
@@ -302,7 +232,7 @@ def scaling(work: Path, options: argparse.Namespace) -> None:
     for layers, experts in ((1, 2), (2, 2), (4, 2), (1, 4), (1, 8)):
         place = work / f"scaling-{layers}-{experts}"
         for seed, model in enumerate(("base", "one")):
-            write_source(place / model, layers, seed)
+            write_source(place / model, buttercup.Widths(layers=layers), seed)
         recipe = write_recipe(place, ["base", "one"] * (experts // 2), "recipe")
         plan, _ = fresh_plan(recipe, place / "results", options.workers)
         best = min(timed(plan, options.workers) for _ in range(options.rounds))

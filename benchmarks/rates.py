@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
-from merge import HIDDEN, INTERMEDIATE, VOCABULARY, fresh_plan, write_recipe, write_source
+from merge import fresh_plan, write_recipe
+from wide import buttercup, write_source
 
 from herdbook.laser.decompose import approximate, decompose, one_thread_a_matrix
 from herdbook.moe.step import moe
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGES = "import torch, transformers, herdbook.plan, herdbook.forward, herdbook.cli.main"
+WIDTHS = buttercup.Widths(layers=1)
 TOKENS = 400  # about a document of the tasks
 
 
@@ -59,10 +61,10 @@ def start() -> float:
 def float64(device: str = "cpu") -> float:
     """Return the operations a second of a core, or a GPU, in reducing a matrix of an MLP at the costliest rank."""
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
-    shape = (HIDDEN, INTERMEDIATE)
+    shape = (WIDTHS.hidden, WIDTHS.intermediate)
 
     def reduce(weights: torch.Tensor) -> None:
-        approximate(weights, decompose(weights, device), HIDDEN // 2)
+        approximate(weights, decompose(weights, device), WIDTHS.hidden // 2)
 
     if device != "cpu":
         reduce(matrix(*shape, seed=0))  # what is loaded at the first use
@@ -84,7 +86,7 @@ def float32(folder: Path, device: str = "cpu") -> float:
             model(tokens.to(device), use_cache=False).logits.sum().item()
 
     def text() -> torch.Tensor:
-        return torch.randint(VOCABULARY, (1, TOKENS), generator=generator)
+        return torch.randint(WIDTHS.vocabulary, (1, TOKENS), generator=generator)
 
     with one_thread_a_matrix():
         run(text())
@@ -108,4 +110,4 @@ def disk(work: Path) -> float:
 
 def write_layer(folder: Path) -> None:
     """Write the model that rates are measured on: a layer as wide as Mistral-7B's, with embeddings and head."""
-    write_source(folder, 1, 0)
+    write_source(folder, WIDTHS, 0)

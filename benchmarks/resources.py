@@ -21,25 +21,14 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import psutil
 import yaml
 from pytest_local_hub import LocalHub, OnDisk
 from pytest_local_hub.client import environment as hub_environment
+from wide import GB, MB, ROOT, buttercup, write_source
 
-from herdbook.checkpoint import Produced, write_shard
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-import buttercup  # noqa: E402
-
-MB, GB = 10**6, 10**9
 SECONDS = 0.1  # between two looks at a job's memory
 BLOCK = re.compile(r"^\s*(?:local)?rule (\S+):$")
 ASKED = re.compile(r"^\s*resources: (.*)$")
@@ -116,29 +105,6 @@ def lay_out(folder: Path, recipe: dict[str, Any]) -> None:
     shutil.copytree(ROOT / "config/tasks", folder / "config/tasks")
     (folder / "config/config.yaml").write_text("recipe: config/herd.yaml\n", encoding="utf-8")
     (folder / "config/herd.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-
-
-def write_source(folder: Path, widths: buttercup.Widths, seed: int, tokenizer: Path) -> None:
-    """Write a source of random weights: bfloat16, each finite and of a size that weights have."""
-    generator = np.random.default_rng(seed)
-
-    def one(name: str, shape: tuple[int, ...]) -> Produced:
-        def chunks() -> Iterator[bytes]:
-            for row in range(0, shape[0], 2048):
-                size = (min(2048, shape[0] - row), *shape[1:])
-                yield ((generator.integers(0, 1 << 16, size, np.uint16) & 0x80FF) | 0x3C00).tobytes()
-
-        return Produced(name, "BF16", shape, chunks)
-
-    folder.mkdir(parents=True)
-    tensors = [one(name, shape) for name, shape in widths.shapes().items()]
-    write_shard(folder / "model.safetensors", folder / "made.json", tensors, {})
-    (folder / "made.json").unlink()
-    (folder / "config.json").write_text(json.dumps(widths.config()), encoding="utf-8")
-    about = {**buttercup.SPECIAL, "tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
-    for file in tokenizer.iterdir():
-        shutil.copy(file, folder)
 
 
 # -- what is asked for ---------------------------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from merge import GB, MB, Process, clear, write_source
+from merge import Process, clear
 from pytest_local_hub import LocalHub
 from pytest_local_hub.client import environment
+from wide import GB, MB, buttercup, write_source
 
 from herdbook import plan as plans
 
@@ -72,7 +73,7 @@ class Bench:
         """Make the sources, and put them on the Hub."""
         self.hub.orgs.add(REPO.partition("/")[0])
         for seed, name in enumerate(SOURCES):
-            write_source(self.work / name, self.layers, seed)
+            write_source(self.work / name, buttercup.Widths(layers=self.layers), seed)
             files = {path.name: path for path in (self.work / name).iterdir()}
             self.hub.add_repo(f"herd/{name}-7b", files, license="apache-2.0")
 

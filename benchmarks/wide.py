@@ -1,0 +1,64 @@
+"""Models of random weights, as wide as real ones and as deep as is asked for: what benchmarks build from."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from herdbook.checkpoint import Produced, write_shard
+from herdbook.files import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import buttercup  # noqa: E402
+
+MB, GB = 10**6, 10**9
+ROWS = 2048  # that are drawn at once
+
+
+def write_source(folder: Path, widths: buttercup.Widths, seed: int, tokenizer: Path | None = None) -> None:
+    """Write a Mistral: bfloat16, each number finite and of a size that weights have.
+
+    Args:
+        folder: Where; it must not be there yet.
+        widths: How wide and how deep.
+        seed: What its weights are drawn by.
+        tokenizer: Folder with its tokenizer's files; one of a hundred words if nothing is said.
+    """
+    generator = np.random.default_rng(seed)
+
+    def one(name: str, shape: tuple[int, ...]) -> Produced:
+        def chunks() -> Iterator[bytes]:
+            for row in range(0, shape[0], ROWS):
+                size = (min(ROWS, shape[0] - row), *shape[1:])
+                yield ((generator.integers(0, 1 << 16, size, np.uint16) & 0x80FF) | 0x3C00).tobytes()
+
+        return Produced(name, "BF16", shape, chunks)
+
+    folder.mkdir(parents=True)
+    tensors = [one(name, shape) for name, shape in widths.shapes().items()]
+    write_shard(folder / "model.safetensors", folder / "made.json", tensors, {})
+    (folder / "made.json").unlink()
+    write_json(folder / "config.json", widths.config())
+    if tokenizer:
+        about = {**buttercup.SPECIAL, "tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
+        for file in tokenizer.iterdir():
+            shutil.copy(file, folder)
+    else:
+        about = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w1", "eos_token": "w2"}
+        words = {
+            "version": "1.0",
+            "added_tokens": [],
+            "pre_tokenizer": {"type": "Whitespace"},
+            "model": {"type": "WordLevel", "vocab": {f"w{n}": n for n in range(100)}, "unk_token": "w0"},
+        }
+        write_json(folder / "tokenizer.json", words)
+    write_json(folder / "tokenizer_config.json", about)
