@@ -14,7 +14,7 @@ from schedule import NODE, Machine, Task, critical_path, simulate
 from herdbook import plan as plans
 from herdbook.jobs import jobs as planned_jobs
 from herdbook.plan import Evaluation, Part, Quantized, Report, Search, duration
-from herdbook.plan.duration import SLOW, Rates
+from herdbook.plan.duration import Rates
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +40,7 @@ def rates_of(known: dict[str, float], options: argparse.Namespace) -> tuple[Rate
         network=options.network,
         float64=known["float64"],
         float32=known["float32"],
-        quantized=known.get("quantized", SLOW.quantized),
+        quantized=known["quantized"],
         token_bytes=known["token_bytes"],
     )
     gpu = replace(

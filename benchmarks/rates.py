@@ -10,12 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
+from gguf.constants import GGMLQuantizationType
 from merge import fresh_plan, write_recipe
 from wide import buttercup, write_source
 
 from herdbook.laser.decompose import approximate, decompose, one_thread_a_matrix
 from herdbook.moe.step import moe
 from herdbook.plan.duration import decomposition_operations
+from herdbook.quantize.encode import encode
+from herdbook.quantize.methods import METHODS
 from laser import matrix
 
 if TYPE_CHECKING:
@@ -91,6 +94,18 @@ def float32(folder: Path, device: str = "cpu") -> float:
     with one_thread_a_matrix():
         run(text())
     return 2 * parameters * TOKENS / core_seconds(run, [text() for _ in range(cores)], device)
+
+
+def quantized() -> float:
+    """Return the elements a second that a core quantizes and derives again, in the type that takes longest."""
+    rows = matrix(WIDTHS.hidden // 8, WIDTHS.intermediate, seed=0).float().numpy()
+    cores = os.cpu_count() or 1
+    kinds = {getattr(GGMLQuantizationType, method.base) for method in METHODS.values()}
+
+    def seconds(kind: GGMLQuantizationType) -> float:
+        return core_seconds(lambda given: encode(given, kind, None, "weights"), [rows] * cores, "cpu")
+
+    return rows.size / 2 / max(map(seconds, kinds))
 
 
 def disk(work: Path) -> float:

@@ -132,12 +132,11 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, float]:
         "disk": measured.disk(work),
         "float64": measured.float64(),
         "float32": measured.float32(source),
+        "quantized": measured.quantized(),
         "token_bytes": bytes_of_a_token(plan),
     }
     if torch.cuda.is_available():
         known |= {"gpu_float64": measured.float64("cuda"), "gpu_float32": measured.float32(source, "cuda")}
-    if quantized := quantizing(plan, lists[1], known):
-        known["quantized"] = quantized
     threads = wanted_threads(folder)
     builds = {
         cores: [replace(job, threads=threads[job.outputs[0]]) for job in jobs]
@@ -192,19 +191,6 @@ def bytes_of_a_token(plan: Plan) -> float:
             size += len(line.encode())
             tokens += len(tokenizer(text)["input_ids"])
     return size / tokens
-
-
-def quantizing(plan: Plan, jobs: Sequence[Listed], known: dict[str, float]) -> float | None:
-    """Return the elements a second that a core quantizes and derives again, by the build; None if it has none."""
-    sizes = dict(plan.outputs())
-    found = []
-    for item in plan.quantized:
-        job = next(job for job in jobs if str(Path(job.outputs[0]).name) == plan.quantized_file(item).name)
-        moved = 2 * plan.released.size_bytes + 2 * sizes[plan.quantized_file(item)]
-        found.append(
-            plan.released.parameters / max(1.0, lasted(job) - known["start"] - moved / known["disk"])
-        )
-    return min(found, default=None)
 
 
 def lasted(job: Listed) -> float:

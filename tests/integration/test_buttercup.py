@@ -43,8 +43,9 @@ def copy_recipe(root, documents=None):
         (root / "demo").unlink()
         shutil.copytree(REPOSITORY / "demo/text", root / "demo/text")
         for path in (root / "demo/text").glob("*/test.jsonl"):
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            path.write_text("".join(lines[:documents]), encoding="utf-8")
+            lines = path.read_text(encoding="utf-8").splitlines()[:documents]
+            short = [{**document, "text": document["text"][:400]} for document in map(json.loads, lines)]
+            path.write_text("".join(f"{json.dumps(one)}\n" for one in short), encoding="utf-8")
     return Path(shutil.copy(REPOSITORY / "config/buttercup.yaml", root / "config"))
 
 
@@ -217,7 +218,7 @@ def built(tmp_path_factory):
             hub.add_repo(repo, files_of(folder), license="apache-2.0")
         hub.orgs.add(REPO.partition("/")[0])
         project = Project(root / "project")
-        project.recipe = copy_recipe(project.root, documents=2)
+        project.recipe = copy_recipe(project.root, documents=2)  # of 400 characters
         (project.root / "config/config.yaml").write_text("recipe: config/buttercup.yaml\n", encoding="utf-8")
         for name, value in client.environment(hub, root / "home", hub.token).items():
             patch.setenv(name, value)

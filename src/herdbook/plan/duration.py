@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from herdbook.plan.routing import Report
 
 ELEMENTWISE = 100  # operations an element, of what is more than moving: sorting, drawing noise, rounding
+UNSEARCHED = 10  # times as fast as others is Q8_0, whose scale is the largest number of a block; 17 times, by measure
 PROMPT_BYTES = 64  # what a chat template puts around a prompt
 
 
@@ -36,7 +37,8 @@ class Rates:
         network: Bytes a second.
         float64: Operations a second of one core, in decompositions.
         float32: The same of running text through a model.
-        quantized: Elements a second of one core: scales are searched for, and every tensor is derived a second time.
+        quantized: Elements a second of one core, in the type that takes longest: scales are searched for, and every tensor
+            is derived a second time.
         token_bytes: Bytes of text that a token stands for.
     """
 
@@ -50,7 +52,7 @@ class Rates:
 
 
 # Packages come from a file system that many share, and every byte of a text is a token.
-SLOW = Rates(start=300, disk=50e6, network=5e6, float64=8e9, float32=16e9, quantized=4e6)
+SLOW = Rates(start=300, disk=50e6, network=5e6, float64=8e9, float32=16e9, quantized=1.5e6)
 
 
 def decomposition_operations(shape: tuple[int, ...]) -> float:
@@ -141,7 +143,8 @@ def quantization_seconds(plan: Plan, item: Quantized, threads: int = 1, rates: R
     """Return the time of quantizing, and of deriving every tensor again from the released weights."""
     sizes = dict(plan.outputs())
     moved = 2 * plan.released.size_bytes + 2 * sizes[plan.quantized_file(item)]
-    return rates.start + moved / rates.disk + plan.released.parameters / rates.quantized / threads
+    rate = rates.quantized * (UNSEARCHED if item.method == "Q8_0" else 1)
+    return rates.start + moved / rates.disk + plan.released.parameters / rate / threads
 
 
 def release_seconds(plan: Plan, rates: Rates = SLOW) -> float:
