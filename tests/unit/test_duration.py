@@ -8,6 +8,7 @@ import tiny
 from herdbook import plan as plans
 from herdbook.plan import duration, memory
 from herdbook.plan.duration import SLOW, Rates
+from herdbook.recipe.release import Quantize
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,16 @@ def test_a_machine_that_is_twice_as_fast_in_everything_takes_half_the_time(plan)
         duration.report_seconds(plan, plan.report) / 2
     )
     assert duration.conversion_seconds(plan, fast) == pytest.approx(duration.conversion_seconds(plan) / 2)
+
+
+def test_quantizing_is_shared_among_threads_and_takes_longest_where_scales_are_searched_for(plan):
+    methods = Quantize(methods=["Q4_K_M", "Q8_0"])
+    plan = dataclasses.replace(plan, recipe=plan.recipe.model_copy(update={"quantize": methods}))
+    still = dataclasses.replace(SLOW, start=0, disk=float("inf"))
+    searched, plain = (duration.quantization_seconds(plan, item, 4, still) for item in plan.quantized)
+    assert searched == pytest.approx(plan.released.parameters / 4 / SLOW.quantized)
+    # by `benchmarks/rates.py` 3.3e6 elements a second and 5.7e7; a limit is not to come too near
+    assert searched / 17 < plain < searched / 5
 
 
 def test_what_is_stacked_for_gguf_has_all_experts(plan):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from herdbook.plan.routing import Report
 
 ELEMENTWISE = 100  # operations an element, of what is more than moving: sorting, drawing noise, rounding
-UNSEARCHED = 10  # times as fast as others is Q8_0, whose scale is the largest number of a block; 17 times, by measure
+# Times as fast as the others is Q8_0, whose scale is the largest number of a block; 17 times, by measure.
+UNSEARCHED = 10
 PROMPT_BYTES = 64  # what a chat template puts around a prompt
 
 
