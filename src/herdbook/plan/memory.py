@@ -27,9 +27,12 @@ ELEMENT_BYTES = 12  # an element as it is stored, in float32, and as it will be 
 
 
 def stacking_bytes(node: Node) -> int:
-    """Return what loading a mixture takes beside its weights: transformers stacks a layer's experts, and frees them then.
+    """Return what loading a mixture takes beside its weights: transformers joins a layer's experts, and frees them then.
 
-    What is smaller than glibc hands back to the system stays with the process: then all experts count.
+    A layer's experts lie there as they came. Of these, gates and ups are stacked, each kind by itself, and the two stacks are
+    joined, which is two thirds of the layer's experts twice more; what is joined is a weight of the model
+    (``MergeModulelist`` and ``Concatenate`` in transformers' ``core_model_loading``). What is smaller than glibc hands back to
+    the system stays with the process: then all experts count.
     """
     layers: dict[int | None, int] = {}
     smallest = math.inf
@@ -39,7 +42,8 @@ def stacking_bytes(node: Node) -> int:
             smallest = min(smallest, FLOAT32 * tensor.elements)
     if not layers:
         return 0
-    return max(layers.values()) if smallest > KEPT_BYTES else sum(layers.values())
+    joined = max(layers.values()) * 4 // 3
+    return joined if smallest > KEPT_BYTES else max(joined, sum(layers.values()))
 
 
 def conversion_bytes(plan: Plan) -> int:
