@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from herdbook.laser.decompose import approximate, decompose, one_thread_a_matrix, round_once
-from herdbook.laser.rank import keep
-from herdbook.tensors import to_bytes
+from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.steps.laser.decompose import approximate, decompose, round_once
+from herdbook.steps.laser.rank import keep
+from herdbook.weights.tensors import to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,7 @@ def measure(method: str, shape: str, threads: int, out: Path) -> dict[str, Any]:
 
 
 def operations(rows: int, columns: int) -> str:
-    """Return the operations that a decomposition needs, in 10^9: see ``herdbook.laser.decompose``."""
+    """Return the operations that a decomposition needs, in 10^9: see ``herdbook.steps.laser.decompose``."""
     larger, smaller = max(rows, columns), min(rows, columns)
     return f"{(larger * smaller**2 + (4 / 3 + 4 / 3 + 2) * smaller**3) / 1e9:.1f}"
 

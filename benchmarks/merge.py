@@ -27,10 +27,10 @@ from wide import GB, MB, buttercup, write_source
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.assemble.step import assemble
 from herdbook.errors import StepError
-from herdbook.fetch.pin import pin
-from herdbook.tool import Tool
+from herdbook.lock.pin import pin
+from herdbook.steps.assemble.step import assemble
+from herdbook.tools.external import Tool
 
 if TYPE_CHECKING:
     from herdbook.plan import Part, Plan

@@ -14,18 +14,19 @@ from gguf.constants import GGMLQuantizationType
 from merge import fresh_plan, write_recipe
 from wide import buttercup, write_source
 
-from herdbook.laser.decompose import approximate, decompose, one_thread_a_matrix
-from herdbook.moe.step import moe
+from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.plan.duration import decomposition_operations
-from herdbook.quantize.encode import encode
-from herdbook.quantize.methods import METHODS
+from herdbook.steps.laser.decompose import approximate, decompose
+from herdbook.steps.moe.step import moe
+from herdbook.steps.quantize.encode import encode
+from herdbook.steps.quantize.methods import METHODS
 from laser import matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PACKAGES = "import torch, transformers, herdbook.plan, herdbook.forward, herdbook.cli.main"
+PACKAGES = "import torch, transformers, herdbook.plan, herdbook.inference.forward, herdbook.cli.main"
 WIDTHS = buttercup.Widths(layers=1)
 TOKENS = 400  # about a document of the tasks
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from herdbook.checkpoint import Produced, write_shard
 from herdbook.files import write_json
+from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,16 +17,16 @@ import yaml
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.adapter.step import adapter
-from herdbook.assemble.step import assemble
-from herdbook.fetch.pin import pin
-from herdbook.fetch.step import fetch
-from herdbook.forward import LayerwiseModel, load_tokenizer
-from herdbook.laser.decompose import one_thread_a_matrix
-from herdbook.laser.guard import paired
-from herdbook.laser.search import search
-from herdbook.laser.step import laser
+from herdbook.inference.forward import LayerwiseModel, load_tokenizer
+from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.lock.pin import pin
 from herdbook.progress import say, track
+from herdbook.steps.adapter.step import adapter
+from herdbook.steps.assemble.step import assemble
+from herdbook.steps.fetch.step import fetch
+from herdbook.steps.laser.guard import paired
+from herdbook.steps.laser.search import search
+from herdbook.steps.laser.step import laser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from herdbook import plan as plans
-from herdbook.forward import LayerwiseModel, load_tokenizer
-from herdbook.laser.guard import paired
-from herdbook.moe.drawn import drawn_rows
-from herdbook.moe.router import router_rows
+from herdbook.inference.forward import LayerwiseModel, load_tokenizer
+from herdbook.inference.mixture import Mixture
 from herdbook.progress import track
-from herdbook.routing.layerwise import Mixture
-from herdbook.routing.measure import count, effective
+from herdbook.steps.laser.guard import paired
+from herdbook.steps.moe.random_gate import drawn_rows
+from herdbook.steps.moe.router import router_rows
+from herdbook.steps.routing.measure import count, effective
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,16 +6,16 @@ import subprocess
 from pathlib import Path
 
 from herdbook import plan as plans
-from herdbook.assemble.step import folder_files, taken_files, weights_files
-from herdbook.attest.keys import PASSWORD_VARIABLE
-from herdbook.attest.step import attest_key, attested_files, configured_signer
+from herdbook.steps.assemble.step import folder_files, taken_files, weights_files
+from herdbook.signing.keys import PASSWORD_VARIABLE
+from herdbook.steps.attest.step import attest_key, attested_files, configured_signer
 from herdbook.cache.step import on_offer
-from herdbook.card.step import card_files, card_inputs, card_key
+from herdbook.steps.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
-from herdbook.installed import LOCK, requirement, root
+from herdbook.tools.installed import LOCK, requirement, root
 from herdbook.plan import disk, duration, gpu, memory
-from herdbook.release.layout import is_large
-from herdbook.release.step import contents, written_files, release_key
+from herdbook.layout import is_large
+from herdbook.steps.release.step import contents, written_files, release_key
 from herdbook.verify.levels import verification_key
 from snakemake.exceptions import WorkflowError
 

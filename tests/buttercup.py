@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-from herdbook.quantize.convert import CONVERTER
+from herdbook.steps.quantize.convert import CONVERTER
 
 GB = 10**9
 INDEX = "model.safetensors.index.json"

@@ -1,11 +1,11 @@
 """Verifying in tests as the command does it."""
 
 from herdbook.errors import HerdbookError
+from herdbook.release.finding import Finding, Options, Outcome, outcome_of
+from herdbook.release.reader import Release
+from herdbook.release.subject import open_subject
 from herdbook.verify import report
-from herdbook.verify.finding import Finding, Options, Outcome, outcome_of
 from herdbook.verify.levels import run
-from herdbook.verify.release import Release
-from herdbook.verify.subject import open_subject
 
 
 def findings(release, level="claims", **options):

@@ -11,7 +11,7 @@ METADATA = "ro-crate-metadata.json"
 
 def release(folder, hub, key=None):
     """Make a mixture of two models of a Hub, one lasered, one with an adapter folded in; return its release's folder."""
-    from herdbook.card.step import render_card
+    from herdbook.steps.card.step import render_card
 
     for seed, name in enumerate(("base", "tuned")):
         made = tiny.write_model(folder / name, seed=seed, shards=2)

@@ -8,8 +8,8 @@ import sys
 from huggingface_hub import HfApi
 from pytest_local_hub import client
 
-from herdbook.attest.step import line
 from herdbook.publish import step
+from herdbook.steps.attest.step import line
 
 REPO = "keeper/tiny"
 WRITING = re.compile(r"/(commit|preupload|branch|tag)/|/repos/|/settings|\.git/|^/upload/|/super-squash/")

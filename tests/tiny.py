@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from herdbook import lock as locks
 from herdbook import recipe as recipes
-from herdbook.fetch.pin import pin
+from herdbook.lock.pin import pin
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 
@@ -187,14 +187,14 @@ def _write_tokenizer(folder, vocab):
 def build(recipe_path, results):
     """Lock a recipe and make all its models, and the report on its routers, without Snakemake; return the plan."""
     from herdbook import plan as plans
-    from herdbook.adapter.step import adapter
-    from herdbook.assemble.step import assemble
-    from herdbook.fetch.step import fetch
-    from herdbook.laser.search import search
-    from herdbook.laser.step import laser
-    from herdbook.merge.step import merge
-    from herdbook.moe.step import moe
-    from herdbook.routing.step import routing
+    from herdbook.steps.adapter.step import adapter
+    from herdbook.steps.assemble.step import assemble
+    from herdbook.steps.fetch.step import fetch
+    from herdbook.steps.laser.search import search
+    from herdbook.steps.laser.step import laser
+    from herdbook.steps.merge.step import merge
+    from herdbook.steps.moe.step import moe
+    from herdbook.steps.routing.step import routing
 
     lock(recipe_path)
     made = plans.load(recipe_path, results)
@@ -212,8 +212,8 @@ def build(recipe_path, results):
 
 def release(plan, key=None):
     """Make a plan's release and the claims about it, signed if there is a key; return its folder."""
-    from herdbook.attest.step import attest
-    from herdbook.release.step import release as put_together
+    from herdbook.steps.attest.step import attest
+    from herdbook.steps.release.step import release as put_together
 
     put_together(plan)
     attest(plan, key)

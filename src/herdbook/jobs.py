@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from herdbook.assemble.step import folder_files, taken_files, weights_files
-from herdbook.attest.step import attest_key, attested_files
-from herdbook.card.step import card_files, card_inputs, card_key
+from herdbook.layout import SUMS
 from herdbook.plan import Evaluation, Node, Part, Report, Search
-from herdbook.release.layout import SUMS
-from herdbook.release.step import contents, release_key, written_files
+from herdbook.steps.assemble.step import folder_files, taken_files, weights_files
+from herdbook.steps.attest.step import attest_key, attested_files
+from herdbook.steps.card.step import card_files, card_inputs, card_key
+from herdbook.steps.release.step import contents, release_key, written_files
 from herdbook.verify.levels import verification_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.attest.step import Signer
     from herdbook.plan import Plan, Quantized
+    from herdbook.steps.attest.step import Signer
 
 # Of these, each model has a rule of its own: assemble_<model>.
 ASSEMBLE = "assemble"

@@ -14,7 +14,7 @@ import yaml
 import tiny
 from cluster import slurm
 from herdbook import plan as plans
-from herdbook.attest.keys import PASSWORD_VARIABLE, generate
+from herdbook.signing.keys import PASSWORD_VARIABLE, generate
 from workflow.project import Project
 
 pytestmark = pytest.mark.slow

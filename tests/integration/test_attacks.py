@@ -15,14 +15,9 @@ from pytest_local_hub import Blob, LocalHub, client
 import tiny
 from checked import findings, status
 from herdbook import hub as reader
-from herdbook.attest import keys
-from herdbook.attest.bundle import bundle
-from herdbook.attest.oms import manifest
-from herdbook.card.step import render_card
-from herdbook.checkpoint import INDEX_NAME, read_header
 from herdbook.files import sha256_file
 from herdbook.hub import failure, transport
-from herdbook.release.layout import (
+from herdbook.layout import (
     BOMS,
     CLAIMS,
     LINEAGE,
@@ -32,8 +27,14 @@ from herdbook.release.layout import (
     RECIPE,
     SIGNATURE,
     SUMS,
+    WEIGHTS_INDEX,
 )
-from herdbook.verify.finding import Outcome
+from herdbook.release.finding import Outcome
+from herdbook.signing import keys
+from herdbook.signing.bundle import bundle
+from herdbook.signing.oms import manifest
+from herdbook.steps.card.step import render_card
+from herdbook.weights.checkpoint import read_header
 
 DOCS = Path(__file__).parents[2] / "docs/verify.md"
 REPO = "herd/Tiny"
@@ -119,7 +120,7 @@ def sign_again(folder):
     (folder / SIGNATURE).write_bytes(bundle(manifest("Tiny", digests), key))
     lines = []
     for line in (folder / CLAIMS).read_bytes().splitlines():
-        from herdbook.attest.bundle import read
+        from herdbook.signing.bundle import read
 
         lines.append(bundle(read(line, "").statement, key) + b"\n")
     (folder / CLAIMS).write_bytes(b"".join(lines))
@@ -166,11 +167,11 @@ def swap_tensors_and_resum(folder):
 
 
 def index_elsewhere(folder):
-    data = json.loads((folder / INDEX_NAME).read_text())
+    data = json.loads((folder / WEIGHTS_INDEX).read_text())
     names = sorted(set(data["weight_map"].values()))
     first = next(iter(data["weight_map"]))
     data["weight_map"][first] = names[-1] if data["weight_map"][first] != names[-1] else names[0]
-    (folder / INDEX_NAME).write_text(json.dumps(data))
+    (folder / WEIGHTS_INDEX).write_text(json.dumps(data))
     resum(folder)
 
 
@@ -258,7 +259,7 @@ KEY = {"with_key": True}
 # What is done, how, what catches it (level, check, and what the subject holds), options.
 ATTACKS = [
     ("one bit of the weights", flip("model-*.safetensors"), ("files", "sums", "model-"), {}),
-    ("one bit of the index", flip(INDEX_NAME), ("files", "sums", INDEX_NAME), {}),
+    ("one bit of the index", flip(WEIGHTS_INDEX), ("files", "sums", WEIGHTS_INDEX), {}),
     ("one bit of the configuration", flip("config.json"), ("files", "sums", "config.json"), {}),
     ("one bit of the tokenizer", flip("tokenizer.json"), ("files", "sums", "tokenizer.json"), {}),
     ("one bit of the card", flip("README.md"), ("files", "sums", "README.md"), {}),
@@ -280,7 +281,7 @@ ATTACKS = [
     (
         "an index that points elsewhere, with new checksums",
         index_elsewhere,
-        ("files", "index", INDEX_NAME),
+        ("files", "index", WEIGHTS_INDEX),
         {},
     ),
     (

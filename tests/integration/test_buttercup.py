@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import buttercup
 from herdbook import plan as plans
 from herdbook.errors import StepError
-from herdbook.quantize.convert import CONVERTER
+from herdbook.steps.quantize.convert import CONVERTER
 from workflow.project import REPOSITORY, Project
 
 NAME = "Buttercup-4x7B-V2-laser"

@@ -9,9 +9,9 @@ import torch
 
 import tiny
 from herdbook.errors import StepError
-from herdbook.forward import Folder
-from herdbook.quantize.convert import CONVERTER
-from herdbook.quantize.gguf_file import read_gguf
+from herdbook.inference.forward import Folder
+from herdbook.steps.quantize.convert import CONVERTER
+from herdbook.steps.quantize.gguf_file import read_gguf
 
 pytestmark = pytest.mark.slow
 MODELS = Path(__file__).parents[2] / "results/models"

@@ -88,8 +88,8 @@ def validate(crate, cache, severity="required", report=None):
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     """A release of all that leaves a record and needs no program of others: a guarded search, measurements, routers."""
-    from herdbook.card.step import render_card
-    from herdbook.evaluate.step import evaluate
+    from herdbook.steps.card.step import render_card
+    from herdbook.steps.evaluate.step import evaluate
 
     folder = tmp_path_factory.mktemp("built")
     tiny.write_model(folder / "base", seed=0, shards=2)

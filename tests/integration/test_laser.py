@@ -12,10 +12,10 @@ import torch
 
 import tiny
 from herdbook import plan as plans
-from herdbook.forward import Folder
-from herdbook.laser.decompose import decompose, round_once
-from herdbook.laser.rank import keep
-from herdbook.laser.reduce import reduce
+from herdbook.inference.forward import Folder
+from herdbook.steps.laser.decompose import decompose, round_once
+from herdbook.steps.laser.rank import keep
+from herdbook.steps.laser.reduce import reduce
 
 MODELS = Path(__file__).parents[2] / "results/models"
 RULES = ({"fraction": 0.9}, {"energy": 0.99}, 100, "mp-edge", "gavish-donoho", "laser-rmt")
@@ -55,7 +55,7 @@ def peak_memory(folder, layers):
     )
     tiny.lock(recipe)
     plan = plans.load(recipe, folder / f"results-{name}")
-    from herdbook.fetch.step import fetch
+    from herdbook.steps.fetch.step import fetch
 
     for part in plan.nodes["m"].parts:
         fetch(plan, part)

@@ -11,8 +11,8 @@ from safetensors import safe_open
 import tiny
 from herdbook import plan as plans
 from herdbook.errors import StepError
-from herdbook.mergekit import import_recipe
-from herdbook.tool import Tool
+from herdbook.recipe.mergekit import import_recipe
+from herdbook.tools.external import Tool
 
 MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
 ROOT = Path(__file__).parents[2]

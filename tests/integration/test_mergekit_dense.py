@@ -6,8 +6,8 @@ import yaml
 
 import tiny
 from herdbook.errors import StepError
-from herdbook.forward import Folder
-from herdbook.merge.foreign import MERGEKIT
+from herdbook.inference.forward import Folder
+from herdbook.steps.merge.run_mergekit import MERGEKIT
 
 pytestmark = pytest.mark.slow
 HERD = {name: {"folder": name} for name in ("a", "b", "c")}

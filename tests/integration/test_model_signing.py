@@ -14,13 +14,13 @@ from referencing import Registry, Resource
 
 import local_sigstore
 import tiny
-from herdbook.attest import keyless, keys, oms
-from herdbook.attest.bundle import bundle, read
-from herdbook.card.step import render_card
 from herdbook.cli.main import main
 from herdbook.errors import StepError
-from herdbook.release.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
-from herdbook.tool import Tool
+from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
+from herdbook.signing import keyless, keys, oms
+from herdbook.signing.bundle import bundle, read
+from herdbook.steps.card.step import render_card
+from herdbook.tools.external import Tool
 
 REFERENCE = Tool("model-signing", "1.1.1", "model_signing", "model_signing", "blake3 pyopenssl")
 GUIDE = Path(__file__).parents[2] / "docs/signing.md"

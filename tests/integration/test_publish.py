@@ -12,12 +12,12 @@ from huggingface_hub import CommitOperationDelete, HfApi
 from pytest_local_hub import Blob
 
 import herd
-from herdbook.attest import keys
-from herdbook.attest.bundle import read
-from herdbook.attest.step import KEY_VARIABLE
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
 from herdbook.publish import local
+from herdbook.signing import keys
+from herdbook.signing.bundle import read
+from herdbook.steps.attest.step import KEY_VARIABLE
 from published import (
     REPO,
     asked,

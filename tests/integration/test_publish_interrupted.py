@@ -9,10 +9,10 @@ import pytest
 from huggingface_hub import HfApi
 
 import herd
-from herdbook.attest.step import line
 from herdbook.errors import StepError
 from herdbook.hub import MAX_WAIT_S, WAITS_S
 from herdbook.publish import step
+from herdbook.steps.attest.step import line
 from published import (
     REPO,
     asked,

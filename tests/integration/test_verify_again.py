@@ -13,15 +13,15 @@ from safetensors import safe_open
 
 import tiny
 from checked import findings, status
-from herdbook.attest import keys
-from herdbook.card.step import render_card
-from herdbook.laser.step import Reducer
-from herdbook.moe import router
+from herdbook.layout import CARD
 from herdbook.provenance.lineage import Made, Origin
-from herdbook.release.layout import CARD
-from herdbook.verify.again import workshop
-from herdbook.verify.again.recompute import allowed, draw_whole
-from herdbook.verify.finding import Outcome
+from herdbook.release.finding import Outcome
+from herdbook.signing import keys
+from herdbook.steps.card.step import render_card
+from herdbook.steps.laser.step import Reducer
+from herdbook.steps.moe import router
+from herdbook.verify.rebuild import workspace as workshop
+from herdbook.verify.rebuild.recompute import allowed, draw_whole
 
 MODELS = {
     "base": {"hub": "herd/base"},
@@ -198,7 +198,7 @@ def test_drawn_routers_are_drawn_again(hub, tmp_path, monkeypatch):
     folder = build(tmp_path / "honest", models)
     found = findings(folder, "recomputed", sample_bytes=1)
     assert status(found) == 0, bad(found)
-    from herdbook.moe import drawn
+    from herdbook.steps.moe import random_gate as drawn
 
     rows = drawn.drawn_rows
     monkeypatch.setattr(drawn, "drawn_rows", lambda *a: rows(*a)[::-1].copy())
@@ -257,7 +257,7 @@ def test_a_rebuild_gives_the_same_files(honest, tmp_path):
 
 
 def test_a_rebuild_goes_on_where_it_was_stopped(honest, tmp_path, monkeypatch):
-    from herdbook.moe import step
+    from herdbook.steps.moe import step
 
     moe = step.moe
 

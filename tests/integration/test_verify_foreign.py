@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from checked import status
+from herdbook.audit.check import Foreign
+from herdbook.audit.gguf import FACTOR
 from herdbook.cli.main import main
 from herdbook.errors import StepError
-from herdbook.tool import Tool
+from herdbook.release.finding import Options, Outcome
+from herdbook.release.subject import HubSubject
+from herdbook.tools.external import Tool
 from herdbook.verify.equality import BLOCK_BYTES
-from herdbook.verify.finding import Options, Outcome
-from herdbook.verify.foreign.check import Foreign
-from herdbook.verify.foreign.gguf import FACTOR
-from herdbook.verify.subject import HubSubject
 
 MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
 DOCS = Path(__file__).parents[2] / "docs/foreign.md"
@@ -974,7 +974,7 @@ def test_what_the_real_mergekit_makes(stage, tmp_path, gate):
 def test_docs_tell_every_check():
     """docs/foreign.md has a row for each check that there is."""
     text = DOCS.read_text(encoding="utf-8")
-    for path in (DOCS.parents[1] / "src/herdbook/verify").glob("foreign*.py"):
+    for path in (DOCS.parents[1] / "src/herdbook/audit").glob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
             if "= Check(LEVEL, " in line:
                 name = line.split('"')[1]

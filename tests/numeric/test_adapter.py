@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import tiny
-from herdbook.adapter.fold import fold, scale_of
-from herdbook.checkpoint import read_record
+from herdbook.steps.adapter.fold import fold, scale_of
+from herdbook.weights.checkpoint import read_record
 
 
 def test_fold_by_hand():

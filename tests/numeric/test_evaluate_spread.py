@@ -9,8 +9,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
-from herdbook.evaluate.spread import Spread
-from herdbook.laser.decompose import one_thread_a_matrix
+from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.steps.evaluate.parallel import Spread
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import tiny
 from checked import failures
 from herdbook import hub as reader
 from herdbook import plan as plans
-from herdbook.card.step import render_card
-from herdbook.checkpoint import read_header, read_record, read_span
 from herdbook.errors import SourceError
 from herdbook.hub import content
-from herdbook.plan.extent import needed_whole
+from herdbook.layout import CLAIMS
+from herdbook.plan.pruning import needed_whole
 from herdbook.recipe import parse
-from herdbook.release.layout import CLAIMS
+from herdbook.steps.card.step import render_card
+from herdbook.weights.checkpoint import read_header, read_record, read_span
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_no_more_is_read_than_was_planned(tmp_path, served):
     assert planned == sum(tensor.size_bytes for _, tensor in plan.nodes["tuned"].tensors.values())
     assert planned < 0.8 * whole
     before = len(served.requests)
-    from herdbook.fetch.step import fetch
+    from herdbook.steps.fetch.step import fetch
 
     for part in plan.nodes["tuned"].parts:
         fetch(plan, part)
@@ -99,7 +99,7 @@ def test_a_cut_connection_is_tried_again_from_the_piece_where_it_broke(tmp_path,
         return real(url, start, stop)
 
     monkeypatch.setattr(content, "read_range", failing)
-    from herdbook.fetch.step import fetch
+    from herdbook.steps.fetch.step import fetch
 
     fetch(plan, plan.nodes["tuned"].parts[0])
     assert len(set(broken)) == 1  # one piece, asked for three times
@@ -110,7 +110,7 @@ def test_a_cached_file_is_taken_and_compared(tmp_path, served):
     path = recipe(tmp_path)
     tiny.lock(path)
     plan = plans.load(path, tmp_path / "results")
-    from herdbook.fetch.step import fetch
+    from herdbook.steps.fetch.step import fetch
 
     locked = plan.lock.sources["tuned"]
     for file in locked.files:
@@ -130,7 +130,7 @@ def test_bytes_that_are_refused_leave_nothing(tmp_path, served, monkeypatch):
     path = recipe(tmp_path)
     tiny.lock(path)
     plan = plans.load(path, tmp_path / "results")
-    from herdbook.fetch.step import fetch
+    from herdbook.steps.fetch.step import fetch
 
     monkeypatch.setattr(content, "read_tensor", lambda *_: (_ for _ in ()).throw(SourceError("gone")))
     part = plan.nodes["tuned"].parts[0]

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from herdbook.laser.decompose import (
-    approximate,
-    decompose,
-    one_thread_a_matrix,
-    round_once,
-    singular_values,
-    tolerance,
-)
-from herdbook.laser.reduce import reduce
-from herdbook.laser.store import Store
+from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.steps.laser.decompose import approximate, decompose, round_once, singular_values, tolerance
+from herdbook.steps.laser.reduce import reduce
+from herdbook.steps.laser.store import Store
 
 
 def noise(rows, columns, seed=0):
@@ -188,7 +182,7 @@ def test_a_decomposition_is_made_once(tmp_path, monkeypatch):
         made.append(matrix.shape)
         return decompose(matrix, device)
 
-    monkeypatch.setattr("herdbook.laser.store.decompose", counted)
+    monkeypatch.setattr("herdbook.steps.laser.store.decompose", counted)
     matrix, store = noise(12, 8), Store(tmp_path)
     first = store.decomposition(matrix, "a" * 64)
     assert np.array_equal(store.decomposition(matrix, "a" * 64).basis, first.basis)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from herdbook.laser.law import NoiseLaw
-from herdbook.laser.rank import (
+from herdbook.steps.laser.law import NoiseLaw
+from herdbook.steps.laser.rank import (
     gavish_donoho,
     keep,
     keep_energy,

@@ -20,17 +20,18 @@ import tiny
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook.errors import CheckpointError, LockError, RecipeError, StepError
-from herdbook.fetch.step import fetch
-from herdbook.forward import LayerwiseModel
-from herdbook.laser.calibration import windows
-from herdbook.laser.decompose import approximate, decompose, one_thread_a_matrix
-from herdbook.laser.gradient import gradients, predicted_changes
-from herdbook.laser.guard import accepts, paired, t_quantile
-from herdbook.laser.search import search
-from herdbook.laser.states import States
-from herdbook.laser.step import laser
-from herdbook.laser.whiten import moments, whiten
-from herdbook.parents import Parents
+from herdbook.inference.forward import LayerwiseModel
+from herdbook.inference.text import windows
+from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.steps.fetch.step import fetch
+from herdbook.steps.inputs import Parents
+from herdbook.steps.laser.decompose import approximate, decompose
+from herdbook.steps.laser.gradient import gradients, predicted_changes
+from herdbook.steps.laser.guard import accepts, paired, t_quantile
+from herdbook.steps.laser.search import search
+from herdbook.steps.laser.states import States
+from herdbook.steps.laser.step import laser
+from herdbook.steps.laser.whiten import moments, whiten
 
 LAYERS = 3
 
@@ -376,7 +377,7 @@ def test_the_lasered_model_is_what_the_search_measured(guarded, folder):
 
 def prepared(recipe, results):
     """Make what a search reads; return the plan and the search."""
-    from herdbook.assemble.step import assemble
+    from herdbook.steps.assemble.step import assemble
 
     plan = plans.load(recipe, results)
     for part in plan.nodes["m"].parts:
@@ -468,7 +469,7 @@ def test_another_threshold_decomposes_nothing_again(folder, tmp_path, monkeypatc
     def refuse(*_):
         raise AssertionError("decomposed again")
 
-    monkeypatch.setattr("herdbook.laser.store.decompose", refuse)
+    monkeypatch.setattr("herdbook.steps.laser.store.decompose", refuse)
     for number, rank in enumerate(["gavish-donoho", {"energy": 0.5}, 7, "laser-rmt"]):
         tiny.build(lasered(folder, f"other{number}", rank=rank), tmp_path)
 

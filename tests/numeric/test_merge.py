@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import tiny
-from herdbook.checkpoint import read_record
 from herdbook.errors import CheckpointError, RecipeError
-from herdbook.forward import Folder
-from herdbook.merge import methods
+from herdbook.inference.forward import Folder
 from herdbook.plan.merge import value_at
 from herdbook.recipe import Filtered, parse
+from herdbook.steps.merge import methods
+from herdbook.weights.checkpoint import read_record
 
 
 def draw(count, size=40, seed=0):

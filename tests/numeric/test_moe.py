@@ -8,11 +8,11 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
-from herdbook.checkpoint import read_record
 from herdbook.errors import StepError
-from herdbook.moe.drawn import as_bytes, drawn_rows
-from herdbook.moe.router import router_rows
-from herdbook.tensors import DTYPES, to_bytes
+from herdbook.steps.moe.random_gate import as_bytes, drawn_rows
+from herdbook.steps.moe.router import router_rows
+from herdbook.weights.checkpoint import read_record
+from herdbook.weights.tensors import DTYPES, to_bytes
 
 PROMPTS = [(["w1 w2 w3", "w4"], []), (["w9 w8"], ["w7 w1"])]
 
@@ -248,7 +248,7 @@ def test_a_fitted_router_leaves_out_prompts_as_fitting_again_does():
     """The closed form of leaving a prompt out, and the fit itself, against plain least squares."""
     import numpy as np
 
-    from herdbook.moe import fit as module
+    from herdbook.steps.moe import ridge as module
 
     draw = np.random.default_rng(0)
     inputs = [draw.normal(size=(n, 6)) + 2 * (n % 2) for n in (3, 4, 5, 2)]

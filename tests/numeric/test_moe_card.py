@@ -5,7 +5,7 @@ import json
 import pytest
 
 import tiny
-from herdbook.card.step import render_card
+from herdbook.steps.card.step import render_card
 
 TOLD = {
     "hidden": "hidden state at the end of an expert's prompts",

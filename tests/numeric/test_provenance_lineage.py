@@ -10,13 +10,13 @@ from safetensors import safe_open
 import tiny
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.card.step import render_card
-from herdbook.checkpoint import Span, read_record
 from herdbook.errors import CheckpointError, VerificationError
+from herdbook.layout import LINEAGE
 from herdbook.lock import Lock, LockedFile, LockedSource, LockedTensor
 from herdbook.provenance import lineage
 from herdbook.provenance.lineage import lines, parse
-from herdbook.release.layout import LINEAGE
+from herdbook.steps.card.step import render_card
+from herdbook.weights.checkpoint import Span, read_record
 
 PROMPTS = [{"prompts": ["w1"]}, {"prompts": ["w2"]}]
 MIX = {"base": "base", "experts": [{"model": "other", **PROMPTS[0]}, {"model": "base", **PROMPTS[1]}]}
@@ -274,7 +274,7 @@ def test_records_that_do_not_fit_are_refused(tmp_path):
 def test_a_copy_that_differs_is_refused(tmp_path):
     plan = make(tmp_path, *CASES["a mixture"][:2])
     records = {key: read_record(plan.layout.record(part)) for key, part in plan.parts.items()}
-    from herdbook.checkpoint import read_header
+    from herdbook.weights.checkpoint import read_header
 
     headers = {name: read_header(plan.release_folder / name) for name in plan.released.shard_names}
     assert "".join(lines(plan, records, headers)) == (plan.release_folder / LINEAGE).read_text()

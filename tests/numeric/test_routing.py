@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 import tiny
+from herdbook.audit.router_rows import routers_of
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
+from herdbook.inference import mixture as layerwise
+from herdbook.inference.mixture import Mixture, Seen
 from herdbook.plan import routing as planned
-from herdbook.routing import layerwise
-from herdbook.routing.foreign import routers_of
-from herdbook.routing.layerwise import Mixture, Seen
-from herdbook.routing.measure import count, effective
-from herdbook.routing.rows import look, verdict
-from herdbook.routing.step import routing
+from herdbook.steps.routing.measure import count, effective
+from herdbook.steps.routing.rows import look, verdict
+from herdbook.steps.routing.step import routing
 
 SEQUENCES = [[1, *range(3, 40)], [1, 9, 9, 4], [5, 61, 30, 7, 8, 8]]
 
@@ -69,7 +69,7 @@ def mixture(tmp_path, kind="llama", layout="canonical", shared=False, texts=Fals
     ],
 )
 def test_the_loss_is_that_of_transformers(tmp_path, monkeypatch, kind, layout, shared, threads):
-    monkeypatch.setattr("herdbook.routing.layerwise.ROWS", 7)  # an expert's inputs come in pieces
+    monkeypatch.setattr("herdbook.inference.mixture.ROWS", 7)  # an expert's inputs come in pieces
     plan = mixture(tmp_path, kind, layout, shared)
     folder = plan.layout.folder(plan.released)
     model = AutoModelForCausalLM.from_pretrained(

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 import tiny
-from herdbook.attest import keys, oms
-from herdbook.attest.bundle import bundle, pae, read
-from herdbook.attest.step import attest, attest_key
-from herdbook.card.step import render_card
 from herdbook.cli.main import main
 from herdbook.errors import StepError, UnverifiableError, VerificationError
-from herdbook.release.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
+from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
+from herdbook.signing import keys, oms
+from herdbook.signing.bundle import bundle, pae, read
+from herdbook.steps.attest.step import attest, attest_key
+from herdbook.steps.card.step import render_card
 
 STATEMENT = {
     "_type": "https://in-toto.io/Statement/v1",
@@ -276,7 +276,7 @@ def test_everything_is_signed_with_the_same_bytes_each_time(plan, key, tmp_path)
     first = contents(folder)
     script = (
         "import sys; from pathlib import Path; from herdbook import plan as plans;"
-        "from herdbook.attest.keys import load_private; from herdbook.attest.step import attest;"
+        "from herdbook.signing.keys import load_private; from herdbook.steps.attest.step import attest;"
         "attest(plans.load(Path(sys.argv[1]), Path(sys.argv[2])), load_private(Path(sys.argv[3])))"
     )
     for seed in ("1", "2"):

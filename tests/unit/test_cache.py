@@ -16,15 +16,15 @@ import pytest
 import s3_server
 import tiny
 from herdbook import plan as plans
-from herdbook.assemble.step import assemble, furnish
 from herdbook.cache import Cache, Product, configured, products
 from herdbook.cache.cache import ENTRY, LEFT_OVER_S, Entry
-from herdbook.cache.care import heal, to_prune
 from herdbook.cache.folder import LINKED_BYTES, Folder
+from herdbook.cache.maintenance import heal, to_prune
 from herdbook.cache.step import add, keep, on_offer, take
 from herdbook.cli.main import main
 from herdbook.errors import CacheError, DigestMismatchError
-from herdbook.fetch.step import fetch
+from herdbook.steps.assemble.step import assemble, furnish
+from herdbook.steps.fetch.step import fetch
 
 LARGE = LINKED_BYTES + 1
 

@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from herdbook.checkpoint import (
+from herdbook.errors import CheckpointError, DigestMismatchError
+from herdbook.weights.checkpoint import (
     Produced,
     digest_shard,
     parse_header,
@@ -19,8 +20,7 @@ from herdbook.checkpoint import (
     stream_span,
     write_shard,
 )
-from herdbook.errors import CheckpointError, DigestMismatchError
-from herdbook.tensors import from_bytes, to_bytes
+from herdbook.weights.tensors import from_bytes, to_bytes
 
 TENSORS = {
     "b": torch.arange(12, dtype=torch.float32).reshape(3, 4),

@@ -14,9 +14,9 @@ from pytest_local_hub.server import LocalHub
 import crates
 from crates import DAY, METADATA, entities, export, ids, many, typed
 from herdbook.files import git_blob_id
+from herdbook.layout import CLAIMS, SUMS
 from herdbook.provenance.claims import canonical
 from herdbook.publish.claims import published
-from herdbook.release.layout import CLAIMS, SUMS
 
 LARGE = (".safetensors", ".gguf")
 COMMIT = "5" * 40

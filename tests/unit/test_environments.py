@@ -23,8 +23,8 @@ from snakemake.settings.types import (
     StorageSettings,
 )
 
-from herdbook.merge.foreign import MERGEKIT
-from herdbook.quantize.convert import CONVERTER
+from herdbook.steps.merge.run_mergekit import MERGEKIT
+from herdbook.steps.quantize.convert import CONVERTER
 
 ROOT = Path(__file__).parents[2]
 ENVS = ROOT / "envs"

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 import tiny
 from herdbook import key as keys
 from herdbook import plan as plans
-from herdbook.card.step import render_card
 from herdbook.cli import main as cli
 from herdbook.explain import difference
 from herdbook.jobs import jobs
-from herdbook.plan.graph import EVALUATE_CODE
+from herdbook.plan.plan import EVALUATE_CODE
+from herdbook.steps.card.step import render_card
 
 MODELS = {
     "base": {"folder": "base"},
@@ -194,10 +194,10 @@ def test_a_version(explain, monkeypatch):
 def test_code(explain, monkeypatch):
     real = keys._source_digest
     monkeypatch.setattr(
-        keys, "_source_digest", lambda name: "0" * 64 if name == "herdbook.moe.fit" else real(name)
+        keys, "_source_digest", lambda name: "0" * 64 if name == "herdbook.steps.moe.ridge" else real(name)
     )
     said = explain("all")
-    assert said["moe mix.routers"][1][0].startswith("code of herdbook.moe.fit changed")
+    assert said["moe mix.routers"][1][0].startswith("code of herdbook.steps.moe.ridge changed")
     assert {"laser cut.1", "moe mix.base-1", "moe mix.expert1-1"}.isdisjoint(made(said))
 
 

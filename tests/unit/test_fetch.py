@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 import tiny
 from herdbook import plan as plans
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
-from herdbook.fetch import wheel
-from herdbook.fetch.select import check_name
-from herdbook.fetch.step import fetch
+from herdbook.sources import wheel
+from herdbook.sources.select import check_name
+from herdbook.steps.fetch.step import fetch
 
 
 @pytest.fixture

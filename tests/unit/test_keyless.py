@@ -14,15 +14,15 @@ import pytest
 
 import local_sigstore
 import tiny
-from herdbook.attest import keys, oms
-from herdbook.attest.bundle import MEDIA_TYPE, bundle, read
-from herdbook.attest.keyless import CONFIG_VARIABLE, Identity, Keyless, Roots
-from herdbook.attest.step import attest, attest_key, attested_files, configured_signer
-from herdbook.card.step import render_card
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
 from herdbook.key import package_version
-from herdbook.release.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
+from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
+from herdbook.signing import keys, oms
+from herdbook.signing.bundle import MEDIA_TYPE, bundle, read
+from herdbook.signing.keyless import CONFIG_VARIABLE, Identity, Keyless, Roots
+from herdbook.steps.attest.step import attest, attest_key, attested_files, configured_signer
+from herdbook.steps.card.step import render_card
 
 sigstore = pytest.importorskip("sigstore")
 

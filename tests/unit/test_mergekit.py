@@ -6,7 +6,7 @@ import yaml
 from herdbook import recipe as recipes
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError
-from herdbook.mergekit import import_recipe
+from herdbook.recipe.mergekit import import_recipe
 
 BUTTERCUP = """\
 base_model: owner/WestLake-7B-v2

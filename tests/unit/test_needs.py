@@ -10,11 +10,11 @@ from torch.utils._pytree import tree_leaves
 
 import tiny
 from herdbook.errors import RecipeError
-from herdbook.laser import decompose
 from herdbook.plan import disk, gpu, memory
 from herdbook.plan.laser import PIECE_BYTES, matrix_bytes
 from herdbook.plan.layerwise import reading
-from herdbook.quantize import encode
+from herdbook.steps.laser import decompose
+from herdbook.steps.quantize import encode
 
 MB, GB = 10**6, 10**9
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from herdbook import installed, key
+from herdbook import key
+from herdbook.tools import installed
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from herdbook.errors import StepError
-from herdbook.evaluate import place
-from herdbook.evaluate.step import evaluate
-from herdbook.release.layout import CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES
-from herdbook.routing.step import routing
-from herdbook.verify.again.rebuild import devices, tells_measurements
+from herdbook.inference import devices as place
+from herdbook.layout import CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES
+from herdbook.steps.evaluate.step import evaluate
+from herdbook.steps.routing.step import routing
+from herdbook.verify.rebuild.build import devices, tells_measurements
 
 TASK = {
     "task": "words",

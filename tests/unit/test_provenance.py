@@ -23,15 +23,15 @@ import tiny
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.card.metadata import schema
 from herdbook.files import git_blob_id, sha256_file
 from herdbook.key import as_recorded
+from herdbook.layout import BOMS, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, SUMS
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.license import spdx
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, code
-from herdbook.release.layout import BOMS, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, SUMS
-from herdbook.release.step import contents
+from herdbook.steps.card.metadata import schema
+from herdbook.steps.release.step import contents
 
 TEXT = "w1 w2 w3 w4\n"
 
@@ -60,8 +60,8 @@ def write_task(folder):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A release of a mixture of two repositories on a Hub and an adapter, measured; what is not ours to make is made up."""
-    from herdbook.card.step import render_card
-    from herdbook.evaluate.step import evaluate
+    from herdbook.steps.card.step import render_card
+    from herdbook.steps.evaluate.step import evaluate
 
     folder = tmp_path_factory.mktemp("claims")
     with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:

@@ -14,8 +14,8 @@ from pytest_local_hub import client
 from pytest_local_hub.server import LocalHub
 
 import crates
-from herdbook.attest.keys import generate, load_private
-from herdbook.release.layout import CLAIMS
+from herdbook.layout import CLAIMS
+from herdbook.signing.keys import generate, load_private
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -11,14 +11,14 @@ import pytest
 
 import herd
 from herdbook import recipe as recipes
-from herdbook.card import metadata
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError, StepError, VerificationError
 from herdbook.hub import RemoteFile
 from herdbook.publish import claims, folder, licenses, local, preflight
 from herdbook.publish.hub import _account
 from herdbook.publish.proposal import There, describe, differences, propose
-from herdbook.verify.release import parse_sums
+from herdbook.release.reader import parse_sums
+from herdbook.steps.card import metadata
 
 # --- licences -----------------------------------------------------------------------------------------------------
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError, VerificationError
-from herdbook.quantize.derive import derive, require_equal
-from herdbook.quantize.encode import encode
-from herdbook.quantize.gguf_file import TensorInfo, header, read_gguf
-from herdbook.quantize.methods import METHODS, memory_bytes
-from herdbook.quantize.quantize import quantize
+from herdbook.steps.quantize.derive import derive, require_equal
+from herdbook.steps.quantize.encode import encode
+from herdbook.steps.quantize.gguf_file import TensorInfo, header, read_gguf
+from herdbook.steps.quantize.methods import METHODS, memory_bytes
+from herdbook.steps.quantize.quantize import quantize
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 PEER = json.loads((DATA / "peer.json").read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ def test_another_reader_understands_the_file(herd, tmp_path):
 def test_threads_and_pieces_do_not_change_a_byte(herd, tmp_path, monkeypatch):
     _, full = herd("narrow")
     one = quantize(full, tmp_path / "one.gguf", "Q4_K_M", threads=1)
-    monkeypatch.setattr("herdbook.quantize.encode.BLOCK_BYTES", 4 * 192 * 50)
+    monkeypatch.setattr("herdbook.steps.quantize.encode.BLOCK_BYTES", 4 * 192 * 50)
     three = quantize(full, tmp_path / "three.gguf", "Q4_K_M", threads=3)
     assert one == three
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "three.gguf").read_bytes()
@@ -410,6 +410,6 @@ def test_memory_is_the_file_and_its_context():
 
 
 def test_importing_the_package_loads_no_heavy_library():
-    script = "import sys, herdbook.quantize, herdbook.quantize.methods; print({'torch', 'gguf', 'numpy'} & set(sys.modules))"
+    script = "import sys, herdbook.steps.quantize, herdbook.steps.quantize.methods; print({'torch', 'gguf', 'numpy'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

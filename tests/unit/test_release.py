@@ -13,10 +13,10 @@ import pytest
 
 import tiny
 from checked import failures
-from herdbook.card.step import render_card
 from herdbook.cli.main import main
 from herdbook.files import sha256_file
-from herdbook.release.layout import CLAIMS, OUTSIDE_SUMS, SUMS
+from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS
+from herdbook.steps.card.step import render_card
 from herdbook.verify import levels
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_record_that_was_changed_to_fit(folder):
     content[-1] ^= 1
     weights.write_bytes(content)
     last = max(record["tensors"])
-    from herdbook.checkpoint import digest_shard
+    from herdbook.weights.checkpoint import digest_shard
 
     whole, entries = digest_shard(weights)
     record["file"]["sha256"] = whole
@@ -158,7 +158,7 @@ def test_release_of_other_code_is_checked_by_the_code_that_it_names(folder, monk
 def test_other_code_than_the_statement_names(folder):
     def lie(statement):
         said = statement["predicate"]["buildDefinition"]["internalParameters"]["code"]
-        said["herdbook.laser.reduce"] = "0" * 64
+        said["herdbook.steps.laser.reduce"] = "0" * 64
 
     resum(folder, lie)
     assert {("claims", "keys", "cut"), ("claims", "keys", "mix")} <= failures(folder)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from herdbook.cli import main as cli
 from herdbook.figures import Cut, draw_heatmap, draw_spectrum
-from herdbook.laser import spectrum as spectra
+from herdbook.steps.laser import spectrum as spectra
 
 SVG = "{http://www.w3.org/2000/svg}"
 

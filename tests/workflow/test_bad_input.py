@@ -9,7 +9,7 @@ import time
 import pytest
 
 import tiny
-from herdbook.checkpoint import read_header
+from herdbook.weights.checkpoint import read_header
 from workflow.project import Project, shards_made
 
 MODELS = {

@@ -16,12 +16,13 @@ from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save
 
 import tiny
-from herdbook import __version__, installed
+from herdbook import __version__
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.cli.main import main
 from herdbook.lock import Lock
+from herdbook.tools import installed
 
 ROOT = Path(__file__).parents[2]
 MODELS = {

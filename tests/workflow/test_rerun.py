@@ -93,7 +93,7 @@ def test_same_bytes_elsewhere_are_the_same_model(project):
 def test_code_of_a_step_remakes_its_results(project):
     project.own_code()
     assert show.would_run(project) == set()
-    module = project.root / "src/herdbook/laser/reduce.py"
+    module = project.root / "src/herdbook/steps/laser/reduce.py"
     module.write_text(module.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
     assert shards_made(show.would_run(project)) == {
         "base-laser.1",

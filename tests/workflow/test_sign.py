@@ -6,8 +6,8 @@ import pytest
 
 import local_sigstore
 import tiny
-from herdbook.attest import keys
-from herdbook.attest.keyless import CONFIG_VARIABLE
+from herdbook.signing import keys
+from herdbook.signing.keyless import CONFIG_VARIABLE
 from workflow.project import Project
 
 SIGNS = {"attest", "verify"}

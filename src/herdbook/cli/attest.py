@@ -34,9 +34,9 @@ def register(add: Add) -> None:
 
 def _attest(options: argparse.Namespace) -> None:
     from herdbook import plan as plans
-    from herdbook.attest.keyless import Keyless
-    from herdbook.attest.keys import PrivateKey, load_private
-    from herdbook.attest.step import attest, configured_signer
+    from herdbook.signing.keyless import Keyless
+    from herdbook.signing.keys import PrivateKey, load_private
+    from herdbook.steps.attest.step import attest, configured_signer
 
     plan = plans.load(options.recipe, options.results)
     if options.keyless:
@@ -55,7 +55,7 @@ def _attest(options: argparse.Namespace) -> None:
 
 
 def _key(options: argparse.Namespace) -> None:
-    from herdbook.attest.keys import generate
+    from herdbook.signing.keys import generate
 
     public = generate(options.file)
     print(f"private key: {options.file} (keep it to yourself)")

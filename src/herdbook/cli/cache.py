@@ -99,7 +99,7 @@ def _add(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from herdbook.cache.care import heal
+    from herdbook.cache.maintenance import heal
     from herdbook.cache.product import products
     from herdbook.progress import track
 
@@ -121,7 +121,7 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _prune(options: argparse.Namespace) -> None:
-    from herdbook.cache.care import to_prune
+    from herdbook.cache.maintenance import to_prune
 
     if options.older_than is None and options.keep_size is None and not options.not_used_by:
         raise CacheError("say what may go: --older-than, --keep-size or --not-used-by")

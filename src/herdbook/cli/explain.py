@@ -30,9 +30,9 @@ def register(add: Add) -> None:
 
 def _explain(options: argparse.Namespace) -> None:
     from herdbook import plan as plans
-    from herdbook.attest.step import configured_signer
     from herdbook.cache.step import on_offer
     from herdbook.explain.verdict import Verdict
+    from herdbook.steps.attest.step import configured_signer
 
     plan = plans.load(options.recipe, options.results)
     verdict = Verdict(plan, configured_signer(), on_offer(plan))

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.release.layout import SUMS
+from herdbook.layout import SUMS
 
 if TYPE_CHECKING:
     import argparse
@@ -42,9 +42,9 @@ def _day(text: str) -> str:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from herdbook.export.crate import pack
-    from herdbook.provenance.crate import METADATA
-    from herdbook.verify.subject import open_subject
+    from herdbook.export.archive import pack
+    from herdbook.export.crate import METADATA
+    from herdbook.release.subject import open_subject
 
     subject = open_subject(options.release)
     held, referred = pack(subject, options.to, options.published)

@@ -35,7 +35,7 @@ def register(add: Add) -> None:
 
 
 def _lock(options: argparse.Namespace) -> None:
-    from herdbook.fetch.pin import pin
+    from herdbook.lock.pin import pin
 
     recipe = recipes.load(options.recipe)
     lock = pin(recipe, options.recipe, lambda line: print(line, file=sys.stderr))

@@ -190,7 +190,7 @@ def _load(options: argparse.Namespace) -> Plan:
 
 def _import(options: argparse.Namespace) -> None:
     from herdbook.files import write_text
-    from herdbook.mergekit import import_recipe
+    from herdbook.recipe.mergekit import import_recipe
 
     output: Path | None = options.output
     if output and output.exists() and not options.force:
@@ -224,7 +224,7 @@ def _part(options: argparse.Namespace) -> None:
         {part.key: part for part in plan.parts.values() if part.operation == options.command}, options.key
     )
     if options.command == "laser":
-        from herdbook.laser.step import laser
+        from herdbook.steps.laser.step import laser
 
         laser(
             plan,
@@ -235,13 +235,13 @@ def _part(options: argparse.Namespace) -> None:
         _keep(plan, part.key)
         return
     if options.command == "fetch":
-        from herdbook.fetch.step import fetch as step
+        from herdbook.steps.fetch.step import fetch as step
     elif options.command == "adapter":
-        from herdbook.adapter.step import adapter as step
+        from herdbook.steps.adapter.step import adapter as step
     elif options.command == "merge":
-        from herdbook.merge.step import merge as step
+        from herdbook.steps.merge.step import merge as step
     else:
-        from herdbook.moe.step import moe as step
+        from herdbook.steps.moe.step import moe as step
     step(plan, part)
     _keep(plan, part.key)
 
@@ -254,7 +254,7 @@ def _keep(plan: Plan, key: str) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from herdbook.laser.search import search
+    from herdbook.steps.laser.search import search
 
     plan = _load(options)
     found = _find(plan.searches, options.key)
@@ -267,7 +267,7 @@ def _spectrum(options: argparse.Namespace) -> None:
     if options.layers != "all" and not (first.isdigit() and (last or first).isdigit()):
         raise RecipeError(f"--layers {options.layers}: a number or a range such as 20-29 is needed")
     from herdbook.files import write_json, write_text
-    from herdbook.laser import spectrum as spectra
+    from herdbook.steps.laser import spectrum as spectra
 
     def wanted(layer: int) -> bool:
         return options.layers == "all" or int(first) <= layer <= int(last or first)
@@ -282,7 +282,7 @@ def _spectrum(options: argparse.Namespace) -> None:
 
 
 def _routing(options: argparse.Namespace) -> None:
-    from herdbook.routing.step import routing
+    from herdbook.steps.routing.step import routing
 
     plan = _load(options)
     if plan.report is None:
@@ -292,9 +292,9 @@ def _routing(options: argparse.Namespace) -> None:
 
 
 def _routers(options: argparse.Namespace) -> int:
+    from herdbook.audit.router_rows import as_json, as_text, routers_of
     from herdbook.files import write_json
-    from herdbook.routing.foreign import as_json, as_text, routers_of
-    from herdbook.routing.rows import verdict
+    from herdbook.steps.routing.rows import verdict
 
     found = routers_of(options.model)
     print(as_text(options.model, found))
@@ -313,7 +313,7 @@ def _find(things: dict[str, Thing], key: str) -> Thing:
 
 
 def _files(options: argparse.Namespace) -> None:
-    from herdbook.assemble.step import furnish
+    from herdbook.steps.assemble.step import furnish
 
     plan = _load(options)
     node = _find(plan.by_key, options.key)
@@ -322,14 +322,14 @@ def _files(options: argparse.Namespace) -> None:
 
 
 def _assemble(options: argparse.Namespace) -> None:
-    from herdbook.assemble.step import assemble
+    from herdbook.steps.assemble.step import assemble
 
     plan = _load(options)
     assemble(plan, _find(plan.by_key, options.key))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from herdbook.evaluate.step import evaluate
+    from herdbook.steps.evaluate.step import evaluate
 
     plan = _load(options)
     item = _find({item.key: item for item in plan.evaluations}, options.key)
@@ -338,13 +338,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from herdbook.quantize.step import convert
+    from herdbook.steps.quantize.step import convert
 
     convert(_load(options))
 
 
 def _quantize(options: argparse.Namespace) -> None:
-    from herdbook.quantize.step import quantize
+    from herdbook.steps.quantize.step import quantize
 
     plan = _load(options)
     item = _find({item.key: item for item in plan.quantized}, options.key)
@@ -353,14 +353,14 @@ def _quantize(options: argparse.Namespace) -> None:
 
 
 def _card(options: argparse.Namespace) -> None:
-    from herdbook.card.step import render_card
+    from herdbook.steps.card.step import render_card
 
     plan = _load(options)
     render_card(plan, plan.card_folder)
 
 
 def _release(options: argparse.Namespace) -> None:
-    from herdbook.release.step import release
+    from herdbook.steps.release.step import release
 
     release(_load(options))
 

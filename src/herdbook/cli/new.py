@@ -34,7 +34,7 @@ def register(add: Add) -> None:
 
 def _new(options: argparse.Namespace) -> None:
     from herdbook.files import write_text
-    from herdbook.installed import root
+    from herdbook.tools.installed import root
 
     folder: Path = options.folder
     if folder.exists() and not folder.is_dir():

@@ -34,10 +34,10 @@ def _publish(options: argparse.Namespace) -> None:
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # its lazy exports
 
     from herdbook import plan as plans
-    from herdbook.attest.step import configured_signer, line
     from herdbook.files import write_json
     from herdbook.progress import say
     from herdbook.publish import local, preflight, step
+    from herdbook.steps.attest.step import configured_signer, line
 
     if not sys.stderr.isatty():
         disable_progress_bars()

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from herdbook.cli.command import Add
-    from herdbook.verify.finding import Finding, Options
+    from herdbook.release.finding import Finding, Options
+    from herdbook.release.reader import Release
     from herdbook.verify.levels import Ran
-    from herdbook.verify.release import Release
 
 LEVEL_NAMES = ("files", "claims", "upstream", "equality", "recomputed", "rebuild")
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -100,11 +100,11 @@ def _size(text: str) -> int | None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from herdbook.release.finding import Finding, Level, Options, outcome_of
+    from herdbook.release.reader import Release
+    from herdbook.release.subject import open_subject
     from herdbook.verify import report
-    from herdbook.verify.finding import Finding, Level, Options, outcome_of
     from herdbook.verify.levels import LEVELS, Ran, run
-    from herdbook.verify.release import Release
-    from herdbook.verify.subject import open_subject
 
     if options.foreign:
         return _foreign(options)
@@ -155,9 +155,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _foreign(options: argparse.Namespace) -> int:
+    from herdbook.audit.check import ABOUT, UNPROVEN, Foreign, line
+    from herdbook.release.finding import Options
     from herdbook.verify import report
-    from herdbook.verify.finding import Options
-    from herdbook.verify.foreign.check import ABOUT, UNPROVEN, Foreign, line
 
     unfit = [
         name for name in ("key", "identity", "issuer", "inputs", "work", "vsa") if getattr(options, name)

@@ -9,17 +9,17 @@ from herdbook.explain import difference
 from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
 from herdbook.jobs import ASSEMBLE, Job, jobs
+from herdbook.layout import LOCK, RECIPE
 from herdbook.plan import Evaluation, Part, Report, Search
-from herdbook.plan.graph import EVALUATE_CODE
-from herdbook.release.layout import LOCK, RECIPE
-from herdbook.release.step import contents
+from herdbook.plan.plan import EVALUATE_CODE
+from herdbook.steps.release.step import contents
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from herdbook.attest.step import Signer
     from herdbook.plan import Plan
+    from herdbook.steps.attest.step import Signer
 
 MISSING = "it is missing, and so is any older one"
 

@@ -1,141 +1,323 @@
-"""A release as an RO-Crate: what registries of workflows read, in a folder or a zip file."""
+"""A release as a Provenance Run Crate 0.5: what workflow registries and archives read.
+
+It says what the release's own records say: which steps ran, on which files, with which parameters. It says no time of
+any step, nobody's name and no engine, since no record has them; profiles recommend these, and require none. Only the day
+of publication is required (RO-Crate 1.1), so whoever exports has to tell it. Plain JSON: the format's Python library
+would set the day by the clock.
+
+Formats: https://w3id.org/ro/crate/1.1, https://w3id.org/ro/wfrun/provenance/0.5. Names by digest: RFC 6920.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import zipfile
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, cast
-from urllib.parse import quote, unquote
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from herdbook import hub
-from herdbook.errors import DigestMismatchError, StepError, VerificationError
-from herdbook.files import CHUNK_BYTES, atomic_writer, dump_json
-from herdbook.key import as_recorded
-from herdbook.provenance.crate import METADATA, File, crate, named_by_digest
-from herdbook.publish.claims import publications, purl
-from herdbook.release.layout import CLAIMS, OUTSIDE_SUMS, SUMS, is_large
-from herdbook.verify.claims import recorded
-from herdbook.verify.release import Release, damaged
-from herdbook.verify.subject import HubSubject
+from herdbook.export.jsonld import Graph, media_type, ref, refs
+from herdbook.export.runs import input_items, material_items, runs
+from herdbook.key import canonical_json
+from herdbook.layout import CARD, LOCK, RECIPE
+from herdbook.provenance.license import spdx
+from herdbook.provenance.material import inputs, materials
+from herdbook.provenance.slsa import HUB_PAGES, PROVENANCE_CODE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
-    from herdbook.verify.subject import Subject
+    from herdbook.export.runs import Item, Run
+    from herdbook.plan import Plan
+    from herdbook.provenance.material import Material
 
-    Sink = Callable[[str], AbstractContextManager[BinaryIO]]
+METADATA = "ro-crate-metadata.json"
+SPECIFICATION = "https://w3id.org/ro/crate/1.1"
+WORKFLOW_CRATE = "https://w3id.org/workflowhub/workflow-ro-crate/1.0"
+PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
+    WORKFLOW_CRATE: "Workflow RO-Crate",
+}
+CONTEXT = [f"{SPECIFICATION}/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
+COMPLETED = "http://schema.org/CompletedActionStatus"  # a text, as the profile has it
+PACKAGES = "https://pypi.org/project"
 
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first day that a zip can say; ours say none
-_PUBLISHED = re.compile(
-    r"pkg:huggingface/(?P<repo>[\w.%-]+/[\w.%-]+)@(?P<commit>[0-9a-f]{40})(?:\?repository_url=(?P<hub>\S+))?",
-    re.ASCII,
-)
 
-
-def pack(subject: Subject, to: Path, published: str) -> tuple[int, int]:
-    """Write the crate of a release: its own files but the weights, which are referred to, and the metadata.
+@dataclass(frozen=True)
+class File:
+    """A file of the release.
 
     Args:
-        subject: The release.
-        to: A new folder, or a file whose name ends in .zip.
-        published: The day of publication, ISO 8601, since a release tells no times.
-
-    Returns:
-        How many files of the release the crate holds, and how many of weights it refers to.
-
-    Raises:
-        DigestMismatchError: If a file of the release is not what its checksums say.
-        StepError: If there is something already.
-        VerificationError: If the release is damaged.
+        size_bytes: Its size.
+        sha256: SHA-256 of its content.
+        place: Its web address or its name by digest, if the crate does not hold it.
     """
-    release = Release(subject)
-    if METADATA in release.sums:
-        raise VerificationError(f"{SUMS}: no release has a file {METADATA}")
-    files = _files(release)
-    with as_recorded(recorded(release)), damaged("what the release says of itself"):
-        made = crate(release.make_plan(), files, subject.json, published)
-    held = sorted(name for name, file in files.items() if file.place is None)
-    with _open(to) as sink:
-        for name in held:
-            _copy(subject, name, files[name].sha256, sink)
-        with sink(METADATA) as file:
-            file.write(dump_json(made).encode())
-    return len(held), len(files) - len(held)
+
+    size_bytes: int
+    sha256: str
+    place: str | None = None
 
 
-def _files(release: Release) -> dict[str, File]:
-    """Return all files of a release. Large ones are not read: their digests are those of its checksums."""
-    subject = release.subject
-    digests = release.sums | {
-        name: subject.digest(name) for name in sorted(OUTSIDE_SUMS) if name in subject.files
-    }
-    where = _web(release, digests)
-    found = {}
-    for name, sha256 in digests.items():
-        if name not in subject.files:
-            raise VerificationError(f"{name}: is missing")
-        entry = subject.files[name]
-        if entry.sha256 not in {None, sha256}:
-            raise DigestMismatchError(name, sha256, str(entry.sha256))
-        place = None
-        if is_large(name):
-            place = f"{where}/{quote(name)}" if where else named_by_digest(sha256)
-        found[name] = File(entry.size_bytes, sha256, place)
-    return found
+def named_by_digest(sha256: str) -> str:
+    """Return the URI that names a file by its content alone (RFC 6920)."""
+    return "ni:///sha-256;" + base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode("ascii").rstrip("=")
 
 
-def _web(release: Release, digests: dict[str, str]) -> str | None:
-    """Return the web address of a release's files: of the commit that it was opened at, or that it says it is in."""
-    subject = release.subject
-    purls = []
-    if isinstance(subject, HubSubject):
-        purls = [purl(subject.repo, subject.commit, str(hub.client().endpoint))]
-    elif CLAIMS in subject.files:
-        content = "\n".join(release.claims).encode()
-        purls = [found for found, _ in publications(content, digests)]
-    for match in filter(None, map(_PUBLISHED.fullmatch, reversed(purls))):
-        endpoint = unquote(match["hub"]) if match["hub"] else "https://huggingface.co"
-        return f"{endpoint.rstrip('/')}/{unquote(match['repo'])}/resolve/{match['commit']}"
-    return None
+def crate(
+    plan: Plan, files: Mapping[str, File], read_json: Callable[[str], Any], published: str
+) -> dict[str, Any]:
+    """Return the crate's metadata, as JSON-LD.
 
-
-def _copy(subject: Subject, name: str, expected: str, sink: Sink) -> None:
-    """Copy a file into the crate, in pieces. Raises DigestMismatchError if it is not what it should be."""
-    size, digest = subject.files[name].size_bytes, hashlib.sha256()
-    with sink(name) as file:
-        for start in range(0, size, CHUNK_BYTES):
-            piece = subject.read_range(name, start, min(size, start + CHUNK_BYTES))
-            digest.update(piece)
-            file.write(piece)
-        if digest.hexdigest() != expected:
-            raise DigestMismatchError(name, expected, digest.hexdigest(), f"{SUMS} does not fit the release.")
-
-
-@contextmanager
-def _open(place: Path) -> Iterator[Sink]:
-    """Open a new folder or zip file for writing files into it, one after the other.
-
-    Raises:
-        StepError: If there is something already.
+    Args:
+        plan: The plan of the release's own recipe and lock, with the keys of its build.
+        files: All files of the release, by name.
+        read_json: Returns a JSON file of the release by its name.
+        published: The day of publication, YYYY-MM-DD.
     """
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise StepError(f"{place}: exists; give a new name, of a folder or ending in .zip")
-    if place.suffix == ".zip":
-        with atomic_writer(place) as whole, zipfile.ZipFile(whole, "w") as archive:
-            yield lambda name: _zipped(archive, name)
-    else:
-        yield lambda name: atomic_writer(place / name)
+    return _Crate(plan, files).describe(list(runs(plan, read_json)), published)
 
 
-@contextmanager
-def _zipped(archive: zipfile.ZipFile, name: str) -> Iterator[BinaryIO]:
-    # neither the clock, nor this machine's modes and compressor, may decide any byte
-    about = zipfile.ZipInfo(name, EARLIEST)
-    about.create_system = 3
-    about.external_attr = 0o100644 << 16
-    with archive.open(about, "w") as file:
-        yield cast("BinaryIO", file)
+class _Crate:
+    """A crate in the making."""
+
+    def __init__(self, plan: Plan, files: Mapping[str, File]) -> None:
+        self._plan = plan
+        self._files = files
+        self._graph = Graph()
+        self._data: list[str] = []  # what the root has as parts
+        self._herdbook = PROVENANCE_CODE.describe()["herdbook"]
+
+    def describe(self, ran: list[Run], published: str) -> dict[str, Any]:
+        """Return the whole."""
+        self._graph.add(
+            METADATA,
+            "CreativeWork",
+            about=ref("./"),
+            conformsTo=refs([SPECIFICATION, WORKFLOW_CRATE]),
+        )
+        self._graph.add("./", "Dataset")  # says more once all parts are known
+        for name in sorted(self._files):
+            self._released(name)
+        taken = self._taken()
+        for run in ran:
+            self._action(run)
+        self._workflow(ran)
+        self._whole_run(taken)
+        self._root(published)
+        for run in ran:
+            self._graph.entities[self._place(run.record)].setdefault("about", ref(f"#action/{run.id}"))
+        return {"@context": CONTEXT, "@graph": self._graph.compact()}
+
+    # -- data ------------------------------------------------------------------------------------------------------
+
+    def _place(self, name: str) -> str:
+        return self._files[name].place or quote(name)
+
+    def _released(self, name: str) -> None:
+        file = self._files[name]
+        self._data.append(
+            self._graph.add(
+                self._place(name),
+                "File",
+                name=name,
+                sha256=file.sha256,
+                contentSize=str(file.size_bytes),
+                encodingFormat=media_type(name),
+                about=ref("./") if name == CARD else None,
+            )
+        )
+
+    def _item(self, item: Item) -> str:
+        """Return the ``@id`` of what a step read or made; what is not in the release is described first."""
+        if item.released:
+            return self._place(item.released)
+        identifier = item.uri or named_by_digest(str(item.sha256))
+        if identifier not in self._graph.entities:
+            self._graph.add(
+                identifier,
+                "File",
+                name=item.name,
+                sha256=item.sha256,
+                # git's id of a content is what Software Heritage names it by
+                identifier=f"swh:1:cnt:{item.git_blob}" if item.git_blob else None,
+                contentSize=str(item.size_bytes),
+                encodingFormat=media_type(item.name),
+                description="Only ranges of it were read; its digest is what the source says"
+                if item.in_part
+                else None,
+            )
+            if not item.uri:
+                self._data.append(identifier)
+        return identifier
+
+    def _taken(self) -> list[str]:
+        """Add what the build took from elsewhere: models, adapters, files beside the recipe. Return their ``@id``s."""
+        taken = [
+            self._material(material) for material in materials(self._plan, tuple(self._plan.nodes.values()))
+        ]
+        roles = {one.file.name: one for one in inputs(self._plan)}
+        for name, item in input_items(self._plan).items():
+            identifier = self._item(item)
+            self._formal("input", f"{roles[name].role} {name}", "File", [identifier])
+            taken.append(identifier)
+        return taken
+
+    def _material(self, material: Material) -> str:
+        if material.repo:
+            identifier = f"{HUB_PAGES}/{material.repo}/tree/{material.revision}/"
+        else:
+            identifier = f"{material.uri}/"
+        parts = [self._item(item) for item in material_items(material).values()]
+        parts = [one["@id"] for one in self._graph.entities.get(identifier, {}).get("hasPart", [])] + parts
+        self._graph.add(
+            identifier,
+            "Dataset",
+            name=material.name,
+            identifier=material.uri,
+            version=material.revision,
+            license=self._license(material.license),
+            hasPart=refs(parts),
+        )
+        self._data.append(identifier)
+        self._formal("input", material.name, "Dataset", [identifier])
+        return identifier
+
+    def _license(self, license_: str | None) -> Any:
+        known = spdx(license_ or "")
+        if known is None:
+            return license_
+        return ref(self._graph.add(f"https://spdx.org/licenses/{known}", "CreativeWork", name=known))
+
+    def _formal(self, way: str, name: str, kind: str, examples: list[str]) -> str:
+        """Add a parameter of the workflow, and what it stood for in this run."""
+        identifier = f"#{way}/{quote(name, safe='')}"
+        self._graph.add(
+            identifier, "FormalParameter", name=name, additionalType=kind, workExample=refs(examples)
+        )
+        for example in examples:
+            entity = self._graph.entities[example]
+            entity["exampleOfWork"] = [*entity.get("exampleOfWork", []), ref(identifier)]
+        return identifier
+
+    # -- what ran --------------------------------------------------------------------------------------------------
+
+    def _action(self, run: Run) -> None:
+        tool = self._tool(run)
+        told = [
+            self._graph.add(
+                f"#parameter/{run.id}/{name}",
+                "PropertyValue",
+                name=name,
+                value=value if isinstance(value, str | int | float) else canonical_json(value),
+            )
+            for name, value in sorted(run.parameters.items())
+        ]
+        action = self._graph.add(
+            f"#action/{run.id}",
+            "CreateAction",
+            name=f"herdbook {run.tool}: {run.id}",
+            description=f"{run.text}. {run.record} says all of it.",
+            instrument=ref(tool),
+            object=refs([*map(self._item, run.used), *told]),
+            result=refs(map(self._item, run.made)),
+            actionStatus=COMPLETED,
+        )
+        self._graph.add(
+            f"#control/{run.id}",
+            "ControlAction",
+            name=f"{run.step} by {run.id}",
+            instrument=ref(f"#step/{quote(run.step)}"),
+            object=ref(action),
+        )
+
+    def _tool(self, run: Run) -> str:
+        """Add the command that ran, with the packages that its result rests on."""
+        packages = [
+            self._graph.add(
+                address := f"{PACKAGES}/{name}/{version}/",
+                "SoftwareApplication",
+                name=name,
+                softwareVersion=version,
+                url=address,
+            )
+            for name, version in sorted(run.code.items())
+            if "." not in name  # names of modules have dots, their versions are digests, which records tell
+        ]
+        identifier = self._graph.add(
+            f"#tool/{run.tool}",
+            "SoftwareApplication",
+            name=f"herdbook {run.tool}",
+            softwareVersion=self._herdbook,
+        )
+        known = [one["@id"] for one in self._graph.entities[identifier].get("softwareRequirements", [])]
+        needed = dict.fromkeys([*known, *packages])
+        if needed:
+            self._graph.add(identifier, "SoftwareApplication", softwareRequirements=refs(needed))
+        return identifier
+
+    def _workflow(self, ran: list[Run]) -> None:
+        """Describe the recipe as the workflow that was run: the graph of models, and what becomes of the released one."""
+        tools = {
+            run.step: f"#tool/{run.tool}" for run in ran
+        }  # of a lasered model that of the parts, not the search
+        for position, (step, tool) in enumerate(tools.items(), start=1):
+            node = self._plan.nodes.get(step)
+            formula = f"{step} = {node.operation}({', '.join(node.parents)})" if node else step
+            self._graph.add(
+                f"#step/{quote(step)}",
+                "HowToStep",
+                name=formula,
+                position=str(position),
+                workExample=ref(tool),
+            )
+        shards = [self._place(name) for name in self._plan.released.shard_names]
+        made = [self._formal("output", self._plan.recipe.release.name, "File", shards)]
+        made += [
+            self._formal("output", item.file, "File", [self._place(item.file)])
+            for item in self._plan.quantized
+        ]
+        language = self._graph.add(
+            "#language", "ComputerLanguage", name="Herdbook recipe", version=self._herdbook
+        )
+        self._graph.entities[self._place(RECIPE)] |= {
+            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
+            "programmingLanguage": ref(language),
+            "version": self._plan.released.key,
+            "hasPart": refs(dict.fromkeys(f"#tool/{run.tool}" for run in ran)),
+            "step": refs(f"#step/{quote(step)}" for step in tools),
+            "input": refs(one for one in self._graph.entities if one.startswith("#input/")),
+            "output": refs(made),
+        }
+
+    def _whole_run(self, taken: list[str]) -> None:
+        self._graph.add(
+            "#run",
+            "CreateAction",
+            name=f"Build of {self._plan.recipe.release.name}",
+            description="What the recipe asks for was built from what the lock pins.",
+            instrument=ref(self._place(RECIPE)),
+            object=refs([self._place(LOCK), *dict.fromkeys(taken)]),
+            result=refs(self._place(name) for name in sorted(self._files) if name not in {RECIPE, LOCK}),
+            actionStatus=COMPLETED,
+        )
+
+    def _root(self, published: str) -> None:
+        for address, name in PROFILES.items():
+            self._graph.add(address, "CreativeWork", name=name, version=address.rpartition("/")[2])
+        release = self._plan.recipe.release
+        actions = [one for one, entity in self._graph.entities.items() if entity["@type"] == "CreateAction"]
+        self._graph.add(
+            "./",
+            "Dataset",
+            name=release.name,
+            description=release.summary
+            or f"The release {release.name} of a language model, and how it was made",
+            version=self._plan.released.key,
+            datePublished=published,
+            license=self._license(release.license),
+            conformsTo=refs(PROFILES),
+            mainEntity=ref(self._place(RECIPE)),
+            hasPart=refs(dict.fromkeys(self._data)),
+            mentions=refs(actions),
+        )

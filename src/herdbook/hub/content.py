@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 
-from herdbook.checkpoint import MAX_HEADER_BYTES, Span, parse_header
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
 from herdbook.files import git_blob_id, sha256_file
 from herdbook.hub.failure import persist
 from herdbook.hub.repository import COMMIT, SHA256, RemoteFile, check_pin, is_wanted
 from herdbook.hub.transport import client, read_range
+from herdbook.weights.checkpoint import MAX_HEADER_BYTES, Span, parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

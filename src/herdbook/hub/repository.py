@@ -12,10 +12,10 @@ from urllib.parse import quote
 from huggingface_hub import ModelInfo as HubModelInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its lazy exports
 
-from herdbook.checkpoint import INDEX_NAME
 from herdbook.errors import SourceError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
+from herdbook.layout import WEIGHTS_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,12 +133,12 @@ def weights_of(
         try:
             wanted = {str(name) for name in json.loads(index)["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise SourceError(f"{what}: {INDEX_NAME} is damaged: {error!r}") from error
-    elif INDEX_NAME in by_name:
+            raise SourceError(f"{what}: {WEIGHTS_INDEX} is damaged: {error!r}") from error
+    elif WEIGHTS_INDEX in by_name:
         counts = {match[2] for match in map(_NUMBERED.fullmatch, by_name) if match}
         if len(counts) > 1:
             raise SourceError(
-                f"{what}: there are several sets of shards; {INDEX_NAME} must be read to tell which is meant"
+                f"{what}: there are several sets of shards; {WEIGHTS_INDEX} must be read to tell which is meant"
             )
         wanted = {
             f"model-{i:05}-of-{count}.safetensors" for count in counts for i in range(1, int(count) + 1)
@@ -147,7 +147,9 @@ def weights_of(
         wanted = {"model.safetensors"} & by_name.keys()
     foreign = sorted(name for name in wanted if not name.endswith(".safetensors"))
     if foreign:
-        raise SourceError(f"{what}: {INDEX_NAME} names {foreign[0]!r}, which is no safetensors file; refused")
+        raise SourceError(
+            f"{what}: {WEIGHTS_INDEX} names {foreign[0]!r}, which is no safetensors file; refused"
+        )
     missing = sorted(wanted - by_name.keys())
     if missing:
         raise SourceError(f"{what}: {missing[0]} belongs to the model's weights but is not there")

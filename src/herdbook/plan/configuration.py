@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from herdbook.family import window_of
-from herdbook.plan.architecture import rope_of
+from herdbook.architectures.dense import rope_of
+from herdbook.architectures.mixtures import window_of
 
 if TYPE_CHECKING:
-    from herdbook.family import Family
+    from herdbook.architectures.mixtures import Family
 
 # Facts of the dense base that a mixture's configuration takes over.
 KEPT = (

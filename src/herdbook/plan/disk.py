@@ -12,8 +12,8 @@ from herdbook.plan.layerwise import FLOAT32
 from herdbook.recipe import Hub, Pypi
 
 if TYPE_CHECKING:
-    from herdbook.plan.graph import Plan, Quantized
     from herdbook.plan.model import Part, Search, Tensor
+    from herdbook.plan.plan import Plan, Quantized
 
 LEAST_BYTES = 1_000_000  # a log, a record without tensors, a result
 ENTRY_BYTES = 4_000  # of a tensor in a record: its digest, what it was made from, what was done

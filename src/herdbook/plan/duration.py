@@ -11,15 +11,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from herdbook.family import expert_of
-from herdbook.plan.architecture import layer_of
+from herdbook.architectures.dense import layer_of
+from herdbook.architectures.mixtures import expert_of
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.plan.graph import Evaluation, Plan, Quantized
     from herdbook.plan.model import Node, Part, Search, Tensor
+    from herdbook.plan.plan import Evaluation, Plan, Quantized
     from herdbook.plan.routing import Report
 
 ELEMENTWISE = 100  # operations an element, of what is more than moving: sorting, drawing noise, rounding
@@ -57,7 +57,7 @@ SLOW = Rates(start=300, disk=50e6, network=5e6, float64=8e9, float32=16e9, quant
 
 
 def decomposition_operations(shape: tuple[int, ...]) -> float:
-    """Return the operations of reducing a matrix, by the table in ``herdbook.laser.decompose``, at the costliest rank."""
+    """Return the operations of reducing a matrix, by the table in ``herdbook.steps.laser.decompose``, at the costliest rank."""
     small, large = sorted(shape)
     return large * small**2 + 14 / 3 * small**3 + 2 * large * small**2
 

@@ -1,23 +1,23 @@
 """What jobs take of a GPU's memory, and how many GPUs they ask for: from the tensors that lie there at once.
 
 No result and no key depends on it. Nothing here was measured on a GPU: sizes are those of the tensors that the steps put
-there (``herdbook.laser.decompose``, ``herdbook.forward``, ``herdbook.routing.layerwise``), the libraries' own need a guess.
+there (``herdbook.steps.laser.decompose``, ``herdbook.inference.forward``, ``herdbook.inference.mixture``), the libraries' own need a guess.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from herdbook.architectures.dense import layer_of
 from herdbook.errors import RecipeError
-from herdbook.plan.architecture import layer_of
 from herdbook.plan.laser import FLOAT64, PIECE_BYTES, PIECES
 from herdbook.plan.layerwise import FLOAT32, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.plan.graph import Evaluation, Plan
     from herdbook.plan.model import Part, Search, Tensor
+    from herdbook.plan.plan import Evaluation, Plan
     from herdbook.plan.routing import Report
 
 LIBRARIES_BYTES = 1_500_000_000  # a process's context, and what cuBLAS and cuSOLVER keep for themselves

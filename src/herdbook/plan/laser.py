@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.dense import layer_of, matrix_of
 from herdbook.errors import RecipeError
 from herdbook.key import Code, digest
-from herdbook.plan.architecture import layer_of, matrix_of
-from herdbook.plan.derive import parts_like, spell
+from herdbook.plan.adapter import parts_like, spell
 from herdbook.plan.layerwise import FLOAT32, reading
 from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Part, Search, Tensor
 from herdbook.recipe import MATRICES, SvdLlm, spell_rank
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Laser, Recipe
 
-SPECTRAL = tuple(f"herdbook.laser.{module}" for module in ("decompose", "evidence", "law", "rank", "store"))
-READING = ("herdbook.forward", "herdbook.laser.calibration", "herdbook.laser.whiten")
+SPECTRAL = tuple(
+    f"herdbook.steps.laser.{module}" for module in ("decompose", "evidence", "law", "rank", "store")
+)
+READING = ("herdbook.inference.forward", "herdbook.inference.text", "herdbook.steps.laser.whiten")
 READERS = ("tokenizers", "transformers")
-MAKING = ("herdbook.laser.reduce", "herdbook.laser.step")
+MAKING = ("herdbook.steps.laser.reduce", "herdbook.steps.laser.step")
 LASER_CODE = Code((*SPECTRAL, *MAKING), ("numpy", "torch"))
 WHITEN_CODE = Code((*SPECTRAL, *MAKING, *READING), ("numpy", "torch", *READERS))
 SEARCH_CODE = Code(
     (
         *SPECTRAL,
         *READING,
-        *(f"herdbook.laser.{module}" for module in ("gradient", "guard", "search", "states")),
+        *(f"herdbook.steps.laser.{module}" for module in ("gradient", "guard", "search", "states")),
     ),
     ("numpy", "torch", *READERS),
 )
@@ -38,7 +40,7 @@ NOISE_RULES = ("mp-edge", "gavish-donoho")
 SINGLE = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+?)(?:\.weight)?$")
 FLOAT64 = 8
 SQUARES, WHITENED_SQUARES = 5, 9
-PIECES, PIECE_BYTES = 3, 1 << 26  # as ``herdbook.laser.decompose`` reads a matrix
+PIECES, PIECE_BYTES = 3, 1 << 26  # as ``herdbook.steps.laser.decompose`` reads a matrix
 
 
 def plan_laser(

@@ -1,11 +1,11 @@
-"""What it takes to pass text through a dense model layer by layer, as ``herdbook.forward`` does: bytes, in float32."""
+"""What it takes to pass text through a dense model layer by layer, as ``herdbook.inference.forward`` does: bytes, in float32."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from herdbook.plan.architecture import Architecture, layer_of
+from herdbook.architectures.dense import Architecture, layer_of
 
 if TYPE_CHECKING:
     from herdbook.plan.model import Node

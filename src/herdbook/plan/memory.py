@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from herdbook.family import expert_of
-from herdbook.plan.architecture import layer_of
+from herdbook.architectures.dense import layer_of
+from herdbook.architectures.mixtures import expert_of
 from herdbook.plan.layerwise import FLOAT32
 from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
-    from herdbook.plan.graph import Plan
     from herdbook.plan.model import Node
+    from herdbook.plan.plan import Plan
 
 KEPT_BYTES = (
     1 << 25
@@ -21,7 +21,7 @@ KEPT_BYTES = (
 PIECES, PIECE_BYTES = (
     10,
     1 << 25,
-)  # as ``herdbook.quantize.encode`` reads a tensor in float32, and copies of that
+)  # as ``herdbook.steps.quantize.encode`` reads a tensor in float32, and copies of that
 RECORD_BYTES = 20_000  # what a tensor's entry in records, lineage and claims takes as Python's objects
 ELEMENT_BYTES = 12  # an element as it is stored, in float32, and as it will be stored
 

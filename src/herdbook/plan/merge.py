@@ -5,23 +5,23 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.dense import layer_of, rope_of
 from herdbook.errors import RecipeError
 from herdbook.key import COPY, Code, digest
-from herdbook.lock import DTYPE_CODES
-from herdbook.plan.architecture import layer_of, rope_of
-from herdbook.plan.cut import cut
-from herdbook.plan.derive import spell
+from herdbook.plan.adapter import spell
 from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Origin, Part, Tensor
+from herdbook.plan.sharding import cut
 from herdbook.recipe import Filtered, Linear, Mergekit, ModelStock, Passthrough, Slerp
+from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from herdbook.plan.model import Node
 
-MERGE_CODE = Code(modules=("herdbook.merge.methods", "herdbook.merge.step"), packages=("torch",))
-SCALE_CODE = Code(modules=("herdbook.merge.step",), packages=("torch",))
-MERGEKIT_CODE = Code(modules=("herdbook.merge.foreign",))
+MERGE_CODE = Code(modules=("herdbook.steps.merge.methods", "herdbook.steps.merge.step"), packages=("torch",))
+SCALE_CODE = Code(modules=("herdbook.steps.merge.step",), packages=("torch",))
+MERGEKIT_CODE = Code(modules=("herdbook.steps.merge.run_mergekit",))
 FLOAT32 = 4
 SAME_FORM = {"mistral": "llama"}  # one form under two names
 LAYER_NUMBER = re.compile(r"^model\.layers\.\d+\.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
-from herdbook.lock import ITEM_BYTES
+from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
     from herdbook.recipe import Section

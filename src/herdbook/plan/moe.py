@@ -9,36 +9,41 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.dense import Architecture, layer_of, matrix_of, rope_of
+from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
-from herdbook.family import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.key import COPY, Code, digest
-from herdbook.lock import DTYPE_CODES
-from herdbook.plan.architecture import Architecture, layer_of, matrix_of, rope_of
+from herdbook.plan.adapter import spell
 from herdbook.plan.configuration import mixture_config
-from herdbook.plan.cut import cut
-from herdbook.plan.derive import spell
 from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Origin, Part, Tensor
+from herdbook.plan.sharding import cut
+from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from herdbook.family import Family, Place
+    from herdbook.architectures.mixtures import Family, Place
     from herdbook.plan.model import Node
     from herdbook.recipe import Expert, Mixture
 
 MATRICES = {f"mlp.{name}": name for name in MLP}
 ROUTER_CODE = Code(
-    modules=("herdbook.moe.router", "herdbook.forward", "herdbook.moe.step"),
+    modules=("herdbook.steps.moe.router", "herdbook.inference.forward", "herdbook.steps.moe.step"),
     packages=("tokenizers", "torch", "transformers"),
 )
-DRAWN_CODE = Code(modules=("herdbook.moe.drawn",), packages=("numpy",))
-FIT_CODE = Code(modules=("herdbook.moe.fit",), packages=("numpy",))
+DRAWN_CODE = Code(modules=("herdbook.steps.moe.random_gate",), packages=("numpy",))
+FIT_CODE = Code(modules=("herdbook.steps.moe.ridge",), packages=("numpy",))
 MERGEKIT_CODE = Code(
-    modules=("herdbook.moe.mergekit", "herdbook.moe.router", "herdbook.forward", "herdbook.moe.step"),
+    modules=(
+        "herdbook.steps.moe.mergekit_gates",
+        "herdbook.steps.moe.router",
+        "herdbook.inference.forward",
+        "herdbook.steps.moe.step",
+    ),
     packages=("tokenizers", "torch", "transformers"),
 )
-ALTER_CODE = Code(modules=("herdbook.moe.alter",), packages=("torch",))
-CAST_CODE = Code(modules=("herdbook.moe.cast",), packages=("torch",))
+ALTER_CODE = Code(modules=("herdbook.steps.moe.perturb",), packages=("torch",))
+CAST_CODE = Code(modules=("herdbook.steps.moe.cast",), packages=("torch",))
 ADDED_TOKENS = (
     1024  # an expert's vocabulary may differ by tokens that its tuning added; by more, it is another one
 )

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 ROUTING_CODE = Code(
     modules=(
-        "herdbook.forward",
-        "herdbook.laser.calibration",
-        *(f"herdbook.routing.{module}" for module in ("layerwise", "measure", "rows", "step")),
+        "herdbook.inference.forward",
+        "herdbook.inference.text",
+        *(f"herdbook.steps.routing.{module}" for module in ("measure", "rows", "step")),
+        "herdbook.inference.mixture",
     ),
     packages=("tokenizers", "torch", "transformers"),
 )
-ROWS = 512  # as ``herdbook.routing.layerwise`` passes through an expert together
+ROWS = 512  # as ``herdbook.inference.mixture`` passes through an expert together
 PROMPT_TOKENS = 512  # a guess for what all prompts together have
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from herdbook.architectures.dense import matrix_of
 from herdbook.key import COPY, Code, digest
-from herdbook.lock import DTYPE_CODES
-from herdbook.plan.architecture import matrix_of
-from herdbook.plan.cut import cut
 from herdbook.plan.model import TORCH_BYTES, Part, Tensor
+from herdbook.plan.sharding import cut
 from herdbook.recipe import Hub, Pypi
+from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from herdbook.lock import LockedFile, LockedSource
     from herdbook.recipe import Section
 
-GGUF_CODE = Code(modules=("herdbook.fetch.gguf",), packages=("gguf", "tokenizers", "torch", "transformers"))
+GGUF_CODE = Code(modules=("herdbook.sources.gguf",), packages=("gguf", "tokenizers", "torch", "transformers"))
 
 
 def plan_source(

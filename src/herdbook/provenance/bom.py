@@ -11,11 +11,11 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import canonical_json, digest
+from herdbook.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
 from herdbook.provenance.license import spdx
 from herdbook.provenance.material import ancestry, inputs, materials
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_CODE
 from herdbook.recipe import Moe
-from herdbook.release.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
+from herdbook.layout import BOMS, EVALUATIONS, input_file
 from herdbook.provenance.slsa import PROVENANCE_TYPE, digest_set, provenance, statement
-from herdbook.release.layout import BOMS, EVALUATIONS, input_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

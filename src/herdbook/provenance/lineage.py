@@ -11,17 +11,17 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.mixtures import expert_of
 from herdbook.errors import CheckpointError, StepError, VerificationError
-from herdbook.family import expert_of
 from herdbook.key import canonical_json
-from herdbook.lock import ITEM_BYTES
 from herdbook.recipe import Moe
+from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from herdbook.checkpoint import Span
     from herdbook.plan import Part, Plan
+    from herdbook.weights.checkpoint import Span
 
 MAX_LINE = 1 << 20  # characters; a line that needs more is refused, written or read
 MAX_SLICES = 1 << 21

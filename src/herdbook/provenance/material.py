@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook import recipe as recipes
+from herdbook.layout import input_file
 from herdbook.recipe import Adapter
-from herdbook.release.layout import input_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

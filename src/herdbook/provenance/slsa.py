@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.key import Code
-from herdbook.plan.graph import (
-    CONVERT_CODE,
-    DEQUANTIZE_CODE,
-    EVALUATE_CODE,
-    GGUF_FOLDER_CODE,
-    QUANTIZE_CODE,
-)
+from herdbook.layout import LINEAGE, LOCK, RECIPE
+from herdbook.plan.plan import CONVERT_CODE, DEQUANTIZE_CODE, EVALUATE_CODE, GGUF_FOLDER_CODE, QUANTIZE_CODE
 from herdbook.provenance.material import inputs, materials
-from herdbook.release.layout import LINEAGE, LOCK, RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

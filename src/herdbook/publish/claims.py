@@ -11,9 +11,9 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from herdbook.layout import SUMS
 from herdbook.provenance.claims import BOM_TYPE, TEST_RESULT_TYPE
 from herdbook.provenance.slsa import PROVENANCE_TYPE, statement
-from herdbook.release.layout import SUMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

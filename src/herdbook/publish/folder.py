@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from herdbook.errors import StepError, VerificationError
 from herdbook.files import CHUNK_BYTES, atomic_writer, sha256_file
 from herdbook.hub import RemoteFile
+from herdbook.layout import SUMS
 from herdbook.progress import track
 from herdbook.publish import preflight
 from herdbook.publish.proposal import There, propose
-from herdbook.release.layout import SUMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

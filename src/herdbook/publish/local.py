@@ -11,9 +11,9 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, VerificationError
 from herdbook.files import CHUNK_BYTES, sha256_file
+from herdbook.layout import LOCK, OUTSIDE_SUMS, RECIPE, SUMS
 from herdbook.progress import track
-from herdbook.release.layout import LOCK, OUTSIDE_SUMS, RECIPE, SUMS
-from herdbook.verify.release import parse_sums
+from herdbook.release.reader import parse_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from herdbook import lock as locks
 from herdbook.errors import HerdbookError, StepError
 from herdbook.files import sha256_file
+from herdbook.layout import CARD, LOCK, RECIPE
 from herdbook.publish import licenses
 from herdbook.publish.hub import name_problem
-from herdbook.release.layout import CARD, LOCK, RECIPE
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from herdbook import __version__
 from herdbook.errors import VerificationError
+from herdbook.layout import CLAIMS, LOCK, OUTSIDE_SUMS, RECIPE, SUMS
 from herdbook.publish import claims
 from herdbook.publish.local import LocalFile
-from herdbook.release.layout import CLAIMS, LOCK, OUTSIDE_SUMS, RECIPE, SUMS
-from herdbook.verify.release import parse_sums
+from herdbook.release.reader import parse_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError, VerificationError
 from herdbook.hub import WAITS_S
+from herdbook.layout import CLAIMS
 from herdbook.publish import claims, preflight
 from herdbook.publish.hub import AgainError, Repository
 from herdbook.publish.local import LocalFile
 from herdbook.publish.proposal import LIMIT_BYTES, describe, differences, overwritten, propose
-from herdbook.release.layout import CLAIMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

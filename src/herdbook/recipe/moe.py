@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from herdbook.family import FamilyName
+from herdbook.architectures.mixtures import FamilyName
 from herdbook.recipe.section import Dtype, Name, Section, Semantics
 
 Gate = Literal[

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
-from herdbook.fetch import wheel
-from herdbook.fetch.pin import pin_adapter, pin_hub, pin_pypi
 from herdbook.files import sha256_file
+from herdbook.lock.pin import pin_adapter, pin_hub, pin_pypi
 from herdbook.recipe import Adapter, Hub, Pypi
 from herdbook.refresh.difference import Difference, between
+from herdbook.sources import wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""The release: the folder that holds exactly what is uploaded."""
+"""Reading a release: a folder or a repository on the Hub."""

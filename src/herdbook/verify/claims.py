@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import VerificationError
 from herdbook.key import as_recorded
+from herdbook.layout import BOMS, CLAIMS, LINEAGE, SUMS
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.slsa import PROVENANCE_CODE, PROVENANCE_TYPE
-from herdbook.release.layout import BOMS, CLAIMS, LINEAGE, SUMS
-from herdbook.release.step import contents
+from herdbook.release.finding import Check
+from herdbook.release.reader import caught, damaged
+from herdbook.steps.release.step import contents
 from herdbook.verify import pedigree, signature
-from herdbook.verify.finding import Check
-from herdbook.verify.release import caught, damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.plan import Plan
-    from herdbook.verify.finding import Finding, Options
-    from herdbook.verify.release import Release
+    from herdbook.release.finding import Finding, Options
+    from herdbook.release.reader import Release
     from herdbook.verify.signature import Claim
 
 LEVEL = "claims"

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError, VerificationError
 from herdbook.progress import track
+from herdbook.release.finding import Check
 from herdbook.verify.ahead import in_order
-from herdbook.verify.finding import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from herdbook.provenance.lineage import Slice
-    from herdbook.verify.finding import Finding, Options
-    from herdbook.verify.release import Release
+    from herdbook.release.finding import Finding, Options
+    from herdbook.release.reader import Release
 
 LEVEL = "equality"
 EQUAL = Check(LEVEL, "equal")

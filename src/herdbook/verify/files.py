@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from herdbook.checkpoint import INDEX_NAME, digest_shard
 from herdbook.errors import CheckpointError, HerdbookError, VerificationError
+from herdbook.layout import OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
-from herdbook.release.layout import OUTSIDE_SUMS, RECORDS, SUMS
+from herdbook.release.finding import Check
+from herdbook.release.reader import damaged
+from herdbook.release.subject import FolderSubject
 from herdbook.verify.ahead import THREADS, in_order
-from herdbook.verify.finding import Check
-from herdbook.verify.release import damaged
-from herdbook.verify.subject import FolderSubject
+from herdbook.weights.checkpoint import digest_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.verify.finding import Finding, Options
-    from herdbook.verify.release import Release
+    from herdbook.release.finding import Finding, Options
+    from herdbook.release.reader import Release
 
 LEVEL = "files"
 SUMMED = Check(LEVEL, "sums")
@@ -177,27 +177,27 @@ def _spell(entry: tuple[Any, ...] | None) -> str:
 def _index(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
     """The index leads to each tensor where it is, and to nothing else."""
     held = {t: name for name in release.weights() if name in contents for t in contents[name].tensors or {}}
-    if INDEX_NAME not in release.sums:
+    if WEIGHTS_INDEX not in release.sums:
         if len(release.weights()) > 1:
             yield INDEX.failed(
-                INDEX_NAME, "is missing, and there are several files of weights", file=INDEX_NAME
+                WEIGHTS_INDEX, "is missing, and there are several files of weights", file=WEIGHTS_INDEX
             )
         return
-    data = release.subject.json(INDEX_NAME)
-    with damaged(INDEX_NAME):
+    data = release.subject.json(WEIGHTS_INDEX)
+    with damaged(WEIGHTS_INDEX):
         said = {str(tensor): str(name) for tensor, name in data["weight_map"].items()}
     wrong = sorted(t for t in said.keys() | held.keys() if said.get(t) != held.get(t))
     for tensor in wrong:
         yield INDEX.failed(
-            INDEX_NAME,
+            WEIGHTS_INDEX,
             f"leads to another place than that of tensor {tensor}",
             expected=held.get(tensor, "nothing"),
             found=said.get(tensor, "nothing"),
-            file=INDEX_NAME,
+            file=WEIGHTS_INDEX,
             tensor=tensor,
         )
     if not wrong:
-        yield INDEX.passed(INDEX_NAME, f"leads to all {len(held)} tensors", file=INDEX_NAME)
+        yield INDEX.passed(WEIGHTS_INDEX, f"leads to all {len(held)} tensors", file=WEIGHTS_INDEX)
 
 
 def _quantized(release: Release) -> Iterator[Finding]:

@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from herdbook.attest.step import attest_key
 from herdbook.errors import HerdbookError
 from herdbook.key import Code, digest
+from herdbook.release.finding import Finding, Level, Outcome, outcome_of
+from herdbook.steps.attest.step import attest_key
 from herdbook.verify import claims, equality, files, upstream
-from herdbook.verify.again import rebuild, recompute
-from herdbook.verify.finding import Finding, Level, Outcome, outcome_of
+from herdbook.verify.rebuild import build as rebuild
+from herdbook.verify.rebuild import recompute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from herdbook.attest.step import Signer
     from herdbook.plan import Plan
-    from herdbook.verify.finding import Options
-    from herdbook.verify.release import Release
+    from herdbook.release.finding import Options
+    from herdbook.release.reader import Release
+    from herdbook.steps.attest.step import Signer
 
     Checks = Callable[[Release, Options], Iterator[Finding]]
 
@@ -88,8 +89,8 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
 
 def verification_key(plan: Plan, signer: Signer | None) -> str:
     """Return the digest of what a verification of a plan's release depends on."""
-    names = ("claims", "files", "levels", "pedigree", "release", "report", "signature")
-    code = Code(tuple(f"herdbook.verify.{name}" for name in names))
+    names = ("claims", "files", "levels", "pedigree", "report", "signature")
+    code = Code(("herdbook.release.reader", *(f"herdbook.verify.{name}" for name in names)))
     return digest({"attested": attest_key(plan, signer), "code": code.describe()})
 
 

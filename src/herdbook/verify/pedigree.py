@@ -9,17 +9,17 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
+from herdbook.layout import LINEAGE
 from herdbook.provenance.lineage import lines
-from herdbook.release.layout import LINEAGE
-from herdbook.verify.finding import Check
-from herdbook.verify.release import MAX_LINEAGE_BYTES, damaged
+from herdbook.release.finding import Check
+from herdbook.release.reader import MAX_LINEAGE_BYTES, damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from herdbook.plan import Part, Plan
-    from herdbook.verify.finding import Finding
-    from herdbook.verify.release import Release
+    from herdbook.release.finding import Finding
+    from herdbook.release.reader import Release
 
 LEVEL = "claims"
 KEYS = Check(LEVEL, "keys")

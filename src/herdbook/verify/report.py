@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
 from herdbook import __version__
+from herdbook.layout import CLAIMS, SUMS
 from herdbook.provenance.slsa import STATEMENT_TYPE
-from herdbook.release.layout import CLAIMS, SUMS
-from herdbook.verify.finding import Outcome
+from herdbook.release.finding import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from herdbook.verify.finding import Finding, Options
+    from herdbook.release.finding import Finding, Options
+    from herdbook.release.reader import Release
     from herdbook.verify.levels import Ran
-    from herdbook.verify.release import Release
 
 SUMMARY_TYPE = "https://slsa.dev/verification_summary/v1"
 VERIFIER = "urn:herdbook:verifier:v1"

@@ -11,22 +11,22 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from herdbook.attest import oms
-from herdbook.attest.bundle import Envelope, read
-from herdbook.attest.keyless import Identity, Roots
-from herdbook.attest.keys import load_public, parse_public
 from herdbook.errors import StepError, VerificationError
+from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
 from herdbook.provenance.claims import BOM_TYPE, TEST_RESULT_TYPE
 from herdbook.provenance.slsa import PROVENANCE_TYPE
-from herdbook.release.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
-from herdbook.verify.finding import Check
+from herdbook.release.finding import Check
+from herdbook.signing import oms
+from herdbook.signing.bundle import Envelope, read
+from herdbook.signing.keyless import Identity, Roots
+from herdbook.signing.keys import load_public, parse_public
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.attest.keys import PublicKey
-    from herdbook.verify.finding import Finding, Options
-    from herdbook.verify.release import Release
+    from herdbook.release.finding import Finding, Options
+    from herdbook.release.reader import Release
+    from herdbook.signing.keys import PublicKey
 
 SIGNED = Check("claims", "signature")
 OF_A_BUILD = frozenset({PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE})

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError, SourceError, UnverifiableError
-from herdbook.verify.finding import Check
-from herdbook.verify.subject import HUB_PURL
+from herdbook.release.finding import Check
+from herdbook.release.subject import HUB_PURL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.lock import LockedFile, LockedSource
-    from herdbook.verify.finding import Finding, Options
-    from herdbook.verify.release import Release
-    from herdbook.verify.subject import Subject
+    from herdbook.release.finding import Finding, Options
+    from herdbook.release.reader import Release
+    from herdbook.release.subject import Subject
 
 LEVEL = "upstream"
 PINNED = Check(LEVEL, "pinned")

@@ -223,9 +223,9 @@ class LogHandler(LogHandlerBase):
 def _planned() -> list[Job]:
     """Return the jobs of the plan that the workflow has read; none if it is not Herdbook's or there is no plan."""
     from herdbook import plan as plans
-    from herdbook.attest.step import configured_signer
     from herdbook.errors import HerdbookError
     from herdbook.jobs import jobs
+    from herdbook.steps.attest.step import configured_signer
 
     recipe = os.environ.get(RECIPE_VARIABLE)
     if not recipe:

@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from herdbook.card import spell
+from herdbook import humanize as spell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

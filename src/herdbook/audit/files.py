@@ -1,0 +1,111 @@
+"""What lies beside the weights of a stranger's merge: its configuration's numbers and its tokenizer, against the base's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook.architectures.dense import rope_of
+from herdbook.audit.claim import MIXTURE
+from herdbook.audit.model import CONFIG_NAME
+from herdbook.errors import HerdbookError
+from herdbook.release.finding import Check
+from herdbook.sources.select import side_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.audit.claim import Claim
+    from herdbook.audit.model import Model
+    from herdbook.release.finding import Finding
+    from herdbook.release.subject import Subject
+
+LEVEL = "foreign"
+CONFIG = Check(LEVEL, "config")
+FILES = Check(LEVEL, "tokenizer")
+UNPROVEN = Check(LEVEL, "unproven")
+# Numbers that the base's layers are computed with; the same in every merge of them.
+SAME = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "rms_norm_eps",
+)
+COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+OTHERS = (CONFIG_NAME, "generation_config.json")
+
+
+def check(claim: Claim, merge: Model, base: Model) -> Iterator[Finding]:
+    """Compare them, and yield what was found."""
+    try:
+        wrong = list(_numbers(claim, merge, base))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        yield CONFIG.failed(CONFIG_NAME, f"holds something else than numbers: {error}")
+    else:
+        for key, expected, found in wrong:
+            detail = f"{key} is not what it follows from"
+            yield CONFIG.failed(
+                CONFIG_NAME, detail, expected=str(expected), found=str(found), file=CONFIG_NAME
+            )
+        if not wrong:
+            yield CONFIG.passed(
+                CONFIG_NAME, "the numbers that the layers are computed with are the base's", file=CONFIG_NAME
+            )
+    yield from _tokenizer(merge.subject, base.subject)
+
+
+def _numbers(claim: Claim, merge: Model, base: Model) -> Iterator[tuple[str, object, object]]:
+    """Yield key, expected and found value of each number that is another."""
+    ours, theirs = merge.config, base.config
+    for key in SAME:
+        if ours.get(key) is not None and theirs.get(key) is not None and ours[key] != theirs[key]:
+            yield key, theirs[key], ours[key]
+    for key, expected, found in zip(
+        ("rope_theta", "rope_scaling"), rope_of(theirs), rope_of(ours), strict=True
+    ):
+        if expected != found:
+            yield key, expected, found
+    if claim.method != MIXTURE:
+        return
+    for key in COUNTS:
+        if key in ours and ours[key] != len(claim.experts):
+            yield key, len(claim.experts), ours[key]
+    told = ours.get("num_experts_per_tok")
+    if told is not None and told != claim.per_token:
+        yield "num_experts_per_tok", claim.per_token, told
+
+
+def _tokenizer(merge: Subject, base: Subject) -> Iterator[Finding]:
+    names = [name for name in side_files(merge.files) if name not in OTHERS]
+    other, missing = [], []
+    for name in names:
+        if name not in base.files:
+            missing.append(name)
+            continue
+        try:
+            if not _same(merge, base, name):
+                other.append(name)
+        except (HerdbookError, OSError) as error:
+            yield FILES.error(name, error, file=name)
+    equal = [name for name in names if name not in {*other, *missing}]
+    if equal:
+        yield FILES.passed(f"{len(equal)} files", f"are the base's: {', '.join(equal)}")
+    if other or missing:
+        told = [
+            f"{', '.join(names)} {verb}"
+            for names, verb in ((other, "differ from the base's"), (missing, "the base has not"))
+            if names
+        ]
+        detail = f"Of the tokenizer's files, {'; '.join(told)}. mergekit writes them anew, so that alone means little."
+        yield UNPROVEN.impossible("tokenizer", detail)
+
+
+def _same(merge: Subject, base: Subject, name: str) -> bool:
+    ours, theirs = merge.files[name], base.files[name]
+    if ours.size_bytes != theirs.size_bytes:
+        return False
+    if ours.git_blob and theirs.git_blob:
+        return ours.git_blob == theirs.git_blob
+    return merge.digest(name) == base.digest(name)

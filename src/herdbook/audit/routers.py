@@ -1,0 +1,117 @@
+"""The routers of a stranger's mixture: what their rows show without anybody's prompts."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from herdbook.errors import HerdbookError
+from herdbook.recipe.moe import DRAWN_GATES, MERGEKIT_GATES
+from herdbook.release.finding import Check
+from herdbook.steps.routing.rows import ROUTER, look, spell, verdict
+from herdbook.weights.tensors import DTYPES, from_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from herdbook.audit.claim import Claim
+    from herdbook.audit.model import Model
+    from herdbook.release.finding import Finding
+    from herdbook.steps.routing.rows import Rows
+
+LEVEL = "foreign"
+ROWS = Check(LEVEL, "routers")
+LENGTHS = Check(LEVEL, "gate")
+UNPROVEN = Check(LEVEL, "unproven")
+MAX_ROUTER_BYTES = 64_000_000
+UNIT = 0.02  # how far from 1 the length of a unit row can be after rounding to bfloat16, with room
+DEVIATIONS = 6.0
+
+
+def check(claim: Claim, merge: Model) -> Iterator[Finding]:
+    """Yield what the routers show, and what remains unproven of them."""
+    found: dict[int, torch.Tensor] = {}
+    for name, piece in merge.pieces.items():
+        place = ROUTER.match(name)
+        if not place or len(piece.shape) != 2 or piece.dtype not in DTYPES:
+            continue
+        if piece.size_bytes > MAX_ROUTER_BYTES:
+            yield ROWS.impossible(name, f"has {piece.size_bytes} bytes, more than any router", tensor=name)
+            continue
+        try:
+            found[int(place[1])] = from_bytes(merge.read(name), piece.dtype, piece.shape, name)
+        except (HerdbookError, OSError) as error:
+            yield ROWS.error(name, error, file=piece.file, tensor=piece.tensor)
+    if not found:
+        return
+    found = dict(sorted(found.items()))
+    rows = [look(layer, router) for layer, router in found.items()]
+    yield from _rows(claim, found, rows)
+    yield from _lengths(claim, rows, next(iter(found.values())).shape[1])
+    if claim.gate in DRAWN_GATES:
+        made = f"`gate_mode: {claim.gate}` draws them, and numbers that were drawn cannot be told from others of their lengths"
+    else:
+        made = (
+            "they follow from the base, the prompts, and the version of mergekit; they would have to be computed again "
+            "(`herdbook import`, `herdbook lock` and a build make a recipe of the configuration and do that)"
+        )
+    size = sum(router.numel() * router.element_size() for router in found.values())
+    detail = f"The rows of the {len(found)} routers ({size:,} bytes) are not proven: {made}."
+    yield UNPROVEN.impossible("routers", detail)
+
+
+def _rows(claim: Claim, found: dict[int, torch.Tensor], rows: list[Rows]) -> Iterator[Finding]:
+    wanted = len(claim.experts)
+    odd = [one.layer for one in rows if one.experts != wanted]
+    if odd:
+        detail = f"have not {wanted} rows, one for each expert that the configuration names"
+        yield ROWS.failed(f"layers {spell(odd)}", detail)
+    said = verdict(found)
+    same = [line for line in said if "cheap_embed" in line]
+    if claim.gate == "cheap_embed" and not same and len(found) > 1:
+        yield ROWS.failed("all layers", "differ from each other, which `gate_mode: cheap_embed` never makes")
+    problems = [line for line in said if line not in same or claim.gate != "cheap_embed"]
+    for line in problems:
+        yield ROWS.failed(f"{len(rows)} routers", line)
+    if not problems and not odd:
+        cosine = max((one.cosine for one in rows if one.cosine is not None), default=0.0)
+        detail = (
+            f"no row is zero, and no two of a layer are equal or nearly parallel; largest cosine {cosine:.4f}"
+        )
+        yield ROWS.passed(f"{len(rows)} routers", detail)
+
+
+def _lengths(claim: Claim, rows: list[Rows], hidden: int) -> Iterator[Finding]:
+    """Yield whether the rows are as long as the gate's mode makes them."""
+    if claim.gate not in MERGEKIT_GATES and claim.gate != "hidden_last":
+        yield LENGTHS.impossible(
+            claim.gate, "mergekit has no such gate_mode, so nothing is known of its rows"
+        )
+        return
+    lowest, highest = _bounds(claim.gate, hidden)
+    short = min((one.shortest for one in rows if not one.zero), default=lowest)
+    long = max(one.longest for one in rows)
+    told = f"rows of length {short:.4g} to {long:.4g}"
+    if lowest <= short and long <= highest:
+        yield LENGTHS.passed(claim.gate, f"{told}, as `gate_mode: {claim.gate}` makes them")
+    else:
+        detail = (
+            f"{told}; `gate_mode: {claim.gate}` makes {lowest:.4g} to {highest:.4g}. They were trained or scaled after the "
+            "merge, or made otherwise"
+        )
+        yield LENGTHS.failed(claim.gate, detail)
+
+
+def _bounds(gate: str, hidden: int) -> tuple[float, float]:
+    """Return between which lengths a mode makes rows of ``hidden`` numbers: of 1, or drawn, six standard deviations wide."""
+    if gate == "random":  # of N(0, 1): a chi distribution, whose variance is 1/2 nearly
+        mean, spread = math.sqrt(hidden), DEVIATIONS * math.sqrt(0.5)
+        return max(0.0, mean - spread), mean + spread
+    if (
+        gate == "uniform_random"
+    ):  # within 1/sqrt(hidden) of zero: of the squared length, mean 1/3, variance 4/(45 hidden)
+        spread = DEVIATIONS * math.sqrt(4 / (45 * hidden))
+        return math.sqrt(max(0.0, 1 / 3 - spread)), math.sqrt(1 / 3 + spread)
+    return 1 - UNIT, 1 + UNIT

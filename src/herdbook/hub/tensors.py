@@ -1,0 +1,57 @@
+"""The tensors of anybody's checkpoint: a folder, a safetensors file, or a repository on the Hub, read by ranges."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from herdbook import hub
+from herdbook.errors import SourceError
+from herdbook.layout import WEIGHTS_INDEX
+from herdbook.weights.checkpoint import Span, read_header, read_span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def tensors_of(model: str) -> Iterator[tuple[Span, Callable[[], bytes]]]:
+    """Yield each tensor of a checkpoint, and what reads its bytes when they are wanted.
+
+    Args:
+        model: A folder, a safetensors file, or ``owner/name``, optionally ``@revision``, on the Hub: nothing is
+            downloaded as a whole then, each tensor is read by a range request.
+
+    Raises:
+        SourceError: If there is no such checkpoint.
+    """
+    path = Path(model)
+    return _local(path) if path.exists() else _remote(model)
+
+
+def _local(path: Path) -> Iterator[tuple[Span, Callable[[], bytes]]]:
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    if not files:
+        raise SourceError(f"{path}: has no safetensors files")
+    for file in files:
+        for span in read_header(file).values():
+            yield span, lambda file=file, span=span: read_span(file, span)  # type: ignore[misc]
+
+
+def _remote(model: str) -> Iterator[tuple[Span, Callable[[], bytes]]]:
+    repo, _, revision = model.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise SourceError(f"{model}: is no folder here, and no owner/name of the Hub")
+    remote = hub.resolve(repo, revision or None)
+    by_name = {file.name: file for file in remote.files}
+    index = (
+        hub.download(repo, remote.commit, by_name[WEIGHTS_INDEX]).read_bytes()
+        if WEIGHTS_INDEX in by_name
+        else None
+    )
+    for file in hub.weights_of(remote.files, index, f"hub: {model}"):
+        for span in hub.tensor_headers(repo, remote.commit, file.name).values():
+            yield (
+                span,
+                lambda file=file, span=span: hub.read_tensor(repo, remote.commit, file.name, span),  # type: ignore[misc]
+            )

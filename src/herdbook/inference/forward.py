@@ -1,0 +1,340 @@
+"""A dense model run layer by layer, with one layer's weights in memory: no GPU and no whole model is needed.
+
+On a CPU, one thread runs one sequence, so that what comes out does not depend on how many threads there are, or on how
+sequences are batched; arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from herdbook.errors import CheckpointError, StepError
+from herdbook.layout import WEIGHTS_INDEX
+from herdbook.weights.checkpoint import Span, read_header, read_span
+from herdbook.weights.tensors import from_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+EMBEDDINGS = "model.embed_tokens.weight"
+LAST_NORM = "model.norm.weight"
+HEAD = "lm_head.weight"
+Result = TypeVar("Result")
+
+
+class Folder:
+    """The tensors of a model folder, by name, in float32."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+        index = folder / WEIGHTS_INDEX
+        files = (
+            sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if index.exists()
+            else ["model.safetensors"]
+        )
+        self.spans = {
+            name: (folder / file, span) for file in files for name, span in read_header(folder / file).items()
+        }
+
+    def stored(self, name: str) -> torch.Tensor:
+        """Return a tensor in its own dtype. Raises CheckpointError if the folder has none of this name."""
+        if name not in self.spans:
+            raise CheckpointError(f"{self.path}: has no tensor {name}")
+        path, span = self.spans[name]
+        return from_bytes(read_span(path, span), span.dtype, span.shape, f"{path}: {name}")
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Return a tensor in float32. Raises CheckpointError if the folder has none of this name."""
+        return self.stored(name).to(torch.float32)
+
+    def part(self, name: str, place: int) -> torch.Tensor:
+        """Return one of the matrices that are stacked in a tensor, in float32; nothing else of it is read."""
+        path, span = self.spans[name]
+        size = (span.end - span.start) // span.shape[0]
+        start = span.start + place * size
+        own = Span(f"{name}[{place}]", span.dtype, span.shape[1:], start, start + size)
+        return from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}").to(torch.float32)
+
+    def rows(self, name: str, ids: Sequence[int]) -> torch.Tensor:
+        """Return some rows of a matrix, in the order that is wanted, in float32; nothing else of it is read."""
+        path, span = self.spans[name]
+        size = (span.end - span.start) // span.shape[0]
+        found = {}
+        for row in sorted(set(ids)):
+            own = Span(
+                f"{name}[{row}]",
+                span.dtype,
+                span.shape[1:],
+                span.start + row * size,
+                span.start + (row + 1) * size,
+            )
+            found[row] = from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}")
+        return torch.stack([found[row] for row in ids]).to(torch.float32)
+
+    def below(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Return the tensors whose names start with ``prefix``, by the rest of their names."""
+        return {name.removeprefix(prefix): self[name] for name in self.spans if name.startswith(prefix)}
+
+
+class LayerwiseModel:
+    """A causal language model of the Llama family.
+
+    Args:
+        folder: The model, as transformers loads it.
+        device: Where it runs.
+        threads: How many sequences pass at once on a CPU. Whatever it is, the results are the same bits.
+        config: What to build its modules from instead of the folder's own configuration.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", threads: int = 1, config: Any = None) -> None:
+        self.config, self._skeleton = skeleton(folder, torch.float32, config)
+        self.weights = Folder(folder)
+        self.device = device
+        self.threads = threads if device == "cpu" else 1
+        self._rotary = self._skeleton.rotary_emb.to(device)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self._skeleton.layers)
+
+    def embed(self, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Return what enters the first layer: for each sequence of token ids, shape ``(1, tokens, hidden)``."""
+        return [self.weights.rows(EMBEDDINGS, ids).unsqueeze(0).to(self.device) for ids in sequences]
+
+    @contextmanager
+    def layer(
+        self, number: int, replaced: Mapping[str, torch.Tensor] | None = None, mlp: Any = None
+    ) -> Iterator[Any]:
+        """Hold a layer's weights; yield the module.
+
+        Args:
+            number: Which layer, from 0.
+            replaced: Weights to take instead of the model's, by the tensor's full name, any dtype.
+            mlp: What stands in the place of its MLP, whose weights are then not read.
+        """
+        prefix = f"model.layers.{number}."
+        if mlp is None:
+            state = self.weights.below(prefix)
+        else:
+            self._skeleton.layers[number].mlp = mlp
+            state = {name: self.weights[prefix + name] for name in self._skeleton.layers[number].state_dict()}
+        for name, tensor in (replaced or {}).items():
+            if name.startswith(prefix):
+                state[name.removeprefix(prefix)] = tensor.to(torch.float32)
+        module = self._skeleton.layers[number]
+        module.load_state_dict({name: value.to(self.device) for name, value in state.items()}, assign=True)
+        module.requires_grad_(False)
+        try:
+            yield module
+        finally:
+            module.to("meta")
+
+    def run_seeing(
+        self, module: Any, streams: Iterable[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Pass streams through a layer; return what its MLP saw of each, and what leaves it."""
+        caught: dict[int, torch.Tensor] = {}  # by thread: each passes one stream at a time
+
+        def catch(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+            caught[get_ident()] = args[0]
+
+        def one(stream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            with torch.no_grad():
+                left = self.apply(module, stream)
+            return caught.pop(get_ident()), left
+
+        hook = module.mlp.register_forward_pre_hook(catch)
+        try:
+            passed = self.each(one, streams)
+        finally:
+            hook.remove()
+        return [seen for seen, _ in passed], [left for _, left in passed]
+
+    def run(self, module: Any, streams: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        """Pass streams, each of shape ``(1, tokens, hidden)``, through a layer; return what leaves it."""
+
+        def one(stream: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                return self.apply(module, stream)
+
+        return self.each(one, streams)
+
+    def apply(self, module: Any, stream: torch.Tensor) -> torch.Tensor:
+        """Pass one stream through a layer."""
+        places = torch.arange(stream.shape[1], device=self.device).unsqueeze(0)
+        # Without a mask and with more than one token, scaled dot product attention is causal.
+        out: torch.Tensor = module(
+            stream, attention_mask=None, position_embeddings=self._rotary(stream, position_ids=places)
+        )
+        return out
+
+    def losses(self, streams: Iterable[torch.Tensor], sequences: Sequence[Sequence[int]]) -> list[float]:
+        """Return each sequence's mean loss per predicted token in nats, from what leaves the last layer.
+
+        Args:
+            streams: Shape ``(1, tokens, hidden)`` each.
+            sequences: Their token ids.
+        """
+        loss = self._loss()
+
+        def one(pair: tuple[torch.Tensor, Sequence[int]]) -> float:
+            # A number, not its tensor: small blocks that are kept between the logits, which come and go, would keep
+            # glibc from using the logits' places again, and each sequence would take new memory for its own.
+            with torch.no_grad():
+                number: float = loss(*pair).item()
+            return number
+
+        return self.each(one, zip(streams, sequences, strict=True))
+
+    def loss_gradients(
+        self, streams: Iterable[torch.Tensor], sequences: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        """Return the gradient of the mean of all sequences' losses with respect to each stream, shaped as that is."""
+        loss = self._loss()
+
+        def one(pair: tuple[torch.Tensor, Sequence[int]]) -> torch.Tensor:
+            stream = pair[0].detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(loss(stream, pair[1]) / len(sequences), stream)
+            return gradient
+
+        return self.each(one, zip(streams, sequences, strict=True))
+
+    def _loss(self) -> Callable[[torch.Tensor, Sequence[int]], torch.Tensor]:
+        """Hold the last norm and the output matrix; return what makes a stream's mean loss of them."""
+        norm = self._skeleton.norm
+        norm.load_state_dict({"weight": self.weights[LAST_NORM].to(self.device)}, assign=True)
+        norm.requires_grad_(False)
+        head = self.weights[HEAD if HEAD in self.weights.spans else EMBEDDINGS].to(self.device)
+
+        def loss(stream: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
+            target = torch.tensor(list(ids[1:]), device=self.device)
+            return torch.nn.functional.cross_entropy(norm(stream)[0, :-1] @ head.T, target)
+
+        return loss
+
+    def each(self, function: Callable[[Any], Result], items: Iterable[Any]) -> list[Result]:
+        """Apply a function to items, as many at once as there are threads, one thread each; keep the order."""
+        if self.threads == 1:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(function, items))
+
+
+def skeleton(folder: Path, dtype: torch.dtype, config: Any = None) -> tuple[Any, Any]:
+    """Return a model's configuration, and the model without weights (on the meta device) but with its rotary tables.
+
+    The configuration is the folder's, if none is given.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    if config is None:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model: Any = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
+    model.rotary_emb = type(model.rotary_emb)(config)
+    return config, model
+
+
+def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = False) -> list[list[int]]:
+    """Return the token ids of each prompt, with the beginning-of-sequence token where the tokenizer has one.
+
+    The token is put in front as text and no other special token is added, as mergekit does it.
+
+    Args:
+        folder: The model.
+        prompts: Texts.
+        chat_template: Make each the message of a user, followed by what begins an answer, by the tokenizer's template
+            instead.
+
+    Raises:
+        StepError: If there is no template, or it does not take a single message of a user.
+    """
+    tokenizer = load_tokenizer(folder)
+    if not chat_template:
+        start = tokenizer.bos_token or ""
+        return [tokenizer(start + prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    if not tokenizer.chat_template:
+        raise StepError(f"{folder}: its tokenizer has no chat template; leave out `chat_template`")
+    from jinja2 import TemplateError
+
+    try:
+        texts = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            )
+            for prompt in prompts
+        ]
+    except TemplateError as error:
+        raise StepError(f"{folder}: its chat template fails: {error}") from error
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return a folder's tokenizer. No code of the folder's own is run, and nothing is fetched."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
+def hidden_states(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[list[torch.Tensor]]:
+    """Yield what enters each layer, from the first to the last.
+
+    Each sequence passes alone, in float32, so that the result does not depend on how prompts are batched.
+
+    Args:
+        folder: A model of the Llama family, as transformers loads it.
+        sequences: Token ids.
+
+    Yields:
+        For each layer, one tensor of shape ``(tokens, hidden)`` for each sequence, float32. The first are the embeddings.
+
+    Raises:
+        StepError: If a sequence is empty, longer than the model can read, or has an id beyond its vocabulary.
+    """
+    model = LayerwiseModel(folder)
+    check_sequences(sequences, model.config, "prompt")
+    streams = model.embed(sequences)
+    for number in range(model.layers):
+        yield [stream[0] for stream in streams]
+        if number + 1 < model.layers:
+            with model.layer(number) as module:
+                streams = model.run(module, streams)
+
+
+def mlp_inputs(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[list[torch.Tensor]]:
+    """Yield what the MLP of each layer sees: the stream after attention, through the norm. As ``hidden_states`` else."""
+    model = LayerwiseModel(folder)
+    check_sequences(sequences, model.config, "prompt")
+    streams = model.embed(sequences)
+    for number in range(model.layers):
+        with model.layer(number) as module:
+            seen, streams = model.run_seeing(module, streams)
+        yield [one[0] for one in seen]
+
+
+def check_sequences(sequences: Sequence[Sequence[int]], config: Any, what: str) -> None:
+    """Check that a model can read token sequences; ``what`` is how errors call one. Raises StepError."""
+    longest = min(
+        config.max_position_embeddings,
+        getattr(config, "sliding_window", None) or config.max_position_embeddings,
+    )
+    for number, ids in enumerate(sequences, start=1):
+        if not ids:
+            raise StepError(f"{what} {number} has no tokens")
+        if len(ids) > longest:
+            raise StepError(
+                f"{what} {number} has {len(ids)} tokens; the base model reads {longest} at once. Shorten it."
+            )
+        if max(ids) >= config.vocab_size:
+            raise StepError(
+                f"{what} {number} has token {max(ids)}, beyond the model's vocabulary of {config.vocab_size}"
+            )

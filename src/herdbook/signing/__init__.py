@@ -1,0 +1,1 @@
+"""Signatures: bundles, keys, keyless identities, the manifest of a model."""

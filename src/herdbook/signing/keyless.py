@@ -1,0 +1,199 @@
+"""Keyless signatures, with Sigstore: no key to keep; a certificate of minutes says who signed, and a public log when.
+
+Signing asks an identity provider who is there, a certificate authority (Fulcio) for a certificate of that, and a log
+(Rekor) for an entry that everybody can read: https://docs.sigstore.dev. None of that comes out the same twice. Verifying
+needs no service: what the authority and the log signed lies in the bundle.
+
+The library ``sigstore`` does both; it is an extra, and imported where it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import StepError, VerificationError
+from herdbook.provenance.claims import canonical
+from herdbook.signing.bundle import PAYLOAD_TYPE
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+    from sigstore.models import ClientTrustConfig
+    from sigstore.oidc import IdentityToken
+    from sigstore.sign import Signer
+
+    from herdbook.signing.bundle import Envelope
+
+KEYLESS = "keyless"
+# Sigstore's client trust configuration (JSON) of another instance than the public one, such as a company's own.
+CONFIG_VARIABLE = "HERDBOOK_SIGSTORE_CONFIG"
+ISSUER_OID = "1.3.6.1.4.1.57264.1.1"  # https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who signed, and who says so.
+
+    Args:
+        name: An e-mail address, or the URI of a workflow.
+        issuer: URL of the identity provider that vouches for it.
+    """
+
+    name: str
+    issuer: str
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        return f"{self.name}, says {self.issuer}"
+
+
+class Keyless:
+    """Signs as whoever runs this. Nobody is asked before the first signature; the certificate is then used again."""
+
+    def bundle(self, statement: dict[str, Any]) -> bytes:
+        """Return a statement, signed, as the canonical JSON of a bundle; other bytes each time.
+
+        Raises:
+            StepError: If the library is not installed, nobody vouches for who runs this, or a service fails.
+        """
+        signer = self._signer
+        from sigstore.dsse import Statement
+
+        try:
+            made = signer.sign_dsse(Statement(canonical(statement)))
+        except Exception as error:  # noqa: BLE001 - the library's errors have no root in common
+            raise StepError(f"keyless signature: {_why(error)}") from None
+        return canonical(json.loads(made.to_json()))
+
+    @cached_property
+    def _signer(self) -> Signer:
+        _need_library()
+        from sigstore.sign import Signer as OfSigstore
+        from sigstore.sign import SigningContext
+
+        try:
+            config = _configuration()
+            return OfSigstore(_token(config), SigningContext.from_trust_config(config))
+        except StepError:
+            raise
+        except Exception as error:  # noqa: BLE001 - likewise
+            raise StepError(f"keyless signature: {_why(error)}") from None
+
+
+class Roots:
+    """Whom Sigstore's users trust: certificate authorities and logs, refreshed from its public repository if that can be had.
+
+    Raises:
+        StepError: If the library is not installed, or its configuration cannot be read.
+    """
+
+    def __init__(self) -> None:
+        _need_library()
+        from sigstore.errors import TUFError
+        from sigstore.verify import Verifier
+
+        logging.getLogger("sigstore").setLevel(logging.ERROR)  # what it warns of is in what is found
+        self.stale = False
+        try:
+            try:
+                config = _configuration()
+            except TUFError:
+                config, self.stale = _configuration(offline=True), True
+            self._verifier = Verifier(trusted_root=config.trusted_root)
+        except StepError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the library's errors have no root in common
+            raise StepError(f"Sigstore's trusted root: {_why(error)}") from None
+
+    def identity(self, envelope: Envelope) -> Identity:
+        """Return who signed an envelope, if certificate, log entry and signature are good.
+
+        Raises:
+            VerificationError: If they are not.
+        """
+        from sigstore.models import Bundle
+
+        try:
+            bundle = Bundle.from_json(envelope.raw)
+            kind, payload = self._verifier.verify_dsse(bundle, _Anybody())
+            found = _identity(bundle.signing_certificate)
+        except Exception as error:  # noqa: BLE001 - strangers' certificates make the library raise all kinds
+            stale = (
+                "; Sigstore's trusted root could not be refreshed and may be too old" if self.stale else ""
+            )
+            raise VerificationError(f"its keyless signature is bad: {_why(error)}{stale}") from None
+        if (kind, payload) != (PAYLOAD_TYPE, envelope.payload):
+            raise VerificationError("its keyless signature is of something else")
+        return found
+
+
+class _Anybody:
+    """Policy of a verification that asks who signed, instead of whether somebody did."""
+
+    def verify(self, cert: Certificate) -> None:
+        """Accept it."""
+
+
+def _identity(certificate: Certificate) -> Identity:
+    from cryptography import x509
+
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    found = [
+        *names.get_values_for_type(x509.RFC822Name),
+        *names.get_values_for_type(x509.UniformResourceIdentifier),
+    ]
+    issuer = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(ISSUER_OID)).value
+    if len(found) != 1 or not isinstance(issuer, x509.UnrecognizedExtension):
+        raise VerificationError("its certificate does not name one person or workflow")
+    return Identity(found[0], issuer.value.decode())
+
+
+def _configuration(*, offline: bool = False) -> ClientTrustConfig:
+    from sigstore.models import ClientTrustConfig
+
+    path = os.environ.get(CONFIG_VARIABLE)
+    if not path:
+        return ClientTrustConfig.production(offline=offline)
+    try:
+        return ClientTrustConfig.from_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no client trust configuration"
+        raise StepError(f"${CONFIG_VARIABLE}: {path}: {reason}") from None
+
+
+def _token(config: ClientTrustConfig) -> IdentityToken:
+    """Return who runs this: as the CI vouches, else by a browser."""
+    from sigstore.oidc import IdentityToken, Issuer, detect_credential
+
+    ambient = detect_credential()
+    if ambient:
+        return IdentityToken(ambient)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise StepError(
+            "keyless signature: nobody vouches for who runs this. In CI, let the job ask for an identity (GitHub: permissions: id-token: "
+            "write); elsewhere run `herdbook attest --keyless` in a terminal, which opens a browser."
+        )
+    return Issuer(config.signing_config.get_oidc_url()).identity_token()
+
+
+def _need_library() -> None:
+    try:
+        import sigstore.sign  # noqa: F401 - is it there, and what it needs
+    except ImportError as error:
+        raise StepError(
+            f"keyless signatures need the package sigstore, which cannot be imported here ({error}). Install it with:\n"
+            f"  {sys.executable} -m pip install 'herdbook[keyless]'"
+        ) from None
+
+
+def _why(error: Exception) -> str:
+    """Return what an error of the library says, in a line; some say nothing but what caused them."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    cause = error.__cause__ or error.__context__
+    return f"{said} ({type(cause).__name__})"[:500] if cause else said[:500]

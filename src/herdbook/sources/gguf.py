@@ -1,0 +1,105 @@
+"""Sources that come as GGUF: dequantized into an ordinary Hugging Face folder by transformers.
+
+transformers reads the llama.cpp format itself (``gguf_file=``): weights, configuration, tokenizer and chat template.
+It was made for dense models; a Mixture of Experts would silently get random experts, so only the Llama family is let in.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import SourceError
+from herdbook.files import dump_json
+
+if TYPE_CHECKING:
+    import torch
+
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+SHARD = "model.safetensors"
+
+
+def read_config(container: Path, dtype: str) -> dict[str, Any]:
+    """Return the configuration that a GGUF file holds, as ``config.json`` shall have it.
+
+    Both spellings of the rotary base and of the dtype are given, since transformers 4 and 5 each read only their own.
+
+    Raises:
+        SourceError: If the model is not of a supported architecture.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(container.parent), gguf_file=container.name).to_dict()
+    if config["model_type"] not in ARCHITECTURES:
+        raise SourceError(
+            f"{container.name}: architecture {config['model_type']!r} cannot be read from GGUF; "
+            f"supported are {', '.join(ARCHITECTURES)}. Use the model's safetensors instead."
+        )
+    for noise in ("_name_or_path", "_model_name_or_path", "transformers_version", "quantization_config"):
+        config.pop(noise, None)
+    rope = config.get("rope_parameters") or {}
+    return {
+        **{key: value for key, value in config.items() if value is not None},
+        "architectures": [ARCHITECTURES[config["model_type"]]],
+        "dtype": dtype,
+        "torch_dtype": dtype,
+        **({"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}),
+    }
+
+
+def list_tensors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors that a model of this configuration has, by name, without making it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    plain = {key: value for key, value in config.items() if key != "model_type"}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **plain))
+    return {name: tuple(tensor.shape) for name, tensor in _untied(model)}
+
+
+def read_weights(container: Path, dtype: str) -> dict[str, torch.Tensor]:
+    """Dequantize a GGUF file.
+
+    Returns:
+        By name, tensors of ``dtype``; a head that is tied to the embeddings is left out.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        str(container.parent),
+        gguf_file=container.name,
+        dtype=getattr(torch, dtype),
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    return dict(_untied(model))
+
+
+def make_files(container: Path, dtype: str) -> dict[str, bytes]:
+    """Return the files beside the weights, by name: configuration, generation defaults, tokenizer, chat template."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    config = read_config(container, dtype)
+    files = {"config.json": dump_json(config).encode()}
+    tokens = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
+    generation = GenerationConfig(**tokens).to_diff_dict()
+    generation.pop("transformers_version", None)
+    files["generation_config.json"] = dump_json(generation).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        AutoTokenizer.from_pretrained(str(container.parent), gguf_file=container.name).save_pretrained(folder)
+        for path in sorted(Path(folder).iterdir()):
+            files[path.name] = path.read_bytes()
+    about = json.loads(files["tokenizer_config.json"])
+    for local in ("backend", "is_local", "local_files_only", "name_or_path"):
+        about.pop(local, None)
+    about["tokenizer_class"] = "PreTrainedTokenizerFast"  # what both transformers 4 and 5 know
+    files["tokenizer_config.json"] = dump_json(about).encode()
+    return files
+
+
+def _untied(model: Any) -> list[tuple[str, torch.Tensor]]:
+    tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()  # noqa: SLF001
+    return [(name, tensor) for name, tensor in model.state_dict().items() if name not in tied]

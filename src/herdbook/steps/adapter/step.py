@@ -1,0 +1,91 @@
+"""The adapter step: one shard of a model with an adapter folded in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from herdbook import hub
+from herdbook.lock import ADAPTER_WEIGHTS, check_pinned
+from herdbook.progress import track
+from herdbook.recipe import Adapter, Hub
+from herdbook.steps.inputs import Parents
+from herdbook.weights.checkpoint import Produced, read_header, read_span, write_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from herdbook.lock import LockedFile
+    from herdbook.plan import Part, Plan, Tensor
+
+
+def adapter(plan: Plan, part: Part) -> None:
+    """Make a shard: matrices that the adapter touches changed, everything else copied.
+
+    Raises:
+        LockError: If the adapter's files are not those that were locked.
+        SourceError: If they cannot be had.
+        CheckpointError: If a tensor is damaged; it is named.
+    """
+    parents = Parents(plan)
+    with track(f"adapter {part.id}", sum(tensor.action != "copy" for tensor in part.tensors)) as advance:
+        folding = _Folding(plan, part, parents, advance) if part.parameters else None
+
+        def make(tensor: Tensor) -> Produced:
+            if tensor.action == "copy" or folding is None:
+                return parents.copy(tensor)
+            made: dict[str, Any] = {}
+            return Produced(tensor.name, tensor.dtype, tensor.shape, lambda: folding.make(tensor, made), made)
+
+        about = {"operation": "adapter", "key": part.key, "code": part.code, "parameters": part.parameters}
+        write_shard(plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), about)
+
+
+def _locate(plan: Plan, part: Part, model: Adapter, pinned: LockedFile) -> Path:
+    """Return where a file of the adapter lies, after comparing its digest."""
+    if isinstance(model.adapter, Hub):
+        repo, revision = model.adapter.hub.partition("@")[0], plan.lock.adapters[part.model].revision
+        wanted = hub.RemoteFile(pinned.name, pinned.size_bytes, pinned.sha256, pinned.git_blob)
+        return hub.download(repo, str(revision), wanted)
+    path = plan.beside_recipe(model.adapter) / pinned.name
+    check_pinned(path, pinned, f"models.{part.model}.adapter")
+    return path
+
+
+class _Folding:
+    def __init__(self, plan: Plan, part: Part, parents: Parents, advance: Any) -> None:
+        model = plan.nodes[part.model].recipe
+        assert isinstance(model, Adapter)  # noqa: S101 - the plan made this part from an adapter
+        locked = plan.lock.adapters[part.model]
+        files = {pinned.name: _locate(plan, part, model, pinned) for pinned in locked.files}
+        self.parents, self.advance, self.config = parents, advance, locked.config
+        self.weights = files[ADAPTER_WEIGHTS]
+        self.spans = read_header(self.weights)
+
+    def make(self, tensor: Tensor, made: dict[str, Any]) -> Iterator[bytes]:
+        from herdbook.steps.adapter.fold import fold, scale_of
+        from herdbook.weights.tensors import from_bytes, to_bytes
+
+        (origin,) = tensor.origins
+        module = tensor.name.removesuffix(".weight")
+        sides = []
+        for side in "AB":
+            span = self.spans[f"base_model.model.{module}.lora_{side}.weight"]
+            sides.append(
+                from_bytes(
+                    read_span(self.weights, span), span.dtype, span.shape, f"{self.weights}: {span.name}"
+                )
+            )
+        scale = scale_of(self.config, module)
+        weight = from_bytes(self.parents.read(origin), tensor.dtype, tensor.shape, f"tensor {origin.tensor}")
+        folded = fold(weight, sides[0], sides[1], scale)
+        made.update(
+            {
+                "action": "adapter",
+                "from": self.parents.cite(tensor.origins),
+                "rank": len(sides[0]),
+                "scale": scale,
+            }
+        )
+        yield to_bytes(folded)
+        self.advance()

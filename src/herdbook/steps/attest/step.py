@@ -1,0 +1,110 @@
+"""The attest step: write the claims about a release, and sign them and the model if somebody signs here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import StepError
+from herdbook.files import atomic_writer, sha256_file
+from herdbook.key import Code, digest
+from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
+from herdbook.provenance.claims import canonical, statements
+from herdbook.signing.bundle import bundle
+from herdbook.signing.keyless import KEYLESS, Keyless
+from herdbook.signing.keys import PrivateKey, load_private
+from herdbook.signing.oms import manifest
+from herdbook.steps.release.step import release_key
+
+if TYPE_CHECKING:
+    from herdbook.plan import Plan
+
+KEY_VARIABLE = "HERDBOOK_SIGNING_KEY"
+Signer = PrivateKey | Keyless
+
+
+def configured_signer() -> Signer | None:
+    """Return who signs on this machine, by ``$HERDBOOK_SIGNING_KEY``: a key's path, or ``keyless``; None if nobody does.
+
+    Raises:
+        StepError: If the key cannot be used.
+    """
+    configured = os.environ.get(KEY_VARIABLE)
+    if configured == KEYLESS:
+        return Keyless()
+    return load_private(Path(configured)) if configured else None
+
+
+def attested_files(signer: Signer | None) -> list[str]:
+    """Return the names of the files that are written."""
+    by_key = [PUBLIC_KEY] if isinstance(signer, PrivateKey) else []
+    return [CLAIMS, *([SIGNATURE, *by_key] if signer else [])]
+
+
+def attest_key(plan: Plan, signer: Signer | None) -> str:
+    """Return the digest of what the claims and signatures depend on.
+
+    Of a key it is the public half. A keyless signature is another one each time, and stays in a public log: so neither who
+    runs this nor the library's version is in the digest, and nothing is signed again that is signed already.
+    """
+    keyless = isinstance(signer, Keyless)
+    signing = ("bundle", "keyless" if keyless else "keys", "oms")
+    code = Code(
+        ("herdbook.steps.attest.step", *(f"herdbook.signing.{name}" for name in signing)),
+        () if keyless else ("cryptography",),
+    )
+    who = signer.public.fingerprint if isinstance(signer, PrivateKey) else KEYLESS if signer else None
+    return digest({"release": release_key(plan), "signer": who, "code": code.describe()})
+
+
+def signed(statement: dict[str, Any], signer: Signer) -> bytes:
+    """Return a statement as a signed bundle. Raises StepError if a keyless signature cannot be had."""
+    return signer.bundle(statement) if isinstance(signer, Keyless) else bundle(statement, signer)
+
+
+def line(statement: dict[str, Any], signer: Signer | None) -> bytes:
+    """Return a statement as a line of the claims, signed if somebody signs."""
+    return (signed(statement, signer) if signer else canonical(statement)) + b"\n"
+
+
+def attest(plan: Plan, signer: Signer | None) -> None:
+    """Write the claims about a plan's release, and signatures; what an earlier run signed is replaced.
+
+    Weights are not read again: the checksums say their digests, and `herdbook verify` compares them.
+
+    Raises:
+        StepError: If the release is not there, or a keyless signature cannot be had; then nothing is changed.
+    """
+    folder = plan.release_folder
+    digests = _digests(folder)
+    claims = statements(plan, digests, lambda name: json.loads((folder / name).read_text(encoding="utf-8")))
+    written: dict[str, bytes] = {}
+    if isinstance(signer, PrivateKey):
+        written[PUBLIC_KEY] = signer.public.pem.encode()
+        digests[PUBLIC_KEY] = hashlib.sha256(written[PUBLIC_KEY]).hexdigest()
+    if signer:
+        written[SIGNATURE] = signed(manifest(plan.recipe.release.name, digests), signer)
+    with atomic_writer(folder / CLAIMS) as file:
+        for statement in claims:
+            file.write(line(statement, signer))
+    for name in (PUBLIC_KEY, SIGNATURE):
+        if name not in written:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        with atomic_writer(folder / name) as file:
+            file.write(written[name])
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of all files that the checksums list, and of the checksums, by name."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise StepError(
+            f"{folder}: there is no release yet ({error.strerror}: {SUMS}). Build it first."
+        ) from error
+    found = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+    return {**found, SUMS: sha256_file(folder / SUMS)}

@@ -1,0 +1,396 @@
+"""The facts that a card states, gathered from the plan and from what the build wrote.
+
+No text for people is made here beyond single words; that is the templates' part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from herdbook import __version__
+from herdbook.architectures.mixtures import expert_of
+from herdbook.errors import StepError
+from herdbook.provenance.material import ancestry, materials
+from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
+from herdbook.steps.card import metadata, results
+from herdbook.steps.card.counts import Counts, context_bytes, count_parameters
+from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
+from herdbook.steps.card.rank import Ranked, rank_all
+from herdbook.steps.card.results import Column, Measurement, read_json, read_measurements, versions_of
+from herdbook.steps.card.routed import RoutingFacts, read_routing
+from herdbook.steps.quantize.methods import METHODS
+from herdbook.weights.checkpoint import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from herdbook.escape import Markdown
+    from herdbook.plan import Node, Plan
+    from herdbook.recipe import Recipe
+
+FULL_WIDTH = "Full width: for transformers and vLLM, for further merging, and for making other quantizations."
+
+# What is said of tensors, by the action that made them; in the order of the card.
+ACTIONS = ("fetch", "copy", "stack", "cast", "alter", "zeros", "adapter", "merge", "laser", "router")
+
+
+@dataclass(frozen=True)
+class MoeFacts:
+    """A Mixture of Experts.
+
+    Args:
+        mixture: Its entry in the recipe.
+        base_parameters: Parameters of the base model.
+        twins: Places (from 1) of experts whose weights are the same, bit for bit; groups of two and more.
+        distinct: Number of experts that differ.
+    """
+
+    mixture: Mixture
+    base_parameters: int
+    twins: tuple[tuple[int, ...], ...]
+    distinct: int
+
+    @property
+    def naive(self) -> int:
+        """What as many whole models as there are experts would have."""
+        return self.base_parameters * len(self.mixture.experts)
+
+    @property
+    def experts(self) -> tuple[tuple[int, Expert], ...]:
+        """The experts with their places, from 1."""
+        return tuple(enumerate(self.mixture.experts, start=1))
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A weights file: its name, size in bytes, and digest."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row of the table of files: the full-width weights, or a quantized file.
+
+    Args:
+        name: What to load.
+        method: How it was quantized; None for the full-width weights.
+        bits: Bits a weight, measured: all the file's tensors over all the model's parameters.
+        size_bytes: Size on the disk.
+        memory_bytes: Memory for the weights and the context that the card allows for.
+        use: What it is for.
+    """
+
+    name: str
+    method: str | None
+    bits: float
+    size_bytes: int
+    memory_bytes: int
+    use: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model or an adapter that was not made here.
+
+    ``files`` are those that hold weights; ``in_part`` says that only the MLPs were read out of them.
+    """
+
+    name: str
+    uri: str
+    revision: str | None
+    license: str | None
+    files: tuple[FileFacts, ...]
+    in_part: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that was made here: its name, its parents in order, how, and its key."""
+
+    name: str
+    operation: str
+    note: str
+    parents: tuple[str, ...]
+    key: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a card states."""
+
+    front_matter: Markdown
+    recipe: Recipe
+    recipe_text: str
+    recipe_sha256: str
+    herdbook_version: str
+    released: Node
+    counts: Counts
+    size_bytes: int
+    moe: MoeFacts | None
+    routing: RoutingFacts | None
+    lasered: tuple[Lasered, ...]
+    effects: tuple[Effect, ...]
+    measurements: tuple[Measurement, ...]
+    columns: tuple[Column, ...]
+    ranks: tuple[Ranked, ...]
+    sources: tuple[Source, ...]
+    made: tuple[Made, ...]
+    choices: tuple[Choice, ...]
+    weights: tuple[FileFacts, ...]
+    quantized: tuple[FileFacts, ...]
+    actions: tuple[tuple[str, int], ...]
+    spectrum: tuple[str, dict[str, Any]] | None
+    versions: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def own(self) -> Measurement | None:
+        """The released model's measurement."""
+        return next((m for m in self.measurements if m.node == self.released.name and m.method is None), None)
+
+
+def gather(plan: Plan) -> Facts:
+    """Gather the facts of a plan's card.
+
+    Raises:
+        LockError: If a leaderboard's snapshot changed since it was locked.
+        CheckpointError: If a shard's record is missing or damaged.
+        StepError: If another input is missing, damaged, or contradicts the plan.
+    """
+    nodes = ancestry(plan)
+    records = {node.name: _entries(plan, node) for node in described(plan)}
+    entries = records[plan.released.name]
+    measurements = read_measurements(plan)
+    weights = _weights(plan)
+    quantized = {item.file: _quantized(plan, item.method) for item in plan.quantized}
+    _check_weights(
+        plan,
+        measurements,
+        {file.name: file.sha256 for file in (*weights, *(q for q, _ in quantized.values()))},
+    )
+    own = next((m for m in measurements if m.node == plan.released.name and m.method is None), None)
+    model = plan.released.recipe
+    counts = count_parameters(
+        ((name, entry["shape"]) for name, entry in entries.items()),
+        model.moe.experts_per_token if isinstance(model, Moe) else 0,
+    )
+    lasered = tuple(
+        describe_laser(
+            node,
+            records[node.name],
+            read_json(plan.layout.search(node.search), f"search of {node.name}") if node.search else None,
+        )
+        for node in nodes
+        if isinstance(node.recipe, Laser)
+    )
+    text = plan.recipe_path.read_bytes()
+    return Facts(
+        front_matter=metadata.render(metadata.build(plan.recipe.release, nodes, own)),
+        recipe=plan.recipe,
+        recipe_text=text.decode("utf-8-sig"),
+        recipe_sha256=hashlib.sha256(text).hexdigest(),
+        herdbook_version=__version__,
+        released=plan.released,
+        counts=counts,
+        size_bytes=sum(file.size_bytes for file in weights),
+        moe=_moe(plan, model.moe, entries) if isinstance(model, Moe) else None,
+        routing=read_routing(plan),
+        lasered=lasered,
+        effects=effects(lasered, measurements),
+        measurements=measurements,
+        columns=results.columns(measurements),
+        ranks=rank_all(plan, measurements),
+        sources=tuple(_sources(plan, nodes)),
+        made=tuple(
+            Made(node.name, node.operation, note(node), tuple(dict.fromkeys(node.parents)), node.key)
+            for node in nodes
+            if node.parents
+        ),
+        choices=tuple(_choices(plan, counts, weights, quantized)),
+        weights=weights,
+        quantized=tuple(file for file, _ in quantized.values()),
+        actions=_actions(nodes, records),
+        spectrum=_spectrum(nodes, records),
+        versions=_versions(plan, nodes, measurements),
+    )
+
+
+def described(plan: Plan) -> tuple[Node, ...]:
+    """Return the models whose records a card reads: the released one, and the lasered ones that it descends from."""
+    return tuple(
+        node for node in ancestry(plan) if node.name == plan.released.name or isinstance(node.recipe, Laser)
+    )
+
+
+def note(node: Node) -> str:
+    """Return how a model was made, in a few words."""
+    match node.recipe:
+        case Laser() as model:
+            return f"LASER, {rule_words(model)}"
+        case Adapter():
+            return "LoRA adapter folded in"
+        case Merge() as model:
+            count = len(dict.fromkeys(model.merge.inputs))
+            return f"{model.merge.method}, {count} {'model' if count == 1 else 'models'}"
+        case Moe() as model:
+            return f"MoE, {len(model.moe.experts)} experts, {model.moe.experts_per_token} a token"
+        case _:
+            return str(
+                next(iter(node.recipe.model_dump().values()))
+            )  # what the recipe asks for: hub, folder or package
+
+
+def _entries(plan: Plan, node: Node) -> dict[str, dict[str, Any]]:
+    """Return what the records of a model's shards say of each tensor, checked to be what was planned."""
+    found: dict[str, dict[str, Any]] = {}
+    for part in node.parts:
+        record = read_record(plan.layout.record(part))
+        if record.get("key", part.key) != part.key:
+            raise StepError(
+                f"card: {plan.layout.record(part)}: belongs to another plan. Delete it and its shard, and build again."
+            )
+        for tensor in part.tensors:
+            entry = record["tensors"].get(tensor.name)
+            if (
+                not isinstance(entry, dict)
+                or list(entry.get("shape", ())) != list(tensor.shape)
+                or "sha256" not in entry
+            ):
+                raise StepError(
+                    f"card: {plan.layout.record(part)}: does not describe tensor {tensor.name} as planned. "
+                    "Delete it and its shard, and build again."
+                )
+            # Several tensors that are stacked in one are counted as what they are.
+            found |= {one["name"]: one for one in entry.get("slices", ())} or {tensor.name: entry}
+    return found
+
+
+def _weights(plan: Plan) -> tuple[FileFacts, ...]:
+    files = []
+    for name, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
+        file = read_record(plan.layout.record(part))["file"]
+        files.append(FileFacts(name, int(file["size_bytes"]), str(file["sha256"])))
+    return tuple(files)
+
+
+def _quantized(plan: Plan, method: str) -> tuple[FileFacts, float]:
+    item = next(item for item in plan.quantized if item.method == method)
+    path = plan.quantized_record(item)
+    record = read_json(path, f"record of {item.file}")
+    try:
+        if record.get("method", method) != method or record.get("key", item.key) != item.key:
+            raise StepError(f"card: {path}: belongs to another plan. Delete it and quantize again.")
+        file = FileFacts(item.file, int(record["file"]["size_bytes"]), str(record["file"]["sha256"]))
+        return file, float(record["bits_per_weight"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StepError(
+            f"card: {path}: the record of {item.file} is damaged ({error!r}). Delete it and quantize again."
+        ) from error
+
+
+def _check_weights(plan: Plan, measurements: Iterable[Measurement], digests: dict[str, str]) -> None:
+    """Check that what was measured of the release is what is released."""
+    for measurement in measurements:
+        if measurement.node != plan.released.name:
+            continue
+        wrong = sorted(name for name, sha256 in measurement.weights.items() if digests.get(name) != sha256)
+        if wrong:
+            raise StepError(
+                f"card: {measurement.name}: its measurement is of other weights than are released ({wrong[0]}). "
+                "Delete the measurement and evaluate again."
+            )
+
+
+def _moe(plan: Plan, mixture: Mixture, entries: dict[str, dict[str, Any]]) -> MoeFacts:
+    weights: dict[int, dict[str, str]] = {}
+    for name, entry in entries.items():
+        if found := expert_of(name):
+            weights.setdefault(found[0], {})[found[1]] = str(entry["sha256"])
+    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    for place in sorted(weights):
+        groups.setdefault(tuple(sorted(weights[place].items())), []).append(place + 1)
+    twins = tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    return MoeFacts(mixture, plan.nodes[mixture.base].parameters, twins, len(groups))
+
+
+def _sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
+    for one in materials(plan, nodes):
+        files = tuple(
+            FileFacts(file.name, file.size_bytes, file.sha256 or "")
+            for file in one.files
+            if file.name in one.weights
+        )
+        yield Source(one.name, one.uri, one.revision, one.license, files, one.in_part)
+
+
+def _choices(
+    plan: Plan, counts: Counts, weights: tuple[FileFacts, ...], quantized: dict[str, tuple[FileFacts, float]]
+) -> Iterable[Choice]:
+    context = context_bytes(plan.released.config)
+    full = sum(file.size_bytes for file in weights)
+    name = weights[0].name if len(weights) == 1 else f"model-*-of-{len(weights):05d}.safetensors"
+    yield Choice(name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, FULL_WIDTH)
+    for item in plan.quantized:
+        file, bits = quantized[item.file]
+        yield Choice(
+            item.file, item.method, bits, file.size_bytes, file.size_bytes + context, METHODS[item.method].use
+        )
+
+
+def _spectrum(
+    nodes: tuple[Node, ...], records: dict[str, dict[str, dict[str, Any]]]
+) -> tuple[str, dict[str, Any]] | None:
+    """Return name and record of the matrix whose spectrum is shown: that which LASER changed the most."""
+    cut = {
+        f"{name} of {node.name}": entry
+        for node in nodes
+        if shows_spectrum(node)
+        for name, entry in records[node.name].items()
+        if entry.get("action") == "laser"
+    }
+    return max(cut.items(), key=lambda item: (item[1]["change"], item[0])) if cut else None
+
+
+def shows_spectrum(node: Node) -> bool:
+    """Say whether a lasered model's records surely hold a spectrum: a rule of the matrix's own cuts what is named."""
+    cuts = any(tensor.action == "laser" for part in node.parts for tensor in part.tensors)
+    return cuts and isinstance(node.recipe, Laser) and node.search is None and not node.recipe.reads_text
+
+
+def _actions(
+    nodes: tuple[Node, ...], records: dict[str, dict[str, dict[str, Any]]]
+) -> tuple[tuple[str, int], ...]:
+    """Return how many tensors each action makes, over all models that the released one descends from."""
+    found = dict.fromkeys(ACTIONS, 0)
+    for name, part in {part.key: (node.name, part) for node in nodes for part in node.parts}.values():
+        for tensor in part.tensors:
+            # What LASER may reduce, a search may leave alone.
+            made = (
+                records.get(name, {}).get(tensor.name, {}).get("action") if tensor.action == "laser" else None
+            )
+            action = made or tensor.action
+            found[action] = found.get(action, 0) + 1
+    return tuple((action, number) for action, number in found.items() if number)
+
+
+def _versions(
+    plan: Plan, nodes: tuple[Node, ...], measurements: tuple[Measurement, ...]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the versions of the packages that decided the bytes, each package with all versions that were used."""
+    found: dict[str, set[str]] = {}
+    used = [versions_of(part.code) for node in nodes for part in node.parts]
+    used += [
+        versions_of(read_json(plan.quantized_record(item), "record").get("code") or {})
+        for item in plan.quantized
+    ]
+    for versions in (*used, *(measurement.versions for measurement in measurements)):
+        for package, version in versions.items():
+            found.setdefault(package, set()).add(version)
+    return tuple(
+        (package, tuple(sorted(found[package])))
+        for package in sorted(found, key=lambda name: (name.lower(), name))
+    )

@@ -1,0 +1,183 @@
+"""The card's front matter: what the Hub reads. Checked here, since the Hub's client checks nothing offline."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from herdbook.errors import StepError
+from herdbook.escape import Markdown, one_line
+from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
+from herdbook.steps.card.results import METRIC_NAMES
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from herdbook.plan import Node
+    from herdbook.recipe import Release
+    from herdbook.steps.card.results import Measurement
+
+SCHEMA = Path(__file__).with_name("metadata.schema.json")
+DECIMALS = 6  # of a result in the front matter
+LINE_LENGTH = 110
+FENCE = "---\n"
+
+
+def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | None) -> dict[str, Any]:
+    """Return the front matter.
+
+    Sources that are not on the Hub cannot be named there as base models, and none are invented for them: they stand in
+    the card's lineage. The relation is ``merge`` for merges and Mixtures of Experts and ``finetune`` for a folded adapter; the Hub
+    has no word for LASER alone, so none is given.
+
+    Args:
+        release: The recipe's release.
+        nodes: The models that the released one descends from, and itself, in the recipe's order.
+        measured: The released model's measurement.
+    """
+    sources = list(
+        dict.fromkeys(node.recipe.hub.partition("@")[0] for node in nodes if isinstance(node.recipe, Hub))
+    )
+    mixed = any(isinstance(node.recipe, Moe) for node in nodes)
+    adapted = any(isinstance(node.recipe, Adapter) for node in nodes)
+    merged = any(isinstance(node.recipe, Merge) for node in nodes)
+    cut = any(isinstance(node.recipe, Laser) for node in nodes)
+    data: dict[str, Any] = {
+        "language": list(release.language),
+        "license": release.license,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+    }
+    if sources:
+        data["base_model"] = sources if len(sources) > 1 else sources[0]
+        if mixed or merged or adapted:
+            data["base_model_relation"] = "merge" if mixed or merged else "finetune"
+    tags = [
+        *(["merge"] if mixed or merged else []),
+        *(["moe", "frankenmoe"] if mixed else []),
+        *(["laser"] if cut else []),
+        *(["lora"] if adapted else []),
+    ]
+    data["tags"] = [*tags, "herdbook"]
+    if measured is not None:
+        data["model-index"] = [{"name": release.name, "results": _results(measured)}]
+    return data
+
+
+def _results(measured: Measurement) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": {"type": "text-generation", "name": "Text Generation"},
+            "dataset": {"name": one_line(result.title), "type": one_line(result.task)},
+            "metrics": [
+                {
+                    "type": score.metric,
+                    "value": _number(score.value),
+                    "name": METRIC_NAMES.get(score.metric, score.metric),
+                }
+                for score in result.scores.values()
+            ],
+        }
+        for result in measured.tasks.values()
+    ]
+
+
+def _number(value: Decimal) -> float:
+    return float(round(value, DECIMALS))  # the nearest float prints with no more decimals than these
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the front matter."""
+    return dict(json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def check(data: dict[str, Any]) -> None:
+    """Check the front matter against the schema.
+
+    Raises:
+        StepError: If it does not fit; the message names each key.
+    """
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped,unused-ignore]
+
+    errors = sorted(
+        Draft202012Validator(schema()).iter_errors(data), key=lambda error: (error.json_path, error.message)
+    )
+    problems = [_explain(error) for error in errors]
+    if problems:
+        raise StepError("\n".join(f"card: front matter: {problem}" for problem in problems))
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error.absolute_path) or error.json_path
+    if key == "license" and error.validator == "enum":
+        close = difflib.get_close_matches(str(error.instance), error.validator_value, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return (
+            f"license: {error.instance!r} is no licence identifier of the Hub{hint} (recipe: release.license)"
+        )
+    if error.validator == "required" and "license_" in error.message:
+        return f"license: `other` needs {error.message.split(chr(39))[1]}, which a recipe cannot give; name the licence itself"
+    return f"{key}: {error.message}"
+
+
+def render(data: dict[str, Any]) -> Markdown:
+    """Return the front matter as YAML between its two lines of dashes, checked as it will be read.
+
+    Raises:
+        StepError: If it does not fit the schema.
+    """
+    check(data)
+    body = yaml.safe_dump(
+        data, sort_keys=False, allow_unicode=True, default_flow_style=False, width=LINE_LENGTH
+    )
+    text = f"{FENCE}{body}{FENCE}"
+    if parse(text) != data:
+        raise StepError("card: front matter: does not read as it was written")
+    return Markdown(text)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which no key may be given twice."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [key.value for key, _ in node.value]
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key!r} is given twice", problem_mark=node.value[index][0].start_mark
+            )
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse(card: str) -> dict[str, Any]:
+    """Read a card's front matter and check it.
+
+    Args:
+        card: The card's text, or its front matter alone.
+
+    Raises:
+        StepError: If there is none, it is no YAML, gives a key twice, or does not fit the schema.
+    """
+    body, end, _ = card.removeprefix(FENCE).partition("\n" + FENCE)
+    if not card.startswith(FENCE) or not end:
+        raise StepError("card: front matter: there is none")
+    try:
+        data = yaml.load(body, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        raise StepError(f"card: front matter: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise StepError(f"card: front matter: is no YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise StepError("card: front matter: is no mapping")
+    check(data)
+    return data

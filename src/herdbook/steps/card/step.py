@@ -1,0 +1,310 @@
+"""The card step: README.md and its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook import humanize as spell
+from herdbook.errors import StepError
+from herdbook.escape import code, fenced, link, md, only_escaped, quoted
+from herdbook.figures import (
+    Box,
+    Cut,
+    Edge,
+    Panel,
+    Row,
+    draw_heatmap,
+    draw_lineage,
+    draw_measurements,
+    draw_spectrum,
+)
+from herdbook.files import sha256_file, write_text
+from herdbook.key import Code, digest
+from herdbook.layout import CARD
+from herdbook.provenance.material import ancestry
+from herdbook.recipe import MATRICES, Adapter, Laser, Merge, Moe
+from herdbook.steps.card import results
+from herdbook.steps.card.context import Facts, described, gather, note, shows_spectrum
+from herdbook.steps.card.counts import CONTEXT_TOKENS
+from herdbook.steps.card.lasered import heatmap_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import jinja2
+
+    from herdbook.plan import Node, Plan
+    from herdbook.steps.card.lasered import Lasered
+    from herdbook.steps.card.routed import RoutingFacts
+
+TEMPLATE = "card.md.j2"
+LINEAGE = "figures/lineage.svg"
+MEASUREMENTS = "figures/measurements.svg"
+SPECTRUM = "figures/spectrum.svg"
+ROUTING = "figures/routing.svg"
+
+
+def card_files(plan: Plan) -> list[str]:
+    """Return the names of the files that make up a card, relative to its folder. Follows from the plan alone."""
+    lasered = [node for node in ancestry(plan) if isinstance(node.recipe, Laser)]
+    return [
+        CARD,
+        LINEAGE,
+        *([MEASUREMENTS] if plan.evaluations else []),
+        *([ROUTING] if plan.report and plan.report.texts else []),
+        *(heatmap_file(node.name) for node in lasered),
+        *([SPECTRUM] if any(map(shows_spectrum, lasered)) else []),
+    ]
+
+
+def card_inputs(plan: Plan) -> list[Path]:
+    """Return the files that a card is made from. Follows from the plan alone."""
+    return [
+        plan.recipe_path,
+        *(plan.layout.record(part) for node in described(plan) for part in node.parts),
+        *(plan.layout.search(node.search) for node in described(plan) if node.search),
+        *(plan.evaluation_file(item) for item in plan.evaluations),
+        *([plan.report_file(plan.report)] if plan.report else []),
+        *(plan.quantized_record(item) for item in plan.quantized),
+        *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
+    ]
+
+
+def card_key(plan: Plan) -> str:
+    """Return the digest of all that a card is made from: models, measurements, recipe, snapshots, code, templates."""
+    package = Path(__file__).parents[2]
+    others = [package / "escape.py", package / "steps/laser/law.py", package / "provenance/material.py"]
+    folders = ("steps/card", "figures")
+    found = [*others, *(path for folder in folders for path in (package / folder).rglob("*.py"))]
+    names = [path.relative_to(package).with_suffix("").parts for path in found]
+    modules = tuple(sorted(".".join(("herdbook", *parts)).removesuffix(".__init__") for parts in names))
+    folder = template_folder()
+    templates = sorted(path for path in folder.rglob("*.j2"))
+    return digest(
+        {
+            "models": {name: node.key for name, node in plan.nodes.items()},
+            "evaluations": [item.key for item in plan.evaluations],
+            "quantized": [item.key for item in plan.quantized],
+            "routing": plan.report.key if plan.report else None,
+            "recipe": sha256_file(plan.recipe_path),
+            "leaderboards": {name: file.sha256 for name, file in plan.lock.leaderboards.items()},
+            "code": Code(modules, ("jinja2", "PyYAML")).describe(),
+            "templates": {path.relative_to(folder).as_posix(): sha256_file(path) for path in templates},
+        }
+    )
+
+
+def render_card(plan: Plan, output: Path) -> None:
+    """Write a card and its figures.
+
+    Args:
+        plan: The plan, all of whose models, evaluations and quantized files are made.
+        output: The folder to write to; see ``card_files``.
+
+    Raises:
+        LockError: If a leaderboard's snapshot changed since it was locked.
+        CheckpointError: If a shard's record is missing or damaged.
+        StepError: If another input is missing or damaged, or the front matter is none that the Hub would accept.
+    """
+    for name, text in card_texts(plan).items():
+        write_text(output / name, text)
+
+
+def card_texts(plan: Plan) -> dict[str, str]:
+    """Return the files of a card as text, by name. Raises as ``render_card`` does."""
+    facts = gather(plan)
+    texts = {CARD: render_text(facts), LINEAGE: _lineage(plan, facts)}
+    if plan.evaluations:
+        texts[MEASUREMENTS] = _measurements(facts)
+    for item in facts.lasered:
+        texts[item.heatmap] = _heatmap(item)
+    if facts.routing and facts.routing.kinds:
+        texts[ROUTING] = _routing(facts.routing)
+    if facts.spectrum:
+        texts[SPECTRUM] = _spectrum(*facts.spectrum)
+    return texts
+
+
+def template_folder() -> Path:
+    """Return the folder of the card's templates.
+
+    That is ``templates`` in the working folder if it has a card's template, so that a release can have its own; else
+    the one that came with the package; else that of the checkout that the package runs from.
+
+    Raises:
+        StepError: If there is none.
+    """
+    here = Path(__file__)
+    places = (Path("templates"), here.parents[2] / "templates", here.parents[4] / "templates")
+    for place in places:
+        if (place / TEMPLATE).is_file():
+            return place
+    raise StepError(
+        f"card: found no {TEMPLATE}; looked into ./templates and where Herdbook is installed. Install it again."
+    )
+
+
+def environment(folder: Path) -> jinja2.Environment:
+    """Return Jinja's environment for cards: undefined variables are errors, and so is text that nothing escaped."""
+    import jinja2
+
+    made = jinja2.Environment(  # noqa: S701 - the output is Markdown; `finalize` enforces its escaping
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        finalize=only_escaped,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,  # so that a section ends with its empty line
+    )
+    made.filters.update(
+        md=md,
+        code=code,
+        fenced=fenced,
+        quoted=quoted,
+        link=link,
+        codes=spell.codes,
+        commas=spell.count,
+        amount=spell.amount,
+        size=spell.size,
+        fixed=spell.fixed,
+        signed=spell.signed,
+        percent=spell.percent,
+        places=lambda numbers: spell.joined(str(number) for number in numbers),
+    )
+    return made
+
+
+def render_text(facts: Facts, folder: Path | None = None) -> str:
+    """Return the card's text.
+
+    Args:
+        facts: What it states.
+        folder: The templates' folder, if not the usual one.
+
+    Raises:
+        jinja2.UndefinedError: If a template asks for what is not there.
+        StepError: If a template prints text that no filter has escaped.
+    """
+    made = environment(folder or template_folder())
+    return (
+        made.get_template(TEMPLATE)
+        .render(
+            facts=facts,
+            release=facts.recipe.release,
+            best={column.task: results.best(facts.measurements, column.task) for column in facts.columns},
+            metrics=list(_metrics(facts)),
+            context_tokens=CONTEXT_TOKENS,
+            lineage=LINEAGE,
+            measurements_figure=MEASUREMENTS,
+            spectrum_figure=SPECTRUM,
+            routing_figure=ROUTING,
+        )
+        .rstrip("\n")
+        + "\n"
+    )
+
+
+def _metrics(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield each main metric of the table with what it means, if that is known."""
+    for metric, name in dict.fromkeys((column.score.metric, column.score.name) for column in facts.columns):
+        if metric in results.METRIC_WORDS:
+            yield name, results.METRIC_WORDS[metric]
+
+
+def _lineage(plan: Plan, facts: Facts) -> str:
+    nodes = ancestry(plan)
+    boxes = [Box(node.name, node.name, note(node), node.operation) for node in nodes]
+    edges = [
+        Edge(parent, node.name, _role(node, parent))
+        for node in nodes
+        for parent in dict.fromkeys(node.parents)
+    ]
+    for choice in facts.choices:
+        name = choice.method or "full width"
+        boxes.append(Box(f"\0file {name}", name, spell.size(choice.size_bytes), "file"))
+        edges.append(Edge(plan.released.name, f"\0file {name}"))
+    return draw_lineage(boxes, edges, f"Lineage of {plan.recipe.release.name}, from its sources to its files")
+
+
+def _heatmap(item: Lasered) -> str:
+    kinds = [matrix for matrix in MATRICES if any(kind == matrix for kind, _ in item.shares)] or list(
+        MATRICES
+    )
+    title = f"{item.name}: share of the rank that LASER kept, in percent; empty: not reduced"
+    return draw_heatmap(item.shares, kinds, range(item.layer_count), title, "of the rank kept", "not reduced")
+
+
+def _routing(routing: RoutingFacts) -> str:
+    rows = {
+        (kind, place): f"{kind.name}: {place}, {model}"
+        for kind in routing.kinds
+        for place, model in enumerate(routing.experts, start=1)
+    }
+    shares = {
+        (title, layer): share[place - 1]
+        for (kind, place), title in rows.items()
+        for layer, share in enumerate(kind.by_layer)
+    }
+    title = "Share of its choices that each kind of text gives to each expert, in percent"
+    return draw_heatmap(shares, list(rows.values()), range(routing.layers), title, "of the choices")
+
+
+def _spectrum(name: str, entry: dict[str, Any]) -> str:
+    from herdbook.steps.laser.evidence import places
+    from herdbook.steps.laser.law import noise_law
+    from herdbook.steps.laser.rank import spell_rule
+
+    rows, columns = entry["shape"]
+    spectrum, count = entry["spectrum"], entry["of"]
+    ranks = [place + 1 for place in places(count)]
+    others = {
+        rule: Cut(rule, found["rank"], found["value"]) for rule, found in spectrum["thresholds"].items()
+    }
+    used = spell_rule(entry["rule"])
+    others.pop(used, None)
+    cuts = [Cut(f"{used} (used)", entry["rank"], entry.get("threshold")), *others.values()]
+    noise = noise_law(rows, columns).expected(spectrum["noise"], ranks)
+    points = list(zip(ranks, spectrum["points"], strict=True))
+    return draw_spectrum(points, noise, count, cuts, f"{name} ({rows} x {columns})")
+
+
+def _role(node: Node, parent: str) -> str:
+    """Return what a parent is to a model."""
+    match node.recipe:
+        case Laser():
+            return "LASER"
+        case Adapter():
+            return "adapter"
+        case Merge() as model:
+            merged = [one for one in model.merge.inputs if one == parent]
+            base = getattr(model.merge, "base", None) == parent
+            return "base" if base else "merged" if merged else "tokenizer"
+        case Moe() as model:
+            places = [
+                str(place)
+                for place, expert in enumerate(model.moe.experts, start=1)
+                if expert.model == parent
+            ]
+            roles = [
+                *(["base"] if model.moe.base == parent else []),
+                *([f"expert {', '.join(places)}"] if places else []),
+            ]
+            return ", ".join(roles)
+        case _:
+            return ""
+
+
+def _measurements(facts: Facts) -> str:
+    panels = []
+    for column in facts.columns:
+        top = results.best(facts.measurements, column.task)
+        rows = []
+        for measured in facts.measurements:
+            score = measured.tasks[column.task].main
+            error = "" if score.stderr is None else f" ± {spell.fixed(score.stderr, score.digits)}"
+            released = measured.node == facts.released.name and measured.method is None
+            shown = spell.fixed(score.value, score.digits) + error
+            rows.append(Row(measured.name, score.value, score.stderr, shown, score.value == top, released))
+        panels.append(Panel(f"{column.title}: {column.score.name} ({column.score.direction})", tuple(rows)))
+    return draw_measurements(panels, f"Measurements of {facts.recipe.release.name} and its relatives")

@@ -1,0 +1,140 @@
+"""Running lm-eval and reading its results."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import StepError
+from herdbook.inference.threads import one_thread_a_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SEED = 1234
+DIGITS = 6  # of a result; beyond them, kernels of other processors differ
+
+
+def measure(
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[dict[str, Any]],
+    limit: int | None,
+    batch_size: int,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Measure a model on tasks.
+
+    Nothing is fetched, and no cache of lm-eval's is used: its keys do not know which model gave an answer.
+
+    Args:
+        model: A causal language model of transformers, in evaluation mode.
+        tokenizer: Its tokenizer.
+        tasks: Configurations of lm-eval tasks over local data.
+        limit: Only the first so many documents of each task.
+        batch_size: Fixed, since it moves the last digits of a result.
+        threads: How many documents are read at once. Whatever it is, the result is the same bits.
+
+    Returns:
+        By task name: title, number of documents, and metrics with value, standard error (None where there is no
+        estimate) and direction.
+
+    Raises:
+        StepError: If lm-eval does not give a result for every task.
+    """
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _environment(
+            HF_HUB_OFFLINE="1",
+            HF_DATASETS_OFFLINE="1",
+            HF_DATASETS_CACHE=scratch,
+            TOKENIZERS_PARALLELISM="false",
+        ),
+        one_thread_a_matrix(),
+    ):
+        import datasets
+        import lm_eval
+        from lm_eval.tasks import TaskManager
+
+        from herdbook.steps.evaluate.parallel import Spread
+
+        datasets.config.HF_DATASETS_CACHE = scratch  # in case the library was imported before
+        datasets.disable_progress_bars()
+        results = lm_eval.simple_evaluate(
+            model=Spread(threads, batch_size, pretrained=model, tokenizer=tokenizer),
+            tasks=[dict(task) for task in tasks],
+            task_manager=TaskManager(include_defaults=False),
+            limit=limit,
+            log_samples=True,
+            bootstrap_iters=0,
+            random_seed=SEED,
+            numpy_random_seed=SEED,
+            torch_random_seed=SEED,
+            fewshot_random_seed=SEED,
+        )
+    names = [task["task"] for task in tasks]
+    missing = [name for name in names if not results or name not in results["results"]]
+    if missing:
+        raise StepError(f"lm-eval gave no result for {', '.join(missing)}")
+    return {task["task"]: _summary(task, results) for task in tasks}
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set variables for these libraries alone: who called may have other business with the Hub afterwards."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _summary(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    name = task["task"]
+    found = results["results"][name]
+    better = results["higher_is_better"].get(name, {})
+    metrics: dict[str, Any] = {}
+    for label, value in sorted(found.items()):
+        metric, _, filtered = label.partition(",")
+        if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        error = found.get(f"{metric}_stderr,{filtered}")
+        metrics[metric] = {
+            "value": _rounded(value),
+            "stderr": _rounded(error) if isinstance(error, int | float) and not math.isnan(error) else None,
+            "higher_is_better": bool(better.get(metric, True)),
+        }
+    samples = results["samples"][name]
+    if "bits_per_byte" in metrics:
+        metrics["bits_per_byte"]["stderr"] = _ratio_error([sample["bits_per_byte"] for sample in samples])
+    title = (task.get("metadata") or {}).get("title", name)
+    return {"title": title, "documents": len(samples), "metrics": metrics}
+
+
+def _ratio_error(pairs: list[tuple[float, float]]) -> float | None:
+    """Return the standard error of bits per byte over documents.
+
+    Bits per byte is a ratio of sums, so its error is that of the ratio estimator: with r = sum(x) / sum(y) and
+    residuals x - r y, it is sqrt(n / (n - 1) * sum(residual^2)) / sum(y).
+
+    Args:
+        pairs: For each document, log-likelihood in nats and length in bytes, as lm-eval keeps them.
+
+    Source: Cochran 1977, Sampling Techniques, section 6.4.
+    """
+    count = len(pairs)
+    if count < 2:
+        return None
+    total = sum(length for _, length in pairs)
+    ratio = sum(value for value, _ in pairs) / total
+    squares = sum((value - ratio * length) ** 2 for value, length in pairs)
+    return _rounded(math.sqrt(count / (count - 1) * squares) / total / math.log(2))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

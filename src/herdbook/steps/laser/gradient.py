@@ -1,0 +1,85 @@
+"""Which reductions the loss asks for: its gradient with respect to the singular values of every matrix.
+
+Removing the singular values beyond a rank changes the loss, to first order, by minus the sum of s_i dL/ds_i over them,
+where dL/ds_i = u_i^T G v_i and G is the gradient with respect to the matrix. So one backward pass over a calibration
+text predicts what every reduction would do, and only the promising ones need to be tried.
+
+Source: Sreeram et al. 2025, arXiv:2510.20800, for ranking matrices by these gradients on about 100 samples. The
+prediction by the sum is ours; the paper also clusters rows, which is not done here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from herdbook.architectures.dense import layer_of, matrix_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from herdbook.inference.forward import LayerwiseModel
+    from herdbook.steps.laser.decompose import Decomposition
+    from herdbook.steps.laser.states import States
+
+
+def gradients(
+    model: LayerwiseModel, states: States, sequences: Sequence[Sequence[int]], names: Sequence[str]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the gradient of the mean loss with respect to matrices, from the last layer to the first.
+
+    One layer's weights and gradients are in memory. Gradients of sequences are added in their order.
+
+    Args:
+        model: The model.
+        states: What enters each layer.
+        sequences: Token ids; each weighs the same.
+        names: Full names of the matrices.
+
+    Yields:
+        The name, and the gradient in float64, shape ``(rows, columns)``.
+    """
+    upstream = model.loss_gradients(states.entering(model.layers), sequences)
+    lowest = min((layer_of(name) or 0 for name in names), default=0)
+    for number in range(model.layers - 1, lowest - 1, -1):
+        wanted = [name for name in names if layer_of(name) == number]
+        with model.layer(number) as module:
+            weights = [module.get_submodule(str(matrix_of(name))).weight.requires_grad_() for name in wanted]
+
+            def one(
+                pair: tuple[torch.Tensor, torch.Tensor], module: Any = module, weights: Any = weights
+            ) -> Any:
+                stream, above = pair[0].requires_grad_(), pair[1]
+                return torch.autograd.grad(model.apply(module, stream), [stream, *weights], above)
+
+            pairs = list(zip(states.entering(number), upstream, strict=True))
+            totals = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
+            upstream = []
+            for start in range(0, len(pairs), model.threads):
+                for below, *found in model.each(one, pairs[start : start + model.threads]):
+                    upstream.append(below)
+                    totals = [total + gradient for total, gradient in zip(totals, found, strict=True)]
+        yield from zip(wanted, (total.cpu() for total in totals), strict=True)
+
+
+def predicted_changes(
+    matrix: torch.Tensor, decomposition: Decomposition, gradient: torch.Tensor
+) -> np.ndarray:
+    """Return, for each rank, the change of the loss that cutting to it would make, to first order.
+
+    Args:
+        matrix: Shape ``(rows, columns)``.
+        decomposition: Its own (not a whitened one).
+        gradient: Of the loss with respect to it, float64.
+
+    Returns:
+        In nats, shape ``(min(rows, columns) + 1,)``: at index k the sum of -s_i u_i^T G v_i over i >= k.
+    """
+    A, G = matrix.to(torch.float64).numpy(), gradient.numpy()
+    if A.shape[0] <= A.shape[1]:
+        A, G = A.T, G.T
+    V = decomposition.basis
+    terms = ((A @ V) * (G @ V)).sum(axis=0)  # s_i u_i = A v_i
+    return np.concatenate([-np.cumsum(terms[::-1])[::-1], [0.0]])

@@ -1,0 +1,190 @@
+"""Rank rules: how many singular values of a matrix are kept.
+
+Three kinds. ``fraction``, ``energy`` and an explicit rank say how much is kept and assume nothing. ``mp-edge`` and
+``gavish-donoho`` assume a signal of low rank in white noise and cut at what noise could explain; trained weights are
+not that (see ``NoiseLaw.misfit``), and on them these rules cut 65 to 100 % of the spectrum. ``laser-rmt`` is the
+threshold of the program laserRMT, for parity with what was made with it.
+
+``svd-llm`` (see ``herdbook.steps.laser.whiten``) applies one of the first three to the spectrum of a matrix's outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from herdbook.steps.laser.law import noise_law
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ASSUMES_NOISE = ("mp-edge", "gavish-donoho")
+NORMAL_IQR = 1.349  # interquartile range of a normal distribution, in standard deviations, as laserRMT has it
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a rule decides for a matrix: the rank, and the threshold if it has one (values above it are kept)."""
+
+    rank: int
+    threshold: float | None = None
+
+
+def keep(rule: Any, values: np.ndarray, rows: int, columns: int) -> Kept:
+    """Apply a rule.
+
+    Args:
+        rule: A number (the rank), ``"mp-edge"``, ``"gavish-donoho"``, ``"laser-rmt"``, or a mapping of one key:
+            ``fraction``, ``energy``, ``gavish-donoho`` (the known noise) or ``svd-llm`` (the rule inside it).
+        values: All singular values, descending, shape ``(min(rows, columns),)``.
+        rows: Rows of the matrix.
+        columns: Its columns.
+
+    Returns:
+        A rank of at least one and at most the number of values.
+    """
+    count = len(values)
+    if isinstance(rule, int):
+        return Kept(min(rule, count))
+    name: str
+    argument: Any
+    name, argument = (rule, None) if isinstance(rule, str) else next(iter(rule.items()))
+    match name:
+        case "fraction":
+            return Kept(keep_fraction(count, argument))
+        case "energy":
+            return Kept(keep_energy(values, argument))
+        case "svd-llm":
+            return keep(argument, values, rows, columns)
+        case "mp-edge":
+            threshold = mp_edge(values, rows, columns)
+        case "gavish-donoho":
+            threshold = gavish_donoho(values, rows, columns, argument)
+        case "laser-rmt":
+            threshold = laser_rmt(values, rows, columns)
+        case _:
+            raise ValueError(f"no rank rule is named {name!r}")
+    return Kept(max(1, int((values > threshold).sum())), threshold)
+
+
+def spell_rule(rule: Any) -> str:
+    """Return a rule as a heading for people."""
+    if isinstance(rule, int):
+        return f"rank {rule}"
+    if isinstance(rule, str):
+        return rule
+    ((name, argument),) = rule.items()
+    return f"{name} {argument:g}" if isinstance(argument, float) else f"{name}, {spell_rule(argument)}"
+
+
+def keep_fraction(count: int, fraction: float) -> int:
+    """Return the rank that keeps ``fraction`` of ``count`` singular values: rounded down, at least one.
+
+    It looks at no value, so it cuts a spectrum without noise as much as one of noise alone.
+
+    Source: rho in Sharma et al. 2023, arXiv:2312.13558, section 4.
+    """
+    return max(1, math.floor(fraction * count))
+
+
+def keep_energy(values: np.ndarray, energy: float) -> int:
+    """Return the smallest rank whose values hold ``energy`` of the sum of all squares, at least one.
+
+    The error in the Frobenius norm is then sqrt(1 - energy) of the matrix's norm (Eckart and Young 1936), whatever the
+    spectrum. It says nothing of what the lost part was good for.
+    """
+    squares = np.asarray(values, dtype=np.float64) ** 2
+    total = squares.sum()
+    if total == 0:
+        return 1
+    # From the small end: what is lost is a sum of small numbers, exact where one of the large ones would not be.
+    lost = np.cumsum(squares[::-1])[::-1]
+    # A share that is met exactly counts as met, whatever the rounding.
+    return max(1, int((lost > (1 - energy) * total * (1 + 1e-12)).sum()))
+
+
+def mp_edge(values: np.ndarray, rows: int, columns: int) -> float:
+    """Return the upper edge of the Marchenko-Pastur law: sigma (sqrt(n) + sqrt(m)).
+
+    sigma = median / sqrt(n mu), with n the larger side and mu the median of the law, so that the edge is
+    median (1 + sqrt(beta)) / sqrt(mu): 2.475, 1.567 and 1.614 medians for beta = 1, 1/4 and 2/7. It keeps what noise
+    could not have made, also a signal too weak to be recovered well. Assumes white noise in most of the spectrum.
+
+    Source: Marchenko and Pastur 1967; noise level: Gavish and Donoho 2014, section III-E.
+    """
+    law = noise_law(rows, columns)
+    return law.noise_level(values) * math.sqrt(law.larger) * law.edge
+
+
+def gavish_donoho(values: np.ndarray, rows: int, columns: int, sigma: float | None = None) -> float:
+    """Return the optimal hard threshold for recovering a signal of low rank from white noise.
+
+    With the noise's standard deviation known: lambda(beta) sqrt(n) sigma, where
+    lambda(beta) = sqrt(2 (beta + 1) + 8 beta / ((beta + 1) + sqrt(beta^2 + 14 beta + 1))), 4 / sqrt(3) for squares.
+    Not known: sigma from the median singular value, which makes it omega(beta) medians, omega(1) = 2.858. Optimal in
+    mean squared error, asymptotically, if rank / m goes to zero and the noise is white.
+
+    Args:
+        values: All singular values, in any order.
+        rows: Rows of the matrix.
+        columns: Its columns.
+        sigma: Standard deviation of the noise in an entry, if it is known.
+
+    Source: Gavish and Donoho 2014, arXiv:1305.5870, equations 3 and 11 and section III-E.
+    """
+    law = noise_law(rows, columns)
+    beta = law.beta
+    factor = math.sqrt(2 * (beta + 1) + 8 * beta / ((beta + 1) + math.sqrt(beta**2 + 14 * beta + 1)))
+    level = law.noise_level(values) if sigma is None else sigma
+    return factor * math.sqrt(law.larger) * level
+
+
+def laser_rmt(values: np.ndarray, rows: int, columns: int) -> float:
+    """Return laserRMT's threshold: (Q75 - Q25) / 1.349 (1 + sqrt(beta)), quartiles of the singular values.
+
+    It is not the Marchenko-Pastur edge that it is called there: the spread of the singular values is taken for the
+    entries' standard deviation, and sqrt(n) is missing. Of pure noise it keeps 23.7 % for a square matrix and 98.7 %
+    for 14336 x 4096. For parity with models made with laserRMT, not for new ones.
+
+    Source: cognitivecomputations/laserRMT, ``estimate_sigma_with_full_iqr`` and ``marchenko_pastur_threshold``.
+    """
+    low, high = np.quantile(values, [0.25, 0.75])
+    beta = min(rows, columns) / max(rows, columns)
+    return float((high - low) / NORMAL_IQR * (1 + math.sqrt(beta)))
+
+
+def thresholds(values: np.ndarray, rows: int, columns: int) -> Mapping[str, float]:
+    """Return every rule's threshold that needs nothing but the spectrum, by the rule's name."""
+    return {
+        "mp-edge": mp_edge(values, rows, columns),
+        "gavish-donoho": gavish_donoho(values, rows, columns),
+        "laser-rmt": laser_rmt(values, rows, columns),
+    }
+
+
+def signal_to_noise(values: np.ndarray, rows: int, columns: int) -> float:
+    """Return the energy above the Marchenko-Pastur edge over that below it: signal to noise, whatever the shape.
+
+    Pure noise of any shape gives zero, and the same signal in the same noise the same number, so that matrices of
+    different shapes can be ranked. Infinite if nothing lies below the edge.
+    """
+    squares = np.asarray(values, dtype=np.float64) ** 2
+    above = np.asarray(values) > mp_edge(values, rows, columns)
+    noise = float(squares[~above].sum())
+    return float(squares[above].sum()) / noise if noise else math.inf
+
+
+def laser_rmt_snr(values: np.ndarray, rows: int, columns: int) -> float:
+    """Return laserRMT's signal to noise: the sum of the values above its threshold over the sum of the rest.
+
+    For parity. It ranks by shape first: the more oblong a matrix, the larger the share of pure noise above the
+    threshold, so that square q_proj and o_proj come out lowest.
+
+    Source: cognitivecomputations/laserRMT, ``calculate_snr_for_layer``, without its division by the largest value.
+    """
+    above = np.asarray(values) > laser_rmt(values, rows, columns)
+    noise = float(np.asarray(values)[~above].sum())
+    return float(np.asarray(values)[above].sum()) / noise if noise else math.inf

@@ -1,0 +1,324 @@
+"""The search step: which matrices of a model are reduced, and how far, by ranking them and by trying them.
+
+Greedy, from the last layer to the first: each candidate is tried with each rule in the recipe's order, until the guard
+keeps one. As nothing below a layer changes before its turn, what enters the layer stays what it was, is kept on disk,
+and a trial re-runs only that layer and those above it. Every trial is written down as soon as it is done, and a
+search that was killed goes on after the last one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Self
+
+from herdbook.architectures.dense import layer_of, matrix_of
+from herdbook.files import write_json, write_text
+from herdbook.inference.forward import LayerwiseModel
+from herdbook.inference.text import calibration_id, windows
+from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.progress import say, track
+from herdbook.recipe import MATRICES
+from herdbook.steps.laser.decompose import approximate
+from herdbook.steps.laser.gradient import gradients, predicted_changes
+from herdbook.steps.laser.guard import accepts, paired
+from herdbook.steps.laser.rank import keep, laser_rmt_snr, signal_to_noise
+from herdbook.steps.laser.states import States
+from herdbook.steps.laser.step import whitens
+from herdbook.steps.laser.store import Store
+from herdbook.steps.laser.whiten import whiten_layer
+from herdbook.weights.tensors import sha256_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from herdbook.plan import Plan
+    from herdbook.plan import Search as Planned
+    from herdbook.steps.laser.decompose import Decomposition
+
+DIGITS = 9  # of a loss: as many as tell float32 numbers apart
+
+
+def search(plan: Plan, planned: Planned, threads: int = 1, device: str = "cpu") -> None:
+    """Choose a lasered model's matrices and ranks, and write the choice with all that led to it.
+
+    Args:
+        plan: The plan; the parent's folder is made.
+        planned: The search.
+        threads: How many windows or matrices are worked on at once. Whatever it is, the result is the same bits.
+        device: Where to compute.
+
+    Raises:
+        LockError: If the calibration text changed since it was locked.
+        StepError: If there is not enough of it.
+    """
+    with one_thread_a_matrix():
+        Search(plan, planned, threads, device).run()
+
+
+class Search:
+    """One search, on its way."""
+
+    def __init__(self, plan: Plan, planned: Planned, threads: int, device: str) -> None:
+        self._plan, self._planned = plan, planned
+        folder = plan.layout.folder(plan.nodes[planned.parent])
+        self._model = LayerwiseModel(folder, device, threads)
+        self._store = Store(plan.layout.decompositions, device)
+        self._text = planned.parameters["calibration"]
+        self._guard = planned.parameters["guard"]
+        self._calibration = ""
+        self._windows: list[list[int]] = []
+        self._confirming: list[list[int]] = []
+        if self._text:
+            self._calibration = calibration_id(self._text, plan.nodes[planned.parent].key)
+            count = self._text["windows"]
+            drawn = windows(
+                plan, self._text["name"], folder, self._model.config, 2 * count if self._guard else count
+            )
+            self._windows, self._confirming = drawn[:count], drawn[count:]
+
+    def run(self) -> None:
+        """Rank, try, confirm, and write the result."""
+        parameters = self._planned.parameters
+        names = list(parameters["matrices"])
+        result: dict[str, Any] = {
+            "operation": "search",
+            "key": self._planned.key,
+            "code": self._planned.code,
+            "parameters": parameters,
+            **({} if self._store.device == "cpu" else {"device": self._store.device.partition(":")[0]}),
+        }
+        scratch = self._plan.layout.scratch(self._planned)
+        states = States(scratch, self._model, self._windows) if self._windows else None
+        try:
+            if parameters["select"]:
+                result["ranking"] = self._ranking(names, states)
+                names = [entry["tensor"] for entry in result["ranking"][: parameters["select"]["count"]]]
+            if self._guard:
+                assert states is not None  # noqa: S101 - a guard has text
+                result |= self._greedy(names, states)
+            else:
+                result["chosen"] = dict.fromkeys(sorted(names), parameters["ranks"][0])
+        finally:
+            if states:
+                states.remove()
+        write_json(self._plan.layout.search(self._planned), result)
+        self._plan.layout.journal(self._planned).unlink(missing_ok=True)
+
+    # -- ranking ---------------------------------------------------------------------------------------------------
+
+    def _ranking(self, names: Sequence[str], states: States | None) -> list[dict[str, Any]]:
+        """Return all candidates with their scores, the most promising first."""
+        by = self._planned.parameters["select"]["by"]
+        scores: dict[str, float] = {}
+        with track(f"ranking {self._planned.model}", len(names)) as advance:
+            if by == "gradient":
+                assert states is not None  # noqa: S101 - a gradient has text
+                for name, gradient in gradients(self._model, states, self._windows, names):
+                    matrix, sha256 = self._matrix(name)
+                    found = self._store.decomposition(matrix, sha256)
+                    rank = keep(self._planned.parameters["ranks"][0], found.values, *matrix.shape).rank
+                    scores[name] = float(predicted_changes(matrix, found, gradient)[rank])
+                    advance()
+            else:
+                score = signal_to_noise if by == "snr" else laser_rmt_snr
+
+                def one(name: str) -> float:
+                    matrix, sha256 = self._matrix(name)
+                    found = score(self._store.values(matrix, sha256), *matrix.shape)
+                    advance()
+                    return found
+
+                scores = dict(zip(names, self._model.each(one, names), strict=True))
+        ordered = sorted(scores, key=lambda name: (scores[name], name))
+        return [{"tensor": name, "score": _rounded(min(scores[name], 1e300))} for name in ordered]
+
+    # -- trying ----------------------------------------------------------------------------------------------------
+
+    def _greedy(self, names: Sequence[str], states: States) -> dict[str, Any]:
+        start = self._losses(self._model.layers, states, {})
+        current = start
+        accepted: dict[str, torch.Tensor] = {}
+        chosen: dict[str, Any] = {}
+        journal = Journal(self._plan.layout.journal(self._planned), self._planned.key, start)
+        if journal.trials:
+            say(f"search {self._planned.model}: going on after {len(journal.trials)} trials")
+        with journal, track(f"search {self._planned.model}", len(names)) as advance:
+            for layer, group in _from_the_top(names):
+                self._whiten(layer, group, states)
+                for name in group:
+                    matrix, sha256 = self._matrix(name)
+                    for rule in self._planned.parameters["ranks"]:
+                        found = self._decomposition(matrix, sha256, rule)
+                        rank = keep(rule, found.values, *matrix.shape).rank
+                        if rank >= len(found.values):
+                            continue
+                        trial = journal.known(name, rule)
+                        if trial is None:
+                            reduced = approximate(matrix, found, rank, self._store.device)
+                            losses = self._losses(layer, states, {**accepted, name: reduced})
+                            trial = self._judge(name, rule, rank, start, current, losses)
+                            journal.add(trial)
+                        if trial["kept"]:
+                            accepted[name] = approximate(matrix, found, rank, self._store.device)
+                            chosen[name] = rule
+                            current = trial["losses"]
+                            break
+                    advance()
+        return {
+            "chosen": dict(sorted(chosen.items())),
+            "trials": journal.trials,
+            "start": start,
+            "end": current,
+            "difference": self._difference(start, current),
+            "confirmation": self._confirm(accepted),
+        }
+
+    def _judge(
+        self,
+        name: str,
+        rule: Any,
+        rank: int,
+        start: Sequence[float],
+        current: Sequence[float],
+        losses: Sequence[float],
+    ) -> dict[str, Any]:
+        confidence, margin = self._guard["confidence"], self._guard["margin"]
+        step, whole = paired(current, losses, confidence), paired(start, losses, confidence)
+        return {
+            "tensor": name,
+            "rule": rule,
+            "rank": rank,
+            "difference": _spelled(step),
+            "against_start": _spelled(whole),
+            "kept": accepts(step, whole, margin),
+            "losses": list(losses),
+        }
+
+    def _difference(self, before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
+        return {
+            "before": _rounded(fmean(before)),
+            "after": _rounded(fmean(after)),
+            **_spelled(paired(before, after, self._guard["confidence"])),
+        }
+
+    def _confirm(self, accepted: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Compare start and end on windows that no trial has seen."""
+        before = self._pass(self._confirming, {})
+        return self._difference(before, self._pass(self._confirming, accepted))
+
+    def _pass(self, sequences: Sequence[Sequence[int]], replaced: Mapping[str, torch.Tensor]) -> list[float]:
+        return self._up(0, self._model.embed(sequences), sequences, replaced)
+
+    def _losses(self, layer: int, states: States, replaced: Mapping[str, torch.Tensor]) -> list[float]:
+        return self._up(layer, states.entering(layer), self._windows, replaced)
+
+    def _up(
+        self,
+        layer: int,
+        streams: list[torch.Tensor],
+        sequences: Sequence[Sequence[int]],
+        replaced: Mapping[str, torch.Tensor],
+    ) -> list[float]:
+        """Return each window's loss, given what enters a layer."""
+        for number in range(layer, self._model.layers):
+            with self._model.layer(number, replaced) as module:
+                streams = self._model.run(module, streams)
+        return [_rounded(loss) for loss in self._model.losses(streams, sequences)]
+
+    # -- matrices --------------------------------------------------------------------------------------------------
+
+    def _matrix(self, name: str) -> tuple[torch.Tensor, str]:
+        matrix = self._model.weights.stored(name)
+        return matrix, sha256_tensor(matrix)
+
+    def _decomposition(self, matrix: torch.Tensor, sha256: str, rule: Any) -> Decomposition:
+        return self._store.decomposition(matrix, sha256, self._calibration if whitens(rule) else "")
+
+    def _whiten(self, layer: int, names: Sequence[str], states: States) -> None:
+        """Make a layer's whitened decompositions, if a rule needs them: by what the model gives it at the start."""
+        if not any(map(whitens, self._planned.parameters["ranks"])):
+            return
+        with self._model.layer(layer) as module:
+            matrices = {str(matrix_of(name)): self._matrix(name) for name in names}
+            streams = states.entering(layer)
+            whiten_layer(self._model, module, streams, matrices, self._store, self._calibration)
+
+
+class Journal:
+    """The trials of a search, one a line, each on the disk before the next begins.
+
+    Args:
+        path: Where it lies. What is there of the same search and the same start is gone on with.
+        key: The search's key.
+        start: The windows' losses at the start.
+    """
+
+    def __init__(self, path: Path, key: str, start: Sequence[float]) -> None:
+        self.trials: list[dict[str, Any]] = []
+        self._path, self._head = path, {"key": key, "start": list(start)}
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        whole = lines[:-1]  # after the last line's end there is nothing, or a line that was cut off
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if whole and json.loads(whole[0]) == self._head:
+                for line in whole[1:]:
+                    trial = json.loads(line)
+                    trial["tensor"], trial["rule"], trial["kept"], trial["losses"]  # all must be there
+                    self.trials.append(trial)
+        self._known = {self._name(trial["tensor"], trial["rule"]): trial for trial in self.trials}
+
+    def __enter__(self) -> Self:
+        write_text(self._path, "".join(self._line(entry) for entry in (self._head, *self.trials)))
+        self._file = self._path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def known(self, tensor: str, rule: Any) -> dict[str, Any] | None:
+        """Return a trial that was made, or None."""
+        return self._known.get(self._name(tensor, rule))
+
+    def add(self, trial: dict[str, Any]) -> None:
+        """Write a trial down."""
+        self.trials.append(trial)
+        self._file.write(self._line(trial))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    @staticmethod
+    def _line(entry: dict[str, Any]) -> str:
+        return json.dumps(entry, sort_keys=True) + "\n"
+
+    @staticmethod
+    def _name(tensor: str, rule: Any) -> tuple[str, str]:
+        return tensor, json.dumps(rule, sort_keys=True)
+
+
+def _from_the_top(names: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Return candidates by layer, the last layer first; in a layer in the reverse of the way of the data."""
+    layers: dict[int, list[str]] = {}
+    for name in names:
+        layers.setdefault(layer_of(name) or 0, []).append(name)
+    order = {matrix: place for place, matrix in enumerate(MATRICES)}
+    return [
+        (layer, sorted(layers[layer], key=lambda name: -order[str(matrix_of(name))]))
+        for layer in sorted(layers, reverse=True)
+    ]
+
+
+def _spelled(difference: Any) -> dict[str, float]:
+    return {
+        "mean": _rounded(difference.mean),
+        "stderr": _rounded(difference.stderr),
+        "upper": _rounded(difference.upper),
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

@@ -1,0 +1,201 @@
+"""The laser step: one shard of a lasered model, tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from herdbook.architectures.dense import layer_of, matrix_of
+from herdbook.errors import StepError
+from herdbook.progress import say, track
+from herdbook.steps.inputs import Parents
+from herdbook.weights.checkpoint import Produced, write_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import torch
+
+    from herdbook.plan import Node, Part, Plan, Tensor
+    from herdbook.steps.laser.reduce import Reduction
+
+
+def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None:
+    """Make a shard: chosen matrices reduced, everything else copied.
+
+    Args:
+        plan: The plan.
+        part: The shard.
+        threads: How many matrices are reduced at once. Whatever it is, the result is the same bits.
+        device: Where matrices are decomposed. The CPU's result is the reference.
+
+    Raises:
+        CheckpointError: If a parent's tensor is damaged, or holds NaN or infinite values; it is named.
+        StepError: If the search that chooses the matrices is missing or of another plan.
+    """
+    parents = Parents(plan)
+    rules = rules_of(plan, part)
+    about = {"operation": "laser", "key": part.key, "code": part.code, "parameters": part.parameters}
+    computed = sorted((tensor for tensor in part.tensors if tensor.name in rules), key=lambda t: t.name)
+    if not computed:
+        write_shard(plan.layout.shard(part), plan.layout.record(part), map(parents.copy, part.tensors), about)
+        return
+    from herdbook.inference.threads import one_thread_a_matrix
+    from herdbook.weights.tensors import to_bytes
+
+    with (
+        one_thread_a_matrix(),
+        ThreadPoolExecutor(threads) as pool,
+        track(f"laser {part.id}", len(computed)) as advance,
+    ):
+        reducer = Reducer(plan, part, parents, rules, threads, device)
+        reduced = _Ahead(pool, threads, reducer.reduce, computed)
+
+        def make(tensor: Tensor) -> Produced:
+            if tensor.name not in rules:
+                return parents.copy(tensor)
+            made: dict[str, Any] = {"action": "laser", "from": parents.cite(tensor.origins)}
+
+            def chunks() -> Iterator[bytes]:
+                found = reduced.take()
+                made.update(found.evidence)
+                yield to_bytes(found.matrix)
+                advance()
+
+            return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
+
+        record = write_shard(
+            plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), about
+        )
+    _warn(record["tensors"])
+
+
+class Reducer:
+    """Reduces the matrices of a part.
+
+    Args:
+        plan: The plan.
+        part: The shard in the making.
+        parents: What it is made from.
+        rules: The rank rule of each tensor that is reduced.
+        threads: How many things are done at once.
+        device: Where matrices are decomposed.
+    """
+
+    def __init__(
+        self, plan: Plan, part: Part, parents: Parents, rules: dict[str, Any], threads: int, device: str
+    ) -> None:
+        from herdbook.inference.text import calibration_id
+        from herdbook.steps.laser.store import Store
+
+        self._parents, self._rules, self._device = parents, rules, device
+        self._store = Store(plan.layout.decompositions, device)
+        self._calibration = ""
+        if any(map(whitens, rules.values())):
+            text, model = part.parameters["calibration"], part.parameters["model"]
+            self._calibration = calibration_id(text, model)
+            self._whiten(plan, plan.by_key[model], text, threads)
+
+    def reduce(self, tensor: Tensor) -> Reduction:
+        """Reduce one matrix; its decomposition comes from the store if it is there."""
+        from herdbook.steps.laser.reduce import reduce
+        from herdbook.weights.tensors import from_bytes
+
+        (origin,) = tensor.origins
+        shard = self._parents.shard(origin.part)
+        what = f"tensor {origin.tensor} of {shard.path}"
+        matrix = from_bytes(self._parents.read(origin), tensor.dtype, tensor.shape, what)
+        rule = self._rules[tensor.name]
+        sha256 = shard.sha256(origin.tensor)
+        if not whitens(rule):
+            return reduce(matrix, self._store.decomposition(matrix, sha256), rule, self._device)
+        found = self._store.decomposition(matrix, sha256, self._calibration)
+        return reduce(matrix, found, rule, self._device, self._store.values(matrix, sha256))
+
+    def _whiten(self, plan: Plan, parent: Node, text: dict[str, Any], threads: int) -> None:
+        """Run the calibration text through the parent, layer by layer, up to the last layer that is reduced."""
+        from herdbook.inference.forward import LayerwiseModel
+        from herdbook.inference.text import windows
+        from herdbook.steps.laser.whiten import whiten_layer
+        from herdbook.weights.tensors import sha256_tensor
+
+        folder = plan.layout.folder(parent)
+        model = LayerwiseModel(folder, self._device, threads)
+        layers: dict[int, dict[str, tuple[torch.Tensor, str]]] = {}
+        for name in filter(lambda name: whitens(self._rules[name]), self._rules):
+            stored = model.weights.stored(name)
+            pair = (stored, sha256_tensor(stored))
+            if not self._store.has(*pair, self._calibration):
+                layers.setdefault(layer_of(name) or 0, {})[str(matrix_of(name))] = pair
+        if not layers:
+            return
+        streams = model.embed(windows(plan, text["name"], folder, model.config, text["windows"]))
+        with track("reading calibration text", max(layers) + 1) as advance:
+            for number in range(max(layers) + 1):
+                with model.layer(number) as module:
+                    if number in layers:
+                        whiten_layer(model, module, streams, layers[number], self._store, self._calibration)
+                    if number < max(layers):
+                        streams = model.run(module, streams)
+                advance()
+
+
+class _Ahead:
+    """Applies a function to items in a pool, as many at once as there are threads, and gives the results in order."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, threads: int, function: Callable[[Any], Any], items: Sequence[Any]
+    ) -> None:
+        self._pool, self._threads, self._function = pool, threads, function
+        self._items = iter(items)
+        self._pending: list[Future[Any]] = []
+
+    def take(self) -> Any:
+        """Return the next result. No more are held than there are threads."""
+        while len(self._pending) < self._threads:
+            item = next(self._items, None)
+            if item is None:
+                break
+            self._pending.append(self._pool.submit(self._function, item))
+        return self._pending.pop(0).result()
+
+
+def whitens(rule: Any) -> bool:
+    """Say whether a rank rule needs a whitened decomposition."""
+    return isinstance(rule, dict) and "svd-llm" in rule
+
+
+def rules_of(plan: Plan, part: Part) -> dict[str, Any]:
+    """Return the rank rule of each tensor of a part that is reduced; for some parts, a search says.
+
+    Raises:
+        StepError: If that search is missing or of another plan.
+    """
+    names = [tensor.name for tensor in part.tensors if tensor.action == "laser"]
+    if not names:
+        return {}  # a shard of copies has no parameters
+    if "search" not in part.parameters:
+        return dict.fromkeys(names, part.parameters["rank"])
+    search = plan.searches[part.parameters["search"]]
+    path = plan.layout.search(search)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        chosen = found["chosen"] if found["key"] == search.key else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StepError(f"{path}: is missing or damaged. Delete it and search again.") from error
+    if not isinstance(chosen, dict):
+        raise StepError(f"{path}: belongs to another plan. Delete it and search again.")
+    return {name: chosen[name] for name in names if name in chosen}
+
+
+def _warn(entries: dict[str, Any]) -> None:
+    """Say where a rule's assumption does not hold."""
+    wrong = [entry for entry in entries.values() if entry.get("assumption_holds") is False]
+    if wrong:
+        cut = [1 - entry["rank"] / entry["of"] for entry in wrong]
+        say(
+            f"warning: the rule takes a matrix for a signal of low rank in white noise; {len(wrong)} matrices here are "
+            f"not that (distance of the bulk from noise {min(e['spectrum']['misfit'] for e in wrong):.2f} to "
+            f"{max(e['spectrum']['misfit'] for e in wrong):.2f}), and it cut {min(cut):.0%} to {max(cut):.0%} of them"
+        )

@@ -1,0 +1,172 @@
+"""How the tensors of one name in several models become one.
+
+Sums over a whole tensor are taken in float64 and in a fixed order, all else in float32; the caller holds torch to one
+thread, so that the result does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from herdbook.weights.tensors import generator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Tensors = Sequence[torch.Tensor]
+
+PARALLEL = 0.9995  # cosine beyond which an arc is taken for a line
+PIECE = 1 << 22
+TINY = 1e-8
+
+
+def merge(
+    method: str, inputs: Tensors, name: str, values: dict[str, Any], settings: dict[str, Any]
+) -> torch.Tensor:
+    """Return the merged tensor in float32.
+
+    Args:
+        method: A method of the recipe.
+        inputs: The tensors of all models, of one shape, any floating-point dtype; the base first if there is one.
+        name: The tensor's name, which seeds what is drawn at random.
+        values: What belongs to this tensor: ``weights``, ``densities``, ``scale``, ``t``.
+        settings: What belongs to the method: ``normalize``, ``rescale``, ``seed``.
+    """
+    if method == "linear":
+        return linear(inputs, values["weights"], normalize=settings["normalize"])
+    if method == "slerp":
+        return slerp(inputs[0], inputs[1], values["t"])
+    if method == "model_stock":
+        return model_stock(inputs[0], inputs[1:])
+    if method == "passthrough":
+        return inputs[0].float() * values["scale"]
+    base = inputs[0].float()
+    deltas = [one.float() - base for one in inputs[1:]]
+    if method == "ties":
+        deltas = [trim(delta, density) for delta, density in zip(deltas, values["densities"], strict=True)]
+    if method in {"dare_linear", "dare_ties"}:
+        deltas = [
+            drop(delta, density, f"{name}:{place}", settings["seed"], rescale=settings["rescale"])
+            for place, (delta, density) in enumerate(zip(deltas, values["densities"], strict=True))
+        ]
+    join = consensus if method in {"ties", "dare_ties"} else task_sum
+    return base + values["scale"] * join(deltas, values["weights"], normalize=settings["normalize"])
+
+
+def linear(inputs: Tensors, weights: Sequence[float], *, normalize: bool) -> torch.Tensor:
+    """Return the weighted sum, over the sum of the weights if wanted.
+
+    Source: Wortsman et al. 2022, arXiv:2203.05482.
+    """
+    total = torch.zeros(inputs[0].shape)
+    for one, weight in zip(inputs, weights, strict=True):
+        total += weight * one.float()
+    return total / _divisor(sum(weights)) if normalize else total
+
+
+def slerp(start: torch.Tensor, end: torch.Tensor, t: float) -> torch.Tensor:
+    """Return the point at ``t`` on the great circle from ``start`` to ``end``, taken as vectors.
+
+    The angle is that between their directions; where it nearly vanishes, or a tensor is zero, the straight line is
+    taken.
+
+    Source: Shoemake 1985, "Animating rotation with quaternion curves", section 3.3.
+    """
+    start, end = start.float(), end.float()
+    lengths = math.sqrt(_dot(start, start)), math.sqrt(_dot(end, end))
+    cosine = _dot(start, end) / (lengths[0] * lengths[1]) if min(lengths) > TINY else 1.0
+    if abs(cosine) > PARALLEL:
+        return start * (1 - t) + end * t
+    angle = math.acos(cosine)
+    return start * (math.sin((1 - t) * angle) / math.sin(angle)) + end * (
+        math.sin(t * angle) / math.sin(angle)
+    )
+
+
+def model_stock(base: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+    """Return the point between the base and the mean of its fine-tunes that is nearest to the centre of such models.
+
+    With N fine-tunes and the mean cosine c of the angles between their task vectors, the mean has the share
+    ``N c / (1 + (N - 1) c)``. Where that has no value, the base is kept.
+
+    Source: Jang et al. 2024, arXiv:2403.19522, section 4.
+    """
+    base = base.float()
+    deltas = [one.float() - base for one in inputs]
+    count = len(deltas)
+    lengths = [math.sqrt(_dot(delta, delta)) for delta in deltas]
+    cosines = [
+        _dot(deltas[i], deltas[j]) / max(lengths[i] * lengths[j], TINY**2)
+        for i in range(count)
+        for j in range(i + 1, count)
+    ]
+    cosine = sum(cosines) / len(cosines)
+    divisor = 1 + (count - 1) * cosine
+    share = count * cosine / divisor if abs(divisor) > 1e-6 else 0.0
+    total = torch.zeros_like(base)
+    for delta in deltas:
+        total += delta
+    return base + total * (share / count)
+
+
+def trim(delta: torch.Tensor, density: float) -> torch.Tensor:
+    """Return a task vector whose elements of smallest magnitude are zero; those as large as the last kept stay.
+
+    Source: Yadav et al. 2023, arXiv:2306.01708, section 3.2, "Trim"; by tensor, not over the whole model.
+    """
+    kept = max(1, round(density * delta.numel()))
+    if kept >= delta.numel():
+        return delta
+    sizes = delta.abs().reshape(-1)
+    threshold = sizes.kthvalue(delta.numel() - kept + 1).values
+    return torch.where(delta.abs() >= threshold, delta, 0.0)
+
+
+def drop(delta: torch.Tensor, density: float, name: str, seed: int, *, rescale: bool) -> torch.Tensor:
+    """Return a task vector of which each element is kept with probability ``density``, divided by it if wanted.
+
+    Source: Yu et al. 2023, arXiv:2311.03099, section 3.2.
+    """
+    if density >= 1:
+        return delta
+    kept = torch.rand(delta.shape, generator=generator(seed, name)) < density
+    return torch.where(kept, delta / density if rescale else delta, 0.0)
+
+
+def task_sum(deltas: Tensors, weights: Sequence[float], *, normalize: bool) -> torch.Tensor:
+    """Return the weighted sum of task vectors, over the sum of the weights if wanted.
+
+    Source: Ilharco et al. 2022, arXiv:2212.04089, section 2.
+    """
+    return linear(deltas, weights, normalize=normalize)
+
+
+def consensus(deltas: Tensors, weights: Sequence[float], *, normalize: bool) -> torch.Tensor:
+    """Return the sum of the weighted elements whose sign is that of the whole sum, over their weights if wanted.
+
+    Elements that are zero have no part in it.
+
+    Source: Yadav et al. 2023, arXiv:2306.01708, section 3.2, "Elect" and "Disjoint merge".
+    """
+    elected = torch.sign(linear(deltas, weights, normalize=False))
+    total, divisor = torch.zeros_like(elected), torch.zeros_like(elected)
+    for delta, weight in zip(deltas, weights, strict=True):
+        agrees = (torch.sign(delta * weight) == elected) & (elected != 0)
+        total += torch.where(agrees, delta * weight, 0.0)
+        divisor += agrees * weight
+    if not normalize:
+        return total
+    return total / torch.where(divisor.abs() < TINY, 1.0, divisor)
+
+
+def _dot(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Return the inner product in float64, piece by piece."""
+    pairs = zip(left.reshape(-1).split(PIECE), right.reshape(-1).split(PIECE), strict=True)
+    return math.fsum(float(torch.dot(one.double(), other.double())) for one, other in pairs)
+
+
+def _divisor(total: float) -> float:
+    return total if abs(total) > TINY else 1.0

@@ -1,0 +1,97 @@
+"""Merges by methods that are not ours: the real mergekit, of a pinned version, in an environment of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from herdbook.errors import StepError
+from herdbook.progress import track
+from herdbook.tools.external import Tool
+from herdbook.weights.checkpoint import Produced, finite, read_header, stream_span, write_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.plan import Part, Plan, Tensor
+    from herdbook.weights.checkpoint import Span
+
+MERGEKIT = Tool(
+    "mergekit", "0.1.5", "mergekit-yaml", "mergekit.scripts.run_yaml", "sentencepiece==0.2.3 protobuf==7.36.2"
+)
+
+
+def mergekit(plan: Plan, part: Part, about: dict[str, Any]) -> None:
+    """Have mergekit merge whole models, and take its tensors over into one shard.
+
+    It runs on the CPU on one thread, offline, trusting no code of a model; its own output is deleted.
+
+    Raises:
+        StepError: If it is not installed, fails, or makes other tensors than were planned.
+    """
+    shard, record = plan.layout.shard(part), plan.layout.record(part)
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=shard.parent, prefix=f".{part.id}-") as scratch:
+        folder = Path(scratch)
+        config = folder / "config.yml"
+        config.write_text(yaml.safe_dump(_config(plan, part)), encoding="utf-8")
+        arguments = [
+            str(config),
+            str(folder / "out"),
+            "--random-seed",
+            str(part.parameters["mergekit"]["seed"]),
+        ]
+        arguments += ["--no-copy-tokenizer", "--no-write-model-card", "--num-threads", "1"]
+        MERGEKIT.run(arguments, folder, print)
+        spans = {
+            name: (path, span)
+            for path in sorted((folder / "out").glob("*.safetensors"))
+            for name, span in read_header(path).items()
+        }
+        with track(f"merge {part.id}", len(part.tensors)) as advance:
+            made = (_taken(tensor, spans, part, advance) for tensor in part.tensors)
+            write_shard(shard, record, made, {**about, "mergekit": MERGEKIT.version})
+
+
+def _config(plan: Plan, part: Part) -> dict[str, Any]:
+    """Return mergekit's own configuration, with the models' folders for their names."""
+    wanted = part.parameters["mergekit"]
+    dtypes = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+    folders = {
+        name: str(plan.layout.folder(plan.by_key[key]).absolute())
+        for name, key in part.parameters["folders"].items()
+    }
+    return {
+        "merge_method": wanted["method"],
+        **({"base_model": folders[wanted["base"]]} if "base" in wanted else {}),
+        "models": [
+            {"model": folders[one["model"]], "parameters": one["parameters"]} for one in wanted["models"]
+        ],
+        "parameters": wanted["parameters"],
+        "dtype": wanted.get("dtype") or dtypes[part.tensors[0].dtype],
+    }
+
+
+def _taken(tensor: Tensor, spans: dict[str, tuple[Path, Span]], part: Part, advance: Any) -> Produced:
+    if tensor.name not in spans:
+        raise StepError(f"mergekit made no tensor {tensor.name}, which {part.model} should have")
+    path, span = spans[tensor.name]
+    if (span.dtype, span.shape) != (tensor.dtype, tensor.shape):
+        raise StepError(
+            f"mergekit made {tensor.name} as {span.dtype} {list(span.shape)}; {tensor.dtype} {list(tensor.shape)} was "
+            "planned"
+        )
+
+    def chunks() -> Iterator[bytes]:
+        yield from finite(stream_span(path, span), span, f"tensor {tensor.name}")
+        advance()
+
+    made = {
+        "action": "merge",
+        "method": part.parameters["mergekit"]["method"],
+        "by": f"mergekit {MERGEKIT.version}",
+    }
+    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)

@@ -1,0 +1,20 @@
+"""Casting a tensor's bytes to another dtype."""
+
+from __future__ import annotations
+
+from herdbook.errors import CheckpointError
+from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
+
+
+def cast(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], wanted: str, what: str) -> bytes:
+    """Return a tensor's bytes in another dtype, rounded to nearest.
+
+    Raises:
+        CheckpointError: If a value leaves the range of the new dtype; NaN and infinities are refused too.
+    """
+    tensor = from_bytes(data, dtype, shape, what).to(DTYPES[wanted])
+    if not tensor.isfinite().all():
+        raise CheckpointError(
+            f"{what}: has values that {wanted} cannot hold; choose bfloat16 or float32 as dtype"
+        )
+    return to_bytes(tensor)

@@ -1,0 +1,120 @@
+"""Routers: a row for each expert in each layer, made from prompts. Nothing is trained.
+
+``hidden``, ``hidden_avg`` and ``cheap_embed`` are the modes of mergekit-moe, with two differences that make the result
+depend on the prompts alone: the base runs in float32, and each prompt passes alone (mergekit pads prompts into one
+batch and runs in bfloat16; ``herdbook.steps.moe.mergekit_gates`` has its bits). They read the stream that enters a layer; a router
+sees the stream after that layer's attention and norm, and so do the other modes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from herdbook.inference.forward import EMBEDDINGS, Folder, hidden_states, mlp_inputs, tokenize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    Vectors = list[torch.Tensor]
+
+TINY = 1e-8  # rows shorter than this stay near zero instead of blowing up
+Prompts = tuple[list[str], list[str]]  # positive and negative ones of an expert
+
+
+def router_rows(
+    gate: str, folder: Path, prompts: Sequence[Prompts], layers: int, *, chat_template: bool = False
+) -> Iterator[torch.Tensor]:
+    """Yield the router of each layer.
+
+    Args:
+        gate: ``hidden`` (the stream that enters the layer, at the last token), ``hidden_avg`` (the mean of it over
+            tokens), ``cheap_embed`` (the mean of the tokens' embeddings, the same in every layer), ``router_input`` and
+            ``router_input_avg`` (as the first two, of what the router will see), ``centred`` (the same as the last,
+            less the mean over experts), or ``ridge`` (see ``herdbook.steps.moe.ridge``).
+        folder: The base model, as transformers loads it.
+        prompts: For each expert, positive and negative prompts.
+        layers: Number of layers.
+        chat_template: Whether prompts go through the base's chat template.
+
+    Yields:
+        Tensors of shape ``(experts, hidden)``, float32, each row of length one but for ``ridge``.
+
+    Raises:
+        StepError: If the base cannot read a prompt.
+    """
+    flat = [prompt for both in prompts for side in both for prompt in side]
+    sequences = tokenize(folder, flat, chat_template=chat_template)
+    if gate == "cheap_embed":
+        weights = Folder(folder)
+        rows = _rows(
+            prompts, [weights.rows(EMBEDDINGS, ids).sum(dim=0) for ids in sequences], _sum_then_normalize
+        )
+        yield from (rows for _ in range(layers))
+        return
+    if gate == "ridge":
+        yield from (_fitted(prompts, seen) for seen in mlp_inputs(folder, sequences))
+        return
+    states = hidden_states if gate.startswith("hidden") else mlp_inputs
+    pick = _last if gate in {"hidden", "router_input"} else _average
+    for streams in states(folder, sequences):
+        rows = _rows(prompts, [pick(stream) for stream in streams], _mean, centred=gate == "centred")
+        yield rows
+
+
+def _fitted(prompts: Sequence[Prompts], seen: Vectors) -> torch.Tensor:
+    """Return a layer's router as ridge regression has it."""
+    from herdbook.steps.moe.ridge import fit
+
+    places = [
+        (expert, sign)
+        for expert, both in enumerate(prompts)
+        for sign, side in zip((1, -1), both, strict=True)
+        for _ in side
+    ]
+    inputs = [one.double().numpy() for one in seen]
+    found = fit(inputs, [expert for expert, _ in places], [sign for _, sign in places], len(prompts))
+    return torch.from_numpy(found).float()
+
+
+def _rows(
+    prompts: Sequence[Prompts],
+    vectors: Vectors,
+    join: Callable[[Vectors], torch.Tensor],
+    *,
+    centred: bool = False,
+) -> torch.Tensor:
+    """Return one normalized row for each expert: its positive prompts' vector less its negative prompts'."""
+    remaining = iter(vectors)
+    rows = []
+    for positive, negative in prompts:
+        row = join([next(remaining) for _ in positive])
+        if negative:
+            row = row - join([next(remaining) for _ in negative])
+        rows.append(row)
+    if centred:
+        middle = _mean(rows)
+        rows = [row - middle for row in rows]
+    return torch.stack([_normalize(row) for row in rows])
+
+
+def _last(stream: torch.Tensor) -> torch.Tensor:
+    return stream[-1]
+
+
+def _average(stream: torch.Tensor) -> torch.Tensor:
+    return stream.mean(dim=0)
+
+
+def _mean(vectors: Vectors) -> torch.Tensor:
+    return torch.stack(vectors).mean(dim=0)
+
+
+def _sum_then_normalize(vectors: Vectors) -> torch.Tensor:
+    return _normalize(torch.stack(vectors).sum(dim=0))
+
+
+def _normalize(vector: torch.Tensor) -> torch.Tensor:
+    return vector / vector.norm().clamp(min=TINY)

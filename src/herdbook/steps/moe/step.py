@@ -1,0 +1,167 @@
+"""The moe step: one shard of a Mixture of Experts. Most are renamed copies; the routers' alone is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING, Any
+
+from herdbook.architectures.mixtures import FAMILIES, MLP, expert_of
+from herdbook.files import CHUNK_BYTES
+from herdbook.progress import track
+from herdbook.steps.inputs import Parents
+from herdbook.weights.checkpoint import Produced, write_shard
+from herdbook.weights.dtypes import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from herdbook.plan import Origin, Part, Plan, Tensor
+
+# What a residual scale is for.
+DOWN = tuple({f".{family.matrices[MLP[2]]}.weight" for family in FAMILIES.values()})
+
+
+def moe(plan: Plan, part: Part) -> None:
+    """Make a shard.
+
+    Raises:
+        CheckpointError: If a parent's tensor is damaged; it is named.
+        StepError: If a prompt cannot be used.
+    """
+    about = {"operation": "moe", "key": part.key, "code": part.code, "parameters": part.parameters}
+    shard, record = plan.layout.shard(part), plan.layout.record(part)
+    if part.label == "routers":
+        write_shard(shard, record, _routers(plan, part) if part.folders else _drawn(part), about)
+        return
+    parents = Parents(plan)
+    with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
+        made = (_taken(parents, tensor, part.parameters, advance) for tensor in part.tensors)
+        write_shard(shard, record, made, about)
+
+
+def _taken(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+    if tensor.action == "zeros":
+        return _zeros(tensor)
+    if tensor.action == "copy":
+        return parents.copy(tensor, advance)
+    return _remade(parents, tensor, parameters, advance)
+
+
+def _zeros(tensor: Tensor) -> Produced:
+    def chunks() -> Iterator[bytes]:
+        remaining = math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
+        while remaining:
+            yield bytes(min(remaining, CHUNK_BYTES))
+            remaining -= min(remaining, CHUNK_BYTES)
+
+    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, {"action": "zeros"})
+
+
+def _remade(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+    """Return a tensor that is cast or altered, or in which several are stacked, one after another."""
+    names = tensor.slices or (tensor.name,)
+    made: dict[str, Any] = {"action": tensor.action}
+
+    def chunks() -> Iterator[bytes]:
+        slices = []
+        for name, origin in zip(names, tensor.origins, strict=True):
+            span = parents.shard(origin.part).span(origin.tensor)
+            digest = hashlib.sha256()
+            if span.dtype == tensor.dtype and tensor.action == "stack":
+                pieces = parents.stream(origin)
+            else:
+                pieces = iter([_computed(parents, origin, name, tensor.dtype, parameters)])
+            for piece in pieces:
+                digest.update(piece)
+                yield piece
+            slices.append(
+                {
+                    "name": name,
+                    "shape": list(span.shape),
+                    "sha256": digest.hexdigest(),
+                    "from": parents.cite((origin,)),
+                }
+            )
+        made.update({"slices": slices} if tensor.slices else {"from": slices[0]["from"]})
+        advance()
+
+    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
+
+
+def _computed(parents: Parents, origin: Origin, name: str, dtype: str, parameters: dict[str, Any]) -> bytes:
+    """Return a matrix with noise and scale, if its expert has any, in the dtype that is wanted."""
+    from herdbook.steps.moe.cast import cast
+    from herdbook.weights.tensors import from_bytes, to_bytes
+
+    span = parents.shard(origin.part).span(origin.tensor)
+    what = f"tensor {origin.tensor}"
+    data: bytes | bytearray = parents.read(origin)
+    if "scales" in parameters:
+        from herdbook.steps.moe.perturb import alter
+
+        found = expert_of(name)
+        noise, residual = parameters["scales"][str(found[0]) if found else "shared"]
+        residual = residual if name.endswith(DOWN) else None
+        tensor = from_bytes(data, span.dtype, span.shape, what)
+        data = to_bytes(alter(tensor, name, parameters["seed"], noise, residual))
+    return bytes(data) if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
+
+
+def _drawn(part: Part) -> Iterator[Produced]:
+    from herdbook.steps.moe.random_gate import as_bytes, drawn_rows
+
+    gate, seed = part.parameters["gate"], part.parameters["seed"]
+    for tensor in part.tensors:
+        experts, hidden = tensor.shape
+        data = as_bytes(drawn_rows(gate, tensor.name, (experts, hidden), seed), tensor.dtype)
+        made = {"action": "router", "gate": gate}
+        yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), made)
+
+
+def _routers(plan: Plan, part: Part) -> Iterator[Produced]:
+    from herdbook.weights.tensors import DTYPES, to_bytes
+
+    made = {"action": "router", "gate": part.parameters["gate"]}
+    heights = [tensor.shape[0] for tensor in part.tensors[: _routers_a_layer(part)]]
+    layers = [
+        part.tensors[start : start + len(heights)] for start in range(0, len(part.tensors), len(heights))
+    ]
+    # The routers are small: they are all made before the first is written, layer by layer.
+    with track(f"moe {part.id}", len(layers)) as advance:
+        for tensors, rows in zip(layers, _rows(plan, part, layers), strict=True):
+            for tensor, own in zip(tensors, rows.split(heights), strict=True):
+                data = to_bytes(own.to(DTYPES[tensor.dtype]))
+                yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), dict(made))
+            advance()
+
+
+def _routers_a_layer(part: Part) -> int:
+    """Return how many tensors a layer's routers are: one, and the gates of shared experts where they have any."""
+    return 2 if any("shared_expert_gate" in tensor.name for tensor in part.tensors) else 1
+
+
+def _rows(plan: Plan, part: Part, layers: list[tuple[Tensor, ...]]) -> Iterator[torch.Tensor]:
+    """Yield the rows of each layer: those of the routed experts, then those of the shared ones."""
+    parameters = part.parameters
+    gate = parameters["gate"]
+    folder = plan.layout.folder(plan.by_key[part.folders[0]])
+    prompts = [(both[0], both[1]) for both in parameters["prompts"]]
+    if parameters.get("semantics") == "mergekit":
+        from herdbook.steps.moe.mergekit_gates import mergekit_rows
+
+        yield from mergekit_rows(gate, folder, prompts)
+        return
+    import torch
+
+    from herdbook.steps.moe.router import router_rows
+
+    torch.set_num_threads(1)  # as in the other steps: sums over a tensor hang on how many threads share them
+    template = parameters.get("chat_template", False)
+    yield from router_rows(gate, folder, prompts, len(layers), chat_template=template)
+
+
+def _constant(data: bytes) -> Any:
+    return lambda: [data]

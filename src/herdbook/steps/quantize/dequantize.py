@@ -1,0 +1,108 @@
+"""A GGUF back into a transformers model, so that what quantization cost can be measured without llama.cpp.
+
+transformers can read GGUF files itself (``gguf_file=``), but loads a Mixtral as a Llama whose feed-forward weights are
+random, without an error (5.23). Here every parameter is accounted for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from herdbook.errors import CheckpointError
+from herdbook.steps.quantize.gguf_file import read_gguf
+from herdbook.steps.quantize.layout import layout, row_order
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from herdbook.steps.quantize.gguf_file import GgufFile, TensorInfo
+    from herdbook.steps.quantize.layout import Part
+
+
+def load_dequantized(gguf_path: Path, model: Path) -> Any:
+    """Load the weights of a GGUF, in float32, into the transformers model that a folder describes.
+
+    Weights only: llama.cpp at run time also rounds activations to 8 bits, which this leaves out.
+
+    Args:
+        gguf_path: The GGUF, of any type.
+        model: The Hugging Face folder of the same model; its ``config.json`` is read, its weights are not.
+
+    Returns:
+        The model (a ``transformers.PreTrainedModel``), in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: If the file is damaged, lacks a tensor, has one too many or of another shape, or leaves a
+            parameter of the model unset.
+        StepError: If the architecture is not supported.
+    """
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(model, local_files_only=True)
+    file = read_gguf(gguf_path)
+    parts = layout(config.to_dict(), str(model))
+    if missing := [name for name, part in parts.items() if part.required and name not in file.tensors]:
+        raise CheckpointError(f"{gguf_path}: tensors are missing: {', '.join(missing)}")
+    weights = {}
+    for tensor in file.tensors.values():
+        if tensor.name not in parts:
+            raise CheckpointError(f"{gguf_path}: the model has no place for the tensor {tensor.name}")
+        for name, values in _restored(file, tensor, parts[tensor.name]).items():
+            weights[name] = torch.from_numpy(values)
+    kind = getattr(transformers, config.architectures[0])
+    config.dtype = torch.float32
+    # a file of a tied model may carry an output matrix all the same, and llama.cpp then computes with that one
+    config.tie_word_embeddings = "output.weight" not in file.tensors
+    try:
+        # sizes that do not fit are to be named below, not thrown; what is thrown is a layer that cannot be put together
+        loaded, info = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except RuntimeError as error:
+        raise CheckpointError(f"{gguf_path}: does not fit the model: {error}") from error
+    for word in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if found := info.get(word):
+            listed = ", ".join(str(item) for item in sorted(found, key=str))
+            raise CheckpointError(f"{gguf_path}: does not fit the model: {word.replace('_', ' ')}: {listed}")
+    _check_count(loaded, file)
+    return loaded.eval()
+
+
+def _restored(file: GgufFile, tensor: TensorInfo, part: Part) -> dict[str, Any]:
+    """Return the safetensors tensors that a GGUF tensor stands for, float32, by name."""
+    from gguf.quants import dequantize
+
+    data = file.read_rows(tensor, 0, tensor.rows)
+    # a copy where dequantizing made none: torch wants memory that may be written
+    values = np.require(dequantize(data, tensor.type), np.float32, ["C", "W"]).reshape(tensor.shape)
+    if part.stacked:
+        if len(values) != len(part.sources):
+            raise CheckpointError(
+                f"{file.path}: tensor {tensor.name} stacks {len(values)} experts, {len(part.sources)} expected"
+            )
+        return {source: values[expert] for expert, source in enumerate(part.sources)}
+    if part.heads:
+        if tensor.shape[0] % (2 * part.heads):
+            raise CheckpointError(
+                f"{file.path}: tensor {tensor.name} has rows that {part.heads} heads cannot share"
+            )
+        restored = np.empty_like(values)
+        restored[row_order(tensor.shape[0], part.heads)] = values
+        values = restored
+    return {part.sources[0]: values}
+
+
+def _check_count(loaded: Any, file: GgufFile) -> None:
+    """Compare numbers of parameters: a second way to see that nothing was left at random (shared ones count once)."""
+    have = sum(parameter.numel() for parameter in loaded.parameters())
+    given = sum(tensor.parameters for tensor in file.tensors.values())
+    if have != given:
+        raise CheckpointError(f"{file.path}: holds {given} parameters, the model has {have}")

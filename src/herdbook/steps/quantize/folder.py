@@ -1,0 +1,125 @@
+"""A Hugging Face folder as one model: its configuration, and its tensors read by rows from whichever shard has them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gguf.constants import GGMLQuantizationType
+
+from herdbook.errors import CheckpointError, StepError
+from herdbook.layout import WEIGHTS_INDEX
+from herdbook.steps.quantize.encode import decode_full_width
+from herdbook.weights.checkpoint import read_header
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from herdbook.weights.checkpoint import Span
+
+DTYPES = {
+    "F32": GGMLQuantizationType.F32,
+    "F16": GGMLQuantizationType.F16,
+    "BF16": GGMLQuantizationType.BF16,
+}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model on disk.
+
+    Args:
+        path: The folder.
+        config: Its ``config.json``.
+        tensors: By tensor name: the shard and where the tensor lies in it.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    tensors: dict[str, tuple[Path, Span]]
+
+    @property
+    def shards(self) -> list[Path]:
+        """The files that hold tensors, by name."""
+        return sorted({shard for shard, _ in self.tensors.values()})
+
+    def matrix(self, name: str) -> tuple[NDArray[np.uint8], Any]:
+        """Map a tensor without reading it.
+
+        Returns:
+            Its bytes, ``(rows, row_bytes)`` uint8 (a vector is one row), and their type.
+
+        Raises:
+            CheckpointError: If the model has no such tensor.
+            StepError: If its dtype is not F32, F16 or BF16.
+        """
+        if name not in self.tensors:
+            raise CheckpointError(f"{self.path}: the tensor {name} is missing")
+        shard, span = self.tensors[name]
+        if span.dtype not in DTYPES:
+            raise StepError(
+                f"{shard}: tensor {name} has dtype {span.dtype}; only {', '.join(DTYPES)} are supported."
+            )
+        rows = span.shape[0] if len(span.shape) > 1 else 1
+        data = np.memmap(
+            shard, np.uint8, "r", offset=span.start, shape=(rows, (span.end - span.start) // rows)
+        )
+        return data, DTYPES[span.dtype]
+
+    def rows(self, name: str, which: NDArray[np.intp] | slice) -> NDArray[np.float32]:
+        """Read some rows of a tensor, ``(n, width)`` float32, exactly. Raises as ``matrix``."""
+        data, kind = self.matrix(name)
+        return decode_full_width(np.ascontiguousarray(data[which]), kind)
+
+
+def read_folder(path: Path) -> Folder:
+    """Read a model's configuration and where its tensors are; several named shards with an index, or one file.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or index and shards do not agree.
+    """
+    config = _read_json(path / "config.json")
+    index_path = path / WEIGHTS_INDEX
+    if index_path.exists():
+        weight_map = _read_json(index_path).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{index_path}: has no weight_map")
+        names = sorted(set(weight_map.values()))
+    else:
+        weight_map, names = None, ["model.safetensors"]
+    tensors: dict[str, tuple[Path, Span]] = {}
+    for name in names:
+        for tensor, span in read_header(path / name).items():
+            if tensor in tensors:
+                raise CheckpointError(f"{path}: the tensor {tensor} stands in two shards")
+            tensors[tensor] = (path / name, span)
+    if weight_map is not None:
+        if missing := sorted(set(weight_map) - set(tensors)):
+            raise CheckpointError(f"{path}: the shards lack tensors that the index lists: {_some(missing)}")
+        if extra := sorted(set(tensors) - set(weight_map)):
+            raise CheckpointError(
+                f"{path}: the shards hold tensors that the index does not list: {_some(extra)}"
+            )
+    return Folder(path, config, tensors)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: is missing") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: is no JSON object")
+    return content
+
+
+def _some(names: list[str]) -> str:
+    """Name a few of many."""
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,0 +1,40 @@
+"""The convert and quantize steps: the released model as GGUF, and each file proven from the safetensors."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from herdbook.files import write_json
+from herdbook.steps.quantize.convert import convert as convert_folder
+
+if TYPE_CHECKING:
+    from herdbook.plan import Plan, Quantized
+
+
+def convert(plan: Plan) -> None:
+    """Make the full-width GGUF of the released model. Raises as ``herdbook.steps.quantize.convert.convert`` does."""
+    folder = plan.layout.folder(plan.released)
+    convert_folder(folder, plan.converted, metadata=plan.gguf_metadata, log=_say)
+
+
+def quantize(plan: Plan, item: Quantized, threads: int) -> None:
+    """Make a quantized file, then derive every tensor of it again straight from the safetensors and compare.
+
+    Raises:
+        VerificationError: If a tensor of the file is not what the released weights give; it is named.
+        StepError: If the method is unknown or the model cannot be quantized.
+    """
+    from herdbook.steps.quantize.derive import derive, require_equal
+    from herdbook.steps.quantize.quantize import quantize as quantize_file
+
+    path = plan.quantized_file(item)
+    quantize_file(plan.converted, path, item.method, threads=threads)
+    derived = derive(path, plan.layout.folder(plan.released), threads=threads)
+    require_equal(derived, str(path))
+    record = {"operation": "quantize", "key": item.key, "method": item.method, "name": item.file, **derived}
+    write_json(plan.quantized_record(item), record)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,151 @@
+"""The release step: put everything in one folder, write its lineage, bills of materials and checksums."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from herdbook import lock as locks
+from herdbook.files import atomic_writer, sha256_file, write_json, write_text
+from herdbook.key import Code, digest
+from herdbook.layout import (
+    BOMS,
+    EVALUATIONS,
+    LINEAGE,
+    LOCK,
+    RECIPE,
+    RECORDS,
+    ROUTING,
+    SEARCHES,
+    SUMS,
+    is_large,
+)
+from herdbook.lock import check_pinned
+from herdbook.provenance.bom import bom
+from herdbook.provenance.lineage import lines
+from herdbook.provenance.material import carried_inputs
+from herdbook.provenance.slsa import PROVENANCE_CODE
+from herdbook.steps.assemble.step import folder_files
+from herdbook.steps.card.step import card_files, card_key
+from herdbook.weights.checkpoint import read_header, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from herdbook.plan import Plan
+
+
+def contents(plan: Plan) -> dict[str, Path]:
+    """Return what goes into the release: by name there, the file that it is taken from. Follows from the plan alone.
+
+    What is computed from them comes on top; see ``release``.
+    """
+    folder = plan.layout.folder(plan.released)
+    found = {name: folder / name for name in folder_files(plan.released)}
+    found |= {item.file: plan.quantized_file(item) for item in plan.quantized}
+    found |= {name: plan.card_folder / name for name in card_files(plan)}
+    found |= {RECIPE: plan.recipe_path, LOCK: locks.path_for(plan.recipe_path)}
+    found |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}
+    found |= {f"{RECORDS}/{item.id}.gguf.json": plan.quantized_record(item) for item in plan.quantized}
+    found |= {f"{SEARCHES}/{search.id}.json": plan.layout.search(search) for search in plan.searches.values()}
+    found |= {f"{EVALUATIONS}/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations}
+    if plan.report:
+        found[f"{ROUTING}/{plan.report.id}.json"] = plan.report_file(plan.report)
+    found |= {name: path for name, (_, path) in carried_inputs(plan).items()}
+    return found
+
+
+def written_files(plan: Plan) -> list[str]:
+    """Return the names of those files of the release that are written for it, not linked.
+
+    A workflow declares these alone: Snakemake touches what is declared, and a touch of a hard link would make the
+    shard that it is look newer than all that was made from it.
+    """
+    computed = [LINEAGE, *BOMS.values(), SUMS]
+    return [*(name for name in contents(plan) if not is_large(name)), *computed]
+
+
+def release_key(plan: Plan) -> str:
+    """Return the digest of all that the release's folder is made from."""
+    code = Code((*PROVENANCE_CODE.modules, "herdbook.layout", "herdbook.steps.release.step"))
+    lock = sha256_file(locks.path_for(plan.recipe_path))
+    return digest({"card": card_key(plan), "lock": lock, "code": code.describe()})
+
+
+def release(plan: Plan) -> None:
+    """Make the release's folder. What an earlier build left there and this one does not make is removed.
+
+    Large files are hard links to the results where the file system can do that, so that they cost no space twice.
+
+    Raises:
+        LockError: If a file that the recipe names beside itself changed since it was locked.
+        CheckpointError: If a record is missing, damaged, or does not fit its shard.
+    """
+    folder = plan.release_folder
+    for name, (pinned, path) in carried_inputs(plan).items():
+        check_pinned(path, pinned, name)
+    known = dict(_known_digests(plan))
+    digests = {}
+    for name, source in contents(plan).items():
+        _place(source, folder / name)
+        digests[name] = known.get(name) or sha256_file(folder / name)
+    _write_lineage(plan, folder)
+    digests[LINEAGE] = sha256_file(folder / LINEAGE)
+
+    def read_json(name: str) -> Any:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+
+    # a bill lists neither itself nor the other
+    bills = {name: bom(plan, version, digests, read_json) for version, name in BOMS.items()}
+    for name, bill in bills.items():
+        write_json(folder / name, bill)
+        digests[name] = sha256_file(folder / name)
+    write_text(folder / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
+    # claims and signatures that an earlier build left are about other files
+    _remove_all_but({*digests, SUMS}, folder)
+
+
+def _write_lineage(plan: Plan, folder: Path) -> None:
+    records = {key: read_record(plan.layout.record(part)) for key, part in plan.parts.items()}
+    headers = {name: read_header(folder / name) for name in plan.released.shard_names}
+    with atomic_writer(folder / LINEAGE) as file:
+        for line in lines(plan, records, headers):
+            file.write(line.encode())
+
+
+def _remove_all_but(names: set[str], folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif not path.is_dir() and path.relative_to(folder).as_posix() not in names:
+            path.unlink()
+
+
+def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield digests that were computed while a file was written; `herdbook verify` reads the files again."""
+    for name, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
+        yield name, read_record(plan.layout.record(part))["file"]["sha256"]
+    for item in plan.quantized:
+        yield item.file, read_record(plan.quantized_record(item))["file"]["sha256"]
+
+
+def _place(source: Path, target: Path) -> None:
+    """Put a file in its place: a hard link for weights, a copy of what is small or lies on another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{os.getpid()}.part"
+    temporary.unlink(missing_ok=True)
+    real = source.resolve(strict=True)
+    try:
+        if is_large(target.name):
+            try:
+                os.link(real, temporary)
+            except OSError:
+                shutil.copyfile(real, temporary)
+        else:
+            shutil.copyfile(real, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)  # also left over if both were the same hard link already

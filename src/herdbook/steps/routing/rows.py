@@ -1,0 +1,145 @@
+"""What is wrong with the rows of routers, seen from the weights alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from herdbook.recipe.mergekit import EQUAL_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROUTER = re.compile(r"^(?:model\.)?layers\.(\d+)\.(?:block_sparse_moe|mlp)\.(?:gate|router)\.weight$")
+NEARLY = 0.999  # cosine from which two rows point the same way, for all that a router of bfloat16 can tell
+ZERO = 1e-6
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one layer's router.
+
+    Args:
+        layer: The layer.
+        experts: Number of rows.
+        zero: Experts whose row is nothing.
+        equal: Pairs of experts whose rows are the same numbers (zero rows left out).
+        parallel: Pairs whose rows are not equal but point the same way.
+        cosine: The largest cosine between two rows, or None if no two have a direction.
+        shortest: Length of the shortest row.
+        longest: Length of the longest row.
+    """
+
+    layer: int
+    experts: int
+    zero: tuple[int, ...]
+    equal: tuple[tuple[int, int], ...]
+    parallel: tuple[tuple[int, int], ...]
+    cosine: float | None
+    shortest: float
+    longest: float
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether no input can make the router choose: all rows are zero, or all are equal."""
+        return len(self.zero) == self.experts or len(self.equal) == self.experts * (self.experts - 1) // 2
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether some rows are zero, equal or nearly parallel."""
+        return bool(self.zero or self.equal or self.parallel)
+
+    def describe(self) -> dict[str, Any]:
+        """Return it as plain data; experts are counted from 1, as everywhere that people read."""
+        pairs = {key: [[a + 1, b + 1] for a, b in getattr(self, key)] for key in ("equal", "parallel")}
+        return {
+            **asdict(self),
+            **pairs,
+            "zero": [place + 1 for place in self.zero],
+            "collapsed": self.collapsed,
+        }
+
+
+def look(layer: int, router: torch.Tensor) -> Rows:
+    """Look at one router.
+
+    Args:
+        layer: Its layer.
+        router: Shape ``(experts, hidden)``, any floating-point dtype.
+    """
+    rows = router.double()
+    lengths = rows.norm(dim=1)
+    count = rows.shape[0]
+    zero = tuple(place for place in range(count) if lengths[place] <= ZERO)
+    pairs = [(a, b) for a in range(count) for b in range(a + 1, count) if a not in zero and b not in zero]
+    equal = tuple((a, b) for a, b in pairs if torch.equal(router[a], router[b]))
+    cosines = {(a, b): float(rows[a] @ rows[b] / (lengths[a] * lengths[b])) for a, b in pairs}
+    parallel = tuple(pair for pair, cosine in cosines.items() if cosine >= NEARLY and pair not in equal)
+    return Rows(
+        layer,
+        count,
+        zero,
+        equal,
+        parallel,
+        max(cosines.values()) if cosines else None,
+        float(lengths.min()),
+        float(lengths.max()),
+    )
+
+
+def verdict(layers: Mapping[int, torch.Tensor]) -> list[str]:
+    """Return what is to be said of a model's routers, one line each; nothing if they are as they should be."""
+    found = [look(layer, router) for layer, router in sorted(layers.items())]
+    collapsed = [rows.layer for rows in found if rows.collapsed]
+    said = []
+    if collapsed:
+        where = "every layer" if len(collapsed) == len(found) else f"layers {spell(collapsed)}"
+        zero = all(len(rows.zero) == rows.experts for rows in found if rows.collapsed)
+        what = "zero" if zero else "equal"
+        said.append(
+            f"In {where} all rows are {what}: the router cannot choose, and every token takes the experts that come first."
+        )
+        if len(collapsed) == len(found):
+            said.append(
+                f"mergekit made such routers from {EQUAL_ROWS[0]} to {EQUAL_ROWS[1]}, when it read every prompt "
+                "as the beginning-of-sequence token alone. Merge again with another version."
+            )
+    others = [rows for rows in found if not rows.collapsed]
+    for what, key in (
+        ("have a row of nothing", "zero"),
+        ("have equal rows", "equal"),
+        ("nearly have", "parallel"),
+    ):
+        places: dict[tuple[Any, ...], list[int]] = {}
+        for rows in others:
+            for one in getattr(rows, key):
+                places.setdefault(one if isinstance(one, tuple) else (one,), []).append(rows.layer)
+        for experts, layers_of in places.items():
+            names = " and ".join(str(place + 1) for place in experts)
+            noun = "Expert" if len(experts) == 1 else "Experts"
+            verb = (
+                "has a row of nothing"
+                if len(experts) == 1
+                else what
+                if key != "parallel"
+                else "have nearly parallel rows"
+            )
+            said.append(f"{noun} {names} {verb} in layers {spell(layers_of)}.")
+    first = next(iter(layers.values()), None)
+    if first is not None and len(layers) > 1 and all(torch.equal(first, one) for one in layers.values()):
+        said.append("All layers have the same router, as the gate cheap_embed makes it.")
+    return said
+
+
+def spell(numbers: list[int]) -> str:
+    """Return numbers in short: 0-3, 7."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,69 @@
+"""Deriving a release's GGUF files again, tensor by tensor, from its own safetensors."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from herdbook.errors import UnverifiableError, VerificationError
+from herdbook.files import atomic_writer
+from herdbook.progress import track
+from herdbook.release.subject import FolderSubject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from herdbook.release.finding import Check, Finding, Options
+    from herdbook.release.reader import Release
+    from herdbook.verify.rebuild.workspace import Workshop
+
+PIECE_BYTES = 1 << 26
+
+
+def quantized(shop: Workshop, release: Release, options: Options, check: Check) -> Iterator[Finding]:
+    """Derive each GGUF again. Of a release on the Hub that needs all of it here, which is had with the sample `all`."""
+    items = shop.plan.quantized
+    if not items:
+        return
+    if isinstance(release.subject, FolderSubject):
+        folder = release.subject.folder
+    elif options.sample_bytes is None:
+        folder = shop.plan.layout.root / "release"
+        _download(release, [*_model_files(shop), *(item.file for item in items)], folder)
+    else:
+        raise UnverifiableError(
+            "GGUF files are derived from all weights of the release; that is done with --sample all, or in a folder"
+        )
+    from herdbook.steps.quantize.derive import derive, require_equal
+
+    for item in items:
+        derived = derive(folder / item.file, folder, threads=os.cpu_count() or 1)
+        try:
+            require_equal(derived, item.file)
+        except VerificationError as error:
+            names = ", ".join(derived["differing"][:10])
+            yield check.failed(item.file, str(error), file=item.file, tensor=names)
+        else:
+            yield check.passed(
+                item.file,
+                f"{len(derived['tensors'])} tensors are what the released weights give",
+                file=item.file,
+            )
+
+
+def _model_files(shop: Workshop) -> list[str]:
+    from herdbook.steps.assemble.step import folder_files
+
+    return folder_files(shop.plan.released)
+
+
+def _download(release: Release, names: list[str], folder: Path) -> None:
+    """Bring files here, in pieces."""
+    sizes = {name: release.subject.files[name].size_bytes for name in names if name in release.subject.files}
+    with track("download", sum(-(-size // PIECE_BYTES) for size in sizes.values())) as advance:
+        for name, size in sizes.items():
+            with atomic_writer(folder / name) as file:
+                for start in range(0, size, PIECE_BYTES):
+                    file.write(release.subject.read_range(name, start, min(size, start + PIECE_BYTES)))
+                    advance()

@@ -1,0 +1,138 @@
+"""Making single tensors of a plan again: the real steps, on parts that hold nothing but what is wanted."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import HerdbookError, UnverifiableError, VerificationError
+from herdbook.progress import track
+from herdbook.weights.checkpoint import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from herdbook.plan import Origin, Part, Plan, Tensor
+    from herdbook.verify.rebuild.workspace import Workshop
+
+
+def ancestors(plan: Plan, wanted: Iterable[Origin]) -> dict[str, dict[str, Tensor]]:
+    """Return all that some tensors are made from, and themselves: by key of the part, then by name.
+
+    Args:
+        plan: The plan.
+        wanted: The tensors.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    pending = list(wanted)
+    while pending:
+        origin = pending.pop()
+        names = found.setdefault(origin.part, {})
+        if origin.tensor not in names:
+            tensor = next(one for one in plan.parts[origin.part].tensors if one.name == origin.tensor)
+            names[origin.tensor] = tensor
+            pending += tensor.origins
+    return found
+
+
+def remake(
+    shop: Workshop, records: Mapping[str, Mapping[str, Any]], wanted: Iterable[Origin]
+) -> dict[str, HerdbookError]:
+    """Make tensors again from upstream, in the workshop's results. What cannot be made keeps nothing else from it.
+
+    Args:
+        shop: The workshop. Shards there hold nothing but what is wanted, and what that is made from.
+        records: What the release says of each part, by key.
+        wanted: The tensors.
+
+    Returns:
+        Why a part could not be made, by key: of wanted parts, and of those they are made from.
+    """
+    plan = shop.plan
+    found = ancestors(plan, wanted)
+    problems: dict[str, HerdbookError] = {}
+    parts = [part for key, part in plan.parts.items() if key in found]
+    with track("remake", len(parts)) as advance:
+        for part in parts:
+            tensors = tuple(one for one in part.tensors if one.name in found[part.key])
+            parents = {origin.part for one in tensors for origin in one.origins}
+            broken = next((problems[key] for key in sorted(parents & problems.keys())), None)
+            try:
+                if broken:
+                    raise broken
+                _make(shop, replace(part, tensors=tensors))
+                if part.operation == "fetch":
+                    _require_fetched(plan, part, tensors, records[part.key])
+            except HerdbookError as error:
+                problems[part.key] = error
+            advance()
+    return problems
+
+
+def _make(shop: Workshop, part: Part) -> None:
+    """Make a part that holds only some of its tensors. Raises what its step does."""
+    plan = shop.plan
+    node = plan.nodes[part.model]
+    threads = os.cpu_count() or 1
+    match part.operation:
+        case "fetch":
+            from herdbook.steps.fetch.step import fetch
+
+            shop.within_reach(node)
+            if shop.is_of_hub(node):
+                file = part.parameters.get("name") or part.parameters["ranges"]
+                part = replace(part, parameters={"file": part.parameters["file"], "ranges": file})
+            elif "name" in part.parameters:
+                part = plan.parts[part.key]  # a file that is linked as a whole
+            fetch(plan, part)
+        case "laser":
+            from herdbook.steps.laser.step import laser
+
+            if _reads_text(plan, part):
+                raise UnverifiableError(
+                    f"{part.model}: its ranks rest on what a text gives in the whole model; see level rebuild"
+                )
+            laser(plan, part, threads)
+        case "adapter":
+            from herdbook.steps.adapter.step import adapter
+
+            shop.within_reach(node)
+            adapter(plan, part)
+        case "merge":
+            from herdbook.steps.merge.step import merge
+
+            if "mergekit" in part.parameters:
+                raise UnverifiableError(
+                    f"{part.model}: was merged by mergekit, as a whole; see level rebuild"
+                )
+            merge(plan, part)
+        case _:
+            from herdbook.steps.moe.step import moe
+
+            moe(plan, part)
+
+
+def _reads_text(plan: Plan, part: Part) -> bool:
+    from herdbook.steps.laser.step import rules_of, whitens
+
+    return any(map(whitens, rules_of(plan, part).values()))
+
+
+def _require_fetched(plan: Plan, part: Part, tensors: tuple[Tensor, ...], record: Mapping[str, Any]) -> None:
+    """Compare what was fetched with what the release says was. Raises VerificationError if it differs."""
+    made = read_record(plan.layout.record(part))["tensors"]
+    for tensor in tensors:
+        said, found = record["tensors"][tensor.name]["sha256"], made[tensor.name]["sha256"]
+        if said != found:
+            raise VerificationError(
+                f"{part.model}: {tensor.name}: upstream has other bytes ({found}) than the release says ({said})"
+            )
+
+
+def slices_of(entry: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
+    """Yield what a record says of each slice of a tensor: name (None for a whole tensor) and entry."""
+    if "slices" in entry:
+        yield from ((piece["name"], piece) for piece in entry["slices"])
+    else:
+        yield None, entry

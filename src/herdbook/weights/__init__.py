@@ -1,0 +1,1 @@
+"""Weights files: their headers, bytes, digests and records."""

@@ -1,0 +1,338 @@
+"""Safetensors files as byte ranges, and the records beside them. No torch: bytes in, bytes out, digests on the way.
+
+A shard is written tensor by tensor from whatever makes its bytes; SHA-256 of the file and of every tensor is computed
+while writing, never by a second read. Format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from herdbook.errors import CheckpointError, DigestMismatchError
+from herdbook.files import CHUNK_BYTES, atomic_writer, write_json
+from herdbook.weights.dtypes import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+    from pathlib import Path
+
+MAX_HEADER_BYTES = 100_000_000  # as the reference reader allows
+# The bits of a float's exponent, by the dtype codes of safetensors.
+EXPONENTS = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a tensor lies in a file: ``start`` and ``end`` are offsets in bytes from the file's beginning."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
+    """Parse the start of a safetensors file and check it against the file's size.
+
+    Args:
+        head: The file's first bytes: eight bytes of header length and the header (more does no harm).
+        file_bytes: Size of the whole file in bytes.
+        what: How errors call the file.
+
+    Returns:
+        Spans by tensor name, in the order of the header.
+
+    Raises:
+        CheckpointError: If it is no safetensors file, is cut off, or its header contradicts itself.
+    """
+    if len(head) < 8 or file_bytes < 8:
+        raise CheckpointError(f"{what}: is no safetensors file: {file_bytes} bytes are too few for a header")
+    length = int.from_bytes(head[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{what}: is no safetensors file: its header claims {length} bytes")
+    if 8 + length > file_bytes:
+        raise CheckpointError(f"{what}: is cut off inside its header. Fetch or build it again.")
+    try:
+        header = json.loads(head[8 : 8 + length])
+        header.pop("__metadata__", None)
+        spans = {}
+        for name, item in header.items():
+            start, end = item["data_offsets"]
+            spans[name] = Span(
+                name, item["dtype"], tuple(item["shape"]), 8 + length + start, 8 + length + end
+            )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{what}: its safetensors header is damaged: {error!r}") from error
+    position = 8 + length
+    for span in sorted(spans.values(), key=lambda span: (span.start, span.end)):
+        if span.dtype not in ITEM_BYTES:
+            raise CheckpointError(f"{what}: tensor {span.name}: dtype {span.dtype} is not supported")
+        if any(not isinstance(extent, int) or extent < 0 for extent in span.shape):
+            raise CheckpointError(f"{what}: tensor {span.name}: shape {list(span.shape)} is damaged")
+        size = math.prod(span.shape) * ITEM_BYTES[span.dtype]
+        if span.start != position or span.end - span.start != size:
+            raise CheckpointError(
+                f"{what}: tensor {span.name}: its byte range does not fit its {span.dtype} shape {list(span.shape)}"
+            )
+        position = span.end
+    if position != file_bytes:
+        word = "is cut off" if position > file_bytes else "has bytes after its last tensor"
+        raise CheckpointError(
+            f"{what}: {word}: {position} bytes expected, {file_bytes} found. Fetch or build it again."
+        )
+    return spans
+
+
+def read_header(path: Path) -> dict[str, Span]:
+    """Read where each tensor lies in a safetensors file. Raises as ``parse_header``; a missing file is named too."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            length = min(int.from_bytes(head, "little"), MAX_HEADER_BYTES)
+            return parse_header(head + file.read(length), path.stat().st_size, str(path))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: is missing. Build it again.") from error
+
+
+def read_span(path: Path, span: Span) -> bytearray:
+    """Return one tensor's bytes (little-endian, row by row)."""
+    data = bytearray(span.end - span.start)
+    with path.open("rb", buffering=0) as file:
+        file.seek(span.start)
+        filled, view = 0, memoryview(data)
+        while filled < len(data) and (count := file.readinto(view[filled:])):
+            filled += count
+    if filled != len(data):
+        raise CheckpointError(f"{path}: is cut off inside tensor {span.name}. Fetch or build it again.")
+    return data
+
+
+def stream_span(path: Path, span: Span) -> Iterator[bytes]:
+    """Yield one tensor's bytes in pieces of a few MB."""
+    remaining = span.end - span.start
+    with path.open("rb") as file:
+        file.seek(span.start)
+        while remaining:
+            piece = file.read(min(CHUNK_BYTES, remaining))
+            if not piece:
+                raise CheckpointError(
+                    f"{path}: is cut off inside tensor {span.name}. Fetch or build it again."
+                )
+            remaining -= len(piece)
+            yield piece
+
+
+@dataclass(frozen=True)
+class Produced:
+    """One tensor on its way into a shard.
+
+    Args:
+        name: Its name in the shard.
+        dtype: Its dtype, by the code of safetensors.
+        shape: Its shape.
+        chunks: Makes its bytes, in order, when its turn comes.
+        made: What was done, for the record; filled by the time the last chunk has come.
+        expected: The SHA-256 that the bytes must have, if that is known before.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: Callable[[], Iterable[bytes]]
+    made: dict[str, Any] = field(default_factory=dict)
+    expected: str | None = None
+
+
+def write_shard(
+    path: Path, record_path: Path, tensors: Iterable[Produced], about: dict[str, Any]
+) -> dict[str, Any]:
+    """Write a shard and its record.
+
+    Tensors stand in the order of their names, offsets without gaps, header padded with spaces to eight bytes, so that
+    the same tensors give the same file whoever made them.
+
+    Args:
+        path: Where the shard shall be.
+        record_path: Where its record shall be; written after the shard.
+        tensors: What goes into it, in any order.
+        about: What else the record shall say (operation, key, ...).
+
+    Returns:
+        The record.
+
+    Raises:
+        CheckpointError: If a tensor's chunks do not fill its shape.
+        DigestMismatchError: If a tensor's bytes are not those that were expected.
+    """
+    ordered = sorted(tensors, key=lambda tensor: tensor.name)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for tensor in ordered:
+        size = math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + size],
+        }
+        position += size
+    head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    entries: dict[str, Any] = {}
+    with atomic_writer(path) as file, _Digests() as digests:
+        start = len(head).to_bytes(8, "little") + head
+        file.write(start)
+        digests.header(start)
+        for tensor in ordered:
+            written = 0
+            for chunk in tensor.chunks():
+                digests.update(chunk)
+                file.write(chunk)
+                written += len(chunk)
+            first, last = header[tensor.name]["data_offsets"]
+            if written != last - first:
+                raise CheckpointError(
+                    f"{path}: tensor {tensor.name}: {last - first} bytes expected, {written} made"
+                )
+            found = digests.end_tensor()
+            if tensor.expected not in {None, found}:
+                raise DigestMismatchError(
+                    f"tensor {tensor.name} on its way into {path.name}",
+                    str(tensor.expected),
+                    found,
+                    "A file that it is made from was damaged after it had been checked; delete that file and run again.",
+                )
+            entries[tensor.name] = {
+                "dtype": tensor.dtype,
+                "shape": list(tensor.shape),
+                "sha256": found,
+                **tensor.made,
+            }
+        sha256 = digests.end_file()
+    record = {
+        **about,
+        "file": {"size_bytes": 8 + len(head) + position, "sha256": sha256},
+        "tensors": entries,
+    }
+    write_json(record_path, record)
+    return record
+
+
+def digest_shard(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Digest a safetensors file and each of its tensors in one pass, and check that all numbers are finite.
+
+    Returns:
+        The file's SHA-256, and by tensor name: dtype, shape and SHA-256 of its bytes.
+
+    Raises:
+        CheckpointError: If the file is damaged, or a tensor holds NaN or an infinity; it is named.
+    """
+    spans = sorted(read_header(path).values(), key=lambda span: (span.start, span.end))
+    entries: dict[str, dict[str, Any]] = {}
+    with path.open("rb") as file, _Digests() as digests:
+        digests.header(file.read(spans[0].start if spans else path.stat().st_size))
+        for span in spans:
+            for piece in finite(stream_span(path, span), span, str(path)):
+                digests.update(piece)
+            entries[span.name] = {
+                "dtype": span.dtype,
+                "shape": list(span.shape),
+                "sha256": digests.end_tensor(),
+            }
+        sha256 = digests.end_file()
+    return sha256, dict(sorted(entries.items()))
+
+
+def finite(pieces: Iterable[bytes], span: Span, what: str) -> Iterator[bytes]:
+    """Pass on a tensor's pieces, each of whole elements, while checking that all numbers are finite.
+
+    Nothing is decoded: a float is NaN or infinite if all bits of its exponent are set.
+
+    Raises:
+        CheckpointError: If one is not; ``what`` is how the error calls the file.
+    """
+    import numpy as np
+
+    exponent = EXPONENTS.get(span.dtype)
+    for piece in pieces:
+        if exponent:
+            bits = np.frombuffer(piece, f"<u{ITEM_BYTES[span.dtype]}") & exponent
+            if bits.size and bits.max() == exponent:
+                raise CheckpointError(
+                    f"{what}: tensor {span.name} holds NaN or infinite values. Nothing can be made of it: take another "
+                    "revision, or have its author mend it."
+                )
+        yield piece
+
+
+class _Digests:
+    """SHA-256 of a file and of each of its tensors, computed beside the reading and writing of it.
+
+    Hashing lets other threads run, so both digests are computed while the next bytes are moved. A few pieces are on
+    their way at most.
+    """
+
+    AHEAD = 8
+
+    def __init__(self) -> None:
+        self._pools = (ThreadPoolExecutor(1), ThreadPoolExecutor(1))
+        self._whole, self._one = hashlib.sha256(), hashlib.sha256()
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools:
+            pool.shutdown()
+
+    def header(self, piece: bytes) -> None:
+        """Take bytes that belong to no tensor."""
+        self._pending.append(self._pools[0].submit(self._whole.update, piece))
+
+    def update(self, piece: bytes) -> None:
+        """Take the next bytes of a tensor."""
+        self.header(piece)
+        self._pending.append(self._pools[1].submit(self._one.update, piece))
+        while len(self._pending) > self.AHEAD:
+            self._pending.popleft().result()
+
+    def end_tensor(self) -> str:
+        """Return the digest of the tensor whose last bytes were taken."""
+        self._wait()
+        found, self._one = self._one.hexdigest(), hashlib.sha256()
+        return found
+
+    def end_file(self) -> str:
+        """Return the digest of all bytes."""
+        self._wait()
+        return self._whole.hexdigest()
+
+    def _wait(self) -> None:
+        while self._pending:
+            self._pending.popleft().result()
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["file"]["sha256"], record["tensors"]  # both must be there
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: the record is missing. Build the shard again.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: the record is damaged. Delete it and its shard, and build again."
+        ) from error
+    return dict(record)
