@@ -89,6 +89,6 @@ def test_what_pip_installs_to_have_the_same_herdbook(origin, expected, tmp_path,
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: herdbook\nVersion: 1.2\n")
     if origin is not None:
         (about / "direct_url.json").write_text(json.dumps(origin))
-    monkeypatch.setattr(installed, "__file__", str(package / "installed.py"))
+    monkeypatch.setattr(installed, "__file__", str(package / "tools/installed.py"))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert installed.requirement() == expected
