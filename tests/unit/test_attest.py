@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 import tiny
 from herdbook.cli.main import main
-from herdbook.errors import StepError, UnverifiableError, VerificationError
+from herdbook.errors import StepError, UnverifiedError, VerificationError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
 from herdbook.signing import keys, oms
 from herdbook.signing.bundle import bundle, pae, read
@@ -257,7 +257,7 @@ def test_manifests_that_are_none(key):
     with pytest.raises(VerificationError, match="contradicts"):
         signed(predicate=twice)
     how = {**made["predicate"]["serialization"], "hash_type": "blake3"}
-    with pytest.raises(UnverifiableError, match="blake3 digests of files"):
+    with pytest.raises(UnverifiedError, match="blake3 digests of files"):
         signed(predicate={**made["predicate"], "serialization": how})
 
 

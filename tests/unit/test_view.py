@@ -14,6 +14,7 @@ from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLogHandlerBase
 
 import snakemake_logger_plugin_herdbook as plugin
+from herdbook.humanize import duration
 from herdbook.jobs import Job
 from herdbook.view import handler as handlers
 from herdbook.view import words
@@ -183,7 +184,7 @@ def test_no_price_is_no_doubt():
     ],
 )
 def test_durations(seconds, said):
-    assert words.duration(seconds) == said
+    assert duration(seconds) == said
 
 
 def test_last_lines_of_a_log(tmp_path):

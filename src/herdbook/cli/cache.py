@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herdbook import humanize
 from herdbook.errors import CacheError, HerdbookError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan
 
 HOURS = {"h": 1, "d": 24, "w": 168}
-BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def register(add: Add) -> None:
@@ -142,7 +142,7 @@ def _prune(options: argparse.Namespace) -> None:
             cache.store.remove(item.name)
     would = "would be removed" if options.dry_run else "removed"
     size = sum(item.size_bytes for item in left)
-    print(f"{_amount(gone)} {would}; of builds that were killed {len(left)} files, {_bytes(size)}")
+    print(f"{_amount(gone)} {would}; of builds that were killed {len(left)} files, {humanize.size(size)}")
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -165,7 +165,7 @@ def _line(entry: Entry) -> str:
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
     by = ", ".join(sorted(entry.uses)) or "nobody"
     gated = "  (gated)" if entry.gated else ""
-    return f"{entry.kind:<9} {_bytes(entry.size_bytes):>10}  {used:<16}  {by:<24}  {entry.id}{gated}"
+    return f"{entry.kind:<9} {humanize.size(entry.size_bytes):>10}  {used:<16}  {by:<24}  {entry.id}{gated}"
 
 
 def _as_json(entry: Entry) -> dict[str, object]:
@@ -182,12 +182,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 def _amount(entries: list[Entry]) -> str:
     count = len(entries)
-    return f"{count} {'entry' if count == 1 else 'entries'}, {_bytes(sum(one.size_bytes for one in entries))}"
-
-
-def _bytes(size_bytes: int) -> str:
-    unit = next((unit for unit in ("TB", "GB", "MB") if size_bytes >= BYTES[unit]), None)
-    return f"{size_bytes / BYTES[unit]:.2f} {unit}" if unit else f"{size_bytes / 1000:.1f} kB"
+    return f"{humanize.plural(count, 'entry', 'entries')}, {humanize.size(sum(one.size_bytes for one in entries))}"
 
 
 def _age(text: str) -> float:
@@ -198,7 +193,7 @@ def _age(text: str) -> float:
 
 
 def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(MB|GB|TB)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 500GB (MB, GB, TB: decimal)")
-    return int(float(found[1]) * BYTES[found[2]])
+    try:
+        return humanize.parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -51,20 +51,22 @@ def _lock(options: argparse.Namespace) -> None:
 def _refresh(options: argparse.Namespace) -> int:
     from herdbook.files import write_json
     from herdbook.refresh import report as reports
-    from herdbook.refresh.consequence import made_again
-    from herdbook.refresh.upstream import ask
+    from herdbook.refresh.impact import rebuild_counts
+    from herdbook.refresh.upstream import look_up
 
     path: Path = options.recipe
     before = plans.load(path, options.results)
-    lock, news = ask(before.recipe, before.lock, path.parent, lambda line: print(line, file=sys.stderr))
-    report = reports.Report(str(path), news)
+    lock, changes = look_up(
+        before.recipe, before.lock, path.parent, lambda line: print(line, file=sys.stderr)
+    )
+    report = reports.Report(str(path), changes)
     if lock != before.lock:
         try:
             after = plans.make(before.recipe, lock, path, options.results)
         except RecipeError as error:
-            report = reports.Report(str(path), news, problems=error.problems)
+            report = reports.Report(str(path), changes, problems=error.problems)
         else:
-            report = reports.Report(str(path), news, again=made_again(before, after))
+            report = reports.Report(str(path), changes, rebuild=rebuild_counts(before, after))
             if not options.dry_run:
                 locks.write(lock, locks.path_for(path))
     print(reports.as_text(report))

@@ -292,11 +292,11 @@ def _routing(options: argparse.Namespace) -> None:
 
 
 def _routers(options: argparse.Namespace) -> int:
-    from herdbook.audit.router_rows import as_json, as_text, routers_of
+    from herdbook.audit.routers import as_json, as_text, read_routers
     from herdbook.files import write_json
     from herdbook.steps.routing.rows import verdict
 
-    found = routers_of(options.model)
+    found = read_routers(options.model)
     print(as_text(options.model, found))
     if options.json:
         write_json(options.json, as_json(options.model, found))

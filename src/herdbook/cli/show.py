@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from herdbook.humanize import size
+
 if TYPE_CHECKING:
     from herdbook.plan import Plan
 
@@ -14,27 +16,22 @@ def show(plan: Plan) -> None:
     for node in plan.nodes.values():
         made_from = f" <- {', '.join(node.parents)}" if node.parents else ""
         print(
-            f"{node.name}{made_from}  [{node.operation}, {node.parameters / 1e6:.1f} M parameters, {_size(node.size_bytes)}]"
+            f"{node.name}{made_from}  [{node.operation}, {node.parameters / 1e6:.1f} M parameters, {size(node.size_bytes)}]"
         )
         if node.search:
             print(
-                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {_size(node.search.memory_bytes)}"
+                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {size(node.search.memory_bytes)}"
             )
         for part in node.parts:
             print(
-                f"  {part.id:44} {len(part.tensors):5} tensors {_size(part.size_bytes):>9}  memory {_size(part.memory_bytes)}"
+                f"  {part.id:44} {len(part.tensors):5} tensors {size(part.size_bytes):>9}  memory {size(part.memory_bytes)}"
             )
     for item in plan.evaluations:
-        print(f"evaluate {item.id:44} memory {_size(item.memory_bytes)}")
+        print(f"evaluate {item.id:44} memory {size(item.memory_bytes)}")
     for quantized in plan.quantized:
-        print(f"quantize {quantized.id:44} memory {_size(quantized.memory_bytes)}")
+        print(f"quantize {quantized.id:44} memory {size(quantized.memory_bytes)}")
     print(
-        f"to fetch: {_size(plan.fetch_bytes)}; to write: {_size(plan.write_bytes)}, of which {_size(plan.missing_bytes())} are missing"
+        f"to fetch: {size(plan.fetch_bytes)}; to write: {size(plan.write_bytes)}, of which {size(plan.missing_bytes())} are missing"
     )
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-
-
-def _size(size_bytes: float) -> str:
-    unit, divisor = ("GB", 1e9) if size_bytes >= 1e9 else ("MB", 1e6)
-    return f"{size_bytes / divisor:.2f} {unit}"

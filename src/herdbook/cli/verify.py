@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herdbook import humanize
 from herdbook.errors import HerdbookError, RecipeError
 
 if TYPE_CHECKING:
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from herdbook.cli.command import Add
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
-    from herdbook.verify.levels import Ran
+    from herdbook.verify.levels import LevelResult
 
 LEVEL_NAMES = ("files", "claims", "upstream", "equality", "recomputed", "rebuild")
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 STATUSES = "exit status: 0 all passed; 8 something failed; 9 nothing failed, but something could not be checked; 10 the verifier broke"
 
 
@@ -93,10 +92,13 @@ def register(add: Add) -> None:
 def _size(text: str) -> int | None:
     if text == "all":
         return None
-    match = re.fullmatch(r"([1-9]\d*)(|KB|MB|GB)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: a size such as 500MB, or all, is needed")
-    return int(match[1]) * UNITS[match[2]]
+    try:
+        size_bytes = humanize.parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or all") from error
+    if not size_bytes:
+        raise argparse.ArgumentTypeError("a sample of nothing proves nothing")
+    return size_bytes
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -104,7 +106,7 @@ def _verify(options: argparse.Namespace) -> int:
     from herdbook.release.reader import Release
     from herdbook.release.subject import open_subject
     from herdbook.verify import report
-    from herdbook.verify.levels import LEVELS, Ran, run
+    from herdbook.verify.levels import LEVELS, LevelResult, run
 
     if options.foreign:
         return _foreign(options)
@@ -129,14 +131,14 @@ def _verify(options: argparse.Namespace) -> int:
         inputs=options.inputs,
         work=options.work,
     )
-    ran: list[Ran] = []
+    ran: list[LevelResult] = []
     release: Release | None = None
     try:
         release = Release(open_subject(options.release))
     except (HerdbookError, OSError) as error:
         level: Level = LEVELS["files"][0]
         ran.append(
-            Ran(
+            LevelResult(
                 level,
                 (Finding(level.name, "release", options.release, outcome_of(error), str(error)),),
                 0,
@@ -155,7 +157,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _foreign(options: argparse.Namespace) -> int:
-    from herdbook.audit.check import ABOUT, UNPROVEN, Foreign, line
+    from herdbook.audit.audit import Audit, line
+    from herdbook.audit.level import ABOUT, UNPROVEN
     from herdbook.release.finding import Options
     from herdbook.verify import report
 
@@ -176,11 +179,11 @@ def _foreign(options: argparse.Namespace) -> int:
         print(line(finding), flush=True)
 
     print(f"{ABOUT.name}: {ABOUT.proves}")
-    foreign = Foreign(options.release, options.config, options.gguf, asked)
-    ran = [foreign.run(tell)]
-    print(f"{report.read_size(ran[0].read_bytes)} read in {ran[0].seconds:.1f} s")
-    _write(options, foreign.name, None, ran, asked)
-    print(report.closing(foreign.name, ran))
+    audit = Audit(options.release, options.config, options.gguf, asked)
+    ran = [audit.run(tell)]
+    print(f"{humanize.size(ran[0].read_bytes)} read in {ran[0].seconds:.1f} s")
+    _write(options, audit.name, None, ran, asked)
+    print(report.closing(audit.name, ran))
     return report.STATUSES[report.outcome(ran)]
 
 
@@ -189,7 +192,11 @@ def _seed(options: argparse.Namespace) -> int:
 
 
 def _write(
-    options: argparse.Namespace, name: str, release: Release | None, ran: Sequence[Ran], asked: Options
+    options: argparse.Namespace,
+    name: str,
+    release: Release | None,
+    ran: Sequence[LevelResult],
+    asked: Options,
 ) -> None:
     from herdbook.files import write_json, write_text
     from herdbook.verify import report

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of, matrix_of
 from herdbook.errors import StepError
-from herdbook.humanize import runs
+from herdbook.humanize import ranges
 from herdbook.recipe import MATRICES, Laser, spell_rank
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[
             model.laser,
             rule_words(model),
             tuple((matrix, kinds[matrix]) for matrix in MATRICES if kinds[matrix]),
-            runs(layer for name in cut if (layer := layer_of(name)) is not None),
+            ranges(layer for name in cut if (layer := layer_of(name)) is not None),
             int(node.config["num_hidden_layers"]),
             len(cut),
             math.fsum(shares) / len(cut) if cut else 1.0,

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import HerdbookError, UnverifiableError, VerificationError
+from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
 from herdbook.progress import track
 from herdbook.weights.checkpoint import read_record
 
@@ -90,7 +90,7 @@ def _make(shop: Workshop, part: Part) -> None:
             from herdbook.steps.laser.step import laser
 
             if _reads_text(plan, part):
-                raise UnverifiableError(
+                raise UnverifiedError(
                     f"{part.model}: its ranks rest on what a text gives in the whole model; see level rebuild"
                 )
             laser(plan, part, threads)
@@ -103,9 +103,7 @@ def _make(shop: Workshop, part: Part) -> None:
             from herdbook.steps.merge.step import merge
 
             if "mergekit" in part.parameters:
-                raise UnverifiableError(
-                    f"{part.model}: was merged by mergekit, as a whole; see level rebuild"
-                )
+                raise UnverifiedError(f"{part.model}: was merged by mergekit, as a whole; see level rebuild")
             merge(plan, part)
         case _:
             from herdbook.steps.moe.step import moe
