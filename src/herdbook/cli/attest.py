@@ -50,4 +50,4 @@ def command(recipe: Path, results: Path, key: Path | None, *, keyless: bool) -> 
             state = "signed without a key; `herdbook verify` shows by whom"
         case None:
             state = "not signed: no key is configured"
-    print(f"{plan.release_folder}: {state}")
+    print(f"{plan.layout.release_folder}: {state}")

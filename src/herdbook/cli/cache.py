@@ -128,7 +128,7 @@ def verify(place: Place) -> None:
         plan: Plan | None = place.plan()
     except HerdbookError:  # a cache may be looked after anywhere
         plan = None
-    known = {product.entry: product for product in products(plan).values()} if plan else {}
+    known = {product.entry: product for product in products(plan)} if plan else {}
     entries = list(cache.entries())
     damaged = 0
     with track("verify", len(entries)) as advance:

@@ -53,7 +53,7 @@ def command(
     if folder is None:
         plan = plans.load(recipe, results)
         preflight.check_made_by(plan)
-        folder = plan.release_folder
+        folder = plan.layout.release_folder
     release = local.read(folder)
     place = repo or release.recipe.release.repo
     if to:
@@ -67,7 +67,7 @@ def command(
         signer = configured_signer()
         done = step.publish(release, place, lambda said: line(said, signer).decode().rstrip("\n"), say)
         if plan and not repo:
-            write_json(plan.release_root / step.RECORD, done.as_json())
+            write_json(plan.layout.publication, done.as_json())
         print(done.url)
 
 

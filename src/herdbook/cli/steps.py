@@ -22,13 +22,11 @@ class Step:
         about: What it does, in a sentence.
         key: Whether one of several jobs is meant, by its key.
         options: Options for the machine that it runs on.
-        shared: Whether its result is put into the cache, if there is one.
     """
 
     about: str
     key: bool = True
     options: tuple[Callable[..., Callable[..., None]], ...] = ()
-    shared: bool = True
 
 
 GPU = (options.threads, options.device, options.gpu_memory)
@@ -40,13 +38,13 @@ STEPS = {
     "merge": Step("Make a shard of a dense merge."),
     "moe": Step("Make a shard of a Mixture of Experts."),
     "files": Step("Put a source model's configuration and tokenizer into its folder."),
-    "assemble": Step("Make a model's folder, as transformers loads it.", shared=False),
+    "assemble": Step("Make a model's folder, as transformers loads it."),
     "routing": Step("Report which experts the released mixture's routers choose.", key=False, options=GPU),
     "evaluate": Step("Measure a model or a quantized file.", options=GPU),
-    "convert": Step("Make the full-width GGUF of the released model.", key=False, shared=False),
+    "convert": Step("Make the full-width GGUF of the released model.", key=False),
     "quantize": Step("Make a quantized file, and check it against the weights.", options=(options.threads,)),
-    "card": Step("Render the model card and its figures.", key=False, shared=False),
-    "release": Step("Put the release together, with provenance and checksums.", key=False, shared=False),
+    "card": Step("Render the model card and its figures.", key=False),
+    "release": Step("Put the release together, with provenance and checksums.", key=False),
 }
 ABOUT_KEYS = (
     "KEY is the job's key, its first digits, or its name: `herdbook plan` lists them. "
@@ -75,8 +73,7 @@ def command(name: str) -> click.Command:
         plan = plans.load(recipe, results)
         job = find(all_jobs(plan), name, key)
         registry.run(plan, job, Machine(threads, device, options.gpu_bytes(gpu_memory)))
-        if step.shared:
-            keep(plan, job.key)
+        keep(plan, job)
 
     decorated: Callable[..., None] = run
     for option in (*reversed(step.options), options.results, options.recipe):
