@@ -304,7 +304,7 @@ def test_an_upload_that_is_cut_can_be_sent_again(hub, api):
     with pytest.raises(RuntimeError):
         api.upload_file(path_or_fileobj=LARGE * 2, path_in_repo="more.bin", repo_id=REPO)
     assert hashlib.sha256(LARGE * 2).hexdigest() not in hub.lfs
-    hub._faults.clear()
+    hub.faults.clear()
     api.upload_file(path_or_fileobj=LARGE * 2, path_in_repo="more.bin", repo_id=REPO)
     assert Path(api.hf_hub_download(REPO, "more.bin")).read_bytes() == LARGE * 2
 

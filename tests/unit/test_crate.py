@@ -8,8 +8,7 @@ import re
 import zipfile
 
 import pytest
-from pytest_local_hub import client
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub import LocalHub, client
 
 import crates
 from crates import DAY, METADATA, entities, export, ids, many, typed

@@ -7,7 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub.hub import LocalHub
 
 
 def main() -> None:
