@@ -8,8 +8,7 @@ import re
 import zipfile
 
 import pytest
-from pytest_local_hub import client
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub import LocalHub, client
 
 from herdbook.cli.main import main
 from herdbook.files import git_blob_id

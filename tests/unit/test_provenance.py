@@ -16,8 +16,7 @@ from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 from packageurl import PackageURL
-from pytest_local_hub import client
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub import LocalHub, client
 
 from herdbook import lock as locks
 from herdbook import plan as plans
