@@ -82,7 +82,7 @@ def test_the_table_is_what_the_workflow_does(built, tmp_path):
 
 def test_explain_names_the_jobs_of_snakemake_and_their_files(built):
     """The jobs that are read off the plan are those of the rules: inputs, outputs, order."""
-    from herdbook.jobs import jobs
+    from herdbook.plan.jobs import jobs
 
     project, _ = built
     here = os.getcwd()  # noqa: PTH109 - to come back to
