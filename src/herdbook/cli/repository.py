@@ -59,7 +59,7 @@ def read(path: Path = FILE) -> dict[str, str]:
     try:
         content = yamlio.load(text, yamlio.PyYamlLoader) or {}  # as Snakemake reads it
     except yamlio.YamlError as error:
-        raise RecipeError(f"is not YAML: {error}", str(path)) from error
+        raise RecipeError(str(error), str(path)) from error
     if not isinstance(content, dict):
         raise RecipeError("is not a mapping of settings", str(path))
     known = {setting.key: setting.variable for setting in SETTINGS if setting.key}
