@@ -11,11 +11,10 @@ import sys
 import pytest
 import yaml
 
-import tiny
-from cluster import slurm
 from herdbook import plan as plans
 from herdbook.signing.keys import PASSWORD_VARIABLE, generate
-from workflow.project import Project
+from support import slurm, tiny
+from support.project import Project
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +38,7 @@ OPTIONS = (
 )  # fmt: skip
 WRAPPER = """#!/bin/sh
 {before}
-exec {python} -m herdbook.cli.main "$@"
+exec {python} -m herdbook "$@"
 """
 
 

@@ -15,11 +15,11 @@ import yaml
 from pytest_local_hub import LocalHub, OnDisk, client
 from safetensors.torch import load_file
 
-import buttercup
 from herdbook import plan as plans
 from herdbook.errors import StepError
 from herdbook.steps.quantize.convert import CONVERTER
-from workflow.project import REPOSITORY, Project
+from support import buttercup
+from support.project import REPOSITORY, Project
 
 NAME = "Buttercup-4x7B-V2-laser"
 REPO = f"Kquant03/{NAME}"
@@ -51,7 +51,7 @@ def copy_recipe(root, documents=None):
 
 def herdbook(environment, folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "herdbook.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "herdbook", *map(str, arguments)],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import tiny
-from crates import METADATA, entities, export, ids, typed
+from support import tiny
+from support.ro_crate import METADATA, entities, export, ids, typed
 
 TOOL = Path(sys.prefix) / "tools" / "roc-validator"
 MINIATURE = Path(__file__).parents[2] / "results/Miniature-4x135M-laser/release"
@@ -142,7 +142,7 @@ def release(tmp_path_factory):
     plan = tiny.build(recipe, folder / "results")
     for item in plan.evaluations:
         evaluate(plan, item, 1)
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     return tiny.release(plan)
 
 

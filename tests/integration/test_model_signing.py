@@ -12,8 +12,6 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from referencing import Registry, Resource
 
-import local_sigstore
-import tiny
 from herdbook.cli.main import main
 from herdbook.errors import StepError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
@@ -21,6 +19,7 @@ from herdbook.signing import keyless, keys, oms
 from herdbook.signing.bundle import bundle, read
 from herdbook.steps.card.step import render_card
 from herdbook.tools.external import Tool
+from support import local_sigstore, tiny
 
 REFERENCE = Tool("model-signing", "1.1.1", "model_signing", "model_signing", "blake3 pyopenssl")
 GUIDE = Path(__file__).parents[2] / "docs/signing.md"
@@ -67,12 +66,12 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("signed")
     tiny.write_model(root / "base", seed=1)
     plan = tiny.build(tiny.write_recipe(root / "r.yaml", {"base": {"folder": "base"}}), root / "results")
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     keys.generate(root / "own")
     tiny.release(plan)
     base = ["attest", "--recipe", str(plan.recipe_path), "--results", str(plan.layout.root)]
     assert main([*base, "--key", str(root / "own")]) == 0
-    return plan.release_folder
+    return plan.layout.release_folder
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-import tiny
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook.errors import CheckpointError, LockError, RecipeError, StepError
@@ -32,6 +31,7 @@ from herdbook.steps.laser.search import search
 from herdbook.steps.laser.states import States
 from herdbook.steps.laser.step import laser
 from herdbook.steps.laser.whiten import moments, whiten
+from support import tiny
 
 LAYERS = 3
 
@@ -395,7 +395,7 @@ def test_threads_change_no_byte_of_a_search(folder, tmp_path, guarded):
 
 def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, guarded):
     plan, planned = prepared(folder / "guarded.yaml", tmp_path)
-    command = [sys.executable, "-m", "herdbook.cli.main", "search", planned.key]
+    command = [sys.executable, "-m", "herdbook", "search", planned.key]
     command += ["--recipe", str(folder / "guarded.yaml"), "--results", str(tmp_path)]
     journal = plan.layout.journal(planned)
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -10,7 +10,6 @@ from pytest_local_hub import LocalHub, client
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-import tiny
 from herdbook.audit.router_rows import routers_of
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
@@ -20,6 +19,7 @@ from herdbook.plan import routing as planned
 from herdbook.steps.routing.measure import count, effective
 from herdbook.steps.routing.rows import look, verdict
 from herdbook.steps.routing.step import routing
+from support import tiny
 
 SEQUENCES = [[1, *range(3, 40)], [1, 9, 9, 4], [5, 61, 30, 7, 8, 8]]
 
@@ -161,7 +161,7 @@ def test_as_many_rows_pass_an_expert_as_the_plan_counts():
 def test_the_report(tmp_path):
     plan = mixture(tmp_path, texts=True)
     routing(plan, plan.report)
-    path = plan.report_file(plan.report)
+    path = plan.layout.report(plan.report)
     once = path.read_bytes()
     routing(plan, plan.report, threads=2)
     assert path.read_bytes() == once
@@ -177,7 +177,7 @@ def test_the_report(tmp_path):
 def test_a_report_without_texts_tells_of_the_prompts(tmp_path):
     plan = mixture(tmp_path)
     routing(plan, plan.report)
-    found = json.loads(plan.report_file(plan.report).read_text())
+    found = json.loads(plan.layout.report(plan.report).read_text())
     assert found["texts"] == {}
     # the rows were made from these very inputs, so each prompt's last token prefers its own expert
     assert len(found["prompts"]) == 3
@@ -186,7 +186,7 @@ def test_a_report_without_texts_tells_of_the_prompts(tmp_path):
 def test_a_drawn_router_has_a_report_too(tmp_path):
     plan = mixture(tmp_path, gate="random", experts=[{"model": "b"}, {"model": "c"}])
     routing(plan, plan.report)
-    assert json.loads(plan.report_file(plan.report).read_text())["layers"] == []
+    assert json.loads(plan.layout.report(plan.report).read_text())["layers"] == []
 
 
 def test_routers_of_anybodys_mixture(tmp_path, capsys):

@@ -13,7 +13,6 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-import tiny
 from herdbook.errors import LockError, StepError
 from herdbook.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.files import write_json
@@ -22,6 +21,7 @@ from herdbook.steps.card.context import gather
 from herdbook.steps.card.counts import count_parameters
 from herdbook.steps.card.metadata import check
 from herdbook.steps.card.rank import find_place
+from support import tiny
 
 EVIL = "| x | <script>alert(1)</script> [a](javascript:b) `` ` `` {{ 7*7 }} # h\n# heading\n\u202etxet"
 MODELS = {
@@ -77,7 +77,7 @@ def prepare(folder, models=None, **sections):
         metric = {"value": float(SCORES[item.name]), "stderr": 0.0123, "higher_is_better": False}
         tasks = {"held_out": {"title": "Text", "documents": 12, "metrics": {"bits_per_byte": metric}}}
         write_json(
-            plan.evaluation_file(item),
+            plan.layout.evaluation(item),
             {"key": item.key, "tasks": tasks, "weights": {}, "code": {"torch": "2"}},
         )
     return plan
@@ -328,7 +328,7 @@ def test_figures_of_laser_show_what_the_records_say(plan):
 
 def damaged(plan, tmp_path, edit):
     item = plan.evaluations[-1]
-    path = plan.evaluation_file(item)
+    path = plan.layout.evaluation(item)
     before = path.read_text()
     try:
         edit(path)

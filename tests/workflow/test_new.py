@@ -15,7 +15,6 @@ import yaml
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save
 
-import tiny
 from herdbook import __version__
 from herdbook import lock as locks
 from herdbook import plan as plans
@@ -23,6 +22,7 @@ from herdbook import recipe as recipes
 from herdbook.cli.main import main
 from herdbook.lock import Lock
 from herdbook.tools import installed
+from support import tiny
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
@@ -346,7 +346,7 @@ def test_a_wheel_has_what_it_takes(tmp_path, repository):
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copyfile
         copy(ROOT / source, site / place)
     repository.environment["PYTHONPATH"] = str(site)
-    made = repository.run(sys.executable, "-m", "herdbook.cli.main", "new", str(tmp_path / "other"))
+    made = repository.run(sys.executable, "-m", "herdbook", "new", str(tmp_path / "other"))
     assert made.returncode == 0, made.stderr
     names = {path.relative_to(repository.root) for path in repository.root.rglob("*") if path.is_file()}
     assert {
