@@ -103,7 +103,16 @@ def result_jobs(plan: Plan) -> list[Job]:
 
     Results that several names of a recipe lead to have one job.
     """
-    return list({job.outputs: job for job in (*_models(plan), *_measured(plan))}.values())
+    return [*model_jobs(plan), *_once(_measured(plan))]
+
+
+def model_jobs(plan: Plan) -> list[Job]:
+    """Return the jobs that make the models of a plan, each as a folder that transformers loads."""
+    return _once(_models(plan))
+
+
+def _once(found: Iterable[Job]) -> list[Job]:
+    return list({job.outputs: job for job in found}.values())
 
 
 def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
@@ -117,11 +126,14 @@ def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
     Raises:
         RecipeError: If no job has it, or several have.
     """
-    found = [job for job in jobs if job.rule == rule and job.key.startswith(key)]
+    of_the_rule = [job for job in jobs if job.rule == rule]
+    found = [job for job in of_the_rule if job.key.startswith(key)]
+    if not of_the_rule:
+        raise RecipeError(f"{rule}: nothing in this recipe asks for it")
     if len(found) != 1:
         raise RecipeError(
-            f"{rule}: {'no' if not found else 'more than one'} step has the key {key!r}. Either the recipe or the code "
-            "changed since; `herdbook plan` shows the keys of today."
+            f"{rule}: {'more than one job has' if found else 'no job has'} a key that begins with {key!r}. If one had it "
+            "earlier, the recipe or the code changed since; `herdbook plan` shows what there is now."
         )
     return found[0]
 
