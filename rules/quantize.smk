@@ -1,28 +1,31 @@
 """Quantization: the released model as GGUF, each file proven tensor by tensor from the safetensors."""
 
+if PLAN.converted:
 
-rule convert:
-    """
-    Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
-    """
-    input:
-        lambda wildcards: needs([PLAN.converted], folder_paths(PLAN.released)),
-    output:
-        PLAN.converted,
-    log:
-        "logs/convert/full.log",
-    conda:
-        environment("quantize")
-    resources:
-        mem_mb=lambda wildcards, attempt: megabytes(memory.conversion_bytes(PLAN), attempt),
-        disk_mb=lambda wildcards: disk_megabytes(disk.conversion_bytes(PLAN)),
-        runtime=lambda wildcards, attempt: minutes(duration.conversion_seconds(PLAN), attempt),
-    params:
-        key=PLAN.converted_key,
-    shell:
-        r"""
-        herdbook convert >{log:q} 2>&1
+    rule convert:
         """
+        Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
+        """
+        input:
+            lambda wildcards: needs([PLAN.converted_file(PLAN.converted)], folder_paths(PLAN.released)),
+        output:
+            PLAN.converted_file(PLAN.converted),
+        log:
+            "logs/convert/full.log",
+        conda:
+            environment("quantize")
+        resources:
+            mem_mb=lambda wildcards, attempt: megabytes(
+                estimates.memory_bytes(PLAN, PLAN.converted), attempt
+            ),
+            disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, PLAN.converted)),
+            runtime=lambda wildcards, attempt: minutes(estimates.seconds(PLAN, PLAN.converted), attempt),
+        params:
+            key=PLAN.converted.key,
+        shell:
+            r"""
+            herdbook convert >{log:q} 2>&1
+            """
 
 
 rule quantize:
@@ -44,14 +47,16 @@ rule quantize:
         ),
     conda:
         environment("quantize")
-    threads: max(2, cores_beside(PLAN.released.size_bytes))
+    threads: lambda wildcards: estimates.threads(PLAN, QUANTIZED[wildcards.quantized])
     resources:
-        mem_mb=lambda wildcards, attempt: megabytes(QUANTIZED[wildcards.quantized].memory_bytes, attempt),
+        mem_mb=lambda wildcards, attempt: megabytes(
+            estimates.memory_bytes(PLAN, QUANTIZED[wildcards.quantized]), attempt
+        ),
         disk_mb=lambda wildcards: disk_megabytes(
-            disk.quantization_bytes(PLAN, QUANTIZED[wildcards.quantized])
+            estimates.disk_bytes(PLAN, QUANTIZED[wildcards.quantized])
         ),
         runtime=lambda wildcards, threads, attempt: minutes(
-            duration.quantization_seconds(PLAN, QUANTIZED[wildcards.quantized], threads), attempt
+            estimates.seconds(PLAN, QUANTIZED[wildcards.quantized], threads), attempt
         ),
     params:
         key=lambda wildcards: QUANTIZED[wildcards.quantized].key,

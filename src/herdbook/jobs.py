@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from herdbook.layout import SUMS
+from herdbook.needs import file_bytes
 from herdbook.plan import Evaluation, Node, Part, Report, Search
 from herdbook.steps.assemble.step import folder_files, taken_files, weights_files
 from herdbook.steps.attest.step import attest_key, attested_files
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.plan import Plan, Quantized
+    from herdbook.plan import Plan, Subject
     from herdbook.steps.attest.step import Signer
 
 # Of these, each model has a rule of its own: assemble_<model>.
@@ -46,7 +47,7 @@ class Job:
     key: str
     inputs: tuple[Path, ...]
     outputs: tuple[Path, ...]
-    subject: Part | Search | Node | Evaluation | Quantized | Report | None = field(default=None, hash=False)
+    subject: Subject = field(default=None, hash=False)
     size_bytes: int = 0
 
     @property
@@ -132,20 +133,15 @@ def _measured(plan: Plan) -> Iterator[Job]:
     if plan.report:
         made = (plan.report_file(plan.report),)
         yield Job("routing", plan.report.id, plan.report.key, released, made, plan.report)
-    if plan.quantized:
-        yield Job(
-            "convert",
-            plan.converted.name.removesuffix(".full.gguf"),
-            plan.converted_key,
-            released,
-            (plan.converted,),
-            size_bytes=plan.released.size_bytes,
-        )
-    sizes = dict(plan.outputs())
+    full: tuple[Path, ...] = ()
+    if plan.converted:
+        full = (plan.converted_file(plan.converted),)
+        size = file_bytes(plan, plan.converted)
+        yield Job("convert", plan.converted.id, plan.converted.key, released, full, plan.converted, size)
     for item in plan.quantized:
         file, record = plan.quantized_file(item), plan.quantized_record(item)
-        read = (plan.converted, *released)
-        yield Job("quantize", item.id, item.key, read, (file, record), item, sizes[file])
+        read = (*full, *released)
+        yield Job("quantize", item.id, item.key, read, (file, record), item, file_bytes(plan, item))
     for one in plan.evaluations:
         read = _folder(plan, one.node)
         if one.quantized:

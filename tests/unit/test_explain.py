@@ -19,7 +19,7 @@ from herdbook import plan as plans
 from herdbook.cli import main as cli
 from herdbook.explain import difference
 from herdbook.jobs import jobs
-from herdbook.plan.plan import EVALUATE_CODE
+from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.steps.card.step import render_card
 
 MODELS = {

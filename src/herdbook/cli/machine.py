@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from herdbook import needs
 from herdbook.errors import StepError
-from herdbook.plan import gpu
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +48,9 @@ def matrices_at_once(plan: Plan, part: Part, options: argparse.Namespace) -> int
     """Return how many matrices a LASER job reduces at once: its threads, or fewer if the GPU holds no more."""
     threads: int = options.threads
     return (
-        threads if options.device == "cpu" else gpu.matrices_at_once(plan, part, threads, gpu_bytes(options))
+        threads
+        if options.device == "cpu"
+        else needs.matrices_at_once(plan, part, threads, gpu_bytes(options))
     )
 
 
@@ -61,13 +63,13 @@ def device(name: str, key: str = "0") -> str:
     return _devices(name, key, 1)[0]
 
 
-def devices(item: Evaluation, options: argparse.Namespace) -> list[str]:
+def devices(plan: Plan, item: Evaluation, options: argparse.Namespace) -> list[str]:
     """Return the devices of a measurement: of several GPUs as many as its model needs, the first by its key.
 
     Raises:
         StepError: If there is no such device here.
     """
-    return _devices(options.device, item.key, gpu.evaluation_gpus(item, gpu_bytes(options)))
+    return _devices(options.device, item.key, needs.gpus(plan, item, gpu_bytes(options)))
 
 
 def _devices(name: str, key: str, wanted: int) -> list[str]:

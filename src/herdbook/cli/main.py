@@ -9,13 +9,12 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from herdbook import __version__
+from herdbook import __version__, needs
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.cli import attest, cache, explain, export, lock, machine, new, publish, verify
 from herdbook.errors import HerdbookError, RecipeError
 from herdbook.files import dump_json
-from herdbook.plan import gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -214,8 +213,8 @@ def _plan(options: argparse.Namespace) -> None:
     plan = _load(options)
     show(plan)
     if not options.elsewhere:
-        plans.check_disk(plan)
-    gpu.check(plan, machine.gpu_bytes(options))
+        needs.check_disk(plan)
+    needs.check_gpu(plan, machine.gpu_bytes(options))
 
 
 def _part(options: argparse.Namespace) -> None:
@@ -333,14 +332,17 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     plan = _load(options)
     item = _find({item.key: item for item in plan.evaluations}, options.key)
-    evaluate(plan, item, options.threads, machine.devices(item, options))
+    evaluate(plan, item, options.threads, machine.devices(plan, item, options))
     _keep(plan, item.key)
 
 
 def _convert(options: argparse.Namespace) -> None:
     from herdbook.steps.quantize.step import convert
 
-    convert(_load(options))
+    plan = _load(options)
+    if plan.converted is None:
+        raise RecipeError("nothing is quantized: the recipe has no `quantize`", str(plan.recipe_path))
+    convert(plan, plan.converted)
 
 
 def _quantize(options: argparse.Namespace) -> None:

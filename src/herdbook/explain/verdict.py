@@ -11,7 +11,7 @@ from herdbook.files import sha256_file
 from herdbook.jobs import ASSEMBLE, Job, jobs
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan import Evaluation, Part, Report, Search
-from herdbook.plan.plan import EVALUATE_CODE
+from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.steps.release.step import contents
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES, input_file
-from herdbook.plan.plan import CONVERT_CODE, QUANTIZE_CODE
+from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.provenance.material import carried_inputs, inputs, materials
 from herdbook.provenance.slsa import download_location
 
@@ -134,7 +134,7 @@ class _Runs:
                 name,
                 self._folder(self._plan.released),
                 (Item(item.file, released=item.file),),
-                {"method": item.method, "metadata": self._plan.gguf_metadata},
+                {"method": item.method, "metadata": dict(item.full.metadata)},
                 CONVERT_CODE.describe() | QUANTIZE_CODE.describe(),
             )
         yield from map(self._evaluation, self._plan.evaluations)

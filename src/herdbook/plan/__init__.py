@@ -1,11 +1,18 @@
-"""Planning: from a recipe and its lock to nodes, parts, keys, sizes and needs."""
+"""Planning: from a recipe and its lock to nodes, parts and keys."""
 
-from herdbook.plan.model import TORCH_BYTES, Layout, Node, Origin, Part, Search, Tensor
-from herdbook.plan.plan import Evaluation, Plan, Quantized, check_disk, load, make
+from typing import TypeAlias
+
+from herdbook.plan.evaluate import Evaluation
+from herdbook.plan.model import Layout, Node, Origin, Part, Search, Tensor
+from herdbook.plan.plan import Plan, load, make
+from herdbook.plan.quantize import Converted, Quantized
 from herdbook.plan.routing import Report
 
+# What of a plan one job makes; None for what is made of the release as a whole.
+Subject: TypeAlias = Part | Search | Node | Evaluation | Converted | Quantized | Report | None
+
 __all__ = [
-    "TORCH_BYTES",
+    "Converted",
     "Evaluation",
     "Layout",
     "Node",
@@ -15,8 +22,8 @@ __all__ = [
     "Quantized",
     "Report",
     "Search",
+    "Subject",
     "Tensor",
-    "check_disk",
     "load",
     "make",
 ]

@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 from herdbook.key import Code
 from herdbook.layout import LINEAGE, LOCK, RECIPE
-from herdbook.plan.plan import CONVERT_CODE, DEQUANTIZE_CODE, EVALUATE_CODE, GGUF_FOLDER_CODE, QUANTIZE_CODE
+from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE
+from herdbook.plan.plan import GGUF_FOLDER_CODE
+from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.provenance.material import inputs, materials
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError, RecipeError, UnverifiableError
 from herdbook.layout import BOMS, CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES, SUMS
-from herdbook.plan import check_disk
+from herdbook.needs import check_disk
 from herdbook.release.finding import Check
 from herdbook.release.reader import parse_sums
 from herdbook.verify.rebuild.workspace import opened
@@ -99,8 +99,8 @@ def _build(shop: Workshop) -> None:
         assemble(plan, node)
     if plan.report and not plan.report_file(plan.report).exists():
         routing(plan, plan.report, threads)
-    if plan.quantized and not plan.converted.exists():
-        convert(plan)
+    if plan.converted and not plan.converted_file(plan.converted).exists():
+        convert(plan, plan.converted)
     for item in plan.quantized:
         if not plan.quantized_record(item).exists():
             quantize(plan, item, threads)
