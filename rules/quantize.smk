@@ -15,9 +15,7 @@ if PLAN.converted:
         conda:
             environment("quantize")
         resources:
-            mem_mb=lambda wildcards, attempt: megabytes(
-                estimates.memory_bytes(PLAN, PLAN.converted), attempt
-            ),
+            mem_mb=lambda wildcards, attempt: megabytes(estimates.memory_bytes(PLAN, PLAN.converted), attempt),
             disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, PLAN.converted)),
             runtime=lambda wildcards, attempt: minutes(estimates.seconds(PLAN, PLAN.converted), attempt),
         params:
@@ -52,9 +50,7 @@ rule quantize:
         mem_mb=lambda wildcards, attempt: megabytes(
             estimates.memory_bytes(PLAN, QUANTIZED[wildcards.quantized]), attempt
         ),
-        disk_mb=lambda wildcards: disk_megabytes(
-            estimates.disk_bytes(PLAN, QUANTIZED[wildcards.quantized])
-        ),
+        disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, QUANTIZED[wildcards.quantized])),
         runtime=lambda wildcards, threads, attempt: minutes(
             estimates.seconds(PLAN, QUANTIZED[wildcards.quantized], threads), attempt
         ),
