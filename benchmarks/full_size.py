@@ -12,8 +12,8 @@ from rates import program_seconds
 from schedule import NODE, Machine, Task, critical_path, simulate
 
 from herdbook import plan as plans
-from herdbook.jobs import jobs as planned_jobs
 from herdbook.needs import Rates, seconds
+from herdbook.plan.jobs import jobs as planned_jobs
 
 if TYPE_CHECKING:
     import argparse
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from listed import Listed
     from schedule import Schedule
 
-    from herdbook.jobs import Job
     from herdbook.plan import Plan
+    from herdbook.plan.jobs import Job
 
 HOST = "host"
 DRY = ("--dry-run", "--profile", "profiles/slurm", "--config", "device=cuda")

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-import tiny
 from herdbook import needs
 from herdbook import plan as plans
 from herdbook.needs import SLOW, Rates, time
 from herdbook.needs.memory import TORCH_BYTES
 from herdbook.recipe.release import Quantize
+from support import tiny
 
 
 @pytest.fixture(scope="module")

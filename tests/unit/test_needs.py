@@ -8,7 +8,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import tiny
 from herdbook import needs
 from herdbook.errors import RecipeError
 from herdbook.needs import disk, gpu, memory
@@ -17,6 +16,7 @@ from herdbook.needs.memory import MATRIX_PIECE_BYTES, matrix_bytes
 from herdbook.plan import Evaluation
 from herdbook.steps.laser import decompose
 from herdbook.steps.quantize import encode
+from support import tiny
 
 MB, GB = 10**6, 10**9
 

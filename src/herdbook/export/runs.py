@@ -130,11 +130,11 @@ class _Runs:
                 item.id,
                 item.file,
                 "quantize",
-                f"Converted the released model to GGUF and quantized it by {item.method}; each tensor was derived again",
+                f"Conversion the released model to GGUF and quantized it by {item.method}; each tensor was derived again",
                 name,
                 self._folder(self._plan.released),
                 (Item(item.file, released=item.file),),
-                {"method": item.method, "metadata": dict(item.full.metadata)},
+                {"method": item.method, "metadata": self._plan.gguf_metadata},
                 CONVERT_CODE.describe() | QUANTIZE_CODE.describe(),
             )
         yield from map(self._evaluation, self._plan.evaluations)

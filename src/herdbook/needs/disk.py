@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from herdbook.errors import RecipeError
 from herdbook.needs.layerwise import FLOAT32
 from herdbook.needs.memory import FLOAT64
-from herdbook.plan import Converted, Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
 from herdbook.recipe import Hub, Pypi
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def disk_bytes(plan: Plan, subject: Subject) -> int:
             return LEAST_BYTES + 4 * data
         case Report() | Node():
             return LEAST_BYTES
-        case Converted():
+        case Conversion():
             return VOCABULARY_BYTES + file_bytes(plan, subject) + _widened(plan)
         case Quantized():
             entries = ENTRY_BYTES * len(plan.released.tensors)
@@ -62,12 +62,12 @@ def disk_bytes(plan: Plan, subject: Subject) -> int:
             return CARD_BYTES + LISTED_BYTES * sum(len(part.tensors) for part in plan.parts.values())
 
 
-def file_bytes(plan: Plan, subject: Part | Converted | Quantized) -> int:
+def file_bytes(plan: Plan, subject: Part | Conversion | Quantized) -> int:
     """Return the size of a file of weights, without its header; estimated for a quantized one."""
     match subject:
         case Part():
             return subject.size_bytes
-        case Converted():
+        case Conversion():
             return plan.released.size_bytes
         case Quantized():
             return int(plan.released.parameters * QUANTIZED_BITS[subject.method] / 8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.layerwise import FLOAT32, LOGITS, reading
-from herdbook.plan import Converted, Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def memory_bytes(plan: Plan, subject: Subject, threads: int = 1) -> int:
         case Report():
             each = _report_thread(plan, subject)
             one = TORCH_BYTES + report_data_bytes(plan, subject)
-        case Converted():
+        case Conversion():
             one, each = _conversion(plan), 0
         case Quantized():
             one, each = INTERPRETER_BYTES + QUANTIZED_PIECES * QUANTIZED_PIECE_BYTES, 0

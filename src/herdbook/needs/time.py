@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import fetch_bytes, file_bytes
-from herdbook.plan import Converted, Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def seconds(plan: Plan, subject: Subject, threads: int = 1, rates: Rates = SLOW)
             return _evaluation(plan, subject, threads, rates)
         case Report():
             return _report(plan, subject, threads, rates)
-        case Converted():
+        case Conversion():
             return rates.start + 2 * plan.released.size_bytes / rates.disk  # all is read and written
         case Quantized():
             # Quantized, and then every tensor derived again from the released weights.

@@ -20,7 +20,7 @@ from herdbook.plan.merge import plan_merge
 from herdbook.plan.model import Layout, Node, Part, Search
 from herdbook.plan.moe import plan_moe
 from herdbook.plan.pruning import needed_whole
-from herdbook.plan.quantize import Converted, Quantized, plan_conversion, plan_quantized
+from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import Report, plan_report
 from herdbook.plan.source import plan_source
 from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
@@ -79,18 +79,19 @@ class Plan:
     # -- after the merge -------------------------------------------------------------------------------------------
 
     @cached_property
-    def converted(self) -> Converted | None:
-        """The full-width GGUF of the released model, if something is quantized."""
-        return plan_conversion(self.recipe, self.released)
+    def conversion(self) -> Conversion:
+        """The full-width GGUF of the released model; it is made if there are quantized files."""
+        return plan_conversion(self.recipe, self.released, self.gguf_metadata)
 
-    def converted_file(self, item: Converted) -> Path:
-        """Return the path of the full-width GGUF."""
-        return self.layout.root / "quantized" / f"{item.id}.full.gguf"
+    @property
+    def gguf_metadata(self) -> dict[str, str]:
+        """Return what every GGUF file says about itself."""
+        return {"general.name": self.recipe.release.name, "general.license": self.recipe.release.license}
 
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
-        return plan_quantized(self.recipe, self.converted)
+        return plan_quantized(self.recipe, self.conversion)
 
     def quantized_file(self, item: Quantized) -> Path:
         """Return the path of a quantized file."""

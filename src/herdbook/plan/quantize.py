@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from herdbook.key import SHORT, Code, digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe
 
@@ -32,18 +34,16 @@ QUANTIZE_CODE = Code(
 
 
 @dataclass(frozen=True)
-class Converted:
-    """The full-width GGUF of the released model, which quantized files are made from.
+class Conversion:
+    """The making of the full-width GGUF of the released model, from which quantized files are made.
 
     Args:
         name: The release's name.
         key: Digest that says what it is.
-        metadata: What it and the files made from it say about themselves.
     """
 
     name: str
     key: str
-    metadata: tuple[tuple[str, str], ...]
 
     @property
     def id(self) -> str:
@@ -59,13 +59,11 @@ class Quantized:
         method: How it is quantized, by llama.cpp's name, such as ``Q4_K_M``.
         key: Digest that says what it is.
         file: Its name in the release.
-        full: The full-width file that it is made from.
     """
 
     method: str
     key: str
     file: str
-    full: Converted
 
     @property
     def id(self) -> str:
@@ -73,31 +71,27 @@ class Quantized:
         return f"{self.file.removesuffix('.gguf')}-{self.key[:SHORT]}"
 
 
-def plan_conversion(recipe: Recipe, released: Node) -> Converted | None:
-    """Return the full-width GGUF of the released model; None if nothing is quantized."""
-    if recipe.quantize is None:
-        return None
-    about = {"general.name": recipe.release.name, "general.license": recipe.release.license}
+def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str]) -> Conversion:
+    """Return the full-width GGUF of the released model, with what it says about itself."""
     content = {
         "operation": "convert",
         "model": released.key,
-        "metadata": about,
+        "metadata": dict(metadata),
         "code": CONVERT_CODE.describe(),
     }
-    return Converted(recipe.release.name, digest(content), tuple(about.items()))
+    return Conversion(recipe.release.name, digest(content))
 
 
-def plan_quantized(recipe: Recipe, converted: Converted | None) -> tuple[Quantized, ...]:
+def plan_quantized(recipe: Recipe, conversion: Conversion) -> tuple[Quantized, ...]:
     """Return the quantized files, in the recipe's order."""
-    if recipe.quantize is None or converted is None:
+    if recipe.quantize is None:
         return ()
     code = QUANTIZE_CODE.describe()
     return tuple(
         Quantized(
             method,
-            digest({"operation": "quantize", "full": converted.key, "method": method, "code": code}),
+            digest({"operation": "quantize", "full": conversion.key, "method": method, "code": code}),
             f"{recipe.release.name}.{method}.gguf",
-            converted,
         )
         for method in recipe.quantize.methods
     )

@@ -9,13 +9,13 @@ from herdbook.files import write_json
 from herdbook.steps.quantize.convert import convert as convert_folder
 
 if TYPE_CHECKING:
-    from herdbook.plan import Converted, Plan, Quantized
+    from herdbook.plan import Plan, Quantized
 
 
-def convert(plan: Plan, item: Converted) -> None:
+def convert(plan: Plan) -> None:
     """Make the full-width GGUF of the released model. Raises as ``herdbook.steps.quantize.convert.convert`` does."""
     folder = plan.layout.folder(plan.released)
-    convert_folder(folder, plan.converted_file(item), metadata=dict(item.metadata), log=_say)
+    convert_folder(folder, plan.converted, metadata=plan.gguf_metadata, log=_say)
 
 
 def quantize(plan: Plan, item: Quantized, threads: int) -> None:
@@ -29,7 +29,7 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
     from herdbook.steps.quantize.quantize import quantize as quantize_file
 
     path = plan.quantized_file(item)
-    quantize_file(plan.converted_file(item.full), path, item.method, threads=threads)
+    quantize_file(plan.converted, path, item.method, threads=threads)
     derived = derive(path, plan.layout.folder(plan.released), threads=threads)
     require_equal(derived, str(path))
     record = {"operation": "quantize", "key": item.key, "method": item.method, "name": item.file, **derived}
