@@ -275,8 +275,8 @@ def evaluation_inputs(wildcards):
     item = EVALUATIONS[wildcards.evaluation]
     measured = folder_paths(item.node)
     if item.quantized:
-        measured += [PLAN.quantized_file(item.quantized), PLAN.quantized_record(item.quantized)]
-    return needs([PLAN.evaluation_file(item)], measured)
+        measured += [PLAN.layout.quantized(item.quantized), PLAN.layout.quantized_record(item.quantized)]
+    return needs([PLAN.layout.evaluation(item)], measured)
 
 
 def evaluation_threads(wildcards):
@@ -292,8 +292,8 @@ def evaluation_memory(wildcards, threads, attempt):
 def quantize_inputs(wildcards):
     """Return the full-width file, and the folder that tensors are derived from again."""
     item = QUANTIZED[wildcards.quantized]
-    outputs = [PLAN.quantized_file(item), PLAN.quantized_record(item)]
-    return needs(outputs, [PLAN.converted_file(item.full), *folder_paths(PLAN.released)])
+    outputs = [PLAN.layout.quantized(item), PLAN.layout.quantized_record(item)]
+    return needs(outputs, [PLAN.layout.full_width(PLAN.conversion), *folder_paths(PLAN.released)])
 
 
 def release_inputs():

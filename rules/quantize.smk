@@ -1,29 +1,28 @@
 """Quantization: the released model as GGUF, each file proven tensor by tensor from the safetensors."""
 
-if PLAN.converted:
 
-    rule convert:
+rule convert:
+    """
+    Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
+    """
+    input:
+        lambda wildcards: needs([PLAN.layout.full_width(PLAN.conversion)], folder_paths(PLAN.released)),
+    output:
+        PLAN.layout.full_width(PLAN.conversion),
+    log:
+        "logs/convert/full.log",
+    conda:
+        environment("quantize")
+    resources:
+        mem_mb=lambda wildcards, attempt: megabytes(estimates.memory_bytes(PLAN, PLAN.conversion), attempt),
+        disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, PLAN.conversion)),
+        runtime=lambda wildcards, attempt: minutes(estimates.seconds(PLAN, PLAN.conversion), attempt),
+    params:
+        key=PLAN.conversion.key,
+    shell:
+        r"""
+        herdbook convert >{log:q} 2>&1
         """
-        Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
-        """
-        input:
-            lambda wildcards: needs([PLAN.converted_file(PLAN.converted)], folder_paths(PLAN.released)),
-        output:
-            PLAN.converted_file(PLAN.converted),
-        log:
-            "logs/convert/full.log",
-        conda:
-            environment("quantize")
-        resources:
-            mem_mb=lambda wildcards, attempt: megabytes(estimates.memory_bytes(PLAN, PLAN.converted), attempt),
-            disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, PLAN.converted)),
-            runtime=lambda wildcards, attempt: minutes(estimates.seconds(PLAN, PLAN.converted), attempt),
-        params:
-            key=PLAN.converted.key,
-        shell:
-            r"""
-            herdbook convert >{log:q} 2>&1
-            """
 
 
 rule quantize:
@@ -41,7 +40,7 @@ rule quantize:
         quantized=either(
             name
             for name, item in QUANTIZED.items()
-            if made(PLAN.quantized_file(item), PLAN.quantized_record(item))
+            if made(PLAN.layout.quantized(item), PLAN.layout.quantized_record(item))
         ),
     conda:
         environment("quantize")

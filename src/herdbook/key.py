@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,10 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from herdbook.settings import PINS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-PINS_VARIABLE = "HERDBOOK_PINS"
 SHORT = 12  # hexadecimal digits of a key in file names: 48 bits, ample within one results folder
 
 
@@ -114,9 +114,9 @@ def package_version(package: str) -> str:
     """Return the version of a distribution with which steps run, without its local label, or ``"absent"``.
 
     That is the installed one; or, where each step has an environment of its own made from a lock of packages, and none has
-    all of them, the one in the lock, whose path ``$HERDBOOK_PINS`` holds.
+    all of them, the one in the lock, whose path ``settings.PINS`` holds.
     """
-    pinned = _pins(os.environ.get(PINS_VARIABLE, "")).get(_plain(package))
+    pinned = _pins(PINS.value).get(_plain(package))
     if pinned is not None:
         return pinned
     try:

@@ -133,7 +133,7 @@ def test_quantizing_is_shared_among_threads_and_takes_longest_where_scales_are_s
 def test_what_is_stacked_for_gguf_has_all_experts(plan):
     largest = 64 * 32
     plan = quantized(plan, "Q8_0")
-    assert needs.memory_bytes(plan, plan.converted) == TORCH_BYTES + 12 * 2 * largest
+    assert needs.memory_bytes(plan, plan.conversion) == TORCH_BYTES + 12 * 2 * largest
 
 
 def test_memory_of_the_release_grows_with_the_tensors_and_not_with_their_sizes(plan):

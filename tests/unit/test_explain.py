@@ -50,10 +50,10 @@ def released(tmp_path_factory):
     os.chdir(root)
     try:
         plan = tiny.build(recipe.relative_to(root), (root / "results").relative_to(root))
-        render_card(plan, plan.card_folder)
+        render_card(plan, plan.layout.card_folder)
         tiny.release(plan)
-        report = plan.release_root / "verification.json"
-        assert cli.main(["verify", str(plan.release_folder), "--json", str(report)]) == 0
+        report = plan.layout.verification
+        assert cli.main(["verify", str(plan.layout.release_folder), "--json", str(report)]) == 0
         note(job for job in jobs(plan) if not job.id)
     finally:
         os.chdir(here)

@@ -3,7 +3,7 @@
 No result and no key depends on any of it.
 """
 
-from herdbook.needs.disk import check_disk, disk_bytes, fetch_bytes, file_bytes, missing_bytes, write_bytes
+from herdbook.needs.disk import check_disk, disk_bytes, fetch_bytes, missing_bytes, write_bytes
 from herdbook.needs.gpu import check_gpu, gpu_bytes, gpus, matrices_at_once
 from herdbook.needs.memory import memory_bytes, pass_bytes
 from herdbook.needs.threads import threads
@@ -17,7 +17,6 @@ __all__ = [
     "decomposition_operations",
     "disk_bytes",
     "fetch_bytes",
-    "file_bytes",
     "gpu_bytes",
     "gpus",
     "matrices_at_once",

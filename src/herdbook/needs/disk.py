@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.plan import Plan, Subject, Tensor
+    from herdbook.plan import Plan, Tensor
+    from herdbook.plan.jobs import Subject
 
 # A log, a record without tensors, a result.
 LEAST_BYTES = 1_000_000
@@ -30,11 +31,9 @@ LISTED_BYTES = 20_000
 CARD_BYTES = 20_000_000
 # What a GGUF holds of a tokenizer.
 VOCABULARY_BYTES = 20_000_000
-# Bits a weight of each method, about.
-QUANTIZED_BITS = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}
 
 
-def disk_bytes(plan: Plan, subject: Subject) -> int:
+def disk_bytes(plan: Plan, subject: Subject | None) -> int:
     """Return what a job writes, in bytes.
 
     Args:
@@ -53,24 +52,13 @@ def disk_bytes(plan: Plan, subject: Subject) -> int:
         case Report() | Node():
             return LEAST_BYTES
         case Conversion():
-            return VOCABULARY_BYTES + file_bytes(plan, subject) + _widened(plan)
+            return VOCABULARY_BYTES + subject.size_bytes + _widened(plan)
         case Quantized():
             entries = ENTRY_BYTES * len(plan.released.tensors)
-            return VOCABULARY_BYTES + file_bytes(plan, subject) + _widened(plan) + entries
+            return VOCABULARY_BYTES + subject.size_bytes + _widened(plan) + entries
         case None:
             # Weights are linked.
             return CARD_BYTES + LISTED_BYTES * sum(len(part.tensors) for part in plan.parts.values())
-
-
-def file_bytes(plan: Plan, subject: Part | Conversion | Quantized) -> int:
-    """Return the size of a file of weights, without its header; estimated for a quantized one."""
-    match subject:
-        case Part():
-            return subject.size_bytes
-        case Conversion():
-            return plan.released.size_bytes
-        case Quantized():
-            return int(plan.released.parameters * QUANTIZED_BITS[subject.method] / 8)
 
 
 def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
@@ -126,14 +114,14 @@ def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
     for part in plan.parts.values():
         if not part.is_link:
             yield plan.layout.shard(part), part.size_bytes
-    if plan.converted:
-        yield plan.converted_file(plan.converted), file_bytes(plan, plan.converted)
+    if plan.quantized:
+        yield plan.layout.full_width(plan.conversion), plan.conversion.size_bytes
     # The same matrix is decomposed once, whatever is made of it.
     matrices = {tensor.origins: tensor for part in plan.parts.values() for tensor in part.reduced}
     for tensor in matrices.values():
         yield plan.layout.decompositions, vectors_bytes(tensor.shape, 1)
     for item in plan.quantized:
-        yield plan.quantized_file(item), file_bytes(plan, item)
+        yield plan.layout.quantized(item), item.size_bytes
 
 
 def vectors_bytes(shape: tuple[int, ...], bases: int) -> int:

@@ -17,7 +17,8 @@ from herdbook.plan import Evaluation, Part, Report, Search
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from herdbook.plan import Plan, Subject, Tensor
+    from herdbook.plan import Plan, Tensor
+    from herdbook.plan.jobs import Subject
 
 # A process's context, and what cuBLAS and cuSOLVER keep for themselves.
 LIBRARIES_BYTES = 1_500_000_000
@@ -27,7 +28,7 @@ SQUARES = 5
 USABLE = 0.9
 
 
-def gpus(plan: Plan, subject: Subject, gpu_bytes: int | None) -> int:
+def gpus(plan: Plan, subject: Subject | None, gpu_bytes: int | None) -> int:
     """Return how many GPUs a job uses, if it is to use any; 0 for a job that computes on the CPU alone.
 
     Args:
@@ -49,7 +50,7 @@ def gpus(plan: Plan, subject: Subject, gpu_bytes: int | None) -> int:
     return 0
 
 
-def gpu_bytes(plan: Plan, subject: Subject, threads: int, gpu_bytes: int | None) -> int:
+def gpu_bytes(plan: Plan, subject: Subject | None, threads: int, gpu_bytes: int | None) -> int:
     """Return what a job takes of the memory of each of its GPUs; 0 for a job that uses none.
 
     Args:

@@ -14,7 +14,8 @@ from herdbook.recipe import Moe
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.plan import Plan, Subject, Tensor
+    from herdbook.plan import Plan, Tensor
+    from herdbook.plan.jobs import Subject
 
 # A process that imports no torch, with its buffers; and one that does.
 INTERPRETER_BYTES = 150_000_000
@@ -40,7 +41,7 @@ ROWS = 512
 PROMPT_TOKENS = 512
 
 
-def memory_bytes(plan: Plan, subject: Subject, threads: int = 1) -> int:
+def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
     """Return the memory of a job in bytes.
 
     Args:

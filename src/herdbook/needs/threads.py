@@ -8,14 +8,15 @@ from herdbook.needs.memory import memory_bytes
 from herdbook.plan import Evaluation, Part, Quantized, Report, Search
 
 if TYPE_CHECKING:
-    from herdbook.plan import Plan, Subject
+    from herdbook.plan import Plan
+    from herdbook.plan.jobs import Subject
 
 # Memory to a core that machines have at least, where large models are at home.
 CORE_BYTES = 4 * 10**9
 MOST = 8
 
 
-def threads(plan: Plan, subject: Subject, *, on_gpu: bool = False) -> int:
+def threads(plan: Plan, subject: Subject | None, *, on_gpu: bool = False) -> int:
     """Return how many threads a job is given.
 
     Args:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
-from herdbook.needs.disk import fetch_bytes, file_bytes
+from herdbook.needs.disk import fetch_bytes
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.plan import Plan, Subject, Tensor
+    from herdbook.plan import Plan, Tensor
+    from herdbook.plan.jobs import Subject
 
 ELEMENTWISE = 100  # operations an element, of what is more than moving: sorting, drawing noise, rounding
 # Times as fast as the others is Q8_0, whose scale is the largest number of a block; 17 times, by measure.
@@ -62,7 +63,7 @@ def decomposition_operations(shape: tuple[int, ...]) -> float:
     return large * small**2 + 14 / 3 * small**3 + 2 * large * small**2
 
 
-def seconds(plan: Plan, subject: Subject, threads: int = 1, rates: Rates = SLOW) -> float:
+def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates = SLOW) -> float:
     """Return the time of a job.
 
     Args:
@@ -84,14 +85,14 @@ def seconds(plan: Plan, subject: Subject, threads: int = 1, rates: Rates = SLOW)
             return rates.start + 2 * plan.released.size_bytes / rates.disk  # all is read and written
         case Quantized():
             # Quantized, and then every tensor derived again from the released weights.
-            moved = 2 * plan.released.size_bytes + 2 * file_bytes(plan, subject)
+            moved = 2 * plan.released.size_bytes + 2 * subject.size_bytes
             rate = rates.quantized * (UNSEARCHED if subject.method == "Q8_0" else 1)
             return rates.start + moved / rates.disk + plan.released.parameters / rate / threads
         case Node():
             return rates.start  # links, and small files
         case None:
             # All files of the release are copied or read once.
-            quantized = sum(file_bytes(plan, item) for item in plan.quantized)
+            quantized = sum(item.size_bytes for item in plan.quantized)
             return rates.start + (plan.released.size_bytes + quantized) / rates.disk
 
 

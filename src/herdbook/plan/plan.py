@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -13,11 +13,12 @@ from herdbook import recipe as recipes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
 from herdbook.key import Code, digest
+from herdbook.layout import Layout
 from herdbook.plan.adapter import plan_adapter
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
-from herdbook.plan.model import Layout, Node, Part, Search
+from herdbook.plan.model import Node, Part, Search
 from herdbook.plan.moe import plan_moe
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
@@ -41,16 +42,16 @@ class Plan:
         lock: Its lock.
         recipe_path: Where the recipe lies; paths inside it are relative to this file.
         nodes: The models that the release or its evaluation needs, parents first.
-        warnings: What a person should know, one line each.
         layout: Where things lie.
+        warnings: What a person should know, one line each.
     """
 
     recipe: Recipe
     lock: Lock
     recipe_path: Path
     nodes: dict[str, Node]
+    layout: Layout
     warnings: tuple[str, ...] = ()
-    layout: Layout = field(default_factory=Layout)
 
     @property
     def released(self) -> Node:
@@ -91,50 +92,17 @@ class Plan:
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
-        return plan_quantized(self.recipe, self.conversion)
-
-    def quantized_file(self, item: Quantized) -> Path:
-        """Return the path of a quantized file."""
-        return self.layout.root / "quantized" / f"{item.id}.gguf"
-
-    def quantized_record(self, item: Quantized) -> Path:
-        """Return the path of a quantized file's record: each tensor derived again from the released weights."""
-        return self.layout.root / "quantized" / f"{item.id}.json"
+        return plan_quantized(self.recipe, self.released, self.conversion)
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
         """The measurements: models in the recipe's order, then quantized files."""
         return plan_evaluations(self.recipe, self.lock, self.nodes, self.quantized)
 
-    def evaluation_file(self, item: Evaluation) -> Path:
-        """Return the path of a measurement."""
-        return self.layout.root / "evaluations" / f"{item.id}.json"
-
     @cached_property
     def report(self) -> Report | None:
         """The report on the released mixture's routers."""
         return plan_report(self.recipe, self.lock, self.released)
-
-    def report_file(self, report: Report) -> Path:
-        """Return the path of a report on routers."""
-        return self.layout.root / "routing" / f"{report.id}.json"
-
-    # -- the release -----------------------------------------------------------------------------------------------
-
-    @property
-    def release_root(self) -> Path:
-        """Folder of the release and of what is rendered for it."""
-        return self.layout.root / self.recipe.release.name
-
-    @property
-    def release_folder(self) -> Path:
-        """Folder that holds exactly what is uploaded."""
-        return self.release_root / "release"
-
-    @property
-    def card_folder(self) -> Path:
-        """Folder of the card and its figures."""
-        return self.release_root / "card"
 
 
 def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("results")) -> Plan:
@@ -157,7 +125,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: nothing needs {', '.join(unused)}; not built")
-    return Plan(recipe, lock, recipe_path, nodes, tuple(warnings), Layout(results))
+    return Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
 
 
 def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:

@@ -32,6 +32,9 @@ QUANTIZE_CODE = Code(
     packages=("gguf", "libgguf", "numpy"),
 )
 
+# Bits a weight of each method, about.
+BITS = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -40,10 +43,12 @@ class Conversion:
     Args:
         name: The release's name.
         key: Digest that says what it is.
+        size_bytes: Size of its weights.
     """
 
     name: str
     key: str
+    size_bytes: int
 
     @property
     def id(self) -> str:
@@ -59,11 +64,13 @@ class Quantized:
         method: How it is quantized, by llama.cpp's name, such as ``Q4_K_M``.
         key: Digest that says what it is.
         file: Its name in the release.
+        size_bytes: Size of its weights, estimated.
     """
 
     method: str
     key: str
     file: str
+    size_bytes: int
 
     @property
     def id(self) -> str:
@@ -79,10 +86,10 @@ def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str])
         "metadata": dict(metadata),
         "code": CONVERT_CODE.describe(),
     }
-    return Conversion(recipe.release.name, digest(content))
+    return Conversion(recipe.release.name, digest(content), released.size_bytes)
 
 
-def plan_quantized(recipe: Recipe, conversion: Conversion) -> tuple[Quantized, ...]:
+def plan_quantized(recipe: Recipe, released: Node, conversion: Conversion) -> tuple[Quantized, ...]:
     """Return the quantized files, in the recipe's order."""
     if recipe.quantize is None:
         return ()
@@ -92,6 +99,7 @@ def plan_quantized(recipe: Recipe, conversion: Conversion) -> tuple[Quantized, .
             method,
             digest({"operation": "quantize", "full": conversion.key, "method": method, "code": code}),
             f"{recipe.release.name}.{method}.gguf",
+            int(released.parameters * BITS[method] / 8),
         )
         for method in recipe.quantize.methods
     )

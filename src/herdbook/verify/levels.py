@@ -9,9 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
-from herdbook.key import Code, digest
 from herdbook.release.finding import Finding, Level, Outcome, outcome_of
-from herdbook.steps.attest.step import attest_key
 from herdbook.verify import claims, equality, files, upstream
 from herdbook.verify.rebuild import build as rebuild
 from herdbook.verify.rebuild import recompute
@@ -19,10 +17,8 @@ from herdbook.verify.rebuild import recompute
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from herdbook.plan import Plan
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
-    from herdbook.steps.attest.step import Signer
 
     Checks = Callable[[Release, Options], Iterator[Finding]]
 
@@ -85,13 +81,6 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
         ),
     )
 }
-
-
-def verification_key(plan: Plan, signer: Signer | None) -> str:
-    """Return the digest of what a verification of a plan's release depends on."""
-    names = ("claims", "files", "levels", "pedigree", "report", "signature")
-    code = Code(("herdbook.release.reader", *(f"herdbook.verify.{name}" for name in names)))
-    return digest({"attested": attest_key(plan, signer), "code": code.describe()})
 
 
 @dataclass(frozen=True)
