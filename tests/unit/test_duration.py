@@ -115,7 +115,7 @@ def test_a_machine_that_is_twice_as_fast_in_everything_takes_half_the_time(plan)
         taken = needs.seconds(plan, part, 2, fast)
         assert taken == pytest.approx(needs.seconds(plan, part, 2) / 2)
     assert needs.seconds(plan, plan.report, rates=fast) == pytest.approx(needs.seconds(plan, plan.report) / 2)
-    for item in (quantized(plan, "Q8_0").converted, plan.released, None):
+    for item in (plan.conversion, plan.released, None):
         assert needs.seconds(quantized(plan, "Q8_0"), item, rates=fast) == pytest.approx(
             needs.seconds(quantized(plan, "Q8_0"), item) / 2
         )
