@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from herdbook import needs as estimates
 from herdbook import plan as plans
 from herdbook.steps.assemble.step import folder_files, taken_files, weights_files
 from herdbook.signing.keys import PASSWORD_VARIABLE
@@ -13,7 +14,6 @@ from herdbook.cache.step import on_offer
 from herdbook.steps.card.step import card_files, card_inputs, card_key
 from herdbook.errors import HerdbookError
 from herdbook.tools.installed import LOCK, requirement, root
-from herdbook.plan import disk, duration, gpu, memory
 from herdbook.layout import is_large
 from herdbook.steps.release.step import contents, written_files, release_key
 from herdbook.verify.levels import verification_key
@@ -64,7 +64,7 @@ GPU_BYTES = int(float(config["gpu_memory"]) * 10**9) if ON_GPU and config.get("g
 
 try:
     PLAN = plans.load(Path(RECIPE))
-    gpu.check(PLAN, GPU_BYTES)
+    estimates.check_gpu(PLAN, GPU_BYTES)
     SIGNER = configured_signer()
     # Asked once, before jobs are chosen: a job that runs elsewhere is chosen already.
     CACHED = (
@@ -81,9 +81,6 @@ except (HerdbookError, OSError) as error:
 
 # On another node a job runs inside two processes of Snakemake, each with the plan.
 RUNNER_BYTES = 2 * 220 * 10**6
-
-# Memory to a core that machines have at least, where large models are at home.
-CORE_BYTES = 4 * 10**9
 
 PARTS = {part.id: part for part in PLAN.parts.values()}
 EVALUATIONS = {item.id: item for item in PLAN.evaluations}
@@ -151,41 +148,35 @@ def environment(name):
     return f"../envs/{name}{kind}.yaml"
 
 
-def is_copy(part):
-    """Say whether a part holds nothing but copies, so that its job takes seconds and a single core."""
-    return all(tensor.action == "copy" for tensor in part.tensors)
-
-
 def copies_group(wildcards):
     """Return the group of copies of an operation, of which a cluster does several in one submission; none for others."""
     part = PARTS[wildcards.part]
-    return f"{part.operation}_copies" if is_copy(part) else None
+    return f"{part.operation}_copies" if part.is_copy else None
 
 
 def laser_threads(wildcards):
     """Return how many matrices of a part are reduced at once."""
-    return 1 if is_copy(PARTS[wildcards.part]) else 4
+    return estimates.threads(PLAN, PARTS[wildcards.part])
 
 
 def part_memory(wildcards, attempt):
     """Return the memory of a part's job in MB, from its tensors."""
-    return megabytes(PARTS[wildcards.part].memory_bytes, attempt)
+    return megabytes(estimates.memory_bytes(PLAN, PARTS[wildcards.part]), attempt)
 
 
 def part_minutes(wildcards, threads, attempt):
     """Return the time limit of a part's job in minutes, from its tensors."""
-    return minutes(duration.part_seconds(PLAN, PARTS[wildcards.part], threads), attempt)
+    return minutes(estimates.seconds(PLAN, PARTS[wildcards.part], threads), attempt)
 
 
 def part_disk(wildcards):
     """Return what a part's job writes in MB, from its tensors."""
-    return disk_megabytes(disk.part_bytes(PLAN, PARTS[wildcards.part]))
+    return disk_megabytes(estimates.disk_bytes(PLAN, PARTS[wildcards.part]))
 
 
 def laser_memory(wildcards, threads, attempt):
     """Return the memory of a LASER job in MB: so many matrices at once as there are threads."""
-    part = PARTS[wildcards.part]
-    return megabytes(part.memory_bytes + (threads - 1) * part.thread_bytes, attempt)
+    return megabytes(estimates.memory_bytes(PLAN, PARTS[wildcards.part], threads), attempt)
 
 
 def gpus(count=1):
@@ -200,32 +191,28 @@ def gpu_megabytes(size_bytes):
 
 def laser_gpus(wildcards):
     """Return how many GPUs a LASER job uses: none for copies."""
-    return None if is_copy(PARTS[wildcards.part]) else gpus()
+    return gpus(estimates.gpus(PLAN, PARTS[wildcards.part], GPU_BYTES) or None)
 
 
 def laser_gpu_memory(wildcards, threads):
     """Return what a LASER job takes of a GPU's memory in MB: of matrices at once, as many as fit."""
     part = PARTS[wildcards.part]
-    if is_copy(part):
-        return None
-    return gpu_megabytes(gpu.part_bytes(PLAN, part, gpu.matrices_at_once(PLAN, part, threads, GPU_BYTES)))
+    return None if part.is_copy else gpu_megabytes(estimates.gpu_bytes(PLAN, part, threads, GPU_BYTES))
 
 
 def evaluation_gpus(wildcards):
     """Return how many GPUs a measurement uses: as many as hold the model, if it is said how large they are."""
-    return gpus(gpu.evaluation_gpus(EVALUATIONS[wildcards.evaluation], GPU_BYTES))
+    return gpus(estimates.gpus(PLAN, EVALUATIONS[wildcards.evaluation], GPU_BYTES))
 
 
 def evaluation_gpu_memory(wildcards):
     """Return what a measurement takes of each GPU's memory in MB, where all of the model lies on them."""
-    item = EVALUATIONS[wildcards.evaluation]
-    return gpu_megabytes(gpu.evaluation_bytes(item, gpu.evaluation_gpus(item, GPU_BYTES)))
+    return gpu_megabytes(estimates.gpu_bytes(PLAN, EVALUATIONS[wildcards.evaluation], 1, GPU_BYTES))
 
 
 def search_memory(wildcards, threads, attempt):
     """Return the memory of a search in MB, likewise."""
-    search = SEARCHES[wildcards.search]
-    return megabytes(search.memory_bytes + (threads - 1) * search.thread_bytes, attempt)
+    return megabytes(estimates.memory_bytes(PLAN, SEARCHES[wildcards.search], threads), attempt)
 
 
 def search_inputs(wildcards):
@@ -236,12 +223,12 @@ def search_inputs(wildcards):
 
 def records_memory(wildcards, attempt):
     """Return the memory in MB of a job that reads all records."""
-    return megabytes(memory.records_bytes(PLAN), attempt)
+    return megabytes(estimates.memory_bytes(PLAN, None), attempt)
 
 
 def release_minutes(wildcards, attempt):
     """Return the time limit in minutes of a job that reads the release once."""
-    return minutes(duration.release_seconds(PLAN), attempt)
+    return minutes(estimates.seconds(PLAN, None), attempt)
 
 
 def megabytes(size_bytes, attempt):
@@ -292,30 +279,21 @@ def evaluation_inputs(wildcards):
     return needs([PLAN.layout.evaluation(item)], measured)
 
 
-def cores_beside(size_bytes):
-    """Return how many cores go with so much memory on most machines: what is large has many, up to eight."""
-    return min(8, -(-size_bytes // CORE_BYTES))
-
-
 def evaluation_threads(wildcards):
-    """
-    Return how many documents are read at once. Small models are loaded for longer than they read, so that several of them
-    side by side are done sooner than one after another. A GPU is busy with one document.
-    """
-    return 1 if ON_GPU else cores_beside(EVALUATIONS[wildcards.evaluation].memory_bytes)
+    """Return how many documents are read at once."""
+    return estimates.threads(PLAN, EVALUATIONS[wildcards.evaluation], on_gpu=ON_GPU)
 
 
 def evaluation_memory(wildcards, threads, attempt):
     """Return the memory of a measurement in MB."""
-    item = EVALUATIONS[wildcards.evaluation]
-    return megabytes(item.memory_bytes + (threads - 1) * item.pass_bytes, attempt)
+    return megabytes(estimates.memory_bytes(PLAN, EVALUATIONS[wildcards.evaluation], threads), attempt)
 
 
 def quantize_inputs(wildcards):
     """Return the full-width file, and the folder that tensors are derived from again."""
     item = QUANTIZED[wildcards.quantized]
     outputs = [PLAN.layout.quantized(item), PLAN.layout.quantized_record(item)]
-    return needs(outputs, [PLAN.converted, *folder_paths(PLAN.released)])
+    return needs(outputs, [PLAN.layout.full_width(PLAN.conversion), *folder_paths(PLAN.released)])
 
 
 def release_inputs():

@@ -20,9 +20,11 @@ rule evaluate:
         gpu=evaluation_gpus,
         gpu_mem_mb=evaluation_gpu_memory,
         mem_mb=evaluation_memory,
-        disk_mb=disk_megabytes(disk.evaluation_bytes(PLAN)),
+        disk_mb=lambda wildcards: disk_megabytes(
+            estimates.disk_bytes(PLAN, EVALUATIONS[wildcards.evaluation])
+        ),
         runtime=lambda wildcards, threads, attempt: minutes(
-            duration.evaluation_seconds(PLAN, EVALUATIONS[wildcards.evaluation], threads), attempt
+            estimates.seconds(PLAN, EVALUATIONS[wildcards.evaluation], threads), attempt
         ),
     params:
         key=lambda wildcards: EVALUATIONS[wildcards.evaluation].key,

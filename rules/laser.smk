@@ -15,14 +15,16 @@ rule search:
         search=either(name for name, search in SEARCHES.items() if made(PLAN.layout.search(search))),
     conda:
         environment("build")
-    threads: 8
+    threads: lambda wildcards: estimates.threads(PLAN, SEARCHES[wildcards.search])
     resources:
         gpu=gpus(),
-        gpu_mem_mb=lambda wildcards: gpu_megabytes(gpu.search_bytes(PLAN, SEARCHES[wildcards.search])),
+        gpu_mem_mb=lambda wildcards: gpu_megabytes(
+            estimates.gpu_bytes(PLAN, SEARCHES[wildcards.search], 1, GPU_BYTES)
+        ),
         mem_mb=search_memory,
-        disk_mb=lambda wildcards: disk_megabytes(disk.search_bytes(PLAN, SEARCHES[wildcards.search])),
+        disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, SEARCHES[wildcards.search])),
         runtime=lambda wildcards, threads, attempt: minutes(
-            duration.search_seconds(PLAN, SEARCHES[wildcards.search], threads), attempt
+            estimates.seconds(PLAN, SEARCHES[wildcards.search], threads), attempt
         ),
     params:
         key=lambda wildcards: SEARCHES[wildcards.search].key,

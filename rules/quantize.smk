@@ -6,19 +6,19 @@ rule convert:
     Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
     """
     input:
-        lambda wildcards: needs([PLAN.converted], folder_paths(PLAN.released)),
+        lambda wildcards: needs([PLAN.layout.full_width(PLAN.conversion)], folder_paths(PLAN.released)),
     output:
-        PLAN.converted,
+        PLAN.layout.full_width(PLAN.conversion),
     log:
         "logs/convert/full.log",
     conda:
         environment("quantize")
     resources:
-        mem_mb=lambda wildcards, attempt: megabytes(memory.conversion_bytes(PLAN), attempt),
-        disk_mb=lambda wildcards: disk_megabytes(disk.conversion_bytes(PLAN)),
-        runtime=lambda wildcards, attempt: minutes(duration.conversion_seconds(PLAN), attempt),
+        mem_mb=lambda wildcards, attempt: megabytes(estimates.memory_bytes(PLAN, PLAN.conversion), attempt),
+        disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, PLAN.conversion)),
+        runtime=lambda wildcards, attempt: minutes(estimates.seconds(PLAN, PLAN.conversion), attempt),
     params:
-        key=PLAN.converted_key,
+        key=PLAN.conversion.key,
     shell:
         r"""
         herdbook convert >{log:q} 2>&1
@@ -44,14 +44,14 @@ rule quantize:
         ),
     conda:
         environment("quantize")
-    threads: max(2, cores_beside(PLAN.released.size_bytes))
+    threads: lambda wildcards: estimates.threads(PLAN, QUANTIZED[wildcards.quantized])
     resources:
-        mem_mb=lambda wildcards, attempt: megabytes(QUANTIZED[wildcards.quantized].memory_bytes, attempt),
-        disk_mb=lambda wildcards: disk_megabytes(
-            disk.quantization_bytes(PLAN, QUANTIZED[wildcards.quantized])
+        mem_mb=lambda wildcards, attempt: megabytes(
+            estimates.memory_bytes(PLAN, QUANTIZED[wildcards.quantized]), attempt
         ),
+        disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, QUANTIZED[wildcards.quantized])),
         runtime=lambda wildcards, threads, attempt: minutes(
-            duration.quantization_seconds(PLAN, QUANTIZED[wildcards.quantized], threads), attempt
+            estimates.seconds(PLAN, QUANTIZED[wildcards.quantized], threads), attempt
         ),
     params:
         key=lambda wildcards: QUANTIZED[wildcards.quantized].key,

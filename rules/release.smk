@@ -17,7 +17,7 @@ rule release:
         environment("build")
     resources:
         mem_mb=records_memory,
-        disk_mb=disk_megabytes(disk.release_bytes(PLAN)),
+        disk_mb=disk_megabytes(estimates.disk_bytes(PLAN, None)),
         runtime=release_minutes,
     params:
         key=release_key(PLAN),

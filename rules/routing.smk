@@ -14,16 +14,16 @@ if PLAN.report and made(PLAN.layout.report(PLAN.report)):
             f"logs/routing/{PLAN.report.id}.log",
         conda:
             environment("build")
-        threads: max(4, cores_beside(PLAN.released.size_bytes))
+        threads: estimates.threads(PLAN, PLAN.report)
         resources:
             gpu=gpus(),
-            gpu_mem_mb=gpu_megabytes(gpu.report_bytes(PLAN.report)),
+            gpu_mem_mb=gpu_megabytes(estimates.gpu_bytes(PLAN, PLAN.report, 1, GPU_BYTES)),
             mem_mb=lambda wildcards, threads, attempt: megabytes(
-                PLAN.report.memory_bytes + (threads - 1) * PLAN.report.thread_bytes, attempt
+                estimates.memory_bytes(PLAN, PLAN.report, threads), attempt
             ),
-            disk_mb=disk_megabytes(disk.LEAST_BYTES),
+            disk_mb=disk_megabytes(estimates.disk_bytes(PLAN, PLAN.report)),
             runtime=lambda wildcards, threads, attempt: minutes(
-                duration.report_seconds(PLAN, PLAN.report, threads), attempt
+                estimates.seconds(PLAN, PLAN.report, threads), attempt
             ),
         params:
             key=PLAN.report.key,

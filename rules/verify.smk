@@ -16,7 +16,7 @@ rule verify:
         environment("build")
     resources:
         mem_mb=records_memory,
-        disk_mb=disk_megabytes(disk.release_bytes(PLAN)),
+        disk_mb=disk_megabytes(estimates.disk_bytes(PLAN, None)),
         runtime=release_minutes,
     params:
         folder=subpath(input.sums, parent=True),

@@ -9,13 +9,12 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook import __version__
+from herdbook import __version__, needs
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.cli import attest, cache, explain, export, lock, machine, new, publish, verify
 from herdbook.errors import HerdbookError, RecipeError
 from herdbook.files import dump_json
-from herdbook.plan import gpu
 from herdbook.settings import RECIPE
 
 if TYPE_CHECKING:
@@ -209,8 +208,8 @@ def _plan(options: argparse.Namespace) -> None:
     plan = _load(options)
     show(plan)
     if not options.elsewhere:
-        plans.check_disk(plan)
-    gpu.check(plan, machine.gpu_bytes(options))
+        needs.check_disk(plan)
+    needs.check_gpu(plan, machine.gpu_bytes(options))
 
 
 def _step(options: argparse.Namespace) -> None:

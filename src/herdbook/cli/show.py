@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from herdbook import needs
+
 if TYPE_CHECKING:
     from herdbook.plan import Plan
 
@@ -18,18 +20,18 @@ def show(plan: Plan) -> None:
         )
         if node.search:
             print(
-                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {_size(node.search.memory_bytes)}"
+                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {_size(needs.memory_bytes(plan, node.search))}"
             )
         for part in node.parts:
             print(
-                f"  {part.id:44} {len(part.tensors):5} tensors {_size(part.size_bytes):>9}  memory {_size(part.memory_bytes)}"
+                f"  {part.id:44} {len(part.tensors):5} tensors {_size(part.size_bytes):>9}  memory {_size(needs.memory_bytes(plan, part))}"
             )
     for item in plan.evaluations:
-        print(f"evaluate {item.id:44} memory {_size(item.memory_bytes)}")
+        print(f"evaluate {item.id:44} memory {_size(needs.memory_bytes(plan, item))}")
     for quantized in plan.quantized:
-        print(f"quantize {quantized.id:44} memory {_size(quantized.memory_bytes)}")
+        print(f"quantize {quantized.id:44} memory {_size(needs.memory_bytes(plan, quantized))}")
     print(
-        f"to fetch: {_size(plan.fetch_bytes)}; to write: {_size(plan.write_bytes)}, of which {_size(plan.missing_bytes())} are missing"
+        f"to fetch: {_size(needs.fetch_bytes(plan))}; to write: {_size(needs.write_bytes(plan))}, of which {_size(needs.missing_bytes(plan))} are missing"
     )
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)

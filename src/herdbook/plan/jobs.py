@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from herdbook.errors import RecipeError
 from herdbook.layout import SUMS
 from herdbook.plan.card import card_files, card_inputs, card_key
+from herdbook.plan.evaluate import Evaluation
 from herdbook.plan.folder import folder_paths, taken_files, weights_files
 from herdbook.plan.model import Node, Part, Search
-from herdbook.plan.plan import Conversion, Evaluation, Quantized
+from herdbook.plan.quantize import Conversion, Quantized
 from herdbook.plan.release import (
     attest_key,
     attested_files,
@@ -37,7 +38,7 @@ FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
 TAKE = "take"  # whatever lies in the cache, file by file: it is no job of the plan
 
-
+# What of a plan one job makes.
 Subject = Part | Search | Node | Conversion | Evaluation | Quantized | Report
 
 
@@ -196,12 +197,11 @@ def _measured(plan: Plan) -> Iterator[Job]:
     if report := plan.report:
         yield Job("routing", report.id, report.key, released, (layout.report(report),), report)
     if plan.quantized:
-        size = plan.released.size_bytes
+        size = conversion.size_bytes
         yield Job("convert", conversion.id, conversion.key, released, (full,), conversion, size)
-    sizes = dict(plan.outputs())
     for item in plan.quantized:
         made = (layout.quantized(item), layout.quantized_record(item))
-        yield Job("quantize", item.id, item.key, (full, *released), made, item, sizes[made[0]])
+        yield Job("quantize", item.id, item.key, (full, *released), made, item, item.size_bytes)
     for measured in plan.evaluations:
         read = folder_paths(plan, measured.node)
         if quantized := measured.quantized:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError, RecipeError, UnverifiableError
 from herdbook.layout import BOMS, CARD, EVALUATIONS, FIGURES, RECORDS, ROUTING, SEARCHES, SUMS
-from herdbook.plan import Part, check_disk
+from herdbook.needs import check_disk
+from herdbook.plan import Part
 from herdbook.release.finding import Check
 from herdbook.release.reader import parse_sums
 from herdbook.verify.rebuild.workspace import opened
