@@ -13,9 +13,10 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
-from herdbook.key import SHORT, Code, digest
+from herdbook.key import SHORT, digest
 from herdbook.plan import memory
 from herdbook.plan.adapter import plan_adapter
+from herdbook.plan.code import Code
 from herdbook.plan.disk import vectors_bytes
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
@@ -23,7 +24,7 @@ from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part, Search
 from herdbook.plan.moe import plan_moe
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.routing import Report, plan_report
-from herdbook.plan.source import plan_source
+from herdbook.plan.source import GGUF_CODE, plan_source
 from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
 
 if TYPE_CHECKING:
@@ -32,33 +33,20 @@ if TYPE_CHECKING:
     from herdbook.lock import Lock
     from herdbook.recipe import Recipe
 
-GGUF_FOLDER_CODE = Code(modules=("herdbook.sources.gguf",), packages=("gguf", "tokenizers", "transformers"))
+# transformers tokenizes with tokenizers
 EVALUATE_CODE = Code(
-    modules=(
-        "herdbook.inference.devices",
-        *(f"herdbook.steps.evaluate.{module}" for module in ("measure", "parallel", "step", "task")),
-    ),
-    packages=("lm_eval", "tokenizers", "torch", "transformers"),
+    ("herdbook.steps.evaluate.step",),
+    without=("herdbook.steps.quantize.dequantize",),
+    packages=("tokenizers",),
 )
-DEQUANTIZE_CODE = Code(modules=("herdbook.steps.quantize.dequantize",), packages=("gguf",))
-CONVERT_CODE = Code(modules=("herdbook.steps.quantize.convert", "herdbook.steps.quantize.folder"))
-QUANTIZE_CODE = Code(
-    modules=tuple(
-        f"herdbook.steps.quantize.{module}"
-        for module in (
-            "derive",
-            "encode",
-            "folder",
-            "gguf_file",
-            "layout",
-            "methods",
-            "mixture",
-            "quantize",
-            "step",
-        )
-    ),
-    packages=("gguf", "libgguf", "numpy"),
+DEQUANTIZE_CODE = Code(("herdbook.steps.quantize.dequantize",))
+# llama.cpp's converter runs in a process of its own, with our torch and transformers; which converter, `convert` says
+CONVERT_CODE = Code(
+    ("herdbook.steps.quantize.step",),
+    without=("herdbook.steps.quantize.derive", "herdbook.steps.quantize.quantize"),
+    packages=("tokenizers", "torch", "transformers"),
 )
+QUANTIZE_CODE = Code(("herdbook.steps.quantize.step",), without=("herdbook.steps.quantize.convert",))
 FLOAT32 = 4
 TOKENS_AT_ONCE = (
     2048  # longest text that evaluation sees at once; logits of so many tokens are held in float32
@@ -443,7 +431,7 @@ def _node(
                 member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
                 for member in locked.members
             }
-            code = GGUF_FOLDER_CODE.describe() if locked.weights == "gguf" else {}
+            code = GGUF_CODE.describe() if locked.weights == "gguf" else {}
             container = locked.files[0].sha256 if locked.weights == "gguf" else None
             key = _node_key(parts, {"members": described, "container": container, "code": code})
             form = {tensor.name: tensor.shape for tensor in locked.tensors}

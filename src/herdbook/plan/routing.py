@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from herdbook.key import SHORT, Code, digest
+from herdbook.key import SHORT, digest
+from herdbook.plan.code import Code
 from herdbook.plan.layerwise import FLOAT32, LOGITS
 from herdbook.plan.model import TORCH_BYTES
 from herdbook.recipe import Moe
@@ -15,15 +16,7 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe
 
-ROUTING_CODE = Code(
-    modules=(
-        "herdbook.inference.forward",
-        "herdbook.inference.text",
-        *(f"herdbook.steps.routing.{module}" for module in ("measure", "rows", "step")),
-        "herdbook.inference.mixture",
-    ),
-    packages=("tokenizers", "torch", "transformers"),
-)
+ROUTING_CODE = Code(("herdbook.steps.routing.step",), packages=("tokenizers",))  # transformers tokenizes with it
 ROWS = 512  # as ``herdbook.inference.mixture`` passes through an expert together
 PROMPT_TOKENS = 512  # a guess for what all prompts together have
 

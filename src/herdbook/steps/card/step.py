@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook import humanize as spell
+from herdbook.architectures.dense import MATRICES
 from herdbook.errors import StepError
 from herdbook.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.figures import (
@@ -23,7 +24,7 @@ from herdbook.files import sha256_file, write_text
 from herdbook.key import Code, digest
 from herdbook.layout import CARD
 from herdbook.provenance.material import ancestry
-from herdbook.recipe import MATRICES, Adapter, Laser, Merge, Moe
+from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.steps.card import results
 from herdbook.steps.card.context import Facts, described, gather, note, shows_spectrum
 from herdbook.steps.card.counts import CONTEXT_TOKENS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from herdbook import lock as locks
 from herdbook.errors import UnverifiableError, VerificationError
 from herdbook.files import atomic_writer
-from herdbook.key import as_recorded, changed
+from herdbook.plan.code import as_recorded, changed
 from herdbook.layout import LOCK, RECIPE
 from herdbook.provenance.material import carried_inputs
 from herdbook.recipe import Adapter, Folder, Hub
