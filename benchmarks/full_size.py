@@ -12,9 +12,9 @@ from rates import program_seconds
 from schedule import NODE, Machine, Task, critical_path, simulate
 
 from herdbook import plan as plans
-from herdbook.jobs import jobs as planned_jobs
 from herdbook.plan import Evaluation, Part, Quantized, Report, Search, duration
 from herdbook.plan.duration import Rates
+from herdbook.plan.jobs import jobs as planned_jobs
 
 if TYPE_CHECKING:
     import argparse
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from listed import Listed
     from schedule import Schedule
 
-    from herdbook.jobs import Job
     from herdbook.plan import Plan
+    from herdbook.plan.jobs import Job
 
 HOST = "host"
 DRY = ("--dry-run", "--profile", "profiles/slurm", "--config", "device=cuda")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import buttercup  # noqa: E402
+from support import buttercup  # noqa: E402
 
 MB, GB = 10**6, 10**9
 ROWS = 2048  # that are drawn at once

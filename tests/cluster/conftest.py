@@ -1,6 +1,6 @@
 import pytest
 
-from cluster import slurm
+from support import slurm
 
 
 @pytest.fixture(scope="module")

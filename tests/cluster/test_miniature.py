@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow.project import REPOSITORY, Project
+from support.project import REPOSITORY, Project
 
 RELEASE = Path("Miniature-4x135M-laser/release")
 HERE = REPOSITORY / "results" / RELEASE

@@ -11,11 +11,10 @@ import sys
 import pytest
 import yaml
 
-import tiny
-from cluster import slurm
 from herdbook import plan as plans
 from herdbook.signing.keys import PASSWORD_VARIABLE, generate
-from workflow.project import Project
+from support import slurm, tiny
+from support.project import Project
 
 pytestmark = pytest.mark.slow
 

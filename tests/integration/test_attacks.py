@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from pytest_local_hub import Blob, LocalHub, client
 
-import tiny
-from checked import findings, status
 from herdbook import hub as reader
 from herdbook.files import sha256_file
 from herdbook.hub import failure, transport
@@ -35,6 +33,8 @@ from herdbook.signing.bundle import bundle
 from herdbook.signing.oms import manifest
 from herdbook.steps.card.step import render_card
 from herdbook.weights.checkpoint import read_header
+from support import tiny
+from support.verification import findings, status
 
 DOCS = Path(__file__).parents[2] / "docs/verify.md"
 REPO = "herd/Tiny"

@@ -15,11 +15,11 @@ import yaml
 from pytest_local_hub import LocalHub, OnDisk, client
 from safetensors.torch import load_file
 
-import buttercup
 from herdbook import plan as plans
 from herdbook.errors import StepError
 from herdbook.steps.quantize.convert import CONVERTER
-from workflow.project import REPOSITORY, Project
+from support import buttercup
+from support.project import REPOSITORY, Project
 
 NAME = "Buttercup-4x7B-V2-laser"
 REPO = f"Kquant03/{NAME}"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import tiny
 from herdbook.errors import StepError
 from herdbook.inference.forward import Folder
 from herdbook.steps.quantize.convert import CONVERTER
 from herdbook.steps.quantize.gguf_file import read_gguf
+from support import tiny
 
 pytestmark = pytest.mark.slow
 MODELS = Path(__file__).parents[2] / "results/models"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import tiny
-from crates import METADATA, entities, export, ids, typed
+from support import tiny
+from support.ro_crate import METADATA, entities, export, ids, typed
 
 TOOL = Path(sys.prefix) / "tools" / "roc-validator"
 MINIATURE = Path(__file__).parents[2] / "results/Miniature-4x135M-laser/release"

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-import tiny
 from herdbook import plan as plans
 from herdbook.inference.forward import Folder
 from herdbook.steps.laser.decompose import decompose, round_once
 from herdbook.steps.laser.rank import keep
 from herdbook.steps.laser.reduce import reduce
+from support import tiny
 
 MODELS = Path(__file__).parents[2] / "results/models"
 RULES = ({"fraction": 0.9}, {"energy": 0.99}, 100, "mp-edge", "gavish-donoho", "laser-rmt")

@@ -8,11 +8,11 @@ import torch
 import yaml
 from safetensors import safe_open
 
-import tiny
 from herdbook import plan as plans
 from herdbook.errors import StepError
 from herdbook.recipe.mergekit import import_recipe
 from herdbook.tools.external import Tool
+from support import tiny
 
 MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
 ROOT = Path(__file__).parents[2]

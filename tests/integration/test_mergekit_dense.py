@@ -4,10 +4,10 @@ import pytest
 import torch
 import yaml
 
-import tiny
 from herdbook.errors import StepError
 from herdbook.inference.forward import Folder
 from herdbook.steps.merge.run_mergekit import MERGEKIT
+from support import tiny
 
 pytestmark = pytest.mark.slow
 HERD = {name: {"folder": name} for name in ("a", "b", "c")}

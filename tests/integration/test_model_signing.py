@@ -12,8 +12,6 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from referencing import Registry, Resource
 
-import local_sigstore
-import tiny
 from herdbook.cli.main import main
 from herdbook.errors import StepError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
@@ -21,6 +19,7 @@ from herdbook.signing import keyless, keys, oms
 from herdbook.signing.bundle import bundle, read
 from herdbook.steps.card.step import render_card
 from herdbook.tools.external import Tool
+from support import local_sigstore, tiny
 
 REFERENCE = Tool("model-signing", "1.1.1", "model_signing", "model_signing", "blake3 pyopenssl")
 GUIDE = Path(__file__).parents[2] / "docs/signing.md"

@@ -11,14 +11,14 @@ import pytest
 from huggingface_hub import CommitOperationDelete, HfApi
 from pytest_local_hub import Blob
 
-import herd
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
 from herdbook.publish import local
 from herdbook.signing import keys
 from herdbook.signing.bundle import read
 from herdbook.steps.attest.step import KEY_VARIABLE
-from published import (
+from support import dummy_release
+from support.publishing import (
     REPO,
     asked,
     at,
@@ -37,7 +37,9 @@ from published import (
 
 
 def test_a_fresh_repository(hub, tmp_path, said):
-    release = herd.release(tmp_path, publish={"tag": "v1.0"}, files={"provenance/records/a.json": b"{}"})
+    release = dummy_release.write(
+        tmp_path, publish={"tag": "v1.0"}, files={"provenance/records/a.json": b"{}"}
+    )
     done = publish(release, said)
     assert titles(hub) == ["initial commit", "Release Tiny v1.0", f"Claim: published as {done.commit}"]
     ours = contents(release.folder)
@@ -63,7 +65,7 @@ def test_a_fresh_repository(hub, tmp_path, said):
 
 
 def test_again_is_no_commit_and_says_so(hub, tmp_path, said):
-    release = herd.release(tmp_path, publish={"tag": "v1.0"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1.0"})
     first = publish(release)
     before = snapshot(hub)
     hub.forget()
@@ -74,7 +76,7 @@ def test_again_is_no_commit_and_says_so(hub, tmp_path, said):
 
 
 def test_again_after_others_have_added_something_is_still_that_commit(hub, tmp_path):
-    release = herd.release(tmp_path, publish={"tag": "v1.0"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1.0"})
     first = publish(release)
     hub.commit(REPO, {"NOTES.md": b"by hand"})
     before = snapshot(hub)
@@ -85,10 +87,12 @@ def test_again_after_others_have_added_something_is_still_that_commit(hub, tmp_p
 def test_a_new_version_replaces_its_own_and_keeps_the_rest(hub, tmp_path):
     hub.add_repo(REPO, {".gitattributes": b"x", "samples/one.png": b"by hand", "README.md": b"an early card"})
     old = {"old.json": b"1", "edited.json": b"1", "big.gguf": b"2", "provenance/records/gone.json": b"{}"}
-    first = publish(herd.release(tmp_path / "1", publish={"tag": "v1"}, files=old))
+    first = publish(dummy_release.write(tmp_path / "1", publish={"tag": "v1"}, files=old))
     hub.commit(REPO, {"edited.json": b"by hand"})
     head = hub.repos[REPO].branches["main"]
-    release = herd.release(tmp_path / "2", publish={"tag": "v2"}, files={"new.json": b"1"}, weights=b"others")
+    release = dummy_release.write(
+        tmp_path / "2", publish={"tag": "v2"}, files={"new.json": b"1"}, weights=b"others"
+    )
     second = publish(release)
     kept = {".gitattributes": b"x", "samples/one.png": b"by hand", "edited.json": b"by hand"}
     held = at(hub, second.commit)
@@ -104,7 +108,7 @@ def test_a_new_version_replaces_its_own_and_keeps_the_rest(hub, tmp_path):
 
 def test_an_organization_that_the_account_may_write_for(hub, tmp_path):
     hub.orgs.add("herd")
-    done = publish(herd.release(tmp_path, publish={"private": True}), repo="herd/tiny")
+    done = publish(dummy_release.write(tmp_path, publish={"private": True}), repo="herd/tiny")
     assert hub.repos["herd/tiny"].private is True
     assert "herd/tiny@" in done.purl
 
@@ -112,7 +116,7 @@ def test_an_organization_that_the_account_may_write_for(hub, tmp_path):
 def test_a_release_is_claimed_by_the_key_that_signs(hub, tmp_path, capsys, monkeypatch):
     keys.generate(tmp_path / "key")
     monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "key"))
-    release = herd.release(tmp_path)
+    release = dummy_release.write(tmp_path)
     assert main(["publish", "--release", str(release.folder), "--repo", REPO]) == 0
     out = capsys.readouterr().out
     last = at(hub)["claims.jsonl"].splitlines()[-1]
@@ -132,9 +136,11 @@ def dry(release, capsys, *arguments):
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "new version"])
 def test_a_dry_run_shows_the_exact_commit_and_writes_nothing(hub, tmp_path, capsys, monkeypatch, fresh):
     if not fresh:
-        publish(herd.release(tmp_path / "1", files={"old.json": b"1", "big.gguf": b"2"}))
+        publish(dummy_release.write(tmp_path / "1", files={"old.json": b"1", "big.gguf": b"2"}))
         hub.commit(REPO, {"NOTES.md": b"by hand"})
-    release = herd.release(tmp_path / "2", publish={"tag": "v2"}, files={"new.json": b"1"}, weights=b"new")
+    release = dummy_release.write(
+        tmp_path / "2", publish={"tag": "v2"}, files={"new.json": b"1"}, weights=b"new"
+    )
     before = snapshot(hub)
     hub.forget()
     status, shown = dry(release, capsys)
@@ -193,7 +199,7 @@ def test_a_dry_run_shows_the_exact_commit_and_writes_nothing(hub, tmp_path, caps
 
 def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    status, shown = dry(herd.release(tmp_path), capsys)
+    status, shown = dry(dummy_release.write(tmp_path), capsys)
     assert status == 0
     assert "add      model.safetensors" in shown
     assert "note: not with this token: token: there is none" in shown
@@ -220,7 +226,7 @@ def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, ca
 def test_a_refusal_is_told_at_once_without_the_token(hub, tmp_path, waits, method, route, status, message):
     hub.fault(method, route, status, times=10**6, message="no, {token} and hf_otherotherother")
     with pytest.raises(StepError) as refused:
-        publish(herd.release(tmp_path))
+        publish(dummy_release.write(tmp_path))
     assert message in str(refused.value)
     sent = "None" if method == "PUT" else "<token>"  # where weights go, the token does not
     assert f"no, {sent} and <token>" in str(refused.value)
@@ -248,7 +254,7 @@ def test_who_may_not_is_told_before_anything_is_sent(hub, tmp_path, monkeypatch,
     if value:
         monkeypatch.setenv("HF_TOKEN", value)
     with pytest.raises(StepError) as refused:
-        publish(herd.release(tmp_path), repo=repo)
+        publish(dummy_release.write(tmp_path), repo=repo)
     assert message in str(refused.value)
     assert not value or value not in str(refused.value)
     assert written(hub) == []
@@ -258,7 +264,7 @@ def test_who_may_not_is_told_before_anything_is_sent(hub, tmp_path, monkeypatch,
 def test_all_that_speaks_against_it_is_told_at_once(hub, tmp_path):
     hub.add_repo(REPO, {"README.md": b"x"}, private=True)
     hub.tag(REPO, "v1")
-    release = herd.release(
+    release = dummy_release.write(
         tmp_path,
         sources={"base": "cc-by-nc-4.0"},
         gated={"base": "auto"},
@@ -284,7 +290,7 @@ def test_all_that_speaks_against_it_is_told_at_once(hub, tmp_path):
 
 def test_waivers_let_it_pass_and_stand_in_the_published_recipe(hub, tmp_path):
     waived = {"by": "A. Lawyer", "because": "section 3 allows it"}
-    release = herd.release(
+    release = dummy_release.write(
         tmp_path,
         sources={"base": "cc-by-nc-4.0"},
         gated={"base": "auto"},
@@ -299,7 +305,7 @@ def test_a_card_that_the_hub_does_not_take_is_told_before_anything_is_sent(hub, 
     with pytest.raises(
         StepError, match="README.md: the Hub does not take its front matter: .*adapter, merge"
     ):
-        publish(herd.release(tmp_path, files={"README.md": card}))
+        publish(dummy_release.write(tmp_path, files={"README.md": card}))
     assert written(hub) == []
 
 
@@ -307,7 +313,7 @@ def test_a_card_that_the_hub_does_not_take_is_told_before_anything_is_sent(hub, 
 
 
 def test_a_tag_of_this_release_stays_where_it_is(hub, tmp_path):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1"})
     first = publish(release)
     hub.commit(REPO, {"README.md": b"by hand"})
     again = publish(release)  # the release anew, on top of the edit
@@ -317,17 +323,17 @@ def test_a_tag_of_this_release_stays_where_it_is(hub, tmp_path):
 
 
 def test_a_tag_of_something_else_is_refused_and_never_moved(hub, tmp_path):
-    publish(herd.release(tmp_path / "1", publish={"tag": "v1"}))
+    publish(dummy_release.write(tmp_path / "1", publish={"tag": "v1"}))
     before = snapshot(hub)
     hub.forget()
     with pytest.raises(StepError, match=r"the tag v1 is already at \w{40}, which holds another release"):
-        publish(herd.release(tmp_path / "2", publish={"tag": "v1"}, weights=b"others"))
+        publish(dummy_release.write(tmp_path / "2", publish={"tag": "v1"}, weights=b"others"))
     assert snapshot(hub) == before
     assert written(hub) == []
 
 
 def test_a_tag_that_somebody_makes_meanwhile_is_told(hub, tmp_path, monkeypatch):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1"})
     before_the_first_commit(monkeypatch, lambda: hub.tag(REPO, "v1"))
     with pytest.raises(StepError, match="the tag v1 is already at"):
         publish(release)
@@ -341,7 +347,7 @@ def test_a_tag_that_somebody_makes_meanwhile_is_told(hub, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "provenance/records/a.json"])
 def test_a_byte_that_the_hub_stores_wrongly_is_found_by_its_file(hub, tmp_path, monkeypatch, name):
-    release = herd.release(tmp_path, publish={"tag": "v1"}, files={"provenance/records/a.json": b"{}"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1"}, files={"provenance/records/a.json": b"{}"})
     good, real = contents(release.folder)[name], hub.commit
     bad = good[:-1] + bytes([good[-1] ^ 1])
 
@@ -377,7 +383,7 @@ def test_a_file_that_the_hub_drops_or_adds_is_found(hub, tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "commit", damaging)
     with pytest.raises(VerificationError) as found:
-        publish(herd.release(tmp_path))
+        publish(dummy_release.write(tmp_path))
     assert "config.json: is not there" in str(found.value)
     assert "bonus.bin: should not be there" in str(found.value)
 
@@ -385,19 +391,19 @@ def test_a_file_that_the_hub_drops_or_adds_is_found(hub, tmp_path, monkeypatch):
 def test_a_repository_that_was_made_but_is_not_seen_gets_no_commit(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: None)
     with pytest.raises(StepError, match="was made, but cannot be seen yet. Run again"):
-        publish(herd.release(tmp_path))
+        publish(dummy_release.write(tmp_path))
     assert written(hub) == []
 
 
 def test_a_damaged_listing_is_no_success(hub, tmp_path, monkeypatch, waits):
     before_the_first_commit(monkeypatch, lambda: hub.fault("GET", "/tree/", "corrupt", times=10**6))
     with pytest.raises((StepError, VerificationError)):
-        publish(herd.release(tmp_path, publish={"tag": "v1"}))
+        publish(dummy_release.write(tmp_path, publish={"tag": "v1"}))
     assert hub.repos[REPO].tags == {}
 
 
 def test_claims_that_come_damaged_are_not_built_upon(hub, tmp_path, waits):
-    release = herd.release(tmp_path)
+    release = dummy_release.write(tmp_path)
     publish(release)
     before = snapshot(hub)
     hub.fault("GET", "/resolve/.*claims.jsonl", "corrupt", times=10**6)
@@ -411,7 +417,7 @@ def test_claims_that_come_damaged_are_not_built_upon(hub, tmp_path, waits):
 
 @pytest.mark.parametrize("fault", [None, ("POST", "/commit/", 400)], ids=["published", "refused"])
 def test_the_token_is_nowhere(hub, tmp_path, fault):
-    release = herd.release(tmp_path)
+    release = dummy_release.write(tmp_path)
     if fault:
         hub.fault(*fault, message="you sent {token}, why?")
     hub.fault("GET", "/whoami-v2", "slow", seconds=0.3)

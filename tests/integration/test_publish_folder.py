@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-import herd
 from herdbook.cli.main import main
-from published import at, contents, herdbook, publish
+from support import dummy_release
+from support.publishing import at, contents, herdbook, publish
 
 KILLED = """
 import os, signal, sys
@@ -37,7 +37,7 @@ def killed_at(hub, root, count, release, place, function):
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_kill_midway_leaves_no_half_folder(hub, tmp_path, count):
-    release = herd.release(tmp_path)
+    release = dummy_release.write(tmp_path)
     place = tmp_path / "usb/tiny"
     killed_at(hub, tmp_path, count, release, place, "_copy")
     assert not place.exists()
@@ -52,8 +52,8 @@ def test_a_kill_midway_leaves_no_half_folder(hub, tmp_path, count):
 
 
 def test_a_kill_midway_leaves_the_earlier_version_whole(hub, tmp_path, capsys):
-    first = herd.release(tmp_path / "1", files={"old.json": b"1"})
-    release = herd.release(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
+    first = dummy_release.write(tmp_path / "1", files={"old.json": b"1"})
+    release = dummy_release.write(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
     place = tmp_path / "usb"
     assert main(["publish", "--release", str(first.folder), "--to", str(place)]) == 0
     killed_at(hub, tmp_path, 2, release, place, "_copy")
@@ -69,8 +69,8 @@ def test_a_kill_midway_leaves_the_earlier_version_whole(hub, tmp_path, capsys):
 
 
 def test_what_an_interrupted_run_left_of_another_release_does_not_come_along(hub, tmp_path):
-    other = herd.release(tmp_path / "1", files={"deep/er/other.json": b"1"})
-    release = herd.release(tmp_path / "2")
+    other = dummy_release.write(tmp_path / "1", files={"deep/er/other.json": b"1"})
+    release = dummy_release.write(tmp_path / "2")
     place = tmp_path / "usb"
     killed_at(hub, tmp_path, 5, other, place, "_copy")
     assert (tmp_path / ".usb.herdbook.part/deep/er/other.json").exists()
@@ -80,7 +80,7 @@ def test_what_an_interrupted_run_left_of_another_release_does_not_come_along(hub
 
 
 def test_folder_and_hub_hold_the_same(hub, tmp_path):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1"})
     done = publish(release)
     assert main(["publish", "--release", str(release.folder), "--to", str(tmp_path / "usb")]) == 0
     on_hub = at(hub, done.commit)

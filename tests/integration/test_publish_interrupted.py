@@ -8,12 +8,12 @@ from collections import Counter
 import pytest
 from huggingface_hub import HfApi
 
-import herd
 from herdbook.errors import StepError
 from herdbook.hub import MAX_WAIT_S, WAITS_S
 from herdbook.publish import step
 from herdbook.steps.attest.step import line
-from published import (
+from support import dummy_release
+from support.publishing import (
     REPO,
     asked,
     at,
@@ -29,7 +29,7 @@ from published import (
 
 
 def test_somebody_adds_a_file_meanwhile_and_both_are_there(hub, tmp_path, said, waits, monkeypatch):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1"})
     before_the_first_commit(monkeypatch, lambda: hub.commit(REPO, {"NOTES.md": b"by hand"}))
     done = publish(release, said)
     assert [one.status for one in asked(hub, "POST", "/commit/")] == [412, 200, 200]
@@ -40,11 +40,11 @@ def test_somebody_adds_a_file_meanwhile_and_both_are_there(hub, tmp_path, said, 
 
 
 def test_somebody_adds_a_claim_meanwhile_and_both_are_there(hub, tmp_path, waits, monkeypatch):
-    publish(herd.release(tmp_path / "1"))
+    publish(dummy_release.write(tmp_path / "1"))
     summary = json.dumps(
         {"subject": [], "predicateType": "https://slsa.dev/verification_summary/v1"}
     ).encode()
-    release = herd.release(tmp_path / "2", weights=b"others")
+    release = dummy_release.write(tmp_path / "2", weights=b"others")
 
     def claim():
         hub.commit(REPO, {"claims.jsonl": at(hub)["claims.jsonl"] + summary + b"\n"})
@@ -59,7 +59,7 @@ def test_somebody_adds_a_claim_meanwhile_and_both_are_there(hub, tmp_path, waits
 def test_the_same_release_by_another_publisher_meanwhile_is_no_second_commit(
     hub, tmp_path, waits, monkeypatch
 ):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1"})
     others = []
     before_the_first_commit(monkeypatch, lambda: others.append(publish(release)))
     mine = publish(release)
@@ -71,8 +71,10 @@ def test_the_same_release_by_another_publisher_meanwhile_is_no_second_commit(
 def test_another_release_by_another_publisher_meanwhile_is_not_overwritten_unseen(
     hub, tmp_path, said, waits, monkeypatch
 ):
-    mine = herd.release(tmp_path / "1", publish={"tag": "v1"})
-    theirs = herd.release(tmp_path / "2", publish={"tag": "v2"}, files={"only.json": b"1"}, weights=b"others")
+    mine = dummy_release.write(tmp_path / "1", publish={"tag": "v1"})
+    theirs = dummy_release.write(
+        tmp_path / "2", publish={"tag": "v2"}, files={"only.json": b"1"}, weights=b"others"
+    )
     before_the_first_commit(monkeypatch, lambda: publish(theirs))
     with pytest.raises(StepError, match="somebody else has committed") as refused:
         publish(mine, said)
@@ -93,18 +95,18 @@ def test_another_release_by_another_publisher_meanwhile_is_not_overwritten_unsee
 
 
 def test_an_edit_of_the_card_meanwhile_is_not_overwritten_unseen(hub, tmp_path, waits, monkeypatch):
-    publish(herd.release(tmp_path / "1"))
+    publish(dummy_release.write(tmp_path / "1"))
     before_the_first_commit(monkeypatch, lambda: hub.commit(REPO, {"README.md": b"by hand"}))
     with pytest.raises(StepError, match="undo what that changed: README.md. Nothing was committed"):
-        publish(herd.release(tmp_path / "2", card="Better"))
+        publish(dummy_release.write(tmp_path / "2", card="Better"))
     assert at(hub)["README.md"] == b"by hand"
 
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_two_publishers_side_by_side(hub, tmp_path, waits, attempt):
     """Whatever the order: of the same release one commit and one claim; of two, each that says so is there."""
-    release = herd.release(tmp_path / "1", publish={"tag": "v1"})
-    other = herd.release(tmp_path / "2", publish={"tag": "v2"}, weights=b"others")
+    release = dummy_release.write(tmp_path / "1", publish={"tag": "v1"})
+    other = dummy_release.write(tmp_path / "2", publish={"tag": "v2"}, weights=b"others")
     results = {}
 
     def run(name, what):
@@ -147,7 +149,7 @@ def test_somebody_makes_the_repository_public_meanwhile(hub, tmp_path, monkeypat
 
     monkeypatch.setattr(HfApi, "create_repo", quicker)
     with pytest.raises(StepError, match="is public, and publish.private is true"):
-        publish(herd.release(tmp_path, publish={"private": True}))
+        publish(dummy_release.write(tmp_path, publish={"private": True}))
     assert hub.lfs == {}
     assert asked(hub, "POST", "/commit/") == []
 
@@ -160,10 +162,10 @@ def test_somebody_makes_the_repository_public_meanwhile(hub, tmp_path, monkeypat
     ("kind", "late"), [("lost", False), (503, True), (500, True), ("drop", False), (503, False), (429, False)]
 )
 def test_a_commit_without_a_good_answer_is_made_once(hub, tmp_path, said, waits, which, kind, late):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1"})
 
     def sign(claim):
-        if which == "claim" and not hub._faults:
+        if which == "claim" and not hub.faults:
             hub.fault("POST", "/commit/", kind, late=late)
         return line(claim, None).decode().rstrip("\n")
 
@@ -173,7 +175,7 @@ def test_a_commit_without_a_good_answer_is_made_once(hub, tmp_path, said, waits,
     assert titles(hub) == ["initial commit", "Release Tiny v1", f"Claim: published as {done.commit}"]
     assert hub.repos[REPO].tags == {"v1": done.commit}
     assert len(published_claims(at(hub)["claims.jsonl"])) == 1
-    assert [each.times for each in hub._faults] == [0]
+    assert [each.times for each in hub.faults] == [0]
     taken = late or kind == "lost"
     assert len(asked(hub, "POST", "/commit/")) == (2 if taken else 3)
     assert any("looking again in 1 s" in each for each in said)
@@ -181,7 +183,7 @@ def test_a_commit_without_a_good_answer_is_made_once(hub, tmp_path, said, waits,
 
 
 def test_killed_after_a_lost_answer_the_next_run_goes_on(hub, tmp_path, said, monkeypatch):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1"})
 
     def killed(_):
         raise KeyboardInterrupt
@@ -202,7 +204,7 @@ def test_killed_after_a_lost_answer_the_next_run_goes_on(hub, tmp_path, said, mo
 
 
 def test_an_upload_that_is_cut_goes_on_with_what_is_not_there_yet(hub, tmp_path, said, waits):
-    release = herd.release(tmp_path, files={"big.gguf": bytes(range(256)) * 4096})
+    release = dummy_release.write(tmp_path, files={"big.gguf": bytes(range(256)) * 4096})
     big = hashlib.sha256(contents(release.folder)["big.gguf"]).hexdigest()
     small = hashlib.sha256(contents(release.folder)["model.safetensors"]).hexdigest()
     hub.fault("PUT", f"/upload/{big}", "cut upload", times=10**6)
@@ -211,7 +213,7 @@ def test_an_upload_that_is_cut_goes_on_with_what_is_not_there_yet(hub, tmp_path,
     assert set(hub.lfs) == {small}
     assert titles(hub) == ["initial commit"]
     assert len(asked(hub, "PUT", f"/upload/{small}")) == 1
-    hub._faults.clear()
+    hub.faults.clear()
     hub.forget()
     publish(release)
     assert [one.path for one in asked(hub, "PUT", "/upload/")] == [f"/upload/{big}"]
@@ -221,7 +223,7 @@ def test_an_upload_that_is_cut_goes_on_with_what_is_not_there_yet(hub, tmp_path,
 
 def test_an_upload_that_is_cut_once_needs_no_second_run(hub, tmp_path, waits):
     hub.fault("PUT", "/upload/", "cut upload")
-    publish(herd.release(tmp_path))
+    publish(dummy_release.write(tmp_path))
     assert releases(hub) == ["Release Tiny"]
     assert len(asked(hub, "PUT", "/upload/")) == 2
 
@@ -246,11 +248,11 @@ ROUTES = {
 @pytest.mark.parametrize("kind", [503, "lost"])
 @pytest.mark.parametrize("route", ROUTES)
 def test_what_passes_by_itself_is_asked_again(hub, tmp_path, waits, route, kind):
-    publish(herd.release(tmp_path / "1", files={"old.json": b"1"}))
-    release = herd.release(tmp_path / "2", publish={"tag": "v2"}, weights=b"others")
+    publish(dummy_release.write(tmp_path / "1", files={"old.json": b"1"}))
+    release = dummy_release.write(tmp_path / "2", publish={"tag": "v2"}, weights=b"others")
     hub.fault(*ROUTES[route], kind)
     done = publish(release)
-    assert hub._faults[0].times == 0
+    assert hub.faults[0].times == 0
     assert releases(hub) == ["Release Tiny", "Release Tiny v2"]
     assert hub.repos[REPO].tags == {"v2": done.commit}
     assert len(published_claims(at(hub)["claims.jsonl"])) == 2
@@ -260,12 +262,12 @@ def test_what_passes_by_itself_is_asked_again(hub, tmp_path, waits, route, kind)
 @pytest.mark.parametrize("kind", [500, 503, 429, "lost"])
 def test_making_the_repository_is_asked_again(hub, tmp_path, waits, kind):
     hub.fault("POST", "/repos/create", kind)
-    publish(herd.release(tmp_path))
+    publish(dummy_release.write(tmp_path))
     assert titles(hub)[:2] == ["initial commit", "Release Tiny"]
 
 
 def test_a_hub_that_stays_away_is_given_up_and_nothing_is_half_published(hub, tmp_path, said, waits):
-    release = herd.release(tmp_path, publish={"tag": "v1"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v1"})
     hub.fault("POST", "/commit/", 503, times=10**6)
     with pytest.raises(StepError) as given_up:
         publish(release, said)
@@ -276,14 +278,14 @@ def test_a_hub_that_stays_away_is_given_up_and_nothing_is_half_published(hub, tm
     assert [wait for wait in waits if wait in WAITS_S] == list(WAITS_S)
     assert titles(hub) == ["initial commit"]
     assert hub.repos[REPO].tags == {}
-    hub._faults.clear()
+    hub.faults.clear()
     assert publish(release).tag == "v1"
 
 
 @pytest.mark.parametrize("route", [("POST", "/commit/"), ("GET", "/tree/"), ("POST", "/preupload/")])
 def test_the_hub_is_left_alone_as_long_as_it_asks(hub, tmp_path, waits, route):
     hub.fault(*route, 429, headers={"Retry-After": "37"})
-    publish(herd.release(tmp_path))
+    publish(dummy_release.write(tmp_path))
     assert max(waits) in {37, 38}  # the client adds a second
     assert releases(hub) == ["Release Tiny"]
 
@@ -291,6 +293,6 @@ def test_the_hub_is_left_alone_as_long_as_it_asks(hub, tmp_path, waits, route):
 def test_the_hub_that_asks_for_hours_is_not_waited_for(hub, tmp_path, waits):
     hub.fault("POST", "/commit/", 429, headers={"Retry-After": "7200"}, times=10**6)
     with pytest.raises(StepError, match="HTTP 429"):
-        publish(herd.release(tmp_path))
+        publish(dummy_release.write(tmp_path))
     assert all(wait <= MAX_WAIT_S for wait in waits)
     assert len(asked(hub, "POST", "/commit/")) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import tiny
+from support import tiny
 
 pytestmark = pytest.mark.slow
 OVERLAY = Path(sys.prefix) / "tools" / "transformers-4"

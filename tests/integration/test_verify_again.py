@@ -11,8 +11,6 @@ import torch
 from pytest_local_hub import LocalHub, client
 from safetensors import safe_open
 
-import tiny
-from checked import findings, status
 from herdbook.layout import CARD
 from herdbook.provenance.lineage import Made, Origin
 from herdbook.release.finding import Outcome
@@ -22,6 +20,8 @@ from herdbook.steps.laser.step import Reducer
 from herdbook.steps.moe import router
 from herdbook.verify.rebuild import workspace as workshop
 from herdbook.verify.rebuild.recompute import allowed, draw_whole
+from support import tiny
+from support.verification import findings, status
 
 MODELS = {
     "base": {"hub": "herd/base"},

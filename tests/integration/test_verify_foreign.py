@@ -15,8 +15,6 @@ from gguf.constants import GGMLQuantizationType as Kind
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save_file
 
-import tiny
-from checked import status
 from herdbook.audit.check import Foreign
 from herdbook.audit.gguf import FACTOR
 from herdbook.cli.main import main
@@ -25,6 +23,8 @@ from herdbook.release.finding import Options, Outcome
 from herdbook.release.subject import HubSubject
 from herdbook.tools.external import Tool
 from herdbook.verify.equality import BLOCK_BYTES
+from support import tiny
+from support.verification import status
 
 MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
 DOCS = Path(__file__).parents[2] / "docs/foreign.md"

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-import tiny
 from herdbook.steps.adapter.fold import fold, scale_of
 from herdbook.weights.checkpoint import read_record
+from support import tiny
 
 
 def test_fold_by_hand():

@@ -8,9 +8,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import tiny
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.steps.evaluate.parallel import Spread
+from support import tiny
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ import json
 import pytest
 from pytest_local_hub import LocalHub, client
 
-import tiny
-from checked import failures
 from herdbook import hub as reader
 from herdbook import plan as plans
 from herdbook.errors import SourceError
@@ -16,6 +14,8 @@ from herdbook.plan.pruning import needed_whole
 from herdbook.recipe import parse
 from herdbook.steps.card.step import render_card
 from herdbook.weights.checkpoint import read_header, read_record, read_span
+from support import tiny
+from support.verification import failures
 
 
 @pytest.fixture

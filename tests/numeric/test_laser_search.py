@@ -16,7 +16,6 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-import tiny
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook.errors import CheckpointError, LockError, RecipeError, StepError
@@ -32,6 +31,7 @@ from herdbook.steps.laser.search import search
 from herdbook.steps.laser.states import States
 from herdbook.steps.laser.step import laser
 from herdbook.steps.laser.whiten import moments, whiten
+from support import tiny
 
 LAYERS = 3
 

@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-import tiny
 from herdbook.errors import CheckpointError, RecipeError
 from herdbook.inference.forward import Folder
 from herdbook.plan.merge import value_at
 from herdbook.recipe import Filtered, parse
 from herdbook.steps.merge import methods
 from herdbook.weights.checkpoint import read_record
+from support import tiny
 
 
 def draw(count, size=40, seed=0):

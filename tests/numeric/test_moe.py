@@ -7,12 +7,12 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import tiny
 from herdbook.errors import StepError
 from herdbook.steps.moe.random_gate import as_bytes, drawn_rows
 from herdbook.steps.moe.router import router_rows
 from herdbook.weights.checkpoint import read_record
 from herdbook.weights.tensors import DTYPES, to_bytes
+from support import tiny
 
 PROMPTS = [(["w1 w2 w3", "w4"], []), (["w9 w8"], ["w7 w1"])]
 

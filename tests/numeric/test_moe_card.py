@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-import tiny
 from herdbook.steps.card.step import render_card
+from support import tiny
 
 TOLD = {
     "hidden": "hidden state at the end of an expert's prompts",

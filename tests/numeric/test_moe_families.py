@@ -8,9 +8,9 @@ import yaml
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-import tiny
 from herdbook import plan as plans
 from herdbook.errors import RecipeError
+from support import tiny
 
 IDS = torch.arange(3, 43).reshape(1, -1)
 LOADED = {"mixtral": "MixtralForCausalLM", "qwen2": "Qwen2MoeForCausalLM", "qwen3": "Qwen3MoeForCausalLM"}

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import tiny
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.errors import CheckpointError, VerificationError
@@ -17,6 +16,7 @@ from herdbook.provenance import lineage
 from herdbook.provenance.lineage import lines, parse
 from herdbook.steps.card.step import render_card
 from herdbook.weights.checkpoint import Span, read_record
+from support import tiny
 
 PROMPTS = [{"prompts": ["w1"]}, {"prompts": ["w2"]}]
 MIX = {"base": "base", "experts": [{"model": "other", **PROMPTS[0]}, {"model": "base", **PROMPTS[1]}]}

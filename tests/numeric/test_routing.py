@@ -10,7 +10,6 @@ from pytest_local_hub import LocalHub, client
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-import tiny
 from herdbook.audit.router_rows import routers_of
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
@@ -20,6 +19,7 @@ from herdbook.plan import routing as planned
 from herdbook.steps.routing.measure import count, effective
 from herdbook.steps.routing.rows import look, verdict
 from herdbook.steps.routing.step import routing
+from support import tiny
 
 SEQUENCES = [[1, *range(3, 40)], [1, 9, 9, 4], [5, 61, 30, 7, 8, 8]]
 

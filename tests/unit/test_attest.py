@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-import tiny
 from herdbook.cli.main import main
 from herdbook.errors import StepError, UnverifiableError, VerificationError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
@@ -20,6 +19,7 @@ from herdbook.signing import keys, oms
 from herdbook.signing.bundle import bundle, pae, read
 from herdbook.steps.attest.step import attest, attest_key
 from herdbook.steps.card.step import render_card
+from support import tiny
 
 STATEMENT = {
     "_type": "https://in-toto.io/Statement/v1",

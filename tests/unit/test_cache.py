@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import s3_server
-import tiny
 from herdbook import plan as plans
 from herdbook.cache import Cache, Product, configured, products
 from herdbook.cache.cache import ENTRY, LEFT_OVER_S, Entry
@@ -25,6 +23,7 @@ from herdbook.cli.main import main
 from herdbook.errors import CacheError, DigestMismatchError
 from herdbook.steps.assemble.step import assemble, furnish
 from herdbook.steps.fetch.step import fetch
+from support import s3_server, tiny
 
 LARGE = LINKED_BYTES + 1
 

@@ -13,7 +13,6 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-import tiny
 from herdbook.errors import LockError, StepError
 from herdbook.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.files import write_json
@@ -22,6 +21,7 @@ from herdbook.steps.card.context import gather
 from herdbook.steps.card.counts import count_parameters
 from herdbook.steps.card.metadata import check
 from herdbook.steps.card.rank import find_place
+from support import tiny
 
 EVIL = "| x | <script>alert(1)</script> [a](javascript:b) `` ` `` {{ 7*7 }} # h\n# heading\n\u202etxet"
 MODELS = {

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-import tiny
 from herdbook import errors
 from herdbook.cli import machine
 from herdbook.cli import main as cli
+from support import tiny
 
 MODELS = {"base": {"folder": "base"}, "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": "all"}}
 COMMANDS = (

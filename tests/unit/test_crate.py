@@ -8,15 +8,15 @@ import re
 import zipfile
 
 import pytest
-from pytest_local_hub import client
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub import LocalHub, client
 
-import crates
-from crates import DAY, METADATA, entities, export, ids, many, typed
+from herdbook.cli.main import main
 from herdbook.files import git_blob_id
 from herdbook.layout import CLAIMS, SUMS
 from herdbook.provenance.claims import canonical
 from herdbook.publish.claims import published
+from support import ro_crate
+from support.ro_crate import DAY, METADATA, entities, export, ids, many, typed
 
 LARGE = (".safetensors", ".gguf")
 COMMIT = "5" * 40
@@ -27,7 +27,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("crate")
     with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
         client.use(hub, folder / "home", patch)
-        yield hub, crates.release(folder, hub)
+        yield hub, ro_crate.release(folder, hub)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def test_nothing_is_overwritten(world, tmp_path, capsys):
 
 def test_a_day_that_is_none_is_refused(world, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        crates.main([
+        main([
             "export", "ro-crate", str(world[1]), "--to", str(tmp_path / "x"), "--published", "yesterday",
         ])  # fmt: skip
     assert "yesterday" in capsys.readouterr().err

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-import tiny
 from herdbook import plan as plans
 from herdbook.plan import duration, memory
 from herdbook.plan.duration import SLOW, Rates
 from herdbook.recipe.release import Quantize
+from support import tiny
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-import tiny
 from herdbook import key as keys
 from herdbook import plan as plans
 from herdbook.cli import main as cli
 from herdbook.explain import difference
-from herdbook.jobs import jobs
+from herdbook.plan.jobs import jobs
 from herdbook.plan.plan import EVALUATE_CODE
 from herdbook.steps.card.step import render_card
+from support import tiny
 
 MODELS = {
     "base": {"folder": "base"},

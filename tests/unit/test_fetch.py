@@ -10,12 +10,12 @@ import zipfile
 import pytest
 from safetensors.torch import load_file
 
-import tiny
 from herdbook import plan as plans
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
 from herdbook.sources import wheel
 from herdbook.sources.select import check_name
 from herdbook.steps.fetch.step import fetch
+from support import tiny
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("errors",),
+    ("errors", "settings"),
     ("escape", "files", "key", "layout", "progress", "tools"),
     ("architectures", "figures", "humanize"),
     ("recipe",),
@@ -32,7 +32,7 @@ LAYERS = (
     ("release", "signing"),
     ("steps",),
     ("verify",),
-    ("audit", "jobs", "publish"),
+    ("audit", "publish"),
     ("explain", "export", "view"),
     ("refresh",),
     ("cli",),

@@ -689,7 +689,7 @@ def test_offline_mode(hub, monkeypatch, waits):
 def test_no_network(tmp_path, monkeypatch, waits):
     with LocalHub() as gone:
         pass
-    monkeypatch.setattr(LocalHub, "port", 9)  # discard: nobody listens
+    monkeypatch.setattr(LocalHub, "url", "http://127.0.0.1:9")  # discard: nobody listens
     client.use(gone, tmp_path / "home", monkeypatch)
     for act in (
         lambda: reader.resolve(REPO, None),
@@ -723,7 +723,7 @@ def test_the_token_appears_in_no_error(hub, monkeypatch, tmp_path, waits, caplog
                 hub.forget()
                 with pytest.raises(SourceError) as caught:
                     act()
-                hub._faults.clear()
+                hub.faults.clear()
                 assert any(request.token == token for request in hub.requests)
                 assert token not in str(caught.value)
                 assert "hf_another_one" not in str(caught.value)

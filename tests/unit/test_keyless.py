@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import local_sigstore
-import tiny
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
 from herdbook.key import package_version
@@ -23,6 +21,7 @@ from herdbook.signing.bundle import MEDIA_TYPE, bundle, read
 from herdbook.signing.keyless import CONFIG_VARIABLE, Identity, Keyless, Roots
 from herdbook.steps.attest.step import attest, attest_key, attested_files, configured_signer
 from herdbook.steps.card.step import render_card
+from support import local_sigstore, tiny
 
 sigstore = pytest.importorskip("sigstore")
 

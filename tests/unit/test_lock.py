@@ -5,12 +5,12 @@ import json
 import pytest
 import yaml
 
-import tiny
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.errors import LockError, SourceError
 from herdbook.files import sha256_file
+from support import tiny
 
 MODELS = {"base": {"folder": "base"}, "tuned": {"adapter": "adapter", "on": "base"}}
 TASK = {

@@ -8,13 +8,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import tiny
 from herdbook.errors import RecipeError
 from herdbook.plan import disk, gpu, memory
 from herdbook.plan.laser import PIECE_BYTES, matrix_bytes
 from herdbook.plan.layerwise import reading
 from herdbook.steps.laser import decompose
 from herdbook.steps.quantize import encode
+from support import tiny
 
 MB, GB = 10**6, 10**9
 

@@ -9,13 +9,13 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-import tiny
 from herdbook.errors import StepError
 from herdbook.inference import devices as place
 from herdbook.layout import CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES
 from herdbook.steps.evaluate.step import evaluate
 from herdbook.steps.routing.step import routing
 from herdbook.verify.rebuild.build import devices, tells_measurements
+from support import tiny
 
 TASK = {
     "task": "words",

@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-import tiny
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
 from herdbook.lock import Lock, LockedFile, LockedSource, LockedTensor
+from support import tiny
 
 MODELS = {
     "base": {"folder": "base"},

@@ -16,10 +16,8 @@ from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 from packageurl import PackageURL
-from pytest_local_hub import client
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub import LocalHub, client
 
-import tiny
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
@@ -32,6 +30,7 @@ from herdbook.provenance.license import spdx
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, code
 from herdbook.steps.card.metadata import schema
 from herdbook.steps.release.step import contents
+from support import tiny
 
 TEXT = "w1 w2 w3 w4\n"
 

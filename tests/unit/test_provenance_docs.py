@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from pytest_local_hub import client
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub import LocalHub, client
 
-import crates
 from herdbook.layout import CLAIMS
 from herdbook.signing.keys import generate, load_private
+from support import ro_crate
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -26,7 +25,7 @@ def release(tmp_path_factory):
     generate(folder / "key")
     with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
         client.use(hub, folder / "home", patch)
-        return crates.release(folder, hub, load_private(folder / "key"))
+        return ro_crate.release(folder, hub, load_private(folder / "key"))
 
 
 def sessions(page):

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-import herd
 from herdbook import recipe as recipes
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError, StepError, VerificationError
@@ -19,6 +18,7 @@ from herdbook.publish.hub import _account
 from herdbook.publish.proposal import There, describe, differences, propose
 from herdbook.release.reader import parse_sums
 from herdbook.steps.card import metadata
+from support import dummy_release
 
 # --- licences -----------------------------------------------------------------------------------------------------
 
@@ -55,14 +55,16 @@ def test_every_licence_that_the_hub_knows_is_in_one_row_or_is_no_statement():
     ],
 )
 def test_what_a_source_s_licence_leaves_the_release(tmp_path, source, release, fine):
-    release = herd.release(tmp_path, license=release, sources={"base": source})
+    release = dummy_release.write(tmp_path, license=release, sources={"base": source})
     assert (licenses.problems(release.recipe, release.lock) == []) is fine
 
 
 def test_only_what_the_released_model_descends_from_is_asked(tmp_path):
-    release = herd.release(tmp_path, sources={"base": "mit", "bystander": "cc-by-nd-4.0"}, made_from="base")
+    release = dummy_release.write(
+        tmp_path, sources={"base": "mit", "bystander": "cc-by-nd-4.0"}, made_from="base"
+    )
     assert licenses.problems(release.recipe, release.lock) == []
-    release = herd.release(
+    release = dummy_release.write(
         tmp_path / "2", sources={"base": "mit", "other": "cc-by-nd-4.0"}, made_from="other"
     )
     assert "models.other" in licenses.problems(release.recipe, release.lock)[0]
@@ -70,26 +72,29 @@ def test_only_what_the_released_model_descends_from_is_asked(tmp_path):
 
 def test_a_waiver_names_who_answers_and_then_nothing_is_refused(tmp_path):
     sources = {"base": None}
-    refused = preflight.of_release(herd.release(tmp_path / "1", sources=sources), public=True)
+    refused = preflight.of_release(dummy_release.write(tmp_path / "1", sources=sources), public=True)
     assert "models.base: its licence is not known" in refused[0]
     assert "publish.licenses" in refused[-1]
     waived = {"licenses": {"by": "A. Lawyer", "because": "the owner has written to us"}}
     assert (
-        preflight.of_release(herd.release(tmp_path / "2", sources=sources, publish=waived), public=True) == []
+        preflight.of_release(
+            dummy_release.write(tmp_path / "2", sources=sources, publish=waived), public=True
+        )
+        == []
     )
     with pytest.raises(RecipeError, match="because: missing"):
-        herd.release(tmp_path / "3", sources=sources, publish={"licenses": {"by": "A. Lawyer"}})
+        dummy_release.write(tmp_path / "3", sources=sources, publish={"licenses": {"by": "A. Lawyer"}})
 
 
 def test_gated_sources_are_not_made_public_unless_somebody_has_read_the_terms(tmp_path):
-    release = herd.release(tmp_path / "1", gated={"base": "manual"})
+    release = dummy_release.write(tmp_path / "1", gated={"base": "manual"})
     found = preflight.of_release(release, public=True)
     assert "models.base (folder:base, access granted by hand) is gated" in found[0]
     assert preflight.of_release(release, public=False) == []
     waived = {"gated": {"by": "A. Lawyer", "because": "section 3 allows it"}}
     assert (
         preflight.of_release(
-            herd.release(tmp_path / "2", gated={"base": "auto"}, publish=waived), public=True
+            dummy_release.write(tmp_path / "2", gated={"base": "auto"}, publish=waived), public=True
         )
         == []
     )
@@ -136,7 +141,7 @@ def test_what_a_token_may_write_to(token, may):
 
 
 def test_everything_that_is_wrong_with_a_folder_is_told_at_once(tmp_path):
-    release = herd.release(tmp_path)
+    release = dummy_release.write(tmp_path)
     (release.folder / "config.json").write_text("{}")
     (release.folder / "model.safetensors").unlink()
     (release.folder / ".left.over.part").write_text("x")
@@ -190,7 +195,7 @@ def contents(release):
 
 
 def test_nothing_there(tmp_path):
-    release = herd.release(tmp_path)
+    release = dummy_release.write(tmp_path)
     proposal = propose(release, There(None, {}, None))
     assert names(proposal.new) == sorted(release.files)
     assert proposal.upload_bytes == sum(
@@ -201,7 +206,7 @@ def test_nothing_there(tmp_path):
 
 @pytest.mark.parametrize("large", [(), ("model.safetensors", "README.md")])
 def test_all_of_it_there(tmp_path, large):
-    release = herd.release(tmp_path)
+    release = dummy_release.write(tmp_path)
     proposal = propose(release, there(contents(release), large=large))
     assert proposal.is_empty
     assert names(proposal.unchanged) == sorted(release.files)
@@ -209,14 +214,16 @@ def test_all_of_it_there(tmp_path, large):
 
 
 def test_a_new_version_keeps_what_no_release_put_there_or_somebody_has_edited(tmp_path):
-    earlier = herd.release(tmp_path / "1", files={"old.json": b"1", "edited.json": b"1", "big.gguf": b"2"})
+    earlier = dummy_release.write(
+        tmp_path / "1", files={"old.json": b"1", "edited.json": b"1", "big.gguf": b"2"}
+    )
     held = contents(earlier) | {
         ".gitattributes": b"*.safetensors filter=lfs\n",
         "NOTES.md": b"by hand",
         "edited.json": b"by hand",
         "model.sig": b"of the earlier release",
     }
-    release = herd.release(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
+    release = dummy_release.write(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
     proposal = propose(release, there(held, large=("big.gguf", "model.safetensors")))
     assert names(proposal.new) == ["new.json"]
     assert names(proposal.deleted) == ["big.gguf", "model.sig", "old.json"]
@@ -228,14 +235,14 @@ def test_a_new_version_keeps_what_no_release_put_there_or_somebody_has_edited(tm
 @pytest.mark.parametrize("sums", [b"not a line of sums\n", b"\xff\n", b"0" * 64 + b"  old.json\n"])
 def test_what_another_program_s_checksums_list_is_not_ours(tmp_path, sums):
     proposal = propose(
-        herd.release(tmp_path), there({"SHA256SUMS": sums, "old.json": b"1", "model.sig": b"s"})
+        dummy_release.write(tmp_path), there({"SHA256SUMS": sums, "old.json": b"1", "model.sig": b"s"})
     )
     assert names(proposal.kept) == ["model.sig", "old.json"]
     assert proposal.deleted == ()
 
 
 def test_content_that_is_there_under_another_name_is_not_sent_again(tmp_path):
-    release = herd.release(tmp_path, weights=b"w" * 1000)
+    release = dummy_release.write(tmp_path, weights=b"w" * 1000)
     before = propose(release, There(None, {}, None)).upload_bytes
     moved = propose(
         release, there({"pytorch/model.safetensors": b"w" * 1000}, large=("pytorch/model.safetensors",))
@@ -244,7 +251,7 @@ def test_content_that_is_there_under_another_name_is_not_sent_again(tmp_path):
 
 
 def test_differences_name_each_file_and_both_digests(tmp_path):
-    release = herd.release(tmp_path)
+    release = dummy_release.write(tmp_path)
     held = contents(release) | {"config.json": b"!!", "stranger": b""}
     del held["README.md"]
     wrong = there(held).files
@@ -262,7 +269,7 @@ def test_differences_name_each_file_and_both_digests(tmp_path):
 
 
 def test_the_description_has_every_file_with_size_and_digest(tmp_path):
-    release = herd.release(tmp_path, publish={"tag": "v3.0"})
+    release = dummy_release.write(tmp_path, publish={"tag": "v3.0"})
     text = describe(propose(release, there({"NOTES.md": b"x"})), "herd/tiny", "v3.0")
     for name, file in release.files.items():
         assert (
@@ -365,7 +372,7 @@ def held(place):
 
 
 def test_to_a_folder_and_again(tmp_path):
-    release = herd.release(tmp_path / "r")
+    release = dummy_release.write(tmp_path / "r")
     assert not folder.publish(release, tmp_path / "usb" / "tiny").is_empty
     assert held(tmp_path / "usb" / "tiny") == contents(release)
     assert folder.publish(release, tmp_path / "usb" / "tiny").is_empty
@@ -373,9 +380,11 @@ def test_to_a_folder_and_again(tmp_path):
 
 def test_a_new_version_to_a_folder(tmp_path):
     place = tmp_path / "usb"
-    folder.publish(herd.release(tmp_path / "1", files={"deep/er/old.json": b"1", "same.json": b"2"}), place)
+    folder.publish(
+        dummy_release.write(tmp_path / "1", files={"deep/er/old.json": b"1", "same.json": b"2"}), place
+    )
     (place / "NOTES.md").write_text("mine")
-    release = herd.release(tmp_path / "2", files={"same.json": b"2"}, weights=b"others")
+    release = dummy_release.write(tmp_path / "2", files={"same.json": b"2"}, weights=b"others")
     kept = (place / "same.json").stat().st_ino
     folder.publish(release, place)
     assert held(place) == contents(release) | {"NOTES.md": b"mine"}
@@ -386,8 +395,8 @@ def test_a_new_version_to_a_folder(tmp_path):
 @pytest.mark.parametrize("step", ["replace", "unlink"])
 def test_killed_at_any_step_to_a_folder_it_goes_on(tmp_path, monkeypatch, step):
     """Renames make files whole and move them in; removals take away what is in the release no more."""
-    first = herd.release(tmp_path / "1", files={"old.json": b"1"})
-    release = herd.release(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
+    first = dummy_release.write(tmp_path / "1", files={"old.json": b"1"})
+    release = dummy_release.write(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
     place, count, real = tmp_path / "usb", 0, getattr(Path, step)
     folder.publish(first, place)
     (place / "NOTES.md").write_text("mine")
@@ -418,7 +427,7 @@ def test_killed_at_any_step_to_a_folder_it_goes_on(tmp_path, monkeypatch, step):
 
 
 def test_two_publishers_to_one_folder(tmp_path):
-    release = herd.release(tmp_path / "r")
+    release = dummy_release.write(tmp_path / "r")
     with folder._staged(tmp_path / "usb"), pytest.raises(StepError, match="somebody else publishes there"):
         folder.publish(release, tmp_path / "usb")
     assert not (tmp_path / "usb").exists()
@@ -427,13 +436,13 @@ def test_two_publishers_to_one_folder(tmp_path):
 
 
 def test_a_folder_that_cannot_be_the_place(tmp_path, monkeypatch):
-    release = herd.release(tmp_path / "r")
+    release = dummy_release.write(tmp_path / "r")
     for place in (release.folder, release.folder / "inside", release.folder.parent):
         with pytest.raises(StepError, match="own folder"):
             folder.publish(release, place)
     (tmp_path / "away").mkdir()
     (tmp_path / "usb").mkdir()
-    nested = herd.release(tmp_path / "n", files={"sub/file.json": b"1"})
+    nested = dummy_release.write(tmp_path / "n", files={"sub/file.json": b"1"})
     (tmp_path / "usb/sub").symlink_to(tmp_path / "away")
     with pytest.raises(StepError, match="leads out"):
         folder.publish(nested, tmp_path / "usb")
@@ -445,7 +454,7 @@ def test_a_folder_that_cannot_be_the_place(tmp_path, monkeypatch):
 
 
 def test_bytes_that_change_on_the_way_are_found(tmp_path, monkeypatch):
-    release = herd.release(tmp_path / "r")
+    release = dummy_release.write(tmp_path / "r")
 
     def corrupt(source, target, _):
         target.write(source.read()[::-1])
@@ -456,7 +465,7 @@ def test_bytes_that_change_on_the_way_are_found(tmp_path, monkeypatch):
 
 
 def test_command_line_to_a_folder(tmp_path, capsys):
-    release = herd.release(tmp_path / "r")
+    release = dummy_release.write(tmp_path / "r")
     place = tmp_path / "usb"
     arguments = ["publish", "--release", str(release.folder), "--to", str(place)]
     assert main([*arguments, "--dry-run"]) == 0
@@ -475,7 +484,7 @@ def test_command_line_to_a_folder(tmp_path, capsys):
 
 
 def test_a_release_that_another_recipe_made_is_not_published(tmp_path):
-    release = herd.release(tmp_path)
+    release = dummy_release.write(tmp_path)
     recipe = tmp_path / "r.yaml"
     recipe.write_bytes((release.folder / "recipe.yaml").read_bytes())
     (tmp_path / "r.lock.json").write_bytes((release.folder / "recipe.lock.json").read_bytes())
@@ -490,9 +499,9 @@ def test_a_release_that_another_recipe_made_is_not_published(tmp_path):
 
 def test_a_misspelt_key_is_told(tmp_path):
     with pytest.raises(RecipeError, match="publish.privat: unknown key; did you mean 'private'"):
-        herd.release(tmp_path, publish={"privat": True})
+        dummy_release.write(tmp_path, publish={"privat": True})
     with pytest.raises(RecipeError, match="publish.licenses.why: unknown key"):
-        herd.release(tmp_path, publish={"licenses": {"by": "x", "because": "y", "why": "z"}})
+        dummy_release.write(tmp_path, publish={"licenses": {"by": "x", "because": "y", "why": "z"}})
     with pytest.raises(RecipeError, match="publish.tag"):
-        herd.release(tmp_path, publish={"tag": "a b"})
+        dummy_release.write(tmp_path, publish={"tag": "a b"})
     assert recipes.Publish().private is False

@@ -9,10 +9,10 @@ from pytest_local_hub import LocalHub, client
 from pytest_local_hub.store import Blob
 from safetensors.torch import load_file, save, save_file
 
-import tiny
 from herdbook import lock as locks
 from herdbook.cli.main import main
 from herdbook.files import git_blob_id, sha256_file
+from support import tiny
 
 MODELS = {
     "base": {"hub": "herd/base"},

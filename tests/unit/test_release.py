@@ -11,13 +11,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-import tiny
-from checked import failures
 from herdbook.cli.main import main
 from herdbook.files import sha256_file
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS
 from herdbook.steps.card.step import render_card
 from herdbook.verify import levels
+from support import tiny
+from support.verification import failures
 
 ROOT = Path(__file__).parents[2]
 MODELS = {

@@ -10,10 +10,10 @@ import torch
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save_file
 
-import tiny
 from herdbook.cli import main as cli
 from herdbook.figures import Cut, draw_heatmap, draw_spectrum
 from herdbook.steps.laser import spectrum as spectra
+from support import tiny
 
 SVG = "{http://www.w3.org/2000/svg}"
 

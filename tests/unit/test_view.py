@@ -14,7 +14,7 @@ from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLogHandlerBase
 
 import snakemake_logger_plugin_herdbook as plugin
-from herdbook.jobs import Job
+from herdbook.plan.jobs import Job
 from herdbook.view import handler as handlers
 from herdbook.view import words
 from herdbook.view.build import Build

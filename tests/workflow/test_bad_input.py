@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-import tiny
 from herdbook.weights.checkpoint import read_header
-from workflow.project import Project, shards_made
+from support import tiny
+from support.project import Project, shards_made
 
 MODELS = {
     "base": {"folder": "base"},

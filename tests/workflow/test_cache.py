@@ -14,10 +14,9 @@ import pytest
 import yaml
 from pytest_local_hub import LocalHub, client
 
-import s3_server
-import tiny
 from herdbook.cache import configured
-from workflow.project import Project, shards_made, steps_of
+from support import s3_server, tiny
+from support.project import Project, shards_made, steps_of
 
 MODELS = {
     "base": {"hub": "herd/base"},

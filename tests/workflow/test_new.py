@@ -15,7 +15,6 @@ import yaml
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save
 
-import tiny
 from herdbook import __version__
 from herdbook import lock as locks
 from herdbook import plan as plans
@@ -23,6 +22,7 @@ from herdbook import recipe as recipes
 from herdbook.cli.main import main
 from herdbook.lock import Lock
 from herdbook.tools import installed
+from support import tiny
 
 ROOT = Path(__file__).parents[2]
 MODELS = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pytest_local_hub import LocalHub, client
 
-import tiny
-from workflow.project import Project
+from support import tiny
+from support.project import Project
 
 REPO = "keeper/tiny"
 MODELS = {

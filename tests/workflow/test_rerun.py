@@ -6,9 +6,8 @@ import shutil
 import pytest
 import yaml
 
-import tiny
-from workflow import show
-from workflow.project import shards_made
+from support import rebuilds, tiny
+from support.project import shards_made
 
 AFTER_SHARDS = {"card", "release", "attest", "verify"}
 
@@ -16,7 +15,7 @@ AFTER_SHARDS = {"card", "release", "attest", "verify"}
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Build a small release once."""
-    project = show.herd(tmp_path_factory.mktemp("built") / "herd")
+    project = rebuilds.herd(tmp_path_factory.mktemp("built") / "herd")
     project.run()
     return project
 
@@ -35,7 +34,7 @@ def test_first_build_makes_everything_and_then_nothing_is_to_be_done(built):
 
 
 def test_quotation_renders_the_card_only(project):
-    show.quotation(project)
+    rebuilds.quotation(project)
     made = project.run()
     assert {step for step, _ in made} == AFTER_SHARDS
     card = (project.results / "Tiny/release/README.md").read_text(encoding="utf-8")
@@ -46,7 +45,7 @@ def test_quotation_renders_the_card_only(project):
 def test_swapped_experts_remake_the_experts_and_the_routers(project):
     before = project.released_weights()
 
-    show.swap(project)
+    rebuilds.swap(project)
     made = project.run()
     assert shards_made(made) == {"mix.expert1-1", "mix.expert2-1", "mix.routers"}
     after = project.released_weights()
@@ -57,23 +56,23 @@ def test_swapped_experts_remake_the_experts_and_the_routers(project):
     gate = "model.layers.1.block_sparse_moe.gate.weight"
     assert after[gate].equal(before[gate].flip(0))
 
-    show.swap(project)  # back: all that has a key is still there
-    assert {rule for rule, _ in show.would_run(project)} == AFTER_SHARDS
+    rebuilds.swap(project)  # back: all that has a key is still there
+    assert {rule for rule, _ in rebuilds.would_run(project)} == AFTER_SHARDS
 
 
 def test_prompt_remakes_the_routers_only(project):
-    show.prompts(project)
-    assert shards_made(show.would_run(project)) == {"mix.routers"}
+    rebuilds.prompts(project)
+    assert shards_made(rebuilds.would_run(project)) == {"mix.routers"}
 
 
 def test_fraction_remakes_that_model_and_what_is_made_of_it(project):
-    show.threshold(project)
-    assert shards_made(show.would_run(project)) == {"tuned-laser.1", "mix.expert1-1"}
+    rebuilds.threshold(project)
+    assert shards_made(rebuilds.would_run(project)) == {"tuned-laser.1", "mix.expert1-1"}
 
 
 def test_weight_of_a_source_remakes_what_depends_on_it(project):
-    show.revision(project)
-    assert shards_made(show.would_run(project)) == {"other.1", "mix.expert2-1"}
+    rebuilds.revision(project)
+    assert shards_made(rebuilds.would_run(project)) == {"other.1", "mix.expert2-1"}
 
 
 def test_adapter_remakes_what_depends_on_it(project):
@@ -81,21 +80,21 @@ def test_adapter_remakes_what_depends_on_it(project):
     shutil.rmtree(folder)
     tiny.write_adapter(folder, project.recipe.parent / "base", seed=4)
     tiny.lock(project.recipe)
-    assert shards_made(show.would_run(project)) == {"tuned.1", "tuned-laser.1", "mix.expert1-1"}
+    assert shards_made(rebuilds.would_run(project)) == {"tuned.1", "tuned-laser.1", "mix.expert1-1"}
 
 
 def test_same_bytes_elsewhere_are_the_same_model(project):
     shutil.copytree(project.recipe.parent / "other", project.recipe.parent / "moved")
-    show.edit(project, lambda recipe: recipe["models"].update(other={"folder": "moved"}))
-    assert {rule for rule, _ in show.would_run(project)} <= {"files", *AFTER_SHARDS}
+    rebuilds.edit(project, lambda recipe: recipe["models"].update(other={"folder": "moved"}))
+    assert {rule for rule, _ in rebuilds.would_run(project)} <= {"files", *AFTER_SHARDS}
 
 
 def test_code_of_a_step_remakes_its_results(project):
     project.own_code()
-    assert show.would_run(project) == set()
+    assert rebuilds.would_run(project) == set()
     module = project.root / "src/herdbook/steps/laser/reduce.py"
     module.write_text(module.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
-    assert shards_made(show.would_run(project)) == {
+    assert shards_made(rebuilds.would_run(project)) == {
         "base-laser.1",
         "tuned-laser.1",
         "mix.base-1",
@@ -108,14 +107,14 @@ def test_code_that_makes_no_weights_remakes_no_weights(project):
     project.own_code()
     module = project.root / "src/herdbook/cli/show.py"
     module.write_text(module.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
-    assert show.would_run(project) == set()
+    assert rebuilds.would_run(project) == set()
 
 
 def test_touching_files_changes_nothing(project):
     for path in (project.recipe.parent / "other").iterdir():
         path.touch()
     tiny.lock(project.recipe)
-    assert show.would_run(project) == set()
+    assert rebuilds.would_run(project) == set()
 
 
 @pytest.mark.slow

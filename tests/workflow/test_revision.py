@@ -4,8 +4,8 @@ import pytest
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save
 
-import tiny
-from workflow.project import Project, shards_made
+from support import tiny
+from support.project import Project, shards_made
 
 MODELS = {
     "base": {"hub": "herd/tiny@one"},

@@ -6,8 +6,8 @@ import random
 import pytest
 import yaml
 
-import tiny
-from workflow.project import Project, shards_made
+from support import tiny
+from support.project import Project, shards_made
 
 MODELS = {
     "base": {"folder": "base"},

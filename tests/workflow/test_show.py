@@ -10,11 +10,10 @@ import time
 
 import pytest
 
-import tiny
 from herdbook import plan as plans
-from workflow import show
-from workflow.project import Project, steps_of
-from workflow.terminal import pictures, plain, watch
+from support import rebuilds, tiny
+from support.project import Project, steps_of
+from support.terminal import pictures, plain, watch
 
 pytestmark = pytest.mark.slow
 
@@ -22,8 +21,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Build the herd in a terminal; return the project, and what stood on the terminal."""
-    project = show.herd(tmp_path_factory.mktemp("shown") / "built")
-    return project, show.build(project)
+    project = rebuilds.herd(tmp_path_factory.mktemp("shown") / "built")
+    return project, rebuilds.build(project)
 
 
 @pytest.fixture
@@ -68,22 +67,22 @@ def away(project):
 
 def test_the_table_is_what_the_workflow_does(built, tmp_path):
     project, _ = built
-    rows = {"a first build": show.counts(steps_of(project.logged()))}
-    for number, (name, change) in enumerate([*show.CHANGES.items(), ("a shard away", away)]):
+    rows = {"a first build": rebuilds.counts(steps_of(project.logged()))}
+    for number, (name, change) in enumerate([*rebuilds.CHANGES.items(), ("a shard away", away)]):
         copy = project.copy(tmp_path / str(number))
         change(copy)
-        steps = show.would_run(copy)
+        steps = rebuilds.would_run(copy)
         if change is not away:
-            rows[name] = show.counts(steps)
+            rows[name] = rebuilds.counts(steps)
         made, said = explained(copy)
         assert made == named(steps), f"{name}: herdbook explain and Snakemake differ:\n{said}"
-    written, _ = show.between(show.DOCUMENT.read_text(encoding="utf-8"), "changes")
-    assert written == show.table(rows), f"run: {show.COMMAND}"
+    written, _ = rebuilds.between(rebuilds.DOCUMENT.read_text(encoding="utf-8"), "changes")
+    assert written == rebuilds.table(rows), f"run: {rebuilds.COMMAND}"
 
 
 def test_explain_names_the_jobs_of_snakemake_and_their_files(built):
     """The jobs that are read off the plan are those of the rules: inputs, outputs, order."""
-    from herdbook.jobs import jobs
+    from herdbook.plan.jobs import jobs
 
     project, _ = built
     here = os.getcwd()  # noqa: PTH109 - to come back to
@@ -104,7 +103,7 @@ def test_live_view(built):
     project, seen = built
     logged = steps_of(project.logged())
     shown = plain(seen)
-    drawn = [one for one in pictures(seen) if show.BAR in one]
+    drawn = [one for one in pictures(seen) if rebuilds.BAR in one]
     assert len(drawn) > 10
     # what ran stood there while it ran, with memory of a process that has torch, and its bytes
     lasered = [line for one in drawn for line in one.splitlines() if line.startswith("laser ")]
@@ -124,17 +123,17 @@ def test_live_view(built):
         assert len(re.findall(rf", {number} of {len(logged)}$", shown, re.MULTILINE)) == 1
     # nothing of the drawing is left under the summary, whose counts are those of the log
     end = pictures(seen)[-1]
-    assert show.BAR not in end
+    assert rebuilds.BAR not in end
     rows = [line.split() for line in end.splitlines()]
-    table = {row[0]: int(row[1]) for row in rows if row and row[0] in show.RULES}
-    assert table == show.counts(logged)
+    table = {row[0]: int(row[1]) for row in rows if row and row[0] in rebuilds.RULES}
+    assert table == rebuilds.counts(logged)
     assert f"made {len(logged)} steps, 0 were there already" in end
     assert seen.rstrip().endswith("kB")
     assert "\x1b[?25h" in seen[seen.rindex("\x1b[?25l") :]  # the cursor is back
 
 
 def test_failure_is_told_at_once_and_again_at_the_end(project):
-    show.threshold(project)
+    rebuilds.threshold(project)
     shard = next((project.results / "shards").glob("tuned.1-*.safetensors"))
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
@@ -159,7 +158,7 @@ def test_failure_is_told_at_once_and_again_at_the_end(project):
 
 
 def test_interrupted_it_says_what_was_made(project):
-    show.threshold(project)
+    rebuilds.threshold(project)
 
     def interrupt(process, seen):
         # as a person would: again if nothing happens, since Snakemake loses a signal that comes while it chooses jobs
@@ -174,7 +173,7 @@ def test_interrupted_it_says_what_was_made(project):
     )
     assert interrupted
     end = pictures(seen)[-1]
-    assert show.BAR not in end
+    assert rebuilds.BAR not in end
     assert re.search(r"^made 0 steps, 10 were there already, 8 not made, in ", end, re.MULTILINE)
     assert "Traceback" not in seen
 

@@ -4,11 +4,10 @@ import json
 
 import pytest
 
-import local_sigstore
-import tiny
 from herdbook.signing import keys
 from herdbook.signing.keyless import CONFIG_VARIABLE
-from workflow.project import Project
+from support import local_sigstore, tiny
+from support.project import Project
 
 SIGNS = {"attest", "verify"}
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from herdbook.cli.command import Add
-    from herdbook.jobs import Job
+    from herdbook.plan.jobs import Job
 
 ALL = "all"
 

@@ -8,9 +8,9 @@ from herdbook import lock as locks
 from herdbook.explain import difference
 from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
-from herdbook.jobs import ASSEMBLE, Job, jobs
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan import Evaluation, Part, Report, Search
+from herdbook.plan.jobs import ASSEMBLE, Job, jobs
 from herdbook.plan.plan import EVALUATE_CODE
 from herdbook.steps.release.step import contents
 

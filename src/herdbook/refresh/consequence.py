@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from herdbook.jobs import jobs
+from herdbook.plan.jobs import jobs
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan

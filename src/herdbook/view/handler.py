@@ -16,7 +16,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 if TYPE_CHECKING:
     from logging import LogRecord
 
-    from herdbook.jobs import Job
+    from herdbook.plan.jobs import Job
     from herdbook.view.build import Build
     from herdbook.view.screen import Lines
 
@@ -224,7 +224,7 @@ def _planned() -> list[Job]:
     """Return the jobs of the plan that the workflow has read; none if it is not Herdbook's or there is no plan."""
     from herdbook import plan as plans
     from herdbook.errors import HerdbookError
-    from herdbook.jobs import jobs
+    from herdbook.plan.jobs import jobs
     from herdbook.steps.attest.step import configured_signer
 
     recipe = os.environ.get(RECIPE_VARIABLE)

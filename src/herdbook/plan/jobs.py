@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from herdbook.errors import RecipeError
 from herdbook.layout import SUMS
 from herdbook.plan import Evaluation, Node, Part, Report, Search
 from herdbook.steps.assemble.step import folder_files, taken_files, weights_files
@@ -14,7 +15,7 @@ from herdbook.steps.release.step import contents, release_key, written_files
 from herdbook.verify.levels import verification_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from herdbook.plan import Plan, Quantized
@@ -72,6 +73,38 @@ class Job:
         return ""
 
 
+def all_jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
+    """Return the jobs that make what a plan describes, each after those whose files it reads.
+
+    Among them are those that the release does without, such as assembling a model that nobody reads as a whole.
+
+    Args:
+        plan: The plan.
+        signer: Who signs the claims, if somebody does.
+    """
+    return [*_models(plan), *_measured(plan), *_release(plan, signer)]
+
+
+def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
+    """Return the one job of a rule that has a key.
+
+    Args:
+        jobs: The jobs of a plan.
+        rule: The rule.
+        key: The key or its first digits; empty if the rule has one job.
+
+    Raises:
+        RecipeError: If no job has it, or several have.
+    """
+    found = [job for job in jobs if job.rule == rule and job.key.startswith(key)]
+    if len(found) != 1:
+        raise RecipeError(
+            f"{rule}: {'no' if not found else 'more than one'} step has the key {key!r}. Either the recipe or the code "
+            "changed since; `herdbook plan` shows the keys of today."
+        )
+    return found[0]
+
+
 def jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
     """Return the jobs that a build of the release has, each after those whose files it reads.
 
@@ -79,7 +112,7 @@ def jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
         plan: The plan.
         signer: Who signs the claims, if somebody does.
     """
-    every = [*_models(plan), *_measured(plan), *_release(plan, signer)]
+    every = all_jobs(plan, signer)
     makers = {path: job for job in every for path in job.outputs}
     needed: set[Job] = set()
     pending = [every[-1]]

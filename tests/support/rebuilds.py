@@ -1,6 +1,6 @@
 """What a change makes again, and what a build looks like, shown in workflow.md by the workflow itself.
 
-Write both: ``PYTHONPATH=tests python -m workflow.show``, in the repository, in an environment that has everything.
+Write both: ``PYTHONPATH=tests python -m support.rebuilds``, in the repository, in an environment that has everything.
 """
 
 import re
@@ -12,12 +12,12 @@ from pathlib import Path
 import yaml
 from safetensors.torch import load_file, save_file
 
-import tiny
-from workflow.project import REPOSITORY, Project, steps_of
-from workflow.terminal import pictures, watch
+from support import tiny
+from support.project import REPOSITORY, Project, steps_of
+from support.terminal import pictures, watch
 
 DOCUMENT = REPOSITORY / "workflow.md"
-COMMAND = "PYTHONPATH=tests python -m workflow.show"
+COMMAND = "PYTHONPATH=tests python -m support.rebuilds"
 MODELS = {
     "base": {"folder": "base"},
     "other": {"folder": "other"},

@@ -2,8 +2,8 @@
 
 import json
 
-import tiny
 from herdbook.cli.main import main
+from support import tiny
 
 DAY = "2026-01-02"
 METADATA = "ro-crate-metadata.json"

@@ -11,7 +11,7 @@ from herdbook.lock import Lock, LockedSource
 from herdbook.publish import local
 
 
-def release(
+def write(
     root,
     *,
     sources=None,
