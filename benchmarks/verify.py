@@ -91,9 +91,7 @@ class Bench:
                     plan.layout.shard(part).unlink(missing_ok=True)
         for step in ("routing", "card", "release", "attest"):
             self.herdbook(step)
-        self.herdbook(
-            "verify", str(plan.release_folder), "--json", str(plan.release_root / "verification.json")
-        )
+        self.herdbook("verify", str(plan.layout.release_folder), "--json", str(plan.layout.verification))
         self.herdbook("publish")
         clear(self.work / "results")
         clear(self.work / "home")

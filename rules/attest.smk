@@ -8,9 +8,9 @@ rule attest:
     that it is signed so, changes, and no other time.
     """
     input:
-        [PLAN.release_folder / name for name in written_files(PLAN)],
+        [PLAN.layout.release_folder / name for name in written_files(PLAN)],
     output:
-        [PLAN.release_folder / name for name in attested_files(SIGNER)],
+        [PLAN.layout.release_folder / name for name in attested_files(SIGNER)],
     log:
         "logs/attest/attest.log",
     localrule: True

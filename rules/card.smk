@@ -8,7 +8,7 @@ rule card:
     input:
         card_inputs(PLAN),
     output:
-        [PLAN.card_folder / name for name in card_files(PLAN)],
+        [PLAN.layout.card_folder / name for name in card_files(PLAN)],
     log:
         "logs/card/card.log",
     group:

@@ -288,8 +288,8 @@ def evaluation_inputs(wildcards):
     item = EVALUATIONS[wildcards.evaluation]
     measured = folder_paths(item.node)
     if item.quantized:
-        measured += [PLAN.quantized_file(item.quantized), PLAN.quantized_record(item.quantized)]
-    return needs([PLAN.evaluation_file(item)], measured)
+        measured += [PLAN.layout.quantized(item.quantized), PLAN.layout.quantized_record(item.quantized)]
+    return needs([PLAN.layout.evaluation(item)], measured)
 
 
 def cores_beside(size_bytes):
@@ -314,7 +314,7 @@ def evaluation_memory(wildcards, threads, attempt):
 def quantize_inputs(wildcards):
     """Return the full-width file, and the folder that tensors are derived from again."""
     item = QUANTIZED[wildcards.quantized]
-    outputs = [PLAN.quantized_file(item), PLAN.quantized_record(item)]
+    outputs = [PLAN.layout.quantized(item), PLAN.layout.quantized_record(item)]
     return needs(outputs, [PLAN.converted, *folder_paths(PLAN.released)])
 
 

@@ -12,7 +12,7 @@ rule evaluate:
     log:
         "logs/evaluate/{evaluation}.log",
     wildcard_constraints:
-        evaluation=either(name for name, item in EVALUATIONS.items() if made(PLAN.evaluation_file(item))),
+        evaluation=either(name for name, item in EVALUATIONS.items() if made(PLAN.layout.evaluation(item))),
     conda:
         environment("evaluate")
     threads: evaluation_threads

@@ -6,10 +6,10 @@ rule publish:
     Publish the verified release. Runs where Snakemake does: there the account is logged in, and no token travels.
     """
     input:
-        sums=PLAN.release_folder / "SHA256SUMS",
-        verification=PLAN.release_root / "verification.json",
+        sums=PLAN.layout.release_folder / "SHA256SUMS",
+        verification=PLAN.layout.verification,
     output:
-        PLAN.release_root / "publication.json",
+        PLAN.layout.publication,
     log:
         "logs/publish/publish.log",
     localrule: True

@@ -40,7 +40,7 @@ rule quantize:
         quantized=either(
             name
             for name, item in QUANTIZED.items()
-            if made(PLAN.quantized_file(item), PLAN.quantized_record(item))
+            if made(PLAN.layout.quantized(item), PLAN.layout.quantized_record(item))
         ),
     conda:
         environment("quantize")

@@ -8,7 +8,7 @@ rule release:
     input:
         release_inputs(),
     output:
-        [PLAN.release_folder / name for name in written_files(PLAN)],
+        [PLAN.layout.release_folder / name for name in written_files(PLAN)],
     log:
         "logs/release/release.log",
     group:

@@ -1,15 +1,15 @@
 """Routing: what the routers of the released mixture choose, on the recipe's texts and on the experts' prompts."""
 
-if PLAN.report and made(PLAN.report_file(PLAN.report)):
+if PLAN.report and made(PLAN.layout.report(PLAN.report)):
 
     rule routing:
         """
         Report what the released mixture's routers choose.
         """
         input:
-            lambda wildcards: needs([PLAN.report_file(PLAN.report)], folder_paths(PLAN.released)),
+            lambda wildcards: needs([PLAN.layout.report(PLAN.report)], folder_paths(PLAN.released)),
         output:
-            PLAN.report_file(PLAN.report),
+            PLAN.layout.report(PLAN.report),
         log:
             f"logs/routing/{PLAN.report.id}.log",
         conda:

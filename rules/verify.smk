@@ -6,10 +6,10 @@ rule verify:
     Verify the release and write what was found.
     """
     input:
-        sums=PLAN.release_folder / "SHA256SUMS",
-        attested=[PLAN.release_folder / name for name in attested_files(SIGNER)],
+        sums=PLAN.layout.release_folder / "SHA256SUMS",
+        attested=[PLAN.layout.release_folder / name for name in attested_files(SIGNER)],
     output:
-        PLAN.release_root / "verification.json",
+        PLAN.layout.verification,
     log:
         "logs/verify/verify.log",
     conda:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+KEYLESS = "keyless"  # in place of a key's path: signed with Sigstore
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting.
@@ -54,7 +57,7 @@ DEVICE = Setting("HERDBOOK_DEVICE", "where matrices are decomposed and models ru
 GPU_MEMORY = Setting("HERDBOOK_GPU_MEMORY", "the memory of one GPU in GB", key="gpu_memory")
 SIGNING_KEY = Setting(
     "HERDBOOK_SIGNING_KEY",
-    "the path of the private key that signs, or `keyless`; empty in jobs on other hosts, which sign nothing",
+    f"the path of the private key that signs, or `{KEYLESS}`; empty in jobs on other hosts, which sign nothing",
     key="signing_key",
 )
 CACHE = Setting(

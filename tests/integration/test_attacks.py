@@ -68,7 +68,7 @@ class Stage:
         keys.generate(root / "key")
         self.key = keys.load_private(root / "key")
         plan = tiny.build(tiny.write_recipe(root / "r.yaml", MODELS), root / "results")
-        render_card(plan, plan.card_folder)
+        render_card(plan, plan.layout.card_folder)
         self.folder = tiny.release(plan, self.key)
 
     def copy(self, target):

@@ -66,7 +66,7 @@ def hub(tmp_path_factory):
 
 def build(root, models=None, **sections):
     plan = tiny.build(tiny.write_recipe(root / "r.yaml", models or MODELS, **sections), root / "results")
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, KEY)
 
 
@@ -210,8 +210,8 @@ def test_drawn_routers_are_drawn_again(hub, tmp_path, monkeypatch):
 
 def test_a_card_that_says_more_than_the_records_is_named(hub, tmp_path, monkeypatch):
     plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", MODELS), tmp_path / "results")
-    render_card(plan, plan.card_folder)
-    path = plan.card_folder / CARD
+    render_card(plan, plan.layout.card_folder)
+    path = plan.layout.card_folder / CARD
     path.write_text(path.read_text() + "\nThe best model in the world.\n")
     found = findings(tiny.release(plan, KEY), "recomputed", sample_bytes=1)
     (wrong,) = bad(found)
@@ -221,8 +221,8 @@ def test_a_card_that_says_more_than_the_records_is_named(hub, tmp_path, monkeypa
 
 def test_a_card_of_another_version_is_not_called_a_lie(honest, hub, tmp_path, monkeypatch):
     plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", MODELS), tmp_path / "results")
-    render_card(plan, plan.card_folder)
-    path = plan.card_folder / CARD
+    render_card(plan, plan.layout.card_folder)
+    path = plan.layout.card_folder / CARD
     path.write_text(path.read_text().replace("Mixture", "Blend"))
     folder = tiny.release(plan, KEY)
     monkeypatch.setattr(workshop, "changed", lambda _: ["herdbook"])

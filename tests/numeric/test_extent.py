@@ -201,10 +201,10 @@ def test_a_release_of_it_verifies_and_says_what_was_read(tmp_path, served):
     plan = tiny.build(
         tiny.write_recipe(tmp_path / "r.yaml", {**models, **extra, "mix": {"moe": moe}}), tmp_path / "results"
     )
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
-    assert failures(plan.release_folder) == set()
-    statement = json.loads((plan.release_folder / CLAIMS).read_text().splitlines()[0])
+    assert failures(plan.layout.release_folder) == set()
+    statement = json.loads((plan.layout.release_folder / CLAIMS).read_text().splitlines()[0])
     dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     read = {
         one["name"]: {
@@ -215,7 +215,7 @@ def test_a_release_of_it_verifies_and_says_what_was_read(tmp_path, served):
     }
     assert read["tuned"] == {"ranges of it"}
     assert read["base"] == {None}  # the merge needs all of it
-    card = (plan.card_folder / "README.md").read_text(encoding="utf-8")
+    card = (plan.layout.card_folder / "README.md").read_text(encoding="utf-8")
     assert card.count("only the MLPs were read") == 1
     assert "slerp, 2 models" in card.replace("\\", "")
     assert "merged from several models" in card
@@ -226,6 +226,6 @@ def test_laser_of_attention_alone_reaches_nothing_of_an_expert_and_the_card_says
     extra = {"cut": {"laser": "tuned", "rank": 4, "matrices": ["self_attn.q_proj"], "layers": "all"}}
     plan = tiny.build(recipe(tmp_path, experts=("base", "cut"), extra=extra), tmp_path / "results")
     assert {t.action for part in plan.nodes["cut"].parts for t in part.tensors} == {"copy"}
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
-    assert failures(plan.release_folder) == set()
+    assert failures(plan.layout.release_folder) == set()

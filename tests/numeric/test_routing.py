@@ -161,7 +161,7 @@ def test_as_many_rows_pass_an_expert_as_the_plan_counts():
 def test_the_report(tmp_path):
     plan = mixture(tmp_path, texts=True)
     routing(plan, plan.report)
-    path = plan.report_file(plan.report)
+    path = plan.layout.report(plan.report)
     once = path.read_bytes()
     routing(plan, plan.report, threads=2)
     assert path.read_bytes() == once
@@ -177,7 +177,7 @@ def test_the_report(tmp_path):
 def test_a_report_without_texts_tells_of_the_prompts(tmp_path):
     plan = mixture(tmp_path)
     routing(plan, plan.report)
-    found = json.loads(plan.report_file(plan.report).read_text())
+    found = json.loads(plan.layout.report(plan.report).read_text())
     assert found["texts"] == {}
     # the rows were made from these very inputs, so each prompt's last token prefers its own expert
     assert len(found["prompts"]) == 3
@@ -186,7 +186,7 @@ def test_a_report_without_texts_tells_of_the_prompts(tmp_path):
 def test_a_drawn_router_has_a_report_too(tmp_path):
     plan = mixture(tmp_path, gate="random", experts=[{"model": "b"}, {"model": "c"}])
     routing(plan, plan.report)
-    assert json.loads(plan.report_file(plan.report).read_text())["layers"] == []
+    assert json.loads(plan.layout.report(plan.report).read_text())["layers"] == []
 
 
 def test_routers_of_anybodys_mixture(tmp_path, capsys):

@@ -217,4 +217,4 @@ def release(plan, key=None):
 
     put_together(plan)
     attest(plan, key)
-    return plan.release_folder
+    return plan.layout.release_folder

@@ -15,6 +15,7 @@ from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLog
 
 import snakemake_logger_plugin_herdbook as plugin
 from herdbook.plan.jobs import Job
+from herdbook.settings import PRICE_PER_HOUR, RECIPE
 from herdbook.view import handler as handlers
 from herdbook.view import words
 from herdbook.view.build import Build
@@ -323,8 +324,8 @@ def test_steps_aside_where_other_words_are_asked_for(asked, capsys):
 
 def test_events_become_lines_and_a_summary(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(handlers.RECIPE_VARIABLE, raising=False)
-    monkeypatch.setenv(handlers.PRICE_VARIABLE, "3600")
+    monkeypatch.delenv(RECIPE.variable, raising=False)
+    monkeypatch.setenv(PRICE_PER_HOUR.variable, "3600")
     Path("a.log").write_text("why it broke\n", encoding="utf-8")
     events = handlers.LogEvent
     one = handler()

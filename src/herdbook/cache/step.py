@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from herdbook.cache.cache import Cache
     from herdbook.cache.product import Product
     from herdbook.plan import Plan
+    from herdbook.plan.jobs import Job
 
 
 def on_offer(plan: Plan) -> dict[Path, Product]:
@@ -27,7 +28,7 @@ def on_offer(plan: Plan) -> dict[Path, Product]:
     if cache is None:
         return {}
     cache.check()
-    wanted = [product for product in products(plan).values() if not product.there]
+    wanted = [product for product in products(plan) if not product.there]
     return {
         path: product
         for product in cache.holding(wanted)
@@ -46,21 +47,21 @@ def take(plan: Plan, path: Path) -> None:
     cache = configured()
     if cache is None:
         raise CacheError("no cache is configured: set `cache` in config/config.yaml, or $HERDBOOK_CACHE")
-    by_path = {place: product for product in products(plan).values() for place in product.files.values()}
+    by_path = {place: product for product in products(plan) for place in product.files.values()}
     if path not in by_path:
         raise CacheError(f"{path}: is nothing that a cache keeps of this recipe")
     cache.take(by_path[path], path, plan.recipe.release.name)
 
 
-def keep(plan: Plan, key: str) -> None:
-    """Put what a step has made into the cache, if there is one.
+def keep(plan: Plan, job: Job) -> None:
+    """Put what a job has made into the cache, if there is one.
 
     A cache that does not take it is no reason to throw a result away: then a line says so, and the build goes on.
 
     Raises:
         DigestMismatchError: If a file that was just made is not what its record says.
     """
-    product = products(plan).get(key)
+    product = next((one for one in products(plan) if one.job == job), None)
     try:
         cache = configured()
         if cache and product and product.files:
@@ -76,5 +77,5 @@ def add(plan: Plan, cache: Cache) -> tuple[int, int]:
         CacheError: If the cache does not take it.
         DigestMismatchError: If a result is not what its record says.
     """
-    made = [product for product in products(plan).values() if product.files and product.there]
+    made = [product for product in products(plan) if product.files and product.there]
     return sum(cache.put(product, plan.recipe.release.name) for product in made), len(made)

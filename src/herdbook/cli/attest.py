@@ -51,7 +51,7 @@ def _attest(options: argparse.Namespace) -> None:
             said = "signed without a key; `herdbook verify` says by whom"
         case None:
             said = "not signed: there is no key"
-    print(f"{plan.release_folder}: {said}")
+    print(f"{plan.layout.release_folder}: {said}")
 
 
 def _key(options: argparse.Namespace) -> None:

@@ -108,7 +108,7 @@ def _verify(options: argparse.Namespace) -> None:
         plan: Plan | None = _plan(options)
     except HerdbookError:  # a cache may be looked after anywhere
         plan = None
-    known = {product.entry: product for product in products(plan).values()} if plan else {}
+    known = {product.entry: product for product in products(plan)} if plan else {}
     entries = list(cache.entries())
     damaged = 0
     with track("verify", len(entries)) as advance:

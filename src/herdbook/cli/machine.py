@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from herdbook.errors import StepError
-from herdbook.plan import gpu
+from herdbook.settings import DEVICE, GPU_MEMORY
+from herdbook.steps.machine import Machine
 
 if TYPE_CHECKING:
     import argparse
-
-    from herdbook.plan import Evaluation, Part, Plan
-
-DEVICE_VARIABLE = "HERDBOOK_DEVICE"
-GPU_MEMORY_VARIABLE = "HERDBOOK_GPU_MEMORY"
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -22,8 +16,8 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=int, default=1, help="default: %(default)s; changes no bit")
     command.add_argument(
         "--device",
-        default=os.environ.get(DEVICE_VARIABLE, "cpu"),
-        help=f"such as cuda; the CPU's result is the reference (default: ${DEVICE_VARIABLE}, or cpu)",
+        default=DEVICE.value,
+        help=f"such as cuda; the CPU's result is the reference (default: ${DEVICE.variable}, or {DEVICE.default})",
     )
     register_gpu_memory(command)
 
@@ -33,9 +27,9 @@ def register_gpu_memory(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--gpu-memory",
         type=float,
-        default=os.environ.get(GPU_MEMORY_VARIABLE) or None,
+        default=GPU_MEMORY.value or None,
         metavar="GB",
-        help=f"of one GPU, so that no more is put there at once (default: ${GPU_MEMORY_VARIABLE}, or unknown)",
+        help=f"of one GPU, so that no more is put there at once (default: ${GPU_MEMORY.variable}, or unknown)",
     )
 
 
@@ -44,44 +38,8 @@ def gpu_bytes(options: argparse.Namespace) -> int | None:
     return None if options.gpu_memory is None else int(options.gpu_memory * 10**9)
 
 
-def matrices_at_once(plan: Plan, part: Part, options: argparse.Namespace) -> int:
-    """Return how many matrices a LASER job reduces at once: its threads, or fewer if the GPU holds no more."""
-    threads: int = options.threads
-    return (
-        threads if options.device == "cpu" else gpu.matrices_at_once(plan, part, threads, gpu_bytes(options))
-    )
-
-
-def device(name: str, key: str = "0") -> str:
-    """Return a device's name; of several GPUs one by a key, so that jobs side by side are spread over them.
-
-    Raises:
-        StepError: If there is no such device here.
-    """
-    return _devices(name, key, 1)[0]
-
-
-def devices(item: Evaluation, options: argparse.Namespace) -> list[str]:
-    """Return the devices of a measurement: of several GPUs as many as its model needs, the first by its key.
-
-    Raises:
-        StepError: If there is no such device here.
-    """
-    return _devices(options.device, item.key, gpu.evaluation_gpus(item, gpu_bytes(options)))
-
-
-def _devices(name: str, key: str, wanted: int) -> list[str]:
-    if name == "cpu":
-        return [name]
-    import torch
-
-    count = torch.cuda.device_count()
-    names = [name]
-    if name == "cuda" and count > 1:
-        names = [f"cuda:{(int(key, 16) + place) % count}" for place in range(min(wanted, count))]
-    for one in names:
-        try:
-            torch.empty(1, device=one)
-        except (RuntimeError, AssertionError) as error:
-            raise StepError(f"there is no device {one!r} here: {str(error).splitlines()[0]}") from error
-    return names
+def settings(options: argparse.Namespace) -> Machine:
+    """Return what a step is told of the machine."""
+    if not hasattr(options, "device"):
+        return Machine(getattr(options, "threads", 1))
+    return Machine(options.threads, options.device, gpu_bytes(options))

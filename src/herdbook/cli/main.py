@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from herdbook import __version__
 from herdbook import plan as plans
@@ -16,16 +16,13 @@ from herdbook.cli import attest, cache, explain, export, lock, machine, new, pub
 from herdbook.errors import HerdbookError, RecipeError
 from herdbook.files import dump_json
 from herdbook.plan import gpu
+from herdbook.settings import RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from herdbook.plan import Plan
-
-Thing = TypeVar("Thing")
-DEFAULT_RECIPE = "config/miniature.yaml"
-RECIPE_VARIABLE = "HERDBOOK_RECIPE"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--recipe",
                 type=Path,
-                default=Path(os.environ.get(RECIPE_VARIABLE, DEFAULT_RECIPE)),
-                help=f"default: ${RECIPE_VARIABLE}, or {DEFAULT_RECIPE}",
+                default=Path(RECIPE.value),
+                help=f"default: ${RECIPE.variable}, or {RECIPE.default}",
             )
             command.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
         return command
@@ -89,31 +86,29 @@ def parser() -> argparse.ArgumentParser:
         ("merge", "make a shard of a dense merge"),
         ("moe", "make a shard of a Mixture of Experts"),
     ):
-        made = add(step, text, _part)
+        made = add(step, text, _step)
         made.add_argument("key", help="the part's key, as `herdbook plan` shows it")
         if step == "laser":
             machine.register(made)
-    searching = add(
-        "search", "choose a lasered model's matrices and ranks, by ranking and by trying", _search
-    )
+    searching = add("search", "choose a lasered model's matrices and ranks, by ranking and by trying", _step)
     searching.add_argument("key", help="the search's key, as `herdbook plan` shows it")
     machine.register(searching)
-    add("files", "put a source's configuration and tokenizer into its folder", _files).add_argument(
+    add("files", "put a source's configuration and tokenizer into its folder", _step).add_argument(
         "key", help="the model's key"
     )
-    add("assemble", "make a model's folder, as transformers loads it", _assemble).add_argument(
+    add("assemble", "make a model's folder, as transformers loads it", _step).add_argument(
         "key", help="the model's key"
     )
-    measuring = add("evaluate", "measure a model or a quantized file", _evaluate)
+    measuring = add("evaluate", "measure a model or a quantized file", _step)
     measuring.add_argument("key", help="the measurement's key")
     machine.register(measuring)
-    machine.register(add("routing", "report what the released mixture's routers choose", _routing))
-    add("convert", "make the full-width GGUF of the released model", _convert)
-    quantizing = add("quantize", "make a quantized file and derive it again from the weights", _quantize)
+    machine.register(add("routing", "report what the released mixture's routers choose", _step))
+    add("convert", "make the full-width GGUF of the released model", _step)
+    quantizing = add("quantize", "make a quantized file and derive it again from the weights", _step)
     quantizing.add_argument("key", help="the quantized file's key")
     quantizing.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    add("card", "render the model card and its figures", _card)
-    add("release", "put the release together, with provenance and checksums", _release)
+    add("card", "render the model card and its figures", _step)
+    add("release", "put the release together, with provenance and checksums", _step)
     looking = add(
         "routers",
         "look at the routers of any mixture: zero, equal or nearly parallel rows (exit status 1 if there are any)",
@@ -218,48 +213,15 @@ def _plan(options: argparse.Namespace) -> None:
     gpu.check(plan, machine.gpu_bytes(options))
 
 
-def _part(options: argparse.Namespace) -> None:
-    plan = _load(options)
-    part = _find(
-        {part.key: part for part in plan.parts.values() if part.operation == options.command}, options.key
-    )
-    if options.command == "laser":
-        from herdbook.steps.laser.step import laser
-
-        laser(
-            plan,
-            part,
-            machine.matrices_at_once(plan, part, options),
-            machine.device(options.device, part.key),
-        )
-        _keep(plan, part.key)
-        return
-    if options.command == "fetch":
-        from herdbook.steps.fetch.step import fetch as step
-    elif options.command == "adapter":
-        from herdbook.steps.adapter.step import adapter as step
-    elif options.command == "merge":
-        from herdbook.steps.merge.step import merge as step
-    else:
-        from herdbook.steps.moe.step import moe as step
-    step(plan, part)
-    _keep(plan, part.key)
-
-
-def _keep(plan: Plan, key: str) -> None:
-    """Put what was made into the cache, if there is one."""
+def _step(options: argparse.Namespace) -> None:
     from herdbook.cache.step import keep
-
-    keep(plan, key)
-
-
-def _search(options: argparse.Namespace) -> None:
-    from herdbook.steps.laser.search import search
+    from herdbook.plan.jobs import all_jobs, find
+    from herdbook.steps.registry import run
 
     plan = _load(options)
-    found = _find(plan.searches, options.key)
-    search(plan, found, options.threads, machine.device(options.device, found.key))
-    _keep(plan, found.key)
+    job = find(all_jobs(plan), options.command, getattr(options, "key", ""))
+    run(plan, job, machine.settings(options))
+    keep(plan, job)
 
 
 def _spectrum(options: argparse.Namespace) -> None:
@@ -268,27 +230,18 @@ def _spectrum(options: argparse.Namespace) -> None:
         raise RecipeError(f"--layers {options.layers}: a number or a range such as 20-29 is needed")
     from herdbook.files import write_json, write_text
     from herdbook.steps.laser import spectrum as spectra
+    from herdbook.steps.machine import devices
 
     def wanted(layer: int) -> bool:
         return options.layers == "all" or int(first) <= layer <= int(last or first)
 
     found = spectra.matrices(options.model, options.matrices, wanted)
-    seen = list(spectra.spectra(found, options.threads, machine.device(options.device)))
+    seen = list(spectra.spectra(found, options.threads, devices(options.device)[0]))
     print(spectra.as_table(seen))
     if options.json:
         write_json(options.json, spectra.as_json(seen))
     if options.page:
         write_text(options.page, spectra.as_page(options.model, seen))
-
-
-def _routing(options: argparse.Namespace) -> None:
-    from herdbook.steps.routing.step import routing
-
-    plan = _load(options)
-    if plan.report is None:
-        raise RecipeError(f"release.model: {plan.released.name!r} is no mixture, so it has no routers")
-    routing(plan, plan.report, options.threads, machine.device(options.device, plan.report.key))
-    _keep(plan, plan.report.key)
 
 
 def _routers(options: argparse.Namespace) -> int:
@@ -301,68 +254,6 @@ def _routers(options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, as_json(options.model, found))
     return 1 if verdict(found) else 0
-
-
-def _find(things: dict[str, Thing], key: str) -> Thing:
-    found = [thing for name, thing in things.items() if name.startswith(key)]
-    if len(found) != 1:
-        raise RecipeError(
-            f"no single step has the key {key!r}: the recipe or the code changed since. Plan again."
-        )
-    return found[0]
-
-
-def _files(options: argparse.Namespace) -> None:
-    from herdbook.steps.assemble.step import furnish
-
-    plan = _load(options)
-    node = _find(plan.by_key, options.key)
-    furnish(plan, node)
-    _keep(plan, node.key)
-
-
-def _assemble(options: argparse.Namespace) -> None:
-    from herdbook.steps.assemble.step import assemble
-
-    plan = _load(options)
-    assemble(plan, _find(plan.by_key, options.key))
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from herdbook.steps.evaluate.step import evaluate
-
-    plan = _load(options)
-    item = _find({item.key: item for item in plan.evaluations}, options.key)
-    evaluate(plan, item, options.threads, machine.devices(item, options))
-    _keep(plan, item.key)
-
-
-def _convert(options: argparse.Namespace) -> None:
-    from herdbook.steps.quantize.step import convert
-
-    convert(_load(options))
-
-
-def _quantize(options: argparse.Namespace) -> None:
-    from herdbook.steps.quantize.step import quantize
-
-    plan = _load(options)
-    item = _find({item.key: item for item in plan.quantized}, options.key)
-    quantize(plan, item, options.threads)
-    _keep(plan, item.key)
-
-
-def _card(options: argparse.Namespace) -> None:
-    from herdbook.steps.card.step import render_card
-
-    plan = _load(options)
-    render_card(plan, plan.card_folder)
-
-
-def _release(options: argparse.Namespace) -> None:
-    from herdbook.steps.release.step import release
-
-    release(_load(options))
 
 
 def _schema(options: argparse.Namespace) -> None:

@@ -44,7 +44,7 @@ def _publish(options: argparse.Namespace) -> None:
     plan = None if options.release else plans.load(options.recipe, options.results)
     if plan:
         preflight.check_made_by(plan)
-    release = local.read(plan.release_folder if plan else options.release)
+    release = local.read(plan.layout.release_folder if plan else options.release)
     repo = options.repo or release.recipe.release.repo
     if options.to:
         _to_folder(release, options.to, dry_run=options.dry_run)
@@ -57,7 +57,7 @@ def _publish(options: argparse.Namespace) -> None:
         signer = configured_signer()
         done = step.publish(release, repo, lambda said: line(said, signer).decode().rstrip("\n"), say)
         if plan and not options.repo:
-            write_json(plan.release_root / step.RECORD, done.as_json())
+            write_json(plan.layout.publication, done.as_json())
         print(done.url)
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
-import os
 import re
 import sys
 from contextlib import contextmanager
@@ -26,16 +25,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from herdbook.settings import PINS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-PINS_VARIABLE = "HERDBOOK_PINS"
 PACKAGE = "herdbook"
 ROOT = Path(__file__).parents[1]
 
-_RECIPE = "what a recipe asks for stands in keys as parameters; documents, which quote it, count these modules"
+_RECIPE = (
+    "what a recipe asks for stands in keys as parameters; documents, which quote it, count these modules"
+)
 _LOCK = "what a lock pins stands in keys as digests and parameters; documents, which quote it, count these modules"
-_HUB = "brings files whose digests are compared with the lock; ranges of files, which have none, count `hub.tensors`"
+_HUB = "brings files whose digests are compared with the lock; ranges of files, which have none, count `hub.content`"
 
 # Modules that decide no byte of a result, with the reason. `*` stands for all modules of a package. What they import is not
 # followed.
@@ -45,7 +47,8 @@ NEUTRAL_MODULES = {
     "herdbook.files": "writes what it is given, whole or not at all; documents, whose layout is theirs, count it",
     "herdbook.key": "takes every key, so another way of taking them changes them all",
     "herdbook.layout": "says where files lie; documents, which quote the names, count it",
-    "herdbook.plan.*": "what is planned stands in keys as parameters, tensors and parents",
+    "herdbook.plan.*": "what is planned stands in keys as parameters, tensors and parents; documents count what they quote",
+    "herdbook.settings": "the settings of a machine, none of which decides what a result is",
     "herdbook.recipe": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,
     "herdbook.recipe.merge": _RECIPE,
@@ -70,6 +73,10 @@ NEUTRAL_MODULES = {
 DOCUMENTS = (
     "herdbook.files",
     "herdbook.layout",
+    "herdbook.plan.card",
+    "herdbook.plan.folder",
+    "herdbook.plan.material",
+    "herdbook.plan.release",
     *(name for name, reason in NEUTRAL_MODULES.items() if reason in {_RECIPE, _LOCK}),
 )
 
@@ -153,7 +160,9 @@ class Code:
         }
 
 
-COPY = Code()  # what is copied is compared, while it is read, with the digest that it has in its record or in the lock
+COPY = (
+    Code()
+)  # what is copied is compared, while it is read, with the digest that it has in its record or in the lock
 
 _RECORDED: ContextVar[Mapping[str, str] | None] = ContextVar("recorded", default=None)
 
@@ -317,7 +326,7 @@ _UNSAID = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 def _normal(value: Any) -> str:
     """Return a tree as text. Fields that are empty are left out, since each version of Python adds some."""
     if isinstance(value, ast.Constant):
-        return f"{type(value.value).__name__} {ascii(value.value)}"
+        return f"{type(value.value).__name__} {value.value!a}"
     if isinstance(value, ast.AST):
         fields = ((name, getattr(value, name, None)) for name in value._fields if name not in _UNSAID)
         said = [f"{name}={_normal(field)}" for name, field in fields if field is not None and field != []]
@@ -333,7 +342,11 @@ def _statements(body: list[Any]) -> list[Any]:
         one
         for one in body
         if not (
-            (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) and isinstance(one.value.value, str))
+            (
+                isinstance(one, ast.Expr)
+                and isinstance(one.value, ast.Constant)
+                and isinstance(one.value.value, str)
+            )
             or (_is_for_types(one) and not one.orelse)
         )
     ]
@@ -344,9 +357,9 @@ def package_version(package: str) -> str:
     """Return the version of a distribution with which steps run, without its local label, or ``"absent"``.
 
     That is the installed one; or, where each step has an environment of its own made from a lock of packages, and none has
-    all of them, the one in the lock, whose path ``$HERDBOOK_PINS`` holds.
+    all of them, the one in the lock, whose path ``settings.PINS`` holds.
     """
-    pinned = _pins(os.environ.get(PINS_VARIABLE, "")).get(_plain(package))
+    pinned = _pins(PINS.value).get(_plain(package))
     if pinned is not None:
         return pinned
     try:

@@ -59,12 +59,14 @@ def evaluation_bytes(plan: Plan) -> int:
 def conversion_bytes(plan: Plan) -> int:
     """Return what making the full-width GGUF writes: norms and routers become wider."""
     widened = sum(made.elements for _, made in plan.released.tensors.values() if small(made))
-    return VOCABULARY_BYTES + dict(plan.outputs())[plan.converted] + FLOAT32 * widened
+    return (
+        VOCABULARY_BYTES + dict(plan.outputs())[plan.layout.full_width(plan.conversion)] + FLOAT32 * widened
+    )
 
 
 def quantization_bytes(plan: Plan, item: Quantized) -> int:
     """Return what quantizing writes."""
-    size = dict(plan.outputs())[plan.quantized_file(item)]
+    size = dict(plan.outputs())[plan.layout.quantized(item)]
     widened = sum(made.elements for _, made in plan.released.tensors.values() if small(made))
     return VOCABULARY_BYTES + size + FLOAT32 * widened + ENTRY_BYTES * len(plan.released.tensors)
 

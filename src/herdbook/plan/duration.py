@@ -143,7 +143,7 @@ def conversion_seconds(plan: Plan, rates: Rates = SLOW) -> float:
 def quantization_seconds(plan: Plan, item: Quantized, threads: int = 1, rates: Rates = SLOW) -> float:
     """Return the time of quantizing, and of deriving every tensor again from the released weights."""
     sizes = dict(plan.outputs())
-    moved = 2 * plan.released.size_bytes + 2 * sizes[plan.quantized_file(item)]
+    moved = 2 * plan.released.size_bytes + 2 * sizes[plan.layout.quantized(item)]
     rate = rates.quantized * (UNSEARCHED if item.method == "Q8_0" else 1)
     return rates.start + moved / rates.disk + plan.released.parameters / rate / threads
 
@@ -153,7 +153,8 @@ def release_seconds(plan: Plan, rates: Rates = SLOW) -> float:
     sizes = dict(plan.outputs())
     return (
         rates.start
-        + (plan.released.size_bytes + sum(sizes[plan.quantized_file(q)] for q in plan.quantized)) / rates.disk
+        + (plan.released.size_bytes + sum(sizes[plan.layout.quantized(q)] for q in plan.quantized))
+        / rates.disk
     )
 
 

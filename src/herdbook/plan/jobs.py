@@ -1,4 +1,7 @@
-"""The jobs of a build, as the workflow's rules make them of a plan: for those who look at a build from outside."""
+"""The jobs of a build: which there are, by what rule and key, what each reads and makes.
+
+This is the one graph. The workflow's rules, the command line, the cache and all that looks at a build read it.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,35 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import RecipeError
 from herdbook.layout import SUMS
-from herdbook.plan import Evaluation, Node, Part, Report, Search
-from herdbook.steps.assemble.step import folder_files, taken_files, weights_files
-from herdbook.steps.attest.step import attest_key, attested_files
-from herdbook.steps.card.step import card_files, card_inputs, card_key
-from herdbook.steps.release.step import contents, release_key, written_files
-from herdbook.verify.levels import verification_key
+from herdbook.plan.card import card_files, card_inputs, card_key
+from herdbook.plan.folder import folder_paths, taken_files, weights_files
+from herdbook.plan.model import Node, Part, Search
+from herdbook.plan.plan import Conversion, Evaluation, Quantized
+from herdbook.plan.release import (
+    attest_key,
+    attested_files,
+    contents,
+    release_key,
+    verification_key,
+    written_files,
+)
+from herdbook.plan.routing import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from herdbook.plan import Plan, Quantized
-    from herdbook.steps.attest.step import Signer
+    from herdbook.plan.plan import Plan
+    from herdbook.plan.release import Signer
 
 # Of these, each model has a rule of its own: assemble_<model>.
 ASSEMBLE = "assemble"
 FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
 TAKE = "take"  # whatever lies in the cache, file by file: it is no job of the plan
+
+
+Subject = Part | Search | Node | Conversion | Evaluation | Quantized | Report
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class Job:
     key: str
     inputs: tuple[Path, ...]
     outputs: tuple[Path, ...]
-    subject: Part | Search | Node | Evaluation | Quantized | Report | None = field(default=None, hash=False)
+    subject: Subject | None = field(default=None, hash=False)
     size_bytes: int = 0
 
     @property
@@ -82,7 +95,15 @@ def all_jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
         plan: The plan.
         signer: Who signs the claims, if somebody does.
     """
-    return [*_models(plan), *_measured(plan), *_release(plan, signer)]
+    return [*result_jobs(plan), *_release(plan, signer)]
+
+
+def result_jobs(plan: Plan) -> list[Job]:
+    """Return the jobs whose results have their key in their names: models, quantized files, measurements.
+
+    Results that several names of a recipe lead to have one job.
+    """
+    return list({job.outputs: job for job in (*_models(plan), *_measured(plan))}.values())
 
 
 def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
@@ -125,19 +146,20 @@ def jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
 
 
 def _models(plan: Plan) -> Iterator[Job]:
+    layout = plan.layout
     for node in plan.nodes.values():
         if search := node.search:
-            read = _folder(plan, plan.nodes[search.parent])
-            yield Job("search", search.id, search.key, read, (plan.layout.search(search),), search)
+            read = folder_paths(plan, plan.nodes[search.parent])
+            yield Job("search", search.id, search.key, read, (layout.search(search),), search)
         for part in node.parts:
-            made = (plan.layout.shard(part), plan.layout.record(part))
+            made = (layout.shard(part), layout.record(part))
             yield Job(
                 part.operation, part.id, part.key, _part_inputs(plan, part), made, part, part.size_bytes
             )
-        shards = tuple(plan.layout.shard(part) for part in node.parts)
-        folder = _folder(plan, node)
+        shards = tuple(layout.shard(part) for part in node.parts)
+        folder = folder_paths(plan, node)
         if node.files_from == node.name:
-            weights = tuple(plan.layout.folder(node) / name for name in weights_files(node))
+            weights = folder[: len(weights_files(node))]
             yield Job(ASSEMBLE, node.id, node.key, shards, weights, node)
             if node.files:
                 yield Job(FILES, node.id, node.key, (), folder[len(weights) :], node)
@@ -152,51 +174,36 @@ def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
         *([plan.layout.search(search)] if search else []),
         *(plan.layout.shard(parent) for parent in parents),
         *(plan.layout.record(parent) for parent in parents),
-        *(path for key in part.folders for path in _folder(plan, plan.by_key[key])),
+        *(path for key in part.folders for path in folder_paths(plan, plan.by_key[key])),
     )
-
-
-def _folder(plan: Plan, node: Node) -> tuple[Path, ...]:
-    return tuple(plan.layout.folder(node) / name for name in folder_files(node))
 
 
 def _measured(plan: Plan) -> Iterator[Job]:
-    released = _folder(plan, plan.released)
-    if plan.report:
-        made = (plan.report_file(plan.report),)
-        yield Job("routing", plan.report.id, plan.report.key, released, made, plan.report)
+    layout, released, conversion = plan.layout, folder_paths(plan, plan.released), plan.conversion
+    full = layout.full_width(conversion)
+    if report := plan.report:
+        yield Job("routing", report.id, report.key, released, (layout.report(report),), report)
     if plan.quantized:
-        yield Job(
-            "convert",
-            plan.converted.name.removesuffix(".full.gguf"),
-            plan.converted_key,
-            released,
-            (plan.converted,),
-            size_bytes=plan.released.size_bytes,
-        )
+        size = plan.released.size_bytes
+        yield Job("convert", conversion.id, conversion.key, released, (full,), conversion, size)
     sizes = dict(plan.outputs())
     for item in plan.quantized:
-        file, record = plan.quantized_file(item), plan.quantized_record(item)
-        read = (plan.converted, *released)
-        yield Job("quantize", item.id, item.key, read, (file, record), item, sizes[file])
-    for one in plan.evaluations:
-        read = _folder(plan, one.node)
-        if one.quantized:
-            read += (plan.quantized_file(one.quantized), plan.quantized_record(one.quantized))
-        yield Job("evaluate", one.id, one.key, read, (plan.evaluation_file(one),), one)
+        made = (layout.quantized(item), layout.quantized_record(item))
+        yield Job("quantize", item.id, item.key, (full, *released), made, item, sizes[made[0]])
+    for measured in plan.evaluations:
+        read = folder_paths(plan, measured.node)
+        if quantized := measured.quantized:
+            read += (layout.quantized(quantized), layout.quantized_record(quantized))
+        yield Job("evaluate", measured.id, measured.key, read, (layout.evaluation(measured),), measured)
 
 
 def _release(plan: Plan, signer: Signer | None) -> Iterator[Job]:
-    card = tuple(plan.card_folder / name for name in card_files(plan))
+    folder = plan.layout.release_folder
+    card = tuple(plan.layout.card_folder / name for name in card_files(plan))
+    written = tuple(folder / name for name in written_files(plan))
+    attested = tuple(folder / name for name in attested_files(signer))
     yield Job("card", "", card_key(plan), tuple(card_inputs(plan)), card)
-    written = tuple(plan.release_folder / name for name in written_files(plan))
     yield Job("release", "", release_key(plan), tuple(contents(plan).values()), written)
-    attested = tuple(plan.release_folder / name for name in attested_files(signer))
     yield Job("attest", "", attest_key(plan, signer), written, attested)
-    yield Job(
-        "verify",
-        "",
-        verification_key(plan, signer),
-        (plan.release_folder / SUMS, *attested),
-        (plan.release_root / "verification.json",),
-    )
+    verified = (plan.layout.verification,)
+    yield Job("verify", "", verification_key(plan, signer), (folder / SUMS, *attested), verified)

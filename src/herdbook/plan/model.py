@@ -1,10 +1,9 @@
-"""What a plan consists of: nodes (models), parts (shards in the making), tensors, and where their files lie."""
+"""What a plan consists of: nodes (models), parts (shards in the making) and tensors."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
@@ -198,39 +197,3 @@ class Node:
     def size_bytes(self) -> int:
         """Size of the weights in bytes."""
         return sum(part.size_bytes for part in self.parts)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where things lie below the results folder. The one place that knows."""
-
-    root: Path = Path("results")
-
-    def shard(self, part: Part) -> Path:
-        """Return the path of a part's weights."""
-        return self.root / "shards" / f"{part.id}.safetensors"
-
-    def record(self, part: Part) -> Path:
-        """Return the path of a part's record."""
-        return self.root / "shards" / f"{part.id}.json"
-
-    def search(self, search: Search) -> Path:
-        """Return the path of a search's result: the choice, and every trial."""
-        return self.root / "searches" / f"{search.id}.json"
-
-    def journal(self, search: Search) -> Path:
-        """Return the path of the trials of a search that is not done yet."""
-        return self.root / "searches" / f"{search.id}.trials.jsonl"
-
-    def scratch(self, search: Search) -> Path:
-        """Return the folder of what a search keeps while it runs."""
-        return self.root / "searches" / f"{search.id}.states"
-
-    @property
-    def decompositions(self) -> Path:
-        """Return the folder of decompositions, which all models share."""
-        return self.root / "decompositions"
-
-    def folder(self, node: Node) -> Path:
-        """Return the path of a model's folder, as transformers loads it."""
-        return self.root / "models" / node.id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -14,13 +14,14 @@ from herdbook import recipe as recipes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
 from herdbook.key import SHORT, digest
+from herdbook.layout import Layout
 from herdbook.plan import memory
 from herdbook.plan.adapter import plan_adapter
 from herdbook.plan.code import Code
 from herdbook.plan.disk import vectors_bytes
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
-from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part, Search
+from herdbook.plan.model import TORCH_BYTES, Node, Part, Search
 from herdbook.plan.moe import plan_moe
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.routing import Report, plan_report
@@ -51,6 +52,24 @@ FLOAT32 = 4
 TOKENS_AT_ONCE = (
     2048  # longest text that evaluation sees at once; logits of so many tokens are held in float32
 )
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The making of the full-width GGUF of the released model, from which quantized files are made.
+
+    Args:
+        name: Name of the release.
+        key: Digest that says what the file is.
+    """
+
+    name: str
+    key: str
+
+    @property
+    def id(self) -> str:
+        """Name of its file, without suffix."""
+        return f"{self.name}-{self.key[:SHORT]}"
 
 
 @dataclass(frozen=True)
@@ -103,16 +122,16 @@ class Plan:
         lock: Its lock.
         recipe_path: Where the recipe lies; paths inside it are relative to this file.
         nodes: The models that the release or its evaluation needs, parents first.
-        warnings: What a person should know, one line each.
         layout: Where things lie.
+        warnings: What a person should know, one line each.
     """
 
     recipe: Recipe
     lock: Lock
     recipe_path: Path
     nodes: dict[str, Node]
+    layout: Layout
     warnings: tuple[str, ...] = ()
-    layout: Layout = field(default_factory=Layout)
 
     @property
     def released(self) -> Node:
@@ -141,9 +160,9 @@ class Plan:
     # -- after the merge -------------------------------------------------------------------------------------------
 
     @cached_property
-    def converted_key(self) -> str:
-        """Key of the full-width GGUF of the released model."""
-        return digest(
+    def conversion(self) -> Conversion:
+        """The full-width GGUF of the released model; it is made if there are quantized files."""
+        key = digest(
             {
                 "operation": "convert",
                 "model": self.released.key,
@@ -151,20 +170,12 @@ class Plan:
                 "code": CONVERT_CODE.describe(),
             }
         )
+        return Conversion(self.recipe.release.name, key)
 
     @property
     def gguf_metadata(self) -> dict[str, str]:
         """Return what every GGUF file says about itself."""
         return {"general.name": self.recipe.release.name, "general.license": self.recipe.release.license}
-
-    @property
-    def converted(self) -> Path:
-        """Path of the full-width GGUF of the released model."""
-        return (
-            self.layout.root
-            / "quantized"
-            / f"{self.recipe.release.name}-{self.converted_key[:SHORT]}.full.gguf"
-        )
 
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
@@ -177,7 +188,7 @@ class Plan:
                 digest(
                     {
                         "operation": "quantize",
-                        "full": self.converted_key,
+                        "full": self.conversion.key,
                         "method": method,
                         "code": QUANTIZE_CODE.describe(),
                     }
@@ -187,14 +198,6 @@ class Plan:
             )
             for method in self.recipe.quantize.methods
         )
-
-    def quantized_file(self, item: Quantized) -> Path:
-        """Return the path of a quantized file."""
-        return self.layout.root / "quantized" / f"{item.id}.gguf"
-
-    def quantized_record(self, item: Quantized) -> Path:
-        """Return the path of a quantized file's record: each tensor derived again from the released weights."""
-        return self.layout.root / "quantized" / f"{item.id}.json"
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -224,35 +227,10 @@ class Plan:
             ]
         return tuple(found)
 
-    def evaluation_file(self, item: Evaluation) -> Path:
-        """Return the path of a measurement."""
-        return self.layout.root / "evaluations" / f"{item.id}.json"
-
     @cached_property
     def report(self) -> Report | None:
         """The report on the released mixture's routers."""
         return plan_report(self.recipe, self.lock, self.released)
-
-    def report_file(self, report: Report) -> Path:
-        """Return the path of a report on routers."""
-        return self.layout.root / "routing" / f"{report.id}.json"
-
-    # -- the release -----------------------------------------------------------------------------------------------
-
-    @property
-    def release_root(self) -> Path:
-        """Folder of the release and of what is rendered for it."""
-        return self.layout.root / self.recipe.release.name
-
-    @property
-    def release_folder(self) -> Path:
-        """Folder that holds exactly what is uploaded."""
-        return self.release_root / "release"
-
-    @property
-    def card_folder(self) -> Path:
-        """Folder of the card and its figures."""
-        return self.release_root / "card"
 
     # -- cost ------------------------------------------------------------------------------------------------------
 
@@ -279,11 +257,11 @@ class Plan:
             if not part.is_link:
                 yield self.layout.shard(part), part.size_bytes
         if self.quantized:
-            yield self.converted, self.released.size_bytes
+            yield self.layout.full_width(self.conversion), self.released.size_bytes
         yield from self._vectors()
         bits = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}
         for item in self.quantized:
-            yield self.quantized_file(item), int(self.released.parameters * bits[item.method] / 8)
+            yield self.layout.quantized(item), int(self.released.parameters * bits[item.method] / 8)
 
     def _vectors(self) -> Iterator[tuple[Path, int]]:
         """Yield what decompositions take on the disk: for each matrix a square of its smaller side in float64."""
@@ -326,7 +304,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: nothing needs {', '.join(unused)}; not built")
-    return Plan(recipe, lock, recipe_path, nodes, tuple(warnings), Layout(results))
+    return Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
 
 
 def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe
 
-ROUTING_CODE = Code(("herdbook.steps.routing.step",), packages=("tokenizers",))  # transformers tokenizes with it
+ROUTING_CODE = Code(
+    ("herdbook.steps.routing.step",), packages=("tokenizers",)
+)  # transformers tokenizes with it
 ROWS = 512  # as ``herdbook.inference.mixture`` passes through an expert together
 PROMPT_TOKENS = 512  # a guess for what all prompts together have
 

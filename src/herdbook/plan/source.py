@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from herdbook.recipe import Section
 
 # transformers reads a GGUF with the package gguf, and makes its tokenizer with tokenizers
-GGUF_CODE = Code(
-    ("herdbook.steps.fetch.step",), without=("herdbook.hub.tensors",), packages=("gguf", "tokenizers")
-)
+GGUF_CODE = Code(("herdbook.steps.fetch.step",), packages=("gguf", "tokenizers"))
 # ranges of a file have no digest that they could be compared with
 RANGES_CODE = Code(
-    ("herdbook.steps.fetch.step",), without=("herdbook.sources.gguf", "herdbook.weights.tensors")
+    ("herdbook.hub.content", "herdbook.steps.fetch.step"),
+    without=("herdbook.sources.gguf", "herdbook.weights.tensors"),
 )
 
 

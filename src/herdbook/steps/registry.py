@@ -108,7 +108,7 @@ def _quantize(plan: Plan, item: Quantized, machine: Machine) -> None:
 def _card(plan: Plan, _: None, __: Machine) -> None:
     from herdbook.steps.card.step import render_card
 
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
 
 
 def _release(plan: Plan, _: None, __: Machine) -> None:

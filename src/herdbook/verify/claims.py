@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import VerificationError
-from herdbook.plan.code import as_recorded
 from herdbook.layout import BOMS, CLAIMS, LINEAGE, SUMS
+from herdbook.plan.code import as_recorded
+from herdbook.plan.release import PROVENANCE_CODE, contents
 from herdbook.provenance.claims import canonical, statements
-from herdbook.provenance.slsa import PROVENANCE_CODE, PROVENANCE_TYPE
+from herdbook.provenance.slsa import PROVENANCE_TYPE
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
-from herdbook.steps.release.step import contents
 from herdbook.verify import pedigree, signature
 
 if TYPE_CHECKING:

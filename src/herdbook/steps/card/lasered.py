@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.errors import StepError
 from herdbook.humanize import runs
+from herdbook.layout import heat_map
 from herdbook.recipe import Laser, spell_rank
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Lasered:
     @property
     def heatmap(self) -> str:
         """Name of the figure of what was kept."""
-        return heatmap_file(self.name)
+        return heat_map(self.name)
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,6 @@ class Effect:
         return (
             f"{word}, by {'less' if abs(self.difference) < self.stderr else 'more'} than the standard error"
         )
-
-
-def heatmap_file(name: str) -> str:
-    """Return the name of the figure that shows what LASER kept of a model."""
-    return f"figures/laser-{name}.svg"
 
 
 def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[str, Any] | None) -> Lasered:

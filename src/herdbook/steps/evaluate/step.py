@@ -56,8 +56,8 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
     else:
         from herdbook.steps.quantize.dequantize import load_dequantized
 
-        model = load_dequantized(plan.quantized_file(item.quantized), folder)
-        record = read_record(plan.quantized_record(item.quantized))
+        model = load_dequantized(plan.layout.quantized(item.quantized), folder)
+        record = read_record(plan.layout.quantized_record(item.quantized))
         weights = {item.quantized.file: record["file"]["sha256"]}
     if devices[0] != "cpu":
         from herdbook.inference.devices import place
@@ -66,7 +66,7 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     found = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
     write_json(
-        plan.evaluation_file(item),
+        plan.layout.evaluation(item),
         {
             "operation": "evaluate",
             "key": item.key,

@@ -97,24 +97,24 @@ def _build(shop: Workshop) -> None:
             else:
                 steps[part.operation](plan, part)
         assemble(plan, node)
-    if plan.report and not plan.report_file(plan.report).exists():
+    if plan.report and not plan.layout.report(plan.report).exists():
         routing(plan, plan.report, threads)
-    if plan.quantized and not plan.converted.exists():
+    if plan.quantized and not plan.layout.full_width(plan.conversion).exists():
         convert(plan)
     for item in plan.quantized:
-        if not plan.quantized_record(item).exists():
+        if not plan.layout.quantized_record(item).exists():
             quantize(plan, item, threads)
     for measured in plan.evaluations:
-        if not plan.evaluation_file(measured).exists():
+        if not plan.layout.evaluation(measured).exists():
             evaluate(plan, measured, threads)
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     put_together(plan)
 
 
 def _compared(shop: Workshop, release: Release) -> Iterator[Finding]:
     """Compare the files with those of the release."""
     plan: Plan = shop.plan
-    made = parse_sums((plan.release_folder / SUMS).read_text(encoding="utf-8"), SUMS)
+    made = parse_sums((plan.layout.release_folder / SUMS).read_text(encoding="utf-8"), SUMS)
     same = 0
     computed, measured = (devices(release, *kinds) for kinds in ((RECORDS, SEARCHES), (EVALUATIONS, ROUTING)))
     for name in sorted(made.keys() | release.sums.keys()):

@@ -53,7 +53,7 @@ def quantized(shop: Workshop, release: Release, options: Options, check: Check) 
 
 
 def _model_files(shop: Workshop) -> list[str]:
-    from herdbook.steps.assemble.step import folder_files
+    from herdbook.plan.folder import folder_files
 
     return folder_files(shop.plan.released)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import UnverifiableError
 from herdbook.files import atomic_writer, write_json
-from herdbook.plan import Layout, Origin
+from herdbook.plan import Origin
 from herdbook.verify.rebuild.tensors import remake
 from herdbook.weights.checkpoint import (
     Produced,
@@ -45,7 +45,7 @@ def routers(shop: Workshop, release: Release, options: Options, check: Check) ->
     if part is None:
         yield check.passed(plan.released.name, "has no routers")
         return
-    home = replace(plan, layout=Layout(plan.layout.root / "routers"))
+    home = replace(plan, layout=replace(plan.layout, root=plan.layout.root / "routers"))
     told = ""
     if part.folders:
         told = _base(shop, home, release, plan.by_key[part.folders[0]], part, options)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from herdbook import lock as locks
 from herdbook.errors import UnverifiableError, VerificationError
 from herdbook.files import atomic_writer
-from herdbook.plan.code import as_recorded, changed
 from herdbook.layout import LOCK, RECIPE
-from herdbook.provenance.material import carried_inputs
+from herdbook.plan.code import as_recorded, changed
+from herdbook.plan.material import carried_inputs
+from herdbook.plan.release import contents
 from herdbook.recipe import Adapter, Folder, Hub
-from herdbook.steps.release.step import contents
 from herdbook.verify.claims import recorded
 
 if TYPE_CHECKING:
