@@ -13,10 +13,10 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from herdbook.plan import code as codes
 from herdbook import plan as plans
 from herdbook.cli import main as cli
 from herdbook.explain import difference
+from herdbook.plan import code as codes
 from herdbook.plan.jobs import jobs
 from herdbook.plan.plan import EVALUATE_CODE
 from herdbook.steps.card.step import render_card

@@ -14,8 +14,8 @@ import pytest
 
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
-from herdbook.plan.code import package_version
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
+from herdbook.plan.code import package_version
 from herdbook.plan.release import attest_key, attested_files
 from herdbook.signing import keys, oms
 from herdbook.signing.bundle import MEDIA_TYPE, bundle, read

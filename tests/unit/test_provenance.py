@@ -22,8 +22,8 @@ from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.files import git_blob_id, sha256_file
-from herdbook.plan.code import as_recorded
 from herdbook.layout import BOMS, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, SUMS
+from herdbook.plan.code import as_recorded
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import canonical, statements
