@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from herdbook.recipe.mergekit import EQUAL_ROWS
+from herdbook.architectures.mergekit import EQUAL_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
