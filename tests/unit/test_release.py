@@ -151,7 +151,7 @@ def test_record_that_was_changed_to_fit(folder):
 
 
 def test_release_of_other_code_is_checked_by_the_code_that_it_names(folder, monkeypatch):
-    monkeypatch.setattr("herdbook.key._source_digest", lambda _: "of another version")
+    monkeypatch.setattr("herdbook.plan.code.module_digest", lambda _: "of another version")
     assert failures(folder) == set()
 
 

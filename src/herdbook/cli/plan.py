@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from herdbook import needs
 from herdbook.cli import options, repository
 from herdbook.humanize import size
 
@@ -35,13 +36,12 @@ def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere:
     refused, with the reason. Nothing is fetched.
     """
     from herdbook import plan as plans
-    from herdbook.plan import gpu
 
     plan = plans.load(recipe, results)
     _show(plan)
     if not elsewhere:
-        plans.check_disk(plan)
-    gpu.check(plan, options.gpu_bytes(gpu_memory))
+        needs.check_disk(plan)
+    needs.check_gpu(plan, options.gpu_bytes(gpu_memory))
 
 
 def _show(plan: Plan) -> None:
@@ -53,18 +53,18 @@ def _show(plan: Plan) -> None:
         )
         if node.search:
             print(
-                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {size(node.search.memory_bytes)}"
+                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {size(needs.memory_bytes(plan, node.search))}"
             )
         for part in node.parts:
             print(
-                f"  {part.id:44} {len(part.tensors):5} tensors {size(part.size_bytes):>9}  memory {size(part.memory_bytes)}"
+                f"  {part.id:44} {len(part.tensors):5} tensors {size(part.size_bytes):>9}  memory {size(needs.memory_bytes(plan, part))}"
             )
     for item in plan.evaluations:
-        print(f"evaluate {item.id:44} memory {size(item.memory_bytes)}")
+        print(f"evaluate {item.id:44} memory {size(needs.memory_bytes(plan, item))}")
     for quantized in plan.quantized:
-        print(f"quantize {quantized.id:44} memory {size(quantized.memory_bytes)}")
+        print(f"quantize {quantized.id:44} memory {size(needs.memory_bytes(plan, quantized))}")
     print(
-        f"to fetch: {size(plan.fetch_bytes)}; to write: {size(plan.write_bytes)}, of which {size(plan.missing_bytes())} are missing"
+        f"to fetch: {size(needs.fetch_bytes(plan))}; to write: {size(needs.write_bytes(plan))}, of which {size(needs.missing_bytes(plan))} are missing"
     )
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)

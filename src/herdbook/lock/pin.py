@@ -21,9 +21,9 @@ from herdbook.lock import (
     LockedTask,
     LockedTensor,
     pin_file,
-    read_texts,
     request,
 )
+from herdbook.lock.texts import read_texts
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources import gguf, wheel
 from herdbook.sources.select import side_files

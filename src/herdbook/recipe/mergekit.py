@@ -17,6 +17,7 @@ import yaml
 
 from herdbook import recipe as recipes
 from herdbook import yamlio
+from herdbook.architectures.mergekit import EQUAL_ROWS
 from herdbook.architectures.mixtures import FAMILIES
 from herdbook.errors import RecipeError
 from herdbook.layout import WEIGHTS_INDEX
@@ -47,8 +48,6 @@ MOE_KEYS = {
 EXPERT_KEYS = {"source_model", "positive_prompts", "negative_prompts", "noise_scale", "residual_scale"}
 # What mergekit calls the families, in its order; `architecture` is the beginning of one, whatever its case.
 ARCHITECTURES = {"mixtral": "mixtral", "deepseek moe": "deepseek", "qwen moe": "qwen2", "qwen3 moe": "qwen3"}
-# mergekit read every prompt as the beginning-of-sequence token alone, from commit 5040ac7 to 9c69152.
-EQUAL_ROWS = ("2024-02-24", "2024-03-18")
 MEAN_UNTIL = "2024-01-03"  # commit 7fbe2b4
 
 

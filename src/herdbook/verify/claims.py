@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import VerificationError
-from herdbook.key import as_recorded
 from herdbook.layout import BOMS, CLAIMS, LINEAGE, SUMS
+from herdbook.plan.code import as_recorded
 from herdbook.plan.release import PROVENANCE_CODE, contents
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.slsa import PROVENANCE_TYPE

@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.dense import layer_of, matrix_of
+from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.errors import StepError
 from herdbook.humanize import ranges
 from herdbook.layout import heat_map
-from herdbook.recipe import MATRICES, Laser, spell_rank
+from herdbook.recipe import Laser, spell_rank
 
 if TYPE_CHECKING:
     from decimal import Decimal

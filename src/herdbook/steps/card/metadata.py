@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,6 +14,7 @@ from herdbook.escape import Markdown, one_line
 from herdbook.humanize import did_you_mean
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 from herdbook.steps.card.results import METRIC_NAMES
+from herdbook.tools.installed import card_schema
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from herdbook.recipe import Release
     from herdbook.steps.card.results import Measurement
 
-SCHEMA = Path(__file__).with_name("metadata.schema.json")
 DECIMALS = 6  # of a result in the front matter
 LINE_LENGTH = 110
 FENCE = "---\n"
@@ -95,7 +94,7 @@ def _number(value: Decimal) -> float:
 @cache
 def schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of the front matter."""
-    return dict(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    return dict(json.loads(card_schema().read_text(encoding="utf-8")))
 
 
 def check(data: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from herdbook import humanize
+from herdbook.architectures.dense import MATRICES
 from herdbook.escape import Markdown, code, codes, fenced, link, md, only_escaped, quoted
 from herdbook.figures import (
     Box,
@@ -20,7 +21,7 @@ from herdbook.figures import (
 from herdbook.files import write_text
 from herdbook.layout import CARD, LINEAGE_FIGURE, MEASUREMENTS_FIGURE, ROUTING_FIGURE, SPECTRUM_FIGURE
 from herdbook.plan.material import ancestry
-from herdbook.recipe import MATRICES, Adapter, Laser, Merge, Moe
+from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.steps.card import results
 from herdbook.steps.card.context import Facts, gather, note
 from herdbook.steps.card.counts import CONTEXT_TOKENS

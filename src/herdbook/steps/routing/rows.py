@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from herdbook.architectures.mergekit import EQUAL_ROWS
 from herdbook.humanize import ranges
-from herdbook.recipe.mergekit import EQUAL_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

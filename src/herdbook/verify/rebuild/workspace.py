@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from herdbook import lock as locks
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer
-from herdbook.key import as_recorded, changed
 from herdbook.layout import LOCK, RECIPE
+from herdbook.plan.code import as_recorded, changed
 from herdbook.plan.material import carried_inputs
 from herdbook.plan.release import contents
 from herdbook.recipe import Adapter, Folder, Hub
