@@ -16,7 +16,7 @@ from herdbook.hub import RemoteFile
 from herdbook.publish import claims, folder, licenses, local, preflight
 from herdbook.publish.hub import _account
 from herdbook.publish.proposal import There, describe, differences, propose
-from herdbook.release.reader import parse_sums
+from herdbook.release.sums import parse_sums
 from herdbook.steps.card import metadata
 from support import dummy_release
 

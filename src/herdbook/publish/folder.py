@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from herdbook.publish.local import LocalFile, Release
+    from herdbook.publish.local import LocalFile, LocalRelease
     from herdbook.publish.proposal import Proposal
 
 STAGE = ".herdbook.part"
@@ -48,7 +48,7 @@ def look(folder: Path) -> There:
     return There(None, files, read)
 
 
-def preview(release: Release, folder: Path) -> tuple[Proposal, list[str]]:
+def preview(release: LocalRelease, folder: Path) -> tuple[Proposal, list[str]]:
     """Return what publishing to a folder would do, and what speaks against it."""
     problems = preflight.of_release(release, public=False)
     here, there = release.folder.resolve(), folder.resolve()
@@ -70,7 +70,7 @@ def preview(release: Release, folder: Path) -> tuple[Proposal, list[str]]:
     return proposal, problems
 
 
-def publish(release: Release, folder: Path) -> Proposal:
+def publish(release: LocalRelease, folder: Path) -> Proposal:
     """Bring a folder to hold a release.
 
     Raises:

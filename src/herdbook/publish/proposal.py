@@ -14,13 +14,13 @@ from herdbook.errors import VerificationError
 from herdbook.layout import CLAIMS, LOCK, OUTSIDE_SUMS, RECIPE, SUMS
 from herdbook.publish import claims
 from herdbook.publish.local import LocalFile
-from herdbook.release.reader import parse_sums
+from herdbook.release.sums import parse_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from herdbook.hub import RemoteFile
-    from herdbook.publish.local import Release
+    from herdbook.publish.local import LocalRelease
 
 LIMIT_BYTES = 1 << 26  # of a small file that is read to see what it says
 
@@ -85,7 +85,7 @@ class Proposal:
         return ours | {file.name: file for file in self.kept}
 
 
-def propose(release: Release, there: There) -> Proposal:
+def propose(release: LocalRelease, there: There) -> Proposal:
     """Return what has to change so that a place holds a release.
 
     Raises:

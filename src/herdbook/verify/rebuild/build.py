@@ -16,7 +16,7 @@ from herdbook.layout import BOMS, CARD, EVALUATIONS, FIGURES, RECORDS, ROUTING, 
 from herdbook.needs import check_disk
 from herdbook.plan import Part
 from herdbook.release.finding import Check
-from herdbook.release.reader import parse_sums
+from herdbook.release.sums import parse_sums
 from herdbook.verify.rebuild.workspace import opened
 
 if TYPE_CHECKING:
