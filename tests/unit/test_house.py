@@ -38,6 +38,7 @@ LAYERS = (
     ("explain", "export", "view"),
     ("refresh",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
