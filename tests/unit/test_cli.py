@@ -137,7 +137,7 @@ def test_key_of_another_recipe(recipe, capsys):
 
 def test_reader_that_has_seen_enough(recipe):
     run("lock", "--recipe", recipe)
-    command = f"{sys.executable} -m herdbook.cli.main plan --recipe {recipe} | true"
+    command = f"{sys.executable} -m herdbook plan --recipe {recipe} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
