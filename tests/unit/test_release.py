@@ -194,7 +194,7 @@ def test_command_line(folder, tmp_path, capsys):
     (folder / "README.md").write_text("lies")
     assert main([*base, *files]) == 8
     seen = capsys.readouterr().out
-    assert "FAIL   sums: README.md: has other content" in seen
+    assert "FAIL       sums: README.md: has other content" in seen
     assert f"expected {expected}" in seen
     assert f"found    {hashlib.sha256(b'lies').hexdigest()}" in seen
     failed = ET.parse(tmp_path / "found.xml").getroot().findall(".//failure")

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
 from herdbook.architectures.dense import MATRICES
-from herdbook.recipe.section import Name, Section, near
+from herdbook.humanize import did_you_mean
+from herdbook.recipe.section import Name, Section
 
 # Matrices of a layer, or one of one layer by its name in the checkpoint, with or without what is the same for all.
 MATRIX_PATTERN = (
@@ -181,7 +182,7 @@ class Laser(Section):
         wrong = [name for name in value if isinstance(value, list) and not re.match(MATRIX_PATTERN, name)]
         if wrong:
             raise ValueError(
-                f"no matrix of a layer is called {wrong[0]!r}{near(wrong[0], MATRICES)}; "
+                f"no matrix of a layer is called {wrong[0]!r}{did_you_mean(wrong[0], MATRICES)}; "
                 "a single one is written as in layers.31.mlp.up_proj"
             )
         return value

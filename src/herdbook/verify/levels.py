@@ -108,8 +108,8 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
 
 
 @dataclass(frozen=True)
-class Ran:
-    """A level that was run.
+class LevelResult:
+    """What running a level gave.
 
     Args:
         level: The level.
@@ -124,7 +124,7 @@ class Ran:
     seconds: float
 
 
-def run(release: Release, last: str, options: Options) -> Iterator[Ran]:
+def run(release: Release, last: str, options: Options) -> Iterator[LevelResult]:
     """Run all levels up to one. None keeps those after it from running: whatever can be found is found.
 
     Args:
@@ -137,7 +137,7 @@ def run(release: Release, last: str, options: Options) -> Iterator[Ran]:
         level, checks = LEVELS[name]
         started, before = time.monotonic(), release.read_bytes
         findings = tuple(guarded(level, release.name, partial(checks, release, options)))
-        yield Ran(level, findings, release.read_bytes - before, time.monotonic() - started)
+        yield LevelResult(level, findings, release.read_bytes - before, time.monotonic() - started)
 
 
 def guarded(level: Level, name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -154,7 +154,7 @@ def guarded(level: Level, name: str, check: Callable[[], Iterator[Finding]]) -> 
         yield Finding(level.name, "level", name, outcome_of(error), str(error))
     except ModuleNotFoundError as error:
         detail = f"needs {error.name}, which is not installed here: pip install 'herdbook[all]'"
-        yield Finding(level.name, "level", name, Outcome.IMPOSSIBLE, detail)
+        yield Finding(level.name, "level", name, Outcome.UNVERIFIED, detail)
     except Exception as error:  # noqa: BLE001 - a fault of the verifier is told as one, not as the release's
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.name}, line {last.lineno}"

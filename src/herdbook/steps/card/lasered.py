@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.errors import StepError
-from herdbook.humanize import runs
+from herdbook.humanize import ranges
 from herdbook.layout import heat_map
 from herdbook.recipe import Laser, spell_rank
 
@@ -148,7 +148,7 @@ def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[
             model.laser,
             rule_words(model),
             tuple((matrix, kinds[matrix]) for matrix in MATRICES if kinds[matrix]),
-            runs(layer for name in cut if (layer := layer_of(name)) is not None),
+            ranges(layer for name in cut if (layer := layer_of(name)) is not None),
             int(node.config["num_hidden_layers"]),
             len(cut),
             math.fsum(shares) / len(cut) if cut else 1.0,
