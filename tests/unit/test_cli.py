@@ -15,7 +15,8 @@ from herdbook.cli.commands import GROUPS, NAMES
 from herdbook.cli.main import main
 from herdbook.cli.steps import STEPS
 from herdbook.plan.jobs import all_jobs
-from herdbook.steps import machine, registry
+from herdbook.steps import registry
+from herdbook.steps.machine import Machine
 from support import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -467,11 +468,11 @@ def test_jobs_are_spread_over_several_gpus_and_a_named_one_is_kept(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "empty", lambda *_, device: asked.append(device))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert [machine.devices("cuda", f"{number:064x}")[0] for number in range(5)] == [
+    assert [Machine(device="cuda").device_of(f"{number:064x}") for number in range(5)] == [
         "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0",
     ]  # fmt: skip
-    assert machine.devices("cuda:2", "ff") == ["cuda:2"]
-    assert machine.devices("cpu", "ff") == ["cpu"]
+    assert Machine(device="cuda:2").device_of("ff") == "cuda:2"
+    assert Machine().device_of("ff") == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert machine.devices("cuda", "ff") == ["cuda"]
+    assert Machine(device="cuda").device_of("ff") == "cuda"
     assert asked == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0", "cuda:2", "cuda"]

@@ -17,8 +17,8 @@ from herdbook import key as keys
 from herdbook import plan as plans
 from herdbook.cli import main as cli
 from herdbook.explain import difference
+from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.jobs import jobs
-from herdbook.plan.plan import EVALUATE_CODE
 from herdbook.steps.card.step import render_card
 from support import tiny
 

@@ -33,18 +33,20 @@ def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere:
     Lists models, jobs with their keys, bytes and memory. What cannot be built is
     refused, with the reason. Nothing is fetched.
     """
+    from herdbook import needs
     from herdbook import plan as plans
-    from herdbook.plan import gpu
 
     plan = plans.load(recipe, results)
     _show(plan)
     if not elsewhere:
-        plans.check_disk(plan)
-    gpu.check(plan, options.gpu_bytes(gpu_memory))
+        needs.check_disk(plan)
+    needs.check_gpu(plan, options.gpu_bytes(gpu_memory))
 
 
 def _show(plan: Plan) -> None:
     """Print the graph, the shards, bytes to fetch and to write, and the memory each step needs."""
+    from herdbook import needs
+
     for node in plan.nodes.values():
         made_from = f" <- {', '.join(node.parents)}" if node.parents else ""
         print(
@@ -52,18 +54,18 @@ def _show(plan: Plan) -> None:
         )
         if node.search:
             print(
-                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {_size(node.search.memory_bytes)}"
+                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {_size(needs.memory_bytes(plan, node.search))}"
             )
         for part in node.parts:
             print(
-                f"  {part.id:44} {len(part.tensors):5} tensors {_size(part.size_bytes):>9}  memory {_size(part.memory_bytes)}"
+                f"  {part.id:44} {len(part.tensors):5} tensors {_size(part.size_bytes):>9}  memory {_size(needs.memory_bytes(plan, part))}"
             )
     for item in plan.evaluations:
-        print(f"evaluate {item.id:44} memory {_size(item.memory_bytes)}")
+        print(f"evaluate {item.id:44} memory {_size(needs.memory_bytes(plan, item))}")
     for quantized in plan.quantized:
-        print(f"quantize {quantized.id:44} memory {_size(quantized.memory_bytes)}")
+        print(f"quantize {quantized.id:44} memory {_size(needs.memory_bytes(plan, quantized))}")
     print(
-        f"to fetch: {_size(plan.fetch_bytes)}; to write: {_size(plan.write_bytes)}, of which {_size(plan.missing_bytes())} are missing"
+        f"to fetch: {_size(needs.fetch_bytes(plan))}; to write: {_size(needs.write_bytes(plan))}, of which {_size(needs.missing_bytes(plan))} are missing"
     )
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -10,8 +10,8 @@ from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan import Evaluation, Part, Report, Search
+from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.jobs import ASSEMBLE, Job, jobs
-from herdbook.plan.plan import EVALUATE_CODE
 from herdbook.plan.release import contents
 
 if TYPE_CHECKING:

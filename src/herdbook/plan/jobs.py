@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from herdbook.errors import RecipeError
 from herdbook.layout import SUMS
 from herdbook.plan.card import card_files, card_inputs, card_key
+from herdbook.plan.evaluate import Evaluation
 from herdbook.plan.folder import folder_paths, taken_files, weights_files
 from herdbook.plan.model import Node, Part, Search
-from herdbook.plan.plan import Conversion, Evaluation, Quantized
+from herdbook.plan.quantize import Conversion, Quantized
 from herdbook.plan.release import (
     attest_key,
     attested_files,
@@ -38,7 +39,7 @@ OF_A_MODEL = (ASSEMBLE, FILES)
 MOST_LISTED = 12  # names of jobs in a message
 TAKE = "take"  # whatever lies in the cache, file by file: it is no job of the plan
 
-
+# What of a plan one job makes.
 Subject = Part | Search | Node | Conversion | Evaluation | Quantized | Report
 
 
@@ -104,7 +105,16 @@ def result_jobs(plan: Plan) -> list[Job]:
 
     Results that several names of a recipe lead to have one job.
     """
-    return list({job.outputs: job for job in (*_models(plan), *_measured(plan))}.values())
+    return [*model_jobs(plan), *_once(_measured(plan))]
+
+
+def model_jobs(plan: Plan) -> list[Job]:
+    """Return the jobs that make the models of a plan, each as a folder that transformers loads."""
+    return _once(_models(plan))
+
+
+def _once(found: Iterable[Job]) -> list[Job]:
+    return list({job.outputs: job for job in found}.values())
 
 
 def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
@@ -193,12 +203,11 @@ def _measured(plan: Plan) -> Iterator[Job]:
     if report := plan.report:
         yield Job("routing", report.id, report.key, released, (layout.report(report),), report)
     if plan.quantized:
-        size = plan.released.size_bytes
+        size = conversion.size_bytes
         yield Job("convert", conversion.id, conversion.key, released, (full,), conversion, size)
-    sizes = dict(plan.outputs())
     for item in plan.quantized:
         made = (layout.quantized(item), layout.quantized_record(item))
-        yield Job("quantize", item.id, item.key, (full, *released), made, item, sizes[made[0]])
+        yield Job("quantize", item.id, item.key, (full, *released), made, item, item.size_bytes)
     for measured in plan.evaluations:
         read = folder_paths(plan, measured.node)
         if quantized := measured.quantized:

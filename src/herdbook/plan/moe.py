@@ -15,7 +15,7 @@ from herdbook.errors import RecipeError
 from herdbook.key import COPY, Code, digest
 from herdbook.plan.adapter import spell
 from herdbook.plan.configuration import mixture_config
-from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Origin, Part, Tensor
+from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.sharding import cut
 from herdbook.weights.dtypes import DTYPE_CODES
 
@@ -185,9 +185,7 @@ class _Mixture:
         elif "cast" in actions:
             code = CAST_CODE.describe()
         content = {"operation": "moe", "parameters": parameters, "code": code, "tensors": spell(run)}
-        largest = max(tensor.elements // max(1, len(tensor.slices)) for tensor in run)
-        memory = TORCH_BYTES + 16 * largest if code else INTERPRETER_BYTES
-        return Part(self.name, label, "moe", digest(content), run, parameters, memory_bytes=memory, code=code)
+        return Part(self.name, label, "moe", digest(content), run, parameters, code=code)
 
     def _routers(self) -> Part:
         moe, family, hidden = self.moe, self.family, self.shape.hidden
@@ -221,10 +219,6 @@ class _Mixture:
             "tensors": spell(tuple(tensors)),
             "base": None if moe.is_drawn else self.base.key,
         }
-        layer_bytes = 4 * sum(
-            planned.elements for t, (_, planned) in self.base.tensors.items() if layer_of(t) == 0
-        )
-        table = 4 * self.shape.vocabulary * hidden
         folders = () if moe.is_drawn else (self.base.key,)
         return Part(
             self.name,
@@ -234,7 +228,6 @@ class _Mixture:
             tuple(tensors),
             parameters,
             folders,
-            memory_bytes=INTERPRETER_BYTES if moe.is_drawn else TORCH_BYTES + 2 * layer_bytes + 2 * table,
             code=code,
         )
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.layout import LINEAGE, LOCK, RECIPE
+from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE
 from herdbook.plan.material import inputs, materials
-from herdbook.plan.plan import CONVERT_CODE, DEQUANTIZE_CODE, EVALUATE_CODE, GGUF_FOLDER_CODE, QUANTIZE_CODE
+from herdbook.plan.plan import GGUF_FOLDER_CODE
+from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.plan.release import PROVENANCE_CODE
 
 if TYPE_CHECKING:

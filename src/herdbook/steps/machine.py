@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from herdbook import needs
 from herdbook.errors import StepError
-from herdbook.plan import gpu
 
 if TYPE_CHECKING:
     from herdbook.plan import Evaluation, Part, Plan
@@ -35,7 +35,7 @@ class Machine:
         """Return how many matrices a LASER job reduces at once: its threads, or fewer if the GPU holds no more."""
         if self.device == CPU:
             return self.threads
-        return gpu.matrices_at_once(plan, part, self.threads, self.gpu_bytes)
+        return needs.matrices_at_once(plan, part, self.threads, self.gpu_bytes)
 
     def device_of(self, key: str) -> str:
         """Return the device of a job; of several GPUs one by its key, so that jobs side by side are spread over them.
@@ -45,13 +45,13 @@ class Machine:
         """
         return devices(self.device, key)[0]
 
-    def devices_of(self, item: Evaluation) -> list[str]:
+    def devices_of(self, plan: Plan, item: Evaluation) -> list[str]:
         """Return the devices of a measurement: of several GPUs as many as its model needs, the first by its key.
 
         Raises:
             StepError: If there is no such device here.
         """
-        return devices(self.device, item.key, gpu.evaluation_gpus(item, self.gpu_bytes))
+        return devices(self.device, item.key, needs.gpus(plan, item, self.gpu_bytes))
 
 
 def devices(name: str, key: str = "0", wanted: int = 1) -> list[str]:

@@ -90,7 +90,7 @@ def _routing(plan: Plan, report: Report, machine: Machine) -> None:
 def _evaluate(plan: Plan, item: Evaluation, machine: Machine) -> None:
     from herdbook.steps.evaluate.step import evaluate
 
-    evaluate(plan, item, machine.threads, machine.devices_of(item))
+    evaluate(plan, item, machine.threads, machine.devices_of(plan, item))
 
 
 def _convert(plan: Plan, _: None, __: Machine) -> None:
