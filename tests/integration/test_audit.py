@@ -879,8 +879,8 @@ def test_the_command_and_its_reports(stage, tmp_path, capsys):
 
 def test_options_that_do_not_belong_together(capsys):
     for arguments, word in (
-        (["herd/base", "--config", "nowhere.yml"], "there is no such file"),
-        (["herd/base", "--vsa", "x.json"], "means nothing with --foreign"),
+        (["herd/base", "--config", "nowhere.yml"], "'nowhere.yml' does not exist"),
+        (["herd/base", "--vsa", "x.json"], "No such option '--vsa'"),
     ):
         status, _, text = run(capsys, *arguments)
         assert (status, word in text) == (2, True)
