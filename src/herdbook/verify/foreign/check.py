@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from herdbook import hub
-from herdbook.errors import HerdbookError
+from herdbook.errors import GoneError, HerdbookError
 from herdbook.verify.finding import Check, Level, Outcome
 from herdbook.verify.foreign import files, gguf, routers
 from herdbook.verify.foreign.claim import MIXTURE, find
@@ -143,7 +143,8 @@ class Foreign:
                 self.sources[reference] = open_model(place)
         except (HerdbookError, OSError) as error:
             # what is gone was perhaps renamed or withdrawn: that proves nothing against who merged it
-            yield SOURCE.impossible(reference, str(error))
+            gone = isinstance(error, GoneError)
+            yield SOURCE.impossible(reference, str(error)) if gone else SOURCE.error(reference, error)
             detail = f"What is said to be of {reference} is not proven: that cannot be read."
             yield UNPROVEN.impossible(reference, detail)
             return

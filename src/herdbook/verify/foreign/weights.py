@@ -20,7 +20,7 @@ from herdbook.routing.rows import spell
 from herdbook.tensors import from_bytes, to_bytes
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import Block, chance_of_catching, draw, whole
-from herdbook.verify.finding import Check
+from herdbook.verify.finding import Check, Outcome, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -174,8 +174,10 @@ class Weights:
         place = self.sources[part.source].subject.name
         if part.errors:
             count = len(part.errors)
-            detail = f"{count} blocks could not be compared: {part.errors[0]}"
-            yield EQUAL.impossible(called, detail, source=place)
+            wrong = [error for error in part.errors if outcome_of(error) is Outcome.FAILED]
+            detail = f"{count} blocks could not be compared: {(wrong or part.errors)[0]}"
+            finding = EQUAL.failed if wrong else EQUAL.impossible
+            yield finding(called, detail, source=place)
         blocks = part.equal + part.differing.total()
         if not blocks:
             if not part.errors:
