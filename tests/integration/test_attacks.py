@@ -513,6 +513,22 @@ def test_a_squashed_source_s_weights_are_found_where_they_are_still(published):
     assert "still has all pinned weights, byte for byte" in bad.detail
 
 
+def test_a_description_of_another_commit_fails_and_no_description_does_not(published, monkeypatch):
+    other = published.hub.repos["herd/tuned"].find("main")
+    find = type(published.hub.repos["herd/base"]).find
+
+    def lie(repo, revision):
+        return other if repo.name == "herd/base" else find(repo, revision)
+
+    monkeypatch.setattr("pytest_local_hub.store.Repo.find", lie)
+    [bad] = [one for one in findings(REPO, "upstream") if one.outcome is not Outcome.PASSED]
+    assert (bad.check, bad.subject, bad.outcome) == ("pinned", "base", Outcome.FAILED)
+    monkeypatch.setattr("pytest_local_hub.store.Repo.find", find)
+    published.hub.fault("GET", "/api/models/herd/base", "drop", 1000)
+    [bad] = [one for one in findings(REPO, "upstream") if one.outcome is not Outcome.PASSED]
+    assert (bad.check, bad.subject, bad.outcome) == ("pinned", "base", Outcome.IMPOSSIBLE)
+
+
 def test_what_differs_is_named_with_both_digests(published):
     source_altered(published)
     found = [one for one in findings(REPO, "equality", sample_bytes=None) if one.outcome is Outcome.FAILED]

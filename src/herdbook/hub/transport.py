@@ -79,7 +79,8 @@ def read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
 
 def _is_no_http(error: BaseException) -> bool:
     """Return whether something came that breaks the protocol; else the connection ended too early."""
-    reason = error.__cause__ and error.__cause__.__context__  # of the parser; where nothing came there is none
+    # What the parser of the protocol says; where nothing came there is nothing to parse.
+    reason = error.__cause__ and error.__cause__.__context__
     return reason is not None and not str(reason).startswith("peer closed connection")
 
 
