@@ -66,7 +66,7 @@ class Bench:
     def herdbook(self, *arguments: str, accepted: tuple[int, ...] = (0,)) -> Process:
         """Run a command of herdbook in the folder, as a person would."""
         variables = {**self.environment, "HERDBOOK_RECIPE": str(self.recipe)}
-        command = [sys.executable, "-m", "herdbook.cli.main", *arguments]
+        command = [sys.executable, "-m", "herdbook", *arguments]
         return Process(command, variables, accepted=accepted, folder=self.work)
 
     def publish_sources(self) -> None:

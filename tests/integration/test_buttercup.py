@@ -52,7 +52,7 @@ def copy_recipe(root, documents=None):
 
 def herdbook(environment, folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "herdbook.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "herdbook", *map(str, arguments)],
         cwd=folder,
         env=environment,
         capture_output=True,

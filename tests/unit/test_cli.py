@@ -132,12 +132,12 @@ def test_missing_source_while_locking(recipe, capsys):
 def test_key_of_another_recipe(recipe, capsys):
     run("lock", "--recipe", recipe)
     assert run("laser", "--recipe", recipe, "0123") == 2
-    assert "laser: no job has a key that begins with '0123'" in capsys.readouterr().err
+    assert "laser: no job has the key or name '0123'" in capsys.readouterr().err
 
 
 def test_reader_that_has_seen_enough(recipe):
     run("lock", "--recipe", recipe)
-    command = f"{sys.executable} -m herdbook.cli.main plan --recipe {recipe} | true"
+    command = f"{sys.executable} -m herdbook plan --recipe {recipe} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
 

@@ -29,7 +29,7 @@ def contents(folder):
 def verified(project, place):
     """The exit status of verifying a release where it is published: its files and claims."""
     done = subprocess.run(
-        [sys.executable, "-m", "herdbook.cli.main", "verify", place],
+        [sys.executable, "-m", "herdbook", "verify", place],
         cwd=project.root,
         env=project.environment(),
         capture_output=True,

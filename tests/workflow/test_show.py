@@ -33,7 +33,7 @@ def project(built, tmp_path):
 def explained(project):
     """Return the jobs that `herdbook explain all` says a build would run, and all that it says."""
     done = subprocess.run(
-        [sys.executable, "-m", "herdbook.cli.main", "explain", "--recipe", "config/tiny.yaml", "all"],
+        [sys.executable, "-m", "herdbook", "explain", "--recipe", "config/tiny.yaml", "all"],
         cwd=project.root,
         env=project.environment(),
         capture_output=True,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ASSEMBLE = "assemble"
 FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
+MOST_LISTED = 12  # names of jobs in a message
 TAKE = "take"  # whatever lies in the cache, file by file: it is no job of the plan
 
 # What of a plan one job makes.
@@ -122,21 +123,26 @@ def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
     Args:
         jobs: The jobs of a plan.
         rule: The rule.
-        key: The key or its first digits; empty if the rule has one job.
+        key: The key, its first digits, or the job's id or label; empty if the rule has one job.
 
     Raises:
         RecipeError: If no job has it, or several have.
     """
-    of_the_rule = [job for job in jobs if job.rule == rule]
-    found = [job for job in of_the_rule if job.key.startswith(key)]
-    if not of_the_rule:
-        raise RecipeError(f"{rule}: nothing in this recipe asks for it")
-    if len(found) != 1:
-        raise RecipeError(
-            f"{rule}: {'more than one job has' if found else 'no job has'} a key that begins with {key!r}. If one had it "
-            "earlier, the recipe or the code changed since; `herdbook plan` shows what there is now."
-        )
-    return found[0]
+    of_rule = [job for job in jobs if job.rule == rule]
+    if not of_rule:
+        raise RecipeError(f"{rule}: this recipe has no such step")
+    named = [job for job in of_rule if key and key in {job.id, job.label}]
+    found = named or [job for job in of_rule if job.key.startswith(key)]
+    if len(found) == 1:
+        return found[0]
+    ids = [job.id for job in found or of_rule]
+    listed = ", ".join(ids[:MOST_LISTED]) + (f" and {len(ids) - MOST_LISTED} more" * (len(ids) > MOST_LISTED))
+    if found:
+        raise RecipeError(f"{rule}: {key!r} may be any of {listed}; give more digits of the key")
+    raise RecipeError(
+        f"{rule}: no job has the key or name {key!r}. The jobs are {listed}. If the key is from an earlier plan, the "
+        "recipe or the code has changed since: run `herdbook plan`."
+    )
 
 
 def jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:

@@ -1,17 +1,49 @@
-"""The plan, for people to read."""
+"""``herdbook plan``: what a build makes, fetches, writes and needs."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
+import click
+
 from herdbook import needs
+from herdbook.cli import options, repository
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from herdbook.plan import Plan
 
 
-def show(plan: Plan) -> None:
+@click.command(
+    cls=repository.Command,
+    epilog=options.examples(
+        "herdbook plan", "herdbook plan config/buttercup.yaml --elsewhere --gpu-memory 80"
+    ),
+)
+@options.recipe_or_argument
+@options.results
+@options.gpu_memory
+@click.option(
+    "--elsewhere", is_flag=True, help="The build is for another machine: do not check the free disk space."
+)
+def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere: bool) -> None:
+    """Show what a build makes, fetches, writes and needs.
+
+    Lists models, jobs with their keys, bytes and memory. What cannot be built is
+    refused, with the reason. Nothing is fetched.
+    """
+    from herdbook import plan as plans
+
+    plan = plans.load(recipe, results)
+    _show(plan)
+    if not elsewhere:
+        needs.check_disk(plan)
+    needs.check_gpu(plan, options.gpu_bytes(gpu_memory))
+
+
+def _show(plan: Plan) -> None:
     """Print the graph, the shards, bytes to fetch and to write, and the memory each step needs."""
     for node in plan.nodes.values():
         made_from = f" <- {', '.join(node.parents)}" if node.parents else ""
