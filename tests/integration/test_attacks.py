@@ -275,7 +275,7 @@ ATTACKS = [
     ("a file added: a pickle", add, ("files", "unlisted", "pytorch_model.bin"), {}),
     ("a file removed", remove, ("files", "sums", "tokenizer.json"), {}),
     ("a file renamed", rename, ("files", "sums", "config.json"), {}),
-    ("two shards under each other's names", swap_files, ("files", "sums", "model-"), {}),
+    ("two shards with their names swapped", swap_files, ("files", "sums", "model-"), {}),
     ("two tensors swapped", swap_tensors, ("files", "sums", "model-"), {}),
     ("the same, with new checksums", swap_tensors_and_resum, ("files", "records", "model-"), {}),
     (
@@ -285,33 +285,33 @@ ATTACKS = [
         {},
     ),
     (
-        "a record that lies of a rank",
+        "a record with a false rank",
         edit("provenance/records/cut.*.json", lie_of_rank),
         ("claims", "lineage", LINEAGE),
         {},
     ),
     (
-        "a record that lies of an origin",
+        "a record with a false origin",
         edit("provenance/records/mix.expert1*.json", lie_of_origin),
         ("claims", "origins", "record"),
         {},
     ),
     (
-        "a record that lies of the file it came from",
+        "a record with a false source file",
         edit("provenance/records/base.*.json", lie_of_parameters),
         ("claims", "steps", "base"),
         {},
     ),
     ("another prompt in the recipe", other_prompt, ("claims", "keys", "mix"), {}),
-    ("a lineage that leaves a tensor out", lineage_short, ("claims", "lineage", LINEAGE), {}),
+    ("a lineage without one of the tensors", lineage_short, ("claims", "lineage", LINEAGE), {}),
     ("a claim removed", claim_removed, ("claims", "claims", "https://cyclonedx.org/bom"), {}),
     ("all claims removed", claims_gone, ("claims", "level", ""), {}),
     ("the model's signature removed", unsigned, ("claims", "signature", SIGNATURE), {}),
-    ("everything signed again by another key", sign_again, ("claims", "signature", SIGNATURE), KEY),
-    ("a header that asks for terabytes", terabytes, ("files", "records", "model-"), {}),
+    ("everything re-signed with another key", sign_again, ("claims", "signature", SIGNATURE), KEY),
+    ("a header that declares terabytes", terabytes, ("files", "records", "model-"), {}),
     ("a header of a hundred thousand brackets", deep_header, ("files", "records", "model-"), {}),
-    ("a path that climbs out", climb("../../secret"), ("files", "release", ""), {}),
-    ("a path from the root", climb("/etc/passwd"), ("files", "release", ""), {}),
+    ("a path that leaves the folder", climb("../../secret"), ("files", "release", ""), {}),
+    ("an absolute path", climb("/etc/passwd"), ("files", "release", ""), {}),
     ("a file listed twice", climb("config.json"), ("files", "release", ""), {}),
     ("a link to a folder outside", link_out, ("files", "unlisted", "config.json"), {}),
     ("a pipe that never ends", pipe, ("files", "unlisted", "pipe.json"), {}),
@@ -433,11 +433,11 @@ def fault(kind, times=1000, **more):
 # What is done; how; to which level it is verified; the exit status; what says so.
 ON_THE_HUB = [
     ("nothing", nothing, "equality", 0, None),
-    ("a source that has moved on to another commit", moved_on, "equality", 0, None),
+    ("a source with a newer commit", moved_on, "equality", 0, None),
     ("a source that was renamed", renamed, "equality", 0, None),
     ("a source whose history was squashed", squashed, "upstream", 8, ("upstream", "pinned", "base")),
     ("a source that was deleted", deleted, "upstream", 9, ("upstream", "pinned", "base")),
-    ("a source that was gated since", gated, "equality", 9, ("equality", "equal", "")),
+    ("a source that has become gated", gated, "equality", 9, ("equality", "equal", "")),
     (
         "a source that serves other bytes than it describes",
         source_altered,
@@ -452,10 +452,10 @@ ON_THE_HUB = [
         8,
         ("equality", "equal", ""),
     ),
-    ("a server that lies about sizes", lying_sizes, "files", 8, ("files", "records", "model-")),
+    ("a server that reports false sizes", lying_sizes, "files", 8, ("files", "records", "model-")),
     ("a server that corrupts what it sends", fault("corrupt"), "claims", 8, ("files", "release", "")),
-    ("a server that cuts every answer", fault("cut"), "claims", 9, ("files", "release", "")),
-    ("a server whose answers never end", fault("endless"), "claims", 9, ("files", "release", "")),
+    ("a server that cuts every response", fault("cut"), "claims", 9, ("files", "release", "")),
+    ("a server whose responses never end", fault("endless"), "claims", 9, ("files", "release", "")),
     ("a server that is overloaded", fault(503), "claims", 9, ("files", "release", "")),
 ]
 
@@ -517,14 +517,14 @@ def test_no_weights_are_downloaded_up_to_upstream(published):
 
 def tables():
     """Return the documentation's tables."""
-    lines = ["| what was done to a folder | caught by |", "| --- | --- |"]
+    lines = ["| change to a folder | caught by |", "| --- | --- |"]
     lines += [
         f"| {what}{' (with `--key`)' if options else ''} | {by[0]}{f': {by[1]}' if by[1] else ''} |"
         for what, _, by, options in ATTACKS
     ]
     lines += [
         "",
-        "| what was done on the Hub | level | exit status | told by |",
+        "| change on the Hub | level | exit status | reported by |",
         "| --- | --- | ---: | --- |",
     ]
     lines += [

@@ -27,7 +27,7 @@ from support import tiny
 from support.verification import status
 
 MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
-DOCS = Path(__file__).parents[2] / "docs/foreign.md"
+DOCS = Path(__file__).parents[2] / "docs/audit.md"
 MODELS = ("base", "tuned", "other")
 LAYERS = 2
 OLD = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
@@ -972,7 +972,7 @@ def test_what_the_real_mergekit_makes(stage, tmp_path, gate):
 
 
 def test_docs_tell_every_check():
-    """docs/foreign.md has a row for each check that there is."""
+    """docs/audit.md has a row for each check that there is."""
     text = DOCS.read_text(encoding="utf-8")
     for path in (DOCS.parents[1] / "src/herdbook/audit").glob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():

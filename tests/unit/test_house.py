@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -69,6 +70,12 @@ def test_dependencies_point_one_way(path):
     own = layer(path.relative_to(SOURCE).with_suffix("").parts)
     for other in imported(path) - {own}:
         assert LEVEL[other] < LEVEL[own], f"{own} imports {other}"
+
+
+def test_contributing_lists_the_layers():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Architecture")[2]
+    rows = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    assert [tuple(re.findall("`([a-z]+)`", row)) for row in reversed(rows)] == list(LAYERS)
 
 
 def test_no_module_is_a_drawer():

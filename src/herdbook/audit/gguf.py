@@ -50,7 +50,7 @@ WINDOW_BYTES = 1 << 20
 MAX_ROW_BYTES = 1 << 26
 MAX_FILES = 100
 # How many times as far from the weights as the reference's rows (root mean square) rows may be that were quantized otherwise.
-# An importance matrix trades errors between columns: with weights from 1 to 1000 it costs up to 1.4 (docs/foreign.md).
+# An importance matrix trades errors between columns: with weights from 1 to 1000 it costs up to 1.4 (docs/audit.md).
 FACTOR = 2.0
 
 
