@@ -55,7 +55,7 @@ try:
     # Asked once, before jobs are chosen: a job that runs elsewhere is chosen already.
     CACHED = on_offer(PLAN) if workflow.is_main_process else {}
     if own := own_hub_folder():
-        os.environ["HF_HUB_CACHE"] = str(own)
+        os.environ.update(HF_HUB_CACHE=str(own))  # need not be set otherwise
 except (HerdbookError, OSError) as error:
     raise WorkflowError(str(error)) from None
 
