@@ -102,10 +102,11 @@ def test_other_names_gates_and_keys_are_other_entries(tmp_path):
         product(tmp_path, key="b" * 64),
         product(tmp_path, names=("base",)),
         product(tmp_path, gated=True),
-        dataclasses.replace(one, kind="moe"),
+        dataclasses.replace(one, job=dataclasses.replace(one.job, rule="moe")),
     ]
     assert len({one.entry, *(other.entry for other in others)}) == 5
-    assert dataclasses.replace(one, id="another", files={}).entry == one.entry
+    same = dataclasses.replace(one.job, id="another", outputs=())
+    assert dataclasses.replace(one, job=same).entry == one.entry
 
 
 def test_a_result_that_is_not_what_its_record_says_is_not_kept(cache, tmp_path):

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from herdbook import errors
-from herdbook.cli import machine
 from herdbook.cli import main as cli
+from herdbook.steps.machine import Machine
 from support import tiny
 
 MODELS = {"base": {"folder": "base"}, "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": "all"}}
@@ -132,7 +132,7 @@ def test_missing_source_while_locking(recipe, capsys):
 def test_key_of_another_recipe(recipe, capsys):
     run("lock", "--recipe", recipe)
     assert run("laser", "--recipe", recipe, "0123") == 2
-    assert "no single step has the key '0123'" in capsys.readouterr().err
+    assert "laser: no job has a key that begins with '0123'" in capsys.readouterr().err
 
 
 def test_reader_that_has_seen_enough(recipe):
@@ -164,11 +164,11 @@ def test_jobs_are_spread_over_several_gpus_and_a_named_one_is_kept(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "empty", lambda *_, device: asked.append(device))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert [machine.device("cuda", f"{number:064x}") for number in range(5)] == [
+    assert [Machine(device="cuda").device_of(f"{number:064x}") for number in range(5)] == [
         "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0",
     ]  # fmt: skip
-    assert machine.device("cuda:2", "ff") == "cuda:2"
-    assert machine.device("cpu", "ff") == "cpu"
+    assert Machine(device="cuda:2").device_of("ff") == "cuda:2"
+    assert Machine().device_of("ff") == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert machine.device("cuda", "ff") == "cuda"
+    assert Machine(device="cuda").device_of("ff") == "cuda"
     assert asked == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0", "cuda:2", "cuda"]

@@ -12,8 +12,9 @@ import os
 from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError, RecipeError, UnverifiableError
-from herdbook.layout import BOMS, CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES, SUMS
+from herdbook.layout import BOMS, CARD, EVALUATIONS, FIGURES, RECORDS, ROUTING, SEARCHES, SUMS
 from herdbook.needs import check_disk
+from herdbook.plan import Part
 from herdbook.release.finding import Check
 from herdbook.release.reader import parse_sums
 from herdbook.verify.rebuild.workspace import opened
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from herdbook.verify.rebuild.workspace import Workshop
 
 LEVEL = "rebuild"
-FIGURES = "figures/"
 STEPS = Check(LEVEL, "steps")
 TAKEN = Check(LEVEL, "taken over")
 FILES = Check(LEVEL, "same files")
@@ -68,47 +68,19 @@ def _taken_over(shop: Workshop) -> Iterator[Finding]:
 
 
 def _build(shop: Workshop) -> None:
-    """Do all steps, in order. What was made in an earlier run, in a folder that the verifier named, is not made again."""
-    from herdbook.steps.adapter.step import adapter
-    from herdbook.steps.assemble.step import assemble
-    from herdbook.steps.card.step import render_card
-    from herdbook.steps.evaluate.step import evaluate
-    from herdbook.steps.fetch.step import fetch
-    from herdbook.steps.laser.search import search
-    from herdbook.steps.laser.step import laser
-    from herdbook.steps.merge.step import merge
-    from herdbook.steps.moe.step import moe
-    from herdbook.steps.quantize.step import convert, quantize
-    from herdbook.steps.release.step import release as put_together
-    from herdbook.steps.routing.step import routing
+    """Do all jobs, in order. What was made in an earlier run, in a folder that the verifier named, is not made again."""
+    from herdbook.plan.jobs import result_jobs
+    from herdbook.steps.machine import Machine
+    from herdbook.steps.registry import STEPS, run
 
-    plan, threads = shop.plan, os.cpu_count() or 1
-    steps = {"adapter": adapter, "fetch": fetch, "merge": merge, "moe": moe}
-    for node in plan.nodes.values():
-        if node.operation in {"fetch", "adapter"}:
-            shop.within_reach(node)
-        if node.search and not plan.layout.search(node.search).exists():
-            search(plan, node.search, threads)
-        for part in node.parts:
-            if plan.layout.record(part).exists():  # is written after the shard
-                continue
-            if part.operation == "laser":
-                laser(plan, part, threads)
-            else:
-                steps[part.operation](plan, part)
-        assemble(plan, node)
-    if plan.report and not plan.layout.report(plan.report).exists():
-        routing(plan, plan.report, threads)
-    if plan.quantized and not plan.layout.full_width(plan.conversion).exists():
-        convert(plan)
-    for item in plan.quantized:
-        if not plan.layout.quantized_record(item).exists():
-            quantize(plan, item, threads)
-    for measured in plan.evaluations:
-        if not plan.layout.evaluation(measured).exists():
-            evaluate(plan, measured, threads)
-    render_card(plan, plan.layout.card_folder)
-    put_together(plan)
+    plan, machine = shop.plan, Machine(threads=os.cpu_count() or 1)
+    for job in result_jobs(plan):
+        if isinstance(job.subject, Part) and job.rule in {"fetch", "adapter"}:
+            shop.within_reach(plan.nodes[job.subject.model])
+        if not all(path.exists() for path in job.outputs):
+            run(plan, job, machine)
+    for rule in ("card", "release"):  # their keys rest on code that a release does not record
+        STEPS[rule](plan, None, machine)
 
 
 def _compared(shop: Workshop, release: Release) -> Iterator[Finding]:
