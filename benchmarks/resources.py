@@ -223,7 +223,7 @@ def measure(name: str, layers: int, cores: int, work: Path | None) -> None:
         used = build(folder, cores)
     print(f"{name}, {layers} of {shape.layers} layers, {cores} cores\n")
     print(
-        "| rule | jobs | memory asked, MB | resident | own | ratio | asked, min | took, s | disk asked, MB | written | ratio |"
+        "| rule | jobs | memory requested, MB | resident | own | ratio | limit, min | time, s | disk requested, MB | written | ratio |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     rules: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}

@@ -16,7 +16,7 @@ rule publish:
     conda:
         environment("build")
     message:
-        "publish: {EXACT_COMMIT}"
+        "publish: one commit, read back, tagged, claimed; before, `herdbook publish --dry-run` shows exactly what it holds"
     shell:
         r"""
         herdbook publish >{log:q} 2>&1

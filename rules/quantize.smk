@@ -6,19 +6,21 @@ rule convert:
     Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
     """
     input:
-        lambda wildcards: needs([PLAN.layout.full_width(PLAN.conversion)], folder_paths(PLAN.released)),
+        inputs,
     output:
-        PLAN.layout.full_width(PLAN.conversion),
+        PLAN.layout.full_width(ANY),
     log:
-        "logs/convert/full.log",
+        "logs/convert/{id}.log",
+    wildcard_constraints:
+        id=ids("convert"),
     conda:
         environment("quantize")
     resources:
-        mem_mb=lambda wildcards, attempt: megabytes(estimates.memory_bytes(PLAN, PLAN.conversion), attempt),
-        disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, PLAN.conversion)),
-        runtime=lambda wildcards, attempt: minutes(estimates.seconds(PLAN, PLAN.conversion), attempt),
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        key=PLAN.conversion.key,
+        key=key,
     shell:
         r"""
         herdbook convert >{log:q} 2>&1
@@ -30,32 +32,24 @@ rule quantize:
     Make one quantized file and derive every tensor of it again from the released weights.
     """
     input:
-        quantize_inputs,
+        inputs,
     output:
-        file="results/quantized/{quantized}.gguf",
-        record="results/quantized/{quantized}.json",
+        file=PLAN.layout.quantized(ANY),
+        record=PLAN.layout.quantized_record(ANY),
     log:
-        "logs/quantize/{quantized}.log",
+        "logs/quantize/{id}.log",
     wildcard_constraints:
-        quantized=either(
-            name
-            for name, item in QUANTIZED.items()
-            if made(PLAN.layout.quantized(item), PLAN.layout.quantized_record(item))
-        ),
+        id=ids("quantize"),
     conda:
         environment("quantize")
-    threads: lambda wildcards: estimates.threads(PLAN, QUANTIZED[wildcards.quantized])
+    threads: cores
     resources:
-        mem_mb=lambda wildcards, attempt: megabytes(
-            estimates.memory_bytes(PLAN, QUANTIZED[wildcards.quantized]), attempt
-        ),
-        disk_mb=lambda wildcards: disk_megabytes(estimates.disk_bytes(PLAN, QUANTIZED[wildcards.quantized])),
-        runtime=lambda wildcards, threads, attempt: minutes(
-            estimates.seconds(PLAN, QUANTIZED[wildcards.quantized], threads), attempt
-        ),
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        key=lambda wildcards: QUANTIZED[wildcards.quantized].key,
+        key=key,
     shell:
         r"""
-        herdbook quantize --threads {threads} {params.key} >{log:q} 2>&1
+        herdbook quantize {params.key} --threads {threads} >{log:q} 2>&1
         """

@@ -9,7 +9,7 @@ HerdbookError                 exit status 1
 ├── CheckpointError           a weights file is damaged or not what its record says           6
 ├── StepError                 a step cannot do its work (evaluation, quantization, card, ...) 7
 ├── VerificationError         a release is not what it says                                   8
-│   └── UnverifiableError     nothing is wrong, but something could not be checked            9
+│   └── UnverifiedError       nothing is wrong, but something could not be checked            9
 └── CacheError                the cache cannot be used                                       11
 
 `herdbook verify` ends with 10 if it broke itself: that says nothing about the release.
@@ -98,7 +98,7 @@ class VerificationError(HerdbookError):
     exit_status = 8
 
 
-class UnverifiableError(VerificationError):
+class UnverifiedError(VerificationError):
     """Nothing is known to be wrong with a release, but something could not be checked."""
 
     exit_status = 9

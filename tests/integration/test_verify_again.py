@@ -186,7 +186,7 @@ def test_routers_of_a_base_that_is_no_expert_need_it_from_upstream(hub, tmp_path
     }
     folder = build(tmp_path, models)
     (told,) = at(findings(folder, "recomputed", sample_bytes=1000), "recomputed", "routers")
-    assert told.outcome is Outcome.IMPOSSIBLE
+    assert told.outcome is Outcome.UNVERIFIED
     assert "--sample all" in told.detail
     (told,) = at(findings(folder, "recomputed", sample_bytes=None), "recomputed", "routers")
     assert told.outcome is Outcome.PASSED
@@ -227,7 +227,7 @@ def test_a_card_of_another_version_is_not_called_a_lie(honest, hub, tmp_path, mo
     folder = tiny.release(plan, KEY)
     monkeypatch.setattr(workshop, "changed", lambda _: ["herdbook"])
     (told,) = at(findings(folder, "recomputed", sample_bytes=1), "recomputed", "card")
-    assert told.outcome is Outcome.IMPOSSIBLE
+    assert told.outcome is Outcome.UNVERIFIED
 
 
 def test_sources_in_a_folder_of_the_author_s_need_a_copy(tmp_path):
@@ -237,7 +237,7 @@ def test_sources_in_a_folder_of_the_author_s_need_a_copy(tmp_path):
     for level in ("recomputed", "rebuild"):
         found = at(findings(folder, level, sample_bytes=None), level)
         assert any("--inputs" in one.detail for one in bad(found))
-        assert {one.outcome for one in bad(found)} == {Outcome.IMPOSSIBLE}
+        assert {one.outcome for one in bad(found)} == {Outcome.UNVERIFIED}
         found = at(findings(folder, level, sample_bytes=None, inputs=tmp_path / "r.yaml"), level)
         assert not bad(found)
     (tmp_path / "r.yaml").write_text((tmp_path / "r.yaml").read_text() + "\n")

@@ -10,7 +10,7 @@ from pytest_local_hub import LocalHub, client
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from herdbook.audit.router_rows import routers_of
+from herdbook.audit.routers import read_routers
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
 from herdbook.inference import mixture as layerwise
@@ -204,7 +204,7 @@ def test_routers_of_anybodys_mixture(tmp_path, capsys):
     assert json.loads((tmp_path / "r.json").read_text())["rows"][1]["collapsed"]
     save_file({"x": row}, tmp_path / "none.safetensors")
     with pytest.raises(SourceError, match="has no routers"):
-        routers_of(str(tmp_path / "none.safetensors"))
+        read_routers(str(tmp_path / "none.safetensors"))
 
 
 def test_routers_are_read_from_the_hub_by_ranges(tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ def test_routers_are_read_from_the_hub_by_ranges(tmp_path, monkeypatch):
     with LocalHub() as hub:
         client.use(hub, tmp_path / "home", monkeypatch)
         hub.add_repo("someone/mix", {path.name: path.read_bytes() for path in folder.iterdir()})
-        found = routers_of("someone/mix")
+        found = read_routers("someone/mix")
         weights = [
             r for r in hub.requests if r.method == "GET" and "safetensors" in r.path and "index" not in r.path
         ]

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from herdbook.cli.main import main
-from herdbook.errors import StepError, UnverifiableError, VerificationError
+from herdbook.errors import StepError, UnverifiedError, VerificationError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
 from herdbook.plan.release import attest_key
 from herdbook.signing import keys, oms
@@ -258,7 +258,7 @@ def test_manifests_that_are_none(key):
     with pytest.raises(VerificationError, match="contradicts"):
         signed(predicate=twice)
     how = {**made["predicate"]["serialization"], "hash_type": "blake3"}
-    with pytest.raises(UnverifiableError, match="blake3 digests of files"):
+    with pytest.raises(UnverifiedError, match="blake3 digests of files"):
         signed(predicate={**made["predicate"], "serialization": how})
 
 

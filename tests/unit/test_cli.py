@@ -94,7 +94,7 @@ def test_lock_plan_and_steps(recipe, capsys):
     assert run("laser", "--recipe", recipe, keys["cut.1"]) == 0
     capsys.readouterr()
     assert run("plan", "--recipe", recipe) == 0
-    assert "of which 0.00 MB are missing" in capsys.readouterr().out
+    assert "of which 0 bytes are missing" in capsys.readouterr().out
 
 
 def test_recipe_by_environment(recipe, monkeypatch):

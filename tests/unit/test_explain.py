@@ -13,10 +13,10 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from herdbook import key as keys
 from herdbook import plan as plans
 from herdbook.cli import main as cli
 from herdbook.explain import difference
+from herdbook.plan import code as codes
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.jobs import jobs
 from herdbook.steps.card.step import render_card
@@ -181,9 +181,9 @@ def test_a_source(root, explain):
 
 
 def test_a_version(explain, monkeypatch):
-    real = keys.package_version
+    real = codes.package_version
     now = real("torch")
-    monkeypatch.setattr(keys, "package_version", lambda name: "999.1" if name == "torch" else real(name))
+    monkeypatch.setattr(codes, "package_version", lambda name: "999.1" if name == "torch" else real(name))
     said = explain("all")
     assert said["laser cut.1"][1][0].startswith(f"torch {now} -> 999.1 (against ")
     assert f"torch {now} -> 999.1" in " ".join(said["moe mix.routers"][1])
@@ -192,9 +192,9 @@ def test_a_version(explain, monkeypatch):
 
 
 def test_code(explain, monkeypatch):
-    real = keys._source_digest
+    real = codes.module_digest
     monkeypatch.setattr(
-        keys, "_source_digest", lambda name: "0" * 64 if name == "herdbook.steps.moe.ridge" else real(name)
+        codes, "module_digest", lambda name: "0" * 64 if name == "herdbook.steps.moe.ridge" else real(name)
     )
     said = explain("all")
     assert said["moe mix.routers"][1][0].startswith("code of herdbook.steps.moe.ridge changed")

@@ -9,21 +9,20 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 from jsonschema import Draft202012Validator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from herdbook import recipe as recipes
-from herdbook.recipe import reading
+from herdbook import yamlio
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("errors", "settings"),
-    ("escape", "files", "key", "layout", "progress", "tools"),
-    ("architectures", "figures", "humanize"),
+    ("errors", "humanize", "settings"),
+    ("escape", "files", "key", "layout", "progress", "tools", "yamlio"),
+    ("architectures", "figures"),
     ("recipe",),
     ("weights",),
     ("hub", "sources"),
@@ -38,6 +37,7 @@ LAYERS = (
     ("explain", "export", "view"),
     ("refresh",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -111,7 +111,7 @@ def test_schema_for_editors_is_that_of_the_recipe():
 def test_schema_accepts_the_miniature_and_refuses_a_misspelt_key():
     validator = Draft202012Validator(recipes.json_schema())
     text = (ROOT / "config/miniature.yaml").read_text(encoding="utf-8")
-    data = yaml.load(text, Loader=reading._Loader)  # noqa: S506 - a SafeLoader
+    data = yamlio.load(text)
     assert not list(validator.iter_errors(data))
     data["release"]["licence"] = data["release"].pop("license")
     assert list(validator.iter_errors(data))

@@ -14,8 +14,8 @@ import pytest
 
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
-from herdbook.key import package_version
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
+from herdbook.plan.code import package_version
 from herdbook.plan.release import attest_key, attested_files
 from herdbook.signing import keys, oms
 from herdbook.signing.bundle import MEDIA_TYPE, bundle, read
@@ -413,7 +413,7 @@ def test_without_the_library_a_signature_cannot_be_checked(signed, tmp_path, mon
     monkeypatch.setitem(sys.modules, "sigstore.sign", None)
     status, found = verify(signed, tmp_path)
     assert status == 9
-    assert found[0]["outcome"] == "impossible"
+    assert found[0]["outcome"] == "unverified"
     assert "herdbook[keyless]" in found[0]["detail"]
 
 
@@ -449,7 +449,8 @@ def test_nothing_is_signed_again_that_is_signed_already(plan, services, tmp_path
     first = attest_key(plan, Keyless())
     services.name = "somebody@example.com"
     monkeypatch.setattr(
-        "herdbook.key.package_version", lambda name: "9.9" if name == "sigstore" else package_version(name)
+        "herdbook.plan.code.package_version",
+        lambda name: "9.9" if name == "sigstore" else package_version(name),
     )
     assert attest_key(plan, Keyless()) == first
     monkeypatch.undo()

@@ -22,8 +22,8 @@ from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.files import git_blob_id, sha256_file
-from herdbook.key import as_recorded
 from herdbook.layout import BOMS, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, SUMS
+from herdbook.plan.code import as_recorded
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import canonical, statements
@@ -164,7 +164,7 @@ def test_claims_are_canonical_and_follow_from_the_release_alone(built, monkeypat
     code = json.loads(lines[0])["predicate"]["buildDefinition"]["internalParameters"]["code"]
     digests = {line.partition("  ")[2]: line[:64] for line in (folder / SUMS).read_text().splitlines()}
     digests[SUMS] = sha256_file(folder / SUMS)
-    monkeypatch.setattr("herdbook.key.package_version", lambda _: "of another machine")
+    monkeypatch.setattr("herdbook.plan.code.package_version", lambda _: "of another machine")
     with as_recorded(code):
         plan = plans.make(
             recipes.load(folder / "recipe.yaml"),

@@ -151,7 +151,7 @@ def test_record_that_was_changed_to_fit(folder):
 
 
 def test_release_of_other_code_is_checked_by_the_code_that_it_names(folder, monkeypatch):
-    monkeypatch.setattr("herdbook.key._source_digest", lambda _: "of another version")
+    monkeypatch.setattr("herdbook.plan.code.module_digest", lambda _: "of another version")
     assert failures(folder) == set()
 
 
@@ -194,7 +194,7 @@ def test_command_line(folder, tmp_path, capsys):
     (folder / "README.md").write_text("lies")
     assert main([*base, *files]) == 8
     seen = capsys.readouterr().out
-    assert "FAIL   sums: README.md: has other content" in seen
+    assert "FAIL       sums: README.md: has other content" in seen
     assert f"expected {expected}" in seen
     assert f"found    {hashlib.sha256(b'lies').hexdigest()}" in seen
     failed = ET.parse(tmp_path / "found.xml").getroot().findall(".//failure")

@@ -14,6 +14,7 @@ from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLogHandlerBase
 
 import snakemake_logger_plugin_herdbook as plugin
+from herdbook.humanize import duration
 from herdbook.plan.jobs import Job
 from herdbook.settings import PRICE_PER_HOUR, RECIPE
 from herdbook.view import handler as handlers
@@ -184,7 +185,7 @@ def test_no_price_is_no_doubt():
     ],
 )
 def test_durations(seconds, said):
-    assert words.duration(seconds) == said
+    assert duration(seconds) == said
 
 
 def test_last_lines_of_a_log(tmp_path):

@@ -52,23 +52,25 @@ def command(
     are compared with those of its sources by range requests; what remains
     unproven is listed. `herdbook verify --foreign` is the same command.
     """
-    from herdbook.audit.check import ABOUT, UNPROVEN, Foreign, line
+    from herdbook import humanize
+    from herdbook.audit.audit import Audit, line
+    from herdbook.audit.level import ABOUT, UNPROVEN
     from herdbook.release.finding import Options
     from herdbook.verify import report
 
     asked = Options(sample_bytes=sample, seed=seed)
-    told: set[str] = set()
+    printed: set[str] = set()
 
-    def tell(finding: Finding) -> None:
-        if finding.check == UNPROVEN.name and finding.check not in told:
+    def report_finding(finding: Finding) -> None:
+        if finding.check == UNPROVEN.name and finding.check not in printed:
             print("What remains unproven:")
-        told.add(finding.check)
+        printed.add(finding.check)
         print(line(finding), flush=True)
 
     print(f"{ABOUT.name}: {ABOUT.proves}")
-    foreign = Foreign(model, config, gguf, asked)
-    ran = [foreign.run(tell)]
-    print(f"{report.read_size(ran[0].read_bytes)} read in {ran[0].seconds:.1f} s")
-    reports.write(foreign.name, ran, asked)
-    print(report.closing(foreign.name, ran))
-    return report.STATUSES[report.outcome(ran)]
+    audit = Audit(model, config, gguf, asked)
+    results = [audit.run(report_finding)]
+    print(f"{humanize.size(results[0].read_bytes)} read in {results[0].seconds:.1f} s")
+    reports.write(audit.name, results, asked)
+    print(report.closing(audit.name, results))
+    return report.STATUSES[report.outcome(results)]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from herdbook import settings
+from herdbook import humanize, settings
 from herdbook.cli import options, repository
-from herdbook.cli.size import BYTES, Age, Size
+from herdbook.cli.size import Age, Size
 from herdbook.errors import CacheError, HerdbookError
 
 if TYPE_CHECKING:
@@ -193,14 +193,14 @@ def prune(
             cache.store.remove(item.name)
     would = "would be removed" if dry_run else "removed"
     size = sum(item.size_bytes for item in left)
-    print(f"{_amount(gone)} {would}; of builds that were killed {len(left)} files, {_bytes(size)}")
+    print(f"{_amount(gone)} {would}; of builds that were killed {len(left)} files, {humanize.size(size)}")
 
 
 def _line(entry: Entry) -> str:
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
     by = ", ".join(sorted(entry.uses)) or "nobody"
     gated = "  (gated)" if entry.gated else ""
-    return f"{entry.kind:<9} {_bytes(entry.size_bytes):>10}  {used:<16}  {by:<24}  {entry.id}{gated}"
+    return f"{entry.kind:<9} {humanize.size(entry.size_bytes):>10}  {used:<16}  {by:<24}  {entry.id}{gated}"
 
 
 def _as_json(entry: Entry) -> dict[str, object]:
@@ -217,9 +217,4 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 def _amount(entries: list[Entry]) -> str:
     count = len(entries)
-    return f"{count} {'entry' if count == 1 else 'entries'}, {_bytes(sum(one.size_bytes for one in entries))}"
-
-
-def _bytes(size_bytes: int) -> str:
-    unit = next((unit for unit in ("TB", "GB", "MB") if size_bytes >= BYTES[unit]), None)
-    return f"{size_bytes / BYTES[unit]:.2f} {unit}" if unit else f"{size_bytes / 1000:.1f} kB"
+    return f"{humanize.plural(count, 'entry', 'entries')}, {humanize.size(sum(one.size_bytes for one in entries))}"

@@ -9,6 +9,7 @@ import click
 
 from herdbook import __version__
 from herdbook.cli import steps
+from herdbook.humanize import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,9 +59,7 @@ class Commands(click.Group):
             name = "audit"
             rest.remove(FOREIGN)
         if name not in NAMES and not name.startswith("-") and not ctx.resilient_parsing:
-            from herdbook.recipe.section import near
-
-            ctx.fail(f"no such command: {name!r}{near(name, NAMES)}")
+            ctx.fail(f"no such command: {name!r}{did_you_mean(name, NAMES)}")
         return super().resolve_command(ctx, [name, *rest])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

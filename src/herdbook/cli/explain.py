@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from herdbook.cli import completion, options, repository
 from herdbook.errors import RecipeError
+from herdbook.humanize import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,8 +71,7 @@ def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
         if named:
             return named
     known = sorted({word for job in jobs for word in (job.rule, job.model, job.label) if word})
-    close = difflib.get_close_matches(target, known, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else f". It can be {', '.join(known)}, or a file"
+    meant = did_you_mean(target, known) or f". It can be {', '.join(known)}, or a file"
     raise RecipeError(f"nothing is called {target!r}{meant}")
 
 

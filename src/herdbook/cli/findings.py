@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
-    from herdbook.verify.levels import Ran
+    from herdbook.verify.levels import LevelResult
 
 STATUSES = {
     "0": "everything passed",
     "8": "something failed",
-    "9": "nothing failed, but something could not be checked",
+    "9": "nothing failed, but something is unverified",
     "10": "the verifier itself failed, which says nothing about the model",
 }
 
@@ -43,27 +43,27 @@ class Reports:
     junit: Path | None
     summary: Path | None
 
-    def write(self, name: str, ran: Sequence[Ran], asked: Options) -> None:
+    def write(self, name: str, results: Sequence[LevelResult], asked: Options) -> None:
         """Write those that are asked for."""
         from herdbook.files import write_json, write_text
         from herdbook.verify import report
 
         if self.json:
-            write_json(self.json, report.as_json(name, ran, asked))
+            write_json(self.json, report.as_json(name, results, asked))
         if self.junit:
-            write_text(self.junit, report.as_junit(name, ran))
+            write_text(self.junit, report.as_junit(name, results))
         if self.summary:
             with self.summary.open("a", encoding="utf-8") as file:
-                file.write(report.as_markdown(name, ran))
+                file.write(report.as_markdown(name, results))
 
 
-def write_summary(path: Path, release: Release, ran: Sequence[Ran], asked: Options) -> None:
+def write_summary(path: Path, release: Release, results: Sequence[LevelResult], asked: Options) -> None:
     """Write a verification summary (in-toto's VSA)."""
     from herdbook.files import write_json
     from herdbook.verify import report
 
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    write_json(path, report.as_summary(release, ran, asked, when))
+    write_json(path, report.as_summary(release, results, asked, when))
 
 
 def sample(function: options.Function) -> options.Function:

@@ -9,6 +9,7 @@ import click
 
 from herdbook import needs
 from herdbook.cli import options, repository
+from herdbook.humanize import size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,27 +49,22 @@ def _show(plan: Plan) -> None:
     for node in plan.nodes.values():
         made_from = f" <- {', '.join(node.parents)}" if node.parents else ""
         print(
-            f"{node.name}{made_from}  [{node.operation}, {node.parameters / 1e6:.1f} M parameters, {_size(node.size_bytes)}]"
+            f"{node.name}{made_from}  [{node.operation}, {node.parameters / 1e6:.1f} M parameters, {size(node.size_bytes)}]"
         )
         if node.search:
             print(
-                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {_size(needs.memory_bytes(plan, node.search))}"
+                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {size(needs.memory_bytes(plan, node.search))}"
             )
         for part in node.parts:
             print(
-                f"  {part.id:44} {len(part.tensors):5} tensors {_size(part.size_bytes):>9}  memory {_size(needs.memory_bytes(plan, part))}"
+                f"  {part.id:44} {len(part.tensors):5} tensors {size(part.size_bytes):>9}  memory {size(needs.memory_bytes(plan, part))}"
             )
     for item in plan.evaluations:
-        print(f"evaluate {item.id:44} memory {_size(needs.memory_bytes(plan, item))}")
+        print(f"evaluate {item.id:44} memory {size(needs.memory_bytes(plan, item))}")
     for quantized in plan.quantized:
-        print(f"quantize {quantized.id:44} memory {_size(needs.memory_bytes(plan, quantized))}")
+        print(f"quantize {quantized.id:44} memory {size(needs.memory_bytes(plan, quantized))}")
     print(
-        f"to fetch: {_size(needs.fetch_bytes(plan))}; to write: {_size(needs.write_bytes(plan))}, of which {_size(needs.missing_bytes(plan))} are missing"
+        f"to fetch: {size(needs.fetch_bytes(plan))}; to write: {size(needs.write_bytes(plan))}, of which {size(needs.missing_bytes(plan))} are missing"
     )
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-
-
-def _size(size_bytes: float) -> str:
-    unit, divisor = ("GB", 1e9) if size_bytes >= 1e9 else ("MB", 1e6)
-    return f"{size_bytes / divisor:.2f} {unit}"

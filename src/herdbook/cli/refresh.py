@@ -43,19 +43,21 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     from herdbook.errors import RecipeError, SourceError
     from herdbook.files import write_json
     from herdbook.refresh import report as reports
-    from herdbook.refresh.consequence import made_again
-    from herdbook.refresh.upstream import ask
+    from herdbook.refresh.impact import rebuild_counts
+    from herdbook.refresh.upstream import look_up
 
     before = plans.load(recipe, results)
-    lock, news = ask(before.recipe, before.lock, recipe.parent, lambda line: print(line, file=sys.stderr))
-    report = reports.Report(str(recipe), news)
+    lock, changes = look_up(
+        before.recipe, before.lock, recipe.parent, lambda line: print(line, file=sys.stderr)
+    )
+    report = reports.Report(str(recipe), changes)
     if lock != before.lock:
         try:
             after = plans.make(before.recipe, lock, recipe, results)
         except RecipeError as error:
-            report = reports.Report(str(recipe), news, problems=error.problems)
+            report = reports.Report(str(recipe), changes, problems=error.problems)
         else:
-            report = reports.Report(str(recipe), news, again=made_again(before, after))
+            report = reports.Report(str(recipe), changes, rebuild=rebuild_counts(before, after))
             if not dry_run:
                 locks.write(lock, locks.path_for(recipe))
     print(reports.as_text(report))

@@ -53,21 +53,20 @@ def read(path: Path = FILE) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot be read: {error}", str(path)) from error
-    import yaml
-
-    from herdbook.recipe.section import near
+    from herdbook import yamlio
+    from herdbook.humanize import did_you_mean
 
     try:
-        content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise RecipeError(f"is not YAML: {error}", str(path)) from error
+        content = yamlio.load(text, yamlio.PyYamlLoader) or {}  # as Snakemake reads it
+    except yamlio.YamlError as error:
+        raise RecipeError(str(error), str(path)) from error
     if not isinstance(content, dict):
         raise RecipeError("is not a mapping of settings", str(path))
     known = {setting.key: setting.variable for setting in SETTINGS if setting.key}
     problems = []
     for key, value in content.items():
         if key not in known:
-            problems.append(f"{key}: unknown setting{near(key, known)}")
+            problems.append(f"{key}: unknown setting{did_you_mean(key, known)}")
         elif isinstance(value, bool) or not isinstance(value, str | int | float | None):
             problems.append(f"{key}: expected a text or a number")
     if problems:

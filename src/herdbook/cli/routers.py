@@ -27,11 +27,11 @@ def command(model: str, json: Path | None) -> int:
     mixture. MODEL is a folder, a safetensors file, or owner/name[@revision] on the
     Hub.
     """
-    from herdbook.audit.router_rows import as_json, as_text, routers_of
+    from herdbook.audit.routers import as_json, as_text, read_routers
     from herdbook.files import write_json
     from herdbook.steps.routing.rows import verdict
 
-    found = routers_of(model)
+    found = read_routers(model)
     print(as_text(model, found))
     if json:
         write_json(json, as_json(model, found))

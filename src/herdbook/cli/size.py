@@ -6,7 +6,8 @@ import re
 
 import click
 
-BYTES = {"": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+from herdbook.humanize import parse_size
+
 HOURS = {"h": 1, "d": 24, "w": 168}
 
 
@@ -30,13 +31,10 @@ class Size(click.ParamType[int | None]):
             return value
         if self.everything and value == self.everything:
             return None
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(|[kK]B|MB|GB|TB)", value, re.ASCII)
-        if match is None:
-            other = f", or {self.everything}," if self.everything else ""
-            self.fail(
-                f"{value!r}: a size such as 500MB{other} is needed (kB, MB, GB, TB: decimal)", param, ctx
-            )
-        return int(float(match[1]) * BYTES[match[2]])
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(f"{error}, or {self.everything}" if self.everything else str(error), param, ctx)
 
 
 class Age(click.ParamType[float]):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.release.reader import Release
-    from herdbook.verify.levels import Ran
+    from herdbook.verify.levels import LevelResult
 
 LEVELS = {
     "files": "files against checksums, from the Hub's own metadata",
@@ -111,22 +111,22 @@ def command(
         inputs=inputs,
         work=work,
     )
-    ran: list[Ran] = []
+    results: list[LevelResult] = []
     opened: Release | None = None
     try:
         opened = Release(open_subject(release))
     except (HerdbookError, OSError) as error:
         first: Level = levels.LEVELS["files"][0]
         finding = Finding(first.name, "release", release, outcome_of(error), str(error))
-        ran.append(levels.Ran(first, (finding,), 0, 0.0))
-        print(report.level_text(ran[0]))
+        results.append(levels.LevelResult(first, (finding,), 0, 0.0))
+        print(report.level_text(results[0]))
     else:
         for one in levels.run(opened, level, asked):
-            ran.append(one)
+            results.append(one)
             print(report.level_text(one), flush=True)
     name = opened.name if opened else release
-    reports.write(name, ran, asked)
+    reports.write(name, results, asked)
     if vsa and opened:
-        findings.write_summary(vsa, opened, ran, asked)
-    print(report.closing(name, ran))
-    return report.STATUSES[report.outcome(ran)]
+        findings.write_summary(vsa, opened, results, asked)
+    print(report.closing(name, results))
+    return report.STATUSES[report.outcome(results)]

@@ -52,12 +52,12 @@ def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]
 
     head, size_bytes = persist(read, what, repo)
     try:
-        return parse_foreign_header(head, size_bytes, what)
+        return parse_untrusted_header(head, size_bytes, what)
     except CheckpointError as error:
         raise SourceError(str(error)) from error
 
 
-def parse_foreign_header(head: bytes, size_bytes: int, what: str) -> dict[str, TensorHeader]:
+def parse_untrusted_header(head: bytes, size_bytes: int, what: str) -> dict[str, TensorHeader]:
     """Parse the start of a safetensors file as ``parse_header`` does, whoever wrote it.
 
     Raises:

@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError
-from herdbook.key import Code, digest
+from herdbook.key import digest
+from herdbook.plan.code import Code
 from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.sharding import cut
 
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Adapter
 
-ADAPTER_CODE = Code(
-    modules=("herdbook.steps.adapter.fold", "herdbook.steps.adapter.step"), packages=("torch",)
-)
+ADAPTER_CODE = Code(("herdbook.steps.adapter.step",))
 LORA_TENSOR = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight$")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herdbook import lock as locks
 from herdbook.files import sha256_file
-from herdbook.key import Code, digest
+from herdbook.key import digest
 from herdbook.layout import (
     CARD,
     LINEAGE_FIGURE,
@@ -15,13 +15,19 @@ from herdbook.layout import (
     SPECTRUM_FIGURE,
     heat_map,
 )
+from herdbook.plan.code import DOCUMENTS, Code
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Laser
-from herdbook.tools.installed import card_templates
+from herdbook.tools.installed import card_schema, card_templates
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from herdbook.plan.model import Node
     from herdbook.plan.plan import Plan
+
+# it states Herdbook's version
+CARD_CODE = Code(("herdbook.steps.card.step", *DOCUMENTS), packages=("herdbook",))
 
 
 def card_files(plan: Plan) -> list[str]:
@@ -51,13 +57,7 @@ def card_inputs(plan: Plan) -> list[Path]:
 
 
 def card_key(plan: Plan) -> str:
-    """Return the digest of all that a card is made from: models, measurements, recipe, snapshots, code, templates."""
-    package = Path(__file__).parents[1]
-    others = [package / "escape.py", package / "steps/laser/law.py", package / "plan/material.py"]
-    folders = ("steps/card", "figures")
-    found = [*others, *(path for folder in folders for path in (package / folder).rglob("*.py"))]
-    names = [path.relative_to(package).with_suffix("").parts for path in found]
-    modules = tuple(sorted(".".join(("herdbook", *parts)).removesuffix(".__init__") for parts in names))
+    """Return the digest of all that a card is made from: models, measurements, recipe, lock, code, templates."""
     folder = card_templates()
     templates = sorted(path for path in folder.rglob("*.j2"))
     return digest(
@@ -67,8 +67,9 @@ def card_key(plan: Plan) -> str:
             "quantized": [item.key for item in plan.quantized],
             "routing": plan.report.key if plan.report else None,
             "recipe": sha256_file(plan.recipe_path),
-            "leaderboards": {name: file.sha256 for name, file in plan.lock.leaderboards.items()},
-            "code": Code(modules, ("jinja2", "PyYAML")).describe(),
+            "lock": sha256_file(locks.path_for(plan.recipe_path)),
+            "code": CARD_CODE.describe(),
+            "schema": sha256_file(card_schema()),
             "templates": {path.relative_to(folder).as_posix(): sha256_file(path) for path in templates},
         }
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from herdbook.key import SHORT, Code, digest
+from herdbook.key import SHORT, digest
+from herdbook.plan.code import Code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,14 +16,13 @@ if TYPE_CHECKING:
     from herdbook.plan.quantize import Quantized
     from herdbook.recipe import Recipe
 
+# transformers tokenizes with tokenizers
 EVALUATE_CODE = Code(
-    modules=(
-        "herdbook.inference.devices",
-        *(f"herdbook.steps.evaluate.{module}" for module in ("measure", "parallel", "step", "task")),
-    ),
-    packages=("lm_eval", "tokenizers", "torch", "transformers"),
+    ("herdbook.steps.evaluate.step",),
+    without=("herdbook.steps.quantize.dequantize",),
+    packages=("tokenizers",),
 )
-DEQUANTIZE_CODE = Code(modules=("herdbook.steps.quantize.dequantize",), packages=("gguf",))
+DEQUANTIZE_CODE = Code(("herdbook.steps.quantize.dequantize",))
 
 
 @dataclass(frozen=True)

@@ -5,34 +5,24 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.dense import layer_of, matrix_of
+from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.errors import RecipeError
-from herdbook.key import Code, digest
+from herdbook.key import digest
 from herdbook.plan.adapter import parts_like, spell
+from herdbook.plan.code import Code
 from herdbook.plan.model import Part, Search, Tensor
-from herdbook.recipe import MATRICES, SvdLlm, spell_rank
+from herdbook.recipe import SvdLlm, spell_rank
 
 if TYPE_CHECKING:
     from herdbook.lock import Lock
     from herdbook.plan.model import Node
     from herdbook.recipe import Laser, Recipe
 
-SPECTRAL = tuple(
-    f"herdbook.steps.laser.{module}" for module in ("decompose", "evidence", "law", "rank", "store")
-)
 READING = ("herdbook.inference.forward", "herdbook.inference.text", "herdbook.steps.laser.whiten")
-READERS = ("tokenizers", "transformers")
-MAKING = ("herdbook.steps.laser.reduce", "herdbook.steps.laser.step")
-LASER_CODE = Code((*SPECTRAL, *MAKING), ("numpy", "torch"))
-WHITEN_CODE = Code((*SPECTRAL, *MAKING, *READING), ("numpy", "torch", *READERS))
-SEARCH_CODE = Code(
-    (
-        *SPECTRAL,
-        *READING,
-        *(f"herdbook.steps.laser.{module}" for module in ("gradient", "guard", "search", "states")),
-    ),
-    ("numpy", "torch", *READERS),
-)
+READERS = ("tokenizers",)  # transformers tokenizes with it
+LASER_CODE = Code(("herdbook.steps.laser.step",), without=READING)
+WHITEN_CODE = Code(("herdbook.steps.laser.step",), packages=READERS)
+SEARCH_CODE = Code(("herdbook.steps.laser.search",), packages=READERS)
 NOISE_RULES = ("mp-edge", "gavish-donoho")
 SINGLE = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+?)(?:\.weight)?$")
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of, rope_of
 from herdbook.errors import RecipeError
-from herdbook.key import COPY, Code, digest
+from herdbook.key import digest
 from herdbook.plan.adapter import spell
+from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.sharding import cut
 from herdbook.recipe import Filtered, Linear, Mergekit, ModelStock, Passthrough, Slerp
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
 
     from herdbook.plan.model import Node
 
-MERGE_CODE = Code(modules=("herdbook.steps.merge.methods", "herdbook.steps.merge.step"), packages=("torch",))
-SCALE_CODE = Code(modules=("herdbook.steps.merge.step",), packages=("torch",))
-MERGEKIT_CODE = Code(modules=("herdbook.steps.merge.run_mergekit",))
+MERGE_CODE = Code(("herdbook.steps.merge.step",), without=("herdbook.steps.merge.run_mergekit",))
+# mergekit runs in a process of its own, with our torch and transformers; which mergekit, `run_mergekit` says
+MERGEKIT_CODE = Code(
+    ("herdbook.steps.merge.step",),
+    without=("herdbook.steps.merge.methods", "herdbook.weights.tensors"),
+    packages=("transformers",),
+)
 SAME_FORM = {"mistral": "llama"}  # one form under two names
 LAYER_NUMBER = re.compile(r"^model\.layers\.\d+\.")
 # What a configuration says of each layer in turn.
@@ -145,7 +150,7 @@ def _part(
             **settings,
             "values": {tensor.name: values[tensor.name] for tensor in computed},
         }
-        code = (SCALE_CODE if isinstance(merge, Passthrough) else MERGE_CODE).describe()
+        code = MERGE_CODE.describe()
     content = {"operation": "merge", "parameters": parameters, "code": code, "tensors": spell(run)}
     return Part(name, label, "merge", digest(content), run, parameters, code=code)
 

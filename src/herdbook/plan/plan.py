@@ -12,7 +12,7 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
-from herdbook.key import Code, digest
+from herdbook.key import digest
 from herdbook.layout import Layout
 from herdbook.plan.adapter import plan_adapter
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
@@ -23,14 +23,12 @@ from herdbook.plan.moe import plan_moe
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import Report, plan_report
-from herdbook.plan.source import plan_source
+from herdbook.plan.source import GGUF_CODE, plan_source
 from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
 
 if TYPE_CHECKING:
     from herdbook.lock import Lock
     from herdbook.recipe import Recipe
-
-GGUF_FOLDER_CODE = Code(modules=("herdbook.sources.gguf",), packages=("gguf", "tokenizers", "transformers"))
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ def _node(
                 member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
                 for member in locked.members
             }
-            code = GGUF_FOLDER_CODE.describe() if locked.weights == "gguf" else {}
+            code = GGUF_CODE.describe() if locked.weights == "gguf" else {}
             container = locked.files[0].sha256 if locked.weights == "gguf" else None
             key = _node_key(parts, {"members": described, "container": container, "code": code})
             form = {tensor.name: tensor.shape for tensor in locked.tensors}

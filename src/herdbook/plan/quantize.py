@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from herdbook.key import SHORT, Code, digest
+from herdbook.key import SHORT, digest
+from herdbook.plan.code import Code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,24 +14,13 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe
 
-CONVERT_CODE = Code(modules=("herdbook.steps.quantize.convert", "herdbook.steps.quantize.folder"))
-QUANTIZE_CODE = Code(
-    modules=tuple(
-        f"herdbook.steps.quantize.{module}"
-        for module in (
-            "derive",
-            "encode",
-            "folder",
-            "gguf_file",
-            "layout",
-            "methods",
-            "mixture",
-            "quantize",
-            "step",
-        )
-    ),
-    packages=("gguf", "libgguf", "numpy"),
+# llama.cpp's converter runs in a process of its own, with our torch and transformers; which converter, `convert` says
+CONVERT_CODE = Code(
+    ("herdbook.steps.quantize.step",),
+    without=("herdbook.steps.quantize.derive", "herdbook.steps.quantize.quantize"),
+    packages=("tokenizers", "torch", "transformers"),
 )
+QUANTIZE_CODE = Code(("herdbook.steps.quantize.step",), without=("herdbook.steps.quantize.convert",))
 
 # Bits a weight of each method, about.
 BITS = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from herdbook import lock as locks
 from herdbook.files import sha256_file
-from herdbook.key import Code, digest
+from herdbook.key import digest
 from herdbook.layout import (
     BOMS,
     CLAIMS,
@@ -23,6 +23,7 @@ from herdbook.layout import (
     is_large,
 )
 from herdbook.plan.card import card_files, card_key
+from herdbook.plan.code import DOCUMENTS, Code
 from herdbook.plan.folder import folder_files
 from herdbook.plan.material import carried_inputs
 from herdbook.settings import KEYLESS
@@ -32,13 +33,21 @@ if TYPE_CHECKING:
 
     from herdbook.plan.plan import Plan
 
+VERSIONS = ("herdbook", "snakemake")  # of which claims state the versions
 # What writes claims and bills of materials: with it recorded, they can be derived again by the same code or not at all.
 PROVENANCE_CODE = Code(
-    modules=(
-        "herdbook.plan.material",
-        *(f"herdbook.provenance.{name}" for name in ("bom", "claims", "lineage", "slsa")),
+    (*(f"herdbook.provenance.{name}" for name in ("bom", "claims", "lineage", "slsa")), *DOCUMENTS),
+    packages=VERSIONS,
+)
+RELEASE_CODE = Code(("herdbook.steps.release.step", *DOCUMENTS), packages=VERSIONS)
+ATTEST_CODE = Code(("herdbook.steps.attest.step", *DOCUMENTS), without=("sigstore",), packages=VERSIONS)
+KEYLESS_CODE = Code(ATTEST_CODE.entries, without=("cryptography", "sigstore"), packages=VERSIONS)
+VERIFY_CODE = Code(
+    ("herdbook.verify.levels", "herdbook.verify.report", "herdbook.release.reader", *DOCUMENTS),
+    without=tuple(
+        f"herdbook.verify.{name}" for name in ("equality", "upstream", "rebuild.build", "rebuild.recompute")
     ),
-    packages=("herdbook", "snakemake"),
+    packages=VERSIONS,
 )
 
 
@@ -89,11 +98,8 @@ def attested_files(signer: Signer | None) -> list[str]:
 
 def release_key(plan: Plan) -> str:
     """Return the digest of all that the release's folder is made from."""
-    code = Code(
-        (*PROVENANCE_CODE.modules, "herdbook.layout", "herdbook.plan.release", "herdbook.steps.release.step")
-    )
     lock = sha256_file(locks.path_for(plan.recipe_path))
-    return digest({"card": card_key(plan), "lock": lock, "code": code.describe()})
+    return digest({"card": card_key(plan), "lock": lock, "code": RELEASE_CODE.describe()})
 
 
 def attest_key(plan: Plan, signer: Signer | None) -> str:
@@ -103,16 +109,10 @@ def attest_key(plan: Plan, signer: Signer | None) -> str:
     runs this nor the library's version is in the digest, and nothing is signed again that is signed already.
     """
     who = (signer.fingerprint or KEYLESS) if signer else None
-    signing = ("bundle", "keyless" if who == KEYLESS else "keys", "oms")
-    code = Code(
-        ("herdbook.steps.attest.step", *(f"herdbook.signing.{name}" for name in signing)),
-        () if who == KEYLESS else ("cryptography",),
-    )
+    code = KEYLESS_CODE if who == KEYLESS else ATTEST_CODE
     return digest({"release": release_key(plan), "signer": who, "code": code.describe()})
 
 
 def verification_key(plan: Plan, signer: Signer | None) -> str:
     """Return the digest of what a verification of a plan's release depends on."""
-    names = ("claims", "files", "levels", "pedigree", "report", "signature")
-    code = Code(("herdbook.release.reader", *(f"herdbook.verify.{name}" for name in names)))
-    return digest({"attested": attest_key(plan, signer), "code": code.describe()})
+    return digest({"attested": attest_key(plan, signer), "code": VERIFY_CODE.describe()})

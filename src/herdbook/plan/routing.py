@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from herdbook.key import SHORT, Code, digest
+from herdbook.key import SHORT, digest
+from herdbook.plan.code import Code
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -14,14 +15,8 @@ if TYPE_CHECKING:
     from herdbook.recipe import Recipe
 
 ROUTING_CODE = Code(
-    modules=(
-        "herdbook.inference.forward",
-        "herdbook.inference.text",
-        *(f"herdbook.steps.routing.{module}" for module in ("measure", "rows", "step")),
-        "herdbook.inference.mixture",
-    ),
-    packages=("tokenizers", "torch", "transformers"),
-)
+    ("herdbook.steps.routing.step",), packages=("tokenizers",)
+)  # transformers tokenizes with it
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import matrix_of
-from herdbook.key import COPY, Code, digest
+from herdbook.key import digest
+from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Part, Tensor
 from herdbook.plan.sharding import cut
 from herdbook.recipe import Hub, Pypi
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from herdbook.lock import LockedFile, LockedSource
     from herdbook.recipe import Section
 
-GGUF_CODE = Code(modules=("herdbook.sources.gguf",), packages=("gguf", "tokenizers", "torch", "transformers"))
+# transformers reads a GGUF with the package gguf, and makes its tokenizer with tokenizers
+GGUF_CODE = Code(("herdbook.steps.fetch.step",), packages=("gguf", "tokenizers"))
+# ranges of a file have no digest that they could be compared with
+RANGES_CODE = Code(
+    ("herdbook.hub.content", "herdbook.steps.fetch.step"),
+    without=("herdbook.sources.gguf", "herdbook.weights.tensors"),
+)
 
 
 def plan_source(
@@ -79,7 +86,7 @@ def _ranges(name: str, locked: LockedSource, files: dict[str, LockedFile], max_b
                 "file": files[file].sha256 or files[file].git_blob,
                 "ranges": file,
             }
-            yield _part(name, f"mlp-{number}", run, parameters, COPY.describe())
+            yield _part(name, f"mlp-{number}", run, parameters, RANGES_CODE.describe())
 
 
 def _part(

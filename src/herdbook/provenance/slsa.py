@@ -13,9 +13,8 @@ from urllib.parse import quote
 from herdbook.layout import LINEAGE, LOCK, RECIPE
 from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE
 from herdbook.plan.material import inputs, materials
-from herdbook.plan.plan import GGUF_FOLDER_CODE
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
-from herdbook.plan.release import PROVENANCE_CODE
+from herdbook.plan.release import PROVENANCE_CODE, VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +50,7 @@ def statement(
 
 def code(plan: Plan) -> dict[str, str]:
     """Return all code that a plan's keys, and what is said of its release, rest on: digests and versions by name."""
-    found = PROVENANCE_CODE.describe() | GGUF_FOLDER_CODE.describe()
+    found = PROVENANCE_CODE.describe()
     for part in plan.parts.values():
         found |= part.code
     for search in plan.searches.values():
@@ -95,7 +94,7 @@ def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
         "runDetails": {
             "builder": {
                 "id": BUILDER,
-                "version": {name: versions[name] for name in PROVENANCE_CODE.packages},
+                "version": {name: versions[name] for name in VERSIONS},
             },
             "byproducts": [{"name": LINEAGE, "digest": {"sha256": digests[LINEAGE]}}],
         },

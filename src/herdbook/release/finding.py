@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import DigestMismatchError, GoneError, SourceError, StepError, UnverifiableError
+from herdbook.errors import DigestMismatchError, GoneError, SourceError, StepError, UnverifiedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ class Outcome(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
-    IMPOSSIBLE = "impossible"  # nothing is wrong as far as was seen, but it could not be checked
+    UNVERIFIED = "unverified"  # nothing is wrong as far as was seen, but it could not be checked
     BROKEN = "broken"  # the verifier itself; says nothing about the release
 
 
@@ -65,9 +65,9 @@ class Check:
         """Return that a subject is not as it should be."""
         return Finding(self.level, self.name, subject, Outcome.FAILED, detail, **about)
 
-    def impossible(self, subject: str, detail: str, **about: Any) -> Finding:
+    def unverified(self, subject: str, detail: str, **about: Any) -> Finding:
         """Return that a subject could not be checked."""
-        return Finding(self.level, self.name, subject, Outcome.IMPOSSIBLE, detail, **about)
+        return Finding(self.level, self.name, subject, Outcome.UNVERIFIED, detail, **about)
 
     def error(self, subject: str, error: Exception, **about: Any) -> Finding:
         """Return what an error means for a subject: see ``outcome_of``."""
@@ -83,8 +83,8 @@ def outcome_of(error: Exception) -> Outcome:
     match error:
         case GoneError() | DigestMismatchError():
             return Outcome.FAILED
-        case UnverifiableError() | SourceError() | StepError() | OSError():
-            return Outcome.IMPOSSIBLE
+        case UnverifiedError() | SourceError() | StepError() | OSError():
+            return Outcome.UNVERIFIED
     return Outcome.FAILED
 
 

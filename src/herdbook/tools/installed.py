@@ -52,6 +52,11 @@ def card_templates() -> Path:
     )
 
 
+def card_schema() -> Path:
+    """Return the schema of the card's front matter, as far as the Hub reads it."""
+    return Path(__file__).parents[1] / "steps" / "card" / "metadata.schema.json"
+
+
 def requirement() -> str:
     """Return what pip installs to have this Herdbook in another environment.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import __version__
 from herdbook.architectures.mixtures import expert_of
 from herdbook.errors import StepError
+from herdbook.humanize import plural
 from herdbook.plan.card import described, shows_spectrum
 from herdbook.plan.material import ancestry, materials
 from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
@@ -228,8 +229,7 @@ def note(node: Node) -> str:
         case Adapter():
             return "LoRA adapter folded in"
         case Merge() as model:
-            count = len(dict.fromkeys(model.merge.inputs))
-            return f"{model.merge.method}, {count} {'model' if count == 1 else 'models'}"
+            return f"{model.merge.method}, {plural(len(dict.fromkeys(model.merge.inputs)), 'model')}"
         case Moe() as model:
             return f"MoE, {len(model.moe.experts)} experts, {model.moe.experts_per_token} a token"
         case _:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from herdbook import humanize as spell
-from herdbook.escape import code, fenced, link, md, only_escaped, quoted
+from herdbook import humanize
+from herdbook.architectures.dense import MATRICES
+from herdbook.escape import Markdown, code, codes, fenced, link, md, only_escaped, quoted
 from herdbook.figures import (
     Box,
     Cut,
@@ -20,14 +21,14 @@ from herdbook.figures import (
 from herdbook.files import write_text
 from herdbook.layout import CARD, LINEAGE_FIGURE, MEASUREMENTS_FIGURE, ROUTING_FIGURE, SPECTRUM_FIGURE
 from herdbook.plan.material import ancestry
-from herdbook.recipe import MATRICES, Adapter, Laser, Merge, Moe
+from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.steps.card import results
 from herdbook.steps.card.context import Facts, gather, note
 from herdbook.steps.card.counts import CONTEXT_TOKENS
 from herdbook.tools.installed import CARD_TEMPLATE, card_templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import jinja2
@@ -86,16 +87,21 @@ def environment(folder: Path) -> jinja2.Environment:
         fenced=fenced,
         quoted=quoted,
         link=link,
-        codes=spell.codes,
-        commas=spell.count,
-        amount=spell.amount,
-        size=spell.size,
-        fixed=spell.fixed,
-        signed=spell.signed,
-        percent=spell.percent,
-        places=lambda numbers: spell.joined(str(number) for number in numbers),
+        codes=codes,
+        commas=_markdown(humanize.integer),
+        amount=_markdown(humanize.amount),
+        size=_markdown(humanize.size),
+        fixed=_markdown(humanize.fixed),
+        signed=_markdown(humanize.signed),
+        percent=_markdown(humanize.percent),
+        places=_markdown(lambda numbers: humanize.joined(str(number) for number in numbers)),
     )
     return made
+
+
+def _markdown(formatted: Callable[..., str]) -> Callable[..., Markdown]:
+    """Return a filter of templates that formats numbers: digits, signs and units need no escaping."""
+    return lambda *values: Markdown(formatted(*values))
 
 
 def render_text(facts: Facts, folder: Path | None = None) -> str:
@@ -145,7 +151,7 @@ def _lineage(plan: Plan, facts: Facts) -> str:
     ]
     for choice in facts.choices:
         name = choice.method or "full width"
-        boxes.append(Box(f"\0file {name}", name, spell.size(choice.size_bytes), "file"))
+        boxes.append(Box(f"\0file {name}", name, humanize.size(choice.size_bytes), "file"))
         edges.append(Edge(plan.released.name, f"\0file {name}"))
     return draw_lineage(boxes, edges, f"Lineage of {plan.recipe.release.name}, from its sources to its files")
 
@@ -225,9 +231,9 @@ def _measurements(facts: Facts) -> str:
         rows = []
         for measured in facts.measurements:
             score = measured.tasks[column.task].main
-            error = "" if score.stderr is None else f" ± {spell.fixed(score.stderr, score.digits)}"
+            error = "" if score.stderr is None else f" ± {humanize.fixed(score.stderr, score.digits)}"
             released = measured.node == facts.released.name and measured.method is None
-            shown = spell.fixed(score.value, score.digits) + error
+            shown = humanize.fixed(score.value, score.digits) + error
             rows.append(Row(measured.name, score.value, score.stderr, shown, score.value == top, released))
         panels.append(Panel(f"{column.title}: {column.score.name} ({column.score.direction})", tuple(rows)))
     return draw_measurements(panels, f"Measurements of {facts.recipe.release.name} and its relatives")

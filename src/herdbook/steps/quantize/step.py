@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from herdbook.files import write_json
-from herdbook.steps.quantize.convert import convert as convert_folder
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan, Quantized
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
 
 def convert(plan: Plan) -> None:
     """Make the full-width GGUF of the released model. Raises as ``herdbook.steps.quantize.convert.convert`` does."""
+    from herdbook.steps.quantize.convert import convert as convert_folder
+
     folder = plan.layout.folder(plan.released)
     convert_folder(folder, plan.layout.full_width(plan.conversion), metadata=plan.gguf_metadata, log=_say)
 

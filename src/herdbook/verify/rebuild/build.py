@@ -11,7 +11,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from herdbook.errors import LockError, RecipeError, UnverifiableError
+from herdbook.errors import LockError, RecipeError, UnverifiedError
 from herdbook.layout import BOMS, CARD, EVALUATIONS, FIGURES, RECORDS, ROUTING, SEARCHES, SUMS
 from herdbook.needs import check_disk
 from herdbook.plan import Part
@@ -40,13 +40,13 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         try:
             check_disk(plan)
         except RecipeError as error:
-            raise UnverifiableError(str(error)) from error
+            raise UnverifiedError(str(error)) from error
         if not shop.own_inputs:
             yield from _taken_over(shop)
         try:
             _build(shop)
         except LockError as error:  # a file of the verifier's own copy is not what was locked
-            raise UnverifiableError(str(error)) from error
+            raise UnverifiedError(str(error)) from error
         yield STEPS.passed(f"{len(plan.parts)} shards", "were made again, and what is made of them")
         yield from _compared(shop, release)
 
@@ -58,13 +58,13 @@ def _taken_over(shop: Workshop) -> Iterator[Finding]:
     shop.take_over(SEARCHES, EVALUATIONS, *([ROUTING] if texts else []))
     for search in plan.searches.values():
         detail = "which matrices are reduced is taken as recorded: the text it was chosen by is not in the release (--inputs)"
-        yield TAKEN.impossible(search.id, detail)
+        yield TAKEN.unverified(search.id, detail)
     for item in plan.evaluations:
         detail = "is taken as recorded: the texts are not in the release (--inputs)"
-        yield TAKEN.impossible(f"measurement {item.name}", detail)
+        yield TAKEN.unverified(f"measurement {item.name}", detail)
     if texts:
         detail = "is taken as recorded: its texts are not in the release (--inputs)"
-        yield TAKEN.impossible("report on routers", detail)
+        yield TAKEN.unverified("report on routers", detail)
 
 
 def _build(shop: Workshop) -> None:
@@ -100,13 +100,13 @@ def _compared(shop: Workshop, release: Release) -> Iterator[Finding]:
             detail = (
                 f"comes out otherwise here; but other versions made the release: {', '.join(shop.changed)}"
             )
-            yield FILES.impossible(name, detail, **about)
+            yield FILES.unverified(name, detail, **about)
         elif elsewhere:
             detail = (
                 f"comes out otherwise on this CPU; but part of it was computed on {', '.join(elsewhere)}, whose last "
                 "digits are others"
             )
-            yield FILES.impossible(name, detail, **about)
+            yield FILES.unverified(name, detail, **about)
         else:
             yield FILES.failed(name, "comes out otherwise", **about)
     if same:

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import HerdbookError, UnverifiableError, VerificationError
+from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
 from herdbook.progress import track
 from herdbook.weights.checkpoint import read_record
 
@@ -85,13 +85,13 @@ def _make(shop: Workshop, part: Part) -> None:
             elif "name" in part.parameters:
                 part = plan.parts[part.key]  # a file that is linked as a whole
         case "laser" if _reads_text(plan, part):
-            raise UnverifiableError(
+            raise UnverifiedError(
                 f"{part.model}: its ranks rest on what a text gives in the whole model; see level rebuild"
             )
         case "adapter":
             shop.within_reach(node)
         case "merge" if "mergekit" in part.parameters:
-            raise UnverifiableError(f"{part.model}: was merged by mergekit, as a whole; see level rebuild")
+            raise UnverifiedError(f"{part.model}: was merged by mergekit, as a whole; see level rebuild")
     STEPS[part.operation](plan, part, Machine(threads=os.cpu_count() or 1))
 
 

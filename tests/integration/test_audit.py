@@ -15,7 +15,7 @@ from gguf.constants import GGMLQuantizationType as Kind
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save_file
 
-from herdbook.audit.check import Foreign
+from herdbook.audit.audit import Audit
 from herdbook.audit.gguf import FACTOR
 from herdbook.cli.main import main
 from herdbook.errors import StepError
@@ -129,7 +129,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    root = tmp_path_factory.mktemp("foreign")
+    root = tmp_path_factory.mktemp("audit")
     with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
         client.use(hub, root / "home", patch)
         yield Stage(hub, root)
@@ -139,7 +139,7 @@ def verify(name, config=None, ggufs=(), **options):
     options = {"sample_bytes": None, **options}
     if isinstance(name, Path) and config is None:
         config = name.with_suffix(".yml")
-    return Foreign(str(name), config, ggufs, Options(**options)).run(lambda _: None).findings
+    return Audit(str(name), config, ggufs, Options(**options)).run(lambda _: None).findings
 
 
 def of(findings, check, outcome=None):
@@ -257,7 +257,7 @@ def test_one_altered_bit_is_found_and_placed(stage, layout):
     found = verify(stage.merge(tensors))
     assert failed(found) == [("equal", "expert 2")]
     told = of(found, "equal", Outcome.FAILED)[0]
-    assert "1 of 6 blocks differ, in mlp.down_proj of layers 1" in told.detail
+    assert "1 of 6 blocks differ, in mlp.down_proj of layer 1" in told.detail
     assert told.tensor == name
 
 
@@ -434,7 +434,7 @@ def test_a_gone_and_a_gated_source_leave_the_others_provable(stage, monkeypatch)
     monkeypatch.setenv("HF_TOKEN", stage.hub.stranger)
     found = verify(name)
     assert not failed(found)
-    assert [one.subject for one in of(found, "source", Outcome.IMPOSSIBLE)] == [
+    assert [one.subject for one in of(found, "source", Outcome.UNVERIFIED)] == [
         "herd/withdrawn",
         "herd/secret",
     ]
@@ -473,7 +473,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
             "no layers",
         ),
         ("merge_method: [x]\nmodels: []", "plain word"),
-        ("x: 2024-99-99\nexperts: []", "is no YAML"),
+        ("x: 2024-99-99\nexperts: []", "not YAML"),
         ("nothing: here", "holds no configuration"),
         ("`" * 300_000 + "\n" + "x\n" * 300_000, "cannot start any token"),
         ("\0", "YAML|special characters"),
@@ -495,7 +495,7 @@ def test_a_remote_card_leads_to_no_folder(stage, path, monkeypatch):
     monkeypatch.chdir(stage.herd)  # where a folder of such a name is
     config = config_of() | {"base_model": path}
     found = verify(stage.merge(mixture(stage.sources, ("tuned", "other")), config))
-    assert [one.subject for one in of(found, "source", Outcome.IMPOSSIBLE)] == [path]
+    assert [one.subject for one in of(found, "source", Outcome.UNVERIFIED)] == [path]
     assert not failed(found)
 
 
@@ -856,8 +856,8 @@ def test_the_command_and_its_reports(stage, tmp_path, capsys):
     )
     assert status == 8
     lines = text.splitlines()
-    assert lines[0].startswith("foreign: ")
-    assert any(line.startswith("FAIL   equal     expert 1: is not herd/tuned") for line in lines)
+    assert lines[0].startswith("audit: ")
+    assert any(line.startswith("FAIL       equal     expert 1: is not herd/tuned") for line in lines)
     assert any(
         line.startswith("  - The rows of the 2 routers")
         for line in lines[lines.index("What remains unproven:") :]
@@ -869,7 +869,7 @@ def test_the_command_and_its_reports(stage, tmp_path, capsys):
     suite = ET.parse(outputs[1]).getroot()[0]
     assert int(suite.get("tests")) == len(findings)
     assert int(suite.get("failures")) == sum(one["outcome"] == "failed" for one in findings)
-    assert "foreign/equal" in outputs[2].read_text()
+    assert "audit/equal" in outputs[2].read_text()
     weights = [one for one in stage.hub.requests if "safetensors" in one.path and one.method == "GET"]
     assert weights
     assert all(one.range for one in weights if one.status == 206)
@@ -904,7 +904,7 @@ def test_a_sample_reads_little_of_large_models(stage):
     config = config_of(("large-tuned", "large-other"), "herd/large-base")
     model = model_config(stage.herd / "large-base")
     name = stage.merge(mixture(sources, ("tuned", "other")), config, model, base="large-base")
-    ran = Foreign(name, None, [], Options(sample_bytes=4 * BLOCK_BYTES, seed=3)).run(lambda _: None)
+    ran = Audit(name, None, [], Options(sample_bytes=4 * BLOCK_BYTES, seed=3)).run(lambda _: None)
     size = sum(entry.size_bytes for entry in HubSubject(name).files.values())
     assert size > 24_000_000
     assert 8 * BLOCK_BYTES * 0.5 < ran.read_bytes < 8 * BLOCK_BYTES + 4 * (1 << 17) + 600_000
@@ -931,7 +931,8 @@ def test_the_transcript_in_the_docs(stage, tmp_path, capsys):
 
     def comparable(printed):
         lines = [
-            re.sub(r"[0-9a-f]{40}|[0-9.]+ MB read in [0-9.]+ s", "...", one) for one in printed.splitlines()
+            re.sub(r"[0-9a-f]{40}|[0-9.]+ [kM]B read in [0-9.]+ s", "...", one)
+            for one in printed.splitlines()
         ]
         return "\n".join(lines).strip()
 
