@@ -175,15 +175,15 @@ def _models(plan: Plan) -> Iterator[Job]:
             yield Job(
                 part.operation, part.id, part.key, _part_inputs(plan, part), made, part, part.size_bytes
             )
-        shards = tuple(layout.shard(part) for part in node.parts)
+        linked = (*(layout.shard(part) for part in node.parts), *taken_files(plan, node))
         folder = folder_paths(plan, node)
         if node.files_from == node.name:
-            weights = folder[: len(weights_files(node))]
-            yield Job(ASSEMBLE, node.id, node.key, shards, weights, node)
+            # Models that descend from a source need its configuration and tokenizer, but not its weights.
+            count = len(weights_files(node))
             if node.files:
-                yield Job(FILES, node.id, node.key, (), folder[len(weights) :], node)
-        else:
-            yield Job(ASSEMBLE, node.id, node.key, (*shards, *taken_files(plan, node)), folder, node)
+                yield Job(FILES, node.id, node.key, (), folder[count:], node)
+            folder = folder[:count]
+        yield Job(ASSEMBLE, node.id, node.key, linked, folder, node)
 
 
 def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
