@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -28,14 +26,7 @@ def contents(folder):
 
 def verified(project, place):
     """The exit status of verifying a release where it is published: its files and claims."""
-    done = subprocess.run(
-        [sys.executable, "-m", "herdbook", "verify", place],
-        cwd=project.root,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = project.herdbook("verify", place)
     print(done.stdout, done.stderr)
     return done.returncode
 
