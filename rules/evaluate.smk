@@ -26,5 +26,5 @@ rule evaluate:
         key=key,
     shell:
         r"""
-        herdbook evaluate {params.key} --threads {threads} >{log:q} 2>&1
+        herdbook evaluate {wildcards.id} --threads {threads} >{log:q} 2>&1
         """

@@ -26,7 +26,7 @@ rule search:
         key=key,
     shell:
         r"""
-        herdbook search {params.key} --threads {threads} >{log:q} 2>&1
+        herdbook search {wildcards.id} --threads {threads} >{log:q} 2>&1
         """
 
 

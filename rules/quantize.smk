@@ -51,5 +51,5 @@ rule quantize:
         key=key,
     shell:
         r"""
-        herdbook quantize {params.key} --threads {threads} >{log:q} 2>&1
+        herdbook quantize {wildcards.id} --threads {threads} >{log:q} 2>&1
         """

@@ -7,10 +7,7 @@ rule release:
     Of the weights, which others link to as well, times do not count.
     """
     input:
-        [
-            ancient(str(path)) if is_large(path.name) else path
-            for path in OF_THE_RELEASE["release"].inputs
-        ],
+        [ancient(str(path)) if is_large(path.name) else path for path in OF_THE_RELEASE["release"].inputs],
     output:
         OF_THE_RELEASE["release"].outputs,
     log:

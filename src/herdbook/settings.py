@@ -75,3 +75,12 @@ REQUIREMENT = Setting(
 )
 
 SETTINGS = (RECIPE, DEVICE, GPU_MEMORY, SIGNING_KEY, CACHE, PRICE_PER_HOUR, PINS, REQUIREMENT)
+
+
+def gpu_bytes() -> int | None:
+    """Return the memory of one GPU in bytes; None if nobody says.
+
+    Raises:
+        ValueError: If what is said is no number.
+    """
+    return int(float(GPU_MEMORY.value) * 10**9) if GPU_MEMORY.value else None

@@ -209,8 +209,7 @@ def test_statuses_of_the_command_line(tmp_path, capsys, monkeypatch, folder):
     assert main(["verify", str(tmp_path / "empty")]) == 8
     assert "is not a release" in capsys.readouterr().out
     assert main(["verify", str(folder), "--key", str(tmp_path / "absent.pub")]) == 2
-    with pytest.raises(SystemExit):
-        main(["verify", str(folder), "--sample", "much"])
+    assert main(["verify", str(folder), "--sample", "much"]) == 2
 
     def broken(release, options):
         raise ZeroDivisionError

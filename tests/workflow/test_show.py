@@ -4,13 +4,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
-from herdbook import plan as plans
 from support import rebuilds, tiny
 from support.project import Project, steps_of
 from support.terminal import pictures, plain, watch
@@ -32,14 +30,8 @@ def project(built, tmp_path):
 
 def explained(project):
     """Return the jobs that `herdbook explain all` says a build would run, and all that it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "herdbook", "explain", "--recipe", "config/tiny.yaml", "all"],
-        cwd=project.root,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = project.herdbook("explain", "--recipe", "config/tiny.yaml", "all")
+    assert done.returncode == 0, done.stderr
     return set(re.findall(r"^(\S+ ?\S*): would be made", done.stdout, re.MULTILINE)), done.stdout
 
 
@@ -78,25 +70,6 @@ def test_the_table_is_what_the_workflow_does(built, tmp_path):
         assert made == named(steps), f"{name}: herdbook explain and Snakemake differ:\n{said}"
     written, _ = rebuilds.between(rebuilds.DOCUMENT.read_text(encoding="utf-8"), "changes")
     assert written == rebuilds.table(rows), f"run: {rebuilds.COMMAND}"
-
-
-def test_explain_names_the_jobs_of_snakemake_and_their_files(built):
-    """The jobs that are read off the plan are those of the rules: inputs, outputs, order."""
-    from herdbook.plan.jobs import jobs
-
-    project, _ = built
-    here = os.getcwd()  # noqa: PTH109 - to come back to
-    os.chdir(project.root)
-    try:
-        planned = jobs(plans.load(project.recipe.relative_to(project.root)))
-    finally:
-        os.chdir(here)
-    block = re.compile(r"^(?:local)?rule (\S+):\n(?:    input: (.*)\n)?    output: (.*)\n", re.MULTILINE)
-    logged = {
-        (frozenset(read.split(", ")) - {""}, frozenset(made.split(", ")))
-        for rule, read, made in block.findall(project.logged())
-    }
-    assert logged == {(frozenset(map(str, job.inputs)), frozenset(map(str, job.outputs))) for job in planned}
 
 
 def test_live_view(built):
@@ -169,7 +142,10 @@ def test_interrupted_it_says_what_was_made(project):
 
     interrupted = []
     _, seen = watch(
-        [sys.executable, "-m", "snakemake", "--cores", "2"], project.root, project.environment(), interrupt
+        [sys.executable, "-m", "snakemake", "--cores", "2"],
+        project.root,
+        project.environment(forked=False),
+        interrupt,
     )
     assert interrupted
     end = pictures(seen)[-1]

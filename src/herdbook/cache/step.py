@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from herdbook.cache.cache import configured
 from herdbook.cache.product import products
 from herdbook.errors import CacheError
 from herdbook.progress import say
+from herdbook.settings import CACHE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from herdbook.cache.cache import Cache
     from herdbook.cache.product import Product
     from herdbook.plan import Plan
@@ -79,3 +80,19 @@ def add(plan: Plan, cache: Cache) -> tuple[int, int]:
     """
     made = [product for product in products(plan) if product.files and product.there]
     return sum(cache.put(product, plan.recipe.release.name) for product in made), len(made)
+
+
+def own_hub_folder() -> Path | None:
+    """Return the folder for what the Hub gave, beside the cache, so that every node has it; None without a cache's folder.
+
+    It is made if it is missing, for its owner alone, since some of it may be gated.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    place = Path(CACHE.value).expanduser().absolute()
+    if not CACHE.value or not place.is_dir():
+        return None
+    folder = place / f"hub-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder

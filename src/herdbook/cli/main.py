@@ -36,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the program's name; by default, those of this process.
     """
     sys.excepthook = _show_traceback
-    if instruction := os.environ.get(COMPLETE_VARIABLE):
-        return shell_complete(herdbook, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
     with _environment():
+        if instruction := os.environ.get(COMPLETE_VARIABLE):
+            return shell_complete(herdbook, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
         return _run(list(sys.argv[1:] if arguments is None else arguments))
 
 

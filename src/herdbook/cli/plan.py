@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from herdbook import needs
 from herdbook.cli import options, repository
 from herdbook.humanize import size
 
@@ -35,6 +34,7 @@ def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere:
     Lists models, jobs with their keys, bytes and memory. What cannot be built is
     refused, with the reason. Nothing is fetched.
     """
+    from herdbook import needs
     from herdbook import plan as plans
 
     plan = plans.load(recipe, results)
@@ -46,6 +46,8 @@ def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere:
 
 def _show(plan: Plan) -> None:
     """Print the graph, the shards, bytes to fetch and to write, and the memory each step needs."""
+    from herdbook import needs
+
     for node in plan.nodes.values():
         made_from = f" <- {', '.join(node.parents)}" if node.parents else ""
         print(

@@ -31,12 +31,12 @@ class Step:
 
 GPU = (options.threads, options.device, options.gpu_memory)
 STEPS = {
-    "fetch": Step("Fetch a shard of a source model, and check its digest."),
+    "fetch": Step("Fetch a shard of a source model, and check its digest.", options=(options.threads,)),
     "search": Step("Choose the matrices and ranks of a lasered model, by trial.", options=GPU),
     "laser": Step("Make a shard of a lasered model.", options=GPU),
-    "adapter": Step("Make a shard of a model with an adapter folded in."),
-    "merge": Step("Make a shard of a dense merge."),
-    "moe": Step("Make a shard of a Mixture of Experts."),
+    "adapter": Step("Make a shard of a model with an adapter folded in.", options=(options.threads,)),
+    "merge": Step("Make a shard of a dense merge.", options=(options.threads,)),
+    "moe": Step("Make a shard of a Mixture of Experts.", options=(options.threads,)),
     "files": Step("Put a source model's configuration and tokenizer into its folder."),
     "assemble": Step("Make a model's folder, as transformers loads it."),
     "routing": Step("Report which experts the released mixture's routers choose.", key=False, options=GPU),

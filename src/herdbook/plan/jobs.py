@@ -175,15 +175,15 @@ def _models(plan: Plan) -> Iterator[Job]:
             yield Job(
                 part.operation, part.id, part.key, _part_inputs(plan, part), made, part, part.size_bytes
             )
-        shards = tuple(layout.shard(part) for part in node.parts)
+        linked = (*(layout.shard(part) for part in node.parts), *taken_files(plan, node))
         folder = folder_paths(plan, node)
         if node.files_from == node.name:
-            weights = folder[: len(weights_files(node))]
-            yield Job(ASSEMBLE, node.id, node.key, shards, weights, node)
+            # Models that descend from a source need its configuration and tokenizer, but not its weights.
+            count = len(weights_files(node))
             if node.files:
-                yield Job(FILES, node.id, node.key, (), folder[len(weights) :], node)
-        else:
-            yield Job(ASSEMBLE, node.id, node.key, (*shards, *taken_files(plan, node)), folder, node)
+                yield Job(FILES, node.id, node.key, (), folder[count:], node)
+            folder = folder[:count]
+        yield Job(ASSEMBLE, node.id, node.key, linked, folder, node)
 
 
 def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
@@ -198,20 +198,21 @@ def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
 
 
 def _measured(plan: Plan) -> Iterator[Job]:
-    layout, released, conversion = plan.layout, folder_paths(plan, plan.released), plan.conversion
-    full = layout.full_width(conversion)
+    layout, released = plan.layout, folder_paths(plan, plan.released)
     if report := plan.report:
         yield Job("routing", report.id, report.key, released, (layout.report(report),), report)
     if plan.quantized:
-        size = conversion.size_bytes
-        yield Job("convert", conversion.id, conversion.key, released, (full,), conversion, size)
-    for item in plan.quantized:
-        made = (layout.quantized(item), layout.quantized_record(item))
-        yield Job("quantize", item.id, item.key, (full, *released), made, item, item.size_bytes)
+        item = plan.conversion
+        full = layout.full_width(item)
+        yield Job("convert", item.id, item.key, released, (full,), item, item.size_bytes)
+        for quantized in plan.quantized:
+            made = (layout.quantized(quantized), layout.quantized_record(quantized))
+            size = quantized.size_bytes
+            yield Job("quantize", quantized.id, quantized.key, (full, *released), made, quantized, size)
     for measured in plan.evaluations:
         read = folder_paths(plan, measured.node)
-        if quantized := measured.quantized:
-            read += (layout.quantized(quantized), layout.quantized_record(quantized))
+        if measured.quantized:
+            read += (layout.quantized(measured.quantized), layout.quantized_record(measured.quantized))
         yield Job("evaluate", measured.id, measured.key, read, (layout.evaluation(measured),), measured)
 
 
