@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan
     from herdbook.publish.hub import Repository
     from herdbook.publish.local import LocalRelease
-    from herdbook.publish.proposal import There
+    from herdbook.publish.proposal import RemoteState
 
 
 def check_made_by(plan: Plan) -> None:
@@ -64,7 +64,7 @@ def of_name(repo: str | None) -> list[str]:
     return [problem] if problem else []
 
 
-def of_repository(release: LocalRelease, repository: Repository, there: There) -> list[str]:
+def of_repository(release: LocalRelease, repository: Repository, there: RemoteState) -> list[str]:
     """Return what speaks against the repository as it is, and against the card as the Hub reads it."""
     asked = release.recipe.publish
     problem = visibility_problem(release, repository)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from herdbook.publish.local import LocalRelease
-    from herdbook.publish.proposal import Proposal, There
+    from herdbook.publish.proposal import Proposal, RemoteState
 
     Say = Callable[[str], None]
     Sign = Callable[[dict[str, Any]], str]
@@ -118,7 +118,7 @@ def publish(release: LocalRelease, repo: str | None, sign: Sign, say: Say) -> Pu
     return Publication(repo, f"{repository.url}/tree/{commit}", commit, asked.tag, purl, claim)
 
 
-def _commit(release: LocalRelease, repository: Repository, seen: There, say: Say) -> str:
+def _commit(release: LocalRelease, repository: Repository, seen: RemoteState, say: Say) -> str:
     """Make the commit, if it is not made yet, read it back, and return its id.
 
     Args:
@@ -159,7 +159,7 @@ def _commit(release: LocalRelease, repository: Repository, seen: There, say: Say
     raise AssertionError  # the last round returns or raises
 
 
-def _refuse_unseen(proposal: Proposal, repository: Repository, seen: There, there: There) -> None:
+def _refuse_unseen(proposal: Proposal, repository: Repository, seen: RemoteState, there: RemoteState) -> None:
     """Raise StepError if a commit would undo what somebody else has done since the first look."""
     lost = overwritten(proposal, seen, there)
     if lost:
@@ -194,7 +194,7 @@ def _read_back(proposal: Proposal, repository: Repository, commit: str) -> None:
         )
 
 
-def _published_as(release: LocalRelease, repository: Repository, there: There) -> str | None:
+def _published_as(release: LocalRelease, repository: Repository, there: RemoteState) -> str | None:
     """Return the commit that the claims say holds this release, if it does."""
     if CLAIMS not in there.files:
         return None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.plan import Plan
-    from herdbook.provenance.lineage import Slice
+    from herdbook.provenance.lineage import LineageSlice
     from herdbook.recipe import Recipe
     from herdbook.release.finding import Check, Finding
     from herdbook.release.subject import Subject
@@ -171,12 +171,12 @@ class Release:
         return self._records
 
     @cached_property
-    def _lineage(self) -> list[Slice]:
+    def _lineage(self) -> list[LineageSlice]:
         with damaged(LINEAGE):
             text = self.subject.read(LINEAGE, MAX_LINEAGE_BYTES).decode()
         return lineage.parse(text)
 
-    def lineage(self) -> list[Slice]:
+    def lineage(self) -> list[LineageSlice]:
         """Return its lineage. Raises VerificationError if it is missing or damaged."""
         return self._lineage
 
