@@ -78,7 +78,10 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
         release = project.results / "Tiny/release"
         ours = contents(release)
 
-        shown = project.snakemake("publish", "--dry-run")
+        dry = project.snakemake("publish", "--dry-run")
+        (command,) = set(re.findall(r"`herdbook (publish --dry-run)`", dry.stdout + dry.stderr))
+        shown = project.herdbook(*command.split())
+        assert shown.returncode == 0
         text = shown.stdout + shown.stderr
         assert hub.repos == {}
         assert not [
@@ -114,7 +117,8 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
             assert verified(project, place) == 0
 
         project.recipe.write_text(project.recipe.read_text().replace("v1", "v2"))
-        stale = project.snakemake("publish", "--dry-run")
+        stale = project.herdbook(*command.split())
+        assert stale.returncode != 0
         assert "was made with another recipe.yaml than" in stale.stdout + stale.stderr
         assert "commit to" not in stale.stdout + stale.stderr
 
