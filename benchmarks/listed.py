@@ -132,7 +132,7 @@ def lock_full_size(folder: Path) -> None:
                 for path in source.iterdir()
             }
             hub.add_repo(repo, files, license="apache-2.0")
-        command = [sys.executable, "-m", "herdbook.cli.main", "lock", "--recipe", "config/buttercup.yaml"]
+        command = [sys.executable, "-m", "herdbook", "lock", "--recipe", "config/buttercup.yaml"]
         variables = environment(hub, folder / "home")
         done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:

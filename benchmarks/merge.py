@@ -95,7 +95,7 @@ def run_parts(plan: Plan, parts: list[Part], workers: int) -> tuple[float, int]:
     environment = {**os.environ, "HERDBOOK_RECIPE": str(plan.recipe_path)}
 
     def one(part: Part) -> Process:
-        command = [sys.executable, "-m", "herdbook.cli.main", part.operation, part.key]
+        command = [sys.executable, "-m", "herdbook", part.operation, part.key]
         return Process([*command, "--results", str(plan.layout.root)], environment)
 
     started = time.perf_counter()

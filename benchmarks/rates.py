@@ -15,7 +15,7 @@ from merge import fresh_plan, write_recipe
 from wide import buttercup, write_source
 
 from herdbook.inference.threads import one_thread_a_matrix
-from herdbook.plan.duration import decomposition_operations
+from herdbook.needs import decomposition_operations
 from herdbook.steps.laser.decompose import approximate, decompose
 from herdbook.steps.moe.step import moe
 from herdbook.steps.quantize.encode import encode

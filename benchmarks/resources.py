@@ -217,13 +217,13 @@ def measure(name: str, layers: int, cores: int, work: Path | None) -> None:
         buttercup.write_tokenizer(tokenizer, [str(path) for path in (ROOT / "demo/text").glob("*/*.jsonl")])
         for seed, source in enumerate(dict.fromkeys(shape.experts)):
             write_source(folder / "config" / source, widths, seed, tokenizer)
-        command = [sys.executable, "-m", "herdbook.cli.main", "lock", "--recipe", "config/herd.yaml"]
+        command = [sys.executable, "-m", "herdbook", "lock", "--recipe", "config/herd.yaml"]
         subprocess.run(command, cwd=folder, env=environment(), check=True, stdout=subprocess.DEVNULL)
         planned = asked(folder, cores)
         used = build(folder, cores)
     print(f"{name}, {layers} of {shape.layers} layers, {cores} cores\n")
     print(
-        "| rule | jobs | memory asked, MB | resident | own | ratio | asked, min | took, s | disk asked, MB | written | ratio |"
+        "| rule | jobs | memory requested, MB | resident | own | ratio | limit, min | time, s | disk requested, MB | written | ratio |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     rules: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
@@ -271,7 +271,7 @@ def plan(name: str) -> None:
                 for path in home.iterdir()
             }
             hub.add_repo(f"herd/{source}", files, license="apache-2.0")
-        command = [sys.executable, "-m", "herdbook.cli.main", "lock", "--recipe", "config/herd.yaml"]
+        command = [sys.executable, "-m", "herdbook", "lock", "--recipe", "config/herd.yaml"]
         variables = hub_environment(hub, folder / "home")
         subprocess.run(command, cwd=folder, env=variables, check=True, stdout=subprocess.DEVNULL)
         found = asked(folder, 64)

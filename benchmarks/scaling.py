@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from listed import Listed
 
+    from herdbook.needs import Rates
     from herdbook.plan import Plan
-    from herdbook.plan.duration import Rates
 
 # Of an A100, NVIDIA's data sheet says 9.7e12 operations a second in float64 and 19.5e12 in float32, without tensor cores.
 # Decompositions are far from such peaks, products of matrices less so.
@@ -205,7 +205,7 @@ def compare(plan: Plan, builds: dict[int, list[Listed]], walls: dict[int, float]
     find = planned(plan)
     jobs = builds[1]
     own = {cores: {job.number: lasted(job) for job in listed} for cores, listed in builds.items()}
-    by_rates = {job.number: seconds_of(plan, find(job), job, cpu, 1) for job in jobs}
+    by_rates = {job.number: seconds_of(plan, find(job), cpu, 1) for job in jobs}
     around = {
         cores: walls[cores]
         - max(job.started + lasted(job) for job in listed)

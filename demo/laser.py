@@ -20,13 +20,11 @@ from herdbook import recipe as recipes
 from herdbook.inference.forward import LayerwiseModel, load_tokenizer
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.lock.pin import pin
+from herdbook.plan.jobs import model_jobs
 from herdbook.progress import say, track
-from herdbook.steps.adapter.step import adapter
-from herdbook.steps.assemble.step import assemble
-from herdbook.steps.fetch.step import fetch
 from herdbook.steps.laser.guard import paired
-from herdbook.steps.laser.search import search
-from herdbook.steps.laser.step import laser
+from herdbook.steps.machine import Machine
+from herdbook.steps.registry import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,17 +105,9 @@ def write_recipe(path: Path, ways: Sequence[str]) -> None:
 
 def build(plan: Plan, threads: int) -> None:
     """Make every model that is not there yet."""
-    steps: dict[str, Any] = {"fetch": fetch, "adapter": adapter}
-    for node in plan.nodes.values():
-        if node.search and not plan.layout.search(node.search).exists():
-            search(plan, node.search, threads)
-        for part in node.parts:
-            if not plan.layout.record(part).exists():
-                if part.operation == "laser":
-                    laser(plan, part, threads)
-                else:
-                    steps[part.operation](plan, part)
-        assemble(plan, node)
+    for job in model_jobs(plan):
+        if not all(path.exists() for path in job.outputs):
+            run(plan, job, Machine(threads))
 
 
 def held_out(folder: Path) -> list[list[int]]:

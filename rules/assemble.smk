@@ -5,42 +5,26 @@ Which files a folder has follows from the lock, so each model has rules of its o
 configuration and tokenizer have one apart from its weights: models that descend from it need the former alone.
 """
 
-for node in PLAN.nodes.values():
-
-    rule:
-        name:
-            f"assemble_{node.name}"
-        input:
-            lambda wildcards, node=node: assemble_inputs(node),
-        output:
-            assemble_outputs(node),
-        log:
-            f"logs/assemble/{node.id}.log",
-        localrule: True
-        conda:
-            environment("build")
-        params:
-            key=node.key,
-        shell:
-            r"""
-            herdbook assemble {params.key} >{log:q} 2>&1
-            """
-
-    if node.files_from == node.name and node.files and made(*files_outputs(node)):
+for job in JOBS:
+    if job.rule in OF_A_MODEL and made(job):
 
         rule:
             name:
-                f"files_{node.name}"
+                f"{job.rule}_{job.subject.name}"
+            input:
+                lambda wildcards, job=job: needed(job),
             output:
-                files_outputs(node),
+                job.outputs,
             log:
-                f"logs/files/{node.id}.log",
+                f"logs/{job.rule}/{job.id}.log",
             localrule: True
             conda:
                 environment("build")
             params:
-                key=node.key,
+                rule=job.rule,
+                id=job.id,
+                key=job.key,
             shell:
                 r"""
-                herdbook files {params.key} >{log:q} 2>&1
+                herdbook {params.rule} {params.id} >{log:q} 2>&1
                 """

@@ -8,16 +8,16 @@ rule attest:
     that it is signed so, changes, and no other time.
     """
     input:
-        [PLAN.release_folder / name for name in written_files(PLAN)],
+        OF_THE_RELEASE["attest"].inputs,
     output:
-        [PLAN.release_folder / name for name in attested_files(SIGNER)],
+        OF_THE_RELEASE["attest"].outputs,
     log:
         "logs/attest/attest.log",
     localrule: True
     conda:
         environment("build")
     params:
-        key=attest_key(PLAN, SIGNER),
+        key=OF_THE_RELEASE["attest"].key,
     shell:
         r"""
         herdbook attest >{log:q} 2>&1

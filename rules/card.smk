@@ -6,9 +6,9 @@ rule card:
     Render the card and its figures.
     """
     input:
-        card_inputs(PLAN),
+        OF_THE_RELEASE["card"].inputs,
     output:
-        [PLAN.card_folder / name for name in card_files(PLAN)],
+        OF_THE_RELEASE["card"].outputs,
     log:
         "logs/card/card.log",
     group:
@@ -16,11 +16,11 @@ rule card:
     conda:
         environment("build")
     resources:
-        mem_mb=records_memory,
-        disk_mb=disk_megabytes(disk.release_bytes(PLAN)),
-        runtime=release_minutes,
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        key=card_key(PLAN),
+        key=OF_THE_RELEASE["card"].key,
     shell:
         r"""
         herdbook card >{log:q} 2>&1

@@ -6,27 +6,25 @@ rule evaluate:
     Measure one model or quantized file on all tasks.
     """
     input:
-        evaluation_inputs,
+        inputs,
     output:
-        "results/evaluations/{evaluation}.json",
+        PLAN.layout.evaluation(ANY),
     log:
-        "logs/evaluate/{evaluation}.log",
+        "logs/evaluate/{id}.log",
     wildcard_constraints:
-        evaluation=either(name for name, item in EVALUATIONS.items() if made(PLAN.evaluation_file(item))),
+        id=ids("evaluate"),
     conda:
         environment("evaluate")
-    threads: evaluation_threads
+    threads: cores
     resources:
-        gpu=evaluation_gpus,
-        gpu_mem_mb=evaluation_gpu_memory,
-        mem_mb=evaluation_memory,
-        disk_mb=disk_megabytes(disk.evaluation_bytes(PLAN)),
-        runtime=lambda wildcards, threads, attempt: minutes(
-            duration.evaluation_seconds(PLAN, EVALUATIONS[wildcards.evaluation], threads), attempt
-        ),
+        gpu=gpus,
+        gpu_mem_mb=gpu_memory,
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        key=lambda wildcards: EVALUATIONS[wildcards.evaluation].key,
+        key=key,
     shell:
         r"""
-        herdbook evaluate --threads {threads} {params.key} >{log:q} 2>&1
+        herdbook evaluate {wildcards.id} --threads {threads} >{log:q} 2>&1
         """

@@ -1,28 +1,35 @@
-"""Sources: from the Hub, a folder or a PyPI package to shards whose digests are those of the lock."""
+"""Sources: from the Hub, a folder or a PyPI package to shards whose digests are those of the lock.
+
+Shards of all models are made alike; the rules for the others are this one, for other shards.
+"""
 
 
 rule fetch:
     """
-    Make one shard of a source.
+    Make one shard of a model, and its record.
     """
     input:
-        part_inputs,
+        inputs,
     output:
-        shard="results/shards/{part}.safetensors",
-        record="results/shards/{part}.json",
+        shard=PLAN.layout.shard(ANY),
+        record=PLAN.layout.record(ANY),
     log:
-        "logs/fetch/{part}.log",
+        "logs/fetch/{id}.log",
     wildcard_constraints:
-        part=ids("fetch"),
+        id=ids("fetch"),
     conda:
         environment("build")
+    threads: cores
     resources:
-        mem_mb=part_memory,
-        disk_mb=part_disk,
-        runtime=part_minutes,
+        gpu=gpus,
+        gpu_mem_mb=gpu_memory,
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        key=part_key,
+        rule=rule_of,
+        key=key,
     shell:
         r"""
-        herdbook fetch {params.key} >{log:q} 2>&1
+        herdbook {params.rule} {wildcards.id} --threads {threads} >{log:q} 2>&1
         """

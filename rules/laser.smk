@@ -6,59 +6,34 @@ rule search:
     Choose a lasered model's matrices and ranks, where the recipe leaves that open.
     """
     input:
-        search_inputs,
+        inputs,
     output:
-        "results/searches/{search}.json",
+        PLAN.layout.search(ANY),
     log:
-        "logs/search/{search}.log",
+        "logs/search/{id}.log",
     wildcard_constraints:
-        search=either(name for name, search in SEARCHES.items() if made(PLAN.layout.search(search))),
+        id=ids("search"),
     conda:
         environment("build")
-    threads: 8
+    threads: cores
     resources:
-        gpu=gpus(),
-        gpu_mem_mb=lambda wildcards: gpu_megabytes(gpu.search_bytes(PLAN, SEARCHES[wildcards.search])),
-        mem_mb=search_memory,
-        disk_mb=lambda wildcards: disk_megabytes(disk.search_bytes(PLAN, SEARCHES[wildcards.search])),
-        runtime=lambda wildcards, threads, attempt: minutes(
-            duration.search_seconds(PLAN, SEARCHES[wildcards.search], threads), attempt
-        ),
+        gpu=gpus,
+        gpu_mem_mb=gpu_memory,
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        key=lambda wildcards: SEARCHES[wildcards.search].key,
+        key=key,
     shell:
         r"""
-        herdbook search {params.key} --threads {threads} >{log:q} 2>&1
+        herdbook search {wildcards.id} --threads {threads} >{log:q} 2>&1
         """
 
 
-rule laser:
-    """
-    Make one shard of a lasered model.
-    """
-    input:
-        part_inputs,
-    output:
-        shard="results/shards/{part}.safetensors",
-        record="results/shards/{part}.json",
+use rule fetch as laser with:
     log:
-        "logs/laser/{part}.log",
+        "logs/laser/{id}.log",
     wildcard_constraints:
-        part=ids("laser"),
+        id=ids("laser"),
     group:
-        copies_group
-    conda:
-        environment("build")
-    threads: laser_threads
-    resources:
-        gpu=laser_gpus,
-        gpu_mem_mb=laser_gpu_memory,
-        mem_mb=laser_memory,
-        disk_mb=part_disk,
-        runtime=part_minutes,
-    params:
-        key=part_key,
-    shell:
-        r"""
-        herdbook laser {params.key} --threads {threads} >{log:q} 2>&1
-        """
+        copies

@@ -6,19 +6,21 @@ rule convert:
     Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
     """
     input:
-        lambda wildcards: needs([PLAN.converted], folder_paths(PLAN.released)),
+        inputs,
     output:
-        PLAN.converted,
+        PLAN.layout.full_width(ANY),
     log:
-        "logs/convert/full.log",
+        "logs/convert/{id}.log",
+    wildcard_constraints:
+        id=ids("convert"),
     conda:
         environment("quantize")
     resources:
-        mem_mb=lambda wildcards, attempt: megabytes(memory.conversion_bytes(PLAN), attempt),
-        disk_mb=lambda wildcards: disk_megabytes(disk.conversion_bytes(PLAN)),
-        runtime=lambda wildcards, attempt: minutes(duration.conversion_seconds(PLAN), attempt),
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        key=PLAN.converted_key,
+        key=key,
     shell:
         r"""
         herdbook convert >{log:q} 2>&1
@@ -30,32 +32,24 @@ rule quantize:
     Make one quantized file and derive every tensor of it again from the released weights.
     """
     input:
-        quantize_inputs,
+        inputs,
     output:
-        file="results/quantized/{quantized}.gguf",
-        record="results/quantized/{quantized}.json",
+        file=PLAN.layout.quantized(ANY),
+        record=PLAN.layout.quantized_record(ANY),
     log:
-        "logs/quantize/{quantized}.log",
+        "logs/quantize/{id}.log",
     wildcard_constraints:
-        quantized=either(
-            name
-            for name, item in QUANTIZED.items()
-            if made(PLAN.quantized_file(item), PLAN.quantized_record(item))
-        ),
+        id=ids("quantize"),
     conda:
         environment("quantize")
-    threads: max(2, cores_beside(PLAN.released.size_bytes))
+    threads: cores
     resources:
-        mem_mb=lambda wildcards, attempt: megabytes(QUANTIZED[wildcards.quantized].memory_bytes, attempt),
-        disk_mb=lambda wildcards: disk_megabytes(
-            disk.quantization_bytes(PLAN, QUANTIZED[wildcards.quantized])
-        ),
-        runtime=lambda wildcards, threads, attempt: minutes(
-            duration.quantization_seconds(PLAN, QUANTIZED[wildcards.quantized], threads), attempt
-        ),
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        key=lambda wildcards: QUANTIZED[wildcards.quantized].key,
+        key=key,
     shell:
         r"""
-        herdbook quantize --threads {threads} {params.key} >{log:q} 2>&1
+        herdbook quantize {wildcards.id} --threads {threads} >{log:q} 2>&1
         """

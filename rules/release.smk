@@ -4,11 +4,12 @@
 rule release:
     """
     Put the release together. Weights are hard links to the results; only what is written for the release is declared.
+    Of the weights, which others link to as well, times do not count.
     """
     input:
-        release_inputs(),
+        [ancient(str(path)) if is_large(path.name) else path for path in OF_THE_RELEASE["release"].inputs],
     output:
-        [PLAN.release_folder / name for name in written_files(PLAN)],
+        OF_THE_RELEASE["release"].outputs,
     log:
         "logs/release/release.log",
     group:
@@ -16,11 +17,11 @@ rule release:
     conda:
         environment("build")
     resources:
-        mem_mb=records_memory,
-        disk_mb=disk_megabytes(disk.release_bytes(PLAN)),
-        runtime=release_minutes,
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        key=release_key(PLAN),
+        key=OF_THE_RELEASE["release"].key,
     shell:
         r"""
         herdbook release >{log:q} 2>&1

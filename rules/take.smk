@@ -6,16 +6,16 @@ rule take:
     Take a file over from the cache, and compare it with its digest. Runs where Snakemake does: it moves bytes only.
     """
     output:
-        "results/{taken}",
+        PLAN.layout.root / "{taken}",
     log:
         "logs/take/{taken}.log",
     wildcard_constraints:
-        taken=either(name.removeprefix("results/") for name in CACHED),
+        taken=either(path.relative_to(PLAN.layout.root).as_posix() for path in CACHED),
     localrule: True
     conda:
         environment("build")
     params:
-        key=lambda wildcards: CACHED[f"results/{wildcards.taken}"].key,
+        key=lambda wildcards: CACHED[PLAN.layout.root / wildcards.taken].key,
     shell:
         r"""
         herdbook take {output:q} >{log:q} 2>&1

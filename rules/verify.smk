@@ -6,21 +6,20 @@ rule verify:
     Verify the release and write what was found.
     """
     input:
-        sums=PLAN.release_folder / "SHA256SUMS",
-        attested=[PLAN.release_folder / name for name in attested_files(SIGNER)],
+        OF_THE_RELEASE["verify"].inputs,
     output:
-        PLAN.release_root / "verification.json",
+        OF_THE_RELEASE["verify"].outputs,
     log:
         "logs/verify/verify.log",
     conda:
         environment("build")
     resources:
-        mem_mb=records_memory,
-        disk_mb=disk_megabytes(disk.release_bytes(PLAN)),
-        runtime=release_minutes,
+        mem_mb=memory,
+        disk_mb=disk,
+        runtime=minutes,
     params:
-        folder=subpath(input.sums, parent=True),
-        key=verification_key(PLAN, SIGNER),
+        folder=subpath(input[0], parent=True),
+        key=OF_THE_RELEASE["verify"].key,
     shell:
         r"""
         herdbook verify {params.folder:q} --json {output:q} >{log:q} 2>&1

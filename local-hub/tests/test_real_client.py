@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -303,7 +304,7 @@ def test_an_upload_that_is_cut_can_be_sent_again(hub, api):
     with pytest.raises(RuntimeError):
         api.upload_file(path_or_fileobj=LARGE * 2, path_in_repo="more.bin", repo_id=REPO)
     assert hashlib.sha256(LARGE * 2).hexdigest() not in hub.lfs
-    hub._faults.clear()
+    hub.faults.clear()
     api.upload_file(path_or_fileobj=LARGE * 2, path_in_repo="more.bin", repo_id=REPO)
     assert Path(api.hf_hub_download(REPO, "more.bin")).read_bytes() == LARGE * 2
 
@@ -322,36 +323,76 @@ def test_an_answer_without_an_end_ends_with_the_hub(tmp_path):
     assert came < len(LARGE) // 2 + 100
 
 
+def asked(hub):
+    return get_session().get(f"{hub.url}/{REPO}/resolve/main/config.json", headers={"Range": "bytes=0-0"})
+
+
+def test_wrong_answers_on_demand(hub):
+    hub.add_repo(REPO, FILES)
+    hub.fault("GET", "/resolve/", "long")
+    hub.fault("GET", "/resolve/", "header", headers={"Content-Range": "daisies", "ETag": None})
+    hub.fault("GET", "/resolve/", "garbage")
+    assert asked(hub).content == b"{and more"
+    answer = asked(hub)
+    assert (answer.content, answer.headers["Content-Range"]) == (b"{", "daisies")
+    assert "ETag" not in answer.headers
+    with pytest.raises(Exception, match="illegal status line"):
+        asked(hub)
+    assert asked(hub).headers["Content-Range"] == "bytes 0-0/2"
+
+
 def test_a_missing_file(hub, api):
     hub.add_repo(REPO, FILES)
     with pytest.raises(EntryNotFoundError):
         api.hf_hub_download(REPO, "absent.json")
 
 
-def test_folders_are_served_to_other_processes(tmp_path):
+@pytest.fixture
+def serve(tmp_path):
+    """Start a server of a folder in a process of its own, which is gone after the test whatever happens."""
     (tmp_path / "herd/daisy").mkdir(parents=True)
     (tmp_path / "herd/daisy/config.json").write_bytes(b"{}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pytest_local_hub", str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    try:
+    started = []
+
+    def start(*before):
+        command = [*before, sys.executable, "-m", "pytest_local_hub", str(tmp_path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
         assert process.stdout.readline().startswith("herd/daisy ")
-        line = process.stdout.readline().split()
-        variables = dict(item.split("=", 1) for item in line[1:])
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        script = "from huggingface_hub import HfApi; print(open(HfApi().hf_hub_download('herd/daisy', 'config.json')).read())"
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env={**mine, **variables, "HF_HOME": str(tmp_path / "home")},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout == "{}\n"
-    finally:
-        process.send_signal(2)
-        assert process.wait(10) == 0
+        return process, process.stdout.readline()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
         process.stdout.close()
+
+
+def test_folders_are_served_to_other_processes(serve, tmp_path):
+    _, line = serve()
+    variables = dict(item.split("=", 1) for item in line.split()[1:])
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    script = "from huggingface_hub import HfApi; print(open(HfApi().hf_hub_download('herd/daisy', 'config.json')).read())"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**mine, **variables, "HF_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "{}\n"
+
+
+IGNORING = ("sh", "-c", "trap '' INT TERM; exec \"$@\"", "sh")
+
+
+@pytest.mark.parametrize("before", [(), IGNORING], ids=["", "started with signals ignored"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_the_server_ends_well_when_it_is_told_to(serve, before, number):
+    process, _ = serve(*before)
+    process.send_signal(number)
+    assert process.wait(10) == 0
+    assert process.stdout.read() == "stopped\n"
 
 
 def test_the_environment_has_nothing_of_the_person_who_tests(monkeypatch, hub, tmp_path):

@@ -5,11 +5,12 @@ HerdbookError                 exit status 1
 ├── LockError                 the lock is missing, stale or unreadable                        3
 ├── SourceError               a source is missing, unreachable or not allowed                 4
 │   ├── GoneError             the place answers, but has no such revision or file             4
+│   ├── WrongAnswerError      the place answers, but otherwise than it says of itself         4
 │   └── DigestMismatchError   bytes are not those that were pinned                            5
 ├── CheckpointError           a weights file is damaged or not what its record says           6
 ├── StepError                 a step cannot do its work (evaluation, quantization, card, ...) 7
 ├── VerificationError         a release is not what it says                                   8
-│   └── UnverifiableError     nothing is wrong, but something could not be checked            9
+│   └── UnverifiedError       nothing is wrong, but something could not be checked            9
 └── CacheError                the cache cannot be used                                       11
 
 `herdbook verify` ends with 10 if it broke itself: that says nothing about the release.
@@ -61,6 +62,10 @@ class GoneError(SourceError):
     """A source's place answers, but no longer has what was pinned, or never had it."""
 
 
+class WrongAnswerError(SourceError):
+    """A source's place answers, but with what contradicts its own description of the source, or what was asked."""
+
+
 class DigestMismatchError(SourceError):
     """Bytes differ from what was pinned.
 
@@ -98,7 +103,7 @@ class VerificationError(HerdbookError):
     exit_status = 8
 
 
-class UnverifiableError(VerificationError):
+class UnverifiedError(VerificationError):
     """Nothing is known to be wrong with a release, but something could not be checked."""
 
     exit_status = 9

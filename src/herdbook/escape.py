@@ -1,18 +1,22 @@
 """Text of others, made harmless for Markdown and SVG.
 
 Prompts, names, licences, cells of a CSV and claims come from outside. Whatever a template prints is either a number or
-of the type `Markdown`, which only the functions here and in ``spell`` make; ``only_escaped`` refuses all else, so that
+of the type `Markdown`, which only the functions here make; ``only_escaped`` refuses all else, so that
 a forgotten filter is an error and not a hole.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Undefined
 
 from herdbook.errors import StepError
+from herdbook.humanize import joined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Control characters except tab and line feed, marks that turn the direction of writing, halves of surrogate pairs,
 # and what XML cannot hold. They change what a reader sees without being seen.
@@ -75,6 +79,11 @@ def code(text: Any) -> Markdown:
     ticks = "`" * (_longest_run(flat) + 1)
     pad = " " if flat.startswith("`") or flat.endswith("`") else ""
     return Markdown(f"{ticks}{pad}{flat}{pad}{ticks}")
+
+
+def codes(names: Iterable[Any]) -> Markdown:
+    """Join names, each as a code span."""
+    return Markdown(joined(code(name) for name in names))
 
 
 def fenced(text: Any, language: str = "") -> Markdown:

@@ -1,73 +1,106 @@
-"""Numbers as text: fixed decimals, decimal units, English ordinals."""
+"""Numbers as people read and write them: sizes, durations, counts, ranges, ordinals; and the name that was meant.
+
+Sizes are decimal (1 kB is 1000 bytes), as the Hub and makers of disks give them.
+"""
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import TYPE_CHECKING
-
-from herdbook.escape import Markdown, code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from decimal import Decimal
 
+UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kKMGT]B|B|)", re.ASCII)
 
-def count(number: int) -> Markdown:
+
+def integer(number: int) -> str:
     """Return an integer with commas: ``7,241,732,096``."""
-    return Markdown(f"{number:,}")
+    return f"{number:,}"
 
 
-def amount(number: int) -> Markdown:
+def amount(number: int) -> str:
     """Return a large integer in words: ``7.24 billion``."""
     for unit, word in ((10**9, "billion"), (10**6, "million")):
         if number >= unit:
-            return Markdown(f"{number / unit:.2f} {word}")
-    return count(number)
+            return f"{number / unit:.2f} {word}"
+    return integer(number)
 
 
-def size(size_bytes: int) -> Markdown:
-    """Return a number of bytes in decimal units: ``4.37 GB``."""
-    for unit, word in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size_bytes >= unit:
-            return Markdown(f"{size_bytes / unit:.2f} {word}")
-    return Markdown(f"{size_bytes} bytes")
+def size(size_bytes: int) -> str:
+    """Return a number of bytes in the largest decimal unit that leaves a whole digit: ``4.37 GB``, ``999 bytes``."""
+    for unit, factor in reversed(UNITS.items()):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.2f} {unit}"
+    return plural(size_bytes, "byte")
 
 
-def fixed(number: Decimal | float, digits: int = 4) -> Markdown:
+def parse_size(text: str) -> int:
+    """Return the number of bytes that a size stands for: ``500MB``, ``1.5 GB``, ``2000``; ``KB`` is read as ``kB``.
+
+    Raises:
+        ValueError: If it is not a size, or not a whole number of bytes.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size such as 500MB (kB, MB, GB, TB: decimal)")
+    factors: dict[str, int] = {"": 1, "B": 1, "KB": 10**3, **UNITS}
+    whole, _, decimals = match["number"].partition(".")
+    size_bytes, rest = divmod(int(whole + decimals) * factors[match["unit"]], int(10 ** len(decimals)))
+    if rest:
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return size_bytes
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``4.2 s``, ``3 min 05 s``, ``2 h 08 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """Return a number of things: ``1 step``, ``2 steps``; ``many`` for a plural that is not made with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def fixed(number: Decimal | float, digits: int = 4) -> str:
     """Return a number with a fixed count of decimals, and no minus before a zero."""
-    return Markdown(f"{number:z.{digits}f}")
+    return f"{number:z.{digits}f}"
 
 
-def signed(number: Decimal | float, digits: int = 4) -> Markdown:
+def signed(number: Decimal | float, digits: int = 4) -> str:
     """Return a number with its sign and a fixed count of decimals."""
-    return Markdown(f"{number:+z.{digits}f}")
+    return f"{number:+z.{digits}f}"
 
 
-def percent(share: Decimal | float, digits: int = 1) -> Markdown:
+def percent(share: Decimal | float, digits: int = 1) -> str:
     """Return a share as a percentage: ``12.5 %``."""
-    return Markdown(f"{share * 100:z.{digits}f} %")
+    return f"{share * 100:z.{digits}f} %"
 
 
-def ordinal(number: int) -> Markdown:
+def ordinal(number: int) -> str:
     """Return an English ordinal: ``3rd``, ``11th``."""
     suffix = "th" if number % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return Markdown(f"{number:,}{suffix}")
+    return f"{number:,}{suffix}"
 
 
-def joined(words: Iterable[str]) -> Markdown:
-    """Join escaped words: ``a``, ``a and b``, ``a, b and c``."""
-    found = list(words)
-    if len(found) < 2:
-        return Markdown("".join(found))
-    return Markdown(f"{', '.join(found[:-1])} and {found[-1]}")
+def joined(words: Iterable[str]) -> str:
+    """Join words: ``a``, ``a and b``, ``a, b and c``."""
+    listed = list(words)
+    return f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else "".join(listed)
 
 
-def codes(names: Iterable[str]) -> Markdown:
-    """Join names, each a code span."""
-    return joined(code(name) for name in names)
-
-
-def runs(numbers: Iterable[int]) -> str:
-    """Return integers as runs: ``0-3, 7``."""
+def ranges(numbers: Iterable[int]) -> str:
+    """Return integers, in order and each once, as ranges: ``0-3, 7``."""
     found: list[list[int]] = []
     for number in sorted(set(numbers)):
         if found and number == found[-1][1] + 1:
@@ -75,3 +108,15 @@ def runs(numbers: Iterable[int]) -> str:
         else:
             found.append([number, number])
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
+
+
+def closest(name: str, names: Iterable[object]) -> str | None:
+    """Return the name that was perhaps meant, or None if none is close."""
+    close = difflib.get_close_matches(name, [str(other) for other in names], n=1)
+    return close[0] if close else None
+
+
+def did_you_mean(name: str, names: Iterable[object]) -> str:
+    """Return the end of a message that asks whether another name was meant: ``; did you mean 'x'?``, or nothing."""
+    other = closest(name, names)
+    return f"; did you mean {other!r}?" if other else ""

@@ -1,9 +1,25 @@
-"""The names in a release's folder. The one place that knows them; it imports nothing of the package."""
+"""Where every file lies: below the results folder, and in a release. The one place that knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# -- the names in a release --------------------------------------------------------------------------------------------
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock.json"
 CARD = "README.md"
+FIGURES = "figures"
+LINEAGE_FIGURE = f"{FIGURES}/lineage.svg"
+MEASUREMENTS_FIGURE = f"{FIGURES}/measurements.svg"
+SPECTRUM_FIGURE = f"{FIGURES}/spectrum.svg"
+ROUTING_FIGURE = f"{FIGURES}/routing.svg"
 RECORDS = "provenance/records"
 SEARCHES = "provenance/searches"
 EVALUATIONS = "provenance/evaluations"
@@ -32,3 +48,101 @@ def input_file(name: str, sha256: str) -> str:
         sha256: Its digest.
     """
     return f"{INPUTS}/{sha256[:12]}-{name.rpartition('/')[2]}"
+
+
+def heat_map(model: str) -> str:
+    """Return the name of the figure that shows what LASER kept of a model."""
+    return f"{FIGURES}/laser-{model}.svg"
+
+
+# -- the paths below the results folder --------------------------------------------------------------------------------
+
+
+class Named(Protocol):
+    """What has files of its own below the results folder: their names are its id, which holds its key."""
+
+    @property
+    def id(self) -> str:
+        """The name, without a suffix."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie below the results folder.
+
+    Args:
+        root: The results folder.
+        release: Name of the release.
+    """
+
+    root: Path
+    release: str
+
+    def shard(self, part: Named) -> Path:
+        """Return the path of a part's weights."""
+        return self.root / "shards" / f"{part.id}.safetensors"
+
+    def record(self, part: Named) -> Path:
+        """Return the path of a part's record."""
+        return self.root / "shards" / f"{part.id}.json"
+
+    def search(self, search: Named) -> Path:
+        """Return the path of a search's result: the choice, and every trial."""
+        return self.root / "searches" / f"{search.id}.json"
+
+    def journal(self, search: Named) -> Path:
+        """Return the path of the trials of a search that is not done yet."""
+        return self.root / "searches" / f"{search.id}.trials.jsonl"
+
+    def scratch(self, search: Named) -> Path:
+        """Return the folder of what a search keeps while it runs."""
+        return self.root / "searches" / f"{search.id}.states"
+
+    @property
+    def decompositions(self) -> Path:
+        """Return the folder of decompositions, which all models share."""
+        return self.root / "decompositions"
+
+    def folder(self, node: Named) -> Path:
+        """Return the path of a model's folder, as transformers loads it."""
+        return self.root / "models" / node.id
+
+    def evaluation(self, item: Named) -> Path:
+        """Return the path of a measurement."""
+        return self.root / "evaluations" / f"{item.id}.json"
+
+    def report(self, report: Named) -> Path:
+        """Return the path of a report on routers."""
+        return self.root / "routing" / f"{report.id}.json"
+
+    def full_width(self, conversion: Named) -> Path:
+        """Return the path of the full-width GGUF that quantized files are made from."""
+        return self.root / "quantized" / f"{conversion.id}.full.gguf"
+
+    def quantized(self, item: Named) -> Path:
+        """Return the path of a quantized file."""
+        return self.root / "quantized" / f"{item.id}.gguf"
+
+    def quantized_record(self, item: Named) -> Path:
+        """Return the path of a quantized file's record: each tensor derived once more from the released weights."""
+        return self.root / "quantized" / f"{item.id}.json"
+
+    @property
+    def release_folder(self) -> Path:
+        """Folder that holds exactly what is uploaded."""
+        return self.root / self.release / "release"
+
+    @property
+    def card_folder(self) -> Path:
+        """Folder of the card and its figures."""
+        return self.root / self.release / "card"
+
+    @property
+    def verification(self) -> Path:
+        """Path of what verifying the release found."""
+        return self.root / self.release / "verification.json"
+
+    @property
+    def publication(self) -> Path:
+        """Path of the note on where the release was published."""
+        return self.root / self.release / "publication.json"

@@ -1,15 +1,17 @@
-"""Progress of long work on standard error: a bar where a person watches, nothing that floods a log elsewhere."""
+"""Progress of long work on standard error: a bar on a terminal; in pipes and logs a plain line now and then."""
 
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# Between two lines in a log: work that is done sooner is not mentioned.
+INTERVAL_S = 30.0
 
 
 @contextmanager
@@ -23,10 +25,12 @@ def track(title: str, total: int) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call after each step.
     """
-    watched = sys.stderr.isatty()
-    with tqdm(
-        total=total, desc=title, disable=total == 0, mininterval=0.1 if watched else 10, file=sys.stderr
-    ) as bar:
+    if not sys.stderr.isatty():
+        yield _lines(title, total)
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=title, disable=total == 0, file=sys.stderr) as bar:
 
         def advance() -> None:
             bar.update(1)
@@ -34,6 +38,29 @@ def track(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield advance
 
 
+def _lines(title: str, total: int) -> Callable[[], None]:
+    """Return a function that counts its calls, and prints a line if the last one is long ago."""
+    start = printed = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal done, printed
+        done += 1
+        now = time.monotonic()
+        # the last line too, where others were printed: a log then shows that the work ended
+        if now - printed >= INTERVAL_S or (done == total and printed > start):
+            printed = now
+            say(f"{title}: {done} of {total} after {now - start:.0f} s")
+
+    return advance
+
+
 def say(line: str) -> None:
     """Print a line to standard error, without breaking a bar that may be shown."""
+    if not sys.stderr.isatty():
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+        return
+    from tqdm import tqdm
+
     tqdm.write(line, file=sys.stderr)

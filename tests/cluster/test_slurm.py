@@ -38,7 +38,7 @@ OPTIONS = (
 )  # fmt: skip
 WRAPPER = """#!/bin/sh
 {before}
-exec {python} -m herdbook.cli.main "$@"
+exec {python} -m herdbook "$@"
 """
 
 

@@ -15,6 +15,7 @@ import yaml
 from pytest_local_hub import LocalHub, OnDisk, client
 from safetensors.torch import load_file
 
+from herdbook import needs
 from herdbook import plan as plans
 from herdbook.errors import StepError
 from herdbook.steps.quantize.convert import CONVERTER
@@ -51,7 +52,7 @@ def copy_recipe(root, documents=None):
 
 def herdbook(environment, folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "herdbook.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "herdbook", *map(str, arguments)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -120,12 +121,12 @@ def test_the_plan_at_full_size(full):
         path for folder in folders for name, path in files_of(folder).items()
         if name not in {"README.md", buttercup.INDEX}
     ]  # fmt: skip
-    assert plan.fetch_bytes == sum(path.stat().st_size for path in wanted)
-    assert 3 * 2 * DENSE < plan.fetch_bytes < 3 * 2 * DENSE + 200_000
+    assert needs.fetch_bytes(plan) == sum(path.stat().st_size for path in wanted)
+    assert 3 * 2 * DENSE < needs.fetch_bytes(plan) < 3 * 2 * DENSE + 200_000
 
     # three lasered models, the mixture, the same as GGUF, and the vectors of twelve layers' down projections
     exact = 3 * 2 * DENSE + 2 * 2 * MIXTURE + 3 * 12 * 8 * HIDDEN**2
-    quantized = (plan.write_bytes - exact) * 8 / MIXTURE
+    quantized = (needs.write_bytes(plan) - exact) * 8 / MIXTURE
     # bits a weight of Q8_0 (34 bytes for 32) and Q6_K (210 for 256), and of Q5_K and Q4_K with none to all in Q6_K
     least = 34 / 4 + 210 / 32 + 176 / 32 + 144 / 32
     assert least < quantized < 34 / 4 + 3 * 210 / 32
@@ -152,8 +153,8 @@ def test_the_jobs_at_full_size(full):
 def test_memory_at_full_size(full):
     """No shard needs more than a laptop has; the measurements hold the models in float32, and say so."""
     plan = plans.load(full[0])
-    assert max(part.memory_bytes for part in plan.parts.values()) < 4e9
-    need = {item.name: item.memory_bytes for item in plan.evaluations}
+    assert max(needs.memory_bytes(plan, part) for part in plan.parts.values()) < 4e9
+    need = {item.name: needs.memory_bytes(plan, item) for item in plan.evaluations}
     # while transformers joins a layer's experts they are there as they came, and gates and ups (two thirds) twice more
     stacked = 4 * 4 * MLP * 4 // 3
     for name, weights in {
@@ -182,7 +183,7 @@ def test_what_experts_alone_would_need(full):
     plan = plans.load(less)
     needed = 2 * DENSE + 2 * 2 * LAYERS * MLP
     assert round(needed / 1e9, 2) == 37.03
-    assert needed < plan.fetch_bytes < needed + 200_000
+    assert needed < needs.fetch_bytes(plan) < needed + 200_000
 
 
 def test_what_people_see(full):

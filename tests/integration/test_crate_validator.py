@@ -142,7 +142,7 @@ def release(tmp_path_factory):
     plan = tiny.build(recipe, folder / "results")
     for item in plan.evaluations:
         evaluate(plan, item, 1)
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     return tiny.release(plan)
 
 

@@ -66,12 +66,12 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("signed")
     tiny.write_model(root / "base", seed=1)
     plan = tiny.build(tiny.write_recipe(root / "r.yaml", {"base": {"folder": "base"}}), root / "results")
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     keys.generate(root / "own")
     tiny.release(plan)
     base = ["attest", "--recipe", str(plan.recipe_path), "--results", str(plan.layout.root)]
     assert main([*base, "--key", str(root / "own")]) == 0
-    return plan.release_folder
+    return plan.layout.release_folder
 
 
 @pytest.fixture

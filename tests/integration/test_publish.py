@@ -14,9 +14,9 @@ from pytest_local_hub import Blob
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
 from herdbook.publish import local
+from herdbook.settings import SIGNING_KEY
 from herdbook.signing import keys
 from herdbook.signing.bundle import read
-from herdbook.steps.attest.step import KEY_VARIABLE
 from support import dummy_release
 from support.publishing import (
     REPO,
@@ -115,7 +115,7 @@ def test_an_organization_that_the_account_may_write_for(hub, tmp_path):
 
 def test_a_release_is_claimed_by_the_key_that_signs(hub, tmp_path, capsys, monkeypatch):
     keys.generate(tmp_path / "key")
-    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "key"))
+    monkeypatch.setenv(SIGNING_KEY.variable, str(tmp_path / "key"))
     release = dummy_release.write(tmp_path)
     assert main(["publish", "--release", str(release.folder), "--repo", REPO]) == 0
     out = capsys.readouterr().out

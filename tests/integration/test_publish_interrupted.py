@@ -165,7 +165,7 @@ def test_a_commit_without_a_good_answer_is_made_once(hub, tmp_path, said, waits,
     release = dummy_release.write(tmp_path, publish={"tag": "v1"})
 
     def sign(claim):
-        if which == "claim" and not hub._faults:
+        if which == "claim" and not hub.faults:
             hub.fault("POST", "/commit/", kind, late=late)
         return line(claim, None).decode().rstrip("\n")
 
@@ -175,7 +175,7 @@ def test_a_commit_without_a_good_answer_is_made_once(hub, tmp_path, said, waits,
     assert titles(hub) == ["initial commit", "Release Tiny v1", f"Claim: published as {done.commit}"]
     assert hub.repos[REPO].tags == {"v1": done.commit}
     assert len(published_claims(at(hub)["claims.jsonl"])) == 1
-    assert [each.times for each in hub._faults] == [0]
+    assert [each.times for each in hub.faults] == [0]
     taken = late or kind == "lost"
     assert len(asked(hub, "POST", "/commit/")) == (2 if taken else 3)
     assert any("looking again in 1 s" in each for each in said)
@@ -213,7 +213,7 @@ def test_an_upload_that_is_cut_goes_on_with_what_is_not_there_yet(hub, tmp_path,
     assert set(hub.lfs) == {small}
     assert titles(hub) == ["initial commit"]
     assert len(asked(hub, "PUT", f"/upload/{small}")) == 1
-    hub._faults.clear()
+    hub.faults.clear()
     hub.forget()
     publish(release)
     assert [one.path for one in asked(hub, "PUT", "/upload/")] == [f"/upload/{big}"]
@@ -252,7 +252,7 @@ def test_what_passes_by_itself_is_asked_again(hub, tmp_path, waits, route, kind)
     release = dummy_release.write(tmp_path / "2", publish={"tag": "v2"}, weights=b"others")
     hub.fault(*ROUTES[route], kind)
     done = publish(release)
-    assert hub._faults[0].times == 0
+    assert hub.faults[0].times == 0
     assert releases(hub) == ["Release Tiny", "Release Tiny v2"]
     assert hub.repos[REPO].tags == {"v2": done.commit}
     assert len(published_claims(at(hub)["claims.jsonl"])) == 2
@@ -278,7 +278,7 @@ def test_a_hub_that_stays_away_is_given_up_and_nothing_is_half_published(hub, tm
     assert [wait for wait in waits if wait in WAITS_S] == list(WAITS_S)
     assert titles(hub) == ["initial commit"]
     assert hub.repos[REPO].tags == {}
-    hub._faults.clear()
+    hub.faults.clear()
     assert publish(release).tag == "v1"
 
 

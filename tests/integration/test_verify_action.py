@@ -79,7 +79,7 @@ class Runner:
     [
         (0, "passed", ""),
         (8, "failed", "::error title=Verification failed::"),
-        (9, "impossible", "::warning title=Not verified::"),
+        (9, "unverified", "::warning title=Not verified::"),
         (10, "broken", "::error title=Verifier broken::"),
         (1, "broken", "ended with status 1"),
     ],

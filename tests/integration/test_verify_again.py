@@ -66,7 +66,7 @@ def hub(tmp_path_factory):
 
 def build(root, models=None, **sections):
     plan = tiny.build(tiny.write_recipe(root / "r.yaml", models or MODELS, **sections), root / "results")
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, KEY)
 
 
@@ -186,7 +186,7 @@ def test_routers_of_a_base_that_is_no_expert_need_it_from_upstream(hub, tmp_path
     }
     folder = build(tmp_path, models)
     (told,) = at(findings(folder, "recomputed", sample_bytes=1000), "recomputed", "routers")
-    assert told.outcome is Outcome.IMPOSSIBLE
+    assert told.outcome is Outcome.UNVERIFIED
     assert "--sample all" in told.detail
     (told,) = at(findings(folder, "recomputed", sample_bytes=None), "recomputed", "routers")
     assert told.outcome is Outcome.PASSED
@@ -210,8 +210,8 @@ def test_drawn_routers_are_drawn_again(hub, tmp_path, monkeypatch):
 
 def test_a_card_that_says_more_than_the_records_is_named(hub, tmp_path, monkeypatch):
     plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", MODELS), tmp_path / "results")
-    render_card(plan, plan.card_folder)
-    path = plan.card_folder / CARD
+    render_card(plan, plan.layout.card_folder)
+    path = plan.layout.card_folder / CARD
     path.write_text(path.read_text() + "\nThe best model in the world.\n")
     found = findings(tiny.release(plan, KEY), "recomputed", sample_bytes=1)
     (wrong,) = bad(found)
@@ -221,13 +221,13 @@ def test_a_card_that_says_more_than_the_records_is_named(hub, tmp_path, monkeypa
 
 def test_a_card_of_another_version_is_not_called_a_lie(honest, hub, tmp_path, monkeypatch):
     plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", MODELS), tmp_path / "results")
-    render_card(plan, plan.card_folder)
-    path = plan.card_folder / CARD
+    render_card(plan, plan.layout.card_folder)
+    path = plan.layout.card_folder / CARD
     path.write_text(path.read_text().replace("Mixture", "Blend"))
     folder = tiny.release(plan, KEY)
     monkeypatch.setattr(workshop, "changed", lambda _: ["herdbook"])
     (told,) = at(findings(folder, "recomputed", sample_bytes=1), "recomputed", "card")
-    assert told.outcome is Outcome.IMPOSSIBLE
+    assert told.outcome is Outcome.UNVERIFIED
 
 
 def test_sources_in_a_folder_of_the_author_s_need_a_copy(tmp_path):
@@ -237,7 +237,7 @@ def test_sources_in_a_folder_of_the_author_s_need_a_copy(tmp_path):
     for level in ("recomputed", "rebuild"):
         found = at(findings(folder, level, sample_bytes=None), level)
         assert any("--inputs" in one.detail for one in bad(found))
-        assert {one.outcome for one in bad(found)} == {Outcome.IMPOSSIBLE}
+        assert {one.outcome for one in bad(found)} == {Outcome.UNVERIFIED}
         found = at(findings(folder, level, sample_bytes=None, inputs=tmp_path / "r.yaml"), level)
         assert not bad(found)
     (tmp_path / "r.yaml").write_text((tmp_path / "r.yaml").read_text() + "\n")

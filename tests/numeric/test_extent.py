@@ -6,6 +6,7 @@ import pytest
 from pytest_local_hub import LocalHub, client
 
 from herdbook import hub as reader
+from herdbook import needs
 from herdbook import plan as plans
 from herdbook.errors import SourceError
 from herdbook.hub import content
@@ -72,7 +73,7 @@ def test_no_more_is_read_than_was_planned(tmp_path, served):
     tiny.lock(path)
     plan = plans.load(path, tmp_path / "results")
     whole = sum(file.size_bytes for file in plan.lock.sources["tuned"].files if "safetensors" in file.name)
-    planned = sum(part.fetch_bytes for part in plan.nodes["tuned"].parts)
+    planned = sum(needs.fetch_bytes(plan, part) for part in plan.nodes["tuned"].parts)
     assert planned == sum(tensor.size_bytes for _, tensor in plan.nodes["tuned"].tensors.values())
     assert planned < 0.8 * whole
     before = len(served.requests)
@@ -201,10 +202,10 @@ def test_a_release_of_it_verifies_and_says_what_was_read(tmp_path, served):
     plan = tiny.build(
         tiny.write_recipe(tmp_path / "r.yaml", {**models, **extra, "mix": {"moe": moe}}), tmp_path / "results"
     )
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
-    assert failures(plan.release_folder) == set()
-    statement = json.loads((plan.release_folder / CLAIMS).read_text().splitlines()[0])
+    assert failures(plan.layout.release_folder) == set()
+    statement = json.loads((plan.layout.release_folder / CLAIMS).read_text().splitlines()[0])
     dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     read = {
         one["name"]: {
@@ -215,7 +216,7 @@ def test_a_release_of_it_verifies_and_says_what_was_read(tmp_path, served):
     }
     assert read["tuned"] == {"ranges of it"}
     assert read["base"] == {None}  # the merge needs all of it
-    card = (plan.card_folder / "README.md").read_text(encoding="utf-8")
+    card = (plan.layout.card_folder / "README.md").read_text(encoding="utf-8")
     assert card.count("only the MLPs were read") == 1
     assert "slerp, 2 models" in card.replace("\\", "")
     assert "merged from several models" in card
@@ -226,6 +227,6 @@ def test_laser_of_attention_alone_reaches_nothing_of_an_expert_and_the_card_says
     extra = {"cut": {"laser": "tuned", "rank": 4, "matrices": ["self_attn.q_proj"], "layers": "all"}}
     plan = tiny.build(recipe(tmp_path, experts=("base", "cut"), extra=extra), tmp_path / "results")
     assert {t.action for part in plan.nodes["cut"].parts for t in part.tensors} == {"copy"}
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
-    assert failures(plan.release_folder) == set()
+    assert failures(plan.layout.release_folder) == set()

@@ -395,7 +395,7 @@ def test_threads_change_no_byte_of_a_search(folder, tmp_path, guarded):
 
 def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, guarded):
     plan, planned = prepared(folder / "guarded.yaml", tmp_path)
-    command = [sys.executable, "-m", "herdbook.cli.main", "search", planned.key]
+    command = [sys.executable, "-m", "herdbook", "search", planned.key]
     command += ["--recipe", str(folder / "guarded.yaml"), "--results", str(tmp_path)]
     journal = plan.layout.journal(planned)
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

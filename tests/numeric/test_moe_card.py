@@ -54,7 +54,7 @@ def test_the_card_tells_what_the_routers_choose(tmp_path):
     plan = tiny.build(recipe, tmp_path / "results")
     render_card(plan, tmp_path / "card")
     card = (tmp_path / "card/README.md").read_text(encoding="utf-8")
-    report = json.loads(plan.report_file(plan.report).read_text(encoding="utf-8"))
+    report = json.loads(plan.layout.report(plan.report).read_text(encoding="utf-8"))
     shares = [layer["words"]["share"] for layer in report["layers"]]
     shown = " | ".join(f"{50 * (a + b):.1f} %" for a, b in zip(*shares, strict=True))
     assert f"| words | 360 | {report['texts']['words']['loss']:.4f} | {shown} |" in card.replace("\\", "")

@@ -97,7 +97,7 @@ def make(folder, models, forms):
         tiny.write_model(folder / name, seed=seed, shards=2, **forms.get(name, {}))
     tiny.write_adapter(folder / "adapter", folder / "base", seed=2)
     plan = tiny.build(tiny.write_recipe(folder / "r.yaml", models), folder / "results")
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
     return plan
 
@@ -126,12 +126,12 @@ def leaves(origin):
 def test_every_byte_of_a_release_is_what_its_lineage_says(tmp_path, case):
     models, forms, computed = CASES[case]
     plan = make(tmp_path, models, forms)
-    slices = parse((plan.release_folder / LINEAGE).read_text())
+    slices = parse((plan.layout.release_folder / LINEAGE).read_text())
     sources = upstream(tmp_path)
     made = {}
     ends = {}
     for one in slices:
-        with (plan.release_folder / one.file).open("rb") as file:
+        with (plan.layout.release_folder / one.file).open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
             assert one.begin == ends.get(one.file, start)  # no byte is left out, none is told twice
             file.seek(one.begin)
@@ -149,8 +149,8 @@ def test_every_byte_of_a_release_is_what_its_lineage_says(tmp_path, case):
             assert one.sha256 not in sources.values() or one.tensor.endswith(
                 "norm.weight"
             )  # those are all ones
-    files = sorted(path.name for path in plan.release_folder.glob("*.safetensors"))
-    assert ends == {name: (plan.release_folder / name).stat().st_size for name in files}
+    files = sorted(path.name for path in plan.layout.release_folder.glob("*.safetensors"))
+    assert ends == {name: (plan.layout.release_folder / name).stat().st_size for name in files}
     assert made == computed
 
 
@@ -159,11 +159,11 @@ def test_a_slice_is_the_expert_s_tensor_that_stands_there(tmp_path):
     plan = make(tmp_path, *CASES["a fused mixture"][:2])
     found = {
         (one.tensor, one.begin): one
-        for one in parse((plan.release_folder / LINEAGE).read_text())
+        for one in parse((plan.layout.release_folder / LINEAGE).read_text())
         if one.slice is not None
     }
     assert len(found) == 2 * 2 * 3  # layers, experts, matrices
-    for path in plan.release_folder.glob("*.safetensors"):
+    for path in plan.layout.release_folder.glob("*.safetensors"):
         head = path.read_bytes()
         length = int.from_bytes(head[:8], "little")
         header = json.loads(head[8 : 8 + length])
@@ -187,7 +187,7 @@ def test_a_slice_is_the_expert_s_tensor_that_stands_there(tmp_path):
 
 def test_what_was_made_is_told_with_what_it_takes_to_make_it_again(tmp_path):
     plan = make(tmp_path, *CASES["a mixture of lasered models"][:2])
-    slices = parse((plan.release_folder / LINEAGE).read_text())
+    slices = parse((plan.layout.release_folder / LINEAGE).read_text())
     (laser,) = [one.made for one in slices if one.made and one.made.action == "laser"]
     assert (laser.model, laser.tensor) == ("cut", "model.layers.1.mlp.down_proj.weight")
     assert (laser.parameters["rank"], laser.parameters["of"]) == (16, 32)
@@ -206,7 +206,7 @@ def test_what_was_made_is_told_with_what_it_takes_to_make_it_again(tmp_path):
 def test_most_of_a_mixture_s_bytes_equal_a_source_s(tmp_path):
     """Of a mixture of plain models all but the routers: two experts' rows a layer, in bfloat16."""
     plan = make(tmp_path, *CASES["a fused mixture"][:2])
-    slices = parse((plan.release_folder / LINEAGE).read_text())
+    slices = parse((plan.layout.release_folder / LINEAGE).read_text())
     rest = sum(one.end - one.begin for one in slices if not one.equals)
     assert rest == 2 * (2 * 32) * 2
 
@@ -276,8 +276,8 @@ def test_a_copy_that_differs_is_refused(tmp_path):
     records = {key: read_record(plan.layout.record(part)) for key, part in plan.parts.items()}
     from herdbook.weights.checkpoint import read_header
 
-    headers = {name: read_header(plan.release_folder / name) for name in plan.released.shard_names}
-    assert "".join(lines(plan, records, headers)) == (plan.release_folder / LINEAGE).read_text()
+    headers = {name: read_header(plan.layout.release_folder / name) for name in plan.released.shard_names}
+    assert "".join(lines(plan, records, headers)) == (plan.layout.release_folder / LINEAGE).read_text()
     entry = records[plan.released.parts[0].key]["tensors"]["model.embed_tokens.weight"]
     entry["sha256"] = "0" * 64
     with pytest.raises(CheckpointError, match=r"model\.embed_tokens\.weight is said to be a copy of"):

@@ -10,7 +10,7 @@ from pytest_local_hub import LocalHub, client
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from herdbook.audit.router_rows import routers_of
+from herdbook.audit.routers import read_routers
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
 from herdbook.inference import mixture as layerwise
@@ -161,7 +161,7 @@ def test_as_many_rows_pass_an_expert_as_the_plan_counts():
 def test_the_report(tmp_path):
     plan = mixture(tmp_path, texts=True)
     routing(plan, plan.report)
-    path = plan.report_file(plan.report)
+    path = plan.layout.report(plan.report)
     once = path.read_bytes()
     routing(plan, plan.report, threads=2)
     assert path.read_bytes() == once
@@ -177,7 +177,7 @@ def test_the_report(tmp_path):
 def test_a_report_without_texts_tells_of_the_prompts(tmp_path):
     plan = mixture(tmp_path)
     routing(plan, plan.report)
-    found = json.loads(plan.report_file(plan.report).read_text())
+    found = json.loads(plan.layout.report(plan.report).read_text())
     assert found["texts"] == {}
     # the rows were made from these very inputs, so each prompt's last token prefers its own expert
     assert len(found["prompts"]) == 3
@@ -186,7 +186,7 @@ def test_a_report_without_texts_tells_of_the_prompts(tmp_path):
 def test_a_drawn_router_has_a_report_too(tmp_path):
     plan = mixture(tmp_path, gate="random", experts=[{"model": "b"}, {"model": "c"}])
     routing(plan, plan.report)
-    assert json.loads(plan.report_file(plan.report).read_text())["layers"] == []
+    assert json.loads(plan.layout.report(plan.report).read_text())["layers"] == []
 
 
 def test_routers_of_anybodys_mixture(tmp_path, capsys):
@@ -204,7 +204,7 @@ def test_routers_of_anybodys_mixture(tmp_path, capsys):
     assert json.loads((tmp_path / "r.json").read_text())["rows"][1]["collapsed"]
     save_file({"x": row}, tmp_path / "none.safetensors")
     with pytest.raises(SourceError, match="has no routers"):
-        routers_of(str(tmp_path / "none.safetensors"))
+        read_routers(str(tmp_path / "none.safetensors"))
 
 
 def test_routers_are_read_from_the_hub_by_ranges(tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ def test_routers_are_read_from_the_hub_by_ranges(tmp_path, monkeypatch):
     with LocalHub() as hub:
         client.use(hub, tmp_path / "home", monkeypatch)
         hub.add_repo("someone/mix", {path.name: path.read_bytes() for path in folder.iterdir()})
-        found = routers_of("someone/mix")
+        found = read_routers("someone/mix")
         weights = [
             r for r in hub.requests if r.method == "GET" and "safetensors" in r.path and "index" not in r.path
         ]

@@ -31,7 +31,7 @@ def release(folder, hub, key=None):
         },
     }
     plan = tiny.build(tiny.write_recipe(folder / "r.yaml", models), folder / "results")
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)
 
 

@@ -187,26 +187,14 @@ def _write_tokenizer(folder, vocab):
 def build(recipe_path, results):
     """Lock a recipe and make all its models, and the report on its routers, without Snakemake; return the plan."""
     from herdbook import plan as plans
-    from herdbook.steps.adapter.step import adapter
-    from herdbook.steps.assemble.step import assemble
-    from herdbook.steps.fetch.step import fetch
-    from herdbook.steps.laser.search import search
-    from herdbook.steps.laser.step import laser
-    from herdbook.steps.merge.step import merge
-    from herdbook.steps.moe.step import moe
-    from herdbook.steps.routing.step import routing
+    from herdbook.plan.jobs import result_jobs
+    from herdbook.steps.registry import run
 
     lock(recipe_path)
     made = plans.load(recipe_path, results)
-    steps = {"adapter": adapter, "fetch": fetch, "laser": laser, "merge": merge, "moe": moe}
-    for node in made.nodes.values():
-        if node.search:
-            search(made, node.search)
-        for part in node.parts:
-            steps[part.operation](made, part)
-        assemble(made, node)
-    if made.report:
-        routing(made, made.report)
+    for job in result_jobs(made):
+        if job.rule not in {"convert", "quantize", "evaluate"} and not all(map(Path.exists, job.outputs)):
+            run(made, job)
     return made
 
 
@@ -217,4 +205,4 @@ def release(plan, key=None):
 
     put_together(plan)
     attest(plan, key)
-    return plan.release_folder
+    return plan.layout.release_folder

@@ -29,7 +29,7 @@ def failures(release, level="claims", **options):
 def status(found):
     """Return the exit status that findings lead to."""
     outcomes = {finding.outcome for finding in found}
-    for worst in (Outcome.FAILED, Outcome.BROKEN, Outcome.IMPOSSIBLE):
+    for worst in (Outcome.FAILED, Outcome.BROKEN, Outcome.UNVERIFIED):
         if worst in outcomes:
             return report.STATUSES[worst]
     return 0

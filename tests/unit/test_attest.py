@@ -13,11 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from herdbook.cli.main import main
-from herdbook.errors import StepError, UnverifiableError, VerificationError
+from herdbook.errors import StepError, UnverifiedError, VerificationError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
+from herdbook.plan.release import attest_key
 from herdbook.signing import keys, oms
 from herdbook.signing.bundle import bundle, pae, read
-from herdbook.steps.attest.step import attest, attest_key
+from herdbook.steps.attest.step import attest
 from herdbook.steps.card.step import render_card
 from support import tiny
 
@@ -40,7 +41,7 @@ def plan(tmp_path_factory):
     root = tmp_path_factory.mktemp("attest")
     tiny.write_model(root / "base", seed=1)
     plan = tiny.build(tiny.write_recipe(root / "r.yaml", {"base": {"folder": "base"}}), root / "results")
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
     return plan
 
@@ -257,7 +258,7 @@ def test_manifests_that_are_none(key):
     with pytest.raises(VerificationError, match="contradicts"):
         signed(predicate=twice)
     how = {**made["predicate"]["serialization"], "hash_type": "blake3"}
-    with pytest.raises(UnverifiableError, match="blake3 digests of files"):
+    with pytest.raises(UnverifiedError, match="blake3 digests of files"):
         signed(predicate={**made["predicate"], "serialization": how})
 
 
@@ -271,7 +272,7 @@ def contents(folder):
 
 
 def test_everything_is_signed_with_the_same_bytes_each_time(plan, key, tmp_path):
-    folder = plan.release_folder
+    folder = plan.layout.release_folder
     attest(plan, key)
     first = contents(folder)
     script = (
@@ -297,9 +298,9 @@ def test_everything_is_signed_with_the_same_bytes_each_time(plan, key, tmp_path)
 def test_without_a_key_nothing_is_signed_and_no_signature_is_left_over(plan, key):
     attest(plan, key)
     attest(plan, None)
-    assert not (plan.release_folder / SIGNATURE).exists()
-    assert not (plan.release_folder / PUBLIC_KEY).exists()
-    lines = (plan.release_folder / CLAIMS).read_bytes().splitlines()
+    assert not (plan.layout.release_folder / SIGNATURE).exists()
+    assert not (plan.layout.release_folder / PUBLIC_KEY).exists()
+    lines = (plan.layout.release_folder / CLAIMS).read_bytes().splitlines()
     assert len(lines) == 2
     assert not any(read(line, CLAIMS).is_signed for line in lines)
 
@@ -323,7 +324,7 @@ def test_command_line(plan, key, tmp_path, capsys, monkeypatch):
 
 
 def test_there_must_be_a_release(plan, tmp_path, capsys):
-    sums = plan.release_folder / SUMS
+    sums = plan.layout.release_folder / SUMS
     kept = sums.read_bytes()
     sums.unlink()
     try:

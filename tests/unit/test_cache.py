@@ -21,6 +21,7 @@ from herdbook.cache.maintenance import heal, to_prune
 from herdbook.cache.step import add, keep, on_offer, take
 from herdbook.cli.main import main
 from herdbook.errors import CacheError, DigestMismatchError
+from herdbook.plan.jobs import Job, all_jobs, find
 from herdbook.steps.assemble.step import assemble, furnish
 from herdbook.steps.fetch.step import fetch
 from support import s3_server, tiny
@@ -51,13 +52,14 @@ def product(folder, *, content=b"w" * LARGE, key="a" * 64, gated=False, names=()
     (folder / "x.safetensors").write_bytes(content)
     record = {"file": {"sha256": said or hashlib.sha256(content).hexdigest()}, "tensors": {}}
     (folder / "x.json").write_text(json.dumps(record))
-    files = {"shard": folder / "x.safetensors", "record": folder / "x.json"}
-    return Product("laser", "x.1-aaaaaaaaaaaa", key, names, files, gated)
+    outputs = (folder / "x.safetensors", folder / "x.json")
+    return Product(Job("laser", "x.1-aaaaaaaaaaaa", key, (), outputs), names, gated)
 
 
 def elsewhere(one, folder):
     """Return the same product in another results folder."""
-    return dataclasses.replace(one, files={role: folder / path.name for role, path in one.files.items()})
+    outputs = tuple(folder / path.name for path in one.job.outputs)
+    return dataclasses.replace(one, job=dataclasses.replace(one.job, outputs=outputs))
 
 
 def flip(cache, name):
@@ -100,10 +102,11 @@ def test_other_names_gates_and_keys_are_other_entries(tmp_path):
         product(tmp_path, key="b" * 64),
         product(tmp_path, names=("base",)),
         product(tmp_path, gated=True),
-        dataclasses.replace(one, kind="moe"),
+        dataclasses.replace(one, job=dataclasses.replace(one.job, rule="moe")),
     ]
     assert len({one.entry, *(other.entry for other in others)}) == 5
-    assert dataclasses.replace(one, id="another", files={}).entry == one.entry
+    same = dataclasses.replace(one.job, id="another", outputs=())
+    assert dataclasses.replace(one, job=same).entry == one.entry
 
 
 def test_a_result_that_is_not_what_its_record_says_is_not_kept(cache, tmp_path):
@@ -320,7 +323,7 @@ def plan(tmp_path):
 
 
 def test_products_are_what_is_costly_with_the_names_that_records_cite(plan):
-    found = {product.id.rpartition("-")[0]: product for product in products(plan).values()}
+    found = {product.id.rpartition("-")[0]: product for product in products(plan)}
     assert {product.kind for product in found.values()} == {"fetch", "files", "laser", "moe", "routing"}
     assert found["base.1"].names == ()
     assert found["cut.1"].names == ("base",)
@@ -334,7 +337,7 @@ def test_products_are_what_is_costly_with_the_names_that_records_cite(plan):
 def test_gated_passes_on_to_what_is_made_of_it(plan):
     locked = plan.lock.sources["base"].model_copy(update={"gated": "manual"})
     lock = plan.lock.model_copy(update={"sources": {"base": locked}})
-    assert all(product.gated for product in products(dataclasses.replace(plan, lock=lock)).values())
+    assert all(product.gated for product in products(dataclasses.replace(plan, lock=lock)))
 
 
 def test_a_cache_that_is_full_throws_no_result_away(plan, tmp_path, monkeypatch, capsys):
@@ -342,7 +345,7 @@ def test_a_cache_that_is_full_throws_no_result_away(plan, tmp_path, monkeypatch,
     fetch(plan, part)
     monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "nowhere"))
     (tmp_path / "nowhere").write_text("no folder")
-    keep(plan, part.key)
+    keep(plan, find(all_jobs(plan), "fetch", part.key))
     assert "warning: not put into the cache" in capsys.readouterr().err
     assert plan.layout.shard(part).exists()
 
@@ -405,7 +408,7 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
     (again,) = [one for one in cache.entries() if one.kind == "fetch"]
     assert again.files == shard.files
 
-    assert herdbook("prune")[0] == 11
+    assert herdbook("prune")[0] == 2
     assert "2 entries" in herdbook("prune", "--keep-size", "0MB", "--dry-run")[1]
     assert len(list(cache.entries())) == 2
     assert herdbook("prune", "--not-used-by", "Tiny")[1].startswith("0 entries")
@@ -420,13 +423,13 @@ def test_healing_removes_the_same_damaged_file_from_results_and_release(plan, tm
     cache = Cache(Folder(tmp_path / "cache"))
     one = product(tmp_path / "results")
     cache.put(one, "Tiny")
-    released = plan.release_folder / "model.safetensors"
+    released = plan.layout.release_folder / "model.safetensors"
     released.parent.mkdir(parents=True)
     os.link(one.files["shard"], released)
-    (plan.release_folder / "SHA256SUMS").write_text("")
+    (plan.layout.release_folder / "SHA256SUMS").write_text("")
     (entry,) = cache.entries()
     flip(cache, f"{entry.name}/{entry.files['shard'][0]}")
     (said,) = heal(cache, [entry], plan, {one.entry: one})
     assert "the same damaged file in the results" in said
     assert not one.files["shard"].exists()
-    assert list(plan.release_folder.iterdir()) == []
+    assert list(plan.layout.release_folder.iterdir()) == []

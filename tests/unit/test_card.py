@@ -77,7 +77,7 @@ def prepare(folder, models=None, **sections):
         metric = {"value": float(SCORES[item.name]), "stderr": 0.0123, "higher_is_better": False}
         tasks = {"held_out": {"title": "Text", "documents": 12, "metrics": {"bits_per_byte": metric}}}
         write_json(
-            plan.evaluation_file(item),
+            plan.layout.evaluation(item),
             {"key": item.key, "tasks": tasks, "weights": {}, "code": {"torch": "2"}},
         )
     return plan
@@ -328,7 +328,7 @@ def test_figures_of_laser_show_what_the_records_say(plan):
 
 def damaged(plan, tmp_path, edit):
     item = plan.evaluations[-1]
-    path = plan.evaluation_file(item)
+    path = plan.layout.evaluation(item)
     before = path.read_text()
     try:
         edit(path)

@@ -1,105 +1,160 @@
 """The command line: help for everything, one clear message for what goes wrong, and the exit status for scripts."""
 
+import io
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from herdbook import errors
-from herdbook.cli import machine
-from herdbook.cli import main as cli
+from herdbook import __version__, errors, progress, settings
+from herdbook import plan as plans
+from herdbook.cli.commands import GROUPS, NAMES
+from herdbook.cli.main import main
+from herdbook.cli.steps import STEPS
+from herdbook.plan.jobs import OF_A_MODEL, all_jobs
+from herdbook.steps import registry
+from herdbook.steps.machine import Machine
 from support import tiny
 
+ROOT = Path(__file__).parents[2]
 MODELS = {"base": {"folder": "base"}, "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": "all"}}
-COMMANDS = (
-    *(
-        "new",
-        "lock",
-        "refresh",
-        "plan",
-        "explain",
-        "fetch",
-        "search",
-        "laser",
-        "adapter",
-        "moe",
-        "assemble",
-        "evaluate",
-        "convert",
-        "quantize",
-        "card",
-    ),
-    *("release", "spectrum", "verify", "schema"),
-)
+COMMANDS = [*([name] for name in NAMES), *(["cache", name] for name in ("add", "list", "prune", "verify"))]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for setting in settings.SETTINGS:
+        monkeypatch.delenv(setting.variable, raising=False)
 
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HERDBOOK_RECIPE", raising=False)
+def recipe(tmp_path):
     tiny.write_model(tmp_path / "base", shards=2)
     return tiny.write_recipe(tmp_path / "r.yaml", MODELS)
 
 
+def configure(text):
+    Path("config").mkdir(exist_ok=True)
+    Path("config/config.yaml").write_text(text, encoding="utf-8")
+
+
 def run(*arguments):
-    return cli.main([str(argument) for argument in arguments])
+    return main([str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_a_help_text(command, capsys):
-    with pytest.raises(SystemExit) as caught:
-        run(command, "--help")
-    assert caught.value.code == 0
-    assert len(capsys.readouterr().out.splitlines()) >= 5
+def python(script, *arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-def test_help_lists_every_command(capsys):
-    with pytest.raises(SystemExit):
-        run("--help")
-    said = capsys.readouterr().out
-    assert all(f"    {command} " in said or f"    {command}\n" in said for command in COMMANDS)
+# --- help ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_a_help_text_for_80_columns(command, capsys):
+    assert run(*command, "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 5
+    assert [line for line in lines if len(line) > 80] == []
+    assert lines[2].endswith(".")  # what it does, in a sentence of its own
+    assert len(lines[2]) < 72  # and that is whole in the list of commands
+
+
+def test_help_lists_every_command_in_its_group(capsys):
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    sections = dict(re.findall(r"^(\S[^\n]*):\n((?:  [^\n]*\n)+)", text, re.MULTILINE))
+    for title, names in GROUPS.items():
+        assert re.findall(r"^  (\S+)  +\S", sections[title], re.MULTILINE) == list(names)
+    assert "..." not in text.partition("Options:")[2]
+
+
+def test_help_is_shown_before_anything_is_loaded():
+    script = (
+        "import sys; from herdbook.cli.main import main; main(['--help']); main(['laser', '--help']);"
+        "print(sorted({'torch', 'pydantic', 'yaml', 'tqdm', 'huggingface_hub', 'herdbook.plan'} & set(sys.modules)))"
+    )
+    assert python(script).stdout.splitlines()[-1] == "[]"
+
+
+def test_a_command_for_each_rule():
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
+    rules = set(re.findall(r"^\s*(?:rule|use rule \w+ as) (\w+)", text, re.MULTILINE))
+    assert {"fetch", "laser", "take", "publish"} <= rules
+    assert rules | set(OF_A_MODEL) <= set(NAMES)
+    assert {*STEPS, "attest"} == set(registry.STEPS)
+
+
+def test_the_module_is_the_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "herdbook", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"herdbook {__version__}\n"
+
+
+# --- errors and statuses ------------------------------------------------------------------------------------------
 
 
 def test_exit_statuses_are_those_documented():
     statuses = [
         getattr(errors, name).exit_status
         for name in (
-            *(
-                "HerdbookError",
-                "RecipeError",
-                "LockError",
-                "SourceError",
-                "DigestMismatchError",
-                "CheckpointError",
-            ),
-            *("StepError", "VerificationError"),
+            *("HerdbookError", "RecipeError", "LockError", "SourceError", "DigestMismatchError"),
+            *("CheckpointError", "StepError", "VerificationError"),
         )
     ]
     assert statuses == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Usage: herdbook"),
+        (["lasre"], "no such command: 'lasre'; did you mean 'laser'?"),
+        (["cache", "prnue"], "No such command"),
+        (["plan", "--recpie", "x"], "--recipe"),
+        (["laser"], "Missing argument 'KEY'"),
+        (["laser", "ab", "--threads", "0"], "--threads"),
+        (["plan", "--gpu-memory", "much"], "'much' is not a valid float"),
+        (["cache", "prune", "--keep-size", "5 sheep"], "a size such as 500MB"),
+        (["cache", "prune", "--older-than", "5"], "an age such as 12h"),
+        (["cache", "prune"], "pass --older-than, --keep-size or --not-used-by"),
+        (["verify", "x", "--level", "all"], "'all' is not one of"),
+        (["verify", "x", "--key", "absent"], "absent"),
+        (["attest", "--key", "x", "--keyless"], "exclude each other"),
+    ],
+)
+def test_wrong_usage_is_2_and_shows_how(capsys, arguments, message):
+    assert run(*arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert message in shown.err
+    assert "--help" in shown.err
+    assert "Traceback" not in shown.err
 
 
 def test_lock_plan_and_steps(recipe, capsys):
     assert run("lock", "--recipe", recipe) == 0
     assert capsys.readouterr().out.strip() == str(recipe.with_suffix(".lock.json"))
     assert run("plan", "--recipe", recipe) == 0
-    said = capsys.readouterr().out
-    lines = [line.split() for line in said.splitlines()]
-    keys = {
-        line[0].rpartition("-")[0]: line[0].rpartition("-")[2]
-        for line in lines
-        if ".safetensors" in line[0] or "-" in line[0]
-    }
-    assert run("fetch", "--recipe", recipe, keys["base.1"]) == 0
-    assert run("fetch", "--recipe", recipe, keys["base.2"]) == 0
-    assert run("laser", "--recipe", recipe, keys["cut.1"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    ids = [line[0] for line in lines if ".safetensors" in line[0] or "-" in line[0]]
+    keys = {name.rpartition("-")[0]: name.rpartition("-")[2] for name in ids}
+    assert run("fetch", "--recipe", recipe, keys["base.1"]) == 0  # by the first digits of its key
+    assert run("fetch", "--recipe", recipe, "base.2") == 0  # by its name
+    assert run("laser", "--recipe", recipe, next(name for name in ids if name.startswith("cut.1"))) == 0
     capsys.readouterr()
     assert run("plan", "--recipe", recipe) == 0
-    assert "of which 0.00 MB are missing" in capsys.readouterr().out
-
-
-def test_recipe_by_environment(recipe, monkeypatch):
-    monkeypatch.setenv("HERDBOOK_RECIPE", str(recipe))
-    assert run("lock") == 0
+    assert "of which 0 bytes are missing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -116,11 +171,11 @@ def test_one_message_and_a_status(recipe, capsys, damage, status, expected):
     damage(recipe)
     capsys.readouterr()
     assert run("plan", "--recipe", recipe) == status
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("herdbook plan: ")
-    assert expected in said.err
-    assert "Traceback" not in said.err
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("herdbook plan: ")
+    assert expected in shown.err
+    assert "Traceback" not in shown.err
 
 
 def test_missing_source_while_locking(recipe, capsys):
@@ -129,15 +184,22 @@ def test_missing_source_while_locking(recipe, capsys):
     assert "folder: gone: there is no such folder" in capsys.readouterr().err
 
 
-def test_key_of_another_recipe(recipe, capsys):
-    run("lock", "--recipe", recipe)
-    assert run("laser", "--recipe", recipe, "0123") == 2
-    assert "no single step has the key '0123'" in capsys.readouterr().err
+def test_a_key_that_no_job_has(recipe, capsys):
+    run("lock", recipe)
+    assert run("laser", "--recipe", recipe, "xyz") == 2
+    message = capsys.readouterr().err
+    assert "no job has the key or name 'xyz'" in message
+    assert "cut.1-" in message
+    assert "herdbook plan" in message
+    assert run("fetch", "--recipe", recipe, "") == 2
+    assert "may be any of base.1-" in capsys.readouterr().err
+    assert run("routing", "--recipe", recipe) == 2
+    assert "this recipe has no such step" in capsys.readouterr().err
 
 
 def test_reader_that_has_seen_enough(recipe):
     run("lock", "--recipe", recipe)
-    command = f"{sys.executable} -m herdbook.cli.main plan --recipe {recipe} | true"
+    command = f"{sys.executable} -m herdbook plan --recipe {recipe} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
@@ -148,15 +210,257 @@ def test_debug_shows_where_it_happened(recipe):
         run("--debug", "plan", "--recipe", recipe)
 
 
-def test_system_error_is_a_message(recipe, capsys, monkeypatch):
-    run("lock", "--recipe", recipe)
+def failing(monkeypatch, error):
+    def fail(*_):
+        raise error
 
-    def full(*_):
-        raise OSError(28, "No space left on device", "results/x")
+    monkeypatch.setattr(plans, "load", fail)
 
-    monkeypatch.setattr(cli.plans, "load", full)
-    assert run("plan", "--recipe", recipe) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "herdbook plan: results/x: No space left on device"
+
+def test_system_error_is_a_message(capsys, monkeypatch):
+    failing(monkeypatch, OSError(28, "No space left on device", "results/x"))
+    assert run("plan") == 1
+    assert capsys.readouterr().err == "herdbook plan: results/x: No space left on device\n"
+
+
+def test_interruption_has_the_status_of_its_signal(capsys, monkeypatch):
+    failing(monkeypatch, KeyboardInterrupt)
+    assert run("plan") == 130
+    assert capsys.readouterr().err.startswith("herdbook plan: interrupted")
+
+
+@pytest.mark.parametrize("error", [EOFError, ZeroDivisionError])
+def test_an_error_of_the_program_is_not_hidden(monkeypatch, error):
+    failing(monkeypatch, error)
+    with pytest.raises(error):
+        run("plan")
+
+
+# --- the recipe, and the settings of a repository -----------------------------------------------------------------
+
+
+def test_the_recipe_is_taken_from_the_nearest_place(capsys, monkeypatch):
+    def asked(*arguments):
+        assert run("plan", *arguments) == 2
+        return re.fullmatch(r"herdbook plan: (\S+): cannot be read: .*\n", capsys.readouterr().err)[1]
+
+    assert asked() == "config/miniature.yaml"
+    configure("recipe: of-the-file.yaml\n")
+    assert asked() == "of-the-file.yaml"
+    monkeypatch.setenv("HERDBOOK_RECIPE", "of-the-environment.yaml")
+    assert asked() == "of-the-environment.yaml"
+    assert asked("--recipe", "of-the-option.yaml") == "of-the-option.yaml"
+    assert asked("of-the-argument.yaml") == "of-the-argument.yaml"
+    assert asked("same.yaml", "--recipe", "same.yaml") == "same.yaml"
+
+
+@pytest.mark.parametrize("command", ["lock", "plan", "refresh"])
+def test_two_recipes_are_one_too_many(capsys, command):
+    assert run(command, "a.yaml", "--recipe", "b.yaml") == 2
+    assert "two recipes are given: a.yaml and --recipe b.yaml" in capsys.readouterr().err
+
+
+def test_the_machine_is_as_the_repository_says(recipe, monkeypatch):
+    run("lock", recipe)
+    configure(f"recipe: {recipe}\ndevice: cuda:1\ngpu_memory: 80\n")
+    ran = []
+    monkeypatch.setattr(registry, "run", lambda _plan, job, machine: ran.append((job.label, machine)))
+
+    def machine(*arguments):
+        assert run("laser", "cut.1", *arguments) == 0
+        return ran.pop()[1]
+
+    assert machine("--threads", "3") == registry.Machine(3, "cuda:1", 80 * 10**9)
+    monkeypatch.setenv("HERDBOOK_DEVICE", "cuda:2")
+    assert machine() == registry.Machine(1, "cuda:2", 80 * 10**9)
+    assert machine("--device", "cpu", "--gpu-memory", "24.5") == registry.Machine(1, "cpu", 24_500_000_000)
+    # The workflow sets a variable to nothing where a setting does not hold for a job.
+    monkeypatch.setenv("HERDBOOK_GPU_MEMORY", "")
+    assert machine() == registry.Machine(1, "cuda:2", None)
+
+
+def test_what_steps_read_of_the_environment_is_set_while_a_command_runs(monkeypatch):
+    configure("signing_key: own.pem\ncache: /herd\nprice_per_hour: 1.5\ngpu_memory:\n")
+    monkeypatch.setenv("HERDBOOK_CACHE", "")
+    before, seen = dict(os.environ), {}
+
+    def load(*_):
+        seen.update(os.environ)
+        raise errors.RecipeError("enough")
+
+    monkeypatch.setattr(plans, "load", load)
+    assert run("explain", "all") == 2
+    own = {name: value for name, value in seen.items() if name.startswith("HERDBOOK_")}
+    assert own == {"HERDBOOK_SIGNING_KEY": "own.pem", "HERDBOOK_PRICE_PER_HOUR": "1.5", "HERDBOOK_CACHE": ""}
+    assert dict(os.environ) == before
+
+
+def test_the_cache_of_the_repository(tmp_path, capsys):
+    (tmp_path / "herd").mkdir()
+    configure("cache: herd\n")
+    assert run("cache") == 0
+    assert run("cache", "list") == 0
+    assert capsys.readouterr().out == "herd: 0 entries, 0 bytes\n" * 2
+    configure("")
+    assert run("cache") == 11
+    assert "no cache is configured: pass --cache PLACE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("devise: cuda\n", "config/config.yaml: devise: unknown setting; did you mean 'device'?"),
+        ("recipe: [a, b]\n", "config/config.yaml: recipe: expected a text or a number"),
+        ("device: true\n", "config/config.yaml: device: expected a text or a number"),
+        ("- recipe\n", "config/config.yaml: is not a mapping of settings"),
+        ("recipe: {\n", "config/config.yaml: line 2, column 1: "),
+        ("gpu_memory: much\n", "HERDBOOK_GPU_MEMORY"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(recipe, capsys, text, message):
+    configure(text)
+    assert run("plan", recipe) == 2
+    assert message in capsys.readouterr().err
+    # Neither help nor what needs no repository minds.
+    assert run("plan", "--help") == 0
+    assert run("schema") == 0
+
+
+# --- other people's models ----------------------------------------------------------------------------------------
+
+
+def test_verify_foreign_is_audit(capsys):
+    def shown(*arguments):
+        return run(*arguments), *capsys.readouterr()
+
+    asked = ["nowhere", "--seed", "7", "--sample", "1MB"]
+    status, out, err = shown("audit", *asked)
+    assert (status, err) == (9, "")
+    out = re.sub(r"in [0-9.]+ s", "", out)
+    for alias in (["verify", "--foreign", *asked], ["verify", *asked, "--foreign"]):
+        other = shown(*alias)
+        assert (other[0], re.sub(r"in [0-9.]+ s", "", other[1]), other[2]) == (status, out, err)
+    assert run("verify", "--foreign", "nowhere", "--key", "x") == 2
+    assert "No such option '--key'" in capsys.readouterr().err
+
+
+# --- bars, colours, pipes -----------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_where_somebody_watches(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress.track("work", 2) as advance:
+        advance()
+        progress.say("a line")
+        advance()
+    assert "work: 100%" in sys.stderr.getvalue()
+    assert "a line\n" in sys.stderr.getvalue()
+    with progress.track("nothing", 0):
+        pass
+    assert "nothing" not in sys.stderr.getvalue()
+
+
+def test_lines_now_and_then_where_nobody_watches(monkeypatch, capsys):
+    now = iter([0, 1, 31, 40, 70, 71])  # the start, then each of five steps
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.track("work", 5) as advance:
+        for _ in range(5):
+            advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 2 of 5 after 31 s",
+        "work: 4 of 5 after 70 s",
+        "work: 5 of 5 after 71 s",
+    ]
+
+
+def test_short_work_leaves_no_line(monkeypatch, capsys):
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 0)
+    with progress.track("work", 3) as advance:
+        for _ in range(3):
+            advance()
+    progress.say("a line")
+    assert capsys.readouterr().err == "a line\n"
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
+def test_pipes_get_no_control_characters_and_no_bars(recipe, variables):
+    run("lock", recipe)
+    script = (
+        "import sys; from herdbook.cli.main import main; import herdbook.plan as plans\n"
+        "def load(*_):\n"
+        "    from tqdm import tqdm; list(tqdm(range(3))); raise KeyboardInterrupt\n"
+        "main(['plan', sys.argv[1]]); plans.load = load; main(['plan'])"
+    )
+    done = python(script, str(recipe), TERM="xterm-256color", **variables)
+    assert done.stdout.startswith("base ")
+    assert done.stderr.splitlines()[-1].startswith("herdbook plan: interrupted")
+    assert not re.search(r"[\x1b\r]|%\|", done.stdout + done.stderr)
+
+
+def test_bars_of_libraries_can_be_asked_for(monkeypatch, capsys):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    monkeypatch.setattr(plans, "load", lambda *_: pytest.fail(os.environ["TQDM_DISABLE"]))
+    with pytest.raises(pytest.fail.Exception, match="^0$"):
+        run("plan")
+
+
+# --- completion ---------------------------------------------------------------------------------------------------
+
+
+def complete(monkeypatch, capsys, *words):
+    """Return what bash is offered for the last of some words."""
+    monkeypatch.setenv("_HERDBOOK_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["herdbook", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    assert main() == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return [line.partition(",")[2] for line in shown.out.split()]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_for_each_shell(monkeypatch, capsys, shell):
+    monkeypatch.setenv("_HERDBOOK_COMPLETE", f"{shell}_source")
+    assert main() == 0
+    assert "_HERDBOOK_COMPLETE" in capsys.readouterr().out
+
+
+def test_commands_options_and_choices_are_completed(monkeypatch, capsys):
+    assert complete(monkeypatch, capsys, "re") == ["refresh", "release"]
+    assert complete(monkeypatch, capsys, "verify", "x", "--level", "re") == ["recomputed", "rebuild"]
+    assert complete(monkeypatch, capsys, "plan", "--el") == ["--elsewhere"]
+
+
+def test_recipes_are_completed(recipe, monkeypatch, capsys):
+    configure("recipe: config/a.yaml\n")
+    for name in ("config/a.yaml", "recipes/b.yaml", "else/c.yaml"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("models: {}\n")
+    assert complete(monkeypatch, capsys, "plan", "") == ["config/a.yaml", "r.yaml", "recipes/b.yaml"]
+    assert complete(monkeypatch, capsys, "laser", "--recipe", "config/") == ["config/a.yaml"]
+    assert complete(monkeypatch, capsys, "lock", "else/") == ["else/c.yaml"]
+
+
+def test_jobs_and_models_are_completed(recipe, monkeypatch, capsys):
+    run("lock", recipe)
+    capsys.readouterr()
+    ids = [job.id for job in all_jobs(plans.load(recipe)) if job.rule == "laser"]
+    assert ids
+    assert complete(monkeypatch, capsys, "laser", "--recipe", "r.yaml", "") == ids
+    configure("recipe: r.yaml\n")
+    assert complete(monkeypatch, capsys, "laser", "cut") == ids
+    assert "cut" in complete(monkeypatch, capsys, "explain", "cu")
+    assert complete(monkeypatch, capsys, "explain", "rel") == ["release"]
+    recipe.write_text("models: {}")
+    assert complete(monkeypatch, capsys, "laser", "") == []
+
+
+# --- devices ------------------------------------------------------------------------------------------------------
 
 
 def test_jobs_are_spread_over_several_gpus_and_a_named_one_is_kept(monkeypatch):
@@ -164,11 +468,11 @@ def test_jobs_are_spread_over_several_gpus_and_a_named_one_is_kept(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "empty", lambda *_, device: asked.append(device))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert [machine.device("cuda", f"{number:064x}") for number in range(5)] == [
+    assert [Machine(device="cuda").device_of(f"{number:064x}") for number in range(5)] == [
         "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0",
     ]  # fmt: skip
-    assert machine.device("cuda:2", "ff") == "cuda:2"
-    assert machine.device("cpu", "ff") == "cpu"
+    assert Machine(device="cuda:2").device_of("ff") == "cuda:2"
+    assert Machine().device_of("ff") == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert machine.device("cuda", "ff") == "cuda"
+    assert Machine(device="cuda").device_of("ff") == "cuda"
     assert asked == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0", "cuda:2", "cuda"]

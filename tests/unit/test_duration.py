@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
+from herdbook import needs
 from herdbook import plan as plans
-from herdbook.plan import duration, memory
-from herdbook.plan.duration import SLOW, Rates
+from herdbook.needs import SLOW, Rates, time
+from herdbook.needs.memory import TORCH_BYTES
 from herdbook.recipe.release import Quantize
 from support import tiny
 
@@ -32,6 +33,12 @@ def plan(tmp_path_factory):
     return plans.load(recipe)
 
 
+def quantized(plan, *methods):
+    """Return the plan with quantized files."""
+    recipe = plan.recipe.model_copy(update={"quantize": Quantize(methods=list(methods))})
+    return dataclasses.replace(plan, recipe=recipe)
+
+
 def bigger(part, factor):
     """Return a part whose matrices have so many times the rows and columns."""
     tensors = tuple(
@@ -42,23 +49,21 @@ def bigger(part, factor):
 
 def test_a_matrix_of_mistral_s_mlp_takes_what_the_table_of_laser_says():
     """Of docs/laser.md: 241 GFLOP for the Gram matrix, 321 for its vectors, and twice the first for rank 2048."""
-    found = duration.decomposition_operations((4096, 14336)) / 1e9
+    found = needs.decomposition_operations((4096, 14336)) / 1e9
     assert found == pytest.approx(241 + 321 + 2 * 241, rel=2e-3)
-    assert duration.decomposition_operations((14336, 4096)) / 1e9 == found
+    assert needs.decomposition_operations((14336, 4096)) / 1e9 == found
 
 
 def test_a_copy_takes_the_reading_and_the_writing(plan):
     part = next(part for part in plan.nodes["mix"].parts if part.label == "expert1-1")
     # three matrices of 32 x 64 in each of two layers, two bytes an element
-    assert duration.part_seconds(plan, part) == pytest.approx(
-        SLOW.start + 2 * (2 * 3 * 32 * 64 * 2) / SLOW.disk
-    )
+    assert needs.seconds(plan, part) == pytest.approx(SLOW.start + 2 * (2 * 3 * 32 * 64 * 2) / SLOW.disk)
 
 
 def test_reduced_matrices_are_shared_among_threads_and_copying_is_not(plan):
     (part,) = plan.nodes["lasered"].parts
     part = bigger(part, 64)
-    one, four = (duration.part_seconds(plan, part, threads) for threads in (1, 4))
+    one, four = (needs.seconds(plan, part, threads) for threads in (1, 4))
     m, n = 64 * 32, 64 * 64
     work = 2 * (3 * n * m**2 + 14 / 3 * m**3) / SLOW.float64
     assert one - four == pytest.approx(work * 3 / 4)
@@ -69,23 +74,23 @@ def test_folding_an_adapter_takes_two_operations_an_element_and_rank(plan):
     folded = 2 * 3 * 32 * 64
     moved = sum(2 * tensor.size_bytes for tensor in part.tensors)
     expected = SLOW.start + moved / SLOW.disk + 2 * 4 * folded / SLOW.float32
-    assert duration.part_seconds(plan, part) == pytest.approx(expected)
+    assert needs.seconds(plan, part) == pytest.approx(expected)
 
 
 def test_routers_take_a_pass_of_the_prompts_through_the_base(plan):
     routers = next(part for part in plan.nodes["mix"].parts if part.label == "routers")
     long = dataclasses.replace(routers, parameters={**routers.parameters, "prompts": [[["w" * 10**6], []]]})
-    more = duration.part_seconds(plan, long) - duration.part_seconds(plan, routers)
+    more = needs.seconds(plan, long) - needs.seconds(plan, routers)
     # two prompts of two bytes each before; what is around each of them is there twice, then once
-    tokens = 10**6 - 2 * 2 - duration.PROMPT_BYTES
+    tokens = 10**6 - 2 * 2 - time.PROMPT_BYTES
     assert more == pytest.approx(2 * plan.nodes["lasered"].parameters * tokens / SLOW.float32)
 
 
 def test_a_token_of_four_bytes_makes_a_quarter_of_the_reading(plan):
     routers = next(part for part in plan.nodes["mix"].parts if part.label == "routers")
-    still = duration.part_seconds(plan, routers, rates=dataclasses.replace(SLOW, token_bytes=float("inf")))
+    still = needs.seconds(plan, routers, rates=dataclasses.replace(SLOW, token_bytes=float("inf")))
     one, four = (
-        duration.part_seconds(plan, routers, rates=dataclasses.replace(SLOW, token_bytes=size)) - still
+        needs.seconds(plan, routers, rates=dataclasses.replace(SLOW, token_bytes=size)) - still
         for size in (1, 4)
     )
     assert one > four > 0
@@ -97,8 +102,7 @@ def test_of_a_mixture_text_meets_the_chosen_experts_alone(plan):
     assert node.recipe.moe.experts_per_token == 2
     one = node.recipe.model_copy(update={"moe": node.recipe.moe.model_copy(update={"experts_per_token": 1})})
     both, single = (
-        duration._forward_operations(dataclasses.replace(node, recipe=recipe), 1)
-        for recipe in (node.recipe, one)
+        time._forward_operations(dataclasses.replace(node, recipe=recipe), 1) for recipe in (node.recipe, one)
     )
     assert both == 2 * node.parameters
     assert both - single == 2 * (2 * 3 * 32 * 64)
@@ -108,19 +112,19 @@ def test_a_machine_that_is_twice_as_fast_in_everything_takes_half_the_time(plan)
     fast = Rates(SLOW.start / 2, *(2 * getattr(SLOW, field.name) for field in dataclasses.fields(SLOW)[1:-1]))
     assert fast.token_bytes == SLOW.token_bytes
     for part in plan.parts.values():
-        taken = duration.part_seconds(plan, part, 2, fast)
-        assert taken == pytest.approx(duration.part_seconds(plan, part, 2) / 2)
-    assert duration.report_seconds(plan, plan.report, rates=fast) == pytest.approx(
-        duration.report_seconds(plan, plan.report) / 2
-    )
-    assert duration.conversion_seconds(plan, fast) == pytest.approx(duration.conversion_seconds(plan) / 2)
+        taken = needs.seconds(plan, part, 2, fast)
+        assert taken == pytest.approx(needs.seconds(plan, part, 2) / 2)
+    assert needs.seconds(plan, plan.report, rates=fast) == pytest.approx(needs.seconds(plan, plan.report) / 2)
+    for item in (plan.conversion, plan.released, None):
+        assert needs.seconds(quantized(plan, "Q8_0"), item, rates=fast) == pytest.approx(
+            needs.seconds(quantized(plan, "Q8_0"), item) / 2
+        )
 
 
 def test_quantizing_is_shared_among_threads_and_takes_longest_where_scales_are_searched_for(plan):
-    methods = Quantize(methods=["Q4_K_M", "Q8_0"])
-    plan = dataclasses.replace(plan, recipe=plan.recipe.model_copy(update={"quantize": methods}))
+    plan = quantized(plan, "Q4_K_M", "Q8_0")
     still = dataclasses.replace(SLOW, start=0, disk=float("inf"))
-    searched, plain = (duration.quantization_seconds(plan, item, 4, still) for item in plan.quantized)
+    searched, plain = (needs.seconds(plan, item, 4, still) for item in plan.quantized)
     assert searched == pytest.approx(plan.released.parameters / 4 / SLOW.quantized)
     # by `benchmarks/rates.py` 3.3e6 elements a second and 5.7e7; a limit is not to come too near
     assert searched / 17 < plain < searched / 5
@@ -128,9 +132,10 @@ def test_quantizing_is_shared_among_threads_and_takes_longest_where_scales_are_s
 
 def test_what_is_stacked_for_gguf_has_all_experts(plan):
     largest = 64 * 32
-    assert memory.conversion_bytes(plan) == plans.TORCH_BYTES + 12 * 2 * largest
+    plan = quantized(plan, "Q8_0")
+    assert needs.memory_bytes(plan, plan.conversion) == TORCH_BYTES + 12 * 2 * largest
 
 
 def test_memory_of_the_release_grows_with_the_tensors_and_not_with_their_sizes(plan):
     tensors = sum(len(part.tensors) for part in plan.parts.values())
-    assert memory.records_bytes(plan) == 150_000_000 + 20_000 * tensors
+    assert needs.memory_bytes(plan, None) == 150_000_000 + 20_000 * tensors

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from herdbook import key as keys
 from herdbook import plan as plans
 from herdbook.cli import main as cli
 from herdbook.explain import difference
-from herdbook.jobs import jobs
-from herdbook.plan.plan import EVALUATE_CODE
+from herdbook.plan import code as codes
+from herdbook.plan.evaluate import EVALUATE_CODE
+from herdbook.plan.jobs import jobs
 from herdbook.steps.card.step import render_card
 from support import tiny
 
@@ -50,10 +50,10 @@ def released(tmp_path_factory):
     os.chdir(root)
     try:
         plan = tiny.build(recipe.relative_to(root), (root / "results").relative_to(root))
-        render_card(plan, plan.card_folder)
+        render_card(plan, plan.layout.card_folder)
         tiny.release(plan)
-        report = plan.release_root / "verification.json"
-        assert cli.main(["verify", str(plan.release_folder), "--json", str(report)]) == 0
+        report = plan.layout.verification
+        assert cli.main(["verify", str(plan.layout.release_folder), "--json", str(report)]) == 0
         note(job for job in jobs(plan) if not job.id)
     finally:
         os.chdir(here)
@@ -181,9 +181,9 @@ def test_a_source(root, explain):
 
 
 def test_a_version(explain, monkeypatch):
-    real = keys.package_version
+    real = codes.package_version
     now = real("torch")
-    monkeypatch.setattr(keys, "package_version", lambda name: "999.1" if name == "torch" else real(name))
+    monkeypatch.setattr(codes, "package_version", lambda name: "999.1" if name == "torch" else real(name))
     said = explain("all")
     assert said["laser cut.1"][1][0].startswith(f"torch {now} -> 999.1 (against ")
     assert f"torch {now} -> 999.1" in " ".join(said["moe mix.routers"][1])
@@ -192,9 +192,9 @@ def test_a_version(explain, monkeypatch):
 
 
 def test_code(explain, monkeypatch):
-    real = keys._source_digest
+    real = codes.module_digest
     monkeypatch.setattr(
-        keys, "_source_digest", lambda name: "0" * 64 if name == "herdbook.steps.moe.ridge" else real(name)
+        codes, "module_digest", lambda name: "0" * 64 if name == "herdbook.steps.moe.ridge" else real(name)
     )
     said = explain("all")
     assert said["moe mix.routers"][1][0].startswith("code of herdbook.steps.moe.ridge changed")

@@ -2,40 +2,43 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 from jsonschema import Draft202012Validator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from herdbook import recipe as recipes
-from herdbook.recipe import reading
+from herdbook import yamlio
+from herdbook.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("errors",),
-    ("escape", "files", "key", "layout", "progress", "tools"),
-    ("architectures", "figures", "humanize"),
+    ("errors", "humanize", "settings"),
+    ("escape", "files", "key", "layout", "progress", "tools", "yamlio"),
+    ("architectures", "figures"),
     ("recipe",),
     ("weights",),
     ("hub", "sources"),
     ("lock",),
     ("plan",),
-    ("cache", "inference", "needs", "provenance"),
+    ("needs",),
+    ("cache", "inference", "provenance"),
     ("release", "signing"),
     ("steps",),
     ("verify",),
-    ("audit", "jobs", "publish"),
+    ("audit", "publish"),
     ("explain", "export", "view"),
     ("refresh",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -68,6 +71,19 @@ def test_dependencies_point_one_way(path):
     own = layer(path.relative_to(SOURCE).with_suffix("").parts)
     for other in imported(path) - {own}:
         assert LEVEL[other] < LEVEL[own], f"{own} imports {other}"
+
+
+def test_contributing_lists_the_layers():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Architecture")[2]
+    rows = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    assert [tuple(re.findall("`([a-z_]+)`", row)) for row in reversed(rows)] == list(LAYERS)
+
+
+def test_the_settings_of_a_machine_are_documented():
+    rows = re.findall(
+        r"^\| `(\w+)` \| `(\w+)` \|", (ROOT / "config/README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert rows == [(setting.key, setting.variable) for setting in SETTINGS if setting.key]
 
 
 def test_no_module_is_a_drawer():
@@ -103,7 +119,7 @@ def test_schema_for_editors_is_that_of_the_recipe():
 def test_schema_accepts_the_miniature_and_refuses_a_misspelt_key():
     validator = Draft202012Validator(recipes.json_schema())
     text = (ROOT / "config/miniature.yaml").read_text(encoding="utf-8")
-    data = yaml.load(text, Loader=reading._Loader)  # noqa: S506 - a SafeLoader
+    data = yamlio.load(text)
     assert not list(validator.iter_errors(data))
     data["release"]["licence"] = data["release"].pop("license")
     assert list(validator.iter_errors(data))

@@ -14,12 +14,13 @@ import pytest
 
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
-from herdbook.key import package_version
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
+from herdbook.plan.code import package_version
+from herdbook.plan.release import attest_key, attested_files
 from herdbook.signing import keys, oms
 from herdbook.signing.bundle import MEDIA_TYPE, bundle, read
 from herdbook.signing.keyless import CONFIG_VARIABLE, Identity, Keyless, Roots
-from herdbook.steps.attest.step import attest, attest_key, attested_files, configured_signer
+from herdbook.steps.attest.step import attest, configured_signer
 from herdbook.steps.card.step import render_card
 from support import local_sigstore, tiny
 
@@ -313,7 +314,7 @@ def plan(tmp_path_factory):
     root = tmp_path_factory.mktemp("keyless")
     tiny.write_model(root / "base", seed=1)
     plan = tiny.build(tiny.write_recipe(root / "r.yaml", {"base": {"folder": "base"}}), root / "results")
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
     return plan
 
@@ -323,7 +324,7 @@ def signed(plan, services):
     """The release's folder, signed by the command line as a CI job does it."""
     base = ["attest", "--recipe", str(plan.recipe_path), "--results", str(plan.layout.root)]
     assert main([*base, "--keyless"]) == 0
-    return plan.release_folder
+    return plan.layout.release_folder
 
 
 def verify(folder, tmp_path, *arguments):
@@ -370,11 +371,11 @@ def test_an_identity_was_asked_for_and_a_key_signed(plan, services, tmp_path):
     keys.generate(tmp_path / "own")
     asked = ("--identity", services.name, "--issuer", services.issuer)
     attest(plan, keys.load_private(tmp_path / "own"))
-    status, found = verify(plan.release_folder, tmp_path, *asked)
+    status, found = verify(plan.layout.release_folder, tmp_path, *asked)
     assert status == 8
     assert "there is no certificate" in found[0]["detail"]
     attest(plan, None)
-    status, found = verify(plan.release_folder, tmp_path, *asked)
+    status, found = verify(plan.layout.release_folder, tmp_path, *asked)
     assert status == 8
     assert f"a signature by {services.name} was asked for" in found[0]["detail"]
 
@@ -412,7 +413,7 @@ def test_without_the_library_a_signature_cannot_be_checked(signed, tmp_path, mon
     monkeypatch.setitem(sys.modules, "sigstore.sign", None)
     status, found = verify(signed, tmp_path)
     assert status == 9
-    assert found[0]["outcome"] == "impossible"
+    assert found[0]["outcome"] == "unverified"
     assert "herdbook[keyless]" in found[0]["detail"]
 
 
@@ -448,7 +449,8 @@ def test_nothing_is_signed_again_that_is_signed_already(plan, services, tmp_path
     first = attest_key(plan, Keyless())
     services.name = "somebody@example.com"
     monkeypatch.setattr(
-        "herdbook.key.package_version", lambda name: "9.9" if name == "sigstore" else package_version(name)
+        "herdbook.plan.code.package_version",
+        lambda name: "9.9" if name == "sigstore" else package_version(name),
     )
     assert attest_key(plan, Keyless()) == first
     monkeypatch.undo()

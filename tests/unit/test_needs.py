@@ -8,10 +8,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from herdbook import needs
 from herdbook.errors import RecipeError
-from herdbook.plan import disk, gpu, memory
-from herdbook.plan.laser import PIECE_BYTES, matrix_bytes
-from herdbook.plan.layerwise import reading
+from herdbook.needs import disk, gpu, memory
+from herdbook.needs.layerwise import reading
+from herdbook.needs.memory import MATRIX_PIECE_BYTES, matrix_bytes
+from herdbook.plan import Evaluation
 from herdbook.steps.laser import decompose
 from herdbook.steps.quantize import encode
 from support import tiny
@@ -88,8 +90,9 @@ def test_reading_takes_a_layer_and_streams_of_all_windows_and_one_window_on_its_
 def test_a_search_shares_the_layer_and_the_text_among_its_threads(plan):
     search = plan.nodes["searched"].search
     read = reading(plan.nodes["base"], 60, 10)
-    assert search.thread_bytes == read.window
-    assert search.memory_bytes > read.layer + read.head + read.streams
+    alone, four = (needs.memory_bytes(plan, search, threads) for threads in (1, 4))
+    assert four - alone == 3 * read.window
+    assert alone > read.layer + read.head + read.streams
 
 
 def test_loading_a_mixture_takes_a_layer_of_its_experts_more_or_all_where_they_are_small(plan):
@@ -142,8 +145,8 @@ class Living(TorchDispatchMode):
 
 
 def test_pieces_are_as_large_as_the_steps_read_them():
-    assert PIECE_BYTES == 8 * decompose.PIECE_ELEMENTS
-    assert memory.PIECE_BYTES == encode.BLOCK_BYTES
+    assert MATRIX_PIECE_BYTES == 8 * decompose.PIECE_ELEMENTS
+    assert memory.QUANTIZED_PIECE_BYTES == encode.BLOCK_BYTES
 
 
 def test_what_lies_on_a_device_at_once_is_within_what_is_asked(plan, monkeypatch):
@@ -153,9 +156,11 @@ def test_what_lies_on_a_device_at_once_is_within_what_is_asked(plan, monkeypatch
     weights = torch.randn(rows, columns)
     with Living() as living:
         decompose.decompose(weights, "cpu:0")
-    pieces = gpu.PIECES * 8 * 100 * columns
+    pieces = gpu.MATRIX_PIECES * 8 * 100 * columns
     part = lasered(plan, (rows, columns, "F32"))
-    asked = gpu.part_bytes(plan, part, 1) - gpu.LIBRARIES_BYTES - gpu.PIECES * PIECE_BYTES + pieces
+    asked = (
+        gpu.part_bytes(plan, part, 1) - gpu.LIBRARIES_BYTES - gpu.MATRIX_PIECES * MATRIX_PIECE_BYTES + pieces
+    )
     # the workspace of the solver, two squares, is no tensor
     assert asked / 3 < living.most < asked - 2 * 8 * columns**2 + 1
 
@@ -164,7 +169,7 @@ def test_as_many_matrices_at_once_as_a_gpu_holds(plan):
     part = lasered(plan, (4096, 14336), (4096, 4096))
     one = gpu.part_bytes(plan, part, 1)
     more = gpu.part_bytes(plan, part, 2) - one
-    assert more == 5 * 8 * 4096**2 + 3 * PIECE_BYTES + 2 * 4096 * 14336
+    assert more == 5 * 8 * 4096**2 + 3 * MATRIX_PIECE_BYTES + 2 * 4096 * 14336
     assert gpu.matrices_at_once(plan, part, 4, None) == 4
     assert gpu.matrices_at_once(plan, part, 4, 80 * GB) == 4
     for count in (1, 2, 3):
@@ -173,20 +178,23 @@ def test_as_many_matrices_at_once_as_a_gpu_holds(plan):
         assert gpu.matrices_at_once(plan, part, 4, just - 2) == max(1, count - 1)
 
 
-def test_a_model_gets_as_many_gpus_as_hold_it(measured):
+def test_a_model_gets_as_many_gpus_as_hold_it(plan, measured, monkeypatch):
+    monkeypatch.setattr(gpu, "pass_bytes", lambda *_: 800 * MB)
     for gpu_bytes in (24 * GB, 80 * GB, 141 * GB):
-        count = next(n for n in range(1, 100) if gpu.evaluation_bytes(measured, n) <= gpu.USABLE * gpu_bytes)
-        assert gpu.evaluation_gpus(measured, gpu_bytes) == count
-    assert gpu.evaluation_gpus(measured, None) == 1
+        count = next(
+            n for n in range(1, 100) if gpu.evaluation_bytes(plan, measured, n) <= gpu.USABLE * gpu_bytes
+        )
+        assert needs.gpus(plan, measured, gpu_bytes) == count
+    assert needs.gpus(plan, measured, None) == 1
 
 
 def test_a_gpu_that_is_too_small_is_refused_with_the_job_s_name(plan):
-    gpu.check(plan, None)
-    gpu.check(plan, 2 * GB)
+    needs.check_gpu(plan, None)
+    needs.check_gpu(plan, 2 * GB)
     with pytest.raises(
         RecipeError, match=r"gpu_memory: (laser|search|routing) \S+ takes 1\.[78] GB of a GPU at least"
     ):
-        gpu.check(plan, GB)
+        needs.check_gpu(plan, GB)
 
 
 @pytest.fixture
@@ -199,9 +207,7 @@ def measured(plan):
         for layer in range(32)
     )
     node = dataclasses.replace(node, parts=(dataclasses.replace(part, tensors=tensors),))
-    from herdbook.plan import Evaluation
-
-    return Evaluation("one", node, None, "0" * 64, 0, 800 * MB)
+    return Evaluation("one", node, None, "0" * 64)
 
 
 # -- the disk ------------------------------------------------------------------------------------------------------------
@@ -210,19 +216,19 @@ def measured(plan):
 def test_a_part_writes_its_tensors_and_its_decompositions(plan):
     part = lasered(plan, (1000, 3000), (2000, 3000))
     alone = lasered(plan, (1000, 3000))
-    more = disk.part_bytes(plan, part) - disk.part_bytes(plan, alone)
+    more = needs.disk_bytes(plan, part) - needs.disk_bytes(plan, alone)
     assert more == 2 * 2000 * 3000 + 8 * 2000**2 + disk.ENTRY_BYTES
 
 
 def test_a_folder_s_files_are_linked_and_take_nothing(plan):
     (part,) = plan.nodes["base"].parts
-    assert disk.part_bytes(plan, part) == disk.LEAST_BYTES + disk.ENTRY_BYTES * len(part.tensors)
+    assert needs.disk_bytes(plan, part) == disk.LEAST_BYTES + disk.ENTRY_BYTES * len(part.tensors)
 
 
 def test_a_search_keeps_hidden_states_before_and_after_each_layer(plan):
     search = plan.nodes["searched"].search
     longer = {**search.parameters, "calibration": {**search.parameters["calibration"], "windows": 130}}
-    more = disk.search_bytes(plan, dataclasses.replace(search, parameters=longer)) - disk.search_bytes(
+    more = needs.disk_bytes(plan, dataclasses.replace(search, parameters=longer)) - needs.disk_bytes(
         plan, search
     )
     assert more == 4 * (100 * 10 * 32) * (3 + 1)
@@ -232,7 +238,7 @@ def test_what_lies_on_the_disk_is_within_what_was_asked(plan):
     for part in plan.parts.values():
         entries = plan.layout.record(part).stat().st_size / len(part.tensors)
         assert entries < disk.ENTRY_BYTES
-    asked = sum(disk.part_bytes(plan, part) - disk.LEAST_BYTES for part in plan.parts.values())
+    asked = sum(needs.disk_bytes(plan, part) - disk.LEAST_BYTES for part in plan.parts.values())
     made = size_on_disk(plan.layout.root / "shards") + size_on_disk(plan.layout.decompositions)
     links = sum(plan.layout.shard(part).stat().st_size for part in plan.parts.values() if part.is_link)
     assert made - links < asked

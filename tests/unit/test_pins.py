@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from herdbook import key
+from herdbook.settings import PINS
 from herdbook.tools import installed
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ metadata.version = version
 
 
 def test_keys_are_the_same_in_every_environment_of_a_lock():
-    pins = {key.PINS_VARIABLE: str(ROOT / "requirements.lock")}
+    pins = {PINS.variable: str(ROOT / "requirements.lock")}
     whole = keys()
     assert keys(**pins) == whole
     assert keys("torch", "gguf", "libgguf", "lm_eval", "transformers", **pins) == whole
@@ -62,8 +62,8 @@ def test_another_lock_makes_other_keys(tmp_path):
     other = tmp_path / "lock"
     text = (ROOT / "requirements.lock").read_text()
     other.write_text(re.sub(r"(?m)^torch==.*$", "torch==9.9.9", text))
-    now = keys(**{key.PINS_VARIABLE: str(ROOT / "requirements.lock")})
-    then = keys(**{key.PINS_VARIABLE: str(other)})
+    now = keys(**{PINS.variable: str(ROOT / "requirements.lock")})
+    then = keys(**{PINS.variable: str(other)})
     assert len(now) == len(then)
     assert set(now) != set(then)
 

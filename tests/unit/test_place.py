@@ -57,9 +57,9 @@ def plan(tmp_path_factory):
 def test_what_another_device_measures_is_told_and_near(plan):
     (item,) = plan.evaluations
     evaluate(plan, item, 1)
-    ours = json.loads(plan.evaluation_file(item).read_text())
+    ours = json.loads(plan.layout.evaluation(item).read_text())
     evaluate(plan, item, 1, ["cpu:0"])
-    theirs = json.loads(plan.evaluation_file(item).read_text())
+    theirs = json.loads(plan.layout.evaluation(item).read_text())
     assert "device" not in ours
     assert theirs.pop("device") == "cpu"  # of a GPU it would be cuda: the kind, without its number
     values = [found.pop("tasks")["words"]["metrics"]["bits_per_byte"]["value"] for found in (ours, theirs)]
@@ -68,7 +68,7 @@ def test_what_another_device_measures_is_told_and_near(plan):
 
 
 def test_routers_choose_the_same_on_another_device(plan):
-    path = plan.report_file(plan.report)
+    path = plan.layout.report(plan.report)
     ours = json.loads(path.read_text())
     routing(plan, plan.report, 1, "cpu:0")
     theirs = json.loads(path.read_text())

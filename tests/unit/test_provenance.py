@@ -16,21 +16,20 @@ from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 from packageurl import PackageURL
-from pytest_local_hub import client
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub import LocalHub, client
 
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.files import git_blob_id, sha256_file
-from herdbook.key import as_recorded
 from herdbook.layout import BOMS, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, SUMS
+from herdbook.plan.code import as_recorded
+from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.license import spdx
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, code
 from herdbook.steps.card.metadata import schema
-from herdbook.steps.release.step import contents
 from support import tiny
 
 TEXT = "w1 w2 w3 w4\n"
@@ -108,17 +107,17 @@ def built(tmp_path_factory):
         plan = tiny.build(recipe, folder / "results")
         for item in plan.evaluations:
             evaluate(plan, item, 1)
-        render_card(plan, plan.card_folder)
+        render_card(plan, plan.layout.card_folder)
         tiny.release(plan)
     return plan
 
 
 def claims_of(plan):
-    return [json.loads(line) for line in (plan.release_folder / CLAIMS).read_text().splitlines()]
+    return [json.loads(line) for line in (plan.layout.release_folder / CLAIMS).read_text().splitlines()]
 
 
 def bill_of(plan, version):
-    return json.loads((plan.release_folder / BOMS[version]).read_text())
+    return json.loads((plan.layout.release_folder / BOMS[version]).read_text())
 
 
 # -- claims ----------------------------------------------------------------------------------------------------------
@@ -148,7 +147,7 @@ def test_predicates_are_what_their_types_say(built):
 
 
 def test_claims_are_about_every_file(built):
-    folder = built.release_folder
+    folder = built.layout.release_folder
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     for claim in claims_of(built)[:2]:
         said = {one["name"]: one["digest"]["sha256"] for one in claim["subject"]}
@@ -160,12 +159,12 @@ def test_claims_are_about_every_file(built):
 
 
 def test_claims_are_canonical_and_follow_from_the_release_alone(built, monkeypatch):
-    folder = built.release_folder
+    folder = built.layout.release_folder
     lines = (folder / CLAIMS).read_bytes().splitlines()
     code = json.loads(lines[0])["predicate"]["buildDefinition"]["internalParameters"]["code"]
     digests = {line.partition("  ")[2]: line[:64] for line in (folder / SUMS).read_text().splitlines()}
     digests[SUMS] = sha256_file(folder / SUMS)
-    monkeypatch.setattr("herdbook.key.package_version", lambda _: "of another machine")
+    monkeypatch.setattr("herdbook.plan.code.package_version", lambda _: "of another machine")
     with as_recorded(code):
         plan = plans.make(
             recipes.load(folder / "recipe.yaml"),
@@ -204,8 +203,8 @@ def test_provenance_names_each_source_and_each_file_by_what_pins_it(built):
     )
     assert by_name["adapter of folded"]["digest"] == {"dirHash": hashlib.sha256(listed.encode()).hexdigest()}
     for name, file in {
-        "recipe.yaml": built.release_folder / "recipe.yaml",
-        "recipe.lock.json": built.release_folder / "recipe.lock.json",
+        "recipe.yaml": built.layout.release_folder / "recipe.yaml",
+        "recipe.lock.json": built.layout.release_folder / "recipe.lock.json",
         "task held_out: beside/task.yaml": root / "beside/task.yaml",
         "task data held_out: text.jsonl": root / "beside/text.jsonl",
         "leaderboard board: beside/board.csv": root / "beside/board.csv",
@@ -216,7 +215,10 @@ def test_provenance_names_each_source_and_each_file_by_what_pins_it(built):
 def test_provenance_names_the_lineage_and_nothing_of_the_machine(built):
     (first, *_) = claims_of(built)
     (byproduct,) = first["predicate"]["runDetails"]["byproducts"]
-    assert byproduct == {"name": LINEAGE, "digest": {"sha256": sha256_file(built.release_folder / LINEAGE)}}
+    assert byproduct == {
+        "name": LINEAGE,
+        "digest": {"sha256": sha256_file(built.layout.release_folder / LINEAGE)},
+    }
     assert str(built.recipe_path.parent) not in json.dumps(claims_of(built))
     assert "metadata" not in first["predicate"]["runDetails"]  # where times would stand
 
@@ -225,7 +227,7 @@ def test_results_are_those_that_were_measured(built):
     _, _, base, mix = claims_of(built)
     for claim, name in ((base, "base"), (mix, "mix")):
         evidence = claim["predicate"]["herdbook_evidence"]
-        path = built.release_folder / evidence["name"]
+        path = built.layout.release_folder / evidence["name"]
         assert evidence["digest"] == {"sha256": sha256_file(path)}
         measured = json.loads(path.read_text())
         assert measured["name"] == name
@@ -235,10 +237,10 @@ def test_results_are_those_that_were_measured(built):
         content = base64.b64decode(settings["content"])
         assert hashlib.sha256(content).hexdigest() == settings["digest"]["sha256"]
         assert json.loads(content) == measured["settings"]
-        assert task["digest"] == {"sha256": sha256_file(built.release_folder / task["name"])}
+        assert task["digest"] == {"sha256": sha256_file(built.layout.release_folder / task["name"])}
         assert data["digest"] == {"sha256": sha256_file(built.recipe_path.parent / "beside/text.jsonl")}
     for one in mix["subject"]:
-        assert sha256_file(built.release_folder / one["name"]) == one["digest"]["sha256"]
+        assert sha256_file(built.layout.release_folder / one["name"]) == one["digest"]["sha256"]
     own = {one["name"]: one["digest"]["sha256"] for one in base["subject"]}
     assert own == {
         f"base/{path.name}": sha256_file(path)
@@ -247,7 +249,7 @@ def test_results_are_those_that_were_measured(built):
 
 
 def test_small_inputs_travel_with_the_release(built):
-    carried = sorted(path for path in (built.release_folder / INPUTS).iterdir())
+    carried = sorted(path for path in (built.layout.release_folder / INPUTS).iterdir())
     root = built.recipe_path.parent / "beside"
     assert {path.read_bytes() for path in carried} == {
         (root / name).read_bytes() for name in ("task.yaml", "board.csv")
@@ -274,7 +276,7 @@ def test_a_snapshot_that_changed_is_refused(built):
     ("version", "schema_version"), [("1.6", SchemaVersion.V1_6), ("1.7", SchemaVersion.V1_7)]
 )
 def test_bills_are_valid_by_cyclonedx_s_own_schemas(built, version, schema_version):
-    text = (built.release_folder / BOMS[version]).read_text()
+    text = (built.layout.release_folder / BOMS[version]).read_text()
     validator = JsonStrictValidator(schema_version)
     assert validator.validate_str(text) is None
     bill = json.loads(text)
@@ -292,7 +294,7 @@ def test_a_bill_is_read_by_cyclonedx_s_own_model(built, version):
         "Tiny",
         "machine-learning-model",
     )
-    folder = built.release_folder
+    folder = built.layout.release_folder
     files = {one.name: next(iter(one.hashes)).content for one in component.components}
     listed = {line.partition("  ")[2]: line[:64] for line in (folder / SUMS).read_text().splitlines()}
     assert files == {name: sha256 for name, sha256 in listed.items() if name not in BOMS.values()}
@@ -329,7 +331,7 @@ def test_the_model_card_says_what_was_measured(built):
     (data,) = [one for one in bill_of(built, "1.6")["components"] if one["type"] == "data"]
     assert data["bom-ref"] == reference["ref"]
     assert data["hashes"][0]["content"] == sha256_file(built.recipe_path.parent / "beside/text.jsonl")
-    (path,) = (built.release_folder / "provenance/evaluations").glob("mix-*.json")
+    (path,) = (built.layout.release_folder / "provenance/evaluations").glob("mix-*.json")
     result = json.loads(path.read_text())["tasks"]["held_out"]
     (metric,) = [
         one for one in card["quantitativeAnalysis"]["performanceMetrics"] if one["type"] == "bits_per_byte"
@@ -345,12 +347,13 @@ def test_serial_numbers_are_the_content_s(built):
     first, second = bill_of(built, "1.6"), bill_of(built, "1.7")
     assert first["serialNumber"] != second["serialNumber"]
     digests = {
-        line.partition("  ")[2]: line[:64] for line in (built.release_folder / SUMS).read_text().splitlines()
+        line.partition("  ")[2]: line[:64]
+        for line in (built.layout.release_folder / SUMS).read_text().splitlines()
     }
     own = {name: sha256 for name, sha256 in digests.items() if name not in BOMS.values()}
 
     def read_json(name):
-        return json.loads((built.release_folder / name).read_text())
+        return json.loads((built.layout.release_folder / name).read_text())
 
     assert bom(built, "1.6", own, read_json) == first
     changed = bom(built, "1.6", {**own, "README.md": "0" * 64}, read_json)
@@ -397,14 +400,14 @@ def test_the_recorded_code_is_all_that_a_plan_asks_for():
     with as_recorded(code(plan)):
         again = plans.load(recipe)
         assert contents(again) == contents(plan)
-        assert again.converted == plan.converted
+        assert again.layout.full_width(again.conversion) == plan.layout.full_width(plan.conversion)
 
 
 def test_what_a_release_holds_follows_from_the_plan(built):
-    assert PROVENANCE_TYPE in (built.release_folder / CLAIMS).read_text()
+    assert PROVENANCE_TYPE in (built.layout.release_folder / CLAIMS).read_text()
     present = {
-        path.relative_to(built.release_folder).as_posix()
-        for path in built.release_folder.rglob("*")
+        path.relative_to(built.layout.release_folder).as_posix()
+        for path in built.layout.release_folder.rglob("*")
         if path.is_file()
     }
     assert present == {*contents(built), LINEAGE, *BOMS.values(), SUMS, CLAIMS}

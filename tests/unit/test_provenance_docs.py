@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pytest_local_hub import client
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub import LocalHub, client
 
 from herdbook.layout import CLAIMS
 from herdbook.signing.keys import generate, load_private

@@ -125,7 +125,7 @@ def test_leaderboard_needs_a_measured_release():
     ("text", "expected"),
     [
         ("models: {a: {folder: x}, a: {folder: y}}", "the key 'a' is given twice"),
-        ("models: {1: {folder: x}}", "the key 1 is no text"),
+        ("models: {1: {folder: x}}", "the key 1 is not text"),
         ("models: [", "line 1"),
         ("- 1", "expected a mapping"),
         ("", "expected a mapping"),

@@ -95,7 +95,7 @@ def test_nothing_moved(herd):
     assert "nothing moved upstream; the lock stays as it is, byte for byte" in text
     assert "Nothing moved upstream" in body
     assert {source["state"] for source in told["sources"]} == {"unchanged"}
-    assert (told["moved"], told["again"]) == (0, [])
+    assert (told["moved"], told["rebuild"]) == (0, [])
     assert (herd.lock.read_bytes(), herd.lock.stat().st_mtime_ns) == (before, stamp)
     assert len(herd.hub.requests) == 2  # a description each: no header, no file
 
@@ -132,7 +132,7 @@ def test_what_would_be_made_again_is_what_a_build_makes(herd):
     plan = tiny.build(herd.recipe, herd.root / "results")
     there = {path for path in (herd.root / "results/shards").iterdir() if path.suffix == ".safetensors"}
     herd.double("calf", "model.layers.0.mlp.up_proj.weight")
-    again = {one["rule"]: one for one in herd.refresh("--results", str(herd.root / "results"))[2]["again"]}
+    again = {one["rule"]: one for one in herd.refresh("--results", str(herd.root / "results"))[2]["rebuild"]}
     after = tiny.build(herd.recipe, herd.root / "results")
     made = {
         path for path in (herd.root / "results/shards").iterdir() if path.suffix == ".safetensors"
@@ -140,11 +140,11 @@ def test_what_would_be_made_again_is_what_a_build_makes(herd):
     for rule in ("fetch", "laser", "moe"):
         shards = {after.layout.shard(part) for part in after.parts.values() if part.operation == rule}
         new = made & shards
-        assert (again[rule]["again"], again[rule]["jobs"]) == (len(new), len(shards)), rule
+        assert (again[rule]["rebuilt"], again[rule]["jobs"]) == (len(new), len(shards)), rule
         assert again[rule]["size_bytes"] == sum(load_size(path) for path in new), rule
-    assert 0 < again["fetch"]["again"] < again["fetch"]["jobs"]
-    assert again["assemble"]["again"] == (plan.released.key != after.released.key) == 1
-    assert again["card"]["again"] == again["release"]["again"] == again["verify"]["again"] == 1
+    assert 0 < again["fetch"]["rebuilt"] < again["fetch"]["jobs"]
+    assert again["assemble"]["rebuilt"] == (plan.released.key != after.released.key) == 1
+    assert again["card"]["rebuilt"] == again["release"]["rebuilt"] == again["verify"]["rebuilt"] == 1
 
 
 def load_size(path):
@@ -229,7 +229,7 @@ def test_a_squashed_branch_has_the_same_files_and_no_pinned_commit(herd):
     assert re.search(f"the commit that was pinned, {pinned}, is gone", base["notes"][0])
     assert "every file, tensor and fact is as it was" in text
     # the shards are what they were: only what carries the lock is made again
-    assert {one["rule"] for one in told["again"] if one["again"]} == {"release", "attest", "verify"}
+    assert {one["rule"] for one in told["rebuild"] if one["rebuilt"]} == {"release", "attest", "verify"}
 
 
 def test_a_renamed_repository(herd):
@@ -278,7 +278,7 @@ def test_an_adapter_on_the_hub(herd):
     )
     told = herd.refresh()[2]
     assert [change["name"] for change in herd.source(told, "tuned")["files"]] == [name]
-    assert {one["rule"]: one["again"] for one in told["again"]}["adapter"] > 0
+    assert {one["rule"]: one["rebuilt"] for one in told["rebuild"]}["adapter"] > 0
     assert locks.load(herd.lock).adapters["tuned"].revision == herd.hub.repos["herd/lora"].branches["main"]
 
 

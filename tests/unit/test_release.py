@@ -37,7 +37,7 @@ def make(folder):
     tiny.write_model(folder / "base", seed=1, shards=2)
     tiny.write_adapter(folder / "adapter", folder / "base", seed=2)
     plan = tiny.build(tiny.write_recipe(folder / "r.yaml", MODELS), folder / "results")
-    render_card(plan, plan.card_folder)
+    render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
     return plan
 
@@ -50,7 +50,7 @@ def plan(tmp_path_factory):
 @pytest.fixture
 def folder(plan, tmp_path):
     """A copy of the release, to damage."""
-    return shutil.copytree(plan.release_folder, tmp_path / "copy")
+    return shutil.copytree(plan.layout.release_folder, tmp_path / "copy")
 
 
 def resum(folder, change=None):
@@ -69,18 +69,18 @@ def resum(folder, change=None):
 
 
 def test_good_release_passes_wherever_it_lies(plan, folder):
-    assert failures(plan.release_folder) == set()
+    assert failures(plan.layout.release_folder) == set()
     assert failures(folder) == set()
 
 
 def test_checksums_are_those_of_sha256sum(plan):
-    for line in (plan.release_folder / SUMS).read_text().splitlines():
+    for line in (plan.layout.release_folder / SUMS).read_text().splitlines():
         digest, name = line.split("  ")
-        assert digest == hashlib.sha256((plan.release_folder / name).read_bytes()).hexdigest()
+        assert digest == hashlib.sha256((plan.layout.release_folder / name).read_bytes()).hexdigest()
 
 
 def test_nothing_in_it_is_a_link_or_tells_the_machine(plan):
-    for path in plan.release_folder.rglob("*"):
+    for path in plan.layout.release_folder.rglob("*"):
         assert not path.is_symlink()
         if path.suffix in {".json", ".md", ".yaml", ".svg"}:
             assert str(plan.recipe_path.parent) not in path.read_text(encoding="utf-8")
@@ -108,16 +108,16 @@ def test_two_builds_are_the_same_byte_for_byte(plan, tmp_path):
         }
 
     again = content(tmp_path / "elsewhere/results/Tiny/release")
-    assert again.keys() == content(plan.release_folder).keys()
-    assert [name for name, data in content(plan.release_folder).items() if again[name] != data] == []
+    assert again.keys() == content(plan.layout.release_folder).keys()
+    assert [name for name, data in content(plan.layout.release_folder).items() if again[name] != data] == []
 
 
 def test_what_an_earlier_build_left_is_removed(plan):
-    (plan.release_folder / "old").mkdir()
-    (plan.release_folder / "old/stale.txt").write_text("x")
+    (plan.layout.release_folder / "old").mkdir()
+    (plan.layout.release_folder / "old/stale.txt").write_text("x")
     tiny.release(plan)
-    assert not (plan.release_folder / "old").exists()
-    assert failures(plan.release_folder) == set()
+    assert not (plan.layout.release_folder / "old").exists()
+    assert failures(plan.layout.release_folder) == set()
 
 
 def test_weights_that_were_changed_and_summed_anew(folder):
@@ -151,7 +151,7 @@ def test_record_that_was_changed_to_fit(folder):
 
 
 def test_release_of_other_code_is_checked_by_the_code_that_it_names(folder, monkeypatch):
-    monkeypatch.setattr("herdbook.key._source_digest", lambda _: "of another version")
+    monkeypatch.setattr("herdbook.plan.code.module_digest", lambda _: "of another version")
     assert failures(folder) == set()
 
 
@@ -194,7 +194,7 @@ def test_command_line(folder, tmp_path, capsys):
     (folder / "README.md").write_text("lies")
     assert main([*base, *files]) == 8
     seen = capsys.readouterr().out
-    assert "FAIL   sums: README.md: has other content" in seen
+    assert "FAIL       sums: README.md: has other content" in seen
     assert f"expected {expected}" in seen
     assert f"found    {hashlib.sha256(b'lies').hexdigest()}" in seen
     failed = ET.parse(tmp_path / "found.xml").getroot().findall(".//failure")
@@ -209,8 +209,7 @@ def test_statuses_of_the_command_line(tmp_path, capsys, monkeypatch, folder):
     assert main(["verify", str(tmp_path / "empty")]) == 8
     assert "is no release" in capsys.readouterr().out
     assert main(["verify", str(folder), "--key", str(tmp_path / "absent.pub")]) == 2
-    with pytest.raises(SystemExit):
-        main(["verify", str(folder), "--sample", "much"])
+    assert main(["verify", str(folder), "--sample", "much"]) == 2
 
     def broken(release, options):
         raise ZeroDivisionError

@@ -14,7 +14,9 @@ from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLogHandlerBase
 
 import snakemake_logger_plugin_herdbook as plugin
-from herdbook.jobs import Job
+from herdbook.humanize import duration
+from herdbook.plan.jobs import Job
+from herdbook.settings import PRICE_PER_HOUR, RECIPE
 from herdbook.view import handler as handlers
 from herdbook.view import words
 from herdbook.view.build import Build
@@ -183,7 +185,7 @@ def test_no_price_is_no_doubt():
     ],
 )
 def test_durations(seconds, said):
-    assert words.duration(seconds) == said
+    assert duration(seconds) == said
 
 
 def test_last_lines_of_a_log(tmp_path):
@@ -323,8 +325,8 @@ def test_steps_aside_where_other_words_are_asked_for(asked, capsys):
 
 def test_events_become_lines_and_a_summary(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(handlers.RECIPE_VARIABLE, raising=False)
-    monkeypatch.setenv(handlers.PRICE_VARIABLE, "3600")
+    monkeypatch.delenv(RECIPE.variable, raising=False)
+    monkeypatch.setenv(PRICE_PER_HOUR.variable, "3600")
     Path("a.log").write_text("why it broke\n", encoding="utf-8")
     events = handlers.LogEvent
     one = handler()

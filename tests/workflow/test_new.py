@@ -346,7 +346,7 @@ def test_a_wheel_has_what_it_takes(tmp_path, repository):
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copyfile
         copy(ROOT / source, site / place)
     repository.environment["PYTHONPATH"] = str(site)
-    made = repository.run(sys.executable, "-m", "herdbook.cli.main", "new", str(tmp_path / "other"))
+    made = repository.run(sys.executable, "-m", "herdbook", "new", str(tmp_path / "other"))
     assert made.returncode == 0, made.stderr
     names = {path.relative_to(repository.root) for path in repository.root.rglob("*") if path.is_file()}
     assert {

@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from herdbook import plan as plans
 from support import rebuilds, tiny
 from support.project import Project, steps_of
 from support.terminal import pictures, plain, watch
@@ -71,25 +70,6 @@ def test_the_table_is_what_the_workflow_does(built, tmp_path):
         assert made == named(steps), f"{name}: herdbook explain and Snakemake differ:\n{said}"
     written, _ = rebuilds.between(rebuilds.DOCUMENT.read_text(encoding="utf-8"), "changes")
     assert written == rebuilds.table(rows), f"run: {rebuilds.COMMAND}"
-
-
-def test_explain_names_the_jobs_of_snakemake_and_their_files(built):
-    """The jobs that are read off the plan are those of the rules: inputs, outputs, order."""
-    from herdbook.jobs import jobs
-
-    project, _ = built
-    here = os.getcwd()  # noqa: PTH109 - to come back to
-    os.chdir(project.root)
-    try:
-        planned = jobs(plans.load(project.recipe.relative_to(project.root)))
-    finally:
-        os.chdir(here)
-    block = re.compile(r"^(?:local)?rule (\S+):\n(?:    input: (.*)\n)?    output: (.*)\n", re.MULTILINE)
-    logged = {
-        (frozenset(read.split(", ")) - {""}, frozenset(made.split(", ")))
-        for rule, read, made in block.findall(project.logged())
-    }
-    assert logged == {(frozenset(map(str, job.inputs)), frozenset(map(str, job.outputs))) for job in planned}
 
 
 def test_live_view(built):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_local_hub.server import LocalHub
+    from pytest_local_hub.hub import LocalHub
 
 
 def environment(hub: LocalHub, home: Path, token: str | None = None) -> dict[str, str]:

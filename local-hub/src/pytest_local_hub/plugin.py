@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_local_hub import client
-from pytest_local_hub.server import LocalHub
+from pytest_local_hub.hub import LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

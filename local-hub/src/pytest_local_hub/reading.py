@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
-from pytest_local_hub.routing import KEEPER, Answer, route
+from pytest_local_hub.routing import Answer, route
+from pytest_local_hub.store import KEEPER
 
 if TYPE_CHECKING:
-    from pytest_local_hub.server import Handler
+    from pytest_local_hub.handler import Handler
     from pytest_local_hub.store import Blob
 
 DATE = "2024-01-01T00:00:00.000Z"
 
 
-@route("GET", "/api/whoami-v2")
 def _whoami(ask: Handler) -> None:
     if ask.token is None:
         raise Answer(401, "Invalid username or password.")
-    name, role = ask.hub.accounts[ask.token]
-    orgs = [{"name": org, "roleInOrg": "write"} for org in sorted(ask.hub.orgs)] if name == KEEPER else []
+    name, role = ask.store.accounts[ask.token]
+    orgs = [{"name": org, "roleInOrg": "write"} for org in sorted(ask.store.orgs)] if name == KEEPER else []
     ask.send_json({"type": "user", "name": name, "orgs": orgs, "auth": {"accessToken": {"role": role}}})
 
 
-@route("GET", "{api}(?:/revision/{rev})?")
-def _model_info(ask: Handler, kind: str, id: str, rev: str) -> None:  # noqa: A002 - as in the route
-    repo, commit = ask.commit(kind, id, rev)
-    siblings = [{"rfilename": name} for name in commit.files]
+def _model_info(ask: Handler, kind: str, name: str, rev: str) -> None:
+    repo, commit = ask.commit(kind, name, rev)
+    siblings = [{"rfilename": file} for file in commit.files]
     if "blobs" in ask.query:
-        siblings = [{"rfilename": name, **_sibling(blob)} for name, blob in commit.files.items()]
+        siblings = [{"rfilename": file, **_sibling(blob)} for file, blob in commit.files.items()]
     ask.send_json({
         "id": repo.name,
         "modelId": repo.name,
@@ -48,69 +47,62 @@ def _model_info(ask: Handler, kind: str, id: str, rev: str) -> None:  # noqa: A0
     })  # fmt: skip
 
 
-@route("GET", "{api}/tree/{rev}(?:/{path})?")
-def _tree(ask: Handler, kind: str, id: str, rev: str, path: str) -> None:  # noqa: A002 - as in the route
-    _, commit = ask.commit(kind, id, rev)
+def _tree(ask: Handler, kind: str, name: str, rev: str, path: str) -> None:
+    _, commit = ask.commit(kind, name, rev)
     recursive = ask.query.get("recursive", [""])[0].lower() in {"1", "true"}
     prefix = f"{path}/" if path else ""
-    inside = {name: blob for name, blob in commit.files.items() if name.startswith(prefix)}
+    inside = {file: blob for file, blob in commit.files.items() if file.startswith(prefix)}
     if path and not inside:
         raise Answer(404, f"{path} does not exist on {rev}", "EntryNotFound")
-    entries: deque[dict] = deque()
+    entries: deque[dict[str, Any]] = deque()
     folders = {}
-    for name, blob in sorted(inside.items()):
-        steps = name.removeprefix(prefix).split("/")
+    for file, blob in sorted(inside.items()):
+        steps = file.removeprefix(prefix).split("/")
         for depth in range(1, len(steps)):
             if recursive or depth == 1:
                 folder = prefix + "/".join(steps[:depth])
                 folders[folder] = {"type": "directory", "path": folder, "oid": "0" * 40, "size": 0}
         if recursive or len(steps) == 1:
-            entries.append(_entry(name, blob))
+            entries.append(_entry(file, blob))
     listed = [*folders.values(), *entries]
     start = int(ask.query.get("cursor", ["0"])[0])
-    stop = start + (ask.hub.page_size or len(listed))
+    stop = start + (ask.store.page_size or len(listed))
     headers = {}
     if stop < len(listed):
         asked = f"recursive={recursive}&cursor={stop}"
-        headers["Link"] = f'<{ask.hub.url}{quote(ask.route)}?{asked}>; rel="next"'
+        headers["Link"] = f'<{ask.server.url}{quote(ask.route)}?{asked}>; rel="next"'
     ask.send_json(listed[start:stop], headers)
 
 
-@route("POST", "{api}/paths-info/{rev}")
-def _paths_info(ask: Handler, kind: str, id: str, rev: str) -> None:  # noqa: A002 - as in the route
-    _, commit = ask.commit(kind, id, rev)
+def _paths_info(ask: Handler, kind: str, name: str, rev: str) -> None:
+    _, commit = ask.commit(kind, name, rev)
     paths = parse_qs(ask.body().decode()).get("paths", [])
-    ask.send_json([_entry(name, commit.files[name]) for name in paths if name in commit.files])
+    ask.send_json([_entry(path, commit.files[path]) for path in paths if path in commit.files])
 
 
-@route("GET", "{api}/refs")
-def _refs(ask: Handler, kind: str, id: str) -> None:  # noqa: A002 - as in the route
-    repo = ask.repo(kind, id)
+def _refs(ask: Handler, kind: str, name: str) -> None:
+    repo = ask.repo(kind, name)
 
-    def listed(refs: dict[str, str], kind: str) -> list[dict]:
-        return [
-            {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": oid} for name, oid in refs.items()
-        ]
+    def listed(refs: dict[str, str], group: str) -> list[dict[str, Any]]:
+        return [{"name": ref, "ref": f"refs/{group}/{ref}", "targetCommit": oid} for ref, oid in refs.items()]
 
     ask.send_json(
         {"branches": listed(repo.branches, "heads"), "tags": listed(repo.tags, "tags"), "converts": []}
     )
 
 
-@route("GET", "{api}/commits/{rev}")
-def _commits(ask: Handler, kind: str, id: str, rev: str) -> None:  # noqa: A002 - as in the route
-    repo, commit = ask.commit(kind, id, rev)
+def _commits(ask: Handler, kind: str, name: str, rev: str) -> None:
+    repo, commit = ask.commit(kind, name, rev)
     ask.send_json([
         {"id": one.oid, "title": one.title, "message": "", "authors": [{"user": "keeper"}], "date": DATE}
         for one in repo.history(commit)
     ])  # fmt: skip
 
 
-@route("GET", "{page}/resolve/{rev}/{path}")
-def _resolve(ask: Handler, kind: str, id: str, rev: str, path: str) -> None:  # noqa: A002 - as in the route
-    repo, commit = ask.commit(kind, id, rev)
+def _resolve(ask: Handler, kind: str, name: str, rev: str, path: str) -> None:
+    repo, commit = ask.commit(kind, name, rev)
     if repo.gated and not ask.is_trusted:
-        message = f"Access to {id} is restricted and you are not in the authorized list."
+        message = f"Access to {name} is restricted and you are not in the authorized list."
         raise Answer(403 if ask.token else 401, message, "GatedRepo")
     headers = {"X-Repo-Commit": commit.oid}
     if path not in commit.files:
@@ -124,23 +116,22 @@ def _resolve(ask: Handler, kind: str, id: str, rev: str, path: str) -> None:  # 
         "X-Linked-Size": str(blob.size_bytes),
         "ETag": f'"{blob.etag}"',
     }
-    location = f"{ask.hub.content_url}/lfs/{blob.sha256}?signature=of-the-url&name={quote(path)}"
+    location = f"{ask.server.content_url}/lfs/{blob.sha256}?signature=of-the-url&name={quote(path)}"
     ask.send(302, b"Found", {**headers, "Location": location})
 
 
-@route("GET", "/lfs/{oid}")
 def _lfs(ask: Handler, oid: str) -> None:
-    if oid not in ask.hub.lfs:
+    if oid not in ask.store.lfs:
         raise Answer(404, "Not Found")
-    ask.send_content(ask.hub.lfs[oid], {"ETag": f'"{oid}"'})
+    ask.send_content(ask.store.lfs[oid], {"ETag": f'"{oid}"'})
 
 
-def _sibling(blob: Blob) -> dict:
+def _sibling(blob: Blob) -> dict[str, Any]:
     lfs = {"lfs": {"sha256": blob.sha256, "size": blob.size_bytes, "pointerSize": len(blob.pointer)}}
     return {"size": blob.size_bytes, "blobId": blob.git_id, **(lfs if blob.lfs else {})}
 
 
-def _entry(name: str, blob: Blob) -> dict:
+def _entry(name: str, blob: Blob) -> dict[str, Any]:
     lfs = {"lfs": {"oid": blob.sha256, "size": blob.size_bytes, "pointerSize": len(blob.pointer)}}
     return {
         "type": "file",
@@ -149,3 +140,15 @@ def _entry(name: str, blob: Blob) -> dict:
         "oid": blob.git_id,
         **(lfs if blob.lfs else {}),
     }
+
+
+ROUTES = (
+    route("GET", "/api/whoami-v2", _whoami),
+    route("GET", "{api}(?:/revision/{rev})?", _model_info),
+    route("GET", "{api}/tree/{rev}(?:/{path})?", _tree),
+    route("POST", "{api}/paths-info/{rev}", _paths_info),
+    route("GET", "{api}/refs", _refs),
+    route("GET", "{api}/commits/{rev}", _commits),
+    route("GET", "{page}/resolve/{rev}/{path}", _resolve),
+    route("GET", "/lfs/{oid}", _lfs),
+)

@@ -5,17 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+KEEPER = "keeper"  # the account that may do everything
 PIECE_BYTES = 1 << 16
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".model", ".npz")
 LFS_BYTES = 10 * 1024 * 1024  # larger files go to LFS whatever they are called
+
+
+def is_large(name: str, size_bytes: int) -> bool:
+    """Return whether a file goes to LFS: because of its name, or because of its size."""
+    return name.endswith(LFS_SUFFIXES) or size_bytes > LFS_BYTES
+
+
+def repo_key(kind: str, name: str) -> str:
+    """Return the name of a repository in ``Store.repos``; ``kind`` is ``dataset(s)``, or anything else for a model."""
+    return f"datasets/{name}" if kind in {"dataset", "datasets"} else name
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Blob:
         """Return the blob of a file; whether it goes to LFS is told by its name and size, as on the Hub."""
         source = OnDisk(content) if isinstance(content, Path) else content
         blob = cls(source, lfs=True)
-        return blob if name.endswith(LFS_SUFFIXES) or blob.size_bytes > LFS_BYTES else cls(source, lfs=False)
+        return blob if is_large(name, blob.size_bytes) else cls(source, lfs=False)
 
     @cached_property
     def size_bytes(self) -> int:
@@ -115,7 +127,7 @@ class Repo:
     """
 
     name: str
-    card: dict = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
     private: bool = False
     gated: Literal["auto", "manual", False] = False
     commits: dict[str, Commit] = field(default_factory=dict)
@@ -161,3 +173,86 @@ class Repo:
         while found[-1].parent:
             found.append(self.commits[found[-1].parent])
         return found
+
+
+class Store:
+    """Repositories by name, the contents of large files, and who may do what with them.
+
+    Attributes:
+        token: Of the account ``keeper``, which may read everything, and write under its own name and those in ``orgs``.
+        reader: Another token of the same account, for reading alone.
+        stranger: Token of somebody who is logged in but has been given access to nothing private or gated.
+        accounts: Name and role by token.
+        orgs: The organizations that ``keeper`` may write to.
+        repos: What there is, by name; a data set's begins with ``datasets/``.
+        lfs: Contents of large files by SHA-256; to be altered by tests of what is damaged.
+        moved: Repositories' former names, and what they are called now.
+        page_size: Entries on one page of a listing; None for no pages.
+        writing: Held by who writes, one at a time, so that a commit is made whole or not at all.
+    """
+
+    token = "hf_keeperkeeperkeeper"  # noqa: S105 - opens nothing but this
+    reader = "hf_readerreaderreader"
+    stranger = "hf_strangerstranger"
+
+    def __init__(self) -> None:
+        self.accounts = {
+            self.token: (KEEPER, "write"),
+            self.reader: (KEEPER, "read"),
+            self.stranger: ("stranger", "write"),
+        }
+        self.orgs: set[str] = set()
+        self.repos: dict[str, Repo] = {}
+        self.lfs: dict[str, Blob] = {}
+        self.moved: dict[str, str] = {}
+        self.page_size: int | None = None
+        self.writing = threading.Lock()
+
+    def add_repo(
+        self,
+        name: str,
+        files: Mapping[str, Content],
+        *,
+        repo_type: Literal["model", "dataset"] = "model",
+        license: str | list[str] | None = None,  # noqa: A002 - as in a card
+        base_model: str | list[str] | None = None,
+        private: bool = False,
+        gated: Literal["auto", "manual", False] = False,
+    ) -> str:
+        """Make a repository with one commit on its main branch, and return that commit's id.
+
+        Args:
+            name: ``owner/name``.
+            files: Contents by name: bytes, a path, or ``OnDisk`` with a digest that need not be computed.
+            repo_type: What it is a repository of.
+            license: What its description says.
+            base_model: Likewise.
+            private: Whether it is hidden from all but ``keeper``.
+            gated: Whether its files are kept from all but ``keeper``.
+        """
+        key = repo_key(repo_type, name)
+        card = {"license": license, "base_model": base_model}
+        card = {key: value for key, value in card.items() if value is not None}
+        self.repos[key] = Repo(name, card, private, gated)
+        return self.commit(key, files, title="initial commit")
+
+    def commit(
+        self,
+        name: str,
+        files: Mapping[str, Content | Blob | None],
+        branch: str = "main",
+        title: str = "commit",
+    ) -> str:
+        """Change files of a repository (None deletes one), and return the new commit's id."""
+        oid = self.repos[name].commit(files, branch, title)
+        for blob in self.repos[name].commits[oid].files.values():
+            if blob.lfs:
+                self.lfs.setdefault(blob.sha256, blob)
+        return oid
+
+    def tag(self, name: str, tag: str, revision: str = "main") -> None:
+        """Tag a revision of a repository."""
+        found = self.repos[name].find(revision)
+        if found is None:
+            raise KeyError(revision)
+        self.repos[name].tags[tag] = found.oid

@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pytest_local_hub.routing import Answer, route
-from pytest_local_hub.store import LFS_BYTES, LFS_SUFFIXES, Blob, OnDisk, Repo
+from pytest_local_hub.store import Blob, OnDisk, Repo, is_large, repo_key
 
 if TYPE_CHECKING:
-    from pytest_local_hub.server import Handler
+    from pytest_local_hub.handler import Handler
 
-MADE = {True: "datasets/", False: ""}
 RELATIONS = {"adapter", "merge", "quantized", "finetune"}
-
-
-def _key(kind: str, name: str) -> str:
-    return f"{MADE[kind.startswith('dataset')]}{name}"
 
 
 def _asked(ask: Handler) -> dict[str, Any]:
@@ -33,7 +28,11 @@ def _asked(ask: Handler) -> dict[str, Any]:
     return asked
 
 
-@route("POST", "/api/validate-yaml")
+def _full_name(ask: Handler, asked: dict[str, Any]) -> str:
+    """Return the ``owner/name`` of a repository that is to be made or deleted; the owner is the asker unless named."""
+    return f"{asked.get('organization') or ask.account}/{asked['name']}"
+
+
 def _validate(ask: Handler) -> None:
     content = str(_asked(ask).get("content", ""))
     errors = []
@@ -48,21 +47,19 @@ def _validate(ask: Handler) -> None:
     ask.send(400 if errors else 200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
 
-@route("POST", "/api/repos/create")
 def _create(ask: Handler) -> None:
     asked = _asked(ask)
-    owner = asked.get("organization") or ask.hub.accounts.get(ask.token, ("", ""))[0]
-    name = f"{owner}/{asked['name']}"
+    name = _full_name(ask, asked)
     ask.may_write(name)
     kind = str(asked.get("type") or "model")
-    url = f"{ask.hub.url}/{_key(kind, name)}"
-    with ask.hub.writing:
-        if _key(kind, name) in ask.hub.repos:
+    url = f"{ask.server.url}/{repo_key(kind, name)}"
+    with ask.store.writing:
+        if repo_key(kind, name) in ask.store.repos:
             body = json.dumps({"error": "You already created this repo", "url": url}).encode()
             ask.send(409, body, {"X-Error-Message": "You already created this repo"})
             return
         private = bool(asked.get("private")) or asked.get("visibility") == "private"
-        ask.hub.add_repo(
+        ask.store.add_repo(
             name,
             {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"},
             repo_type="dataset" if kind == "dataset" else "model",
@@ -71,75 +68,68 @@ def _create(ask: Handler) -> None:
     ask.send_json({"url": url, "name": name})
 
 
-@route("DELETE", "/api/repos/delete")
 def _delete(ask: Handler) -> None:
     asked = _asked(ask)
-    owner = asked.get("organization") or ask.hub.accounts.get(ask.token, ("", ""))[0]
-    name = f"{owner}/{asked['name']}"
+    name = _full_name(ask, asked)
     ask.may_write(name)
     kind = str(asked.get("type") or "model")
     ask.repo(f"{kind}s", name)
-    with ask.hub.writing:
-        del ask.hub.repos[_key(kind, name)]
+    with ask.store.writing:
+        del ask.store.repos[repo_key(kind, name)]
     ask.send_json({})
 
 
-@route("POST", "/api/repos/move")
 def _move(ask: Handler) -> None:
     asked = _asked(ask)
     old, new, kind = asked["fromRepo"], asked["toRepo"], str(asked.get("type") or "model")
     ask.may_write(old)
     ask.may_write(new)
     repo = ask.repo(f"{kind}s", old)
-    with ask.hub.writing:
-        if _key(kind, new) in ask.hub.repos:
+    with ask.store.writing:
+        if repo_key(kind, new) in ask.store.repos:
             raise Answer(409, f"{new} exists already")
         repo.name = new
-        ask.hub.repos[_key(kind, new)] = ask.hub.repos.pop(_key(kind, old))
-        ask.hub.moved[old] = new
+        ask.store.repos[repo_key(kind, new)] = ask.store.repos.pop(repo_key(kind, old))
+        ask.store.moved[old] = new
     ask.send_json({})
 
 
-@route("PUT", "{api}/settings")
-def _settings(ask: Handler, kind: str, id: str) -> None:  # noqa: A002 - as in the route
-    ask.may_write(id)
-    repo, asked = ask.repo(kind, id), _asked(ask)
+def _settings(ask: Handler, kind: str, name: str) -> None:
+    ask.may_write(name)
+    repo, asked = ask.repo(kind, name), _asked(ask)
     repo.private = bool(asked.get("private", asked.get("visibility", repo.private) in {True, "private"}))
     repo.gated = asked.get("gated", repo.gated)
     ask.send_json({"private": repo.private, "gated": repo.gated})
 
 
-@route("POST", "{api}/preupload/{rev}")
-def _preupload(ask: Handler, kind: str, id: str, rev: str) -> None:  # noqa: A002 - as in the route
-    ask.may_write(id)
-    repo = ask.repo(kind, id)
+def _preupload(ask: Handler, kind: str, name: str, rev: str) -> None:
+    ask.may_write(name)
+    repo = ask.repo(kind, name)
     head = repo.find(rev)
     held = head.files if head else {}
     files = []
     for file in _asked(ask)["files"]:
-        name = file["path"]
-        large = name.endswith(LFS_SUFFIXES) or file["size"] > LFS_BYTES
-        one = {"path": name, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
-        files.append(one | ({"oid": held[name].etag} if name in held else {}))
+        path = file["path"]
+        mode = "lfs" if is_large(path, file["size"]) else "regular"
+        one = {"path": path, "uploadMode": mode, "shouldIgnore": False}
+        files.append(one | ({"oid": held[path].etag} if path in held else {}))
     ask.send_json({"files": files})
 
 
-@route("POST", "{page}\\.git/info/lfs/objects/batch")
-def _batch(ask: Handler, kind: str, id: str) -> None:  # noqa: A002 - as in the route
-    ask.may_write(id)
-    ask.repo(kind, id)
+def _batch(ask: Handler, kind: str, name: str) -> None:
+    ask.may_write(name)
+    ask.repo(kind, name)
     objects = []
     for one in _asked(ask)["objects"]:
         oid, size = one["oid"], one["size"]
         actions = {
-            "upload": {"href": f"{ask.hub.content_url}/upload/{oid}?size={size}", "header": {}},
-            "verify": {"href": f"{ask.hub.url}/{_key(kind, id)}.git/info/lfs/verify", "header": {}},
+            "upload": {"href": f"{ask.server.content_url}/upload/{oid}?size={size}", "header": {}},
+            "verify": {"href": f"{ask.server.url}/{repo_key(kind, name)}.git/info/lfs/verify", "header": {}},
         }
-        objects.append({"oid": oid, "size": size, **({} if oid in ask.hub.lfs else {"actions": actions})})
+        objects.append({"oid": oid, "size": size, **({} if oid in ask.store.lfs else {"actions": actions})})
     ask.send_json({"transfer": "basic", "objects": objects})
 
 
-@route("PUT", "/upload/{oid}")
 def _upload(ask: Handler, oid: str) -> None:
     size = int(ask.query["size"][0])
     path = ask.upload(size)
@@ -148,26 +138,24 @@ def _upload(ask: Handler, oid: str) -> None:
     if found != oid or path.stat().st_size != size:
         path.unlink()
         raise Answer(400, f"expected sha256 {oid}, found {found}")
-    ask.hub.lfs[oid] = Blob(OnDisk(path, oid), lfs=True)
+    ask.store.lfs[oid] = Blob(OnDisk(path, oid), lfs=True)
     ask.send(200, b"")
 
 
-@route("POST", "{page}\\.git/info/lfs/verify")
-def _verify(ask: Handler, kind: str, id: str) -> None:  # noqa: A002, ARG001 - as in the route
+def _verify(ask: Handler, kind: str, name: str) -> None:  # noqa: ARG001 - as in the route
     asked = _asked(ask)
-    blob = ask.hub.lfs.get(asked["oid"])
+    blob = ask.store.lfs.get(asked["oid"])
     if blob is None or blob.size_bytes != asked["size"]:
         raise Answer(404, "no such object")
     ask.send_json({})
 
 
-@route("POST", "{api}/commit/{rev}")
-def _commit(ask: Handler, kind: str, id: str, rev: str) -> None:  # noqa: A002 - as in the route
-    ask.may_write(id)
-    repo = ask.repo(kind, id)
+def _commit(ask: Handler, kind: str, name: str, rev: str) -> None:
+    ask.may_write(name)
+    repo = ask.repo(kind, name)
     lines = [json.loads(line) for line in ask.body().splitlines() if line.strip()]
     header = next(line["value"] for line in lines if line["key"] == "header")
-    with ask.hub.writing:
+    with ask.store.writing:
         head = repo.branches.get(rev)
         if head is None:
             raise Answer(404, f"Invalid rev id: {rev}", "RevisionNotFound")
@@ -177,8 +165,8 @@ def _commit(ask: Handler, kind: str, id: str, rev: str) -> None:  # noqa: A002 -
         changes: dict[str, Blob | None] = {}
         for line in lines:
             changes |= _change(ask, repo, head, line["key"], line["value"])
-        oid = ask.hub.commit(_key(kind, id), changes, rev, header["summary"])
-    ask.send_json({"success": True, "commitOid": oid, "commitUrl": f"{ask.hub.url}/{id}/commit/{oid}"})
+        oid = ask.store.commit(repo_key(kind, name), changes, rev, header["summary"])
+    ask.send_json({"success": True, "commitOid": oid, "commitUrl": f"{ask.server.url}/{name}/commit/{oid}"})
 
 
 def _change(ask: Handler, repo: Repo, head: str, key: str, value: dict[str, Any]) -> dict[str, Blob | None]:
@@ -189,7 +177,7 @@ def _change(ask: Handler, repo: Repo, head: str, key: str, value: dict[str, Any]
             content = base64.b64decode(value["content"])
             return {name: Blob(content, lfs=False)}
         case "lfsFile":
-            blob = ask.hub.lfs.get(value["oid"])
+            blob = ask.store.lfs.get(value["oid"])
             if blob is None:
                 raise Answer(400, f"{name}: no object {value['oid']} was uploaded")
             return {name: blob}
@@ -209,49 +197,63 @@ def _change(ask: Handler, repo: Repo, head: str, key: str, value: dict[str, Any]
             return {}
 
 
-@route("POST", "{api}/branch/{name}")
-def _branch(ask: Handler, kind: str, id: str, name: str) -> None:  # noqa: A002 - as in the route
-    ask.may_write(id)
-    repo, start = ask.commit(kind, id, _asked(ask).get("startingPoint") or "main")
-    with ask.hub.writing:
-        if name in repo.branches:
-            raise Answer(409, f"Reference {name} already exists")
-        repo.branches[name] = start.oid
+def _branch(ask: Handler, kind: str, name: str, ref: str) -> None:
+    ask.may_write(name)
+    repo, start = ask.commit(kind, name, _asked(ask).get("startingPoint") or "main")
+    with ask.store.writing:
+        if ref in repo.branches:
+            raise Answer(409, f"Reference {ref} already exists")
+        repo.branches[ref] = start.oid
     ask.send_json({})
 
 
-@route("DELETE", "{api}/branch/{name}")
-def _no_branch(ask: Handler, kind: str, id: str, name: str) -> None:  # noqa: A002 - as in the route
-    ask.may_write(id)
-    if ask.repo(kind, id).branches.pop(name, None) is None:
-        raise Answer(404, f"no branch {name}", "RevisionNotFound")
+def _no_branch(ask: Handler, kind: str, name: str, ref: str) -> None:
+    ask.may_write(name)
+    if ask.repo(kind, name).branches.pop(ref, None) is None:
+        raise Answer(404, f"no branch {ref}", "RevisionNotFound")
     ask.send_json({})
 
 
-@route("POST", "{api}/tag/{rev}")
-def _tag(ask: Handler, kind: str, id: str, rev: str) -> None:  # noqa: A002 - as in the route
-    ask.may_write(id)
-    repo, commit = ask.commit(kind, id, rev)
+def _tag(ask: Handler, kind: str, name: str, rev: str) -> None:
+    ask.may_write(name)
+    repo, commit = ask.commit(kind, name, rev)
     tag = _asked(ask)["tag"]
-    with ask.hub.writing:
+    with ask.store.writing:
         if tag in repo.tags:
             raise Answer(409, f"Tag {tag} already exists")
         repo.tags[tag] = commit.oid
     ask.send_json({})
 
 
-@route("DELETE", "{api}/tag/{name}")
-def _no_tag(ask: Handler, kind: str, id: str, name: str) -> None:  # noqa: A002 - as in the route
-    ask.may_write(id)
-    if ask.repo(kind, id).tags.pop(name, None) is None:
-        raise Answer(404, f"no tag {name}", "RevisionNotFound")
+def _no_tag(ask: Handler, kind: str, name: str, ref: str) -> None:
+    ask.may_write(name)
+    if ask.repo(kind, name).tags.pop(ref, None) is None:
+        raise Answer(404, f"no tag {ref}", "RevisionNotFound")
     ask.send_json({})
 
 
-@route("POST", "{api}/super-squash/{rev}")
-def _squash(ask: Handler, kind: str, id: str, rev: str) -> None:  # noqa: A002 - as in the route
-    ask.may_write(id)
-    repo, _ = ask.commit(kind, id, rev)
-    with ask.hub.writing:
+def _squash(ask: Handler, kind: str, name: str, rev: str) -> None:
+    ask.may_write(name)
+    repo, _ = ask.commit(kind, name, rev)
+    with ask.store.writing:
         repo.squash(rev, str(_asked(ask).get("message") or f"Super-squash branch '{rev}'"))
     ask.send_json({})
+
+
+ROUTES = (
+    route("POST", "/api/validate-yaml", _validate),
+    route("POST", "/api/repos/create", _create),
+    route("DELETE", "/api/repos/delete", _delete),
+    route("POST", "/api/repos/move", _move),
+    route("PUT", "{api}/settings", _settings),
+    route("POST", "{api}/preupload/{rev}", _preupload),
+    route("POST", "{page}\\.git/info/lfs/objects/batch", _batch),
+    route("PUT", "/upload/{oid}", _upload),
+    route("POST", "{page}\\.git/info/lfs/verify", _verify),
+    route("POST", "{api}/commit/{rev}", _commit),
+    route("POST", "{api}/branch/{ref}", _branch),
+    route("DELETE", "{api}/branch/{ref}", _no_branch),
+    route("POST", "{api}/tag/{rev}", _tag),
+    route("DELETE", "{api}/tag/{ref}", _no_tag),
+    route("POST", "{api}/super-squash/{rev}", _squash),
+)

@@ -11,6 +11,17 @@ from herdbook.errors import RecipeError
 DEFAULT_THETA = 10000.0  # of Llama, Mistral and Qwen, where config.json says nothing
 LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)$")
 
+# The attention and MLP matrices of a Llama or Mistral layer, by their names inside the layer.
+MATRICES = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -1,4 +1,4 @@
-"""GGUF files of a stranger's model against its full-width weights, by ranges of both.
+"""GGUF files of a published model against its full-width weights, by ranges of both.
 
 Rows are drawn, encoded again from the full width by ggml's reference quantizers, and compared with the file's bytes. Where
 those differ, an importance matrix may have weighed the errors, or another machine rounded: then the file's rows are
@@ -17,8 +17,9 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 from gguf.quants import dequantize
 
-from herdbook.audit.claim import MAX_EXPERTS
-from herdbook.errors import CheckpointError, HerdbookError, StepError, UnverifiableError, VerificationError
+from herdbook.audit.configuration import MAX_EXPERTS
+from herdbook.audit.level import LEVEL, UNPROVEN
+from herdbook.errors import CheckpointError, HerdbookError, StepError, UnverifiedError, VerificationError
 from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.steps.quantize.derive import DIFFERS, compare_metadata
@@ -41,20 +42,18 @@ if TYPE_CHECKING:
     from herdbook.steps.quantize.gguf_file import GgufFile, TensorInfo
     from herdbook.steps.quantize.layout import Part
 
-LEVEL = "foreign"
 GGUF = Check(LEVEL, "gguf")
-UNPROVEN = Check(LEVEL, "unproven")
 SUFFIX = ".gguf"
 SPLIT = re.compile(r"(.+)-\d{5}-of-\d{5}\.gguf")
 WINDOW_BYTES = 1 << 20
 MAX_ROW_BYTES = 1 << 26
 MAX_FILES = 100
 # How many times as far from the weights as the reference's rows (root mean square) rows may be that were quantized otherwise.
-# An importance matrix trades errors between columns: with weights from 1 to 1000 it costs up to 1.4 (docs/foreign.md).
+# An importance matrix trades errors between columns: with weights from 1 to 1000 it costs up to 1.4 (docs/audit.md).
 FACTOR = 2.0
 
 
-class Window:
+class HeaderReader:
     """The beginning of a file, read as it is looked at, up to the size that a header may have."""
 
     def __init__(self, subject: Subject, name: str) -> None:
@@ -77,8 +76,8 @@ class Window:
 
 
 @dataclass
-class Seen:
-    """What was seen of a file's tensors.
+class Comparison:
+    """What was comparison of a file's tensors.
 
     Args:
         equal: Names of tensors all of whose rows that were read are the reference's bytes.
@@ -99,13 +98,13 @@ def check(subject: Subject, merge: Model, options: Options) -> Iterator[Finding]
     """Compare all GGUF files of a repository or folder with a model, each within the sample's size."""
     names = sorted(name for name in subject.files if name.endswith(SUFFIX))
     for name in names[MAX_FILES:]:
-        yield GGUF.impossible(name, f"is one of more than {MAX_FILES} files", file=name)
+        yield GGUF.unverified(name, f"is one of more than {MAX_FILES} files", file=name)
     parts: dict[str, Part] | None = None
     held: dict[str, set[str]] = {}
     for name in names[:MAX_FILES]:
         try:
             parts = parts or _parts(merge)
-            file = parse_gguf(Window(subject, name), Path(name))
+            file = parse_gguf(HeaderReader(subject, name), Path(name))
             split = SPLIT.fullmatch(name)
             held.setdefault(split[1] if split else name, set()).update(file.tensors)
             yield from _File(subject, name, file, merge, parts, bool(split)).check(options)
@@ -147,8 +146,8 @@ class _File:
                     found, expected = str(entry["found"]), str(entry["expected"])
                     detail = f"{entry['key']} is not what config.json says"
                     yield GGUF.failed(self.name, detail, file=self.name, expected=expected, found=found)
-        seen = Seen()
-        tensors = [tensor for tensor in self.file.tensors.values() if self._fits(tensor, seen)]
+        comparison = Comparison()
+        tensors = [tensor for tensor in self.file.tensors.values() if self._fits(tensor, comparison)]
         sizes = [tensor.size_bytes for tensor in tensors]
         # blocks as small as a sample's for all of it, too: decoded rows are many times as large
         every = sum(-(-size // BLOCK_BYTES) for size in sizes) * BLOCK_BYTES
@@ -162,41 +161,41 @@ class _File:
                 try:
                     distance = take()
                 except (HerdbookError, OSError) as error:
-                    seen.unread.setdefault(tensor, str(error))
+                    comparison.unread.setdefault(tensor, str(error))
                 else:
-                    seen.size_bytes += block.stop - block.start
-                    self._note(seen, tensor, distance)
+                    comparison.size_bytes += block.stop - block.start
+                    self._note(comparison, tensor, distance)
                 advance()
-        yield from self._told(seen, sum(sizes), len(tensors), options)
+        yield from self._told(comparison, sum(sizes), len(tensors), options)
 
-    def _note(self, seen: Seen, tensor: str, distance: float) -> None:
+    def _note(self, comparison: Comparison, tensor: str, distance: float) -> None:
         if distance > FACTOR:
-            seen.wrong[tensor] = (
+            comparison.wrong[tensor] = (
                 f"is {distance:.3g} times as far from the weights as its type makes it: it is of other weights"
             )
         elif distance:
-            seen.near[tensor] = max(distance, seen.near.get(tensor, 0.0))
+            comparison.near[tensor] = max(distance, comparison.near.get(tensor, 0.0))
         else:
-            seen.equal.add(tensor)
+            comparison.equal.add(tensor)
 
-    def _fits(self, tensor: TensorInfo, seen: Seen) -> bool:
+    def _fits(self, tensor: TensorInfo, comparison: Comparison) -> bool:
         """Return whether a tensor can be compared: its place in the model, and its shape."""
         part = self.parts.get(tensor.name)
         if part is None:
-            seen.wrong[tensor.name] = "the model has no such tensor"
+            comparison.wrong[tensor.name] = "the model has no such tensor"
             return False
         if tensor.row_bytes > MAX_ROW_BYTES:
-            seen.unread[tensor.name] = f"its rows have {tensor.row_bytes} bytes"
+            comparison.unread[tensor.name] = f"its rows have {tensor.row_bytes} bytes"
             return False
         pieces = [self.merge.pieces.get(source) for source in part.sources]
         shapes = {piece.shape for piece in pieces if piece}
         if None in pieces or len(shapes) != 1:
-            seen.wrong[tensor.name] = "the full-width model lacks what it is made of"
+            comparison.wrong[tensor.name] = "the full-width model lacks what it is made of"
             return False
         shape = shapes.pop()
         expected = (len(pieces), *shape) if part.stacked else shape
         if tensor.shape != expected or (part.heads and shape[0] % (2 * part.heads)):
-            seen.wrong[tensor.name] = f"its shape is {list(tensor.shape)}, {list(expected)} expected"
+            comparison.wrong[tensor.name] = f"its shape is {list(tensor.shape)}, {list(expected)} expected"
             return False
         return True
 
@@ -262,29 +261,33 @@ class _File:
     def _read(self, name: str, first: int, count: int, width: int) -> NDArray[np.float32]:
         piece = self.merge.pieces[name]
         if piece.dtype not in DTYPES:
-            raise UnverifiableError(
+            raise UnverifiedError(
                 f"{piece.tensor}: a GGUF is made of floating-point numbers, not of {piece.dtype}"
             )
         row = width * piece.item_bytes
         data = self.merge.read(name, first * row, (first + count) * row)
         return decode_full_width(np.frombuffer(data, np.uint8).reshape(count, row), DTYPES[piece.dtype])
 
-    def _told(self, seen: Seen, size_bytes: int, count: int, options: Options) -> Iterator[Finding]:
-        for tensor, problem in list(seen.wrong.items())[:20]:
+    def _told(
+        self, comparison: Comparison, size_bytes: int, count: int, options: Options
+    ) -> Iterator[Finding]:
+        for tensor, problem in list(comparison.wrong.items())[:20]:
             yield GGUF.failed(self.name, problem, file=self.name, tensor=tensor)
-        if len(seen.wrong) > 20:
-            yield GGUF.failed(self.name, f"{len(seen.wrong) - 20} more tensors are wrong", file=self.name)
-        if seen.unread:
-            tensor, problem = next(iter(seen.unread.items()))
-            detail = f"{len(seen.unread)} tensors could not be compared, such as this: {problem}"
-            yield GGUF.impossible(self.name, detail, file=self.name, tensor=tensor)
-        known = {*seen.wrong, *seen.unread}
-        near = {name: far for name, far in seen.near.items() if name not in known}
-        equal = seen.equal - set(near) - known
+        if len(comparison.wrong) > 20:
+            yield GGUF.failed(
+                self.name, f"{len(comparison.wrong) - 20} more tensors are wrong", file=self.name
+            )
+        if comparison.unread:
+            tensor, problem = next(iter(comparison.unread.items()))
+            detail = f"{len(comparison.unread)} tensors could not be compared, such as this: {problem}"
+            yield GGUF.unverified(self.name, detail, file=self.name, tensor=tensor)
+        known = {*comparison.wrong, *comparison.unread}
+        near = {name: far for name, far in comparison.near.items() if name not in known}
+        equal = comparison.equal - set(near) - known
         kinds = sorted({tensor.type.name for tensor in self.file.tensors.values()})
-        read = f"{seen.size_bytes:,} of {size_bytes:,} bytes compared"
+        read = f"{comparison.size_bytes:,} of {size_bytes:,} bytes compared"
         if options.sample_bytes is not None and count:
-            touched = len({*seen.equal, *seen.near})
+            touched = len({*comparison.equal, *comparison.near})
             read += f", so one tensor that was replaced is caught with probability {chance_of_catching(1, touched, count):.4f}"
         if equal:
             detail = f"{len(equal)} tensors are what the full-width weights give, byte by byte ({', '.join(kinds)}; {read})"
@@ -301,7 +304,7 @@ class _File:
                 "reference's bytes: made with an importance matrix, another version or machine, or of weights that differ by less "
                 "than the rounding. Which, cannot be told."
             )
-            yield UNPROVEN.impossible("quantized weights", detail, file=self.name)
+            yield UNPROVEN.unverified("quantized weights", detail, file=self.name)
 
 
 def _encoded(weights: NDArray[np.float32], kind: Any, what: str) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Models as verifying a stranger's merge reads them: tensors by canonical names, wherever and however they are stored."""
+"""Models as verifying a published merge reads them: tensors by canonical names, wherever and however they are stored."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import hub
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, MLP
-from herdbook.audit.claim import MAX_EXPERTS, MAX_LAYERS
-from herdbook.errors import SourceError, UnverifiableError, VerificationError
+from herdbook.audit.configuration import MAX_EXPERTS, MAX_LAYERS
+from herdbook.errors import SourceError, UnverifiedError, VerificationError
 from herdbook.layout import WEIGHTS_INDEX
 from herdbook.recipe.mergekit import HUB
 from herdbook.release.subject import FolderSubject, HubSubject
@@ -32,7 +32,7 @@ FUSED_ROUTER = re.compile(r"model\.layers\.(\d{1,4})\.mlp\.gate\.weight")
 
 
 @dataclass(frozen=True)
-class Piece:
+class TensorSlice:
     """A tensor, or a contiguous slice of a fused one.
 
     Args:
@@ -76,7 +76,7 @@ class Model:
     subject: Subject
     config: dict[str, Any]
     family: Family | None
-    pieces: dict[str, Piece]
+    pieces: dict[str, TensorSlice]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return bytes of a tensor, from ``start`` up to ``stop`` (its end), counted from its beginning.
@@ -116,13 +116,13 @@ def open_model(subject: Subject) -> Model:
         hub.RemoteFile(name, entry.size_bytes, entry.sha256, entry.git_blob)
         for name, entry in subject.files.items()
     ]
-    pieces: dict[str, Piece] = {}
+    pieces: dict[str, TensorSlice] = {}
     shards = hub.weights_of(remote, index, subject.name)
     if len(shards) > MAX_SHARDS:
         raise VerificationError(f"{subject.name}: has more than {MAX_SHARDS} shards")
     for file in shards:
         for span in subject.header(file.name).values():
-            whole = Piece(file.name, span.name, span.dtype, tuple(span.shape), span.start, span.end)
+            whole = TensorSlice(file.name, span.name, span.dtype, tuple(span.shape), span.start, span.end)
             for name, piece in _cut(whole, family):
                 if name in pieces or len(pieces) >= MAX_TENSORS:
                     raise VerificationError(f"{subject.name}: {span.name} stands there twice, or too many do")
@@ -130,7 +130,7 @@ def open_model(subject: Subject) -> Model:
     return Model(subject, config, family, pieces)
 
 
-def _cut(whole: Piece, family: Family | None) -> Iterator[tuple[str, Piece]]:
+def _cut(whole: TensorSlice, family: Family | None) -> Iterator[tuple[str, TensorSlice]]:
     """Yield a tensor under its canonical name; of a fused one each expert's matrices, gate above up."""
     router = FUSED_ROUTER.fullmatch(whole.tensor)
     if family and router:
@@ -150,7 +150,7 @@ def _cut(whole: Piece, family: Family | None) -> Iterator[tuple[str, Piece]]:
     for place in range(experts):
         for matrix in matrices:
             name = family.expert(int(fused[1]), place, matrix)
-            yield name, Piece(whole.file, whole.tensor, whole.dtype, shape, start, start + size)
+            yield name, TensorSlice(whole.file, whole.tensor, whole.dtype, shape, start, start + size)
             start += size
 
 
@@ -165,12 +165,12 @@ def open_reference(reference: str, subject: Subject, beside: Path | None) -> Sub
         beside: The folder of the configuration that a person named, if one did.
 
     Raises:
-        UnverifiableError: If it is in no place that may be read, or has an adapter.
+        UnverifiedError: If it is in no place that may be read, or has an adapter.
         GoneError: If the repository has no such revision.
         SourceError: If it cannot be had.
     """
     if "+" in reference:
-        raise UnverifiableError(
+        raise UnverifiedError(
             f"{reference}: an adapter is folded into it, so its bytes are those of no source"
         )
     path, _, revision = reference.partition("@")
@@ -180,7 +180,7 @@ def open_reference(reference: str, subject: Subject, beside: Path | None) -> Sub
         return HubSubject(path, revision or None)
     if isinstance(subject, FolderSubject) and (folder := _inside(subject.folder, path)):
         return FolderSubject(folder)
-    raise UnverifiableError(
+    raise UnverifiedError(
         f"{reference}: is a path on its author's machine, and leads to no folder inside of what was named here"
     )
 

@@ -1,14 +1,20 @@
-"""The routers of a stranger's mixture: what their rows show without anybody's prompts."""
+"""The routers of a published mixture: what their rows show without anybody's prompts.
+
+They are read from a folder, or from the Hub, where nothing but they and some headers is fetched.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import HerdbookError
+from herdbook.audit.level import LEVEL, UNPROVEN
+from herdbook.errors import HerdbookError, SourceError
+from herdbook.hub.tensors import tensors_of
+from herdbook.humanize import ranges
 from herdbook.recipe.moe import DRAWN_GATES, MERGEKIT_GATES
 from herdbook.release.finding import Check
-from herdbook.steps.routing.rows import ROUTER, look, spell, verdict
+from herdbook.steps.routing.rows import ROUTER, look, verdict
 from herdbook.weights.tensors import DTYPES, from_bytes
 
 if TYPE_CHECKING:
@@ -16,21 +22,19 @@ if TYPE_CHECKING:
 
     import torch
 
-    from herdbook.audit.claim import Claim
+    from herdbook.audit.configuration import Configuration
     from herdbook.audit.model import Model
     from herdbook.release.finding import Finding
     from herdbook.steps.routing.rows import Rows
 
-LEVEL = "foreign"
 ROWS = Check(LEVEL, "routers")
 LENGTHS = Check(LEVEL, "gate")
-UNPROVEN = Check(LEVEL, "unproven")
 MAX_ROUTER_BYTES = 64_000_000
 UNIT = 0.02  # how far from 1 the length of a unit row can be after rounding to bfloat16, with room
 DEVIATIONS = 6.0
 
 
-def check(claim: Claim, merge: Model) -> Iterator[Finding]:
+def check(configuration: Configuration, merge: Model) -> Iterator[Finding]:
     """Yield what the routers show, and what remains unproven of them."""
     found: dict[int, torch.Tensor] = {}
     for name, piece in merge.pieces.items():
@@ -38,7 +42,7 @@ def check(claim: Claim, merge: Model) -> Iterator[Finding]:
         if not place or len(piece.shape) != 2 or piece.dtype not in DTYPES:
             continue
         if piece.size_bytes > MAX_ROUTER_BYTES:
-            yield ROWS.impossible(name, f"has {piece.size_bytes} bytes, more than any router", tensor=name)
+            yield ROWS.unverified(name, f"has {piece.size_bytes} bytes, more than any router", tensor=name)
             continue
         try:
             found[int(place[1])] = from_bytes(merge.read(name), piece.dtype, piece.shape, name)
@@ -48,10 +52,10 @@ def check(claim: Claim, merge: Model) -> Iterator[Finding]:
         return
     found = dict(sorted(found.items()))
     rows = [look(layer, router) for layer, router in found.items()]
-    yield from _rows(claim, found, rows)
-    yield from _lengths(claim, rows, next(iter(found.values())).shape[1])
-    if claim.gate in DRAWN_GATES:
-        made = f"`gate_mode: {claim.gate}` draws them, and numbers that were drawn cannot be told from others of their lengths"
+    yield from _rows(configuration, found, rows)
+    yield from _lengths(configuration, rows, next(iter(found.values())).shape[1])
+    if configuration.gate in DRAWN_GATES:
+        made = f"`gate_mode: {configuration.gate}` draws them, and numbers that were drawn cannot be told from others of their lengths"
     else:
         made = (
             "they follow from the base, the prompts, and the version of mergekit; they would have to be computed again "
@@ -59,20 +63,22 @@ def check(claim: Claim, merge: Model) -> Iterator[Finding]:
         )
     size = sum(router.numel() * router.element_size() for router in found.values())
     detail = f"The rows of the {len(found)} routers ({size:,} bytes) are not proven: {made}."
-    yield UNPROVEN.impossible("routers", detail)
+    yield UNPROVEN.unverified("routers", detail)
 
 
-def _rows(claim: Claim, found: dict[int, torch.Tensor], rows: list[Rows]) -> Iterator[Finding]:
-    wanted = len(claim.experts)
+def _rows(
+    configuration: Configuration, found: dict[int, torch.Tensor], rows: list[Rows]
+) -> Iterator[Finding]:
+    wanted = len(configuration.experts)
     odd = [one.layer for one in rows if one.experts != wanted]
     if odd:
         detail = f"have not {wanted} rows, one for each expert that the configuration names"
-        yield ROWS.failed(f"layers {spell(odd)}", detail)
+        yield ROWS.failed(f"layers {ranges(odd)}", detail)
     said = verdict(found)
     same = [line for line in said if "cheap_embed" in line]
-    if claim.gate == "cheap_embed" and not same and len(found) > 1:
+    if configuration.gate == "cheap_embed" and not same and len(found) > 1:
         yield ROWS.failed("all layers", "differ from each other, which `gate_mode: cheap_embed` never makes")
-    problems = [line for line in said if line not in same or claim.gate != "cheap_embed"]
+    problems = [line for line in said if line not in same or configuration.gate != "cheap_embed"]
     for line in problems:
         yield ROWS.failed(f"{len(rows)} routers", line)
     if not problems and not odd:
@@ -83,25 +89,25 @@ def _rows(claim: Claim, found: dict[int, torch.Tensor], rows: list[Rows]) -> Ite
         yield ROWS.passed(f"{len(rows)} routers", detail)
 
 
-def _lengths(claim: Claim, rows: list[Rows], hidden: int) -> Iterator[Finding]:
+def _lengths(configuration: Configuration, rows: list[Rows], hidden: int) -> Iterator[Finding]:
     """Yield whether the rows are as long as the gate's mode makes them."""
-    if claim.gate not in MERGEKIT_GATES and claim.gate != "hidden_last":
-        yield LENGTHS.impossible(
-            claim.gate, "mergekit has no such gate_mode, so nothing is known of its rows"
+    if configuration.gate not in MERGEKIT_GATES and configuration.gate != "hidden_last":
+        yield LENGTHS.unverified(
+            configuration.gate, "mergekit has no such gate_mode, so nothing is known of its rows"
         )
         return
-    lowest, highest = _bounds(claim.gate, hidden)
+    lowest, highest = _bounds(configuration.gate, hidden)
     short = min((one.shortest for one in rows if not one.zero), default=lowest)
     long = max(one.longest for one in rows)
     told = f"rows of length {short:.4g} to {long:.4g}"
     if lowest <= short and long <= highest:
-        yield LENGTHS.passed(claim.gate, f"{told}, as `gate_mode: {claim.gate}` makes them")
+        yield LENGTHS.passed(configuration.gate, f"{told}, as `gate_mode: {configuration.gate}` makes them")
     else:
         detail = (
-            f"{told}; `gate_mode: {claim.gate}` makes {lowest:.4g} to {highest:.4g}. They were trained or scaled after the "
+            f"{told}; `gate_mode: {configuration.gate}` makes {lowest:.4g} to {highest:.4g}. They were trained or scaled after the "
             "merge, or made otherwise"
         )
-        yield LENGTHS.failed(claim.gate, detail)
+        yield LENGTHS.failed(configuration.gate, detail)
 
 
 def _bounds(gate: str, hidden: int) -> tuple[float, float]:
@@ -115,3 +121,54 @@ def _bounds(gate: str, hidden: int) -> tuple[float, float]:
         spread = DEVIATIONS * math.sqrt(4 / (45 * hidden))
         return math.sqrt(max(0.0, 1 / 3 - spread)), math.sqrt(1 / 3 + spread)
     return 1 - UNIT, 1 + UNIT
+
+
+def read_routers(model: str) -> dict[int, torch.Tensor]:
+    """Return the routers of a mixture by layer, each of shape ``(experts, hidden)`` in its own dtype.
+
+    Args:
+        model: A folder, a safetensors file, or ``owner/name``, optionally ``@revision``, on the Hub.
+
+    Raises:
+        SourceError: If there is no such checkpoint, or it has no routers.
+        CheckpointError: If a router holds NaN or infinite values.
+    """
+    found = {}
+    for span, read in tensors_of(model):
+        place = ROUTER.match(span.name)
+        if place and len(span.shape) == 2 and span.dtype in DTYPES:
+            found[int(place[1])] = from_bytes(read(), span.dtype, span.shape, f"{model}: {span.name}")
+    if not found:
+        raise SourceError(
+            f"{model}: has no routers; it is no Mixture of Experts, or of a kind that is not known here"
+        )
+    return dict(sorted(found.items()))
+
+
+def as_json(model: str, routers: dict[int, torch.Tensor]) -> dict[str, Any]:
+    """Return what there is to say of routers, as plain data."""
+    return {
+        "model": model,
+        "rows": [look(layer, router).describe() for layer, router in routers.items()],
+        "verdict": verdict(routers),
+    }
+
+
+def as_text(model: str, routers: dict[int, torch.Tensor]) -> str:
+    """Return what there is to say of routers, for a terminal."""
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for layer, router in routers.items():
+        shapes.setdefault(tuple(router.shape), []).append(layer)
+    lines = [
+        f"{model}: {shape[0]} experts, rows of {shape[1]} numbers, in layers {ranges(layers)}"
+        for shape, layers in shapes.items()
+    ]
+    lines.append(f"{'layer':>6} {'largest cosine':>15} {'shortest row':>13} {'longest row':>12}")
+    for layer, router in routers.items():
+        rows = look(layer, router)
+        cosine = "-" if rows.cosine is None else f"{rows.cosine:.4f}"
+        lines.append(f"{layer:>6} {cosine:>15} {rows.shortest:>13.4g} {rows.longest:>12.4g}")
+    said = verdict(routers)
+    return "\n".join(
+        [*lines, "", *(said or ["No row is zero, and no two rows of a layer are equal or nearly parallel."])]
+    )

@@ -1,4 +1,4 @@
-"""The weights of a stranger's merge against those of the models that it names, byte by byte, by range requests.
+"""The weights of a published merge against those of the models that it names, byte by byte, by range requests.
 
 A block that is not what it should be is compared with the same block of every other model that is named: so experts in
 another order are told from experts that were changed.
@@ -11,35 +11,34 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import layer_of, matrix_of
-from herdbook.errors import CheckpointError, HerdbookError, UnverifiableError
+from herdbook.audit.level import LEVEL
+from herdbook.errors import CheckpointError, HerdbookError, UnverifiedError
+from herdbook.humanize import ranges
 from herdbook.progress import track
-from herdbook.release.finding import Check
+from herdbook.release.finding import Check, Outcome, outcome_of
 from herdbook.steps.moe.cast import cast
 from herdbook.steps.moe.perturb import alter
-from herdbook.steps.routing.rows import spell
 from herdbook.verify.ahead import in_order
-from herdbook.verify.equality import Block, chance_of_catching, draw, whole
+from herdbook.verify.equality import Block, detection_probability, draw, whole
 from herdbook.weights.dtypes import DTYPE_CODES
 from herdbook.weights.tensors import from_bytes, to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from herdbook.audit.claim import Claim
-    from herdbook.audit.expected import Expected
-    from herdbook.audit.model import Model, Piece
+    from herdbook.audit.configuration import Configuration
+    from herdbook.audit.expected_tensors import ExpectedTensor
+    from herdbook.audit.model import Model, TensorSlice
     from herdbook.release.finding import Finding, Options
 
-LEVEL = "foreign"
 EQUAL = Check(LEVEL, "equal")
 DTYPE = Check(LEVEL, "dtype")
 SAMPLED = Check(LEVEL, "sample")
-UNPROVEN = Check(LEVEL, "unproven")
 NAMES = {code: name for name, code in DTYPE_CODES.items()}
 
 
 @dataclass
-class Part:
+class PartComparison:
     """What was seen of an expert, or of what else is taken from one model.
 
     Args:
@@ -61,34 +60,38 @@ class Part:
     errors: list[Exception] = field(default_factory=list)
 
 
-class Weights:
+class WeightsComparison:
     """A merge beside its sources.
 
     Args:
-        claim: What the configuration says.
+        configuration: What the configuration says.
         merge: The merge.
         sources: The sources that can be read, by reference.
         wanted: What each tensor must be, by canonical name.
     """
 
     def __init__(
-        self, claim: Claim, merge: Model, sources: Mapping[str, Model], wanted: Mapping[str, Expected]
+        self,
+        configuration: Configuration,
+        merge: Model,
+        sources: Mapping[str, Model],
+        wanted: Mapping[str, ExpectedTensor],
     ) -> None:
-        self.claim, self.merge, self.sources = claim, merge, sources
+        self.configuration, self.merge, self.sources = configuration, merge, sources
         self.wanted = {
             name: one
             for name, one in wanted.items()
             if name in merge.pieces and one.source in sources and not one.noisy
         }
         self.noisy = sorted({one.part for one in wanted.values() if one.noisy})
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, PartComparison] = {}
         for one in self.wanted.values():
             others = {
                 other
                 for other, model in sources.items()
                 if model.subject.name != sources[one.source].subject.name
             }
-            self.parts.setdefault(one.part, Part(one.source, others))
+            self.parts.setdefault(one.part, PartComparison(one.source, others))
 
     def check(self, options: Options) -> Iterator[Finding]:
         """Compare them, and yield a finding for each part."""
@@ -132,7 +135,7 @@ class Weights:
             if ours == self._made(one, other, piece, block)
         }
 
-    def _made(self, one: Expected, source: str, piece: Piece, block: Block) -> bytes | None:
+    def _made(self, one: ExpectedTensor, source: str, piece: TensorSlice, block: Block) -> bytes | None:
         """Return a block as the merge must have it if it is of a source; None if that has no tensor of that shape."""
         model = self.sources[source]
         theirs = model.pieces.get(one.tensor)
@@ -147,13 +150,13 @@ class Weights:
                 data = to_bytes(alter(from_bytes(data, theirs.dtype, shape, what), what, 0, None, one.scale))
             return data if theirs.dtype == piece.dtype else cast(data, theirs.dtype, shape, piece.dtype, what)
         except CheckpointError as error:
-            raise UnverifiableError(str(error)) from error
+            raise UnverifiedError(str(error)) from error
 
     def _dtypes(self) -> Iterator[Finding]:
         """Yield a finding for each pair of dtypes that differ: whether the configuration explains it."""
-        base = self.sources.get(self.claim.base or "")
+        base = self.sources.get(self.configuration.base or "")
         said = base.config.get("dtype") or base.config.get("torch_dtype") if base else None
-        asked = self.claim.dtype or DTYPE_CODES.get(str(said))
+        asked = self.configuration.dtype or DTYPE_CODES.get(str(said))
         pairs: dict[tuple[str, str], set[str]] = defaultdict(set)
         for name, one in self.wanted.items():
             theirs = self.sources[one.source].pieces.get(one.tensor)
@@ -163,23 +166,27 @@ class Weights:
             change = f"{NAMES.get(theirs_dtype, theirs_dtype)} of {', '.join(sorted(sources))} is {NAMES.get(ours_dtype, ours_dtype)} here"
             if ours_dtype == asked:
                 why = (
-                    f"`dtype: {NAMES[asked]}` says so" if self.claim.dtype else f"the base is {NAMES[asked]}"
+                    f"`dtype: {NAMES[asked]}` says so"
+                    if self.configuration.dtype
+                    else f"the base is {NAMES[asked]}"
                 )
                 yield DTYPE.passed(change, f"as {why}; compared after the same rounding")
             else:
                 wanted = f"{NAMES[asked]} is asked for" if asked else "no dtype is asked for"
                 yield DTYPE.failed(change, f"which the configuration does not explain: {wanted}")
 
-    def _told(self, called: str, part: Part) -> Iterator[Finding]:
+    def _told(self, called: str, part: PartComparison) -> Iterator[Finding]:
         place = self.sources[part.source].subject.name
         if part.errors:
             count = len(part.errors)
-            detail = f"{count} blocks could not be compared: {part.errors[0]}"
-            yield EQUAL.impossible(called, detail, source=place)
+            wrong = [error for error in part.errors if outcome_of(error) is Outcome.FAILED]
+            detail = f"{count} blocks could not be compared: {(wrong or part.errors)[0]}"
+            finding = EQUAL.failed if wrong else EQUAL.unverified
+            yield finding(called, detail, source=place)
         blocks = part.equal + part.differing.total()
         if not blocks:
             if not part.errors:
-                yield EQUAL.impossible(called, "nothing of it is in the sample", source=place)
+                yield EQUAL.unverified(called, "nothing of it is in the sample", source=place)
             return
         if not part.differing:
             of = f"{blocks} blocks of {len(part.tensors)} tensors, {part.size_bytes:,} bytes"
@@ -220,7 +227,10 @@ class Weights:
                 single.append(tensor)
             else:
                 layers[matrix_of(tensor) or tensor].append(layer)
-        told = [f"{matrix} of layers {spell(where)}" for matrix, where in sorted(layers.items())]
+        told = [
+            f"{matrix} of {'layer' if len(where) == 1 else 'layers'} {ranges(where)}"
+            for matrix, where in sorted(layers.items())
+        ]
         return ", ".join([*told[:12], *single[:4]])
 
     def _summary(self, names: list[str], sizes: list[int], options: Options) -> Finding:
@@ -228,7 +238,7 @@ class Weights:
         touched = sum(len(part.tensors) for part in self.parts.values())
         compared = sum(part.size_bytes for part in self.parts.values())
         if not touched:
-            return SAMPLED.impossible("no tensor", "nothing could be compared with a source")
+            return SAMPLED.unverified("no tensor", "nothing could be compared with a source")
         if options.sample_bytes is None:
             return (
                 SAMPLED.passed(
@@ -236,15 +246,11 @@ class Weights:
                     f"{compared:,} of {sum(sizes):,} bytes compared, all there are",
                 )
                 if compared == sum(sizes)
-                else SAMPLED.impossible(
+                else SAMPLED.unverified(
                     f"{touched} of {count} tensors",
                     f"only {compared:,} of {sum(sizes):,} bytes could be compared",
                 )
             )
-        hundredth = max(1, count // 100)
-        told = (
-            f"seed {options.seed}: {compared:,} of {sum(sizes):,} bytes. One tensor that was replaced is caught with probability "
-            f"{chance_of_catching(1, touched, count):.4f}, one of {hundredth} with "
-            f"{chance_of_catching(hundredth, touched, count):.4f}; a single altered byte with {compared / max(1, sum(sizes)):.4f}"
-        )
-        return SAMPLED.passed(f"{touched} of {count} tensors", told)
+        chances = detection_probability(touched, count, compared / max(1, sum(sizes)))
+        detail = f"seed {options.seed}: {compared:,} of {sum(sizes):,} bytes. {chances}"
+        return SAMPLED.passed(f"{touched} of {count} tensors", detail)

@@ -14,7 +14,6 @@ where another's bytes differ (another kind of processor made them), both are the
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections import defaultdict
@@ -27,6 +26,7 @@ from herdbook.cache.folder import Folder
 from herdbook.cache.s3 import S3, SCHEME
 from herdbook.errors import CacheError, DigestMismatchError
 from herdbook.files import dump_json, sha256_file
+from herdbook.settings import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from herdbook.cache.product import Product
     from herdbook.cache.store import Held, Store
 
-CACHE_VARIABLE = "HERDBOOK_CACHE"
 ENTRY = "entry.json"
 USES = "uses"
 PLACES = ("open", "gated")
@@ -243,7 +242,7 @@ def configured(place: str | None = None) -> Cache | None:
     Raises:
         CacheError: If it is S3 and the client for that is not installed.
     """
-    place = place or os.environ.get(CACHE_VARIABLE)
+    place = place or CACHE.value
     if not place:
         return None
     return Cache(S3(place) if place.startswith(SCHEME) else Folder(Path(place).expanduser()))

@@ -93,10 +93,10 @@ def _good(entry: Entry, product: Product) -> bool:
 
 def _forget(plan: Plan, product: Product) -> None:
     """Remove a damaged result, and the hard links to it in the release, so that a build makes both again."""
-    released = [path for path in plan.release_folder.glob("*") if path.is_file()]
+    released = [path for path in plan.layout.release_folder.glob("*") if path.is_file()]
     for path in product.files.values():
         for link in released:
             if link.exists() and path.exists() and link.samefile(path):
                 link.unlink()
-                (plan.release_folder / SUMS).unlink(missing_ok=True)
+                (plan.layout.release_folder / SUMS).unlink(missing_ok=True)
         path.unlink(missing_ok=True)

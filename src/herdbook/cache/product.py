@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.key import digest
+from herdbook.plan import Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan.jobs import FILES, result_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.plan import Node, Plan
+    from herdbook.plan import Plan
+    from herdbook.plan.jobs import Job
+
+
+# What the outputs of a rule are, in their order. Those of ``files`` are what they are called.
+PART = ("shard", "record")
+ROLES = {
+    **dict.fromkeys(("fetch", "laser", "adapter", "merge", "moe"), PART),
+    "search": ("result",),
+    "quantize": ("file", "record"),
+    "evaluate": ("result",),
+    "routing": ("result",),
+}
 
 
 @dataclass(frozen=True)
 class Product:
-    """A result of a plan.
+    """What a job of a plan makes, as a cache keeps it.
 
     Args:
-        kind: Which: the operation that makes it, or ``files`` (configuration and tokenizer of a source).
-        id: What people call it.
-        key: Its key in the plan.
+        job: The job.
         names: What its files mention beyond what the key holds: names that the recipe gives to models. The key knows
             parents by their keys alone, but a record cites them by name.
-        files: Its files: by what each is, where it lies.
         gated: Whether something that it is made of is gated.
     """
 
-    kind: str
-    id: str
-    key: str
-    names: tuple[str, ...]
-    files: dict[str, Path] = field(hash=False)
+    job: Job
+    names: tuple[str, ...] = ()
     gated: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Which: the rule that makes it; ``files`` is the configuration and tokenizer of a source."""
+        return self.job.rule
+
+    @property
+    def id(self) -> str:
+        """What people call it."""
+        return self.job.id
+
+    @property
+    def key(self) -> str:
+        """Its key in the plan."""
+        return self.job.key
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Its files: by what each is, where it lies."""
+        roles = ROLES.get(self.kind, tuple(path.name for path in self.job.outputs))
+        return dict(zip(roles, self.job.outputs, strict=True))
 
     @property
     def entry(self) -> str:
@@ -47,41 +75,45 @@ class Product:
         return all(path.exists() for path in self.files.values())
 
 
-def products(plan: Plan) -> dict[str, Product]:
-    """Return what a cache keeps of a plan, by key.
+def products(plan: Plan) -> list[Product]:
+    """Return what a cache keeps of a plan.
 
     The full-width GGUF and models' folders are not among it: they are copies of what is, or links to it.
     """
-    return {product.key: product for product in _products(plan)}
+    gated = _gated(plan)
+    return [
+        Product(job, _names(plan, job), gated[_model(plan, job)])
+        for job in result_jobs(plan)
+        if job.rule in ROLES or job.rule == FILES
+    ]
 
 
-def _products(plan: Plan) -> Iterator[Product]:
-    layout, gated = plan.layout, _gated(plan)
-    for node in plan.nodes.values():
-        if node.search:
-            made_of = gated[node.search.parent]
-            result = {"result": layout.search(node.search)}
-            yield Product("search", node.search.id, node.search.key, (), result, made_of)
-        for part in node.parts:
-            cited = tuple(plan.parts[parent].model for parent in part.parents)
-            pair = {"shard": layout.shard(part), "record": layout.record(part)}
-            yield Product(part.operation, part.id, part.key, cited, pair, gated[node.name])
-        if node.files_from == node.name:
-            beside = {name: layout.folder(node) / name for name in node.files}
-            yield Product("files", node.id, node.key, (), beside, gated[node.name])
-    released = gated[plan.released.name]
-    for item in plan.quantized:
-        both = {"file": plan.quantized_file(item), "record": plan.quantized_record(item)}
-        yield Product("quantize", item.id, item.key, (item.file,), both, released)
-    for measured in plan.evaluations:
-        file = (measured.quantized.file,) if measured.quantized else ()
-        result = {"result": plan.evaluation_file(measured)}
-        about = gated[measured.node.name]
-        yield Product("evaluate", measured.id, measured.key, (measured.name, *file), result, about)
-    if plan.report:
-        experts = tuple(plan.released.parents)
-        result = {"result": plan.report_file(plan.report)}
-        yield Product("routing", plan.report.id, plan.report.key, experts, result, released)
+def _names(plan: Plan, job: Job) -> tuple[str, ...]:
+    """Return what a job's files mention beyond what its key holds."""
+    match job.subject:
+        case Part() as part:
+            return tuple(plan.parts[parent].model for parent in part.parents)
+        case Quantized() as item:
+            return (item.file,)
+        case Evaluation() as item:
+            return (item.name, *([item.quantized.file] if item.quantized else []))
+        case Report():
+            return tuple(plan.released.parents)
+    return ()
+
+
+def _model(plan: Plan, job: Job) -> str:
+    """Return the name of the model that a job's result is part of, or made from."""
+    match job.subject:
+        case Search() as search:
+            return search.parent
+        case Part() as part:
+            return part.model
+        case Node() as node:
+            return node.name
+        case Evaluation() as item:
+            return item.node.name
+    return plan.released.name
 
 
 def _gated(plan: Plan) -> dict[str, bool]:

@@ -1,1 +1,1 @@
-"""The command line: parsing, help texts, and errors turned into messages. No logic."""
+"""The command line: one module a command, each with its options and its run. No logic."""

@@ -1,62 +1,53 @@
-"""``herdbook attest`` and ``herdbook key``: claims, signatures, and the key that makes them."""
+"""``herdbook attest``: the claims about a release, and signatures."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from herdbook import settings
+from herdbook.cli import options, repository
+
 if TYPE_CHECKING:
-    import argparse
-
-    from herdbook.cli.command import Add
+    from pathlib import Path
 
 
-def register(add: Add) -> None:
-    """Add the commands."""
-    command = add("attest", "write the claims about the release, and sign them and the model", _attest)
-    who = command.add_mutually_exclusive_group()
-    who.add_argument(
-        "--key",
-        type=Path,
-        metavar="FILE",
-        help="private key, PEM (default: $HERDBOOK_SIGNING_KEY; without one, nothing is signed)",
-    )
-    who.add_argument(
-        "--keyless",
-        action="store_true",
-        help="sign as who you are, with Sigstore: as the CI vouches, or by a browser; your identity stays in a public log",
-    )
-    making = add("key", "make a key pair for signing", _key, recipe=False)
-    making.add_argument(
-        "file", type=Path, help="where the private key goes; the public one goes to FILE.pub beside it"
-    )
-
-
-def _attest(options: argparse.Namespace) -> None:
+@click.command(cls=repository.Command)
+@options.recipe
+@options.results
+@click.option(
+    "--key",
+    type=options.PATH,
+    metavar="FILE",
+    help=f"Private key (PEM) to sign with. Default: ${settings.SIGNING_KEY.variable}; without a key nothing is signed.",
+)
+@click.option(
+    "--keyless",
+    is_flag=True,
+    help="Sign without a key, with Sigstore (CI identity or browser login). Your identity is published in a "
+    "transparency log.",
+)
+def command(recipe: Path, results: Path, key: Path | None, *, keyless: bool) -> None:
+    """Write the claims about the release; sign them and the model."""
     from herdbook import plan as plans
     from herdbook.signing.keyless import Keyless
     from herdbook.signing.keys import PrivateKey, load_private
     from herdbook.steps.attest.step import attest, configured_signer
 
-    plan = plans.load(options.recipe, options.results)
-    if options.keyless:
+    if key and keyless:
+        raise click.UsageError("--key and --keyless exclude each other")
+    plan = plans.load(recipe, results)
+    if keyless:
         signer: PrivateKey | Keyless | None = Keyless()
     else:
-        signer = load_private(options.key) if options.key else configured_signer()
+        signer = load_private(key) if key else configured_signer()
     attest(plan, signer)
     match signer:
         case PrivateKey():
-            said = f"signed by {signer.public.fingerprint}"
+            state = f"signed by {signer.public.fingerprint}"
         case Keyless():
-            said = "signed without a key; `herdbook verify` says by whom"
+            state = "signed without a key; `herdbook verify` shows by whom"
         case None:
-            said = "not signed: there is no key"
-    print(f"{plan.release_folder}: {said}")
-
-
-def _key(options: argparse.Namespace) -> None:
-    from herdbook.signing.keys import generate
-
-    public = generate(options.file)
-    print(f"private key: {options.file} (keep it to yourself)")
-    print(f"public key:  {options.file}.pub, fingerprint {public.fingerprint}")
+            state = "not signed: no key is configured"
+    print(f"{plan.layout.release_folder}: {state}")

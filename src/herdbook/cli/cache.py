@@ -1,80 +1,91 @@
-"""``herdbook take`` and ``herdbook cache``: what is in the cache, who uses it, what may go, and whether it is whole."""
+"""``herdbook cache``: what is in the cache, who uses it, what may be removed, and whether it is whole."""
 
 from __future__ import annotations
 
-import argparse
-import re
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import click
+
+from herdbook import humanize, settings
+from herdbook.cli import options, repository
+from herdbook.cli.size import Age, Size
 from herdbook.errors import CacheError, HerdbookError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from herdbook.cache.cache import Cache, Entry
-    from herdbook.cli.command import Add
     from herdbook.plan import Plan
 
-HOURS = {"h": 1, "d": 24, "w": 168}
-BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+@dataclass(frozen=True)
+class Place:
+    """The cache that is meant, and the recipe that it is used for."""
+
+    place: str | None
+    recipe: Path
+    results: Path
+
+    def open(self) -> Cache:
+        """Return the cache. Raises CacheError if none is configured, or it cannot be used."""
+        from herdbook.cache.cache import configured
+
+        cache = configured(self.place)
+        if cache is None:
+            raise CacheError(
+                f"no cache is configured: pass --cache PLACE, or set ${settings.CACHE.variable} or `cache` in "
+                f"{repository.FILE}"
+            )
+        cache.check()
+        return cache
+
+    def plan(self) -> Plan:
+        """Return the plan of the recipe."""
+        from herdbook import plan as plans
+
+        return plans.load(self.recipe, self.results)
 
 
-def register(add: Add) -> None:
-    """Add the commands."""
-    taking = add("take", "take a result over from the cache, compared with its digest", _take)
-    taking.add_argument("file", type=Path, help="where it shall be, below the results")
-    command = add("cache", "show what is in the cache, prune it, verify it", _list)
-    command.add_argument(
-        "--cache", metavar="PLACE", help="a folder, or s3://bucket/prefix (default: $HERDBOOK_CACHE)"
-    )
-    actions = command.add_subparsers(metavar="ACTION")
+@click.group(
+    cls=repository.Group,
+    invoke_without_command=True,
+    epilog=options.examples(
+        "herdbook cache",
+        "herdbook cache prune --older-than 30d --dry-run",
+        "herdbook cache --cache s3://bucket/prefix verify",
+    ),
+)
+@options.recipe
+@options.results
+@click.option(
+    "--cache",
+    "place",
+    metavar="PLACE",
+    envvar=settings.CACHE.variable,
+    show_envvar=True,
+    help=f"A folder, or s3://bucket/prefix ({repository.FILE}: cache).",
+)
+@click.pass_context
+def command(context: click.Context, recipe: Path, results: Path, place: str | None) -> None:
+    """Show, prune and verify the cache of results.
 
-    def act(name: str, text: str, run: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:
-        action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        action.set_defaults(run=run)
-        return action
-
-    listing = act("list", "show every entry: kind, size, last use, which releases used it", _list)
-    command.set_defaults(json=None)
-    listing.add_argument("--json", type=Path, metavar="FILE", help="also write it as JSON")
-    act("add", "put all that the results hold of the recipe into the cache", _add)
-    act(
-        "verify",
-        "read everything in full; remove what was damaged, and put it again where it can be",
-        _verify,
-    )
-    pruning = act("prune", "remove entries, and what killed builds have left; results stay", _prune)
-    pruning.add_argument(
-        "--older-than", type=_age, metavar="AGE", help="what was not used for so long, such as 30d, 12h or 8w"
-    )
-    pruning.add_argument(
-        "--keep-size",
-        type=_size,
-        metavar="SIZE",
-        help="what was not used for longest, until the rest is no larger than, say, 500GB",
-    )
-    pruning.add_argument(
-        "--not-used-by",
-        nargs="+",
-        default=[],
-        metavar="RELEASE",
-        help="what none of these releases has put or taken",
-    )
-    pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
+    Without a command, every entry is listed.
+    """
+    context.obj = Place(place, recipe, results)
+    if context.invoked_subcommand is None:
+        context.invoke(list_)
 
 
-def _take(options: argparse.Namespace) -> None:
-    from herdbook.cache.step import take
-
-    take(_plan(options), options.file)
-
-
-def _list(options: argparse.Namespace) -> None:
+@command.command("list")
+@options.json
+@click.pass_obj
+def list_(place: Place, json: Path | None) -> None:
+    """List all entries with size, last use and users."""
     from herdbook.files import write_json
 
-    cache = _cache(options)
+    cache = place.open()
     entries = sorted(cache.entries(), key=lambda entry: (-entry.size_bytes, entry.kind, entry.id))
     releases = sorted({release for entry in entries for release in entry.uses})
     print(f"{cache.store.place}: {_amount(entries)}")
@@ -86,29 +97,38 @@ def _list(options: argparse.Namespace) -> None:
         print(f"{'kind':<9} {'size':>10}  {'last used':<16}  {'used by':<24}  what")
     for entry in entries:
         print(_line(entry))
-    if options.json:
-        write_json(options.json, {"place": cache.store.place, "entries": [_as_json(one) for one in entries]})
+    if json:
+        write_json(json, {"place": cache.store.place, "entries": [_as_json(one) for one in entries]})
 
 
-def _add(options: argparse.Namespace) -> None:
-    from herdbook.cache.step import add
+@command.command("add")
+@click.pass_obj
+def add(place: Place) -> None:
+    """Put all results of the recipe into the cache."""
+    from herdbook.cache import step
 
-    cache = _cache(options)
-    new, there = add(_plan(options), cache)
+    cache = place.open()
+    new, there = step.add(place.plan(), cache)
     print(f"{cache.store.place}: {new} entries are new, {there - new} were there")
 
 
-def _verify(options: argparse.Namespace) -> None:
+@command.command("verify")
+@click.pass_obj
+def verify(place: Place) -> None:
+    """Read everything in full; remove what is damaged.
+
+    A damaged entry is put back if the results hold a good copy.
+    """
     from herdbook.cache.maintenance import heal
     from herdbook.cache.product import products
     from herdbook.progress import track
 
-    cache = _cache(options)
+    cache = place.open()
     try:
-        plan: Plan | None = _plan(options)
+        plan: Plan | None = place.plan()
     except HerdbookError:  # a cache may be looked after anywhere
         plan = None
-    known = {product.entry: product for product in products(plan).values()} if plan else {}
+    known = {product.entry: product for product in products(plan)} if plan else {}
     entries = list(cache.entries())
     damaged = 0
     with track("verify", len(entries)) as advance:
@@ -120,52 +140,67 @@ def _verify(options: argparse.Namespace) -> None:
     print(f"{cache.store.place}: {_amount(entries)} read, {damaged} damaged")
 
 
-def _prune(options: argparse.Namespace) -> None:
+@command.command("prune")
+@click.option(
+    "--older-than", type=Age(), metavar="AGE", help="Entries not used for so long, such as 30d, 12h or 8w."
+)
+@click.option(
+    "--keep-size",
+    type=Size(),
+    metavar="SIZE",
+    help="Entries not used for longest, until the rest is no larger than SIZE, such as 500GB.",
+)
+@click.option(
+    "--not-used-by",
+    multiple=True,
+    metavar="RELEASE",
+    help="Entries that this release has not used. May be given several times: then none of these.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.pass_obj
+def prune(
+    place: Place,
+    older_than: float | None,
+    keep_size: int | None,
+    not_used_by: tuple[str, ...],
+    *,
+    dry_run: bool,
+) -> None:
+    """Remove entries, and leftovers of builds that were killed.
+
+    Results are not touched.
+    """
     from herdbook.cache.maintenance import to_prune
 
-    if options.older_than is None and options.keep_size is None and not options.not_used_by:
-        raise CacheError("say what may go: --older-than, --keep-size or --not-used-by")
-    cache = _cache(options)
+    if older_than is None and keep_size is None and not not_used_by:
+        raise click.UsageError(
+            "nothing says what may be removed: pass --older-than, --keep-size or --not-used-by"
+        )
+    cache = place.open()
     gone = to_prune(
         cache.entries(),
-        older_than_s=options.older_than,
-        keep_bytes=options.keep_size,
-        not_used_by=options.not_used_by,
+        older_than_s=older_than,
+        keep_bytes=keep_size,
+        not_used_by=not_used_by,
     )
     for entry in gone:
         print(_line(entry))
-        if not options.dry_run:
+        if not dry_run:
             cache.remove(entry.name)
     left = list(cache.left_over())
     for item in left:
-        if not options.dry_run:
+        if not dry_run:
             cache.store.remove(item.name)
-    would = "would be removed" if options.dry_run else "removed"
+    would = "would be removed" if dry_run else "removed"
     size = sum(item.size_bytes for item in left)
-    print(f"{_amount(gone)} {would}; of builds that were killed {len(left)} files, {_bytes(size)}")
-
-
-def _plan(options: argparse.Namespace) -> Plan:
-    from herdbook import plan as plans
-
-    return plans.load(options.recipe, options.results)
-
-
-def _cache(options: argparse.Namespace) -> Cache:
-    from herdbook.cache.cache import configured
-
-    cache = configured(options.cache)
-    if cache is None:
-        raise CacheError("which cache? Say --cache PLACE, or set $HERDBOOK_CACHE")
-    cache.check()
-    return cache
+    print(f"{_amount(gone)} {would}; of builds that were killed {len(left)} files, {humanize.size(size)}")
 
 
 def _line(entry: Entry) -> str:
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
     by = ", ".join(sorted(entry.uses)) or "nobody"
     gated = "  (gated)" if entry.gated else ""
-    return f"{entry.kind:<9} {_bytes(entry.size_bytes):>10}  {used:<16}  {by:<24}  {entry.id}{gated}"
+    return f"{entry.kind:<9} {humanize.size(entry.size_bytes):>10}  {used:<16}  {by:<24}  {entry.id}{gated}"
 
 
 def _as_json(entry: Entry) -> dict[str, object]:
@@ -182,23 +217,4 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 def _amount(entries: list[Entry]) -> str:
     count = len(entries)
-    return f"{count} {'entry' if count == 1 else 'entries'}, {_bytes(sum(one.size_bytes for one in entries))}"
-
-
-def _bytes(size_bytes: int) -> str:
-    unit = next((unit for unit in ("TB", "GB", "MB") if size_bytes >= BYTES[unit]), None)
-    return f"{size_bytes / BYTES[unit]:.2f} {unit}" if unit else f"{size_bytes / 1000:.1f} kB"
-
-
-def _age(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age such as 30d, 12h or 8w")
-    return float(found[1]) * HOURS[found[2]] * 3600
-
-
-def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(MB|GB|TB)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 500GB (MB, GB, TB: decimal)")
-    return int(float(found[1]) * BYTES[found[2]])
+    return f"{humanize.plural(count, 'entry', 'entries')}, {humanize.size(sum(one.size_bytes for one in entries))}"

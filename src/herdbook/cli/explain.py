@@ -1,42 +1,47 @@
-"""``herdbook explain``: why a build would make something again."""
+"""``herdbook explain``: why a build would make something, or would not."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from herdbook.cli import completion, options, repository
 from herdbook.errors import RecipeError
+from herdbook.humanize import did_you_mean
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
-    from herdbook.cli.command import Add
-    from herdbook.jobs import Job
-
-ALL = "all"
+    from herdbook.plan.jobs import Job
 
 
-def register(add: Add) -> None:
-    """Add the command."""
-    command = add("explain", "say why a build would make something again, or that it would not", _explain)
-    command.add_argument(
-        "target",
-        metavar="TARGET",
-        help="a file below the results folder, a model, a rule, what `herdbook plan` lists, or all",
-    )
+@click.command(
+    cls=repository.Command,
+    epilog=options.examples(
+        "herdbook explain all",
+        "herdbook explain westlake-laser",
+        "herdbook explain results/Buttercup-4x7B/release/README.md",
+    ),
+)
+@click.argument("target", shell_complete=completion.targets)
+@options.recipe
+@options.results
+def command(target: str, recipe: Path, results: Path) -> None:
+    """Explain why a build would make something, or that it would not.
 
-
-def _explain(options: argparse.Namespace) -> None:
+    TARGET is a file below the results, a model, a rule, a job as `herdbook plan`
+    lists it, or "all".
+    """
     from herdbook import plan as plans
     from herdbook.cache.step import on_offer
     from herdbook.explain.verdict import Verdict
     from herdbook.steps.attest.step import configured_signer
 
-    plan = plans.load(options.recipe, options.results)
+    plan = plans.load(recipe, results)
     verdict = Verdict(plan, configured_signer(), on_offer(plan))
-    for job in _find(options.target, verdict.jobs, options.results):
+    for job in _find(target, verdict.jobs, results):
         print(f"{job.name}: {verdict.sentence(job)}")
         if job in verdict.run:
             for reason in verdict.reasons(job):
@@ -45,7 +50,7 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
     """Return the jobs that a person means. Raises RecipeError if there is none."""
-    if target == ALL:
+    if target == completion.ALL:
         return list(jobs)
     path = Path(target)
     makers = [job for job in jobs if any(_same(path, output) for output in job.outputs)]
@@ -66,8 +71,7 @@ def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
         if named:
             return named
     known = sorted({word for job in jobs for word in (job.rule, job.model, job.label) if word})
-    close = difflib.get_close_matches(target, known, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else f". It can be {', '.join(known)}, or a file"
+    meant = did_you_mean(target, known) or f". It can be {', '.join(known)}, or a file"
     raise RecipeError(f"nothing is called {target!r}{meant}")
 
 

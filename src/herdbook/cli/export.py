@@ -1,53 +1,51 @@
-"""``herdbook export``: a release in the words of others."""
+"""``herdbook export``: a release in the formats of registries."""
 
 from __future__ import annotations
 
-from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from herdbook.cli import options
 from herdbook.layout import SUMS
 
 if TYPE_CHECKING:
-    import argparse
-
-    from herdbook.cli.command import Add
-
-
-def register(add: Add) -> None:
-    """Add the command."""
-    command = add("export", "write a release's provenance in a format of others", _export, recipe=False)
-    command.add_argument(
-        "format", choices=("ro-crate",), help="ro-crate: a Provenance Run Crate 0.5 for workflow registries"
-    )
-    command.add_argument("release", help="a release's folder, or owner/name[@revision] on the Hub")
-    command.add_argument(
-        "--to",
-        type=Path,
-        required=True,
-        metavar="PLACE",
-        help="a new folder, or FILE.zip; weights are referred to, all other files of the release are copied",
-    )
-    command.add_argument(
-        "--published",
-        type=_day,
-        required=True,
-        metavar="YYYY-MM-DD",
-        help="the day of publication: RO-Crate requires it, and a release tells no times",
-    )
+    from datetime import datetime
+    from pathlib import Path
 
 
-def _day(text: str) -> str:
-    return date.fromisoformat(text).isoformat()
+@click.command(
+    epilog=options.examples("herdbook export ro-crate owner/name --to crate.zip --published 2026-05-01")
+)
+@click.argument("format", metavar="FORMAT", type=click.Choice(["ro-crate"]))
+@click.argument("release")
+@click.option(
+    "--to",
+    type=options.PATH,
+    required=True,
+    metavar="PLACE",
+    help="A new folder, or FILE.zip. Weights are referred to by URL; all other files of the release are copied.",
+)
+@click.option(
+    "--published",
+    type=click.DateTime(["%Y-%m-%d"]),
+    required=True,
+    metavar="YYYY-MM-DD",
+    help="Day of publication: RO-Crate requires it, and a release contains no dates.",
+)
+def command(format: str, release: str, to: Path, published: datetime) -> None:  # noqa: A002 - the argument's name
+    """Write a release's provenance in another format.
 
-
-def _export(options: argparse.Namespace) -> None:
+    FORMAT ro-crate is a Provenance Run Crate 0.5, for workflow registries.
+    RELEASE is a folder, or owner/name[@revision] on the Hub.
+    """
+    del format
     from herdbook.export.archive import pack
     from herdbook.export.crate import METADATA
     from herdbook.release.subject import open_subject
 
-    subject = open_subject(options.release)
-    held, referred = pack(subject, options.to, options.published)
-    print(f"{options.to}: {held} files and {METADATA}; {referred} files of weights are referred to")
+    subject = open_subject(release)
+    held, referred = pack(subject, to, published.date().isoformat())
+    print(f"{to}: {held} files and {METADATA}; {referred} files of weights are referred to")
     if subject.uri == "":
         print(f"Their digests are those of {SUMS}; `herdbook verify` reads them.")

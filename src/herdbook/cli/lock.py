@@ -1,78 +1,41 @@
-"""``herdbook lock`` and ``herdbook refresh``: the lock of a recipe, and what moved upstream since it was made."""
+"""``herdbook lock``: pins everything that a recipe names."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook import lock as locks
-from herdbook import plan as plans
-from herdbook import recipe as recipes
-from herdbook.errors import RecipeError, SourceError
+import click
+
+from herdbook.cli import options, repository
 
 if TYPE_CHECKING:
-    import argparse
+    from pathlib import Path
 
-    from herdbook.cli.command import Add
 
-STATUSES = (
-    "exit status: 0 every source could be asked, whether something moved or not; 2 with what moved the recipe cannot be "
-    "built, and its lock stays as it is; 4 a source cannot be had: its pin stays, those of the others follow"
+@click.command(
+    cls=repository.Command,
+    epilog=options.examples("herdbook lock", "herdbook lock config/buttercup.yaml"),
 )
+@options.recipe_or_argument
+def command(recipe: Path) -> None:
+    """Pin everything that a recipe names.
 
-
-def register(add: Add) -> None:
-    """Add the commands."""
-    add("lock", "pin everything that a recipe names, and write the lock beside it", _lock)
-    command = add("refresh", "say what moved upstream since the lock was made, and lock that", _refresh)
-    command.epilog = STATUSES
-    command.add_argument("--dry-run", action="store_true", help="only say it; leave the lock as it is")
-    command.add_argument("--json", type=Path, metavar="FILE", help="also write it as JSON, in full")
-    command.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="append it as Markdown, for a pull request's body"
-    )
-
-
-def _lock(options: argparse.Namespace) -> None:
+    Commits, digests, tensors and facts of every source are written to a lock
+    beside the recipe. Weights are not downloaded. Commit the lock.
+    """
+    from herdbook import lock as locks
+    from herdbook import plan as plans
+    from herdbook import recipe as recipes
+    from herdbook.errors import RecipeError
     from herdbook.lock.pin import pin
 
-    recipe = recipes.load(options.recipe)
-    lock = pin(recipe, options.recipe, lambda line: print(line, file=sys.stderr))
+    content = recipes.load(recipe)
+    lock = pin(content, recipe, lambda line: print(line, file=sys.stderr))
     try:
-        plans.make(recipe, lock, options.recipe)
+        plans.make(content, lock, recipe)
     except RecipeError as error:
-        raise RecipeError(error.problems, str(options.recipe)) from error
-    path = locks.path_for(options.recipe)
+        raise RecipeError(error.problems, str(recipe)) from error
+    path = locks.path_for(recipe)
     locks.write(lock, path)
     print(path)
-
-
-def _refresh(options: argparse.Namespace) -> int:
-    from herdbook.files import write_json
-    from herdbook.refresh import report as reports
-    from herdbook.refresh.consequence import made_again
-    from herdbook.refresh.upstream import ask
-
-    path: Path = options.recipe
-    before = plans.load(path, options.results)
-    lock, news = ask(before.recipe, before.lock, path.parent, lambda line: print(line, file=sys.stderr))
-    report = reports.Report(str(path), news)
-    if lock != before.lock:
-        try:
-            after = plans.make(before.recipe, lock, path, options.results)
-        except RecipeError as error:
-            report = reports.Report(str(path), news, problems=error.problems)
-        else:
-            report = reports.Report(str(path), news, again=made_again(before, after))
-            if not options.dry_run:
-                locks.write(lock, locks.path_for(path))
-    print(reports.as_text(report))
-    if options.json:
-        write_json(options.json, reports.as_json(report))
-    if options.markdown:
-        with options.markdown.open("a", encoding="utf-8") as file:
-            print(reports.as_markdown(report), file=file)
-    if report.problems:
-        return RecipeError.exit_status
-    return SourceError.exit_status if report.unavailable else 0

@@ -1,179 +1,95 @@
-"""Entry point of ``herdbook``: parses the command line, runs one command, and turns errors into one message."""
+"""Entry point of ``herdbook``: runs one command, and turns errors into one message and an exit status."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import traceback
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from herdbook import __version__
-from herdbook import plan as plans
-from herdbook import recipe as recipes
-from herdbook.cli import attest, cache, explain, export, lock, machine, new, publish, verify
-from herdbook.errors import HerdbookError, RecipeError
-from herdbook.files import dump_json
-from herdbook.plan import gpu
+import click
+from click.exceptions import Exit
+from click.shell_completion import shell_complete
+
+from herdbook.cli.commands import PROGRAM, herdbook
+from herdbook.errors import HerdbookError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-    from herdbook.plan import Plan
-
-Thing = TypeVar("Thing")
-DEFAULT_RECIPE = "config/miniature.yaml"
-RECIPE_VARIABLE = "HERDBOOK_RECIPE"
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    top = argparse.ArgumentParser(
-        prog="herdbook",
-        description="Build a merged language model's release reproducibly, and prove what it is made of.",
-    )
-    top.add_argument("--version", action="version", version=f"herdbook {__version__}")
-    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(
-        name: str, text: str, run: Callable[[argparse.Namespace], int | None], *, recipe: bool = True
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.set_defaults(run=run)
-        if recipe:
-            command.add_argument(
-                "--recipe",
-                type=Path,
-                default=Path(os.environ.get(RECIPE_VARIABLE, DEFAULT_RECIPE)),
-                help=f"default: ${RECIPE_VARIABLE}, or {DEFAULT_RECIPE}",
-            )
-            command.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
-        return command
-
-    importing = add(
-        "import",
-        "make a recipe of a mergekit configuration, and say what had to be assumed",
-        _import,
-        recipe=False,
-    )
-    importing.add_argument(
-        "file", type=Path, help="mergekit_moe_config.yml, or a model card (README.md) that holds it"
-    )
-    importing.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="where the recipe is written (default: standard output)",
-    )
-    importing.add_argument("--name", help="name of the release")
-    importing.add_argument("--license", help="its licence, by the Hub's identifier, such as apache-2.0")
-    importing.add_argument("--force", action="store_true", help="replace the output if it exists")
-    lock.register(add)
-    planning = add(
-        "plan", "show what a build makes, fetches, writes and needs; refuse what cannot be built", _plan
-    )
-    planning.add_argument(
-        "--elsewhere",
-        action="store_true",
-        help="it is built on another machine: any disk here is large enough",
-    )
-    machine.register_gpu_memory(planning)
-    for step, text in (
-        ("fetch", "make a shard of a source: fetched, checked against its pin"),
-        ("laser", "make a shard of a lasered model"),
-        ("adapter", "make a shard of a model with an adapter folded in"),
-        ("merge", "make a shard of a dense merge"),
-        ("moe", "make a shard of a Mixture of Experts"),
-    ):
-        made = add(step, text, _part)
-        made.add_argument("key", help="the part's key, as `herdbook plan` shows it")
-        if step == "laser":
-            machine.register(made)
-    searching = add(
-        "search", "choose a lasered model's matrices and ranks, by ranking and by trying", _search
-    )
-    searching.add_argument("key", help="the search's key, as `herdbook plan` shows it")
-    machine.register(searching)
-    add("files", "put a source's configuration and tokenizer into its folder", _files).add_argument(
-        "key", help="the model's key"
-    )
-    add("assemble", "make a model's folder, as transformers loads it", _assemble).add_argument(
-        "key", help="the model's key"
-    )
-    measuring = add("evaluate", "measure a model or a quantized file", _evaluate)
-    measuring.add_argument("key", help="the measurement's key")
-    machine.register(measuring)
-    machine.register(add("routing", "report what the released mixture's routers choose", _routing))
-    add("convert", "make the full-width GGUF of the released model", _convert)
-    quantizing = add("quantize", "make a quantized file and derive it again from the weights", _quantize)
-    quantizing.add_argument("key", help="the quantized file's key")
-    quantizing.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    add("card", "render the model card and its figures", _card)
-    add("release", "put the release together, with provenance and checksums", _release)
-    looking = add(
-        "routers",
-        "look at the routers of any mixture: zero, equal or nearly parallel rows (exit status 1 if there are any)",
-        _routers,
-        recipe=False,
-    )
-    looking.add_argument("model", help="a folder, a safetensors file, or owner/name[@revision] on the Hub")
-    looking.add_argument("--json", type=Path, metavar="FILE", help="also write it as JSON")
-    seeing = add(
-        "spectrum",
-        "show the singular values of a checkpoint's matrices, and where rank rules would cut",
-        _spectrum,
-        recipe=False,
-    )
-    seeing.add_argument("model", help="a folder, a safetensors file, or owner/name[@revision] on the Hub")
-    seeing.add_argument(
-        "--matrices", nargs="+", default=[], metavar="PATTERN", help="such as 'mlp.*' (default: all)"
-    )
-    seeing.add_argument(
-        "--layers", default="all", help="a number or a range such as 20-29 (default: %(default)s)"
-    )
-    seeing.add_argument(
-        "--page", type=Path, metavar="FILE", help="write heat maps and every spectrum here, for a browser"
-    )
-    seeing.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, for machines")
-    machine.register(seeing)
-    for module in (new, cache, explain, attest, publish, verify, export):
-        module.register(add)
-    add("schema", "print the JSON Schema of recipes, for editors", _schema, recipe=False)
-    return top
+COMPLETE_VARIABLE = "_HERDBOOK_COMPLETE"  # what the shell's script of click sets
+INTERRUPTED = 130
+# Bars of the libraries that steps call; ours are in herdbook.progress.
+NO_BARS = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status (see ``herdbook.errors``)."""
-    options = parser().parse_args(arguments)
+    """Run a command and return its exit status (see ``herdbook.errors``).
+
+    Args:
+        arguments: What follows the program's name; by default, those of this process.
+    """
     sys.excepthook = _show_traceback
+    with _environment():
+        if instruction := os.environ.get(COMPLETE_VARIABLE):
+            return shell_complete(herdbook, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    name, debug = PROGRAM, False
     try:
-        status = options.run(options) or 0
-        sys.stdout.flush()
+        # Not click's own `main`: it takes interrupts, broken pipes and the end of a file for one and the same.
+        with herdbook.make_context(PROGRAM, arguments) as context:
+            debug = context.params["debug"]
+            try:
+                status = herdbook.invoke(context) or 0
+                sys.stdout.flush()
+            finally:
+                name = f"{PROGRAM} {context.invoked_subcommand or ''}".rstrip()
+    except Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except HerdbookError as error:
-        if options.debug:
+        if debug:
             raise
-        print(f"herdbook {options.command}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if options.debug:
+        if debug:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"herdbook {options.command}: {place}{error.strerror or error}", file=sys.stderr)
+        print(f"{name}: {place}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            f"herdbook {options.command}: interrupted; what is whole stays, run again to go on",
-            file=sys.stderr,
-        )
-        return 130
+        print(f"{name}: interrupted; finished files are kept, run it again to continue", file=sys.stderr)
+        return INTERRUPTED
     return int(status)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Keep what a command changes in the environment from whoever called; no library draws bars where nobody watches."""
+    before = dict(os.environ)
+    if not sys.stderr.isatty():
+        os.environ.update({name: value for name, value in NO_BARS.items() if name not in before})
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -182,193 +98,3 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
     text = "".join(traceback.format_exception(kind, error, trace))
     print(without_tokens(text), end="", file=sys.stderr)
-
-
-def _load(options: argparse.Namespace) -> Plan:
-    return plans.load(options.recipe, options.results)
-
-
-def _import(options: argparse.Namespace) -> None:
-    from herdbook.files import write_text
-    from herdbook.recipe.mergekit import import_recipe
-
-    output: Path | None = options.output
-    if output and output.exists() and not options.force:
-        raise RecipeError("is there already; --force replaces it", str(output))
-    beside = output.parent if output else Path()
-    text, assumed = import_recipe(
-        options.file, name=options.name, license_=options.license, relative_to=beside
-    )
-    for line in assumed:
-        print(f"assumed: {line}", file=sys.stderr)
-    if output is None:
-        print(text, end="")
-        return
-    write_text(output, text)
-    print(output)
-
-
-def _plan(options: argparse.Namespace) -> None:
-    from herdbook.cli.show import show
-
-    plan = _load(options)
-    show(plan)
-    if not options.elsewhere:
-        plans.check_disk(plan)
-    gpu.check(plan, machine.gpu_bytes(options))
-
-
-def _part(options: argparse.Namespace) -> None:
-    plan = _load(options)
-    part = _find(
-        {part.key: part for part in plan.parts.values() if part.operation == options.command}, options.key
-    )
-    if options.command == "laser":
-        from herdbook.steps.laser.step import laser
-
-        laser(
-            plan,
-            part,
-            machine.matrices_at_once(plan, part, options),
-            machine.device(options.device, part.key),
-        )
-        _keep(plan, part.key)
-        return
-    if options.command == "fetch":
-        from herdbook.steps.fetch.step import fetch as step
-    elif options.command == "adapter":
-        from herdbook.steps.adapter.step import adapter as step
-    elif options.command == "merge":
-        from herdbook.steps.merge.step import merge as step
-    else:
-        from herdbook.steps.moe.step import moe as step
-    step(plan, part)
-    _keep(plan, part.key)
-
-
-def _keep(plan: Plan, key: str) -> None:
-    """Put what was made into the cache, if there is one."""
-    from herdbook.cache.step import keep
-
-    keep(plan, key)
-
-
-def _search(options: argparse.Namespace) -> None:
-    from herdbook.steps.laser.search import search
-
-    plan = _load(options)
-    found = _find(plan.searches, options.key)
-    search(plan, found, options.threads, machine.device(options.device, found.key))
-    _keep(plan, found.key)
-
-
-def _spectrum(options: argparse.Namespace) -> None:
-    first, _, last = options.layers.partition("-")
-    if options.layers != "all" and not (first.isdigit() and (last or first).isdigit()):
-        raise RecipeError(f"--layers {options.layers}: a number or a range such as 20-29 is needed")
-    from herdbook.files import write_json, write_text
-    from herdbook.steps.laser import spectrum as spectra
-
-    def wanted(layer: int) -> bool:
-        return options.layers == "all" or int(first) <= layer <= int(last or first)
-
-    found = spectra.matrices(options.model, options.matrices, wanted)
-    seen = list(spectra.spectra(found, options.threads, machine.device(options.device)))
-    print(spectra.as_table(seen))
-    if options.json:
-        write_json(options.json, spectra.as_json(seen))
-    if options.page:
-        write_text(options.page, spectra.as_page(options.model, seen))
-
-
-def _routing(options: argparse.Namespace) -> None:
-    from herdbook.steps.routing.step import routing
-
-    plan = _load(options)
-    if plan.report is None:
-        raise RecipeError(f"release.model: {plan.released.name!r} is no mixture, so it has no routers")
-    routing(plan, plan.report, options.threads, machine.device(options.device, plan.report.key))
-    _keep(plan, plan.report.key)
-
-
-def _routers(options: argparse.Namespace) -> int:
-    from herdbook.audit.router_rows import as_json, as_text, routers_of
-    from herdbook.files import write_json
-    from herdbook.steps.routing.rows import verdict
-
-    found = routers_of(options.model)
-    print(as_text(options.model, found))
-    if options.json:
-        write_json(options.json, as_json(options.model, found))
-    return 1 if verdict(found) else 0
-
-
-def _find(things: dict[str, Thing], key: str) -> Thing:
-    found = [thing for name, thing in things.items() if name.startswith(key)]
-    if len(found) != 1:
-        raise RecipeError(
-            f"no single step has the key {key!r}: the recipe or the code changed since. Plan again."
-        )
-    return found[0]
-
-
-def _files(options: argparse.Namespace) -> None:
-    from herdbook.steps.assemble.step import furnish
-
-    plan = _load(options)
-    node = _find(plan.by_key, options.key)
-    furnish(plan, node)
-    _keep(plan, node.key)
-
-
-def _assemble(options: argparse.Namespace) -> None:
-    from herdbook.steps.assemble.step import assemble
-
-    plan = _load(options)
-    assemble(plan, _find(plan.by_key, options.key))
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from herdbook.steps.evaluate.step import evaluate
-
-    plan = _load(options)
-    item = _find({item.key: item for item in plan.evaluations}, options.key)
-    evaluate(plan, item, options.threads, machine.devices(item, options))
-    _keep(plan, item.key)
-
-
-def _convert(options: argparse.Namespace) -> None:
-    from herdbook.steps.quantize.step import convert
-
-    convert(_load(options))
-
-
-def _quantize(options: argparse.Namespace) -> None:
-    from herdbook.steps.quantize.step import quantize
-
-    plan = _load(options)
-    item = _find({item.key: item for item in plan.quantized}, options.key)
-    quantize(plan, item, options.threads)
-    _keep(plan, item.key)
-
-
-def _card(options: argparse.Namespace) -> None:
-    from herdbook.steps.card.step import render_card
-
-    plan = _load(options)
-    render_card(plan, plan.card_folder)
-
-
-def _release(options: argparse.Namespace) -> None:
-    from herdbook.steps.release.step import release
-
-    release(_load(options))
-
-
-def _schema(options: argparse.Namespace) -> None:
-    del options
-    print(dump_json(recipes.json_schema()), end="")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

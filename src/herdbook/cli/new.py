@@ -5,44 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from herdbook import __version__
+from herdbook.cli import options
 from herdbook.errors import RecipeError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
-    from herdbook.cli.command import Add
-
 VERSION = "@version@"  # stands in the files for ours
-MAY_BE_THERE = {".git"}  # of a repository that was made or cloned first
+MAY_EXIST = {".git"}  # of a repository that was made or cloned first
 NEXT = """\
-{folder}: a repository for recipes. Its README.md says what is where. Next:
+{folder}: a repository for recipes; its README.md describes the files. Next:
   cd {folder}
-  herdbook lock --recipe recipes/example.yaml
+  herdbook lock recipes/example.yaml
   snakemake -n
 """
 
 
-def register(add: Add) -> None:
-    """Add the command."""
-    command = add(
-        "new", "make a repository to keep recipes in, with its workflows for GitHub", _new, recipe=False
-    )
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="not there yet, or empty")
+@click.command(epilog=options.examples("herdbook new herd"))
+@click.argument("folder", type=options.PATH)
+def command(folder: Path) -> None:
+    """Make a repository for recipes, with workflows for GitHub.
 
-
-def _new(options: argparse.Namespace) -> None:
+    FOLDER must be new or empty.
+    """
     from herdbook.files import write_text
     from herdbook.tools.installed import root
 
-    folder: Path = options.folder
     if folder.exists() and not folder.is_dir():
-        raise RecipeError("is a file; name a folder that is not there yet", str(folder))
-    if folder.is_dir() and {path.name for path in folder.iterdir()} - MAY_BE_THERE:
-        raise RecipeError(
-            "is not empty, and nothing was written; name a folder that is not there yet", str(folder)
-        )
+        raise RecipeError("is a file; name a new folder", str(folder))
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - MAY_EXIST:
+        raise RecipeError("is not empty, and nothing was written; name a new folder", str(folder))
     for source, name in _files(root()):
         write_text(folder / name, source.read_text(encoding="utf-8").replace(VERSION, __version__))
     print(NEXT.format(folder=folder), end="")

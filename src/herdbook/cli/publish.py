@@ -1,63 +1,73 @@
-"""``herdbook publish``: one commit on the Hub, or the content of a folder."""
+"""``herdbook publish``: one commit on the Hub, or a folder."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from herdbook.cli import options, repository
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
-    import argparse
+    from pathlib import Path
 
-    from herdbook.cli.command import Add
     from herdbook.publish.local import Release
 
 
-def register(add: Add) -> None:
-    """Add the command."""
-    command = add("publish", "publish the release: one commit, read back, tagged, claimed", _publish)
-    command.add_argument(
-        "--release", type=Path, metavar="FOLDER", help="the release (default: the one that the recipe makes)"
-    )
-    command.add_argument(
-        "--dry-run", action="store_true", help="show the exact commit; nothing is written anywhere"
-    )
-    command.add_argument(
-        "--repo", metavar="OWNER/NAME", help="publish there (default: the recipe's release.repo)"
-    )
-    command.add_argument("--to", type=Path, metavar="FOLDER", help="publish to a folder instead of the Hub")
+@click.command(
+    cls=repository.Command,
+    epilog=options.examples(
+        "herdbook publish --dry-run",
+        "herdbook publish --to /media/usb/release",
+        "herdbook publish --release results/Mine-4x7B/release --repo owner/name",
+    ),
+)
+@options.recipe
+@options.results
+@click.option(
+    "--release",
+    "folder",
+    type=options.FOLDER,
+    metavar="FOLDER",
+    help="The release (default: the one that the recipe makes).",
+)
+@click.option("--dry-run", is_flag=True, help="Show the exact commit; nothing is written anywhere.")
+@click.option("--repo", metavar="OWNER/NAME", help="Publish there (default: the recipe's release.repo).")
+@click.option("--to", type=options.FOLDER, metavar="FOLDER", help="Publish to a folder instead of the Hub.")
+def command(
+    recipe: Path, results: Path, folder: Path | None, repo: str | None, to: Path | None, *, dry_run: bool
+) -> None:
+    """Publish the release as one commit.
 
-
-def _publish(options: argparse.Namespace) -> None:
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # its lazy exports
-
+    The commit is read back and compared, then tagged; then a signed claim about
+    it is added. Publishing a second time changes nothing.
+    """
     from herdbook import plan as plans
     from herdbook.files import write_json
     from herdbook.progress import say
     from herdbook.publish import local, preflight, step
     from herdbook.steps.attest.step import configured_signer, line
 
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    plan = None if options.release else plans.load(options.recipe, options.results)
-    if plan:
+    plan = None
+    if folder is None:
+        plan = plans.load(recipe, results)
         preflight.check_made_by(plan)
-    release = local.read(plan.release_folder if plan else options.release)
-    repo = options.repo or release.recipe.release.repo
-    if options.to:
-        _to_folder(release, options.to, dry_run=options.dry_run)
-    elif options.dry_run:
-        text, problems, refused = step.preview(release, repo)
+        folder = plan.layout.release_folder
+    release = local.read(folder)
+    place = repo or release.recipe.release.repo
+    if to:
+        _to_folder(release, to, dry_run=dry_run)
+    elif dry_run:
+        text, problems, refused = step.preview(release, place)
         _show(text, problems)
         for problem in refused:
             print(f"note: not with this token: {problem}")
     else:
         signer = configured_signer()
-        done = step.publish(release, repo, lambda said: line(said, signer).decode().rstrip("\n"), say)
-        if plan and not options.repo:
-            write_json(plan.release_root / step.RECORD, done.as_json())
+        done = step.publish(release, place, lambda said: line(said, signer).decode().rstrip("\n"), say)
+        if plan and not repo:
+            write_json(plan.layout.publication, done.as_json())
         print(done.url)
 
 

@@ -2,205 +2,131 @@
 
 from __future__ import annotations
 
-import argparse
-import re
-import secrets
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.errors import HerdbookError, RecipeError
+import click
+
+from herdbook.cli import findings, options
+from herdbook.errors import HerdbookError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
-    from herdbook.cli.command import Add
-    from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
-    from herdbook.verify.levels import Ran
+    from herdbook.verify.levels import LevelResult
 
-LEVEL_NAMES = ("files", "claims", "upstream", "equality", "recomputed", "rebuild")
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-STATUSES = "exit status: 0 all passed; 8 something failed; 9 nothing failed, but something could not be checked; 10 the verifier broke"
-
-
-def register(add: Add) -> None:
-    """Add the command."""
-    command = add("verify", "verify a release, without its recipe", _verify, recipe=False)
-    command.epilog = STATUSES
-    command.add_argument("release", help="a folder, or owner/name[@revision] on the Hub")
-    command.add_argument(
-        "--level",
-        choices=LEVEL_NAMES,
-        default="claims",
-        help="how far; each includes those before it (default: %(default)s)",
-    )
-    command.add_argument(
-        "--foreign",
-        action="store_true",
-        help="anybody's merge: what its mergekit configuration says of its weights, against the models that it names",
-    )
-    command.add_argument(
-        "--config", type=Path, metavar="FILE", help="with --foreign: the configuration, if the merge has none"
-    )
-    command.add_argument(
-        "--gguf",
-        action="append",
-        default=[],
-        metavar="PLACE",
-        help="with --foreign: a folder or repository with GGUF files of the merge, besides its own",
-    )
-    command.add_argument("--key", type=Path, metavar="PEM", help="the public key that it must be signed with")
-    command.add_argument(
-        "--identity",
-        metavar="WHO",
-        help="who must have signed it without a key (Sigstore): an e-mail address, or a workflow's URI; with --issuer",
-    )
-    command.add_argument("--issuer", metavar="URL", help="the identity provider that must vouch for them")
-    command.add_argument(
-        "--sample",
-        type=_size,
-        default="500MB",
-        metavar="SIZE",
-        help="how much of it to compare with upstream, and to make again: such as 500MB, or all (default: %(default)s)",
-    )
-    command.add_argument(
-        "--seed", type=int, help="decides what is drawn (default: one by chance, which is told)"
-    )
-    command.add_argument(
-        "--inputs",
-        type=Path,
-        metavar="RECIPE",
-        help="the recipe in a copy of its author's folder: for what a release does not carry (texts, local models), when it is made "
-        "again. What its evaluation tasks say is run: only for authors that you trust",
-    )
-    command.add_argument(
-        "--work",
-        type=Path,
-        metavar="FOLDER",
-        help="where to make things again; it stays, and a rebuild that was stopped goes on there (default: a temporary folder)",
-    )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write everything here, for machines")
-    command.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit's XML here")
-    command.add_argument(
-        "--summary", type=Path, metavar="FILE", help="append Markdown here ($GITHUB_STEP_SUMMARY)"
-    )
-    command.add_argument(
-        "--vsa", type=Path, metavar="FILE", help="write a verification summary (in-toto) here"
-    )
+LEVELS = {
+    "files": "files against checksums, from the Hub's own metadata",
+    "claims": "claims, provenance and signatures",
+    "upstream": "sources still resolve to the pinned digests",
+    "equality": "a sample of tensors against the bytes of the sources",
+    "recomputed": "LASER matrices, routers and the card, computed a second time",
+    "rebuild": "everything, built a second time",
+}
 
 
-def _size(text: str) -> int | None:
-    if text == "all":
-        return None
-    match = re.fullmatch(r"([1-9]\d*)(|KB|MB|GB)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: a size such as 500MB, or all, is needed")
-    return int(match[1]) * UNITS[match[2]]
+@click.command(
+    epilog=options.examples(
+        "herdbook verify owner/name",
+        "herdbook verify owner/name --level equality --sample 500MB",
+        "herdbook verify results/Mine-4x7B/release --key signing.pem.pub",
+    )
+    + options.table("Levels", LEVELS)
+    + options.table("Exit status", findings.STATUSES)
+)
+@click.argument("release")
+@click.option(
+    "--level",
+    type=click.Choice(list(LEVELS)),
+    metavar="LEVEL",
+    default="claims",
+    show_default=True,
+    help="How far to go; each level includes those before it.",
+)
+@click.option(
+    "--key",
+    type=options.EXISTING_FILE,
+    metavar="PEM",
+    help="Public key that it must be signed with.",
+)
+@click.option(
+    "--identity",
+    metavar="WHO",
+    help="Who must have signed it without a key (Sigstore): an e-mail address, or a workflow's URI. Needs --issuer.",
+)
+@click.option("--issuer", metavar="URL", help="Identity provider that must vouch for --identity.")
+@findings.sample
+@click.option(
+    "--inputs",
+    type=options.EXISTING_FILE,
+    metavar="RECIPE",
+    help="The recipe in a copy of its author's folder, for inputs that a release does not contain (texts, local "
+    "models) when parts are rebuilt. Code in its evaluation tasks is run: only for authors that you trust.",
+)
+@click.option(
+    "--work",
+    type=options.FOLDER,
+    metavar="FOLDER",
+    help="Where to rebuild. It is kept, and an interrupted rebuild continues in it (default: a temporary folder).",
+)
+@findings.reports
+@click.option(
+    "--vsa", type=options.FILE, metavar="FILE", help="Write a verification summary (in-toto VSA) to FILE."
+)
+def command(
+    release: str,
+    level: str,
+    key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    sample: int | None,
+    seed: int,
+    inputs: Path | None,
+    work: Path | None,
+    reports: findings.Reports,
+    vsa: Path | None,
+) -> int:
+    """Verify a release, without its recipe.
 
-
-def _verify(options: argparse.Namespace) -> int:
+    RELEASE is a folder, or owner/name[@revision] on the Hub. For models that were
+    not built with Herdbook, see `herdbook audit`.
+    """
     from herdbook.release.finding import Finding, Level, Options, outcome_of
     from herdbook.release.reader import Release
     from herdbook.release.subject import open_subject
-    from herdbook.verify import report
-    from herdbook.verify.levels import LEVELS, Ran, run
+    from herdbook.verify import levels, report
 
-    if options.foreign:
-        return _foreign(options)
-    if options.config or options.gguf:
-        raise RecipeError("--config and --gguf belong to --foreign")
-    if bool(options.identity) != bool(options.issuer):
-        raise RecipeError(
+    if bool(identity) != bool(issuer):
+        raise click.UsageError(
             "--identity and --issuer belong together: a name means something only with who vouches for it"
         )
-    if options.key and options.identity:
-        raise RecipeError("--key and --identity: a release is signed with a key, or without one")
-    if options.key and not options.key.is_file():
-        raise RecipeError(f"--key {options.key}: there is no such file")
-    if options.inputs and not options.inputs.is_file():
-        raise RecipeError(f"--inputs {options.inputs}: there is no such file")
+    if key and identity:
+        raise click.UsageError("--key and --identity: a release is signed with a key, or without one")
     asked = Options(
-        key=options.key,
-        identity=options.identity,
-        issuer=options.issuer,
-        sample_bytes=options.sample,
-        seed=_seed(options),
-        inputs=options.inputs,
-        work=options.work,
+        key=key,
+        identity=identity,
+        issuer=issuer,
+        sample_bytes=sample,
+        seed=seed,
+        inputs=inputs,
+        work=work,
     )
-    ran: list[Ran] = []
-    release: Release | None = None
+    results: list[LevelResult] = []
+    opened: Release | None = None
     try:
-        release = Release(open_subject(options.release))
+        opened = Release(open_subject(release))
     except (HerdbookError, OSError) as error:
-        level: Level = LEVELS["files"][0]
-        ran.append(
-            Ran(
-                level,
-                (Finding(level.name, "release", options.release, outcome_of(error), str(error)),),
-                0,
-                0.0,
-            )
-        )
-        print(report.level_text(ran[0]))
+        first: Level = levels.LEVELS["files"][0]
+        finding = Finding(first.name, "release", release, outcome_of(error), str(error))
+        results.append(levels.LevelResult(first, (finding,), 0, 0.0))
+        print(report.level_text(results[0]))
     else:
-        for one in run(release, options.level, asked):
-            ran.append(one)
+        for one in levels.run(opened, level, asked):
+            results.append(one)
             print(report.level_text(one), flush=True)
-    name = release.name if release else options.release
-    _write(options, name, release, ran, asked)
-    print(report.closing(name, ran))
-    return report.STATUSES[report.outcome(ran)]
-
-
-def _foreign(options: argparse.Namespace) -> int:
-    from herdbook.audit.check import ABOUT, UNPROVEN, Foreign, line
-    from herdbook.release.finding import Options
-    from herdbook.verify import report
-
-    unfit = [
-        name for name in ("key", "identity", "issuer", "inputs", "work", "vsa") if getattr(options, name)
-    ]
-    if unfit:
-        raise RecipeError(f"--{unfit[0]} is for releases of Herdbook, and means nothing with --foreign")
-    if options.config and not options.config.is_file():
-        raise RecipeError(f"--config {options.config}: there is no such file")
-    asked = Options(sample_bytes=options.sample, seed=_seed(options))
-    told: set[str] = set()
-
-    def tell(finding: Finding) -> None:
-        if finding.check == UNPROVEN.name and finding.check not in told:
-            print("What remains unproven:")
-        told.add(finding.check)
-        print(line(finding), flush=True)
-
-    print(f"{ABOUT.name}: {ABOUT.proves}")
-    foreign = Foreign(options.release, options.config, options.gguf, asked)
-    ran = [foreign.run(tell)]
-    print(f"{report.read_size(ran[0].read_bytes)} read in {ran[0].seconds:.1f} s")
-    _write(options, foreign.name, None, ran, asked)
-    print(report.closing(foreign.name, ran))
-    return report.STATUSES[report.outcome(ran)]
-
-
-def _seed(options: argparse.Namespace) -> int:
-    return secrets.randbelow(1 << 31) if options.seed is None else int(options.seed)
-
-
-def _write(
-    options: argparse.Namespace, name: str, release: Release | None, ran: Sequence[Ran], asked: Options
-) -> None:
-    from herdbook.files import write_json, write_text
-    from herdbook.verify import report
-
-    if options.json:
-        write_json(options.json, report.as_json(name, ran, asked))
-    if options.junit:
-        write_text(options.junit, report.as_junit(name, ran))
-    if options.summary:
-        with options.summary.open("a", encoding="utf-8") as file:
-            file.write(report.as_markdown(name, ran))
-    if options.vsa and release:
-        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        write_json(options.vsa, report.as_summary(release, ran, asked, when))
+    name = opened.name if opened else release
+    reports.write(name, results, asked)
+    if vsa and opened:
+        findings.write_summary(vsa, opened, results, asked)
+    print(report.closing(name, results))
+    return report.STATUSES[report.outcome(results)]

@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from herdbook.humanize import plural
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -31,16 +33,16 @@ def parameters(before: Any, now: Any, name: str = "") -> Iterator[str]:
         for key in sorted(before.keys() | now.keys()):
             inner = f"{name}.{key}" if name else str(key)
             if key not in now:
-                yield f"parameter `{inner}` was {_spell(before[key])}, is no longer there"
+                yield f"parameter `{inner}` was {_shortened(before[key])}, is no longer there"
             elif key not in before:
-                yield f"parameter `{inner}` is new: {_spell(now[key])}"
+                yield f"parameter `{inner}` is new: {_shortened(now[key])}"
             else:
                 yield from parameters(before[key], now[key], inner)
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for place, (old, new) in enumerate(zip(before, now, strict=True), start=1):
             yield from parameters(old, new, f"{name}[{place}]")
     else:
-        yield f"parameter `{name}` was {_spell(before)}, is {_spell(now)}"
+        yield f"parameter `{name}` was {_shortened(before)}, is {_shortened(now)}"
 
 
 def code(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
@@ -62,7 +64,7 @@ def tensors(before: Mapping[str, Mapping[str, Any]], planned: tuple[Tensor, ...]
     more, fewer = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
     for names, word in ((more, "more"), (fewer, "fewer")):
         if names:
-            yield f"it has {_count(len(names), 'tensor')} {word}: {_first(names)}"
+            yield f"it has {plural(len(names), 'tensor')} {word}: {_first(names)}"
     both = sorted(now.keys() & before.keys())
     formed = [
         name
@@ -76,7 +78,7 @@ def tensors(before: Mapping[str, Mapping[str, Any]], planned: tuple[Tensor, ...]
         if (pair := (str(before[name].get("action")), now[name].action)) and pair[0] != pair[1]:
             treated.setdefault(pair, []).append(name)
     for (old, new), names in treated.items():
-        yield f"{_count(len(names), 'tensor')} had the action {old}, now {new}: {_first(names)}"
+        yield f"{plural(len(names), 'tensor')} had the action {old}, now {new}: {_first(names)}"
 
 
 def parents(plan: Plan, before: Mapping[str, Mapping[str, Any]], part: Part) -> Iterator[str]:
@@ -102,18 +104,14 @@ def order(before: Mapping[str, Mapping[str, Any]], part: Part) -> Iterator[str]:
         and [(o["key"], o["tensor"]) for o in cited] != [(o.part, o.tensor) for o in tensor.origins]
     ]
     if moved:
-        yield f"{_count(len(moved), 'tensor')} made of the same shards in another way or order: {_first(moved)}"
+        yield f"{plural(len(moved), 'tensor')} made of the same shards in another way or order: {_first(moved)}"
 
 
-def _spell(value: Any) -> str:
+def _shortened(value: Any) -> str:
     """Return a value as JSON, its digests and itself cut to a length that people read."""
     text = json.dumps(value, ensure_ascii=False)
     text = DIGEST.sub(lambda found: f"{found[0][:SHOWN_DIGITS]}…", text)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _first(names: list[str]) -> str:

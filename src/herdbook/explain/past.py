@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook.jobs import OF_A_MODEL
+from herdbook.plan.jobs import OF_A_MODEL
 
 if TYPE_CHECKING:
-    from herdbook.jobs import Job
+    from herdbook.plan.jobs import Job
 
 NOTES = Path(".snakemake/metadata")  # one JSON file for each output, named by its path in base64
 

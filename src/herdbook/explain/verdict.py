@@ -8,11 +8,11 @@ from herdbook import lock as locks
 from herdbook.explain import difference
 from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
-from herdbook.jobs import ASSEMBLE, Job, jobs
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan import Evaluation, Part, Report, Search
-from herdbook.plan.plan import EVALUATE_CODE
-from herdbook.steps.release.step import contents
+from herdbook.plan.evaluate import EVALUATE_CODE
+from herdbook.plan.jobs import ASSEMBLE, Job, jobs
+from herdbook.plan.release import contents
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -172,7 +172,7 @@ class Verdict:
 
     def _release_changed(self, job: Job) -> Iterator[str]:
         """Yield why what is made of the release as a whole has another key, from what the last release holds."""
-        plan, folder = self._plan, self._plan.release_folder
+        plan, folder = self._plan, self._plan.layout.release_folder
         if job.rule == "card":
             if _differs(folder / RECIPE, plan.recipe_path):
                 yield "the recipe's text changed"

@@ -13,8 +13,8 @@ from herdbook import hub
 from herdbook.errors import DigestMismatchError, StepError, VerificationError
 from herdbook.export.crate import METADATA, File, crate, named_by_digest
 from herdbook.files import CHUNK_BYTES, atomic_writer, dump_json
-from herdbook.key import as_recorded
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS, is_large
+from herdbook.plan.code import as_recorded
 from herdbook.publish.claims import publications, purl
 from herdbook.release.reader import Release, damaged
 from herdbook.release.subject import HubSubject

@@ -19,16 +19,17 @@ from herdbook.export.jsonld import Graph, media_type, ref, refs
 from herdbook.export.runs import input_items, material_items, runs
 from herdbook.key import canonical_json
 from herdbook.layout import CARD, LOCK, RECIPE
+from herdbook.plan.material import inputs, materials
+from herdbook.plan.release import PROVENANCE_CODE
 from herdbook.provenance.license import spdx
-from herdbook.provenance.material import inputs, materials
-from herdbook.provenance.slsa import HUB_PAGES, PROVENANCE_CODE
+from herdbook.provenance.slsa import HUB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from herdbook.export.runs import Item, Run
     from herdbook.plan import Plan
-    from herdbook.provenance.material import Material
+    from herdbook.plan.material import Material
 
 METADATA = "ro-crate-metadata.json"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES, input_file
-from herdbook.plan.plan import CONVERT_CODE, QUANTIZE_CODE
-from herdbook.provenance.material import carried_inputs, inputs, materials
+from herdbook.plan.material import carried_inputs, inputs, materials
+from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.provenance.slsa import download_location
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from herdbook.lock import LockedFile
     from herdbook.plan import Evaluation, Node, Part, Plan
-    from herdbook.provenance.material import Material
+    from herdbook.plan.material import Material
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class _Runs:
                 item.id,
                 item.file,
                 "quantize",
-                f"Converted the released model to GGUF and quantized it by {item.method}; each tensor was derived again",
+                f"Conversion the released model to GGUF and quantized it by {item.method}; each tensor was derived again",
                 name,
                 self._folder(self._plan.released),
                 (Item(item.file, released=item.file),),

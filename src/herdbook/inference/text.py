@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from herdbook.errors import StepError
 from herdbook.inference.forward import check_sequences, load_tokenizer
 from herdbook.key import digest
-from herdbook.lock import check_pinned, read_texts
+from herdbook.lock import check_pinned
+from herdbook.lock.texts import read_texts
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -220,28 +220,3 @@ def check_pinned(path: Path, pinned: LockedFile, what: str) -> None:
     if found is None or found.sha256 != pinned.sha256:
         state = "is gone" if found is None else "has changed"
         raise LockError(f"{what}: {path} {state} since it was locked. Restore it, or run `herdbook lock`.")
-
-
-def read_texts(path: Path, field: str, what: str) -> list[str]:
-    """Return the texts of a JSON Lines file.
-
-    Raises:
-        LockError: If a line is no JSON object, or has no text under ``field``.
-    """
-    texts = []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(line)[field]
-        except (ValueError, KeyError, TypeError) as error:
-            raise LockError(
-                f"{what}: {path}, line {number}: a JSON object with {field!r} is needed"
-            ) from error
-        if not isinstance(text, str) or not text.strip():
-            raise LockError(f"{what}: {path}, line {number}: {field!r} holds no text")
-        texts.append(text)
-    if not texts:
-        raise LockError(f"{what}: {path}: holds no text")
-    return texts

@@ -7,9 +7,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from herdbook import hub
+from herdbook import hub, yamlio
 from herdbook.errors import RecipeError, SourceError
 from herdbook.layout import WEIGHTS_INDEX
 from herdbook.lock import (
@@ -23,9 +21,9 @@ from herdbook.lock import (
     LockedTask,
     LockedTensor,
     pin_file,
-    read_texts,
     request,
 )
+from herdbook.lock.texts import read_texts
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources import gguf, wheel
 from herdbook.sources.select import side_files
@@ -273,10 +271,10 @@ def pin_task(task: str, beside: Path) -> LockedTask:
     """Pin an evaluation task: its file, and the local data files that it reads."""
     file = _pin(beside, task, "evaluate.tasks")
     try:
-        spec = yaml.safe_load((beside / task).read_text(encoding="utf-8"))
+        spec = yamlio.load((beside / task).read_text(encoding="utf-8"), yamlio.PyYamlLoader)
         name = spec["task"]
         data_files = spec["dataset_kwargs"]["data_files"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yamlio.YamlError, KeyError, TypeError) as error:
         raise RecipeError(
             f"evaluate.tasks: {task}: an lm-eval task with `task` and local `dataset_kwargs.data_files` is needed ({error!r})"
         ) from error

@@ -1,13 +1,14 @@
-"""Planning: from a recipe and its lock to nodes, parts, keys, sizes and needs."""
+"""Planning: from a recipe and its lock to nodes, parts and keys."""
 
-from herdbook.plan.model import TORCH_BYTES, Layout, Node, Origin, Part, Search, Tensor
-from herdbook.plan.plan import Evaluation, Plan, Quantized, check_disk, load, make
+from herdbook.plan.evaluate import Evaluation
+from herdbook.plan.model import Node, Origin, Part, Search, Tensor
+from herdbook.plan.plan import Plan, load, make
+from herdbook.plan.quantize import Conversion, Quantized
 from herdbook.plan.routing import Report
 
 __all__ = [
-    "TORCH_BYTES",
+    "Conversion",
     "Evaluation",
-    "Layout",
     "Node",
     "Origin",
     "Part",
@@ -16,7 +17,6 @@ __all__ = [
     "Report",
     "Search",
     "Tensor",
-    "check_disk",
     "load",
     "make",
 ]

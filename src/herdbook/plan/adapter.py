@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError
-from herdbook.key import Code, digest
-from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Origin, Part, Tensor
+from herdbook.key import digest
+from herdbook.plan.code import Code
+from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.sharding import cut
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Adapter
 
-ADAPTER_CODE = Code(
-    modules=("herdbook.steps.adapter.fold", "herdbook.steps.adapter.step"), packages=("torch",)
-)
+ADAPTER_CODE = Code(("herdbook.steps.adapter.step",))
 LORA_TENSOR = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight$")
 
 
@@ -55,10 +54,7 @@ def plan_adapter(
         own = parameters if computed else {}
         code = ADAPTER_CODE.describe() if computed else {}
         content = {"operation": "adapter", "parameters": own, "code": code, "tensors": spell(run)}
-        # A matrix in float64, the product of the sides, and their sum.
-        largest = max((tensor.elements for tensor in computed), default=0)
-        memory = TORCH_BYTES + 32 * largest if computed else INTERPRETER_BYTES
-        return Part(name, label, "adapter", digest(content), run, own, memory_bytes=memory, code=code)
+        return Part(name, label, "adapter", digest(content), run, own, code=code)
 
     return parts_like(parent, set(sides), "adapter", max_bytes, part)
 

@@ -5,42 +5,26 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.dense import layer_of, matrix_of
+from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.errors import RecipeError
-from herdbook.key import Code, digest
+from herdbook.key import digest
 from herdbook.plan.adapter import parts_like, spell
-from herdbook.plan.layerwise import FLOAT32, reading
-from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Part, Search, Tensor
-from herdbook.recipe import MATRICES, SvdLlm, spell_rank
+from herdbook.plan.code import Code
+from herdbook.plan.model import Part, Search, Tensor
+from herdbook.recipe import SvdLlm, spell_rank
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from herdbook.lock import Lock
     from herdbook.plan.model import Node
     from herdbook.recipe import Laser, Recipe
 
-SPECTRAL = tuple(
-    f"herdbook.steps.laser.{module}" for module in ("decompose", "evidence", "law", "rank", "store")
-)
 READING = ("herdbook.inference.forward", "herdbook.inference.text", "herdbook.steps.laser.whiten")
-READERS = ("tokenizers", "transformers")
-MAKING = ("herdbook.steps.laser.reduce", "herdbook.steps.laser.step")
-LASER_CODE = Code((*SPECTRAL, *MAKING), ("numpy", "torch"))
-WHITEN_CODE = Code((*SPECTRAL, *MAKING, *READING), ("numpy", "torch", *READERS))
-SEARCH_CODE = Code(
-    (
-        *SPECTRAL,
-        *READING,
-        *(f"herdbook.steps.laser.{module}" for module in ("gradient", "guard", "search", "states")),
-    ),
-    ("numpy", "torch", *READERS),
-)
+READERS = ("tokenizers",)  # transformers tokenizes with it
+LASER_CODE = Code(("herdbook.steps.laser.step",), without=READING)
+WHITEN_CODE = Code(("herdbook.steps.laser.step",), packages=READERS)
+SEARCH_CODE = Code(("herdbook.steps.laser.search",), packages=READERS)
 NOISE_RULES = ("mp-edge", "gavish-donoho")
 SINGLE = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+?)(?:\.weight)?$")
-FLOAT64 = 8
-SQUARES, WHITENED_SQUARES = 5, 9
-PIECES, PIECE_BYTES = 3, 1 << 26  # as ``herdbook.steps.laser.decompose`` reads a matrix
 
 
 def plan_laser(
@@ -68,7 +52,6 @@ def plan_laser(
         computed = [tensor for tensor in run if tensor.action != "copy"]
         own = parameters if computed else {}
         code = used.describe() if computed else {}
-        memory, each = _part_memory(computed, parent, text, whitens=whitens)
         content = {"operation": "laser", "parameters": own, "code": code, "tensors": spell(run)}
         return Part(
             name,
@@ -78,8 +61,6 @@ def plan_laser(
             run,
             own,
             folders=(parent.key,) if whitens and computed else (),
-            memory_bytes=memory,
-            thread_bytes=each,
             code=code,
         )
 
@@ -180,77 +161,4 @@ def _search(
     }
     code = SEARCH_CODE.describe()
     key = digest({"operation": "search", "model": parent.key, "parameters": parameters, "code": code})
-    tensors = [planned for tensor, (_, planned) in parent.tensors.items() if tensor in chosen]
-    whitens = any(isinstance(rank, SvdLlm) for rank in model.ranks)
-    memory, each = _search_memory(tensors, parent, parameters, whitens=whitens)
-    return Search(name, parent.name, key, parameters, code, memory, each)
-
-
-def matrix_bytes(tensors: Iterable[Tensor], *, whitened: bool) -> int:
-    """Return the memory that reducing one of some matrices takes, whichever needs most.
-
-    Squares of the smaller side in float64: the Gram matrix, and for its vectors a copy and LAPACK's workspace of two; or
-    the vectors, and what is made of them for the disk. Where outputs are looked at, moments and two bases more. Beside
-    them pieces of the matrix in float64, and the matrix as it was read, as it is made and as it is written.
-    """
-    squares = FLOAT64 * (WHITENED_SQUARES if whitened else SQUARES)
-    return max(squares * min(one.shape) ** 2 + PIECES * PIECE_BYTES + 3 * one.size_bytes for one in tensors)
-
-
-def _part_memory(
-    computed: list[Tensor], parent: Node, text: dict[str, Any] | None, *, whitens: bool
-) -> tuple[int, int]:
-    """Return the memory of a part's job that reduces one matrix at a time, and what each further one at once adds."""
-    if not computed:
-        return INTERPRETER_BYTES, 0
-    one = matrix_bytes(computed, whitened=whitens)
-    if not whitens or text is None:
-        return TORCH_BYTES + one, one
-    read = reading(parent, text["windows"], text["tokens"])
-    moments = _moments(computed)
-    shared = read.layer + max(map(_bytes, computed)) + read.streams + moments
-    return TORCH_BYTES + shared + max(one, read.window + moments), max(one, read.window + moments)
-
-
-def _search_memory(
-    tensors: list[Tensor], parent: Node, parameters: dict[str, Any], *, whitens: bool
-) -> tuple[int, int]:
-    """Return the memory of a search with one thread, and what each further thread adds."""
-    one = matrix_bytes(tensors, whitened=whitens)
-    select, text = parameters["select"], parameters["calibration"]
-    ranked = select is not None and select["by"] != "gradient"
-    if text is None:
-        return TORCH_BYTES + one, one
-    windows = text["windows"] * (2 if parameters["guard"] else 1)  # as many again confirm the choice
-    read = reading(parent, windows, text["tokens"])
-    shared = read.layer + read.head + max(map(_bytes, tensors)) + read.streams
-    if parameters["guard"]:
-        shared += sum(map(_bytes, tensors))  # what was accepted is held
-    thread = read.window
-    if select is not None and not ranked:
-        layers: dict[int | None, int] = {}
-        for tensor in tensors:
-            layers[layer_of(tensor.name)] = layers.get(layer_of(tensor.name), 0) + tensor.elements
-        widest = max(layers.values())
-        shared += 2 * FLOAT64 * widest  # gradients, before and after one is added
-        thread += FLOAT32 * widest + read.window  # and what the way back has kept
-    if whitens:
-        moments = _moments(tensors)
-        shared += moments
-        thread += moments
-    if ranked or whitens:
-        thread = max(thread, one)
-    return TORCH_BYTES + shared + one + thread, thread
-
-
-def _moments(tensors: list[Tensor]) -> int:
-    """Return what the second moments of a layer's matrices take, and the largest matrix in float64."""
-    layers: dict[int | None, int] = {}
-    for tensor in tensors:
-        number = layer_of(tensor.name)
-        layers[number] = layers.get(number, 0) + FLOAT64 * min(tensor.shape) ** 2
-    return max(layers.values()) + FLOAT64 * max(tensor.elements for tensor in tensors)
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.size_bytes
+    return Search(name, parent.name, key, parameters, code)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of, rope_of
 from herdbook.errors import RecipeError
-from herdbook.key import COPY, Code, digest
+from herdbook.key import digest
 from herdbook.plan.adapter import spell
-from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Origin, Part, Tensor
+from herdbook.plan.code import COPY, Code
+from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.sharding import cut
 from herdbook.recipe import Filtered, Linear, Mergekit, ModelStock, Passthrough, Slerp
 from herdbook.weights.dtypes import DTYPE_CODES
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
 
     from herdbook.plan.model import Node
 
-MERGE_CODE = Code(modules=("herdbook.steps.merge.methods", "herdbook.steps.merge.step"), packages=("torch",))
-SCALE_CODE = Code(modules=("herdbook.steps.merge.step",), packages=("torch",))
-MERGEKIT_CODE = Code(modules=("herdbook.steps.merge.run_mergekit",))
-FLOAT32 = 4
+MERGE_CODE = Code(("herdbook.steps.merge.step",), without=("herdbook.steps.merge.run_mergekit",))
+# mergekit runs in a process of its own, with our torch and transformers; which mergekit, `run_mergekit` says
+MERGEKIT_CODE = Code(
+    ("herdbook.steps.merge.step",),
+    without=("herdbook.steps.merge.methods", "herdbook.weights.tensors"),
+    packages=("transformers",),
+)
 SAME_FORM = {"mistral": "llama"}  # one form under two names
 LAYER_NUMBER = re.compile(r"^model\.layers\.\d+\.")
 # What a configuration says of each layer in turn.
@@ -137,7 +141,6 @@ def _part(
     computed = [tensor for tensor in run if tensor.action != "copy"]
     code = COPY.describe()
     parameters: dict[str, Any] = {}
-    memory = INTERPRETER_BYTES
     if computed:
         settings = {
             key: getattr(merge, key) for key in ("normalize", "rescale", "seed") if hasattr(merge, key)
@@ -147,11 +150,9 @@ def _part(
             **settings,
             "values": {tensor.name: values[tensor.name] for tensor in computed},
         }
-        code = (SCALE_CODE if isinstance(merge, Passthrough) else MERGE_CODE).describe()
-        largest = max(tensor.elements for tensor in computed)
-        memory = TORCH_BYTES + FLOAT32 * largest * (2 * len(computed[0].origins) + 4)
+        code = MERGE_CODE.describe()
     content = {"operation": "merge", "parameters": parameters, "code": code, "tensors": spell(run)}
-    return Part(name, label, "merge", digest(content), run, parameters, memory_bytes=memory, code=code)
+    return Part(name, label, "merge", digest(content), run, parameters, code=code)
 
 
 def _foreign(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: list[Tensor]) -> Part:
@@ -164,7 +165,6 @@ def _foreign(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: lis
     code = MERGEKIT_CODE.describe()
     run = tuple(Tensor(tensor.name, tensor.dtype, tensor.shape, "merge") for tensor in tensors)
     content = {"operation": "merge", "parameters": parameters, "code": code, "tensors": spell(run)}
-    sizes = sum(tensor.size_bytes for tensor in run)
     return Part(
         name,
         "mergekit",
@@ -173,7 +173,6 @@ def _foreign(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: lis
         run,
         parameters,
         folders,
-        memory_bytes=TORCH_BYTES + 2 * sizes,
         code=code,
     )
 

@@ -1,10 +1,9 @@
-"""What a plan consists of: nodes (models), parts (shards in the making), tensors, and where their files lie."""
+"""What a plan consists of: nodes (models), parts (shards in the making) and tensors."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
@@ -12,9 +11,6 @@ from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
     from herdbook.recipe import Section
-
-INTERPRETER_BYTES = 150_000_000  # a process that imports no torch, with its buffers
-TORCH_BYTES = 700_000_000  # one that does
 
 
 @dataclass(frozen=True)
@@ -74,9 +70,6 @@ class Part:
         tensors: What it holds.
         parameters: What the operation needs to know beyond the tensors.
         folders: Keys of nodes whose assembled folder (configuration, tokenizer, weights) the job reads.
-        fetch_bytes: Bytes that the job downloads, at most.
-        memory_bytes: Memory that the job needs with one thread, estimated from its tensors.
-        thread_bytes: What each further thread adds.
         code: What the result depends on beyond its inputs.
     """
 
@@ -87,9 +80,6 @@ class Part:
     tensors: tuple[Tensor, ...]
     parameters: dict[str, Any] = field(default_factory=dict, hash=False)
     folders: tuple[str, ...] = ()
-    fetch_bytes: int = 0
-    memory_bytes: int = INTERPRETER_BYTES
-    thread_bytes: int = 0
     code: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -101,6 +91,21 @@ class Part:
     def size_bytes(self) -> int:
         """Size of its tensors in bytes."""
         return sum(tensor.size_bytes for tensor in self.tensors)
+
+    @property
+    def computed(self) -> tuple[Tensor, ...]:
+        """Its tensors that are more than copies."""
+        return tuple(tensor for tensor in self.tensors if tensor.action != "copy")
+
+    @property
+    def reduced(self) -> tuple[Tensor, ...]:
+        """Its tensors whose rank is reduced."""
+        return tuple(tensor for tensor in self.tensors if tensor.action == "laser")
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it holds nothing but copies, so that its job takes seconds and a single core."""
+        return not self.computed
 
     @property
     def is_link(self) -> bool:
@@ -123,8 +128,6 @@ class Search:
         key: Digest that says what it is.
         parameters: Candidates, rules, selection, guard and calibration text.
         code: What the result depends on beyond its inputs.
-        memory_bytes: Memory that the job needs with one thread, estimated from its tensors.
-        thread_bytes: What each further thread adds.
     """
 
     model: str
@@ -132,8 +135,6 @@ class Search:
     key: str
     parameters: dict[str, Any] = field(hash=False)
     code: dict[str, str] = field(hash=False)
-    memory_bytes: int
-    thread_bytes: int
 
     @property
     def id(self) -> str:
@@ -198,39 +199,3 @@ class Node:
     def size_bytes(self) -> int:
         """Size of the weights in bytes."""
         return sum(part.size_bytes for part in self.parts)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where things lie below the results folder. The one place that knows."""
-
-    root: Path = Path("results")
-
-    def shard(self, part: Part) -> Path:
-        """Return the path of a part's weights."""
-        return self.root / "shards" / f"{part.id}.safetensors"
-
-    def record(self, part: Part) -> Path:
-        """Return the path of a part's record."""
-        return self.root / "shards" / f"{part.id}.json"
-
-    def search(self, search: Search) -> Path:
-        """Return the path of a search's result: the choice, and every trial."""
-        return self.root / "searches" / f"{search.id}.json"
-
-    def journal(self, search: Search) -> Path:
-        """Return the path of the trials of a search that is not done yet."""
-        return self.root / "searches" / f"{search.id}.trials.jsonl"
-
-    def scratch(self, search: Search) -> Path:
-        """Return the folder of what a search keeps while it runs."""
-        return self.root / "searches" / f"{search.id}.states"
-
-    @property
-    def decompositions(self) -> Path:
-        """Return the folder of decompositions, which all models share."""
-        return self.root / "decompositions"
-
-    def folder(self, node: Node) -> Path:
-        """Return the path of a model's folder, as transformers loads it."""
-        return self.root / "models" / node.id

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.dense import Architecture, layer_of, matrix_of, rope_of
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
-from herdbook.key import COPY, Code, digest
+from herdbook.key import digest
 from herdbook.plan.adapter import spell
+from herdbook.plan.code import COPY, Code
 from herdbook.plan.configuration import mixture_config
-from herdbook.plan.model import INTERPRETER_BYTES, TORCH_BYTES, Origin, Part, Tensor
+from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.sharding import cut
 from herdbook.weights.dtypes import DTYPE_CODES
 
@@ -27,23 +28,18 @@ if TYPE_CHECKING:
     from herdbook.recipe import Expert, Mixture
 
 MATRICES = {f"mlp.{name}": name for name in MLP}
-ROUTER_CODE = Code(
-    modules=("herdbook.steps.moe.router", "herdbook.inference.forward", "herdbook.steps.moe.step"),
-    packages=("tokenizers", "torch", "transformers"),
+STEP = ("herdbook.steps.moe.step",)
+DRAWN, FITTED, ROUTED, MERGEKITS, ALTERED, CAST = (
+    f"herdbook.steps.moe.{name}"
+    for name in ("random_gate", "ridge", "router", "mergekit_gates", "perturb", "cast")
 )
-DRAWN_CODE = Code(modules=("herdbook.steps.moe.random_gate",), packages=("numpy",))
-FIT_CODE = Code(modules=("herdbook.steps.moe.ridge",), packages=("numpy",))
-MERGEKIT_CODE = Code(
-    modules=(
-        "herdbook.steps.moe.mergekit_gates",
-        "herdbook.steps.moe.router",
-        "herdbook.inference.forward",
-        "herdbook.steps.moe.step",
-    ),
-    packages=("tokenizers", "torch", "transformers"),
-)
-ALTER_CODE = Code(modules=("herdbook.steps.moe.perturb",), packages=("torch",))
-CAST_CODE = Code(modules=("herdbook.steps.moe.cast",), packages=("torch",))
+READERS = ("tokenizers",)  # transformers tokenizes with it
+ROUTER_CODE = Code(STEP, (DRAWN, FITTED, MERGEKITS, ALTERED, CAST), READERS)
+RIDGE_CODE = Code(STEP, (DRAWN, MERGEKITS, ALTERED, CAST), READERS)
+MERGEKIT_CODE = Code(STEP, (DRAWN, ROUTED, ALTERED, CAST), READERS)
+DRAWN_CODE = Code(STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
+ALTER_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS))
+CAST_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
 ADDED_TOKENS = (
     1024  # an expert's vocabulary may differ by tokens that its tuning added; by more, it is another one
 )
@@ -181,13 +177,11 @@ class _Mixture:
         code = COPY.describe()
         if "alter" in actions:
             parameters = {"scales": self._scales(run), "seed": self.moe.seed}
-            code = {**ALTER_CODE.describe(), **CAST_CODE.describe()}
+            code = ALTER_CODE.describe()
         elif "cast" in actions:
             code = CAST_CODE.describe()
         content = {"operation": "moe", "parameters": parameters, "code": code, "tensors": spell(run)}
-        largest = max(tensor.elements // max(1, len(tensor.slices)) for tensor in run)
-        memory = TORCH_BYTES + 16 * largest if code else INTERPRETER_BYTES
-        return Part(self.name, label, "moe", digest(content), run, parameters, memory_bytes=memory, code=code)
+        return Part(self.name, label, "moe", digest(content), run, parameters, code=code)
 
     def _routers(self) -> Part:
         moe, family, hidden = self.moe, self.family, self.shape.hidden
@@ -209,11 +203,12 @@ class _Mixture:
             **({"semantics": "mergekit"} if moe.semantics != "native-1" and not moe.is_drawn else {}),
         }
         # Only what is used may be described: a release names no other code, and its keys are recomputed from that.
-        code = (
-            DRAWN_CODE if moe.is_drawn else MERGEKIT_CODE if "semantics" in parameters else ROUTER_CODE
-        ).describe()
-        if moe.gate == "ridge":
-            code |= FIT_CODE.describe()
+        used = RIDGE_CODE if moe.gate == "ridge" else ROUTER_CODE
+        if moe.is_drawn:
+            used = DRAWN_CODE
+        elif "semantics" in parameters:
+            used = MERGEKIT_CODE
+        code = used.describe()
         content = {
             "operation": "moe",
             "parameters": parameters,
@@ -221,10 +216,6 @@ class _Mixture:
             "tensors": spell(tuple(tensors)),
             "base": None if moe.is_drawn else self.base.key,
         }
-        layer_bytes = 4 * sum(
-            planned.elements for t, (_, planned) in self.base.tensors.items() if layer_of(t) == 0
-        )
-        table = 4 * self.shape.vocabulary * hidden
         folders = () if moe.is_drawn else (self.base.key,)
         return Part(
             self.name,
@@ -234,7 +225,6 @@ class _Mixture:
             tuple(tensors),
             parameters,
             folders,
-            memory_bytes=INTERPRETER_BYTES if moe.is_drawn else TORCH_BYTES + 2 * layer_bytes + 2 * table,
             code=code,
         )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -13,97 +12,23 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
-from herdbook.key import SHORT, Code, digest
-from herdbook.plan import memory
+from herdbook.key import digest
+from herdbook.layout import Layout
 from herdbook.plan.adapter import plan_adapter
-from herdbook.plan.disk import vectors_bytes
+from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
-from herdbook.plan.model import TORCH_BYTES, Layout, Node, Part, Search
+from herdbook.plan.model import Node, Part, Search
 from herdbook.plan.moe import plan_moe
 from herdbook.plan.pruning import needed_whole
+from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import Report, plan_report
-from herdbook.plan.source import plan_source
+from herdbook.plan.source import GGUF_CODE, plan_source
 from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from herdbook.lock import Lock
     from herdbook.recipe import Recipe
-
-GGUF_FOLDER_CODE = Code(modules=("herdbook.sources.gguf",), packages=("gguf", "tokenizers", "transformers"))
-EVALUATE_CODE = Code(
-    modules=(
-        "herdbook.inference.devices",
-        *(f"herdbook.steps.evaluate.{module}" for module in ("measure", "parallel", "step", "task")),
-    ),
-    packages=("lm_eval", "tokenizers", "torch", "transformers"),
-)
-DEQUANTIZE_CODE = Code(modules=("herdbook.steps.quantize.dequantize",), packages=("gguf",))
-CONVERT_CODE = Code(modules=("herdbook.steps.quantize.convert", "herdbook.steps.quantize.folder"))
-QUANTIZE_CODE = Code(
-    modules=tuple(
-        f"herdbook.steps.quantize.{module}"
-        for module in (
-            "derive",
-            "encode",
-            "folder",
-            "gguf_file",
-            "layout",
-            "methods",
-            "mixture",
-            "quantize",
-            "step",
-        )
-    ),
-    packages=("gguf", "libgguf", "numpy"),
-)
-FLOAT32 = 4
-TOKENS_AT_ONCE = (
-    2048  # longest text that evaluation sees at once; logits of so many tokens are held in float32
-)
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """One quantized file of the released model."""
-
-    method: str
-    key: str
-    file: str  # its name in the release
-    memory_bytes: int
-
-    @property
-    def id(self) -> str:
-        """Name of its file below ``results/quantized``, without suffix."""
-        return f"{self.file.removesuffix('.gguf')}-{self.key[:SHORT]}"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The measuring of one artifact: a model of the graph, or a quantized file of the released one.
-
-    Args:
-        name: What it is called on the card.
-        node: The model.
-        quantized: The quantized file of it, if that is measured.
-        key: Digest that says what it is.
-        memory_bytes: Memory that the job needs, estimated from the model and one pass of documents through it.
-        pass_bytes: Of that, what the pass takes; as much again for each that runs at the same time.
-    """
-
-    name: str
-    node: Node
-    quantized: Quantized | None
-    key: str
-    memory_bytes: int
-    pass_bytes: int
-
-    @property
-    def id(self) -> str:
-        """Name of its result file, without suffix."""
-        return f"{self.name}-{self.key[:SHORT]}"
 
 
 @dataclass(frozen=True)
@@ -115,16 +40,16 @@ class Plan:
         lock: Its lock.
         recipe_path: Where the recipe lies; paths inside it are relative to this file.
         nodes: The models that the release or its evaluation needs, parents first.
-        warnings: What a person should know, one line each.
         layout: Where things lie.
+        warnings: What a person should know, one line each.
     """
 
     recipe: Recipe
     lock: Lock
     recipe_path: Path
     nodes: dict[str, Node]
+    layout: Layout
     warnings: tuple[str, ...] = ()
-    layout: Layout = field(default_factory=Layout)
 
     @property
     def released(self) -> Node:
@@ -153,169 +78,31 @@ class Plan:
     # -- after the merge -------------------------------------------------------------------------------------------
 
     @cached_property
-    def converted_key(self) -> str:
-        """Key of the full-width GGUF of the released model."""
-        return digest(
-            {
-                "operation": "convert",
-                "model": self.released.key,
-                "metadata": self.gguf_metadata,
-                "code": CONVERT_CODE.describe(),
-            }
-        )
+    def conversion(self) -> Conversion:
+        """The full-width GGUF of the released model; it is made if there are quantized files."""
+        return plan_conversion(self.recipe, self.released, self.gguf_metadata)
 
     @property
     def gguf_metadata(self) -> dict[str, str]:
         """Return what every GGUF file says about itself."""
         return {"general.name": self.recipe.release.name, "general.license": self.recipe.release.license}
 
-    @property
-    def converted(self) -> Path:
-        """Path of the full-width GGUF of the released model."""
-        return (
-            self.layout.root
-            / "quantized"
-            / f"{self.recipe.release.name}-{self.converted_key[:SHORT]}.full.gguf"
-        )
-
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
-        if self.recipe.quantize is None:
-            return ()
-        return tuple(
-            Quantized(
-                method,
-                digest(
-                    {
-                        "operation": "quantize",
-                        "full": self.converted_key,
-                        "method": method,
-                        "code": QUANTIZE_CODE.describe(),
-                    }
-                ),
-                f"{self.recipe.release.name}.{method}.gguf",
-                memory.quantization_bytes(),
-            )
-            for method in self.recipe.quantize.methods
-        )
-
-    def quantized_file(self, item: Quantized) -> Path:
-        """Return the path of a quantized file."""
-        return self.layout.root / "quantized" / f"{item.id}.gguf"
-
-    def quantized_record(self, item: Quantized) -> Path:
-        """Return the path of a quantized file's record: each tensor derived again from the released weights."""
-        return self.layout.root / "quantized" / f"{item.id}.json"
+        # Without quantized files, a release names no code of theirs, and no key of it can be computed from what it names.
+        wanted = self.recipe.quantize
+        return plan_quantized(self.recipe, self.released, self.conversion) if wanted else ()
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
         """The measurements: models in the recipe's order, then quantized files."""
-        wanted = self.recipe.evaluate
-        if wanted is None:
-            return ()
-        settings: dict[str, Any] = {
-            "operation": "evaluate",
-            "tasks": [self.lock.tasks[task].model_dump(mode="json") for task in wanted.tasks],
-            "limit": wanted.limit,
-            "batch_size": wanted.batch_size,
-            "code": EVALUATE_CODE.describe(),
-        }
-
-        def one(name: str, node: Node, item: Quantized | None) -> Evaluation:
-            logits = 3 * FLOAT32 * TOKENS_AT_ONCE * wanted.batch_size * node.config["vocab_size"]
-            weights = FLOAT32 * node.parameters * (2 if item else 1) + memory.stacking_bytes(node)
-            quantized = {"key": item.key, "code": DEQUANTIZE_CODE.describe()} if item else None
-            key = digest({**settings, "model": node.key, "quantized": quantized})
-            return Evaluation(name, node, item, key, TORCH_BYTES + weights + logits, logits)
-
-        found = [one(name, self.nodes[name], None) for name in wanted.models]
-        if self.recipe.quantize and self.recipe.quantize.evaluate:
-            found += [
-                one(f"{self.released.name}.{item.method}", self.released, item) for item in self.quantized
-            ]
-        return tuple(found)
-
-    def evaluation_file(self, item: Evaluation) -> Path:
-        """Return the path of a measurement."""
-        return self.layout.root / "evaluations" / f"{item.id}.json"
+        return plan_evaluations(self.recipe, self.lock, self.nodes, self.quantized)
 
     @cached_property
     def report(self) -> Report | None:
         """The report on the released mixture's routers."""
         return plan_report(self.recipe, self.lock, self.released)
-
-    def report_file(self, report: Report) -> Path:
-        """Return the path of a report on routers."""
-        return self.layout.root / "routing" / f"{report.id}.json"
-
-    # -- the release -----------------------------------------------------------------------------------------------
-
-    @property
-    def release_root(self) -> Path:
-        """Folder of the release and of what is rendered for it."""
-        return self.layout.root / self.recipe.release.name
-
-    @property
-    def release_folder(self) -> Path:
-        """Folder that holds exactly what is uploaded."""
-        return self.release_root / "release"
-
-    @property
-    def card_folder(self) -> Path:
-        """Folder of the card and its figures."""
-        return self.release_root / "card"
-
-    # -- cost ------------------------------------------------------------------------------------------------------
-
-    @property
-    def fetch_bytes(self) -> int:
-        """Bytes to download for sources, each upstream file counted once."""
-        files = {}
-        for name, source in self.lock.sources.items():
-            if name not in self.nodes:
-                continue
-            parts = self.nodes[name].parts
-            read_in_part = any("ranges" in part.parameters for part in parts)
-            weights = {tensor.file for tensor in source.tensors}
-            for file in source.files:
-                if not (read_in_part and file.name in weights):
-                    files[source.uri, file.name] = file.size_bytes
-            if read_in_part:
-                files |= {(source.uri, part.key): part.fetch_bytes for part in parts}
-        return sum(files.values())
-
-    def outputs(self) -> Iterator[tuple[Path, int]]:
-        """Yield each large file that is written, with its size in bytes (estimated for quantized files)."""
-        for part in self.parts.values():
-            if not part.is_link:
-                yield self.layout.shard(part), part.size_bytes
-        if self.quantized:
-            yield self.converted, self.released.size_bytes
-        yield from self._vectors()
-        bits = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}
-        for item in self.quantized:
-            yield self.quantized_file(item), int(self.released.parameters * bits[item.method] / 8)
-
-    def _vectors(self) -> Iterator[tuple[Path, int]]:
-        """Yield what decompositions take on the disk: for each matrix a square of its smaller side in float64."""
-        matrices = {
-            tensor.origins: tensor
-            for part in self.parts.values()
-            for tensor in part.tensors
-            if tensor.action == "laser"
-        }
-        for tensor in matrices.values():
-            yield self.layout.decompositions, vectors_bytes(tensor.shape, 1)
-
-    @property
-    def write_bytes(self) -> int:
-        """Bytes that a build from nothing writes."""
-        return sum(size for _, size in self.outputs())
-
-    def missing_bytes(self) -> int:
-        """Return the bytes that are still to be written, given what lies there already."""
-        return sum(size for path, size in self.outputs() if not path.exists())
 
 
 def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("results")) -> Plan:
@@ -338,7 +125,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: nothing needs {', '.join(unused)}; not built")
-    return Plan(recipe, lock, recipe_path, nodes, tuple(warnings), Layout(results))
+    return Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
 
 
 def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
@@ -380,25 +167,6 @@ def load(recipe_path: Path, results: Path = Path("results")) -> Plan:
         return make(recipe, lock, recipe_path, results)
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe_path)) from error
-
-
-def check_disk(plan: Plan) -> None:
-    """Check that what is still to be written fits on the disk.
-
-    Raises:
-        RecipeError: If it does not; the message says how much is missing.
-    """
-    place = plan.layout.root.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    needed = plan.missing_bytes()
-    if needed > free:
-        raise RecipeError(
-            f"the disk is too small: {needed / 1e9:.2f} GB are still to be written below {plan.layout.root}, "
-            f"{free / 1e9:.2f} GB are free. Free some, or build with --directory on another disk.",
-            str(plan.recipe_path),
-        )
 
 
 def _needed(recipe: Recipe) -> list[str]:
@@ -443,7 +211,7 @@ def _node(
                 member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
                 for member in locked.members
             }
-            code = GGUF_FOLDER_CODE.describe() if locked.weights == "gguf" else {}
+            code = GGUF_CODE.describe() if locked.weights == "gguf" else {}
             container = locked.files[0].sha256 if locked.weights == "gguf" else None
             key = _node_key(parts, {"members": described, "container": container, "code": code})
             form = {tensor.name: tensor.shape for tensor in locked.tensors}

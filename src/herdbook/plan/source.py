@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import matrix_of
-from herdbook.key import COPY, Code, digest
-from herdbook.plan.model import TORCH_BYTES, Part, Tensor
+from herdbook.key import digest
+from herdbook.plan.code import COPY, Code
+from herdbook.plan.model import Part, Tensor
 from herdbook.plan.sharding import cut
 from herdbook.recipe import Hub, Pypi
 from herdbook.weights.dtypes import DTYPE_CODES
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from herdbook.lock import LockedFile, LockedSource
     from herdbook.recipe import Section
 
-GGUF_CODE = Code(modules=("herdbook.sources.gguf",), packages=("gguf", "tokenizers", "torch", "transformers"))
+# transformers reads a GGUF with the package gguf, and makes its tokenizer with tokenizers
+GGUF_CODE = Code(("herdbook.steps.fetch.step",), packages=("gguf", "tokenizers"))
+# ranges of a file have no digest that they could be compared with
+RANGES_CODE = Code(
+    ("herdbook.hub.content", "herdbook.steps.fetch.step"),
+    without=("herdbook.sources.gguf", "herdbook.weights.tensors"),
+)
 
 
 def plan_source(
@@ -37,7 +44,6 @@ def plan_source(
         container = locked.files[0]
         code = GGUF_CODE.describe()
         runs = cut(tensors, max_bytes)
-        largest = max(tensor.size_bytes for tensor in tensors)
         return tuple(
             _part(
                 name,
@@ -45,8 +51,6 @@ def plan_source(
                 run,
                 {"file": container.sha256, "dtype": DTYPE_CODES[model.dtype]},
                 code,
-                container.size_bytes,
-                TORCH_BYTES + 4 * sum(tensor.size_bytes for tensor in tensors) + 4 * largest,
             )
             for index, run in enumerate(runs, start=1)
         )
@@ -61,8 +65,6 @@ def plan_source(
             tuple(tensor for tensor, t in zip(tensors, locked.tensors, strict=True) if t.file == file),
             {"file": sizes[file].sha256 or sizes[file].git_blob},
             COPY.describe(),
-            sizes[file].size_bytes,
-            None,
             file,
         )
         for index, file in enumerate(files, start=1)
@@ -84,8 +86,7 @@ def _ranges(name: str, locked: LockedSource, files: dict[str, LockedFile], max_b
                 "file": files[file].sha256 or files[file].git_blob,
                 "ranges": file,
             }
-            size = sum(tensor.size_bytes for tensor in run)
-            yield _part(name, f"mlp-{number}", run, parameters, COPY.describe(), size, None)
+            yield _part(name, f"mlp-{number}", run, parameters, RANGES_CODE.describe())
 
 
 def _part(
@@ -94,8 +95,6 @@ def _part(
     tensors: tuple[Tensor, ...],
     parameters: dict[str, object],
     code: dict[str, str],
-    fetch_bytes: int,
-    memory_bytes: int | None,
     file: str | None = None,
 ) -> Part:
     content = {
@@ -105,14 +104,4 @@ def _part(
         "tensors": [[tensor.name, tensor.dtype, list(tensor.shape)] for tensor in tensors],
     }
     extra = {"name": file} if file else {}
-    part = Part(
-        name,
-        label,
-        "fetch",
-        digest(content),
-        tensors,
-        {**parameters, **extra},
-        fetch_bytes=fetch_bytes,
-        code=code,
-    )
-    return part if memory_bytes is None else Part(**{**part.__dict__, "memory_bytes": memory_bytes})
+    return Part(name, label, "fetch", digest(content), tensors, {**parameters, **extra}, code=code)

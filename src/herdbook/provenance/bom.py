@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.key import canonical_json, digest
 from herdbook.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
+from herdbook.plan.material import ancestry, inputs, materials
+from herdbook.plan.release import PROVENANCE_CODE
 from herdbook.provenance.license import spdx
-from herdbook.provenance.material import ancestry, inputs, materials
-from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_CODE
+from herdbook.provenance.slsa import BUILD_TYPE
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from herdbook.lock import LockedFile
     from herdbook.plan import Evaluation, Node, Plan
-    from herdbook.provenance.material import Material
+    from herdbook.plan.material import Material
 
 RELEASE_REF = "release"
 

@@ -10,28 +10,24 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from herdbook.key import Code
 from herdbook.layout import LINEAGE, LOCK, RECIPE
-from herdbook.plan.plan import CONVERT_CODE, DEQUANTIZE_CODE, EVALUATE_CODE, GGUF_FOLDER_CODE, QUANTIZE_CODE
-from herdbook.provenance.material import inputs, materials
+from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE
+from herdbook.plan.material import inputs, materials
+from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
+from herdbook.plan.release import PROVENANCE_CODE, VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from herdbook.lock import LockedFile
     from herdbook.plan import Plan
-    from herdbook.provenance.material import Material
+    from herdbook.plan.material import Material
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:herdbook:buildtype:release:v1"  # docs/buildtype.md
 BUILDER = "urn:herdbook:builder:local:v1"
 HUB_PAGES = "https://huggingface.co"
-# What writes claims and bills of materials: with it recorded, they can be derived again by the same code or not at all.
-PROVENANCE_CODE = Code(
-    modules=tuple(f"herdbook.provenance.{name}" for name in ("bom", "claims", "lineage", "material", "slsa")),
-    packages=("herdbook", "snakemake"),
-)
 
 
 def statement(
@@ -54,7 +50,7 @@ def statement(
 
 def code(plan: Plan) -> dict[str, str]:
     """Return all code that a plan's keys, and what is said of its release, rest on: digests and versions by name."""
-    found = PROVENANCE_CODE.describe() | GGUF_FOLDER_CODE.describe()
+    found = PROVENANCE_CODE.describe()
     for part in plan.parts.values():
         found |= part.code
     for search in plan.searches.values():
@@ -98,7 +94,7 @@ def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
         "runDetails": {
             "builder": {
                 "id": BUILDER,
-                "version": {name: versions[name] for name in PROVENANCE_CODE.packages},
+                "version": {name: versions[name] for name in VERSIONS},
             },
             "byproducts": [{"name": LINEAGE, "digest": {"sha256": digests[LINEAGE]}}],
         },

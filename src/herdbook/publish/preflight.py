@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def check_made_by(plan: Plan) -> None:
     """Raise StepError if the release that lies in a plan's place was made by another recipe or lock: it is not meant."""
-    folder, recipe = plan.release_folder, plan.recipe_path
+    folder, recipe = plan.layout.release_folder, plan.recipe_path
     for name, path in ((RECIPE, recipe), (LOCK, locks.path_for(recipe))):
         if (folder / name).is_file() and sha256_file(folder / name) != sha256_file(path):
             raise StepError(

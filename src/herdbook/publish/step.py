@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
     Sign = Callable[[dict[str, Any]], str]
 
-RECORD = "publication.json"  # beside the release's folder
-
 
 @dataclass(frozen=True)
 class Publication:

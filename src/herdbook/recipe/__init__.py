@@ -3,7 +3,7 @@
 Reading a recipe touches no network and imports no torch.
 """
 
-from herdbook.recipe.laser import MATRICES, Calibration, Laser, SvdLlm, spell_rank
+from herdbook.recipe.laser import Calibration, Laser, SvdLlm, spell_rank
 from herdbook.recipe.merge import Filtered, Linear, Merge, Mergekit, ModelStock, Passthrough, Slerp
 from herdbook.recipe.moe import Expert, Mixture, Moe
 from herdbook.recipe.publish import Publish, Waiver
@@ -14,7 +14,6 @@ from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.whole import Recipe, parents
 
 __all__ = [
-    "MATRICES",
     "Adapter",
     "Calibration",
     "Expert",

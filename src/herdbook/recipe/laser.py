@@ -7,19 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
-from herdbook.recipe.section import Name, Section, near
+from herdbook.architectures.dense import MATRICES
+from herdbook.humanize import did_you_mean
+from herdbook.recipe.section import Name, Section
 
-# The attention and MLP matrices of a Llama or Mistral layer, by their names inside the layer.
-MATRICES = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-)
-# Such matrices, or one of one layer by its name in the checkpoint, with or without what is the same for all.
+# Matrices of a layer, or one of one layer by its name in the checkpoint, with or without what is the same for all.
 MATRIX_PATTERN = (
     "^("
     + "|".join(MATRICES)
@@ -190,7 +182,7 @@ class Laser(Section):
         wrong = [name for name in value if isinstance(value, list) and not re.match(MATRIX_PATTERN, name)]
         if wrong:
             raise ValueError(
-                f"no matrix of a layer is called {wrong[0]!r}{near(wrong[0], MATRICES)}; "
+                f"no matrix of a layer is called {wrong[0]!r}{did_you_mean(wrong[0], MATRICES)}; "
                 "a single one is written as in layers.31.mlp.up_proj"
             )
         return value

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from herdbook import recipe as recipes
+from herdbook import yamlio
+from herdbook.architectures.mergekit import EQUAL_ROWS
 from herdbook.architectures.mixtures import FAMILIES
 from herdbook.errors import RecipeError
 from herdbook.layout import WEIGHTS_INDEX
@@ -32,9 +34,6 @@ KINDS = {
     "experts": "mergekit-moe (`base_model` and `experts`)",
     "merge_method": "mergekit-yaml (`merge_method`)",
 }
-MAX_NODES = (
-    100_000  # of a configuration, aliases written out: a few lines can stand for more than any memory holds
-)
 FRONT = re.compile(r"\A---\n(.*?)^---\s*$", re.MULTILINE | re.DOTALL)
 NEWEST = "mergekit-0.1.5"
 MOE_KEYS = {
@@ -49,8 +48,6 @@ MOE_KEYS = {
 EXPERT_KEYS = {"source_model", "positive_prompts", "negative_prompts", "noise_scale", "residual_scale"}
 # What mergekit calls the families, in its order; `architecture` is the beginning of one, whatever its case.
 ARCHITECTURES = {"mixtral": "mixtral", "deepseek moe": "deepseek", "qwen moe": "qwen2", "qwen3 moe": "qwen3"}
-# mergekit read every prompt as the beginning-of-sequence token alone, from commit 5040ac7 to 9c69152.
-EQUAL_ROWS = ("2024-02-24", "2024-03-18")
 MEAN_UNTIL = "2024-01-03"  # commit 7fbe2b4
 
 
@@ -329,32 +326,8 @@ def _plain(name: str) -> str:
 
 
 def _yaml(text: str, file: str) -> Any:
+    """Return what a text says to mergekit, which reads with PyYAML. Raises RecipeError if it is not YAML."""
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _written_out(node, {}) > MAX_NODES:
-            raise RecipeError("stands for more entries than any configuration has; refused", file)
-        return loader.construct_document(node)
-    except RecursionError as error:
-        raise RecipeError("is nested too deeply", file) from error
-    except ValueError as error:  # of a number or date that is none
-        raise RecipeError(f"is no YAML: {error}", file) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise RecipeError(f"{place}{getattr(error, 'problem', None) or 'is no YAML'}", file) from error
-
-
-def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many entries a node stands for, aliases written out; one inside of itself has no end."""
-    if id(node) not in known:
-        known[id(node)] = MAX_NODES + 1
-        inside: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            inside = [one for pair in node.value for one in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            inside = node.value
-        known[id(node)] = 1 + sum(_written_out(one, known) for one in inside)
-    return known[id(node)]
+        return yamlio.load(text, yamlio.PyYamlLoader)
+    except yamlio.YamlError as error:
+        raise RecipeError(str(error), file) from error

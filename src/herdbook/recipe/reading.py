@@ -5,60 +5,21 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
+from herdbook import yamlio
 from herdbook.errors import RecipeError
+from herdbook.humanize import did_you_mean
 from herdbook.recipe.laser import RULE_KEYS, Calibration, Guard, Select
 from herdbook.recipe.merge import METHODS, Filtered, MergekitModel, Slice, Sparsified, Weighted
 from herdbook.recipe.moe import Expert, Mixture
 from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Quote, Release, Routing
-from herdbook.recipe.section import Section, near
+from herdbook.recipe.section import Section
 from herdbook.recipe.whole import OPERATIONS, Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as a recipe may use it: safe, no key given twice; as in YAML 1.2, only true and false are booleans, dates are text.
-
-    YAML 1.1 reads the key ``on`` as a boolean.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way
-        first: [
-            (tag, pattern)
-            for tag, pattern in resolvers
-            if tag not in {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
-        ]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {key!r} is no text; put it in quotes", problem_mark=key_node.start_mark
-            )
-        if key in seen:
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark
-            )
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def load(path: Path) -> Recipe:
@@ -68,7 +29,7 @@ def load(path: Path) -> Recipe:
         path: The recipe's YAML file.
 
     Raises:
-        RecipeError: With all problems at once, if the file cannot be read, is no YAML, or does not fit the schema.
+        RecipeError: With all problems at once, if the file cannot be read, is not YAML, or does not fit the schema.
     """
     return parse(read_text(path), str(path))
 
@@ -86,13 +47,9 @@ def read_text(path: Path) -> str:
 def parse(text: str, file: str = "recipe") -> Recipe:
     """Read and check a recipe's text; ``file`` is named in errors. Raises as ``load`` does."""
     try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise RecipeError(f"{place}{error.problem}", file) from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"is no YAML: {error}", file) from error
+        data = yamlio.load(text)
+    except yamlio.YamlError as error:
+        raise RecipeError(str(error), file) from error
     if not isinstance(data, dict):
         raise RecipeError("is no recipe: expected a mapping with `models` and `release`", file)
     try:
@@ -113,7 +70,7 @@ def _explain(item: Any) -> list[str]:
     where = [part for index, part in enumerate(where) if not (index > 2 and _is_union_tag(part, tags))]
     key = ".".join(str(part) for part in where if part != "[key]")
     if item["type"] == "extra_forbidden":
-        return [f"{key}: unknown key{near(str(where[-1]), _known_keys(item['loc']))}"]
+        return [f"{key}: unknown key{did_you_mean(str(where[-1]), _known_keys(item['loc']))}"]
     if item["type"] == "missing":
         return [f"{key}: missing"]
     if item["type"] == "value_error":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,9 +18,3 @@ class Section(BaseModel):
     """Base of all parts of a recipe: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def near(name: str, names: Any) -> str:
-    """Return a hint at the one of ``names`` that was perhaps meant, or nothing."""
-    close = difflib.get_close_matches(str(name), [str(other) for other in names], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

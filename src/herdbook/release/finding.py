@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import DigestMismatchError, GoneError, SourceError, StepError, UnverifiableError
+from herdbook.errors import (
+    DigestMismatchError,
+    GoneError,
+    SourceError,
+    StepError,
+    UnverifiedError,
+    WrongAnswerError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +24,7 @@ class Outcome(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
-    IMPOSSIBLE = "impossible"  # nothing is wrong as far as was seen, but it could not be checked
+    UNVERIFIED = "unverified"  # nothing is wrong as far as was seen, but it could not be checked
     BROKEN = "broken"  # the verifier itself; says nothing about the release
 
 
@@ -65,9 +72,9 @@ class Check:
         """Return that a subject is not as it should be."""
         return Finding(self.level, self.name, subject, Outcome.FAILED, detail, **about)
 
-    def impossible(self, subject: str, detail: str, **about: Any) -> Finding:
+    def unverified(self, subject: str, detail: str, **about: Any) -> Finding:
         """Return that a subject could not be checked."""
-        return Finding(self.level, self.name, subject, Outcome.IMPOSSIBLE, detail, **about)
+        return Finding(self.level, self.name, subject, Outcome.UNVERIFIED, detail, **about)
 
     def error(self, subject: str, error: Exception, **about: Any) -> Finding:
         """Return what an error means for a subject: see ``outcome_of``."""
@@ -78,13 +85,14 @@ def outcome_of(error: Exception) -> Outcome:
     """Return what an error that was meant for people means.
 
     A source that cannot be had now, or not by us, is no proof against a release; neither is a step that cannot be done
-    here. What is gone from a place that answers, and bytes, headers and data that contradict what is said of them, are.
+    here. What is gone from a place that answers, and bytes, headers and data that contradict what is said of them, are:
+    else whoever serves them could choose that nothing is found.
     """
     match error:
-        case GoneError() | DigestMismatchError():
+        case GoneError() | DigestMismatchError() | WrongAnswerError():
             return Outcome.FAILED
-        case UnverifiableError() | SourceError() | StepError() | OSError():
-            return Outcome.IMPOSSIBLE
+        case UnverifiedError() | SourceError() | StepError() | OSError():
+            return Outcome.UNVERIFIED
     return Outcome.FAILED
 
 

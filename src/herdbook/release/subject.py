@@ -16,7 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from herdbook import hub
-from herdbook.errors import DigestMismatchError, UnverifiableError, VerificationError
+from herdbook.errors import DigestMismatchError, UnverifiedError, VerificationError
 from herdbook.files import git_blob_id, sha256_file
 from herdbook.sources.select import check_name
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES
@@ -123,7 +123,7 @@ class _Reading:
             stop = 8 + int.from_bytes(head[:8], "little")
             if len(head) < stop <= min(size, 8 + MAX_HEADER_BYTES):
                 head += self.read_range(name, len(head), stop)
-            self._headers[name] = hub.parse_foreign_header(head, size, name)
+            self._headers[name] = hub.parse_untrusted_header(head, size, name)
         return self._headers[name]
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
@@ -149,13 +149,13 @@ class FolderSubject(_Reading):
         odd: Names that are no regular files, with what they are; they are never opened.
 
     Raises:
-        UnverifiableError: If there is no such folder.
+        UnverifiedError: If there is no such folder.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         if not folder.is_dir():
-            raise UnverifiableError(f"{folder}: there is no such folder")
+            raise UnverifiedError(f"{folder}: there is no such folder")
         self.folder = folder
         self.name = str(folder)
         self.uri = ""
@@ -266,7 +266,7 @@ def open_subject(text: str) -> Subject:
     """Open a release that a person named: a folder, or ``owner/name`` or ``owner/name@revision`` on the Hub.
 
     Raises:
-        UnverifiableError: If it is neither.
+        UnverifiedError: If it is neither.
         GoneError: If the repository has no such revision.
         SourceError: If it cannot be had.
     """
@@ -274,7 +274,7 @@ def open_subject(text: str) -> Subject:
         return FolderSubject(Path(text))
     match = _REPO.fullmatch(text)
     if match is None or text.startswith("."):
-        raise UnverifiableError(f"{text}: is neither a folder nor owner/name or owner/name@revision")
+        raise UnverifiedError(f"{text}: is neither a folder nor owner/name or owner/name@revision")
     return HubSubject(match["repo"], match["revision"])
 
 
@@ -282,12 +282,12 @@ def open_source(uri: str) -> Subject:
     """Open a model that a release was made from, by its URI in the lock.
 
     Raises:
-        UnverifiableError: If it is of no place that can be read by ranges: a folder of the author's, a package.
+        UnverifiedError: If it is of no place that can be read by ranges: a folder of the author's, a package.
         GoneError: If the repository no longer has the revision.
         SourceError: If it cannot be had.
     """
     if not uri.startswith(HUB_PURL):
-        raise UnverifiableError(f"{uri}: is not on the Hub, so strangers cannot read it by ranges")
+        raise UnverifiedError(f"{uri}: is not on the Hub, so strangers cannot read it by ranges")
     repo, _, commit = uri.removeprefix(HUB_PURL).partition("@")
     check_name(repo, uri)
     if not re.fullmatch(r"[0-9a-f]{40}", commit):

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from herdbook.signing.bundle import Envelope
 
-KEYLESS = "keyless"
 # Sigstore's client trust configuration (JSON) of another instance than the public one, such as a company's own.
 CONFIG_VARIABLE = "HERDBOOK_SIGSTORE_CONFIG"
 ISSUER_OID = "1.3.6.1.4.1.57264.1.1"  # https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md
@@ -55,6 +54,8 @@ class Identity:
 
 class Keyless:
     """Signs as whoever runs this. Nobody is asked before the first signature; the certificate is then used again."""
+
+    fingerprint = None  # there is no key that stays the same
 
     def bundle(self, statement: dict[str, Any]) -> bytes:
         """Return a statement, signed, as the canonical JSON of a bundle; other bytes each time.

@@ -76,6 +76,11 @@ class PrivateKey:
         """The public key that goes with it."""
         return PublicKey(self._key.public_key())
 
+    @property
+    def fingerprint(self) -> str:
+        """That of the public key."""
+        return self.public.fingerprint
+
     def sign(self, data: bytes) -> bytes:
         """Return the signature (DER) of some data; the same for the same data (RFC 6979)."""
         algorithm = HASHES[self._key.curve.name]()

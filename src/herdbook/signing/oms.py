@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import UnverifiableError, VerificationError
+from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.layout import CLAIMS, SIGNATURE
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def signed_digests(envelope: Envelope) -> dict[str, str]:
 
     Raises:
         VerificationError: If it is no model signature, or contradicts itself.
-        UnverifiableError: If it is about digests of another kind, or about pieces of files.
+        UnverifiedError: If it is about digests of another kind, or about pieces of files.
     """
     statement = envelope.statement
     if statement["predicateType"] != PREDICATE_TYPE:
@@ -66,7 +66,7 @@ def signed_digests(envelope: Envelope) -> dict[str, str]:
         predicate, [subject] = statement["predicate"], statement["subject"]
         how = predicate["serialization"]
         if how["method"] != "files" or how["hash_type"] != "sha256":
-            raise UnverifiableError(
+            raise UnverifiedError(
                 f"{SIGNATURE}: signs {how['hash_type']} digests of {how['method']}; only SHA-256 of whole files is known here"
             )
         found = {str(one["name"]): str(one["digest"]) for one in predicate["resources"]}

@@ -15,6 +15,8 @@ from herdbook.errors import StepError
 
 SNAKEFILE = "Snakefile"
 LOCK = "requirements.lock"
+TEMPLATES = "templates"
+CARD_TEMPLATE = "card.md.j2"
 
 
 def root() -> Path:
@@ -30,6 +32,29 @@ def root() -> Path:
         if (place / SNAKEFILE).is_file():
             return place
     raise StepError(f"found no {SNAKEFILE} where Herdbook is installed. Install it again.")
+
+
+def card_templates() -> Path:
+    """Return the folder of the card's templates.
+
+    That is ``templates`` in the working folder if it has a card's template, so that a release can have its own; else
+    the one that came with the package; else that of the checkout that the package runs from.
+
+    Raises:
+        StepError: If there is none.
+    """
+    package = Path(__file__).parents[1]
+    for place in (Path(TEMPLATES), package / TEMPLATES, package.parents[1] / TEMPLATES):
+        if (place / CARD_TEMPLATE).is_file():
+            return place
+    raise StepError(
+        f"card: found no {CARD_TEMPLATE}; looked into ./{TEMPLATES} and where Herdbook is installed. Install it again."
+    )
+
+
+def card_schema() -> Path:
+    """Return the schema of the card's front matter, as far as the Hub reads it."""
+    return Path(__file__).parents[1] / "steps" / "card" / "metadata.schema.json"
 
 
 def requirement() -> str:

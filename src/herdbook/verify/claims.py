@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import VerificationError
-from herdbook.key import as_recorded
 from herdbook.layout import BOMS, CLAIMS, LINEAGE, SUMS
+from herdbook.plan.code import as_recorded
+from herdbook.plan.release import PROVENANCE_CODE, contents
 from herdbook.provenance.claims import canonical, statements
-from herdbook.provenance.slsa import PROVENANCE_CODE, PROVENANCE_TYPE
+from herdbook.provenance.slsa import PROVENANCE_TYPE
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
-from herdbook.steps.release.step import contents
 from herdbook.verify import pedigree, signature
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _derived(plan: Plan, release: Release, claims: list[Claim], *, same_code: bo
             yield CLAIMED.failed(kind, f"line {other.number} differs from what follows at {where}", **about)
         else:
             detail = f"line {other.number} was made by another version of Herdbook, which puts it otherwise at {where}"
-            yield CLAIMED.impossible(kind, detail, **about)
+            yield CLAIMED.unverified(kind, detail, **about)
     for claim in unmatched:
         yield CLAIMED.failed(claim.kind, f"line {claim.number} does not follow from the release", file=CLAIMS)
     others = [claim for claim in claims if claim.kind not in signature.OF_A_BUILD]

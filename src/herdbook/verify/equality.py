@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError, VerificationError
 from herdbook.progress import track
-from herdbook.release.finding import Check
+from herdbook.release.finding import Check, Outcome
 from herdbook.verify.ahead import in_order
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LEVEL = "equality"
 EQUAL = Check(LEVEL, "equal")
 SAMPLED = Check(LEVEL, "sample")
+HIDDEN = (Outcome.UNVERIFIED, Outcome.FAILED)  # what was found of a slice before, and what outweighs it
 BLOCK_BYTES = 1 << 18
 PIECE_BYTES = 1 << 24  # of slices that are compared whole
 
@@ -73,7 +74,9 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
                 compared[block.slice] += block.stop - block.start
                 if block.slice in digests:
                     digests[block.slice].update(ours)
-            if problem and block.slice not in wrong:
+            # Bytes that differ are told even if others of the same slice could not be had.
+            known = wrong.get(block.slice)
+            if problem and (known is None or (known.outcome, problem.outcome) == HIDDEN):
                 wrong[block.slice] = problem
             advance()
     for number, digest in digests.items():
@@ -153,6 +156,26 @@ def chance_of_catching(altered: int, touched: int, count: int) -> float:
     if touched > count - altered:
         return 1.0
     return 1 - math.comb(count - altered, touched) / math.comb(count, touched)
+
+
+def detection_probability(touched: int, count: int, share: float) -> str:
+    """Return how likely a sample shows that something was altered, as a sentence without its full stop.
+
+    Args:
+        touched: How many tensors are in the sample.
+        count: How many there are.
+        share: The share of their bytes that was compared.
+    """
+    hundredth = max(1, count // 100)
+    several = (
+        f", one of {hundredth} with {chance_of_catching(hundredth, touched, count):.4f}"
+        if hundredth > 1
+        else ""
+    )
+    return (
+        f"One tensor that was replaced is caught with probability {chance_of_catching(1, touched, count):.4f}{several}; "
+        f"a single altered byte with {share:.4f}"
+    )
 
 
 def _reachable(release: Release, slices: list[Slice]) -> tuple[list[Slice], list[Finding]]:
@@ -235,13 +258,11 @@ def _summary(
     share = sum(compared.values()) / max(1, sum(sizes))
     rest = f"{len(made)} slices ({sum(one.end - one.begin for one in made):,} bytes) were made, not copied: see level recomputed"
     if not count:
-        return SAMPLED.impossible("no slice", f"nothing can be compared with upstream; {rest}")
+        return SAMPLED.unverified("no slice", f"nothing can be compared with upstream; {rest}")
     if options.sample_bytes is None:
         return SAMPLED.passed(f"all {count} slices", f"{sum(sizes):,} bytes compared; {rest}")
-    hundredth = max(1, count // 100)
-    told = (
-        f"seed {options.seed}: {touched} of {count} slices, {sum(compared.values()):,} of {sum(sizes):,} bytes. One tensor that "
-        f"was replaced is caught with probability {chance_of_catching(1, touched, count):.4f}, one of {hundredth} with "
-        f"{chance_of_catching(hundredth, touched, count):.4f}; a single altered byte with {share:.4f}; {rest}"
+    detail = (
+        f"seed {options.seed}: {touched} of {count} slices, {sum(compared.values()):,} of {sum(sizes):,} bytes. "
+        f"{detection_probability(touched, count, share)}; {rest}"
     )
-    return SAMPLED.passed(f"{touched} slices", told)
+    return SAMPLED.passed(f"{touched} slices", detail)

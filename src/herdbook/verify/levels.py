@@ -9,23 +9,43 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
-from herdbook.key import Code, digest
 from herdbook.release.finding import Finding, Level, Outcome, outcome_of
-from herdbook.steps.attest.step import attest_key
-from herdbook.verify import claims, equality, files, upstream
-from herdbook.verify.rebuild import build as rebuild
-from herdbook.verify.rebuild import recompute
+from herdbook.verify import claims, files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from herdbook.plan import Plan
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
-    from herdbook.steps.attest.step import Signer
 
     Checks = Callable[[Release, Options], Iterator[Finding]]
 
+
+def _upstream(release: Release, options: Options) -> Iterator[Finding]:
+    from herdbook.verify import upstream
+
+    return upstream.check(release, options)
+
+
+def _equality(release: Release, options: Options) -> Iterator[Finding]:
+    from herdbook.verify import equality
+
+    return equality.check(release, options)
+
+
+def _recompute(release: Release, options: Options) -> Iterator[Finding]:
+    from herdbook.verify.rebuild import recompute
+
+    return recompute.check(release, options)
+
+
+def _rebuild(release: Release, options: Options) -> Iterator[Finding]:
+    from herdbook.verify.rebuild import build
+
+    return build.check(release, options)
+
+
+# The expensive levels are imported when they are run: a build asks for the first two alone.
 LEVELS: dict[str, tuple[Level, Checks]] = {
     level.name: (level, checks)
     for level, checks in (
@@ -49,54 +69,47 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
         ),
         (
             Level(
-                upstream.LEVEL,
+                "upstream",
                 "each pinned source is still there, with the digests that were pinned",
                 "the Hub's description of each source",
                 "a request a source",
             ),
-            upstream.check,
+            _upstream,
         ),
         (
             Level(
-                equality.LEVEL,
+                "equality",
                 "bytes that are said to be copies are those of the sources",
                 "the same ranges of release and sources",
                 "twice the sample, or twice the release",
             ),
-            equality.check,
+            _equality,
         ),
         (
             Level(
-                recompute.LEVEL,
+                "recomputed",
                 "what was made and not copied comes out again: matrices, routers, GGUF files, and the card from the records",
                 "what the sample was made from, upstream; the model that the prompts ran through",
                 "minutes; with the sample `all`, hours",
             ),
-            recompute.check,
+            _recompute,
         ),
         (
             Level(
-                rebuild.LEVEL,
+                "rebuild",
                 "all of it, made again from upstream, is the same bytes",
                 "all sources",
                 "what building it costs",
             ),
-            rebuild.check,
+            _rebuild,
         ),
     )
 }
 
 
-def verification_key(plan: Plan, signer: Signer | None) -> str:
-    """Return the digest of what a verification of a plan's release depends on."""
-    names = ("claims", "files", "levels", "pedigree", "report", "signature")
-    code = Code(("herdbook.release.reader", *(f"herdbook.verify.{name}" for name in names)))
-    return digest({"attested": attest_key(plan, signer), "code": code.describe()})
-
-
 @dataclass(frozen=True)
-class Ran:
-    """A level that was run.
+class LevelResult:
+    """What running a level gave.
 
     Args:
         level: The level.
@@ -111,7 +124,7 @@ class Ran:
     seconds: float
 
 
-def run(release: Release, last: str, options: Options) -> Iterator[Ran]:
+def run(release: Release, last: str, options: Options) -> Iterator[LevelResult]:
     """Run all levels up to one. None keeps those after it from running: whatever can be found is found.
 
     Args:
@@ -124,7 +137,7 @@ def run(release: Release, last: str, options: Options) -> Iterator[Ran]:
         level, checks = LEVELS[name]
         started, before = time.monotonic(), release.read_bytes
         findings = tuple(guarded(level, release.name, partial(checks, release, options)))
-        yield Ran(level, findings, release.read_bytes - before, time.monotonic() - started)
+        yield LevelResult(level, findings, release.read_bytes - before, time.monotonic() - started)
 
 
 def guarded(level: Level, name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -141,7 +154,7 @@ def guarded(level: Level, name: str, check: Callable[[], Iterator[Finding]]) -> 
         yield Finding(level.name, "level", name, outcome_of(error), str(error))
     except ModuleNotFoundError as error:
         detail = f"needs {error.name}, which is not installed here: pip install 'herdbook[all]'"
-        yield Finding(level.name, "level", name, Outcome.IMPOSSIBLE, detail)
+        yield Finding(level.name, "level", name, Outcome.UNVERIFIED, detail)
     except Exception as error:  # noqa: BLE001 - a fault of the verifier is told as one, not as the release's
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.name}, line {last.lineno}"

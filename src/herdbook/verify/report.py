@@ -7,9 +7,10 @@ import re
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import quoteattr
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from herdbook import __version__
+from herdbook.humanize import size
 from herdbook.layout import CLAIMS, SUMS
 from herdbook.provenance.slsa import STATEMENT_TYPE
 from herdbook.release.finding import Outcome
@@ -19,60 +20,63 @@ if TYPE_CHECKING:
 
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
-    from herdbook.verify.levels import Ran
+    from herdbook.verify.levels import LevelResult
 
 SUMMARY_TYPE = "https://slsa.dev/verification_summary/v1"
 VERIFIER = "urn:herdbook:verifier:v1"
-WORDS = {
+LABELS = {
     Outcome.PASSED: "ok",
     Outcome.FAILED: "FAIL",
-    Outcome.IMPOSSIBLE: "????",
+    Outcome.UNVERIFIED: "unverified",
     Outcome.BROKEN: "BROKEN",
 }
-STATUSES = {Outcome.PASSED: 0, Outcome.FAILED: 8, Outcome.IMPOSSIBLE: 9, Outcome.BROKEN: 10}
+LABEL_WIDTH = max(map(len, LABELS.values()))
+STATUSES = {Outcome.PASSED: 0, Outcome.FAILED: 8, Outcome.UNVERIFIED: 9, Outcome.BROKEN: 10}
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def outcome(ran: Sequence[Ran]) -> Outcome:
-    """Return how a verification ended: something failed, else the verifier broke, else something could not be checked."""
-    found = {finding.outcome for one in ran for finding in one.findings}
-    for worst in (Outcome.FAILED, Outcome.BROKEN, Outcome.IMPOSSIBLE):
+def outcome(results: Sequence[LevelResult]) -> Outcome:
+    """Return how a verification ended: something failed, else the verifier broke, else something is unverified."""
+    found = {finding.outcome for result in results for finding in result.findings}
+    for worst in (Outcome.FAILED, Outcome.BROKEN, Outcome.UNVERIFIED):
         if worst in found:
             return worst
     return Outcome.PASSED
 
 
-def level_text(one: Ran) -> str:
+def level_text(result: LevelResult) -> str:
     """Return a level for a terminal: a line a check, then each failure with all that is known of it."""
-    lines = [f"{one.level.name}: {one.level.proves}"]
+    lines = [f"{result.level.name}: {result.level.proves}"]
     checks: dict[str, list[Finding]] = {}
-    for finding in one.findings:
+    for finding in result.findings:
         checks.setdefault(finding.check, []).append(finding)
     for check, findings in checks.items():
         counts = Counter(finding.outcome for finding in findings)
         worst = next(each for each in (*_by_weight(), Outcome.PASSED) if each in counts)
-        told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        summary = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         passed = [finding for finding in findings if finding.outcome is Outcome.PASSED]
         if len(findings) == 1 == len(passed):
-            told = f"{passed[0].subject}: {passed[0].detail}"
-        lines.append(f"  {WORDS[worst]:6} {check:10} {told}")
-    for finding in one.findings:
+            summary = f"{passed[0].subject}: {passed[0].detail}"
+        lines.append(f"  {LABELS[worst]:{LABEL_WIDTH}} {check:10} {summary}")
+    for finding in result.findings:
         if finding.outcome is not Outcome.PASSED:
             lines += _in_full(finding)
-    lines.append(f"  {read_size(one.read_bytes)} read in {one.seconds:.1f} s")
+    lines.append(f"  {size(result.read_bytes)} read in {result.seconds:.1f} s")
     return "\n".join(plain(line) for line in lines)
 
 
 def _by_weight() -> tuple[Outcome, ...]:
-    return (Outcome.FAILED, Outcome.BROKEN, Outcome.IMPOSSIBLE)
+    return (Outcome.FAILED, Outcome.BROKEN, Outcome.UNVERIFIED)
 
 
 def _in_full(finding: Finding) -> list[str]:
-    lines = [f"  {WORDS[finding.outcome]:6} {finding.check}: {finding.subject}: {finding.detail}"]
+    lines = [
+        f"  {LABELS[finding.outcome]:{LABEL_WIDTH}} {finding.check}: {finding.subject}: {finding.detail}"
+    ]
     for name in ("file", "tensor", "source", "expected", "found"):
         value = getattr(finding, name)
         if value is not None:
-            lines.append(f"           {name:9}{value}")
+            lines.append(f"  {'':{LABEL_WIDTH}}   {name:9}{value}")
     return lines
 
 
@@ -81,72 +85,77 @@ def plain(text: str) -> str:
     return _CONTROLS.sub("?", text.replace("\n", " "))
 
 
-def closing(name: str, ran: Sequence[Ran]) -> str:
+def closing(name: str, results: Sequence[LevelResult]) -> str:
     """Return the last line: what was verified, how far, and how it ended."""
-    counts = Counter(finding.outcome for one in ran for finding in one.findings)
-    told = ", ".join(f"{counts[each]} {each}" for each in Outcome if counts[each])
-    return plain(f"{name}: level {ran[-1].level.name}: {outcome(ran)} ({told})")
+    counts = Counter(finding.outcome for result in results for finding in result.findings)
+    summary = ", ".join(f"{counts[each]} {each}" for each in Outcome if counts[each])
+    return plain(f"{name}: level {results[-1].level.name}: {outcome(results)} ({summary})")
 
 
-def as_json(name: str, ran: Sequence[Ran], options: Options) -> dict[str, Any]:
+def as_json(name: str, results: Sequence[LevelResult], options: Options) -> dict[str, Any]:
     """Return all of it for machines. Times and bytes are told of each level, so this is no reproducible file."""
     return {
         "subject": name,
-        "outcome": outcome(ran),
-        "level": ran[-1].level.name,
+        "outcome": outcome(results),
+        "level": results[-1].level.name,
         "seed": options.seed,
         "sample_bytes": options.sample_bytes,
         "levels": [
             {
-                **asdict(one.level),
-                "read_bytes": one.read_bytes,
-                "seconds": round(one.seconds, 3),
-                "findings": [asdict(finding) for finding in one.findings],
+                **asdict(result.level),
+                "read_bytes": result.read_bytes,
+                "seconds": round(result.seconds, 3),
+                "findings": [asdict(finding) for finding in result.findings],
             }
-            for one in ran
+            for result in results
         ],
     }
 
 
-def as_junit(name: str, ran: Sequence[Ran]) -> str:
-    """Return it as JUnit's XML: a suite a level, a case a finding."""
-
-    def quoted(text: str) -> str:
-        return quoteattr(_CONTROLS.sub("?", text))
-
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites name={quoted(name)}>"]
-    for one in ran:
-        counts = Counter(finding.outcome for finding in one.findings)
-        lines.append(
-            f'  <testsuite name={quoted(one.level.name)} tests="{len(one.findings)}" failures="{counts[Outcome.FAILED]}" '
-            f'errors="{counts[Outcome.BROKEN]}" skipped="{counts[Outcome.IMPOSSIBLE]}" time="{one.seconds:.3f}">'
+def as_junit(name: str, results: Sequence[LevelResult]) -> str:
+    """Return it as JUnit's XML: a suite a level, a case a finding. JUnit's word for what is unverified is ``skipped``."""
+    tags = {Outcome.FAILED: "failure", Outcome.BROKEN: "error", Outcome.UNVERIFIED: "skipped"}
+    root = Element("testsuites", name=plain(name))
+    for result in results:
+        counts = Counter(finding.outcome for finding in result.findings)
+        suite = SubElement(
+            root,
+            "testsuite",
+            name=result.level.name,
+            tests=str(len(result.findings)),
+            failures=str(counts[Outcome.FAILED]),
+            errors=str(counts[Outcome.BROKEN]),
+            skipped=str(counts[Outcome.UNVERIFIED]),
+            time=f"{result.seconds:.3f}",
         )
-        for finding in one.findings:
-            case = f"    <testcase classname={quoted(f'{finding.level}.{finding.check}')} name={quoted(finding.subject)}"
-            tag = {Outcome.FAILED: "failure", Outcome.BROKEN: "error", Outcome.IMPOSSIBLE: "skipped"}.get(
-                finding.outcome
+        for finding in result.findings:
+            case = SubElement(
+                suite, "testcase", classname=f"{finding.level}.{finding.check}", name=plain(finding.subject)
             )
-            message = " ".join(part.strip() for part in _in_full(finding))
-            lines.append(f"{case}><{tag} message={quoted(message)}/></testcase>" if tag else f"{case}/>")
-        lines.append("  </testsuite>")
-    return "\n".join([*lines, "</testsuites>", ""])
+            if tag := tags.get(finding.outcome):
+                message = " ".join(line.strip() for line in _in_full(finding))
+                SubElement(case, tag, message=plain(message))
+    indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
 
 
-def as_markdown(name: str, ran: Sequence[Ran]) -> str:
+def as_markdown(name: str, results: Sequence[LevelResult]) -> str:
     """Return it as a summary of a job on GitHub. Text of the release is shown as code, so that none of it is obeyed."""
     lines = [
-        f"## {_code(name)}: {outcome(ran)}",
+        f"## {_code(name)}: {outcome(results)}",
         "",
-        "| level | it proves | passed | failed | not checked | read | seconds |",
+        "| level | it proves | passed | failed | unverified | read | seconds |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for one in ran:
-        counts = Counter(finding.outcome for finding in one.findings)
+    for result in results:
+        counts = Counter(finding.outcome for finding in result.findings)
         lines.append(
-            f"| {one.level.name} | {one.level.proves} | {counts[Outcome.PASSED]} | {counts[Outcome.FAILED]} | "
-            f"{counts[Outcome.IMPOSSIBLE] + counts[Outcome.BROKEN]} | {read_size(one.read_bytes)} | {one.seconds:.1f} |"
+            f"| {result.level.name} | {result.level.proves} | {counts[Outcome.PASSED]} | {counts[Outcome.FAILED]} | "
+            f"{counts[Outcome.UNVERIFIED] + counts[Outcome.BROKEN]} | {size(result.read_bytes)} | {result.seconds:.1f} |"
         )
-    bad = [finding for one in ran for finding in one.findings if finding.outcome is not Outcome.PASSED]
+    bad = [
+        finding for result in results for finding in result.findings if finding.outcome is not Outcome.PASSED
+    ]
     if bad:
         lines += ["", "| | check | what | file | tensor | source | expected | found |", "| --- " * 8 + "|"]
     for finding in bad:
@@ -173,19 +182,21 @@ def _code(text: str) -> str:
     return f"`{plain(text).replace('`', chr(39)).replace('|', '¦')}`"
 
 
-def as_summary(release: Release, ran: Sequence[Ran], options: Options, when: str) -> dict[str, Any]:
+def as_summary(
+    release: Release, results: Sequence[LevelResult], options: Options, when: str
+) -> dict[str, Any]:
     """Return a verification summary: an in-toto statement for ``claims.jsonl``, or for whoever asks CI.
 
     Format: https://slsa.dev/spec/v1.2/verification_summary
 
     Args:
         release: What was verified.
-        ran: How.
+        results: What each level found.
         options: What was asked.
         when: When, as RFC 3339 has it; the format demands it, and it is no part of a release.
     """
     digests = {**release.sums, SUMS: hashlib.sha256(release.subject.read(SUMS)).hexdigest()}
-    passed = outcome(ran) is Outcome.PASSED
+    passed = outcome(results) is Outcome.PASSED
     inputs = []
     if CLAIMS in release.subject.files:
         content = release.subject.read(CLAIMS)
@@ -198,21 +209,16 @@ def as_summary(release: Release, ran: Sequence[Ran], options: Options, when: str
             "verifier": {"id": VERIFIER, "version": {"herdbook": __version__}},
             "timeVerified": when,
             "resourceUri": release.subject.uri or release.name,
-            "policy": {"uri": f"urn:herdbook:verification:{ran[-1].level.name}"},
+            "policy": {"uri": f"urn:herdbook:verification:{results[-1].level.name}"},
             "inputAttestations": inputs,
             "verificationResult": "PASSED" if passed else "FAILED",
             # a level is named only if all of it could be checked, and passed
             "verifiedLevels": [
-                f"HERDBOOK_{one.level.name.upper()}"
-                for one in ran
-                if all(finding.outcome is Outcome.PASSED for finding in one.findings)
+                f"HERDBOOK_{result.level.name.upper()}"
+                for result in results
+                if all(finding.outcome is Outcome.PASSED for finding in result.findings)
             ],
             "slsaVersion": "1.2",
             "herdbook_sample": {"seed": options.seed, "bytes": options.sample_bytes},
         },
     }
-
-
-def read_size(size_bytes: float) -> str:
-    """Return a number of bytes as people read it."""
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.2f} MB"

@@ -186,7 +186,7 @@ def _model(
         yield SIGNED.failed(SIGNATURE, "is missing, though claims are signed", file=SIGNATURE)
         return
     if signatory is None:
-        yield SIGNED.impossible(
+        yield SIGNED.unverified(
             SIGNATURE, f"no public key: {PUBLIC_KEY} is not there, give --key", file=SIGNATURE
         )
         return

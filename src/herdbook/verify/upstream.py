@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook import hub
-from herdbook.errors import GoneError, HerdbookError, SourceError, UnverifiableError
+from herdbook.errors import GoneError, HerdbookError, SourceError, UnverifiedError
 from herdbook.release.finding import Check
 from herdbook.release.subject import HUB_PURL
 
@@ -33,14 +33,14 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         except GoneError as error:
             detail = f"{locked.uri} is gone: {error} {_elsewhere(locked)}"
             yield PINNED.failed(name, detail, source=locked.uri)
-        except (SourceError, UnverifiableError) as error:
-            yield PINNED.impossible(name, str(error), source=locked.uri)
+        except (SourceError, UnverifiedError) as error:
+            yield PINNED.error(name, error, source=locked.uri)
         else:
             yield from _files(name, locked, there)
     for name, adapter in release.lock.adapters.items():
         if adapter.revision is None:
             detail = "its adapter is a folder of the author's, so strangers cannot read it"
-            yield PINNED.impossible(name, detail)
+            yield PINNED.unverified(name, detail)
 
 
 def _files(name: str, locked: LockedSource, there: Subject) -> Iterator[Finding]:

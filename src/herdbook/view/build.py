@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.jobs import OF_A_MODEL, TAKE
+from herdbook.plan.jobs import OF_A_MODEL, TAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from herdbook.jobs import Job
+    from herdbook.plan.jobs import Job
 
 TARGET = "all"  # the workflow's target: no work of its own
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from herdbook.settings import PRICE_PER_HOUR, RECIPE
+
 if TYPE_CHECKING:
     from logging import LogRecord
 
-    from herdbook.jobs import Job
+    from herdbook.plan.jobs import Job
     from herdbook.view.build import Build
     from herdbook.view.screen import Lines
 
-RECIPE_VARIABLE = "HERDBOOK_RECIPE"
-PRICE_VARIABLE = "HERDBOOK_PRICE_PER_HOUR"
 # What Snakemake tells of itself, of no use to who waits; its own log file has all of it.
 NOISE = (
     "Assuming unrestricted shared filesystem",
@@ -155,7 +155,7 @@ class LogHandler(LogHandlerBase):
         build = Build(at, _planned())
         build.want(stats)
         self._build = build
-        self._price, doubt = words.price(os.environ.get(PRICE_VARIABLE, ""))
+        self._price, doubt = words.price(PRICE_PER_HOUR.value)
         if doubt:
             self._out().say(doubt, "red")
         self._out().say(words.wanted(build))
@@ -224,10 +224,10 @@ def _planned() -> list[Job]:
     """Return the jobs of the plan that the workflow has read; none if it is not Herdbook's or there is no plan."""
     from herdbook import plan as plans
     from herdbook.errors import HerdbookError
-    from herdbook.jobs import jobs
+    from herdbook.plan.jobs import jobs
     from herdbook.steps.attest.step import configured_signer
 
-    recipe = os.environ.get(RECIPE_VARIABLE)
+    recipe = os.environ.get(RECIPE.variable)
     if not recipe:
         return []
     try:

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from herdbook.humanize import duration, size
 from herdbook.view import words
 
 if TYPE_CHECKING:
@@ -88,11 +89,11 @@ def picture(build: Build, now: float, rows: int) -> Group:
         table.add_column(justify="right", no_wrap=True)
     runs = sorted(build.running.values(), key=lambda run: run.started)
     for run in runs[:rows]:
-        memory = "" if run.memory_bytes is None else words.size(run.memory_bytes)
+        memory = "" if run.memory_bytes is None else size(run.memory_bytes)
         table.add_row(
             Text(run.rule),
             Text(run.label),
-            Text(words.duration(run.seconds(now))),
+            Text(duration(run.seconds(now))),
             Text(memory),
             Text(words.amount(run.written_bytes, run.expected_bytes)),
         )

@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from herdbook import humanize as spell
+from herdbook.humanize import duration, plural, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,31 +19,9 @@ LAST_BYTES = 64 * 1024
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what steers a terminal
 
 
-def duration(seconds: float) -> str:
-    """Return a time as people say it: ``4.2 s``, ``3 min 05 s``, ``2 h 08 min``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def size(size_bytes: int) -> str:
-    """Return a number of bytes in decimal units."""
-    return str(spell.size(size_bytes))
-
-
 def amount(done: int, expected: int) -> str:
     """Return how many bytes of some are there; empty if there are none to come."""
     return f"{size(done)} of {size(expected)}" if expected else ""
-
-
-def count(number: int, what: str = "step") -> str:
-    """Return a number of things."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def price(text: str) -> tuple[float | None, str]:
@@ -62,7 +40,7 @@ def headline(build: Build, now: float) -> str:
     held = [run.memory_bytes for run in build.running.values() if run.memory_bytes is not None]
     left, whole = build.seconds_left(now)
     parts = [
-        f"{len(build.finished)} of {count(build.total)} done",
+        f"{len(build.finished)} of {plural(build.total, 'step')} done",
         f"{len(build.running)} running",
         f"{build.waiting} waiting",
         *([f"{len(build.failed)} failed"] if build.failed else []),
@@ -79,7 +57,7 @@ def wanted(build: Build) -> str:
     listed = ", ".join(f"{number} {rule}" for rule, number in build.wanted.items())
     there = sum(row.there for row in build.rows(build.started).values())
     known = f"; {there} {'is' if there == 1 else 'are'} there already" if there else ""
-    return f"{count(build.total)} to make: {listed}{known}"
+    return f"{plural(build.total, 'step')} to make: {listed}{known}"
 
 
 def done(build: Build, run: Run, now: float) -> str:
@@ -133,8 +111,12 @@ def total(build: Build, now: float, cpu_seconds: float, price: float | None, mac
     rows = build.rows(now).values()
     there = sum(row.there for row in rows)
     parts = [
-        f"made {count(sum(row.made for row in rows))}",
-        *([f"{count(cached, 'file')} from the cache"] if (cached := sum(row.cached for row in rows)) else []),
+        f"made {plural(sum(row.made for row in rows), 'step')}",
+        *(
+            [f"{plural(cached, 'file')} from the cache"]
+            if (cached := sum(row.cached for row in rows))
+            else []
+        ),
         f"{there} {'was' if there == 1 else 'were'} there already",
         *([f"{failed} failed"] if (failed := sum(row.failed for row in rows)) else []),
         *([f"{unmade} not made"] if (unmade := sum(row.unmade for row in rows)) else []),

@@ -7,35 +7,10 @@ from typing import TYPE_CHECKING
 from herdbook.errors import StepError
 from herdbook.files import link, write_json
 from herdbook.layout import WEIGHTS_INDEX
-from herdbook.recipe import Merge, Moe
+from herdbook.plan.folder import made_files, taken_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from herdbook.plan import Node, Plan
-
-
-def folder_files(node: Node) -> list[str]:
-    """Return the names of all files in a model's folder: weights, index, and the rest."""
-    return [*weights_files(node), *node.files]
-
-
-def weights_files(node: Node) -> list[str]:
-    """Return the names of what is about weights: they themselves, and the index."""
-    return [*node.shard_names, *([WEIGHTS_INDEX] if len(node.parts) > 1 else [])]
-
-
-def files_origin(plan: Plan, node: Node) -> Node:
-    """Return the source whose configuration and tokenizer a model has, or which is it itself."""
-    while node.files_from != node.name:
-        node = plan.nodes[node.files_from]
-    return node
-
-
-def taken_files(plan: Plan, node: Node) -> list[Path]:
-    """Return those files of its origin's folder that a model has in common with it. Follows from the plan alone."""
-    folder, made = plan.layout.folder(files_origin(plan, node)), _made_files(plan, node)
-    return [folder / name for name in node.files if name not in made]
 
 
 def furnish(plan: Plan, node: Node) -> None:
@@ -73,17 +48,8 @@ def assemble(plan: Plan, node: Node) -> None:
         return
     for path in taken_files(plan, node):
         link(path, folder / path.name)
-    for name in _made_files(plan, node):
+    for name in made_files(plan, node):
         write_json(folder / name, node.config)
-
-
-def _made_files(plan: Plan, node: Node) -> list[str]:
-    """Return the names of files that are no source's: the configuration, from where models were put together on."""
-    while node.files_from != node.name:
-        if isinstance(node.recipe, Merge | Moe):
-            return ["config.json"]
-        node = plan.nodes[node.files_from]
-    return []
 
 
 def index_of(node: Node) -> dict[str, object]:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer, sha256_file
-from herdbook.key import Code, digest
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
 from herdbook.provenance.claims import canonical, statements
+from herdbook.settings import KEYLESS, SIGNING_KEY
 from herdbook.signing.bundle import bundle
-from herdbook.signing.keyless import KEYLESS, Keyless
+from herdbook.signing.keyless import Keyless
 from herdbook.signing.keys import PrivateKey, load_private
 from herdbook.signing.oms import manifest
-from herdbook.steps.release.step import release_key
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan
 
-KEY_VARIABLE = "HERDBOOK_SIGNING_KEY"
 Signer = PrivateKey | Keyless
 
 
@@ -32,32 +29,10 @@ def configured_signer() -> Signer | None:
     Raises:
         StepError: If the key cannot be used.
     """
-    configured = os.environ.get(KEY_VARIABLE)
+    configured = SIGNING_KEY.value
     if configured == KEYLESS:
         return Keyless()
     return load_private(Path(configured)) if configured else None
-
-
-def attested_files(signer: Signer | None) -> list[str]:
-    """Return the names of the files that are written."""
-    by_key = [PUBLIC_KEY] if isinstance(signer, PrivateKey) else []
-    return [CLAIMS, *([SIGNATURE, *by_key] if signer else [])]
-
-
-def attest_key(plan: Plan, signer: Signer | None) -> str:
-    """Return the digest of what the claims and signatures depend on.
-
-    Of a key it is the public half. A keyless signature is another one each time, and stays in a public log: so neither who
-    runs this nor the library's version is in the digest, and nothing is signed again that is signed already.
-    """
-    keyless = isinstance(signer, Keyless)
-    signing = ("bundle", "keyless" if keyless else "keys", "oms")
-    code = Code(
-        ("herdbook.steps.attest.step", *(f"herdbook.signing.{name}" for name in signing)),
-        () if keyless else ("cryptography",),
-    )
-    who = signer.public.fingerprint if isinstance(signer, PrivateKey) else KEYLESS if signer else None
-    return digest({"release": release_key(plan), "signer": who, "code": code.describe()})
 
 
 def signed(statement: dict[str, Any], signer: Signer) -> bytes:
@@ -78,7 +53,7 @@ def attest(plan: Plan, signer: Signer | None) -> None:
     Raises:
         StepError: If the release is not there, or a keyless signature cannot be had; then nothing is changed.
     """
-    folder = plan.release_folder
+    folder = plan.layout.release_folder
     digests = _digests(folder)
     claims = statements(plan, digests, lambda name: json.loads((folder / name).read_text(encoding="utf-8")))
     written: dict[str, bytes] = {}

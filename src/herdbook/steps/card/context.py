@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from herdbook import __version__
 from herdbook.architectures.mixtures import expert_of
 from herdbook.errors import StepError
-from herdbook.provenance.material import ancestry, materials
+from herdbook.humanize import plural
+from herdbook.plan.card import described, shows_spectrum
+from herdbook.plan.material import ancestry, materials
 from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
 from herdbook.steps.card import metadata, results
 from herdbook.steps.card.counts import Counts, context_bytes, count_parameters
@@ -219,13 +221,6 @@ def gather(plan: Plan) -> Facts:
     )
 
 
-def described(plan: Plan) -> tuple[Node, ...]:
-    """Return the models whose records a card reads: the released one, and the lasered ones that it descends from."""
-    return tuple(
-        node for node in ancestry(plan) if node.name == plan.released.name or isinstance(node.recipe, Laser)
-    )
-
-
 def note(node: Node) -> str:
     """Return how a model was made, in a few words."""
     match node.recipe:
@@ -234,8 +229,7 @@ def note(node: Node) -> str:
         case Adapter():
             return "LoRA adapter folded in"
         case Merge() as model:
-            count = len(dict.fromkeys(model.merge.inputs))
-            return f"{model.merge.method}, {count} {'model' if count == 1 else 'models'}"
+            return f"{model.merge.method}, {plural(len(dict.fromkeys(model.merge.inputs)), 'model')}"
         case Moe() as model:
             return f"MoE, {len(model.moe.experts)} experts, {model.moe.experts_per_token} a token"
         case _:
@@ -279,7 +273,7 @@ def _weights(plan: Plan) -> tuple[FileFacts, ...]:
 
 def _quantized(plan: Plan, method: str) -> tuple[FileFacts, float]:
     item = next(item for item in plan.quantized if item.method == method)
-    path = plan.quantized_record(item)
+    path = plan.layout.quantized_record(item)
     record = read_json(path, f"record of {item.file}")
     try:
         if record.get("method", method) != method or record.get("key", item.key) != item.key:
@@ -355,12 +349,6 @@ def _spectrum(
     return max(cut.items(), key=lambda item: (item[1]["change"], item[0])) if cut else None
 
 
-def shows_spectrum(node: Node) -> bool:
-    """Say whether a lasered model's records surely hold a spectrum: a rule of the matrix's own cuts what is named."""
-    cuts = any(tensor.action == "laser" for part in node.parts for tensor in part.tensors)
-    return cuts and isinstance(node.recipe, Laser) and node.search is None and not node.recipe.reads_text
-
-
 def _actions(
     nodes: tuple[Node, ...], records: dict[str, dict[str, dict[str, Any]]]
 ) -> tuple[tuple[str, int], ...]:
@@ -384,7 +372,7 @@ def _versions(
     found: dict[str, set[str]] = {}
     used = [versions_of(part.code) for node in nodes for part in node.parts]
     used += [
-        versions_of(read_json(plan.quantized_record(item), "record").get("code") or {})
+        versions_of(read_json(plan.layout.quantized_record(item), "record").get("code") or {})
         for item in plan.quantized
     ]
     for versions in (*used, *(measurement.versions for measurement in measurements)):

@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.dense import layer_of, matrix_of
+from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.errors import StepError
-from herdbook.humanize import runs
-from herdbook.recipe import MATRICES, Laser, spell_rank
+from herdbook.humanize import ranges
+from herdbook.layout import heat_map
+from herdbook.recipe import Laser, spell_rank
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -58,7 +59,7 @@ class Lasered:
     @property
     def heatmap(self) -> str:
         """Name of the figure of what was kept."""
-        return heatmap_file(self.name)
+        return heat_map(self.name)
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,6 @@ class Effect:
         )
 
 
-def heatmap_file(name: str) -> str:
-    """Return the name of the figure that shows what LASER kept of a model."""
-    return f"figures/laser-{name}.svg"
-
-
 def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[str, Any] | None) -> Lasered:
     """Sum up what LASER did to a model.
 
@@ -152,7 +148,7 @@ def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[
             model.laser,
             rule_words(model),
             tuple((matrix, kinds[matrix]) for matrix in MATRICES if kinds[matrix]),
-            runs(layer for name in cut if (layer := layer_of(name)) is not None),
+            ranges(layer for name in cut if (layer := layer_of(name)) is not None),
             int(node.config["num_hidden_layers"]),
             len(cut),
             math.fsum(shares) / len(cut) if cut else 1.0,

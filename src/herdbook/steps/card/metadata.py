@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from herdbook import yamlio
 from herdbook.errors import StepError
 from herdbook.escape import Markdown, one_line
+from herdbook.humanize import did_you_mean
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 from herdbook.steps.card.results import METRIC_NAMES
+from herdbook.tools.installed import card_schema
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from herdbook.recipe import Release
     from herdbook.steps.card.results import Measurement
 
-SCHEMA = Path(__file__).with_name("metadata.schema.json")
 DECIMALS = 6  # of a result in the front matter
 LINE_LENGTH = 110
 FENCE = "---\n"
@@ -94,7 +94,7 @@ def _number(value: Decimal) -> float:
 @cache
 def schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of the front matter."""
-    return dict(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    return dict(json.loads(card_schema().read_text(encoding="utf-8")))
 
 
 def check(data: dict[str, Any]) -> None:
@@ -116,8 +116,7 @@ def check(data: dict[str, Any]) -> None:
 def _explain(error: Any) -> str:
     key = ".".join(str(part) for part in error.absolute_path) or error.json_path
     if key == "license" and error.validator == "enum":
-        close = difflib.get_close_matches(str(error.instance), error.validator_value, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(str(error.instance), error.validator_value)
         return (
             f"license: {error.instance!r} is no licence identifier of the Hub{hint} (recipe: release.license)"
         )
@@ -142,23 +141,6 @@ def render(data: dict[str, Any]) -> Markdown:
     return Markdown(text)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which no key may be given twice."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [key.value for key, _ in node.value]
-    for index, key in enumerate(keys):
-        if key in keys[:index]:
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {key!r} is given twice", problem_mark=node.value[index][0].start_mark
-            )
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def parse(card: str) -> dict[str, Any]:
     """Read a card's front matter and check it.
 
@@ -166,17 +148,15 @@ def parse(card: str) -> dict[str, Any]:
         card: The card's text, or its front matter alone.
 
     Raises:
-        StepError: If there is none, it is no YAML, gives a key twice, or does not fit the schema.
+        StepError: If there is none, it is not YAML, gives a key twice, or does not fit the schema.
     """
     body, end, _ = card.removeprefix(FENCE).partition("\n" + FENCE)
     if not card.startswith(FENCE) or not end:
         raise StepError("card: front matter: there is none")
     try:
-        data = yaml.load(body, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        raise StepError(f"card: front matter: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise StepError(f"card: front matter: is no YAML: {error}") from error
+        data = yamlio.load(body)
+    except yamlio.YamlError as error:
+        raise StepError(f"card: front matter: {error}") from error
     if not isinstance(data, dict):
         raise StepError("card: front matter: is no mapping")
     check(data)

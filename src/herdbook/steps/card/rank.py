@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from herdbook.errors import LockError, StepError
 from herdbook.escape import Markdown, md
-from herdbook.humanize import count, joined, ordinal
+from herdbook.humanize import integer, joined, ordinal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -174,6 +174,6 @@ def sentence(place: Place, board: Leaderboard, sha256: str) -> Markdown:
         more = len(place.tied) - len(named)
         tied = f" (tied with {joined([*named, *([f'{more} more'] if more else [])])})"
     return Markdown(
-        f"{ordinal(place.rank)}{'=' if place.tied else ''} of {count(place.of)}{tied} on {md(board.title)} "
+        f"{ordinal(place.rank)}{'=' if place.tied else ''} of {integer(place.of)}{tied} on {md(board.title)} "
         f"by {md(board.metric)}, snapshot of {md(board.as_of)}, sha256 {sha256[:DIGEST_DIGITS]}"
     )

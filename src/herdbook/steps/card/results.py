@@ -174,7 +174,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def _read(plan: Plan, item: Evaluation) -> Measurement:
-    path = plan.evaluation_file(item)
+    path = plan.layout.evaluation(item)
     data = read_json(path, f"measurement of {item.name}")
     try:
         if data["key"] != item.key:

@@ -68,7 +68,7 @@ def read_routing(plan: Plan) -> RoutingFacts | None:
     """
     if plan.report is None:
         return None
-    path = plan.report_file(plan.report)
+    path = plan.layout.report(plan.report)
     found = read_json(path, "report on routers")
     try:
         if found["key"] != plan.report.key:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook import humanize as spell
-from herdbook.errors import StepError
-from herdbook.escape import code, fenced, link, md, only_escaped, quoted
+from herdbook import humanize
+from herdbook.architectures.dense import MATRICES
+from herdbook.escape import Markdown, code, codes, fenced, link, md, only_escaped, quoted
 from herdbook.figures import (
     Box,
     Cut,
@@ -19,18 +18,18 @@ from herdbook.figures import (
     draw_measurements,
     draw_spectrum,
 )
-from herdbook.files import sha256_file, write_text
-from herdbook.key import Code, digest
-from herdbook.layout import CARD
-from herdbook.provenance.material import ancestry
-from herdbook.recipe import MATRICES, Adapter, Laser, Merge, Moe
+from herdbook.files import write_text
+from herdbook.layout import CARD, LINEAGE_FIGURE, MEASUREMENTS_FIGURE, ROUTING_FIGURE, SPECTRUM_FIGURE
+from herdbook.plan.material import ancestry
+from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.steps.card import results
-from herdbook.steps.card.context import Facts, described, gather, note, shows_spectrum
+from herdbook.steps.card.context import Facts, gather, note
 from herdbook.steps.card.counts import CONTEXT_TOKENS
-from herdbook.steps.card.lasered import heatmap_file
+from herdbook.tools.installed import CARD_TEMPLATE, card_templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import jinja2
 
@@ -38,69 +37,13 @@ if TYPE_CHECKING:
     from herdbook.steps.card.lasered import Lasered
     from herdbook.steps.card.routed import RoutingFacts
 
-TEMPLATE = "card.md.j2"
-LINEAGE = "figures/lineage.svg"
-MEASUREMENTS = "figures/measurements.svg"
-SPECTRUM = "figures/spectrum.svg"
-ROUTING = "figures/routing.svg"
-
-
-def card_files(plan: Plan) -> list[str]:
-    """Return the names of the files that make up a card, relative to its folder. Follows from the plan alone."""
-    lasered = [node for node in ancestry(plan) if isinstance(node.recipe, Laser)]
-    return [
-        CARD,
-        LINEAGE,
-        *([MEASUREMENTS] if plan.evaluations else []),
-        *([ROUTING] if plan.report and plan.report.texts else []),
-        *(heatmap_file(node.name) for node in lasered),
-        *([SPECTRUM] if any(map(shows_spectrum, lasered)) else []),
-    ]
-
-
-def card_inputs(plan: Plan) -> list[Path]:
-    """Return the files that a card is made from. Follows from the plan alone."""
-    return [
-        plan.recipe_path,
-        *(plan.layout.record(part) for node in described(plan) for part in node.parts),
-        *(plan.layout.search(node.search) for node in described(plan) if node.search),
-        *(plan.evaluation_file(item) for item in plan.evaluations),
-        *([plan.report_file(plan.report)] if plan.report else []),
-        *(plan.quantized_record(item) for item in plan.quantized),
-        *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
-    ]
-
-
-def card_key(plan: Plan) -> str:
-    """Return the digest of all that a card is made from: models, measurements, recipe, snapshots, code, templates."""
-    package = Path(__file__).parents[2]
-    others = [package / "escape.py", package / "steps/laser/law.py", package / "provenance/material.py"]
-    folders = ("steps/card", "figures")
-    found = [*others, *(path for folder in folders for path in (package / folder).rglob("*.py"))]
-    names = [path.relative_to(package).with_suffix("").parts for path in found]
-    modules = tuple(sorted(".".join(("herdbook", *parts)).removesuffix(".__init__") for parts in names))
-    folder = template_folder()
-    templates = sorted(path for path in folder.rglob("*.j2"))
-    return digest(
-        {
-            "models": {name: node.key for name, node in plan.nodes.items()},
-            "evaluations": [item.key for item in plan.evaluations],
-            "quantized": [item.key for item in plan.quantized],
-            "routing": plan.report.key if plan.report else None,
-            "recipe": sha256_file(plan.recipe_path),
-            "leaderboards": {name: file.sha256 for name, file in plan.lock.leaderboards.items()},
-            "code": Code(modules, ("jinja2", "PyYAML")).describe(),
-            "templates": {path.relative_to(folder).as_posix(): sha256_file(path) for path in templates},
-        }
-    )
-
 
 def render_card(plan: Plan, output: Path) -> None:
     """Write a card and its figures.
 
     Args:
         plan: The plan, all of whose models, evaluations and quantized files are made.
-        output: The folder to write to; see ``card_files``.
+        output: The folder to write to; see ``herdbook.plan.card.card_files``.
 
     Raises:
         LockError: If a leaderboard's snapshot changed since it was locked.
@@ -114,35 +57,16 @@ def render_card(plan: Plan, output: Path) -> None:
 def card_texts(plan: Plan) -> dict[str, str]:
     """Return the files of a card as text, by name. Raises as ``render_card`` does."""
     facts = gather(plan)
-    texts = {CARD: render_text(facts), LINEAGE: _lineage(plan, facts)}
+    texts = {CARD: render_text(facts), LINEAGE_FIGURE: _lineage(plan, facts)}
     if plan.evaluations:
-        texts[MEASUREMENTS] = _measurements(facts)
+        texts[MEASUREMENTS_FIGURE] = _measurements(facts)
     for item in facts.lasered:
         texts[item.heatmap] = _heatmap(item)
     if facts.routing and facts.routing.kinds:
-        texts[ROUTING] = _routing(facts.routing)
+        texts[ROUTING_FIGURE] = _routing(facts.routing)
     if facts.spectrum:
-        texts[SPECTRUM] = _spectrum(*facts.spectrum)
+        texts[SPECTRUM_FIGURE] = _spectrum(*facts.spectrum)
     return texts
-
-
-def template_folder() -> Path:
-    """Return the folder of the card's templates.
-
-    That is ``templates`` in the working folder if it has a card's template, so that a release can have its own; else
-    the one that came with the package; else that of the checkout that the package runs from.
-
-    Raises:
-        StepError: If there is none.
-    """
-    here = Path(__file__)
-    places = (Path("templates"), here.parents[2] / "templates", here.parents[4] / "templates")
-    for place in places:
-        if (place / TEMPLATE).is_file():
-            return place
-    raise StepError(
-        f"card: found no {TEMPLATE}; looked into ./templates and where Herdbook is installed. Install it again."
-    )
 
 
 def environment(folder: Path) -> jinja2.Environment:
@@ -163,16 +87,21 @@ def environment(folder: Path) -> jinja2.Environment:
         fenced=fenced,
         quoted=quoted,
         link=link,
-        codes=spell.codes,
-        commas=spell.count,
-        amount=spell.amount,
-        size=spell.size,
-        fixed=spell.fixed,
-        signed=spell.signed,
-        percent=spell.percent,
-        places=lambda numbers: spell.joined(str(number) for number in numbers),
+        codes=codes,
+        commas=_markdown(humanize.integer),
+        amount=_markdown(humanize.amount),
+        size=_markdown(humanize.size),
+        fixed=_markdown(humanize.fixed),
+        signed=_markdown(humanize.signed),
+        percent=_markdown(humanize.percent),
+        places=_markdown(lambda numbers: humanize.joined(str(number) for number in numbers)),
     )
     return made
+
+
+def _markdown(formatted: Callable[..., str]) -> Callable[..., Markdown]:
+    """Return a filter of templates that formats numbers: digits, signs and units need no escaping."""
+    return lambda *values: Markdown(formatted(*values))
 
 
 def render_text(facts: Facts, folder: Path | None = None) -> str:
@@ -186,19 +115,19 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
         jinja2.UndefinedError: If a template asks for what is not there.
         StepError: If a template prints text that no filter has escaped.
     """
-    made = environment(folder or template_folder())
+    made = environment(folder or card_templates())
     return (
-        made.get_template(TEMPLATE)
+        made.get_template(CARD_TEMPLATE)
         .render(
             facts=facts,
             release=facts.recipe.release,
             best={column.task: results.best(facts.measurements, column.task) for column in facts.columns},
             metrics=list(_metrics(facts)),
             context_tokens=CONTEXT_TOKENS,
-            lineage=LINEAGE,
-            measurements_figure=MEASUREMENTS,
-            spectrum_figure=SPECTRUM,
-            routing_figure=ROUTING,
+            lineage=LINEAGE_FIGURE,
+            measurements_figure=MEASUREMENTS_FIGURE,
+            spectrum_figure=SPECTRUM_FIGURE,
+            routing_figure=ROUTING_FIGURE,
         )
         .rstrip("\n")
         + "\n"
@@ -222,7 +151,7 @@ def _lineage(plan: Plan, facts: Facts) -> str:
     ]
     for choice in facts.choices:
         name = choice.method or "full width"
-        boxes.append(Box(f"\0file {name}", name, spell.size(choice.size_bytes), "file"))
+        boxes.append(Box(f"\0file {name}", name, humanize.size(choice.size_bytes), "file"))
         edges.append(Edge(plan.released.name, f"\0file {name}"))
     return draw_lineage(boxes, edges, f"Lineage of {plan.recipe.release.name}, from its sources to its files")
 
@@ -302,9 +231,9 @@ def _measurements(facts: Facts) -> str:
         rows = []
         for measured in facts.measurements:
             score = measured.tasks[column.task].main
-            error = "" if score.stderr is None else f" ± {spell.fixed(score.stderr, score.digits)}"
+            error = "" if score.stderr is None else f" ± {humanize.fixed(score.stderr, score.digits)}"
             released = measured.node == facts.released.name and measured.method is None
-            shown = spell.fixed(score.value, score.digits) + error
+            shown = humanize.fixed(score.value, score.digits) + error
             rows.append(Row(measured.name, score.value, score.stderr, shown, score.value == top, released))
         panels.append(Panel(f"{column.title}: {column.score.name} ({column.score.direction})", tuple(rows)))
     return draw_measurements(panels, f"Measurements of {facts.recipe.release.name} and its relatives")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.files import write_json
-from herdbook.plan.plan import EVALUATE_CODE
+from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.steps.evaluate.task import load_task
 from herdbook.weights.checkpoint import read_record
 
@@ -56,17 +56,18 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
     else:
         from herdbook.steps.quantize.dequantize import load_dequantized
 
-        model = load_dequantized(plan.quantized_file(item.quantized), folder)
-        record = read_record(plan.quantized_record(item.quantized))
+        model = load_dequantized(plan.layout.quantized(item.quantized), folder)
+        record = read_record(plan.layout.quantized_record(item.quantized))
         weights = {item.quantized.file: record["file"]["sha256"]}
     if devices[0] != "cpu":
         from herdbook.inference.devices import place
+        from herdbook.needs import pass_bytes
 
-        model, threads = place(model, devices, item.pass_bytes), 1  # a GPU is busy with one document
+        model, threads = place(model, devices, pass_bytes(plan, item)), 1  # a GPU is busy with one document
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     found = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
     write_json(
-        plan.evaluation_file(item),
+        plan.layout.evaluation(item),
         {
             "operation": "evaluate",
             "key": item.key,

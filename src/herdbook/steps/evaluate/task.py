@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from herdbook import yamlio
 from herdbook.lock import check_pinned
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def load_task(path: Path, locked: LockedTask) -> dict[str, Any]:
     check_pinned(path, locked.file, "evaluate.tasks")
     for data in locked.data:
         check_pinned(path.parent / data.name, data, f"evaluate.tasks: {path.name}")
-    spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    spec: dict[str, Any] = yamlio.load(path.read_text(encoding="utf-8"), yamlio.PyYamlLoader)
     files = spec["dataset_kwargs"]["data_files"]
     if isinstance(files, dict):
         absolute: Any = {split: str((path.parent / name).resolve()) for split, name in files.items()}

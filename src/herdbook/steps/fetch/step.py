@@ -10,7 +10,7 @@ from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
 from herdbook.files import git_blob_id, link, sha256_file, write_json
 from herdbook.progress import track
 from herdbook.recipe import Folder, Hub, Pypi
-from herdbook.sources import gguf, wheel
+from herdbook.sources import wheel
 from herdbook.weights.checkpoint import Produced, digest_shard, finite, read_header, stream_span, write_shard
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
     if locked.weights == "gguf":
         assert isinstance(node.recipe, Pypi)  # noqa: S101 - the lock was checked against the recipe
         from herdbook.files import atomic_writer
+        from herdbook.sources import gguf
 
         files = gguf.make_files(_container(node.recipe, locked), node.recipe.dtype)
         if tuple(sorted(files)) != node.files:
@@ -137,6 +138,7 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
 
 
 def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part, about: dict[str, Any]) -> None:
+    from herdbook.sources import gguf
     from herdbook.weights.tensors import to_bytes
 
     assert isinstance(node.recipe, Pypi)  # noqa: S101 - only wheels hold GGUF

@@ -14,13 +14,12 @@ import os
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
-from herdbook.architectures.dense import layer_of, matrix_of
+from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.files import write_json, write_text
 from herdbook.inference.forward import LayerwiseModel
 from herdbook.inference.text import calibration_id, windows
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.progress import say, track
-from herdbook.recipe import MATRICES
 from herdbook.steps.laser.decompose import approximate
 from herdbook.steps.laser.gradient import gradients, predicted_changes
 from herdbook.steps.laser.guard import accepts, paired

@@ -86,13 +86,14 @@ class Reducer:
     def __init__(
         self, plan: Plan, part: Part, parents: Parents, rules: dict[str, Any], threads: int, device: str
     ) -> None:
-        from herdbook.inference.text import calibration_id
         from herdbook.steps.laser.store import Store
 
         self._parents, self._rules, self._device = parents, rules, device
         self._store = Store(plan.layout.decompositions, device)
         self._calibration = ""
         if any(map(whitens, rules.values())):
+            from herdbook.inference.text import calibration_id
+
             text, model = part.parameters["calibration"], part.parameters["model"]
             self._calibration = calibration_id(text, model)
             self._whiten(plan, plan.by_key[model], text, threads)

@@ -18,7 +18,8 @@ from safetensors.numpy import load, save
 
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer
-from herdbook.key import Code, digest
+from herdbook.key import digest
+from herdbook.plan.code import Code
 from herdbook.steps.laser.decompose import Decomposition, decompose
 
 if TYPE_CHECKING:
@@ -27,15 +28,11 @@ if TYPE_CHECKING:
 
     import torch
 
-DECOMPOSE_CODE = Code(("herdbook.steps.laser.decompose",), ("numpy", "torch"))
+DECOMPOSE_CODE = Code(("herdbook.steps.laser.decompose",))
+# transformers tokenizes with tokenizers
 WHITEN_CODE = Code(
-    (
-        "herdbook.inference.forward",
-        "herdbook.inference.text",
-        "herdbook.steps.laser.decompose",
-        "herdbook.steps.laser.whiten",
-    ),
-    ("numpy", "tokenizers", "torch", "transformers"),
+    ("herdbook.inference.forward", "herdbook.inference.text", "herdbook.steps.laser.whiten"),
+    packages=("tokenizers",),
 )
 DIGEST = "vectors_sha256"
 

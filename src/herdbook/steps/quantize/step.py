@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from herdbook.files import write_json
-from herdbook.steps.quantize.convert import convert as convert_folder
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan, Quantized
@@ -14,8 +13,10 @@ if TYPE_CHECKING:
 
 def convert(plan: Plan) -> None:
     """Make the full-width GGUF of the released model. Raises as ``herdbook.steps.quantize.convert.convert`` does."""
+    from herdbook.steps.quantize.convert import convert as convert_folder
+
     folder = plan.layout.folder(plan.released)
-    convert_folder(folder, plan.converted, metadata=plan.gguf_metadata, log=_say)
+    convert_folder(folder, plan.layout.full_width(plan.conversion), metadata=plan.gguf_metadata, log=_say)
 
 
 def quantize(plan: Plan, item: Quantized, threads: int) -> None:
@@ -28,12 +29,12 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
     from herdbook.steps.quantize.derive import derive, require_equal
     from herdbook.steps.quantize.quantize import quantize as quantize_file
 
-    path = plan.quantized_file(item)
-    quantize_file(plan.converted, path, item.method, threads=threads)
+    path = plan.layout.quantized(item)
+    quantize_file(plan.layout.full_width(plan.conversion), path, item.method, threads=threads)
     derived = derive(path, plan.layout.folder(plan.released), threads=threads)
     require_equal(derived, str(path))
     record = {"operation": "quantize", "key": item.key, "method": item.method, "name": item.file, **derived}
-    write_json(plan.quantized_record(item), record)
+    write_json(plan.layout.quantized_record(item), record)
 
 
 def _say(line: str) -> None:

@@ -7,28 +7,18 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from herdbook import lock as locks
 from herdbook.files import atomic_writer, sha256_file, write_json, write_text
-from herdbook.key import Code, digest
 from herdbook.layout import (
     BOMS,
-    EVALUATIONS,
     LINEAGE,
-    LOCK,
-    RECIPE,
-    RECORDS,
-    ROUTING,
-    SEARCHES,
     SUMS,
     is_large,
 )
 from herdbook.lock import check_pinned
+from herdbook.plan.material import carried_inputs
+from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.lineage import lines
-from herdbook.provenance.material import carried_inputs
-from herdbook.provenance.slsa import PROVENANCE_CODE
-from herdbook.steps.assemble.step import folder_files
-from herdbook.steps.card.step import card_files, card_key
 from herdbook.weights.checkpoint import read_header, read_record
 
 if TYPE_CHECKING:
@@ -36,43 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
-
-
-def contents(plan: Plan) -> dict[str, Path]:
-    """Return what goes into the release: by name there, the file that it is taken from. Follows from the plan alone.
-
-    What is computed from them comes on top; see ``release``.
-    """
-    folder = plan.layout.folder(plan.released)
-    found = {name: folder / name for name in folder_files(plan.released)}
-    found |= {item.file: plan.quantized_file(item) for item in plan.quantized}
-    found |= {name: plan.card_folder / name for name in card_files(plan)}
-    found |= {RECIPE: plan.recipe_path, LOCK: locks.path_for(plan.recipe_path)}
-    found |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}
-    found |= {f"{RECORDS}/{item.id}.gguf.json": plan.quantized_record(item) for item in plan.quantized}
-    found |= {f"{SEARCHES}/{search.id}.json": plan.layout.search(search) for search in plan.searches.values()}
-    found |= {f"{EVALUATIONS}/{item.id}.json": plan.evaluation_file(item) for item in plan.evaluations}
-    if plan.report:
-        found[f"{ROUTING}/{plan.report.id}.json"] = plan.report_file(plan.report)
-    found |= {name: path for name, (_, path) in carried_inputs(plan).items()}
-    return found
-
-
-def written_files(plan: Plan) -> list[str]:
-    """Return the names of those files of the release that are written for it, not linked.
-
-    A workflow declares these alone: Snakemake touches what is declared, and a touch of a hard link would make the
-    shard that it is look newer than all that was made from it.
-    """
-    computed = [LINEAGE, *BOMS.values(), SUMS]
-    return [*(name for name in contents(plan) if not is_large(name)), *computed]
-
-
-def release_key(plan: Plan) -> str:
-    """Return the digest of all that the release's folder is made from."""
-    code = Code((*PROVENANCE_CODE.modules, "herdbook.layout", "herdbook.steps.release.step"))
-    lock = sha256_file(locks.path_for(plan.recipe_path))
-    return digest({"card": card_key(plan), "lock": lock, "code": code.describe()})
 
 
 def release(plan: Plan) -> None:
@@ -84,7 +37,7 @@ def release(plan: Plan) -> None:
         LockError: If a file that the recipe names beside itself changed since it was locked.
         CheckpointError: If a record is missing, damaged, or does not fit its shard.
     """
-    folder = plan.release_folder
+    folder = plan.layout.release_folder
     for name, (pinned, path) in carried_inputs(plan).items():
         check_pinned(path, pinned, name)
     known = dict(_known_digests(plan))
@@ -129,7 +82,7 @@ def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
     for name, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
         yield name, read_record(plan.layout.record(part))["file"]["sha256"]
     for item in plan.quantized:
-        yield item.file, read_record(plan.quantized_record(item))["file"]["sha256"]
+        yield item.file, read_record(plan.layout.quantized_record(item))["file"]["sha256"]
 
 
 def _place(source: Path, target: Path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from herdbook.recipe.mergekit import EQUAL_ROWS
+from herdbook.architectures.mergekit import EQUAL_ROWS
+from herdbook.humanize import ranges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +97,7 @@ def verdict(layers: Mapping[int, torch.Tensor]) -> list[str]:
     collapsed = [rows.layer for rows in found if rows.collapsed]
     said = []
     if collapsed:
-        where = "every layer" if len(collapsed) == len(found) else f"layers {spell(collapsed)}"
+        where = "every layer" if len(collapsed) == len(found) else f"layers {ranges(collapsed)}"
         zero = all(len(rows.zero) == rows.experts for rows in found if rows.collapsed)
         what = "zero" if zero else "equal"
         said.append(
@@ -127,19 +128,8 @@ def verdict(layers: Mapping[int, torch.Tensor]) -> list[str]:
                 if key != "parallel"
                 else "have nearly parallel rows"
             )
-            said.append(f"{noun} {names} {verb} in layers {spell(layers_of)}.")
+            said.append(f"{noun} {names} {verb} in layers {ranges(layers_of)}.")
     first = next(iter(layers.values()), None)
     if first is not None and len(layers) > 1 and all(torch.equal(first, one) for one in layers.values()):
         said.append("All layers have the same router, as the gate cheap_embed makes it.")
     return said
-
-
-def spell(numbers: list[int]) -> str:
-    """Return numbers in short: 0-3, 7."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

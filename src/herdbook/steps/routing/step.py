@@ -72,7 +72,7 @@ def routing(plan: Plan, report: Report, threads: int = 1, device: str = "cpu") -
             "loss": round(sum(losses[place] for place in own) / len(own), DIGITS),
         }
     write_json(
-        plan.report_file(report),
+        plan.layout.report(report),
         {
             "operation": "routing",
             "key": report.key,

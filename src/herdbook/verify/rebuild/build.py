@@ -11,9 +11,10 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from herdbook.errors import LockError, RecipeError, UnverifiableError
-from herdbook.layout import BOMS, CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES, SUMS
-from herdbook.plan import check_disk
+from herdbook.errors import LockError, RecipeError, UnverifiedError
+from herdbook.layout import BOMS, CARD, EVALUATIONS, FIGURES, RECORDS, ROUTING, SEARCHES, SUMS
+from herdbook.needs import check_disk
+from herdbook.plan import Part
 from herdbook.release.finding import Check
 from herdbook.release.reader import parse_sums
 from herdbook.verify.rebuild.workspace import opened
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from herdbook.verify.rebuild.workspace import Workshop
 
 LEVEL = "rebuild"
-FIGURES = "figures/"
 STEPS = Check(LEVEL, "steps")
 TAKEN = Check(LEVEL, "taken over")
 FILES = Check(LEVEL, "same files")
@@ -40,13 +40,13 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         try:
             check_disk(plan)
         except RecipeError as error:
-            raise UnverifiableError(str(error)) from error
+            raise UnverifiedError(str(error)) from error
         if not shop.own_inputs:
             yield from _taken_over(shop)
         try:
             _build(shop)
         except LockError as error:  # a file of the verifier's own copy is not what was locked
-            raise UnverifiableError(str(error)) from error
+            raise UnverifiedError(str(error)) from error
         yield STEPS.passed(f"{len(plan.parts)} shards", "were made again, and what is made of them")
         yield from _compared(shop, release)
 
@@ -58,63 +58,35 @@ def _taken_over(shop: Workshop) -> Iterator[Finding]:
     shop.take_over(SEARCHES, EVALUATIONS, *([ROUTING] if texts else []))
     for search in plan.searches.values():
         detail = "which matrices are reduced is taken as recorded: the text it was chosen by is not in the release (--inputs)"
-        yield TAKEN.impossible(search.id, detail)
+        yield TAKEN.unverified(search.id, detail)
     for item in plan.evaluations:
         detail = "is taken as recorded: the texts are not in the release (--inputs)"
-        yield TAKEN.impossible(f"measurement {item.name}", detail)
+        yield TAKEN.unverified(f"measurement {item.name}", detail)
     if texts:
         detail = "is taken as recorded: its texts are not in the release (--inputs)"
-        yield TAKEN.impossible("report on routers", detail)
+        yield TAKEN.unverified("report on routers", detail)
 
 
 def _build(shop: Workshop) -> None:
-    """Do all steps, in order. What was made in an earlier run, in a folder that the verifier named, is not made again."""
-    from herdbook.steps.adapter.step import adapter
-    from herdbook.steps.assemble.step import assemble
-    from herdbook.steps.card.step import render_card
-    from herdbook.steps.evaluate.step import evaluate
-    from herdbook.steps.fetch.step import fetch
-    from herdbook.steps.laser.search import search
-    from herdbook.steps.laser.step import laser
-    from herdbook.steps.merge.step import merge
-    from herdbook.steps.moe.step import moe
-    from herdbook.steps.quantize.step import convert, quantize
-    from herdbook.steps.release.step import release as put_together
-    from herdbook.steps.routing.step import routing
+    """Do all jobs, in order. What was made in an earlier run, in a folder that the verifier named, is not made again."""
+    from herdbook.plan.jobs import result_jobs
+    from herdbook.steps.machine import Machine
+    from herdbook.steps.registry import STEPS, run
 
-    plan, threads = shop.plan, os.cpu_count() or 1
-    steps = {"adapter": adapter, "fetch": fetch, "merge": merge, "moe": moe}
-    for node in plan.nodes.values():
-        if node.operation in {"fetch", "adapter"}:
-            shop.within_reach(node)
-        if node.search and not plan.layout.search(node.search).exists():
-            search(plan, node.search, threads)
-        for part in node.parts:
-            if plan.layout.record(part).exists():  # is written after the shard
-                continue
-            if part.operation == "laser":
-                laser(plan, part, threads)
-            else:
-                steps[part.operation](plan, part)
-        assemble(plan, node)
-    if plan.report and not plan.report_file(plan.report).exists():
-        routing(plan, plan.report, threads)
-    if plan.quantized and not plan.converted.exists():
-        convert(plan)
-    for item in plan.quantized:
-        if not plan.quantized_record(item).exists():
-            quantize(plan, item, threads)
-    for measured in plan.evaluations:
-        if not plan.evaluation_file(measured).exists():
-            evaluate(plan, measured, threads)
-    render_card(plan, plan.card_folder)
-    put_together(plan)
+    plan, machine = shop.plan, Machine(threads=os.cpu_count() or 1)
+    for job in result_jobs(plan):
+        if isinstance(job.subject, Part) and job.rule in {"fetch", "adapter"}:
+            shop.within_reach(plan.nodes[job.subject.model])
+        if not all(path.exists() for path in job.outputs):
+            run(plan, job, machine)
+    for rule in ("card", "release"):  # their keys rest on code that a release does not record
+        STEPS[rule](plan, None, machine)
 
 
 def _compared(shop: Workshop, release: Release) -> Iterator[Finding]:
     """Compare the files with those of the release."""
     plan: Plan = shop.plan
-    made = parse_sums((plan.release_folder / SUMS).read_text(encoding="utf-8"), SUMS)
+    made = parse_sums((plan.layout.release_folder / SUMS).read_text(encoding="utf-8"), SUMS)
     same = 0
     computed, measured = (devices(release, *kinds) for kinds in ((RECORDS, SEARCHES), (EVALUATIONS, ROUTING)))
     for name in sorted(made.keys() | release.sums.keys()):
@@ -128,13 +100,13 @@ def _compared(shop: Workshop, release: Release) -> Iterator[Finding]:
             detail = (
                 f"comes out otherwise here; but other versions made the release: {', '.join(shop.changed)}"
             )
-            yield FILES.impossible(name, detail, **about)
+            yield FILES.unverified(name, detail, **about)
         elif elsewhere:
             detail = (
                 f"comes out otherwise on this CPU; but part of it was computed on {', '.join(elsewhere)}, whose last "
                 "digits are others"
             )
-            yield FILES.impossible(name, detail, **about)
+            yield FILES.unverified(name, detail, **about)
         else:
             yield FILES.failed(name, "comes out otherwise", **about)
     if same:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from herdbook.errors import UnverifiableError, VerificationError
+from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer
 from herdbook.progress import track
 from herdbook.release.subject import FolderSubject
@@ -32,7 +32,7 @@ def quantized(shop: Workshop, release: Release, options: Options, check: Check) 
         folder = shop.plan.layout.root / "release"
         _download(release, [*_model_files(shop), *(item.file for item in items)], folder)
     else:
-        raise UnverifiableError(
+        raise UnverifiedError(
             "GGUF files are derived from all weights of the release; that is done with --sample all, or in a folder"
         )
     from herdbook.steps.quantize.derive import derive, require_equal
@@ -53,7 +53,7 @@ def quantized(shop: Workshop, release: Release, options: Options, check: Check) 
 
 
 def _model_files(shop: Workshop) -> list[str]:
-    from herdbook.steps.assemble.step import folder_files
+    from herdbook.plan.folder import folder_files
 
     return folder_files(shop.plan.released)
 

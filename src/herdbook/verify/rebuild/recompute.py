@@ -66,7 +66,7 @@ def _card(shop: Workshop, release: Release) -> Iterator[Finding]:
         about = {"file": name, "expected": expected, "found": said}
         cards = [one for one in shop.changed if one.startswith("herdbook")]
         if cards:
-            yield CARDS.impossible(name, f"{detail}; other code made it", **about)
+            yield CARDS.unverified(name, f"{detail}; other code made it", **about)
         else:
             yield CARDS.failed(name, detail, **about)
     if differing:
@@ -177,7 +177,7 @@ def _compared(shop: Workshop, release: Release, origin: Origin, one: Slice) -> F
         return MATRICES.passed(called, f"{told}, within the recorded tolerance ({bound:.1e})", **about)
     if bound == math.inf or (bound == 0 and shop.changed):
         why = "no tolerance is recorded" if bound else f"other versions made it: {', '.join(shop.changed)}"
-        return MATRICES.impossible(called, f"{told}; {why}", **about)
+        return MATRICES.unverified(called, f"{told}; {why}", **about)
     return MATRICES.failed(called, f"{told}; at most {bound:.1e} is recorded as tolerance", **about)
 
 

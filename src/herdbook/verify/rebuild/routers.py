@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from herdbook.errors import UnverifiableError
+from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, write_json
-from herdbook.plan import Layout, Origin
+from herdbook.plan import Origin
 from herdbook.verify.rebuild.tensors import remake
 from herdbook.weights.checkpoint import (
     Produced,
@@ -45,7 +45,7 @@ def routers(shop: Workshop, release: Release, options: Options, check: Check) ->
     if part is None:
         yield check.passed(plan.released.name, "has no routers")
         return
-    home = replace(plan, layout=Layout(plan.layout.root / "routers"))
+    home = replace(plan, layout=replace(plan.layout, root=plan.layout.root / "routers"))
     told = ""
     if part.folders:
         told = _base(shop, home, release, plan.by_key[part.folders[0]], part, options)
@@ -94,7 +94,7 @@ def _base(shop: Workshop, home: Plan, release: Release, base: Node, part: Part, 
     """Put the model that the prompts ran through together, and return where its weights are from.
 
     Raises:
-        UnverifiableError: If more than the sample's size must be made from upstream for it, or it cannot be had.
+        UnverifiedError: If more than the sample's size must be made from upstream for it, or it cannot be had.
     """
     from herdbook.inference.forward import EMBEDDINGS
 
@@ -116,7 +116,7 @@ def _base(shop: Workshop, home: Plan, release: Release, base: Node, part: Part, 
             missing.append(Origin(one.key, name))
     size = sum(base.tensors[origin.tensor][1].size_bytes for origin in missing)
     if options.sample_bytes is not None and size > options.sample_bytes:
-        raise UnverifiableError(
+        raise UnverifiedError(
             f"routers: {base.name} is no expert of the release, so {size / 1e9:.2f} GB of it must be made from upstream; "
             "that is done with --sample all"
         )

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import HerdbookError, UnverifiableError, VerificationError
+from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
 from herdbook.progress import track
 from herdbook.weights.checkpoint import read_record
 
@@ -72,45 +72,27 @@ def remake(
 
 def _make(shop: Workshop, part: Part) -> None:
     """Make a part that holds only some of its tensors. Raises what its step does."""
-    plan = shop.plan
-    node = plan.nodes[part.model]
-    threads = os.cpu_count() or 1
+    from herdbook.steps.machine import Machine
+    from herdbook.steps.registry import STEPS
+
+    plan, node = shop.plan, shop.plan.nodes[part.model]
     match part.operation:
         case "fetch":
-            from herdbook.steps.fetch.step import fetch
-
             shop.within_reach(node)
             if shop.is_of_hub(node):
                 file = part.parameters.get("name") or part.parameters["ranges"]
                 part = replace(part, parameters={"file": part.parameters["file"], "ranges": file})
             elif "name" in part.parameters:
                 part = plan.parts[part.key]  # a file that is linked as a whole
-            fetch(plan, part)
-        case "laser":
-            from herdbook.steps.laser.step import laser
-
-            if _reads_text(plan, part):
-                raise UnverifiableError(
-                    f"{part.model}: its ranks rest on what a text gives in the whole model; see level rebuild"
-                )
-            laser(plan, part, threads)
+        case "laser" if _reads_text(plan, part):
+            raise UnverifiedError(
+                f"{part.model}: its ranks rest on what a text gives in the whole model; see level rebuild"
+            )
         case "adapter":
-            from herdbook.steps.adapter.step import adapter
-
             shop.within_reach(node)
-            adapter(plan, part)
-        case "merge":
-            from herdbook.steps.merge.step import merge
-
-            if "mergekit" in part.parameters:
-                raise UnverifiableError(
-                    f"{part.model}: was merged by mergekit, as a whole; see level rebuild"
-                )
-            merge(plan, part)
-        case _:
-            from herdbook.steps.moe.step import moe
-
-            moe(plan, part)
+        case "merge" if "mergekit" in part.parameters:
+            raise UnverifiedError(f"{part.model}: was merged by mergekit, as a whole; see level rebuild")
+    STEPS[part.operation](plan, part, Machine(threads=os.cpu_count() or 1))
 
 
 def _reads_text(plan: Plan, part: Part) -> bool:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
-from herdbook.errors import UnverifiableError, VerificationError
+from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer
-from herdbook.key import as_recorded, changed
 from herdbook.layout import LOCK, RECIPE
-from herdbook.provenance.material import carried_inputs
+from herdbook.plan.code import as_recorded, changed
+from herdbook.plan.material import carried_inputs
+from herdbook.plan.release import contents
 from herdbook.recipe import Adapter, Folder, Hub
-from herdbook.steps.release.step import contents
 from herdbook.verify.claims import recorded
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Workshop:
         inputs: The recipe in the author's folder, if the verifier has that.
 
     Raises:
-        UnverifiableError: If that recipe or its lock is another one, or the release's recipe names a file that would
+        UnverifiedError: If that recipe or its lock is another one, or the release's recipe names a file that would
             lie outside of the scratch folder.
     """
 
@@ -57,11 +57,11 @@ class Workshop:
             if inputs is None:
                 _write(path, content)
             elif not path.is_file() or path.read_bytes() != content:
-                raise UnverifiableError(f"{path}: is not the {name} of the release")
+                raise UnverifiedError(f"{path}: is not the {name} of the release")
         if inputs is None:
             for name, (_, path) in carried_inputs(self.plan).items():
                 if not path.resolve().is_relative_to(folder / "inputs"):
-                    raise UnverifiableError(f"{RECIPE}: names {path.name} too far from its folder")
+                    raise UnverifiedError(f"{RECIPE}: names {path.name} too far from its folder")
                 _write(path, release.subject.read(name))
 
     def take_over(self, *kinds: str) -> None:
@@ -78,12 +78,12 @@ class Workshop:
         """Check that a source, or an adapter, can be had by anybody, or lies in the verifier's own copy.
 
         Raises:
-            UnverifiableError: If it is a folder of the author's, and there is no copy.
+            UnverifiedError: If it is a folder of the author's, and there is no copy.
         """
         place = node.recipe.adapter if isinstance(node.recipe, Adapter) else node.recipe
         local = isinstance(place, Folder | str)
         if local and not self.own_inputs:
-            raise UnverifiableError(
+            raise UnverifiedError(
                 f"models.{node.name}: is made of a folder of the author's; give the recipe in a copy of it with --inputs"
             )
 
@@ -103,7 +103,7 @@ def opened(release: Release, options: Options, level: str) -> Iterator[Workshop]
 
     Raises:
         VerificationError: If the release's claims, recipe or lock are damaged, or name no code for a part of the plan.
-        UnverifiableError: See ``Workshop``.
+        UnverifiedError: See ``Workshop``.
     """
     said = recorded(release)
     other = changed(said)

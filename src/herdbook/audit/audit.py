@@ -9,41 +9,35 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from herdbook import hub
-from herdbook.audit import files, gguf, routers
-from herdbook.audit.claim import MIXTURE, find
-from herdbook.audit.expected import expected, misfits, router_names
+from herdbook import hub, humanize
+from herdbook.audit import gguf, routers, side_files
+from herdbook.audit.configuration import MIXTURE, find
+from herdbook.audit.expected_tensors import expected, misfits, router_names
+from herdbook.audit.level import ABOUT, LEVEL, UNPROVEN
 from herdbook.audit.model import open_model, open_reference
-from herdbook.audit.weights import LEVEL, Weights
-from herdbook.errors import HerdbookError
-from herdbook.release.finding import Check, Level, Outcome
+from herdbook.audit.weights import WeightsComparison
+from herdbook.errors import GoneError, HerdbookError
+from herdbook.release.finding import Check, Outcome
 from herdbook.release.subject import FolderSubject, open_subject
-from herdbook.verify.levels import Ran, guarded
-from herdbook.verify.report import WORDS, plain, read_size
+from herdbook.verify.levels import LevelResult, guarded
+from herdbook.verify.report import LABEL_WIDTH, LABELS, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from herdbook.audit.claim import Claim
+    from herdbook.audit.configuration import Configuration
     from herdbook.audit.model import Model
     from herdbook.release.finding import Finding, Options
     from herdbook.release.subject import Subject
 
-ABOUT = Level(
-    LEVEL,
-    "as far as bytes can show it, the merge is of the models that its configuration names",
-    "the same ranges of the merge and of those models, headers, routers",
-    "twice the sample",
-)
 SUBJECT = Check(LEVEL, "merge")
 CONFIGURATION = Check(LEVEL, "claim")
 SOURCE = Check(LEVEL, "source")
 LAYOUT = Check(LEVEL, "layout")
-UNPROVEN = Check(LEVEL, "unproven")
 
 
-class Foreign:
+class Audit:
     """A verification of somebody's merge.
 
     Args:
@@ -58,11 +52,11 @@ class Foreign:
         self.opened: list[Subject] = []
         self.sources: dict[str, Model] = {}
 
-    def run(self, tell: Callable[[Finding], None]) -> Ran:
+    def run(self, report: Callable[[Finding], None]) -> LevelResult:
         """Verify it.
 
         Args:
-            tell: Gets each finding as soon as there is one; what is unproven comes last.
+            report: Called with each finding as soon as there is one; what is unproven comes last.
         """
         started, before = time.monotonic(), hub.TRAFFIC.received_bytes
         findings, unproven = [], []
@@ -71,12 +65,12 @@ class Foreign:
                 unproven.append(finding)
             else:
                 findings.append(finding)
-                tell(finding)
+                report(finding)
         for finding in unproven:
-            tell(finding)
+            report(finding)
         read = sum(one.read_bytes for one in self.opened if isinstance(one, FolderSubject))
         read += hub.TRAFFIC.received_bytes - before
-        return Ran(ABOUT, (*findings, *unproven), read, time.monotonic() - started)
+        return LevelResult(ABOUT, (*findings, *unproven), read, time.monotonic() - started)
 
     def _open(self, subject: Subject) -> Subject:
         self.opened.append(subject)
@@ -91,16 +85,16 @@ class Foreign:
             return
         self.name = subject.name
         size = sum(piece.size_bytes for piece in merge.pieces.values())
-        yield SUBJECT.passed(subject.name, f"{len(merge.pieces)} tensors, {read_size(size)}")
+        yield SUBJECT.passed(subject.name, f"{len(merge.pieces)} tensors, {humanize.size(size)}")
         yield from _others(merge)
         try:
-            claim = find(subject, self.config)
+            configuration = find(subject, self.config)
         except (HerdbookError, OSError) as error:
             yield CONFIGURATION.error(subject.name, error)
             detail = "Nothing says what the weights were made of, so nothing of them is proven."
-            yield UNPROVEN.impossible("weights", detail)
+            yield UNPROVEN.unverified("weights", detail)
         else:
-            yield from self._claimed(claim, merge)
+            yield from self._claimed(configuration, merge)
         yield from gguf.check(subject, merge, self.options)
         for place in self.ggufs:
             try:
@@ -110,29 +104,29 @@ class Foreign:
             else:
                 yield from gguf.check(holder, merge, self.options)
 
-    def _claimed(self, claim: Claim, merge: Model) -> Iterator[Finding]:
-        what = f"{claim.method} of {', '.join(claim.models)}"
-        if claim.method == MIXTURE:
-            what = f"a mixture of {len(claim.experts)} experts on {claim.base}, gate_mode {claim.gate}"
-        yield CONFIGURATION.passed(claim.where, what)
-        copies = claim.method == MIXTURE or bool(claim.runs)
-        for reference in claim.models:
+    def _claimed(self, configuration: Configuration, merge: Model) -> Iterator[Finding]:
+        what = f"{configuration.method} of {', '.join(configuration.models)}"
+        if configuration.method == MIXTURE:
+            what = f"a mixture of {len(configuration.experts)} experts on {configuration.base}, gate_mode {configuration.gate}"
+        yield CONFIGURATION.passed(configuration.where, what)
+        copies = configuration.method == MIXTURE or bool(configuration.runs)
+        for reference in configuration.models:
             yield from self._source(reference, merge.subject, copies=copies)
         if copies:
             try:
-                yield from self._copies(claim, merge)
+                yield from self._copies(configuration, merge)
             except (HerdbookError, OSError) as error:
                 yield LAYOUT.error(merge.subject.name, error)
-                yield UNPROVEN.impossible(
+                yield UNPROVEN.unverified(
                     "weights", "The weights are not proven: they could not be compared."
                 )
         else:
             detail = (
-                f"All {len(merge.pieces)} tensors are results of `merge_method: {claim.method}`, not copies, so their bytes cannot "
+                f"All {len(merge.pieces)} tensors are results of `merge_method: {configuration.method}`, not copies, so their bytes cannot "
                 "be compared with a source's. They would have to be computed again with the same version of mergekit, whose "
                 "numbers changed between versions."
             )
-            yield UNPROVEN.impossible("weights", detail)
+            yield UNPROVEN.unverified("weights", detail)
 
     def _source(self, reference: str, subject: Subject, *, copies: bool) -> Iterator[Finding]:
         """Open a source, and yield what it is, or why it cannot be read."""
@@ -143,9 +137,10 @@ class Foreign:
                 self.sources[reference] = open_model(place)
         except (HerdbookError, OSError) as error:
             # what is gone was perhaps renamed or withdrawn: that proves nothing against who merged it
-            yield SOURCE.impossible(reference, str(error))
+            gone = isinstance(error, GoneError)
+            yield SOURCE.unverified(reference, str(error)) if gone else SOURCE.error(reference, error)
             detail = f"What is said to be of {reference} is not proven: that cannot be read."
-            yield UNPROVEN.impossible(reference, detail)
+            yield UNPROVEN.unverified(reference, detail)
             return
         if isinstance(place, FolderSubject):
             yield SOURCE.passed(reference, "a folder here, as it is now", source=place.name)
@@ -155,30 +150,32 @@ class Foreign:
             detail = f"is {place.name} now; the configuration names no commit, so it may have been another when it was merged"
             yield SOURCE.passed(reference, detail, source=place.uri)
 
-    def _copies(self, claim: Claim, merge: Model) -> Iterator[Finding]:
-        wanted, routed = expected(claim, merge, self.sources), router_names(claim, merge)
-        yield from self._layout(claim, merge, misfits(wanted, routed, merge, claim))
-        weights = Weights(claim, merge, self.sources, wanted)
+    def _copies(self, configuration: Configuration, merge: Model) -> Iterator[Finding]:
+        wanted, routed = expected(configuration, merge, self.sources), router_names(configuration, merge)
+        yield from self._layout(configuration, merge, misfits(wanted, routed, merge, configuration))
+        weights = WeightsComparison(configuration, merge, self.sources, wanted)
         yield from weights.check(self.options)
         if weights.noisy:
             detail = f"The weights of {', '.join(weights.noisy)} had noise added (`noise_scale`), which is drawn: they are not proven."
-            yield UNPROVEN.impossible("noise", detail)
-        if claim.tokens_changed:
+            yield UNPROVEN.unverified("noise", detail)
+        if configuration.tokens_changed:
             detail = "Embeddings and head were made for another vocabulary (`tokenizer_source`), and are not proven."
-            yield UNPROVEN.impossible("embeddings", detail)
-        first = claim.base or claim.models[0]
+            yield UNPROVEN.unverified("embeddings", detail)
+        first = configuration.base or configuration.models[0]
         if first in self.sources:
-            yield from files.check(claim, merge, self.sources[first])
-        if claim.method == MIXTURE:
-            yield from routers.check(claim, merge)
+            yield from side_files.check(configuration, merge, self.sources[first])
+        if configuration.method == MIXTURE:
+            yield from routers.check(configuration, merge)
 
-    def _layout(self, claim: Claim, merge: Model, found: tuple[list[str], list[str]]) -> Iterator[Finding]:
+    def _layout(
+        self, configuration: Configuration, merge: Model, found: tuple[list[str], list[str]]
+    ) -> Iterator[Finding]:
         """Yield whether the merge has the tensors that it must have, and no others."""
         missing, extra = found
         if missing:
             detail = f"{len(missing)} tensors are missing, such as {missing[0]}"
             yield LAYOUT.failed(merge.subject.name, detail, tensor=missing[0])
-        if extra and len(self.sources) == len(claim.models):
+        if extra and len(self.sources) == len(configuration.models):
             detail = f"{len(extra)} tensors are of no model that is named, such as {extra[0]}"
             yield LAYOUT.failed(merge.subject.name, detail, tensor=extra[0])
         if not missing and not extra:
@@ -195,14 +192,14 @@ def _others(merge: Model) -> Iterator[Finding]:
     if merge.subject.uri and found:
         told = ", ".join(found[:5]) + (" and others" if len(found) > 5 else "")
         detail = f"{len(found)} more files may hold weights ({told}); they are no part of the model that was compared."
-        yield UNPROVEN.impossible("other files", detail)
+        yield UNPROVEN.unverified("other files", detail)
 
 
 def line(finding: Finding) -> str:
     """Return a finding for a terminal; what is unproven is told as the sentence that it is."""
     if finding.check == UNPROVEN.name:
         return plain(f"  - {finding.detail}")
-    text = f"{WORDS[finding.outcome]:6} {finding.check:9} {finding.subject}: {finding.detail}"
+    text = f"{LABELS[finding.outcome]:{LABEL_WIDTH}} {finding.check:9} {finding.subject}: {finding.detail}"
     if finding.outcome is Outcome.FAILED:
         about = [(key, getattr(finding, key)) for key in ("file", "tensor", "expected", "found")]
         text += "".join(f"; {key} {value}" for key, value in about if value is not None)

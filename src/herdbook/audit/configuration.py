@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import RecipeError, UnverifiableError
+from herdbook.errors import RecipeError, UnverifiedError
 from herdbook.recipe.mergekit import KINDS, find_configuration, split_reference
 from herdbook.weights.dtypes import DTYPE_CODES
 
@@ -30,7 +30,7 @@ _WORD = re.compile(r"[\w-]{1,40}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Named:
+class ExpertSource:
     """An expert as a configuration names it.
 
     Args:
@@ -45,7 +45,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Run:
+class LayerRange:
     """Layers that a passthrough merge takes over, one after the other.
 
     Args:
@@ -60,7 +60,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Configuration:
     """What a configuration says.
 
     Args:
@@ -83,16 +83,16 @@ class Claim:
     base: str | None
     models: tuple[str, ...]
     dtype: str | None = None
-    experts: tuple[Named, ...] = ()
-    shared: tuple[Named, ...] = ()
-    runs: tuple[Run, ...] = ()
+    experts: tuple[ExpertSource, ...] = ()
+    shared: tuple[ExpertSource, ...] = ()
+    runs: tuple[LayerRange, ...] = ()
     gate: str = "hidden"
     per_token: int = 2
     architecture: str | None = None
     tokens_changed: bool = False
 
 
-def find(subject: Subject, config: Path | None) -> Claim:
+def find(subject: Subject, config: Path | None) -> Configuration:
     """Find and read the configuration of a merge.
 
     Args:
@@ -100,7 +100,7 @@ def find(subject: Subject, config: Path | None) -> Claim:
         config: A file that a person named instead.
 
     Raises:
-        UnverifiableError: If there is none that can be understood.
+        UnverifiedError: If there is none that can be understood.
         SourceError: If it cannot be had.
     """
     if config is not None:
@@ -110,42 +110,42 @@ def find(subject: Subject, config: Path | None) -> Claim:
         if name in subject.files:
             _check_size(subject.files[name].size_bytes, name)
             return parse(subject.read(name, MAX_BYTES), name)
-    raise UnverifiableError(
+    raise UnverifiedError(
         f"{subject.name}: has no {', '.join(FILES[:-1])}, nor a card; name the configuration with --config FILE"
     )
 
 
 def _check_size(size_bytes: int, where: str) -> None:
     if size_bytes > MAX_BYTES:
-        raise UnverifiableError(
+        raise UnverifiedError(
             f"{where}: is larger than any configuration ({MAX_BYTES} bytes). Name it with --config FILE."
         )
 
 
-def parse(content: bytes, where: str) -> Claim:
+def parse(content: bytes, where: str) -> Configuration:
     """Read a configuration, or the one in a card.
 
     Raises:
-        UnverifiableError: If there is none that can be understood.
+        UnverifiedError: If there is none that can be understood.
     """
     try:
         found, _ = find_configuration(content.decode(), where, KINDS)
         return (_mixture if "experts" in found else _dense)(found, where)
     except UnicodeDecodeError as error:
-        raise UnverifiableError(f"{where}: is no text: {error}") from error
+        raise UnverifiedError(f"{where}: is no text: {error}") from error
     except RecipeError as error:
-        raise UnverifiableError(f"{error}. Name a better one with --config FILE.") from error
+        raise UnverifiedError(f"{error}. Name a better one with --config FILE.") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise UnverifiableError(f"{where}: is no configuration of mergekit: {_short(error)}") from error
+        raise UnverifiedError(f"{where}: is no configuration of mergekit: {_short(error)}") from error
 
 
-def _mixture(config: dict[str, Any], where: str) -> Claim:
+def _mixture(config: dict[str, Any], where: str) -> Configuration:
     base = _model(config["base_model"], "base_model")
     experts = _experts(config["experts"], "experts")
     shared = _experts(config.get("shared_experts") or [], "shared_experts")
     if not experts:
         raise ValueError("experts: at least one is needed")
-    return Claim(
+    return Configuration(
         where,
         MIXTURE,
         base,
@@ -159,11 +159,11 @@ def _mixture(config: dict[str, Any], where: str) -> Claim:
     )
 
 
-def _experts(found: Any, key: str) -> tuple[Named, ...]:
+def _experts(found: Any, key: str) -> tuple[ExpertSource, ...]:
     if not isinstance(found, list) or len(found) > MAX_EXPERTS:
         raise TypeError(f"{key}: a list of no more than {MAX_EXPERTS} is needed")
     return tuple(
-        Named(
+        ExpertSource(
             _model(one["source_model"], f"{key}.{number}.source_model"),
             bool(one.get("noise_scale")),
             float(one["residual_scale"]) if one.get("residual_scale") is not None else None,
@@ -172,7 +172,7 @@ def _experts(found: Any, key: str) -> tuple[Named, ...]:
     )
 
 
-def _dense(config: dict[str, Any], where: str) -> Claim:
+def _dense(config: dict[str, Any], where: str) -> Configuration:
     method = _word(config["merge_method"], "merge_method")
     base = _model(config["base_model"], "base_model") if config.get("base_model") else None
     slices, listed = config.get("slices") or [], config.get("models") or []
@@ -185,12 +185,12 @@ def _dense(config: dict[str, Any], where: str) -> Claim:
     plain = method == PASSTHROUGH and not config.get("parameters")
     plain = plain and not any(source.get("parameters") for source in given)
     plain = plain and all(len(one["sources"]) == 1 and not one.get("parameters") for one in slices)
-    runs: list[Run] = []
+    runs: list[LayerRange] = []
     if plain and slices:
         runs = [_run(source, name) for source, name in zip(given, named, strict=True)]
     elif plain and len(named) == 1:
-        runs = [Run(named[0], 0, None)]
-    return Claim(
+        runs = [LayerRange(named[0], 0, None)]
+    return Configuration(
         where,
         method,
         base,
@@ -201,11 +201,11 @@ def _dense(config: dict[str, Any], where: str) -> Claim:
     )
 
 
-def _run(source: dict[str, Any], name: str) -> Run:
+def _run(source: dict[str, Any], name: str) -> LayerRange:
     first, stop = (int(number) for number in source["layer_range"])
     if not 0 <= first < stop <= MAX_LAYERS:
         raise ValueError(f"layer_range: {first} to {stop} are no layers")
-    return Run(name, first, stop)
+    return LayerRange(name, first, stop)
 
 
 def _model(reference: Any, key: str) -> str:

@@ -1,11 +1,12 @@
-"""What lies beside the weights of a stranger's merge: its configuration's numbers and its tokenizer, against the base's."""
+"""What lies beside the weights of a published merge: its configuration's numbers and its tokenizer, against the base's."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import rope_of
-from herdbook.audit.claim import MIXTURE
+from herdbook.audit.configuration import MIXTURE
+from herdbook.audit.level import LEVEL, UNPROVEN
 from herdbook.audit.model import CONFIG_NAME
 from herdbook.errors import HerdbookError
 from herdbook.release.finding import Check
@@ -14,15 +15,13 @@ from herdbook.sources.select import side_files
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.audit.claim import Claim
+    from herdbook.audit.configuration import Configuration
     from herdbook.audit.model import Model
     from herdbook.release.finding import Finding
     from herdbook.release.subject import Subject
 
-LEVEL = "foreign"
 CONFIG = Check(LEVEL, "config")
 FILES = Check(LEVEL, "tokenizer")
-UNPROVEN = Check(LEVEL, "unproven")
 # Numbers that the base's layers are computed with; the same in every merge of them.
 SAME = (
     "hidden_size",
@@ -37,10 +36,10 @@ COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 OTHERS = (CONFIG_NAME, "generation_config.json")
 
 
-def check(claim: Claim, merge: Model, base: Model) -> Iterator[Finding]:
+def check(configuration: Configuration, merge: Model, base: Model) -> Iterator[Finding]:
     """Compare them, and yield what was found."""
     try:
-        wrong = list(_numbers(claim, merge, base))
+        wrong = list(_numbers(configuration, merge, base))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         yield CONFIG.failed(CONFIG_NAME, f"holds something else than numbers: {error}")
     else:
@@ -56,7 +55,7 @@ def check(claim: Claim, merge: Model, base: Model) -> Iterator[Finding]:
     yield from _tokenizer(merge.subject, base.subject)
 
 
-def _numbers(claim: Claim, merge: Model, base: Model) -> Iterator[tuple[str, object, object]]:
+def _numbers(configuration: Configuration, merge: Model, base: Model) -> Iterator[tuple[str, object, object]]:
     """Yield key, expected and found value of each number that is another."""
     ours, theirs = merge.config, base.config
     for key in SAME:
@@ -67,14 +66,14 @@ def _numbers(claim: Claim, merge: Model, base: Model) -> Iterator[tuple[str, obj
     ):
         if expected != found:
             yield key, expected, found
-    if claim.method != MIXTURE:
+    if configuration.method != MIXTURE:
         return
     for key in COUNTS:
-        if key in ours and ours[key] != len(claim.experts):
-            yield key, len(claim.experts), ours[key]
+        if key in ours and ours[key] != len(configuration.experts):
+            yield key, len(configuration.experts), ours[key]
     told = ours.get("num_experts_per_tok")
-    if told is not None and told != claim.per_token:
-        yield "num_experts_per_tok", claim.per_token, told
+    if told is not None and told != configuration.per_token:
+        yield "num_experts_per_tok", configuration.per_token, told
 
 
 def _tokenizer(merge: Subject, base: Subject) -> Iterator[Finding]:
@@ -99,7 +98,7 @@ def _tokenizer(merge: Subject, base: Subject) -> Iterator[Finding]:
             if names
         ]
         detail = f"Of the tokenizer's files, {'; '.join(told)}. mergekit writes them anew, so that alone means little."
-        yield UNPROVEN.impossible("tokenizer", detail)
+        yield UNPROVEN.unverified("tokenizer", detail)
 
 
 def _same(merge: Subject, base: Subject, name: str) -> bool:

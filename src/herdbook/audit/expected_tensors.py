@@ -1,4 +1,4 @@
-"""Where each tensor of a stranger's merge must come from, if its configuration tells the truth."""
+"""Where each tensor of a published merge must come from, if its configuration tells the truth."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import LAYER, layer_of, matrix_of
 from herdbook.architectures.mixtures import MLP, fitting
-from herdbook.audit.claim import MIXTURE
-from herdbook.errors import UnverifiableError
+from herdbook.audit.configuration import MIXTURE
+from herdbook.errors import UnverifiedError
 from herdbook.plan.moe import BIAS, MATRICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from herdbook.architectures.mixtures import Family, Place
-    from herdbook.audit.claim import Claim, Named
+    from herdbook.audit.configuration import Configuration, ExpertSource
     from herdbook.audit.model import Model
 
 EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedTensor:
     """A tensor of a merge as its configuration has it.
 
     Args:
@@ -40,54 +40,58 @@ class Expected:
     noisy: bool = False
 
 
-def expected(claim: Claim, merge: Model, sources: Mapping[str, Model]) -> dict[str, Expected]:
+def expected(
+    configuration: Configuration, merge: Model, sources: Mapping[str, Model]
+) -> dict[str, ExpectedTensor]:
     """Return what each tensor that is a copy must be a copy of, by canonical name; routers are left out.
 
     Args:
-        claim: What the configuration says.
+        configuration: What the configuration says.
         merge: The merge.
         sources: The sources that can be read, by reference.
 
     Raises:
-        UnverifiableError: If the merge is of a kind that is not known here.
+        UnverifiedError: If the merge is of a kind that is not known here.
         VerificationError: If its configuration contradicts itself.
     """
-    if claim.method == MIXTURE:
-        return dict(_mixture(claim, merge, sources))
-    return dict(_passthrough(claim, sources))
+    if configuration.method == MIXTURE:
+        return dict(_mixture(configuration, merge, sources))
+    return dict(_passthrough(configuration, sources))
 
 
-def router_names(claim: Claim, merge: Model) -> set[str]:
+def router_names(configuration: Configuration, merge: Model) -> set[str]:
     """Return the names that the merge's routers must have."""
     family = merge.family
-    if claim.method != MIXTURE or family is None:
+    if configuration.method != MIXTURE or family is None:
         return set()
     names = {family.router(layer) for layer in range(merge.layers)}
-    if family.shared_gate and claim.shared:
+    if family.shared_gate and configuration.shared:
         names |= {family.shared_router(layer) for layer in range(merge.layers)}
     return names
 
 
-def family_of(claim: Claim, merge: Model, base: Model | None) -> Family:
-    """Return the family of a mixture. Raises UnverifiableError if it is none that is known."""
+def family_of(configuration: Configuration, merge: Model, base: Model | None) -> Family:
+    """Return the family of a mixture. Raises UnverifiedError if it is none that is known."""
     if merge.family:
         return merge.family
     kind = str(merge.config.get("model_type"))[:40]
-    made = fitting(str(base.config.get("model_type")), len(claim.shared)) if base else None
+    made = fitting(str(base.config.get("model_type")), len(configuration.shared)) if base else None
     wanted = f"; the configuration makes one of type {made.model_type!r}" if made else ""
-    raise UnverifiableError(
+    raise UnverifiedError(
         f"{merge.subject.name}: is of type {kind!r}, which is no mixture that is known here{wanted}"
     )
 
 
-def _mixture(claim: Claim, merge: Model, sources: Mapping[str, Model]) -> Iterator[tuple[str, Expected]]:
-    assert claim.base  # noqa: S101 - no mixture is without
-    base = sources.get(claim.base)
-    family = family_of(claim, merge, base)
-    places: list[tuple[Place, str, Named]] = [
-        (place, f"expert {place + 1}", one) for place, one in enumerate(claim.experts)
+def _mixture(
+    configuration: Configuration, merge: Model, sources: Mapping[str, Model]
+) -> Iterator[tuple[str, ExpectedTensor]]:
+    assert configuration.base  # noqa: S101 - no mixture is without
+    base = sources.get(configuration.base)
+    family = family_of(configuration, merge, base)
+    places: list[tuple[Place, str, ExpertSource]] = [
+        (place, f"expert {place + 1}", one) for place, one in enumerate(configuration.experts)
     ]
-    places += [("shared", "shared expert", one) for one in claim.shared]
+    places += [("shared", "shared expert", one) for one in configuration.shared]
     for layer in range(merge.layers):
         for place, part, one in places:
             for matrix in MLP:
@@ -95,7 +99,7 @@ def _mixture(claim: Claim, merge: Model, sources: Mapping[str, Model]) -> Iterat
                 tensor = f"model.layers.{layer}.mlp.{matrix}.weight"
                 yield (
                     family.expert(layer, place, matrix),
-                    Expected(part, one.source, tensor, scale, one.noisy),
+                    ExpectedTensor(part, one.source, tensor, scale, one.noisy),
                 )
     if base is None:
         return
@@ -103,19 +107,21 @@ def _mixture(claim: Claim, merge: Model, sources: Mapping[str, Model]) -> Iterat
         bias = BIAS.search(name)
         dropped = bias is not None and bias[1] not in family.biases
         if matrix_of(name) not in MATRICES and not dropped and not name.endswith("inv_freq"):
-            yield name, Expected("base", claim.base, name)
+            yield name, ExpectedTensor("base", configuration.base, name)
     if family.needs_biases:
         for layer in range(merge.layers):
             for projection in family.biases:
                 name = f"model.layers.{layer}.self_attn.{projection}.bias"
                 if name not in base.pieces:
-                    yield name, Expected("base", claim.base, "")
+                    yield name, ExpectedTensor("base", configuration.base, "")
 
 
-def _passthrough(claim: Claim, sources: Mapping[str, Model]) -> Iterator[tuple[str, Expected]]:
+def _passthrough(
+    configuration: Configuration, sources: Mapping[str, Model]
+) -> Iterator[tuple[str, ExpectedTensor]]:
     """Yield layers in the order of the runs; embeddings are the first run's, last norm and head the last one's."""
     layer = 0
-    for number, run in enumerate(claim.runs):
+    for number, run in enumerate(configuration.runs):
         source = sources.get(run.source)
         stop = run.stop
         if stop is None:
@@ -127,19 +133,19 @@ def _passthrough(claim: Claim, sources: Mapping[str, Model]) -> Iterator[tuple[s
             found = LAYER.match(name)
             if found and run.first <= int(found[1]) < stop:
                 placed = f"model.layers.{layer + int(found[1]) - run.first}.{found[2]}"
-                yield placed, Expected(part, run.source, name)
+                yield placed, ExpectedTensor(part, run.source, name)
             elif not found and not name.endswith("inv_freq"):
-                ends = [0] if name == EMBEDDINGS[0] else [len(claim.runs) - 1]
-                if number in ends and not (claim.tokens_changed and name in EMBEDDINGS):
-                    yield name, Expected("ends", run.source, name)
+                ends = [0] if name == EMBEDDINGS[0] else [len(configuration.runs) - 1]
+                if number in ends and not (configuration.tokens_changed and name in EMBEDDINGS):
+                    yield name, ExpectedTensor("ends", run.source, name)
         layer += stop - run.first
 
 
 def misfits(
-    wanted: Mapping[str, Expected], routed: set[str], merge: Model, claim: Claim
+    wanted: Mapping[str, ExpectedTensor], routed: set[str], merge: Model, configuration: Configuration
 ) -> tuple[list[str], list[str]]:
     """Return the names of tensors that the merge lacks, and of those that nothing accounts for."""
-    spare = set(EMBEDDINGS) if claim.tokens_changed else set()
+    spare = set(EMBEDDINGS) if configuration.tokens_changed else set()
     if merge.config.get("tie_word_embeddings"):
         spare.add("lm_head.weight")  # is the embeddings, whether it is stored or not
     have = {name for name in merge.pieces if not name.endswith("inv_freq")}

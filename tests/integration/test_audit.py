@@ -15,10 +15,11 @@ from gguf.constants import GGMLQuantizationType as Kind
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save_file
 
-from herdbook.audit.check import Foreign
+from herdbook.audit.audit import Audit
 from herdbook.audit.gguf import FACTOR
 from herdbook.cli.main import main
-from herdbook.errors import StepError
+from herdbook.errors import SourceError, StepError, WrongAnswerError
+from herdbook.hub import failure
 from herdbook.release.finding import Options, Outcome
 from herdbook.release.subject import HubSubject
 from herdbook.tools.external import Tool
@@ -27,7 +28,7 @@ from support import tiny
 from support.verification import status
 
 MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
-DOCS = Path(__file__).parents[2] / "docs/foreign.md"
+DOCS = Path(__file__).parents[2] / "docs/audit.md"
 MODELS = ("base", "tuned", "other")
 LAYERS = 2
 OLD = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
@@ -129,7 +130,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    root = tmp_path_factory.mktemp("foreign")
+    root = tmp_path_factory.mktemp("audit")
     with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
         client.use(hub, root / "home", patch)
         yield Stage(hub, root)
@@ -139,7 +140,7 @@ def verify(name, config=None, ggufs=(), **options):
     options = {"sample_bytes": None, **options}
     if isinstance(name, Path) and config is None:
         config = name.with_suffix(".yml")
-    return Foreign(str(name), config, ggufs, Options(**options)).run(lambda _: None).findings
+    return Audit(str(name), config, ggufs, Options(**options)).run(lambda _: None).findings
 
 
 def of(findings, check, outcome=None):
@@ -257,7 +258,7 @@ def test_one_altered_bit_is_found_and_placed(stage, layout):
     found = verify(stage.merge(tensors))
     assert failed(found) == [("equal", "expert 2")]
     told = of(found, "equal", Outcome.FAILED)[0]
-    assert "1 of 6 blocks differ, in mlp.down_proj of layers 1" in told.detail
+    assert "1 of 6 blocks differ, in mlp.down_proj of layer 1" in told.detail
     assert told.tensor == name
 
 
@@ -434,7 +435,7 @@ def test_a_gone_and_a_gated_source_leave_the_others_provable(stage, monkeypatch)
     monkeypatch.setenv("HF_TOKEN", stage.hub.stranger)
     found = verify(name)
     assert not failed(found)
-    assert [one.subject for one in of(found, "source", Outcome.IMPOSSIBLE)] == [
+    assert [one.subject for one in of(found, "source", Outcome.UNVERIFIED)] == [
         "herd/withdrawn",
         "herd/secret",
     ]
@@ -442,6 +443,35 @@ def test_a_gone_and_a_gated_source_leave_the_others_provable(stage, monkeypatch)
     assert unproven(found) == {"routers", "herd/withdrawn", "herd/secret"}
     assert status(found) == 9
     assert stage.hub.stranger not in repr(found)
+
+
+def test_a_source_that_answers_wrongly_is_not_one_that_cannot_be_read(stage, monkeypatch):
+    monkeypatch.setattr(failure, "WAITS_S", (0.01,))
+    name = stage.merge(mixture(stage.sources, ("tuned", "other")))
+    weights = stage.hub.repos["herd/tuned"].find("main").files
+    digests = "|".join(blob.sha256 for blob in weights.values() if blob.lfs)
+    for kind, outcome in (("short", Outcome.FAILED), ("drop", Outcome.UNVERIFIED)):
+        stage.hub.fault("GET", f"/lfs/({digests})", kind, 1000)
+        found = verify(name)
+        stage.hub.faults.clear()
+        assert [one.subject for one in of(found, "source", outcome)] == ["herd/tuned"]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(WrongAnswerError, Outcome.FAILED), (SourceError, Outcome.UNVERIFIED)]
+)
+def test_blocks_that_could_not_be_compared(stage, monkeypatch, error, outcome):
+    name = stage.merge(mixture(stage.sources, ("tuned", "other")))
+    read = HubSubject.read_range
+
+    def fail(subject, file, start, stop):
+        if start and subject.repo == "herd/tuned":
+            raise error("so it is")
+        return read(subject, file, start, stop)
+
+    monkeypatch.setattr(HubSubject, "read_range", fail)
+    [one] = [one for one in of(verify(name), "equal") if "so it is" in one.detail]
+    assert one.outcome is outcome
 
 
 # --- what strangers write
@@ -473,7 +503,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
             "no layers",
         ),
         ("merge_method: [x]\nmodels: []", "plain word"),
-        ("x: 2024-99-99\nexperts: []", "is no YAML"),
+        ("x: 2024-99-99\nexperts: []", "not YAML"),
         ("nothing: here", "holds no configuration"),
         ("`" * 300_000 + "\n" + "x\n" * 300_000, "cannot start any token"),
         ("\0", "YAML|special characters"),
@@ -495,7 +525,7 @@ def test_a_remote_card_leads_to_no_folder(stage, path, monkeypatch):
     monkeypatch.chdir(stage.herd)  # where a folder of such a name is
     config = config_of() | {"base_model": path}
     found = verify(stage.merge(mixture(stage.sources, ("tuned", "other")), config))
-    assert [one.subject for one in of(found, "source", Outcome.IMPOSSIBLE)] == [path]
+    assert [one.subject for one in of(found, "source", Outcome.UNVERIFIED)] == [path]
     assert not failed(found)
 
 
@@ -856,8 +886,8 @@ def test_the_command_and_its_reports(stage, tmp_path, capsys):
     )
     assert status == 8
     lines = text.splitlines()
-    assert lines[0].startswith("foreign: ")
-    assert any(line.startswith("FAIL   equal     expert 1: is not herd/tuned") for line in lines)
+    assert lines[0].startswith("audit: ")
+    assert any(line.startswith("FAIL       equal     expert 1: is not herd/tuned") for line in lines)
     assert any(
         line.startswith("  - The rows of the 2 routers")
         for line in lines[lines.index("What remains unproven:") :]
@@ -869,7 +899,7 @@ def test_the_command_and_its_reports(stage, tmp_path, capsys):
     suite = ET.parse(outputs[1]).getroot()[0]
     assert int(suite.get("tests")) == len(findings)
     assert int(suite.get("failures")) == sum(one["outcome"] == "failed" for one in findings)
-    assert "foreign/equal" in outputs[2].read_text()
+    assert "audit/equal" in outputs[2].read_text()
     weights = [one for one in stage.hub.requests if "safetensors" in one.path and one.method == "GET"]
     assert weights
     assert all(one.range for one in weights if one.status == 206)
@@ -879,8 +909,8 @@ def test_the_command_and_its_reports(stage, tmp_path, capsys):
 
 def test_options_that_do_not_belong_together(capsys):
     for arguments, word in (
-        (["herd/base", "--config", "nowhere.yml"], "there is no such file"),
-        (["herd/base", "--vsa", "x.json"], "means nothing with --foreign"),
+        (["herd/base", "--config", "nowhere.yml"], "'nowhere.yml' does not exist"),
+        (["herd/base", "--vsa", "x.json"], "No such option '--vsa'"),
     ):
         status, _, text = run(capsys, *arguments)
         assert (status, word in text) == (2, True)
@@ -904,7 +934,7 @@ def test_a_sample_reads_little_of_large_models(stage):
     config = config_of(("large-tuned", "large-other"), "herd/large-base")
     model = model_config(stage.herd / "large-base")
     name = stage.merge(mixture(sources, ("tuned", "other")), config, model, base="large-base")
-    ran = Foreign(name, None, [], Options(sample_bytes=4 * BLOCK_BYTES, seed=3)).run(lambda _: None)
+    ran = Audit(name, None, [], Options(sample_bytes=4 * BLOCK_BYTES, seed=3)).run(lambda _: None)
     size = sum(entry.size_bytes for entry in HubSubject(name).files.values())
     assert size > 24_000_000
     assert 8 * BLOCK_BYTES * 0.5 < ran.read_bytes < 8 * BLOCK_BYTES + 4 * (1 << 17) + 600_000
@@ -931,7 +961,8 @@ def test_the_transcript_in_the_docs(stage, tmp_path, capsys):
 
     def comparable(printed):
         lines = [
-            re.sub(r"[0-9a-f]{40}|[0-9.]+ MB read in [0-9.]+ s", "...", one) for one in printed.splitlines()
+            re.sub(r"[0-9a-f]{40}|[0-9.]+ [kM]B read in [0-9.]+ s", "...", one)
+            for one in printed.splitlines()
         ]
         return "\n".join(lines).strip()
 
@@ -972,7 +1003,7 @@ def test_what_the_real_mergekit_makes(stage, tmp_path, gate):
 
 
 def test_docs_tell_every_check():
-    """docs/foreign.md has a row for each check that there is."""
+    """docs/audit.md has a row for each check that there is."""
     text = DOCS.read_text(encoding="utf-8")
     for path in (DOCS.parents[1] / "src/herdbook/audit").glob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from herdbook.architectures.dense import Architecture, layer_of
 
 if TYPE_CHECKING:
-    from herdbook.plan.model import Node
+    from herdbook.plan import Node
 
 FLOAT32 = 4
 STREAMS = 3  # hidden states: what enters a layer, what leaves it, and a copy on its way from or to somewhere

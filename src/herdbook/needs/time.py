@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
+from herdbook.needs.disk import fetch_bytes
+from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.plan.model import Node, Part, Search, Tensor
-    from herdbook.plan.plan import Evaluation, Plan, Quantized
-    from herdbook.plan.routing import Report
+    from herdbook.plan import Plan, Tensor
+    from herdbook.plan.jobs import Subject
 
 ELEMENTWISE = 100  # operations an element, of what is more than moving: sorting, drawing noise, rounding
 # Times as fast as the others is Q8_0, whose scale is the largest number of a block; 17 times, by measure.
@@ -62,33 +63,58 @@ def decomposition_operations(shape: tuple[int, ...]) -> float:
     return large * small**2 + 14 / 3 * small**3 + 2 * large * small**2
 
 
-def part_seconds(plan: Plan, part: Part, threads: int = 1, rates: Rates = SLOW) -> float:
-    """Return the time of making a part.
+def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates = SLOW) -> float:
+    """Return the time of a job.
 
     Args:
         plan: The plan.
-        part: The part.
-        threads: How many matrices are reduced at once.
-        rates: What the machine does in a second; this and all other times are for a slow one if nothing is said.
+        subject: What of the plan the job makes; None if it makes the release or reads it as a whole.
+        threads: How much of it runs at the same time, as matrices that are reduced.
+        rates: What the machine does in a second.
     """
+    match subject:
+        case Part():
+            return _part(plan, subject, threads, rates)
+        case Search():
+            return _search(plan, subject, threads, rates)
+        case Evaluation():
+            return _evaluation(plan, subject, threads, rates)
+        case Report():
+            return _report(plan, subject, threads, rates)
+        case Conversion():
+            return rates.start + 2 * plan.released.size_bytes / rates.disk  # all is read and written
+        case Quantized():
+            # Quantized, and then every tensor derived again from the released weights.
+            moved = 2 * plan.released.size_bytes + 2 * subject.size_bytes
+            rate = rates.quantized * (UNSEARCHED if subject.method == "Q8_0" else 1)
+            return rates.start + moved / rates.disk + plan.released.parameters / rate / threads
+        case Node():
+            return rates.start  # links, and small files
+        case None:
+            # All files of the release are copied or read once.
+            quantized = sum(item.size_bytes for item in plan.quantized)
+            return rates.start + (plan.released.size_bytes + quantized) / rates.disk
+
+
+def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:
+    fetched = fetch_bytes(plan, part)
     moved = part.size_bytes + sum(_read_bytes(tensor) for tensor in part.tensors)
     folders = [plan.by_key[key] for key in part.folders]
-    moved += part.fetch_bytes + sum(node.size_bytes for node in folders)
+    moved += fetched + sum(node.size_bytes for node in folders)
     tokens = _prompt_tokens(part.parameters, rates) + _text_tokens(part.parameters.get("calibration"))
     forward = sum(_forward_operations(node, tokens) for node in folders)
-    reduced = sum(map(_laser_operations, part.tensors)) * (
-        3 if folders else 1
-    )  # whitening decomposes twice more
+    # Whitening decomposes twice more.
+    reduced = sum(decomposition_operations(one.shape) for one in part.reduced) * (3 if folders else 1)
     return (
         rates.start
-        + part.fetch_bytes / rates.network
+        + fetched / rates.network
         + moved / rates.disk
         + (forward / rates.float32 + reduced / rates.float64) / threads
         + sum(_element_operations(plan, part, tensor) for tensor in part.tensors) / rates.float32
     )
 
 
-def search_seconds(plan: Plan, search: Search, threads: int = 1, rates: Rates = SLOW) -> float:
+def _search(plan: Plan, search: Search, threads: int, rates: Rates) -> float:
     """Return the time of a search in which every rule of every matrix is tried."""
     parent = plan.nodes[search.parent]
     parameters = search.parameters
@@ -109,7 +135,7 @@ def search_seconds(plan: Plan, search: Search, threads: int = 1, rates: Rates = 
     )
 
 
-def evaluation_seconds(plan: Plan, item: Evaluation, threads: int = 1, rates: Rates = SLOW) -> float:
+def _evaluation(plan: Plan, item: Evaluation, threads: int, rates: Rates) -> float:
     """Return the time of a measurement of all the tasks' data."""
     tokens = (
         sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data) / rates.token_bytes
@@ -124,8 +150,7 @@ def evaluation_seconds(plan: Plan, item: Evaluation, threads: int = 1, rates: Ra
     )
 
 
-def report_seconds(plan: Plan, report: Report, threads: int = 1, rates: Rates = SLOW) -> float:
-    """Return the time of the report on a mixture's routers."""
+def _report(plan: Plan, report: Report, threads: int, rates: Rates) -> float:
     moe: Any = report.node.recipe
     tokens = _prompt_tokens({"prompts": [[e.prompts, e.negative_prompts] for e in moe.moe.experts]}, rates)
     tokens += sum(
@@ -135,35 +160,9 @@ def report_seconds(plan: Plan, report: Report, threads: int = 1, rates: Rates = 
     return rates.start + report.node.size_bytes / rates.disk + forward
 
 
-def conversion_seconds(plan: Plan, rates: Rates = SLOW) -> float:
-    """Return the time of making the full-width GGUF: all is read and written."""
-    return rates.start + 2 * plan.released.size_bytes / rates.disk
-
-
-def quantization_seconds(plan: Plan, item: Quantized, threads: int = 1, rates: Rates = SLOW) -> float:
-    """Return the time of quantizing, and of deriving every tensor again from the released weights."""
-    sizes = dict(plan.outputs())
-    moved = 2 * plan.released.size_bytes + 2 * sizes[plan.quantized_file(item)]
-    rate = rates.quantized * (UNSEARCHED if item.method == "Q8_0" else 1)
-    return rates.start + moved / rates.disk + plan.released.parameters / rate / threads
-
-
-def release_seconds(plan: Plan, rates: Rates = SLOW) -> float:
-    """Return the time in which all files of the release are copied or read once."""
-    sizes = dict(plan.outputs())
-    return (
-        rates.start
-        + (plan.released.size_bytes + sum(sizes[plan.quantized_file(q)] for q in plan.quantized)) / rates.disk
-    )
-
-
 def _read_bytes(tensor: Tensor) -> int:
     """Return what is read for a tensor, its origins being as wide as it is."""
     return tensor.size_bytes * (1 if tensor.slices else len(tensor.origins))
-
-
-def _laser_operations(tensor: Tensor) -> float:
-    return decomposition_operations(tensor.shape) if tensor.action == "laser" else 0.0
 
 
 def _element_operations(plan: Plan, part: Part, tensor: Tensor) -> float:

@@ -1,0 +1,95 @@
+"""The commands of ``herdbook``, in the groups that its help shows. A command's module is imported when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+
+from herdbook import __version__
+from herdbook.cli import steps
+from herdbook.humanize import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROGRAM = "herdbook"
+GROUPS = {
+    "Recipes": ("new", "import", "lock", "refresh", "plan", "explain", "schema"),
+    "Steps of a build, as Snakemake calls them": (
+        *("take", "fetch", "search", "laser", "adapter", "merge", "moe", "files", "assemble", "routing"),
+        *("evaluate", "convert", "quantize", "card", "release", "attest"),
+    ),
+    "Releases": ("publish", "verify", "audit", "export", "key"),
+    "A look into any model": ("spectrum", "routers"),
+    "The cache": ("cache",),
+}
+NAMES = tuple(name for names in GROUPS.values() for name in names)
+# Where the name of a command is none that Python allows for a module.
+MODULES = {"import": "import_recipe"}
+# `herdbook verify --foreign` was the name of `herdbook audit`, and still is one.
+FOREIGN = "--foreign"
+
+
+class Commands(click.Group):
+    """All commands, in groups."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, in the order of the help."""
+        del ctx
+        return list(NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; its module is imported now. None if there is no such command."""
+        del ctx
+        if cmd_name not in NAMES:
+            return None
+        if cmd_name in steps.STEPS:
+            return steps.command(cmd_name)
+        command: click.Command = import_module(f"herdbook.cli.{MODULES.get(cmd_name, cmd_name)}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: Sequence[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that arguments call, and its own arguments."""
+        name, *rest = args
+        if name == "verify" and FOREIGN in rest:
+            name = "audit"
+            rest.remove(FOREIGN)
+        if name not in NAMES and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"no such command: {name!r}{did_you_mean(name, NAMES)}")
+        return super().resolve_command(ctx, [name, *rest])
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in their groups, each with one line."""
+        width = max(map(len, NAMES))
+        for title, names in GROUPS.items():
+            commands = {name: self.get_command(ctx, name) for name in names}
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (name.ljust(width), command.get_short_help_str(formatter.width - width - 6))
+                        for name, command in commands.items()
+                        if command
+                    ]
+                )
+
+
+@click.group(
+    cls=Commands,
+    no_args_is_help=True,
+    context_settings={"max_content_width": 80},
+    epilog="\b\nHelp on a command:  herdbook COMMAND --help\nThe whole build:    snakemake --cores all",
+)
+@click.version_option(__version__, message=f"{PROGRAM} %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def herdbook(*, debug: bool) -> None:
+    """Build a merged language model's release reproducibly, and prove what it is made of.
+
+    Inside a repository, recipe, device, GPU memory, cache and signing key are
+    read from config/config.yaml, as Snakemake reads them. An environment variable
+    (HERDBOOK_RECIPE, ...) overrides the file, and an option overrides both.
+    """
+    del debug

@@ -1,0 +1,95 @@
+"""What the shell offers on TAB: recipes, models, jobs. Nothing is run, fetched or written for it, and no error is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from click import Context, Parameter
+
+    from herdbook.plan import Plan
+    from herdbook.plan.jobs import Job
+
+FOLDERS = ("config", "recipes")  # where recipes are kept: here, and in what `herdbook new` makes
+SUFFIXES = {".yaml", ".yml"}
+MOST_BYTES = 10**6  # a YAML file beyond that is not a recipe
+ALL = "all"
+
+
+def recipes(_context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the recipes here and below the folder that is being typed; any file if there are none."""
+    typed = Path(incomplete)
+    folders = {Path(name) for name in FOLDERS} | {typed if incomplete.endswith("/") else typed.parent}
+    found = sorted(
+        str(path)
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.suffix in SUFFIXES and str(path).startswith(incomplete) and _is_recipe(path)
+    )
+    return [CompletionItem(path) for path in found] or [CompletionItem(incomplete, type="file")]
+
+
+def jobs(context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of the jobs that the step makes."""
+    rule = context.info_name
+    return _matching({job.id: job.model for job in _jobs(context) if job.rule == rule}.items(), incomplete)
+
+
+def targets(context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the rules, models and jobs of a build."""
+
+    def named() -> Iterator[tuple[str, str]]:
+        yield ALL, "every job"
+        for job in _jobs(context):
+            yield job.rule, "rule"
+            if job.model:
+                yield job.model, "model"
+            if job.id:
+                yield job.id, job.rule
+
+    return _matching(named(), incomplete)
+
+
+def _matching(named: Iterable[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
+    unique = {name: about for name, about in named if name.startswith(incomplete)}
+    return [CompletionItem(name, help=about) for name, about in unique.items()]
+
+
+def _is_recipe(path: Path) -> bool:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            return False
+        return any(line.startswith("models:") for line in path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _jobs(context: Context) -> list[Job]:
+    plan = _plan(context)
+    if plan is None:
+        return []
+    from herdbook.plan.jobs import all_jobs
+
+    return all_jobs(plan)
+
+
+def _plan(context: Context) -> Plan | None:
+    """Return the plan of the recipe that is being typed, or else of the repository's; None if there is none."""
+    from herdbook import plan as plans
+    from herdbook import settings
+    from herdbook.cli import repository
+    from herdbook.errors import HerdbookError
+
+    try:
+        repository.apply()
+        typed = context.get_parameter_source("recipe") is ParameterSource.COMMANDLINE
+        return plans.load(Path(context.params["recipe"] if typed else settings.RECIPE.value))
+    except (HerdbookError, OSError):
+        return None

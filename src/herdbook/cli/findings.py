@@ -1,0 +1,108 @@
+"""What ``herdbook verify`` and ``herdbook audit`` share: the sample, and the reports of what was found."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from herdbook.cli import options
+from herdbook.cli.size import Size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from herdbook.release.finding import Options
+    from herdbook.release.reader import Release
+    from herdbook.verify.levels import LevelResult
+
+STATUSES = {
+    "0": "everything passed",
+    "8": "something failed",
+    "9": "nothing failed, but something is unverified",
+    "10": "the verifier itself failed, which says nothing about the model",
+}
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Where the reports go.
+
+    Args:
+        json: All that was found, for machines.
+        junit: The same as JUnit's XML, for CI.
+        summary: The same as Markdown, appended.
+    """
+
+    json: Path | None
+    junit: Path | None
+    summary: Path | None
+
+    def write(self, name: str, results: Sequence[LevelResult], asked: Options) -> None:
+        """Write those that are asked for."""
+        from herdbook.files import write_json, write_text
+        from herdbook.verify import report
+
+        if self.json:
+            write_json(self.json, report.as_json(name, results, asked))
+        if self.junit:
+            write_text(self.junit, report.as_junit(name, results))
+        if self.summary:
+            with self.summary.open("a", encoding="utf-8") as file:
+                file.write(report.as_markdown(name, results))
+
+
+def write_summary(path: Path, release: Release, results: Sequence[LevelResult], asked: Options) -> None:
+    """Write a verification summary (in-toto's VSA)."""
+    from herdbook.files import write_json
+    from herdbook.verify import report
+
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    write_json(path, report.as_summary(release, results, asked, when))
+
+
+def sample(function: options.Function) -> options.Function:
+    """Add ``--sample`` and ``--seed``."""
+    return _sample(_seed(function))
+
+
+def reports(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where reports go; the command gets them as ``reports``."""
+
+    @functools.wraps(function)
+    def run(*, json: Path | None, junit: Path | None, summary: Path | None, **others: Any) -> Any:
+        return function(reports=Reports(json, junit, summary), **others)
+
+    return options.json(_junit(_summary(run)))
+
+
+_sample = click.option(
+    "--sample",
+    type=Size(everything="all"),
+    default="500MB",
+    show_default=True,
+    metavar="SIZE",
+    help="How many bytes to compare with upstream, such as 500MB, or all.",
+)
+_seed = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=lambda: secrets.randbelow(1 << 31),
+    show_default="random, and printed",
+    help="Decides what is in the sample.",
+)
+_junit = click.option(
+    "--junit", type=options.FILE, metavar="FILE", help="Write a JUnit report (XML) to FILE."
+)
+_summary = click.option(
+    "--summary",
+    type=options.FILE,
+    metavar="FILE",
+    help="Append a report in Markdown to FILE, such as $GITHUB_STEP_SUMMARY.",
+)

@@ -1,0 +1,111 @@
+"""Options that several commands have, each written once."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from herdbook import settings
+from herdbook.cli import completion, repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+recipe = click.option(
+    "--recipe",
+    type=FILE,
+    metavar="FILE",
+    envvar=settings.RECIPE.variable,
+    default=settings.RECIPE.default,
+    show_envvar=True,
+    show_default=True,
+    shell_complete=completion.recipes,
+    help=f"The recipe ({repository.FILE}: recipe).",
+)
+results = click.option(
+    "--results",
+    type=FOLDER,
+    metavar="FOLDER",
+    default="results",
+    show_default=True,
+    help="Where results are.",
+)
+threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="How many threads to use; does not affect the result.",
+)
+device = click.option(
+    "--device",
+    metavar="DEVICE",
+    envvar=settings.DEVICE.variable,
+    default=settings.DEVICE.default,
+    show_envvar=True,
+    show_default=True,
+    help="Where to compute, such as cpu, cuda or cuda:1. The CPU's result is the reference "
+    f"({repository.FILE}: device).",
+)
+gpu_memory = click.option(
+    "--gpu-memory",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GB",
+    envvar=settings.GPU_MEMORY.variable,
+    show_envvar=True,
+    help="Memory of one GPU in GB; bounds what is placed on it. Unknown by default "
+    f"({repository.FILE}: gpu_memory).",
+)
+json = click.option("--json", type=FILE, metavar="FILE", help="Also write the result to FILE, as JSON.")
+
+
+def recipe_or_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--recipe``, where the recipe may be given as the argument as well."""
+
+    @functools.wraps(function)
+    def run(*, recipe_argument: Path | None, recipe: Path, **others: Any) -> Any:
+        if recipe_argument is None:
+            return function(recipe=recipe, **others)
+        source = click.get_current_context().get_parameter_source("recipe")
+        if source is ParameterSource.COMMANDLINE and recipe != recipe_argument:
+            raise click.UsageError(f"two recipes are given: {recipe_argument} and --recipe {recipe}")
+        return function(recipe=recipe_argument, **others)
+
+    argument = click.argument(
+        "recipe_argument", metavar="[RECIPE]", required=False, type=FILE, shell_complete=completion.recipes
+    )
+    return argument(recipe(run))
+
+
+def gpu_bytes(gigabytes: float | None) -> int | None:
+    """Return the memory of one GPU in bytes; None if nobody says."""
+    return None if gigabytes is None else int(gigabytes * 10**9)
+
+
+def examples(*lines: str) -> str:
+    """Return a part of the end of a help text: command lines, as they are written."""
+    return _block("Examples", lines)
+
+
+def table(title: str, rows: Mapping[str, str]) -> str:
+    """Return a part of the end of a help text: names with what they mean."""
+    width = max(map(len, rows))
+    return _block(title, [f"{name:<{width}}  {meaning}" for name, meaning in rows.items()])
+
+
+def _block(title: str, lines: Iterable[str]) -> str:
+    """Return lines that click does not wrap, as a paragraph."""
+    return "\n".join(["\b", f"{title}:", *(f"  {line}" for line in lines), "", ""])

@@ -1,0 +1,71 @@
+"""``herdbook refresh``: what moved upstream since a recipe was locked."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from herdbook.cli import options, repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STATUSES = {
+    "0": "every source answered, whether or not it moved",
+    "2": "with what moved the recipe cannot be built; its lock stays as it is",
+    "4": "a source is unavailable: its pin stays, the others are updated",
+}
+
+
+@click.command(
+    cls=repository.Command,
+    epilog=options.examples("herdbook refresh --dry-run") + options.table("Exit status", STATUSES),
+)
+@options.recipe_or_argument
+@options.results
+@click.option("--dry-run", is_flag=True, help="Only report; leave the lock as it is.")
+@options.json
+@click.option(
+    "--markdown",
+    type=options.FILE,
+    metavar="FILE",
+    help="Append the report to FILE as Markdown, for the text of a pull request.",
+)
+def command(recipe: Path, results: Path, json: Path | None, markdown: Path | None, *, dry_run: bool) -> int:
+    """Report what moved upstream, and update the lock.
+
+    What follows for the results is listed: what would be rebuilt, and why.
+    """
+    from herdbook import lock as locks
+    from herdbook import plan as plans
+    from herdbook.errors import RecipeError, SourceError
+    from herdbook.files import write_json
+    from herdbook.refresh import report as reports
+    from herdbook.refresh.impact import rebuild_counts
+    from herdbook.refresh.upstream import look_up
+
+    before = plans.load(recipe, results)
+    lock, changes = look_up(
+        before.recipe, before.lock, recipe.parent, lambda line: print(line, file=sys.stderr)
+    )
+    report = reports.Report(str(recipe), changes)
+    if lock != before.lock:
+        try:
+            after = plans.make(before.recipe, lock, recipe, results)
+        except RecipeError as error:
+            report = reports.Report(str(recipe), changes, problems=error.problems)
+        else:
+            report = reports.Report(str(recipe), changes, rebuild=rebuild_counts(before, after))
+            if not dry_run:
+                locks.write(lock, locks.path_for(recipe))
+    print(reports.as_text(report))
+    if json:
+        write_json(json, reports.as_json(report))
+    if markdown:
+        with markdown.open("a", encoding="utf-8") as file:
+            print(reports.as_markdown(report), file=file)
+    if report.problems:
+        return RecipeError.exit_status
+    return SourceError.exit_status if report.unavailable else 0

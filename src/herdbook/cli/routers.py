@@ -1,0 +1,38 @@
+"""``herdbook routers``: can the routers of a mixture choose between its experts?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from herdbook.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command(
+    epilog=options.examples("herdbook routers owner/name")
+    + options.table(
+        "Exit status", {"0": "every row is usable", "1": "some rows are zero, equal or nearly parallel"}
+    )
+)
+@click.argument("model")
+@options.json
+def command(model: str, json: Path | None) -> int:
+    """Look for routers that cannot choose.
+
+    Finds rows that are zero, equal or nearly parallel in the routers of any
+    mixture. MODEL is a folder, a safetensors file, or owner/name[@revision] on the
+    Hub.
+    """
+    from herdbook.audit.routers import as_json, as_text, read_routers
+    from herdbook.files import write_json
+    from herdbook.steps.routing.rows import verdict
+
+    found = read_routers(model)
+    print(as_text(model, found))
+    if json:
+        write_json(json, as_json(model, found))
+    return 1 if verdict(found) else 0

@@ -1,0 +1,88 @@
+"""The steps of a build: a command for each rule, which does the work of one job of the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from herdbook.cli import completion, options, repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step, as the command line shows it.
+
+    Args:
+        about: What it does, in a sentence.
+        key: Whether one of several jobs is meant, by its key.
+        options: Options for the machine that it runs on.
+    """
+
+    about: str
+    key: bool = True
+    options: tuple[Callable[..., Callable[..., None]], ...] = ()
+
+
+GPU = (options.threads, options.device, options.gpu_memory)
+STEPS = {
+    "fetch": Step("Fetch a shard of a source model, and check its digest.", options=(options.threads,)),
+    "search": Step("Choose the matrices and ranks of a lasered model, by trial.", options=GPU),
+    "laser": Step("Make a shard of a lasered model.", options=GPU),
+    "adapter": Step("Make a shard of a model with an adapter folded in.", options=(options.threads,)),
+    "merge": Step("Make a shard of a dense merge.", options=(options.threads,)),
+    "moe": Step("Make a shard of a Mixture of Experts.", options=(options.threads,)),
+    "files": Step("Put a source model's configuration and tokenizer into its folder."),
+    "assemble": Step("Make a model's folder, as transformers loads it."),
+    "routing": Step("Report which experts the released mixture's routers choose.", key=False, options=GPU),
+    "evaluate": Step("Measure a model or a quantized file.", options=GPU),
+    "convert": Step("Make the full-width GGUF of the released model.", key=False),
+    "quantize": Step("Make a quantized file, and check it against the weights.", options=(options.threads,)),
+    "card": Step("Render the model card and its figures.", key=False),
+    "release": Step("Put the release together, with provenance and checksums.", key=False),
+}
+ABOUT_KEYS = (
+    "KEY is the job's key, its first digits, or its name: `herdbook plan` lists them. "
+    "The files that it reads must exist; Snakemake makes them in order."
+)
+
+
+def command(name: str) -> click.Command:
+    """Return the command of a step."""
+    step = STEPS[name]
+
+    def run(
+        recipe: Path,
+        results: Path,
+        key: str = "",
+        threads: int = 1,
+        device: str = "cpu",
+        gpu_memory: float | None = None,
+    ) -> None:
+        from herdbook import plan as plans
+        from herdbook.cache.step import keep
+        from herdbook.plan.jobs import all_jobs, find
+        from herdbook.steps import registry
+        from herdbook.steps.machine import Machine
+
+        plan = plans.load(recipe, results)
+        job = find(all_jobs(plan), name, key)
+        registry.run(plan, job, Machine(threads, device, options.gpu_bytes(gpu_memory)))
+        keep(plan, job)
+
+    decorated: Callable[..., None] = run
+    for option in (*reversed(step.options), options.results, options.recipe):
+        decorated = option(decorated)
+    if step.key:
+        decorated = click.argument("key", shell_complete=completion.jobs)(decorated)
+    return click.command(
+        name,
+        cls=repository.Command,
+        help=f"{step.about}\n\n{ABOUT_KEYS}" if step.key else step.about,
+        short_help=step.about,
+    )(decorated)

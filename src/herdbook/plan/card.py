@@ -1,0 +1,88 @@
+"""The card, as far as it follows from the plan: its files, what it is made from, and its key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook import lock as locks
+from herdbook.files import sha256_file
+from herdbook.key import digest
+from herdbook.layout import (
+    CARD,
+    LINEAGE_FIGURE,
+    MEASUREMENTS_FIGURE,
+    ROUTING_FIGURE,
+    SPECTRUM_FIGURE,
+    heat_map,
+)
+from herdbook.plan.code import DOCUMENTS, Code
+from herdbook.plan.material import ancestry
+from herdbook.recipe import Laser
+from herdbook.tools.installed import card_schema, card_templates
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from herdbook.plan.model import Node
+    from herdbook.plan.plan import Plan
+
+# it states Herdbook's version
+CARD_CODE = Code(("herdbook.steps.card.step", *DOCUMENTS), packages=("herdbook",))
+
+
+def card_files(plan: Plan) -> list[str]:
+    """Return the names of the files that make up a card, relative to its folder."""
+    lasered = [node for node in ancestry(plan) if isinstance(node.recipe, Laser)]
+    return [
+        CARD,
+        LINEAGE_FIGURE,
+        *([MEASUREMENTS_FIGURE] if plan.evaluations else []),
+        *([ROUTING_FIGURE] if plan.report and plan.report.texts else []),
+        *(heat_map(node.name) for node in lasered),
+        *([SPECTRUM_FIGURE] if any(map(shows_spectrum, lasered)) else []),
+    ]
+
+
+def card_inputs(plan: Plan) -> list[Path]:
+    """Return the files that a card is made from."""
+    return [
+        plan.recipe_path,
+        *(plan.layout.record(part) for node in described(plan) for part in node.parts),
+        *(plan.layout.search(node.search) for node in described(plan) if node.search),
+        *(plan.layout.evaluation(item) for item in plan.evaluations),
+        *([plan.layout.report(plan.report)] if plan.report else []),
+        *(plan.layout.quantized_record(item) for item in plan.quantized),
+        *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
+    ]
+
+
+def card_key(plan: Plan) -> str:
+    """Return the digest of all that a card is made from: models, measurements, recipe, lock, code, templates."""
+    folder = card_templates()
+    templates = sorted(path for path in folder.rglob("*.j2"))
+    return digest(
+        {
+            "models": {name: node.key for name, node in plan.nodes.items()},
+            "evaluations": [item.key for item in plan.evaluations],
+            "quantized": [item.key for item in plan.quantized],
+            "routing": plan.report.key if plan.report else None,
+            "recipe": sha256_file(plan.recipe_path),
+            "lock": sha256_file(locks.path_for(plan.recipe_path)),
+            "code": CARD_CODE.describe(),
+            "schema": sha256_file(card_schema()),
+            "templates": {path.relative_to(folder).as_posix(): sha256_file(path) for path in templates},
+        }
+    )
+
+
+def described(plan: Plan) -> tuple[Node, ...]:
+    """Return the models whose records a card reads: the released one, and the lasered ones that it descends from."""
+    return tuple(
+        node for node in ancestry(plan) if node.name == plan.released.name or isinstance(node.recipe, Laser)
+    )
+
+
+def shows_spectrum(node: Node) -> bool:
+    """Say whether a lasered model's records surely hold a spectrum: a rule of the matrix's own cuts what is named."""
+    cuts = any(tensor.action == "laser" for part in node.parts for tensor in part.tensors)
+    return cuts and isinstance(node.recipe, Laser) and node.search is None and not node.recipe.reads_text

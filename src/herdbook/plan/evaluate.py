@@ -1,0 +1,73 @@
+"""Planning the measurements: of models of the graph, and of quantized files of the released one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from herdbook.key import SHORT, digest
+from herdbook.plan.code import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from herdbook.lock import Lock
+    from herdbook.plan.model import Node
+    from herdbook.plan.quantize import Quantized
+    from herdbook.recipe import Recipe
+
+# transformers tokenizes with tokenizers
+EVALUATE_CODE = Code(
+    ("herdbook.steps.evaluate.step",),
+    without=("herdbook.steps.quantize.dequantize",),
+    packages=("tokenizers",),
+)
+DEQUANTIZE_CODE = Code(("herdbook.steps.quantize.dequantize",))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The measuring of one artifact: a model of the graph, or a quantized file of the released one.
+
+    Args:
+        name: What it is called on the card.
+        node: The model.
+        quantized: The quantized file of it, if that is measured.
+        key: Digest that says what it is.
+    """
+
+    name: str
+    node: Node
+    quantized: Quantized | None
+    key: str
+
+    @property
+    def id(self) -> str:
+        """Name of its result file, without suffix."""
+        return f"{self.name}-{self.key[:SHORT]}"
+
+
+def plan_evaluations(
+    recipe: Recipe, lock: Lock, nodes: Mapping[str, Node], quantized: Iterable[Quantized]
+) -> tuple[Evaluation, ...]:
+    """Return the measurements: models in the recipe's order, then quantized files."""
+    wanted = recipe.evaluate
+    if wanted is None:
+        return ()
+    settings: dict[str, Any] = {
+        "operation": "evaluate",
+        "tasks": [lock.tasks[task].model_dump(mode="json") for task in wanted.tasks],
+        "limit": wanted.limit,
+        "batch_size": wanted.batch_size,
+        "code": EVALUATE_CODE.describe(),
+    }
+
+    def planned(name: str, node: Node, item: Quantized | None) -> Evaluation:
+        measured = {"key": item.key, "code": DEQUANTIZE_CODE.describe()} if item else None
+        return Evaluation(name, node, item, digest({**settings, "model": node.key, "quantized": measured}))
+
+    models = [planned(name, nodes[name], None) for name in wanted.models]
+    if not (recipe.quantize and recipe.quantize.evaluate):
+        return tuple(models)
+    released = nodes[recipe.release.model]
+    return (*models, *(planned(f"{released.name}.{item.method}", released, item) for item in quantized))

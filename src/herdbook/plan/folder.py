@@ -1,0 +1,52 @@
+"""A model's folder, as transformers loads it: which files it has, and where each comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.recipe import Merge, Moe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from herdbook.plan.model import Node
+    from herdbook.plan.plan import Plan
+
+
+def folder_files(node: Node) -> list[str]:
+    """Return the names of all files in a model's folder: weights, index, and the rest."""
+    return [*weights_files(node), *node.files]
+
+
+def folder_paths(plan: Plan, node: Node) -> tuple[Path, ...]:
+    """Return the paths of all files in a model's folder."""
+    folder = plan.layout.folder(node)
+    return tuple(folder / name for name in folder_files(node))
+
+
+def weights_files(node: Node) -> list[str]:
+    """Return the names of what is about weights: they themselves, and the index."""
+    return [*node.shard_names, *([WEIGHTS_INDEX] if len(node.parts) > 1 else [])]
+
+
+def files_origin(plan: Plan, node: Node) -> Node:
+    """Return the source whose configuration and tokenizer a model has, or which is it itself."""
+    while node.files_from != node.name:
+        node = plan.nodes[node.files_from]
+    return node
+
+
+def taken_files(plan: Plan, node: Node) -> list[Path]:
+    """Return those files of its origin's folder that a model has in common with it."""
+    folder, made = plan.layout.folder(files_origin(plan, node)), made_files(plan, node)
+    return [folder / name for name in node.files if name not in made]
+
+
+def made_files(plan: Plan, node: Node) -> list[str]:
+    """Return the names of files that are no source's: the configuration, from where models were put together on."""
+    while node.files_from != node.name:
+        if isinstance(node.recipe, Merge | Moe):
+            return [CONFIG]
+        node = plan.nodes[node.files_from]
+    return []

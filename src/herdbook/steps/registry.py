@@ -1,0 +1,142 @@
+"""Which function does the work of which rule. A step, and with it torch, is imported when it is run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from herdbook.steps.machine import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from herdbook.plan import Evaluation, Node, Part, Plan, Quantized, Report, Search
+    from herdbook.plan.jobs import Job
+
+    # A plan, the subject of the job in it (None for the release as a whole), and the machine.
+    Step = Callable[[Plan, Any, Machine], None]
+
+THIS_MACHINE = Machine()
+
+
+def run(plan: Plan, job: Job, machine: Machine = THIS_MACHINE) -> None:
+    """Do the work of a job. Its inputs must exist; its outputs are written, whether they exist or not.
+
+    Args:
+        plan: The plan that the job is of.
+        job: The job.
+        machine: The settings of this machine.
+
+    Raises:
+        HerdbookError: What the step raises.
+        KeyError: If the rule has no step of its own: `verify` and `take` do not make what a plan describes.
+    """
+    STEPS[job.rule](plan, job.subject, machine)
+
+
+def _fetch(plan: Plan, part: Part, _: Machine) -> None:
+    from herdbook.steps.fetch.step import fetch
+
+    fetch(plan, part)
+
+
+def _laser(plan: Plan, part: Part, machine: Machine) -> None:
+    from herdbook.steps.laser.step import laser
+
+    laser(plan, part, machine.matrices_at_once(plan, part), machine.device_of(part.key))
+
+
+def _adapter(plan: Plan, part: Part, _: Machine) -> None:
+    from herdbook.steps.adapter.step import adapter
+
+    adapter(plan, part)
+
+
+def _merge(plan: Plan, part: Part, _: Machine) -> None:
+    from herdbook.steps.merge.step import merge
+
+    merge(plan, part)
+
+
+def _moe(plan: Plan, part: Part, _: Machine) -> None:
+    from herdbook.steps.moe.step import moe
+
+    moe(plan, part)
+
+
+def _search(plan: Plan, search: Search, machine: Machine) -> None:
+    from herdbook.steps.laser.search import search as step
+
+    step(plan, search, machine.threads, machine.device_of(search.key))
+
+
+def _assemble(plan: Plan, node: Node, _: Machine) -> None:
+    from herdbook.steps.assemble.step import assemble
+
+    assemble(plan, node)
+
+
+def _files(plan: Plan, node: Node, _: Machine) -> None:
+    from herdbook.steps.assemble.step import furnish
+
+    furnish(plan, node)
+
+
+def _routing(plan: Plan, report: Report, machine: Machine) -> None:
+    from herdbook.steps.routing.step import routing
+
+    routing(plan, report, machine.threads, machine.device_of(report.key))
+
+
+def _evaluate(plan: Plan, item: Evaluation, machine: Machine) -> None:
+    from herdbook.steps.evaluate.step import evaluate
+
+    evaluate(plan, item, machine.threads, machine.devices_of(plan, item))
+
+
+def _convert(plan: Plan, _: None, __: Machine) -> None:
+    from herdbook.steps.quantize.step import convert
+
+    convert(plan)
+
+
+def _quantize(plan: Plan, item: Quantized, machine: Machine) -> None:
+    from herdbook.steps.quantize.step import quantize
+
+    quantize(plan, item, machine.threads)
+
+
+def _card(plan: Plan, _: None, __: Machine) -> None:
+    from herdbook.steps.card.step import render_card
+
+    render_card(plan, plan.layout.card_folder)
+
+
+def _release(plan: Plan, _: None, __: Machine) -> None:
+    from herdbook.steps.release.step import release
+
+    release(plan)
+
+
+def _attest(plan: Plan, _: None, machine: Machine) -> None:
+    from herdbook.steps.attest.step import attest
+
+    attest(plan, machine.signer)
+
+
+STEPS: dict[str, Step] = {
+    "fetch": _fetch,
+    "laser": _laser,
+    "adapter": _adapter,
+    "merge": _merge,
+    "moe": _moe,
+    "search": _search,
+    "files": _files,
+    "assemble": _assemble,
+    "routing": _routing,
+    "evaluate": _evaluate,
+    "convert": _convert,
+    "quantize": _quantize,
+    "card": _card,
+    "release": _release,
+    "attest": _attest,
+}

@@ -1,0 +1,1 @@
+"""The release: everything in one folder, with its lineage, bills of materials and checksums."""

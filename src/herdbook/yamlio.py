@@ -1,0 +1,110 @@
+"""Reading YAML that people or strangers wrote: safe, no key given twice, and bounded."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+# What a document may stand for with its aliases written out: a few lines can stand for more than any memory holds.
+MAX_NODES = 100_000
+
+
+class YamlError(ValueError):
+    """A text is not YAML that is accepted; the message says why and, where known, at which line and column."""
+
+
+class PyYamlLoader(yaml.SafeLoader):
+    """YAML as PyYAML's safe loader reads it (YAML 1.1), but for keys that are given twice: those are an error."""
+
+
+class RecipeLoader(PyYamlLoader):
+    """YAML as a recipe may use it: only true and false are booleans, as in YAML 1.2; dates are text, and so is every key.
+
+    YAML 1.1 reads the key ``on`` as a boolean.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if tag not in {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def load(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> Any:
+    """Return what a YAML document says; None for an empty one.
+
+    Args:
+        text: The document.
+        loader: The dialect: ``RecipeLoader``, or ``PyYamlLoader`` for a file that another program reads with PyYAML.
+
+    Raises:
+        YamlError: If it is not YAML, gives a key twice, is nested too deeply, or stands for too many entries.
+    """
+    try:
+        return _read(loader(text))
+    except RecursionError as error:
+        raise YamlError("is nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise YamlError(f"{position}{error.problem or 'not YAML'}") from error
+    except yaml.YAMLError as error:
+        raise YamlError(f"not YAML: {error}") from error
+    except ValueError as error:  # a number or date that does not exist
+        raise YamlError(f"not YAML: {error}") from error
+
+
+def _read(loader: PyYamlLoader) -> Any:
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    if _expanded_nodes(node, {}) > MAX_NODES:
+        problem = "stands for more entries than any configuration has; refused"
+        raise yaml.MarkedYAMLError(problem=problem)
+    return loader.construct_document(node)
+
+
+def _mapping(loader: PyYamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge" and not isinstance(loader, RecipeLoader):
+            continue  # what it brings in, keys of the mapping itself override
+        key = loader.construct_object(key_node, deep=True)
+        if isinstance(loader, RecipeLoader) and not isinstance(key, str):
+            problem = f"the key {key!r} is not text; put it in quotes"
+        elif isinstance(key, list | dict):
+            problem = "a key is a list or a mapping"
+        elif key in seen:
+            problem = f"the key {key!r} is given twice"
+        else:
+            seen.add(key)
+            continue
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+PyYamlLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+RecipeLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _expanded_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many entries a node stands for, aliases written out; one that contains itself has no end."""
+    if id(node) not in known:
+        known[id(node)] = MAX_NODES + 1
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        known[id(node)] = 1 + sum(_expanded_nodes(child, known) for child in children)
+    return known[id(node)]

@@ -1,0 +1,62 @@
+"""The one YAML loader: what it refuses, and how its two dialects differ."""
+
+import pytest
+import yaml
+
+from herdbook import yamlio
+
+DIALECTS = [yamlio.RecipeLoader, yamlio.PyYamlLoader]
+
+
+@pytest.mark.parametrize("loader", DIALECTS)
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", "line 4, column 3: the key 'c' is given twice"),
+        ("a: [1", "line 1, column 6"),
+        ("? [1]\n: 2\n", "key"),
+        ("x: !!python/object/apply:os.system ['id']", "constructor"),
+        ("&x [*x]", "stands for more entries"),
+        ("[" * 3000, "nested too deeply"),
+    ],
+)
+def test_what_no_dialect_accepts(loader, text, problem):
+    with pytest.raises(yamlio.YamlError) as caught:
+        yamlio.load(text, loader)
+    assert problem in str(caught.value)
+
+
+def test_a_few_lines_that_stand_for_millions_of_entries():
+    text = "\n".join(
+        [
+            "a0: &a0 [x, x]",
+            *(f"a{number}: &a{number} [*a{number - 1}, *a{number - 1}]" for number in range(1, 25)),
+        ]
+    )
+    with pytest.raises(yamlio.YamlError, match="stands for more entries"):
+        yamlio.load(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["on: yes", "a: 2024-02-03", "a: 2024-99-99", "1: x", "b: &b {c: 1}\na: {<<: *b, c: 2}"]
+)
+def test_the_dialect_of_other_programs_is_pyyaml_s(text):
+    try:
+        expected = yaml.safe_load(text)
+    except ValueError:
+        with pytest.raises(yamlio.YamlError):
+            yamlio.load(text, yamlio.PyYamlLoader)
+    else:
+        assert yamlio.load(text, yamlio.PyYamlLoader) == expected
+
+
+def test_a_recipe_has_text_where_yaml_1_1_has_booleans_and_dates():
+    assert yamlio.load("on: yes\nday: 2024-02-03\nyes: [true, False, 1, 1.5]") == {
+        "on": "yes", "day": "2024-02-03", "yes": [True, False, 1, 1.5],
+    }  # fmt: skip
+    with pytest.raises(yamlio.YamlError, match="the key 1 is not text"):
+        yamlio.load("1: x")
+
+
+def test_nothing_is_nothing():
+    assert yamlio.load("") is None
