@@ -198,16 +198,16 @@ def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
 
 
 def _measured(plan: Plan) -> Iterator[Job]:
-    layout, released, conversion = plan.layout, folder_paths(plan, plan.released), plan.conversion
-    full = layout.full_width(conversion)
+    layout, released = plan.layout, folder_paths(plan, plan.released)
     if report := plan.report:
         yield Job("routing", report.id, report.key, released, (layout.report(report),), report)
     if plan.quantized:
-        size = conversion.size_bytes
+        conversion = plan.conversion
+        full, size = layout.full_width(conversion), conversion.size_bytes
         yield Job("convert", conversion.id, conversion.key, released, (full,), conversion, size)
-    for item in plan.quantized:
-        made = (layout.quantized(item), layout.quantized_record(item))
-        yield Job("quantize", item.id, item.key, (full, *released), made, item, item.size_bytes)
+        for item in plan.quantized:
+            made = (layout.quantized(item), layout.quantized_record(item))
+            yield Job("quantize", item.id, item.key, (full, *released), made, item, item.size_bytes)
     for measured in plan.evaluations:
         read = folder_paths(plan, measured.node)
         if quantized := measured.quantized:

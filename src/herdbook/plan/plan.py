@@ -90,7 +90,8 @@ class Plan:
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
-        return plan_quantized(self.recipe, self.released, self.conversion)
+        # A release without them records no code of the conversion, so that its key cannot be computed there.
+        return plan_quantized(self.recipe, self.released, self.conversion) if self.recipe.quantize else ()
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
