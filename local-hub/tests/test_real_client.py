@@ -323,6 +323,24 @@ def test_an_answer_without_an_end_ends_with_the_hub(tmp_path):
     assert came < len(LARGE) // 2 + 100
 
 
+def asked(hub):
+    return get_session().get(f"{hub.url}/{REPO}/resolve/main/config.json", headers={"Range": "bytes=0-0"})
+
+
+def test_wrong_answers_on_demand(hub):
+    hub.add_repo(REPO, FILES)
+    hub.fault("GET", "/resolve/", "long")
+    hub.fault("GET", "/resolve/", "header", headers={"Content-Range": "daisies", "ETag": None})
+    hub.fault("GET", "/resolve/", "garbage")
+    assert asked(hub).content == b"{and more"
+    answer = asked(hub)
+    assert (answer.content, answer.headers["Content-Range"]) == (b"{", "daisies")
+    assert "ETag" not in answer.headers
+    with pytest.raises(Exception, match="illegal status line"):
+        asked(hub)
+    assert asked(hub).headers["Content-Range"] == "bytes 0-0/2"
+
+
 def test_a_missing_file(hub, api):
     hub.add_repo(REPO, FILES)
     with pytest.raises(EntryNotFoundError):

@@ -5,6 +5,7 @@ HerdbookError                 exit status 1
 ├── LockError                 the lock is missing, stale or unreadable                        3
 ├── SourceError               a source is missing, unreachable or not allowed                 4
 │   ├── GoneError             the place answers, but has no such revision or file             4
+│   ├── WrongAnswerError      the place answers, but otherwise than it says of itself         4
 │   └── DigestMismatchError   bytes are not those that were pinned                            5
 ├── CheckpointError           a weights file is damaged or not what its record says           6
 ├── StepError                 a step cannot do its work (evaluation, quantization, card, ...) 7
@@ -59,6 +60,10 @@ class SourceError(HerdbookError):
 
 class GoneError(SourceError):
     """A source's place answers, but no longer has what was pinned, or never had it."""
+
+
+class WrongAnswerError(SourceError):
+    """A source's place answers, but with what contradicts its own description of the source, or what was asked."""
 
 
 class DigestMismatchError(SourceError):

@@ -36,7 +36,7 @@ def test_the_release_has_the_bytes_of_one_machine(cluster, tmp_path):
     (project.root / "config/config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     site = tmp_path / "cluster.yaml"
     site.write_text(yaml.safe_dump({"account": "herd", "partition": "main"}), encoding="utf-8")
-    own, theirs = project.environment(), cluster.environment
+    own, theirs = project.environment(forked=False), cluster.environment
     path = f"{theirs['PATH'].split(':')[0]}:{own['PATH']}"
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *OPTIONS],

@@ -60,8 +60,8 @@ class Herd(Project):
         herdbook.write_text(WRAPPER.format(before=before, python=sys.executable), encoding="utf-8")
         herdbook.chmod(0o755)
 
-    def environment(self):
-        own = super().environment()
+    def environment(self, *, forked=False):
+        own = super().environment(forked=forked)
         theirs = self.cluster.environment
         path = f"{self.root}/bin:{theirs['PATH'].split(':')[0]}:{own['PATH']}"
         return {**own, **theirs, "PATH": path}

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 from pytest_local_hub import Blob, LocalHub, client
 
 from herdbook import hub as reader
+from herdbook.errors import SourceError
 from herdbook.files import sha256_file
 from herdbook.hub import failure, transport
 from herdbook.layout import (
@@ -28,10 +30,12 @@ from herdbook.layout import (
     WEIGHTS_INDEX,
 )
 from herdbook.release.finding import Outcome
+from herdbook.release.subject import HubSubject
 from herdbook.signing import keys
 from herdbook.signing.bundle import bundle
 from herdbook.signing.oms import manifest
 from herdbook.steps.card.step import render_card
+from herdbook.verify import equality
 from herdbook.weights.checkpoint import read_header
 from support import tiny
 from support.verification import findings, status
@@ -357,12 +361,12 @@ def test_attack_on_a_folder(stage, forger, what, attack, by, options):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """A stage of a test's own, whose release lies on its Hub."""
-    monkeypatch.setattr(failure, "WAITS_S", (0.01,))
-    monkeypatch.setattr(transport, "ANSWER_S", 0.5)
+    monkeypatch.setattr(failure, "WAITS_S", (0.01,) * len(failure.WAITS_S))
     with LocalHub() as hub:
         client.use(hub, tmp_path / "home", monkeypatch)
         made = Stage(hub, tmp_path)
         hub.add_repo(REPO, files_of(made.folder))
+        made.set_time_limit = partial(monkeypatch.setattr, transport, "ANSWER_S")
         yield made
 
 
@@ -430,6 +434,30 @@ def fault(kind, times=1000, **more):
     return attack
 
 
+def endless(stage):
+    stage.set_time_limit(0.5)  # here alone: a slow machine is not to look like an attack
+    fault("endless")(stage)
+
+
+def source_fault(kind, **more):
+    """Of the source, only what comes of its weights is wrong, or does not come."""
+
+    def attack(stage):
+        weights = "|".join(weights_in(stage, "herd/base").values())
+        stage.hub.fault("GET", f"/lfs/({weights})", kind, 1000, **more)
+
+    return attack
+
+
+def source_wrong_then_silent(stage):
+    """One request gets a wrong answer; all others, and its own further tries, get none."""
+    weights = "|".join(weights_in(stage, "herd/base").values())
+    stage.hub.fault("GET", f"/lfs/({weights})", "short", 1)
+    source_fault("drop")(stage)
+
+
+OTHER_RANGE = {"Content-Range": "bytes 8-15/16"}
+WRONG = ("equality", "equal", "")
 # What is done; how; to which level it is verified; the exit status; what says so.
 ON_THE_HUB = [
     ("nothing", nothing, "equality", 0, None),
@@ -445,6 +473,14 @@ ON_THE_HUB = [
         8,
         ("equality", "equal", ""),
     ),
+    ("a source that changes a byte of each answer", source_fault("corrupt"), "equality", 8, WRONG),
+    ("a source that sends less than was asked for", source_fault("short"), "equality", 8, WRONG),
+    ("a source that sends more than was asked for", source_fault("long"), "equality", 8, WRONG),
+    ("a source that sends another range", source_fault("header", headers=OTHER_RANGE), "equality", 8, WRONG),
+    ("a source whose answers are no HTTP", source_fault("garbage"), "equality", 8, WRONG),
+    ("a source that answers wrongly once, then no more", source_wrong_then_silent, "equality", 8, WRONG),
+    ("a source that cuts every answer", source_fault("cut"), "equality", 9, WRONG),
+    ("a source that does not answer", source_fault("drop"), "equality", 9, WRONG),
     (
         "a release that serves other bytes than it describes",
         release_altered,
@@ -455,7 +491,7 @@ ON_THE_HUB = [
     ("a server that reports false sizes", lying_sizes, "files", 8, ("files", "records", "model-")),
     ("a server that corrupts what it sends", fault("corrupt"), "claims", 8, ("files", "release", "")),
     ("a server that cuts every response", fault("cut"), "claims", 9, ("files", "release", "")),
-    ("a server whose responses never end", fault("endless"), "claims", 9, ("files", "release", "")),
+    ("a server whose responses never end", endless, "claims", 9, ("files", "release", "")),
     ("a server that is overloaded", fault(503), "claims", 9, ("files", "release", "")),
 ]
 
@@ -478,6 +514,22 @@ def test_a_squashed_source_s_weights_are_found_where_they_are_still(published):
     assert "still has all pinned weights, byte for byte" in bad.detail
 
 
+def test_a_description_of_another_commit_fails_and_no_description_does_not(published, monkeypatch):
+    other = published.hub.repos["herd/tuned"].find("main")
+    find = type(published.hub.repos["herd/base"]).find
+
+    def lie(repo, revision):
+        return other if repo.name == "herd/base" else find(repo, revision)
+
+    monkeypatch.setattr("pytest_local_hub.store.Repo.find", lie)
+    [bad] = [one for one in findings(REPO, "upstream") if one.outcome is not Outcome.PASSED]
+    assert (bad.check, bad.subject, bad.outcome) == ("pinned", "base", Outcome.FAILED)
+    monkeypatch.setattr("pytest_local_hub.store.Repo.find", find)
+    published.hub.fault("GET", "/api/models/herd/base", "drop", 1000)
+    [bad] = [one for one in findings(REPO, "upstream") if one.outcome is not Outcome.PASSED]
+    assert (bad.check, bad.subject, bad.outcome) == ("pinned", "base", Outcome.UNVERIFIED)
+
+
 def test_what_differs_is_named_with_both_digests(published):
     source_altered(published)
     found = [one for one in findings(REPO, "equality", sample_bytes=None) if one.outcome is Outcome.FAILED]
@@ -490,6 +542,31 @@ def test_what_differs_is_named_with_both_digests(published):
         assert re.fullmatch("[0-9a-f]{64}", one.found)
         assert one.file in weights_in(published, REPO)
         assert one.tensor
+
+
+def test_bytes_that_differ_are_told_where_others_of_their_tensor_cannot_be_had(published, monkeypatch):
+    name = min(weights_in(published, "herd/base"))
+    largest = max(
+        read_header(published.root / "base" / name).values(), key=lambda span: span.end - span.start
+    )
+    assert largest.end - largest.start > 2048
+    content = bytearray((published.root / "base" / name).read_bytes())
+    content[largest.end - 1] ^= 1
+    published.hub.lfs[weights_in(published, "herd/base")[name]] = Blob(bytes(content), lfs=True)
+    read = HubSubject.read_range
+
+    def without_the_first(subject, name, start, stop):
+        first = start and start in {span.start for span in subject.header(name).values()}
+        if subject.repo == "herd/base" and first:
+            raise SourceError("not now")
+        return read(subject, name, start, stop)
+
+    monkeypatch.setattr(HubSubject, "read_range", without_the_first)
+    monkeypatch.setattr(equality, "PIECE_BYTES", 1024)
+    found = findings(REPO, "equality", sample_bytes=None)
+    assert status(found) == 8
+    assert any("differ" in one.detail for one in found if one.outcome is Outcome.FAILED)
+    assert any("not now" in one.detail for one in found if one.outcome is Outcome.UNVERIFIED)
 
 
 def test_no_token_in_anything_that_is_written(published, monkeypatch, tmp_path, capsys):

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from herdbook.audit.audit import Audit
 from herdbook.audit.gguf import FACTOR
 from herdbook.cli.main import main
-from herdbook.errors import StepError
+from herdbook.errors import SourceError, StepError, WrongAnswerError
+from herdbook.hub import failure
 from herdbook.release.finding import Options, Outcome
 from herdbook.release.subject import HubSubject
 from herdbook.tools.external import Tool
@@ -442,6 +443,35 @@ def test_a_gone_and_a_gated_source_leave_the_others_provable(stage, monkeypatch)
     assert unproven(found) == {"routers", "herd/withdrawn", "herd/secret"}
     assert status(found) == 9
     assert stage.hub.stranger not in repr(found)
+
+
+def test_a_source_that_answers_wrongly_is_not_one_that_cannot_be_read(stage, monkeypatch):
+    monkeypatch.setattr(failure, "WAITS_S", (0.01,))
+    name = stage.merge(mixture(stage.sources, ("tuned", "other")))
+    weights = stage.hub.repos["herd/tuned"].find("main").files
+    digests = "|".join(blob.sha256 for blob in weights.values() if blob.lfs)
+    for kind, outcome in (("short", Outcome.FAILED), ("drop", Outcome.UNVERIFIED)):
+        stage.hub.fault("GET", f"/lfs/({digests})", kind, 1000)
+        found = verify(name)
+        stage.hub.faults.clear()
+        assert [one.subject for one in of(found, "source", outcome)] == ["herd/tuned"]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(WrongAnswerError, Outcome.FAILED), (SourceError, Outcome.UNVERIFIED)]
+)
+def test_blocks_that_could_not_be_compared(stage, monkeypatch, error, outcome):
+    name = stage.merge(mixture(stage.sources, ("tuned", "other")))
+    read = HubSubject.read_range
+
+    def fail(subject, file, start, stop):
+        if start and subject.repo == "herd/tuned":
+            raise error("so it is")
+        return read(subject, file, start, stop)
+
+    monkeypatch.setattr(HubSubject, "read_range", fail)
+    [one] = [one for one in of(verify(name), "equal") if "so it is" in one.detail]
+    assert one.outcome is outcome
 
 
 # --- what strangers write

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from support import forkserver
+
 REPOSITORY = Path(__file__).parents[2]
 WORKFLOW = ("Snakefile", "rules", "envs", "profiles", "templates")
 
@@ -37,25 +39,40 @@ class Project:
 
     def snakemake(self, *arguments, check=True, **options):
         """Run Snakemake and return the finished process."""
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+        done = self._run("snakemake", "--cores", "2", *arguments, **options)
+        if check and done.returncode != 0:
+            raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def herdbook(self, *arguments, **options):
+        """Run a command of herdbook's and return the finished process, whatever its exit status."""
+        return self._run("herdbook", *arguments, **options)
+
+    def _run(self, *command, **options):
+        """Run a program in the folder and return the finished process."""
+        environment = self.environment()
+        return subprocess.run(
+            [shutil.which(command[0], path=environment["PATH"]), *command[1:]],
             cwd=self.root,
-            env=self.environment(),
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
             **options,
         )
-        if check and done.returncode != 0:
-            raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
-        return done
 
-    def environment(self):
-        """Return the variables that a run sees: this interpreter's programs, and this folder's code if it has some."""
+    def environment(self, *, forked=True):
+        """Return the variables that a run sees: this interpreter's programs, and this folder's code if it has some.
+
+        Programs are forked from the test run's server, but with code of the folder's own.
+        """
         own = self.root / "src"
+        programs = [Path(sys.executable).parent, os.environ["PATH"]]
+        if forked and not own.exists():
+            programs.insert(0, forkserver.PROGRAMS)
         return {
             **{name: value for name, value in os.environ.items() if name != "HERDBOOK_RECIPE"},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join(map(str, programs)),
             "PYTHONPATH": str(own if own.exists() else REPOSITORY / "src"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "COLUMNS": "200",

@@ -130,7 +130,7 @@ CHANGES = {
 def build(project):
     """Build in a terminal; return all that stood on it."""
     status, seen = watch(
-        [sys.executable, "-m", "snakemake", "--cores", "2"], project.root, project.environment()
+        [sys.executable, "-m", "snakemake", "--cores", "2"], project.root, project.environment(forked=False)
     )
     assert status == 0, seen
     return seen

@@ -14,7 +14,7 @@ from herdbook import plan as plans
 from herdbook.cli.commands import GROUPS, NAMES
 from herdbook.cli.main import main
 from herdbook.cli.steps import STEPS
-from herdbook.plan.jobs import all_jobs
+from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.steps import registry
 from herdbook.steps.machine import Machine
 from support import tiny
@@ -87,10 +87,10 @@ def test_help_is_shown_before_anything_is_loaded():
 
 
 def test_a_command_for_each_rule():
-    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
-    called = set(re.findall(r"^\s*herdbook (\w+)", rules, re.MULTILINE))
-    assert "laser" in called
-    assert called <= set(NAMES)
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
+    rules = set(re.findall(r"^\s*(?:rule|use rule \w+ as) (\w+)", text, re.MULTILINE))
+    assert {"fetch", "laser", "take", "publish"} <= rules
+    assert rules | set(OF_A_MODEL) <= set(NAMES)
     assert {*STEPS, "attest"} == set(registry.STEPS)
 
 
@@ -300,7 +300,7 @@ def test_the_cache_of_the_repository(tmp_path, capsys):
     configure("cache: herd\n")
     assert run("cache") == 0
     assert run("cache", "list") == 0
-    assert capsys.readouterr().out == "herd: 0 entries, 0.0 kB\n" * 2
+    assert capsys.readouterr().out == "herd: 0 entries, 0 bytes\n" * 2
     configure("")
     assert run("cache") == 11
     assert "no cache is configured: pass --cache PLACE" in capsys.readouterr().err
@@ -313,7 +313,7 @@ def test_the_cache_of_the_repository(tmp_path, capsys):
         ("recipe: [a, b]\n", "config/config.yaml: recipe: expected a text or a number"),
         ("device: true\n", "config/config.yaml: device: expected a text or a number"),
         ("- recipe\n", "config/config.yaml: is not a mapping of settings"),
-        ("recipe: {\n", "config/config.yaml: is not YAML"),
+        ("recipe: {\n", "config/config.yaml: line 2, column 1: "),
         ("gpu_memory: much\n", "HERDBOOK_GPU_MEMORY"),
     ],
 )

@@ -11,9 +11,9 @@ from huggingface_hub import HfApi, constants
 from pytest_local_hub import LocalHub, client
 
 from herdbook import hub as reader
-from herdbook.errors import DigestMismatchError, SourceError
+from herdbook.errors import DigestMismatchError, SourceError, WrongAnswerError
 from herdbook.files import git_blob_id
-from herdbook.hub import RemoteFile, repository
+from herdbook.hub import RemoteFile, repository, transport
 
 REPO = "herd/daisy"
 CONFIG = b'{"architectures": ["MistralForCausalLM"]}'
@@ -171,10 +171,10 @@ def test_a_hub_that_contradicts_itself_is_not_believed(hub, monkeypatch):
         monkeypatch.setattr(repository, "HubModelInfo", lie)
 
     answer(sha=other)
-    with pytest.raises(SourceError, match=f"another commit, {other}"):
+    with pytest.raises(WrongAnswerError, match=f"another commit, {other}"):
         reader.resolve(REPO, commit)
     answer(sha="main")
-    with pytest.raises(SourceError, match="'main' as its commit"):
+    with pytest.raises(WrongAnswerError, match="'main' as its commit"):
         reader.resolve(REPO, None)
     answer(
         siblings=[
@@ -183,7 +183,7 @@ def test_a_hub_that_contradicts_itself_is_not_believed(hub, monkeypatch):
             )
         ]
     )
-    with pytest.raises(SourceError, match=r"no size and digest of x\.json"):
+    with pytest.raises(WrongAnswerError, match=r"no size and digest of x\.json"):
         reader.resolve(REPO, None)
 
 
@@ -239,11 +239,80 @@ def test_a_long_header_from_a_server_without_ranges(hub):
     assert reader.tensor_headers(REPO, commit, "many.safetensors") == expected
 
 
-def test_an_answer_with_another_range_is_refused(hub):
+def headers(**changes):
+    return {"kind": "header", "headers": {name.replace("_", "-"): value for name, value in changes.items()}}
+
+
+WRONG = {
+    "less than was asked for": ({"kind": "short"}, "bytes 10 to 99 were asked for, 45 bytes came"),
+    "more than was asked for": ({"kind": "long"}, "bytes 10 to 99 were asked for, 91 bytes came|98 bytes came"),
+    "another range": (headers(Content_Range="bytes 5-9/10"), "the answer has 'bytes 5-9/10'"),
+    "a range of another length": (headers(Content_Range=f"bytes 10-98/{len(WEIGHTS)}"), "the answer has 'bytes 10-98"),
+    "a range without a size": (headers(Content_Range="bytes 10-99/*"), "gives '\\*' as the file's size"),
+    "a range of garbage": (headers(Content_Range="daisies"), "gives 'daisies' as the file's size"),
+    "a size without an end": (headers(Content_Range=f"bytes 10-99/{'9' * 5000}"), "gives '999"),
+    "no range": (headers(Content_Range=None), "gives '' as the file's size"),
+    "a length of garbage": (headers(Content_Length="daisies"), "is no HTTP"),
+    "no HTTP": ({"kind": "garbage"}, "is no HTTP"),
+    "nothing, and garbage for a size": (
+        {"kind": 416, "headers": {"Content-Range": "bytes */daisies"}},
+        "gives 'daisies' as the file's size",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_answer_is_no_missing_answer(hub, waits, fault, message):
     commit, _ = pinned("model.safetensors")
-    hub.fault("GET", "^/lfs/", 206, headers={"Content-Range": "bytes 5-9/10"})
-    with pytest.raises(SourceError, match="bytes 5-9/10"):
-        reader.tensor_headers(REPO, commit, "model.safetensors")
+
+    def read():
+        return reader.read_file(REPO, commit, "model.safetensors", 10, 100)
+
+    hub.fault("GET", "^/lfs/", times=len(reader.WAITS_S) + 1, **fault)
+    with pytest.raises(WrongAnswerError, match=message):
+        read()
+    assert waits == list(reader.WAITS_S)
+    assert read() == (WEIGHTS[10:100], len(WEIGHTS))
+    hub.fault("GET", "^/lfs/", **fault)  # once may be an accident on the way
+    assert read() == (WEIGHTS[10:100], len(WEIGHTS))
+
+
+@pytest.mark.parametrize("kind", ["cut", "reset", "drop", 503, 429])
+def test_a_missing_answer_is_no_wrong_answer(hub, waits, kind):
+    commit, _ = pinned("model.safetensors")
+    hub.fault("GET", "^/lfs/", kind, times=100)
+    with pytest.raises(SourceError) as caught:
+        reader.read_file(REPO, commit, "model.safetensors", 10, 100)
+    assert type(caught.value) is SourceError
+
+
+@pytest.mark.parametrize("last", ["drop", "cut", 503, 403])
+def test_a_wrong_answer_is_not_undone_by_silence(hub, waits, last):
+    commit, _ = pinned("model.safetensors")
+    hub.fault("GET", "^/lfs/", "long")
+    hub.fault("GET", "^/lfs/", last, times=100)
+    with pytest.raises(WrongAnswerError, match="bytes came"):
+        reader.read_file(REPO, commit, "model.safetensors", 10, 100)
+
+
+def test_an_answer_that_never_ends_is_a_missing_answer(hub, waits, monkeypatch):
+    commit, _ = pinned("model.safetensors")
+    monkeypatch.setattr(transport, "ANSWER_S", 0.5)
+    hub.fault("GET", "^/lfs/", "endless")
+    with pytest.raises(SourceError, match="never ended") as caught:
+        reader.read_file(REPO, commit, "model.safetensors", 10, 100)
+    assert type(caught.value) is SourceError
+
+
+def test_ranges_one_after_the_other_share_a_connection(hub, monkeypatch):
+    commit, _ = pinned("model.safetensors")
+    opened = []
+    monkeypatch.setattr(
+        "pytest_local_hub.server.Server.opened", lambda _, connection: opened.append(connection)
+    )
+    for start in range(5):
+        reader.read_file(REPO, commit, "model.safetensors", start, start + 10)
+    assert len(opened) <= 2  # one for each of the two host names
 
 
 def test_small_files_that_are_not_in_lfs_have_headers_too(hub):
@@ -284,7 +353,7 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
 )
 def test_hostile_headers_are_refused(hub, waits, content, message):
     commit = hub.commit(REPO, {"bad.safetensors": content})
-    with pytest.raises(SourceError, match=message) as caught:
+    with pytest.raises(WrongAnswerError, match=message) as caught:
         reader.tensor_headers(REPO, commit, "bad.safetensors")
     assert f"hub: {REPO}@{commit}: bad.safetensors" in str(caught.value)
     assert len(content_requests(hub)) == 1  # a claim of a huge header asks for nothing more
@@ -441,7 +510,7 @@ def test_a_bad_day_ends_in_one_clear_error(hub, waits, kind):
         SourceError, match=r"cannot answer now|no whole answer|Consistency check failed"
     ) as caught:
         reader.download(REPO, commit, file)
-    assert type(caught.value) is SourceError
+    assert type(caught.value) is (WrongAnswerError if kind == "short" else SourceError)
     assert "signature" not in str(caught.value)
     assert waits == list(reader.WAITS_S)
     assert blobs(hub) == []

@@ -98,7 +98,7 @@ def test_kill_and_go_on(project):
     run = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "2"],
         cwd=project.root,
-        env=project.environment(),
+        env=project.environment(forked=False),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -31,14 +30,8 @@ def project(built, tmp_path):
 
 def explained(project):
     """Return the jobs that `herdbook explain all` says a build would run, and all that it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "herdbook", "explain", "--recipe", "config/tiny.yaml", "all"],
-        cwd=project.root,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = project.herdbook("explain", "--recipe", "config/tiny.yaml", "all")
+    assert done.returncode == 0, done.stderr
     return set(re.findall(r"^(\S+ ?\S*): would be made", done.stdout, re.MULTILINE)), done.stdout
 
 
@@ -149,7 +142,10 @@ def test_interrupted_it_says_what_was_made(project):
 
     interrupted = []
     _, seen = watch(
-        [sys.executable, "-m", "snakemake", "--cores", "2"], project.root, project.environment(), interrupt
+        [sys.executable, "-m", "snakemake", "--cores", "2"],
+        project.root,
+        project.environment(forked=False),
+        interrupt,
     )
     assert interrupted
     end = pictures(seen)[-1]

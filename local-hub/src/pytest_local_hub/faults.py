@@ -8,20 +8,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 Kind = Literal[
     "cut",  # the announced length, half of the body, then the connection ends
     "reset",  # the same, but the connection is torn down
     "drop",  # the connection ends before an answer
     "short",  # a consistent answer whose body lacks its second half
+    "long",  # a consistent answer with more behind the end of its body
     "corrupt",  # the right size, one byte changed
+    "header",  # the right answer with `headers` in place of its own
+    "garbage",  # what comes is no HTTP
     "whole",  # Range is ignored
     "slow",  # the right answer, after `seconds`
     "endless",  # the right beginning, then a byte now and then, for ever
     "lost",  # what is asked for is done, but the connection ends without an answer
     "cut upload",  # the connection ends when half of what is sent has come
 ]
+SURPLUS = b"and more"  # of "long"
 UNFINISHED = {"cut", "reset", "endless"}  # the body ends before the announced length
 
 
@@ -35,7 +39,7 @@ class Fault:
         kind: A status to answer with, or one of ``Kind``.
         times: How many more times.
         seconds: How long ``slow`` takes.
-        headers: Of an answer with a status.
+        headers: Of an answer with a status, and of ``header``; None leaves a header out.
         message: Of an answer with a status; ``{token}`` in it becomes the token that was sent.
         late: Whether what was asked for is done before the answer with a status.
     """
@@ -45,7 +49,7 @@ class Fault:
     kind: int | Kind
     times: int = 1
     seconds: float = 1.0
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str | None] = field(default_factory=dict)
     message: str | None = None
     late: bool = False
 
@@ -54,9 +58,11 @@ class Fault:
         """Whether what was asked for is done before it fails."""
         return self.late or self.kind == "lost"
 
-    def announced(self, size: int) -> int:
-        """Return the Content-Length of an answer whose body has ``size`` bytes."""
-        return size // 2 if self.kind == "short" else size
+    def altered(self, headers: Mapping[str, str], size: int) -> dict[str, str]:
+        """Return the headers that are sent in place of those of the right answer, whose body has ``size`` bytes."""
+        length = size // 2 if self.kind == "short" else size + len(SURPLUS) * (self.kind == "long")
+        sent = {"Content-Length": str(length), **headers, **(self.headers if self.kind == "header" else {})}
+        return {name: value for name, value in sent.items() if value is not None}
 
     def damaged(self, pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
         """Yield what is sent of a body of ``size`` bytes."""
@@ -65,13 +71,15 @@ class Fault:
         place = half if self.kind == "corrupt" else -1
         for piece in pieces:
             if not left:
-                return
+                break
             out = piece[:left]
             if 0 <= place < len(out):
                 out = out[:place] + bytes([out[place] ^ 0xFF]) + out[place + 1 :]
             place -= len(out)
             left -= len(out)
             yield out
+        if self.kind == "long":
+            yield SURPLUS
 
 
 class Faults:

@@ -185,11 +185,14 @@ class Handler(BaseHTTPRequestHandler):
             with suppress(Answer):
                 self._dispatch()
             self._muted = False
-        if fault.kind in {"drop", "lost"}:
+        if fault.kind == "garbage":
+            self.wfile.write(b"\0this is no HTTP\r\n\r\n")
+        if fault.kind in {"drop", "lost", "garbage"}:
             raise ConnectionAbortedError
         if isinstance(fault.kind, int):
             message = (fault.message or "made to fail").replace("{token}", str(self.token))
-            raise Answer(fault.kind, message, headers=fault.headers)
+            headers = {name: value for name, value in fault.headers.items() if value is not None}
+            raise Answer(fault.kind, message, headers=headers)
 
     def _dispatch(self) -> None:
         if self.token is not None and self.token not in self.store.accounts:
@@ -236,8 +239,8 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.fault
         self.status = status
         self.send_response(status)
-        announced = fault.announced(size) if fault else size
-        for name, value in {"Content-Length": str(announced), **headers}.items():
+        headers = fault.altered(headers, size) if fault else {"Content-Length": str(size), **headers}
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":

@@ -77,7 +77,7 @@ class LocalHub(Store):
         times: int = 1,
         *,
         seconds: float = 1.0,
-        headers: dict[str, str] | None = None,
+        headers: dict[str, str | None] | None = None,
         message: str | None = None,
         late: bool = False,
     ) -> None:
@@ -89,7 +89,8 @@ class LocalHub(Store):
             kind: A status to answer with, or one of ``Kind``.
             times: How often.
             seconds: How long ``slow`` takes.
-            headers: Of an answer with a status, e.g. ``Retry-After``.
+            headers: Of an answer with a status, e.g. ``Retry-After``; of ``header`` those to send in place of its own,
+                where None leaves one out.
             message: Of an answer with a status; ``{token}`` in it becomes the token that was sent.
             late: Whether what was asked for is done before the answer with a status.
         """

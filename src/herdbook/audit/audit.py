@@ -16,7 +16,7 @@ from herdbook.audit.expected_tensors import expected, misfits, router_names
 from herdbook.audit.level import ABOUT, LEVEL, UNPROVEN
 from herdbook.audit.model import open_model, open_reference
 from herdbook.audit.weights import WeightsComparison
-from herdbook.errors import HerdbookError
+from herdbook.errors import GoneError, HerdbookError
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.subject import FolderSubject, open_subject
 from herdbook.verify.levels import LevelResult, guarded
@@ -137,7 +137,8 @@ class Audit:
                 self.sources[reference] = open_model(place)
         except (HerdbookError, OSError) as error:
             # what is gone was perhaps renamed or withdrawn: that proves nothing against who merged it
-            yield SOURCE.unverified(reference, str(error))
+            gone = isinstance(error, GoneError)
+            yield SOURCE.unverified(reference, str(error)) if gone else SOURCE.error(reference, error)
             detail = f"What is said to be of {reference} is not proven: that cannot be read."
             yield UNPROVEN.unverified(reference, detail)
             return

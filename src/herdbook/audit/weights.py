@@ -15,7 +15,7 @@ from herdbook.audit.level import LEVEL
 from herdbook.errors import CheckpointError, HerdbookError, UnverifiedError
 from herdbook.humanize import ranges
 from herdbook.progress import track
-from herdbook.release.finding import Check
+from herdbook.release.finding import Check, Outcome, outcome_of
 from herdbook.steps.moe.cast import cast
 from herdbook.steps.moe.perturb import alter
 from herdbook.verify.ahead import in_order
@@ -179,8 +179,10 @@ class WeightsComparison:
         place = self.sources[part.source].subject.name
         if part.errors:
             count = len(part.errors)
-            detail = f"{count} blocks could not be compared: {part.errors[0]}"
-            yield EQUAL.unverified(called, detail, source=place)
+            wrong = [error for error in part.errors if outcome_of(error) is Outcome.FAILED]
+            detail = f"{count} blocks could not be compared: {(wrong or part.errors)[0]}"
+            finding = EQUAL.failed if wrong else EQUAL.unverified
+            yield finding(called, detail, source=place)
         blocks = part.equal + part.differing.total()
         if not blocks:
             if not part.errors:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 
-from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
+from herdbook.errors import CheckpointError, DigestMismatchError, SourceError, WrongAnswerError
 from herdbook.files import git_blob_id, sha256_file
 from herdbook.hub.failure import persist
 from herdbook.hub.repository import COMMIT, SHA256, RemoteFile, check_pin, is_wanted
@@ -37,7 +37,8 @@ def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]
         By name, in the order of the header: dtype, shape and place of each tensor.
 
     Raises:
-        SourceError: If the header cannot be had, is damaged, claims more than 100 MB, or does not fit the file's size.
+        SourceError: If the header cannot be had.
+        WrongAnswerError: If it is damaged, claims more than 100 MB, or does not fit the file's size.
     """
     what = f"hub: {repo}@{commit}: {file}"
     check_pin(commit, file, what)
@@ -54,7 +55,7 @@ def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]
     try:
         return parse_untrusted_header(head, size_bytes, what)
     except CheckpointError as error:
-        raise SourceError(str(error)) from error
+        raise WrongAnswerError(str(error)) from error
 
 
 def parse_untrusted_header(head: bytes, size_bytes: int, what: str) -> dict[str, TensorHeader]:

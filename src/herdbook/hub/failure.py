@@ -23,8 +23,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore[attr-defined]  # its lazy exports
 
-from herdbook.errors import GoneError, SourceError
-from herdbook.hub.transport import EndlessAnswerError, client
+from herdbook.errors import GoneError, SourceError, WrongAnswerError
+from herdbook.hub.transport import ContradictionError, EndlessAnswerError, client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,19 +43,35 @@ def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
 
     Raises:
         GoneError: If the repository answers, but has no such revision or file.
+        WrongAnswerError: If what came contradicts itself or what was asked, and no right answer came later.
         SourceError: If it does not work out for another reason; says what happened and what to do.
     """
+    wrong: BaseException | None = None
     for wait_s in (*WAITS_S, None):
         try:
             return call()
         except FAILURES as error:
+            if is_wrong(error):
+                wrong = error
             asked_s = asked_to_wait(error)
             if wait_s is None or not is_transient(error) or (asked_s or 0) > MAX_WAIT_S:
-                gone = isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError)
-                kind = GoneError if gone else SourceError
-                raise kind(f"{what}: {explain(error, repo)}") from error
+                told = wrong or error  # who served something wrong cannot undo it by not answering any more
+                raise _kind(told)(f"{what}: {explain(told, repo)}") from told
             time.sleep(max(wait_s, asked_s or 0))
     raise AssertionError  # the last round returns or raises
+
+
+def _kind(error: BaseException) -> type[SourceError]:
+    if is_wrong(error):
+        return WrongAnswerError
+    return GoneError if isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError) else SourceError
+
+
+def is_wrong(error: BaseException) -> bool:
+    """Return whether an answer came, but a wrong one; all other failures say nothing about what there is."""
+    # Of a download that ended with another size than the one that was announced, the client says so in words only.
+    inconsistent = type(error) is OSError and str(error).startswith("Consistency check failed")
+    return inconsistent or isinstance(error, ContradictionError)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -71,7 +87,12 @@ def is_transient(error: BaseException) -> bool:
             error, ConnectionError | TimeoutError
         )  # else the disk, not the net
     return isinstance(
-        error, httpx.TimeoutException | httpx.NetworkError | httpx.RemoteProtocolError | RuntimeError
+        error,
+        httpx.TimeoutException
+        | httpx.NetworkError
+        | httpx.RemoteProtocolError
+        | RuntimeError
+        | ContradictionError,
     )
 
 

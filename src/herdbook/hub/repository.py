@@ -12,7 +12,7 @@ from urllib.parse import quote
 from huggingface_hub import ModelInfo as HubModelInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its lazy exports
 
-from herdbook.errors import SourceError
+from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
 from herdbook.layout import WEIGHTS_INDEX
@@ -76,7 +76,8 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
 
     Raises:
         GoneError: If the repository has no such revision.
-        SourceError: If it cannot be had, or if the answer contradicts itself or names files outside the repository.
+        SourceError: If it cannot be had, or if the answer names files outside the repository.
+        WrongAnswerError: If the answer contradicts itself or what was asked.
     """
     what = f"hub: {repo}@{revision}" if revision else f"hub: {repo}"
 
@@ -92,9 +93,9 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
     info = persist(ask, what, repo)
     commit = str(info.sha)
     if not COMMIT.fullmatch(commit):
-        raise SourceError(f"{what}: the Hub names {commit!r} as its commit, which is none")
+        raise WrongAnswerError(f"{what}: the Hub names {commit!r} as its commit, which is none")
     if revision and COMMIT.fullmatch(revision) and commit != revision:
-        raise SourceError(f"{what}: the Hub answers with another commit, {commit}")
+        raise WrongAnswerError(f"{what}: the Hub answers with another commit, {commit}")
     files = sorted(
         (remote_file(sibling, what) for sibling in info.siblings or ()), key=lambda file: file.name
     )
@@ -174,13 +175,13 @@ def is_wanted(name: str) -> bool:
 
 
 def remote_file(sibling: Any, what: str) -> RemoteFile:
-    """Return what the client's description of a file says. Raises SourceError if it says too little, or leads out."""
+    """Return what the client's description of a file says. Raises WrongAnswerError if it says too little, SourceError if it leads out."""
     name = _check_name(str(sibling.rfilename), what)
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
     git_blob = None if sibling.lfs else sibling.blob_id
     plausible = SHA256.fullmatch(str(sha256)) if sibling.lfs else COMMIT.fullmatch(str(git_blob))
     if not isinstance(sibling.size, int) or sibling.size < 0 or not plausible:
-        raise SourceError(f"{what}: the Hub gives no size and digest of {name}")
+        raise WrongAnswerError(f"{what}: the Hub gives no size and digest of {name}")
     return RemoteFile(name, sibling.size, sha256, git_blob)
 
 

@@ -19,12 +19,17 @@ ANSWER_S = 60.0
 SLOWEST_BYTES_S = 50_000
 MAX_ANSWER_BYTES = 64_000_000  # of a repository's description
 MAX_REFUSAL_BYTES = 1 << 16
+MAX_SIZE_DIGITS = 19
 MAX_SKIPPED_BYTES = 1 << 24  # that are read and thrown away where a server knows no ranges
 Result = TypeVar("Result")
 
 
 class EndlessAnswerError(Exception):
     """An answer took longer than any honest one would."""
+
+
+class ContradictionError(ValueError):
+    """A whole answer came, but it contradicts itself or what was asked."""
 
 
 class Traffic:
@@ -61,30 +66,54 @@ def read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
 
     Raises:
         EndlessAnswerError: If the answer takes too long.
-        ValueError: If the answer contradicts itself or what was asked.
+        ContradictionError: If a whole answer came that cannot be right.
+        ValueError: If the server knows no ranges, and the file is too large to be read from its beginning.
     """
-    return _within(ANSWER_S + (stop - start) / SLOWEST_BYTES_S, lambda: _read_range(url, start, stop))
+    try:
+        return _within(ANSWER_S + (stop - start) / SLOWEST_BYTES_S, lambda: _read_range(url, start, stop))
+    except httpx.RemoteProtocolError as error:
+        if _is_no_http(error):
+            raise ContradictionError(f"what came is no HTTP: {error}") from error
+        raise
+
+
+def _is_no_http(error: BaseException) -> bool:
+    """Return whether something came that breaks the protocol; else the connection ended too early."""
+    # What the parser of the protocol says; where nothing came there is nothing to parse.
+    reason = error.__cause__ and error.__cause__.__context__
+    return reason is not None and not str(reason).startswith("peer closed connection")
 
 
 def _read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
     with _open(url, {"Range": f"bytes={start}-{stop - 1}"}) as response:
         span = response.headers.get("Content-Range", "")
         if response.status_code == 416:
-            return b"", int(span.removeprefix("bytes */"))
+            return b"", _size(span.removeprefix("bytes */"))
         _raise_for_status(response)
         if response.status_code == 206:
-            size_bytes, skipped = int(span.rpartition("/")[2]), 0
+            size_bytes, skipped, surplus = _size(span.rpartition("/")[2]), 0, 1
             if span != f"bytes {start}-{min(stop, size_bytes) - 1}/{size_bytes}":
-                raise ValueError(f"asked for bytes {start} to {stop - 1}, the answer has {span[:80]!r}")
-        else:
-            size_bytes, skipped = int(response.headers.get("Content-Length", "")), start
-        if skipped > MAX_SKIPPED_BYTES:
+                raise ContradictionError(
+                    f"asked for bytes {start} to {stop - 1}, the answer has {span[:80]!r}"
+                )
+        elif start > MAX_SKIPPED_BYTES or "Content-Length" not in response.headers:
             raise ValueError("the server knows no ranges")
+        else:
+            size_bytes, skipped, surplus = _size(response.headers["Content-Length"]), start, 0
         expected = max(min(stop, size_bytes) - start, 0) + skipped
-        data = _read_body(response, expected)
-    if len(data) < expected:
-        raise OSError(f"{len(data)} bytes came, {expected} were asked for")
+        data = _read_body(response, expected + surplus)  # one byte more than a range has must not come
+        has_end = not response.headers.keys().isdisjoint({"content-length", "transfer-encoding"})
+    if len(data) < expected or (surplus and len(data) > expected):
+        problem = f"bytes {start} to {stop - 1} were asked for, {len(data)} bytes came instead of {expected}"
+        raise ContradictionError(problem) if has_end else OSError(problem)
     return bytes(data[skipped:expected]), size_bytes
+
+
+def _size(text: str) -> int:
+    """Return a file's size out of a header."""
+    if not (text.isascii() and text.isdigit()) or len(text) > MAX_SIZE_DIGITS:
+        raise ContradictionError(f"the answer gives {text[:80]!r} as the file's size")
+    return int(text)
 
 
 def read_whole(url: str) -> bytes:

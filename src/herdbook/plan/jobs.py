@@ -202,16 +202,17 @@ def _measured(plan: Plan) -> Iterator[Job]:
     if report := plan.report:
         yield Job("routing", report.id, report.key, released, (layout.report(report),), report)
     if plan.quantized:
-        conversion = plan.conversion
-        full, size = layout.full_width(conversion), conversion.size_bytes
-        yield Job("convert", conversion.id, conversion.key, released, (full,), conversion, size)
-        for item in plan.quantized:
-            made = (layout.quantized(item), layout.quantized_record(item))
-            yield Job("quantize", item.id, item.key, (full, *released), made, item, item.size_bytes)
+        item = plan.conversion
+        full = layout.full_width(item)
+        yield Job("convert", item.id, item.key, released, (full,), item, item.size_bytes)
+        for quantized in plan.quantized:
+            made = (layout.quantized(quantized), layout.quantized_record(quantized))
+            size = quantized.size_bytes
+            yield Job("quantize", quantized.id, quantized.key, (full, *released), made, quantized, size)
     for measured in plan.evaluations:
         read = folder_paths(plan, measured.node)
-        if quantized := measured.quantized:
-            read += (layout.quantized(quantized), layout.quantized_record(quantized))
+        if measured.quantized:
+            read += (layout.quantized(measured.quantized), layout.quantized_record(measured.quantized))
         yield Job("evaluate", measured.id, measured.key, read, (layout.evaluation(measured),), measured)
 
 

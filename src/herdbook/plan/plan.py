@@ -90,8 +90,9 @@ class Plan:
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
-        # A release without them records no code of the conversion, so that its key cannot be computed there.
-        return plan_quantized(self.recipe, self.released, self.conversion) if self.recipe.quantize else ()
+        # Without quantized files, a release names no code of theirs, and no key of it can be computed from what it names.
+        wanted = self.recipe.quantize
+        return plan_quantized(self.recipe, self.released, self.conversion) if wanted else ()
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:

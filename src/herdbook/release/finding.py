@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import DigestMismatchError, GoneError, SourceError, StepError, UnverifiedError
+from herdbook.errors import (
+    DigestMismatchError,
+    GoneError,
+    SourceError,
+    StepError,
+    UnverifiedError,
+    WrongAnswerError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,10 +85,11 @@ def outcome_of(error: Exception) -> Outcome:
     """Return what an error that was meant for people means.
 
     A source that cannot be had now, or not by us, is no proof against a release; neither is a step that cannot be done
-    here. What is gone from a place that answers, and bytes, headers and data that contradict what is said of them, are.
+    here. What is gone from a place that answers, and bytes, headers and data that contradict what is said of them, are:
+    else whoever serves them could choose that nothing is found.
     """
     match error:
-        case GoneError() | DigestMismatchError():
+        case GoneError() | DigestMismatchError() | WrongAnswerError():
             return Outcome.FAILED
         case UnverifiedError() | SourceError() | StepError() | OSError():
             return Outcome.UNVERIFIED

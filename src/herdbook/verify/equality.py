@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError, VerificationError
 from herdbook.progress import track
-from herdbook.release.finding import Check
+from herdbook.release.finding import Check, Outcome
 from herdbook.verify.ahead import in_order
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LEVEL = "equality"
 EQUAL = Check(LEVEL, "equal")
 SAMPLED = Check(LEVEL, "sample")
+HIDDEN = (Outcome.UNVERIFIED, Outcome.FAILED)  # what was found of a slice before, and what outweighs it
 BLOCK_BYTES = 1 << 18
 PIECE_BYTES = 1 << 24  # of slices that are compared whole
 
@@ -73,7 +74,9 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
                 compared[block.slice] += block.stop - block.start
                 if block.slice in digests:
                     digests[block.slice].update(ours)
-            if problem and block.slice not in wrong:
+            # Bytes that differ are told even if others of the same slice could not be had.
+            known = wrong.get(block.slice)
+            if problem and (known is None or (known.outcome, problem.outcome) == HIDDEN):
                 wrong[block.slice] = problem
             advance()
     for number, digest in digests.items():

@@ -34,7 +34,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
             detail = f"{locked.uri} is gone: {error} {_elsewhere(locked)}"
             yield PINNED.failed(name, detail, source=locked.uri)
         except (SourceError, UnverifiedError) as error:
-            yield PINNED.unverified(name, str(error), source=locked.uri)
+            yield PINNED.error(name, error, source=locked.uri)
         else:
             yield from _files(name, locked, there)
     for name, adapter in release.lock.adapters.items():
