@@ -198,10 +198,10 @@ def test_drawn_routers_are_drawn_again(hub, tmp_path, monkeypatch):
     folder = build(tmp_path / "honest", models)
     found = findings(folder, "recomputed", sample_bytes=1)
     assert status(found) == 0, bad(found)
-    from herdbook.steps.moe import random_gate as drawn
+    from herdbook.steps.moe import random_gate
 
-    rows = drawn.drawn_rows
-    monkeypatch.setattr(drawn, "drawn_rows", lambda *a: rows(*a)[::-1].copy())
+    rows = random_gate.random_rows
+    monkeypatch.setattr(random_gate, "random_rows", lambda *a: rows(*a)[::-1].copy())
     folder = build(tmp_path / "lie", models)
     monkeypatch.undo()
     client.use(hub, tmp_path / "home", monkeypatch)

@@ -15,8 +15,8 @@ import pytest
 
 from herdbook import plan as plans
 from herdbook.cache import Cache, Product, configured, products
-from herdbook.cache.cache import ENTRY, LEFT_OVER_S, Entry
-from herdbook.cache.folder import LINKED_BYTES, Folder
+from herdbook.cache.cache import ENTRY, LEFT_OVER_S, CacheEntry
+from herdbook.cache.folder import LINKED_BYTES, FolderStore
 from herdbook.cache.maintenance import repair, to_prune
 from herdbook.cache.step import add, available, restore, save
 from herdbook.cli.main import main
@@ -64,7 +64,7 @@ def elsewhere(one, folder):
 
 def flip(cache, name):
     """Flip one bit of a stored file, in place."""
-    if isinstance(cache.store, Folder):
+    if isinstance(cache.store, FolderStore):
         path = cache.store.root / name
         with path.open("r+b") as file:
             file.seek(7)
@@ -197,7 +197,7 @@ def test_what_a_killed_build_left_goes_after_a_day(cache, tmp_path, monkeypatch)
 
 
 def entry(name, size, used, uses=()):
-    return Entry(name, "laser", name, {"shard": ("0", size)}, dict.fromkeys(uses, used), used)
+    return CacheEntry(name, "laser", name, {"shard": ("0", size)}, dict.fromkeys(uses, used), used)
 
 
 def test_prune_takes_the_old_the_unused_and_the_longest_unused():
@@ -420,7 +420,7 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
 def test_healing_removes_the_same_damaged_file_from_results_and_release(plan, tmp_path):
     """A hard link shares its bytes: what is damaged in the cache is damaged here too."""
     (tmp_path / "cache").mkdir()
-    cache = Cache(Folder(tmp_path / "cache"))
+    cache = Cache(FolderStore(tmp_path / "cache"))
     one = product(tmp_path / "results")
     cache.put(one, "Tiny")
     released = plan.layout.release_folder / "model.safetensors"
