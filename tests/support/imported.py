@@ -114,7 +114,7 @@ def _forked(function):
 
 def _made(recipe):
     """
-    Make what can be made of a recipe: of each rule in one way alone, so that no module imports what another way needs.
+    Make what can be made of a recipe: of each step in one way alone, so that no module imports what another way needs.
     Return what was imported and what the keys have, by job; nothing if everything is made.
     """
     edges = builtins.__import__ = Edges()
@@ -130,11 +130,12 @@ def _made(recipe):
         if recipe.stem in MODELS_ALONE and job.rule in OF_A_RELEASE:
             continue
         keyed = sorted(_code_of(plan, job))
-        waits = keyed and ways.get(job.rule, keyed) != keyed
+        step = ENTRIES.get(job.rule, f"herdbook.steps.{job.rule}.step")
+        waits = keyed and ways.get(step, keyed) != keyed
         if waits or all(map(Path.exists, job.outputs)) or not all(map(Path.exists, job.inputs)):
             continue
         if keyed:
-            ways[job.rule] = keyed
+            ways[step] = keyed
         if job.rule == "verify":
             from herdbook.cli.main import main
 
@@ -145,11 +146,7 @@ def _made(recipe):
             ]
         else:
             registry.run(plan, job)
-            roots = [
-                one
-                for one in edges.found[STEPS]
-                if one in ENTRIES.get(job.rule, f"herdbook.steps.{job.rule}.step")
-            ]
+            roots = [one for one in edges.found[STEPS] if one == step]
         assert roots, job.rule
         stops = {one for one in sys.modules if code.neutral(one) and one not in keyed}
         reached = edges.reached(roots, stops.__contains__)
