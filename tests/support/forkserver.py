@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ADDRESS = "HERDBOOK_TEST_FORKSERVER"
+ADDRESS = "FORKSERVER_SOCKET"
 PROGRAMS = Path(__file__).parent / "bin"
 SOURCE = Path(__file__).parents[2] / "src"
 # What they import beside the modules of herdbook, some of it not before a step is called.

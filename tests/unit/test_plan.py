@@ -15,6 +15,7 @@ from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
 from herdbook.lock import Lock, LockedFile, LockedSource, LockedTensor
+from herdbook.plan import code as codes
 from support import tiny
 
 MODELS = {
@@ -119,12 +120,12 @@ def test_keys_do_not_tell_where_a_recipe_lies(folder, tmp_path):
 
 def test_code_of_laser_is_in_what_it_computed_only(folder, monkeypatch):
     before = make(folder)
-    real = plans.plan.Code.describe
+    real = codes.Code.describe
 
     def other(self):
         return {name: ("other" if ".laser." in name else value) for name, value in real(self).items()}
 
-    monkeypatch.setattr(plans.plan.Code, "describe", other)
+    monkeypatch.setattr(codes.Code, "describe", other)
     after = make(folder)
     assert "base-laser.1" in changed(before, after)
     assert not changed(before, after) & {"tuned.1", "other.1", "base.1", "mix.expert1-1", "mix.expert2-1"}

@@ -96,7 +96,7 @@ def test_two_builds_are_the_same_byte_for_byte(plan, tmp_path):
         env={
             **os.environ,
             "PYTHONHASHSEED": "12345",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src", ROOT / "tests"))),
         },
     )
 

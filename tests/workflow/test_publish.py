@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -24,18 +22,6 @@ def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
-
-
-def herdbook(project, *arguments):
-    """Run a command in the project; return the finished process."""
-    return subprocess.run(
-        [sys.executable, "-m", "herdbook", *arguments],
-        cwd=project.root,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def verified(project, place):
@@ -94,7 +80,7 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
 
         dry = project.snakemake("publish", "--dry-run")
         (command,) = set(re.findall(r"`herdbook (publish --dry-run)`", dry.stdout + dry.stderr))
-        shown = herdbook(project, *command.split())
+        shown = project.herdbook(*command.split())
         assert shown.returncode == 0
         text = shown.stdout + shown.stderr
         assert hub.repos == {}
@@ -131,7 +117,7 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
             assert verified(project, place) == 0
 
         project.recipe.write_text(project.recipe.read_text().replace("v1", "v2"))
-        stale = herdbook(project, *command.split())
+        stale = project.herdbook(*command.split())
         assert stale.returncode != 0
         assert "was made with another recipe.yaml than" in stale.stdout + stale.stderr
         assert "commit to" not in stale.stdout + stale.stderr

@@ -65,12 +65,16 @@ def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
         )
     for named in (
         [job for job in jobs if target in {job.rule, job.name}],
-        [job for job in jobs if job.model == target],
-        [job for job in jobs if job.id and (job.id.startswith(target) or job.key.startswith(target))],
+        [job for job in jobs if target in job.models],
+        [
+            job
+            for job in jobs
+            if job.id and any(name.startswith(target) for name in (job.id, *job.labels, job.key))
+        ],
     ):
         if named:
             return named
-    known = sorted({word for job in jobs for word in (job.rule, job.model, job.label) if word})
+    known = sorted({word for job in jobs for word in (job.rule, *job.models, *job.labels) if word})
     meant = did_you_mean(target, known) or f". It can be {', '.join(known)}, or a file"
     raise RecipeError(f"nothing is called {target!r}{meant}")
 

@@ -120,9 +120,9 @@ class _Runs:
 
     def __iter__(self) -> Iterator[StepRun]:
         for node in self._plan.nodes.values():
-            if node.search:
+            if node.search and node.search.model == node.name:
                 yield self._search(node)
-            yield from (self._part(node, part) for part in node.parts)
+            yield from (self._part(node, part) for part in node.parts if part.model == node.name)
         if self._plan.report:
             yield self._report()
         for item in self._plan.quantized:
@@ -138,7 +138,7 @@ class _Runs:
                 {"method": item.method, "metadata": self._plan.gguf_metadata},
                 CONVERT_CODE.describe() | QUANTIZE_CODE.describe(),
             )
-        yield from map(self._evaluation, self._plan.evaluations)
+        yield from (self._evaluation(item) for item in self._plan.evaluations if not item.made_as)
 
     def _part(self, node: Node, part: Part) -> StepRun:
         record = self._records[part.key]

@@ -247,8 +247,13 @@ class _Origins:
                 "of": [],
             }
             return {"made": made}
-        file = self._files[part.model][tensor]
-        return {"equals": {"uri": source.uri, "source": part.model, "file": file, "tensor": tensor}}
+        equal = [self._place(node.name, tensor) for node in self._plan.holders[key]]
+        return {"equals": equal[0], **({"also": equal[1:]} if len(equal) > 1 else {})}
+
+    def _place(self, name: str, tensor: str) -> dict[str, str]:
+        """Return where a source has a tensor."""
+        uri, file = self._plan.lock.sources[name].uri, self._files[name][tensor]
+        return {"uri": uri, "source": name, "file": file, "tensor": tensor}
 
     def _parameters(self, part: Part, tensor: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a tensor was made with: what its record says of it alone, and what it takes from its part."""
