@@ -252,8 +252,8 @@ def _measured(plan: Plan) -> Iterator[Job]:
         if measured.quantized:
             read += (layout.quantized(measured.quantized), layout.quantized_record(measured.quantized))
         also = (measured.name,) if measured.made_as else ()
-        made = (layout.evaluation(measured),)
-        yield Job("evaluate", measured.id, measured.key, read, made, measured, also=also)
+        result = (layout.evaluation(measured),)
+        yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
 
 
 def _release(plan: Plan, signer: Signer | None) -> Iterator[Job]:
