@@ -488,7 +488,7 @@ def test_a_release_that_another_recipe_made_is_not_published(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_bytes((release.folder / "recipe.yaml").read_bytes())
     (tmp_path / "r.lock.json").write_bytes((release.folder / "recipe.lock.json").read_bytes())
-    plan = SimpleNamespace(release_folder=release.folder, recipe_path=recipe)
+    plan = SimpleNamespace(layout=SimpleNamespace(release_folder=release.folder), recipe_path=recipe)
     preflight.check_made_by(plan)
     recipe.write_bytes(recipe.read_bytes() + b"# more\n")
     with pytest.raises(
