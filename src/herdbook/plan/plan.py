@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -62,9 +62,18 @@ class Plan:
         return {part.key: part for node in self.nodes.values() for part in node.parts}
 
     @cached_property
+    def holders(self) -> dict[str, tuple[Node, ...]]:
+        """By the key of each part, the models that have it, in the plan's order; it is made as the first one's."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes.values():
+            for part in node.parts:
+                found.setdefault(part.key, []).append(node)
+        return {key: tuple(nodes) for key, nodes in found.items()}
+
+    @cached_property
     def by_key(self) -> dict[str, Node]:
-        """All nodes by key."""
-        return {node.key: node for node in self.nodes.values()}
+        """All nodes by key; of several with one key, which share a folder, the first."""
+        return {node.key: node for node in self.nodes.values() if not node.made_as}
 
     @cached_property
     def searches(self) -> dict[str, Search]:
@@ -112,6 +121,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
         RecipeError: If what the recipe asks for cannot be built.
     """
     nodes: dict[str, Node] = {}
+    first = _First()
     warnings: list[str] = []
     whole = needed_whole(recipe, _needed(recipe))
     order = TopologicalSorter(
@@ -119,13 +129,36 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     ).static_order()
     for name in order:
         node, said = _node(name, recipe, lock, nodes, whole)
-        nodes[name] = node
+        nodes[name] = first.of(node)
         warnings += said
     _refuse_unusable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: nothing needs {', '.join(unused)}; not built")
     return Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
+
+
+class _First:
+    """What was planned first of each key.
+
+    A key says what a thing is, a name what a recipe calls it. What several models have in common is made once, under the
+    name of the first, and the names of all lead to it.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Part] = {}
+        self._searches: dict[str, Search] = {}
+        self._names: dict[str, str] = {}
+
+    def of(self, node: Node) -> Node:
+        """Return a model with what was planned before in the place of what is the same."""
+        name = self._names.setdefault(node.key, node.name)
+        return replace(
+            node,
+            parts=tuple(self._parts.setdefault(part.key, part) for part in node.parts),
+            search=node.search and self._searches.setdefault(node.search.key, node.search),
+            made_as="" if name == node.name else name,
+        )
 
 
 def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:

@@ -33,7 +33,7 @@ OF_A_BUILD = frozenset({PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE})
 
 
 @dataclass(frozen=True)
-class Claim:
+class SignedClaim:
     """A line of the claims that could be read.
 
     Args:
@@ -61,7 +61,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Claims:
+class ClaimsFile:
     """All claims of a release.
 
     Args:
@@ -69,19 +69,19 @@ class Claims:
         unread: The other lines: their numbers, and why.
     """
 
-    claims: list[Claim]
+    claims: list[SignedClaim]
     unread: list[tuple[int, str]]
 
 
-def read_claims(release: Release) -> Claims:
+def read_claims(release: Release) -> ClaimsFile:
     """Return the claims of a release. Raises VerificationError if there are none that can be read."""
     claims, unread = [], []
     for number, line in enumerate(release.claims, start=1):
         try:
-            claims.append(Claim(number, read(line, f"{CLAIMS}: line {number}")))
+            claims.append(SignedClaim(number, read(line, f"{CLAIMS}: line {number}")))
         except VerificationError as error:
             unread.append((number, str(error)))
-    return Claims(claims, unread)
+    return ClaimsFile(claims, unread)
 
 
 class Signatory(Protocol):
@@ -131,7 +131,7 @@ class OfIdentity:
         return None if found == self.identity else f"is signed by {found}"
 
 
-def check(release: Release, claims: Claims, options: Options) -> Iterator[Finding]:
+def check(release: Release, claims: ClaimsFile, options: Options) -> Iterator[Finding]:
     """Check the signatures of the model and of the claims of its build."""
     signed = SIGNATURE in release.subject.files or any(c.envelope.is_signed for c in claims.claims)
     if not signed:
@@ -208,7 +208,7 @@ def _model(
         yield SIGNED.passed(SIGNATURE, f"signs all {len(found)} files, {whose}", file=SIGNATURE)
 
 
-def _claim(claim: Claim, signatory: Signatory | None) -> Iterator[Finding]:
+def _claim(claim: SignedClaim, signatory: Signatory | None) -> Iterator[Finding]:
     subject = f"{CLAIMS} line {claim.number}"
     objection = signatory.objection(claim.envelope) if signatory else "cannot be checked"
     if objection is None:

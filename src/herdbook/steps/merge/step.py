@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError
 from herdbook.progress import track
-from herdbook.steps.inputs import Parents
+from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def merge(plan: Plan, part: Part) -> None:
 
         mergekit(plan, part, about)
         return
-    parents = Parents(plan)
+    parents = ParentShards(plan)
     if part.parameters:
         import torch
 
@@ -44,7 +44,7 @@ def merge(plan: Plan, part: Part) -> None:
         write_shard(shard, record, made, about)
 
 
-def _merged(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+def _merged(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
     values = parameters["values"][tensor.name]
     made = {
         "action": "merge",

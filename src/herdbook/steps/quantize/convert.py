@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from herdbook.errors import StepError
 from herdbook.files import dump_json
 from herdbook.layout import WEIGHTS_INDEX
-from herdbook.steps.quantize.folder import DTYPES, read_folder
 from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.steps.quantize.layout import layout
+from herdbook.steps.quantize.model_folder import DTYPES, read_folder
 from herdbook.tools.external import Tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from herdbook.steps.quantize.folder import Folder
+    from herdbook.steps.quantize.model_folder import ModelFolder
 
 # what the converter declares and our own dependencies lack comes along
 CONVERTER = Tool(
@@ -111,7 +111,7 @@ def convert(
         made.replace(output)
 
 
-def outtype(folder: Folder) -> str:
+def outtype(folder: ModelFolder) -> str:
     """Return the narrowest ``--outtype`` that holds all matrices of a model without loss: bf16, f16 or f32.
 
     Vectors and routers do not count: the converter makes F32 of them anyway.
@@ -127,7 +127,7 @@ def outtype(folder: Folder) -> str:
     return found.pop().lower() if len(found) == 1 else "f32"
 
 
-def stage(folder: Folder, staging: Path) -> None:
+def stage(folder: ModelFolder, staging: Path) -> None:
     """Lay out what the converter shall see: links to the shards, and nothing whose name or place could matter.
 
     Shards are renamed: the converter finds only files whose names begin with ``model``, and takes them by name.
