@@ -62,7 +62,7 @@ def test_slerp_of_parallel_or_empty_tensors_is_the_line():
 def test_ties_is_the_naive_loop(normalize):
     base, *models = draw(4)
     weights, densities = [1.0, 0.5, 2.0], [0.5, 0.25, 1.0]
-    found = methods.merge(
+    found = methods.merge_tensors(
         "ties",
         [base, *models],
         "x",
@@ -75,7 +75,7 @@ def test_ties_is_the_naive_loop(normalize):
 def test_task_arithmetic():
     base, a, b = draw(3)
     values = {"weights": [0.5, -1.0], "scale": 2.0}
-    found = methods.merge("task_arithmetic", [base, a, b], "x", values, {"normalize": False})
+    found = methods.merge_tensors("task_arithmetic", [base, a, b], "x", values, {"normalize": False})
     torch.testing.assert_close(found, base + 2 * (0.5 * (a - base) - (b - base)))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES, input_file
+from herdbook.plan.folder import files_origin
 from herdbook.plan.material import carried_inputs, inputs, materials
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.provenance.slsa import download_location
@@ -252,9 +253,7 @@ class _Runs:
     def _folder(self, node: Node) -> tuple[Item, ...]:
         """Return what a model's folder holds: its shards, and the configuration and tokenizer as upstream has them."""
         shards = tuple(self._shard(part.key) for part in node.parts)
-        origin = node
-        while origin.files_from != origin.name:
-            origin = self._plan.nodes[origin.files_from]
+        origin = files_origin(self._plan, node)
         source = self._sources.get(origin.name)
         return (*shards, *(self._others(origin, source) if source else ()))
 

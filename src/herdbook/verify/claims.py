@@ -12,7 +12,7 @@ from herdbook.errors import VerificationError
 from herdbook.layout import BOMS, CLAIMS, LINEAGE, SUMS
 from herdbook.plan.code import as_recorded
 from herdbook.plan.release import PROVENANCE_CODE, contents
-from herdbook.provenance.claims import canonical, statements
+from herdbook.provenance.claims import BUILD_CLAIMS, canonical, statements
 from herdbook.provenance.slsa import PROVENANCE_TYPE
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
@@ -97,7 +97,7 @@ def _derived(
     plan: Plan, release: Release, claims: list[SignedClaim], *, same_code: bool
 ) -> Iterator[Finding]:
     """The claims of the build are those that follow from the release."""
-    made = [claim for claim in claims if claim.kind in signature.OF_A_BUILD]
+    made = [claim for claim in claims if claim.kind in BUILD_CLAIMS]
     told = [claim.payload for claim in made]
     derived = [(canonical(one), one) for one in statements(plan, release.digests, release.subject.json)]
     unmatched = [claim for claim in made if claim.payload not in [payload for payload, _ in derived]]
@@ -120,7 +120,7 @@ def _derived(
             yield CLAIMED.unverified(kind, detail, **about)
     for claim in unmatched:
         yield CLAIMED.failed(claim.kind, f"line {claim.number} does not follow from the release", file=CLAIMS)
-    others = [claim for claim in claims if claim.kind not in signature.OF_A_BUILD]
+    others = [claim for claim in claims if claim.kind not in BUILD_CLAIMS]
     for claim in others:
         yield CLAIMED.passed(claim.kind, f"line {claim.number} was said later; it is not judged", file=CLAIMS)
 

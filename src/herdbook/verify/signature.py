@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from herdbook.errors import StepError, VerificationError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
-from herdbook.provenance.claims import BOM_TYPE, TEST_RESULT_TYPE
-from herdbook.provenance.slsa import PROVENANCE_TYPE
+from herdbook.provenance.claims import BUILD_CLAIMS
 from herdbook.release.finding import Check
 from herdbook.signing import oms
 from herdbook.signing.bundle import Envelope, read
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from herdbook.signing.keys import PublicKey
 
 SIGNED = Check("claims", "signature")
-OF_A_BUILD = frozenset({PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE})
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ def _claim(claim: SignedClaim, signatory: Signatory | None) -> Iterator[Finding]
     objection = signatory.objection(claim.envelope) if signatory else "cannot be checked"
     if objection is None:
         yield SIGNED.passed(subject, f"{claim.kind} is signed likewise", file=CLAIMS)
-    elif claim.kind not in OF_A_BUILD:
+    elif claim.kind not in BUILD_CLAIMS:
         said = "by another" if claim.envelope.is_signed else "by nobody"
         yield SIGNED.passed(subject, f"{claim.kind} was said later, and is signed {said}", file=CLAIMS)
     elif signatory is not None:

@@ -54,14 +54,14 @@ def _merged(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], a
     }
 
     def chunks() -> Iterator[bytes]:
-        from herdbook.steps.merge.methods import merge as merged
+        from herdbook.steps.merge.methods import merge_tensors
         from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
         inputs = []
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
             inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
-        result = merged(parameters["method"], inputs, tensor.name, values, parameters).to(
+        result = merge_tensors(parameters["method"], inputs, tensor.name, values, parameters).to(
             DTYPES[tensor.dtype]
         )
         if not result.isfinite().all():

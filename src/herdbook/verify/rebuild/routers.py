@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, write_json
 from herdbook.plan import Origin
+from herdbook.plan.folder import files_origin
 from herdbook.verify.rebuild.tensors import remake
 from herdbook.weights.checkpoint import (
     Produced,
@@ -152,7 +153,7 @@ def _from_release(release: Release, one: LineageSlice) -> Callable[[], Iterator[
 def _put_files(workspace: Workspace, release: Release, base: Node, folder: Path) -> None:
     """Put configuration and tokenizer beside the base's weights: the release's own where they are the same files."""
     plan = workspace.plan
-    root, released = _maker(plan, base), _maker(plan, plan.released)
+    root, released = files_origin(plan, base), files_origin(plan, plan.released)
     if root.name == released.name:
         for name in released.files:
             with atomic_writer(folder / name) as file:
@@ -163,10 +164,3 @@ def _put_files(workspace: Workspace, release: Release, base: Node, folder: Path)
         workspace.within_reach(root)
         make_files(plan, root, folder)
     write_json(folder / "config.json", base.config)
-
-
-def _maker(plan: Plan, node: Node) -> Node:
-    """Return the source that a model's tokenizer comes from."""
-    while node.files_from != node.name:
-        node = plan.nodes[node.files_from]
-    return node
