@@ -26,7 +26,7 @@ TASK = {
     "metadata": {"version": 1.0, "title": "Held-out text"},
 }
 LASER = {"rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]}
-SEARCH = {"rank": {"fraction": 0.9}, "matrices": ["mlp.down_proj"], "select": {"count": 1, "by": "laser-rmt"}}
+SEARCH = {"rank": {"fraction": 0.9}, "matrices": ["mlp.down_proj"], "select": {"count": 1, "by": "snr"}}
 MODELS = {
     "base": {"folder": "base"},
     "tuned": {"folder": "tuned"},  # its first file is the base's

@@ -212,16 +212,17 @@ def _models(plan: Plan) -> Iterator[Job]:
                 part.size_bytes,
                 called(part.model),
             )
-        also = called(node.made_as or node.name)
+        first = plan.by_key[node.key]
+        also = called(first.name)
         linked = (*(layout.shard(part) for part in node.parts), *taken_files(plan, node))
         folder = folder_paths(plan, node)
         if node.files_from == node.name:
             # Models that descend from a source need its configuration and tokenizer, but not its weights.
             count = len(weights_files(node))
             if node.files:
-                yield Job(FILES, node.id, node.key, (), folder[count:], node, also=also)
+                yield Job(FILES, node.id, node.key, (), folder[count:], first, also=also)
             folder = folder[:count]
-        yield Job(ASSEMBLE, node.id, node.key, linked, folder, node, also=also)
+        yield Job(ASSEMBLE, node.id, node.key, linked, folder, first, also=also)
 
 
 def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
@@ -252,8 +253,8 @@ def _measured(plan: Plan) -> Iterator[Job]:
         if measured.quantized:
             read += (layout.quantized(measured.quantized), layout.quantized_record(measured.quantized))
         also = (measured.name,) if measured.made_as else ()
-        made = (layout.evaluation(measured),)
-        yield Job("evaluate", measured.id, measured.key, read, made, measured, also=also)
+        result = (layout.evaluation(measured),)
+        yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
 
 
 def _release(plan: Plan, signer: Signer | None) -> Iterator[Job]:

@@ -158,7 +158,7 @@ class Node:
         files_from: Name of the parent whose other files it takes over; its own name if it makes them.
         search: What chooses its matrices, if it is lasered and the recipe leaves that open.
         form: The shape of each tensor that it has, also of those that nobody needs and nobody makes.
-        made_as: Name of the first model of the plan that has its key, and so its folder; empty if that is itself.
+        made_as: Name of the first model of the recipe that has its key, and so its folder; empty if that is itself.
     """
 
     name: str

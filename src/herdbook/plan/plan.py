@@ -63,16 +63,16 @@ class Plan:
 
     @cached_property
     def holders(self) -> dict[str, tuple[Node, ...]]:
-        """By the key of each part, the models that have it, in the plan's order; it is made as the first one's."""
+        """By the key of each part, the models that have it, in the recipe's order; it is made as the first one's."""
         found: dict[str, list[Node]] = {}
-        for node in self.nodes.values():
+        for node in (self.nodes[name] for name in self.recipe.models if name in self.nodes):
             for part in node.parts:
                 found.setdefault(part.key, []).append(node)
         return {key: tuple(nodes) for key, nodes in found.items()}
 
     @cached_property
     def by_key(self) -> dict[str, Node]:
-        """All nodes by key; of several with one key, which share a folder, the first."""
+        """All nodes by key; of several with one key, which share a folder, the recipe's first."""
         return {node.key: node for node in self.nodes.values() if not node.made_as}
 
     @cached_property
@@ -121,7 +121,6 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
         RecipeError: If what the recipe asks for cannot be built.
     """
     nodes: dict[str, Node] = {}
-    first = _First()
     warnings: list[str] = []
     whole = needed_whole(recipe, _needed(recipe))
     order = TopologicalSorter(
@@ -129,8 +128,9 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     ).static_order()
     for name in order:
         node, said = _node(name, recipe, lock, nodes, whole)
-        nodes[name] = first.of(node)
+        nodes[name] = node
         warnings += said
+    nodes = _shared(recipe, nodes)
     _refuse_unusable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
@@ -138,27 +138,26 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     return Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
 
 
-class _First:
-    """What was planned first of each key.
+def _shared(recipe: Recipe, nodes: dict[str, Node]) -> dict[str, Node]:
+    """Return models in which all that have something in common have the same object for it.
 
     A key says what a thing is, a name what a recipe calls it. What several models have in common is made once, under the
-    name of the first, and the names of all lead to it.
+    name of that which the recipe has first, and the names of all lead to it.
     """
-
-    def __init__(self) -> None:
-        self._parts: dict[str, Part] = {}
-        self._searches: dict[str, Search] = {}
-        self._names: dict[str, str] = {}
-
-    def of(self, node: Node) -> Node:
-        """Return a model with what was planned before in the place of what is the same."""
-        name = self._names.setdefault(node.key, node.name)
-        return replace(
+    parts: dict[str, Part] = {}
+    searches: dict[str, Search] = {}
+    first: dict[str, str] = {}
+    found = {}
+    for name in (name for name in recipe.models if name in nodes):
+        node = nodes[name]
+        made_as = first.setdefault(node.key, name)
+        found[name] = replace(
             node,
-            parts=tuple(self._parts.setdefault(part.key, part) for part in node.parts),
-            search=node.search and self._searches.setdefault(node.search.key, node.search),
-            made_as="" if name == node.name else name,
+            parts=tuple(parts.setdefault(part.key, part) for part in node.parts),
+            search=node.search and searches.setdefault(node.search.key, node.search),
+            made_as="" if made_as == name else made_as,
         )
+    return {name: found[name] for name in nodes}
 
 
 def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
