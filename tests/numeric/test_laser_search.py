@@ -23,7 +23,7 @@ from herdbook.inference.forward import LayerwiseModel
 from herdbook.inference.text import windows
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.steps.fetch.step import fetch
-from herdbook.steps.inputs import Parents
+from herdbook.steps.inputs import ParentShards
 from herdbook.steps.laser.decompose import approximate, decompose
 from herdbook.steps.laser.gradient import gradients, predicted_changes
 from herdbook.steps.laser.guard import accepts, paired, t_quantile
@@ -448,7 +448,7 @@ def test_the_first_of_a_ranking_are_reduced(folder, tmp_path, by):
     chosen = {entry["tensor"] for entry in result["ranking"][:4]}
     entries = entries_of(plan)
     assert {name for name, entry in entries.items() if entry["action"] == "laser"} == chosen
-    parents = Parents(plan)
+    parents = ParentShards(plan)
     for part in plan.nodes["l"].parts:
         for tensor in part.tensors:
             if tensor.name not in chosen:

@@ -207,7 +207,7 @@ def test_statuses_of_the_command_line(tmp_path, capsys, monkeypatch, folder):
     assert main(["verify", str(tmp_path / "absent")]) == 9
     (tmp_path / "empty").mkdir()
     assert main(["verify", str(tmp_path / "empty")]) == 8
-    assert "is no release" in capsys.readouterr().out
+    assert "is not a release" in capsys.readouterr().out
     assert main(["verify", str(folder), "--key", str(tmp_path / "absent.pub")]) == 2
     assert main(["verify", str(folder), "--sample", "much"]) == 2
 

@@ -52,7 +52,7 @@ class Change(Generic[Thing]):
 
 
 @dataclass(frozen=True)
-class Difference:
+class PinDifference:
     """All that differs between two pins.
 
     Args:
@@ -67,9 +67,9 @@ class Difference:
     facts: tuple[str, ...] = ()
 
 
-def between(before: LockedSource | LockedAdapter, after: LockedSource | LockedAdapter) -> Difference:
+def between(before: LockedSource | LockedAdapter, after: LockedSource | LockedAdapter) -> PinDifference:
     """Compare two pins of one source or adapter."""
-    return Difference(
+    return PinDifference(
         files=tuple(_changes(before.files, after.files)),
         tensors=tuple(
             change
