@@ -138,7 +138,7 @@ def test_a_lost_file_is_damage_too(cache, tmp_path):
     cache.put(one, "First")
     (entry,) = cache.entries()
     cache.store.remove(f"{entry.name}/{entry.files['shard'][0]}")
-    assert cache.damaged(entry) == {"shard": "is gone"}
+    assert cache.damaged(entry) == {"shard": "is missing"}
     other = elsewhere(one, tmp_path / "two")
     with pytest.raises(DigestMismatchError):
         cache.restore(other, other.files["shard"], "Second")

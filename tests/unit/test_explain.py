@@ -313,7 +313,7 @@ def test_differences_of_parameters():
         "parameter `b.c[2]` was 2, is 3"
     ]
     assert said({"a": 1}, {"b": None}) == [
-        "parameter `a` was 1, is absent now",
+        "parameter `a` was 1, is now absent",
         "parameter `b` is new: null",
     ]
     assert said({"a": [1]}, {"a": [1, 2]}) == ["parameter `a` was [1], is [1, 2]"]

@@ -120,7 +120,7 @@ def test_nan_is_named(model, capsys):
     tensors[name][0, 0] = float("nan")
     save_file(tensors, path)
     assert run(model) == 6
-    assert f"{name}: holds NaN" in capsys.readouterr().err
+    assert f"{name}: contains NaN" in capsys.readouterr().err
 
 
 def test_trained_weights_are_told_from_noise(tmp_path, capsys):
