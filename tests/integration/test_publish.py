@@ -202,7 +202,7 @@ def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, ca
     status, shown = dry(dummy_release.write(tmp_path), capsys)
     assert status == 0
     assert "add      model.safetensors" in shown
-    assert "note: not with this token: token: there is none" in shown
+    assert "note: this token is not sufficient: token: there is none" in shown
     assert "(public, not there or not to be seen with this token)" in shown
     assert written(hub) == []
 

@@ -559,7 +559,7 @@ def test_bad_calibration_text_is_named(folder, tmp_path):
     ):
         tiny.build(lasered(tmp_path, rank={"svd-llm": 3}, calibration="c"), tmp_path / "results")
     (tmp_path / "validation.jsonl").write_text('{"text": "w1"}\n{"txt": "w2"}\n')
-    with pytest.raises(LockError, match=r"validation.jsonl, line 2: a JSON object with 'text' is needed"):
+    with pytest.raises(LockError, match=r"validation.jsonl, line 2: expected a JSON object with 'text'"):
         lasered(tmp_path, rank={"svd-llm": 3}, calibration="c")
     write_text(tmp_path / "validation.jsonl", 1)
     recipe = lasered(tmp_path, rank={"svd-llm": 3}, calibration="c")

@@ -388,7 +388,7 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
         said = capsys.readouterr()
         return status, said.out, said.err
 
-    assert herdbook("add")[1].strip().endswith("2 entries are new, 0 were there")
+    assert herdbook("add")[1].strip().endswith("2 new entries, 0 already present")
     size = sum(one.size_bytes for one in cache.entries())
     status, listed, _ = herdbook("list", "--json", tmp_path / "list.json")
     assert (status, "Tiny: 2 entries" in listed) == (0, True)

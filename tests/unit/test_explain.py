@@ -300,9 +300,9 @@ def test_targets(root, explain, capsys):
     assert set(explain(next((root / "results/Tiny/release").glob("*.safetensors")))) == {"release"}
     (root / "results/shards/stray.json").touch()
     assert cli.main(["explain", "--recipe", "r.yaml", "results/shards/stray.json"]) == 2
-    assert "results/shards/stray.json: this recipe makes no such file" in capsys.readouterr().err
+    assert "results/shards/stray.json: no job of this recipe makes this file" in capsys.readouterr().err
     assert cli.main(["explain", "--recipe", "r.yaml", "lasr"]) == 2
-    assert "nothing is called 'lasr'; did you mean 'laser'?" in capsys.readouterr().err
+    assert "no target has the name 'lasr'; did you mean 'laser'?" in capsys.readouterr().err
 
 
 def test_differences_of_parameters():

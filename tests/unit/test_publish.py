@@ -474,7 +474,7 @@ def test_command_line_to_a_folder(tmp_path, capsys):
     assert main(arguments) == 0
     assert held(place) == contents(release)
     assert main(arguments) == 0
-    assert "holds the release already" in capsys.readouterr().out
+    assert "already contains the release" in capsys.readouterr().out
     (release.folder / "README.md").write_text("x")
     assert main([*arguments, "--dry-run"]) == 7
     assert "refused: " in capsys.readouterr().out
