@@ -172,9 +172,7 @@ def _models(plan: Plan) -> Iterator[Job]:
             yield Job("search", search.id, search.key, read, (layout.search(search),), search)
         for part in node.parts:
             made = (layout.shard(part), layout.record(part))
-            yield Job(
-                part.operation, part.id, part.key, _part_inputs(plan, part), made, part, part.size_bytes
-            )
+            yield Job(part.rule, part.id, part.key, _part_inputs(plan, part), made, part, part.size_bytes)
         linked = (*(layout.shard(part) for part in node.parts), *taken_files(plan, node))
         folder = folder_paths(plan, node)
         if node.files_from == node.name:
@@ -188,12 +186,12 @@ def _models(plan: Plan) -> Iterator[Job]:
 
 def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
     parents = [plan.parts[key] for key in part.parents]
-    search = plan.searches.get(part.parameters.get("search", ""))
+    search = plan.searches.get(part.operation.search_key or "")
     return (
         *([plan.layout.search(search)] if search else []),
         *(plan.layout.shard(parent) for parent in parents),
         *(plan.layout.record(parent) for parent in parents),
-        *(path for key in part.folders for path in folder_paths(plan, plan.by_key[key])),
+        *(path for key in part.operation.folders for path in folder_paths(plan, plan.by_key[key])),
     )
 
 
