@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 from herdbook import plan as plans
 from herdbook import needs, settings
-from herdbook.cache.step import on_offer, own_hub_folder
+from herdbook.cache.step import available, own_hub_folder
 from herdbook.errors import HerdbookError
 from herdbook.layout import is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.steps.attest.step import configured_signer
-from herdbook.tools import installed
+from herdbook.tools import exclusive, installed
 from snakemake.exceptions import WorkflowError
 
 # Every step reads the settings from its environment. As params they would make a step run again for each recipe or
@@ -43,6 +43,11 @@ onstart:
             f"${PASSWORD_VARIABLE} is set, and would go to other hosts with every job. Build without it and without "
             "signing_key; then sign where the key is: snakemake --cores 1 --config signing_key=FILE"
         )
+    # After dry runs have ended, and in no process that Snakemake starts for a job.
+    try:
+        exclusive.hold(PLAN.layout.running, settings.RECIPE.value)
+    except (HerdbookError, OSError) as error:
+        raise WorkflowError(str(error)) from None
 
 
 ON_GPU = settings.DEVICE.value != "cpu"
@@ -53,7 +58,7 @@ try:
     needs.check_gpu(PLAN, GPU_BYTES)
     JOBS = all_jobs(PLAN, configured_signer())
     # Asked once, before jobs are chosen: a job that runs elsewhere is chosen already.
-    CACHED = on_offer(PLAN) if workflow.is_main_process else {}
+    CACHED = available(PLAN) if workflow.is_main_process else {}
     if own := own_hub_folder():
         os.environ.update(HF_HUB_CACHE=str(own))  # need not be set otherwise
 except (HerdbookError, OSError) as error:

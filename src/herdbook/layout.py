@@ -99,6 +99,11 @@ class Layout:
         return self.root / "searches" / f"{search.id}.states"
 
     @property
+    def running(self) -> Path:
+        """Return the path of the file that a build holds a lock on while it runs."""
+        return self.root / ".running"
+
+    @property
     def decompositions(self) -> Path:
         """Return the folder of decompositions, which all models share."""
         return self.root / "decompositions"

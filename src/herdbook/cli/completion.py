@@ -49,8 +49,7 @@ def targets(context: Context, _parameter: Parameter, incomplete: str) -> list[Co
         yield ALL, "every job"
         for job in _jobs(context):
             yield job.rule, "rule"
-            if job.model:
-                yield job.model, "model"
+            yield from ((model, "model") for model in job.models)
             if job.id:
                 yield job.id, job.rule
 

@@ -35,12 +35,12 @@ def command(target: str, recipe: Path, results: Path) -> None:
     lists it, or "all".
     """
     from herdbook import plan as plans
-    from herdbook.cache.step import on_offer
+    from herdbook.cache.step import available
     from herdbook.explain.verdict import Verdict
     from herdbook.steps.attest.step import configured_signer
 
     plan = plans.load(recipe, results)
-    verdict = Verdict(plan, configured_signer(), on_offer(plan))
+    verdict = Verdict(plan, configured_signer(), available(plan))
     for job in _find(target, verdict.jobs, results):
         print(f"{job.name}: {verdict.sentence(job)}")
         if job in verdict.run:
@@ -65,12 +65,16 @@ def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
         )
     for named in (
         [job for job in jobs if target in {job.rule, job.name}],
-        [job for job in jobs if job.model == target],
-        [job for job in jobs if job.id and (job.id.startswith(target) or job.key.startswith(target))],
+        [job for job in jobs if target in job.models],
+        [
+            job
+            for job in jobs
+            if job.id and any(name.startswith(target) for name in (job.id, *job.labels, job.key))
+        ],
     ):
         if named:
             return named
-    known = sorted({word for job in jobs for word in (job.rule, job.model, job.label) if word})
+    known = sorted({word for job in jobs for word in (job.rule, *job.models, *job.labels) if word})
     meant = did_you_mean(target, known) or f". It can be {', '.join(known)}, or a file"
     raise RecipeError(f"nothing is called {target!r}{meant}")
 

@@ -22,6 +22,6 @@ def command(file: Path, recipe: Path, results: Path) -> None:
     FILE is where it belongs, below the results.
     """
     from herdbook import plan as plans
-    from herdbook.cache.step import take
+    from herdbook.cache.step import restore
 
-    take(plans.load(recipe, results), file)
+    restore(plans.load(recipe, results), file)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES, input_file
+from herdbook.plan.folder import files_origin
 from herdbook.plan.material import carried_inputs, inputs, materials
 from herdbook.plan.operation import FoldAdapter
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
@@ -47,7 +48,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Run:
+class StepRun:
     """A step that ran.
 
     Args:
@@ -94,7 +95,7 @@ def input_items(plan: Plan) -> dict[str, Item]:
     return {one.file.name: _input(one.file, set(carried)) for one in inputs(plan)}
 
 
-def runs(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[Run]:
+def runs(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[StepRun]:
     """Yield the steps of a build that left a record, each after those whose results it read.
 
     Args:
@@ -118,16 +119,16 @@ class _Runs:
             part.key: name for part, name in zip(released.parts, released.shard_names, strict=True)
         }
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[StepRun]:
         for node in self._plan.nodes.values():
-            if node.search:
+            if node.search and node.search.model == node.name:
                 yield self._search(node)
-            yield from (self._part(node, part) for part in node.parts)
+            yield from (self._part(node, part) for part in node.parts if part.model == node.name)
         if self._plan.report:
             yield self._report()
         for item in self._plan.quantized:
             name = f"{RECORDS}/{item.id}.gguf.json"
-            yield Run(
+            yield StepRun(
                 item.id,
                 item.file,
                 "quantize",
@@ -138,11 +139,11 @@ class _Runs:
                 {"method": item.method, "metadata": self._plan.gguf_metadata},
                 CONVERT_CODE.describe() | QUANTIZE_CODE.describe(),
             )
-        yield from map(self._evaluation, self._plan.evaluations)
+        yield from (self._evaluation(item) for item in self._plan.evaluations if not item.made_as)
 
-    def _part(self, node: Node, part: Part) -> Run:
+    def _part(self, node: Node, part: Part) -> StepRun:
         record = self._records[part.key]
-        return Run(
+        return StepRun(
             part.id,
             node.name,
             part.rule,
@@ -176,10 +177,10 @@ class _Runs:
         held = {tensor.name: tensor.file for tensor in locked.tensors}
         yield from (files[name] for name in dict.fromkeys(held[tensor.name] for tensor in part.tensors))
 
-    def _search(self, node: Node) -> Run:
+    def _search(self, node: Node) -> StepRun:
         search = node.search
         assert search is not None  # noqa: S101 - it is asked of such nodes alone
-        return Run(
+        return StepRun(
             f"search-{search.id}",
             f"search for {node.name}",
             "search",
@@ -196,12 +197,12 @@ class _Runs:
             search.code,
         )
 
-    def _report(self) -> Run:
+    def _report(self) -> StepRun:
         report = self._plan.report
         assert report is not None  # noqa: S101 - it is asked of such plans alone
         name = f"{ROUTING}/{report.id}.json"
         texts = (item for text in report.texts for item in self._texts(text))
-        return Run(
+        return StepRun(
             f"routing-{report.id}",
             "report on routers",
             "routing",
@@ -212,7 +213,7 @@ class _Runs:
             code=report.code,
         )
 
-    def _evaluation(self, item: Evaluation) -> Run:
+    def _evaluation(self, item: Evaluation) -> StepRun:
         name = f"{EVALUATIONS}/{item.id}.json"
         found = self._read(name)
         measured = (
@@ -225,7 +226,7 @@ class _Runs:
             for task in self._plan.lock.tasks.values()
             for file in (task.file, *task.data)
         )
-        return Run(
+        return StepRun(
             f"evaluate-{item.id}",
             f"measurement of {item.name}",
             "evaluate",
@@ -255,9 +256,7 @@ class _Runs:
     def _folder(self, node: Node) -> tuple[Item, ...]:
         """Return what a model's folder holds: its shards, and the configuration and tokenizer as upstream has them."""
         shards = tuple(self._shard(part.key) for part in node.parts)
-        origin = node
-        while origin.files_from != origin.name:
-            origin = self._plan.nodes[origin.files_from]
+        origin = files_origin(self._plan, node)
         source = self._sources.get(origin.name)
         return (*shards, *(self._others(origin, source) if source else ()))
 

@@ -66,7 +66,7 @@ def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
     """Return the bytes that a part's job downloads at most; or without one, those of a whole build, each file once."""
     if part is not None:
         return _fetched(plan, part)
-    files: dict[tuple[str, str], int] = {}
+    files: dict[tuple[str, ...], int] = {}
     for name, source in plan.lock.sources.items():
         if name not in plan.nodes:
             continue
@@ -74,10 +74,13 @@ def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
         read_in_part = any(isinstance(part.operation, FetchRanges) for part in parts)
         weights = {tensor.file for tensor in source.tensors}
         for file in source.files:
-            if not (read_in_part and file.name in weights):
-                files[source.uri, file.name] = file.size_bytes
+            if file.name not in weights:
+                # of models with one key, the first alone gets its files
+                files[plan.nodes[name].id, file.name] = file.size_bytes
+            elif not read_in_part:
+                files[(str(file.sha256 or file.git_blob),)] = file.size_bytes
         if read_in_part:
-            files |= {(source.uri, part.key): part.size_bytes for part in parts}
+            files |= {(part.key,): part.size_bytes for part in parts}
     return sum(files.values())
 
 

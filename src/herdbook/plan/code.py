@@ -87,6 +87,7 @@ DISTRIBUTIONS = {
     "accelerate": "accelerate",
     "boto3": "boto3",
     "botocore": "botocore",
+    "click": "click",
     "cryptography": "cryptography",
     "datasets": "datasets",
     "gguf": "gguf",

@@ -34,17 +34,19 @@ class Evaluation:
         node: The model.
         quantized: The quantized file of it, if that is measured.
         key: Digest that says what it is.
+        made_as: Name of the first measurement that has its key, and so its file; empty if that is itself.
     """
 
     name: str
     node: Node
     quantized: Quantized | None
     key: str
+    made_as: str = ""
 
     @property
     def id(self) -> str:
         """Name of its result file, without suffix."""
-        return f"{self.name}-{self.key[:SHORT]}"
+        return f"{self.made_as or self.name}-{self.key[:SHORT]}"
 
 
 def plan_evaluations(
@@ -62,9 +64,13 @@ def plan_evaluations(
         "code": EVALUATE_CODE.describe(),
     }
 
+    first: dict[str, str] = {}
+
     def planned(name: str, node: Node, item: Quantized | None) -> Evaluation:
         measured = {"key": item.key, "code": DEQUANTIZE_CODE.describe()} if item else None
-        return Evaluation(name, node, item, digest({**settings, "model": node.key, "quantized": measured}))
+        key = digest({**settings, "model": node.key, "quantized": measured})
+        made_as = first.setdefault(key, name)
+        return Evaluation(name, node, item, key, made_as if made_as != name else "")
 
     models = [planned(name, nodes[name], None) for name in wanted.models]
     if not (recipe.quantize and recipe.quantize.evaluate):

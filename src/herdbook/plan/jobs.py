@@ -5,7 +5,7 @@ This is the one graph. The workflow's rules, the command line, the cache and all
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from herdbook.errors import RecipeError
@@ -55,6 +55,7 @@ class Job:
         outputs: What it makes, as the rule declares it.
         subject: What of the plan it makes; None for what is made of the release as a whole.
         size_bytes: Bytes of weights that it makes; 0 if it makes none.
+        also: Names of further models of the recipe that have what it makes.
     """
 
     rule: str
@@ -64,6 +65,7 @@ class Job:
     outputs: tuple[Path, ...]
     subject: Subject | None = field(default=None, hash=False)
     size_bytes: int = 0
+    also: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -87,6 +89,16 @@ class Job:
                 return self.subject.model
         return ""
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models of the recipe that it belongs to, the one that its files are called after first."""
+        return (self.model, *self.also) if self.model else ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What people may call it: its label, and the same under the names of other models."""
+        return (self.label, *(name + self.label.removeprefix(self.model) for name in self.also))
+
 
 def all_jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
     """Return the jobs that make what a plan describes, each after those whose files it reads.
@@ -103,7 +115,7 @@ def all_jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
 def result_jobs(plan: Plan) -> list[Job]:
     """Return the jobs whose results have their key in their names: models, quantized files, measurements.
 
-    Results that several names of a recipe lead to have one job.
+    What several names of a recipe lead to is the result of one job.
     """
     return [*model_jobs(plan), *_once(_measured(plan))]
 
@@ -114,7 +126,13 @@ def model_jobs(plan: Plan) -> list[Job]:
 
 
 def _once(found: Iterable[Job]) -> list[Job]:
-    return list({job.outputs: job for job in found}.values())
+    """Return jobs, of those that make the same files the first, with the names of the models that have it besides."""
+    once: dict[tuple[Path, ...], Job] = {}
+    for job in found:
+        known = once.setdefault(job.outputs, job)
+        if known is not job:
+            once[job.outputs] = replace(known, also=(*known.also, *job.also))
+    return list(once.values())
 
 
 def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
@@ -131,7 +149,7 @@ def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
     of_rule = [job for job in jobs if job.rule == rule]
     if not of_rule:
         raise RecipeError(f"{rule}: this recipe has no such step")
-    named = [job for job in of_rule if key and key in {job.id, job.label}]
+    named = [job for job in of_rule if key and key in {job.id, *job.labels}]
     found = named or [job for job in of_rule if job.key.startswith(key)]
     if len(found) == 1:
         return found[0]
@@ -167,21 +185,44 @@ def jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
 def _models(plan: Plan) -> Iterator[Job]:
     layout = plan.layout
     for node in plan.nodes.values():
+
+        def called(model: str, name: str = node.name) -> tuple[str, ...]:
+            return (name,) if name != model else ()
+
         if search := node.search:
             read = folder_paths(plan, plan.nodes[search.parent])
-            yield Job("search", search.id, search.key, read, (layout.search(search),), search)
+            yield Job(
+                "search",
+                search.id,
+                search.key,
+                read,
+                (layout.search(search),),
+                search,
+                also=called(search.model),
+            )
         for part in node.parts:
             made = (layout.shard(part), layout.record(part))
-            yield Job(part.rule, part.id, part.key, _part_inputs(plan, part), made, part, part.size_bytes)
+            yield Job(
+                part.rule,
+                part.id,
+                part.key,
+                _part_inputs(plan, part),
+                made,
+                part,
+                part.size_bytes,
+                called(part.model),
+            )
+        first = plan.by_key[node.key]
+        also = called(first.name)
         linked = (*(layout.shard(part) for part in node.parts), *taken_files(plan, node))
         folder = folder_paths(plan, node)
         if node.files_from == node.name:
             # Models that descend from a source need its configuration and tokenizer, but not its weights.
             count = len(weights_files(node))
             if node.files:
-                yield Job(FILES, node.id, node.key, (), folder[count:], node)
+                yield Job(FILES, node.id, node.key, (), folder[count:], first, also=also)
             folder = folder[:count]
-        yield Job(ASSEMBLE, node.id, node.key, linked, folder, node)
+        yield Job(ASSEMBLE, node.id, node.key, linked, folder, first, also=also)
 
 
 def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
@@ -211,7 +252,9 @@ def _measured(plan: Plan) -> Iterator[Job]:
         read = folder_paths(plan, measured.node)
         if measured.quantized:
             read += (layout.quantized(measured.quantized), layout.quantized_record(measured.quantized))
-        yield Job("evaluate", measured.id, measured.key, read, (layout.evaluation(measured),), measured)
+        also = (measured.name,) if measured.made_as else ()
+        result = (layout.evaluation(measured),)
+        yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
 
 
 def _release(plan: Plan, signer: Signer | None) -> Iterator[Job]:

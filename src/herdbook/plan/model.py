@@ -195,6 +195,7 @@ class Node:
         files_from: Name of the parent whose other files it takes over; its own name if it makes them.
         search: What chooses its matrices, if it is lasered and the recipe leaves that open.
         form: The shape of each tensor that it has, also of those that nobody needs and nobody makes.
+        made_as: Name of the first model of the recipe that has its key, and so its folder; empty if that is itself.
     """
 
     name: str
@@ -208,11 +209,12 @@ class Node:
     files_from: str = ""
     search: Search | None = None
     form: dict[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    made_as: str = ""
 
     @property
     def id(self) -> str:
         """Name of its folder."""
-        return f"{self.name}-{self.key[:SHORT]}"
+        return f"{self.made_as or self.name}-{self.key[:SHORT]}"
 
     @property
     def shard_names(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -63,9 +63,18 @@ class Plan:
         return {part.key: part for node in self.nodes.values() for part in node.parts}
 
     @cached_property
+    def holders(self) -> dict[str, tuple[Node, ...]]:
+        """By the key of each part, the models that have it, in the recipe's order; it is made as the first one's."""
+        found: dict[str, list[Node]] = {}
+        for node in (self.nodes[name] for name in self.recipe.models if name in self.nodes):
+            for part in node.parts:
+                found.setdefault(part.key, []).append(node)
+        return {key: tuple(nodes) for key, nodes in found.items()}
+
+    @cached_property
     def by_key(self) -> dict[str, Node]:
-        """All nodes by key."""
-        return {node.key: node for node in self.nodes.values()}
+        """All nodes by key; of several with one key, which share a folder, the recipe's first."""
+        return {node.key: node for node in self.nodes.values() if not node.made_as}
 
     @cached_property
     def searches(self) -> dict[str, Search]:
@@ -122,11 +131,34 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
         node, said = _node(name, recipe, lock, nodes, whole)
         nodes[name] = node
         warnings += said
+    nodes = _shared(recipe, nodes)
     _refuse_unusable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: nothing needs {', '.join(unused)}; not built")
     return Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
+
+
+def _shared(recipe: Recipe, nodes: dict[str, Node]) -> dict[str, Node]:
+    """Return models in which all that have something in common have the same object for it.
+
+    A key says what a thing is, a name what a recipe calls it. What several models have in common is made once, under the
+    name of that which the recipe has first, and the names of all lead to it.
+    """
+    parts: dict[str, Part] = {}
+    searches: dict[str, Search] = {}
+    first: dict[str, str] = {}
+    found = {}
+    for name in (name for name in recipe.models if name in nodes):
+        node = nodes[name]
+        made_as = first.setdefault(node.key, name)
+        found[name] = replace(
+            node,
+            parts=tuple(parts.setdefault(part.key, part) for part in node.parts),
+            search=node.search and searches.setdefault(node.search.key, node.search),
+            made_as="" if made_as == name else made_as,
+        )
+    return {name: found[name] for name in nodes}
 
 
 def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:

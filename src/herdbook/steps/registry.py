@@ -76,9 +76,9 @@ def _assemble(plan: Plan, node: Node, _: Machine) -> None:
 
 
 def _files(plan: Plan, node: Node, _: Machine) -> None:
-    from herdbook.steps.assemble.step import furnish
+    from herdbook.steps.assemble.step import write_config_files
 
-    furnish(plan, node)
+    write_config_files(plan, node)
 
 
 def _routing(plan: Plan, report: Report, machine: Machine) -> None:

@@ -11,7 +11,7 @@ from herdbook.errors import StepError
 from herdbook.plan.operation import Reduce, ReduceAsSearched
 from herdbook.progress import say, track
 from herdbook.recipe.rank import rank_rule
-from herdbook.steps.inputs import Parents
+from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
         CheckpointError: If a parent's tensor is damaged, or holds NaN or infinite values; it is named.
         StepError: If the search that chooses the matrices is missing or of another plan.
     """
-    parents = Parents(plan)
+    parents = ParentShards(plan)
     rules = rules_of(plan, part)
     computed = sorted((tensor for tensor in part.tensors if tensor.name in rules), key=lambda t: t.name)
     if not computed:
@@ -92,15 +92,15 @@ class Reducer:
         self,
         plan: Plan,
         part: Part,
-        parents: Parents,
+        parents: ParentShards,
         rules: Mapping[str, RankRule],
         threads: int,
         device: str,
     ) -> None:
-        from herdbook.steps.laser.store import Store
+        from herdbook.steps.laser.store import DecompositionStore
 
         self._parents, self._rules, self._device = parents, rules, device
-        self._store = Store(plan.layout.decompositions, device)
+        self._store = DecompositionStore(plan.layout.decompositions, device)
         self._calibration = ""
         if any(rule.needs_text for rule in rules.values()):
             from herdbook.inference.text import calibration_id

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from herdbook.errors import CheckpointError
 from herdbook.plan.operation import MergeTensors, RunMergekit
 from herdbook.progress import track
-from herdbook.steps.inputs import Parents
+from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def merge(plan: Plan, part: Part) -> None:
 
         mergekit(plan, part, operation)
         return
-    parents = Parents(plan)
+    parents = ParentShards(plan)
     if isinstance(operation, MergeTensors):
         import torch
 
@@ -45,7 +45,7 @@ def merge(plan: Plan, part: Part) -> None:
 
 
 def _merged(
-    parents: Parents, tensor: Tensor, operation: MergeTensors, advance: Callable[[], None]
+    parents: ParentShards, tensor: Tensor, operation: MergeTensors, advance: Callable[[], None]
 ) -> Produced:
     values = operation.values[tensor.name]
     made = {
@@ -56,14 +56,14 @@ def _merged(
     }
 
     def chunks() -> Iterator[bytes]:
-        from herdbook.steps.merge.methods import merge as merged
+        from herdbook.steps.merge.methods import merge_tensors
         from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
         inputs = []
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
             inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
-        result = merged(operation.method, inputs, tensor.name, values, operation.settings).to(
+        result = merge_tensors(operation.method, inputs, tensor.name, values, operation.settings).to(
             DTYPES[tensor.dtype]
         )
         if not result.isfinite().all():

@@ -10,7 +10,7 @@ from herdbook.architectures.mixtures import FAMILIES, MLP, expert_of
 from herdbook.files import CHUNK_BYTES
 from herdbook.plan.operation import DrawRouters, MakeRouters, PerturbExperts
 from herdbook.progress import track
-from herdbook.steps.inputs import Parents
+from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 from herdbook.weights.dtypes import ITEM_BYTES
 
@@ -40,14 +40,14 @@ def moe(plan: Plan, part: Part) -> None:
             write_shard(shard, record, _drawn(part, draw), part.about)
         case operation:
             perturbing = operation if isinstance(operation, PerturbExperts) else None
-            parents = Parents(plan)
+            parents = ParentShards(plan)
             with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
                 made = (_taken(parents, tensor, perturbing, advance) for tensor in part.tensors)
                 write_shard(shard, record, made, part.about)
 
 
 def _taken(
-    parents: Parents, tensor: Tensor, perturbing: PerturbExperts | None, advance: Callable[[], None]
+    parents: ParentShards, tensor: Tensor, perturbing: PerturbExperts | None, advance: Callable[[], None]
 ) -> Produced:
     if tensor.action == "zeros":
         return _zeros(tensor)
@@ -67,7 +67,7 @@ def _zeros(tensor: Tensor) -> Produced:
 
 
 def _remade(
-    parents: Parents, tensor: Tensor, perturbing: PerturbExperts | None, advance: Callable[[], None]
+    parents: ParentShards, tensor: Tensor, perturbing: PerturbExperts | None, advance: Callable[[], None]
 ) -> Produced:
     """Return a tensor that is cast or altered, or in which several are stacked, one after another."""
     names = tensor.slices or (tensor.name,)
@@ -100,7 +100,7 @@ def _remade(
 
 
 def _computed(
-    parents: Parents, origin: Origin, name: str, dtype: str, perturbing: PerturbExperts | None
+    parents: ParentShards, origin: Origin, name: str, dtype: str, perturbing: PerturbExperts | None
 ) -> bytes:
     """Return a matrix with noise and scale, if its expert has any, in the dtype that is wanted."""
     from herdbook.steps.moe.cast import cast
@@ -110,22 +110,22 @@ def _computed(
     what = f"tensor {origin.tensor}"
     data: bytes | bytearray = parents.read(origin)
     if perturbing:
-        from herdbook.steps.moe.perturb import alter
+        from herdbook.steps.moe.perturb import perturb
 
         found = expert_of(name)
         scale = perturbing.scales[str(found[0]) if found else "shared"]
         residual = scale.residual if name.endswith(DOWN) else None
         tensor = from_bytes(data, span.dtype, span.shape, what)
-        data = to_bytes(alter(tensor, name, perturbing.seed, scale.noise, residual))
+        data = to_bytes(perturb(tensor, name, perturbing.seed, scale.noise, residual))
     return bytes(data) if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
 
 
 def _drawn(part: Part, draw: DrawRouters) -> Iterator[Produced]:
-    from herdbook.steps.moe.random_gate import as_bytes, drawn_rows
+    from herdbook.steps.moe.random_gate import as_bytes, random_rows
 
     for tensor in part.tensors:
         experts, hidden = tensor.shape
-        data = as_bytes(drawn_rows(draw.gate, tensor.name, (experts, hidden), draw.seed), tensor.dtype)
+        data = as_bytes(random_rows(draw.gate, tensor.name, (experts, hidden), draw.seed), tensor.dtype)
         made = {"action": "router", "gate": draw.gate}
         yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), made)
 

@@ -1,0 +1,61 @@
+"""Two builds in one folder at once, and one that was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from support import rebuilds
+from support.project import Project
+
+
+@pytest.fixture
+def project(tmp_path):
+    return rebuilds.herd(tmp_path / "herd")
+
+
+def started(project, *arguments):
+    """Start a build, and return its process as soon as it runs jobs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+        cwd=project.root,
+        env=project.environment(forked=False),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    while not list((project.results / "shards").glob("*.json")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    return process
+
+
+def test_a_second_build_is_refused_by_name_and_the_first_ends_well(project):
+    first = started(project)
+    second = project.snakemake(check=False)
+    assert second.returncode != 0
+    said = second.stdout + second.stderr
+    assert f"process {first.pid} on " in said
+    assert "config/tiny.yaml" in said
+    assert "--directory" in said
+    # looking on is not hindered
+    assert project.snakemake("-n").returncode == 0
+    assert project.herdbook("plan").returncode == 0
+    out, _ = first.communicate()
+    assert first.returncode == 0, out
+    assert project.run() == set()
+
+
+def test_a_build_that_was_killed_goes_on_without_hand_work(project):
+    killed = started(project)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    before = {path.name for path in (project.results / "shards").glob("*.json")}
+    made = project.run()
+    assert made
+    assert not {path for _, path in made} & {f"results/shards/{name}" for name in before}
+    assert Project(project.root).run() == set()
