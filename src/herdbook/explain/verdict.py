@@ -135,11 +135,11 @@ class Verdict:
         """Yield the differences between a job and the record of an older result of the same name."""
         match job.subject:
             case Part() as part:
-                if record.get("operation") != part.operation:
-                    yield f"it was made by {record.get('operation')}, now by {part.operation}"
+                if record.get("operation") != part.rule:
+                    yield f"it was made by {record.get('operation')}, now by {part.rule}"
                 yield from changed_parameters(
                     self._without_keys(job, record.get("parameters", {})),
-                    self._without_keys(job, part.parameters),
+                    self._without_keys(job, part.operation.parameters),
                 )
                 yield from difference.code(record.get("code", {}), part.code)
                 held = record.get("tensors", {})

@@ -203,7 +203,7 @@ def _models(plan: Plan) -> Iterator[Job]:
         for part in node.parts:
             made = (layout.shard(part), layout.record(part))
             yield Job(
-                part.operation,
+                part.rule,
                 part.id,
                 part.key,
                 _part_inputs(plan, part),
@@ -227,12 +227,12 @@ def _models(plan: Plan) -> Iterator[Job]:
 
 def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
     parents = [plan.parts[key] for key in part.parents]
-    search = plan.searches.get(part.parameters.get("search", ""))
+    search = plan.searches.get(part.operation.search_key or "")
     return (
         *([plan.layout.search(search)] if search else []),
         *(plan.layout.shard(parent) for parent in parents),
         *(plan.layout.record(parent) for parent in parents),
-        *(path for key in part.folders for path in folder_paths(plan, plan.by_key[key])),
+        *(path for key in part.operation.folders for path in folder_paths(plan, plan.by_key[key])),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import recipe as recipes
 from herdbook.layout import input_file
+from herdbook.plan.operation import FetchRanges
 from herdbook.recipe import Adapter
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _source(node: Node, locked: LockedSource) -> Material:
         license_by_recipe=said is not None,
         files=locked.files,
         weights=frozenset(held),
-        in_part=any("ranges" in part.parameters for part in node.parts),
+        in_part=any(isinstance(part.operation, FetchRanges) for part in node.parts),
     )
 
 

@@ -28,6 +28,7 @@ from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
 
 if TYPE_CHECKING:
     from herdbook.lock import Lock
+    from herdbook.plan.operation import Rule
     from herdbook.recipe import Recipe
 
 
@@ -221,7 +222,7 @@ def _node(
     match model:
         case Laser():
             parent = nodes[model.laser]
-            parts, search, warnings = plan_laser(name, recipe, lock, parent, size)
+            parts, search, warnings = plan_laser(name, model, recipe, lock, parent, size)
             return _kept_form(name, "laser", model, parent, parts, search), warnings
         case Adapter():
             parent = nodes[model.on]
@@ -254,7 +255,7 @@ def _node(
 
 def _new_form(
     name: str,
-    operation: str,
+    operation: Rule,
     model: Section,
     parts: tuple[Part, ...],
     config: dict[str, Any],
@@ -268,7 +269,7 @@ def _new_form(
 
 def _kept_form(
     name: str,
-    operation: str,
+    operation: Rule,
     model: Section,
     parent: Node,
     parts: tuple[Part, ...],

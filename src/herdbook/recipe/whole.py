@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -30,19 +31,19 @@ OPERATIONS: dict[str, type[Section]] = {
 
 def _operation(value: Any) -> str | None:
     if isinstance(value, Section):
-        return next(key for key, kind in OPERATIONS.items() if isinstance(value, kind))
-    found = [key for key in OPERATIONS if isinstance(value, dict) and key in value]
-    return found[0] if len(found) == 1 else None
+        return type(value).__name__
+    found = [kind for key, kind in OPERATIONS.items() if isinstance(value, dict) and key in value]
+    return found[0].__name__ if len(found) == 1 else None
 
 
 Model = Annotated[
-    Annotated[Hub, Tag("hub")]
-    | Annotated[Folder, Tag("folder")]
-    | Annotated[Pypi, Tag("pypi")]
-    | Annotated[Laser, Tag("laser")]
-    | Annotated[Adapter, Tag("adapter")]
-    | Annotated[Merge, Tag("merge")]
-    | Annotated[Moe, Tag("moe")],
+    Annotated[Hub, Tag("Hub")]
+    | Annotated[Folder, Tag("Folder")]
+    | Annotated[Pypi, Tag("Pypi")]
+    | Annotated[Laser, Tag("Laser")]
+    | Annotated[Adapter, Tag("Adapter")]
+    | Annotated[Merge, Tag("Merge")]
+    | Annotated[Moe, Tag("Moe")],
     Discriminator(
         _operation,
         custom_error_type="model_operation",
@@ -147,16 +148,12 @@ def _references(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _cycles(recipe: Recipe) -> list[str]:
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> str | None:
-        if name in path:
-            return " -> ".join((*path[path.index(name) :], name))
-        if name in done:
-            return None
-        found = next(filter(None, (visit(p, (*path, name)) for p in parents(recipe.models[name]))), None)
-        done.add(name)
-        return found
-
-    found = next(filter(None, (visit(name, ()) for name in recipe.models)), None)
-    return [f"models: a model cannot be made from itself: {found}"] if found else []
+    try:
+        TopologicalSorter({name: parents(model) for name, model in recipe.models.items()}).prepare()
+    except CycleError as error:
+        # Parents come first there, and the model that it begins with stands at both ends.
+        cycle = error.args[1][:0:-1]
+        first = min(range(len(cycle)), key=lambda place: list(recipe.models).index(cycle[place]))
+        named = [*cycle[first:], *cycle[:first], cycle[first]]
+        return [f"models: a model cannot be made from itself: {' -> '.join(named)}"]
+    return []
