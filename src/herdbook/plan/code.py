@@ -48,6 +48,7 @@ NEUTRAL_MODULES = {
     "herdbook.key": "takes every key, so another way of taking them changes them all",
     "herdbook.layout": "says where files lie; documents, which quote the names, count it",
     "herdbook.plan.*": "what is planned stands in keys as parameters, tensors and parents; documents count what they quote",
+    "herdbook.needs.*": "says what a job takes of a machine, which decides no result",
     "herdbook.settings": "the settings of a machine, none of which decides what a result is",
     "herdbook.recipe": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,
