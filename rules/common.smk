@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from herdbook import plan as plans
 from herdbook import needs, settings
-from herdbook.cache.step import on_offer, own_hub_folder
+from herdbook.cache.step import available, own_hub_folder
 from herdbook.errors import HerdbookError
 from herdbook.layout import is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
@@ -58,7 +58,7 @@ try:
     needs.check_gpu(PLAN, GPU_BYTES)
     JOBS = all_jobs(PLAN, configured_signer())
     # Asked once, before jobs are chosen: a job that runs elsewhere is chosen already.
-    CACHED = on_offer(PLAN) if workflow.is_main_process else {}
+    CACHED = available(PLAN) if workflow.is_main_process else {}
     if own := own_hub_folder():
         os.environ.update(HF_HUB_CACHE=str(own))  # need not be set otherwise
 except (HerdbookError, OSError) as error:

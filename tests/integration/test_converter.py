@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from herdbook.errors import StepError
-from herdbook.inference.forward import Folder
+from herdbook.inference.forward import CheckpointFolder
 from herdbook.steps.quantize.convert import CONVERTER
 from herdbook.steps.quantize.gguf_file import read_gguf
 from support import tiny
@@ -48,7 +48,7 @@ def test_a_mixture_goes_through_the_converter(tmp_path, kind, architecture):
     made = read_gguf(tmp_path / "out.gguf")
     assert made.value("general.architecture") == architecture
     assert made.value(f"{architecture}.expert_count") == 2
-    sources = [Folder(tmp_path / name) for name in ("base", "b")]
+    sources = [CheckpointFolder(tmp_path / name) for name in ("base", "b")]
     for layer in range(2):
         for short, matrix in MATRICES.items():
             tensor = made.tensors[f"blk.{layer}.ffn_{short}_exps.weight"]

@@ -12,7 +12,7 @@ import torch
 
 from herdbook import needs
 from herdbook import plan as plans
-from herdbook.inference.forward import Folder
+from herdbook.inference.forward import CheckpointFolder
 from herdbook.steps.laser.decompose import decompose, round_once
 from herdbook.steps.laser.rank import keep
 from herdbook.steps.laser.reduce import reduce
@@ -29,7 +29,7 @@ def base():
     found = [path for path in MODELS.glob("base-*") if not path.name.startswith("base-laser")]
     if not found:
         pytest.skip("needs what `make demo` builds")
-    return Folder(found[0])
+    return CheckpointFolder(found[0])
 
 
 @pytest.mark.parametrize("layer", [0, 14, 29])

@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from herdbook.errors import StepError
-from herdbook.inference.forward import Folder
+from herdbook.inference.forward import CheckpointFolder
 from herdbook.steps.merge.run_mergekit import MERGEKIT
 from support import tiny
 
@@ -31,13 +31,13 @@ def herd(tmp_path):
 def ours(root, merge, results="results", dtype="float32"):
     recipe = tiny.write_recipe(root / "r.yaml", {**HERD, "merged": {"merge": {**merge, "dtype": dtype}}})
     plan = tiny.build(recipe, root / results)
-    return Folder(plan.layout.folder(plan.released))
+    return CheckpointFolder(plan.layout.folder(plan.released))
 
 
 def theirs(root, config):
     (root / "config.yml").write_text(yaml.safe_dump({"dtype": "float32", **config}), encoding="utf-8")
     MERGEKIT.run([str(root / "config.yml"), str(root / "theirs")], root)
-    return Folder(root / "theirs")
+    return CheckpointFolder(root / "theirs")
 
 
 def of(root, name, **parameters):
@@ -144,5 +144,5 @@ def test_other_methods_are_made_by_mergekit(herd, method):
     for name in found.spans:
         assert torch.isfinite(found[name]).all()
         assert found.stored(name).equal(again.stored(name)), name
-    a = Folder(herd / "a")
+    a = CheckpointFolder(herd / "a")
     assert not found["model.layers.0.mlp.up_proj.weight"].equal(a["model.layers.0.mlp.up_proj.weight"])

@@ -12,7 +12,7 @@ from pytest_local_hub import LocalHub, client
 from safetensors import safe_open
 
 from herdbook.layout import CARD
-from herdbook.provenance.lineage import Made, Origin
+from herdbook.provenance.lineage import Derived, TracedTensor
 from herdbook.release.finding import Outcome
 from herdbook.signing import keys
 from herdbook.steps.card.step import render_card
@@ -198,10 +198,10 @@ def test_drawn_routers_are_drawn_again(hub, tmp_path, monkeypatch):
     folder = build(tmp_path / "honest", models)
     found = findings(folder, "recomputed", sample_bytes=1)
     assert status(found) == 0, bad(found)
-    from herdbook.steps.moe import random_gate as drawn
+    from herdbook.steps.moe import random_gate
 
-    rows = drawn.drawn_rows
-    monkeypatch.setattr(drawn, "drawn_rows", lambda *a: rows(*a)[::-1].copy())
+    rows = random_gate.random_rows
+    monkeypatch.setattr(random_gate, "random_rows", lambda *a: rows(*a)[::-1].copy())
     folder = build(tmp_path / "lie", models)
     monkeypatch.undo()
     client.use(hub, tmp_path / "home", monkeypatch)
@@ -300,11 +300,11 @@ def test_a_rebuild_names_the_files_that_a_lie_is_in(hub, tmp_path, monkeypatch):
 
 
 def test_what_is_allowed_adds_up():
-    plain = Made("merge", "merge", {}, "m", "t", ())
-    cut = Made("laser", "laser", {"tolerance": 1e-12}, "m", "t", ())
-    twice = Made("laser", "laser", {"tolerance": 3e-12}, "m", "t", (Origin("0" * 64, made=cut),))
-    open_ended = Made(
-        "adapter", "adapter", {}, "m", "t", (Origin("0" * 64, made=replace(cut, parameters={})),)
+    plain = Derived("merge", "merge", {}, "m", "t", ())
+    cut = Derived("laser", "laser", {"tolerance": 1e-12}, "m", "t", ())
+    twice = Derived("laser", "laser", {"tolerance": 3e-12}, "m", "t", (TracedTensor("0" * 64, made=cut),))
+    open_ended = Derived(
+        "adapter", "adapter", {}, "m", "t", (TracedTensor("0" * 64, made=replace(cut, parameters={})),)
     )
     assert allowed(plain, "BF16") == 0
     assert allowed(cut, "F32") == pytest.approx(1e-12 + 4 * (1e-12 / 2**24) ** 0.5)

@@ -9,7 +9,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from herdbook.inference.threads import one_thread_a_matrix
-from herdbook.steps.evaluate.parallel import Spread
+from herdbook.steps.evaluate.parallel import ParallelHFLM
 from support import tiny
 
 
@@ -53,7 +53,7 @@ def test_what_one_thread_answers_several_answer(loaded, threads):
         reference = HFLM(batch_size=1, **loaded)
         rolled = reference.loglikelihood_rolling(documents())
         chosen = reference.loglikelihood(questions())
-        model = Spread(threads, 1, **loaded)
+        model = ParallelHFLM(threads, 1, **loaded)
         assert model.loglikelihood_rolling(documents()) == rolled
         assert model.loglikelihood(questions()) == chosen
     assert len(set(rolled)) == 7
@@ -61,7 +61,9 @@ def test_what_one_thread_answers_several_answer(loaded, threads):
 
 def test_documents_that_pass_together_are_the_same_for_any_number_of_threads(loaded):
     with one_thread_a_matrix():
-        answers = [Spread(threads, 3, **loaded).loglikelihood_rolling(documents()) for threads in (1, 4)]
+        answers = [
+            ParallelHFLM(threads, 3, **loaded).loglikelihood_rolling(documents()) for threads in (1, 4)
+        ]
     assert answers[0] == answers[1]
 
 
@@ -76,4 +78,4 @@ def test_as_many_documents_are_read_at_once_as_there_are_threads(loaded, monkeyp
 
     monkeypatch.setattr(HFLM, "_model_call", met)
     with one_thread_a_matrix():
-        assert len(Spread(3, 1, **loaded).loglikelihood_rolling(documents()[:3])) == 3
+        assert len(ParallelHFLM(3, 1, **loaded).loglikelihood_rolling(documents()[:3])) == 3

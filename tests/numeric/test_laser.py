@@ -10,7 +10,7 @@ import torch
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.steps.laser.decompose import approximate, decompose, round_once, singular_values, tolerance
 from herdbook.steps.laser.reduce import reduce
-from herdbook.steps.laser.store import Store
+from herdbook.steps.laser.store import DecompositionStore
 
 
 def noise(rows, columns, seed=0):
@@ -183,7 +183,7 @@ def test_a_decomposition_is_made_once(tmp_path, monkeypatch):
         return decompose(matrix, device)
 
     monkeypatch.setattr("herdbook.steps.laser.store.decompose", counted)
-    matrix, store = noise(12, 8), Store(tmp_path)
+    matrix, store = noise(12, 8), DecompositionStore(tmp_path)
     first = store.decomposition(matrix, "a" * 64)
     assert np.array_equal(store.decomposition(matrix, "a" * 64).basis, first.basis)
     assert np.array_equal(store.values(matrix, "a" * 64), first.values)
@@ -195,7 +195,7 @@ def test_a_decomposition_is_made_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("what", ["values", "vectors"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
 def test_a_damaged_decomposition_is_made_again(tmp_path, what, harm):
-    matrix, store = noise(12, 8), Store(tmp_path)
+    matrix, store = noise(12, 8), DecompositionStore(tmp_path)
     first = store.decomposition(matrix, "a" * 64)
     (path,) = tmp_path.rglob(f"*.{what}.safetensors")
     data = bytearray(path.read_bytes())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from herdbook.errors import CheckpointError, RecipeError
-from herdbook.inference.forward import Folder
+from herdbook.inference.forward import CheckpointFolder
 from herdbook.plan.merge import value_at
 from herdbook.recipe import Filtered, parse
 from herdbook.steps.merge import methods
@@ -62,7 +62,7 @@ def test_slerp_of_parallel_or_empty_tensors_is_the_line():
 def test_ties_is_the_naive_loop(normalize):
     base, *models = draw(4)
     weights, densities = [1.0, 0.5, 2.0], [0.5, 0.25, 1.0]
-    found = methods.merge(
+    found = methods.merge_tensors(
         "ties",
         [base, *models],
         "x",
@@ -75,7 +75,7 @@ def test_ties_is_the_naive_loop(normalize):
 def test_task_arithmetic():
     base, a, b = draw(3)
     values = {"weights": [0.5, -1.0], "scale": 2.0}
-    found = methods.merge("task_arithmetic", [base, a, b], "x", values, {"normalize": False})
+    found = methods.merge_tensors("task_arithmetic", [base, a, b], "x", values, {"normalize": False})
     torch.testing.assert_close(found, base + 2 * (0.5 * (a - base) - (b - base)))
 
 
@@ -138,7 +138,7 @@ def made(tmp_path, method, settings, results="results", **sections):
     models = {**HERD, "merged": {"merge": {"method": method, **settings}}}
     recipe = tiny.write_recipe(tmp_path / "r.yaml", models, **sections)
     plan = tiny.build(recipe, tmp_path / results)
-    return plan, Folder(plan.layout.folder(plan.released))
+    return plan, CheckpointFolder(plan.layout.folder(plan.released))
 
 
 @pytest.mark.parametrize("method", MERGES)
@@ -157,7 +157,7 @@ def test_a_merge_is_the_same_bytes_for_any_thread_count_and_cut(tmp_path, method
 def test_linear_by_layer(tmp_path):
     herd(tmp_path)
     _, found = made(tmp_path, "linear", MERGES["linear"])
-    a, b = Folder(tmp_path / "a"), Folder(tmp_path / "b")
+    a, b = CheckpointFolder(tmp_path / "a"), CheckpointFolder(tmp_path / "b")
     for name in found.spans:  # weight of b: 1 in layer 1, 0 in layer 0 and outside the layers
         share = 0.5 if "layers.1" in name else 0
         assert found.stored(name).equal(((1 - share) * a[name] + share * b[name]).bfloat16()), name
@@ -182,7 +182,7 @@ def test_passthrough_stacks_layers(tmp_path):
         {"model": "c", "layers": "0-1"},
     ]
     plan, found = made(tmp_path, "passthrough", {"slices": slices})
-    a, b, c = (Folder(tmp_path / name) for name in "abc")
+    a, b, c = (CheckpointFolder(tmp_path / name) for name in "abc")
     down = "mlp.down_proj.weight"
     assert found[f"model.layers.2.{down}"].equal(b[f"model.layers.1.{down}"] / 2)
     assert found["model.layers.2.mlp.up_proj.weight"].equal(b["model.layers.1.mlp.up_proj.weight"])
@@ -205,7 +205,7 @@ def test_a_merge_can_be_an_expert(tmp_path):
     }
     recipe = tiny.write_recipe(tmp_path / "r.yaml", models)
     plan = tiny.build(recipe, tmp_path / "results")
-    found, merged = (Folder(plan.layout.folder(plan.nodes[name])) for name in ("herd", "merged"))
+    found, merged = (CheckpointFolder(plan.layout.folder(plan.nodes[name])) for name in ("herd", "merged"))
     assert found["model.layers.0.block_sparse_moe.experts.0.w1.weight"].equal(
         merged["model.layers.0.mlp.gate_proj.weight"]
     )

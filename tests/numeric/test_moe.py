@@ -8,7 +8,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from herdbook.errors import StepError
-from herdbook.steps.moe.random_gate import as_bytes, drawn_rows
+from herdbook.steps.moe.random_gate import as_bytes, random_rows
 from herdbook.steps.moe.router import router_rows
 from herdbook.weights.checkpoint import read_record
 from herdbook.weights.tensors import DTYPES, to_bytes
@@ -75,7 +75,7 @@ def test_cheap_embed_is_the_tokens_sum(base):
 
 def test_drawn_rows_depend_on_seed_and_name_only():
     def draw(gate="random", name="a", seed=0, hidden=1000):
-        return torch.from_numpy(drawn_rows(gate, name, (4, hidden), seed))
+        return torch.from_numpy(random_rows(gate, name, (4, hidden), seed))
 
     first = draw()
     assert first.equal(draw())
@@ -89,7 +89,7 @@ def test_drawn_rows_depend_on_seed_and_name_only():
 
 
 def test_drawn_rows_are_rounded_as_torch_rounds_them():
-    rows = drawn_rows("random", "a", (4, 1000), 0)
+    rows = random_rows("random", "a", (4, 1000), 0)
     rows[0, :4] = [0.0, -0.0, 1.00390625, 1.01171875]  # the last two lie between two numbers of bfloat16
     for code, dtype in DTYPES.items():
         if code != "F64":
@@ -263,7 +263,7 @@ def test_a_fitted_router_leaves_out_prompts_as_fitting_again_does():
         np.testing.assert_allclose(found[~kept], x[~kept] @ weights, atol=1e-10)
     # Prompts that differ are told apart.
     apart = np.array([4.0, 0, 0, 0, 0, 0])
-    router = module.fit([one + apart for one in inputs[:2]] + inputs[2:], [0, 0, 1, 1], [1] * 4, 2)
+    router = module.ridge_router([one + apart for one in inputs[:2]] + inputs[2:], [0, 0, 1, 1], [1] * 4, 2)
     assert router.shape == (2, 6)
     right = [(one + apart) @ router.T for one in inputs[:2]] + [-(one @ router.T) for one in inputs[2:]]
     assert np.mean([(scores[:, 0] > scores[:, 1]).mean() for scores in right]) > 0.7

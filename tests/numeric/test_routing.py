@@ -14,8 +14,8 @@ from herdbook.audit.routers import read_routers
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
 from herdbook.inference import mixture as layerwise
-from herdbook.inference.mixture import Mixture, Seen
-from herdbook.plan import routing as planned
+from herdbook.inference.mixture import LayerwiseMixture, Seen
+from herdbook.needs import memory
 from herdbook.steps.routing.measure import count, effective
 from herdbook.steps.routing.rows import look, verdict
 from herdbook.steps.routing.step import routing
@@ -75,7 +75,7 @@ def test_the_loss_is_that_of_transformers(tmp_path, monkeypatch, kind, layout, s
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    ours = Mixture(folder, threads)
+    ours = LayerwiseMixture(folder, threads)
     *_, (_, streams) = ours.watch(SEQUENCES)
     found = ours.losses(streams, SEQUENCES)
     for ids, loss in zip(SEQUENCES, found, strict=True):
@@ -92,7 +92,7 @@ def test_what_routers_choose_is_what_transformers_says(tmp_path):
     ).eval()
     with torch.no_grad():
         expected = model(torch.tensor([SEQUENCES[0]]), output_router_logits=True).router_logits
-    for seen, _ in Mixture(folder).watch(SEQUENCES[:1]):
+    for seen, _ in LayerwiseMixture(folder).watch(SEQUENCES[:1]):
         logits = expected[seen.layer]
         torch.testing.assert_close(seen.logits[0].softmax(-1), logits.softmax(-1), rtol=1e-4, atol=1e-5)
         assert seen.chosen[0].equal(logits.topk(2).indices)
@@ -155,7 +155,7 @@ def test_verdict():
 
 def test_as_many_rows_pass_an_expert_as_the_plan_counts():
     # It stands twice: planning imports no torch, and the step's key holds the step's own module.
-    assert layerwise.ROWS == planned.ROWS
+    assert layerwise.ROWS == memory.ROWS
 
 
 def test_the_report(tmp_path):
@@ -220,7 +220,7 @@ def test_routers_are_read_from_the_hub_by_ranges(tmp_path, monkeypatch):
         assert all(request.range for request in weights)
     assert found.keys() == {0, 1}
     for layer, router in found.items():
-        assert router.equal(Mixture(folder).router(layer, stored=True))
+        assert router.equal(LayerwiseMixture(folder).router(layer, stored=True))
 
 
 def test_texts_that_do_not_exist(tmp_path):

@@ -15,14 +15,14 @@ import pytest
 
 from herdbook import plan as plans
 from herdbook.cache import Cache, Product, configured, products
-from herdbook.cache.cache import ENTRY, LEFT_OVER_S, Entry
-from herdbook.cache.folder import LINKED_BYTES, Folder
-from herdbook.cache.maintenance import heal, to_prune
-from herdbook.cache.step import add, keep, on_offer, take
+from herdbook.cache.cache import ENTRY, LEFT_OVER_S, CacheEntry
+from herdbook.cache.folder import LINKED_BYTES, FolderStore
+from herdbook.cache.maintenance import repair, to_prune
+from herdbook.cache.step import add, available, restore, save
 from herdbook.cli.main import main
 from herdbook.errors import CacheError, DigestMismatchError
 from herdbook.plan.jobs import Job, all_jobs, find
-from herdbook.steps.assemble.step import assemble, furnish
+from herdbook.steps.assemble.step import assemble, write_config_files
 from herdbook.steps.fetch.step import fetch
 from support import s3_server, tiny
 
@@ -64,7 +64,7 @@ def elsewhere(one, folder):
 
 def flip(cache, name):
     """Flip one bit of a stored file, in place."""
-    if isinstance(cache.store, Folder):
+    if isinstance(cache.store, FolderStore):
         path = cache.store.root / name
         with path.open("r+b") as file:
             file.seek(7)
@@ -80,13 +80,13 @@ def flip(cache, name):
 def test_what_was_put_is_taken_elsewhere_with_the_same_bytes(cache, tmp_path):
     one = product(tmp_path / "one")
     cache.check()
-    assert cache.holding([one]) == []
+    assert cache.contained([one]) == []
     assert cache.put(one, "First")
     assert not cache.put(one, "First")
-    assert cache.holding([one]) == [one]
+    assert cache.contained([one]) == [one]
     other = elsewhere(one, tmp_path / "two")
     for path in other.files.values():
-        cache.take(other, path, "Second")
+        cache.restore(other, path, "Second")
     assert {role: path.read_bytes() for role, path in other.files.items()} == {
         role: path.read_bytes() for role, path in one.files.items()
     }
@@ -114,7 +114,7 @@ def test_a_result_that_is_not_what_its_record_says_is_not_kept(cache, tmp_path):
     with pytest.raises(DigestMismatchError, match="delete it and build it again"):
         cache.put(one, "First")
     assert list(cache.entries()) == []
-    assert cache.holding([one]) == []
+    assert cache.contained([one]) == []
 
 
 @pytest.mark.parametrize("role", ["shard", "record"])
@@ -125,12 +125,12 @@ def test_a_damaged_file_is_not_taken_and_its_entry_goes(cache, tmp_path, role):
     flip(cache, f"{entry.name}/{entry.files[role][0]}")
     other = elsewhere(one, tmp_path / "two")
     with pytest.raises(DigestMismatchError, match="Run again"):
-        cache.take(other, other.files[role], "Second")
+        cache.restore(other, other.files[role], "Second")
     assert not other.files[role].exists()
     assert not list((tmp_path / "two").glob(".*"))
-    assert cache.holding([one]) == []
+    assert cache.contained([one]) == []
     with pytest.raises(CacheError, match="is gone from the cache"):
-        cache.take(other, other.files[role], "Second")
+        cache.restore(other, other.files[role], "Second")
 
 
 def test_a_lost_file_is_damage_too(cache, tmp_path):
@@ -141,7 +141,7 @@ def test_a_lost_file_is_damage_too(cache, tmp_path):
     assert cache.damaged(entry) == {"shard": "is gone"}
     other = elsewhere(one, tmp_path / "two")
     with pytest.raises(DigestMismatchError):
-        cache.take(other, other.files["shard"], "Second")
+        cache.restore(other, other.files["shard"], "Second")
 
 
 def test_a_damaged_description_is_found_and_replaced(cache, tmp_path):
@@ -149,7 +149,7 @@ def test_a_damaged_description_is_found_and_replaced(cache, tmp_path):
     cache.put(one, "First")
     cache.store.write(f"{one.entry}/{ENTRY}", b'{"files": ')
     (entry,) = cache.entries()
-    said = list(heal(cache, [entry], None, {}))
+    said = list(repair(cache, [entry], None, {}))
     assert len(said) == 1
     assert cache.put(one, "First")
 
@@ -167,7 +167,7 @@ def test_many_put_and_take_one_thing_at_once(cache, tmp_path):
             results.append(cache.put(one, "First"))
             other = elsewhere(one, one.files["shard"].parent / "taken")
             for path in other.files.values():
-                cache.take(other, path, "First")
+                cache.restore(other, path, "First")
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
 
@@ -197,7 +197,7 @@ def test_what_a_killed_build_left_goes_after_a_day(cache, tmp_path, monkeypatch)
 
 
 def entry(name, size, used, uses=()):
-    return Entry(name, "laser", name, {"shard": ("0", size)}, dict.fromkeys(uses, used), used)
+    return CacheEntry(name, "laser", name, {"shard": ("0", size)}, dict.fromkeys(uses, used), used)
 
 
 def test_prune_takes_the_old_the_unused_and_the_longest_unused():
@@ -239,7 +239,7 @@ def test_gated_is_for_its_owner_alone_and_the_rest_follows_the_umask(tmp_path, s
             cache.put(one, "First")
             other = elsewhere(one, tmp_path / one.entry.split("/")[0])
             for path in other.files.values():
-                cache.take(other, path, "Second")
+                cache.restore(other, path, "Second")
     finally:
         os.umask(before)
     root = tmp_path / "cache"
@@ -345,7 +345,7 @@ def test_a_cache_that_is_full_throws_no_result_away(plan, tmp_path, monkeypatch,
     fetch(plan, part)
     monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "nowhere"))
     (tmp_path / "nowhere").write_text("no folder")
-    keep(plan, find(all_jobs(plan), "fetch", part.key))
+    save(plan, find(all_jobs(plan), "fetch", part.key))
     assert "warning: not put into the cache" in capsys.readouterr().err
     assert plan.layout.shard(part).exists()
 
@@ -353,34 +353,34 @@ def test_a_cache_that_is_full_throws_no_result_away(plan, tmp_path, monkeypatch,
 def test_take_offers_what_is_missing_here_and_there_in_the_cache(plan, tmp_path, monkeypatch):
     node = plan.nodes["base"]
     fetch(plan, node.parts[0])
-    furnish(plan, node)
-    assert on_offer(plan) == {}  # there is no cache
+    write_config_files(plan, node)
+    assert available(plan) == {}  # there is no cache
     (tmp_path / "cache").mkdir()
     monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "cache"))
-    assert on_offer(plan) == {}  # nothing is in it
+    assert available(plan) == {}  # nothing is in it
     assert add(plan, configured()) == (2, 2)
     assert add(plan, configured()) == (0, 2)
-    assert on_offer(plan) == {}  # all of it is here
+    assert available(plan) == {}  # all of it is here
     plan.layout.record(node.parts[0]).unlink()
-    assert set(on_offer(plan)) == {plan.layout.record(node.parts[0])}
+    assert set(available(plan)) == {plan.layout.record(node.parts[0])}
     other = plans.load(plan.recipe_path, tmp_path / "other")
-    assert set(on_offer(other)) == {
+    assert set(available(other)) == {
         other.layout.shard(node.parts[0]),
         other.layout.record(node.parts[0]),
         *(other.layout.folder(node) / name for name in node.files),
     }
-    for path in on_offer(other):
-        take(other, path)
+    for path in available(other):
+        restore(other, path)
     (tmp_path / "recipe/base").rename(tmp_path / "recipe/away")  # nothing of it is needed
     assemble(other, other.nodes["base"])
     assert (other.layout.folder(node) / "config.json").is_file()
     with pytest.raises(CacheError, match="is nothing that a cache keeps"):
-        take(other, Path("results/elsewhere.json"))
+        restore(other, Path("results/elsewhere.json"))
 
 
 def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, capsys):
     fetch(plan, plan.nodes["base"].parts[0])
-    furnish(plan, plan.nodes["base"])
+    write_config_files(plan, plan.nodes["base"])
 
     def herdbook(*arguments):
         places = ("--recipe", plan.recipe_path, "--results", plan.layout.root, "--cache", cache.store.place)
@@ -420,7 +420,7 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
 def test_healing_removes_the_same_damaged_file_from_results_and_release(plan, tmp_path):
     """A hard link shares its bytes: what is damaged in the cache is damaged here too."""
     (tmp_path / "cache").mkdir()
-    cache = Cache(Folder(tmp_path / "cache"))
+    cache = Cache(FolderStore(tmp_path / "cache"))
     one = product(tmp_path / "results")
     cache.put(one, "Tiny")
     released = plan.layout.release_folder / "model.safetensors"
@@ -429,7 +429,7 @@ def test_healing_removes_the_same_damaged_file_from_results_and_release(plan, tm
     (plan.layout.release_folder / "SHA256SUMS").write_text("")
     (entry,) = cache.entries()
     flip(cache, f"{entry.name}/{entry.files['shard'][0]}")
-    (said,) = heal(cache, [entry], plan, {one.entry: one})
+    (said,) = repair(cache, [entry], plan, {one.entry: one})
     assert "the same damaged file in the results" in said
     assert not one.files["shard"].exists()
     assert list(plan.layout.release_folder.iterdir()) == []

@@ -16,11 +16,13 @@ from markdown_it import MarkdownIt
 from herdbook.errors import LockError, StepError
 from herdbook.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.files import write_json
+from herdbook.plan.card import card_files
 from herdbook.steps.card import step
 from herdbook.steps.card.context import gather
 from herdbook.steps.card.counts import count_parameters
 from herdbook.steps.card.metadata import check
 from herdbook.steps.card.rank import find_place
+from herdbook.tools.installed import card_templates
 from support import tiny
 
 EVIL = "| x | <script>alert(1)</script> [a](javascript:b) `` ` `` {{ 7*7 }} # h\n# heading\n\u202etxet"
@@ -237,7 +239,7 @@ def test_front_matter_that_does_not_fit_is_told_by_key():
 def test_text_without_a_filter_is_refused():
     with pytest.raises(StepError, match="without a filter that escapes it"):
         only_escaped("text")
-    environment = step.environment(step.template_folder())
+    environment = step.environment(card_templates())
     with pytest.raises(StepError, match="without a filter"):
         environment.from_string("{{ name }}").render(name="x")
     with pytest.raises(jinja2.UndefinedError):
@@ -251,7 +253,7 @@ def test_card_is_the_same_twice_and_tells_no_path(plan, card):
 
 def test_figures_are_xml_and_name_every_model(plan):
     texts = step.card_texts(plan)
-    assert set(texts) == set(step.card_files(plan))
+    assert set(texts) == set(card_files(plan))
     lineage = "".join(ET.fromstring(texts["figures/lineage.svg"]).itertext())
     assert all(name in lineage for name in MODELS)
     measured = "".join(ET.fromstring(texts["figures/measurements.svg"]).itertext())
@@ -309,7 +311,7 @@ def test_a_search_is_told_with_its_evidence(tmp_path):
     assert f"{kept} of {len(found['trials'])} trials were" in said
     assert f"by as many that no trial had seen by {found['confirmation']['mean']:+.4f}" in said
     assert "rank 3 or 90 % of the rank, guarded" in said
-    assert sorted(texts) == sorted(step.card_files(plan))
+    assert sorted(texts) == sorted(card_files(plan))
 
 
 def test_a_search_that_keeps_nothing_is_told(tmp_path):

@@ -89,7 +89,7 @@ def test_help_is_shown_before_anything_is_loaded():
 def test_a_command_for_each_rule():
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
     rules = set(re.findall(r"^\s*(?:rule|use rule \w+ as) (\w+)", text, re.MULTILINE))
-    assert {"fetch", "laser", "take", "publish"} <= rules
+    assert {"fetch", "laser", "restore", "publish"} <= rules
     assert rules | set(OF_A_MODEL) <= set(NAMES)
     assert {*STEPS, "attest"} == set(registry.STEPS)
 
@@ -113,6 +113,14 @@ def test_exit_statuses_are_those_documented():
         )
     ]
     assert statuses == list(range(1, 9))
+
+
+def test_the_table_of_statuses_has_every_error():
+    text = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    listed = {int(status) for status in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    raised = {kind.exit_status for kind in kinds if issubclass(kind, errors.HerdbookError)}
+    assert listed == raised | {0, 10, 130}
 
 
 @pytest.mark.parametrize(
@@ -431,7 +439,7 @@ def test_a_script_for_each_shell(monkeypatch, capsys, shell):
 
 
 def test_commands_options_and_choices_are_completed(monkeypatch, capsys):
-    assert complete(monkeypatch, capsys, "re") == ["refresh", "release"]
+    assert complete(monkeypatch, capsys, "re") == ["refresh", "restore", "release"]
     assert complete(monkeypatch, capsys, "verify", "x", "--level", "re") == ["recomputed", "rebuild"]
     assert complete(monkeypatch, capsys, "plan", "--el") == ["--elsewhere"]
 

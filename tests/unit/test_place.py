@@ -10,7 +10,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from herdbook.errors import StepError
-from herdbook.inference import devices as place
+from herdbook.inference.devices import dispatch, layers_by_device
 from herdbook.layout import CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES
 from herdbook.steps.evaluate.step import evaluate
 from herdbook.steps.routing.step import routing
@@ -92,20 +92,18 @@ def size_of(module):
 def test_layers_go_to_gpus_in_their_order_and_none_is_cut(model):
     whole, layer = size_of(model), size_of(model.model.layers[0])
     embeddings = size_of(model.model.embed_tokens)
-    assert place.layers_by_device(model, {0: 2 * whole}) == {"": 0}
-    two = place.layers_by_device(model, {2: embeddings + 2 * layer + 1, 3: whole})
+    assert layers_by_device(model, {0: 2 * whole}) == {"": 0}
+    two = layers_by_device(model, {2: embeddings + 2 * layer + 1, 3: whole})
     assert two["model.embed_tokens"] == two["model.layers.0"] == 2
     assert two["model.layers.1"] == two["lm_head"] == 3
-    rest = place.layers_by_device(
-        model, {0: embeddings + 2 * layer + 1}
-    )  # one stays free for those that come
+    rest = layers_by_device(model, {0: embeddings + 2 * layer + 1})  # one stays free for those that come
     assert rest["model.layers.0"] == 0
     assert rest["model.layers.1"] == rest["lm_head"] == "cpu"
 
 
 def test_a_gpu_without_room_for_the_embeddings_is_refused(model):
     with pytest.raises(StepError, match="cannot hold the model's embeddings"):
-        place.spread(model, {0: 1000})
+        dispatch(model, {0: 1000})
 
 
 class Told:

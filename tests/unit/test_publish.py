@@ -15,8 +15,8 @@ from herdbook.errors import RecipeError, StepError, VerificationError
 from herdbook.hub import RemoteFile
 from herdbook.publish import claims, folder, licenses, local, preflight
 from herdbook.publish.hub import _account
-from herdbook.publish.proposal import There, describe, differences, propose
-from herdbook.release.reader import parse_sums
+from herdbook.publish.proposal import RemoteState, describe, differences, propose
+from herdbook.release.sums import parse_sums
 from herdbook.steps.card import metadata
 from support import dummy_release
 
@@ -183,7 +183,7 @@ def there(contents, *, large=()):
         return RemoteFile(name, len(content), None, file.git_blob)
 
     files = {name: entry(name, content) for name, content in contents.items()}
-    return There("1" * 40, files, lambda name, _: contents[name])
+    return RemoteState("1" * 40, files, lambda name, _: contents[name])
 
 
 def names(files):
@@ -196,7 +196,7 @@ def contents(release):
 
 def test_nothing_there(tmp_path):
     release = dummy_release.write(tmp_path)
-    proposal = propose(release, There(None, {}, None))
+    proposal = propose(release, RemoteState(None, {}, None))
     assert names(proposal.new) == sorted(release.files)
     assert proposal.upload_bytes == sum(
         path.stat().st_size for path in release.folder.rglob("*") if path.is_file()
@@ -243,7 +243,7 @@ def test_what_another_program_s_checksums_list_is_not_ours(tmp_path, sums):
 
 def test_content_that_is_there_under_another_name_is_not_sent_again(tmp_path):
     release = dummy_release.write(tmp_path, weights=b"w" * 1000)
-    before = propose(release, There(None, {}, None)).upload_bytes
+    before = propose(release, RemoteState(None, {}, None)).upload_bytes
     moved = propose(
         release, there({"pytorch/model.safetensors": b"w" * 1000}, large=("pytorch/model.safetensors",))
     )
@@ -488,7 +488,8 @@ def test_a_release_that_another_recipe_made_is_not_published(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_bytes((release.folder / "recipe.yaml").read_bytes())
     (tmp_path / "r.lock.json").write_bytes((release.folder / "recipe.lock.json").read_bytes())
-    plan = SimpleNamespace(release_folder=release.folder, recipe_path=recipe)
+    layout = SimpleNamespace(release_folder=release.folder)
+    plan = SimpleNamespace(layout=layout, recipe_path=recipe)
     preflight.check_made_by(plan)
     recipe.write_bytes(recipe.read_bytes() + b"# more\n")
     with pytest.raises(

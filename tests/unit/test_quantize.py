@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError, VerificationError
+from herdbook.steps.card.counts import context_bytes
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.steps.quantize.encode import encode
 from herdbook.steps.quantize.gguf_file import TensorInfo, header, read_gguf
-from herdbook.steps.quantize.methods import METHODS, memory_bytes
-from herdbook.steps.quantize.quantize import quantize
+from herdbook.steps.quantize.methods import METHODS
+from herdbook.steps.quantize.quantize import quantize_file
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 PEER = json.loads((DATA / "peer.json").read_text(encoding="utf-8"))
@@ -76,7 +77,7 @@ def rewrite(path, output, *, leave_out=(), rename=()):
 def test_files_are_those_of_llama_cpp(herd, tmp_path, name):
     _, full = herd(name)
     for method in MODELS[name].methods:
-        record = quantize(full, tmp_path / "made.gguf", method, threads=2)
+        record = quantize_file(full, tmp_path / "made.gguf", method, threads=2)
         peer = PEER[f"{name} {method}"]
         types = {entry["name"]: entry["type"] for entry in record["tensors"]}
         assert types == {tensor: kind for tensor, (kind, _) in peer["tensors"].items()}, method
@@ -100,7 +101,7 @@ def test_methods_carry_llama_cpps_numbers():
 
 def test_another_reader_understands_the_file(herd, tmp_path):
     _, full = herd("narrow")
-    record = quantize(full, tmp_path / "made.gguf", "Q4_K_M")
+    record = quantize_file(full, tmp_path / "made.gguf", "Q4_K_M")
     reader = gguf.GGUFReader(tmp_path / "made.gguf")
     assert reader.get_field("general.file_type").contents() == gguf.LlamaFileType.MOSTLY_Q4_K_M
     assert reader.get_field("general.quantization_version").contents() == gguf.GGML_QUANT_VERSION
@@ -114,9 +115,9 @@ def test_another_reader_understands_the_file(herd, tmp_path):
 
 def test_threads_and_pieces_do_not_change_a_byte(herd, tmp_path, monkeypatch):
     _, full = herd("narrow")
-    one = quantize(full, tmp_path / "one.gguf", "Q4_K_M", threads=1)
+    one = quantize_file(full, tmp_path / "one.gguf", "Q4_K_M", threads=1)
     monkeypatch.setattr("herdbook.steps.quantize.encode.BLOCK_BYTES", 4 * 192 * 50)
-    three = quantize(full, tmp_path / "three.gguf", "Q4_K_M", threads=3)
+    three = quantize_file(full, tmp_path / "three.gguf", "Q4_K_M", threads=3)
     assert one == three
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "three.gguf").read_bytes()
 
@@ -175,13 +176,13 @@ def test_weights_that_are_no_numbers_are_refused(rows):
 
 def test_an_unknown_method_is_refused(herd, tmp_path):
     with pytest.raises(StepError, match=r"unknown method 'Q9_0'.*Q4_K_M"):
-        quantize(herd("odd")[1], tmp_path / "made.gguf", "Q9_0")
+        quantize_file(herd("odd")[1], tmp_path / "made.gguf", "Q9_0")
 
 
 def test_a_quantized_file_is_not_quantized_again(herd, tmp_path):
-    quantize(herd("four")[1], tmp_path / "four.gguf", "Q8_0")
+    quantize_file(herd("four")[1], tmp_path / "four.gguf", "Q8_0")
     with pytest.raises(StepError, match=r"token_embd\.weight is quantized already \(Q8_0\)"):
-        quantize(tmp_path / "four.gguf", tmp_path / "made.gguf", "Q4_K_M")
+        quantize_file(tmp_path / "four.gguf", tmp_path / "made.gguf", "Q4_K_M")
     assert not (tmp_path / "made.gguf").exists()
 
 
@@ -193,7 +194,7 @@ def test_another_architecture_is_refused(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(StepError, match="architecture 'bert' is not supported"):
-        quantize(tmp_path / "bert.gguf", tmp_path / "made.gguf", "Q8_0")
+        quantize_file(tmp_path / "bert.gguf", tmp_path / "made.gguf", "Q8_0")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.00001, 0.001, 0.05, 0.5, 0.999])
@@ -235,7 +236,7 @@ def test_what_is_no_gguf_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["narrow", "odd", "eight"])
 def test_files_derive_from_their_safetensors(herd, tmp_path, name):
     folder, full = herd(name)
-    quantize(full, tmp_path / "made.gguf", "Q4_K_M", threads=2)
+    quantize_file(full, tmp_path / "made.gguf", "Q4_K_M", threads=2)
     for file in (full, tmp_path / "made.gguf"):
         record = derive(file, folder, threads=2)
         require_equal(record, "file")
@@ -265,7 +266,7 @@ def test_derivation_says_what_a_tensor_is_made_of(herd):
 def test_one_flipped_bit_is_found_and_named(herd, tmp_path):
     folder, full = herd("eight")
     made, damaged = tmp_path / "made.gguf", tmp_path / "damaged.gguf"
-    quantize(full, made, "Q8_0", threads=2)
+    quantize_file(full, made, "Q8_0", threads=2)
     tensors = read_gguf(made).tensors
     for name in ("blk.1.ffn_down_exps.weight", "token_embd.weight", "blk.0.attn_norm.weight"):
         shutil.copy(made, damaged)
@@ -406,7 +407,7 @@ def test_memory_is_the_file_and_its_context():
         "num_hidden_layers": 32,
     }
     # Mistral 7B's context takes 128 KiB a token in float16
-    assert memory_bytes(1000, config, 4096) == 1000 + 4096 * 128 * 1024
+    assert context_bytes(config, 4096) == 4096 * 128 * 1024
 
 
 def test_importing_the_package_loads_no_heavy_library():

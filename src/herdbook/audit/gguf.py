@@ -24,9 +24,9 @@ from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.steps.quantize.derive import DIFFERS, compare_metadata
 from herdbook.steps.quantize.encode import FULL_WIDTH, decode_full_width, encode
-from herdbook.steps.quantize.folder import DTYPES
 from herdbook.steps.quantize.gguf_file import parse_gguf
 from herdbook.steps.quantize.layout import layout, row_order
+from herdbook.steps.quantize.model_folder import DTYPES
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from herdbook.release.finding import Finding, Options
     from herdbook.release.subject import Subject
     from herdbook.steps.quantize.gguf_file import GgufFile, TensorInfo
-    from herdbook.steps.quantize.layout import Part
+    from herdbook.steps.quantize.layout import TensorLayout
 
 GGUF = Check(LEVEL, "gguf")
 SUFFIX = ".gguf"
@@ -99,7 +99,7 @@ def check(subject: Subject, merge: Model, options: Options) -> Iterator[Finding]
     names = sorted(name for name in subject.files if name.endswith(SUFFIX))
     for name in names[MAX_FILES:]:
         yield GGUF.unverified(name, f"is one of more than {MAX_FILES} files", file=name)
-    parts: dict[str, Part] | None = None
+    parts: dict[str, TensorLayout] | None = None
     held: dict[str, set[str]] = {}
     for name in names[:MAX_FILES]:
         try:
@@ -118,7 +118,7 @@ def check(subject: Subject, merge: Model, options: Options) -> Iterator[Finding]
             yield GGUF.failed(name, f"lacks {len(missing)} tensors of the model, such as {missing[0]}")
 
 
-def _parts(merge: Model) -> dict[str, Part]:
+def _parts(merge: Model) -> dict[str, TensorLayout]:
     """Return the parts that a GGUF of a model has. Raises as ``layout``, also where a number is one of no model."""
     experts = merge.config.get("num_local_experts") or 0
     if merge.layers and (type(experts) is not int or not 0 <= experts <= MAX_EXPERTS):
@@ -133,7 +133,7 @@ class _File:
         name: str,
         file: GgufFile,
         merge: Model,
-        parts: Mapping[str, Part],
+        parts: Mapping[str, TensorLayout],
         split: bool,
     ) -> None:
         self.subject, self.name, self.file, self.merge, self.parts = subject, name, file, merge, parts
@@ -239,12 +239,12 @@ class _File:
             at += rows
         return found
 
-    def _vector(self, part: Part) -> NDArray[np.float32]:
+    def _vector(self, part: TensorLayout) -> NDArray[np.float32]:
         name = part.sources[0]
         vector = self._read(name, 0, self.merge.pieces[name].shape[0], 1)[:, 0]
         return vector[row_order(len(vector), part.heads)]
 
-    def _rows(self, name: str, part: Part, first: int, count: int) -> NDArray[np.float32]:
+    def _rows(self, name: str, part: TensorLayout, first: int, count: int) -> NDArray[np.float32]:
         """Return rows of a matrix in the GGUF's order; what lies together is read together."""
         height, width = self.merge.pieces[name].shape
         if not part.heads:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.audit.level import LEVEL, UNPROVEN
 from herdbook.errors import HerdbookError, SourceError
-from herdbook.hub.tensors import tensors_of
+from herdbook.hub.tensors import open_tensors
 from herdbook.humanize import ranges
 from herdbook.recipe.moe import DRAWN_GATES, MERGEKIT_GATES
 from herdbook.release.finding import Check
@@ -134,7 +134,7 @@ def read_routers(model: str) -> dict[int, torch.Tensor]:
         CheckpointError: If a router holds NaN or infinite values.
     """
     found = {}
-    for span, read in tensors_of(model):
+    for span, read in open_tensors(model):
         place = ROUTER.match(span.name)
         if place and len(span.shape) == 2 and span.dtype in DTYPES:
             found[int(place[1])] = from_bytes(read(), span.dtype, span.shape, f"{model}: {span.name}")

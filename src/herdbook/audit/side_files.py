@@ -10,7 +10,7 @@ from herdbook.audit.level import LEVEL, UNPROVEN
 from herdbook.audit.model import CONFIG_NAME
 from herdbook.errors import HerdbookError
 from herdbook.release.finding import Check
-from herdbook.sources.select import side_files
+from herdbook.sources.select import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,6 @@ SAME = (
     "rms_norm_eps",
 )
 COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
-OTHERS = (CONFIG_NAME, "generation_config.json")
 
 
 def check(configuration: Configuration, merge: Model, base: Model) -> Iterator[Finding]:
@@ -77,7 +76,7 @@ def _numbers(configuration: Configuration, merge: Model, base: Model) -> Iterato
 
 
 def _tokenizer(merge: Subject, base: Subject) -> Iterator[Finding]:
-    names = [name for name in side_files(merge.files) if name not in OTHERS]
+    names = sorted(merge.files.keys() & set(TOKENIZER_FILES))
     other, missing = [], []
     for name in names:
         if name not in base.files:

@@ -17,7 +17,7 @@ from herdbook.humanize import ranges
 from herdbook.progress import track
 from herdbook.release.finding import Check, Outcome, outcome_of
 from herdbook.steps.moe.cast import cast
-from herdbook.steps.moe.perturb import alter
+from herdbook.steps.moe.perturb import perturb
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import Block, detection_probability, draw, whole
 from herdbook.weights.dtypes import DTYPE_CODES
@@ -147,7 +147,9 @@ class WeightsComparison:
         what = f"{source}: {one.tensor}"
         try:
             if one.scale is not None:
-                data = to_bytes(alter(from_bytes(data, theirs.dtype, shape, what), what, 0, None, one.scale))
+                data = to_bytes(
+                    perturb(from_bytes(data, theirs.dtype, shape, what), what, 0, None, one.scale)
+                )
             return data if theirs.dtype == piece.dtype else cast(data, theirs.dtype, shape, piece.dtype, what)
         except CheckpointError as error:
             raise UnverifiedError(str(error)) from error

@@ -1,6 +1,6 @@
 """The cache: results under their keys, shared by checkouts, machines and people, so that nothing is made twice."""
 
-from herdbook.cache.cache import Cache, Entry, configured
+from herdbook.cache.cache import Cache, CacheEntry, configured
 from herdbook.cache.product import Product, products
 
-__all__ = ["Cache", "Entry", "Product", "configured", "products"]
+__all__ = ["Cache", "CacheEntry", "Product", "configured", "products"]

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook.cache.folder import Folder
-from herdbook.cache.s3 import S3, SCHEME
+from herdbook.cache.folder import FolderStore
+from herdbook.cache.s3 import SCHEME, S3Store
 from herdbook.errors import CacheError, DigestMismatchError
 from herdbook.files import dump_json, sha256_file
 from herdbook.settings import CACHE
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from herdbook.cache.product import Product
-    from herdbook.cache.store import Held, Store
+    from herdbook.cache.store import Store, StoredFile
 
 ENTRY = "entry.json"
 USES = "uses"
@@ -42,7 +42,7 @@ LEFT_OVER_S = DAY_S  # what has no entry after so long, nobody is still putting
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """An entry of a cache.
 
     Args:
@@ -91,7 +91,7 @@ class Cache:
         """Check that the place is there, and can be written to. Raises CacheError."""
         self.store.check()
 
-    def holding(self, products: Iterable[Product]) -> list[Product]:
+    def contained(self, products: Iterable[Product]) -> list[Product]:
         """Return those of some products that are here."""
         asked = list(products)
         with ThreadPoolExecutor(self.store.at_once) as pool:
@@ -128,7 +128,7 @@ class Cache:
         self._use(product.entry, release)
         return new
 
-    def take(self, product: Product, path: Path, release: str) -> None:
+    def restore(self, product: Product, path: Path, release: str) -> None:
         """Take one file of a product over. It is compared with its digest while it is read.
 
         Args:
@@ -165,16 +165,16 @@ class Cache:
             temporary.unlink(missing_ok=True)  # also left over if both were the same hard link already
         self._use(entry.name, release)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[CacheEntry]:
         """Yield all entries that we may read, and what is left over of some that were never made."""
-        held: dict[str, list[Held]] = defaultdict(list)
+        held: dict[str, list[StoredFile]] = defaultdict(list)
         for place in PLACES:
             for item in self.store.names(place):
                 held["/".join(item.name.split("/")[:2])].append(item)
         with ThreadPoolExecutor(self.store.at_once) as pool:
             yield from (entry for entry in pool.map(self._look, held, held.values()) if entry)
 
-    def left_over(self) -> Iterator[Held]:
+    def left_over(self) -> Iterator[StoredFile]:
         """Yield files that belong to no entry, and nobody is still putting."""
         named: dict[str, set[str]] = {}
         for place in PLACES:
@@ -194,7 +194,7 @@ class Cache:
         for item in list(self.store.names(name)):
             self.store.remove(item.name)
 
-    def damaged(self, entry: Entry) -> dict[str, str]:
+    def damaged(self, entry: CacheEntry) -> dict[str, str]:
         """Read an entry's files in full; return those that are not what they were: by what each is, why."""
         wrong = {}
         for role, (sha256, _) in entry.files.items():
@@ -209,7 +209,7 @@ class Cache:
         except CacheError:  # another's entry, which we may read: its last use is not worth a failure
             return
 
-    def _look(self, name: str, held: list[Held]) -> Entry | None:
+    def _look(self, name: str, held: list[StoredFile]) -> CacheEntry | None:
         entry = self._read(name)
         if entry is None:
             return None
@@ -219,18 +219,18 @@ class Cache:
             if item.name.startswith(f"{name}/{USES}/")
         }
         written = next((item.written for item in held if item.name == f"{name}/{ENTRY}"), 0.0)
-        return Entry(name, entry.kind, entry.id, entry.files, uses, written)
+        return CacheEntry(name, entry.kind, entry.id, entry.files, uses, written)
 
-    def _read(self, name: str) -> Entry | None:
+    def _read(self, name: str) -> CacheEntry | None:
         content = self.store.read(f"{name}/{ENTRY}")
         if content is None:
             return None
         try:
             about: dict[str, Any] = json.loads(content)
             files = {role: (item["sha256"], item["size_bytes"]) for role, item in about["files"].items()}
-            return Entry(name, about["kind"], about["id"], files, {}, 0.0)
+            return CacheEntry(name, about["kind"], about["id"], files, {}, 0.0)
         except (ValueError, KeyError, TypeError, AttributeError):
-            return Entry(name, "damaged", name.rpartition("/")[2][:12], {}, {}, 0.0)
+            return CacheEntry(name, "damaged", name.rpartition("/")[2][:12], {}, {}, 0.0)
 
 
 def configured(place: str | None = None) -> Cache | None:
@@ -245,7 +245,7 @@ def configured(place: str | None = None) -> Cache | None:
     place = place or CACHE.value
     if not place:
         return None
-    return Cache(S3(place) if place.startswith(SCHEME) else Folder(Path(place).expanduser()))
+    return Cache(S3Store(place) if place.startswith(SCHEME) else FolderStore(Path(place).expanduser()))
 
 
 def _recorded(product: Product) -> dict[str, str]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.cache.store import Held
+from herdbook.cache.store import StoredFile
 from herdbook.errors import CacheError
 from herdbook.files import CHUNK_BYTES, sha256_file
 
@@ -22,7 +22,7 @@ LINKED_BYTES = 1 << 20  # smaller files are copied, so that few names share an i
 PRIVATE = "gated/"
 
 
-class Folder:
+class FolderStore:
     """A store in a folder.
 
     What is gated is for its owner alone: entries have mode 0700, their files 0600. All else follows the umask, and the two
@@ -136,7 +136,7 @@ class Folder:
         except OSError as error:
             raise self._broken(error) from error
 
-    def names(self, below: str) -> Iterator[Held]:
+    def names(self, below: str) -> Iterator[StoredFile]:
         """Yield the files below a name, as far as we may see them."""
         start = self.root / below
         for folder, _, files in os.walk(start):
@@ -145,7 +145,7 @@ class Folder:
                 with suppress(FileNotFoundError):
                     found = path.lstat()
                     name = path.relative_to(self.root).as_posix()
-                    yield Held(name, found.st_size, found.st_mtime)
+                    yield StoredFile(name, found.st_size, found.st_mtime)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there, and folders that are empty then."""

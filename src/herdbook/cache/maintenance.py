@@ -11,19 +11,19 @@ from herdbook.layout import SUMS
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from herdbook.cache.cache import Cache, Entry
+    from herdbook.cache.cache import Cache, CacheEntry
     from herdbook.cache.product import Product
     from herdbook.plan import Plan
 
 
 def to_prune(
-    entries: Iterable[Entry],
+    entries: Iterable[CacheEntry],
     *,
     older_than_s: float | None = None,
     keep_bytes: int | None = None,
     not_used_by: Collection[str] = (),
     now: float | None = None,
-) -> list[Entry]:
+) -> list[CacheEntry]:
     """Return the entries that may go, those that were not used for longest first.
 
     Args:
@@ -53,8 +53,8 @@ def to_prune(
     return gone
 
 
-def heal(
-    cache: Cache, entries: Iterable[Entry], plan: Plan | None, known: dict[str, Product]
+def repair(
+    cache: Cache, entries: Iterable[CacheEntry], plan: Plan | None, known: dict[str, Product]
 ) -> Iterator[str]:
     """Read entries in full; remove those that were damaged, and put them again from the results where these are good.
 
@@ -85,7 +85,7 @@ def heal(
         yield f"{entry.kind} {entry.id}: {said}: {done}"
 
 
-def _good(entry: Entry, product: Product) -> bool:
+def _good(entry: CacheEntry, product: Product) -> bool:
     return entry.files.keys() == product.files.keys() and all(
         sha256_file(path) == entry.files[role][0] for role, path in product.files.items()
     )

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from herdbook.cache.store import Held
+from herdbook.cache.store import StoredFile
 from herdbook.errors import CacheError
 from herdbook.files import sha256_file
 
@@ -23,7 +23,7 @@ MISSING = ("NoSuchKey", "404", "NotFound")
 CHUNK_BYTES = 1 << 20
 
 
-class S3:
+class S3Store:
     """A store in a bucket.
 
     Where it is and who we are is for the client to find, as all programs of the kind do: environment, profiles, roles.
@@ -146,14 +146,14 @@ class S3:
                 digest.update(piece)
         return digest.hexdigest()
 
-    def names(self, below: str) -> Iterator[Held]:
+    def names(self, below: str) -> Iterator[StoredFile]:
         """Yield the files below a name."""
         with self._asking(below):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._key(f"{below}/")):
                 for item in page.get("Contents", ()):
                     name = item["Key"].removeprefix(self._prefix)
-                    yield Held(name, item["Size"], item["LastModified"].timestamp())
+                    yield StoredFile(name, item["Size"], item["LastModified"].timestamp())
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from herdbook.plan.jobs import Job
 
 
-def on_offer(plan: Plan) -> dict[Path, Product]:
+def available(plan: Plan) -> dict[Path, Product]:
     """Return what can be taken over: by path, those files that are missing in the results and lie in the cache.
 
     Raises:
@@ -32,13 +32,13 @@ def on_offer(plan: Plan) -> dict[Path, Product]:
     wanted = [product for product in products(plan) if not product.there]
     return {
         path: product
-        for product in cache.holding(wanted)
+        for product in cache.contained(wanted)
         for path in product.files.values()
         if not path.exists()
     }
 
 
-def take(plan: Plan, path: Path) -> None:
+def restore(plan: Plan, path: Path) -> None:
     """Take a file over.
 
     Raises:
@@ -51,10 +51,10 @@ def take(plan: Plan, path: Path) -> None:
     by_path = {place: product for product in products(plan) for place in product.files.values()}
     if path not in by_path:
         raise CacheError(f"{path}: is nothing that a cache keeps of this recipe")
-    cache.take(by_path[path], path, plan.recipe.release.name)
+    cache.restore(by_path[path], path, plan.recipe.release.name)
 
 
-def keep(plan: Plan, job: Job) -> None:
+def save(plan: Plan, job: Job) -> None:
     """Put what a job has made into the cache, if there is one.
 
     A cache that does not take it is no reason to throw a result away: then a line says so, and the build goes on.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredFile:
     """A file in a store.
 
     Args:
@@ -55,7 +55,7 @@ class Store(Protocol):
     def sha256(self, name: str) -> str | None:
         """Return the SHA-256 of a file, read in full; None if there is none."""
 
-    def names(self, below: str) -> Iterator[Held]:
+    def names(self, below: str) -> Iterator[StoredFile]:
         """Yield the files whose names begin with ``below`` and a slash, as far as we may see them."""
 
     def remove(self, name: str) -> None:

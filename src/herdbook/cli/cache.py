@@ -16,7 +16,7 @@ from herdbook.errors import CacheError, HerdbookError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from herdbook.cache.cache import Cache, Entry
+    from herdbook.cache.cache import Cache, CacheEntry
     from herdbook.plan import Plan
 
 
@@ -119,7 +119,7 @@ def verify(place: Place) -> None:
 
     A damaged entry is put back if the results hold a good copy.
     """
-    from herdbook.cache.maintenance import heal
+    from herdbook.cache.maintenance import repair
     from herdbook.cache.product import products
     from herdbook.progress import track
 
@@ -133,7 +133,7 @@ def verify(place: Place) -> None:
     damaged = 0
     with track("verify", len(entries)) as advance:
         for entry in entries:
-            for line in heal(cache, [entry], plan, known):
+            for line in repair(cache, [entry], plan, known):
                 damaged += 1
                 print(line)
             advance()
@@ -196,14 +196,14 @@ def prune(
     print(f"{_amount(gone)} {would}; of builds that were killed {len(left)} files, {humanize.size(size)}")
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: CacheEntry) -> str:
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
     by = ", ".join(sorted(entry.uses)) or "nobody"
     gated = "  (gated)" if entry.gated else ""
     return f"{entry.kind:<9} {humanize.size(entry.size_bytes):>10}  {used:<16}  {by:<24}  {entry.id}{gated}"
 
 
-def _as_json(entry: Entry) -> dict[str, object]:
+def _as_json(entry: CacheEntry) -> dict[str, object]:
     return {
         "name": entry.name,
         "kind": entry.kind,
@@ -215,6 +215,6 @@ def _as_json(entry: Entry) -> dict[str, object]:
     }
 
 
-def _amount(entries: list[Entry]) -> str:
+def _amount(entries: list[CacheEntry]) -> str:
     count = len(entries)
     return f"{humanize.plural(count, 'entry', 'entries')}, {humanize.size(sum(one.size_bytes for one in entries))}"

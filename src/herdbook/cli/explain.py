@@ -35,12 +35,12 @@ def command(target: str, recipe: Path, results: Path) -> None:
     lists it, or "all".
     """
     from herdbook import plan as plans
-    from herdbook.cache.step import on_offer
+    from herdbook.cache.step import available
     from herdbook.explain.verdict import Verdict
     from herdbook.steps.attest.step import configured_signer
 
     plan = plans.load(recipe, results)
-    verdict = Verdict(plan, configured_signer(), on_offer(plan))
+    verdict = Verdict(plan, configured_signer(), available(plan))
     for job in _find(target, verdict.jobs, results):
         print(f"{job.name}: {verdict.sentence(job)}")
         if job in verdict.run:

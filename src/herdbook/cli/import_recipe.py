@@ -26,7 +26,7 @@ from herdbook.errors import RecipeError
     help="Where to write the recipe (default: standard output).",
 )
 @click.option("--name", help="Name of the release.")
-@click.option("--license", "license_", help="Its licence, by the Hub's identifier, such as apache-2.0.")
+@click.option("--license", "license_", help="Its license, by the Hub's identifier, such as apache-2.0.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 def command(file: Path, output: Path | None, name: str | None, license_: str | None, *, force: bool) -> None:
     """Make a recipe from a mergekit configuration.

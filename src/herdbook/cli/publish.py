@@ -12,7 +12,7 @@ from herdbook.errors import StepError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from herdbook.publish.local import Release
+    from herdbook.publish.local import LocalRelease
 
 
 @click.command(
@@ -71,7 +71,7 @@ def command(
         print(done.url)
 
 
-def _to_folder(release: Release, folder: Path, *, dry_run: bool) -> None:
+def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
     from herdbook.publish import folder as folders
     from herdbook.publish.proposal import changes
 

@@ -50,14 +50,14 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     lock, changes = look_up(
         before.recipe, before.lock, recipe.parent, lambda line: print(line, file=sys.stderr)
     )
-    report = reports.Report(str(recipe), changes)
+    report = reports.RefreshReport(str(recipe), changes)
     if lock != before.lock:
         try:
             after = plans.make(before.recipe, lock, recipe, results)
         except RecipeError as error:
-            report = reports.Report(str(recipe), changes, problems=error.problems)
+            report = reports.RefreshReport(str(recipe), changes, problems=error.problems)
         else:
-            report = reports.Report(str(recipe), changes, rebuild=rebuild_counts(before, after))
+            report = reports.RefreshReport(str(recipe), changes, rebuild=rebuild_counts(before, after))
             if not dry_run:
                 locks.write(lock, locks.path_for(recipe))
     print(reports.as_text(report))

@@ -65,7 +65,7 @@ def command(name: str) -> click.Command:
         gpu_memory: float | None = None,
     ) -> None:
         from herdbook import plan as plans
-        from herdbook.cache.step import keep
+        from herdbook.cache.step import save
         from herdbook.plan.jobs import all_jobs, find
         from herdbook.steps import registry
         from herdbook.steps.machine import Machine
@@ -73,7 +73,7 @@ def command(name: str) -> click.Command:
         plan = plans.load(recipe, results)
         job = find(all_jobs(plan), name, key)
         registry.run(plan, job, Machine(threads, device, options.gpu_bytes(gpu_memory)))
-        keep(plan, job)
+        save(plan, job)
 
     decorated: Callable[..., None] = run
     for option in (*reversed(step.options), options.results, options.recipe):

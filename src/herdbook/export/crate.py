@@ -27,7 +27,7 @@ from herdbook.provenance.slsa import HUB_PAGES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from herdbook.export.runs import Item, Run
+    from herdbook.export.runs import Item, StepRun
     from herdbook.plan import Plan
     from herdbook.plan.material import Material
 
@@ -89,7 +89,7 @@ class _Crate:
         self._data: list[str] = []  # what the root has as parts
         self._herdbook = PROVENANCE_CODE.describe()["herdbook"]
 
-    def describe(self, ran: list[Run], published: str) -> dict[str, Any]:
+    def describe(self, ran: list[StepRun], published: str) -> dict[str, Any]:
         """Return the whole."""
         self._graph.add(
             METADATA,
@@ -203,7 +203,7 @@ class _Crate:
 
     # -- what ran --------------------------------------------------------------------------------------------------
 
-    def _action(self, run: Run) -> None:
+    def _action(self, run: StepRun) -> None:
         tool = self._tool(run)
         told = [
             self._graph.add(
@@ -232,7 +232,7 @@ class _Crate:
             object=ref(action),
         )
 
-    def _tool(self, run: Run) -> str:
+    def _tool(self, run: StepRun) -> str:
         """Add the command that ran, with the packages that its result rests on."""
         packages = [
             self._graph.add(
@@ -257,7 +257,7 @@ class _Crate:
             self._graph.add(identifier, "SoftwareApplication", softwareRequirements=refs(needed))
         return identifier
 
-    def _workflow(self, ran: list[Run]) -> None:
+    def _workflow(self, ran: list[StepRun]) -> None:
         """Describe the recipe as the workflow that was run: the graph of models, and what becomes of the released one."""
         tools = {
             run.step: f"#tool/{run.tool}" for run in ran

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES, input_file
+from herdbook.plan.folder import files_origin
 from herdbook.plan.material import carried_inputs, inputs, materials
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.provenance.slsa import download_location
@@ -46,7 +47,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Run:
+class StepRun:
     """A step that ran.
 
     Args:
@@ -93,7 +94,7 @@ def input_items(plan: Plan) -> dict[str, Item]:
     return {one.file.name: _input(one.file, set(carried)) for one in inputs(plan)}
 
 
-def runs(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[Run]:
+def runs(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[StepRun]:
     """Yield the steps of a build that left a record, each after those whose results it read.
 
     Args:
@@ -117,7 +118,7 @@ class _Runs:
             part.key: name for part, name in zip(released.parts, released.shard_names, strict=True)
         }
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[StepRun]:
         for node in self._plan.nodes.values():
             if node.search and node.search.model == node.name:
                 yield self._search(node)
@@ -126,7 +127,7 @@ class _Runs:
             yield self._report()
         for item in self._plan.quantized:
             name = f"{RECORDS}/{item.id}.gguf.json"
-            yield Run(
+            yield StepRun(
                 item.id,
                 item.file,
                 "quantize",
@@ -139,9 +140,9 @@ class _Runs:
             )
         yield from (self._evaluation(item) for item in self._plan.evaluations if not item.made_as)
 
-    def _part(self, node: Node, part: Part) -> Run:
+    def _part(self, node: Node, part: Part) -> StepRun:
         record = self._records[part.key]
-        return Run(
+        return StepRun(
             part.id,
             node.name,
             part.operation,
@@ -175,11 +176,11 @@ class _Runs:
         held = {tensor.name: tensor.file for tensor in locked.tensors}
         yield from (files[name] for name in dict.fromkeys(held[tensor.name] for tensor in part.tensors))
 
-    def _search(self, node: Node) -> Run:
+    def _search(self, node: Node) -> StepRun:
         search = node.search
         assert search is not None  # noqa: S101 - it is asked of such nodes alone
         text = search.parameters["calibration"]
-        return Run(
+        return StepRun(
             f"search-{search.id}",
             f"search for {node.name}",
             "search",
@@ -193,12 +194,12 @@ class _Runs:
             search.code,
         )
 
-    def _report(self) -> Run:
+    def _report(self) -> StepRun:
         report = self._plan.report
         assert report is not None  # noqa: S101 - it is asked of such plans alone
         name = f"{ROUTING}/{report.id}.json"
         texts = (item for text in report.texts for item in self._texts(text))
-        return Run(
+        return StepRun(
             f"routing-{report.id}",
             "report on routers",
             "routing",
@@ -209,7 +210,7 @@ class _Runs:
             code=report.code,
         )
 
-    def _evaluation(self, item: Evaluation) -> Run:
+    def _evaluation(self, item: Evaluation) -> StepRun:
         name = f"{EVALUATIONS}/{item.id}.json"
         found = self._read(name)
         measured = (
@@ -222,7 +223,7 @@ class _Runs:
             for task in self._plan.lock.tasks.values()
             for file in (task.file, *task.data)
         )
-        return Run(
+        return StepRun(
             f"evaluate-{item.id}",
             f"measurement of {item.name}",
             "evaluate",
@@ -252,9 +253,7 @@ class _Runs:
     def _folder(self, node: Node) -> tuple[Item, ...]:
         """Return what a model's folder holds: its shards, and the configuration and tokenizer as upstream has them."""
         shards = tuple(self._shard(part.key) for part in node.parts)
-        origin = node
-        while origin.files_from != origin.name:
-            origin = self._plan.nodes[origin.files_from]
+        origin = files_origin(self._plan, node)
         source = self._sources.get(origin.name)
         return (*shards, *(self._others(origin, source) if source else ()))
 

@@ -2,15 +2,15 @@
 
 from herdbook.figures.heatmap import draw_heatmap
 from herdbook.figures.lineage import Box, Edge, draw_lineage
-from herdbook.figures.measurements import Panel, Row, draw_measurements
+from herdbook.figures.measurements import MeasuredRow, Panel, draw_measurements
 from herdbook.figures.spectrum import Cut, draw_spectrum
 
 __all__ = [
     "Box",
     "Cut",
     "Edge",
+    "MeasuredRow",
     "Panel",
-    "Row",
     "draw_heatmap",
     "draw_lineage",
     "draw_measurements",

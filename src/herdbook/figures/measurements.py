@@ -18,7 +18,7 @@ DOT, BEST, RELEASED = "#5b7aa8", "#3f8a5c", "#f1efe6"
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasuredRow:
     """A model's result.
 
     Args:
@@ -43,7 +43,7 @@ class Panel:
     """One task in one metric."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[MeasuredRow, ...]
 
 
 def draw_measurements(panels: Sequence[Panel], title: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -16,12 +16,13 @@ from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
 from herdbook.layout import WEIGHTS_INDEX
+from herdbook.sources.select import SIDE_FILES, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-SIDE_NAMES = ("README.md", "chat_template.jinja", "merges.txt", "tokenizer.model", "vocab.txt")
+OTHER_FILES = ("README.md", "vocab.txt")
 _LICENSE = re.compile(r"licen[cs]e[\w-]*(\.(txt|md|rst|pdf))?", re.IGNORECASE)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -129,7 +130,7 @@ def weights_of(
     """
     by_name = {file.name: file for file in files}
     for name in by_name:
-        _check_name(name, what)
+        check_name(name, what)
     if index is not None:
         try:
             wanted = {str(name) for name in json.loads(index)["weight_map"].values()}
@@ -170,13 +171,15 @@ def is_wanted(name: str) -> bool:
     """Return whether a file of this name is of a kind that is ever downloaded: weights, or data that goes with them."""
     last = PurePosixPath(name).name
     return (
-        last.endswith((".safetensors", ".json")) or last in SIDE_NAMES or _LICENSE.fullmatch(last) is not None
+        last.endswith((".safetensors", ".json"))
+        or last in {*SIDE_FILES, *OTHER_FILES}
+        or _LICENSE.fullmatch(last) is not None
     )
 
 
 def remote_file(sibling: Any, what: str) -> RemoteFile:
     """Return what the client's description of a file says. Raises WrongAnswerError if it says too little, SourceError if it leads out."""
-    name = _check_name(str(sibling.rfilename), what)
+    name = check_name(str(sibling.rfilename), what)
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
     git_blob = None if sibling.lfs else sibling.blob_id
     plausible = SHA256.fullmatch(str(sha256)) if sibling.lfs else COMMIT.fullmatch(str(git_blob))
@@ -192,20 +195,8 @@ def _strings(value: object) -> list[str]:
     ]
 
 
-def _check_name(name: str, what: str) -> str:
-    parts = name.split("/")
-    if (
-        any(part in {"", ".", ".."} for part in parts)
-        or "\\" in name
-        or PureWindowsPath(name).drive
-        or any(ord(letter) < 32 or ord(letter) == 127 for letter in name)
-    ):
-        raise SourceError(f"{what}: the file name {name!r} leads out of its folder; refused")
-    return name
-
-
 def check_pin(commit: str, name: str, what: str) -> None:
     """Refuse a commit that is none, and a name that leads out of its folder. Raises SourceError."""
-    _check_name(name, what)
+    check_name(name, what)
     if not COMMIT.fullmatch(commit):
         raise SourceError(f"{what}: {commit!r} is no commit of 40 hexadecimal digits. Run `herdbook lock`.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def tensors_of(model: str) -> Iterator[tuple[Span, Callable[[], bytes]]]:
+def open_tensors(model: str) -> Iterator[tuple[Span, Callable[[], bytes]]]:
     """Yield each tensor of a checkpoint, and what reads its bytes when they are wanted.
 
     Args:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def place(model: Any, devices: Sequence[str], room_bytes: int) -> Any:
+def place_on_devices(model: Any, devices: Sequence[str], room_bytes: int) -> Any:
     """Put a model on devices, layer by layer, in their order.
 
     Args:
@@ -29,10 +29,10 @@ def place(model: Any, devices: Sequence[str], room_bytes: int) -> Any:
     free: dict[int | str, int] = {
         _number(name): torch.cuda.mem_get_info(_number(name))[0] - room_bytes for name in devices
     }
-    return spread(model, free)
+    return dispatch(model, free)
 
 
-def spread(model: Any, free: dict[int | str, int]) -> Any:
+def dispatch(model: Any, free: dict[int | str, int]) -> Any:
     """Spread a model over GPUs, and leave in memory what they do not hold.
 
     Args:

@@ -29,7 +29,7 @@ HEAD = "lm_head.weight"
 Result = TypeVar("Result")
 
 
-class Folder:
+class CheckpointFolder:
     """The tensors of a model folder, by name, in float32."""
 
     def __init__(self, folder: Path) -> None:
@@ -96,7 +96,7 @@ class LayerwiseModel:
 
     def __init__(self, folder: Path, device: str = "cpu", threads: int = 1, config: Any = None) -> None:
         self.config, self._skeleton = skeleton(folder, torch.float32, config)
-        self.weights = Folder(folder)
+        self.weights = CheckpointFolder(folder)
         self.device = device
         self.threads = threads if device == "cpu" else 1
         self._rotary = self._skeleton.rotary_emb.to(device)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.architectures.mixtures import Family, Place
-    from herdbook.inference.forward import Folder
+    from herdbook.inference.forward import CheckpointFolder
 
 
 ROWS = 512  # that pass an expert together. As many for any number of threads, so that the results are the same bits.
@@ -42,7 +42,7 @@ class Seen:
     chosen: list[torch.Tensor]
 
 
-class Mixture(LayerwiseModel):
+class LayerwiseMixture(LayerwiseModel):
     """A mixture in one of Herdbook's families.
 
     Args:
@@ -100,7 +100,7 @@ class Mixture(LayerwiseModel):
 class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into torch
     """A layer's mixture. Called as the layer's MLP it gives nothing; ``run`` computes what it would have given."""
 
-    def __init__(self, model: Mixture, layer: int) -> None:
+    def __init__(self, model: LayerwiseMixture, layer: int) -> None:
         super().__init__()
         self._of = (model, layer)  # a tuple: no submodule
         self.logits: list[torch.Tensor] = []
@@ -148,8 +148,8 @@ class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into
         return torch.cat(model.each(one, inputs.split(ROWS)))
 
 
-def _matrix(model: Mixture, layer: int, place: Place, matrix: str) -> torch.Tensor:
-    weights: Folder = model.weights
+def _matrix(model: LayerwiseMixture, layer: int, place: Place, matrix: str) -> torch.Tensor:
+    weights: CheckpointFolder = model.weights
     if not model.fused or place == "shared":
         return weights[model.family.expert(layer, place, matrix)]
     name = f"model.layers.{layer}.mlp.experts.{'down_proj' if matrix == MLP[2] else 'gate_up_proj'}"

@@ -86,6 +86,7 @@ DISTRIBUTIONS = {
     "accelerate": "accelerate",
     "boto3": "boto3",
     "botocore": "botocore",
+    "click": "click",
     "cryptography": "cryptography",
     "datasets": "datasets",
     "gguf": "gguf",

@@ -80,9 +80,8 @@ def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str])
 
 
 def plan_quantized(recipe: Recipe, released: Node, conversion: Conversion) -> tuple[Quantized, ...]:
-    """Return the quantized files, in the recipe's order."""
-    if recipe.quantize is None:
-        return ()
+    """Return the quantized files that a recipe asks for, in its order."""
+    methods = recipe.quantize.methods if recipe.quantize else ()
     code = QUANTIZE_CODE.describe()
     return tuple(
         Quantized(
@@ -91,5 +90,5 @@ def plan_quantized(recipe: Recipe, released: Node, conversion: Conversion) -> tu
             f"{recipe.release.name}.{method}.gguf",
             int(released.parameters * BITS[method] / 8),
         )
-        for method in recipe.quantize.methods
+        for method in methods
     )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 BOM_TYPE = "https://cyclonedx.org/bom"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
+# What a build states about its own files. With the files it gives way to what the next build states.
+BUILD_CLAIMS = frozenset({PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE})
 BOM_VERSION = "1.6"  # of the bill that is claimed; the other says the same in another version of the format
 
 

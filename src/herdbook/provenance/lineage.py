@@ -47,7 +47,7 @@ class Equals:
 
 
 @dataclass(frozen=True)
-class Made:
+class Derived:
     """What a step made.
 
     Args:
@@ -64,20 +64,20 @@ class Made:
     parameters: dict[str, Any] = field(hash=False)
     model: str
     tensor: str
-    of: tuple[Origin, ...]
+    of: tuple[TracedTensor, ...]
 
 
 @dataclass(frozen=True)
-class Origin:
+class TracedTensor:
     """A tensor on the way from the sources: the digest of its bytes, and either of what they are."""
 
     sha256: str
     equals: Equals | None = None
-    made: Made | None = None
+    made: Derived | None = None
 
 
 @dataclass(frozen=True)
-class Slice:
+class LineageSlice:
     """A run of bytes in a released file: a tensor, or one of those that are stacked in it.
 
     Args:
@@ -102,7 +102,7 @@ class Slice:
     end: int
     sha256: str
     equals: Equals | None = None
-    made: Made | None = None
+    made: Derived | None = None
 
 
 def lines(
@@ -282,13 +282,13 @@ def _equal(one: Mapping[str, Any], entry: Mapping[str, Any], parent: Mapping[str
     return bool(one["sha256"] == parent["sha256"] and entry["dtype"] == parent["dtype"])
 
 
-def parse(text: str) -> list[Slice]:
+def parse(text: str) -> list[LineageSlice]:
     """Read lineage.
 
     Raises:
         VerificationError: If it is damaged, or larger than any release's; the line is named.
     """
-    found: list[Slice] = []
+    found: list[LineageSlice] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line:
             continue
@@ -301,13 +301,13 @@ def parse(text: str) -> list[Slice]:
     return found
 
 
-def _read_slice(data: dict[str, Any]) -> Slice:
+def _read_slice(data: dict[str, Any]) -> LineageSlice:
     shape = tuple(_count(extent) for extent in data["shape"])
     begin, end, dtype = _count(data["begin"]), _count(data["end"]), _text(data["dtype"])
     if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
         raise ValueError(f"bytes {begin} to {end} do not fit {dtype} {list(shape)}")
     origin = _read_origin(data, 0)
-    return Slice(
+    return LineageSlice(
         _text(data["file"]),
         _text(data["tensor"]),
         None if data["slice"] is None else _text(data["slice"]),
@@ -321,7 +321,7 @@ def _read_slice(data: dict[str, Any]) -> Slice:
     )
 
 
-def _read_origin(data: dict[str, Any], depth: int) -> Origin:
+def _read_origin(data: dict[str, Any], depth: int) -> TracedTensor:
     if depth > MAX_DEPTH:
         raise ValueError("its ancestry is too deep")
     sha256 = _text(data["sha256"])
@@ -331,13 +331,13 @@ def _read_origin(data: dict[str, Any], depth: int) -> Origin:
         raise ValueError("either `equals` or `made` is needed")
     if "equals" in data:
         said = data["equals"]
-        return Origin(
+        return TracedTensor(
             sha256, equals=Equals(*(_text(said[key]) for key in ("uri", "source", "file", "tensor")))
         )
     said = data["made"]
     if not isinstance(said["parameters"], dict):
         raise TypeError("`parameters` is no object")
-    made = Made(
+    made = Derived(
         _text(said["operation"]),
         _text(said["action"]),
         said["parameters"],
@@ -345,7 +345,7 @@ def _read_origin(data: dict[str, Any], depth: int) -> Origin:
         _text(said["tensor"]),
         tuple(_read_origin(one, depth + 1) for one in said["of"]),
     )
-    return Origin(sha256, made=made)
+    return TracedTensor(sha256, made=made)
 
 
 def _text(value: Any) -> str:

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.layout import SUMS
-from herdbook.provenance.claims import BOM_TYPE, TEST_RESULT_TYPE
-from herdbook.provenance.slsa import PROVENANCE_TYPE, statement
+from herdbook.provenance.claims import BUILD_CLAIMS
+from herdbook.provenance.slsa import statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PUBLISHED = "https://in-toto.io/attestation/release/v0.1"
-# What a build says of its own files. With the files it gives way to what the next build says.
-OF_A_BUILD = frozenset((PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE))
 PUBLIC_HUB = "https://huggingface.co"
 
 
@@ -88,7 +86,7 @@ def merge(mine: bytes, there: bytes, digests: Mapping[str, str]) -> bytes:
 def _gives_way(there: dict[str, Any] | None, said: list[dict[str, Any] | None], digests: set[str]) -> bool:
     if there is None:
         return False
-    of_a_build = str(there.get("predicateType")) in OF_A_BUILD
+    of_a_build = str(there.get("predicateType")) in BUILD_CLAIMS
     return there in said or (of_a_build and not set(_subjects(there).values()) <= digests)
 
 

@@ -19,19 +19,19 @@ from herdbook.hub import RemoteFile
 from herdbook.layout import SUMS
 from herdbook.progress import track
 from herdbook.publish import preflight
-from herdbook.publish.proposal import There, propose
+from herdbook.publish.proposal import RemoteState, propose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from herdbook.publish.local import LocalFile, Release
+    from herdbook.publish.local import LocalFile, LocalRelease
     from herdbook.publish.proposal import Proposal
 
 STAGE = ".herdbook.part"
 
 
-def look(folder: Path) -> There:
+def look(folder: Path) -> RemoteState:
     """Return what a folder holds; a folder that is not there holds nothing. Its files are hashed."""
     paths = _paths(folder)
 
@@ -45,15 +45,15 @@ def look(folder: Path) -> There:
         for name, path in sorted(paths.items()):
             files[name] = RemoteFile(name, path.stat().st_size, sha256_file(path), None)
             advance()
-    return There(None, files, read)
+    return RemoteState(None, files, read)
 
 
-def preview(release: Release, folder: Path) -> tuple[Proposal, list[str]]:
+def preview(release: LocalRelease, folder: Path) -> tuple[Proposal, list[str]]:
     """Return what publishing to a folder would do, and what speaks against it."""
     problems = preflight.of_release(release, public=False)
     here, there = release.folder.resolve(), folder.resolve()
     if here == there or here in there.parents or there in here.parents:
-        return propose(release, There(None, {}, lambda _, __: b"")), [
+        return propose(release, RemoteState(None, {}, lambda _, __: b"")), [
             *problems,
             f"{folder}: is the release's own folder, or one inside the other",
         ]
@@ -70,7 +70,7 @@ def preview(release: Release, folder: Path) -> tuple[Proposal, list[str]]:
     return proposal, problems
 
 
-def publish(release: Release, folder: Path) -> Proposal:
+def publish(release: LocalRelease, folder: Path) -> Proposal:
     """Bring a folder to hold a release.
 
     Raises:

@@ -26,7 +26,7 @@ from herdbook import hub
 from herdbook.errors import SourceError, StepError
 from herdbook.files import git_blob_id
 from herdbook.publish.local import LocalFile
-from herdbook.publish.proposal import There
+from herdbook.publish.proposal import RemoteState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -112,19 +112,19 @@ class Repository:
         except (KeyError, TypeError, AttributeError) as error:
             raise StepError(f"{self.endpoint}: does not say who you are like a Hub does") from error
 
-    def look(self) -> There:
+    def look(self) -> RemoteState:
         """Return what its main branch holds now; nothing if there is no such repository, or none that one may see."""
         try:
             info = self._ask(lambda: self._api.model_info(self.name))
         except StepError as error:
             if _is_absent(error):
                 self.private = None
-                return There(None, {}, lambda name, limit: self._read("main", name, limit, None))
+                return RemoteState(None, {}, lambda name, limit: self._read("main", name, limit, None))
             raise
         self.private = bool(info.private)
         head = str(info.sha)
         files = self.files(head)
-        return There(head, files, lambda name, limit: self._read(head, name, limit, files[name]))
+        return RemoteState(head, files, lambda name, limit: self._read(head, name, limit, files[name]))
 
     def files(self, revision: str) -> dict[str, RemoteFile]:
         """Return the files of a revision, by name."""

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from herdbook import lock as locks
-from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, VerificationError
 from herdbook.files import CHUNK_BYTES, sha256_file
-from herdbook.layout import LOCK, OUTSIDE_SUMS, RECIPE, SUMS
+from herdbook.layout import OUTSIDE_SUMS, SUMS
 from herdbook.progress import track
-from herdbook.release.reader import parse_sums
+from herdbook.release.reader import Release
+from herdbook.release.subject import FolderSubject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,29 +66,35 @@ class LocalFile:
 
 
 @dataclass(frozen=True)
-class Release:
-    """A release's folder as it was read.
+class LocalRelease:
+    """A release's folder, all of whose files were hashed.
 
     Args:
         folder: Where it lies.
-        sums: SHA-256 of each file that SHA256SUMS lists, by name.
+        release: What it says of itself.
         files: All its files, by name.
-        recipe: Its own recipe.
-        lock: Its own lock.
         problems: What is wrong with its files, one line each.
     """
 
     folder: Path
-    sums: dict[str, str]
+    release: Release
     files: dict[str, LocalFile]
-    recipe: Recipe
-    lock: Lock
     problems: tuple[str, ...]
 
     @property
+    def recipe(self) -> Recipe:
+        """Its own recipe."""
+        return self.release.recipe
+
+    @property
+    def lock(self) -> Lock:
+        """Its own lock."""
+        return self.release.lock
+
+    @property
     def digests(self) -> dict[str, str]:
-        """SHA-256 of all that its claims are about: the files that SHA256SUMS lists, and SHA256SUMS itself."""
-        return {**self.sums, SUMS: self.files[SUMS].sha256}
+        """SHA-256 of all that its claims are about, by name."""
+        return self.release.digests
 
     @property
     def name(self) -> str:
@@ -97,24 +102,20 @@ class Release:
         return " ".join(filter(None, (self.recipe.release.name, self.recipe.publish.tag)))
 
 
-def read(folder: Path) -> Release:
+def read(folder: Path) -> LocalRelease:
     """Read a release's folder: every file is hashed.
 
     Raises:
-        VerificationError: If it is no release whose checksums, recipe and lock can be read.
+        VerificationError: If it is not a release whose checksums, recipe and lock can be read.
     """
     try:
-        text = (folder / SUMS).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VerificationError(f"{folder}: is no release: it has no {SUMS} that can be read") from error
-    sums = parse_sums(text, str(folder / SUMS))
-    present = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
-    try:
-        recipe, lock = recipes.load(folder / RECIPE), locks.load(folder / LOCK)
-    except HerdbookError as error:
-        raise VerificationError(f"{folder}: is no release of Herdbook: {error}") from error
-    files = _hash(present)
-    return Release(folder, sums, files, recipe, lock, tuple(_problems(folder, sums, files)))
+        subject = FolderSubject(folder)
+        release = Release(subject)
+        _, _ = release.recipe, release.lock
+    except (HerdbookError, OSError) as error:
+        raise VerificationError(f"{folder}: is not a release of Herdbook: {error}") from error
+    files = _hash({name: subject.path(name) for name in subject.files})
+    return LocalRelease(folder, release, files, tuple(_problems(release, subject, files)))
 
 
 def _hash(present: dict[str, Path]) -> dict[str, LocalFile]:
@@ -127,13 +128,16 @@ def _hash(present: dict[str, Path]) -> dict[str, LocalFile]:
     return found
 
 
-def _problems(folder: Path, sums: dict[str, str], files: dict[str, LocalFile]) -> Iterable[str]:
+def _problems(release: Release, subject: FolderSubject, files: dict[str, LocalFile]) -> Iterable[str]:
+    folder, sums = subject.folder, release.sums
+    for name, what in sorted(subject.odd.items()):
+        yield f"{folder / name}: is {what}; remove it, or rebuild the release"
     for name in sorted(sums.keys() - files.keys()):
-        yield f"{folder / name}: is listed in {SUMS} but not there; make the release again"
+        yield f"{folder / name}: is listed in {SUMS} but missing; rebuild the release"
     for name in sorted(files.keys() - sums.keys() - OUTSIDE_SUMS):
-        yield f"{folder / name}: is not listed in {SUMS}; take it away, or make the release again"
+        yield f"{folder / name}: is not listed in {SUMS}; remove it, or rebuild the release"
     for name in sorted(sums.keys() & files.keys()):
         if files[name].sha256 != sums[name]:
             yield (
-                f"{folder / name}: expected sha256 {sums[name]}, found {files[name].sha256}; make the release again"
+                f"{folder / name}: expected sha256 {sums[name]}, found {files[name].sha256}; rebuild the release"
             )

@@ -14,8 +14,8 @@ from herdbook.publish.hub import name_problem
 if TYPE_CHECKING:
     from herdbook.plan import Plan
     from herdbook.publish.hub import Repository
-    from herdbook.publish.local import Release
-    from herdbook.publish.proposal import There
+    from herdbook.publish.local import LocalRelease
+    from herdbook.publish.proposal import RemoteState
 
 
 def check_made_by(plan: Plan) -> None:
@@ -28,7 +28,7 @@ def check_made_by(plan: Plan) -> None:
             )
 
 
-def of_release(release: Release, *, public: bool) -> list[str]:
+def of_release(release: LocalRelease, *, public: bool) -> list[str]:
     """Return what is wrong with a release itself: its files, the licences and the terms of what it is made from.
 
     Args:
@@ -64,7 +64,7 @@ def of_name(repo: str | None) -> list[str]:
     return [problem] if problem else []
 
 
-def of_repository(release: Release, repository: Repository, there: There) -> list[str]:
+def of_repository(release: LocalRelease, repository: Repository, there: RemoteState) -> list[str]:
     """Return what speaks against the repository as it is, and against the card as the Hub reads it."""
     asked = release.recipe.publish
     problem = visibility_problem(release, repository)
@@ -103,7 +103,7 @@ def of_account(repository: Repository) -> list[str]:
     return []
 
 
-def visibility_problem(release: Release, repository: Repository) -> str | None:
+def visibility_problem(release: LocalRelease, repository: Repository) -> str | None:
     """Return why a repository is not for the people that the recipe wants, if it was looked at and is not."""
     asked = release.recipe.publish
     if repository.private in {None, asked.private}:
@@ -114,7 +114,7 @@ def visibility_problem(release: Release, repository: Repository) -> str | None:
     )
 
 
-def tag_problem(release: Release, repository: Repository, tag: str, tags: dict[str, str]) -> str | None:
+def tag_problem(release: LocalRelease, repository: Repository, tag: str, tags: dict[str, str]) -> str | None:
     """Return why a tag cannot be this release's: it is another's already."""
     if tag not in tags:
         return None

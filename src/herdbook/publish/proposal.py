@@ -14,19 +14,19 @@ from herdbook.errors import VerificationError
 from herdbook.layout import CLAIMS, LOCK, OUTSIDE_SUMS, RECIPE, SUMS
 from herdbook.publish import claims
 from herdbook.publish.local import LocalFile
-from herdbook.release.reader import parse_sums
+from herdbook.release.sums import parse_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from herdbook.hub import RemoteFile
-    from herdbook.publish.local import Release
+    from herdbook.publish.local import LocalRelease
 
 LIMIT_BYTES = 1 << 26  # of a small file that is read to see what it says
 
 
 @dataclass(frozen=True)
-class There:
+class RemoteState:
     """What a place holds.
 
     Args:
@@ -85,7 +85,7 @@ class Proposal:
         return ours | {file.name: file for file in self.kept}
 
 
-def propose(release: Release, there: There) -> Proposal:
+def propose(release: LocalRelease, there: RemoteState) -> Proposal:
     """Return what has to change so that a place holds a release.
 
     Raises:
@@ -124,7 +124,7 @@ def propose(release: Release, there: There) -> Proposal:
     )
 
 
-def _owned(there: There, files: Mapping[str, LocalFile]) -> set[str]:
+def _owned(there: RemoteState, files: Mapping[str, LocalFile]) -> set[str]:
     """Return which files an earlier release put there, of those that are in this one no more.
 
     They are what its SHA256SUMS lists, if the content is still the one that is listed: what a person has edited since
@@ -149,7 +149,7 @@ def _owned(there: There, files: Mapping[str, LocalFile]) -> set[str]:
     return {name for name in gone & sums.keys() if found(name) == sums[name]} | (gone & OUTSIDE_SUMS)
 
 
-def overwritten(proposal: Proposal, seen: There, there: There) -> list[str]:
+def overwritten(proposal: Proposal, seen: RemoteState, there: RemoteState) -> list[str]:
     """Return the files that a proposal would change or delete, and that somebody has changed since a first look.
 
     Of claims none is lost, whoever adds some.

@@ -24,8 +24,8 @@ from herdbook.publish.proposal import LIMIT_BYTES, describe, differences, overwr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from herdbook.publish.local import Release
-    from herdbook.publish.proposal import Proposal, There
+    from herdbook.publish.local import LocalRelease
+    from herdbook.publish.proposal import Proposal, RemoteState
 
     Say = Callable[[str], None]
     Sign = Callable[[dict[str, Any]], str]
@@ -56,7 +56,7 @@ class Publication:
         return {**asdict(self), "claim": json.loads(self.claim)}
 
 
-def preview(release: Release, repo: str | None) -> tuple[str, list[str], list[str]]:
+def preview(release: LocalRelease, repo: str | None) -> tuple[str, list[str], list[str]]:
     """Return what publishing would do, without doing any of it and without the right to.
 
     Returns:
@@ -79,7 +79,7 @@ def preview(release: Release, repo: str | None) -> tuple[str, list[str], list[st
     return describe(propose(release, there), where, asked.tag), problems, refused
 
 
-def publish(release: Release, repo: str | None, sign: Sign, say: Say) -> Publication:
+def publish(release: LocalRelease, repo: str | None, sign: Sign, say: Say) -> Publication:
     """Publish a release; if it is published already, nothing happens.
 
     Args:
@@ -118,7 +118,7 @@ def publish(release: Release, repo: str | None, sign: Sign, say: Say) -> Publica
     return Publication(repo, f"{repository.url}/tree/{commit}", commit, asked.tag, purl, claim)
 
 
-def _commit(release: Release, repository: Repository, seen: There, say: Say) -> str:
+def _commit(release: LocalRelease, repository: Repository, seen: RemoteState, say: Say) -> str:
     """Make the commit, if it is not made yet, read it back, and return its id.
 
     Args:
@@ -159,7 +159,7 @@ def _commit(release: Release, repository: Repository, seen: There, say: Say) -> 
     raise AssertionError  # the last round returns or raises
 
 
-def _refuse_unseen(proposal: Proposal, repository: Repository, seen: There, there: There) -> None:
+def _refuse_unseen(proposal: Proposal, repository: Repository, seen: RemoteState, there: RemoteState) -> None:
     """Raise StepError if a commit would undo what somebody else has done since the first look."""
     lost = overwritten(proposal, seen, there)
     if lost:
@@ -194,7 +194,7 @@ def _read_back(proposal: Proposal, repository: Repository, commit: str) -> None:
         )
 
 
-def _published_as(release: Release, repository: Repository, there: There) -> str | None:
+def _published_as(release: LocalRelease, repository: Repository, there: RemoteState) -> str | None:
     """Return the commit that the claims say holds this release, if it does."""
     if CLAIMS not in there.files:
         return None
@@ -207,7 +207,7 @@ def _published_as(release: Release, repository: Repository, there: There) -> str
     return None
 
 
-def _holds(release: Release, repository: Repository, commit: str) -> bool:
+def _holds(release: LocalRelease, repository: Repository, commit: str) -> bool:
     try:
         held = repository.files(commit)
     except StepError:
@@ -217,7 +217,7 @@ def _holds(release: Release, repository: Repository, commit: str) -> bool:
     )
 
 
-def _tag(release: Release, repository: Repository, tag: str, commit: str, say: Say) -> None:
+def _tag(release: LocalRelease, repository: Repository, tag: str, commit: str, say: Say) -> None:
     """Tag the commit. A tag that is there is fine if it holds this release, and is never moved."""
     tags = repository.tags()
     if tag not in tags:
@@ -229,7 +229,7 @@ def _tag(release: Release, repository: Repository, tag: str, commit: str, say: S
         raise StepError(problem)
 
 
-def _claim(release: Release, repository: Repository, commit: str, sign: Sign, say: Say) -> str:
+def _claim(release: LocalRelease, repository: Repository, commit: str, sign: Sign, say: Say) -> str:
     """Append the claim that the release is published, if it is not there yet; return its line."""
     purl = claims.purl(repository.name, commit, repository.endpoint)
     for wait_s in (*WAITS_S, None):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from herdbook.escape import Markdown, code, md, one_line
 from herdbook.humanize import size
-from herdbook.refresh.difference import Difference
+from herdbook.refresh.difference import PinDifference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Report:
+class RefreshReport:
     """What became of one recipe's lock.
 
     Args:
@@ -69,7 +69,7 @@ class Report:
         return f"{self.moved} of {len(self.sources)} sources moved upstream{lost}"
 
 
-def as_text(report: Report) -> str:
+def as_text(report: RefreshReport) -> str:
     """Return a report for a terminal."""
     lines = [f"{report.recipe}: {report.headline}"]
     for change in report.sources:
@@ -89,7 +89,7 @@ def as_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(report: Report) -> str:
+def as_markdown(report: RefreshReport) -> str:
     """Return a report as Markdown, for the body of a pull request or the summary of a workflow's run."""
     blocks = [f"## {code(report.recipe)}", f"{report.headline[0].upper()}{report.headline[1:]}."]
     for change in report.sources:
@@ -109,7 +109,7 @@ def as_markdown(report: Report) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: RefreshReport) -> dict[str, Any]:
     """Return a report for machines: everything, with whole digests."""
     return {
         "recipe": report.recipe,
@@ -148,8 +148,8 @@ def _step(change: UpstreamChange) -> str:
     return f"{change.before[:SHOWN_DIGITS]} -> {change.after[:SHOWN_DIGITS]}"
 
 
-def _details(difference: Difference) -> Iterator[str]:
-    if difference == Difference():
+def _details(difference: PinDifference) -> Iterator[str]:
+    if difference == PinDifference():
         yield SAME
     yield from _listed([*difference.facts], str)
     yield from _listed([*difference.files], lambda change: _line(change, _file))
@@ -187,7 +187,7 @@ def _section(change: UpstreamChange) -> Iterator[str]:
         yield f"Still at {code(change.after)}, but not as it was."
     else:
         yield f"{code(change.before)} → {code(change.after)}"
-    if difference == Difference():
+    if difference == PinDifference():
         yield f"{SAME[0].upper()}{SAME[1:]}."
     if difference.facts:
         yield "\n".join(f"- {md(fact)}" for fact in _listed([*difference.facts], str))

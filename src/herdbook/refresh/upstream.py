@@ -13,7 +13,7 @@ from herdbook.errors import GoneError, HerdbookError
 from herdbook.files import sha256_file
 from herdbook.lock.pin import pin_adapter, pin_hub, pin_pypi
 from herdbook.recipe import Adapter, Hub, Pypi
-from herdbook.refresh.difference import Difference, between
+from herdbook.refresh.difference import PinDifference, between
 from herdbook.sources import wheel
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class UpstreamChange:
     place: str
     before: str
     after: str
-    difference: Difference | None = None
+    difference: PinDifference | None = None
     notes: tuple[str, ...] = ()
     trouble: str = ""
 

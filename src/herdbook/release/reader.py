@@ -11,19 +11,19 @@ from pydantic import ValidationError
 
 from herdbook import hub
 from herdbook import recipe as recipes
-from herdbook.errors import HerdbookError, SourceError, VerificationError
+from herdbook.errors import HerdbookError, VerificationError
 from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.lock import Lock
 from herdbook.plan import make
 from herdbook.provenance import lineage
 from herdbook.release.subject import FolderSubject, open_source
-from herdbook.sources.select import check_name
+from herdbook.release.sums import parse_sums, with_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.plan import Plan
-    from herdbook.provenance.lineage import Slice
+    from herdbook.provenance.lineage import LineageSlice
     from herdbook.recipe import Recipe
     from herdbook.release.finding import Check, Finding
     from herdbook.release.subject import Subject
@@ -74,7 +74,7 @@ class Release:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         if SUMS not in subject.files:
-            raise VerificationError(f"{subject.name}: is no release of Herdbook: it has no {SUMS}")
+            raise VerificationError(f"{subject.name}: is not a release of Herdbook: it has no {SUMS}")
         self.sources: dict[str, Subject] = {}
         self._before = hub.TRAFFIC.received_bytes
         with damaged(SUMS):
@@ -84,6 +84,11 @@ class Release:
     def name(self) -> str:
         """What to call it."""
         return self.subject.name
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of all that its claims are about: the files that SHA256SUMS lists, and SHA256SUMS itself."""
+        return with_sums(self.sums, self.subject.read(SUMS))
 
     def source(self, uri: str) -> Subject:
         """Return a model that it was made from, opened once. Raises as ``open_source``."""
@@ -166,40 +171,18 @@ class Release:
         return self._records
 
     @cached_property
-    def _lineage(self) -> list[Slice]:
+    def _lineage(self) -> list[LineageSlice]:
         with damaged(LINEAGE):
             text = self.subject.read(LINEAGE, MAX_LINEAGE_BYTES).decode()
         return lineage.parse(text)
 
-    def lineage(self) -> list[Slice]:
+    def lineage(self) -> list[LineageSlice]:
         """Return its lineage. Raises VerificationError if it is missing or damaged."""
         return self._lineage
 
     def weights(self) -> list[str]:
         """Return the names of its safetensors files, sorted."""
         return sorted(name for name in self.sums if name.endswith(".safetensors"))
-
-
-def parse_sums(text: str, what: str) -> dict[str, str]:
-    """Return the digests that a SHA256SUMS holds, by name.
-
-    Args:
-        text: Its text: lines of 64 hexadecimal digits, two spaces, a name.
-        what: How errors call it.
-
-    Raises:
-        VerificationError: If a line is damaged, a file is listed twice, or a name leads out of the folder.
-    """
-    sums: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        digest, _, name = line.partition("  ")
-        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef") or not name or name in sums:
-            raise VerificationError(f"{what}: line {number} is damaged")
-        try:
-            sums[check_name(name, what)] = digest
-        except SourceError as error:
-            raise VerificationError(str(error)) from error
-    return sums
 
 
 def _check_record(record: Any) -> None:

@@ -33,7 +33,7 @@ _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?", re.A
 
 
 @dataclass(frozen=True)
-class Entry:
+class FileEntry:
     """What is known of a file before it is read.
 
     Args:
@@ -59,7 +59,7 @@ class Subject(Protocol):
 
     name: str
     uri: str
-    files: dict[str, Entry]
+    files: dict[str, FileEntry]
     read_bytes: int
 
     def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
@@ -94,7 +94,7 @@ class _Reading:
     """What both kinds share: what follows from reading ranges."""
 
     name: str
-    files: dict[str, Entry]
+    files: dict[str, FileEntry]
 
     def __init__(self) -> None:
         self.read_bytes = 0
@@ -130,7 +130,7 @@ class _Reading:
         """Return a part of a file, see ``Subject``."""
         raise NotImplementedError
 
-    def _entry(self, name: str) -> Entry:
+    def _entry(self, name: str) -> FileEntry:
         try:
             return self.files[name]
         except KeyError:
@@ -174,7 +174,7 @@ class FolderSubject(_Reading):
             self.odd[name] = "a link that leads nowhere"
             return
         if stat.S_ISREG(about.st_mode):
-            self.files[name] = Entry(about.st_size)
+            self.files[name] = FileEntry(about.st_size)
         else:
             self.odd[name] = "a link to a folder" if path.is_dir() else "no regular file"
 
@@ -220,7 +220,7 @@ class HubSubject(_Reading):
         self.name = f"{self.repo}@{self.commit}"
         self.uri = f"{HUB_PURL}{self.repo}@{self.commit}"
         self.files = {
-            file.name: Entry(file.size_bytes, file.sha256, file.git_blob) for file in self.remote.files
+            file.name: FileEntry(file.size_bytes, file.sha256, file.git_blob) for file in self.remote.files
         }
         self._kept: dict[str, bytes] = {}
         self._kept_bytes = 0

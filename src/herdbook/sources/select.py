@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
 from herdbook.errors import SourceError
@@ -10,13 +10,11 @@ from herdbook.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# What is taken along besides the weights: data that transformers and llama.cpp read, never code.
-SIDE_FILES = (
+# What the tokenizer and the chat template are made of, as transformers and llama.cpp read them: data, never code.
+TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
-    "config.json",
-    "generation_config.json",
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -24,22 +22,21 @@ SIDE_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
+# All that a model has besides its weights.
+SIDE_FILES = (*TOKENIZER_FILES, "config.json", "generation_config.json")
 
 
 def check_name(name: str, what: str) -> str:
     """Return a file name if it stays inside its folder.
 
     Raises:
-        SourceError: If it does not, or is no plain relative name.
+        SourceError: If it does not, or is not a plain relative name.
     """
-    parts = PurePosixPath(name).parts
     if (
-        not parts
-        or PurePosixPath(name).is_absolute()
-        or PureWindowsPath(name).drive
-        or ".." in parts
+        any(part in {"", ".", ".."} for part in name.split("/"))
         or "\\" in name
-        or any(ord(letter) < 32 for letter in name)
+        or PureWindowsPath(name).drive
+        or any(ord(letter) < 32 or ord(letter) == 127 for letter in name)
     ):
         raise SourceError(f"{what}: the file name {name!r} leads out of its folder; refused")
     return name

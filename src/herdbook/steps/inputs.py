@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from herdbook.weights.checkpoint import Span
 
 
-class Shard:
+class ShardFile:
     """A shard that was made, and its record; both are read when they are first needed."""
 
     def __init__(self, path: Path, record_path: Path) -> None:
@@ -49,18 +49,18 @@ class Shard:
         return str(entry["sha256"])
 
 
-class Parents:
+class ParentShards:
     """The shards that a plan's parts are made from."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._shards: dict[str, Shard] = {}
+        self._shards: dict[str, ShardFile] = {}
 
-    def shard(self, key: str) -> Shard:
+    def shard(self, key: str) -> ShardFile:
         """Return the shard of the part with this key."""
         if key not in self._shards:
             part = self._plan.parts[key]
-            self._shards[key] = Shard(self._plan.layout.shard(part), self._plan.layout.record(part))
+            self._shards[key] = ShardFile(self._plan.layout.shard(part), self._plan.layout.record(part))
         return self._shards[key]
 
     def read(self, origin: Origin) -> bytearray:
@@ -116,7 +116,7 @@ class Parents:
             expected=shard.sha256(origin.tensor),
         )
 
-    def _compare(self, shard: Shard, origin: Origin, found: str) -> None:
+    def _compare(self, shard: ShardFile, origin: Origin, found: str) -> None:
         expected = shard.sha256(origin.tensor)
         if found != expected:
             raise DigestMismatchError(

@@ -28,7 +28,7 @@ def run(plan: Plan, job: Job, machine: Machine = THIS_MACHINE) -> None:
 
     Raises:
         HerdbookError: What the step raises.
-        KeyError: If the rule has no step of its own: `verify` and `take` do not make what a plan describes.
+        KeyError: If the rule has no step of its own: `verify` and `restore` do not make what a plan describes.
     """
     STEPS[job.rule](plan, job.subject, machine)
 
@@ -76,9 +76,9 @@ def _assemble(plan: Plan, node: Node, _: Machine) -> None:
 
 
 def _files(plan: Plan, node: Node, _: Machine) -> None:
-    from herdbook.steps.assemble.step import furnish
+    from herdbook.steps.assemble.step import write_config_files
 
-    furnish(plan, node)
+    write_config_files(plan, node)
 
 
 def _routing(plan: Plan, report: Report, machine: Machine) -> None:

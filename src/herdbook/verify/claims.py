@@ -5,7 +5,6 @@ Each claim of a build is derived again and compared byte by byte, so one that wa
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from herdbook.errors import VerificationError
 from herdbook.layout import BOMS, CLAIMS, LINEAGE, SUMS
 from herdbook.plan.code import as_recorded
 from herdbook.plan.release import PROVENANCE_CODE, contents
-from herdbook.provenance.claims import canonical, statements
+from herdbook.provenance.claims import BUILD_CLAIMS, canonical, statements
 from herdbook.provenance.slsa import PROVENANCE_TYPE
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
-    from herdbook.verify.signature import Claim
+    from herdbook.verify.signature import SignedClaim
 
 LEVEL = "claims"
 CONTENTS = Check(LEVEL, "contents")
@@ -33,7 +32,7 @@ CLAIMED = Check(LEVEL, "claims")
 
 
 @dataclass(frozen=True)
-class _Said:
+class _RecordedBuild:
     """What the provenance says of the build: keys of models, and the code that they rest on."""
 
     keys: dict[str, Any]
@@ -48,7 +47,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         for number, why in claims.unread
     )
     yield from signature.check(release, claims, options)
-    said = _said(claims.claims)
+    said = _recorded_build(claims.claims)
     installed = PROVENANCE_CODE.describe()
     same_code = {name: said.code.get(name) for name in installed} == installed
     with as_recorded(said.code):
@@ -67,17 +66,17 @@ def recorded(release: Release) -> dict[str, str]:
     Raises:
         VerificationError: If there is no provenance, or it is damaged.
     """
-    return _said(signature.read_claims(release).claims).code
+    return _recorded_build(signature.read_claims(release).claims).code
 
 
-def _said(claims: list[Claim]) -> _Said:
+def _recorded_build(claims: list[SignedClaim]) -> _RecordedBuild:
     """Return what the provenance says. Raises VerificationError if there is none, or it is damaged."""
     for claim in claims:
         if claim.kind == PROVENANCE_TYPE:
             with damaged(f"{CLAIMS}: the provenance"):
                 internal = claim.statement["predicate"]["buildDefinition"]["internalParameters"]
                 code = {str(name): str(value) for name, value in internal["code"].items()}
-                return _Said(dict(internal["keys"]), code)
+                return _RecordedBuild(dict(internal["keys"]), code)
     raise VerificationError(f"{CLAIMS}: there is no provenance among the claims")
 
 
@@ -94,12 +93,13 @@ def _contents(plan: Plan, release: Release) -> Iterator[Finding]:
         yield CONTENTS.passed(f"{len(expected)} files", "are what the recipe makes")
 
 
-def _derived(plan: Plan, release: Release, claims: list[Claim], *, same_code: bool) -> Iterator[Finding]:
+def _derived(
+    plan: Plan, release: Release, claims: list[SignedClaim], *, same_code: bool
+) -> Iterator[Finding]:
     """The claims of the build are those that follow from the release."""
-    digests = {**release.sums, SUMS: hashlib.sha256(release.subject.read(SUMS)).hexdigest()}
-    made = [claim for claim in claims if claim.kind in signature.OF_A_BUILD]
+    made = [claim for claim in claims if claim.kind in BUILD_CLAIMS]
     told = [claim.payload for claim in made]
-    derived = [(canonical(one), one) for one in statements(plan, digests, release.subject.json)]
+    derived = [(canonical(one), one) for one in statements(plan, release.digests, release.subject.json)]
     unmatched = [claim for claim in made if claim.payload not in [payload for payload, _ in derived]]
     for payload, statement in derived:
         kind = str(statement["predicateType"])
@@ -120,7 +120,7 @@ def _derived(plan: Plan, release: Release, claims: list[Claim], *, same_code: bo
             yield CLAIMED.unverified(kind, detail, **about)
     for claim in unmatched:
         yield CLAIMED.failed(claim.kind, f"line {claim.number} does not follow from the release", file=CLAIMS)
-    others = [claim for claim in claims if claim.kind not in signature.OF_A_BUILD]
+    others = [claim for claim in claims if claim.kind not in BUILD_CLAIMS]
     for claim in others:
         yield CLAIMED.passed(claim.kind, f"line {claim.number} was said later; it is not judged", file=CLAIMS)
 

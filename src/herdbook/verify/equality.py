@@ -21,7 +21,7 @@ from herdbook.verify.ahead import in_order
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from herdbook.provenance.lineage import Slice
+    from herdbook.provenance.lineage import LineageSlice
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
 
@@ -178,7 +178,7 @@ def detection_probability(touched: int, count: int, share: float) -> str:
     )
 
 
-def _reachable(release: Release, slices: list[Slice]) -> tuple[list[Slice], list[Finding]]:
+def _reachable(release: Release, slices: list[LineageSlice]) -> tuple[list[LineageSlice], list[Finding]]:
     """Return the slices whose source can be read by ranges, and a finding for each source that cannot."""
     unread: dict[str, Finding] = {}
     reachable = []
@@ -197,7 +197,7 @@ def _reachable(release: Release, slices: list[Slice]) -> tuple[list[Slice], list
     return reachable, list(unread.values())
 
 
-def _compare(release: Release, one: Slice, block: Block) -> tuple[bytes, Finding | None]:
+def _compare(release: Release, one: LineageSlice, block: Block) -> tuple[bytes, Finding | None]:
     """Return a block's bytes, and what is wrong with them."""
     assert one.equals  # noqa: S101 - only such are compared
     ours = release.subject.read_range(one.file, one.begin + block.start, one.begin + block.stop)
@@ -221,17 +221,19 @@ def _compare(release: Release, one: Slice, block: Block) -> tuple[bytes, Finding
     )
 
 
-def _called(one: Slice) -> str:
+def _called(one: LineageSlice) -> str:
     return one.slice or one.tensor
 
 
-def _about(one: Slice) -> dict[str, str]:
+def _about(one: LineageSlice) -> dict[str, str]:
     assert one.equals  # noqa: S101 - only such are compared
     source = f"{one.equals.uri}#{one.equals.file}: {one.equals.tensor}"
     return {"file": one.file, "tensor": one.tensor, "source": source}
 
 
-def _equal(slices: list[Slice], compared: Counter[int], wrong: dict[int, Finding]) -> Iterator[Finding]:
+def _equal(
+    slices: list[LineageSlice], compared: Counter[int], wrong: dict[int, Finding]
+) -> Iterator[Finding]:
     """Yield a finding for each source of which something was compared and all of that was equal."""
     touched: Counter[tuple[str, str]] = Counter()
     size: Counter[tuple[str, str]] = Counter()
@@ -251,7 +253,11 @@ def _equal(slices: list[Slice], compared: Counter[int], wrong: dict[int, Finding
 
 
 def _summary(
-    slices: list[Slice], sizes: list[int], compared: Counter[int], made: list[Slice], options: Options
+    slices: list[LineageSlice],
+    sizes: list[int],
+    compared: Counter[int],
+    made: list[LineageSlice],
+    options: Options,
 ) -> Finding:
     """Return what was compared, and how likely it is that something was missed."""
     count, touched = len(slices), len(compared)

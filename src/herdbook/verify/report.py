@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from herdbook import __version__
 from herdbook.humanize import size
-from herdbook.layout import CLAIMS, SUMS
+from herdbook.layout import CLAIMS
 from herdbook.provenance.slsa import STATEMENT_TYPE
 from herdbook.release.finding import Outcome
 
@@ -195,7 +195,7 @@ def as_summary(
         options: What was asked.
         when: When, as RFC 3339 has it; the format demands it, and it is no part of a release.
     """
-    digests = {**release.sums, SUMS: hashlib.sha256(release.subject.read(SUMS)).hexdigest()}
+    digests = release.digests
     passed = outcome(results) is Outcome.PASSED
     inputs = []
     if CLAIMS in release.subject.files:

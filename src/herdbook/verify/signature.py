@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from herdbook.errors import StepError, VerificationError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
-from herdbook.provenance.claims import BOM_TYPE, TEST_RESULT_TYPE
-from herdbook.provenance.slsa import PROVENANCE_TYPE
+from herdbook.provenance.claims import BUILD_CLAIMS
 from herdbook.release.finding import Check
 from herdbook.signing import oms
 from herdbook.signing.bundle import Envelope, read
@@ -29,11 +28,10 @@ if TYPE_CHECKING:
     from herdbook.signing.keys import PublicKey
 
 SIGNED = Check("claims", "signature")
-OF_A_BUILD = frozenset({PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE})
 
 
 @dataclass(frozen=True)
-class Claim:
+class SignedClaim:
     """A line of the claims that could be read.
 
     Args:
@@ -61,7 +59,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Claims:
+class ClaimsFile:
     """All claims of a release.
 
     Args:
@@ -69,19 +67,19 @@ class Claims:
         unread: The other lines: their numbers, and why.
     """
 
-    claims: list[Claim]
+    claims: list[SignedClaim]
     unread: list[tuple[int, str]]
 
 
-def read_claims(release: Release) -> Claims:
+def read_claims(release: Release) -> ClaimsFile:
     """Return the claims of a release. Raises VerificationError if there are none that can be read."""
     claims, unread = [], []
     for number, line in enumerate(release.claims, start=1):
         try:
-            claims.append(Claim(number, read(line, f"{CLAIMS}: line {number}")))
+            claims.append(SignedClaim(number, read(line, f"{CLAIMS}: line {number}")))
         except VerificationError as error:
             unread.append((number, str(error)))
-    return Claims(claims, unread)
+    return ClaimsFile(claims, unread)
 
 
 class Signatory(Protocol):
@@ -131,7 +129,7 @@ class OfIdentity:
         return None if found == self.identity else f"is signed by {found}"
 
 
-def check(release: Release, claims: Claims, options: Options) -> Iterator[Finding]:
+def check(release: Release, claims: ClaimsFile, options: Options) -> Iterator[Finding]:
     """Check the signatures of the model and of the claims of its build."""
     signed = SIGNATURE in release.subject.files or any(c.envelope.is_signed for c in claims.claims)
     if not signed:
@@ -208,12 +206,12 @@ def _model(
         yield SIGNED.passed(SIGNATURE, f"signs all {len(found)} files, {whose}", file=SIGNATURE)
 
 
-def _claim(claim: Claim, signatory: Signatory | None) -> Iterator[Finding]:
+def _claim(claim: SignedClaim, signatory: Signatory | None) -> Iterator[Finding]:
     subject = f"{CLAIMS} line {claim.number}"
     objection = signatory.objection(claim.envelope) if signatory else "cannot be checked"
     if objection is None:
         yield SIGNED.passed(subject, f"{claim.kind} is signed likewise", file=CLAIMS)
-    elif claim.kind not in OF_A_BUILD:
+    elif claim.kind not in BUILD_CLAIMS:
         said = "by another" if claim.envelope.is_signed else "by nobody"
         yield SIGNED.passed(subject, f"{claim.kind} was said later, and is signed {said}", file=CLAIMS)
     elif signatory is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.plan.jobs import OF_A_MODEL, TAKE
+from herdbook.plan.jobs import OF_A_MODEL, RESTORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ TARGET = "all"  # the workflow's target: no work of its own
 
 
 @dataclass
-class Run:
+class JobRun:
     """A job that runs, ran or failed.
 
     Args:
@@ -60,7 +60,7 @@ class Run:
 
 
 @dataclass
-class Row:
+class RuleRow:
     """What became of a rule's jobs."""
 
     made: int = 0
@@ -85,9 +85,9 @@ class Build:
     started: float
     planned: Sequence[Job] = ()
     wanted: dict[str, int] = field(default_factory=dict)  # jobs of each rule that Snakemake runs
-    running: dict[int, Run] = field(default_factory=dict)
-    finished: list[Run] = field(default_factory=list)
-    failed: dict[int, Run] = field(default_factory=dict)
+    running: dict[int, JobRun] = field(default_factory=dict)
+    finished: list[JobRun] = field(default_factory=list)
+    failed: dict[int, JobRun] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._jobs = {path: job for job in self.planned for path in job.outputs}
@@ -108,7 +108,9 @@ class Build:
         paths = tuple(map(Path, outputs))
         if not paths and not command:  # a target
             return
-        run = Run(number, _plain(rule), "", at, paths, tuple(map(Path, logs)), command, cached=rule == TAKE)
+        run = JobRun(
+            number, _plain(rule), "", at, paths, tuple(map(Path, logs)), command, cached=rule == RESTORE
+        )
         job = next((self._jobs[path] for path in paths if path in self._jobs), None)
         if job:
             self._seen.add(job)
@@ -121,7 +123,7 @@ class Build:
         self.failed.pop(number, None)  # it is tried again
         self.running[number] = run
 
-    def end(self, number: int, at: float) -> Run | None:
+    def end(self, number: int, at: float) -> JobRun | None:
         """Take the end of a job that did its work; return it, or None if it is a target."""
         run = self.running.pop(number, None)
         if run:
@@ -129,7 +131,7 @@ class Build:
             self.finished.append(run)
         return run
 
-    def fail(self, number: int, at: float, logs: Iterable[str]) -> Run | None:
+    def fail(self, number: int, at: float, logs: Iterable[str]) -> JobRun | None:
         """Take the failure of a job, and the logs that are named with it; return it, or None if that is known."""
         run = self.running.pop(number, None)
         if run:
@@ -191,16 +193,16 @@ class Build:
         at_once = max(1.0, busy / max(1e-9, now - self.started))
         return left / at_once, whole
 
-    def rows(self, now: float) -> dict[str, Row]:
+    def rows(self, now: float) -> dict[str, RuleRow]:
         """Return what became of the jobs, by rule, in the order of the plan."""
-        rows = {job.rule: Row() for job in self.planned} | {rule: Row() for rule in self.wanted}
+        rows = {job.rule: RuleRow() for job in self.planned} | {rule: RuleRow() for rule in self.wanted}
         for run in self.finished:
-            row = rows.setdefault(run.rule, Row())
+            row = rows.setdefault(run.rule, RuleRow())
             row.made += not run.cached
             row.cached += run.cached
             row.written_bytes += 0 if run.cached else run.written_bytes
         for run in self.failed.values():
-            rows.setdefault(run.rule, Row()).failed += 1
+            rows.setdefault(run.rule, RuleRow()).failed += 1
         for run in (*self.finished, *self.running.values(), *self.failed.values()):
             row = rows[run.rule]
             row.seconds += run.seconds(now)
@@ -212,7 +214,7 @@ class Build:
             unreached = row.unmade - sum(run.rule == rule for run in self.running.values())
             # of what was not reached, what lies there is of an earlier state
             row.there = max(0, there - max(0, unreached - (len(unseen) - there)))
-        return {rule: row for rule, row in rows.items() if row != Row()}
+        return {rule: row for rule, row in rows.items() if row != RuleRow()}
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ class _Rate:
     by_job: float
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> _Rate | None:
+    def of(cls, runs: Sequence[JobRun]) -> _Rate | None:
         if not runs:
             return None
         seconds = sum(run.seconds(0) for run in runs)

@@ -9,10 +9,10 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from herdbook.view.build import Run
+    from herdbook.view.build import JobRun
 
 
-def look(runs: Iterable[Run]) -> None:
+def look(runs: Iterable[JobRun]) -> None:
     """Note what the jobs hold in memory and have written, where they run on this machine."""
     runs = list(runs)
     processes = _processes()
@@ -34,7 +34,7 @@ def _processes() -> list[tuple[psutil.Process, str]]:
     return found
 
 
-def _memory(run: Run, processes: Sequence[tuple[psutil.Process, str]]) -> int | None:
+def _memory(run: JobRun, processes: Sequence[tuple[psutil.Process, str]]) -> int | None:
     """Return the resident memory of a job's processes in bytes; None if none is found."""
     command = run.command.strip()
     # a shell whose last command this is gives its place to it: then only the command's own words are left
@@ -51,7 +51,7 @@ def _memory(run: Run, processes: Sequence[tuple[psutil.Process, str]]) -> int | 
     return None
 
 
-def _written(run: Run) -> int:
+def _written(run: JobRun) -> int:
     """Return how many bytes of a job's first file are there: it grows under a temporary name beside its place.
 
     Snakemake removes what lies in its place before the job begins.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from herdbook.view.build import Build, Run
+    from herdbook.view.build import Build, JobRun
 
 LAST_LINES = 20
 LAST_BYTES = 64 * 1024
@@ -60,7 +60,7 @@ def wanted(build: Build) -> str:
     return f"{plural(build.total, 'step')} to make: {listed}{known}"
 
 
-def done(build: Build, run: Run, now: float) -> str:
+def done(build: Build, run: JobRun, now: float) -> str:
     """Return that a job has ended, in one line."""
     over = len(build.finished) + len(build.failed)
     made = "from the cache" if run.cached else duration(run.seconds(now))
@@ -68,7 +68,7 @@ def done(build: Build, run: Run, now: float) -> str:
     return f"{_named(run):44} {', '.join(parts)}"
 
 
-def failure(run: Run, now: float) -> list[str]:
+def failure(run: JobRun, now: float) -> list[str]:
     """Return that a job has failed: which, what it was about, its logs, and the last lines of the first that has some."""
     about = [*([f"model {run.model}"] if run.model else []), *([f"key {run.key}"] if run.key else [])]
     lines = [
@@ -94,7 +94,7 @@ def last_lines(path: Path) -> list[str]:
     return [line for line in lines if line][-LAST_LINES:]
 
 
-def _named(run: Run) -> str:
+def _named(run: JobRun) -> str:
     return f"{run.rule} {run.label}".rstrip()
 
 

@@ -8,7 +8,7 @@ from herdbook import hub
 from herdbook.lock import ADAPTER_WEIGHTS, check_pinned
 from herdbook.progress import track
 from herdbook.recipe import Adapter, Hub
-from herdbook.steps.inputs import Parents
+from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, read_header, read_span, write_shard
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def adapter(plan: Plan, part: Part) -> None:
         SourceError: If they cannot be had.
         CheckpointError: If a tensor is damaged; it is named.
     """
-    parents = Parents(plan)
+    parents = ParentShards(plan)
     with track(f"adapter {part.id}", sum(tensor.action != "copy" for tensor in part.tensors)) as advance:
         folding = _Folding(plan, part, parents, advance) if part.parameters else None
 
@@ -53,7 +53,7 @@ def _locate(plan: Plan, part: Part, model: Adapter, pinned: LockedFile) -> Path:
 
 
 class _Folding:
-    def __init__(self, plan: Plan, part: Part, parents: Parents, advance: Any) -> None:
+    def __init__(self, plan: Plan, part: Part, parents: ParentShards, advance: Any) -> None:
         model = plan.nodes[part.model].recipe
         assert isinstance(model, Adapter)  # noqa: S101 - the plan made this part from an adapter
         locked = plan.lock.adapters[part.model]

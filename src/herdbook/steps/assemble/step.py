@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Node, Plan
 
 
-def furnish(plan: Plan, node: Node) -> None:
+def write_config_files(plan: Plan, node: Node) -> None:
     """Put configuration and tokenizer of a source into its folder, byte for byte.
 
     Raises:
@@ -44,7 +44,7 @@ def assemble(plan: Plan, node: Node) -> None:
         write_json(folder / WEIGHTS_INDEX, index_of(node))
     if node.files_from == node.name:
         if not all((folder / name).exists() for name in node.files):
-            furnish(plan, node)
+            write_config_files(plan, node)
         return
     for path in taken_files(plan, node):
         link(path, folder / path.name)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError
-from herdbook.files import atomic_writer, sha256_file
+from herdbook.files import atomic_writer
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
 from herdbook.provenance.claims import canonical, statements
+from herdbook.release.sums import parse_sums, with_sums
 from herdbook.settings import KEYLESS, SIGNING_KEY
 from herdbook.signing.bundle import bundle
 from herdbook.signing.keyless import Keyless
@@ -76,10 +77,9 @@ def attest(plan: Plan, signer: Signer | None) -> None:
 def _digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of all files that the checksums list, and of the checksums, by name."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        content = (folder / SUMS).read_bytes()
     except OSError as error:
         raise StepError(
             f"{folder}: there is no release yet ({error.strerror}: {SUMS}). Build it first."
         ) from error
-    found = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
-    return {**found, SUMS: sha256_file(folder / SUMS)}
+    return with_sums(parse_sums(content.decode(), str(folder / SUMS)), content)

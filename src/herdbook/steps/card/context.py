@@ -111,7 +111,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeModel:
     """A model that was made here: its name, its parents in order, how, and its key."""
 
     name: str
@@ -141,7 +141,7 @@ class Facts:
     columns: tuple[Column, ...]
     ranks: tuple[Ranked, ...]
     sources: tuple[Source, ...]
-    made: tuple[Made, ...]
+    made: tuple[MadeModel, ...]
     choices: tuple[Choice, ...]
     weights: tuple[FileFacts, ...]
     quantized: tuple[FileFacts, ...]
@@ -208,7 +208,7 @@ def gather(plan: Plan) -> Facts:
         ranks=rank_all(plan, measurements),
         sources=tuple(_sources(plan, nodes)),
         made=tuple(
-            Made(node.name, node.operation, note(node), tuple(dict.fromkeys(node.parents)), node.key)
+            MadeModel(node.name, node.operation, note(node), tuple(dict.fromkeys(node.parents)), node.key)
             for node in nodes
             if node.parents
         ),

@@ -11,8 +11,8 @@ from herdbook.figures import (
     Box,
     Cut,
     Edge,
+    MeasuredRow,
     Panel,
-    Row,
     draw_heatmap,
     draw_lineage,
     draw_measurements,
@@ -234,6 +234,8 @@ def _measurements(facts: Facts) -> str:
             error = "" if score.stderr is None else f" ± {humanize.fixed(score.stderr, score.digits)}"
             released = measured.node == facts.released.name and measured.method is None
             shown = humanize.fixed(score.value, score.digits) + error
-            rows.append(Row(measured.name, score.value, score.stderr, shown, score.value == top, released))
+            rows.append(
+                MeasuredRow(measured.name, score.value, score.stderr, shown, score.value == top, released)
+            )
         panels.append(Panel(f"{column.title}: {column.score.name} ({column.score.direction})", tuple(rows)))
     return draw_measurements(panels, f"Measurements of {facts.recipe.release.name} and its relatives")

@@ -59,12 +59,12 @@ def measure(
         import lm_eval
         from lm_eval.tasks import TaskManager
 
-        from herdbook.steps.evaluate.parallel import Spread
+        from herdbook.steps.evaluate.parallel import ParallelHFLM
 
         datasets.config.HF_DATASETS_CACHE = scratch  # in case the library was imported before
         datasets.disable_progress_bars()
         results = lm_eval.simple_evaluate(
-            model=Spread(threads, batch_size, pretrained=model, tokenizer=tokenizer),
+            model=ParallelHFLM(threads, batch_size, pretrained=model, tokenizer=tokenizer),
             tasks=[dict(task) for task in tasks],
             task_manager=TaskManager(include_defaults=False),
             limit=limit,

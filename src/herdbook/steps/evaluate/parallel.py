@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class Spread(HFLM):  # type: ignore[misc] # lm-eval says no types
+class ParallelHFLM(HFLM):  # type: ignore[misc] # lm-eval says no types
     """A model of transformers that reads several documents at once. What it writes, it writes one after another.
 
     Args:

@@ -60,10 +60,13 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
         record = read_record(plan.layout.quantized_record(item.quantized))
         weights = {item.quantized.file: record["file"]["sha256"]}
     if devices[0] != "cpu":
-        from herdbook.inference.devices import place
+        from herdbook.inference.devices import place_on_devices
         from herdbook.needs import pass_bytes
 
-        model, threads = place(model, devices, pass_bytes(plan, item)), 1  # a GPU is busy with one document
+        model, threads = (
+            place_on_devices(model, devices, pass_bytes(plan, item)),
+            1,
+        )  # a GPU is busy with one document
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     found = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
     write_json(

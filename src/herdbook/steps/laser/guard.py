@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """The mean of paired differences, in nats a token, with its standard error and a confidence limit.
 
     Args:
@@ -26,7 +26,7 @@ class Difference:
     upper: float
 
 
-def paired(before: Sequence[float], after: Sequence[float], confidence: float) -> Difference:
+def paired(before: Sequence[float], after: Sequence[float], confidence: float) -> PairedDifference:
     """Compare losses of the same windows.
 
     Args:
@@ -39,7 +39,7 @@ def paired(before: Sequence[float], after: Sequence[float], confidence: float) -
     differences = [new - old for old, new in zip(before, after, strict=True)]
     mean = fmean(differences)
     stderr = stdev(differences) / math.sqrt(len(differences))
-    return Difference(mean, stderr, mean + t_quantile(confidence, len(differences) - 1) * stderr)
+    return PairedDifference(mean, stderr, mean + t_quantile(confidence, len(differences) - 1) * stderr)
 
 
 def t_quantile(probability: float, freedom: int) -> float:
@@ -56,7 +56,7 @@ def t_quantile(probability: float, freedom: int) -> float:
     )
 
 
-def accepts(against_current: Difference, against_start: Difference, margin: float) -> bool:
+def accepts(against_current: PairedDifference, against_start: PairedDifference, margin: float) -> bool:
     """Say whether a reduction is kept.
 
     It is if, at the test's confidence, it costs no more than the margin compared with the model as it is, and the

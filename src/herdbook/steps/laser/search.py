@@ -26,7 +26,7 @@ from herdbook.steps.laser.guard import accepts, paired
 from herdbook.steps.laser.rank import keep, laser_rmt_snr, signal_to_noise
 from herdbook.steps.laser.states import States
 from herdbook.steps.laser.step import whitens
-from herdbook.steps.laser.store import Store
+from herdbook.steps.laser.store import DecompositionStore
 from herdbook.steps.laser.whiten import whiten_layer
 from herdbook.weights.tensors import sha256_tensor
 
@@ -36,14 +36,13 @@ if TYPE_CHECKING:
 
     import torch
 
-    from herdbook.plan import Plan
-    from herdbook.plan import Search as Planned
+    from herdbook.plan import Plan, Search
     from herdbook.steps.laser.decompose import Decomposition
 
 DIGITS = 9  # of a loss: as many as tell float32 numbers apart
 
 
-def search(plan: Plan, planned: Planned, threads: int = 1, device: str = "cpu") -> None:
+def search(plan: Plan, planned: Search, threads: int = 1, device: str = "cpu") -> None:
     """Choose a lasered model's matrices and ranks, and write the choice with all that led to it.
 
     Args:
@@ -57,17 +56,17 @@ def search(plan: Plan, planned: Planned, threads: int = 1, device: str = "cpu") 
         StepError: If there is not enough of it.
     """
     with one_thread_a_matrix():
-        Search(plan, planned, threads, device).run()
+        _SearchRun(plan, planned, threads, device).run()
 
 
-class Search:
+class _SearchRun:
     """One search, on its way."""
 
-    def __init__(self, plan: Plan, planned: Planned, threads: int, device: str) -> None:
+    def __init__(self, plan: Plan, planned: Search, threads: int, device: str) -> None:
         self._plan, self._planned = plan, planned
         folder = plan.layout.folder(plan.nodes[planned.parent])
         self._model = LayerwiseModel(folder, device, threads)
-        self._store = Store(plan.layout.decompositions, device)
+        self._store = DecompositionStore(plan.layout.decompositions, device)
         self._text = planned.parameters["calibration"]
         self._guard = planned.parameters["guard"]
         self._calibration = ""

@@ -14,7 +14,7 @@ import numpy as np
 from herdbook.errors import SourceError
 from herdbook.escape import xml
 from herdbook.figures import Cut, draw_heatmap, draw_spectrum
-from herdbook.hub.tensors import tensors_of
+from herdbook.hub.tensors import open_tensors
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.progress import track
 from herdbook.steps.laser.decompose import singular_values
@@ -87,7 +87,7 @@ def matrices(model: str, wanted: Sequence[str], layers: Callable[[int], bool]) -
         SourceError: If there is no such checkpoint, or nothing in it is wanted.
     """
     found = []
-    for span, read in tensors_of(model):
+    for span, read in open_tensors(model):
         place = IN_LAYER.search(span.name)
         if place is None or len(span.shape) != 2 or 0 in span.shape or span.dtype not in DTYPES:
             continue

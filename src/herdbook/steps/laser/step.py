@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.dense import layer_of, matrix_of
 from herdbook.errors import StepError
 from herdbook.progress import say, track
-from herdbook.steps.inputs import Parents
+from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
         CheckpointError: If a parent's tensor is damaged, or holds NaN or infinite values; it is named.
         StepError: If the search that chooses the matrices is missing or of another plan.
     """
-    parents = Parents(plan)
+    parents = ParentShards(plan)
     rules = rules_of(plan, part)
     about = {"operation": "laser", "key": part.key, "code": part.code, "parameters": part.parameters}
     computed = sorted((tensor for tensor in part.tensors if tensor.name in rules), key=lambda t: t.name)
@@ -84,12 +84,12 @@ class Reducer:
     """
 
     def __init__(
-        self, plan: Plan, part: Part, parents: Parents, rules: dict[str, Any], threads: int, device: str
+        self, plan: Plan, part: Part, parents: ParentShards, rules: dict[str, Any], threads: int, device: str
     ) -> None:
-        from herdbook.steps.laser.store import Store
+        from herdbook.steps.laser.store import DecompositionStore
 
         self._parents, self._rules, self._device = parents, rules, device
-        self._store = Store(plan.layout.decompositions, device)
+        self._store = DecompositionStore(plan.layout.decompositions, device)
         self._calibration = ""
         if any(map(whitens, rules.values())):
             from herdbook.inference.text import calibration_id

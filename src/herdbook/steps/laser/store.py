@@ -38,7 +38,7 @@ DIGEST = "vectors_sha256"
 
 
 @dataclass(frozen=True)
-class Store:
+class DecompositionStore:
     """A folder of decompositions.
 
     Args:

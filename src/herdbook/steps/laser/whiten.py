@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from herdbook.inference.forward import LayerwiseModel
-    from herdbook.steps.laser.store import Store
+    from herdbook.steps.laser.store import DecompositionStore
 
 SMALL = (
     1e-7  # singular values below this share of the largest are noise of the arithmetic: no output goes there
@@ -34,7 +34,7 @@ def whiten_layer(
     module: Any,
     streams: Sequence[torch.Tensor],
     matrices: Mapping[str, tuple[torch.Tensor, str]],
-    store: Store,
+    store: DecompositionStore,
     calibration: str,
 ) -> None:
     """Put whitened decompositions of a layer's matrices into a store, those that it does not have.

@@ -23,7 +23,7 @@ PIECE = 1 << 22
 TINY = 1e-8
 
 
-def merge(
+def merge_tensors(
     method: str, inputs: Tensors, name: str, values: dict[str, Any], settings: dict[str, Any]
 ) -> torch.Tensor:
     """Return the merged tensor in float32.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError
 from herdbook.progress import track
-from herdbook.steps.inputs import Parents
+from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def merge(plan: Plan, part: Part) -> None:
 
         mergekit(plan, part, about)
         return
-    parents = Parents(plan)
+    parents = ParentShards(plan)
     if part.parameters:
         import torch
 
@@ -44,7 +44,7 @@ def merge(plan: Plan, part: Part) -> None:
         write_shard(shard, record, made, about)
 
 
-def _merged(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+def _merged(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
     values = parameters["values"][tensor.name]
     made = {
         "action": "merge",
@@ -54,14 +54,14 @@ def _merged(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advanc
     }
 
     def chunks() -> Iterator[bytes]:
-        from herdbook.steps.merge.methods import merge as merged
+        from herdbook.steps.merge.methods import merge_tensors
         from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
         inputs = []
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
             inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
-        result = merged(parameters["method"], inputs, tensor.name, values, parameters).to(
+        result = merge_tensors(parameters["method"], inputs, tensor.name, values, parameters).to(
             DTYPES[tensor.dtype]
         )
         if not result.isfinite().all():

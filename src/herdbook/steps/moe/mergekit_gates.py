@@ -14,7 +14,7 @@ import torch
 from herdbook.inference.forward import (
     EMBEDDINGS,
     LAST_NORM,
-    Folder,
+    CheckpointFolder,
     check_sequences,
     load_tokenizer,
     skeleton,
@@ -71,7 +71,7 @@ def mergekit_rows(gate: str, folder: Path, prompts: Sequence[Prompts]) -> torch.
 
 def _embedded(folder: Path, config: Any) -> Callable[[Any], torch.Tensor]:
     """Return the function that gives a batch's summed embeddings, of length one: shape ``(layers, hidden)``."""
-    table = Folder(folder)[EMBEDDINGS]
+    table = CheckpointFolder(folder)[EMBEDDINGS]
 
     def vectors(batch: Any) -> torch.Tensor:
         embedded = table[batch["input_ids"]] * batch["attention_mask"].unsqueeze(-1)
@@ -84,7 +84,7 @@ def _embedded(folder: Path, config: Any) -> Callable[[Any], torch.Tensor]:
 
 def _run(folder: Path, model: Any, gate: str) -> Callable[[Any], torch.Tensor]:
     """Return the function that gives what enters each layer for a batch: shape ``(layers, hidden)``, bfloat16."""
-    weights = Folder(folder)
+    weights = CheckpointFolder(folder)
 
     def load(module: Any, prefix: str) -> None:
         state = {

@@ -7,7 +7,7 @@ import torch
 from herdbook.weights.tensors import generator
 
 
-def alter(
+def perturb(
     tensor: torch.Tensor, name: str, seed: int, noise_scale: float | None, residual_scale: float | None
 ) -> torch.Tensor:
     """Return an expert's matrix with noise added and scaled, in its own dtype (as mergekit-moe computes it).

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def drawn_rows(gate: str, name: str, shape: tuple[int, int], seed: int) -> NDArray[np.float32]:
+def random_rows(gate: str, name: str, shape: tuple[int, int], seed: int) -> NDArray[np.float32]:
     """Return a router drawn at random: standard normal, or uniform within 1 / sqrt(hidden) of zero.
 
     Args:

@@ -26,7 +26,7 @@ MAX_TOKENS = 16384  # the eigenproblem is as large as there are tokens
 SHARPEST, HALVINGS = 1e4, 80
 
 
-def fit(inputs: Sequence[Array], experts: Sequence[int], signs: Sequence[int], count: int) -> Array:
+def ridge_router(inputs: Sequence[Array], experts: Sequence[int], signs: Sequence[int], count: int) -> Array:
     """Fit a layer's router.
 
     With tokens x_i (rows of X), weights so that each expert's tokens count alike, and targets y_i (one-hot less 1 / E

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from herdbook.inference.forward import EMBEDDINGS, Folder, hidden_states, mlp_inputs, tokenize
+from herdbook.inference.forward import EMBEDDINGS, CheckpointFolder, hidden_states, mlp_inputs, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +48,7 @@ def router_rows(
     flat = [prompt for both in prompts for side in both for prompt in side]
     sequences = tokenize(folder, flat, chat_template=chat_template)
     if gate == "cheap_embed":
-        weights = Folder(folder)
+        weights = CheckpointFolder(folder)
         rows = _rows(
             prompts, [weights.rows(EMBEDDINGS, ids).sum(dim=0) for ids in sequences], _sum_then_normalize
         )
@@ -66,7 +66,7 @@ def router_rows(
 
 def _fitted(prompts: Sequence[Prompts], seen: Vectors) -> torch.Tensor:
     """Return a layer's router as ridge regression has it."""
-    from herdbook.steps.moe.ridge import fit
+    from herdbook.steps.moe.ridge import ridge_router
 
     places = [
         (expert, sign)
@@ -75,7 +75,7 @@ def _fitted(prompts: Sequence[Prompts], seen: Vectors) -> torch.Tensor:
         for _ in side
     ]
     inputs = [one.double().numpy() for one in seen]
-    found = fit(inputs, [expert for expert, _ in places], [sign for _, sign in places], len(prompts))
+    found = ridge_router(inputs, [expert for expert, _ in places], [sign for _, sign in places], len(prompts))
     return torch.from_numpy(found).float()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.mixtures import FAMILIES, MLP, expert_of
 from herdbook.files import CHUNK_BYTES
 from herdbook.progress import track
-from herdbook.steps.inputs import Parents
+from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 from herdbook.weights.dtypes import ITEM_BYTES
 
@@ -36,13 +36,13 @@ def moe(plan: Plan, part: Part) -> None:
     if part.label == "routers":
         write_shard(shard, record, _routers(plan, part) if part.folders else _drawn(part), about)
         return
-    parents = Parents(plan)
+    parents = ParentShards(plan)
     with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
         made = (_taken(parents, tensor, part.parameters, advance) for tensor in part.tensors)
         write_shard(shard, record, made, about)
 
 
-def _taken(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+def _taken(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
     if tensor.action == "zeros":
         return _zeros(tensor)
     if tensor.action == "copy":
@@ -60,7 +60,7 @@ def _zeros(tensor: Tensor) -> Produced:
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, {"action": "zeros"})
 
 
-def _remade(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+def _remade(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
     """Return a tensor that is cast or altered, or in which several are stacked, one after another."""
     names = tensor.slices or (tensor.name,)
     made: dict[str, Any] = {"action": tensor.action}
@@ -91,7 +91,9 @@ def _remade(parents: Parents, tensor: Tensor, parameters: dict[str, Any], advanc
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
 
 
-def _computed(parents: Parents, origin: Origin, name: str, dtype: str, parameters: dict[str, Any]) -> bytes:
+def _computed(
+    parents: ParentShards, origin: Origin, name: str, dtype: str, parameters: dict[str, Any]
+) -> bytes:
     """Return a matrix with noise and scale, if its expert has any, in the dtype that is wanted."""
     from herdbook.steps.moe.cast import cast
     from herdbook.weights.tensors import from_bytes, to_bytes
@@ -100,23 +102,23 @@ def _computed(parents: Parents, origin: Origin, name: str, dtype: str, parameter
     what = f"tensor {origin.tensor}"
     data: bytes | bytearray = parents.read(origin)
     if "scales" in parameters:
-        from herdbook.steps.moe.perturb import alter
+        from herdbook.steps.moe.perturb import perturb
 
         found = expert_of(name)
         noise, residual = parameters["scales"][str(found[0]) if found else "shared"]
         residual = residual if name.endswith(DOWN) else None
         tensor = from_bytes(data, span.dtype, span.shape, what)
-        data = to_bytes(alter(tensor, name, parameters["seed"], noise, residual))
+        data = to_bytes(perturb(tensor, name, parameters["seed"], noise, residual))
     return bytes(data) if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
 
 
 def _drawn(part: Part) -> Iterator[Produced]:
-    from herdbook.steps.moe.random_gate import as_bytes, drawn_rows
+    from herdbook.steps.moe.random_gate import as_bytes, random_rows
 
     gate, seed = part.parameters["gate"], part.parameters["seed"]
     for tensor in part.tensors:
         experts, hidden = tensor.shape
-        data = as_bytes(drawn_rows(gate, tensor.name, (experts, hidden), seed), tensor.dtype)
+        data = as_bytes(random_rows(gate, tensor.name, (experts, hidden), seed), tensor.dtype)
         made = {"action": "router", "gate": gate}
         yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), made)
 

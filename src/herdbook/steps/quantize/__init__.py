@@ -9,7 +9,7 @@
 =============  ==========================================================================================
 
 Underneath: ``gguf_file`` (the container), ``mixture`` (llama.cpp's choice of types), ``encode`` (rows to bytes),
-``folder`` (named shards as one model), ``layout`` (which safetensors tensors a GGUF tensor is made of). ``derive``
+``model_folder`` (named shards as one model), ``layout`` (which safetensors tensors a GGUF tensor is made of). ``derive``
 shares neither ``mixture`` nor the converter with what it checks.
 
 Importing this package loads neither torch nor the quantizers.

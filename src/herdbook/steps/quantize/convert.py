@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from herdbook.errors import StepError
 from herdbook.files import dump_json
 from herdbook.layout import WEIGHTS_INDEX
-from herdbook.steps.quantize.folder import DTYPES, read_folder
+from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.steps.quantize.layout import layout
+from herdbook.steps.quantize.model_folder import DTYPES, read_folder
 from herdbook.tools.external import Tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from herdbook.steps.quantize.folder import Folder
+    from herdbook.steps.quantize.model_folder import ModelFolder
 
 # what the converter declares and our own dependencies lack comes along
 CONVERTER = Tool(
@@ -37,23 +38,8 @@ CONVERTER = Tool(
 # The folder's name could otherwise end up in the file.
 STAGING_NAME = "model"
 
-# Everything the converter may read beside weights and configuration. A README is not among them: it would copy its
-# front matter, and the card is written after the GGUF, whose digest it holds. No generation_config.json either: of its
-# sampling settings the converter would make recommendations in the header.
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
 
-
-def convert(
+def convert_folder(
     model: Path, output: Path, *, metadata: Mapping[str, Any], log: Callable[[str], None] | None = None
 ) -> None:
     """Convert a model to a GGUF of full width, without loss.
@@ -111,7 +97,7 @@ def convert(
         made.replace(output)
 
 
-def outtype(folder: Folder) -> str:
+def outtype(folder: ModelFolder) -> str:
     """Return the narrowest ``--outtype`` that holds all matrices of a model without loss: bf16, f16 or f32.
 
     Vectors and routers do not count: the converter makes F32 of them anyway.
@@ -127,7 +113,7 @@ def outtype(folder: Folder) -> str:
     return found.pop().lower() if len(found) == 1 else "f32"
 
 
-def stage(folder: Folder, staging: Path) -> None:
+def stage(folder: ModelFolder, staging: Path) -> None:
     """Lay out what the converter shall see: links to the shards, and nothing whose name or place could matter.
 
     Shards are renamed: the converter finds only files whose names begin with ``model``, and takes them by name.
@@ -151,6 +137,8 @@ def stage(folder: Folder, staging: Path) -> None:
     # where a model was loaded from is written into its configuration, and the converter takes a name from it
     config = {key: value for key, value in folder.config.items() if key != "_name_or_path"}
     (staging / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    # Nothing else: of a README the converter would copy the front matter, and the card is written after the GGUF, whose
+    # digest it holds; of generation_config.json's sampling settings it would make recommendations in the header.
     for name in TOKENIZER_FILES:
         if (folder.path / name).exists():
             (staging / name).symlink_to((folder.path / name).resolve())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.steps.quantize.gguf_file import GgufFile, TensorInfo
-    from herdbook.steps.quantize.layout import Part
+    from herdbook.steps.quantize.layout import TensorLayout
 
 
 def load_dequantized(gguf_path: Path, model: Path) -> Any:
@@ -76,7 +76,7 @@ def load_dequantized(gguf_path: Path, model: Path) -> Any:
     return loaded.eval()
 
 
-def _restored(file: GgufFile, tensor: TensorInfo, part: Part) -> dict[str, Any]:
+def _restored(file: GgufFile, tensor: TensorInfo, part: TensorLayout) -> dict[str, Any]:
     """Return the safetensors tensors that a GGUF tensor stands for, float32, by name."""
     from gguf.quants import dequantize
 

@@ -18,9 +18,9 @@ from herdbook.errors import CheckpointError, VerificationError
 from herdbook.files import sha256_file
 from herdbook.progress import track
 from herdbook.steps.quantize.encode import block_rows, encode
-from herdbook.steps.quantize.folder import read_folder
 from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.steps.quantize.layout import layout, row_order
+from herdbook.steps.quantize.model_folder import read_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from herdbook.steps.quantize.folder import Folder
     from herdbook.steps.quantize.gguf_file import GgufFile, TensorInfo
-    from herdbook.steps.quantize.layout import Part
+    from herdbook.steps.quantize.layout import TensorLayout
+    from herdbook.steps.quantize.model_folder import ModelFolder
 
 EQUAL, DIFFERS = "equal", "differs"
 
@@ -126,7 +126,7 @@ def require_equal(record: Mapping[str, Any], what: str) -> None:
     )
 
 
-def _matched(file: GgufFile, folder: Folder) -> dict[str, Part]:
+def _matched(file: GgufFile, folder: ModelFolder) -> dict[str, TensorLayout]:
     """Return the parts of the GGUF by name; refuse what is missing, and what nothing accounts for."""
     parts = {
         name: part
@@ -173,7 +173,7 @@ def compare_metadata(file: GgufFile, config: Mapping[str, Any]) -> Iterator[dict
 
 
 def _compare(
-    file: GgufFile, tensor: TensorInfo, folder: Folder, part: Part, pool: Executor | None
+    file: GgufFile, tensor: TensorInfo, folder: ModelFolder, part: TensorLayout, pool: Executor | None
 ) -> dict[str, Any]:
     """Make one tensor again, piece by piece, and compare each piece with the file."""
     entry: dict[str, Any] = {"name": tensor.name, "type": tensor.type.name, "sources": list(part.sources)}
@@ -197,7 +197,7 @@ def _compare(
     return entry | {"problem": problem} if problem else entry
 
 
-def _expected_shape(folder: Folder, part: Part) -> tuple[int, ...]:
+def _expected_shape(folder: ModelFolder, part: TensorLayout) -> tuple[int, ...]:
     """Return the shape in the GGUF; all sources of a stacked tensor must have the same."""
     shapes = {folder.tensors[source][1].shape for source in part.sources}
     if len(shapes) > 1:
@@ -212,7 +212,7 @@ def _expected_shape(folder: Folder, part: Part) -> tuple[int, ...]:
     return (len(part.sources), *shape) if part.stacked else shape
 
 
-def _source_rows(folder: Folder, part: Part) -> Iterator[NDArray[np.float32]]:
+def _source_rows(folder: ModelFolder, part: TensorLayout) -> Iterator[NDArray[np.float32]]:
     """Yield the rows of a GGUF tensor in its order, a piece at a time, ``(n, width)`` float32."""
     for source in part.sources:
         shape = folder.tensors[source][1].shape

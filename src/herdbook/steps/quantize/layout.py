@@ -27,7 +27,7 @@ ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")
 
 
 @dataclass(frozen=True)
-class Part:
+class TensorLayout:
     """One tensor of a GGUF, as it is made.
 
     Args:
@@ -45,7 +45,7 @@ class Part:
     required: bool = True
 
 
-def layout(config: Mapping[str, Any], where: str) -> dict[str, Part]:
+def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
     """Return all tensors that the GGUF of such a model can have, by their names in the GGUF.
 
     Args:
@@ -75,16 +75,18 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, Part]:
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     parts = [
-        Part("token_embd.weight", ("model.embed_tokens.weight",)),
-        Part("output_norm.weight", ("model.norm.weight",)),
+        TensorLayout("token_embd.weight", ("model.embed_tokens.weight",)),
+        TensorLayout("output_norm.weight", ("model.norm.weight",)),
         # a tied model may still carry its output matrix; the converter writes whatever is there
-        Part("output.weight", ("lm_head.weight",), required=not config.get("tie_word_embeddings", False)),
+        TensorLayout(
+            "output.weight", ("lm_head.weight",), required=not config.get("tie_word_embeddings", False)
+        ),
     ]
     for layer in range(config["num_hidden_layers"]):
         ours, theirs = f"blk.{layer}", f"model.layers.{layer}"
         parts += [
-            Part(f"{ours}.attn_norm.weight", (f"{theirs}.input_layernorm.weight",)),
-            Part(f"{ours}.ffn_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
+            TensorLayout(f"{ours}.attn_norm.weight", (f"{theirs}.input_layernorm.weight",)),
+            TensorLayout(f"{ours}.ffn_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
         ]
         for name, source, row_heads in (
             ("attn_q", "self_attn.q_proj", heads),
@@ -101,18 +103,18 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, Part]:
     return {part.name: part for part in parts}
 
 
-def _with_bias(name: str, source: str, heads: int) -> list[Part]:
+def _with_bias(name: str, source: str, heads: int) -> list[TensorLayout]:
     return [
-        Part(f"{name}.weight", (f"{source}.weight",), heads),
-        Part(f"{name}.bias", (f"{source}.bias",), heads, required=False),
+        TensorLayout(f"{name}.weight", (f"{source}.weight",), heads),
+        TensorLayout(f"{name}.bias", (f"{source}.bias",), heads, required=False),
     ]
 
 
-def _experts(name: str, source: str, count: int) -> list[Part]:
-    parts = [Part(f"{name}_gate_inp.weight", (f"{source}.gate.weight",))]
+def _experts(name: str, source: str, count: int) -> list[TensorLayout]:
+    parts = [TensorLayout(f"{name}_gate_inp.weight", (f"{source}.gate.weight",))]
     for ours, theirs in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
         sources = tuple(f"{source}.experts.{expert}.{theirs}.weight" for expert in range(count))
-        parts.append(Part(f"{name}_{ours}_exps.weight", sources, stacked=True))
+        parts.append(TensorLayout(f"{name}_{ours}_exps.weight", sources, stacked=True))
     return parts
 
 

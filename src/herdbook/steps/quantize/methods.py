@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -82,20 +78,3 @@ def find_method(name: str) -> Method:
         return METHODS[name]
     except KeyError:
         raise StepError(f"quantize: unknown method {name!r}; there are {', '.join(METHODS)}.") from None
-
-
-def memory_bytes(file_bytes: int, config: Mapping[str, Any], context_tokens: int) -> int:
-    """Estimate what running a GGUF takes: its file, and keys and values of the context in float16.
-
-    ``2 * layers * kv_heads * head_dim * context_tokens * 2`` bytes for the context, which is what llama.cpp allots by
-    default. Its compute buffers (some hundred MB at most for such models) are not counted.
-
-    Args:
-        file_bytes: Size of the GGUF in bytes.
-        config: The model's ``config.json``.
-        context_tokens: Length of the context in tokens.
-    """
-    heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    kv_heads = config.get("num_key_value_heads") or heads
-    return int(file_bytes + 2 * config["num_hidden_layers"] * kv_heads * head_dim * context_tokens * 2)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ARCHITECTURE = "llama"  # what Llama, Mistral and Mixtral are called in a GGUF
 
 
-def quantize(full: Path, output: Path, method: str, *, threads: int = 1) -> dict[str, Any]:
+def quantize_file(full: Path, output: Path, method: str, *, threads: int = 1) -> dict[str, Any]:
     """Quantize a full-width GGUF.
 
     Streams: what is in memory at once is a piece of a tensor. The bytes depend on neither the number of threads nor

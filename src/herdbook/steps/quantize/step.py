@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def convert(plan: Plan) -> None:
     """Make the full-width GGUF of the released model. Raises as ``herdbook.steps.quantize.convert.convert`` does."""
-    from herdbook.steps.quantize.convert import convert as convert_folder
+    from herdbook.steps.quantize.convert import convert_folder
 
     folder = plan.layout.folder(plan.released)
     convert_folder(folder, plan.layout.full_width(plan.conversion), metadata=plan.gguf_metadata, log=_say)
@@ -27,7 +27,7 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
         StepError: If the method is unknown or the model cannot be quantized.
     """
     from herdbook.steps.quantize.derive import derive, require_equal
-    from herdbook.steps.quantize.quantize import quantize as quantize_file
+    from herdbook.steps.quantize.quantize import quantize_file
 
     path = plan.layout.quantized(item)
     quantize_file(plan.layout.full_width(plan.conversion), path, item.method, threads=threads)

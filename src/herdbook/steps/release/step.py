@@ -19,6 +19,7 @@ from herdbook.plan.material import carried_inputs
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.lineage import lines
+from herdbook.release.sums import format_sums
 from herdbook.weights.checkpoint import read_header, read_record
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def release(plan: Plan) -> None:
     for name, bill in bills.items():
         write_json(folder / name, bill)
         digests[name] = sha256_file(folder / name)
-    write_text(folder / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
+    write_text(folder / SUMS, format_sums(digests))
     # claims and signatures that an earlier build left are about other files
     _remove_all_but({*digests, SUMS}, folder)
 

@@ -8,7 +8,7 @@ import torch
 
 from herdbook.files import write_json
 from herdbook.inference.forward import tokenize
-from herdbook.inference.mixture import Mixture
+from herdbook.inference.mixture import LayerwiseMixture
 from herdbook.inference.text import windows
 from herdbook.progress import track
 from herdbook.recipe import Moe
@@ -35,7 +35,7 @@ def routing(plan: Plan, report: Report, threads: int = 1, device: str = "cpu") -
     """
     torch.set_num_threads(1)  # one thread a sequence: what comes out hangs on no number of threads
     folder = plan.layout.folder(report.node)
-    model = Mixture(folder, threads, device=device)
+    model = LayerwiseMixture(folder, threads, device=device)
     assert isinstance(report.node.recipe, Moe)  # noqa: S101 - no other model has a report
     moe = report.node.recipe.moe
     groups: list[str] = []

@@ -1,1 +1,1 @@
-"""Making things again: the levels `recomputed` and `rebuild`, and the workshop in which they work."""
+"""Making things again: the levels `recomputed` and `rebuild`, and the workspace in which they work."""

@@ -16,8 +16,8 @@ from herdbook.layout import BOMS, CARD, EVALUATIONS, FIGURES, RECORDS, ROUTING, 
 from herdbook.needs import check_disk
 from herdbook.plan import Part
 from herdbook.release.finding import Check
-from herdbook.release.reader import parse_sums
-from herdbook.verify.rebuild.workspace import opened
+from herdbook.release.sums import parse_sums
+from herdbook.verify.rebuild.workspace import open_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
-    from herdbook.verify.rebuild.workspace import Workshop
+    from herdbook.verify.rebuild.workspace import Workspace
 
 LEVEL = "rebuild"
 STEPS = Check(LEVEL, "steps")
@@ -35,27 +35,27 @@ FILES = Check(LEVEL, "same files")
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
     """Build the release again and compare its files."""
-    with opened(release, options, LEVEL) as shop:
-        plan = shop.plan
+    with open_workspace(release, options, LEVEL) as workspace:
+        plan = workspace.plan
         try:
             check_disk(plan)
         except RecipeError as error:
             raise UnverifiedError(str(error)) from error
-        if not shop.own_inputs:
-            yield from _taken_over(shop)
+        if not workspace.own_inputs:
+            yield from _taken_over(workspace)
         try:
-            _build(shop)
+            _build(workspace)
         except LockError as error:  # a file of the verifier's own copy is not what was locked
             raise UnverifiedError(str(error)) from error
         yield STEPS.passed(f"{len(plan.parts)} shards", "were made again, and what is made of them")
-        yield from _compared(shop, release)
+        yield from _compared(workspace, release)
 
 
-def _taken_over(shop: Workshop) -> Iterator[Finding]:
+def _taken_over(workspace: Workspace) -> Iterator[Finding]:
     """Take over what needs the author's texts."""
-    plan = shop.plan
+    plan = workspace.plan
     texts = plan.report is not None and bool(plan.report.texts)
-    shop.take_over(SEARCHES, EVALUATIONS, *([ROUTING] if texts else []))
+    workspace.take_over(SEARCHES, EVALUATIONS, *([ROUTING] if texts else []))
     for search in plan.searches.values():
         detail = "which matrices are reduced is taken as recorded: the text it was chosen by is not in the release (--inputs)"
         yield TAKEN.unverified(search.id, detail)
@@ -67,25 +67,25 @@ def _taken_over(shop: Workshop) -> Iterator[Finding]:
         yield TAKEN.unverified("report on routers", detail)
 
 
-def _build(shop: Workshop) -> None:
+def _build(workspace: Workspace) -> None:
     """Do all jobs, in order. What was made in an earlier run, in a folder that the verifier named, is not made again."""
     from herdbook.plan.jobs import result_jobs
     from herdbook.steps.machine import Machine
     from herdbook.steps.registry import STEPS, run
 
-    plan, machine = shop.plan, Machine(threads=os.cpu_count() or 1)
+    plan, machine = workspace.plan, Machine(threads=os.cpu_count() or 1)
     for job in result_jobs(plan):
         if isinstance(job.subject, Part) and job.rule in {"fetch", "adapter"}:
-            shop.within_reach(plan.nodes[job.subject.model])
+            workspace.within_reach(plan.nodes[job.subject.model])
         if not all(path.exists() for path in job.outputs):
             run(plan, job, machine)
     for rule in ("card", "release"):  # their keys rest on code that a release does not record
         STEPS[rule](plan, None, machine)
 
 
-def _compared(shop: Workshop, release: Release) -> Iterator[Finding]:
+def _compared(workspace: Workspace, release: Release) -> Iterator[Finding]:
     """Compare the files with those of the release."""
-    plan: Plan = shop.plan
+    plan: Plan = workspace.plan
     made = parse_sums((plan.layout.release_folder / SUMS).read_text(encoding="utf-8"), SUMS)
     same = 0
     computed, measured = (devices(release, *kinds) for kinds in ((RECORDS, SEARCHES), (EVALUATIONS, ROUTING)))
@@ -96,10 +96,8 @@ def _compared(shop: Workshop, release: Release) -> Iterator[Finding]:
             continue
         about = {"file": name, "expected": ours or "no such file", "found": theirs or "no such file"}
         elsewhere = sorted(computed | (measured if tells_measurements(name) else set()))
-        if shop.changed:
-            detail = (
-                f"comes out otherwise here; but other versions made the release: {', '.join(shop.changed)}"
-            )
+        if workspace.changed:
+            detail = f"comes out otherwise here; but other versions made the release: {', '.join(workspace.changed)}"
             yield FILES.unverified(name, detail, **about)
         elif elsewhere:
             detail = (

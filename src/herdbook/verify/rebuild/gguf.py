@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
-    from herdbook.verify.rebuild.workspace import Workshop
+    from herdbook.verify.rebuild.workspace import Workspace
 
 PIECE_BYTES = 1 << 26
 
 
-def quantized(shop: Workshop, release: Release, options: Options, check: Check) -> Iterator[Finding]:
+def quantized(workspace: Workspace, release: Release, options: Options, check: Check) -> Iterator[Finding]:
     """Derive each GGUF again. Of a release on the Hub that needs all of it here, which is had with the sample `all`."""
-    items = shop.plan.quantized
+    items = workspace.plan.quantized
     if not items:
         return
     if isinstance(release.subject, FolderSubject):
         folder = release.subject.folder
     elif options.sample_bytes is None:
-        folder = shop.plan.layout.root / "release"
-        _download(release, [*_model_files(shop), *(item.file for item in items)], folder)
+        folder = workspace.plan.layout.root / "release"
+        _download(release, [*_model_files(workspace), *(item.file for item in items)], folder)
     else:
         raise UnverifiedError(
             "GGUF files are derived from all weights of the release; that is done with --sample all, or in a folder"
@@ -52,10 +52,10 @@ def quantized(shop: Workshop, release: Release, options: Options, check: Check) 
             )
 
 
-def _model_files(shop: Workshop) -> list[str]:
+def _model_files(workspace: Workspace) -> list[str]:
     from herdbook.plan.folder import folder_files
 
-    return folder_files(shop.plan.released)
+    return folder_files(workspace.plan.released)
 
 
 def _download(release: Release, names: list[str], folder: Path) -> None:

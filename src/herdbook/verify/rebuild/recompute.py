@@ -18,17 +18,17 @@ from herdbook.verify.equality import chance_of_catching
 from herdbook.verify.rebuild.gguf import quantized
 from herdbook.verify.rebuild.routers import routers
 from herdbook.verify.rebuild.tensors import remake, slices_of
-from herdbook.verify.rebuild.workspace import opened
+from herdbook.verify.rebuild.workspace import open_workspace
 from herdbook.weights.checkpoint import read_header, read_record, read_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from herdbook.plan import Plan
-    from herdbook.provenance.lineage import Made, Slice
+    from herdbook.provenance.lineage import Derived, LineageSlice
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
-    from herdbook.verify.rebuild.workspace import Workshop
+    from herdbook.verify.rebuild.workspace import Workspace
 
 LEVEL = "recomputed"
 CARDS = Check(LEVEL, "card")
@@ -41,20 +41,20 @@ EPSILON = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 2.0**-24}  # unit roundoff
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
     """Make again what was made."""
-    with opened(release, options, LEVEL) as shop:
-        shop.take_over(RECORDS, SEARCHES, EVALUATIONS, ROUTING)
-        yield from caught(_card(shop, release), CARDS, release)
-        yield from caught(_matrices(shop, release, options), MATRICES, release)
-        yield from caught(routers(shop, release, options, ROUTERS), ROUTERS, release)
-        yield from caught(quantized(shop, release, options, GGUF), GGUF, release)
+    with open_workspace(release, options, LEVEL) as workspace:
+        workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, ROUTING)
+        yield from caught(_card(workspace, release), CARDS, release)
+        yield from caught(_matrices(workspace, release, options), MATRICES, release)
+        yield from caught(routers(workspace, release, options, ROUTERS), ROUTERS, release)
+        yield from caught(quantized(workspace, release, options, GGUF), GGUF, release)
 
 
-def _card(shop: Workshop, release: Release) -> Iterator[Finding]:
+def _card(workspace: Workspace, release: Release) -> Iterator[Finding]:
     """The card and its figures, and the places in leaderboards on it, follow from records, measurements and snapshots."""
     from herdbook.steps.card.context import gather
     from herdbook.steps.card.step import card_texts
 
-    ours = card_texts(shop.plan)
+    ours = card_texts(workspace.plan)
     differing = 0
     for name, text in ours.items():
         found = release.subject.read(name).decode(errors="replace")
@@ -64,7 +64,7 @@ def _card(shop: Workshop, release: Release) -> Iterator[Finding]:
         line, expected, said = _first_difference(text, found)
         detail = f"line {line} is not what the release's own records give; a card by templates of one's own is checked where they are"
         about = {"file": name, "expected": expected, "found": said}
-        cards = [one for one in shop.changed if one.startswith("herdbook")]
+        cards = [one for one in workspace.changed if one.startswith("herdbook")]
         if cards:
             yield CARDS.unverified(name, f"{detail}; other code made it", **about)
         else:
@@ -72,7 +72,7 @@ def _card(shop: Workshop, release: Release) -> Iterator[Finding]:
     if differing:
         return
     yield CARDS.passed(CARD, f"and {len(ours) - 1} figures are what the release's own records give")
-    for ranked in gather(shop.plan).ranks:
+    for ranked in gather(workspace.plan).ranks:
         place = ranked.place
         detail = f"place {place.rank} of {place.of} follows from the snapshot with SHA-256 {ranked.sha256} and the recorded score"
         yield RANKS.passed(ranked.key, detail)
@@ -89,20 +89,20 @@ def _first_difference(one: str, other: str) -> tuple[int, str, str]:
     return 0, "", ""
 
 
-def _matrices(shop: Workshop, release: Release, options: Options) -> Iterator[Finding]:
+def _matrices(workspace: Workspace, release: Release, options: Options) -> Iterator[Finding]:
     """Tensors that a step made are made again from upstream and compared: bit by bit, else within what is recorded."""
-    made = _targets(shop.plan, release.lineage())
+    made = _targets(workspace.plan, release.lineage())
     origins = list(made)
     sizes = [sum(one.end - one.begin for one in made[origin]) for origin in origins]
     chosen = [origins[place] for place in draw_whole(sizes, options.sample_bytes, options.seed)]
-    problems = remake(shop, release.records(), chosen)
+    problems = remake(workspace, release.records(), chosen)
     untouched = Counter(origin.part for origin in chosen if origin.part in problems)
     for part, count in untouched.items():
-        yield MATRICES.error(f"{count} tensors of {shop.plan.parts[part].id}", problems[part])
+        yield MATRICES.error(f"{count} tensors of {workspace.plan.parts[part].id}", problems[part])
     for origin in chosen:
         if origin.part not in problems:
             for one in made[origin]:
-                yield _compared(shop, release, origin, one)
+                yield _compared(workspace, release, origin, one)
     done = len(chosen) - untouched.total()
     if not origins:
         yield MATRICES.passed(
@@ -120,9 +120,9 @@ def _matrices(shop: Workshop, release: Release, options: Options) -> Iterator[Fi
         yield MATRICES.passed("sample" if done < len(origins) else "all", detail)
 
 
-def _targets(plan: Plan, lineage: list[Slice]) -> dict[Origin, list[Slice]]:
+def _targets(plan: Plan, lineage: list[LineageSlice]) -> dict[Origin, list[LineageSlice]]:
     """Return the tensors that were computed, with the slices of the release that are said to be them; not routers."""
-    found: dict[Origin, list[Slice]] = {}
+    found: dict[Origin, list[LineageSlice]] = {}
     for one in lineage:
         if one.made is None or one.made.action in {"router", "zeros"}:
             continue
@@ -155,9 +155,9 @@ def draw_whole(sizes: Sequence[int], sample_bytes: int | None, seed: int) -> lis
     return sorted(drawn)
 
 
-def _compared(shop: Workshop, release: Release, origin: Origin, one: Slice) -> Finding:
+def _compared(workspace: Workspace, release: Release, origin: Origin, one: LineageSlice) -> Finding:
     """Compare a slice of the release with the tensor that was made again."""
-    plan = shop.plan
+    plan = workspace.plan
     part = plan.parts[origin.part]
     record = read_record(plan.layout.record(part))["tensors"][origin.tensor]
     entry = dict(slices_of(record)).get(one.slice) or record
@@ -171,17 +171,19 @@ def _compared(shop: Workshop, release: Release, origin: Origin, one: Slice) -> F
     if part.operation == "laser" and rank[0] != rank[1]:
         return MATRICES.failed(called, f"laser keeps rank {rank[1]}, the release says {rank[0]}", **about)
     bound = allowed(one.made, one.dtype)
-    difference = _difference(shop, release, origin, one)
+    difference = _difference(workspace, release, origin, one)
     told = f"{part.operation}: differs by {difference:.1e} of its norm"
     if 0 < bound < math.inf and difference <= bound:
         return MATRICES.passed(called, f"{told}, within the recorded tolerance ({bound:.1e})", **about)
-    if bound == math.inf or (bound == 0 and shop.changed):
-        why = "no tolerance is recorded" if bound else f"other versions made it: {', '.join(shop.changed)}"
+    if bound == math.inf or (bound == 0 and workspace.changed):
+        why = (
+            "no tolerance is recorded" if bound else f"other versions made it: {', '.join(workspace.changed)}"
+        )
         return MATRICES.unverified(called, f"{told}; {why}", **about)
     return MATRICES.failed(called, f"{told}; at most {bound:.1e} is recorded as tolerance", **about)
 
 
-def allowed(made: Made, dtype: str) -> float:
+def allowed(made: Derived, dtype: str) -> float:
     """Return how far a tensor may be from the same made elsewhere: a Frobenius norm over that of the tensor.
 
     Zero where only the same bits will do; infinite where a LASER among its ancestors has no tolerance on record.
@@ -201,15 +203,17 @@ def allowed(made: Made, dtype: str) -> float:
     return total + 4 * math.sqrt(total * EPSILON[dtype]) if total else 0.0
 
 
-def _difference(shop: Workshop, release: Release, origin: Origin, one: Slice) -> float:
+def _difference(workspace: Workspace, release: Release, origin: Origin, one: LineageSlice) -> float:
     """Return the Frobenius norm of the difference between ours and the release's, over that of ours."""
     from herdbook.steps.laser.reduce import relative_change
     from herdbook.weights.tensors import from_bytes
 
-    path = shop.plan.layout.shard(shop.plan.parts[origin.part])
+    path = workspace.plan.layout.shard(workspace.plan.parts[origin.part])
     span = read_header(path)[origin.tensor]
     data: Any = read_span(path, span)
-    record = read_record(shop.plan.layout.record(shop.plan.parts[origin.part]))["tensors"][origin.tensor]
+    record = read_record(workspace.plan.layout.record(workspace.plan.parts[origin.part]))["tensors"][
+        origin.tensor
+    ]
     place = 0
     for name, entry in slices_of(record):
         size = math.prod(entry["shape"]) * (span.end - span.start) // max(1, math.prod(span.shape))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, write_json
 from herdbook.plan import Origin
+from herdbook.plan.folder import files_origin
 from herdbook.verify.rebuild.tensors import remake
 from herdbook.weights.checkpoint import (
     Produced,
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Node, Part, Plan
-    from herdbook.provenance.lineage import Slice
+    from herdbook.provenance.lineage import LineageSlice
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
-    from herdbook.verify.rebuild.workspace import Workshop
+    from herdbook.verify.rebuild.workspace import Workspace
 
 PIECE_BYTES = 1 << 24
 # Kernels of other processors sum in other orders; in float32 that is far less than what rounding to the weights' dtype
@@ -34,13 +35,13 @@ PIECE_BYTES = 1 << 24
 TOLERANCE = {"BF16": 2.0**-7, "F16": 2.0**-9, "F32": 2.0**-12}
 
 
-def routers(shop: Workshop, release: Release, options: Options, check: Check) -> Iterator[Finding]:
+def routers(workspace: Workspace, release: Release, options: Options, check: Check) -> Iterator[Finding]:
     """Make the routers again and compare them.
 
     Yields:
         A finding for each router that differs, and one for all that do not.
     """
-    plan = shop.plan
+    plan = workspace.plan
     part = next((one for one in plan.released.parts if one.label == "routers"), None)
     if part is None:
         yield check.passed(plan.released.name, "has no routers")
@@ -48,7 +49,7 @@ def routers(shop: Workshop, release: Release, options: Options, check: Check) ->
     home = replace(plan, layout=replace(plan.layout, root=plan.layout.root / "routers"))
     told = ""
     if part.folders:
-        told = _base(shop, home, release, plan.by_key[part.folders[0]], part, options)
+        told = _base(workspace, home, release, plan.by_key[part.folders[0]], part, options)
     from herdbook.steps.moe.step import moe
 
     moe(home, part)
@@ -79,7 +80,7 @@ def routers(shop: Workshop, release: Release, options: Options, check: Check) ->
         yield check.passed(f"{same + near} of {len(made)} routers", detail)
 
 
-def _difference(shard: Path, name: str, release: Release, one: Slice) -> float:
+def _difference(shard: Path, name: str, release: Release, one: LineageSlice) -> float:
     """Return the largest distance between rows, over the length of ours."""
     from herdbook.weights.tensors import from_bytes
 
@@ -90,7 +91,9 @@ def _difference(shard: Path, name: str, release: Release, one: Slice) -> float:
     return float(((theirs - ours).norm(dim=-1) / lengths).max())
 
 
-def _base(shop: Workshop, home: Plan, release: Release, base: Node, part: Part, options: Options) -> str:
+def _base(
+    workspace: Workspace, home: Plan, release: Release, base: Node, part: Part, options: Options
+) -> str:
     """Put the model that the prompts ran through together, and return where its weights are from.
 
     Raises:
@@ -104,7 +107,7 @@ def _base(shop: Workshop, home: Plan, release: Release, base: Node, part: Part, 
         for name, (one, tensor) in base.tensors.items()
         if gate != "cheap_embed" or name == EMBEDDINGS
     }
-    held: dict[str, Slice] = {one.sha256: one for one in release.lineage()}
+    held: dict[str, LineageSlice] = {one.sha256: one for one in release.lineage()}
     records = release.records()
     sources: dict[str, Callable[[], Iterable[bytes]]] = {}
     missing = []
@@ -120,11 +123,11 @@ def _base(shop: Workshop, home: Plan, release: Release, base: Node, part: Part, 
             f"routers: {base.name} is no expert of the release, so {size / 1e9:.2f} GB of it must be made from upstream; "
             "that is done with --sample all"
         )
-    problems = remake(shop, records, missing)
+    problems = remake(workspace, records, missing)
     for origin in missing:
         if origin.part in problems:
             raise problems[origin.part]
-        shard = shop.plan.layout.shard(shop.plan.parts[origin.part])
+        shard = workspace.plan.layout.shard(workspace.plan.parts[origin.part])
         span = read_header(shard)[origin.tensor]
         sources[origin.tensor] = lambda shard=shard, span=span: stream_span(shard, span)  # type: ignore[misc]
     folder = home.layout.folder(base)
@@ -134,12 +137,12 @@ def _base(shop: Workshop, home: Plan, release: Release, base: Node, part: Part, 
         (Produced(name, tensor.dtype, tensor.shape, sources[name]) for name, (_, tensor) in wanted.items()),
         {},
     )
-    _put_files(shop, release, base, folder)
+    _put_files(workspace, release, base, folder)
     own = len(wanted) - len(missing)
     return f"; {base.name}, which the prompts ran through, is {own} tensors of the release and {len(missing)} made from upstream"
 
 
-def _from_release(release: Release, one: Slice) -> Callable[[], Iterator[bytes]]:
+def _from_release(release: Release, one: LineageSlice) -> Callable[[], Iterator[bytes]]:
     def pieces() -> Iterator[bytes]:
         for start in range(one.begin, one.end, PIECE_BYTES):
             yield release.subject.read_range(one.file, start, min(one.end, start + PIECE_BYTES))
@@ -147,10 +150,10 @@ def _from_release(release: Release, one: Slice) -> Callable[[], Iterator[bytes]]
     return pieces
 
 
-def _put_files(shop: Workshop, release: Release, base: Node, folder: Path) -> None:
+def _put_files(workspace: Workspace, release: Release, base: Node, folder: Path) -> None:
     """Put configuration and tokenizer beside the base's weights: the release's own where they are the same files."""
-    plan = shop.plan
-    root, released = _maker(plan, base), _maker(plan, plan.released)
+    plan = workspace.plan
+    root, released = files_origin(plan, base), files_origin(plan, plan.released)
     if root.name == released.name:
         for name in released.files:
             with atomic_writer(folder / name) as file:
@@ -158,13 +161,6 @@ def _put_files(shop: Workshop, release: Release, base: Node, folder: Path) -> No
     else:
         from herdbook.steps.fetch.step import make_files
 
-        shop.within_reach(root)
+        workspace.within_reach(root)
         make_files(plan, root, folder)
     write_json(folder / "config.json", base.config)
-
-
-def _maker(plan: Plan, node: Node) -> Node:
-    """Return the source that a model's tokenizer comes from."""
-    while node.files_from != node.name:
-        node = plan.nodes[node.files_from]
-    return node

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from herdbook.plan import Origin, Part, Plan, Tensor
-    from herdbook.verify.rebuild.workspace import Workshop
+    from herdbook.verify.rebuild.workspace import Workspace
 
 
 def ancestors(plan: Plan, wanted: Iterable[Origin]) -> dict[str, dict[str, Tensor]]:
@@ -37,19 +37,19 @@ def ancestors(plan: Plan, wanted: Iterable[Origin]) -> dict[str, dict[str, Tenso
 
 
 def remake(
-    shop: Workshop, records: Mapping[str, Mapping[str, Any]], wanted: Iterable[Origin]
+    workspace: Workspace, records: Mapping[str, Mapping[str, Any]], wanted: Iterable[Origin]
 ) -> dict[str, HerdbookError]:
-    """Make tensors again from upstream, in the workshop's results. What cannot be made keeps nothing else from it.
+    """Make tensors again from upstream, in the workspace's results. What cannot be made keeps nothing else from it.
 
     Args:
-        shop: The workshop. Shards there hold nothing but what is wanted, and what that is made from.
+        workspace: The workspace. Shards there hold nothing but what is wanted, and what that is made from.
         records: What the release says of each part, by key.
         wanted: The tensors.
 
     Returns:
         Why a part could not be made, by key: of wanted parts, and of those they are made from.
     """
-    plan = shop.plan
+    plan = workspace.plan
     found = ancestors(plan, wanted)
     problems: dict[str, HerdbookError] = {}
     parts = [part for key, part in plan.parts.items() if key in found]
@@ -61,7 +61,7 @@ def remake(
             try:
                 if broken:
                     raise broken
-                _make(shop, replace(part, tensors=tensors))
+                _make(workspace, replace(part, tensors=tensors))
                 if part.operation == "fetch":
                     _require_fetched(plan, part, tensors, records[part.key])
             except HerdbookError as error:
@@ -70,16 +70,16 @@ def remake(
     return problems
 
 
-def _make(shop: Workshop, part: Part) -> None:
+def _make(workspace: Workspace, part: Part) -> None:
     """Make a part that holds only some of its tensors. Raises what its step does."""
     from herdbook.steps.machine import Machine
     from herdbook.steps.registry import STEPS
 
-    plan, node = shop.plan, shop.plan.nodes[part.model]
+    plan, node = workspace.plan, workspace.plan.nodes[part.model]
     match part.operation:
         case "fetch":
-            shop.within_reach(node)
-            if shop.is_of_hub(node):
+            workspace.within_reach(node)
+            if workspace.is_of_hub(node):
                 file = part.parameters.get("name") or part.parameters["ranges"]
                 part = replace(part, parameters={"file": part.parameters["file"], "ranges": file})
             elif "name" in part.parameters:
@@ -89,7 +89,7 @@ def _make(shop: Workshop, part: Part) -> None:
                 f"{part.model}: its ranks rest on what a text gives in the whole model; see level rebuild"
             )
         case "adapter":
-            shop.within_reach(node)
+            workspace.within_reach(node)
         case "merge" if "mergekit" in part.parameters:
             raise UnverifiedError(f"{part.model}: was merged by mergekit, as a whole; see level rebuild")
     STEPS[part.operation](plan, part, Machine(threads=os.cpu_count() or 1))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BELOW = "a/b/c/d"  # a recipe may name what lies beside its folder, and that has to stay in the scratch folder
 
 
-class Workshop:
+class Workspace:
     """Where a release's steps are done again.
 
     Attributes:
@@ -93,23 +93,23 @@ class Workshop:
 
 
 @contextmanager
-def opened(release: Release, options: Options, level: str) -> Iterator[Workshop]:
-    """Open a workshop for a release; its scratch folder is gone afterwards, unless the verifier named one.
+def open_workspace(release: Release, options: Options, level: str) -> Iterator[Workspace]:
+    """Open a workspace for a release; its scratch folder is gone afterwards, unless the verifier named one.
 
     Args:
         release: The release.
         options: What was asked.
-        level: Whose workshop it is: each has a folder of its own.
+        level: Whose workspace it is: each has a folder of its own.
 
     Raises:
         VerificationError: If the release's claims, recipe or lock are damaged, or name no code for a part of the plan.
-        UnverifiedError: See ``Workshop``.
+        UnverifiedError: See ``Workspace``.
     """
     said = recorded(release)
     other = changed(said)
     with as_recorded(said), _scratch(options.work and options.work / level) as folder:
         try:
-            yield Workshop(release, other, folder, options.inputs)
+            yield Workspace(release, other, folder, options.inputs)
         except KeyError as error:
             raise VerificationError(f"the provenance names no code {error}") from error
 

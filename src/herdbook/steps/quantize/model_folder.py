@@ -29,7 +29,7 @@ DTYPES = {
 
 
 @dataclass(frozen=True)
-class Folder:
+class ModelFolder:
     """A model on disk.
 
     Args:
@@ -76,7 +76,7 @@ class Folder:
         return decode_full_width(np.ascontiguousarray(data[which]), kind)
 
 
-def read_folder(path: Path) -> Folder:
+def read_folder(path: Path) -> ModelFolder:
     """Read a model's configuration and where its tensors are; several named shards with an index, or one file.
 
     Raises:
@@ -104,7 +104,7 @@ def read_folder(path: Path) -> Folder:
             raise CheckpointError(
                 f"{path}: the shards hold tensors that the index does not list: {_some(extra)}"
             )
-    return Folder(path, config, tensors)
+    return ModelFolder(path, config, tensors)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
