@@ -76,13 +76,7 @@ def ancestry(plan: Plan) -> tuple[Node, ...]:
             visit(parent)
         found.setdefault(name, plan.nodes[name])
 
-    wanted: set[str] = set()
-    pending = [plan.released.name]
-    while pending:
-        name = pending.pop()
-        if name not in wanted:
-            wanted.add(name)
-            pending += plan.nodes[name].parents
+    wanted = recipes.ancestry(plan.recipe, plan.released.name)
     for name in plan.recipe.models:
         if name in wanted:
             visit(name)

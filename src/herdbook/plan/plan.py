@@ -123,10 +123,10 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     """
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
-    whole = needed_whole(recipe, _needed(recipe))
-    order = TopologicalSorter(
-        {name: recipes.parents(recipe.models[name]) for name in _needed(recipe)}
-    ).static_order()
+    measured = recipe.evaluate.models if recipe.evaluate else ()
+    needed = recipes.ancestry(recipe, recipe.release.model, *measured)
+    whole = needed_whole(recipe, needed)
+    order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
     for name in order:
         node, said = _node(name, recipe, lock, nodes, whole)
         nodes[name] = node
@@ -200,17 +200,6 @@ def load(recipe_path: Path, results: Path = Path("results")) -> Plan:
         return make(recipe, lock, recipe_path, results)
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe_path)) from error
-
-
-def _needed(recipe: Recipe) -> list[str]:
-    wanted = [recipe.release.model, *(recipe.evaluate.models if recipe.evaluate else [])]
-    found: dict[str, None] = {}
-    while wanted:
-        name = wanted.pop(0)
-        if name not in found:
-            found[name] = None
-            wanted += recipes.parents(recipe.models[name])
-    return list(found)
 
 
 def _node(
