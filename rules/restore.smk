@@ -15,7 +15,7 @@ rule restore:
     conda:
         environment("build")
     params:
-        key=lambda wildcards: CACHED[PLAN.layout.root / wildcards.file].key,
+        step=lambda wildcards: CACHED[PLAN.layout.root / wildcards.file].job.step,
     shell:
         r"""
         herdbook restore {output:q} >{log:q} 2>&1
