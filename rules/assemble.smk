@@ -22,9 +22,8 @@ for job in JOBS:
                 environment("build")
             params:
                 rule=job.rule,
-                id=job.id,
                 key=job.key,
             shell:
                 r"""
-                herdbook {params.rule} {params.id} >{log:q} 2>&1
+                herdbook {params.rule} {params.key} >{log:q} 2>&1
                 """

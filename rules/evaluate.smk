@@ -23,8 +23,9 @@ rule evaluate:
         disk_mb=disk,
         runtime=minutes,
     params:
+        rule=rule_of,
         key=key,
     shell:
         r"""
-        herdbook evaluate {wildcards.id} --threads {threads} >{log:q} 2>&1
+        herdbook {params.rule} {params.key} --threads {threads} >{log:q} 2>&1
         """

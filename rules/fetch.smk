@@ -31,5 +31,5 @@ rule fetch:
         key=key,
     shell:
         r"""
-        herdbook {params.rule} {wildcards.id} --threads {threads} >{log:q} 2>&1
+        herdbook {params.rule} {params.key} --threads {threads} >{log:q} 2>&1
         """

@@ -23,10 +23,11 @@ rule search:
         disk_mb=disk,
         runtime=minutes,
     params:
+        rule=rule_of,
         key=key,
     shell:
         r"""
-        herdbook search {wildcards.id} --threads {threads} >{log:q} 2>&1
+        herdbook {params.rule} {params.key} --threads {threads} >{log:q} 2>&1
         """
 
 

@@ -20,10 +20,11 @@ rule convert:
         disk_mb=disk,
         runtime=minutes,
     params:
+        rule=rule_of,
         key=key,
     shell:
         r"""
-        herdbook convert >{log:q} 2>&1
+        herdbook {params.rule} >{log:q} 2>&1
         """
 
 
@@ -48,8 +49,9 @@ rule quantize:
         disk_mb=disk,
         runtime=minutes,
     params:
+        rule=rule_of,
         key=key,
     shell:
         r"""
-        herdbook quantize {wildcards.id} --threads {threads} >{log:q} 2>&1
+        herdbook {params.rule} {params.key} --threads {threads} >{log:q} 2>&1
         """

@@ -23,8 +23,9 @@ rule routing:
         disk_mb=disk,
         runtime=minutes,
     params:
+        rule=rule_of,
         key=key,
     shell:
         r"""
-        herdbook routing --threads {threads} >{log:q} 2>&1
+        herdbook {params.rule} --threads {threads} >{log:q} 2>&1
         """

@@ -14,7 +14,9 @@ rule take:
     localrule: True
     conda:
         environment("build")
+    # The params of the rule that would make the file: it is not made once more because of another set of params.
     params:
+        rule=lambda wildcards: CACHED[PLAN.layout.root / wildcards.taken].kind,
         key=lambda wildcards: CACHED[PLAN.layout.root / wildcards.taken].key,
     shell:
         r"""
