@@ -20,7 +20,7 @@ rule all:
         PLAN.layout.verification,
 
 
-include: "rules/take.smk"
+include: "rules/restore.smk"
 include: "rules/fetch.smk"
 include: "rules/laser.smk"
 include: "rules/adapter.smk"

@@ -15,7 +15,7 @@ from herdbook.cli.main import main
 from herdbook.errors import SourceError
 from herdbook.inference import mixture as layerwise
 from herdbook.inference.mixture import LayerwiseMixture, Seen
-from herdbook.plan import routing as planned
+from herdbook.needs import memory
 from herdbook.steps.routing.measure import count, effective
 from herdbook.steps.routing.rows import look, verdict
 from herdbook.steps.routing.step import routing
@@ -155,7 +155,7 @@ def test_verdict():
 
 def test_as_many_rows_pass_an_expert_as_the_plan_counts():
     # It stands twice: planning imports no torch, and the step's key holds the step's own module.
-    assert layerwise.ROWS == planned.ROWS
+    assert layerwise.ROWS == memory.ROWS
 
 
 def test_the_report(tmp_path):

@@ -89,7 +89,7 @@ def test_help_is_shown_before_anything_is_loaded():
 def test_a_command_for_each_rule():
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
     rules = set(re.findall(r"^\s*(?:rule|use rule \w+ as) (\w+)", text, re.MULTILINE))
-    assert {"fetch", "laser", "take", "publish"} <= rules
+    assert {"fetch", "laser", "restore", "publish"} <= rules
     assert rules | set(OF_A_MODEL) <= set(NAMES)
     assert {*STEPS, "attest"} == set(registry.STEPS)
 
@@ -439,7 +439,7 @@ def test_a_script_for_each_shell(monkeypatch, capsys, shell):
 
 
 def test_commands_options_and_choices_are_completed(monkeypatch, capsys):
-    assert complete(monkeypatch, capsys, "re") == ["refresh", "release"]
+    assert complete(monkeypatch, capsys, "re") == ["refresh", "restore", "release"]
     assert complete(monkeypatch, capsys, "verify", "x", "--level", "re") == ["recomputed", "rebuild"]
     assert complete(monkeypatch, capsys, "plan", "--el") == ["--elsewhere"]
 

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from herdbook import plan as plans
+from herdbook.changes import changed_parameters
 from herdbook.cli import main as cli
 from herdbook.explain import difference
 from herdbook.plan import code as codes
@@ -302,13 +303,13 @@ def test_targets(root, explain, capsys):
 
 def test_differences_of_parameters():
     def said(before, now):
-        return list(difference.parameters(before, now))
+        return list(changed_parameters(before, now))
 
     assert said({"a": 1, "b": {"c": [1, 2]}}, {"a": 1, "b": {"c": [1, 3]}}) == [
         "parameter `b.c[2]` was 2, is 3"
     ]
     assert said({"a": 1}, {"b": None}) == [
-        "parameter `a` was 1, is no longer there",
+        "parameter `a` was 1, is absent now",
         "parameter `b` is new: null",
     ]
     assert said({"a": [1]}, {"a": [1, 2]}) == ["parameter `a` was [1], is [1, 2]"]

@@ -21,24 +21,18 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("errors", "humanize", "settings"),
-    ("escape", "files", "key", "layout", "progress", "tools", "yamlio"),
-    ("architectures", "figures"),
-    ("recipe",),
-    ("sources", "weights"),
+    ("changes", "errors", "humanize", "settings"),
+    ("architectures", "escape", "files", "key", "layout", "progress", "yamlio"),
+    ("figures", "recipe", "sources", "tools", "weights"),
     ("hub",),
     ("lock",),
     ("plan",),
-    ("needs",),
-    ("cache", "inference", "provenance"),
+    ("cache", "inference", "needs", "provenance"),
     ("release", "signing"),
     ("steps",),
-    ("verify",),
-    ("audit", "publish"),
-    ("explain", "export", "view"),
-    ("refresh",),
+    ("publish", "verify"),
+    ("audit", "explain", "export", "refresh", "view"),
     ("cli",),
-    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -48,9 +42,8 @@ def modules():
 
 
 def layer(parts):
-    """Return the layer of a module: its package, unless it has one of its own."""
-    own = ".".join(parts)
-    return own if own in LEVEL else parts[0]
+    """Return the layer of a module: its package at the top. `python -m herdbook` is the command line."""
+    return "cli" if parts[0] == "__main__" else parts[0]
 
 
 def imported(path):

@@ -138,11 +138,11 @@ def test_what_is_there_and_what_was_not_reached(tmp_path):
 
 def test_what_comes_out_of_the_cache_is_not_made(build):
     """Files are taken over one by one; of a shard and its record the shard has the bytes."""
-    build.want({"laser": 3, "take": 2, "card": 1})
-    begin(build, 7, "take", 110.0, Path("results/laser-3"))
+    build.want({"laser": 3, "restore": 2, "card": 1})
+    begin(build, 7, "restore", 110.0, Path("results/laser-3"))
     assert (build.running[7].label, build.running[7].expected_bytes) == ("laser-3", 50 * MB)
     build.end(7, 112.0)
-    row = build.rows(112.0)["take"]
+    row = build.rows(112.0)["restore"]
     assert (row.made, row.cached, row.unmade, row.written_bytes) == (0, 1, 1, 0)
     assert build.rows(112.0)["laser"].made == 2
     assert "made 2 steps, 1 file from the cache, " in words.total(build, 112.0, 0.0, None, machines=False)

@@ -111,7 +111,7 @@ def build_twice(herd):
     assert not re.search(r"^(fetch|laser|moe|routing|files_\w+) +\d", shown, re.MULTILINE)
     assert not second.results.exists()
     made = second.run()
-    assert rules(made) == {"take", "assemble", *AFTER}
+    assert rules(made) == {"restore", "assemble", *AFTER}
     assert {rule for rule, _ in made if rule.startswith("assemble")} == {
         "assemble_mix"
     }  # links to what was taken
@@ -135,11 +135,11 @@ def test_another_checkout_makes_and_fetches_nothing(in_folder):
 
     # another prompt: routers are made of what can be taken, and what was taken is not made again
     third = herd.checkout("third", prompt)
-    assert shards_made(step for step in third.run() if step[0] != "take") == {"mix.routers"}
+    assert shards_made(step for step in third.run() if step[0] != "restore") == {"mix.routers"}
     assert herd.asked() == []
     shutil.copy(third.recipe, second.recipe)
     shutil.copy(third.recipe.with_suffix(".lock.json"), second.recipe.with_suffix(".lock.json"))
-    assert rules(steps_of(second.snakemake("-n").stdout)) == {"take", "assemble", *AFTER}
+    assert rules(steps_of(second.snakemake("-n").stdout)) == {"restore", "assemble", *AFTER}
 
     # what is gone is made again from what remains, with the same bytes
     cache = configured(str(herd.place))
@@ -149,7 +149,7 @@ def test_another_checkout_makes_and_fetches_nothing(in_folder):
             cache.remove(entry.name)
     fourth = herd.checkout("fourth")
     made = fourth.run()
-    assert rules(made) == {"take", "laser", "moe", "routing", "assemble", *AFTER}
+    assert rules(made) == {"restore", "laser", "moe", "routing", "assemble", *AFTER}
     assert herd.asked() == []
     assert sums(fourth) == sums(first)
 
@@ -206,7 +206,7 @@ def test_two_at_once_a_kill_and_a_flipped_bit(in_folder):
     assert done.returncode != 0
     assert "It was damaged and is removed from the cache. Run again" in said
     assert "Traceback" not in said
-    assert shards_made(step for step in third.run() if step[0] != "take") == {"mix.routers"}
+    assert shards_made(step for step in third.run() if step[0] != "restore") == {"mix.routers"}
     assert herd.asked() == []
     assert sums(third) == sums(projects[1])
     assert json.loads((third.results / "Tiny/verification.json").read_text())["outcome"] == "passed"

@@ -18,7 +18,7 @@ PROGRAM = "herdbook"
 GROUPS = {
     "Recipes": ("new", "import", "lock", "refresh", "plan", "explain", "schema"),
     "Steps of a build, as Snakemake calls them": (
-        *("take", "fetch", "search", "laser", "adapter", "merge", "moe", "files", "assemble", "routing"),
+        *("restore", "fetch", "search", "laser", "adapter", "merge", "moe", "files", "assemble", "routing"),
         *("evaluate", "convert", "quantize", "card", "release", "attest"),
     ),
     "Releases": ("publish", "verify", "audit", "export", "key"),

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from herdbook.humanize import plural
+from herdbook.key import SHORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from herdbook.plan import Part, Plan, Tensor
-
-DIGEST = re.compile(r"[0-9a-f]{40,64}")
-SHOWN_DIGITS = 12
-SHOWN_CHARACTERS = 80
-
-
-def parameters(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Yield a sentence for each innermost parameter that differs.
-
-    Args:
-        before: The record's parameters, as JSON.
-        now: The plan's.
-        name: What the whole is called; empty at the top.
-    """
-    if before == now:
-        return
-    if isinstance(before, dict) and isinstance(now, dict) and (not name or before.keys() == now.keys()):
-        for key in sorted(before.keys() | now.keys()):
-            inner = f"{name}.{key}" if name else str(key)
-            if key not in now:
-                yield f"parameter `{inner}` was {_shortened(before[key])}, is no longer there"
-            elif key not in before:
-                yield f"parameter `{inner}` is new: {_shortened(now[key])}"
-            else:
-                yield from parameters(before[key], now[key], inner)
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for place, (old, new) in enumerate(zip(before, now, strict=True), start=1):
-            yield from parameters(old, new, f"{name}[{place}]")
-    else:
-        yield f"parameter `{name}` was {_shortened(before)}, is {_shortened(now)}"
 
 
 def code(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
@@ -89,8 +58,8 @@ def parents(plan: Plan, before: Mapping[str, Mapping[str, Any]], part: Part) -> 
     wanted = {origin.part for tensor in part.tensors if tensor.name in before for origin in tensor.origins}
     if not cited or set(cited) == wanted:
         return
-    old = sorted(f"{cited[key]} ({key[:SHOWN_DIGITS]})" for key in cited.keys() - wanted)
-    new = sorted(f"{plan.parts[key].model} ({key[:SHOWN_DIGITS]})" for key in wanted - cited.keys())
+    old = sorted(f"{cited[key]} ({key[:SHORT]})" for key in cited.keys() - wanted)
+    new = sorted(f"{plan.parts[key].model} ({key[:SHORT]})" for key in wanted - cited.keys())
     yield f"it was made from {', '.join(old) or 'fewer shards'}, now from {', '.join(new) or 'fewer'}"
 
 
@@ -105,13 +74,6 @@ def order(before: Mapping[str, Mapping[str, Any]], part: Part) -> Iterator[str]:
     ]
     if moved:
         yield f"{plural(len(moved), 'tensor')} made of the same shards in another way or order: {_first(moved)}"
-
-
-def _shortened(value: Any) -> str:
-    """Return a value as JSON, its digests and itself cut to a length that people read."""
-    text = json.dumps(value, ensure_ascii=False)
-    text = DIGEST.sub(lambda found: f"{found[0][:SHOWN_DIGITS]}…", text)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 
 def _first(names: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from herdbook import lock as locks
+from herdbook.changes import changed_parameters
 from herdbook.explain import difference
 from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
@@ -136,7 +137,7 @@ class Verdict:
             case Part() as part:
                 if record.get("operation") != part.operation:
                     yield f"it was made by {record.get('operation')}, now by {part.operation}"
-                yield from difference.parameters(
+                yield from changed_parameters(
                     self._without_keys(job, record.get("parameters", {})),
                     self._without_keys(job, part.parameters),
                 )
@@ -147,14 +148,14 @@ class Verdict:
                     yield from difference.parents(self._plan, held, part)
                 yield from difference.order(held, part)
             case Search() as search:
-                yield from difference.parameters(record.get("parameters", {}), search.parameters)
+                yield from changed_parameters(record.get("parameters", {}), search.parameters)
                 yield from difference.code(record.get("code", {}), search.code)
             case Report() as report:
                 yield from difference.code(record.get("code", {}), report.code)
             case Evaluation() if asked := self._plan.recipe.evaluate:
                 now = {"limit": asked.limit, "batch_size": asked.batch_size}
                 before = {name: record.get("settings", {}).get(name) for name in now}
-                yield from difference.parameters(before, now)
+                yield from changed_parameters(before, now)
                 yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe())
 
     def _without_keys(self, job: Job, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ ASSEMBLE = "assemble"
 FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
 MOST_LISTED = 12  # names of jobs in a message
-TAKE = "take"  # whatever lies in the cache, file by file: it is no job of the plan
+RESTORE = "restore"  # files from the cache, one by one; not a job of the plan
 
 # What of a plan one job makes.
 Subject = Part | Search | Node | Conversion | Evaluation | Quantized | Report

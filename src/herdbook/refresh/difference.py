@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from herdbook.explain.difference import parameters
+from herdbook.changes import changed_parameters
 from herdbook.lock import LockedFile, LockedSource, LockedTensor
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def between(before: LockedSource | LockedAdapter, after: LockedSource | LockedAd
             for change in _changes(before.tensors, after.tensors)
             if not (change.before and change.after and _form(change.before) == _form(change.after))
         ),
-        facts=(*_facts(before, after), *parameters(before.config, after.config, "config")),
+        facts=(*_facts(before, after), *changed_parameters(before.config, after.config, "config")),
     )
 
 

@@ -28,7 +28,7 @@ def run(plan: Plan, job: Job, machine: Machine = THIS_MACHINE) -> None:
 
     Raises:
         HerdbookError: What the step raises.
-        KeyError: If the rule has no step of its own: `verify` and `take` do not make what a plan describes.
+        KeyError: If the rule has no step of its own: `verify` and `restore` do not make what a plan describes.
     """
     STEPS[job.rule](plan, job.subject, machine)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.plan.jobs import OF_A_MODEL, TAKE
+from herdbook.plan.jobs import OF_A_MODEL, RESTORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -109,7 +109,7 @@ class Build:
         if not paths and not command:  # a target
             return
         run = JobRun(
-            number, _plain(rule), "", at, paths, tuple(map(Path, logs)), command, cached=rule == TAKE
+            number, _plain(rule), "", at, paths, tuple(map(Path, logs)), command, cached=rule == RESTORE
         )
         job = next((self._jobs[path] for path in paths if path in self._jobs), None)
         if job:

@@ -1,4 +1,4 @@
-"""``herdbook take``: a result from the cache."""
+"""``herdbook restore``: a result from the cache."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @options.recipe
 @options.results
 def command(file: Path, recipe: Path, results: Path) -> None:
-    """Take a result from the cache, and check its digest.
+    """Restore a result from the cache, and check its digest.
 
-    FILE is where it belongs, below the results.
+    FILE is its place below the results.
     """
     from herdbook import plan as plans
     from herdbook.cache.step import restore
