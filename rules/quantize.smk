@@ -23,7 +23,7 @@ rule convert:
         step=step,
     shell:
         r"""
-        herdbook {params.rule} >{log:q} 2>&1
+        herdbook convert >{log:q} 2>&1
         """
 
 

@@ -26,5 +26,5 @@ rule routing:
         step=step,
     shell:
         r"""
-        herdbook {params.rule} --threads {threads} >{log:q} 2>&1
+        herdbook routing --threads {threads} >{log:q} 2>&1
         """
