@@ -23,8 +23,8 @@ rule routing:
         disk_mb=disk,
         runtime=minutes,
     params:
-        key=key,
+        step=step,
     shell:
         r"""
-        herdbook routing --threads {threads} >{log:q} 2>&1
+        herdbook {params.rule} --threads {threads} >{log:q} 2>&1
         """

@@ -74,6 +74,11 @@ class Job:
         return self.id.rpartition("-")[0] or self.id
 
     @property
+    def step(self) -> str:
+        """The rule and the key: the arguments with which `herdbook` does the job, if it has a key in its files' names."""
+        return f"{self.rule} {self.key}"
+
+    @property
     def name(self) -> str:
         """The rule, and what it is about if the rule has many jobs."""
         return f"{self.rule} {self.id}".rstrip()
