@@ -11,7 +11,7 @@ from herdbook.plan.operation import FetchFile
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from herdbook.plan.operation import Action, CalibrationText, Operation, Rule
+    from herdbook.plan.operation import Action, CalibrationText, Operation, Parameters, Rule
     from herdbook.recipe import Guard, RankRule, Section, Select
 
 
@@ -91,7 +91,7 @@ class Part:
         return self.operation.rule
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Parameters:
         """What its record says of it, beside its tensors."""
         return {
             "operation": self.rule,
@@ -163,7 +163,7 @@ class Search:
         return f"{self.model}-{self.key[:SHORT]}"
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """All that it decides by, as JSON has it in the key and in the result."""
         return {
             "ranks": [rule.canonical for rule in self.ranks],
