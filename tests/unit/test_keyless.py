@@ -345,10 +345,10 @@ def test_a_release_that_is_signed_without_a_key(signed, services, tmp_path):
     status, found = verify(signed, tmp_path)
     assert status == 0
     assert [one["outcome"] for one in found] == ["passed"] * 3
-    assert f"by {who(services)}; give --identity" in found[0]["detail"]
+    assert f"by {who(services)}; pass --identity" in found[0]["detail"]
     status, found = verify(signed, tmp_path, "--identity", services.name, "--issuer", services.issuer)
     assert status == 0
-    assert "who was asked for" in found[0]["detail"]
+    assert ", as required" in found[0]["detail"]
 
 
 @pytest.mark.parametrize("wrong", ["identity", "issuer"])
@@ -373,11 +373,11 @@ def test_an_identity_was_asked_for_and_a_key_signed(plan, services, tmp_path):
     attest(plan, keys.load_private(tmp_path / "own"))
     status, found = verify(plan.layout.release_folder, tmp_path, *asked)
     assert status == 8
-    assert "there is no certificate" in found[0]["detail"]
+    assert "it has no certificate" in found[0]["detail"]
     attest(plan, None)
     status, found = verify(plan.layout.release_folder, tmp_path, *asked)
     assert status == 8
-    assert f"a signature by {services.name} was asked for" in found[0]["detail"]
+    assert f"a signature by {services.name} is required" in found[0]["detail"]
 
 
 def test_a_claim_that_another_signed(signed, services, tmp_path):
