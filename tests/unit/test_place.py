@@ -14,7 +14,7 @@ from herdbook.inference.devices import dispatch, layers_by_device
 from herdbook.layout import CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES
 from herdbook.steps.evaluate.step import evaluate
 from herdbook.steps.routing.step import routing
-from herdbook.verify.rebuild.build import devices, contains_measurements
+from herdbook.verify.rebuild.build import contains_measurements, devices
 from support import tiny
 
 TASK = {

@@ -108,7 +108,7 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
             "no tensor", "was computed by a step; see level equality, and the check of routers"
         )
     elif done:
-        detail = f"{done} of {len(origins)} computed tensors were recomputed"
+        detail = f"{done} of {len(origins)} tensors computed by steps were recomputed"
         if done < len(origins):
             hundredth = max(1, len(origins) // 100)
             detail += (
