@@ -507,7 +507,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("nothing: here", "holds no configuration"),
         ("`" * 300_000 + "\n" + "x\n" * 300_000, "cannot start any token"),
         ("\0", "YAML|special characters"),
-        ("x" * 1_000_001, "larger"),
+        ("x" * 1_000_001, "more than the 1000000 bytes"),
     ],
 )
 def test_a_configuration_that_is_none_ends_with_one_message(stage, text, word):
@@ -723,7 +723,7 @@ def test_gguf_files_are_what_the_weights_give(stage, wide, tmp_path, kind, sampl
     (told,) = of(found, "gguf")
     if sample is None:
         assert told.detail.startswith(
-            f"{len(list(gguf_names(2)))} tensors are what the full-width weights give, byte"
+            f"{len(list(gguf_names(2)))} tensors equal those made from the full-width weights, byte"
         )
 
 
