@@ -21,9 +21,8 @@ for job in JOBS:
             conda:
                 environment("build")
             params:
-                rule=job.rule,
-                key=job.key,
+                step=job.step,
             shell:
                 r"""
-                herdbook {params.rule} {params.key} >{log:q} 2>&1
+                herdbook {params.step} >{log:q} 2>&1
                 """

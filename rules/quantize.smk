@@ -20,11 +20,10 @@ rule convert:
         disk_mb=disk,
         runtime=minutes,
     params:
-        rule=rule_of,
-        key=key,
+        step=step,
     shell:
         r"""
-        herdbook {params.rule} >{log:q} 2>&1
+        herdbook convert >{log:q} 2>&1
         """
 
 
@@ -49,9 +48,8 @@ rule quantize:
         disk_mb=disk,
         runtime=minutes,
     params:
-        rule=rule_of,
-        key=key,
+        step=step,
     shell:
         r"""
-        herdbook {params.rule} {params.key} --threads {threads} >{log:q} 2>&1
+        herdbook {params.step} --threads {threads} >{log:q} 2>&1
         """

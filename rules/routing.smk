@@ -23,9 +23,8 @@ rule routing:
         disk_mb=disk,
         runtime=minutes,
     params:
-        rule=rule_of,
-        key=key,
+        step=step,
     shell:
         r"""
-        herdbook {params.rule} --threads {threads} >{log:q} 2>&1
+        herdbook routing --threads {threads} >{log:q} 2>&1
         """

@@ -14,6 +14,15 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.mixtures import expert_of
 from herdbook.errors import CheckpointError, StepError, VerificationError
 from herdbook.key import canonical_json
+from herdbook.plan.operation import (
+    DrawRouters,
+    FetchGguf,
+    FoldAdapter,
+    MakeRouters,
+    MergeTensors,
+    PerturbExperts,
+    RunMergekit,
+)
 from herdbook.recipe import Moe
 from herdbook.weights.dtypes import ITEM_BYTES
 
@@ -218,7 +227,7 @@ class _Origins:
         else:
             of = [self._origin(parent["key"], parent["tensor"]) for parent in cited]
         made = {
-            "operation": part.operation,
+            "operation": part.rule,
             "action": entry["action"],
             "parameters": self._parameters(part, name, entry),
             "model": part.model,
@@ -230,13 +239,13 @@ class _Origins:
     def _fetched(self, key: str, tensor: str) -> dict[str, Any]:
         part = self._plan.parts[key]
         source = self._plan.lock.sources[part.model]
-        if source.weights == "gguf":
+        if isinstance(part.operation, FetchGguf):
             container = source.files[0]
             parameters = {
                 "uri": source.uri,
                 "file": container.name,
                 "file_sha256": container.sha256,
-                "dtype": part.parameters["dtype"],
+                "dtype": part.operation.dtype,
             }
             made = {
                 "operation": "fetch",
@@ -257,23 +266,30 @@ class _Origins:
 
     def _parameters(self, part: Part, tensor: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a tensor was made with: what its record says of it alone, and what it takes from its part."""
-        told = part.parameters
         found = {name: value for name, value in entry.items() if name not in NO_PARAMETERS}
-        match entry["action"]:
-            case "router":
+        match part.operation:
+            case MakeRouters() | DrawRouters() as routers:
                 model = self._plan.nodes[part.model].recipe
                 assert isinstance(model, Moe)  # noqa: S101 - nothing else has routers
-                found |= {"base": model.moe.base, **({"seed": told["seed"]} if "seed" in told else {})}
-            case "alter":
+                found["base"] = model.moe.base
+                if isinstance(routers, DrawRouters):
+                    found["seed"] = routers.seed
+            case PerturbExperts() as perturbing if entry["action"] == "alter":
                 place = expert_of(tensor)
-                noise, residual = told["scales"][str(place[0]) if place else "shared"]
-                found |= {"noise_scale": noise, "residual_scale": residual, "seed": told["seed"]}
-            case "adapter":
-                found["files"] = told["files"]
-            case "merge" if "mergekit" in told:
-                found |= {"models": list(told["folders"]), "seed": told["mergekit"]["seed"]}
-            case "merge":
-                found |= {name: value for name, value in told.items() if name != "values"}
+                scale = perturbing.scales[str(place[0]) if place else "shared"]
+                found |= {
+                    "noise_scale": scale.noise,
+                    "residual_scale": scale.residual,
+                    "seed": perturbing.seed,
+                }
+            case FoldAdapter() as fold if entry["action"] == "adapter":
+                found["files"] = dict(fold.files)
+            case RunMergekit() as run:
+                found |= {"models": list(run.models), "seed": run.seed}
+            case MergeTensors() as merge if entry["action"] == "merge":
+                found |= {"method": merge.method, **merge.settings}
+            case _:
+                pass
         return found
 
 

@@ -164,15 +164,15 @@ def _compared(workspace: Workspace, release: Release, origin: Origin, one: Linea
     about = {"file": one.file, "tensor": one.tensor, "source": f"{part.model}: {origin.tensor}"}
     called = one.slice or one.tensor
     if entry["sha256"] == one.sha256:
-        return MATRICES.passed(called, f"{part.operation}: the same bits again", **about)
+        return MATRICES.passed(called, f"{part.rule}: the same bits again", **about)
     assert one.made  # noqa: S101 - only such are compared
     about |= {"expected": entry["sha256"], "found": one.sha256}
     rank = one.made.parameters.get("rank"), record.get("rank")
-    if part.operation == "laser" and rank[0] != rank[1]:
+    if part.rule == "laser" and rank[0] != rank[1]:
         return MATRICES.failed(called, f"laser keeps rank {rank[1]}, the release says {rank[0]}", **about)
     bound = allowed(one.made, one.dtype)
     difference = _difference(workspace, release, origin, one)
-    told = f"{part.operation}: differs by {difference:.1e} of its norm"
+    told = f"{part.rule}: differs by {difference:.1e} of its norm"
     if 0 < bound < math.inf and difference <= bound:
         return MATRICES.passed(called, f"{told}, within the recorded tolerance ({bound:.1e})", **about)
     if bound == math.inf or (bound == 0 and workspace.changed):

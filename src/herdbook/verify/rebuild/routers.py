@@ -9,6 +9,8 @@ from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, write_json
 from herdbook.plan import Origin
 from herdbook.plan.folder import files_origin
+from herdbook.plan.operation import DrawRouters, MakeRouters
+from herdbook.recipe.moe import GATES
 from herdbook.verify.rebuild.tensors import remake
 from herdbook.weights.checkpoint import (
     Produced,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from herdbook.plan import Node, Part, Plan
+    from herdbook.plan import Node, Plan
     from herdbook.provenance.lineage import LineageSlice
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
@@ -42,14 +44,17 @@ def routers(workspace: Workspace, release: Release, options: Options, check: Che
         A finding for each router that differs, and one for all that do not.
     """
     plan = workspace.plan
-    part = next((one for one in plan.released.parts if one.label == "routers"), None)
-    if part is None:
+    part = next(
+        (one for one in plan.released.parts if isinstance(one.operation, MakeRouters | DrawRouters)), None
+    )
+    operation = part.operation if part else None
+    if part is None or not isinstance(operation, MakeRouters | DrawRouters):
         yield check.passed(plan.released.name, "has no routers")
         return
     home = replace(plan, layout=replace(plan.layout, root=plan.layout.root / "routers"))
     told = ""
-    if part.folders:
-        told = _base(workspace, home, release, plan.by_key[part.folders[0]], part, options)
+    if isinstance(operation, MakeRouters):
+        told = _base(workspace, home, release, operation, options)
     from herdbook.steps.moe.step import moe
 
     moe(home, part)
@@ -64,16 +69,15 @@ def routers(workspace: Workspace, release: Release, options: Options, check: Che
         difference = _difference(home.layout.shard(part), name, release, one)
         about = {"file": one.file, "tensor": name, "expected": entry["sha256"], "found": one.sha256}
         limit = TOLERANCE[one.dtype]
-        if difference <= limit and part.folders:
+        if difference <= limit and isinstance(operation, MakeRouters):
             near += 1
             furthest = max(furthest, difference)
         else:
             detail = f"a row differs by {difference:.1e} of its length from what the prompts give; {limit:.1e} are allowed"
             yield check.failed(name, detail, **about)
-    gate = part.parameters["gate"]
     if same + near:
         detail = (
-            f"{same} by `{gate}` the same bits again"
+            f"{same} by `{operation.gate}` the same bits again"
             + (f", {near} within {furthest:.1e} of them" if near else "")
             + told
         )
@@ -91,9 +95,7 @@ def _difference(shard: Path, name: str, release: Release, one: LineageSlice) -> 
     return float(((theirs - ours).norm(dim=-1) / lengths).max())
 
 
-def _base(
-    workspace: Workspace, home: Plan, release: Release, base: Node, part: Part, options: Options
-) -> str:
+def _base(workspace: Workspace, home: Plan, release: Release, make: MakeRouters, options: Options) -> str:
     """Put the model that the prompts ran through together, and return where its weights are from.
 
     Raises:
@@ -101,11 +103,11 @@ def _base(
     """
     from herdbook.inference.forward import EMBEDDINGS
 
-    gate = part.parameters["gate"]
+    base = home.by_key[make.base]
     wanted = {
         name: (one, tensor)
         for name, (one, tensor) in base.tensors.items()
-        if gate != "cheap_embed" or name == EMBEDDINGS
+        if GATES[make.gate].layers or name == EMBEDDINGS
     }
     held: dict[str, LineageSlice] = {one.sha256: one for one in release.lineage()}
     records = release.records()
