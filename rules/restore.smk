@@ -14,6 +14,7 @@ rule restore:
     localrule: True
     conda:
         environment("build")
+    # The params of the rule that would make the file: it is not made once more because of another set of params.
     params:
         step=lambda wildcards: CACHED[PLAN.layout.root / wildcards.file].job.step,
     shell:
