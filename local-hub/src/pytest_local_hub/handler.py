@@ -186,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._dispatch()
             self._muted = False
         if fault.kind == "garbage":
-            self.wfile.write(b"\0this is no HTTP\r\n\r\n")
+            self.wfile.write(b"\0this is not HTTP\r\n\r\n")
         if fault.kind in {"drop", "lost", "garbage"}:
             raise ConnectionAbortedError
         if isinstance(fault.kind, int):

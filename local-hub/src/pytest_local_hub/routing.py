@@ -52,8 +52,8 @@ class Route(NamedTuple):
 def route(method: str, pattern: str, answer: Callable[..., None]) -> Route:
     """Return a route. Names in braces in the pattern are those of ``PARTS``.
 
-    ``{api}`` stands for ``/api/models/owner/name`` and the same of data sets, ``{page}`` for ``/owner/name``: both give ``kind`` and
-    ``name``.
+    ``{api}`` matches ``/api/models/owner/name``, and the same of data sets; ``{page}`` matches ``/owner/name``. Both give
+    ``kind`` and ``name``.
     """
     for name, part in PARTS.items():
         pattern = pattern.replace("{" + name + "}", part)
