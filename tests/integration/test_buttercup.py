@@ -142,7 +142,7 @@ def test_the_jobs_at_full_size(full):
         "westlake": 3, "samantha": 3, "triunvirato": 2, **lasered, "buttercup": 2 + 4 * 7 + 1,
     }  # fmt: skip
     assert len(plan.searches) == 3
-    assert {len(search.parameters["matrices"]) for search in plan.searches.values()} == {12}
+    assert {len(search.matrices) for search in plan.searches.values()} == {12}
     assert [item.name for item in plan.evaluations] == [
         "westlake", "samantha", "triunvirato", *lasered, "buttercup",
         "buttercup.Q8_0", "buttercup.Q6_K", "buttercup.Q5_K_M", "buttercup.Q4_K_M",

@@ -213,7 +213,7 @@ def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, ca
 @pytest.mark.parametrize(
     ("method", "route", "status", "message"),
     [
-        ("POST", "/commit/", 401, "does not accept your token"),
+        ("POST", "/commit/", 401, "rejected your token"),
         ("POST", "/commit/", 403, f"Check that your token may write to {REPO}"),
         ("POST", "/preupload/", 403, f"Check that your token may write to {REPO}"),
         ("POST", "/objects/batch", 403, f"Check that your token may write to {REPO}"),
@@ -239,7 +239,7 @@ def test_a_refusal_is_told_at_once_without_the_token(hub, tmp_path, waits, metho
     ("token", "repo", "message"),
     [
         (None, REPO, "none is configured. Log in with `hf auth login`"),
-        ("hf_nobodynobody", REPO, "does not accept your token"),
+        ("hf_nobodynobody", REPO, "rejected your token"),
         ("reader", REPO, f"may not write to {REPO}"),
         ("stranger", REPO, "you are logged in as stranger, who may not write to keeper"),
         ("token", "nobodys/tiny", "you are logged in as keeper, who may not write to nobodys"),

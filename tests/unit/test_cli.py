@@ -169,7 +169,7 @@ def test_lock_plan_and_steps(recipe, capsys):
     ("damage", "status", "expected"),
     [
         (lambda recipe: recipe.write_text("models: {}"), 2, "release: missing"),
-        (lambda recipe: recipe.with_suffix(".lock.json").unlink(), 3, "there is no lock yet"),
+        (lambda recipe: recipe.with_suffix(".lock.json").unlink(), 3, "the lock does not exist"),
         (lambda recipe: recipe.with_suffix(".lock.json").write_text("{}x"), 3, "is damaged at its start"),
         (lambda recipe: recipe.unlink(), 2, "cannot be read: No such file"),
     ],
@@ -189,7 +189,7 @@ def test_one_message_and_a_status(recipe, capsys, damage, status, expected):
 def test_missing_source_while_locking(recipe, capsys):
     recipe.write_text(recipe.read_text().replace("folder: base", "folder: gone"))
     assert run("lock", "--recipe", recipe) == 4
-    assert "folder: gone: there is no such folder" in capsys.readouterr().err
+    assert "folder: gone: the folder gone does not exist" in capsys.readouterr().err
 
 
 def test_a_key_that_no_job_has(recipe, capsys):

@@ -81,7 +81,7 @@ def test_pickles_are_refused_with_advice(recipe):
 def test_code_of_a_source_is_refused(recipe):
     path = recipe.parent / "base/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoModel": "evil.Model"}}))
-    with pytest.raises(SourceError, match="asks to run code of its own"):
+    with pytest.raises(SourceError, match="requires running its own code"):
         tiny.lock(recipe)
 
 
@@ -103,7 +103,7 @@ def test_names_that_lead_out_are_refused(name):
 
 def test_missing_folder_is_named(recipe):
     recipe.write_text(recipe.read_text().replace("folder: base", "folder: nowhere"))
-    with pytest.raises(SourceError, match="folder: nowhere: there is no such folder"):
+    with pytest.raises(SourceError, match="folder: nowhere: the folder .*nowhere does not exist"):
         tiny.lock(recipe)
 
 

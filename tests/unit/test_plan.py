@@ -145,7 +145,7 @@ def test_shards_are_no_larger_than_asked_and_whole(folder, size):
         names = [tensor.name for part in node.parts for tensor in part.tensors]
         assert len(names) == len(set(names))
         for part in node.parts:
-            if part.operation != "fetch":
+            if part.rule != "fetch":
                 assert part.size_bytes <= limit or len(part.tensors) == 1
     assert plan.released.parameters == make(folder).released.parameters
     if size == "1GB":

@@ -97,8 +97,8 @@ def test_a_model_of_the_hub_is_read_by_ranges(model, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["nowhere"], 4, "nowhere: is no folder here, and no owner/name of the Hub"),
-        (["."], 4, "has no safetensors files"),
+        (["nowhere"], 4, "nowhere: is neither an existing path nor an owner/name on the Hub"),
+        (["."], 4, "contains no safetensors files"),
         (["m", "--layers", "7"], 4, "m: has no matrix in its layers that is asked for"),
         (["m", "--layers", "1-x"], 2, "'1-x': a number, a range such as 20-29, or all is needed"),
         (["m", "--device", "cuda:9"], 7, "there is no device 'cuda:9' here"),

@@ -155,7 +155,7 @@ def test_checking_names_the_recipe_that_is_wrong(repository):
     bad = repository.step("check", "check")
     assert bad.returncode == 1
     assert re.findall(r"::error file=(\S+?)::", bad.stdout) == ["recipes/other.yaml"]
-    assert "other.lock.json: there is no lock yet" in bad.stderr
+    assert "other.lock.json: the lock does not exist" in bad.stderr
 
 
 class Remote:
@@ -235,7 +235,7 @@ def test_what_moved_is_proposed(repository):
     assert changed == ["recipes/gone.lock.json", "recipes/tiny.lock.json"]
     body = (repository.runner / "body.md").read_text(encoding="utf-8")
     assert head in body
-    assert "Cannot be had" in body
+    assert "Unavailable" in body
     assert (repository.runner / "summary.md").read_text(encoding="utf-8") == (
         repository.runner / "moved.md"
     ).read_text(encoding="utf-8")

@@ -96,7 +96,7 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
 
         with Watch() as watch:
             done = project.snakemake("publish")
-        assert re.search(r"\n1 step to make: 1 publish\b", done.stdout + done.stderr)
+        assert re.search(r"\n1 step to run: 1 publish\b", done.stdout + done.stderr)
         repo = hub.repos[REPO]
         record = json.loads((project.results / "Tiny/publication.json").read_text())
         assert repo.tags == {"v1": record["commit"]}

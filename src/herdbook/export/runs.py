@@ -12,6 +12,7 @@ from urllib.parse import quote
 from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES, input_file
 from herdbook.plan.folder import files_origin
 from herdbook.plan.material import carried_inputs, inputs, materials
+from herdbook.plan.operation import FoldAdapter
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.provenance.slsa import download_location
 
@@ -145,7 +146,7 @@ class _Runs:
         return StepRun(
             part.id,
             node.name,
-            part.operation,
+            part.rule,
             f"Made {len(part.tensors)} tensors of {node.name}",
             _record(part),
             _unique(self._used(node, part)),
@@ -155,18 +156,18 @@ class _Runs:
         )
 
     def _used(self, node: Node, part: Part) -> Iterator[Item]:
-        if part.operation == "fetch":
+        if part.rule == "fetch":
             yield from self._fetched(node, part)
         for key in part.parents:
             yield self._shard(key)
-        for key in part.folders:
+        for key in part.operation.folders:
             yield from self._folder(self._plan.by_key[key])
-        if part.operation == "adapter" and part.parameters:
+        if isinstance(part.operation, FoldAdapter):
             yield from material_items(self._sources[node.name]).values()
         if node.search:
             yield _result(f"{SEARCHES}/{node.search.id}.json")
-        if "calibration" in part.parameters:
-            yield from self._texts(part.parameters["calibration"]["name"])
+        if text := part.operation.text:
+            yield from self._texts(text.name)
 
     def _fetched(self, node: Node, part: Part) -> Iterator[Item]:
         locked, files = self._plan.lock.sources[node.name], material_items(self._sources[node.name])
@@ -179,7 +180,6 @@ class _Runs:
     def _search(self, node: Node) -> StepRun:
         search = node.search
         assert search is not None  # noqa: S101 - only such nodes are passed
-        text = search.parameters["calibration"]
         return StepRun(
             f"search-{search.id}",
             f"search for {node.name}",
@@ -187,7 +187,10 @@ class _Runs:
             f"Chose matrices and ranks of {node.name}",
             f"{SEARCHES}/{search.id}.json",
             _unique(
-                (*self._folder(self._plan.nodes[search.parent]), *self._texts(text["name"] if text else None))
+                (
+                    *self._folder(self._plan.nodes[search.parent]),
+                    *self._texts(search.text.name if search.text else None),
+                )
             ),
             (_result(f"{SEARCHES}/{search.id}.json"),),
             {name: value for name, value in search.parameters.items() if name != "calibration"},

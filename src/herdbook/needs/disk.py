@@ -12,6 +12,7 @@ from herdbook.errors import RecipeError
 from herdbook.needs.layerwise import FLOAT32
 from herdbook.needs.memory import FLOAT64
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges, RunMergekit
 from herdbook.recipe import Hub, Pypi
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
         if name not in plan.nodes:
             continue
         parts = plan.nodes[name].parts
-        read_in_part = any("ranges" in part.parameters for part in parts)
+        read_in_part = any(isinstance(part.operation, FetchRanges) for part in parts)
         weights = {tensor.file for tensor in source.tensors}
         for file in source.files:
             if file.name not in weights:
@@ -140,34 +141,34 @@ def _part(plan: Plan, part: Part) -> int:
         written += 2 * _fetched(plan, part)  # the package, and what is taken out of it
     elif isinstance(source, Hub) and part.is_link:
         written += _fetched(plan, part)
-    if "mergekit" in part.parameters:
+    if isinstance(part.operation, RunMergekit):
         written += part.size_bytes  # as mergekit writes it, before it is ours
-    bases = 2 if part.folders else 1  # an oblique projection has two
+    bases = 2 if part.operation.text else 1  # an oblique projection has two
     return written + sum(vectors_bytes(one.shape, bases) for one in part.reduced)
 
 
 def _fetched(plan: Plan, part: Part) -> int:
-    if part.operation != "fetch":
-        return 0
-    if "ranges" in part.parameters:
-        return part.size_bytes
-    files = plan.lock.sources[part.model].files
-    if "dtype" in part.parameters:
-        return files[0].size_bytes  # all of the container
-    return next(file.size_bytes for file in files if file.name == part.parameters["name"])
+    match part.operation:
+        case FetchRanges():
+            return part.size_bytes
+        case FetchGguf():
+            return plan.lock.sources[part.model].files[0].size_bytes  # all of the container
+        case FetchFile() as fetch:
+            files = plan.lock.sources[part.model].files
+            return next(file.size_bytes for file in files if file.name == fetch.name)
+        case _:
+            return 0
 
 
 def _search(plan: Plan, search: Search) -> int:
     """Return what a search writes: hidden states before and after every layer, and decompositions."""
-    parent, parameters = plan.nodes[search.parent], search.parameters
-    whitened = any(isinstance(rank, dict) and "svd-llm" in rank for rank in parameters["ranks"])
-    written = sum(vectors_bytes(parent.form[name], 1) for name in parameters["matrices"])
-    if whitened:
-        written += sum(vectors_bytes(parent.form[name], 2) for name in parameters["matrices"])
-    if text := parameters["calibration"]:
-        states = text["windows"] * text["tokens"] * parent.config["hidden_size"]
+    parent = plan.nodes[search.parent]
+    bases = 3 if search.needs_text else 1  # of matrices as they are, and two of each whitened
+    written = sum(vectors_bytes(parent.form[name], bases) for name in search.matrices)
+    if text := search.text:
+        states = text.windows * text.tokens * parent.config["hidden_size"]
         written += FLOAT32 * states * (parent.config["num_hidden_layers"] + 1)
-    return LEAST_BYTES + ENTRY_BYTES * len(parameters["matrices"]) + written
+    return LEAST_BYTES + ENTRY_BYTES * len(search.matrices) + written
 
 
 def _widened(plan: Plan) -> int:

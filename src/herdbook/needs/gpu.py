@@ -101,10 +101,10 @@ def matrices_at_once(plan: Plan, part: Part, threads: int, gpu_bytes: int | None
 def _search(plan: Plan, search: Search) -> int:
     """Return what a search takes of a GPU's memory; one window passes, and one matrix is decomposed, at a time."""
     parent = plan.nodes[search.parent]
-    tensors = [made for name, (_, made) in parent.tensors.items() if name in search.parameters["matrices"]]
+    tensors = [made for name, (_, made) in parent.tensors.items() if name in search.matrices]
     need = LIBRARIES_BYTES + _matrix(tensors)
-    if text := search.parameters["calibration"]:
-        read = reading(parent, text["windows"], text["tokens"])
+    if text := search.text:
+        read = reading(parent, text.windows, text.tokens)
         # Back through a layer lie its gradients, and what the way there has kept.
         need += 3 * read.layer + read.head + read.streams + 2 * read.window
     return need
@@ -163,9 +163,9 @@ def _matrix(tensors: Sequence[Tensor]) -> int:
 
 def _shared(plan: Plan, part: Part) -> int:
     """Return what lies there whatever is reduced: for whitening, a layer and the text's hidden states."""
-    text = part.parameters.get("calibration")
+    text = part.operation.text
     if not text:
         return LIBRARIES_BYTES
-    read = reading(plan.by_key[part.parameters["model"]], text["windows"], text["tokens"])
+    read = reading(plan.by_key[part.operation.folders[0]], text.windows, text.tokens)
     widened = FLOAT64 * max(tensor.elements for tensor in part.reduced)
     return LIBRARIES_BYTES + read.layer + read.streams + read.window + widened

@@ -9,6 +9,20 @@ from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.layerwise import FLOAT32, LOGITS, reading
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan.operation import (
+    DrawRouters,
+    FetchFile,
+    FetchGguf,
+    FetchRanges,
+    FoldAdapter,
+    MakeRouters,
+    MergeTensors,
+    PerturbExperts,
+    Reduce,
+    ReduceAsSearched,
+    RunMergekit,
+    TakeOver,
+)
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -79,49 +93,37 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
 def _part(plan: Plan, part: Part) -> tuple[int, int]:
     """Return the memory of a part's job with one thread, and what each further thread adds."""
     match part.operation:
-        case "laser":
-            return _laser(plan, part)
-        case "fetch":
-            return _fetch(plan, part), 0
-        case "adapter":
+        case Reduce() | ReduceAsSearched():
+            return _reduce(plan, part)
+        case FetchFile() | FetchRanges() | DrawRouters():
+            return INTERPRETER_BYTES, 0
+        case FetchGguf():
+            # All of the container is read, and each tensor dequantized in float32.
+            node = plan.nodes[part.model]
+            largest = max(tensor.size_bytes for _, tensor in node.tensors.values())
+            return TORCH_BYTES + 4 * node.size_bytes + 4 * largest, 0
+        case FoldAdapter():
             # A matrix in float64, the product of the sides, and their sum.
-            largest = max((tensor.elements for tensor in part.computed), default=0)
-            return TORCH_BYTES + 32 * largest if largest else INTERPRETER_BYTES, 0
-        case "merge":
-            return _merge(part), 0
-        case _:
-            return _moe(plan, part), 0
+            return TORCH_BYTES + 32 * max(tensor.elements for tensor in part.computed), 0
+        case MergeTensors():
+            largest = max(tensor.elements for tensor in part.computed)
+            return TORCH_BYTES + FLOAT32 * largest * (2 * len(part.computed[0].origins) + 4), 0
+        case RunMergekit():
+            return TORCH_BYTES + 2 * part.size_bytes, 0
+        case MakeRouters() as make:
+            return TORCH_BYTES + _routers(plan.by_key[make.base]), 0
+        case TakeOver() | PerturbExperts():
+            if not any(tensor.action in {"alter", "cast"} for tensor in part.tensors):
+                return INTERPRETER_BYTES, 0
+            largest = max(tensor.elements // max(1, len(tensor.slices)) for tensor in part.tensors)
+            return TORCH_BYTES + 16 * largest, 0
 
 
-def _fetch(plan: Plan, part: Part) -> int:
-    if "dtype" not in part.parameters:
-        return INTERPRETER_BYTES
-    node = plan.nodes[part.model]  # all of the container is read, and each tensor dequantized in float32
-    largest = max(tensor.size_bytes for _, tensor in node.tensors.values())
-    return TORCH_BYTES + 4 * node.size_bytes + 4 * largest
-
-
-def _merge(part: Part) -> int:
-    if "mergekit" in part.parameters:
-        return TORCH_BYTES + 2 * part.size_bytes
-    if not part.computed:
-        return INTERPRETER_BYTES
-    largest = max(tensor.elements for tensor in part.computed)
-    return TORCH_BYTES + FLOAT32 * largest * (2 * len(part.computed[0].origins) + 4)
-
-
-def _moe(plan: Plan, part: Part) -> int:
-    if part.label == "routers":
-        if not part.folders:
-            return INTERPRETER_BYTES  # rows are drawn
-        base = plan.by_key[part.folders[0]]
-        layer = FLOAT32 * sum(tensor.elements for t, (_, tensor) in base.tensors.items() if layer_of(t) == 0)
-        table: int = FLOAT32 * base.config["vocab_size"] * base.config["hidden_size"]
-        return TORCH_BYTES + 2 * layer + 2 * table
-    if not any(tensor.action in {"alter", "cast"} for tensor in part.tensors):
-        return INTERPRETER_BYTES
-    largest = max(tensor.elements // max(1, len(tensor.slices)) for tensor in part.tensors)
-    return TORCH_BYTES + 16 * largest
+def _routers(base: Node) -> int:
+    """Return what reading prompts takes: a layer and the embeddings in float32, each twice."""
+    layer = sum(tensor.elements for name, (_, tensor) in base.tensors.items() if layer_of(name) == 0)
+    table: int = base.config["vocab_size"] * base.config["hidden_size"]
+    return 2 * FLOAT32 * (layer + table)
 
 
 def matrix_bytes(tensors: Iterable[Tensor], *, whitened: bool) -> int:
@@ -138,15 +140,12 @@ def matrix_bytes(tensors: Iterable[Tensor], *, whitened: bool) -> int:
     )
 
 
-def _laser(plan: Plan, part: Part) -> tuple[int, int]:
-    computed = part.computed
-    if not computed:
-        return INTERPRETER_BYTES, 0
-    text = part.parameters.get("calibration")
+def _reduce(plan: Plan, part: Part) -> tuple[int, int]:
+    computed, text = part.reduced, part.operation.text
     one = matrix_bytes(computed, whitened=text is not None)
     if text is None:
         return TORCH_BYTES + one, one
-    read = reading(plan.by_key[part.parameters["model"]], text["windows"], text["tokens"])
+    read = reading(plan.by_key[part.operation.folders[0]], text.windows, text.tokens)
     moments = _moments(computed)
     shared = read.layer + max(map(_size, computed)) + read.streams + moments
     return TORCH_BYTES + shared + max(one, read.window + moments), max(one, read.window + moments)
@@ -157,19 +156,18 @@ def _laser(plan: Plan, part: Part) -> tuple[int, int]:
 
 def _search(plan: Plan, search: Search) -> tuple[int, int]:
     """Return the memory of a search with one thread, and what each further thread adds."""
-    parent, parameters = plan.nodes[search.parent], search.parameters
-    chosen = set(parameters["matrices"])
+    parent, chosen = plan.nodes[search.parent], set(search.matrices)
     tensors = [tensor for name, (_, tensor) in parent.tensors.items() if name in chosen]
-    whitens = any(isinstance(rank, dict) and "svd-llm" in rank for rank in parameters["ranks"])
+    whitens = search.needs_text
     one = matrix_bytes(tensors, whitened=whitens)
-    select, text = parameters["select"], parameters["calibration"]
-    ranked = select is not None and select["by"] != "gradient"
+    select, text = search.select, search.text
+    ranked = select is not None and select.by != "gradient"
     if text is None:
         return TORCH_BYTES + one, one
-    windows = text["windows"] * (2 if parameters["guard"] else 1)  # as many again confirm the choice
-    read = reading(parent, windows, text["tokens"])
+    windows = text.windows * (2 if search.guard else 1)  # as many again confirm the choice
+    read = reading(parent, windows, text.tokens)
     shared = read.layer + read.head + max(map(_size, tensors)) + read.streams
-    if parameters["guard"]:
+    if search.guard:
         shared += sum(map(_size, tensors))  # what was accepted is held
     thread = read.window
     if select is not None and not ranked:

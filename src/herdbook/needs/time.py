@@ -7,14 +7,14 @@ its limit all the same is given more. No result and no key depends on any of thi
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import fetch_bytes
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan.operation import MakeRouters
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Plan, Tensor
     from herdbook.plan.jobs import Subject
+    from herdbook.plan.operation import CalibrationText
 
 ELEMENTWISE = 100  # operations an element, of what is more than moving: sorting, drawing noise, rounding
 # Times as fast as the others is Q8_0, whose scale is the largest number of a block; 17 times, by measure.
@@ -99,12 +100,15 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
 def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:
     fetched = fetch_bytes(plan, part)
     moved = part.size_bytes + sum(_read_bytes(tensor) for tensor in part.tensors)
-    folders = [plan.by_key[key] for key in part.folders]
+    folders = [plan.by_key[key] for key in part.operation.folders]
     moved += fetched + sum(node.size_bytes for node in folders)
-    tokens = _prompt_tokens(part.parameters, rates) + _text_tokens(part.parameters.get("calibration"))
+    prompts = part.operation.prompts if isinstance(part.operation, MakeRouters) else ()
+    tokens = _prompt_tokens(prompts, rates) + _text_tokens(part.operation.text)
     forward = sum(_forward_operations(node, tokens) for node in folders)
     # Whitening decomposes twice more.
-    reduced = sum(decomposition_operations(one.shape) for one in part.reduced) * (3 if folders else 1)
+    reduced = sum(decomposition_operations(one.shape) for one in part.reduced) * (
+        3 if part.operation.text else 1
+    )
     return (
         rates.start
         + fetched / rates.network
@@ -117,15 +121,14 @@ def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:
 def _search(plan: Plan, search: Search, threads: int, rates: Rates) -> float:
     """Return the time of a search in which every rule of every matrix is tried."""
     parent = plan.nodes[search.parent]
-    parameters = search.parameters
-    candidates: list[str] = parameters["matrices"]
+    candidates = search.matrices
     reduced = 3 * sum(decomposition_operations(parent.form[name]) for name in candidates)
     passes = [0, 0, 0]  # through all layers: at the start, and twice at the end
-    if parameters["select"] and parameters["select"]["by"] == "gradient":
+    if search.select and search.select.by == "gradient":
         passes += [0, 0]  # back is twice as much as there
-    if parameters["guard"]:
-        passes += [layer_of(name) or 0 for name in candidates for _ in parameters["ranks"]]
-    tokens = _text_tokens(parameters["calibration"])
+    if search.guard:
+        passes += [layer_of(name) or 0 for name in candidates for _ in search.ranks]
+    tokens = _text_tokens(search.text)
     layers: int = parent.config["num_hidden_layers"]
     run = sum(1 - first / layers for first in passes)
     return (
@@ -151,8 +154,9 @@ def _evaluation(plan: Plan, item: Evaluation, threads: int, rates: Rates) -> flo
 
 
 def _report(plan: Plan, report: Report, threads: int, rates: Rates) -> float:
-    moe: Any = report.node.recipe
-    tokens = _prompt_tokens({"prompts": [[e.prompts, e.negative_prompts] for e in moe.moe.experts]}, rates)
+    assert isinstance(report.node.recipe, Moe)  # noqa: S101 - nothing else has routers
+    experts = report.node.recipe.moe.experts
+    tokens = _prompt_tokens([(one.prompts, one.negative_prompts) for one in experts], rates)
     tokens += sum(
         plan.recipe.calibration[n].windows * plan.recipe.calibration[n].tokens for n in report.texts
     )
@@ -186,13 +190,11 @@ def _forward_operations(node: Node, tokens: float) -> float:
     return 2 * met * tokens
 
 
-def _prompt_tokens(parameters: dict[str, Any], rates: Rates) -> float:
-    """Return how many tokens prompts have."""
-    texts: Iterable[str] = (
-        text for pair in parameters.get("prompts") or () for side in pair for text in side
-    )
+def _prompt_tokens(prompts: Iterable[Iterable[Iterable[str]]], rates: Rates) -> float:
+    """Return how many tokens prompts have: of each expert, the texts that it should get, and those that it should not."""
+    texts = (text for sides in prompts for side in sides for text in side)
     return sum(len(text.encode()) + PROMPT_BYTES for text in texts) / rates.token_bytes
 
 
-def _text_tokens(calibration: dict[str, Any] | None) -> int:
-    return math.prod((calibration["windows"], calibration["tokens"])) if calibration else 0
+def _text_tokens(text: CalibrationText | None) -> int:
+    return text.windows * text.tokens if text else 0

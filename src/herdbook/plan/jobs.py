@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from herdbook.errors import RecipeError
+from herdbook.graph import reachable
 from herdbook.layout import SUMS
 from herdbook.plan.card import card_files, card_inputs, card_key
 from herdbook.plan.evaluate import Evaluation
@@ -71,6 +72,11 @@ class Job:
     def label(self) -> str:
         """What people call it: its id without the key."""
         return self.id.rpartition("-")[0] or self.id
+
+    @property
+    def step(self) -> str:
+        """The rule and the key: the arguments with which `herdbook` does the job, if it has a key in its files' names."""
+        return f"{self.rule} {self.key}"
 
     @property
     def name(self) -> str:
@@ -172,13 +178,7 @@ def jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
     """
     every = all_jobs(plan, signer)
     makers = {path: job for job in every for path in job.outputs}
-    needed: set[Job] = set()
-    pending = [every[-1]]
-    while pending:
-        job = pending.pop()
-        if job not in needed:
-            needed.add(job)
-            pending += [makers[path] for path in job.inputs if path in makers]
+    needed = set(reachable(every[-1:], lambda job: [makers[path] for path in job.inputs if path in makers]))
     return [job for job in every if job in needed]
 
 
@@ -203,7 +203,7 @@ def _models(plan: Plan) -> Iterator[Job]:
         for part in node.parts:
             made = (layout.shard(part), layout.record(part))
             yield Job(
-                part.operation,
+                part.rule,
                 part.id,
                 part.key,
                 _part_inputs(plan, part),
@@ -227,12 +227,12 @@ def _models(plan: Plan) -> Iterator[Job]:
 
 def _part_inputs(plan: Plan, part: Part) -> tuple[Path, ...]:
     parents = [plan.parts[key] for key in part.parents]
-    search = plan.searches.get(part.parameters.get("search", ""))
+    search = plan.searches.get(part.operation.search_key or "")
     return (
         *([plan.layout.search(search)] if search else []),
         *(plan.layout.shard(parent) for parent in parents),
         *(plan.layout.record(parent) for parent in parents),
-        *(path for key in part.folders for path in folder_paths(plan, plan.by_key[key])),
+        *(path for key in part.operation.folders for path in folder_paths(plan, plan.by_key[key])),
     )
 
 

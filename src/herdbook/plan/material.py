@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import recipe as recipes
 from herdbook.layout import input_file
+from herdbook.plan.operation import FetchRanges
 from herdbook.recipe import Adapter
 
 if TYPE_CHECKING:
@@ -75,13 +76,7 @@ def ancestry(plan: Plan) -> tuple[Node, ...]:
             visit(parent)
         found.setdefault(name, plan.nodes[name])
 
-    wanted: set[str] = set()
-    pending = [plan.released.name]
-    while pending:
-        name = pending.pop()
-        if name not in wanted:
-            wanted.add(name)
-            pending += plan.nodes[name].parents
+    wanted = recipes.ancestry(plan.recipe, plan.released.name)
     for name in plan.recipe.models:
         if name in wanted:
             visit(name)
@@ -138,7 +133,7 @@ def _source(node: Node, locked: LockedSource) -> Material:
         license_by_recipe=said is not None,
         files=locked.files,
         weights=frozenset(held),
-        in_part=any("ranges" in part.parameters for part in node.parts),
+        in_part=any(isinstance(part.operation, FetchRanges) for part in node.parts),
     )
 
 

@@ -5,20 +5,33 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.dense import layer_of, rope_of
+from herdbook.architectures.dense import ONE_FORM, layer_of, rope_of
 from herdbook.errors import RecipeError
-from herdbook.key import digest
-from herdbook.plan.adapter import spell
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Part, Tensor
+from herdbook.plan.operation import MergeTensors, RunMergekit, TakeOver
+from herdbook.plan.part import plan_part
 from herdbook.plan.sharding import cut
-from herdbook.recipe import Filtered, Linear, Mergekit, ModelStock, Passthrough, Slerp
+from herdbook.recipe import (
+    Dare,
+    Filtered,
+    Linear,
+    Mergekit,
+    Passthrough,
+    Slerp,
+    TaskArithmetic,
+    Ties,
+)
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from herdbook.plan.model import Node
+    from herdbook.recipe import Dense
+
+    # What belongs to one tensor.
+    Values = dict[str, float | list[float]]
 
 MERGE_CODE = Code(("herdbook.steps.merge.step",), without=("herdbook.steps.merge.run_mergekit",))
 # mergekit runs in a process of its own, with our torch and transformers; which mergekit, `run_mergekit` says
@@ -27,14 +40,13 @@ MERGEKIT_CODE = Code(
     without=("herdbook.steps.merge.methods", "herdbook.weights.tensors"),
     packages=("transformers",),
 )
-SAME_FORM = {"mistral": "llama"}  # one form under two names
 LAYER_NUMBER = re.compile(r"^model\.layers\.\d+\.")
 # What a configuration says of each layer in turn.
 PER_LAYER = ("layer_types",)
 
 
 def plan_merge(
-    name: str, merge: Any, nodes: Mapping[str, Node], max_bytes: int
+    name: str, merge: Dense, nodes: Mapping[str, Node], max_bytes: int
 ) -> tuple[tuple[Part, ...], dict[str, Any]]:
     """Return the parts of a dense merge, and its configuration.
 
@@ -54,12 +66,12 @@ def plan_merge(
     if merge.dtype:
         config |= {"dtype": merge.dtype, "torch_dtype": merge.dtype}
     if isinstance(merge, Mergekit):
-        return (_foreign(name, merge, nodes, tensors),), config
+        return (_by_mergekit(name, merge, nodes, tensors),), config
     runs = enumerate(cut(tensors, max_bytes), start=1)
     return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config
 
 
-def _joined(merge: Any, inputs: list[Node]) -> tuple[list[Tensor], dict[str, dict[str, Any]]]:
+def _joined(merge: Dense, inputs: list[Node]) -> tuple[list[Tensor], dict[str, Values]]:
     """Return the tensors of a merge of equal forms, and what each is computed with."""
     tensors, values = [], {}
     first = inputs[0]
@@ -74,26 +86,28 @@ def _joined(merge: Any, inputs: list[Node]) -> tuple[list[Tensor], dict[str, dic
     return tensors, values
 
 
-def _values(merge: Any, tensor: str, depth: float) -> dict[str, Any]:
+def _values(merge: Dense, tensor: str, depth: float) -> Values:
     """Return what a method computes one tensor with: weights, densities and scale at its place."""
-    if isinstance(merge, ModelStock | Mergekit):
-        return {}
-    if isinstance(merge, Slerp):
-        return {"t": value_at(merge.t, tensor, depth, 0.5)}
-    found: dict[str, Any] = {"weights": [value_at(one.weight, tensor, depth, 0.0) for one in merge.models]}
-    if hasattr(merge.models[0], "density"):
-        found["densities"] = [value_at(one.density, tensor, depth, 1.0) for one in merge.models]
-    if not isinstance(merge, Linear):
-        found["scale"] = value_at(merge.scale, tensor, depth, 1.0)
-    return found
+    match merge:
+        case Slerp():
+            return {"t": value_at(merge.t, tensor, depth, 0.5)}
+        case Linear():
+            return {"weights": [value_at(one.weight, tensor, depth, 0.0) for one in merge.models]}
+        case TaskArithmetic() | Ties() | Dare():
+            found: Values = {"weights": [value_at(one.weight, tensor, depth, 0.0) for one in merge.models]}
+            if not isinstance(merge, TaskArithmetic):
+                found["densities"] = [value_at(one.density, tensor, depth, 1.0) for one in merge.models]
+            return {**found, "scale": value_at(merge.scale, tensor, depth, 1.0)}
+        case _:
+            return {}
 
 
 def _stacked(
     where: str, merge: Passthrough, nodes: Mapping[str, Node]
-) -> tuple[list[Tensor], dict[str, dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[Tensor], dict[str, Values], dict[str, Any]]:
     """Return the tensors of stacked layers, those that are scaled, and the configuration."""
     tensors: list[Tensor] = []
-    values: dict[str, dict[str, Any]] = {}
+    values: dict[str, Values] = {}
     total = sum(len(_layers(piece.layers)) for piece in merge.slices)
 
     def take(node: Node, old: str, new: str, scale: Any) -> None:
@@ -135,46 +149,23 @@ def _stacked(
     return tensors, values, config
 
 
-def _part(
-    name: str, label: str, merge: Any, run: tuple[Tensor, ...], values: dict[str, dict[str, Any]]
-) -> Part:
+def _part(name: str, label: str, merge: Dense, run: tuple[Tensor, ...], values: Mapping[str, Values]) -> Part:
     computed = [tensor for tensor in run if tensor.action != "copy"]
-    code = COPY.describe()
-    parameters: dict[str, Any] = {}
-    if computed:
-        settings = {
-            key: getattr(merge, key) for key in ("normalize", "rescale", "seed") if hasattr(merge, key)
-        }
-        parameters = {
-            "method": merge.method,
-            **settings,
-            "values": {tensor.name: values[tensor.name] for tensor in computed},
-        }
-        code = MERGE_CODE.describe()
-    content = {"operation": "merge", "parameters": parameters, "code": code, "tensors": spell(run)}
-    return Part(name, label, "merge", digest(content), run, parameters, code=code)
-
-
-def _foreign(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: list[Tensor]) -> Part:
-    """Return the one part of a merge that mergekit makes whole."""
-    folders = tuple(dict.fromkeys([nodes[one].key for one in merge.inputs]))
-    parameters = {
-        "mergekit": merge.model_dump(mode="json", exclude={"tokenizer"}, exclude_none=True),
-        "folders": {one: nodes[one].key for one in merge.inputs},
-    }
-    code = MERGEKIT_CODE.describe()
-    run = tuple(Tensor(tensor.name, tensor.dtype, tensor.shape, "merge") for tensor in tensors)
-    content = {"operation": "merge", "parameters": parameters, "code": code, "tensors": spell(run)}
-    return Part(
-        name,
-        "mergekit",
-        "merge",
-        digest(content),
-        run,
-        parameters,
-        folders,
-        code=code,
+    if not computed:
+        return plan_part(name, label, TakeOver("merge"), run, COPY)
+    operation = MergeTensors(
+        merge.method, merge.settings, {tensor.name: values[tensor.name] for tensor in computed}
     )
+    return plan_part(name, label, operation, run, MERGE_CODE)
+
+
+def _by_mergekit(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: list[Tensor]) -> Part:
+    """Return the one part of a merge that mergekit makes whole."""
+    request = merge.model_dump(mode="json", exclude={"tokenizer"}, exclude_none=True)
+    models = {one: nodes[one].key for one in merge.inputs}
+    run = tuple(Tensor(tensor.name, tensor.dtype, tensor.shape, "merge") for tensor in tensors)
+    operation = RunMergekit(merge.method, merge.seed, request, models)
+    return plan_part(name, "mergekit", operation, run, MERGEKIT_CODE)
 
 
 def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
@@ -183,8 +174,8 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
     first = inputs[0]
     expected = _form(first, stacked=stacked)
     for node in inputs[1:]:
-        kinds = [SAME_FORM.get(kind, kind) for kind in (_kind(first), _kind(node))]
-        if kinds[0] != kinds[1]:
+        kinds = {_kind(first), _kind(node)}
+        if len(kinds) > 1 and not kinds <= ONE_FORM:
             problems.append(
                 f"{where}: {node.name!r} is of type {_kind(node)!r}, {first.name!r} of type {_kind(first)!r}"
             )

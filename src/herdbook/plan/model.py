@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
+from herdbook.plan.operation import FetchFile
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from herdbook.recipe import Section
+    from herdbook.plan.operation import Action, CalibrationText, Operation, Parameters, Rule
+    from herdbook.recipe import Guard, RankRule, Section, Select
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    action: str
+    action: Action
     origins: tuple[Origin, ...] = ()
     slices: tuple[str, ...] = ()
 
@@ -65,27 +67,38 @@ class Part:
     Args:
         model: Name of the model that it belongs to.
         label: What it holds, unique in the model, such as ``expert2-1``.
-        operation: The rule, subcommand and module that makes it.
+        operation: How it is made, with all that this needs to know beyond the tensors.
         key: Digest that says what it is.
         tensors: What it holds.
-        parameters: What the operation needs to know beyond the tensors.
-        folders: Keys of nodes whose assembled folder (configuration, tokenizer, weights) the job reads.
         code: What the result depends on beyond its inputs.
     """
 
     model: str
     label: str
-    operation: str
+    operation: Operation = field(hash=False)
     key: str
     tensors: tuple[Tensor, ...]
-    parameters: dict[str, Any] = field(default_factory=dict, hash=False)
-    folders: tuple[str, ...] = ()
     code: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def id(self) -> str:
         """Name of its files, without their suffix."""
         return f"{self.model}.{self.label}-{self.key[:SHORT]}"
+
+    @property
+    def rule(self) -> Rule:
+        """The rule, subcommand and step that makes it."""
+        return self.operation.rule
+
+    @property
+    def about(self) -> Parameters:
+        """What its record says of it, beside its tensors."""
+        return {
+            "operation": self.rule,
+            "key": self.key,
+            "code": self.code,
+            "parameters": self.operation.parameters,
+        }
 
     @property
     def size_bytes(self) -> int:
@@ -110,7 +123,7 @@ class Part:
     @property
     def is_link(self) -> bool:
         """Whether its file is a link to the one that it was fetched as."""
-        return self.operation == "fetch" and "name" in self.parameters
+        return isinstance(self.operation, FetchFile)
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -126,20 +139,44 @@ class Search:
         model: Name of the lasered model.
         parent: Name of the model that it is made from, whose assembled folder is read.
         key: Digest that says what it is.
-        parameters: Candidates, rules, selection, guard and calibration text.
+        matrices: The candidates' names, sorted.
+        ranks: The rank rules, in the order in which they are tried.
+        select: Which of the candidates are tried; None for all.
+        guard: What a reduction has to prove; None if nothing.
+        text: The calibration text that is read, if there is one.
         code: What the result depends on beyond its inputs.
     """
 
     model: str
     parent: str
     key: str
-    parameters: dict[str, Any] = field(hash=False)
+    matrices: tuple[str, ...]
+    ranks: tuple[RankRule, ...]
+    select: Select | None
+    guard: Guard | None
+    text: CalibrationText | None
     code: dict[str, str] = field(hash=False)
 
     @property
     def id(self) -> str:
         """Name of its file, without suffix."""
         return f"{self.model}-{self.key[:SHORT]}"
+
+    @property
+    def parameters(self) -> Parameters:
+        """All that it decides by, as JSON has it in the key and in the result."""
+        return {
+            "ranks": [rule.canonical for rule in self.ranks],
+            "matrices": list(self.matrices),
+            "select": self.select.model_dump(mode="json") if self.select else None,
+            "guard": self.guard.model_dump(mode="json") if self.guard else None,
+            "calibration": self.text.parameters if self.text else None,
+        }
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether a rank rule that is tried looks at what a matrix makes of text."""
+        return any(rule.needs_text for rule in self.ranks)
 
 
 @dataclass(frozen=True)
@@ -148,7 +185,7 @@ class Node:
 
     Args:
         name: Its name in the recipe.
-        operation: How it is made.
+        operation: The rule of its parts.
         key: Digest that says what it is: that of its parts' keys, in order, and of its other files.
         recipe: Its entry in the recipe.
         parents: Names of the models that it is made from, in the recipe's order.
@@ -162,7 +199,7 @@ class Node:
     """
 
     name: str
-    operation: str
+    operation: Rule
     key: str
     recipe: Section
     parents: tuple[str, ...]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.dense import Architecture, layer_of, matrix_of, rope_of
+from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matrix_of, rope_of
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
-from herdbook.key import digest
-from herdbook.plan.adapter import spell
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.configuration import mixture_config
 from herdbook.plan.model import Origin, Part, Tensor
+from herdbook.plan.operation import DrawRouters, ExpertScale, MakeRouters, PerturbExperts, TakeOver
+from herdbook.plan.part import plan_part
 from herdbook.plan.sharding import cut
 from herdbook.weights.dtypes import DTYPE_CODES
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from herdbook.architectures.mixtures import Family, Place
     from herdbook.plan.model import Node
+    from herdbook.plan.operation import Action
     from herdbook.recipe import Expert, Mixture
 
 MATRICES = {f"mlp.{name}": name for name in MLP}
@@ -44,7 +45,6 @@ ADDED_TOKENS = (
     1024  # an expert's vocabulary may differ by tokens that its tuning added; by more, it is another one
 )
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
-LLAMAS = {"llama", "mistral"}  # one form under two names
 BIAS = re.compile(r"\.self_attn\.(\w+_proj)\.bias$")
 
 
@@ -95,21 +95,21 @@ class _Mixture:
         for number, run in enumerate(cut(tensors, self.max_bytes), start=1):
             yield self._taken(f"{label}-{number}", run)
 
-    def _scales(self, run: tuple[Tensor, ...]) -> dict[str, list[float | None]]:
-        """Return noise and residual scale of each expert in a run, by its place."""
+    def _scales(self, run: tuple[Tensor, ...]) -> dict[str, ExpertScale]:
+        """Return what the experts in a run are changed by, by their place."""
         names = [name for tensor in run for name in tensor.slices or (tensor.name,)]
         places = {found[0] if (found := expert_of(name)) else "shared" for name in names}
         experts: list[tuple[Place, Expert]] = [*enumerate(self.moe.experts)]
         experts += [("shared", expert) for expert in self.moe.shared_experts]
         return {
-            str(place): [expert.noise_scale, expert.residual_scale]
+            str(place): ExpertScale(expert.noise_scale, expert.residual_scale)
             for place, expert in experts
             if place in places
         }
 
     def _take(self, node: Node, tensor: str, new_name: str) -> Tensor:
         part, planned = node.tensors[tensor]
-        action = "copy" if planned.dtype == self.dtype else "cast"
+        action: Action = "copy" if planned.dtype == self.dtype else "cast"
         return Tensor(new_name, self.dtype, planned.shape, action, (Origin(part.key, tensor),))
 
     def _kept(self) -> Iterator[Tensor]:
@@ -161,7 +161,7 @@ class _Mixture:
                     single[self.family.expert(layer, place, m)] for place in range(count) for m in matrices
                 ]
                 actions = {tensor.action for tensor in slices} - {"copy"}
-                action = "alter" if "alter" in actions else "cast" if actions else "stack"
+                action: Action = "alter" if "alter" in actions else "cast" if actions else "stack"
                 yield Tensor(
                     f"model.layers.{layer}.mlp.experts.{fused}",
                     self.dtype,
@@ -173,15 +173,11 @@ class _Mixture:
 
     def _taken(self, label: str, run: tuple[Tensor, ...]) -> Part:
         actions = {tensor.action for tensor in run}
-        parameters: dict[str, Any] = {}
-        code = COPY.describe()
         if "alter" in actions:
-            parameters = {"scales": self._scales(run), "seed": self.moe.seed}
-            code = ALTER_CODE.describe()
-        elif "cast" in actions:
-            code = CAST_CODE.describe()
-        content = {"operation": "moe", "parameters": parameters, "code": code, "tensors": spell(run)}
-        return Part(self.name, label, "moe", digest(content), run, parameters, code=code)
+            return plan_part(
+                self.name, label, PerturbExperts(self._scales(run), self.moe.seed), run, ALTER_CODE
+            )
+        return plan_part(self.name, label, TakeOver("moe"), run, CAST_CODE if "cast" in actions else COPY)
 
     def _routers(self) -> Part:
         moe, family, hidden = self.moe, self.family, self.shape.hidden
@@ -193,40 +189,17 @@ class _Mixture:
             if family.shared_gate:
                 shared = (len(moe.shared_experts), hidden)
                 tensors.append(Tensor(family.shared_router(layer), self.dtype, shared, "router"))
-        asked = moe.all_experts if family.shared_gate else moe.experts
-        prompts = [] if moe.is_drawn else [[list(e.prompts), list(e.negative_prompts)] for e in asked]
-        parameters: dict[str, Any] = {
-            "gate": moe.gate,
-            "prompts": prompts,
-            **({"seed": moe.seed} if moe.is_drawn else {}),
-            **({"chat_template": True} if moe.chat_template else {}),
-            **({"semantics": "mergekit"} if moe.semantics != "native-1" and not moe.is_drawn else {}),
-        }
-        # Only what is used may be described: a release names no other code, and its keys are recomputed from that.
-        used = RIDGE_CODE if moe.gate == "ridge" else ROUTER_CODE
+        run = tuple(tensors)
         if moe.is_drawn:
-            used = DRAWN_CODE
-        elif "semantics" in parameters:
-            used = MERGEKIT_CODE
-        code = used.describe()
-        content = {
-            "operation": "moe",
-            "parameters": parameters,
-            "code": code,
-            "tensors": spell(tuple(tensors)),
-            "base": None if moe.is_drawn else self.base.key,
-        }
-        folders = () if moe.is_drawn else (self.base.key,)
-        return Part(
-            self.name,
-            "routers",
-            "moe",
-            digest(content),
-            tuple(tensors),
-            parameters,
-            folders,
-            code=code,
-        )
+            draw = DrawRouters(moe.gate, moe.seed, moe.chat_template)
+            return plan_part(self.name, "routers", draw, run, DRAWN_CODE)
+        as_mergekit = moe.semantics != "native-1"
+        asked = moe.all_experts if family.shared_gate else moe.experts
+        prompts = tuple((tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in asked)
+        make = MakeRouters(moe.gate, prompts, self.base.key, moe.chat_template, as_mergekit)
+        # Only what is used may be described: a release names no other code, and its keys are recomputed from that.
+        native = RIDGE_CODE if moe.gate == "ridge" else ROUTER_CODE
+        return plan_part(self.name, "routers", make, run, MERGEKIT_CODE if as_mergekit else native)
 
 
 def _dtype_of(node: Node, moe: Mixture) -> str:
@@ -345,7 +318,7 @@ class _Checks:
         base, node = self._base, self.nodes[expert.model]
         where = f"{place}: {expert.model!r}"
         shape, other = Architecture.of(base.config, self.moe.base), Architecture.of(node.config, expert.model)
-        if other.model_type != shape.model_type and not {other.model_type, shape.model_type} <= LLAMAS:
+        if other.model_type != shape.model_type and not {other.model_type, shape.model_type} <= ONE_FORM:
             self.problems.append(f"{where} is of type {other.model_type!r}, the base of {shape.model_type!r}")
             return
         if other.layers != shape.layers:

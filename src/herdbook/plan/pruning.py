@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook import recipe as recipes
+from herdbook.graph import reachable
 from herdbook.recipe import Adapter, Laser, Moe
 
 if TYPE_CHECKING:
@@ -29,12 +30,7 @@ def needed_whole(recipe: Recipe, needed: Iterable[str]) -> set[str]:
             whole.add(name)
         elif not isinstance(model, Laser | Adapter):
             whole |= set(recipes.parents(model))
-    waiting = list(whole)
-    while waiting:
-        model = models[waiting.pop()]
-        # A mixture takes of its experts the MLPs alone, whole as it is.
-        for parent in () if isinstance(model, Moe) else recipes.parents(model):
-            if parent not in whole:
-                whole.add(parent)
-                waiting.append(parent)
-    return whole
+    # A mixture takes of its experts the MLPs alone, whole as it is.
+    return set(
+        reachable(whole, lambda name: () if isinstance(models[name], Moe) else recipes.parents(models[name]))
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.key import SHORT, digest
 from herdbook.plan.code import Code
+from herdbook.plan.laser import calibration_text
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -47,14 +48,7 @@ def plan_report(recipe: Recipe, lock: Lock, node: Node) -> Report | None:
         return None
     texts = tuple(recipe.routing.texts) if recipe.routing else ()
     code = ROUTING_CODE.describe()
-    drawn: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "data": [file.sha256 for file in lock.calibration[name].data],
-            **recipe.calibration[name].model_dump(mode="json", exclude={"data"}),
-        }
-        for name in texts
-    ]
+    drawn = [calibration_text(name, recipe, lock).parameters for name in texts]
     moe = node.recipe.moe
     prompts = [[expert.prompts, expert.negative_prompts] for expert in moe.experts]
     asked = {"texts": drawn, "prompts": prompts, "chat_template": moe.chat_template}

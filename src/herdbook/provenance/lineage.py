@@ -14,6 +14,15 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.mixtures import expert_of
 from herdbook.errors import CheckpointError, StepError, VerificationError
 from herdbook.key import canonical_json
+from herdbook.plan.operation import (
+    DrawRouters,
+    FetchGguf,
+    FoldAdapter,
+    MakeRouters,
+    MergeTensors,
+    PerturbExperts,
+    RunMergekit,
+)
 from herdbook.recipe import Moe
 from herdbook.weights.dtypes import ITEM_BYTES
 
@@ -221,7 +230,7 @@ class _Origins:
         else:
             of = [self._origin(parent["key"], parent["tensor"]) for parent in cited]
         made = {
-            "operation": part.operation,
+            "operation": part.rule,
             "action": entry["action"],
             "parameters": self._parameters(part, name, entry),
             "model": part.model,
@@ -233,13 +242,13 @@ class _Origins:
     def _fetched(self, key: str, tensor: str) -> dict[str, Any]:
         part = self._plan.parts[key]
         source = self._plan.lock.sources[part.model]
-        if source.weights == "gguf":
+        if isinstance(part.operation, FetchGguf):
             container = source.files[0]
             parameters = {
                 "uri": source.uri,
                 "file": container.name,
                 "file_sha256": container.sha256,
-                "dtype": part.parameters["dtype"],
+                "dtype": part.operation.dtype,
             }
             made = {
                 "operation": "fetch",
@@ -260,26 +269,30 @@ class _Origins:
 
     def _parameters(self, part: Part, tensor: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters of a tensor: those in its own record, and those that it takes from its part."""
-        parameters = part.parameters
         result = {name: value for name, value in entry.items() if name not in NO_PARAMETERS}
-        match entry["action"]:
-            case "router":
+        match part.operation:
+            case MakeRouters() | DrawRouters() as routers:
                 model = self._plan.nodes[part.model].recipe
                 assert isinstance(model, Moe)  # noqa: S101 - nothing else has routers
-                result |= {
-                    "base": model.moe.base,
-                    **({"seed": parameters["seed"]} if "seed" in parameters else {}),
-                }
-            case "alter":
+                result["base"] = model.moe.base
+                if isinstance(routers, DrawRouters):
+                    result["seed"] = routers.seed
+            case PerturbExperts() as perturbing if entry["action"] == "alter":
                 expert = expert_of(tensor)
-                noise, residual = parameters["scales"][str(expert[0]) if expert else "shared"]
-                result |= {"noise_scale": noise, "residual_scale": residual, "seed": parameters["seed"]}
-            case "adapter":
-                result["files"] = parameters["files"]
-            case "merge" if "mergekit" in parameters:
-                result |= {"models": list(parameters["folders"]), "seed": parameters["mergekit"]["seed"]}
-            case "merge":
-                result |= {name: value for name, value in parameters.items() if name != "values"}
+                scale = perturbing.scales[str(expert[0]) if expert else "shared"]
+                result |= {
+                    "noise_scale": scale.noise,
+                    "residual_scale": scale.residual,
+                    "seed": perturbing.seed,
+                }
+            case FoldAdapter() as fold if entry["action"] == "adapter":
+                result["files"] = dict(fold.files)
+            case RunMergekit() as run:
+                result |= {"models": list(run.models), "seed": run.seed}
+            case MergeTensors() as merge if entry["action"] == "merge":
+                result |= {"method": merge.method, **merge.settings}
+            case _:
+                pass
         return result
 
 

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator,
 
 from herdbook.architectures.dense import MATRICES
 from herdbook.humanize import did_you_mean
+from herdbook.recipe.rank import Rank, RankRule, rank_rule
 from herdbook.recipe.section import Name, Section
 
 # Matrices of a layer, or one of one layer by its name in the checkpoint, with or without what is the same for all.
@@ -21,78 +22,6 @@ MATRIX_PATTERN = (
 MatrixName = Annotated[str, WithJsonSchema({"type": "string", "pattern": MATRIX_PATTERN})]
 
 
-class Fraction(Section):
-    """Keep a fixed share of the singular values."""
-
-    fraction: float = Field(gt=0, le=1, description="share of min(rows, columns) that is kept, at least one")
-
-
-class Energy(Section):
-    """Keep as few singular values as hold a share of the sum of all squares."""
-
-    energy: float = Field(gt=0, le=1, description="share of the sum of squared singular values that is kept")
-
-
-class KnownNoise(Section):
-    """The threshold of Gavish and Donoho for noise that is known."""
-
-    gavish_donoho: float = Field(
-        alias="gavish-donoho", gt=0, description="standard deviation of the noise in an entry"
-    )
-
-
-Count = Annotated[int, Field(ge=1, strict=True)]
-
-
-RULE_KEYS = {"fraction": "Fraction", "energy": "Energy", "gavish-donoho": "KnownNoise", "svd-llm": "SvdLlm"}
-
-
-def _rule(value: Any) -> str | None:
-    """Return which rank rule a value is, by its form."""
-    if isinstance(value, Section):
-        return type(value).__name__
-    if isinstance(value, int) and not isinstance(value, bool):
-        return "count"
-    if isinstance(value, str):
-        return "word"
-    found = [kind for key, kind in RULE_KEYS.items() if isinstance(value, dict) and key in value]
-    return found[0] if len(found) == 1 else None
-
-
-HowMuch = Annotated[
-    Annotated[Count, Tag("count")] | Annotated[Fraction, Tag("Fraction")] | Annotated[Energy, Tag("Energy")],
-    Discriminator(
-        _rule,
-        custom_error_type="how_much",
-        custom_error_message="give a number, {fraction: 0.9} or {energy: 0.99}",
-    ),
-]
-
-
-class SvdLlm(Section):
-    """Cut what least changes the matrix's outputs on calibration text, instead of the matrix itself."""
-
-    svd_llm: HowMuch = Field(
-        alias="svd-llm", description="how much is kept: a rank, {fraction: 0.9} or {energy: 0.999}"
-    )
-
-
-Rank = Annotated[
-    Annotated[Literal["mp-edge", "gavish-donoho", "laser-rmt"], Tag("word")]
-    | Annotated[Count, Tag("count")]
-    | Annotated[Fraction, Tag("Fraction")]
-    | Annotated[Energy, Tag("Energy")]
-    | Annotated[KnownNoise, Tag("KnownNoise")]
-    | Annotated[SvdLlm, Tag("SvdLlm")],
-    Discriminator(
-        _rule,
-        custom_error_type="rank_rule",
-        custom_error_message="give a number, mp-edge, gavish-donoho, laser-rmt, or one of "
-        "fraction, energy, gavish-donoho, svd-llm as {name: value}",
-    ),
-]
-
-
 def _one_or_several(value: Any) -> str:
     return "several" if isinstance(value, list) else "one"
 
@@ -100,11 +29,6 @@ def _one_or_several(value: Any) -> str:
 Ranks = Annotated[
     Annotated[Rank, Tag("one")] | Annotated[list[Rank], Tag("several")], Discriminator(_one_or_several)
 ]
-
-
-def spell_rank(rank: Any) -> Any:
-    """Return a rank rule as JSON has it in keys, records and steps: the recipe's own spelling."""
-    return rank.model_dump(mode="json", by_alias=True) if isinstance(rank, Section) else rank
 
 
 class Select(Section):
@@ -153,14 +77,15 @@ class Laser(Section):
     guard: Guard | None = None
 
     @property
-    def ranks(self) -> list[Any]:
+    def ranks(self) -> tuple[RankRule, ...]:
         """The rank rules, in the order in which they are tried."""
-        return list(self.rank) if isinstance(self.rank, list) else [self.rank]
+        written = self.rank if isinstance(self.rank, list) else [self.rank]
+        return tuple(map(rank_rule, written))
 
     @property
     def reads_text(self) -> bool:
         """Whether it needs calibration text."""
-        return bool(self.guard) or self.by_gradient or any(isinstance(rank, SvdLlm) for rank in self.ranks)
+        return bool(self.guard) or self.by_gradient or any(rule.needs_text for rule in self.ranks)
 
     @property
     def by_gradient(self) -> bool:
@@ -170,10 +95,8 @@ class Laser(Section):
     @field_validator("matrices", "layers", "rank")
     @classmethod
     def _some_and_each_once(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            spelled = [str(spell_rank(item)) for item in value]
-            if not value or len(set(spelled)) != len(value):
-                raise ValueError("give at least one, and each only once")
+        if isinstance(value, list) and (not value or any(value.count(item) > 1 for item in value)):
+            raise ValueError("give at least one, and each only once")
         return value
 
     @field_validator("matrices")

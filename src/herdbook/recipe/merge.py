@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -53,10 +53,9 @@ class _Merge(Section):
     )
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """The models whose tensors are merged, the base first."""
-        base = getattr(self, "base", None)
-        return (*([base] if base else []), *(one.model for one in getattr(self, "models", ())))
+    def settings(self) -> dict[str, bool | int]:
+        """What belongs to the method and to no tensor: ``normalize``, ``rescale``, ``seed``, as far as it has them."""
+        return {}
 
 
 class Linear(_Merge):
@@ -65,6 +64,16 @@ class Linear(_Merge):
     method: Literal["linear"]
     models: list[Weighted] = Field(min_length=1)
     normalize: bool = Field(True, description="divide by the sum of the weights")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The models."""
+        return tuple(one.model for one in self.models)
+
+    @property
+    def settings(self) -> dict[str, bool | int]:
+        """Whether the sum is divided."""
+        return {"normalize": self.normalize}
 
 
 class Slerp(_Merge):
@@ -90,6 +99,16 @@ class TaskArithmetic(_Merge):
     scale: Value = Field(1.0, alias="lambda", description="what the sum of task vectors is multiplied by")
     normalize: bool = Field(False, description="divide the sum by the sum of the weights")
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The base, and the models."""
+        return (self.base, *(one.model for one in self.models))
+
+    @property
+    def settings(self) -> dict[str, bool | int]:
+        """Whether the sum is divided."""
+        return {"normalize": self.normalize}
+
 
 class Ties(_Merge):
     """Trim, elect signs, mean of those that agree (Yadav et al. 2023, arXiv:2306.01708)."""
@@ -99,6 +118,16 @@ class Ties(_Merge):
     models: list[Sparsified] = Field(min_length=1)
     scale: Value = Field(1.0, alias="lambda", description="what the merged task vector is multiplied by")
     normalize: bool = Field(True, description="divide by the weights that agree: a mean, not a sum")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The base, and the models."""
+        return (self.base, *(one.model for one in self.models))
+
+    @property
+    def settings(self) -> dict[str, bool | int]:
+        """Whether the sum is divided."""
+        return {"normalize": self.normalize}
 
 
 class Dare(_Merge):
@@ -113,6 +142,16 @@ class Dare(_Merge):
     seed: int = Field(
         0, ge=0, description="decides what is dropped, together with the tensor's name and the model"
     )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The base, and the models."""
+        return (self.base, *(one.model for one in self.models))
+
+    @property
+    def settings(self) -> dict[str, bool | int]:
+        """All that it has."""
+        return {"normalize": self.normalize, "rescale": self.rescale, "seed": self.seed}
 
 
 class ModelStock(_Merge):
@@ -182,6 +221,11 @@ class Mergekit(_Merge):
     parameters: dict[str, Any] = Field({}, description="for all models, as mergekit has them")
     seed: int = Field(0, ge=0, description="mergekit's --random-seed")
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The models, after the base if there is one."""
+        return (*([self.base] if self.base else []), *(one.model for one in self.models))
+
     @field_validator("parameters")
     @classmethod
     def _plain(cls, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -197,25 +241,17 @@ Dense = Annotated[
 ]
 
 
-# The section of each method, by its name.
-METHODS: dict[str, type[Section]] = {
-    method: kind
-    for kind in (Linear, Slerp, TaskArithmetic, Ties, Dare, ModelStock, Passthrough, Mergekit)
-    for method in get_args(kind.model_fields["method"].annotation)
-}
-
-
 class Merge(Section):
     """One dense model made of several."""
 
     merge: Dense
 
 
-def merge_problems(where: str, merge: Any) -> list[str]:
+def merge_problems(where: str, merge: Dense) -> list[str]:
     """Return what is wrong with a dense merge, one line each; ``where`` is its place in the recipe."""
     problems = []
-    for index, one in enumerate(getattr(merge, "models", [])):
-        if isinstance(one, Sparsified):
+    if isinstance(merge, Ties | Dare):
+        for index, one in enumerate(merge.models):
             problems += [
                 f"{where}.models.{index}.density: {value:g} is not above 0 and at most 1"
                 for value in numbers(one.density)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
 from herdbook.recipe.laser import Calibration, Laser
 from herdbook.recipe.merge import Merge, merge_problems
@@ -30,19 +32,19 @@ OPERATIONS: dict[str, type[Section]] = {
 
 def _operation(value: Any) -> str | None:
     if isinstance(value, Section):
-        return next(key for key, kind in OPERATIONS.items() if isinstance(value, kind))
-    found = [key for key in OPERATIONS if isinstance(value, dict) and key in value]
-    return found[0] if len(found) == 1 else None
+        return type(value).__name__
+    found = [kind for key, kind in OPERATIONS.items() if isinstance(value, dict) and key in value]
+    return found[0].__name__ if len(found) == 1 else None
 
 
 Model = Annotated[
-    Annotated[Hub, Tag("hub")]
-    | Annotated[Folder, Tag("folder")]
-    | Annotated[Pypi, Tag("pypi")]
-    | Annotated[Laser, Tag("laser")]
-    | Annotated[Adapter, Tag("adapter")]
-    | Annotated[Merge, Tag("merge")]
-    | Annotated[Moe, Tag("moe")],
+    Annotated[Hub, Tag("Hub")]
+    | Annotated[Folder, Tag("Folder")]
+    | Annotated[Pypi, Tag("Pypi")]
+    | Annotated[Laser, Tag("Laser")]
+    | Annotated[Adapter, Tag("Adapter")]
+    | Annotated[Merge, Tag("Merge")]
+    | Annotated[Moe, Tag("Moe")],
     Discriminator(
         _operation,
         custom_error_type="model_operation",
@@ -138,6 +140,11 @@ def parents(model: Section) -> tuple[str, ...]:
             return ()
 
 
+def ancestry(recipe: Recipe, *models: str) -> list[str]:
+    """Return the names of some models and of all that they are made from: in the order given, the nearest first."""
+    return reachable(models, lambda name: parents(recipe.models[name]))
+
+
 def _references(recipe: Recipe) -> list[tuple[str, str]]:
     found = [(f"models.{name}", parent) for name, model in recipe.models.items() for parent in parents(model)]
     found.append(("release.model", recipe.release.model))
@@ -147,16 +154,12 @@ def _references(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _cycles(recipe: Recipe) -> list[str]:
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> str | None:
-        if name in path:
-            return " -> ".join((*path[path.index(name) :], name))
-        if name in done:
-            return None
-        found = next(filter(None, (visit(p, (*path, name)) for p in parents(recipe.models[name]))), None)
-        done.add(name)
-        return found
-
-    found = next(filter(None, (visit(name, ()) for name in recipe.models)), None)
-    return [f"models: a model cannot be made from itself: {found}"] if found else []
+    try:
+        TopologicalSorter({name: parents(model) for name, model in recipe.models.items()}).prepare()
+    except CycleError as error:
+        # Parents come first there, and the model that it begins with stands at both ends.
+        cycle = error.args[1][:0:-1]
+        first = min(range(len(cycle)), key=lambda place: list(recipe.models).index(cycle[place]))
+        named = [*cycle[first:], *cycle[:first], cycle[first]]
+        return [f"models: a model cannot be made from itself: {' -> '.join(named)}"]
+    return []

@@ -71,8 +71,8 @@ def records(plan: Plan, release: Release) -> Iterator[Finding]:
 def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | None, str, str, str]]:
     """Yield where a record differs from the plan: tensor, aspect, planned value, recorded value."""
     for aspect, planned, recorded in (
-        ("operation", part.operation, record["operation"]),
-        ("parameter", part.parameters, record["parameters"]),
+        ("operation", part.rule, record["operation"]),
+        ("parameter", part.operation.parameters, record["parameters"]),
         ("set of tensors", sorted(tensor.name for tensor in part.tensors), sorted(record["tensors"])),
     ):
         if planned != recorded:

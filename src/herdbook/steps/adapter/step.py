@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import hub
 from herdbook.lock import ADAPTER_WEIGHTS, check_pinned
+from herdbook.plan.operation import FoldAdapter
 from herdbook.progress import track
 from herdbook.recipe import Adapter, Hub
 from herdbook.steps.inputs import ParentShards
@@ -29,7 +30,7 @@ def adapter(plan: Plan, part: Part) -> None:
     """
     parents = ParentShards(plan)
     with track(f"adapter {part.id}", sum(tensor.action != "copy" for tensor in part.tensors)) as advance:
-        folding = _Folding(plan, part, parents, advance) if part.parameters else None
+        folding = _Folding(plan, part, parents, advance) if isinstance(part.operation, FoldAdapter) else None
 
         def make(tensor: Tensor) -> Produced:
             if tensor.action == "copy" or folding is None:
@@ -37,8 +38,7 @@ def adapter(plan: Plan, part: Part) -> None:
             made: dict[str, Any] = {}
             return Produced(tensor.name, tensor.dtype, tensor.shape, lambda: folding.make(tensor, made), made)
 
-        about = {"operation": "adapter", "key": part.key, "code": part.code, "parameters": part.parameters}
-        write_shard(plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), about)
+        write_shard(plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), part.about)
 
 
 def _locate(plan: Plan, part: Part, model: Adapter, pinned: LockedFile) -> Path:

@@ -11,7 +11,7 @@ from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.errors import StepError
 from herdbook.humanize import ranges
 from herdbook.layout import heat_map
-from herdbook.recipe import Laser, spell_rank
+from herdbook.recipe import Laser
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -186,31 +186,8 @@ def _found(search: dict[str, Any]) -> Found:
 
 def rule_words(model: Laser) -> str:
     """Return a LASER entry's rank rule, or rules, in words."""
-    words = " or ".join(_words(spell_rank(rank)) for rank in model.ranks)
+    words = " or ".join(rule.words for rule in model.ranks)
     return f"{words}, guarded" if model.guard else words
-
-
-def _words(rule: Any) -> str:
-    if isinstance(rule, int):
-        return f"rank {rule}"
-    name: str
-    argument: Any
-    name, argument = (rule, None) if isinstance(rule, str) else next(iter(rule.items()))
-    match name:
-        case "fraction":
-            return f"{argument * 100:g} % of the rank"
-        case "energy":
-            return f"{argument * 100:g} % of the energy"
-        case "svd-llm":
-            return f"SVD-LLM, {_words(argument)}"
-        case "gavish-donoho" if argument:
-            return f"Gavish-Donoho threshold, noise {argument:g}"
-        case _:
-            return {
-                "mp-edge": "Marchenko-Pastur edge",
-                "gavish-donoho": "Gavish-Donoho threshold",
-                "laser-rmt": "laserRMT's threshold",
-            }[name]
 
 
 def effects(lasered: tuple[Lasered, ...], measurements: tuple[Measurement, ...]) -> tuple[Effect, ...]:

@@ -22,6 +22,7 @@ from herdbook.files import write_text
 from herdbook.layout import CARD, LINEAGE_FIGURE, MEASUREMENTS_FIGURE, ROUTING_FIGURE, SPECTRUM_FIGURE
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Adapter, Laser, Merge, Moe
+from herdbook.recipe.rank import rank_rule
 from herdbook.steps.card import results
 from herdbook.steps.card.context import Facts, gather, note
 from herdbook.steps.card.counts import CONTEXT_TOKENS
@@ -182,7 +183,6 @@ def _routing(routing: RoutingFacts) -> str:
 def _spectrum(name: str, entry: dict[str, Any]) -> str:
     from herdbook.steps.laser.evidence import places
     from herdbook.steps.laser.law import noise_law
-    from herdbook.steps.laser.rank import spell_rule
 
     rows, columns = entry["shape"]
     spectrum, count = entry["spectrum"], entry["of"]
@@ -190,7 +190,7 @@ def _spectrum(name: str, entry: dict[str, Any]) -> str:
     others = {
         rule: Cut(rule, found["rank"], found["value"]) for rule, found in spectrum["thresholds"].items()
     }
-    used = spell_rule(entry["rule"])
+    used = rank_rule(entry["rule"]).label
     others.pop(used, None)
     cuts = [Cut(f"{used} (used)", entry["rank"], entry.get("threshold")), *others.values()]
     noise = noise_law(rows, columns).expected(spectrum["noise"], ranks)

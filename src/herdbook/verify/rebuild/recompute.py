@@ -167,15 +167,15 @@ def _compared(workspace: Workspace, release: Release, origin: Origin, slice_: Li
     about = {"file": slice_.file, "tensor": slice_.tensor, "source": f"{part.model}: {origin.tensor}"}
     called = slice_.slice or slice_.tensor
     if entry["sha256"] == slice_.sha256:
-        return MATRICES.passed(called, f"{part.operation}: reproduced bit by bit", **about)
+        return MATRICES.passed(called, f"{part.rule}: reproduced bit by bit", **about)
     assert slice_.made  # noqa: S101 - only such slices are compared
     about |= {"expected": entry["sha256"], "found": slice_.sha256}
     rank = slice_.made.parameters.get("rank"), record.get("rank")
-    if part.operation == "laser" and rank[0] != rank[1]:
+    if part.rule == "laser" and rank[0] != rank[1]:
         return MATRICES.failed(called, f"laser keeps rank {rank[1]}, the release records {rank[0]}", **about)
     bound = allowed(slice_.made, slice_.dtype)
     difference = _difference(workspace, release, origin, slice_)
-    change = f"{part.operation}: differs by {difference:.1e} of its norm"
+    change = f"{part.rule}: differs by {difference:.1e} of its norm"
     if 0 < bound < math.inf and difference <= bound:
         return MATRICES.passed(called, f"{change}, within the recorded tolerance ({bound:.1e})", **about)
     if bound == math.inf or (bound == 0 and workspace.changed):

@@ -9,6 +9,8 @@ from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, write_json
 from herdbook.plan import Origin
 from herdbook.plan.folder import files_origin
+from herdbook.plan.operation import DrawRouters, MakeRouters
+from herdbook.recipe.moe import GATES
 from herdbook.verify.rebuild.tensors import recompute
 from herdbook.weights.checkpoint import (
     Produced,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from herdbook.plan import Node, Part, Plan
+    from herdbook.plan import Node, Plan
     from herdbook.provenance.lineage import LineageSlice
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
@@ -42,14 +44,17 @@ def routers(workspace: Workspace, release: Release, options: Options, check: Che
         A finding for each router that differs, and one for all the others.
     """
     plan = workspace.plan
-    part = next((part for part in plan.released.parts if part.label == "routers"), None)
-    if part is None:
+    part = next(
+        (part for part in plan.released.parts if isinstance(part.operation, MakeRouters | DrawRouters)), None
+    )
+    operation = part.operation if part else None
+    if part is None or not isinstance(operation, MakeRouters | DrawRouters):
         yield check.passed(plan.released.name, "has no routers")
         return
     scratch = replace(plan, layout=replace(plan.layout, root=plan.layout.root / "routers"))
     inputs = ""
-    if part.folders:
-        inputs = _base(workspace, scratch, release, plan.by_key[part.folders[0]], part, options)
+    if isinstance(operation, MakeRouters):
+        inputs = _base(workspace, scratch, release, operation, options)
     from herdbook.steps.moe.step import moe
 
     moe(scratch, part)
@@ -64,16 +69,15 @@ def routers(workspace: Workspace, release: Release, options: Options, check: Che
         difference = _difference(scratch.layout.shard(part), name, release, slice_)
         about = {"file": slice_.file, "tensor": name, "expected": entry["sha256"], "found": slice_.sha256}
         limit = TOLERANCE[slice_.dtype]
-        if difference <= limit and part.folders:
+        if difference <= limit and isinstance(operation, MakeRouters):
             near += 1
             furthest = max(furthest, difference)
         else:
             detail = f"a row differs by {difference:.1e} of its length from the one that the prompts give; {limit:.1e} is allowed"
             yield check.failed(name, detail, **about)
-    gate = part.parameters["gate"]
     if equal + near:
         detail = (
-            f"{equal} by `{gate}` reproduced bit by bit"
+            f"{equal} by `{operation.gate}` reproduced bit by bit"
             + (f", {near} within {furthest:.1e} of them" if near else "")
             + inputs
         )
@@ -91,9 +95,7 @@ def _difference(shard: Path, name: str, release: Release, slice_: LineageSlice) 
     return float(((theirs - ours).norm(dim=-1) / lengths).max())
 
 
-def _base(
-    workspace: Workspace, scratch: Plan, release: Release, base: Node, part: Part, options: Options
-) -> str:
+def _base(workspace: Workspace, scratch: Plan, release: Release, make: MakeRouters, options: Options) -> str:
     """Assemble the model that the prompts ran through; return a text about where its weights are from.
 
     Raises:
@@ -101,11 +103,11 @@ def _base(
     """
     from herdbook.inference.forward import EMBEDDINGS
 
-    gate = part.parameters["gate"]
+    base = scratch.by_key[make.base]
     needed = {
         name: (holder, tensor)
         for name, (holder, tensor) in base.tensors.items()
-        if gate != "cheap_embed" or name == EMBEDDINGS
+        if GATES[make.gate].layers or name == EMBEDDINGS
     }
     by_digest: dict[str, LineageSlice] = {slice_.sha256: slice_ for slice_ in release.lineage()}
     records = release.records()

@@ -7,6 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
+from herdbook.graph import reachable
+from herdbook.plan.operation import (
+    FetchFile,
+    FetchGguf,
+    FetchRanges,
+    FoldAdapter,
+    Reduce,
+    ReduceAsSearched,
+    RunMergekit,
+)
 from herdbook.progress import track
 from herdbook.weights.checkpoint import read_record
 
@@ -24,15 +34,10 @@ def ancestors(plan: Plan, targets: Iterable[Origin]) -> dict[str, dict[str, Tens
         plan: The plan.
         targets: The tensors.
     """
+    tensors = {key: {tensor.name: tensor for tensor in part.tensors} for key, part in plan.parts.items()}
     needed: dict[str, dict[str, Tensor]] = {}
-    pending = list(targets)
-    while pending:
-        origin = pending.pop()
-        names = needed.setdefault(origin.part, {})
-        if origin.tensor not in names:
-            tensor = next(each for each in plan.parts[origin.part].tensors if each.name == origin.tensor)
-            names[origin.tensor] = tensor
-            pending += tensor.origins
+    for origin in reachable(targets, lambda origin: tensors[origin.part][origin.tensor].origins):
+        needed.setdefault(origin.part, {})[origin.tensor] = tensors[origin.part][origin.tensor]
     return needed
 
 
@@ -62,7 +67,7 @@ def recompute(
                 if broken:
                     raise broken
                 _make(workspace, replace(part, tensors=tensors))
-                if part.operation == "fetch":
+                if part.rule == "fetch":
                     _require_fetched(plan, part, tensors, records[part.key])
             except HerdbookError as error:
                 problems[part.key] = error
@@ -77,28 +82,27 @@ def _make(workspace: Workspace, part: Part) -> None:
 
     plan, node = workspace.plan, workspace.plan.nodes[part.model]
     match part.operation:
-        case "fetch":
+        case FetchFile() as file:
             workspace.require_available(node)
             if workspace.is_on_hub(node):
-                file = part.parameters.get("name") or part.parameters["ranges"]
-                part = replace(part, parameters={"file": part.parameters["file"], "ranges": file})
-            elif "name" in part.parameters:
+                part = replace(part, operation=FetchRanges(file.digest, file.name))
+            else:
                 part = plan.parts[part.key]  # a file that is linked as a whole
-        case "laser" if _reads_text(plan, part):
+        case FetchRanges() | FetchGguf() | FoldAdapter():
+            workspace.require_available(node)
+        case Reduce() | ReduceAsSearched() if _reads_text(plan, part):
             raise UnverifiedError(
                 f"{part.model}: its ranks depend on running a text through the whole model; see level rebuild"
             )
-        case "adapter":
-            workspace.require_available(node)
-        case "merge" if "mergekit" in part.parameters:
+        case RunMergekit():
             raise UnverifiedError(f"{part.model}: was merged by mergekit as a whole; see level rebuild")
-    STEPS[part.operation](plan, part, Machine(threads=os.cpu_count() or 1))
+    STEPS[part.rule](plan, part, Machine(threads=os.cpu_count() or 1))
 
 
 def _reads_text(plan: Plan, part: Part) -> bool:
-    from herdbook.steps.laser.step import rules_of, whitens
+    from herdbook.steps.laser.step import rules_of
 
-    return any(map(whitens, rules_of(plan, part).values()))
+    return any(rule.needs_text for rule in rules_of(plan, part).values())
 
 
 def _require_fetched(plan: Plan, part: Part, tensors: tuple[Tensor, ...], record: Mapping[str, Any]) -> None:
