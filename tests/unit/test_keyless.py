@@ -389,7 +389,7 @@ def test_a_claim_that_another_signed(signed, services, tmp_path):
     assert status == 8
     [bad] = [one for one in found if one["outcome"] == "failed"]
     assert bad["subject"] == f"{CLAIMS} line 2"
-    assert "is signed by https://github.com/somebody/else, says" in bad["detail"]
+    assert "is signed by https://github.com/somebody/else (confirmed by" in bad["detail"]
 
 
 def test_a_file_that_was_changed_after(signed, tmp_path):
