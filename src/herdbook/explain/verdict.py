@@ -10,7 +10,7 @@ from herdbook.explain import difference
 from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
 from herdbook.layout import LOCK, RECIPE
-from herdbook.plan import Evaluation, Part, Report, Search
+from herdbook.plan import Evaluation, Part, RoutingReport, Search
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.jobs import ASSEMBLE, Job, jobs
 from herdbook.plan.release import contents
@@ -150,7 +150,7 @@ class Verdict:
             case Search() as search:
                 yield from changed_parameters(record.get("parameters", {}), search.parameters)
                 yield from difference.code(record.get("code", {}), search.code)
-            case Report() as report:
+            case RoutingReport() as report:
                 yield from difference.code(record.get("code", {}), report.code)
             case Evaluation() if asked := self._plan.recipe.evaluate:
                 now = {"limit": asked.limit, "batch_size": asked.batch_size}
