@@ -113,14 +113,10 @@ def inputs(wildcards):
     return needed(BY_ID[wildcards.id])
 
 
-def key(wildcards):
-    """Return the job's key: all that it is, as one string, in order, so that a change of it makes the job run again."""
-    return BY_ID[wildcards.id].key
-
-
-def rule_of(wildcards):
-    """Return the job's rule, which is the subcommand of `herdbook` that does its work."""
-    return BY_ID[wildcards.id].rule
+def step(wildcards):
+    """Return all that the job is, as `herdbook` takes it and as one string: a change of it makes the job run again."""
+    # The only param: Snakemake would make a restored file again if the rule that restores had others than its maker.
+    return BY_ID[wildcards.id].step
 
 
 def copies(wildcards):

@@ -108,7 +108,7 @@ def called(jobs):
     ("module", "old", "new", "expected"),
     [
         # what used to go unnoticed: the formula of a scaled passthrough, and what DARE drops and noise is drawn by
-        ("steps.merge.methods", "def merge(", "x = 1.0001\n\n\ndef merge(", MERGED),
+        ("steps.merge.methods", 'inputs[0].float() * values["scale"]', 'inputs[0].float() * (values["scale"] * 1.0001)', MERGED),
         ("weights.tensors", "[:15]", "[:14]", {*LASERED, "searched", *MERGED, "tuned.1", *FITTED, "noisy.expert1-1", *WIDE}),
         ("steps.merge.run_mergekit", '"--num-threads", "1"', '"--num-threads", "2"', {"theirs.mergekit"}),
         ("steps.laser.whiten", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {"whitened.1", "searched", "searched.1"}),

@@ -1,6 +1,7 @@
 """Code in keys: what of a module counts, which modules and packages a step imports, and what is declared neutral."""
 
 import ast
+import importlib
 import importlib.metadata
 import shutil
 import subprocess
@@ -261,3 +262,17 @@ def test_what_is_declared_neutral_exists_and_says_why():
     assert all(NEUTRAL_PACKAGES.values())
     assert {name.removesuffix(".*") for name in NEUTRAL_MODULES} <= modules
     assert set(NEUTRAL_PACKAGES) <= set(DISTRIBUTIONS.values())
+
+
+def test_a_branch_that_is_left_out_is_one_that_the_entries_import():
+    """Else a module that was renamed would count again, unnoticed."""
+    planning = [
+        importlib.import_module(f"herdbook.plan.{path.stem}") for path in (SOURCE / "plan").glob("[a-z]*.py")
+    ]
+    codes = {name: one for module in planning for name, one in vars(module).items() if isinstance(one, Code)}
+    assert len(codes) >= 20
+    for name, one in codes.items():
+        whole = Code(one.entries, packages=one.packages)
+        without = set(one.without)
+        assert without <= {*whole.modules, *whole.distributions}, name
+        assert without.isdisjoint(one.modules), name

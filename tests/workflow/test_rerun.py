@@ -93,7 +93,7 @@ def test_code_of_a_step_remakes_its_results(project):
     project.own_code()
     assert rebuilds.would_run(project) == set()
     module = project.root / "src/herdbook/steps/laser/reduce.py"
-    module.write_text(module.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    module.write_text(module.read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
     assert shards_made(rebuilds.would_run(project)) == {
         "base-laser.1",
         "tuned-laser.1",
@@ -105,8 +105,8 @@ def test_code_of_a_step_remakes_its_results(project):
 
 def test_code_that_makes_no_weights_remakes_no_weights(project):
     project.own_code()
-    module = project.root / "src/herdbook/cli/show.py"
-    module.write_text(module.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    module = project.root / "src/herdbook/cli/plan.py"
+    module.write_text(module.read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
     assert rebuilds.would_run(project) == set()
 
 

@@ -9,6 +9,7 @@ from herdbook.changes import changed_parameters
 from herdbook.explain import difference
 from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
+from herdbook.graph import reachable
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan import Evaluation, Part, RoutingReport, Search
 from herdbook.plan.evaluate import EVALUATE_CODE
@@ -66,16 +67,14 @@ class Verdict:
             for parent in parents:
                 children[parent].append(job)
         target = self.jobs[-1]
-        pending = [*self._other_key, *([target] if target in self._missing else [])]
-        found: set[Job] = set()
-        while pending:
-            job = pending.pop()
-            if job not in found:
-                found.add(job)
-                pending += [child for child in children[job] if not child.id]
-                if job not in self._offered:
-                    pending += [parent for parent in self.parents[job] if parent in self._missing]
-        return found
+
+        def runs_too(job: Job) -> list[Job]:
+            made_of_it = [child for child in children[job] if not child.id]
+            if job in self._offered:
+                return made_of_it
+            return made_of_it + [parent for parent in self.parents[job] if parent in self._missing]
+
+        return set(reachable([*self._other_key, *([target] if target in self._missing else [])], runs_too))
 
     def sentence(self, job: Job) -> str:
         """Return in a few words whether a job runs."""

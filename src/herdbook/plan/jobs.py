@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from herdbook.errors import RecipeError
+from herdbook.graph import reachable
 from herdbook.layout import SUMS
 from herdbook.plan.card import card_files, card_inputs, card_key
 from herdbook.plan.evaluate import Evaluation
@@ -72,6 +73,11 @@ class Job:
     def label(self) -> str:
         """A name for people: its id without the key."""
         return self.id.rpartition("-")[0] or self.id
+
+    @property
+    def step(self) -> str:
+        """The rule and the key: the arguments with which `herdbook` does the job, if it has a key in its files' names."""
+        return f"{self.rule} {self.key}"
 
     @property
     def name(self) -> str:
@@ -173,13 +179,7 @@ def jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
     """
     every = all_jobs(plan, signer)
     makers = {path: job for job in every for path in job.outputs}
-    needed: set[Job] = set()
-    pending = [every[-1]]
-    while pending:
-        job = pending.pop()
-        if job not in needed:
-            needed.add(job)
-            pending += [makers[path] for path in job.inputs if path in makers]
+    needed = set(reachable(every[-1:], lambda job: [makers[path] for path in job.inputs if path in makers]))
     return [job for job in every if job in needed]
 
 

@@ -76,13 +76,7 @@ def ancestry(plan: Plan) -> tuple[Node, ...]:
             visit(parent)
         ordered.setdefault(name, plan.nodes[name])
 
-    ancestors: set[str] = set()
-    pending = [plan.released.name]
-    while pending:
-        name = pending.pop()
-        if name not in ancestors:
-            ancestors.add(name)
-            pending += plan.nodes[name].parents
+    ancestors = recipes.ancestry(plan.recipe, plan.released.name)
     for name in plan.recipe.models:
         if name in ancestors:
             visit(name)

@@ -11,7 +11,7 @@ from herdbook.plan.operation import FetchFile
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from herdbook.plan.operation import Action, CalibrationText, Operation, Rule
+    from herdbook.plan.operation import Action, CalibrationText, Operation, Parameters, Rule
     from herdbook.recipe import Guard, RankRule, Section, Select
 
 
@@ -90,7 +90,7 @@ class Part:
         return self.operation.rule
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Parameters:
         """The content of its record, except the tensors."""
         return {
             "operation": self.rule,
@@ -162,7 +162,7 @@ class Search:
         return f"{self.model}-{self.key[:SHORT]}"
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """All its parameters, as JSON, in the form of the key and of the result."""
         return {
             "ranks": [rule.canonical for rule in self.ranks],

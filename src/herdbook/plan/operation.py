@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from herdbook.recipe import RankRule
     from herdbook.recipe.moe import Gate
 
+# Parameters as JSON has them, in keys and in records.
+Parameters: TypeAlias = dict[str, Any]
+
 Rule = Literal["fetch", "laser", "adapter", "merge", "moe"]
 # What happens to one tensor: it comes from a source, is copied from a parent, or is computed.
 Action = Literal["fetch", "copy", "zeros", "laser", "adapter", "merge", "cast", "alter", "stack", "router"]
@@ -39,7 +42,7 @@ class CalibrationText:
     seed: int
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Its JSON form in keys and records."""
         return {**asdict(self), "data": list(self.data)}
 
@@ -48,12 +51,12 @@ class _Operation:
     """The interface of all operations, with defaults for those that read nothing but tensors."""
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Its JSON form in a record."""
         raise NotImplementedError
 
     @property
-    def canonical(self) -> dict[str, Any]:
+    def canonical(self) -> Parameters:
         """Its JSON form in a key: everything that decides bytes of the result; by default the parameters."""
         return self.parameters
 
@@ -90,12 +93,12 @@ class FetchFile(_Operation):
     name: str
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Digest and name."""
         return {"file": self.digest, "name": self.name}
 
     @property
-    def canonical(self) -> dict[str, Any]:
+    def canonical(self) -> Parameters:
         """The digest."""
         return {"file": self.digest}
 
@@ -114,7 +117,7 @@ class FetchRanges(_Operation):
     name: str
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Digest and name."""
         return {"file": self.digest, "ranges": self.name}
 
@@ -133,7 +136,7 @@ class FetchGguf(_Operation):
     dtype: str
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Digest and dtype."""
         return {"file": self.digest, "dtype": self.dtype}
 
@@ -152,7 +155,7 @@ class TakeOver(_Operation):
     rule: Rule
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Empty."""
         return {}
 
@@ -173,7 +176,7 @@ class Whitening:
     model: str
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Text and model."""
         return {"calibration": self.text.parameters, "model": self.model}
 
@@ -206,7 +209,7 @@ class Reduce(_Reduction):
     whitening: Whitening | None = None
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """The rank rule, and the whitening."""
         return {"rank": self.rank.canonical, **(self.whitening.parameters if self.whitening else {})}
 
@@ -225,7 +228,7 @@ class ReduceAsSearched(_Reduction):
     whitening: Whitening | None = None
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """The search, and the whitening."""
         return {"search": self.search, **(self.whitening.parameters if self.whitening else {})}
 
@@ -250,7 +253,7 @@ class FoldAdapter(_Operation):
     files: Mapping[str, str | None]
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """The files."""
         return {"files": dict(self.files)}
 
@@ -274,7 +277,7 @@ class MergeTensors(_Operation):
     values: Mapping[str, Mapping[str, float | list[float]]]
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Method, settings and values."""
         return {
             "method": self.method,
@@ -301,7 +304,7 @@ class RunMergekit(_Operation):
     models: Mapping[str, str]
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Request and models."""
         return {"mergekit": dict(self.request), "folders": dict(self.models)}
 
@@ -336,7 +339,7 @@ class PerturbExperts(_Operation):
     seed: int
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Scales and seed."""
         scales = {place: [scale.noise, scale.residual] for place, scale in self.scales.items()}
         return {"scales": scales, "seed": self.seed}
@@ -362,7 +365,7 @@ class MakeRouters(_Operation):
     as_mergekit: bool
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Everything except the base."""
         return {
             "gate": self.gate,
@@ -372,7 +375,7 @@ class MakeRouters(_Operation):
         }
 
     @property
-    def canonical(self) -> dict[str, Any]:
+    def canonical(self) -> Parameters:
         """Everything."""
         return {**self.parameters, "base": self.base}
 
@@ -398,7 +401,7 @@ class DrawRouters(_Operation):
     chat_template: bool
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         """Gate and seed, and no prompts."""
         return {
             "gate": self.gate,

@@ -6,29 +6,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
-from herdbook.key import digest
 from herdbook.layout import Layout
-from herdbook.plan.adapter import plan_adapter
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
-from herdbook.plan.laser import plan_laser
-from herdbook.plan.merge import plan_merge
-from herdbook.plan.model import Node, Part, Search
-from herdbook.plan.moe import plan_moe
+from herdbook.plan.node import plan_node
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import RoutingReport, plan_report
-from herdbook.plan.source import GGUF_CODE, plan_source
-from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
+from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
     from herdbook.lock import Lock
-    from herdbook.plan.operation import Rule
+    from herdbook.plan.model import Node, Part, Search
     from herdbook.recipe import Recipe
 
 
@@ -122,12 +116,12 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     """
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
-    whole = needed_whole(recipe, _needed(recipe))
-    order = TopologicalSorter(
-        {name: recipes.parents(recipe.models[name]) for name in _needed(recipe)}
-    ).static_order()
+    measured = recipe.evaluate.models if recipe.evaluate else ()
+    needed = recipes.ancestry(recipe, recipe.release.model, *measured)
+    whole = needed_whole(recipe, needed)
+    order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
     for name in order:
-        nodes[name], new_warnings = _node(name, recipe, lock, nodes, whole)
+        nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
         warnings += new_warnings
     nodes = _shared(recipe, nodes)
     _refuse_unusable(recipe, nodes)
@@ -199,96 +193,3 @@ def load(recipe_path: Path, results: Path = Path("results")) -> Plan:
         return make(recipe, lock, recipe_path, results)
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe_path)) from error
-
-
-def _needed(recipe: Recipe) -> list[str]:
-    pending = [recipe.release.model, *(recipe.evaluate.models if recipe.evaluate else [])]
-    needed: dict[str, None] = {}
-    while pending:
-        name = pending.pop(0)
-        if name not in needed:
-            needed[name] = None
-            pending += recipes.parents(recipe.models[name])
-    return list(needed)
-
-
-def _node(
-    name: str, recipe: Recipe, lock: Lock, nodes: dict[str, Node], whole: set[str]
-) -> tuple[Node, list[str]]:
-    model: Section = recipe.models[name]
-    warnings: list[str] = []
-    size = recipe.shard_bytes
-    match model:
-        case Laser():
-            parent = nodes[model.laser]
-            parts, search, warnings = plan_laser(name, model, recipe, lock, parent, size)
-            return _kept_form(name, "laser", model, parent, parts, search), warnings
-        case Adapter():
-            parent = nodes[model.on]
-            parts = plan_adapter(name, model, lock.adapters[name], parent, size)
-            return _kept_form(name, "adapter", model, parent, parts), warnings
-        case Merge():
-            parts, config = plan_merge(name, model.merge, nodes, size)
-            files_from = nodes[model.merge.tokenizer or model.merge.inputs[0]]
-            return _new_form(name, "merge", model, parts, config, files_from), warnings
-        case Moe():
-            parts, config, warnings = plan_moe(name, model.moe, nodes, size)
-            files_from = nodes[model.moe.tokenizer or model.moe.base]
-            return _new_form(name, "moe", model, parts, config, files_from), warnings
-        case _:
-            locked = lock.sources[name]
-            parts = plan_source(name, model, locked, size, whole=name in whole)
-            by_name = {file.name: file for file in locked.files}
-            members = {
-                member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
-                for member in locked.members
-            }
-            code = GGUF_CODE.describe() if locked.weights == "gguf" else {}
-            container = locked.files[0].sha256 if locked.weights == "gguf" else None
-            key = _node_key(parts, {"members": members, "container": container, "code": code})
-            form = {tensor.name: tensor.shape for tensor in locked.tensors}
-            return Node(
-                name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form
-            ), warnings
-
-
-def _new_form(
-    name: str,
-    operation: Rule,
-    model: Section,
-    parts: tuple[Part, ...],
-    config: dict[str, Any],
-    files_from: Node,
-) -> Node:
-    key = _node_key(parts, {"config": config, "from": files_from.key})
-    form = {tensor.name: tensor.shape for part in parts for tensor in part.tensors}
-    parents, files = recipes.parents(model), files_from.files
-    return Node(name, operation, key, model, parents, parts, config, files, files_from.name, form=form)
-
-
-def _kept_form(
-    name: str,
-    operation: Rule,
-    model: Section,
-    parent: Node,
-    parts: tuple[Part, ...],
-    search: Search | None = None,
-) -> Node:
-    key = _node_key(parts, {"from": parent.key})
-    return Node(
-        name,
-        operation,
-        key,
-        model,
-        (parent.name,),
-        parts,
-        parent.config,
-        parent.files,
-        parent.name,
-        search,
-        parent.form,
-    )
-
-
-def _node_key(parts: tuple[Part, ...], files: dict[str, Any]) -> str:
-    return digest({"parts": [part.key for part in parts], "files": files})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook import recipe as recipes
+from herdbook.graph import reachable
 from herdbook.recipe import Adapter, Laser, Moe
 
 if TYPE_CHECKING:
@@ -29,12 +30,7 @@ def needed_whole(recipe: Recipe, needed: Iterable[str]) -> set[str]:
             whole.add(name)
         elif not isinstance(model, Laser | Adapter):
             whole |= set(recipes.parents(model))
-    pending = list(whole)
-    while pending:
-        model = models[pending.pop()]
-        # A mixture, even if it is needed whole, takes only the MLPs of its experts.
-        for parent in () if isinstance(model, Moe) else recipes.parents(model):
-            if parent not in whole:
-                whole.add(parent)
-                pending.append(parent)
-    return whole
+    # A mixture, even if it is needed whole, takes only the MLPs of its experts.
+    return set(
+        reachable(whole, lambda name: () if isinstance(models[name], Moe) else recipes.parents(models[name]))
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.recipe import Adapter, parents
+from herdbook.recipe import Adapter, ancestry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def _objection(source: str, declared: str) -> str | None:
 
 def source_licenses(recipe: Recipe, lock: Lock) -> Iterator[tuple[str, str | None]]:
     """Yield each source that the released model is made from, with the licence that it was declared to have."""
-    for name in ancestry(recipe):
+    for name in _released(recipe):
         model = recipe.models[name]
         if name in lock.sources:
             yield name, lock.sources[name].license
@@ -82,18 +82,12 @@ def gated_sources(recipe: Recipe, lock: Lock) -> list[str]:
     """Return the sources of the released model that were gated when they were locked: ``name (uri, how)``."""
     return [
         f"{name} ({lock.sources[name].uri}, access {'granted by hand' if lock.sources[name].gated == 'manual' else 'after accepting terms'})"
-        for name in ancestry(recipe)
+        for name in _released(recipe)
         if name in lock.sources and lock.sources[name].gated
     ]
 
 
-def ancestry(recipe: Recipe) -> list[str]:
+def _released(recipe: Recipe) -> list[str]:
     """Return the names of the released model and all that it is made from, in the recipe's order."""
-    needed: set[str] = set()
-    waiting = [recipe.release.model]
-    while waiting:
-        name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            waiting += parents(recipe.models[name])
+    needed = set(ancestry(recipe, recipe.release.model))
     return [name for name in recipe.models if name in needed]

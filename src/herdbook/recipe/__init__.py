@@ -23,7 +23,7 @@ from herdbook.recipe.reading import json_schema, load, parse
 from herdbook.recipe.release import Leaderboard, Release
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
-from herdbook.recipe.whole import Recipe, parents
+from herdbook.recipe.whole import Recipe, ancestry, parents
 
 __all__ = [
     "Adapter",
@@ -55,6 +55,7 @@ __all__ = [
     "TaskArithmetic",
     "Ties",
     "Waiver",
+    "ancestry",
     "json_schema",
     "load",
     "parents",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -20,8 +21,36 @@ Gate = Literal[
     "centred",
     "ridge",
 ]
-MERGEKIT_GATES = ("hidden", "hidden_avg", "cheap_embed", "random", "uniform_random")
-DRAWN_GATES = ("random", "uniform_random")
+
+
+@dataclass(frozen=True)
+class GateKind:
+    """What a gate needs, and who knows it.
+
+    Args:
+        prompts: Whether rows are made of the experts' prompts; else they are drawn at random.
+        layers: Whether the prompts pass through the base's layers; else their embeddings are all that counts.
+        of_mergekit: Whether mergekit has it too.
+    """
+
+    prompts: bool = True
+    layers: bool = True
+    of_mergekit: bool = False
+
+
+GATES: dict[Gate, GateKind] = {
+    "hidden": GateKind(of_mergekit=True),
+    "hidden_avg": GateKind(of_mergekit=True),
+    "cheap_embed": GateKind(layers=False, of_mergekit=True),
+    "random": GateKind(prompts=False, layers=False, of_mergekit=True),
+    "uniform_random": GateKind(prompts=False, layers=False, of_mergekit=True),
+    "router_input": GateKind(),
+    "router_input_avg": GateKind(),
+    "centred": GateKind(),
+    "ridge": GateKind(),
+}
+MERGEKIT_GATES = tuple(gate for gate, kind in GATES.items() if kind.of_mergekit)
+DRAWN_GATES = tuple(gate for gate, kind in GATES.items() if not kind.prompts)
 DEFAULT_GATE: Gate = "ridge"  # of all, it did best on held-out text (docs/routers.md)
 
 
@@ -78,7 +107,7 @@ class Mixture(Section):
     @property
     def is_drawn(self) -> bool:
         """Whether the routers are drawn at random."""
-        return self.gate in DRAWN_GATES
+        return not GATES[self.gate].prompts
 
 
 class Moe(Section):
@@ -94,7 +123,7 @@ def mixture_problems(where: str, moe: Mixture) -> list[str]:
         problems.append(
             f"{where}.experts_per_token: {moe.experts_per_token} of {len(moe.experts)} experts cannot be chosen"
         )
-    if moe.semantics != "native-1" and moe.gate not in MERGEKIT_GATES:
+    if moe.semantics != "native-1" and not GATES[moe.gate].of_mergekit:
         problems.append(f"{where}.gate: mergekit knows no gate {moe.gate!r}; leave out `semantics`")
     if moe.semantics != "native-1" and moe.chat_template:
         problems.append(f"{where}.chat_template: mergekit applies none; leave out `semantics`")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
 from herdbook.recipe.laser import Calibration, Laser
 from herdbook.recipe.merge import Merge, merge_problems
@@ -137,6 +138,11 @@ def parents(model: Section) -> tuple[str, ...]:
             return (moe.base, *(expert.model for expert in moe.all_experts), *tokenizer)
         case _:
             return ()
+
+
+def ancestry(recipe: Recipe, *models: str) -> list[str]:
+    """Return the names of some models and of all that they are made from: in the order given, the nearest first."""
+    return reachable(models, lambda name: parents(recipe.models[name]))
 
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:

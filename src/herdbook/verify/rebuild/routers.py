@@ -10,6 +10,7 @@ from herdbook.files import atomic_writer, write_json
 from herdbook.plan import Origin
 from herdbook.plan.folder import files_origin
 from herdbook.plan.operation import DrawRouters, MakeRouters
+from herdbook.recipe.moe import GATES
 from herdbook.verify.rebuild.tensors import remake
 from herdbook.weights.checkpoint import (
     Produced,
@@ -106,7 +107,7 @@ def _base(workspace: Workspace, home: Plan, release: Release, make: MakeRouters,
     wanted = {
         name: (one, tensor)
         for name, (one, tensor) in base.tensors.items()
-        if make.gate != "cheap_embed" or name == EMBEDDINGS
+        if GATES[make.gate].layers or name == EMBEDDINGS
     }
     held: dict[str, LineageSlice] = {one.sha256: one for one in release.lineage()}
     records = release.records()

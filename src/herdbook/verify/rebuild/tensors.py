@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
+from herdbook.graph import reachable
 from herdbook.plan.operation import (
     FetchFile,
     FetchGguf,
@@ -33,15 +34,10 @@ def ancestors(plan: Plan, wanted: Iterable[Origin]) -> dict[str, dict[str, Tenso
         plan: The plan.
         wanted: The tensors.
     """
+    tensors = {key: {tensor.name: tensor for tensor in part.tensors} for key, part in plan.parts.items()}
     found: dict[str, dict[str, Tensor]] = {}
-    pending = list(wanted)
-    while pending:
-        origin = pending.pop()
-        names = found.setdefault(origin.part, {})
-        if origin.tensor not in names:
-            tensor = next(one for one in plan.parts[origin.part].tensors if one.name == origin.tensor)
-            names[origin.tensor] = tensor
-            pending += tensor.origins
+    for origin in reachable(wanted, lambda origin: tensors[origin.part][origin.tensor].origins):
+        found.setdefault(origin.part, {})[origin.tensor] = tensors[origin.part][origin.tensor]
     return found
 
 
