@@ -547,7 +547,7 @@ def test_text_that_is_measured_on_is_refused(folder, tmp_path):
     data = lock.tasks["task.yaml"].data[0].model_copy(update={"sha256": pinned.sha256})
     tasks = {"task.yaml": lock.tasks["task.yaml"].model_copy(update={"data": (data,)})}
     locks.write(lock.model_copy(update={"tasks": tasks}), locks.path_for(recipe))
-    with pytest.raises(RecipeError, match="what is tuned on cannot be measured on"):
+    with pytest.raises(RecipeError, match="must not be measured on text that it was tuned on"):
         plans.load(recipe)
 
 
