@@ -168,7 +168,7 @@ def test_a_dry_run_shows_the_exact_commit_and_writes_nothing(hub, tmp_path, caps
         assert options["parent_commit"] == head
         assert f"  parent   {head}" in lines
     else:
-        assert "  parent   the one with which the Hub makes the repository" in lines
+        assert "  parent   (the initial commit of the repository)" in lines
     assert f"  message  {options['commit_message']}" in lines
     assert [f"           {each}" for each in options["commit_description"].splitlines()] == lines[3:5]
     named = {}

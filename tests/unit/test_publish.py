@@ -89,7 +89,7 @@ def test_a_waiver_names_who_answers_and_then_nothing_is_refused(tmp_path):
 def test_gated_sources_are_not_made_public_unless_somebody_has_read_the_terms(tmp_path):
     release = dummy_release.write(tmp_path / "1", gated={"base": "manual"})
     found = preflight.of_release(release, public=True)
-    assert "models.base (folder:base, access granted by hand) is gated" in found[0]
+    assert "models.base (folder:base, access granted manually) is gated" in found[0]
     assert preflight.of_release(release, public=False) == []
     waived = {"gated": {"by": "A. Lawyer", "because": "section 3 allows it"}}
     assert (

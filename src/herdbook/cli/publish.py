@@ -80,7 +80,7 @@ def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
         _show("\n".join([f"to {folder}", *changes(proposal)]), problems)
         return
     done = folders.publish(release, folder)
-    state = "holds the release already" if done.is_empty else "read back and compared"
+    state = "already contains the release" if done.is_empty else "read back and compared"
     print(f"{folder}: {len(done.result)} files, {state}")
 
 
