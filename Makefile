@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
+# Most of a short process's time is its imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow check format lock clean
 
 # External programs, each in a folder of its own; all but the first two are only for tests.
