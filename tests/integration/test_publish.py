@@ -202,7 +202,7 @@ def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, ca
     status, shown = dry(dummy_release.write(tmp_path), capsys)
     assert status == 0
     assert "add      model.safetensors" in shown
-    assert "note: not with this token: token: none is configured" in shown
+    assert "note: this token is not sufficient: token: none is configured" in shown
     assert "(public, does not exist or is hidden from this token)" in shown
     assert written(hub) == []
 

@@ -428,7 +428,7 @@ def test_a_service_that_fails_changes_nothing(signed, plan, services):
 def test_options_that_belong_together(tmp_path, capsys):
     keys.generate(tmp_path / "own")
     assert main(["verify", str(tmp_path), "--identity", "a@b.c"]) == 2
-    assert "belong together" in capsys.readouterr().err
+    assert "must be given together" in capsys.readouterr().err
     asked = ["--identity", "a@b.c", "--issuer", "https://b.c", "--key", str(tmp_path / "own.pub")]
     assert main(["verify", str(tmp_path), *asked]) == 2
     assert "--key and --identity" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_wrong_digest(project):
 def test_truncated_weights(project):
     path = project.recipe.parent / "other/model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    assert "model.safetensors: is cut off" in failure(project)
+    assert "model.safetensors: is truncated" in failure(project)
 
 
 def test_experts_of_different_shapes(project):
