@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.recipe.rank import Threshold
 from herdbook.steps.laser.decompose import approximate, decompose, round_once
 from herdbook.steps.laser.rank import keep
 from herdbook.weights.tensors import to_bytes
@@ -53,7 +54,7 @@ def full_svd(dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
 
     def reduce(weights: torch.Tensor) -> torch.Tensor:
         left, values, right = torch.linalg.svd(weights.to(dtype), full_matrices=False)
-        rank = keep("laser-rmt", values.double().numpy(), *weights.shape).rank
+        rank = keep(Threshold("laser-rmt"), values.double().numpy(), *weights.shape).rank
         return round_once(((left[:, :rank] * values[:rank]) @ right[:rank]).double(), weights.dtype)
 
     return reduce
@@ -72,7 +73,9 @@ def laser_rmt(weights: torch.Tensor) -> torch.Tensor:
 def ours(weights: torch.Tensor) -> torch.Tensor:
     """Reduce with Herdbook."""
     decomposition = decompose(weights)
-    return approximate(weights, decomposition, keep("laser-rmt", decomposition.values, *weights.shape).rank)
+    return approximate(
+        weights, decomposition, keep(Threshold("laser-rmt"), decomposition.values, *weights.shape).rank
+    )
 
 
 METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -109,7 +112,7 @@ def measure(method: str, shape: str, threads: int, out: Path) -> dict[str, Any]:
     if method == "ours":
         with one_thread_a_matrix():
             decomposition = decompose(matrices[0])
-            rank = keep("mp-edge", decomposition.values, rows, columns).rank
+            rank = keep(Threshold("mp-edge"), decomposition.values, rows, columns).rank
             start = time.perf_counter()
             approximate(matrices[0], decomposition, rank)
             extra = {"approximation_seconds": time.perf_counter() - start}

@@ -95,7 +95,7 @@ def run_parts(plan: Plan, parts: list[Part], workers: int) -> tuple[float, int]:
     environment = {**os.environ, "HERDBOOK_RECIPE": str(plan.recipe_path)}
 
     def make(part: Part) -> Process:
-        command = [sys.executable, "-m", "herdbook", part.operation, part.key]
+        command = [sys.executable, "-m", "herdbook", part.rule, part.key]
         return Process([*command, "--results", str(plan.layout.root)], environment)
 
     started = time.perf_counter()
@@ -107,7 +107,7 @@ def run_parts(plan: Plan, parts: list[Part], workers: int) -> tuple[float, int]:
 def fresh_plan(recipe: Path, results: Path, workers: int) -> tuple[Plan, float]:
     """Fetch a recipe's sources; return its plan, and the seconds that fetching took."""
     plan = plans.load(recipe, results)
-    sources = [part for part in plan.parts.values() if part.operation == "fetch"]
+    sources = [part for part in plan.parts.values() if part.rule == "fetch"]
     seconds, _ = run_parts(plan, sources, workers)
     return plan, seconds
 

@@ -84,7 +84,7 @@ class Bench:
         plan = plans.load(self.recipe, self.work / "results")
         for node in plan.nodes.values():
             for part in node.parts:
-                self.herdbook(part.operation, part.key)
+                self.herdbook(part.rule, part.key)
             self.herdbook("assemble", node.key)
             for parent in set(node.parents):
                 for part in plan.nodes[parent].parts:

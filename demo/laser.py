@@ -192,7 +192,7 @@ def guarded(plan: Plan) -> None:
         "\n| model | trials | kept | change, by the guard | change, confirmed |\n| --- | ---: | ---: | ---: | ---: |"
     )
     for node in plan.nodes.values():
-        if node.search and node.search.parameters["guard"]:
+        if node.search and node.search.guard:
             result = json.loads(plan.layout.search(node.search).read_text())
             cells = [
                 f"{result[part]['mean']:+.4f} (upper limit {result[part]['upper']:+.4f})"

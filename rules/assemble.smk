@@ -21,10 +21,8 @@ for job in JOBS:
             conda:
                 environment("build")
             params:
-                rule=job.rule,
-                id=job.id,
-                key=job.key,
+                step=job.step,
             shell:
                 r"""
-                herdbook {params.rule} {params.id} >{log:q} 2>&1
+                herdbook {params.step} >{log:q} 2>&1
                 """

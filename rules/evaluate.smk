@@ -23,8 +23,8 @@ rule evaluate:
         disk_mb=disk,
         runtime=minutes,
     params:
-        key=key,
+        step=step,
     shell:
         r"""
-        herdbook evaluate {wildcards.id} --threads {threads} >{log:q} 2>&1
+        herdbook {params.step} --threads {threads} >{log:q} 2>&1
         """

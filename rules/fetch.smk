@@ -27,9 +27,8 @@ rule fetch:
         disk_mb=disk,
         runtime=minutes,
     params:
-        rule=rule_of,
-        key=key,
+        step=step,
     shell:
         r"""
-        herdbook {params.rule} {wildcards.id} --threads {threads} >{log:q} 2>&1
+        herdbook {params.step} --threads {threads} >{log:q} 2>&1
         """

@@ -23,10 +23,10 @@ rule search:
         disk_mb=disk,
         runtime=minutes,
     params:
-        key=key,
+        step=step,
     shell:
         r"""
-        herdbook search {wildcards.id} --threads {threads} >{log:q} 2>&1
+        herdbook {params.step} --threads {threads} >{log:q} 2>&1
         """
 
 

@@ -20,7 +20,7 @@ rule convert:
         disk_mb=disk,
         runtime=minutes,
     params:
-        key=key,
+        step=step,
     shell:
         r"""
         herdbook convert >{log:q} 2>&1
@@ -48,8 +48,8 @@ rule quantize:
         disk_mb=disk,
         runtime=minutes,
     params:
-        key=key,
+        step=step,
     shell:
         r"""
-        herdbook quantize {wildcards.id} --threads {threads} >{log:q} 2>&1
+        herdbook {params.step} --threads {threads} >{log:q} 2>&1
         """

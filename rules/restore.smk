@@ -14,8 +14,9 @@ rule restore:
     localrule: True
     conda:
         environment("build")
+    # The params of the rule that would make the file: it is not made once more because of another set of params.
     params:
-        key=lambda wildcards: CACHED[PLAN.layout.root / wildcards.file].key,
+        step=lambda wildcards: CACHED[PLAN.layout.root / wildcards.file].job.step,
     shell:
         r"""
         herdbook restore {output:q} >{log:q} 2>&1

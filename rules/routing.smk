@@ -23,7 +23,7 @@ rule routing:
         disk_mb=disk,
         runtime=minutes,
     params:
-        key=key,
+        step=step,
     shell:
         r"""
         herdbook routing --threads {threads} >{log:q} 2>&1

@@ -142,7 +142,7 @@ def test_the_jobs_at_full_size(full):
         "westlake": 3, "samantha": 3, "triunvirato": 2, **lasered, "buttercup": 2 + 4 * 7 + 1,
     }  # fmt: skip
     assert len(plan.searches) == 3
-    assert {len(search.parameters["matrices"]) for search in plan.searches.values()} == {12}
+    assert {len(search.matrices) for search in plan.searches.values()} == {12}
     assert [item.name for item in plan.evaluations] == [
         "westlake", "samantha", "triunvirato", *lasered, "buttercup",
         "buttercup.Q8_0", "buttercup.Q6_K", "buttercup.Q5_K_M", "buttercup.Q4_K_M",
@@ -187,7 +187,7 @@ def test_what_experts_alone_would_need(full):
 
 
 def test_what_people_see(full):
-    """A machine whose disk is too small is told so, below the same plan."""
+    """On a machine whose disk is too small, the same plan ends with an error."""
     done = herdbook(None, full[0].parent.parent, "plan", "--recipe", full[0])
     assert "to fetch: 43.45 GB" in done.stdout
     assert re.search(r"^buttercup <- .*24153\.7 M parameters, 48\.31 GB\]$", done.stdout, re.MULTILINE)

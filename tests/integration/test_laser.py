@@ -13,6 +13,7 @@ import torch
 from herdbook import needs
 from herdbook import plan as plans
 from herdbook.inference.forward import CheckpointFolder
+from herdbook.recipe import rank_rule
 from herdbook.steps.laser.decompose import decompose, round_once
 from herdbook.steps.laser.rank import keep
 from herdbook.steps.laser.reduce import reduce
@@ -39,8 +40,8 @@ def test_ranks_and_bits_are_those_of_a_full_svd(base, layer, kind):
     u, s, v = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
     decomposition = decompose(matrix)
     for rule in RULES:
-        rank = keep(rule, s, *matrix.shape).rank
-        found = reduce(matrix, decomposition, rule)
+        rank = keep(rank_rule(rule), s, *matrix.shape).rank
+        found = reduce(matrix, decomposition, rank_rule(rule))
         assert found.evidence["rank"] == rank
         expected = round_once(torch.from_numpy((u[:, :rank] * s[:rank]) @ v[:rank]), matrix.dtype)
         assert found.matrix.equal(expected)

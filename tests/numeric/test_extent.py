@@ -11,6 +11,7 @@ from herdbook import plan as plans
 from herdbook.errors import SourceError
 from herdbook.hub import content
 from herdbook.layout import CLAIMS
+from herdbook.plan.operation import FetchRanges
 from herdbook.plan.pruning import needed_whole
 from herdbook.recipe import parse
 from herdbook.steps.card.step import render_card
@@ -49,7 +50,7 @@ def test_an_expert_gives_its_mlps_by_ranges(tmp_path, served, monkeypatch):
     tuned = plan.nodes["tuned"]
     assert all(".mlp." in name for name in tuned.tensors)
     assert len(tuned.tensors) == 9
-    assert all("ranges" in part.parameters for part in tuned.parts)
+    assert all(isinstance(part.operation, FetchRanges) for part in tuned.parts)
     found = {
         name: read_span(plan.layout.shard(part), read_header(plan.layout.shard(part))[name])
         for name, (part, _) in tuned.tensors.items()
@@ -150,7 +151,7 @@ def test_laser_of_an_expert_reaches_what_is_there(tmp_path, served):
     assert all(".mlp." in name for name in plan.nodes["cut"].tensors)
     lasered = [t.name for part in plan.nodes["cut"].parts for t in part.tensors if t.action == "laser"]
     assert lasered == [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(3)]
-    assert any("3 of 6 matrices are not fetched" in warning for warning in plan.warnings)
+    assert any("3 of the 6 matrices are neither fetched" in warning for warning in plan.warnings)
 
 
 RECIPE = """

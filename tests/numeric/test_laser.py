@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.recipe import rank_rule
 from herdbook.steps.laser.decompose import approximate, decompose, round_once, singular_values, tolerance
 from herdbook.steps.laser.reduce import reduce
 from herdbook.steps.laser.store import DecompositionStore
@@ -31,7 +32,7 @@ def truncated(matrix, rank):
 
 
 def reduced(matrix, rule):
-    return reduce(matrix, decompose(matrix), rule)
+    return reduce(matrix, decompose(matrix), rank_rule(rule))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(40, 24), (24, 40), (32, 32)])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from herdbook.recipe import rank_rule
 from herdbook.steps.laser.law import NoiseLaw
 from herdbook.steps.laser.rank import (
     gavish_donoho,
@@ -109,9 +110,9 @@ def test_of_pure_noise_nothing_is_signal(rows, columns):
     law = NoiseLaw(rows, columns)
     assert law.noise_level(values) == pytest.approx(0.02, rel=0.02)
     assert mp_edge(values, rows, columns) == pytest.approx(0.02 * (rows**0.5 + columns**0.5), rel=0.02)
-    assert keep("mp-edge", values, rows, columns).rank <= 3
-    assert keep("gavish-donoho", values, rows, columns).rank == 1
-    assert keep({"gavish-donoho": 0.02}, values, rows, columns).rank == 1
+    assert keep(rank_rule("mp-edge"), values, rows, columns).rank <= 3
+    assert keep(rank_rule("gavish-donoho"), values, rows, columns).rank == 1
+    assert keep(rank_rule({"gavish-donoho": 0.02}), values, rows, columns).rank == 1
     assert law.misfit(values) < 0.03
 
 
@@ -129,9 +130,9 @@ def test_planted_signals_are_kept():
     rows, columns, rank = 400, 300, 7
     planted = draw(rows, rank, 1) @ draw(rank, columns, 2)
     values = values_of(planted + draw(rows, columns, 3))
-    assert keep("mp-edge", values, rows, columns).rank == rank
-    assert keep("gavish-donoho", values, rows, columns).rank == rank
-    assert keep({"gavish-donoho": 1.0}, values, rows, columns).rank == rank
+    assert keep(rank_rule("mp-edge"), values, rows, columns).rank == rank
+    assert keep(rank_rule("gavish-donoho"), values, rows, columns).rank == rank
+    assert keep(rank_rule({"gavish-donoho": 1.0}), values, rows, columns).rank == rank
 
 
 def test_fraction_is_rounded_down_and_never_nothing():
@@ -154,10 +155,38 @@ def test_energy_in_closed_form():
 
 
 def test_a_rank_is_at_most_what_there_is():
-    assert keep(3, np.ones(5), 5, 9).rank == 3
-    assert keep(99, np.ones(5), 5, 9).rank == 5
-    with pytest.raises(ValueError, match="no rank rule is named"):
-        keep("marchenko", np.ones(5), 5, 9)
+    assert keep(rank_rule(3), np.ones(5), 5, 9).rank == 3
+    assert keep(rank_rule(99), np.ones(5), 5, 9).rank == 5
+
+
+@pytest.mark.parametrize(
+    "written", ["marchenko", 0, True, 0.5, {"fraction": 2}, {"energy": 0.5, "fraction": 0.5}]
+)
+def test_what_is_no_rule_is_refused(written):
+    with pytest.raises(ValueError, match="not a rank rule: "):
+        rank_rule(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "label", "noise", "text"),
+    [
+        (8, "rank 8", False, False),
+        ("mp-edge", "mp-edge", True, False),
+        ("gavish-donoho", "gavish-donoho", True, False),
+        ("laser-rmt", "laser-rmt", False, False),
+        ({"fraction": 0.5}, "fraction 0.5", False, False),
+        ({"energy": 0.99}, "energy 0.99", False, False),
+        ({"gavish-donoho": 0.02}, "gavish-donoho 0.02", True, False),
+        ({"svd-llm": 8}, "svd-llm, rank 8", False, True),
+        ({"svd-llm": {"fraction": 0.5}}, "svd-llm, fraction 0.5", False, True),
+    ],
+    ids=str,
+)
+def test_a_rule_is_written_as_people_write_it_and_knows_what_it_needs(written, label, noise, text):
+    rule = rank_rule(written)
+    assert rule.canonical == written
+    assert rank_rule(rule.canonical) == rule
+    assert (rule.label, rule.assumes_noise, rule.needs_text) == (label, noise, text)
 
 
 def test_signal_to_noise_does_not_see_the_shape_where_laser_rmt_s_does():
@@ -182,6 +211,6 @@ def test_laser_rmt_as_written_out():
     sigma = (torch.quantile(S, 0.75) - torch.quantile(S, 0.25)) / 1.349
     threshold = sigma * math.sqrt((1 + math.sqrt(40 / 50)) ** 2)
     assert laser_rmt(values, 50, 40) == pytest.approx(threshold.item(), rel=1e-9)
-    assert keep("laser-rmt", values, 50, 40).rank == int((threshold < S).sum())
+    assert keep(rank_rule("laser-rmt"), values, 50, 40).rank == int((threshold < S).sum())
     expected = S[threshold < S].sum() / S[threshold >= S].sum()
     assert laser_rmt_snr(values, 50, 40) == pytest.approx(expected.item(), rel=1e-9)

@@ -79,7 +79,9 @@ def test_folding_an_adapter_takes_two_operations_an_element_and_rank(plan):
 
 def test_routers_take_a_pass_of_the_prompts_through_the_base(plan):
     routers = next(part for part in plan.nodes["mix"].parts if part.label == "routers")
-    long = dataclasses.replace(routers, parameters={**routers.parameters, "prompts": [[["w" * 10**6], []]]})
+    long = dataclasses.replace(
+        routers, operation=dataclasses.replace(routers.operation, prompts=((("w" * 10**6,), ()),))
+    )
     more = needs.seconds(plan, long) - needs.seconds(plan, routers)
     # two prompts of two bytes each before; what is around each of them is there twice, then once
     tokens = 10**6 - 2 * 2 - time.PROMPT_BYTES

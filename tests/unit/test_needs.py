@@ -192,7 +192,7 @@ def test_a_gpu_that_is_too_small_is_refused_with_the_job_s_name(plan):
     needs.check_gpu(plan, None)
     needs.check_gpu(plan, 2 * GB)
     with pytest.raises(
-        RecipeError, match=r"gpu_memory: (laser|search|routing) \S+ takes 1\.[78] GB of a GPU at least"
+        RecipeError, match=r"gpu_memory: (laser|search|routing) \S+ needs at least 1\.[78] GB of GPU memory"
     ):
         needs.check_gpu(plan, GB)
 
@@ -227,10 +227,8 @@ def test_a_folder_s_files_are_linked_and_take_nothing(plan):
 
 def test_a_search_keeps_hidden_states_before_and_after_each_layer(plan):
     search = plan.nodes["searched"].search
-    longer = {**search.parameters, "calibration": {**search.parameters["calibration"], "windows": 130}}
-    more = needs.disk_bytes(plan, dataclasses.replace(search, parameters=longer)) - needs.disk_bytes(
-        plan, search
-    )
+    longer = dataclasses.replace(search.text, windows=130)
+    more = needs.disk_bytes(plan, dataclasses.replace(search, text=longer)) - needs.disk_bytes(plan, search)
     assert more == 4 * (100 * 10 * 32) * (3 + 1)
 
 

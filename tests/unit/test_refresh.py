@@ -138,7 +138,7 @@ def test_what_would_be_made_again_is_what_a_build_makes(herd):
         path for path in (herd.root / "results/shards").iterdir() if path.suffix == ".safetensors"
     } - there
     for rule in ("fetch", "laser", "moe"):
-        shards = {after.layout.shard(part) for part in after.parts.values() if part.operation == rule}
+        shards = {after.layout.shard(part) for part in after.parts.values() if part.rule == rule}
         new = made & shards
         assert (again[rule]["rebuilt"], again[rule]["jobs"]) == (len(new), len(shards)), rule
         assert again[rule]["size_bytes"] == sum(load_size(path) for path in new), rule

@@ -154,4 +154,4 @@ def test_plan_refuses_a_disk_that_is_too_small(project):
         check=False,
     )
     assert done.returncode == 2
-    assert "the disk is too small" in done.stderr
+    assert "not enough disk space" in done.stderr

@@ -22,7 +22,7 @@ from herdbook import recipe as recipes
 from herdbook.cli.main import main
 from herdbook.lock import Lock
 from herdbook.tools import installed
-from support import tiny
+from support import forkserver, tiny
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
@@ -58,9 +58,10 @@ class Repository:
         tiny.lock(self.recipe)
         self.runner = home / "runner"
         self.runner.mkdir()
+        programs = [self.runner / "bin", forkserver.PROGRAMS, Path(sys.executable).parent, os.environ["PATH"]]
         self.environment = {
             **client.environment(hub, home / "hf"),
-            "PATH": f"{self.runner / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join(map(str, programs)),
             "PYTHONPATH": str(ROOT / "src"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": str(self.runner),

@@ -21,6 +21,8 @@ MATRICES = (
     "mlp.up_proj",
     "mlp.down_proj",
 )
+# One form under two names: models of these types can be merged with each other.
+ONE_FORM = {"llama", "mistral"}
 
 
 @dataclass(frozen=True)

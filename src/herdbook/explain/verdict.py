@@ -9,8 +9,9 @@ from herdbook.changes import changed_parameters
 from herdbook.explain import difference
 from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
+from herdbook.graph import reachable
 from herdbook.layout import LOCK, RECIPE
-from herdbook.plan import Evaluation, Part, Report, Search
+from herdbook.plan import Evaluation, Part, RoutingReport, Search
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.jobs import ASSEMBLE, Job, jobs
 from herdbook.plan.release import contents
@@ -66,16 +67,14 @@ class Verdict:
             for parent in parents:
                 children[parent].append(job)
         target = self.jobs[-1]
-        pending = [*self._other_key, *([target] if target in self._missing else [])]
-        run: set[Job] = set()
-        while pending:
-            job = pending.pop()
-            if job not in run:
-                run.add(job)
-                pending += [child for child in children[job] if not child.id]
-                if job not in self._offered:
-                    pending += [parent for parent in self.parents[job] if parent in self._missing]
-        return run
+
+        def runs_too(job: Job) -> list[Job]:
+            dependent = [child for child in children[job] if not child.id]
+            if job in self._offered:
+                return dependent
+            return dependent + [parent for parent in self.parents[job] if parent in self._missing]
+
+        return set(reachable([*self._other_key, *([target] if target in self._missing else [])], runs_too))
 
     def sentence(self, job: Job) -> str:
         """Return in a few words whether a job runs."""
@@ -136,11 +135,11 @@ class Verdict:
         """Yield the differences between a job and the record of an older result of the same name."""
         match job.subject:
             case Part() as part:
-                if record.get("operation") != part.operation:
-                    yield f"it was made by {record.get('operation')}, now by {part.operation}"
+                if record.get("operation") != part.rule:
+                    yield f"it was made by {record.get('operation')}, now by {part.rule}"
                 yield from changed_parameters(
                     self._without_keys(job, record.get("parameters", {})),
-                    self._without_keys(job, part.parameters),
+                    self._without_keys(job, part.operation.parameters),
                 )
                 yield from difference.code(record.get("code", {}), part.code)
                 recorded = record.get("tensors", {})
@@ -151,7 +150,7 @@ class Verdict:
             case Search() as search:
                 yield from changed_parameters(record.get("parameters", {}), search.parameters)
                 yield from difference.code(record.get("code", {}), search.code)
-            case Report() as report:
+            case RoutingReport() as report:
                 yield from difference.code(record.get("code", {}), report.code)
             case Evaluation() if settings := self._plan.recipe.evaluate:
                 now = {"limit": settings.limit, "batch_size": settings.batch_size}

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from herdbook.plan import Plan
+    from herdbook.plan.operation import CalibrationText
 
 
-def calibration_id(text: dict[str, Any], model: str) -> str:
+def calibration_id(text: CalibrationText, model: str) -> str:
     """Return the digest of what whitened decompositions depend on besides the matrix: the text and the model's key."""
-    return digest({"text": text, "model": model})
+    return digest({"text": text.parameters, "model": model})
 
 
 def windows(plan: Plan, name: str, folder: Path, config: Any, count: int) -> list[list[int]]:

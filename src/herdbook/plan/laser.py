@@ -1,17 +1,18 @@
-"""Planning LASER: which matrices may be reduced, by which rule, and whether a search decides about them."""
+"""Planning LASER: which matrices may be reduced, by which rule, and whether a search chooses among them."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.errors import RecipeError
 from herdbook.key import digest
-from herdbook.plan.adapter import parts_like, spell
-from herdbook.plan.code import Code
+from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Part, Search, Tensor
-from herdbook.recipe import SvdLlm, spell_rank
+from herdbook.plan.operation import CalibrationText, Reduce, ReduceAsSearched, TakeOver, Whitening
+from herdbook.plan.part import parts_like, plan_part
 
 if TYPE_CHECKING:
     from herdbook.lock import Lock
@@ -23,58 +24,43 @@ READERS = ("tokenizers",)  # transformers tokenizes with it
 LASER_CODE = Code(("herdbook.steps.laser.step",), without=READING)
 WHITEN_CODE = Code(("herdbook.steps.laser.step",), packages=READERS)
 SEARCH_CODE = Code(("herdbook.steps.laser.search",), packages=READERS)
-NOISE_RULES = ("mp-edge", "gavish-donoho")
 SINGLE = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+?)(?:\.weight)?$")
 
 
 def plan_laser(
-    name: str, recipe: Recipe, lock: Lock, parent: Node, max_bytes: int
+    name: str, model: Laser, recipe: Recipe, lock: Lock, parent: Node, max_bytes: int
 ) -> tuple[tuple[Part, ...], Search | None, list[str]]:
-    """Return the parts of a lasered model, the search that decides about its matrices if there is one, and warnings.
+    """Return the parts of a lasered model, the search that chooses its matrices if there is one, and warnings.
 
     Raises:
-        RecipeError: If a layer or a matrix that is asked for does not exist in the parent, or if the calibration text
-            is read by an evaluation.
+        RecipeError: If the parent does not have a layer or a matrix that the recipe names, or if an evaluation reads the
+            calibration text.
     """
-    model: Any = recipe.models[name]
     named = chosen_matrices(name, model, parent)
     chosen = named & parent.tensors.keys()
-    ranks = [spell_rank(rank) for rank in model.ranks]
     text = _calibration(name, model, recipe, lock)
-    search = _search(name, model, ranks, chosen, text, parent)
-    whitens = any(isinstance(rank, SvdLlm) for rank in model.ranks)
-    parameters: dict[str, Any] = {"rank": ranks[0]} if search is None else {"search": search.key}
-    if whitens:
-        parameters |= {"calibration": text, "model": parent.key}
-    used = WHITEN_CODE if whitens else LASER_CODE
+    search = _search(name, model, chosen, text, parent)
+    whitens = any(rule.needs_text for rule in model.ranks)
+    whitening = Whitening(text, parent.key) if whitens and text else None
+    reduce = ReduceAsSearched(search.key, whitening) if search else Reduce(model.ranks[0], whitening)
+    code = WHITEN_CODE if whitens else LASER_CODE
 
     def part(label: str, run: tuple[Tensor, ...]) -> Part:
-        computed = [tensor for tensor in run if tensor.action != "copy"]
-        own = parameters if computed else {}
-        code = used.describe() if computed else {}
-        content = {"operation": "laser", "parameters": own, "code": code, "tensors": spell(run)}
-        return Part(
-            name,
-            label,
-            "laser",
-            digest(content),
-            run,
-            own,
-            folders=(parent.key,) if whitens and computed else (),
-            code=code,
-        )
+        if all(tensor.action == "copy" for tensor in run):
+            return plan_part(name, label, TakeOver("laser"), run, COPY)
+        return plan_part(name, label, reduce, run, code)
 
     warnings = []
     if chosen != named:
         warnings.append(
-            f"models.{name}.matrices: only the MLPs of {parent.name!r} are needed, so {len(named - chosen)} of {len(named)} "
-            "matrices are not fetched and not reduced"
+            f"models.{name}.matrices: only the MLPs of {parent.name!r} are needed, so {len(named - chosen)} of the "
+            f"{len(named)} matrices are neither fetched nor reduced"
         )
     warnings += [
-        f"models.{name}.rank: {rank if isinstance(rank, str) else next(iter(rank))} takes a matrix for a signal of low "
-        "rank in white noise, which trained weights are not; it may cut most of them. A `guard` would tell."
-        for rank in ranks
-        if not model.guard and (rank in NOISE_RULES or (isinstance(rank, dict) and "gavish-donoho" in rank))
+        f"models.{name}.rank: {rule.name} assumes a low-rank signal in white noise, which trained weights are not; it may "
+        "remove most of a matrix. Add a `guard` to measure the damage."
+        for rule in model.ranks
+        if rule.assumes_noise and not model.guard
     ]
     return parts_like(parent, chosen, "laser", max_bytes, part), search, warnings
 
@@ -89,9 +75,9 @@ def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
     named = list(MATRICES) if model.matrices == "all" else list(model.matrices)
     kinds = {matrix for matrix in named if matrix in MATRICES}
     single = {
-        f"model.layers.{int(found[1])}.{found[2]}.weight"
+        f"model.layers.{int(match[1])}.{match[2]}.weight"
         for matrix in named
-        if matrix not in MATRICES and (found := SINGLE.match(matrix))
+        if matrix not in MATRICES and (match := SINGLE.match(matrix))
     }
     known = {tensor for tensor, shape in parent.form.items() if len(shape) == 2}
     of_kind = {tensor for tensor in known if layer_of(tensor) in layers and matrix_of(tensor) in kinds}
@@ -103,7 +89,7 @@ def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
     matrices = of_kind | single
     if model.select and model.select.count > len(matrices):
         raise RecipeError(
-            f"models.{name}.select.count: {model.select.count} of {len(matrices)} matrices cannot be selected"
+            f"models.{name}.select.count: cannot select {model.select.count} of {len(matrices)} matrices"
         )
     return matrices
 
@@ -129,36 +115,48 @@ def chosen_layers(model: Laser, count: int, name: str) -> set[int]:
     return layers
 
 
-def _calibration(name: str, model: Laser, recipe: Recipe, lock: Lock) -> dict[str, Any] | None:
-    """Return what a calibration text is, for keys: its files' digests and how windows are drawn."""
+def _calibration(name: str, model: Laser, recipe: Recipe, lock: Lock) -> CalibrationText | None:
+    """Return the text that a LASER entry names.
+
+    Raises:
+        RecipeError: If an evaluation reads it as well.
+    """
     if model.calibration is None:
         return None
-    settings = recipe.calibration[model.calibration]
-    locked = lock.calibration[model.calibration]
-    digests = [str(file.sha256) for file in locked.data]
+    text = calibration_text(model.calibration, recipe, lock)
     for task in recipe.evaluate.tasks if recipe.evaluate else []:
-        shared = [file.name for file in lock.tasks[task].data if file.sha256 in digests]
+        shared = [file.name for file in lock.tasks[task].data if file.sha256 in text.data]
         if shared:
             raise RecipeError(
-                f"models.{name}.calibration: {model.calibration!r} has the data of evaluate.tasks {task} "
-                f"({shared[0]}): what is tuned on cannot be measured on. Take another split."
+                f"models.{name}.calibration: {model.calibration!r} shares data ({shared[0]}) with evaluate.tasks {task}: "
+                "a model must not be measured on text that it was tuned on. Use another split."
             )
-    drawn = settings.model_dump(mode="json", exclude={"data"})
-    return {"name": model.calibration, "data": digests, **drawn}
+    return text
+
+
+def calibration_text(name: str, recipe: Recipe, lock: Lock) -> CalibrationText:
+    """Return a calibration text of the recipe: the digests of its files, and how windows are drawn."""
+    entry = recipe.calibration[name]
+    data = tuple(str(file.sha256) for file in lock.calibration[name].data)
+    return CalibrationText(name, data, entry.split, entry.field, entry.windows, entry.tokens, entry.seed)
 
 
 def _search(
-    name: str, model: Laser, ranks: list[Any], chosen: set[str], text: Any, parent: Node
+    name: str, model: Laser, chosen: set[str], text: CalibrationText | None, parent: Node
 ) -> Search | None:
     if model.guard is None and model.select is None:
         return None
-    parameters = {
-        "ranks": ranks,
-        "matrices": sorted(chosen),
-        "select": model.select.model_dump(mode="json") if model.select else None,
-        "guard": model.guard.model_dump(mode="json") if model.guard else None,
-        "calibration": text,
-    }
     code = SEARCH_CODE.describe()
-    key = digest({"operation": "search", "model": parent.key, "parameters": parameters, "code": code})
-    return Search(name, parent.name, key, parameters, code)
+    search = Search(
+        name,
+        parent.name,
+        key="",
+        matrices=tuple(sorted(chosen)),
+        ranks=model.ranks,
+        select=model.select,
+        guard=model.guard,
+        text=text,
+        code=code,
+    )
+    content = {"operation": "search", "model": parent.key, "parameters": search.parameters, "code": code}
+    return replace(search, key=digest(content))

@@ -1,4 +1,4 @@
-"""What a plan consists of: nodes (models), parts (shards in the making) and tensors."""
+"""The elements of a plan: nodes (models), parts (the shards to be made) and tensors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
+from herdbook.plan.operation import FetchFile
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from herdbook.recipe import Section
+    from herdbook.plan.operation import Action, CalibrationText, Operation, Parameters, Rule
+    from herdbook.recipe import Guard, RankRule, Section, Select
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Origin:
     """A tensor of a parent model.
 
     Args:
-        part: Key of the part that holds it.
-        tensor: Its name there.
+        part: Key of the part that contains it.
+        tensor: Its name in that part.
     """
 
     part: str
@@ -28,22 +30,21 @@ class Origin:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a model in the making.
+    """A tensor of a model to be made.
 
     Args:
         name: Its name in the shard.
         dtype: Its dtype, by the code of safetensors.
         shape: Its shape.
         action: ``fetch`` (it comes from a source), ``copy``, ``zeros``, or the operation that computes it.
-        origins: The parents' tensors that it is made from, in the order that the action wants.
-        slices: Canonical names of the tensors that stand in it one after another, one for each origin, if they are
-            stacked.
+        origins: The parents' tensors that it is made from, in the order that the action needs.
+        slices: If it is stacked: the canonical names of its slices, in order, one for each origin.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    action: str
+    action: Action
     origins: tuple[Origin, ...] = ()
     slices: tuple[str, ...] = ()
 
@@ -60,26 +61,22 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """One shard in the making: one job.
+    """One shard to be made: one job.
 
     Args:
         model: Name of the model that it belongs to.
-        label: What it holds, unique in the model, such as ``expert2-1``.
-        operation: The rule, subcommand and module that makes it.
-        key: Digest that says what it is.
-        tensors: What it holds.
-        parameters: What the operation needs to know beyond the tensors.
-        folders: Keys of nodes whose assembled folder (configuration, tokenizer, weights) the job reads.
-        code: What the result depends on beyond its inputs.
+        label: A name that is unique in the model, such as ``expert2-1``.
+        operation: How it is made, with all parameters beyond the tensors.
+        key: Digest that identifies it.
+        tensors: The tensors that it contains.
+        code: The code that the result depends on, as ``Code.describe`` returns it.
     """
 
     model: str
     label: str
-    operation: str
+    operation: Operation = field(hash=False)
     key: str
     tensors: tuple[Tensor, ...]
-    parameters: dict[str, Any] = field(default_factory=dict, hash=False)
-    folders: tuple[str, ...] = ()
     code: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -88,13 +85,28 @@ class Part:
         return f"{self.model}.{self.label}-{self.key[:SHORT]}"
 
     @property
+    def rule(self) -> Rule:
+        """The rule, subcommand and step that makes it."""
+        return self.operation.rule
+
+    @property
+    def about(self) -> Parameters:
+        """The content of its record, except the tensors."""
+        return {
+            "operation": self.rule,
+            "key": self.key,
+            "code": self.code,
+            "parameters": self.operation.parameters,
+        }
+
+    @property
     def size_bytes(self) -> int:
         """Size of its tensors in bytes."""
         return sum(tensor.size_bytes for tensor in self.tensors)
 
     @property
     def computed(self) -> tuple[Tensor, ...]:
-        """Its tensors that are more than copies."""
+        """Its tensors that are not copies."""
         return tuple(tensor for tensor in self.tensors if tensor.action != "copy")
 
     @property
@@ -104,13 +116,13 @@ class Part:
 
     @property
     def is_copy(self) -> bool:
-        """Whether it holds nothing but copies, so that its job takes seconds and a single core."""
+        """Whether it contains only copies, so that its job takes seconds and a single core."""
         return not self.computed
 
     @property
     def is_link(self) -> bool:
-        """Whether its file is a link to the one that it was fetched as."""
-        return self.operation == "fetch" and "name" in self.parameters
+        """Whether its file is a link to a downloaded file."""
+        return isinstance(self.operation, FetchFile)
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -120,26 +132,50 @@ class Part:
 
 @dataclass(frozen=True)
 class Search:
-    """The choosing of a lasered model's matrices and ranks, where the recipe does not name them all.
+    """The search for a lasered model's matrices and ranks, where the recipe does not fix them.
 
     Args:
         model: Name of the lasered model.
         parent: Name of the model that it is made from, whose assembled folder is read.
-        key: Digest that says what it is.
-        parameters: Candidates, rules, selection, guard and calibration text.
-        code: What the result depends on beyond its inputs.
+        key: Digest that identifies it.
+        matrices: The candidates' names, sorted.
+        ranks: The rank rules, in the order in which they are tried.
+        select: How candidates are ranked and how many are tried; None for all.
+        guard: The test that a reduction has to pass; None if there is no test.
+        text: The calibration text that is read; None if there is none.
+        code: The code that the result depends on, as ``Code.describe`` returns it.
     """
 
     model: str
     parent: str
     key: str
-    parameters: dict[str, Any] = field(hash=False)
+    matrices: tuple[str, ...]
+    ranks: tuple[RankRule, ...]
+    select: Select | None
+    guard: Guard | None
+    text: CalibrationText | None
     code: dict[str, str] = field(hash=False)
 
     @property
     def id(self) -> str:
         """Name of its file, without suffix."""
         return f"{self.model}-{self.key[:SHORT]}"
+
+    @property
+    def parameters(self) -> Parameters:
+        """All its parameters, as JSON, in the form of the key and of the result."""
+        return {
+            "ranks": [rule.canonical for rule in self.ranks],
+            "matrices": list(self.matrices),
+            "select": self.select.model_dump(mode="json") if self.select else None,
+            "guard": self.guard.model_dump(mode="json") if self.guard else None,
+            "calibration": self.text.parameters if self.text else None,
+        }
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether one of its rank rules reads calibration text."""
+        return any(rule.needs_text for rule in self.ranks)
 
 
 @dataclass(frozen=True)
@@ -148,21 +184,21 @@ class Node:
 
     Args:
         name: Its name in the recipe.
-        operation: How it is made.
-        key: Digest that says what it is: that of its parts' keys, in order, and of its other files.
+        operation: The rule of its parts.
+        key: Digest that identifies it: of its parts' keys, in order, and of its other files.
         recipe: Its entry in the recipe.
         parents: Names of the models that it is made from, in the recipe's order.
         parts: Its shards.
         config: Its configuration (``config.json``), as far as planning knows it.
         files: Names of its other files (configuration, tokenizer, ...).
-        files_from: Name of the parent whose other files it takes over; its own name if it makes them.
-        search: What chooses its matrices, if it is lasered and the recipe leaves that open.
-        form: The shape of each tensor that it has, also of those that nobody needs and nobody makes.
-        made_as: Name of the first model of the recipe that has its key, and so its folder; empty if that is itself.
+        files_from: Name of the parent whose other files it takes over; its own name for a source.
+        search: The search that chooses its matrices, if it is lasered and the recipe does not fix them.
+        form: The shape of each of its tensors by name, including tensors that are not needed and so not made.
+        made_as: Name of the first model of the recipe with the same key, whose folder it shares; empty if it is the first.
     """
 
     name: str
-    operation: str
+    operation: Rule
     key: str
     recipe: Section
     parents: tuple[str, ...]
@@ -189,7 +225,7 @@ class Node:
 
     @property
     def tensors(self) -> dict[str, tuple[Part, Tensor]]:
-        """Its tensors by name, each with the part that holds it."""
+        """Its tensors by name, each with the part that contains it."""
         return {tensor.name: (part, tensor) for part in self.parts for tensor in part.tensors}
 
     @property

@@ -1,24 +1,39 @@
-"""Recipes: what a person writes. A graph of models, each made in exactly one way, and what is released of it.
+"""Recipes, as people write them: a graph of models, each made in exactly one way, and what is released from it.
 
-Reading a recipe touches no network and imports no torch.
+Reading a recipe uses no network and imports no torch.
 """
 
-from herdbook.recipe.laser import Calibration, Laser, SvdLlm, spell_rank
-from herdbook.recipe.merge import Filtered, Linear, Merge, Mergekit, ModelStock, Passthrough, Slerp
+from herdbook.recipe.laser import Calibration, Guard, Laser, Select
+from herdbook.recipe.merge import (
+    Dare,
+    Dense,
+    Filtered,
+    Linear,
+    Merge,
+    Mergekit,
+    Passthrough,
+    Slerp,
+    TaskArithmetic,
+    Ties,
+)
 from herdbook.recipe.moe import Expert, Mixture, Moe
 from herdbook.recipe.publish import Publish, Waiver
+from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.reading import json_schema, load, parse
 from herdbook.recipe.release import Leaderboard, Release
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
-from herdbook.recipe.whole import Recipe, parents
+from herdbook.recipe.whole import Recipe, ancestry, parents
 
 __all__ = [
     "Adapter",
     "Calibration",
+    "Dare",
+    "Dense",
     "Expert",
     "Filtered",
     "Folder",
+    "Guard",
     "Hub",
     "Laser",
     "Leaderboard",
@@ -26,20 +41,24 @@ __all__ = [
     "Merge",
     "Mergekit",
     "Mixture",
-    "ModelStock",
     "Moe",
     "Passthrough",
     "Publish",
     "Pypi",
+    "RankRule",
     "Recipe",
     "Release",
     "Section",
+    "Select",
     "Slerp",
     "SvdLlm",
+    "TaskArithmetic",
+    "Ties",
     "Waiver",
+    "ancestry",
     "json_schema",
     "load",
     "parents",
     "parse",
-    "spell_rank",
+    "rank_rule",
 ]

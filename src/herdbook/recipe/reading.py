@@ -1,25 +1,22 @@
-"""Reading recipes: YAML in, a checked recipe out; all problems at once, each with the file and the key."""
+"""Reading recipes: parsing and checking YAML. All problems are reported together, each with its file and key."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
 from herdbook import yamlio
 from herdbook.errors import RecipeError
 from herdbook.humanize import did_you_mean
-from herdbook.recipe.laser import RULE_KEYS, Calibration, Guard, Select
-from herdbook.recipe.merge import METHODS, Filtered, MergekitModel, Slice, Sparsified, Weighted
-from herdbook.recipe.moe import Expert, Mixture
-from herdbook.recipe.publish import Publish, Waiver
-from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Quote, Release, Routing
 from herdbook.recipe.section import Section
-from herdbook.recipe.whole import OPERATIONS, Recipe
+from herdbook.recipe.whole import Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pydantic_core import ErrorDetails
 
 
 def load(path: Path) -> Recipe:
@@ -29,7 +26,7 @@ def load(path: Path) -> Recipe:
         path: The recipe's YAML file.
 
     Raises:
-        RecipeError: With all problems at once, if the file cannot be read, is not YAML, or does not fit the schema.
+        RecipeError: If the file cannot be read, is not YAML, or does not fit the schema; all problems are named.
     """
     return parse(read_text(path), str(path))
 
@@ -45,32 +42,26 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, file: str = "recipe") -> Recipe:
-    """Read and check a recipe's text; ``file`` is named in errors. Raises as ``load`` does."""
+    """Parse and check a recipe's text; ``file`` is its name in errors. Raises as ``load`` does."""
     try:
         data = yamlio.load(text)
     except yamlio.YamlError as error:
         raise RecipeError(str(error), file) from error
     if not isinstance(data, dict):
-        raise RecipeError("is no recipe: expected a mapping with `models` and `release`", file)
+        raise RecipeError("is not a recipe: expected a mapping with `models` and `release`", file)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError([line for item in error.errors() for line in _explain(item)], file) from error
+        raise RecipeError([line for item in error.errors() for line in _explain(item, data)], file) from error
 
 
-def _explain(item: Any) -> list[str]:
-    """Turn one of pydantic's errors into lines a person can act on."""
-    tags = set(OPERATIONS) | {"constrained-str", "function-plain", "one", "several", "word", "count"}
-    tags |= set(RULE_KEYS.values())
-    where = list(item["loc"])
-    if where[:1] == ["models"] and len(where) > 2 and where[2] in OPERATIONS:
-        del where[2]  # the tag of the union, which is no key of the recipe
-    if where[2:3] == ["merge"] and len(where) > 3 and where[3] in METHODS:
-        del where[3]  # likewise
-    where = [part for index, part in enumerate(where) if not (index > 2 and _is_union_tag(part, tags))]
-    key = ".".join(str(part) for part in where if part != "[key]")
+def _explain(item: ErrorDetails, data: dict[str, Any]) -> list[str]:
+    """Turn one of pydantic's errors into lines that name the key and the problem."""
+    where, sections = _location(item, data)
+    key = ".".join(map(str, where))
     if item["type"] == "extra_forbidden":
-        return [f"{key}: unknown key{did_you_mean(str(where[-1]), _known_keys(item['loc']))}"]
+        known = [name for section in sections for name in _keys(section)]
+        return [f"{key}: unknown key{did_you_mean(str(where[-1]), known)}"]
     if item["type"] == "missing":
         return [f"{key}: missing"]
     if item["type"] == "value_error":
@@ -81,53 +72,62 @@ def _explain(item: Any) -> list[str]:
     return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}{shown}"]
 
 
-def _is_union_tag(part: Any, tags: set[str]) -> bool:
-    return isinstance(part, str) and (
-        part in tags - set(OPERATIONS)
-        or bool(re.match(r"^(literal|list|constrained|int|float|nullable)\b", part))
-    )
+def _location(item: ErrorDetails, data: dict[str, Any]) -> tuple[list[int | str], list[type[Section]]]:
+    """Return the keys that lead to an error, and the sections that may contain the last of them.
+
+    Between the keys, pydantic's location also names members of unions, by their tag or their type. No tag is a key that a
+    recipe can have at the same position, so a name that the recipe does not contain there is not a key.
+    """
+    where: list[int | str] = []
+    value: Any = data
+    parents: list[Any] = []
+    types: list[Any] = [Recipe]
+    for position, part in enumerate(item["loc"], start=1):
+        exists = isinstance(value, dict) and part in value
+        exists = exists or (isinstance(value, list) and isinstance(part, int) and part < len(value))
+        if exists or (item["type"] == "missing" and position == len(item["loc"])):
+            where.append(part)
+            value = value[part] if exists else None
+            parents, types = types, [inner for kind in types for inner in _inside(kind, part)]
+        else:
+            types = [kind for kind in types if _is_tagged(kind, str(part))] or types
+    return where, [kind for kind in parents if _is_section(kind)]
 
 
-def _known_keys(loc: tuple[Any, ...]) -> list[str]:
-    """Return the keys that are known where ``loc`` (pydantic's location of an unknown key) points."""
-    if len(loc) == 1:
-        return list(Recipe.model_fields)
-    if loc[0] == "models" and len(loc) > 2:
-        inside: dict[str, type[Section]] = {"experts": Expert, "select": Select, "guard": Guard}
-        found = next((section for key, section in inside.items() if key in loc[3:-1]), None)
-        if found:
-            return list(found.model_fields)
-        if "merge" in loc[3:-1]:
-            return _known_in_merge(loc)
-        return list((Mixture if "moe" in loc[3:-1] else OPERATIONS.get(str(loc[2]), Section)).model_fields)
-    sections: dict[str, type[Section]] = {
-        "release": Quote if "quote" in loc[1:-1] else Release,
-        "evaluate": Evaluate,
-        "quantize": Quantize,
-        "routing": Routing,
-        "leaderboards": Leaderboard,
-        "calibration": Calibration,
-        "claims": Claim,
-        "publish": Waiver if len(loc) > 2 else Publish,
-    }
-    return list(sections.get(str(loc[0]), Section).model_fields)
+def _inside(kind: Any, part: int | str) -> list[Any]:
+    """Return the types, with unions split into their members, of the value at a key or index inside a type."""
+    if _is_section(kind):
+        field = _keys(kind).get(str(part))
+        return _members(kind.model_fields[field].annotation) if field else []
+    if get_origin(kind) is dict:
+        return _members(get_args(kind)[1])
+    return _members(get_args(kind)[0]) if get_origin(kind) is list else []
 
 
-def _known_in_merge(loc: tuple[Any, ...]) -> list[str]:
-    method = next((part for part in loc if part in METHODS), None)
-    section = METHODS.get(str(method), Section)
-    if loc[-2:-1] and isinstance(loc[-2], int) and "models" in loc[3:]:
-        plain = {"linear": Weighted, "task_arithmetic": Weighted}
-        kinds: dict[str, type[Section]] = {
-            **dict.fromkeys(("ties", "dare_linear", "dare_ties"), Sparsified),
-            **plain,
-        }
-        section = kinds.get(str(method), MergekitModel)
-    elif "slices" in loc[3:]:
-        section = Slice
-    elif "Filtered" in loc:
-        section = Filtered
-    return [field.alias or name for name, field in section.model_fields.items()]
+def _members(kind: Any) -> list[Any]:
+    """Return the members of a union, also of nested ones; the type itself if it is not a union."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in {Union, UnionType}:
+        return [member for argument in get_args(kind) for member in _members(argument)]
+    return [kind]
+
+
+def _keys(section: type[Section]) -> dict[str, str]:
+    """Return the keys of a section in a recipe, each with the name of its field."""
+    return {field.alias or name: name for name, field in section.model_fields.items()}
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _is_tagged(kind: Any, tag: str) -> bool:
+    """Return whether a member of a union has a tag: its name, or a value that one of its keys must have."""
+    if not _is_section(kind):
+        return False
+    literals = (get_args(field.annotation) for field in kind.model_fields.values())
+    return kind.__name__ == tag or any(tag in values for values in literals)
 
 
 def json_schema() -> dict[str, Any]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
 from herdbook.files import git_blob_id, link, sha256_file, write_json
+from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges
 from herdbook.progress import track
 from herdbook.recipe import Folder, Hub, Pypi
 from herdbook.sources import wheel
 from herdbook.weights.checkpoint import Produced, digest_shard, finite, read_header, stream_span, write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from herdbook.lock import LockedFile, LockedSource
@@ -32,15 +33,21 @@ def fetch(plan: Plan, part: Part) -> None:
     node = plan.nodes[part.model]
     locked = plan.lock.sources[node.name]
     shard, record = plan.layout.shard(part), plan.layout.record(part)
-    about = {"operation": "fetch", "key": part.key, "code": part.code, "parameters": part.parameters}
-    if locked.weights == "gguf":
-        _convert(plan, node, locked, part, about)
-        return
-    if "ranges" in part.parameters:
-        with track(f"fetch {part.id}", len(part.tensors)) as advance:
-            write_shard(shard, record, _read_ranges(plan, node, part, advance), about)
-        return
-    pinned = next(file for file in locked.files if file.name == part.parameters["name"])
+    match part.operation:
+        case FetchGguf():
+            _convert(plan, node, locked, part)
+        case FetchRanges() as ranges:
+            with track(f"fetch {part.id}", len(part.tensors)) as advance:
+                tensors = _read_ranges(plan, node, part, ranges.name, advance)
+                write_shard(shard, record, tensors, part.about)
+        case FetchFile() as file:
+            _take(plan, node, locked, part, file.name)
+
+
+def _take(plan: Plan, node: Node, locked: LockedSource, part: Part, name: str) -> None:
+    """Link a weights file as it is, after comparing it with its pin."""
+    shard, record = plan.layout.shard(part), plan.layout.record(part)
+    pinned = next(file for file in locked.files if file.name == name)
     path = locate(plan, node, pinned)
     whole, tensors = digest_shard(path)
     _compare(pinned, path, whole, f"models.{node.name}: {pinned.name}")
@@ -52,7 +59,7 @@ def fetch(plan: Plan, part: Part) -> None:
         entry["action"] = "fetch"
     link(path.absolute(), shard)
     file = {"size_bytes": path.stat().st_size, "sha256": whole}
-    write_json(record, {**about, "file": file, "tensors": tensors})
+    write_json(record, {**part.about, "file": file, "tensors": tensors})
 
 
 def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
@@ -82,13 +89,15 @@ def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
             raise SourceError(f"models.{node.name}: has no files of its own")
 
 
-def _read_ranges(plan: Plan, node: Node, part: Part, advance: Any) -> list[Produced]:
+def _read_ranges(
+    plan: Plan, node: Node, part: Part, file: str, advance: Callable[[], None]
+) -> list[Produced]:
     """Return the tensors of a part, read out of a file on the Hub, or out of the file itself if it is in the cache.
 
     Of ranges no digest is known before; that of the file can be compared only where it is there as a whole.
     """
     assert isinstance(node.recipe, Hub)  # noqa: S101 - the plan makes such parts of nothing else
-    locked, file = plan.lock.sources[node.name], part.parameters["ranges"]
+    locked = plan.lock.sources[node.name]
     repo, commit = node.recipe.hub.partition("@")[0], locked.revision
     pinned = next(one for one in locked.files if one.name == file)
     cached = hub.cached(repo, commit, file)
@@ -137,7 +146,7 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
             link(path.absolute(), folder / pinned.name)
 
 
-def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part, about: dict[str, Any]) -> None:
+def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part) -> None:
     from herdbook.sources import gguf
     from herdbook.weights.tensors import to_bytes
 
@@ -155,7 +164,7 @@ def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part, about: di
         return Produced(name, dtype, shape, lambda: [produced(name)], {"action": "fetch"})
 
     tensors = [one(tensor.name, tensor.dtype, tensor.shape) for tensor in part.tensors]
-    write_shard(plan.layout.shard(part), plan.layout.record(part), tensors, about)
+    write_shard(plan.layout.shard(part), plan.layout.record(part), tensors, part.about)
 
 
 def _container(model: Pypi, locked: LockedSource) -> Path:

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from herdbook.recipe.rank import Energy, FixedRank, Fraction, KnownNoise, SvdLlm, Threshold
 from herdbook.steps.laser.law import noise_law
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-ASSUMES_NOISE = ("mp-edge", "gavish-donoho")
+    from herdbook.recipe.rank import RankRule, ThresholdName
+
 NORMAL_IQR = 1.349  # interquartile range of a normal distribution, in standard deviations, as laserRMT has it
 
 
@@ -33,12 +35,11 @@ class Kept:
     threshold: float | None = None
 
 
-def keep(rule: Any, values: np.ndarray, rows: int, columns: int) -> Kept:
+def keep(rule: RankRule, values: np.ndarray, rows: int, columns: int) -> Kept:
     """Apply a rule.
 
     Args:
-        rule: A number (the rank), ``"mp-edge"``, ``"gavish-donoho"``, ``"laser-rmt"``, or a mapping of one key:
-            ``fraction``, ``energy``, ``gavish-donoho`` (the known noise) or ``svd-llm`` (the rule inside it).
+        rule: The rule; of ``svd-llm``, the one inside it.
         values: All singular values, descending, shape ``(min(rows, columns),)``.
         rows: Rows of the matrix.
         columns: Its columns.
@@ -47,37 +48,20 @@ def keep(rule: Any, values: np.ndarray, rows: int, columns: int) -> Kept:
         A rank of at least one and at most the number of values.
     """
     count = len(values)
-    if isinstance(rule, int):
-        return Kept(min(rule, count))
-    name: str
-    argument: Any
-    name, argument = (rule, None) if isinstance(rule, str) else next(iter(rule.items()))
-    match name:
-        case "fraction":
-            return Kept(keep_fraction(count, argument))
-        case "energy":
-            return Kept(keep_energy(values, argument))
-        case "svd-llm":
-            return keep(argument, values, rows, columns)
-        case "mp-edge":
-            threshold = mp_edge(values, rows, columns)
-        case "gavish-donoho":
-            threshold = gavish_donoho(values, rows, columns, argument)
-        case "laser-rmt":
-            threshold = laser_rmt(values, rows, columns)
-        case _:
-            raise ValueError(f"no rank rule is named {name!r}")
+    match rule:
+        case FixedRank():
+            return Kept(min(rule.rank, count))
+        case Fraction():
+            return Kept(keep_fraction(count, rule.fraction))
+        case Energy():
+            return Kept(keep_energy(values, rule.energy))
+        case SvdLlm():
+            return keep(rule.inner, values, rows, columns)
+        case KnownNoise():
+            threshold = gavish_donoho(values, rows, columns, rule.gavish_donoho)
+        case Threshold():
+            threshold = THRESHOLDS[rule.name](values, rows, columns)
     return Kept(max(1, int((values > threshold).sum())), threshold)
-
-
-def spell_rule(rule: Any) -> str:
-    """Return a rule as a heading for people."""
-    if isinstance(rule, int):
-        return f"rank {rule}"
-    if isinstance(rule, str):
-        return rule
-    ((name, argument),) = rule.items()
-    return f"{name} {argument:g}" if isinstance(argument, float) else f"{name}, {spell_rule(argument)}"
 
 
 def keep_fraction(count: int, fraction: float) -> int:
@@ -156,13 +140,16 @@ def laser_rmt(values: np.ndarray, rows: int, columns: int) -> float:
     return float((high - low) / NORMAL_IQR * (1 + math.sqrt(beta)))
 
 
+THRESHOLDS: dict[ThresholdName, Callable[[np.ndarray, int, int], float]] = {
+    "mp-edge": mp_edge,
+    "gavish-donoho": gavish_donoho,
+    "laser-rmt": laser_rmt,
+}
+
+
 def thresholds(values: np.ndarray, rows: int, columns: int) -> Mapping[str, float]:
     """Return every rule's threshold that needs nothing but the spectrum, by the rule's name."""
-    return {
-        "mp-edge": mp_edge(values, rows, columns),
-        "gavish-donoho": gavish_donoho(values, rows, columns),
-        "laser-rmt": laser_rmt(values, rows, columns),
-    }
+    return {name: threshold(values, rows, columns) for name, threshold in THRESHOLDS.items()}
 
 
 def signal_to_noise(values: np.ndarray, rows: int, columns: int) -> float:

@@ -10,9 +10,10 @@ import torch
 
 from herdbook.steps.laser.decompose import approximate, tolerance
 from herdbook.steps.laser.evidence import describe_spectrum, is_noise, rounded
-from herdbook.steps.laser.rank import ASSUMES_NOISE, keep
+from herdbook.steps.laser.rank import keep
 
 if TYPE_CHECKING:
+    from herdbook.recipe import RankRule
     from herdbook.steps.laser.decompose import Decomposition
 
 
@@ -27,7 +28,7 @@ class Reduction:
 def reduce(
     matrix: torch.Tensor,
     decomposition: Decomposition,
-    rule: Any,
+    rule: RankRule,
     device: str = "cpu",
     own_values: np.ndarray | None = None,
 ) -> Reduction:
@@ -36,7 +37,7 @@ def reduce(
     Args:
         matrix: Shape ``(rows, columns)``, a floating-point dtype.
         decomposition: Its own, or for ``svd-llm`` the whitened one.
-        rule: See ``herdbook.steps.laser.rank.keep``.
+        rule: The rank rule.
         device: Where to compute.
         own_values: The matrix's own singular values, if the decomposition is whitened.
 
@@ -53,7 +54,6 @@ def reduce(
     values = decomposition.values
     squares = values**2
     total = float(squares.sum())
-    whitened = isinstance(rule, dict) and "svd-llm" in rule
     kept = keep(rule, values, rows, columns)
     if total == 0.0:
         rank, reduced = 0, matrix
@@ -61,7 +61,7 @@ def reduce(
         rank = kept.rank
         reduced = approximate(matrix, decomposition, rank, device)
     evidence: dict[str, Any] = {
-        "rule": rule,
+        "rule": rule.canonical,
         "rank": rank,
         "of": len(values),
         "energy": rounded(float(squares[:rank].sum()) / total) if total else 1.0,
@@ -71,15 +71,14 @@ def reduce(
         evidence["threshold"] = rounded(kept.threshold)
     if device != "cpu":
         evidence["device"] = device.partition(":")[0]
-    if whitened:
+    if rule.needs_text:
         if own_values is not None:
             evidence["spectrum"] = describe_spectrum(own_values, rows, columns)
         return Reduction(reduced, evidence)
     bound = tolerance(decomposition, rank, rows, columns)
     evidence["tolerance"] = rounded(bound, 2) if np.isfinite(bound) else None
     evidence["spectrum"] = describe_spectrum(values, rows, columns)
-    name = rule if isinstance(rule, str) else next(iter(rule)) if isinstance(rule, dict) else ""
-    if name in ASSUMES_NOISE:
+    if rule.assumes_noise:
         evidence["assumption_holds"] = is_noise(evidence["spectrum"]["misfit"], len(values))
     return Reduction(reduced, evidence)
 

@@ -25,7 +25,6 @@ from herdbook.steps.laser.gradient import gradients, predicted_changes
 from herdbook.steps.laser.guard import accepts, paired
 from herdbook.steps.laser.rank import keep, laser_rmt_snr, signal_to_noise
 from herdbook.steps.laser.states import States
-from herdbook.steps.laser.step import whitens
 from herdbook.steps.laser.store import DecompositionStore
 from herdbook.steps.laser.whiten import whiten_layer
 from herdbook.weights.tensors import sha256_tensor
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from herdbook.plan import Plan, Search
+    from herdbook.recipe import RankRule
     from herdbook.steps.laser.decompose import Decomposition
 
 DIGITS = 9  # of a loss: as many as tell float32 numbers apart
@@ -67,41 +67,41 @@ class _SearchRun:
         folder = plan.layout.folder(plan.nodes[planned.parent])
         self._model = LayerwiseModel(folder, device, threads)
         self._store = DecompositionStore(plan.layout.decompositions, device)
-        self._text = planned.parameters["calibration"]
-        self._guard = planned.parameters["guard"]
+        self._text = planned.text
+        self._guard = planned.guard
         self._calibration = ""
         self._windows: list[list[int]] = []
         self._confirming: list[list[int]] = []
         if self._text:
             self._calibration = calibration_id(self._text, plan.nodes[planned.parent].key)
-            count = self._text["windows"]
+            count = self._text.windows
             drawn = windows(
-                plan, self._text["name"], folder, self._model.config, 2 * count if self._guard else count
+                plan, self._text.name, folder, self._model.config, 2 * count if self._guard else count
             )
             self._windows, self._confirming = drawn[:count], drawn[count:]
 
     def run(self) -> None:
         """Rank, try, confirm, and write the result."""
-        parameters = self._planned.parameters
-        names = list(parameters["matrices"])
+        select = self._planned.select
+        names = list(self._planned.matrices)
         result: dict[str, Any] = {
             "operation": "search",
             "key": self._planned.key,
             "code": self._planned.code,
-            "parameters": parameters,
+            "parameters": self._planned.parameters,
             **({} if self._store.device == "cpu" else {"device": self._store.device.partition(":")[0]}),
         }
         scratch = self._plan.layout.scratch(self._planned)
         states = States(scratch, self._model, self._windows) if self._windows else None
         try:
-            if parameters["select"]:
-                result["ranking"] = self._ranking(names, states)
-                names = [entry["tensor"] for entry in result["ranking"][: parameters["select"]["count"]]]
+            if select:
+                result["ranking"] = self._ranking(select.by, names, states)
+                names = [entry["tensor"] for entry in result["ranking"][: select.count]]
             if self._guard:
                 assert states is not None  # noqa: S101 - a guard has text
                 result |= self._greedy(names, states)
             else:
-                result["chosen"] = dict.fromkeys(sorted(names), parameters["ranks"][0])
+                result["chosen"] = dict.fromkeys(sorted(names), self._planned.ranks[0].canonical)
         finally:
             if states:
                 states.remove()
@@ -110,9 +110,8 @@ class _SearchRun:
 
     # -- ranking ---------------------------------------------------------------------------------------------------
 
-    def _ranking(self, names: Sequence[str], states: States | None) -> list[dict[str, Any]]:
+    def _ranking(self, by: str, names: Sequence[str], states: States | None) -> list[dict[str, Any]]:
         """Return all candidates with their scores, the most promising first."""
-        by = self._planned.parameters["select"]["by"]
         scores: dict[str, float] = {}
         with track(f"ranking {self._planned.model}", len(names)) as advance:
             if by == "gradient":
@@ -120,7 +119,7 @@ class _SearchRun:
                 for name, gradient in gradients(self._model, states, self._windows, names):
                     matrix, sha256 = self._matrix(name)
                     found = self._store.decomposition(matrix, sha256)
-                    rank = keep(self._planned.parameters["ranks"][0], found.values, *matrix.shape).rank
+                    rank = keep(self._planned.ranks[0], found.values, *matrix.shape).rank
                     scores[name] = float(predicted_changes(matrix, found, gradient)[rank])
                     advance()
             else:
@@ -151,20 +150,20 @@ class _SearchRun:
                 self._whiten(layer, group, states)
                 for name in group:
                     matrix, sha256 = self._matrix(name)
-                    for rule in self._planned.parameters["ranks"]:
+                    for rule in self._planned.ranks:
                         found = self._decomposition(matrix, sha256, rule)
                         rank = keep(rule, found.values, *matrix.shape).rank
                         if rank >= len(found.values):
                             continue
-                        trial = journal.known(name, rule)
+                        trial = journal.known(name, rule.canonical)
                         if trial is None:
                             reduced = approximate(matrix, found, rank, self._store.device)
                             losses = self._losses(layer, states, {**accepted, name: reduced})
-                            trial = self._judge(name, rule, rank, start, current, losses)
+                            trial = self._judge(name, rule.canonical, rank, start, current, losses)
                             journal.add(trial)
                         if trial["kept"]:
                             accepted[name] = approximate(matrix, found, rank, self._store.device)
-                            chosen[name] = rule
+                            chosen[name] = rule.canonical
                             current = trial["losses"]
                             break
                     advance()
@@ -186,7 +185,8 @@ class _SearchRun:
         current: Sequence[float],
         losses: Sequence[float],
     ) -> dict[str, Any]:
-        confidence, margin = self._guard["confidence"], self._guard["margin"]
+        assert self._guard is not None  # noqa: S101 - nothing is tried without one
+        confidence, margin = self._guard.confidence, self._guard.margin
         step, whole = paired(current, losses, confidence), paired(start, losses, confidence)
         return {
             "tensor": name,
@@ -199,10 +199,11 @@ class _SearchRun:
         }
 
     def _difference(self, before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
+        assert self._guard is not None  # noqa: S101 - nothing is tried without one
         return {
             "before": _rounded(fmean(before)),
             "after": _rounded(fmean(after)),
-            **_spelled(paired(before, after, self._guard["confidence"])),
+            **_spelled(paired(before, after, self._guard.confidence)),
         }
 
     def _confirm(self, accepted: Mapping[str, torch.Tensor]) -> dict[str, float]:
@@ -235,12 +236,12 @@ class _SearchRun:
         matrix = self._model.weights.stored(name)
         return matrix, sha256_tensor(matrix)
 
-    def _decomposition(self, matrix: torch.Tensor, sha256: str, rule: Any) -> Decomposition:
-        return self._store.decomposition(matrix, sha256, self._calibration if whitens(rule) else "")
+    def _decomposition(self, matrix: torch.Tensor, sha256: str, rule: RankRule) -> Decomposition:
+        return self._store.decomposition(matrix, sha256, self._calibration if rule.needs_text else "")
 
     def _whiten(self, layer: int, names: Sequence[str], states: States) -> None:
         """Make a layer's whitened decompositions, if a rule needs them: by what the model gives it at the start."""
-        if not any(map(whitens, self._planned.parameters["ranks"])):
+        if not self._planned.needs_text:
             return
         with self._model.layer(layer) as module:
             matrices = {str(matrix_of(name)): self._matrix(name) for name in names}

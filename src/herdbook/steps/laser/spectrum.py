@@ -17,10 +17,11 @@ from herdbook.figures import Cut, draw_heatmap, draw_spectrum
 from herdbook.hub.tensors import open_tensors
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.progress import track
+from herdbook.recipe import rank_rule
 from herdbook.steps.laser.decompose import singular_values
 from herdbook.steps.laser.evidence import describe_spectrum, is_noise
 from herdbook.steps.laser.law import noise_law
-from herdbook.steps.laser.rank import keep, spell_rule
+from herdbook.steps.laser.rank import keep
 from herdbook.weights.tensors import DTYPES, from_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from herdbook.weights.checkpoint import Span
 
-RULES: tuple[Any, ...] = ("mp-edge", "gavish-donoho", "laser-rmt", {"energy": 0.99})
+RULES = tuple(map(rank_rule, ("mp-edge", "gavish-donoho", "laser-rmt", {"energy": 0.99})))
 IN_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+?)(?:\.weight)?$")
 POINTS = 200  # of a curve
 
@@ -64,7 +65,7 @@ class Spectrum:
     def cuts(self) -> tuple[Cut, ...]:
         """Where each rule would cut."""
         kept = [(rule, keep(rule, self.values, *self.matrix.span.shape)) for rule in RULES]
-        return tuple(Cut(spell_rule(rule), found.rank, found.threshold) for rule, found in kept)
+        return tuple(Cut(rule.label, found.rank, found.threshold) for rule, found in kept)
 
     def share(self, cut: Cut) -> float:
         """Return the share of the rank that a rule would keep."""
@@ -141,7 +142,7 @@ def as_table(all_of_them: Sequence[Spectrum]) -> str:
     kinds: dict[str, list[Spectrum]] = {}
     for spectrum in all_of_them:
         kinds.setdefault(spectrum.matrix.kind, []).append(spectrum)
-    heads = ["matrix", "layers", "shape", "noise", "misfit", "snr", *(spell_rule(rule) for rule in RULES)]
+    heads = ["matrix", "layers", "shape", "noise", "misfit", "snr", *(rule.label for rule in RULES)]
     rows = [heads]
     for kind, group in kinds.items():
         rows.append(
@@ -201,7 +202,7 @@ def as_page(model: str, all_of_them: Sequence[Spectrum]) -> str:
                 shares,
                 kinds,
                 layers,
-                f"Share of the rank that {spell_rule(rule)} would keep",
+                f"Share of the rank that {rule.label} would keep",
                 "of the rank kept",
                 "no such matrix",
             )

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of, matrix_of
 from herdbook.errors import StepError
+from herdbook.plan.operation import Reduce, ReduceAsSearched
 from herdbook.progress import say, track
+from herdbook.recipe.rank import rank_rule
 from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import torch
 
-    from herdbook.plan import Node, Part, Plan, Tensor
+    from herdbook.plan import Node, Part, Plan, Search, Tensor
+    from herdbook.plan.operation import CalibrationText
+    from herdbook.recipe import RankRule
     from herdbook.steps.laser.reduce import Reduction
 
 
@@ -36,10 +40,11 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
     """
     parents = ParentShards(plan)
     rules = rules_of(plan, part)
-    about = {"operation": "laser", "key": part.key, "code": part.code, "parameters": part.parameters}
     computed = sorted((tensor for tensor in part.tensors if tensor.name in rules), key=lambda t: t.name)
     if not computed:
-        write_shard(plan.layout.shard(part), plan.layout.record(part), map(parents.copy, part.tensors), about)
+        write_shard(
+            plan.layout.shard(part), plan.layout.record(part), map(parents.copy, part.tensors), part.about
+        )
         return
     from herdbook.inference.threads import one_thread_a_matrix
     from herdbook.weights.tensors import to_bytes
@@ -66,7 +71,7 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
             return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
 
         record = write_shard(
-            plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), about
+            plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), part.about
         )
     _warn(record["tensors"])
 
@@ -84,19 +89,27 @@ class Reducer:
     """
 
     def __init__(
-        self, plan: Plan, part: Part, parents: ParentShards, rules: dict[str, Any], threads: int, device: str
+        self,
+        plan: Plan,
+        part: Part,
+        parents: ParentShards,
+        rules: Mapping[str, RankRule],
+        threads: int,
+        device: str,
     ) -> None:
         from herdbook.steps.laser.store import DecompositionStore
 
         self._parents, self._rules, self._device = parents, rules, device
         self._store = DecompositionStore(plan.layout.decompositions, device)
         self._calibration = ""
-        if any(map(whitens, rules.values())):
+        if any(rule.needs_text for rule in rules.values()):
             from herdbook.inference.text import calibration_id
 
-            text, model = part.parameters["calibration"], part.parameters["model"]
-            self._calibration = calibration_id(text, model)
-            self._whiten(plan, plan.by_key[model], text, threads)
+            assert isinstance(part.operation, Reduce | ReduceAsSearched)  # noqa: S101 - others have no rules
+            whitening = part.operation.whitening
+            assert whitening is not None  # noqa: S101 - the plan gives it where a rule needs text
+            self._calibration = calibration_id(whitening.text, whitening.model)
+            self._whiten(plan, plan.by_key[whitening.model], whitening.text, threads)
 
     def reduce(self, tensor: Tensor) -> Reduction:
         """Reduce one matrix; its decomposition comes from the store if it is there."""
@@ -109,12 +122,12 @@ class Reducer:
         matrix = from_bytes(self._parents.read(origin), tensor.dtype, tensor.shape, what)
         rule = self._rules[tensor.name]
         sha256 = shard.sha256(origin.tensor)
-        if not whitens(rule):
+        if not rule.needs_text:
             return reduce(matrix, self._store.decomposition(matrix, sha256), rule, self._device)
         found = self._store.decomposition(matrix, sha256, self._calibration)
         return reduce(matrix, found, rule, self._device, self._store.values(matrix, sha256))
 
-    def _whiten(self, plan: Plan, parent: Node, text: dict[str, Any], threads: int) -> None:
+    def _whiten(self, plan: Plan, parent: Node, text: CalibrationText, threads: int) -> None:
         """Run the calibration text through the parent, layer by layer, up to the last layer that is reduced."""
         from herdbook.inference.forward import LayerwiseModel
         from herdbook.inference.text import windows
@@ -124,14 +137,14 @@ class Reducer:
         folder = plan.layout.folder(parent)
         model = LayerwiseModel(folder, self._device, threads)
         layers: dict[int, dict[str, tuple[torch.Tensor, str]]] = {}
-        for name in filter(lambda name: whitens(self._rules[name]), self._rules):
+        for name in (name for name, rule in self._rules.items() if rule.needs_text):
             stored = model.weights.stored(name)
             pair = (stored, sha256_tensor(stored))
             if not self._store.has(*pair, self._calibration):
                 layers.setdefault(layer_of(name) or 0, {})[str(matrix_of(name))] = pair
         if not layers:
             return
-        streams = model.embed(windows(plan, text["name"], folder, model.config, text["windows"]))
+        streams = model.embed(windows(plan, text.name, folder, model.config, text.windows))
         with track("reading calibration text", max(layers) + 1) as advance:
             for number in range(max(layers) + 1):
                 with model.layer(number) as module:
@@ -162,32 +175,33 @@ class _Ahead:
         return self._pending.pop(0).result()
 
 
-def whitens(rule: Any) -> bool:
-    """Say whether a rank rule needs a whitened decomposition."""
-    return isinstance(rule, dict) and "svd-llm" in rule
-
-
-def rules_of(plan: Plan, part: Part) -> dict[str, Any]:
+def rules_of(plan: Plan, part: Part) -> dict[str, RankRule]:
     """Return the rank rule of each tensor of a part that is reduced; for some parts, a search says.
 
     Raises:
         StepError: If that search is missing or of another plan.
     """
-    names = [tensor.name for tensor in part.tensors if tensor.action == "laser"]
-    if not names:
-        return {}  # a shard of copies has no parameters
-    if "search" not in part.parameters:
-        return dict.fromkeys(names, part.parameters["rank"])
-    search = plan.searches[part.parameters["search"]]
+    names = [tensor.name for tensor in part.reduced]
+    match part.operation:
+        case Reduce() as reduce:
+            return dict.fromkeys(names, reduce.rank)
+        case ReduceAsSearched() as reduce:
+            chosen = _chosen(plan, plan.searches[reduce.search])
+            return {name: chosen[name] for name in names if name in chosen}
+        case _:
+            return {}
+
+
+def _chosen(plan: Plan, search: Search) -> dict[str, RankRule]:
+    """Return the rank rule of each matrix that a search has chosen."""
     path = plan.layout.search(search)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        chosen = found["chosen"] if found["key"] == search.key else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if found["key"] == search.key:
+            return {name: rank_rule(rule) for name, rule in found["chosen"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StepError(f"{path}: is missing or damaged. Delete it and search again.") from error
-    if not isinstance(chosen, dict):
-        raise StepError(f"{path}: belongs to another plan. Delete it and search again.")
-    return {name: chosen[name] for name in names if name in chosen}
+    raise StepError(f"{path}: belongs to another plan. Delete it and search again.")
 
 
 def _warn(entries: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import torch
 from herdbook.weights.tensors import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     Tensors = Sequence[torch.Tensor]
 
@@ -24,7 +24,7 @@ TINY = 1e-8
 
 
 def merge_tensors(
-    method: str, inputs: Tensors, name: str, values: dict[str, Any], settings: dict[str, Any]
+    method: str, inputs: Tensors, name: str, values: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> torch.Tensor:
     """Return the merged tensor in float32.
 

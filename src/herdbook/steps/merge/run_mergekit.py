@@ -14,9 +14,10 @@ from herdbook.tools.external import Tool
 from herdbook.weights.checkpoint import Produced, finite, read_header, stream_span, write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from herdbook.plan import Part, Plan, Tensor
+    from herdbook.plan.operation import RunMergekit
     from herdbook.weights.checkpoint import Span
 
 MERGEKIT = Tool(
@@ -24,7 +25,7 @@ MERGEKIT = Tool(
 )
 
 
-def mergekit(plan: Plan, part: Part, about: dict[str, Any]) -> None:
+def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
     """Have mergekit merge whole models, and take its tensors over into one shard.
 
     It runs on the CPU on one thread, offline, trusting no code of a model; its own output is deleted.
@@ -37,12 +38,12 @@ def mergekit(plan: Plan, part: Part, about: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(dir=shard.parent, prefix=f".{part.id}-") as scratch:
         folder = Path(scratch)
         config = folder / "config.yml"
-        config.write_text(yaml.safe_dump(_config(plan, part)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(_config(plan, part, operation)), encoding="utf-8")
         arguments = [
             str(config),
             str(folder / "out"),
             "--random-seed",
-            str(part.parameters["mergekit"]["seed"]),
+            str(operation.seed),
         ]
         arguments += ["--no-copy-tokenizer", "--no-write-model-card", "--num-threads", "1"]
         MERGEKIT.run(arguments, folder, print)
@@ -52,20 +53,19 @@ def mergekit(plan: Plan, part: Part, about: dict[str, Any]) -> None:
             for name, span in read_header(path).items()
         }
         with track(f"merge {part.id}", len(part.tensors)) as advance:
-            made = (_taken(tensor, spans, part, advance) for tensor in part.tensors)
-            write_shard(shard, record, made, {**about, "mergekit": MERGEKIT.version})
+            made = (_taken(tensor, spans, part, operation.method, advance) for tensor in part.tensors)
+            write_shard(shard, record, made, {**part.about, "mergekit": MERGEKIT.version})
 
 
-def _config(plan: Plan, part: Part) -> dict[str, Any]:
+def _config(plan: Plan, part: Part, operation: RunMergekit) -> dict[str, Any]:
     """Return mergekit's own configuration, with the models' folders for their names."""
-    wanted = part.parameters["mergekit"]
+    wanted = operation.request
     dtypes = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
     folders = {
-        name: str(plan.layout.folder(plan.by_key[key]).absolute())
-        for name, key in part.parameters["folders"].items()
+        name: str(plan.layout.folder(plan.by_key[key]).absolute()) for name, key in operation.models.items()
     }
     return {
-        "merge_method": wanted["method"],
+        "merge_method": operation.method,
         **({"base_model": folders[wanted["base"]]} if "base" in wanted else {}),
         "models": [
             {"model": folders[one["model"]], "parameters": one["parameters"]} for one in wanted["models"]
@@ -75,7 +75,9 @@ def _config(plan: Plan, part: Part) -> dict[str, Any]:
     }
 
 
-def _taken(tensor: Tensor, spans: dict[str, tuple[Path, Span]], part: Part, advance: Any) -> Produced:
+def _taken(
+    tensor: Tensor, spans: dict[str, tuple[Path, Span]], part: Part, method: str, advance: Callable[[], None]
+) -> Produced:
     if tensor.name not in spans:
         raise StepError(f"mergekit made no tensor {tensor.name}, which {part.model} should have")
     path, span = spans[tensor.name]
@@ -91,7 +93,7 @@ def _taken(tensor: Tensor, spans: dict[str, tuple[Path, Span]], part: Part, adva
 
     made = {
         "action": "merge",
-        "method": part.parameters["mergekit"]["method"],
+        "method": method,
         "by": f"mergekit {MERGEKIT.version}",
     }
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)

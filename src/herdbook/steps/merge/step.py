@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.errors import CheckpointError
+from herdbook.plan.operation import MergeTensors, RunMergekit
 from herdbook.progress import track
 from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from herdbook.plan import Part, Plan, Tensor
 
@@ -22,33 +23,34 @@ def merge(plan: Plan, part: Part) -> None:
         CheckpointError: If a parent's tensor is damaged, or the result leaves the range of its dtype; it is named.
         StepError: If mergekit is wanted, and is not installed or fails.
     """
-    about = {"operation": "merge", "key": part.key, "code": part.code, "parameters": part.parameters}
-    shard, record = plan.layout.shard(part), plan.layout.record(part)
-    if "mergekit" in part.parameters:
+    operation = part.operation
+    if isinstance(operation, RunMergekit):
         from herdbook.steps.merge.run_mergekit import mergekit
 
-        mergekit(plan, part, about)
+        mergekit(plan, part, operation)
         return
     parents = ParentShards(plan)
-    if part.parameters:
+    if isinstance(operation, MergeTensors):
         import torch
 
         torch.set_num_threads(1)  # sums over a tensor hang on how many threads share them
     with track(f"merge {part.id}", len(part.tensors)) as advance:
         made = (
-            parents.copy(tensor, advance)
-            if tensor.action == "copy"
-            else _merged(parents, tensor, part.parameters, advance)
+            _merged(parents, tensor, operation, advance)
+            if isinstance(operation, MergeTensors) and tensor.action != "copy"
+            else parents.copy(tensor, advance)
             for tensor in part.tensors
         )
-        write_shard(shard, record, made, about)
+        write_shard(plan.layout.shard(part), plan.layout.record(part), made, part.about)
 
 
-def _merged(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
-    values = parameters["values"][tensor.name]
+def _merged(
+    parents: ParentShards, tensor: Tensor, operation: MergeTensors, advance: Callable[[], None]
+) -> Produced:
+    values = operation.values[tensor.name]
     made = {
         "action": "merge",
-        "method": parameters["method"],
+        "method": operation.method,
         **values,
         "from": parents.cite(tensor.origins),
     }
@@ -61,7 +63,7 @@ def _merged(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], a
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
             inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
-        result = merge_tensors(parameters["method"], inputs, tensor.name, values, parameters).to(
+        result = merge_tensors(operation.method, inputs, tensor.name, values, operation.settings).to(
             DTYPES[tensor.dtype]
         )
         if not result.isfinite().all():

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.mixtures import FAMILIES, MLP, expert_of
 from herdbook.files import CHUNK_BYTES
+from herdbook.plan.operation import DrawRouters, MakeRouters, PerturbExperts
 from herdbook.progress import track
 from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
 
@@ -31,23 +32,28 @@ def moe(plan: Plan, part: Part) -> None:
         CheckpointError: If a parent's tensor is damaged; it is named.
         StepError: If a prompt cannot be used.
     """
-    about = {"operation": "moe", "key": part.key, "code": part.code, "parameters": part.parameters}
     shard, record = plan.layout.shard(part), plan.layout.record(part)
-    if part.label == "routers":
-        write_shard(shard, record, _routers(plan, part) if part.folders else _drawn(part), about)
-        return
-    parents = ParentShards(plan)
-    with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
-        made = (_taken(parents, tensor, part.parameters, advance) for tensor in part.tensors)
-        write_shard(shard, record, made, about)
+    match part.operation:
+        case MakeRouters() as make:
+            write_shard(shard, record, _routers(plan, part, make), part.about)
+        case DrawRouters() as draw:
+            write_shard(shard, record, _drawn(part, draw), part.about)
+        case operation:
+            perturbing = operation if isinstance(operation, PerturbExperts) else None
+            parents = ParentShards(plan)
+            with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
+                made = (_taken(parents, tensor, perturbing, advance) for tensor in part.tensors)
+                write_shard(shard, record, made, part.about)
 
 
-def _taken(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+def _taken(
+    parents: ParentShards, tensor: Tensor, perturbing: PerturbExperts | None, advance: Callable[[], None]
+) -> Produced:
     if tensor.action == "zeros":
         return _zeros(tensor)
     if tensor.action == "copy":
         return parents.copy(tensor, advance)
-    return _remade(parents, tensor, parameters, advance)
+    return _remade(parents, tensor, perturbing, advance)
 
 
 def _zeros(tensor: Tensor) -> Produced:
@@ -60,7 +66,9 @@ def _zeros(tensor: Tensor) -> Produced:
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, {"action": "zeros"})
 
 
-def _remade(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], advance: Any) -> Produced:
+def _remade(
+    parents: ParentShards, tensor: Tensor, perturbing: PerturbExperts | None, advance: Callable[[], None]
+) -> Produced:
     """Return a tensor that is cast or altered, or in which several are stacked, one after another."""
     names = tensor.slices or (tensor.name,)
     made: dict[str, Any] = {"action": tensor.action}
@@ -73,7 +81,7 @@ def _remade(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], a
             if span.dtype == tensor.dtype and tensor.action == "stack":
                 pieces = parents.stream(origin)
             else:
-                pieces = iter([_computed(parents, origin, name, tensor.dtype, parameters)])
+                pieces = iter([_computed(parents, origin, name, tensor.dtype, perturbing)])
             for piece in pieces:
                 digest.update(piece)
                 yield piece
@@ -92,7 +100,7 @@ def _remade(parents: ParentShards, tensor: Tensor, parameters: dict[str, Any], a
 
 
 def _computed(
-    parents: ParentShards, origin: Origin, name: str, dtype: str, parameters: dict[str, Any]
+    parents: ParentShards, origin: Origin, name: str, dtype: str, perturbing: PerturbExperts | None
 ) -> bytes:
     """Return a matrix with noise and scale, if its expert has any, in the dtype that is wanted."""
     from herdbook.steps.moe.cast import cast
@@ -101,39 +109,38 @@ def _computed(
     span = parents.shard(origin.part).span(origin.tensor)
     what = f"tensor {origin.tensor}"
     data: bytes | bytearray = parents.read(origin)
-    if "scales" in parameters:
+    if perturbing:
         from herdbook.steps.moe.perturb import perturb
 
         found = expert_of(name)
-        noise, residual = parameters["scales"][str(found[0]) if found else "shared"]
-        residual = residual if name.endswith(DOWN) else None
+        scale = perturbing.scales[str(found[0]) if found else "shared"]
+        residual = scale.residual if name.endswith(DOWN) else None
         tensor = from_bytes(data, span.dtype, span.shape, what)
-        data = to_bytes(perturb(tensor, name, parameters["seed"], noise, residual))
+        data = to_bytes(perturb(tensor, name, perturbing.seed, scale.noise, residual))
     return bytes(data) if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
 
 
-def _drawn(part: Part) -> Iterator[Produced]:
+def _drawn(part: Part, draw: DrawRouters) -> Iterator[Produced]:
     from herdbook.steps.moe.random_gate import as_bytes, random_rows
 
-    gate, seed = part.parameters["gate"], part.parameters["seed"]
     for tensor in part.tensors:
         experts, hidden = tensor.shape
-        data = as_bytes(random_rows(gate, tensor.name, (experts, hidden), seed), tensor.dtype)
-        made = {"action": "router", "gate": gate}
+        data = as_bytes(random_rows(draw.gate, tensor.name, (experts, hidden), draw.seed), tensor.dtype)
+        made = {"action": "router", "gate": draw.gate}
         yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), made)
 
 
-def _routers(plan: Plan, part: Part) -> Iterator[Produced]:
+def _routers(plan: Plan, part: Part, make: MakeRouters) -> Iterator[Produced]:
     from herdbook.weights.tensors import DTYPES, to_bytes
 
-    made = {"action": "router", "gate": part.parameters["gate"]}
+    made = {"action": "router", "gate": make.gate}
     heights = [tensor.shape[0] for tensor in part.tensors[: _routers_a_layer(part)]]
     layers = [
         part.tensors[start : start + len(heights)] for start in range(0, len(part.tensors), len(heights))
     ]
     # The routers are small: they are all made before the first is written, layer by layer.
     with track(f"moe {part.id}", len(layers)) as advance:
-        for tensors, rows in zip(layers, _rows(plan, part, layers), strict=True):
+        for tensors, rows in zip(layers, _rows(plan, make, layers), strict=True):
             for tensor, own in zip(tensors, rows.split(heights), strict=True):
                 data = to_bytes(own.to(DTYPES[tensor.dtype]))
                 yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), dict(made))
@@ -145,24 +152,21 @@ def _routers_a_layer(part: Part) -> int:
     return 2 if any("shared_expert_gate" in tensor.name for tensor in part.tensors) else 1
 
 
-def _rows(plan: Plan, part: Part, layers: list[tuple[Tensor, ...]]) -> Iterator[torch.Tensor]:
+def _rows(plan: Plan, make: MakeRouters, layers: list[tuple[Tensor, ...]]) -> Iterator[torch.Tensor]:
     """Yield the rows of each layer: those of the routed experts, then those of the shared ones."""
-    parameters = part.parameters
-    gate = parameters["gate"]
-    folder = plan.layout.folder(plan.by_key[part.folders[0]])
-    prompts = [(both[0], both[1]) for both in parameters["prompts"]]
-    if parameters.get("semantics") == "mergekit":
+    folder = plan.layout.folder(plan.by_key[make.base])
+    prompts = [(list(positive), list(negative)) for positive, negative in make.prompts]
+    if make.as_mergekit:
         from herdbook.steps.moe.mergekit_gates import mergekit_rows
 
-        yield from mergekit_rows(gate, folder, prompts)
+        yield from mergekit_rows(make.gate, folder, prompts)
         return
     import torch
 
     from herdbook.steps.moe.router import router_rows
 
     torch.set_num_threads(1)  # as in the other steps: sums over a tensor hang on how many threads share them
-    template = parameters.get("chat_template", False)
-    yield from router_rows(gate, folder, prompts, len(layers), chat_template=template)
+    yield from router_rows(make.gate, folder, prompts, len(layers), chat_template=make.chat_template)
 
 
 def _constant(data: bytes) -> Any:

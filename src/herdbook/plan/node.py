@@ -1,0 +1,116 @@
+"""Planning one model: its parts, its configuration and its other files, for every way to make it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from herdbook import recipe as recipes
+from herdbook.key import digest
+from herdbook.plan.adapter import plan_adapter
+from herdbook.plan.laser import plan_laser
+from herdbook.plan.merge import plan_merge
+from herdbook.plan.model import Node, Part, Search
+from herdbook.plan.moe import plan_moe
+from herdbook.plan.source import GGUF_CODE, plan_source
+from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from herdbook.lock import Lock
+    from herdbook.plan.operation import Rule
+    from herdbook.recipe import Recipe
+
+
+def plan_node(
+    name: str, recipe: Recipe, lock: Lock, nodes: Mapping[str, Node], whole: set[str]
+) -> tuple[Node, list[str]]:
+    """Return a model of the recipe, and warnings.
+
+    Args:
+        name: Its name.
+        recipe: The recipe.
+        lock: Its lock.
+        nodes: The models that it is made from, by name.
+        whole: Names of the models that are needed whole; see ``needed_whole``.
+
+    Raises:
+        RecipeError: If the model cannot be built as the recipe defines it.
+    """
+    model: Section = recipe.models[name]
+    warnings: list[str] = []
+    size = recipe.shard_bytes
+    match model:
+        case Laser():
+            parent = nodes[model.laser]
+            parts, search, warnings = plan_laser(name, model, recipe, lock, parent, size)
+            return _kept_form(name, "laser", model, parent, parts, search), warnings
+        case Adapter():
+            parent = nodes[model.on]
+            parts = plan_adapter(name, model, lock.adapters[name], parent, size)
+            return _kept_form(name, "adapter", model, parent, parts), warnings
+        case Merge():
+            parts, config = plan_merge(name, model.merge, nodes, size)
+            files_from = nodes[model.merge.tokenizer or model.merge.inputs[0]]
+            return _new_form(name, "merge", model, parts, config, files_from), warnings
+        case Moe():
+            parts, config, warnings = plan_moe(name, model.moe, nodes, size)
+            files_from = nodes[model.moe.tokenizer or model.moe.base]
+            return _new_form(name, "moe", model, parts, config, files_from), warnings
+        case _:
+            locked = lock.sources[name]
+            parts = plan_source(name, model, locked, size, whole=name in whole)
+            by_name = {file.name: file for file in locked.files}
+            members = {
+                member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
+                for member in locked.members
+            }
+            code = GGUF_CODE.describe() if locked.weights == "gguf" else {}
+            container = locked.files[0].sha256 if locked.weights == "gguf" else None
+            key = _node_key(parts, {"members": members, "container": container, "code": code})
+            form = {tensor.name: tensor.shape for tensor in locked.tensors}
+            return Node(
+                name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form
+            ), warnings
+
+
+def _new_form(
+    name: str,
+    operation: Rule,
+    model: Section,
+    parts: tuple[Part, ...],
+    config: dict[str, Any],
+    files_from: Node,
+) -> Node:
+    key = _node_key(parts, {"config": config, "from": files_from.key})
+    form = {tensor.name: tensor.shape for part in parts for tensor in part.tensors}
+    parents, files = recipes.parents(model), files_from.files
+    return Node(name, operation, key, model, parents, parts, config, files, files_from.name, form=form)
+
+
+def _kept_form(
+    name: str,
+    operation: Rule,
+    model: Section,
+    parent: Node,
+    parts: tuple[Part, ...],
+    search: Search | None = None,
+) -> Node:
+    key = _node_key(parts, {"from": parent.key})
+    return Node(
+        name,
+        operation,
+        key,
+        model,
+        (parent.name,),
+        parts,
+        parent.config,
+        parent.files,
+        parent.name,
+        search,
+        parent.form,
+    )
+
+
+def _node_key(parts: tuple[Part, ...], files: dict[str, Any]) -> str:
+    return digest({"parts": [part.key for part in parts], "files": files})

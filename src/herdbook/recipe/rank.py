@@ -1,0 +1,255 @@
+"""Rank rules: how much of a matrix is kept. A rule is a number, a word, or a mapping with one key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
+
+from herdbook.recipe.section import Section
+
+# Rules whose threshold follows from the spectrum itself: their names in recipes, and their names for people.
+ThresholdName = Literal["mp-edge", "gavish-donoho", "laser-rmt"]
+THRESHOLD_WORDS: dict[ThresholdName, str] = {
+    "mp-edge": "Marchenko-Pastur edge",
+    "gavish-donoho": "Gavish-Donoho threshold",
+    "laser-rmt": "laserRMT's threshold",
+}
+
+
+@dataclass(frozen=True)
+class FixedRank:
+    """Keeps a given number of singular values."""
+
+    rank: int
+
+    @property
+    def assumes_noise(self) -> bool:
+        """Whether it assumes a low-rank signal in white noise, which trained weights are not."""
+        return False
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether it needs the matrix's outputs on calibration text."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return "rank"
+
+    @property
+    def canonical(self) -> int:
+        """Its JSON form in keys, records and results: as in a recipe."""
+        return self.rank
+
+    @property
+    def label(self) -> str:
+        """Its form in headings."""
+        return f"rank {self.rank}"
+
+    @property
+    def words(self) -> str:
+        """Its form in sentences."""
+        return self.label
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Keeps the singular values above a threshold that follows from all of them."""
+
+    name: ThresholdName
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether it needs the matrix's outputs on calibration text."""
+        return False
+
+    @property
+    def assumes_noise(self) -> bool:
+        """Whether it assumes a low-rank signal in white noise, which trained weights are not."""
+        return self.name != "laser-rmt"
+
+    @property
+    def canonical(self) -> str:
+        """Its JSON form."""
+        return self.name
+
+    @property
+    def label(self) -> str:
+        """Its form in headings."""
+        return self.name
+
+    @property
+    def words(self) -> str:
+        """Its form in sentences."""
+        return THRESHOLD_WORDS[self.name]
+
+
+class _Keyed(Section):
+    """A rule that is written as a mapping with one key."""
+
+    @property
+    def assumes_noise(self) -> bool:
+        """Whether it assumes a low-rank signal in white noise, which trained weights are not."""
+        return False
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether it needs the matrix's outputs on calibration text."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """Its key."""
+        (name,) = self.canonical
+        return name
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """Its JSON form."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def label(self) -> str:
+        """Its form in headings."""
+        return f"{self.name} {self.canonical[self.name]:g}"
+
+
+class Fraction(_Keyed):
+    """Keeps a fixed share of the singular values."""
+
+    fraction: float = Field(
+        gt=0, le=1, description="share of the min(rows, columns) values that is kept; at least one value is"
+    )
+
+    @property
+    def words(self) -> str:
+        """Its form in sentences."""
+        return f"{self.fraction * 100:g} % of the rank"
+
+
+class Energy(_Keyed):
+    """Keeps the fewest singular values that contain a share of the sum of all squares."""
+
+    energy: float = Field(gt=0, le=1, description="share of the sum of squared singular values that is kept")
+
+    @property
+    def words(self) -> str:
+        """Its form in sentences."""
+        return f"{self.energy * 100:g} % of the energy"
+
+
+class KnownNoise(_Keyed):
+    """Keeps the singular values above Gavish and Donoho's threshold for noise of a known level."""
+
+    gavish_donoho: float = Field(
+        alias="gavish-donoho", gt=0, description="standard deviation of the noise in each entry"
+    )
+
+    @property
+    def assumes_noise(self) -> bool:
+        """Always true."""
+        return True
+
+    @property
+    def words(self) -> str:
+        """Its form in sentences."""
+        return f"{THRESHOLD_WORDS['gavish-donoho']}, noise {self.gavish_donoho:g}"
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+
+# The class of each rule that is a mapping, by its key.
+_KEYS = {"fraction": "Fraction", "energy": "Energy", "gavish-donoho": "KnownNoise", "svd-llm": "SvdLlm"}
+
+
+def _tag(value: Any) -> str | None:
+    """Return the tag of the rank rule that a value is, by its form; None if it is not one."""
+    if isinstance(value, Section):
+        return type(value).__name__
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "count"
+    if isinstance(value, str):
+        return "word"
+    tags = [tag for key, tag in _KEYS.items() if isinstance(value, dict) and key in value]
+    return tags[0] if len(tags) == 1 else None
+
+
+HowMuch = Annotated[
+    Annotated[Count, Tag("count")] | Annotated[Fraction, Tag("Fraction")] | Annotated[Energy, Tag("Energy")],
+    Discriminator(
+        _tag,
+        custom_error_type="how_much",
+        custom_error_message="give a number, {fraction: 0.9} or {energy: 0.99}",
+    ),
+]
+
+
+class SvdLlm(_Keyed):
+    """Removes what changes the matrix's outputs on calibration text least, instead of the matrix itself."""
+
+    svd_llm: HowMuch = Field(
+        alias="svd-llm", description="how much is kept: a rank, {fraction: 0.9} or {energy: 0.999}"
+    )
+
+    @property
+    def inner(self) -> RankRule:
+        """The rule that applies to the spectrum of the outputs."""
+        return rank_rule(self.svd_llm)
+
+    @property
+    def needs_text(self) -> bool:
+        """Always true."""
+        return True
+
+    @property
+    def label(self) -> str:
+        """Its form in headings."""
+        return f"svd-llm, {self.inner.label}"
+
+    @property
+    def words(self) -> str:
+        """Its form in sentences."""
+        return f"SVD-LLM, {self.inner.words}"
+
+
+# A rule, in the form that it has in a recipe.
+Rank = Annotated[
+    Annotated[ThresholdName, Tag("word")]
+    | Annotated[Count, Tag("count")]
+    | Annotated[Fraction, Tag("Fraction")]
+    | Annotated[Energy, Tag("Energy")]
+    | Annotated[KnownNoise, Tag("KnownNoise")]
+    | Annotated[SvdLlm, Tag("SvdLlm")],
+    Discriminator(
+        _tag,
+        custom_error_type="rank_rule",
+        custom_error_message="give a number, mp-edge, gavish-donoho, laser-rmt, or one of "
+        "fraction, energy, gavish-donoho, svd-llm as {name: value}",
+    ),
+]
+
+RankRule: TypeAlias = FixedRank | Threshold | Fraction | Energy | KnownNoise | SvdLlm
+
+_RANK: TypeAdapter[Any] = TypeAdapter(Rank)
+
+
+def rank_rule(value: Any) -> RankRule:
+    """Return the rank rule with a JSON form, from a recipe, a key, a record or a search's result.
+
+    Raises:
+        ValueError: If it is not a rank rule.
+    """
+    try:
+        rank: int | ThresholdName | Fraction | Energy | KnownNoise | SvdLlm = _RANK.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"not a rank rule: {value!r}") from error
+    match rank:
+        case int():
+            return FixedRank(rank)
+        case str():
+            return Threshold(rank)
+        case _:
+            return rank
