@@ -104,10 +104,8 @@ def test_kill_and_go_on(project):
         start_new_session=True,
     )
     shards = project.results / "shards"
-    deadline = time.monotonic() + 120
     while not list(shards.glob("mix.*.safetensors")):
         assert run.poll() is None, "the build ended before it could be killed"
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
