@@ -486,9 +486,9 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     ("text", "word"),
     [
         (BOMB + "base_model: *z\nexperts: *l\n", "undefined alias"),
-        (BOMB + "base_model: *l\nexperts: *l\n", "stands for more entries"),
+        (BOMB + "base_model: *l\nexperts: *l\n", "expands to more than"),
         ("experts: " + "[" * 1500 + "]" * 1500, "nested too deeply"),
-        ("experts: &x [*x]\nbase_model: a/b", "stands for more entries"),
+        ("experts: &x [*x]\nbase_model: a/b", "expands to more than"),
         ("experts: [1, 2]\nbase_model: herd/base", "is not a mergekit configuration"),
         ("experts: {}\nbase_model: herd/base", "a list"),
         ("experts: [{source_model: 3}]\nbase_model: herd/base", "does not name a model"),

@@ -187,7 +187,7 @@ def test_what_experts_alone_would_need(full):
 
 
 def test_what_people_see(full):
-    """A machine whose disk is too small is told so, below the same plan."""
+    """On a machine whose disk is too small, the same plan ends with an error."""
     done = herdbook(None, full[0].parent.parent, "plan", "--recipe", full[0])
     assert "to fetch: 43.45 GB" in done.stdout
     assert re.search(r"^buttercup <- .*24153\.7 M parameters, 48\.31 GB\]$", done.stdout, re.MULTILINE)

@@ -151,7 +151,7 @@ def test_laser_of_an_expert_reaches_what_is_there(tmp_path, served):
     assert all(".mlp." in name for name in plan.nodes["cut"].tensors)
     lasered = [t.name for part in plan.nodes["cut"].parts for t in part.tensors if t.action == "laser"]
     assert lasered == [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(3)]
-    assert any("3 of 6 matrices are not fetched" in warning for warning in plan.warnings)
+    assert any("3 of the 6 matrices are neither fetched" in warning for warning in plan.warnings)
 
 
 RECIPE = """

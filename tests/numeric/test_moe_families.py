@@ -230,7 +230,7 @@ def refused(tmp_path, other=None, base=None, **changes):
         ({"num_local_experts": 4}, {}, "'other' is itself a Mixture of Experts"),
         ({"model_type": "qwen2"}, {}, "is of type 'qwen2', the base of 'llama'"),
         ({}, {"shared": "other"}, ""),
-        ({}, {"family": "qwen3"}, "qwen3 is made of qwen3; 'base' is of type 'llama'"),
+        ({}, {"family": "qwen3"}, "qwen3 needs a base of type qwen3; 'base' is of type 'llama'"),
         ({}, {"family": "qwen2"}, "qwen2 has 1 shared expert, 0 given"),
         ({}, {"family": "deepseek", "layout": "fused"}, "deepseek has no fused layout"),
     ],
@@ -246,13 +246,14 @@ def test_norms_of_another_size(tmp_path):
     message = refused(
         tmp_path, {"head_dim": 16, "num_key_value_heads": 1}, {"model_type": "qwen3", "head_dim": 8}
     )
-    assert "self_attn.k_norm.weight has shape [16], the base's [8]" in message
+    assert "self_attn.k_norm.weight is of shape [16], in the base of shape [8]" in message
 
 
 def test_biases_that_would_be_lost(tmp_path):
     message = refused(tmp_path, base={"attention_bias": True})
     assert (
-        "has biases (model.layers.1.self_attn.k_proj.bias) that mixtral cannot hold; deepseek can." in message
+        "has biases (model.layers.1.self_attn.k_proj.bias) that mixtral cannot represent; deepseek can."
+        in message
     )
 
 
@@ -270,12 +271,16 @@ def test_a_shared_expert_with_a_gate_needs_prompts(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "section", "expected"),
     [
-        ({"family": "deepseek"}, {"quantize": {"methods": ["Q8_0"]}}, "family deepseek; leave it out"),
+        (
+            {"family": "deepseek"},
+            {"quantize": {"methods": ["Q8_0"]}},
+            "family deepseek to GGUF; leave `quantize` out",
+        ),
         ({"layout": "fused"}, {"quantize": {"methods": ["Q8_0"]}}, "does not read `layout: fused`"),
         (
             {"family": "deepseek"},
             {"evaluate": {"tasks": ["t.yaml"], "models": ["mix"]}},
-            "evaluate.models.0: transformers has no class for 'mix'",
+            "evaluate.models.0: transformers cannot load 'mix', since it has no class",
         ),
     ],
 )

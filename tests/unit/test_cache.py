@@ -138,7 +138,7 @@ def test_a_lost_file_is_damage_too(cache, tmp_path):
     cache.put(one, "First")
     (entry,) = cache.entries()
     cache.store.remove(f"{entry.name}/{entry.files['shard'][0]}")
-    assert cache.damaged(entry) == {"shard": "is gone"}
+    assert cache.damaged(entry) == {"shard": "is missing"}
     other = elsewhere(one, tmp_path / "two")
     with pytest.raises(DigestMismatchError):
         cache.restore(other, other.files["shard"], "Second")
@@ -388,7 +388,7 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
         said = capsys.readouterr()
         return status, said.out, said.err
 
-    assert herdbook("add")[1].strip().endswith("2 entries are new, 0 were there")
+    assert herdbook("add")[1].strip().endswith("2 new entries, 0 already present")
     size = sum(one.size_bytes for one in cache.entries())
     status, listed, _ = herdbook("list", "--json", tmp_path / "list.json")
     assert (status, "Tiny: 2 entries" in listed) == (0, True)

@@ -349,13 +349,13 @@ def change(**changes):
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
-        (lambda path: path.unlink(), "is missing. Make it first"),
+        (lambda path: path.unlink(), "is missing. Build it first"),
         (lambda path: path.write_text("{"), "is damaged"),
         (change(key="other"), "belongs to another plan"),
-        (change(tasks={}), "were not measured alike|damaged"),
+        (change(tasks={}), "were not measured in the same way|damaged"),
         (
             change(weights={"model-00001-of-00005.safetensors": "0" * 64}),
-            "is of other weights than are released",
+            "the measured weights differ from the released ones",
         ),
     ],
 )

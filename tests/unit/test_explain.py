@@ -300,9 +300,9 @@ def test_targets(root, explain, capsys):
     assert set(explain(next((root / "results/Tiny/release").glob("*.safetensors")))) == {"release"}
     (root / "results/shards/stray.json").touch()
     assert cli.main(["explain", "--recipe", "r.yaml", "results/shards/stray.json"]) == 2
-    assert "results/shards/stray.json: this recipe makes no such file" in capsys.readouterr().err
+    assert "results/shards/stray.json: no job of this recipe makes this file" in capsys.readouterr().err
     assert cli.main(["explain", "--recipe", "r.yaml", "lasr"]) == 2
-    assert "nothing is called 'lasr'; did you mean 'laser'?" in capsys.readouterr().err
+    assert "no target has the name 'lasr'; did you mean 'laser'?" in capsys.readouterr().err
 
 
 def test_differences_of_parameters():
@@ -313,7 +313,7 @@ def test_differences_of_parameters():
         "parameter `b.c[2]` was 2, is 3"
     ]
     assert said({"a": 1}, {"b": None}) == [
-        "parameter `a` was 1, is absent now",
+        "parameter `a` was 1, is now absent",
         "parameter `b` is new: null",
     ]
     assert said({"a": [1]}, {"a": [1, 2]}) == ["parameter `a` was [1], is [1, 2]"]

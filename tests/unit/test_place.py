@@ -102,7 +102,7 @@ def test_layers_go_to_gpus_in_their_order_and_none_is_cut(model):
 
 
 def test_a_gpu_without_room_for_the_embeddings_is_refused(model):
-    with pytest.raises(StepError, match="cannot hold the model's embeddings"):
+    with pytest.raises(StepError, match="the model.s embeddings and one layer do not fit"):
         dispatch(model, {0: 1000})
 
 

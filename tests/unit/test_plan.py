@@ -176,7 +176,7 @@ def test_disk_that_is_too_small_is_told_before_anything_is_made(folder, monkeypa
     plan = make(folder)
     needs.check_disk(plan)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(RecipeError, match=r"the disk is too small: 0\.00 GB are still to be written"):
+    with pytest.raises(RecipeError, match=r"not enough disk space: 0\.00 GB are still to be written"):
         needs.check_disk(plan)
 
 
@@ -195,9 +195,9 @@ def test_all_misfits_of_a_mixture_are_named(folder):
     models["mix"] = {"moe": {"base": "base", "experts": chosen}}
     wide, deep, foreign = refused(folder, models)
     assert wide.startswith(
-        "models.mix.moe.experts.0: 'wide': model.layers.0.mlp.down_proj.weight has shape [32, 96]"
+        "models.mix.moe.experts.0: 'wide': model.layers.0.mlp.down_proj.weight is of shape [32, 96]"
     )
-    assert "the base's [32, 64] (6 tensors differ)" in wide
+    assert "in the base of shape [32, 64] (6 tensors differ)" in wide
     assert deep == "models.mix.moe.experts.1: 'deep' has 3 layers, the base 2"
     assert "models.mix.moe.experts.2: 'foreign' has a vocabulary of 1089, the base of 64" in foreign
 
@@ -249,7 +249,7 @@ def test_adapter_that_cannot_be_folded_exactly(folder, tmp_path, changes, expect
 def test_what_nothing_needs_is_not_built(folder):
     plan = make(folder, MODELS | {"spare": {"folder": "other"}}, release={"model": "mix"})
     assert "spare" not in plan.nodes
-    assert plan.warnings == ("models: nothing needs spare; not built",)
+    assert plan.warnings == ("models: spare: not needed, so not built",)
 
 
 def mistral_7b():

@@ -72,7 +72,7 @@ def test_all_problems_at_once_each_with_file_and_key():
         (
             "matrices: [mlp.down_proj]",
             "matrices: []",
-            "models.cut.matrices: give at least one, and each only once",
+            "models.cut.matrices: list at least one item, and each only once",
         ),
         (
             "prompts: [two]",
@@ -83,7 +83,7 @@ def test_all_problems_at_once_each_with_file_and_key():
         (
             "base: base\n",
             "base: base\n      experts_per_token: 3\n",
-            "models.mix.moe.experts_per_token: 3 of 2",
+            "models.mix.moe.experts_per_token: cannot choose 3 of 2",
         ),
         (
             "folder: somewhere",
@@ -116,7 +116,7 @@ def test_leaderboard_needs_a_measured_release():
         "\nleaderboards: {b: {snapshot: s, title: t, as_of: 2026-01-01, source: s, model_column: m, score_column: s, "
         "direction: lower, task: t, metric: m}}"
     )
-    assert "there is no `evaluate`" in problems(GOOD + board)[0]
+    assert "the recipe has no `evaluate`" in problems(GOOD + board)[0]
     measured = GOOD + "\nevaluate: {tasks: [t], models: [base]}" + board
     assert "does not measure 'mix'" in problems(measured)[0]
 
@@ -124,7 +124,7 @@ def test_leaderboard_needs_a_measured_release():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("models: {a: {folder: x}, a: {folder: y}}", "the key 'a' is given twice"),
+        ("models: {a: {folder: x}, a: {folder: y}}", "duplicate key 'a'"),
         ("models: {1: {folder: x}}", "the key 1 is not text"),
         ("models: [", "line 1"),
         ("- 1", "expected a mapping"),

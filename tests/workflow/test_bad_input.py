@@ -83,7 +83,7 @@ def test_wrong_digest(project):
 def test_truncated_weights(project):
     path = project.recipe.parent / "other/model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    assert "model.safetensors: is cut off" in failure(project)
+    assert "model.safetensors: is truncated" in failure(project)
 
 
 def test_experts_of_different_shapes(project):
@@ -152,4 +152,4 @@ def test_plan_refuses_a_disk_that_is_too_small(project):
         check=False,
     )
     assert done.returncode == 2
-    assert "the disk is too small" in done.stderr
+    assert "not enough disk space" in done.stderr

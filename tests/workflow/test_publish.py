@@ -87,7 +87,7 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
         assert not [
             one for one in hub.requests if one.method not in {"GET", "HEAD"} and "yaml" not in one.path
         ]
-        assert f"commit to {hub.url}/{REPO} (public, to be made)" in text
+        assert f"commit to {hub.url}/{REPO} (public, to be created)" in text
         assert "  message  Release Tiny v1" in text
         added = dict(re.findall(r"^ *add +(\S+)  ([\d,]+) bytes", text, re.MULTILINE))
         assert {name: int(size.replace(",", "")) for name, size in added.items()} == {

@@ -218,7 +218,7 @@ class _File:
         if tensor.type in FULL_WIDTH:
             return np.inf
         decoded, reference = _decoded(theirs, tensor), _decoded(ours, tensor)
-        apart, least = (float(np.sqrt(np.mean((rows_ - weights) ** 2))) for rows_ in (decoded, reference))
+        apart, least = (float(np.sqrt(np.mean((values - weights) ** 2))) for values in (decoded, reference))
         if not np.isfinite(apart):
             return np.inf
         return max(apart / least, 1e-9) if least else np.inf

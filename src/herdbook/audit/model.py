@@ -92,12 +92,12 @@ class Model:
     @property
     def layers(self) -> int:
         """The number of layers in its configuration. Raises VerificationError if it is missing or not a valid number."""
-        layers_ = self.config.get("num_hidden_layers")
-        if type(layers_) is not int or not 0 < layers_ <= MAX_LAYERS:
+        count = self.config.get("num_hidden_layers")
+        if type(count) is not int or not 0 < count <= MAX_LAYERS:
             raise VerificationError(
                 f"{self.subject.name}: {CONFIG_NAME}: num_hidden_layers is missing or not a valid number"
             )
-        return layers_
+        return count
 
 
 def open_model(subject: Subject) -> Model:

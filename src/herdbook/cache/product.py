@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.key import digest
-from herdbook.plan import Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan import Evaluation, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.jobs import FILES, result_jobs
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _names(plan: Plan, job: Job) -> tuple[str, ...]:
             return (item.file,)
         case Evaluation() as item:
             return (item.name, *([item.quantized.file] if item.quantized else []))
-        case Report():
+        case RoutingReport():
             return tuple(plan.released.parents)
     return ()
 

@@ -11,7 +11,7 @@ from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
 from herdbook.graph import reachable
 from herdbook.layout import LOCK, RECIPE
-from herdbook.plan import Evaluation, Part, Report, Search
+from herdbook.plan import Evaluation, Part, RoutingReport, Search
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.jobs import ASSEMBLE, Job, jobs
 from herdbook.plan.release import contents
@@ -150,7 +150,7 @@ class Verdict:
             case Search() as search:
                 yield from changed_parameters(record.get("parameters", {}), search.parameters)
                 yield from difference.code(record.get("code", {}), search.code)
-            case Report() as report:
+            case RoutingReport() as report:
                 yield from difference.code(record.get("code", {}), report.code)
             case Evaluation() if settings := self._plan.recipe.evaluate:
                 now = {"limit": settings.limit, "batch_size": settings.batch_size}

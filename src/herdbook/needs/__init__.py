@@ -1,4 +1,4 @@
-"""What jobs need of a machine: memory, disk, time, threads and GPUs, as functions of what the plan says they make.
+"""What jobs need of a machine: memory, disk, time, threads and GPUs, as functions of the plan and a job's subject.
 
 No result and no key depends on any of it.
 """

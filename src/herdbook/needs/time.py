@@ -1,8 +1,8 @@
-"""How long jobs take: what they move and what they compute, at the rates of a machine.
+"""How long jobs take: the bytes that they move and the operations that they compute, at the rates of a machine.
 
-Time limits of clusters are for a slow machine. A limit that is too short loses the job's work, one that is too long lets
-it wait in the queue; so these rates are those of the slowest machine that anybody would use for this, and a job that hits
-its limit all the same is given more. No result and no key depends on any of this.
+Time limits on clusters assume a slow machine. A limit that is too short loses the job's work, one that is too long lets it
+wait in the queue; so these rates are those of the slowest machine that is likely to be used, and a job that still hits its
+limit is retried with a longer one. No result and no key depends on any of this.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import fetch_bytes
-from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, Report, Search
+from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.operation import MakeRouters
 from herdbook.recipe import Moe
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from herdbook.plan.jobs import Subject
     from herdbook.plan.operation import CalibrationText
 
-ELEMENTWISE = 100  # operations an element, of what is more than moving: sorting, drawing noise, rounding
-# Times as fast as the others is Q8_0, whose scale is the largest number of a block; 17 times, by measure.
+ELEMENTWISE = 100  # operations per element of work beyond copying: sorting, drawing noise, rounding
+# How much faster Q8_0 is than the other types, since it takes its scale from a block's largest number; measured: 17.
 UNSEARCHED = 10
 PROMPT_BYTES = 64  # what a chat template puts around a prompt
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What a machine does in a second.
+    """The rates of a machine.
 
     Args:
         start: Seconds until Python and its packages are loaded.
-        disk: Bytes a second that are read, digested or written.
-        network: Bytes a second.
-        float64: Operations a second of one core, in decompositions.
-        float32: The same of running text through a model.
-        quantized: Elements a second of one core, in the type that takes longest: scales are searched for, and every tensor
-            is derived a second time.
-        token_bytes: Bytes of text that a token stands for.
+        disk: Bytes per second that are read, digested or written.
+        network: Bytes per second that are downloaded.
+        float64: Operations per second of one core in decompositions.
+        float32: Operations per second of one core in running text through a model.
+        quantized: Elements per second of one core in the slowest type: scales are searched for, and every tensor is
+            derived a second time.
+        token_bytes: Bytes of text per token.
     """
 
     start: float
@@ -54,7 +54,7 @@ class Rates:
     token_bytes: float = 1.0
 
 
-# Packages come from a file system that many share, and every byte of a text is a token.
+# Packages are loaded from a shared file system, and every byte of a text is a token.
 SLOW = Rates(start=300, disk=50e6, network=5e6, float64=8e9, float32=16e9, quantized=1.5e6)
 
 
@@ -65,13 +65,13 @@ def decomposition_operations(shape: tuple[int, ...]) -> float:
 
 
 def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates = SLOW) -> float:
-    """Return the time of a job.
+    """Return the time of a job in seconds.
 
     Args:
         plan: The plan.
-        subject: What of the plan the job makes; None if it makes the release or reads it as a whole.
-        threads: How much of it runs at the same time, as matrices that are reduced.
-        rates: What the machine does in a second.
+        subject: The item of the plan that the job makes; None if the job makes the release or reads it as a whole.
+        threads: How many matrices, windows of text or documents the job works on at the same time.
+        rates: The rates of the machine.
     """
     match subject:
         case Part():
@@ -80,12 +80,12 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
             return _search(plan, subject, threads, rates)
         case Evaluation():
             return _evaluation(plan, subject, threads, rates)
-        case Report():
+        case RoutingReport():
             return _report(plan, subject, threads, rates)
         case Conversion():
-            return rates.start + 2 * plan.released.size_bytes / rates.disk  # all is read and written
+            return rates.start + 2 * plan.released.size_bytes / rates.disk  # all weights are read and written
         case Quantized():
-            # Quantized, and then every tensor derived again from the released weights.
+            # After quantizing, every tensor is derived a second time from the released weights.
             moved = 2 * plan.released.size_bytes + 2 * subject.size_bytes
             rate = rates.quantized * (UNSEARCHED if subject.method == "Q8_0" else 1)
             return rates.start + moved / rates.disk + plan.released.parameters / rate / threads
@@ -105,10 +105,8 @@ def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:
     prompts = part.operation.prompts if isinstance(part.operation, MakeRouters) else ()
     tokens = _prompt_tokens(prompts, rates) + _text_tokens(part.operation.text)
     forward = sum(_forward_operations(node, tokens) for node in folders)
-    # Whitening decomposes twice more.
-    reduced = sum(decomposition_operations(one.shape) for one in part.reduced) * (
-        3 if part.operation.text else 1
-    )
+    decompositions = 3 if part.operation.text else 1  # whitening adds two
+    reduced = decompositions * sum(decomposition_operations(tensor.shape) for tensor in part.reduced)
     return (
         rates.start
         + fetched / rates.network
@@ -123,9 +121,9 @@ def _search(plan: Plan, search: Search, threads: int, rates: Rates) -> float:
     parent = plan.nodes[search.parent]
     candidates = search.matrices
     reduced = 3 * sum(decomposition_operations(parent.form[name]) for name in candidates)
-    passes = [0, 0, 0]  # through all layers: at the start, and twice at the end
+    passes = [0, 0, 0]  # the layer each starts at: through all layers once at the start, and twice at the end
     if search.select and search.select.by == "gradient":
-        passes += [0, 0]  # back is twice as much as there
+        passes += [0, 0]  # a backward pass costs two forward passes
     if search.guard:
         passes += [layer_of(name) or 0 for name in candidates for _ in search.ranks]
     tokens = _text_tokens(search.text)
@@ -139,7 +137,7 @@ def _search(plan: Plan, search: Search, threads: int, rates: Rates) -> float:
 
 
 def _evaluation(plan: Plan, item: Evaluation, threads: int, rates: Rates) -> float:
-    """Return the time of a measurement of all the tasks' data."""
+    """Return the time of measuring a model on the data of all tasks."""
     tokens = (
         sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data) / rates.token_bytes
     )
@@ -153,19 +151,18 @@ def _evaluation(plan: Plan, item: Evaluation, threads: int, rates: Rates) -> flo
     )
 
 
-def _report(plan: Plan, report: Report, threads: int, rates: Rates) -> float:
+def _report(plan: Plan, report: RoutingReport, threads: int, rates: Rates) -> float:
     assert isinstance(report.node.recipe, Moe)  # noqa: S101 - nothing else has routers
     experts = report.node.recipe.moe.experts
-    tokens = _prompt_tokens([(one.prompts, one.negative_prompts) for one in experts], rates)
-    tokens += sum(
-        plan.recipe.calibration[n].windows * plan.recipe.calibration[n].tokens for n in report.texts
-    )
+    texts = [plan.recipe.calibration[name] for name in report.texts]
+    tokens = _prompt_tokens([(expert.prompts, expert.negative_prompts) for expert in experts], rates)
+    tokens += sum(text.windows * text.tokens for text in texts)
     forward = _forward_operations(report.node, tokens) / rates.float32 / threads
     return rates.start + report.node.size_bytes / rates.disk + forward
 
 
 def _read_bytes(tensor: Tensor) -> int:
-    """Return what is read for a tensor, its origins being as wide as it is."""
+    """Return the bytes that are read for a tensor; its origins have its dtype."""
     return tensor.size_bytes * (1 if tensor.slices else len(tensor.origins))
 
 
@@ -173,25 +170,25 @@ def _element_operations(plan: Plan, part: Part, tensor: Tensor) -> float:
     if tensor.action in {"copy", "laser"}:
         return 0.0
     if tensor.action == "adapter":
-        rank = max(min(one.shape) for one in plan.lock.adapters[part.model].tensors)
+        rank = max(min(lora.shape) for lora in plan.lock.adapters[part.model].tensors)
         return 2.0 * rank * tensor.elements
     return float(ELEMENTWISE * tensor.elements * max(1, len(tensor.origins)))
 
 
 def _forward_operations(node: Node, tokens: float) -> float:
-    """Return the operations of running text through a model: two for each weight that a token meets."""
+    """Return the operations of running text through a model: two per token and weight that processes it."""
     share = 1.0
     if isinstance(node.recipe, Moe):
         share = node.recipe.moe.experts_per_token / len(node.recipe.moe.experts)
-    met = 0.0
+    active = 0.0
     for part in node.parts:
         for tensor in part.tensors:
-            met += tensor.elements * (share if tensor.slices or expert_of(tensor.name) else 1)
-    return 2 * met * tokens
+            active += tensor.elements * (share if tensor.slices or expert_of(tensor.name) else 1)
+    return 2 * active * tokens
 
 
 def _prompt_tokens(prompts: Iterable[Iterable[Iterable[str]]], rates: Rates) -> float:
-    """Return how many tokens prompts have: of each expert, the texts that it should get, and those that it should not."""
+    """Return how many tokens the prompts of experts have: each expert's positive and its negative ones."""
     texts = (text for sides in prompts for side in sides for text in side)
     return sum(len(text.encode()) + PROMPT_BYTES for text in texts) / rates.token_bytes
 

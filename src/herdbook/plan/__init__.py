@@ -4,7 +4,7 @@ from herdbook.plan.evaluate import Evaluation
 from herdbook.plan.model import Node, Origin, Part, Search, Tensor
 from herdbook.plan.plan import Plan, load, make
 from herdbook.plan.quantize import Conversion, Quantized
-from herdbook.plan.routing import Report
+from herdbook.plan.routing import RoutingReport
 
 __all__ = [
     "Conversion",
@@ -14,7 +14,7 @@ __all__ = [
     "Part",
     "Plan",
     "Quantized",
-    "Report",
+    "RoutingReport",
     "Search",
     "Tensor",
     "load",

@@ -30,18 +30,20 @@ def plan_adapter(
     problems = unsupported(locked.config)
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for tensor in locked.tensors:
-        found = LORA_TENSOR.match(tensor.name)
-        if not found:
-            problems.append(f"tensor {tensor.name} is no LoRA matrix")
+        match = LORA_TENSOR.match(tensor.name)
+        if not match:
+            problems.append(f"tensor {tensor.name} is not a LoRA matrix; only LoRA adapters can be folded in")
             continue
-        sides.setdefault(found["module"] + ".weight", {})[found["side"]] = tensor.shape
-    for target, both in sides.items():
+        sides.setdefault(match["module"] + ".weight", {})[match["side"]] = tensor.shape
+    for target, shapes in sides.items():
         if target not in parent.form:
-            problems.append(f"{target} is not in {model.on!r}")
+            problems.append(f"{model.on!r} has no tensor {target}; the adapter was trained on another model")
             continue
         rows, columns = parent.form[target]
-        if set(both) != {"A", "B"} or both["B"] != (rows, both["A"][0]) or both["A"][1] != columns:
-            problems.append(f"{target}: LoRA shapes {both} do not fit {(rows, columns)}")
+        if set(shapes) != {"A", "B"} or shapes["B"] != (rows, shapes["A"][0]) or shapes["A"][1] != columns:
+            problems.append(
+                f"{target}: LoRA shapes {shapes} do not fit the matrix of shape {(rows, columns)}"
+            )
     if problems:
         raise RecipeError([f"models.{name}.adapter: {model.place}: {problem}" for problem in problems])
     fold = FoldAdapter({file.name: file.sha256 or file.git_blob for file in locked.files})
@@ -55,7 +57,7 @@ def plan_adapter(
 
 
 def unsupported(config: dict[str, Any]) -> list[str]:
-    """Return what in an adapter's configuration rules out folding it in exactly, one line each."""
+    """Return the settings of an adapter that rule out folding it in exactly, one line each."""
     problems = []
     if str(config.get("peft_type", "")).upper() != "LORA":
         problems.append(f"peft_type {config.get('peft_type')!r} is not LORA")

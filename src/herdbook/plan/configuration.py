@@ -43,22 +43,22 @@ def mixture_config(
     """Return the ``config.json`` of a mixture made from a dense base, valid for transformers 4 and 5.
 
     The rotary base is given as ``rope_theta`` and in ``rope_parameters``, the dtype as ``dtype`` and ``torch_dtype``:
-    each line of transformers reads only its own and silently takes the class's default otherwise. No code of anybody's
-    repository is named (``auto_map``).
+    each major version of transformers reads only its own name and silently falls back to the class's default. No code
+    from a repository is referenced (``auto_map``).
 
     Args:
-        family: What is made.
+        family: The mixture's family.
         base: The base's ``config.json``.
         experts: Number of routed experts.
-        experts_per_token: How many of them a token passes.
+        experts_per_token: How many of them each token is routed to.
         shared: Number of shared experts.
         dtype: The weights' dtype, such as ``bfloat16``.
-        keep_window: Whether the base's sliding window is kept, where the family can have one.
-        tokens_from: The ``config.json`` that says which tokens begin, end and fill a sequence.
+        keep_window: Whether the base's sliding window is kept, if the family supports one.
+        tokens_from: The ``config.json`` that names the tokens which begin, end and pad a sequence.
     """
     theta, scaling = rope_of(base)
     window = window_of(base) if keep_window and family.window else None
-    made = {
+    config = {
         **{key: base[key] for key in KEPT if base.get(key) is not None},
         **{key: tokens_from[key] for key in SPECIAL_TOKENS if tokens_from.get(key) is not None},
         **family.settings,
@@ -75,11 +75,11 @@ def mixture_config(
         "torch_dtype": dtype,
     }
     if "o_proj" in family.biases:
-        made["attention_bias"] = bool(base.get("attention_bias"))
+        config["attention_bias"] = bool(base.get("attention_bias"))
     if family.window:
-        made["sliding_window"] = window
+        config["sliding_window"] = window
     if family.name in {"qwen2", "qwen3"}:
-        made["use_sliding_window"] = window is not None
+        config["use_sliding_window"] = window is not None
         if window:
-            made |= {key: base[key] for key in ("layer_types", "max_window_layers") if key in base}
-    return made
+            config |= {key: base[key] for key in ("layer_types", "max_window_layers") if key in base}
+    return config

@@ -27,14 +27,14 @@ DEQUANTIZE_CODE = Code(("herdbook.steps.quantize.dequantize",))
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measuring of one artifact: a model of the graph, or a quantized file of the released one.
+    """The measurement of a model of the graph, or of a quantized file of the released one.
 
     Args:
-        name: What it is called on the card.
+        name: Its name on the card.
         node: The model.
-        quantized: The quantized file of it, if that is measured.
-        key: Digest that says what it is.
-        made_as: Name of the first measurement that has its key, and so its file; empty if that is itself.
+        quantized: The quantized file of the model, if that is measured.
+        key: Digest that identifies it.
+        made_as: Name of the first measurement with the same key, whose file it shares; empty if it is the first.
     """
 
     name: str
@@ -53,14 +53,14 @@ def plan_evaluations(
     recipe: Recipe, lock: Lock, nodes: Mapping[str, Node], quantized: Iterable[Quantized]
 ) -> tuple[Evaluation, ...]:
     """Return the measurements: models in the recipe's order, then quantized files."""
-    wanted = recipe.evaluate
-    if wanted is None:
+    section = recipe.evaluate
+    if section is None:
         return ()
     settings: dict[str, Any] = {
         "operation": "evaluate",
-        "tasks": [lock.tasks[task].model_dump(mode="json") for task in wanted.tasks],
-        "limit": wanted.limit,
-        "batch_size": wanted.batch_size,
+        "tasks": [lock.tasks[task].model_dump(mode="json") for task in section.tasks],
+        "limit": section.limit,
+        "batch_size": section.batch_size,
         "code": EVALUATE_CODE.describe(),
     }
 
@@ -72,7 +72,7 @@ def plan_evaluations(
         made_as = first.setdefault(key, name)
         return Evaluation(name, node, item, key, made_as if made_as != name else "")
 
-    models = [planned(name, nodes[name], None) for name in wanted.models]
+    models = [planned(name, nodes[name], None) for name in section.models]
     if not (recipe.quantize and recipe.quantize.evaluate):
         return tuple(models)
     released = nodes[recipe.release.model]

@@ -1,4 +1,4 @@
-"""A model's folder, as transformers loads it: which files it has, and where each comes from."""
+"""A model's folder in the form that transformers loads: which files it contains, and where each comes from."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def folder_paths(plan: Plan, node: Node) -> tuple[Path, ...]:
 
 
 def weights_files(node: Node) -> list[str]:
-    """Return the names of what is about weights: they themselves, and the index."""
+    """Return the names of the weights files, and of their index if there are several."""
     return [*node.shard_names, *([WEIGHTS_INDEX] if len(node.parts) > 1 else [])]
 
 
 def files_origin(plan: Plan, node: Node) -> Node:
-    """Return the source whose configuration and tokenizer a model has, or which is it itself."""
+    """Return the source from which a model's configuration and tokenizer come; of a source, itself."""
     while node.files_from != node.name:
         node = plan.nodes[node.files_from]
     return node
 
 
 def taken_files(plan: Plan, node: Node) -> list[Path]:
-    """Return those files of its origin's folder that a model has in common with it."""
+    """Return the paths of the files that a model takes over unchanged from its ``files_origin``."""
     folder, made = plan.layout.folder(files_origin(plan, node)), made_files(plan, node)
     return [folder / name for name in node.files if name not in made]
 
 
 def made_files(plan: Plan, node: Node) -> list[str]:
-    """Return the names of files that are no source's: the configuration, from where models were put together on."""
+    """Return the names of files that no source has: the configuration, from the first merge or mixture on."""
     while node.files_from != node.name:
         if isinstance(node.recipe, Merge | Moe):
             return [CONFIG]

@@ -1,6 +1,7 @@
-"""The jobs of a build: which there are, by what rule and key, what each reads and makes.
+"""The jobs of a build: the rule, key, inputs and outputs of each.
 
-This is the one graph. The workflow's rules, the command line, the cache and all that looks at a build read it.
+This is the only graph of jobs. The workflow's rules, the command line, the cache, and everything that inspects a build
+read it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from herdbook.plan.release import (
     verification_key,
     written_files,
 )
-from herdbook.plan.routing import Report
+from herdbook.plan.routing import RoutingReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,15 +34,15 @@ if TYPE_CHECKING:
     from herdbook.plan.plan import Plan
     from herdbook.plan.release import Signer
 
-# Of these, each model has a rule of its own: assemble_<model>.
+# Rules that exist once per model, such as assemble_<model>.
 ASSEMBLE = "assemble"
 FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
 MOST_LISTED = 12  # names of jobs in a message
-RESTORE = "restore"  # files from the cache, one by one; not a job of the plan
+RESTORE = "restore"  # takes single files from the cache; not a job of the plan
 
-# What of a plan one job makes.
-Subject = Part | Search | Node | Conversion | Evaluation | Quantized | Report
+# The item of a plan that one job makes.
+Subject = Part | Search | Node | Conversion | Evaluation | Quantized | RoutingReport
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ class Job:
     """One job.
 
     Args:
-        rule: The rule that makes it, without the model's name.
-        id: What names it: that of its files where these have one, else empty.
-        key: All that it is, as the rule's param.
-        inputs: What it reads.
-        outputs: What it makes, as the rule declares it.
-        subject: What of the plan it makes; None for what is made of the release as a whole.
+        rule: The rule that runs it, without the model's name.
+        id: The id in the names of its files; empty if they have none.
+        key: Digest of everything that decides its result, passed as the rule's param.
+        inputs: The files that it reads.
+        outputs: The files that it makes, as the rule declares them.
+        subject: The item of the plan that it makes; None if it makes or reads the release as a whole.
         size_bytes: Bytes of weights that it makes; 0 if it makes none.
-        also: Names of further models of the recipe that have what it makes.
+        also: Names of further models of the recipe that share its result.
     """
 
     rule: str
@@ -70,7 +71,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """What people call it: its id without the key."""
+        """A name for people: its id without the key."""
         return self.id.rpartition("-")[0] or self.id
 
     @property
@@ -80,14 +81,14 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The rule, and what it is about if the rule has many jobs."""
+        """The rule, and the id if the rule has several jobs."""
         return f"{self.rule} {self.id}".rstrip()
 
     @property
     def model(self) -> str:
         """Name of the recipe's model that it belongs to; empty if it belongs to none."""
         match self.subject:
-            case Evaluation() | Report():
+            case Evaluation() | RoutingReport():
                 return self.subject.node.name
             case Node():
                 return self.subject.name
@@ -97,23 +98,23 @@ class Job:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of all models of the recipe that it belongs to, the one that its files are called after first."""
+        """Names of all models of the recipe that it belongs to; the one in the names of its files comes first."""
         return (self.model, *self.also) if self.model else ()
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What people may call it: its label, and the same under the names of other models."""
+        """All names by which people may refer to it: its label, and the same under the names of ``also``."""
         return (self.label, *(name + self.label.removeprefix(self.model) for name in self.also))
 
 
 def all_jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
-    """Return the jobs that make what a plan describes, each after those whose files it reads.
+    """Return all jobs of a plan, each after those whose files it reads.
 
-    Among them are those that the release does without, such as assembling a model that nobody reads as a whole.
+    They include jobs that the release does not need, such as assembling a model that no other job reads as a whole.
 
     Args:
         plan: The plan.
-        signer: Who signs the claims, if somebody does.
+        signer: The signer of the claims; None if they are not signed.
     """
     return [*result_jobs(plan), *_release(plan, signer)]
 
@@ -121,24 +122,24 @@ def all_jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
 def result_jobs(plan: Plan) -> list[Job]:
     """Return the jobs whose results have their key in their names: models, quantized files, measurements.
 
-    What several names of a recipe lead to is the result of one job.
+    A result that several names of a recipe refer to is made by one job.
     """
     return [*model_jobs(plan), *_once(_measured(plan))]
 
 
 def model_jobs(plan: Plan) -> list[Job]:
-    """Return the jobs that make the models of a plan, each as a folder that transformers loads."""
+    """Return the jobs that make the models of a plan, each as a folder that transformers can load."""
     return _once(_models(plan))
 
 
-def _once(found: Iterable[Job]) -> list[Job]:
-    """Return jobs, of those that make the same files the first, with the names of the models that have it besides."""
-    once: dict[tuple[Path, ...], Job] = {}
-    for job in found:
-        known = once.setdefault(job.outputs, job)
-        if known is not job:
-            once[job.outputs] = replace(known, also=(*known.also, *job.also))
-    return list(once.values())
+def _once(jobs: Iterable[Job]) -> list[Job]:
+    """Return jobs with those that make the same files joined into the first, which gets the names of the others' models."""
+    by_outputs: dict[tuple[Path, ...], Job] = {}
+    for job in jobs:
+        first = by_outputs.setdefault(job.outputs, job)
+        if first is not job:
+            by_outputs[job.outputs] = replace(first, also=(*first.also, *job.also))
+    return list(by_outputs.values())
 
 
 def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
@@ -156,12 +157,12 @@ def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
     if not of_rule:
         raise RecipeError(f"{rule}: this recipe has no such step")
     named = [job for job in of_rule if key and key in {job.id, *job.labels}]
-    found = named or [job for job in of_rule if job.key.startswith(key)]
-    if len(found) == 1:
-        return found[0]
-    ids = [job.id for job in found or of_rule]
+    matches = named or [job for job in of_rule if job.key.startswith(key)]
+    if len(matches) == 1:
+        return matches[0]
+    ids = [job.id for job in matches or of_rule]
     listed = ", ".join(ids[:MOST_LISTED]) + (f" and {len(ids) - MOST_LISTED} more" * (len(ids) > MOST_LISTED))
-    if found:
+    if matches:
         raise RecipeError(f"{rule}: {key!r} may be any of {listed}; give more digits of the key")
     raise RecipeError(
         f"{rule}: no job has the key or name {key!r}. The jobs are {listed}. If the key is from an earlier plan, the "
@@ -170,11 +171,11 @@ def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
 
 
 def jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
-    """Return the jobs that a build of the release has, each after those whose files it reads.
+    """Return the jobs that a build of the release runs, each after those whose files it reads.
 
     Args:
         plan: The plan.
-        signer: Who signs the claims, if somebody does.
+        signer: The signer of the claims; None if they are not signed.
     """
     every = all_jobs(plan, signer)
     makers = {path: job for job in every for path in job.outputs}
@@ -186,7 +187,7 @@ def _models(plan: Plan) -> Iterator[Job]:
     layout = plan.layout
     for node in plan.nodes.values():
 
-        def called(model: str, name: str = node.name) -> tuple[str, ...]:
+        def other_name(model: str, name: str = node.name) -> tuple[str, ...]:
             return (name,) if name != model else ()
 
         if search := node.search:
@@ -198,22 +199,22 @@ def _models(plan: Plan) -> Iterator[Job]:
                 read,
                 (layout.search(search),),
                 search,
-                also=called(search.model),
+                also=other_name(search.model),
             )
         for part in node.parts:
-            made = (layout.shard(part), layout.record(part))
+            files = (layout.shard(part), layout.record(part))
             yield Job(
                 part.rule,
                 part.id,
                 part.key,
                 _part_inputs(plan, part),
-                made,
+                files,
                 part,
                 part.size_bytes,
-                called(part.model),
+                other_name(part.model),
             )
         first = plan.by_key[node.key]
-        also = called(first.name)
+        also = other_name(first.name)
         linked = (*(layout.shard(part) for part in node.parts), *taken_files(plan, node))
         folder = folder_paths(plan, node)
         if node.files_from == node.name:
@@ -245,9 +246,9 @@ def _measured(plan: Plan) -> Iterator[Job]:
         full = layout.full_width(item)
         yield Job("convert", item.id, item.key, released, (full,), item, item.size_bytes)
         for quantized in plan.quantized:
-            made = (layout.quantized(quantized), layout.quantized_record(quantized))
+            files = (layout.quantized(quantized), layout.quantized_record(quantized))
             size = quantized.size_bytes
-            yield Job("quantize", quantized.id, quantized.key, (full, *released), made, quantized, size)
+            yield Job("quantize", quantized.id, quantized.key, (full, *released), files, quantized, size)
     for measured in plan.evaluations:
         read = folder_paths(plan, measured.node)
         if measured.quantized:

@@ -1,4 +1,4 @@
-"""Planning LASER: which matrices may be reduced, by which rule, and whether a search decides about them."""
+"""Planning LASER: which matrices may be reduced, by which rule, and whether a search chooses among them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SINGLE = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+?)(?:\.weight)?$")
 def plan_laser(
     name: str, model: Laser, recipe: Recipe, lock: Lock, parent: Node, max_bytes: int
 ) -> tuple[tuple[Part, ...], Search | None, list[str]]:
-    """Return the parts of a lasered model, the search that decides about its matrices if there is one, and warnings.
+    """Return the parts of a lasered model, the search that chooses its matrices if there is one, and warnings.
 
     Raises:
-        RecipeError: If a layer or a matrix that is asked for does not exist in the parent, or if the calibration text
-            is read by an evaluation.
+        RecipeError: If the parent does not have a layer or a matrix that the recipe names, or if an evaluation reads the
+            calibration text.
     """
     named = chosen_matrices(name, model, parent)
     chosen = named & parent.tensors.keys()
@@ -43,22 +43,22 @@ def plan_laser(
     whitens = any(rule.needs_text for rule in model.ranks)
     whitening = Whitening(text, parent.key) if whitens and text else None
     reduce = ReduceAsSearched(search.key, whitening) if search else Reduce(model.ranks[0], whitening)
-    used = WHITEN_CODE if whitens else LASER_CODE
+    code = WHITEN_CODE if whitens else LASER_CODE
 
     def part(label: str, run: tuple[Tensor, ...]) -> Part:
         if all(tensor.action == "copy" for tensor in run):
             return plan_part(name, label, TakeOver("laser"), run, COPY)
-        return plan_part(name, label, reduce, run, used)
+        return plan_part(name, label, reduce, run, code)
 
     warnings = []
     if chosen != named:
         warnings.append(
-            f"models.{name}.matrices: only the MLPs of {parent.name!r} are needed, so {len(named - chosen)} of {len(named)} "
-            "matrices are not fetched and not reduced"
+            f"models.{name}.matrices: only the MLPs of {parent.name!r} are needed, so {len(named - chosen)} of the "
+            f"{len(named)} matrices are neither fetched nor reduced"
         )
     warnings += [
-        f"models.{name}.rank: {rule.name} takes a matrix for a signal of low "
-        "rank in white noise, which trained weights are not; it may cut most of them. A `guard` would tell."
+        f"models.{name}.rank: {rule.name} assumes a low-rank signal in white noise, which trained weights are not; it may "
+        "remove most of a matrix. Add a `guard` to measure the damage."
         for rule in model.ranks
         if rule.assumes_noise and not model.guard
     ]
@@ -75,9 +75,9 @@ def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
     named = list(MATRICES) if model.matrices == "all" else list(model.matrices)
     kinds = {matrix for matrix in named if matrix in MATRICES}
     single = {
-        f"model.layers.{int(found[1])}.{found[2]}.weight"
+        f"model.layers.{int(match[1])}.{match[2]}.weight"
         for matrix in named
-        if matrix not in MATRICES and (found := SINGLE.match(matrix))
+        if matrix not in MATRICES and (match := SINGLE.match(matrix))
     }
     known = {tensor for tensor, shape in parent.form.items() if len(shape) == 2}
     of_kind = {tensor for tensor in known if layer_of(tensor) in layers and matrix_of(tensor) in kinds}
@@ -89,7 +89,7 @@ def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
     matrices = of_kind | single
     if model.select and model.select.count > len(matrices):
         raise RecipeError(
-            f"models.{name}.select.count: {model.select.count} of {len(matrices)} matrices cannot be selected"
+            f"models.{name}.select.count: cannot select {model.select.count} of {len(matrices)} matrices"
         )
     return matrices
 
@@ -128,17 +128,17 @@ def _calibration(name: str, model: Laser, recipe: Recipe, lock: Lock) -> Calibra
         shared = [file.name for file in lock.tasks[task].data if file.sha256 in text.data]
         if shared:
             raise RecipeError(
-                f"models.{name}.calibration: {model.calibration!r} has the data of evaluate.tasks {task} "
-                f"({shared[0]}): what is tuned on cannot be measured on. Take another split."
+                f"models.{name}.calibration: {model.calibration!r} shares data ({shared[0]}) with evaluate.tasks {task}: "
+                "a model must not be measured on text that it was tuned on. Use another split."
             )
     return text
 
 
 def calibration_text(name: str, recipe: Recipe, lock: Lock) -> CalibrationText:
-    """Return a calibration text of the recipe, by the digests of its files and how windows are drawn."""
-    drawn = recipe.calibration[name]
+    """Return a calibration text of the recipe: the digests of its files, and how windows are drawn."""
+    entry = recipe.calibration[name]
     data = tuple(str(file.sha256) for file in lock.calibration[name].data)
-    return CalibrationText(name, data, drawn.split, drawn.field, drawn.windows, drawn.tokens, drawn.seed)
+    return CalibrationText(name, data, entry.split, entry.field, entry.windows, entry.tokens, entry.seed)
 
 
 def _search(

@@ -1,4 +1,4 @@
-"""What a build takes from elsewhere: models, adapters, and files that the recipe names beside itself."""
+"""The materials of a build: models and adapters from elsewhere, and the files that the recipe names."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ HUB = "pkg:huggingface/"
 
 @dataclass(frozen=True)
 class Material:
-    """A model or an adapter that was not made here.
+    """A model or an adapter that this build did not make.
 
     Args:
-        name: What to call it: the model's name in the recipe; of an adapter, that of the model it is folded into.
-        node: The model in the recipe.
-        uri: Where it is from: a package URL if there is one.
+        name: Its name for people: the model's name in the recipe; of an adapter, that of the model it is folded into.
+        node: The model's name in the recipe.
+        uri: Where it comes from: a package URL if it has one.
         revision: What it is pinned to beyond its files: a commit, or the digest of a wheel.
-        license: Its licence, by the Hub's identifier or as its author wrote it; None if nobody says.
-        license_by_recipe: Whether the recipe says so, not the source.
+        license: Its license, by the Hub's identifier or as its author wrote it; None if it is unknown.
+        license_by_recipe: Whether the license was taken from the recipe, not from the source.
         files: Its files, pinned.
-        weights: Names of those files that hold weights.
-        in_part: Whether only the MLPs were read out of the weights: then no digest of a whole file was compared.
+        weights: Names of those files that contain weights.
+        in_part: Whether only the MLPs were read from the weights, so that no digest of a whole file was compared.
     """
 
     name: str
@@ -48,17 +48,17 @@ class Material:
 
     @property
     def repo(self) -> str | None:
-        """``owner/name``, if it is of the Hub."""
+        """``owner/name``, if it comes from the Hub."""
         return self.uri.removeprefix(HUB).partition("@")[0] if self.uri.startswith(HUB) else None
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file that the recipe names beside itself.
+    """A file that the recipe names.
 
     Args:
         role: ``task``, ``task data``, ``calibration`` or ``leaderboard``.
-        name: What it belongs to.
+        name: The name of the task, text or board that it belongs to.
         file: The file, pinned.
     """
 
@@ -68,23 +68,23 @@ class Input:
 
 
 def ancestry(plan: Plan) -> tuple[Node, ...]:
-    """Return the models that the released one descends from, and itself: parents first, else in the recipe's order."""
-    found: dict[str, Node] = {}
+    """Return the released model and its ancestors: parents first, otherwise in the recipe's order."""
+    ordered: dict[str, Node] = {}
 
     def visit(name: str) -> None:
         for parent in recipes.parents(plan.recipe.models[name]):
             visit(parent)
-        found.setdefault(name, plan.nodes[name])
+        ordered.setdefault(name, plan.nodes[name])
 
-    wanted = recipes.ancestry(plan.recipe, plan.released.name)
+    ancestors = recipes.ancestry(plan.recipe, plan.released.name)
     for name in plan.recipe.models:
-        if name in wanted:
+        if name in ancestors:
             visit(name)
-    return tuple(found.values())
+    return tuple(ordered.values())
 
 
 def materials(plan: Plan, nodes: tuple[Node, ...]) -> Iterator[Material]:
-    """Yield the sources and adapters among some of a plan's models, in their order."""
+    """Yield the sources and adapters among ``nodes`` of a plan, in their order."""
     for node in nodes:
         if node.name in plan.lock.sources:
             yield _source(node, plan.lock.sources[node.name])
@@ -93,7 +93,7 @@ def materials(plan: Plan, nodes: tuple[Node, ...]) -> Iterator[Material]:
 
 
 def inputs(plan: Plan) -> Iterator[Input]:
-    """Yield the files that the recipe names beside itself."""
+    """Yield the files that the recipe names: tasks and their data, calibration texts, leaderboards."""
     for task in plan.lock.tasks.values():
         yield Input("task", task.name, task.file)
         yield from (Input("task data", task.name, file) for file in task.data)
@@ -104,22 +104,22 @@ def inputs(plan: Plan) -> Iterator[Input]:
 
 
 def carried_inputs(plan: Plan) -> dict[str, tuple[LockedFile, Path]]:
-    """Return those small files of ``inputs`` that a release carries: by name there, the pin and where the file lies.
+    """Return the files of ``inputs`` that a release contains: by name in the release, the pinned file and its path here.
 
-    They are what places on the card are computed from again: the snapshots of leaderboards, and what tasks are. The
-    texts that were measured on are not among them: they are large, and have licences of their own.
+    A verifier recomputes the places on the card from them: the snapshots of leaderboards, and the definitions of tasks.
+    The texts that models were measured on are not included: they are large, and have licenses of their own.
     """
-    found = {}
+    files = {}
     for path, task in plan.lock.tasks.items():
-        found[input_file(task.file.name, str(task.file.sha256))] = (task.file, plan.beside_recipe(path))
+        files[input_file(task.file.name, str(task.file.sha256))] = (task.file, plan.beside_recipe(path))
     for file in plan.lock.leaderboards.values():
-        found[input_file(file.name, str(file.sha256))] = (file, plan.beside_recipe(file.name))
-    return dict(sorted(found.items()))
+        files[input_file(file.name, str(file.sha256))] = (file, plan.beside_recipe(file.name))
+    return dict(sorted(files.items()))
 
 
 def _source(node: Node, locked: LockedSource) -> Material:
-    said = getattr(node.recipe, "license", None)
-    held = (
+    stated_license = getattr(node.recipe, "license", None)
+    weights = (
         {tensor.file for tensor in locked.tensors}
         if locked.weights == "safetensors"
         else {locked.files[0].name}
@@ -130,9 +130,9 @@ def _source(node: Node, locked: LockedSource) -> Material:
         uri=locked.uri,
         revision=locked.revision,
         license=locked.license,
-        license_by_recipe=said is not None,
+        license_by_recipe=stated_license is not None,
         files=locked.files,
-        weights=frozenset(held),
+        weights=frozenset(weights),
         in_part=any(isinstance(part.operation, FetchRanges) for part in node.parts),
     )
 

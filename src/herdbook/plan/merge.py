@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Dense
 
-    # What belongs to one tensor.
+    # The parameters of one tensor, by name.
     Values = dict[str, float | list[float]]
 
 MERGE_CODE = Code(("herdbook.steps.merge.step",), without=("herdbook.steps.merge.run_mergekit",))
-# mergekit runs in a process of its own, with our torch and transformers; which mergekit, `run_mergekit` says
+# mergekit runs in a process of its own, with our torch and transformers; `run_mergekit` pins its version
 MERGEKIT_CODE = Code(
     ("herdbook.steps.merge.step",),
     without=("herdbook.steps.merge.methods", "herdbook.weights.tensors"),
     packages=("transformers",),
 )
 LAYER_NUMBER = re.compile(r"^model\.layers\.\d+\.")
-# What a configuration says of each layer in turn.
+# Keys of a configuration with a value for each layer.
 PER_LAYER = ("layer_types",)
 
 
@@ -54,14 +54,14 @@ def plan_merge(
         RecipeError: If the models do not fit each other; all misfits are named.
     """
     where = f"models.{name}.merge"
-    inputs = [nodes[one] for one in dict.fromkeys(merge.inputs)]
+    inputs = [nodes[model] for model in dict.fromkeys(merge.inputs)]
     problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough))
     if problems:
         raise RecipeError(problems)
     if isinstance(merge, Passthrough):
         tensors, values, config = _stacked(where, merge, nodes)
     else:
-        tensors, values = _joined(merge, [nodes[one] for one in merge.inputs])
+        tensors, values = _joined(merge, [nodes[model] for model in merge.inputs])
         config = dict(inputs[0].config)
     if merge.dtype:
         config |= {"dtype": merge.dtype, "torch_dtype": merge.dtype}
@@ -72,7 +72,7 @@ def plan_merge(
 
 
 def _joined(merge: Dense, inputs: list[Node]) -> tuple[list[Tensor], dict[str, Values]]:
-    """Return the tensors of a merge of equal forms, and what each is computed with."""
+    """Return the tensors of a merge of models of one form, and the parameters that each is computed with."""
     tensors, values = [], {}
     first = inputs[0]
     count = first.config["num_hidden_layers"]
@@ -87,17 +87,19 @@ def _joined(merge: Dense, inputs: list[Node]) -> tuple[list[Tensor], dict[str, V
 
 
 def _values(merge: Dense, tensor: str, depth: float) -> Values:
-    """Return what a method computes one tensor with: weights, densities and scale at its place."""
+    """Return the parameters that a method computes one tensor with: weights, densities and scale at its depth."""
     match merge:
         case Slerp():
             return {"t": value_at(merge.t, tensor, depth, 0.5)}
         case Linear():
-            return {"weights": [value_at(one.weight, tensor, depth, 0.0) for one in merge.models]}
+            return {"weights": [value_at(model.weight, tensor, depth, 0.0) for model in merge.models]}
         case TaskArithmetic() | Ties() | Dare():
-            found: Values = {"weights": [value_at(one.weight, tensor, depth, 0.0) for one in merge.models]}
+            values: Values = {
+                "weights": [value_at(model.weight, tensor, depth, 0.0) for model in merge.models]
+            }
             if not isinstance(merge, TaskArithmetic):
-                found["densities"] = [value_at(one.density, tensor, depth, 1.0) for one in merge.models]
-            return {**found, "scale": value_at(merge.scale, tensor, depth, 1.0)}
+                values["densities"] = [value_at(model.density, tensor, depth, 1.0) for model in merge.models]
+            return {**values, "scale": value_at(merge.scale, tensor, depth, 1.0)}
         case _:
             return {}
 
@@ -105,7 +107,7 @@ def _values(merge: Dense, tensor: str, depth: float) -> Values:
 def _stacked(
     where: str, merge: Passthrough, nodes: Mapping[str, Node]
 ) -> tuple[list[Tensor], dict[str, Values], dict[str, Any]]:
-    """Return the tensors of stacked layers, those that are scaled, and the configuration."""
+    """Return the tensors of stacked layers, the parameters of those that are computed, and the configuration."""
     tensors: list[Tensor] = []
     values: dict[str, Values] = {}
     total = sum(len(_layers(piece.layers)) for piece in merge.slices)
@@ -162,7 +164,7 @@ def _part(name: str, label: str, merge: Dense, run: tuple[Tensor, ...], values: 
 def _by_mergekit(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: list[Tensor]) -> Part:
     """Return the one part of a merge that mergekit makes whole."""
     request = merge.model_dump(mode="json", exclude={"tokenizer"}, exclude_none=True)
-    models = {one: nodes[one].key for one in merge.inputs}
+    models = {model: nodes[model].key for model in merge.inputs}
     run = tuple(Tensor(tensor.name, tensor.dtype, tensor.shape, "merge") for tensor in tensors)
     operation = RunMergekit(merge.method, merge.seed, request, models)
     return plan_part(name, "mergekit", operation, run, MERGEKIT_CODE)
@@ -182,28 +184,28 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
             continue
         if rope_of(node.config) != rope_of(first.config):
             problems.append(
-                f"{where}: {node.name!r} has other rotary embeddings than {first.name!r}: {rope_of(node.config)}, not "
+                f"{where}: {node.name!r} has different rotary embeddings from {first.name!r}: {rope_of(node.config)}, not "
                 f"{rope_of(first.config)}"
             )
-        found = _form(node, stacked=stacked)
-        differing = [tensor for tensor in {**expected, **found} if expected.get(tensor) != found.get(tensor)]
+        form = _form(node, stacked=stacked)
+        differing = [tensor for tensor in {**expected, **form} if expected.get(tensor) != form.get(tensor)]
         if differing:
             tensor = differing[0]
             more = f", and {len(differing) - 1} more tensors differ" if len(differing) > 1 else ""
             hint = ""
-            if tensor == "lm_head.weight" and (tensor not in found or tensor not in expected):
-                hint = " (one has a head of its own, the other ties it)"
+            if tensor == "lm_head.weight" and (tensor not in form or tensor not in expected):
+                hint = " (one model has an output head of its own, the other ties it to the embeddings)"
             elif tensor in {"lm_head.weight", "model.embed_tokens.weight"}:
                 hint = " (their vocabularies differ)"
             problems.append(
-                f"{where}: {tensor} is {_show(found.get(tensor))} in {node.name!r} and {_show(expected.get(tensor))} in "
+                f"{where}: {tensor} is {_show(form.get(tensor))} in {node.name!r} and {_show(expected.get(tensor))} in "
                 f"{first.name!r}{hint}{more}"
             )
     return problems
 
 
 def _form(node: Node, *, stacked: bool) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model's tensors; of one layer for all, if layers are stacked."""
+    """Return the shapes of a model's tensors; if layers are stacked, with one entry for all layers."""
     return {
         LAYER_NUMBER.sub("model.layers.*.", name) if stacked else name: shape
         for name, shape in node.form.items()
@@ -219,15 +221,15 @@ def _show(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else str(list(shape))
 
 
-def _layers(spelled: str) -> range:
-    first, last = (int(part) for part in spelled.split("-"))
+def _layers(text: str) -> range:
+    first, last = (int(part) for part in text.split("-"))
     return range(first, last + 1)
 
 
 def _depth(tensor: str, layers: int) -> float:
-    """Return a tensor's place between the first layer, 0, and the last, 1.
+    """Return a tensor's relative depth, from 0 for the first layer to 1 for the last.
 
-    What is outside the layers, the last norm and the head too, stands at 0, as in mergekit.
+    Tensors outside the layers, including the last norm and the head, have depth 0, as in mergekit.
     """
     layer = layer_of(tensor)
     if layer is None:
@@ -236,23 +238,23 @@ def _depth(tensor: str, layers: int) -> float:
 
 
 def value_at(value: Any, tensor: str, depth: float, otherwise: float) -> float:
-    """Return what a value of a recipe is for a tensor.
+    """Return the value of a recipe's parameter for a tensor.
 
     Args:
         value: A number; a list of numbers, spread evenly over the layers; or a list of filters.
         tensor: The tensor's name.
-        depth: Its place, 0 to 1.
-        otherwise: The result if no filter fits.
+        depth: The tensor's relative depth, 0 to 1.
+        otherwise: The result if no filter matches.
 
     Source: mergekit's parameters (``config.py``, ``evaluate_setting``).
     """
     if not isinstance(value, list):
         return float(value)
     if isinstance(value[0], Filtered):
-        fitting = (one for one in value if one.filter in {None, "*"} or one.filter in tensor)
-        found = next(fitting, None)
-        return otherwise if found is None else value_at(found.value, tensor, depth, otherwise)
-    place = depth * (len(value) - 1)
-    low = int(place)
+        matching = (item for item in value if item.filter in {None, "*"} or item.filter in tensor)
+        first = next(matching, None)
+        return otherwise if first is None else value_at(first.value, tensor, depth, otherwise)
+    position = depth * (len(value) - 1)
+    low = int(position)
     high = min(low + 1, len(value) - 1)
-    return float(value[low] + (place - low) * (value[high] - value[low]))
+    return float(value[low] + (position - low) * (value[high] - value[low]))

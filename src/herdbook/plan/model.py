@@ -1,4 +1,4 @@
-"""What a plan consists of: nodes (models), parts (shards in the making) and tensors."""
+"""The elements of a plan: nodes (models), parts (the shards to be made) and tensors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Origin:
     """A tensor of a parent model.
 
     Args:
-        part: Key of the part that holds it.
-        tensor: Its name there.
+        part: Key of the part that contains it.
+        tensor: Its name in that part.
     """
 
     part: str
@@ -30,16 +30,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a model in the making.
+    """A tensor of a model to be made.
 
     Args:
         name: Its name in the shard.
         dtype: Its dtype, by the code of safetensors.
         shape: Its shape.
         action: ``fetch`` (it comes from a source), ``copy``, ``zeros``, or the operation that computes it.
-        origins: The parents' tensors that it is made from, in the order that the action wants.
-        slices: Canonical names of the tensors that stand in it one after another, one for each origin, if they are
-            stacked.
+        origins: The parents' tensors that it is made from, in the order that the action needs.
+        slices: If it is stacked: the canonical names of its slices, in order, one for each origin.
     """
 
     name: str
@@ -62,15 +61,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """One shard in the making: one job.
+    """One shard to be made: one job.
 
     Args:
         model: Name of the model that it belongs to.
-        label: What it holds, unique in the model, such as ``expert2-1``.
-        operation: How it is made, with all that this needs to know beyond the tensors.
-        key: Digest that says what it is.
-        tensors: What it holds.
-        code: What the result depends on beyond its inputs.
+        label: A name that is unique in the model, such as ``expert2-1``.
+        operation: How it is made, with all parameters beyond the tensors.
+        key: Digest that identifies it.
+        tensors: The tensors that it contains.
+        code: The code that the result depends on, as ``Code.describe`` returns it.
     """
 
     model: str
@@ -92,7 +91,7 @@ class Part:
 
     @property
     def about(self) -> Parameters:
-        """What its record says of it, beside its tensors."""
+        """The content of its record, except the tensors."""
         return {
             "operation": self.rule,
             "key": self.key,
@@ -107,7 +106,7 @@ class Part:
 
     @property
     def computed(self) -> tuple[Tensor, ...]:
-        """Its tensors that are more than copies."""
+        """Its tensors that are not copies."""
         return tuple(tensor for tensor in self.tensors if tensor.action != "copy")
 
     @property
@@ -117,12 +116,12 @@ class Part:
 
     @property
     def is_copy(self) -> bool:
-        """Whether it holds nothing but copies, so that its job takes seconds and a single core."""
+        """Whether it contains only copies, so that its job takes seconds and a single core."""
         return not self.computed
 
     @property
     def is_link(self) -> bool:
-        """Whether its file is a link to the one that it was fetched as."""
+        """Whether its file is a link to a downloaded file."""
         return isinstance(self.operation, FetchFile)
 
     @property
@@ -133,18 +132,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Search:
-    """The choosing of a lasered model's matrices and ranks, where the recipe does not name them all.
+    """The search for a lasered model's matrices and ranks, where the recipe does not fix them.
 
     Args:
         model: Name of the lasered model.
         parent: Name of the model that it is made from, whose assembled folder is read.
-        key: Digest that says what it is.
+        key: Digest that identifies it.
         matrices: The candidates' names, sorted.
         ranks: The rank rules, in the order in which they are tried.
-        select: Which of the candidates are tried; None for all.
-        guard: What a reduction has to prove; None if nothing.
-        text: The calibration text that is read, if there is one.
-        code: What the result depends on beyond its inputs.
+        select: How candidates are ranked and how many are tried; None for all.
+        guard: The test that a reduction has to pass; None if there is no test.
+        text: The calibration text that is read; None if there is none.
+        code: The code that the result depends on, as ``Code.describe`` returns it.
     """
 
     model: str
@@ -164,7 +163,7 @@ class Search:
 
     @property
     def parameters(self) -> Parameters:
-        """All that it decides by, as JSON has it in the key and in the result."""
+        """All its parameters, as JSON, in the form of the key and of the result."""
         return {
             "ranks": [rule.canonical for rule in self.ranks],
             "matrices": list(self.matrices),
@@ -175,7 +174,7 @@ class Search:
 
     @property
     def needs_text(self) -> bool:
-        """Whether a rank rule that is tried looks at what a matrix makes of text."""
+        """Whether one of its rank rules reads calibration text."""
         return any(rule.needs_text for rule in self.ranks)
 
 
@@ -186,16 +185,16 @@ class Node:
     Args:
         name: Its name in the recipe.
         operation: The rule of its parts.
-        key: Digest that says what it is: that of its parts' keys, in order, and of its other files.
+        key: Digest that identifies it: of its parts' keys, in order, and of its other files.
         recipe: Its entry in the recipe.
         parents: Names of the models that it is made from, in the recipe's order.
         parts: Its shards.
         config: Its configuration (``config.json``), as far as planning knows it.
         files: Names of its other files (configuration, tokenizer, ...).
-        files_from: Name of the parent whose other files it takes over; its own name if it makes them.
-        search: What chooses its matrices, if it is lasered and the recipe leaves that open.
-        form: The shape of each tensor that it has, also of those that nobody needs and nobody makes.
-        made_as: Name of the first model of the recipe that has its key, and so its folder; empty if that is itself.
+        files_from: Name of the parent whose other files it takes over; its own name for a source.
+        search: The search that chooses its matrices, if it is lasered and the recipe does not fix them.
+        form: The shape of each of its tensors by name, including tensors that are not needed and so not made.
+        made_as: Name of the first model of the recipe with the same key, whose folder it shares; empty if it is the first.
     """
 
     name: str
@@ -226,7 +225,7 @@ class Node:
 
     @property
     def tensors(self) -> dict[str, tuple[Part, Tensor]]:
-        """Its tensors by name, each with the part that holds it."""
+        """Its tensors by name, each with the part that contains it."""
         return {tensor.name: (part, tensor) for part in self.parts for tensor in part.tensors}
 
     @property

@@ -1,12 +1,13 @@
 """Planning a Mixture of Experts: a copy of the base without its MLPs, a copy of each expert's MLPs, and the routers.
 
-The parts are cut by parent, so that each has one origin: another prompt re-makes the routers' part only, another
-expert that expert's parts and the routers'. Only the fused layout, which stacks the experts, is cut by layers.
+The parts are cut by parent, so that each has one origin: a changed prompt rebuilds only the routers' part, a changed
+expert only that expert's parts and the routers'. The fused layout, which stacks the experts, is cut by layers instead.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matrix_of, rope_of
@@ -41,9 +42,8 @@ MERGEKIT_CODE = Code(STEP, (DRAWN, ROUTED, ALTERED, CAST), READERS)
 DRAWN_CODE = Code(STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
 ALTER_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS))
 CAST_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
-ADDED_TOKENS = (
-    1024  # an expert's vocabulary may differ by tokens that its tuning added; by more, it is another one
-)
+# An expert's vocabulary may differ by as many tokens, which its tuning added; beyond that, it is a different vocabulary.
+ADDED_TOKENS = 1024
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 BIAS = re.compile(r"\.self_attn\.(\w+_proj)\.bias$")
 
@@ -85,8 +85,8 @@ class _Mixture:
         if self.moe.layout == "fused":
             yield from self._cut("experts", list(self._fused()))
         else:
-            for place, expert in enumerate(self.moe.experts):
-                yield from self._cut(f"expert{place + 1}", list(self._expert(place, expert)))
+            for index, expert in enumerate(self.moe.experts):
+                yield from self._cut(f"expert{index + 1}", list(self._expert(index, expert)))
         for expert in self.moe.shared_experts:
             yield from self._cut("shared", list(self._expert("shared", expert)))
         yield self._routers()
@@ -96,9 +96,9 @@ class _Mixture:
             yield self._taken(f"{label}-{number}", run)
 
     def _scales(self, run: tuple[Tensor, ...]) -> dict[str, ExpertScale]:
-        """Return what the experts in a run are changed by, by their place."""
+        """Return the changes of the experts in a run of tensors, by their place."""
         names = [name for tensor in run for name in tensor.slices or (tensor.name,)]
-        places = {found[0] if (found := expert_of(name)) else "shared" for name in names}
+        places = {location[0] if (location := expert_of(name)) else "shared" for name in names}
         experts: list[tuple[Place, Expert]] = [*enumerate(self.moe.experts)]
         experts += [("shared", expert) for expert in self.moe.shared_experts]
         return {
@@ -120,7 +120,7 @@ class _Mixture:
                 yield self._take(self.base, tensor, tensor)
 
     def _zero_biases(self) -> Iterator[Tensor]:
-        """Yield biases of nothing for a class that always has some, where the base has none."""
+        """Yield biases of zero where the mixture's class requires biases and the base has none."""
         if not self.family.needs_biases:
             return
         for layer in range(self.shape.layers):
@@ -134,7 +134,7 @@ class _Mixture:
         node = self.nodes[expert.model]
         for layer in range(self.shape.layers):
             for matrix in MLP:
-                made = self._take(
+                tensor = self._take(
                     node,
                     f"model.layers.{layer}.mlp.{matrix}.weight",
                     self.family.expert(layer, place, matrix),
@@ -142,7 +142,7 @@ class _Mixture:
                 altered = expert.noise_scale or (
                     matrix == "down_proj" and expert.residual_scale not in {None, 1}
                 )
-                yield Tensor(made.name, made.dtype, made.shape, "alter", made.origins) if altered else made
+                yield replace(tensor, action="alter") if altered else tensor
 
     def _fused(self) -> Iterator[Tensor]:
         """Yield gate and up projection of all experts of a layer in one tensor, and the down projections in another."""
@@ -194,18 +194,18 @@ class _Mixture:
             draw = DrawRouters(moe.gate, moe.seed, moe.chat_template)
             return plan_part(self.name, "routers", draw, run, DRAWN_CODE)
         as_mergekit = moe.semantics != "native-1"
-        asked = moe.all_experts if family.shared_gate else moe.experts
-        prompts = tuple((tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in asked)
+        experts = moe.all_experts if family.shared_gate else moe.experts
+        prompts = tuple((tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in experts)
         make = MakeRouters(moe.gate, prompts, self.base.key, moe.chat_template, as_mergekit)
-        # Only what is used may be described: a release names no other code, and its keys are recomputed from that.
+        # Describe only code that is used: a release records no other code, and its keys are recomputed from that record.
         native = RIDGE_CODE if moe.gate == "ridge" else ROUTER_CODE
         return plan_part(self.name, "routers", make, run, MERGEKIT_CODE if as_mergekit else native)
 
 
 def _dtype_of(node: Node, moe: Mixture) -> str:
-    said = node.config.get("dtype") or node.config.get("torch_dtype")
-    if moe.semantics != "native-1" and said in DTYPE_CODES:
-        return DTYPE_CODES[said]
+    declared = node.config.get("dtype") or node.config.get("torch_dtype")
+    if moe.semantics != "native-1" and declared in DTYPE_CODES:
+        return DTYPE_CODES[declared]
     sizes: dict[str, int] = {}
     for _, tensor in node.tensors.values():
         sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.size_bytes
@@ -213,7 +213,7 @@ def _dtype_of(node: Node, moe: Mixture) -> str:
 
 
 def _check(name: str, moe: Mixture, nodes: Mapping[str, Node]) -> tuple[Family, list[str]]:
-    """Check that base and experts fit each other and the family; return the family, and warnings."""
+    """Check that the base and the experts fit each other and the family; return the family, and warnings."""
     where = f"models.{name}.moe"
     checks = _Checks(where, moe, nodes)
     checks.itself_a_mixture()
@@ -241,45 +241,47 @@ class _Checks:
         self._lenient = moe.semantics != "native-1"
 
     def misfit(self, line: str) -> None:
-        """Note what mergekit would let pass: a problem here, a warning where its semantics are asked for."""
+        """Add a misfit that mergekit accepts: a problem by default, a warning under mergekit's semantics."""
         if self._lenient:
-            self.warnings.append(f"{line} (mergekit does not look)")
+            self.warnings.append(f"{line} (mergekit does not check this)")
         else:
-            self.problems.append(f"{line}. `semantics: mergekit-0.1.5` builds it nevertheless.")
+            self.problems.append(f"{line}. To build it all the same, set `semantics: mergekit-0.1.5`.")
 
     def itself_a_mixture(self) -> None:
-        places = [("base", self.moe.base)] + [
+        members = [("base", self.moe.base)] + [
             (f"{key}.{index}", expert.model)
             for key, experts in (("experts", self.moe.experts), ("shared_experts", self.moe.shared_experts))
             for index, expert in enumerate(experts)
         ]
-        for place, model in places:
+        for key, model in members:
             config = self.nodes[model].config
-            if config.get("model_type") in BY_MODEL_TYPE or any(key in config for key in EXPERT_COUNTS):
+            if config.get("model_type") in BY_MODEL_TYPE or any(count in config for count in EXPERT_COUNTS):
                 self.problems.append(
-                    f"{self.where}.{place}: {model!r} is itself a Mixture of Experts ({config.get('model_type')}); a "
-                    "mixture is made of dense models. Name those that it was made of."
+                    f"{self.where}.{key}: {model!r} is itself a Mixture of Experts ({config.get('model_type')}); a "
+                    "mixture is made of dense models. Name the dense models that it was made from."
                 )
 
     def family(self) -> Family | None:
         moe, shared = self.moe, len(self.moe.shared_experts)
         kind = self._base.config.get("model_type", "")
         family = FAMILIES[moe.family] if moe.family else fitting(kind, shared)
-        known = sorted({source for one in FAMILIES.values() for source in one.sources})
-        if kind not in known:
+        supported = sorted({source for f in FAMILIES.values() for source in f.sources})
+        if kind not in supported:
             self.problems.append(
-                f"{self.where}.base: {moe.base!r} is of type {kind!r}; supported are {', '.join(known)}"
+                f"{self.where}.base: {moe.base!r} is of type {kind!r}; supported types are {', '.join(supported)}"
             )
             return None
         if family is None:
             options = [f"{f.name} ({_counts(f)})" for f in FAMILIES.values() if kind in f.sources]
             self.problems.append(
-                f"{self.where}.shared_experts: {shared} given; with a base of type {kind!r} can be made: {', '.join(options)}"
+                f"{self.where}.shared_experts: {shared} given; families for a base of type {kind!r} are "
+                f"{', '.join(options)}"
             )
             return None
         if kind not in family.sources:
             self.problems.append(
-                f"{self.where}.family: {family.name} is made of {', '.join(family.sources)}; {moe.base!r} is of type {kind!r}"
+                f"{self.where}.family: {family.name} needs a base of type {', '.join(family.sources)}; {moe.base!r} is of "
+                f"type {kind!r}"
             )
         if shared not in family.shared_counts:
             self.problems.append(
@@ -297,26 +299,26 @@ class _Checks:
         return None if self.problems else family
 
     def base(self, family: Family) -> None:
-        place = f"{self.where}.base: {self.moe.base!r}"
-        biases = {found[1]: t for t in sorted(self._base.form) if (found := BIAS.search(t))}
+        where = f"{self.where}.base: {self.moe.base!r}"
+        biases = {match[1]: t for t in sorted(self._base.form) if (match := BIAS.search(t))}
         lost = [t for projection, t in biases.items() if projection not in family.biases]
         if lost:
             kind = self._base.config["model_type"]
             able = [f.name for f in FAMILIES.values() if kind in f.sources and set(biases) <= set(f.biases)]
             hint = f"; {', '.join(able)} can" if able else ""
-            self.misfit(f"{place} has biases ({lost[0]}) that {family.name} cannot hold{hint}")
+            self.misfit(f"{where} has biases ({lost[0]}) that {family.name} cannot represent{hint}")
         foreign = [t for t in self._base.form if ".mlp." in t and matrix_of(t) not in MATRICES]
         if foreign:
-            self.problems.append(f"{place}: its MLPs have {foreign[0]}, which no expert has a place for")
+            self.problems.append(f"{where}: its MLPs contain {foreign[0]}, which an expert cannot contain")
         window = window_of(self._base.config)
         if window and (self._lenient or not family.window):
             self.warnings.append(
-                f"{place}: its attention sees {window} tokens back; in the merge it sees all of them"
+                f"{where}: its attention has a sliding window of {window} tokens, which the mixture does not keep"
             )
 
-    def expert(self, place: str, expert: Expert) -> None:
+    def expert(self, where: str, expert: Expert) -> None:
         base, node = self._base, self.nodes[expert.model]
-        where = f"{place}: {expert.model!r}"
+        where = f"{where}: {expert.model!r}"
         shape, other = Architecture.of(base.config, self.moe.base), Architecture.of(node.config, expert.model)
         if other.model_type != shape.model_type and not {other.model_type, shape.model_type} <= ONE_FORM:
             self.problems.append(f"{where} is of type {other.model_type!r}, the base of {shape.model_type!r}")
@@ -324,18 +326,18 @@ class _Checks:
         if other.layers != shape.layers:
             self.problems.append(f"{where} has {other.layers} layers, the base {shape.layers}")
             return
-        wanted, found = _inside(base), _inside(node)
-        # What the mixture takes from the expert must fit; the rest tells that it was trained for another base.
+        theirs, ours = _layer_shapes(node), _layer_shapes(base)
+        # The MLPs, which the mixture takes, must fit; a difference elsewhere shows that the expert had another base.
         for taken in (True, False):
             differing = sorted(
                 t
-                for t in wanted.keys() | found.keys()
-                if (".mlp." in t) is taken and wanted.get(t) != found.get(t)
+                for t in ours.keys() | theirs.keys()
+                if (".mlp." in t) is taken and ours.get(t) != theirs.get(t)
             )
             if differing:
                 t = differing[0]
                 line = (
-                    f"{where}: {t} has shape {_show(found.get(t))}, the base's {_show(wanted.get(t))} "
+                    f"{where}: {t} is {_show(theirs.get(t))}, in the base {_show(ours.get(t))} "
                     f"({len(differing)} tensors differ)"
                 )
                 if taken:
@@ -345,7 +347,8 @@ class _Checks:
                 return
         if rope_of(node.config) != rope_of(base.config):
             self.misfit(
-                f"{where} has rotary embeddings {_rope(node)}, the base {_rope(base)}: it was trained to see other places"
+                f"{where} has rotary embeddings {_rope(node)}, the base {_rope(base)}: it was trained with different "
+                "position encodings"
             )
         if ("lm_head.weight" in node.form) != ("lm_head.weight" in base.form):
             tied = "tied" if "lm_head.weight" not in node.form else "untied"
@@ -354,7 +357,7 @@ class _Checks:
         if abs(difference) > ADDED_TOKENS:
             self.misfit(
                 f"{where} has a vocabulary of {other.vocabulary}, the base of {shape.vocabulary}: "
-                "it was trained on other tokens and would not understand the base's"
+                "it was trained on different tokens and would not understand the base's"
             )
         elif difference:
             self.warnings.append(
@@ -365,15 +368,15 @@ class _Checks:
     def tokenizer(self) -> None:
         name = str(self.moe.tokenizer)
         rows = self._base.config["vocab_size"]
-        theirs = self.nodes[name].config.get("vocab_size", rows)
-        if theirs > rows:
+        tokens = self.nodes[name].config.get("vocab_size", rows)
+        if tokens > rows:
             self.problems.append(
-                f"{self.where}.tokenizer: {name!r} has {theirs} tokens, the base embeddings for {rows} only"
+                f"{self.where}.tokenizer: {name!r} has {tokens} tokens, but the base has embeddings for only {rows}"
             )
 
 
-def _inside(node: Node) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model's layers and last norm: all that does not hang on the vocabulary, biases left out."""
+def _layer_shapes(node: Node) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's layers and last norm: all that is independent of the vocabulary, without biases."""
     return {
         name: shape
         for name, shape in node.form.items()
@@ -383,8 +386,8 @@ def _inside(node: Node) -> dict[str, tuple[int, ...]]:
 
 
 def _counts(family: Family) -> str:
-    spelled = " or ".join("no" if count == 0 else str(count) for count in family.shared_counts)
-    return f"{spelled} shared {'expert' if family.shared_counts == (1,) else 'experts'}"
+    counts = " or ".join("no" if count == 0 else str(count) for count in family.shared_counts)
+    return f"{counts} shared {'expert' if family.shared_counts == (1,) else 'experts'}"
 
 
 def _rope(node: Node) -> str:
@@ -393,4 +396,4 @@ def _rope(node: Node) -> str:
 
 
 def _show(shape: tuple[int, ...] | None) -> str:
-    return "nowhere" if shape is None else str(list(shape))
+    return "missing" if shape is None else f"of shape {list(shape)}"

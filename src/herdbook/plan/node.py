@@ -1,4 +1,4 @@
-"""Planning one model: what its parts, its configuration and its other files are, however it is made."""
+"""Planning one model: its parts, its configuration and its other files, for every way to make it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def plan_node(
         recipe: The recipe.
         lock: Its lock.
         nodes: The models that it is made from, by name.
-        whole: The models of which all tensors are needed; see ``needed_whole``.
+        whole: Names of the models that are needed whole; see ``needed_whole``.
 
     Raises:
-        RecipeError: If what the recipe asks for cannot be built.
+        RecipeError: If the model cannot be built as the recipe defines it.
     """
     model: Section = recipe.models[name]
     warnings: list[str] = []
@@ -61,13 +61,13 @@ def plan_node(
             locked = lock.sources[name]
             parts = plan_source(name, model, locked, size, whole=name in whole)
             by_name = {file.name: file for file in locked.files}
-            described = {
+            members = {
                 member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
                 for member in locked.members
             }
             code = GGUF_CODE.describe() if locked.weights == "gguf" else {}
             container = locked.files[0].sha256 if locked.weights == "gguf" else None
-            key = _node_key(parts, {"members": described, "container": container, "code": code})
+            key = _node_key(parts, {"members": members, "container": container, "code": code})
             form = {tensor.name: tensor.shape for tensor in locked.tensors}
             return Node(
                 name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form

@@ -1,4 +1,4 @@
-"""How parts are made. Each operation knows its rule, and how it is written down: in a key, and in the record of a part."""
+"""How parts are made. Each operation knows its rule, and its JSON form in a key and in the record of a part."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Action = Literal["fetch", "copy", "zeros", "laser", "adapter", "merge", "cast", 
 
 @dataclass(frozen=True)
 class CalibrationText:
-    """Text that a model reads: what decides which tokens these are.
+    """Text that a model reads, by everything that decides its tokens.
 
     Args:
         name: Its name in the recipe.
         data: SHA-256 of its files.
         split: The split of its data set.
-        field: The key of a line that holds its text.
+        field: The key under which a line contains its text.
         windows: How many windows are drawn.
         tokens: Tokens of a window.
-        seed: Of the draw.
+        seed: Seed of the draw.
     """
 
     name: str
@@ -43,21 +43,21 @@ class CalibrationText:
 
     @property
     def parameters(self) -> Parameters:
-        """It as JSON has it in keys and records."""
+        """Its JSON form in keys and records."""
         return {**asdict(self), "data": list(self.data)}
 
 
 class _Operation:
-    """What all operations can be asked. A class that has more to say says it."""
+    """The interface of all operations, with defaults for those that read nothing but tensors."""
 
     @property
     def parameters(self) -> Parameters:
-        """What a record says of it, as JSON."""
+        """Its JSON form in a record."""
         raise NotImplementedError
 
     @property
     def canonical(self) -> Parameters:
-        """What a key says of it, as JSON; the parameters, if all of them decide bytes of the result and nothing else does."""
+        """Its JSON form in a key: everything that decides bytes of the result; by default the parameters."""
         return self.parameters
 
     @property
@@ -81,7 +81,7 @@ class _Operation:
 
 @dataclass(frozen=True)
 class FetchFile(_Operation):
-    """A weights file of a source is taken as it is.
+    """A weights file of a source is taken unchanged.
 
     Args:
         digest: The file's digest: SHA-256, or the id of a Git blob.
@@ -124,10 +124,10 @@ class FetchRanges(_Operation):
 
 @dataclass(frozen=True)
 class FetchGguf(_Operation):
-    """Tensors come out of a GGUF file.
+    """Tensors are read from a GGUF file and dequantized.
 
     Args:
-        digest: The SHA-256 of the file, or of the package that holds it.
+        digest: The SHA-256 of the file, or of the package that contains it.
         dtype: The dtype that they are dequantized to, by the code of safetensors.
     """
 
@@ -146,7 +146,7 @@ class FetchGguf(_Operation):
 
 @dataclass(frozen=True)
 class TakeOver(_Operation):
-    """Tensors of parents are copied, cast to another dtype or stacked: what the part's tensors say is all there is to say.
+    """Tensors of parents are copied, cast to another dtype or stacked, as the part's tensors fully describe.
 
     Args:
         rule: The rule of the model that the part belongs to.
@@ -156,7 +156,7 @@ class TakeOver(_Operation):
 
     @property
     def parameters(self) -> Parameters:
-        """Nothing."""
+        """Empty."""
         return {}
 
 
@@ -165,7 +165,7 @@ class TakeOver(_Operation):
 
 @dataclass(frozen=True)
 class Whitening:
-    """Matrices are decomposed by what they make of a text.
+    """Matrices are decomposed by their outputs on a text.
 
     Args:
         text: The text.
@@ -201,7 +201,7 @@ class Reduce(_Reduction):
 
     Args:
         rank: The rule.
-        whitening: What is read, if the rule needs text.
+        whitening: The text and model that are read; None if the rule needs no text.
     """
 
     rule: ClassVar[Rule] = "laser"
@@ -210,7 +210,7 @@ class Reduce(_Reduction):
 
     @property
     def parameters(self) -> Parameters:
-        """The rank rule, and what it reads."""
+        """The rank rule, and the whitening."""
         return {"rank": self.rank.canonical, **(self.whitening.parameters if self.whitening else {})}
 
 
@@ -220,7 +220,7 @@ class ReduceAsSearched(_Reduction):
 
     Args:
         search: Key of the search.
-        whitening: What is read, if one of the rank rules that the search tries needs text.
+        whitening: The text and model that are read; None if no rank rule that the search tries needs text.
     """
 
     rule: ClassVar[Rule] = "laser"
@@ -229,7 +229,7 @@ class ReduceAsSearched(_Reduction):
 
     @property
     def parameters(self) -> Parameters:
-        """The search, and what its rules read."""
+        """The search, and the whitening."""
         return {"search": self.search, **(self.whitening.parameters if self.whitening else {})}
 
     @property
@@ -267,8 +267,8 @@ class MergeTensors(_Operation):
 
     Args:
         method: The method.
-        settings: What belongs to the method: ``normalize``, ``rescale``, ``seed``, as far as it has them.
-        values: What belongs to each tensor, by its name: ``weights``, ``densities``, ``scale``, ``t``.
+        settings: The settings of the method: those of ``normalize``, ``rescale`` and ``seed`` that it has.
+        values: The parameters of each tensor, by its name: ``weights``, ``densities``, ``scale``, ``t``.
     """
 
     rule: ClassVar[Rule] = "merge"
@@ -293,7 +293,7 @@ class RunMergekit(_Operation):
     Args:
         method: mergekit's method.
         seed: mergekit's random seed.
-        request: What the recipe asks of it, as JSON.
+        request: The recipe's entry, as JSON.
         models: Keys of the models that it reads, by name.
     """
 
@@ -319,7 +319,7 @@ class RunMergekit(_Operation):
 
 @dataclass(frozen=True)
 class ExpertScale:
-    """What an expert's matrices are changed by: the noise's standard deviation, and the factor of its output."""
+    """The change of an expert's matrices: the noise's standard deviation, and the factor of the expert's output."""
 
     noise: float | None
     residual: float | None
@@ -327,11 +327,11 @@ class ExpertScale:
 
 @dataclass(frozen=True)
 class PerturbExperts(_Operation):
-    """Experts' matrices get noise, or a factor.
+    """Noise is added to experts' matrices, or they are multiplied by a factor.
 
     Args:
-        scales: By the expert's place: its number, or ``shared``.
-        seed: Of the noise.
+        scales: The changes by the expert's place: its number, or ``shared``.
+        seed: Seed of the noise.
     """
 
     rule: ClassVar[Rule] = "moe"
@@ -347,14 +347,14 @@ class PerturbExperts(_Operation):
 
 @dataclass(frozen=True)
 class MakeRouters(_Operation):
-    """Routers are made of what the base makes of prompts.
+    """Routers are computed from the base's hidden states or embeddings of prompts.
 
     Args:
-        gate: How.
-        prompts: For each expert, the texts that it should get, and those that it should not.
+        gate: How they are computed.
+        prompts: For each expert, its positive and its negative prompts.
         base: Key of the model that reads them.
-        chat_template: Whether each goes through the base's chat template.
-        as_mergekit: Whether the result is to be mergekit's, bit by bit.
+        chat_template: Whether each prompt is put through the base's chat template.
+        as_mergekit: Whether the result is to equal mergekit's, bit for bit.
     """
 
     rule: ClassVar[Rule] = "moe"
@@ -366,7 +366,7 @@ class MakeRouters(_Operation):
 
     @property
     def parameters(self) -> Parameters:
-        """All but the base."""
+        """Everything except the base."""
         return {
             "gate": self.gate,
             "prompts": [[list(positive), list(negative)] for positive, negative in self.prompts],
@@ -376,7 +376,7 @@ class MakeRouters(_Operation):
 
     @property
     def canonical(self) -> Parameters:
-        """All of it."""
+        """Everything."""
         return {**self.parameters, "base": self.base}
 
     @property
@@ -390,9 +390,9 @@ class DrawRouters(_Operation):
     """Routers are drawn at random.
 
     Args:
-        gate: From which distribution.
-        seed: Of the draw.
-        chat_template: What the recipe says, though there is no prompt that it would matter to.
+        gate: Names the distribution.
+        seed: Seed of the draw.
+        chat_template: The recipe's setting, which has no effect, since no prompt is read.
     """
 
     rule: ClassVar[Rule] = "moe"

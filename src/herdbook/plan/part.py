@@ -1,4 +1,4 @@
-"""Making parts: the key of one, and a model of its parent's form cut into some."""
+"""Making parts: the key of a part, and cutting a model of its parent's form into parts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def plan_part(model: str, label: str, operation: Operation, tensors: tuple[Tenso
 
     Args:
         model: Name of the model that it belongs to.
-        label: What it holds, unique in the model.
+        label: A name that is unique in the model.
         operation: How it is made.
-        tensors: What it holds.
-        code: What the result depends on beyond its inputs.
+        tensors: The tensors that it contains.
+        code: The code that the result depends on.
     """
     described = code.describe()
     content = {
@@ -37,7 +37,7 @@ def plan_part(model: str, label: str, operation: Operation, tensors: tuple[Tenso
 
 
 def _canonical(tensor: Tensor) -> list[Any]:
-    """Return a tensor as a key has it: name, dtype, shape, action, the origins in order, and the slices if it has any."""
+    """Return a tensor's form in a key: name, dtype, shape, action, the origins in order, and the slices if it has any."""
     return [
         tensor.name,
         tensor.dtype,
@@ -50,7 +50,7 @@ def _canonical(tensor: Tensor) -> list[Any]:
 
 def parts_like(
     parent: Node,
-    remade: set[str],
+    computed: set[str],
     action: Action,
     max_bytes: int,
     part: Callable[[str, tuple[Tensor, ...]], Part],
@@ -59,17 +59,17 @@ def parts_like(
 
     Args:
         parent: The parent.
-        remade: Names of the tensors that are computed; the others are copied.
-        action: What computes them.
+        computed: Names of the tensors that are computed; the others are copied.
+        action: The action that computes them.
         max_bytes: See ``cut``.
-        part: Makes a part of its label and its tensors.
+        part: Returns the part with a label and tensors.
     """
     tensors = [
         Tensor(
             tensor,
             planned.dtype,
             planned.shape,
-            action if tensor in remade else "copy",
+            action if tensor in computed else "copy",
             (Origin(holder.key, tensor),),
         )
         for tensor, (holder, planned) in parent.tensors.items()

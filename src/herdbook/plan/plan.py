@@ -1,4 +1,4 @@
-"""The plan: what follows from a recipe and its lock. A pure function; no torch, no network, well under a second."""
+"""The plan: everything that follows from a recipe and its lock. A pure function; no torch, no network, under a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
-from herdbook.plan.routing import Report, plan_report
+from herdbook.plan.routing import RoutingReport, plan_report
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that will be made, and where.
+    """Everything that a build makes, and where.
 
     Args:
         recipe: The recipe.
         lock: Its lock.
-        recipe_path: Where the recipe lies; paths inside it are relative to this file.
+        recipe_path: The recipe's file; paths inside it are relative to its folder.
         nodes: The models that the release or its evaluation needs, parents first.
-        layout: Where things lie.
-        warnings: What a person should know, one line each.
+        layout: The paths of all files.
+        warnings: Warnings for people, one line each.
     """
 
     recipe: Recipe
@@ -58,12 +58,12 @@ class Plan:
 
     @cached_property
     def holders(self) -> dict[str, tuple[Node, ...]]:
-        """By the key of each part, the models that have it, in the recipe's order; it is made as the first one's."""
-        found: dict[str, list[Node]] = {}
+        """By the key of each part, the models that have it, in the recipe's order; the first one's name is in its files'."""
+        holders: dict[str, list[Node]] = {}
         for node in (self.nodes[name] for name in self.recipe.models if name in self.nodes):
             for part in node.parts:
-                found.setdefault(part.key, []).append(node)
-        return {key: tuple(nodes) for key, nodes in found.items()}
+                holders.setdefault(part.key, []).append(node)
+        return {key: tuple(nodes) for key, nodes in holders.items()}
 
     @cached_property
     def by_key(self) -> dict[str, Node]:
@@ -88,15 +88,14 @@ class Plan:
 
     @property
     def gguf_metadata(self) -> dict[str, str]:
-        """Return what every GGUF file says about itself."""
+        """The metadata that is written into every GGUF file."""
         return {"general.name": self.recipe.release.name, "general.license": self.recipe.release.license}
 
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
-        # Without quantized files, a release names no code of theirs, and no key of it can be computed from what it names.
-        wanted = self.recipe.quantize
-        return plan_quantized(self.recipe, self.released, self.conversion) if wanted else ()
+        # Without quantized files, a release records no code of theirs, so the keys of these could not be recomputed from it.
+        return plan_quantized(self.recipe, self.released, self.conversion) if self.recipe.quantize else ()
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -104,7 +103,7 @@ class Plan:
         return plan_evaluations(self.recipe, self.lock, self.nodes, self.quantized)
 
     @cached_property
-    def report(self) -> Report | None:
+    def report(self) -> RoutingReport | None:
         """The report on the released mixture's routers."""
         return plan_report(self.recipe, self.lock, self.released)
 
@@ -113,7 +112,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     """Make the plan of a recipe.
 
     Raises:
-        RecipeError: If what the recipe asks for cannot be built.
+        RecipeError: If the recipe cannot be built.
     """
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
@@ -122,58 +121,58 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     whole = needed_whole(recipe, needed)
     order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
     for name in order:
-        node, said = plan_node(name, recipe, lock, nodes, whole)
-        nodes[name] = node
-        warnings += said
+        nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
+        warnings += new_warnings
     nodes = _shared(recipe, nodes)
     _refuse_unusable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
-        warnings.append(f"models: nothing needs {', '.join(unused)}; not built")
+        warnings.append(f"models: {', '.join(unused)}: not needed, so not built")
     return Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
 
 
 def _shared(recipe: Recipe, nodes: dict[str, Node]) -> dict[str, Node]:
-    """Return models in which all that have something in common have the same object for it.
+    """Return the models, with one object for each part, search or model that several of them share.
 
-    A key says what a thing is, a name what a recipe calls it. What several models have in common is made once, under the
-    name of that which the recipe has first, and the names of all lead to it.
+    A key identifies a result, a name is the recipe's. A result that several models share is made once, under the name of
+    the first of them in the recipe, and all their names refer to it.
     """
     parts: dict[str, Part] = {}
     searches: dict[str, Search] = {}
     first: dict[str, str] = {}
-    found = {}
+    shared = {}
     for name in (name for name in recipe.models if name in nodes):
         node = nodes[name]
         made_as = first.setdefault(node.key, name)
-        found[name] = replace(
+        shared[name] = replace(
             node,
             parts=tuple(parts.setdefault(part.key, part) for part in node.parts),
             search=node.search and searches.setdefault(node.search.key, node.search),
             made_as="" if made_as == name else made_as,
         )
-    return {name: found[name] for name in nodes}
+    return {name: shared[name] for name in nodes}
 
 
 def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
-    """Refuse to quantize or measure mixtures that the programs for it cannot read, before anything is built."""
+    """Refuse, before anything is built, to quantize or measure mixtures that llama.cpp or transformers cannot read."""
     problems = []
     released = recipe.models[recipe.release.model]
     if recipe.quantize and isinstance(released, Moe):
         family = BY_MODEL_TYPE[nodes[recipe.release.model].config["model_type"]]
         if not family.convertible:
             problems.append(
-                f"quantize: no GGUF can be made of a mixture of family {family.name}; leave it out"
+                f"quantize: llama.cpp cannot convert a mixture of family {family.name} to GGUF; leave `quantize` out"
             )
         elif released.moe.layout == "fused":
             problems.append(
-                "quantize: llama.cpp's converter does not read `layout: fused`; leave one of them out"
+                "quantize: llama.cpp's converter does not read `layout: fused`; leave out `quantize` or the layout"
             )
     for index, name in enumerate(recipe.evaluate.models if recipe.evaluate else []):
         mixture = BY_MODEL_TYPE.get(nodes[name].config.get("model_type", ""))
         if mixture and not mixture.loadable:
             problems.append(
-                f"evaluate.models.{index}: transformers has no class for {name!r} (family {mixture.name}); leave it out"
+                f"evaluate.models.{index}: transformers cannot load {name!r}, since it has no class for family "
+                f"{mixture.name}; leave the model out"
             )
     if problems:
         raise RecipeError(problems)
@@ -184,7 +183,7 @@ def load(recipe_path: Path, results: Path = Path("results")) -> Plan:
 
     Raises:
         RecipeError: If the recipe is wrong or cannot be built.
-        LockError: If there is no lock, or it does not answer what the recipe asks.
+        LockError: If the lock does not exist, or does not fit the recipe.
     """
     recipe = recipes.load(recipe_path)
     lock_path = locks.path_for(recipe_path)

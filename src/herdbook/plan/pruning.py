@@ -1,4 +1,4 @@
-"""How much of each model is needed: all of it, or the MLPs alone, as experts give nothing else to a mixture."""
+"""How much of each model is needed: all of it, or only the MLPs, since a mixture takes nothing else from its experts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def needed_whole(recipe: Recipe, needed: Iterable[str]) -> set[str]:
-    """Return the names of the models of which all tensors are needed; of the others in ``needed``, the MLPs are.
+    """Return the names of the models that are needed whole; of the others in ``needed``, only the MLPs are needed.
 
-    Whole are the released model, what is measured, what gives a mixture its base or tokenizer, what a merge is made of,
-    and what a whole model, or one whose LASER reads text or searches, is made from.
+    Needed whole are the released model, measured models, the base and the tokenizer's model of a mixture, the models of a
+    merge, models whose LASER reads text or searches, and the parents of models that are needed whole.
     """
     models = recipe.models
     whole = {recipe.release.model, *(recipe.evaluate.models if recipe.evaluate else [])}
@@ -30,7 +30,7 @@ def needed_whole(recipe: Recipe, needed: Iterable[str]) -> set[str]:
             whole.add(name)
         elif not isinstance(model, Laser | Adapter):
             whole |= set(recipes.parents(model))
-    # A mixture takes of its experts the MLPs alone, whole as it is.
+    # A mixture, even if it is needed whole, takes only the MLPs of its experts.
     return set(
         reachable(whole, lambda name: () if isinstance(models[name], Moe) else recipes.parents(models[name]))
     )

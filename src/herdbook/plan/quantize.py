@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe
 
-# llama.cpp's converter runs in a process of its own, with our torch and transformers; which converter, `convert` says
+# llama.cpp's converter runs in a process of its own, with our torch and transformers; `convert` pins its version
 CONVERT_CODE = Code(
     ("herdbook.steps.quantize.step",),
     without=("herdbook.steps.quantize.derive", "herdbook.steps.quantize.quantize"),
@@ -22,17 +22,17 @@ CONVERT_CODE = Code(
 )
 QUANTIZE_CODE = Code(("herdbook.steps.quantize.step",), without=("herdbook.steps.quantize.convert",))
 
-# Bits a weight of each method, about.
+# Approximate bits per weight of each method.
 BITS = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """The making of the full-width GGUF of the released model, from which quantized files are made.
+    """The conversion of the released model to a full-width GGUF, from which quantized files are made.
 
     Args:
         name: The release's name.
-        key: Digest that says what it is.
+        key: Digest that identifies it.
         size_bytes: Size of its weights.
     """
 
@@ -51,8 +51,8 @@ class Quantized:
     """One quantized file of the released model.
 
     Args:
-        method: How it is quantized, by llama.cpp's name, such as ``Q4_K_M``.
-        key: Digest that says what it is.
+        method: llama.cpp's name of the method, such as ``Q4_K_M``.
+        key: Digest that identifies it.
         file: Its name in the release.
         size_bytes: Size of its weights, estimated.
     """
@@ -69,7 +69,7 @@ class Quantized:
 
 
 def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str]) -> Conversion:
-    """Return the full-width GGUF of the released model, with what it says about itself."""
+    """Return the full-width GGUF of the released model, with the metadata that is written into it."""
     content = {
         "operation": "convert",
         "model": released.key,
@@ -80,7 +80,7 @@ def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str])
 
 
 def plan_quantized(recipe: Recipe, released: Node, conversion: Conversion) -> tuple[Quantized, ...]:
-    """Return the quantized files that a recipe asks for, in its order."""
+    """Return the quantized files of a recipe, in its order."""
     methods = recipe.quantize.methods if recipe.quantize else ()
     code = QUANTIZE_CODE.describe()
     return tuple(

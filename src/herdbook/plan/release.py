@@ -1,4 +1,4 @@
-"""The release, as far as it follows from the plan: what goes into it, what is written for it, and the keys of that."""
+"""The release, as far as it follows from the plan: its files, which of them are written for it, and their keys."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from herdbook.plan.plan import Plan
 
-VERSIONS = ("herdbook", "snakemake")  # of which claims state the versions
-# What writes claims and bills of materials: with it recorded, they can be derived again by the same code or not at all.
+VERSIONS = ("herdbook", "snakemake")  # claims state their versions
+# The code that writes claims and bills of materials; as it is recorded, a verifier knows whether its own code is the same.
 PROVENANCE_CODE = Code(
     (*(f"herdbook.provenance.{name}" for name in ("bom", "claims", "lineage", "slsa")), *DOCUMENTS),
     packages=VERSIONS,
@@ -52,52 +52,52 @@ VERIFY_CODE = Code(
 
 
 class Signer(Protocol):
-    """Who signs the claims, as far as a plan needs to know."""
+    """The signer of the claims, as far as a plan needs to know."""
 
     @property
     def fingerprint(self) -> str | None:
-        """That of the public key; None if there is no key to keep (Sigstore)."""
+        """The public key's fingerprint; None for keyless signing (Sigstore)."""
 
 
 def contents(plan: Plan) -> dict[str, Path]:
-    """Return what goes into the release: by name there, the file that it is taken from.
+    """Return the files that are taken into the release: by name in the release, the path that each is taken from.
 
-    What is computed from them comes on top; see ``written_files``.
+    The files that are computed from them come on top; see ``written_files``.
     """
     folder = plan.layout.folder(plan.released)
-    found = {name: folder / name for name in folder_files(plan.released)}
-    found |= {item.file: plan.layout.quantized(item) for item in plan.quantized}
-    found |= {name: plan.layout.card_folder / name for name in card_files(plan)}
-    found |= {RECIPE: plan.recipe_path, LOCK: locks.path_for(plan.recipe_path)}
-    found |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}
-    found |= {f"{RECORDS}/{item.id}.gguf.json": plan.layout.quantized_record(item) for item in plan.quantized}
-    found |= {f"{SEARCHES}/{search.id}.json": plan.layout.search(search) for search in plan.searches.values()}
-    found |= {f"{EVALUATIONS}/{item.id}.json": plan.layout.evaluation(item) for item in plan.evaluations}
+    files = {name: folder / name for name in folder_files(plan.released)}
+    files |= {item.file: plan.layout.quantized(item) for item in plan.quantized}
+    files |= {name: plan.layout.card_folder / name for name in card_files(plan)}
+    files |= {RECIPE: plan.recipe_path, LOCK: locks.path_for(plan.recipe_path)}
+    files |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}
+    files |= {f"{RECORDS}/{item.id}.gguf.json": plan.layout.quantized_record(item) for item in plan.quantized}
+    files |= {f"{SEARCHES}/{search.id}.json": plan.layout.search(search) for search in plan.searches.values()}
+    files |= {f"{EVALUATIONS}/{item.id}.json": plan.layout.evaluation(item) for item in plan.evaluations}
     if plan.report:
-        found[f"{ROUTING}/{plan.report.id}.json"] = plan.layout.report(plan.report)
-    found |= {name: path for name, (_, path) in carried_inputs(plan).items()}
-    return found
+        files[f"{ROUTING}/{plan.report.id}.json"] = plan.layout.report(plan.report)
+    files |= {name: path for name, (_, path) in carried_inputs(plan).items()}
+    return files
 
 
 def written_files(plan: Plan) -> list[str]:
-    """Return the names of those files of the release that are written for it, not linked.
+    """Return the names of the files of the release that are written for it, not linked.
 
-    A workflow declares these alone: Snakemake touches what is declared, and a touch of a hard link would make the
-    shard that it is look newer than all that was made from it.
+    A workflow declares only these: Snakemake touches declared outputs, and touching a hard link would make the shard behind
+    it look newer than everything that was made from it.
     """
     computed = [LINEAGE, *BOMS.values(), SUMS]
     return [*(name for name in contents(plan) if not is_large(name)), *computed]
 
 
 def attested_files(signer: Signer | None) -> list[str]:
-    """Return the names of the files that state the claims and sign the release."""
+    """Return the names of the files that contain the claims and the signature of the release."""
     if signer is None:
         return [CLAIMS]
     return [CLAIMS, SIGNATURE, *([PUBLIC_KEY] if signer.fingerprint else [])]
 
 
 def release_key(plan: Plan) -> str:
-    """Return the digest of all that the release's folder is made from."""
+    """Return the digest of everything that the release's folder is made from."""
     lock = sha256_file(locks.path_for(plan.recipe_path))
     return digest({"card": card_key(plan), "lock": lock, "code": RELEASE_CODE.describe()})
 
@@ -105,12 +105,12 @@ def release_key(plan: Plan) -> str:
 def attest_key(plan: Plan, signer: Signer | None) -> str:
     """Return the digest of what the claims and signatures depend on.
 
-    Of a key it is the public half. A keyless signature is another one each time, and stays in a public log: so neither who
-    runs this nor the library's version is in the digest, and nothing is signed again that is signed already.
+    A signing key enters by its public half. Each keyless signature is a new one and is recorded in a public log: so neither
+    the signer's identity nor the library's version enters the digest, and a signed release is not signed a second time.
     """
-    who = (signer.fingerprint or KEYLESS) if signer else None
-    code = KEYLESS_CODE if who == KEYLESS else ATTEST_CODE
-    return digest({"release": release_key(plan), "signer": who, "code": code.describe()})
+    identity = (signer.fingerprint or KEYLESS) if signer else None
+    code = KEYLESS_CODE if identity == KEYLESS else ATTEST_CODE
+    return digest({"release": release_key(plan), "signer": identity, "code": code.describe()})
 
 
 def verification_key(plan: Plan, signer: Signer | None) -> str:

@@ -15,20 +15,19 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe
 
-ROUTING_CODE = Code(
-    ("herdbook.steps.routing.step",), packages=("tokenizers",)
-)  # transformers tokenizes with it
+# transformers tokenizes with tokenizers
+ROUTING_CODE = Code(("herdbook.steps.routing.step",), packages=("tokenizers",))
 
 
 @dataclass(frozen=True)
-class Report:
+class RoutingReport:
     """The report on the routers of the released mixture.
 
     Args:
         node: The mixture.
-        key: Digest that says what it is.
-        texts: Kinds of text that it reads.
-        code: What the result depends on beyond its inputs.
+        key: Digest that identifies it.
+        texts: Names of the calibration texts that it reads.
+        code: The code that the result depends on, as ``Code.describe`` returns it.
     """
 
     node: Node
@@ -42,15 +41,17 @@ class Report:
         return f"{self.node.name}-{self.key[:SHORT]}"
 
 
-def plan_report(recipe: Recipe, lock: Lock, node: Node) -> Report | None:
-    """Return the report on the released model's routers; None if it is no mixture."""
+def plan_report(recipe: Recipe, lock: Lock, node: Node) -> RoutingReport | None:
+    """Return the report on the released model's routers; None if it is not a mixture."""
     if not isinstance(node.recipe, Moe):
         return None
     texts = tuple(recipe.routing.texts) if recipe.routing else ()
     code = ROUTING_CODE.describe()
-    drawn = [calibration_text(name, recipe, lock).parameters for name in texts]
     moe = node.recipe.moe
-    prompts = [[expert.prompts, expert.negative_prompts] for expert in moe.experts]
-    asked = {"texts": drawn, "prompts": prompts, "chat_template": moe.chat_template}
-    key = digest({"operation": "routing", "model": node.key, **asked, "code": code})
-    return Report(node, key, texts, code)
+    parameters = {
+        "texts": [calibration_text(name, recipe, lock).parameters for name in texts],
+        "prompts": [[expert.prompts, expert.negative_prompts] for expert in moe.experts],
+        "chat_template": moe.chat_template,
+    }
+    key = digest({"operation": "routing", "model": node.key, **parameters, "code": code})
+    return RoutingReport(node, key, texts, code)

@@ -16,20 +16,19 @@ if TYPE_CHECKING:
 def cut(tensors: Iterable[Tensor], max_bytes: int) -> list[tuple[Tensor, ...]]:
     """Cut tensors into runs: embeddings, then layer by layer, then the last norm and the head.
 
-    A layer is never divided unless it alone is larger than ``max_bytes``; then it is cut between tensors.
+    A layer is divided only if it alone is larger than ``max_bytes``; then it is cut between tensors.
 
     Args:
-        tensors: In any order.
-        max_bytes: Size that a run does not exceed, unless one tensor alone does.
+        tensors: The tensors, in any order.
+        max_bytes: The largest size of a run, unless one tensor alone is larger.
     """
-    ordered = sorted(tensors, key=lambda tensor: (_place(tensor.name), tensor.name))
+    ordered = sorted(tensors, key=lambda tensor: (_position(tensor.name), tensor.name))
     runs: list[list[Tensor]] = []
     filled = 0
-    for _, group in groupby(ordered, key=lambda tensor: _place(tensor.name)):
+    for _, group in groupby(ordered, key=lambda tensor: _position(tensor.name)):
         layer = list(group)
-        pieces = (
-            [layer] if sum(tensor.size_bytes for tensor in layer) <= max_bytes else [[one] for one in layer]
-        )
+        fits = sum(tensor.size_bytes for tensor in layer) <= max_bytes
+        pieces = [layer] if fits else [[tensor] for tensor in layer]
         for piece in pieces:
             size = sum(tensor.size_bytes for tensor in piece)
             if not runs or filled + size > max_bytes:
@@ -40,7 +39,7 @@ def cut(tensors: Iterable[Tensor], max_bytes: int) -> list[tuple[Tensor, ...]]:
     return [tuple(run) for run in runs]
 
 
-def _place(name: str) -> tuple[int, int]:
+def _position(name: str) -> tuple[int, int]:
     layer = layer_of(name)
     if layer is not None:
         return (1, layer)

@@ -1,4 +1,4 @@
-"""Planning a source: a part for each weights file of the upstream, or for each run of tensors that comes out of GGUF."""
+"""Planning a source: a part for each weights file of the upstream, or for each run of tensors from a GGUF."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # transformers reads a GGUF with the package gguf, and makes its tokenizer with tokenizers
 GGUF_CODE = Code(("herdbook.steps.fetch.step",), packages=("gguf", "tokenizers"))
-# ranges of a file have no digest that they could be compared with
+# ranges of a file have no digest to compare them with
 RANGES_CODE = Code(
     ("herdbook.hub.content", "herdbook.steps.fetch.step"),
     without=("herdbook.sources.gguf", "herdbook.weights.tensors"),
@@ -33,11 +33,11 @@ def plan_source(
 ) -> tuple[Part, ...]:
     """Return the parts of a source.
 
-    Of one on the Hub of which only the MLPs are needed, only their bytes are read, by range requests, and written into
-    shards of our own; all other sources are there as whole files.
+    If only the MLPs of a repository on the Hub are needed, only their bytes are read, by range requests, and written into
+    shards of our own; all other sources are fetched as whole files.
 
-    A part's key holds the digest of the file that its bytes come from, not where that file was found: the same bytes
-    in another commit or on another machine are the same part.
+    A part's key contains the digest of the file that its bytes come from, not the file's location: the same bytes in
+    another commit or on another machine are the same part.
     """
     tensors = [Tensor(t.name, t.dtype, t.shape, "fetch") for t in locked.tensors]
     if locked.weights == "gguf":
@@ -48,23 +48,23 @@ def plan_source(
     files = {file.name: file for file in locked.files}
     if not whole and isinstance(model, Hub):
         return tuple(_ranges(name, locked, files, max_bytes))
-    held: dict[str, list[Tensor]] = {}
+    by_file: dict[str, list[Tensor]] = {}
     for tensor, pinned in zip(tensors, locked.tensors, strict=True):
-        held.setdefault(pinned.file, []).append(tensor)
+        by_file.setdefault(pinned.file, []).append(tensor)
     return tuple(
-        plan_part(name, str(index), FetchFile(_digest(files[file]), file), tuple(inside), COPY)
-        for index, (file, inside) in enumerate(held.items(), start=1)
+        plan_part(name, str(index), FetchFile(_digest(files[file]), file), tuple(run), COPY)
+        for index, (file, run) in enumerate(by_file.items(), start=1)
     )
 
 
 def _ranges(name: str, locked: LockedSource, files: dict[str, LockedFile], max_bytes: int) -> Iterator[Part]:
-    """Yield parts that hold the MLPs of one weights file each, or of a run of its layers."""
-    wanted: dict[str, list[Tensor]] = {}
-    for tensor in locked.tensors:
-        if (matrix_of(tensor.name) or "").startswith("mlp."):
-            made = Tensor(tensor.name, tensor.dtype, tensor.shape, "fetch")
-            wanted.setdefault(tensor.file, []).append(made)
-    runs = [(file, run) for file, tensors in wanted.items() for run in cut(tensors, max_bytes)]
+    """Yield parts that contain the MLPs of one weights file each, or of a run of its layers."""
+    by_file: dict[str, list[Tensor]] = {}
+    for pinned in locked.tensors:
+        if (matrix_of(pinned.name) or "").startswith("mlp."):
+            tensor = Tensor(pinned.name, pinned.dtype, pinned.shape, "fetch")
+            by_file.setdefault(pinned.file, []).append(tensor)
+    runs = [(file, run) for file, tensors in by_file.items() for run in cut(tensors, max_bytes)]
     for number, (file, run) in enumerate(runs, start=1):
         yield plan_part(name, f"mlp-{number}", FetchRanges(_digest(files[file]), file), run, RANGES_CODE)
 

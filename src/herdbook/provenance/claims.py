@@ -24,9 +24,7 @@ BOM_TYPE = "https://cyclonedx.org/bom"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
 # Claims of a build about its own files. The next build's claims replace them, as its files replace the files.
 BUILD_CLAIMS = frozenset({PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE})
-BOM_VERSION = (
-    "1.6"  # of the bill that is claimed; the other has the same content in another version of the format
-)
+BOM_VERSION = "1.6"  # of the claimed bill; the other bill has the same content in another format version
 
 
 def canonical(value: Any) -> bytes:

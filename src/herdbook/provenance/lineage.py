@@ -313,7 +313,7 @@ def parse(text: str) -> list[LineageSlice]:
             continue
         if len(line) > MAX_LINE or number > MAX_SLICES:
             raise VerificationError(
-                f"lineage: line {number}: exceeds the limits of {MAX_LINE} characters a line and {MAX_SLICES} lines"
+                f"lineage: line {number}: is over the limits ({MAX_LINE} characters per line, {MAX_SLICES} lines)"
             )
         try:
             slices.append(_read_slice(json.loads(line)))

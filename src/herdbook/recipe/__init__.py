@@ -1,6 +1,6 @@
-"""Recipes: what a person writes. A graph of models, each made in exactly one way, and what is released of it.
+"""Recipes, as people write them: a graph of models, each made in exactly one way, and what is released from it.
 
-Reading a recipe touches no network and imports no torch.
+Reading a recipe uses no network and imports no torch.
 """
 
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select

@@ -1,4 +1,4 @@
-"""LASER: which matrices, how much of each is kept, and what has to prove itself."""
+"""LASER: which matrices are reduced, how much of each is kept, and which reductions are tested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from herdbook.humanize import did_you_mean
 from herdbook.recipe.rank import Rank, RankRule, rank_rule
 from herdbook.recipe.section import Name, Section
 
-# Matrices of a layer, or one of one layer by its name in the checkpoint, with or without what is the same for all.
+# A kind of matrix, or a single matrix by its name in the checkpoint, where the common prefix and suffix are optional.
 MATRIX_PATTERN = (
     "^("
     + "|".join(MATRICES)
@@ -32,55 +32,54 @@ Ranks = Annotated[
 
 
 class Select(Section):
-    """Which of the matrices are reduced: the first so many by a ranking."""
+    """Reduces only the first matrices of a ranking."""
 
     by: Literal["snr", "laser-rmt-snr", "gradient"] = Field(
-        description="snr: least signal to noise, whatever the shape; laser-rmt-snr: laserRMT's own ranking; "
-        "gradient: largest predicted fall of the loss on the calibration text"
+        description="snr: lowest signal-to-noise ratio, independent of the shape; laser-rmt-snr: laserRMT's ranking; "
+        "gradient: largest predicted decrease of the loss on the calibration text"
     )
-    count: int = Field(ge=1, description="how many matrices")
+    count: int = Field(ge=1, description="how many matrices are reduced")
 
 
 class Guard(Section):
-    """Keep a reduction only if a paired test of the loss on calibration text says that it does not hurt."""
+    """Keeps a reduction only if a paired test of the loss on calibration text shows that it does not hurt."""
 
     margin: float = Field(
         0.0,
         ge=0,
-        description="nats a token that all reductions together may cost; 0: each must be seen to help",
+        description="nats per token that all reductions together may cost; 0: each reduction must help",
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the one-sided test")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="confidence of the one-sided test")
 
 
 class Laser(Section):
-    """LASER: replace chosen matrices of a model by their best approximation of lower rank."""
+    """LASER: replaces chosen matrices of a model with their best approximations of lower rank."""
 
     laser: Name = Field(description="the model to start from")
     rank: Ranks = Field(
         description="how much is kept: {fraction: 0.9}, {energy: 0.99}, a number, mp-edge, gavish-donoho, "
-        "{gavish-donoho: 0.02}, laser-rmt, {svd-llm: {fraction: 0.9}}; with a guard also a list, tried in this order"
+        "{gavish-donoho: 0.02}, laser-rmt, {svd-llm: {fraction: 0.9}}; with a guard also a list, tried in order"
     )
     matrices: Literal["all"] | list[MatrixName] = Field(
-        description="which matrices: kinds such as [mlp.down_proj], single ones such as "
+        description="which matrices: kinds such as [mlp.down_proj], single matrices such as "
         "[layers.31.self_attn.q_proj], or all"
     )
     layers: (
         Literal["all"] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | list[Annotated[int, Field(ge=0)]]
     ) = Field(
         "all",
-        description="layers of the kinds named: all, a range such as 20-29 (both ends counted), or a list",
+        description="layers of the kinds named: all, a range such as 20-29 (inclusive), or a list",
     )
     select: Select | None = None
     calibration: Name | None = Field(
-        None, description="the calibration text that svd-llm, a gradient or a guard reads"
+        None, description="the calibration text, which svd-llm, `by: gradient` and a guard read"
     )
     guard: Guard | None = None
 
     @property
     def ranks(self) -> tuple[RankRule, ...]:
         """The rank rules, in the order in which they are tried."""
-        written = self.rank if isinstance(self.rank, list) else [self.rank]
-        return tuple(map(rank_rule, written))
+        return tuple(map(rank_rule, self.rank if isinstance(self.rank, list) else [self.rank]))
 
     @property
     def reads_text(self) -> bool:
@@ -96,7 +95,7 @@ class Laser(Section):
     @classmethod
     def _some_and_each_once(cls, value: Any) -> Any:
         if isinstance(value, list) and (not value or any(value.count(item) > 1 for item in value)):
-            raise ValueError("give at least one, and each only once")
+            raise ValueError("list at least one item, and each only once")
         return value
 
     @field_validator("matrices")
@@ -105,35 +104,39 @@ class Laser(Section):
         wrong = [name for name in value if isinstance(value, list) and not re.match(MATRIX_PATTERN, name)]
         if wrong:
             raise ValueError(
-                f"no matrix of a layer is called {wrong[0]!r}{did_you_mean(wrong[0], MATRICES)}; "
-                "a single one is written as in layers.31.mlp.up_proj"
+                f"a layer has no matrix {wrong[0]!r}{did_you_mean(wrong[0], MATRICES)}; "
+                "a single matrix is written as in layers.31.mlp.up_proj"
             )
         return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Laser:
         if isinstance(self.rank, list) and not self.guard:
-            raise ValueError("several ranks are tried by a guard; give one rank, or `guard: {}`")
+            raise ValueError(
+                "several ranks need a guard, which tries them; give one rank, or add `guard: {}`"
+            )
         if self.reads_text and self.calibration is None:
             raise ValueError(
-                "svd-llm, `select: {by: gradient}` and `guard` read text: name it in `calibration`"
+                "svd-llm, `select: {by: gradient}` and `guard` read a text: name it in `calibration`"
             )
         if self.calibration and not self.reads_text:
-            raise ValueError("nothing here reads `calibration`; leave it out")
+            raise ValueError("`calibration` has no effect here, since nothing reads text; leave it out")
         return self
 
 
 class Calibration(Section):
-    """Text that LASER and the report on routers may look at: of a training or validation split, never what an evaluation reads."""
+    """Text that LASER and the report on routers may read: a training or validation split, never text of an evaluation."""
 
     data: list[str] = Field(min_length=1, description="JSON Lines files, relative to the recipe")
-    split: Literal["train", "validation"] = Field(description="which split of its data set the text is")
-    field: str = Field("text", description="the key of a line that holds its text")
+    split: Literal["train", "validation"] = Field(
+        description="the split of its data set that the text is from"
+    )
+    field: str = Field("text", description="the key under which a line contains its text")
     windows: int = Field(
-        64, ge=30, description="how many windows are drawn; a guard draws as many again to confirm"
+        64, ge=30, description="how many windows are drawn; a guard draws as many more for the confirmation"
     )
     tokens: int = Field(256, ge=8, description="tokens of a window")
-    seed: int = Field(0, ge=0, description="of the draw")
+    seed: int = Field(0, ge=0, description="seed of the draw")
 
     @field_validator("data")
     @classmethod

@@ -1,4 +1,4 @@
-"""Dense merges: several models of one form become one, tensor by tensor; or layers of several are stacked."""
+"""Dense merges: several models of one form become one, tensor by tensor; or layers of several models are stacked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Filtered(Section):
     """A value for some tensors."""
 
     filter: str | None = Field(
-        None, description="text in the tensor's name, such as mlp; all others if left out"
+        None,
+        description="part of the tensor's name, such as mlp; if left out, the value applies to all other tensors",
     )
     value: Number | Annotated[list[Number], Field(min_length=1)]
 
@@ -25,21 +26,21 @@ class Filtered(Section):
 Value = Annotated[
     Number | Annotated[list[Number], Field(min_length=1)] | Annotated[list[Filtered], Field(min_length=1)],
     Field(
-        description="a number; several, spread evenly over the layers and interpolated between; or a list of "
-        "{filter, value}, of which the first that fits a tensor's name counts"
+        description="a number; a list of numbers, interpolated over the layers; or a list of {filter, value}, where the "
+        "first entry that matches a tensor's name applies"
     ),
 ]
 
 
 class Weighted(Section):
-    """A model that enters a merge, and how much of it."""
+    """A model of a merge, with its weight."""
 
     model: Name
     weight: Value = 1.0
 
 
 class Sparsified(Weighted):
-    """A model that enters a merge by the part of its task vector that is kept."""
+    """A model of a merge, with its weight and the share of its task vector that is kept."""
 
     density: Value = Field(
         1.0, description="share of the task vector's elements that is kept, above 0 and at most 1"
@@ -47,14 +48,14 @@ class Sparsified(Weighted):
 
 
 class _Merge(Section):
-    dtype: Dtype | None = Field(None, description="dtype of the result; of the first model if left out")
+    dtype: Dtype | None = Field(None, description="dtype of the result; the first model's if left out")
     tokenizer: Name | None = Field(
-        None, description="the model whose tokenizer and generation config are taken; the first if left out"
+        None, description="the model whose tokenizer and generation config are used; the first if left out"
     )
 
     @property
     def settings(self) -> dict[str, bool | int]:
-        """What belongs to the method and to no tensor: ``normalize``, ``rescale``, ``seed``, as far as it has them."""
+        """The settings of the method: those of ``normalize``, ``rescale`` and ``seed`` that it has."""
         return {}
 
 
@@ -68,65 +69,67 @@ class Linear(_Merge):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The models."""
-        return tuple(one.model for one in self.models)
+        return tuple(entry.model for entry in self.models)
 
     @property
     def settings(self) -> dict[str, bool | int]:
-        """Whether the sum is divided."""
+        """``normalize``."""
         return {"normalize": self.normalize}
 
 
 class Slerp(_Merge):
-    """Along the great circle from one model to another (Shoemake 1985)."""
+    """Interpolation along the great circle from one model to another (Shoemake 1985)."""
 
     method: Literal["slerp"]
-    base: Name = Field(description="where t is 0")
-    other: Name = Field(description="where t is 1")
+    base: Name = Field(description="the model at t = 0")
+    other: Name = Field(description="the model at t = 1")
     t: Value = 0.5
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Both ends."""
+        """Both models."""
         return (self.base, self.other)
 
 
 class TaskArithmetic(_Merge):
-    """The base and a weighted sum of task vectors (Ilharco et al. 2022, arXiv:2212.04089)."""
+    """The base plus a weighted sum of task vectors (Ilharco et al. 2022, arXiv:2212.04089)."""
 
     method: Literal["task_arithmetic"]
-    base: Name = Field(description="what the task vectors are differences to")
+    base: Name = Field(description="the model that is subtracted to get task vectors")
     models: list[Weighted] = Field(min_length=1)
-    scale: Value = Field(1.0, alias="lambda", description="what the sum of task vectors is multiplied by")
+    scale: Value = Field(1.0, alias="lambda", description="factor on the sum of task vectors")
     normalize: bool = Field(False, description="divide the sum by the sum of the weights")
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The base, and the models."""
-        return (self.base, *(one.model for one in self.models))
+        return (self.base, *(entry.model for entry in self.models))
 
     @property
     def settings(self) -> dict[str, bool | int]:
-        """Whether the sum is divided."""
+        """``normalize``."""
         return {"normalize": self.normalize}
 
 
 class Ties(_Merge):
-    """Trim, elect signs, mean of those that agree (Yadav et al. 2023, arXiv:2306.01708)."""
+    """Trim, elect signs, mean of the elements that agree (Yadav et al. 2023, arXiv:2306.01708)."""
 
     method: Literal["ties"]
-    base: Name = Field(description="what the task vectors are differences to")
+    base: Name = Field(description="the model that is subtracted to get task vectors")
     models: list[Sparsified] = Field(min_length=1)
-    scale: Value = Field(1.0, alias="lambda", description="what the merged task vector is multiplied by")
-    normalize: bool = Field(True, description="divide by the weights that agree: a mean, not a sum")
+    scale: Value = Field(1.0, alias="lambda", description="factor on the merged task vector")
+    normalize: bool = Field(
+        True, description="divide by the sum of the weights that agree: a mean, not a sum"
+    )
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The base, and the models."""
-        return (self.base, *(one.model for one in self.models))
+        return (self.base, *(entry.model for entry in self.models))
 
     @property
     def settings(self) -> dict[str, bool | int]:
-        """Whether the sum is divided."""
+        """``normalize``."""
         return {"normalize": self.normalize}
 
 
@@ -134,31 +137,35 @@ class Dare(_Merge):
     """Drop elements at random and rescale the rest by 1 / density (Yu et al. 2023, arXiv:2311.03099)."""
 
     method: Literal["dare_linear", "dare_ties"]
-    base: Name = Field(description="what the task vectors are differences to")
+    base: Name = Field(description="the model that is subtracted to get task vectors")
     models: list[Sparsified] = Field(min_length=1)
-    scale: Value = Field(1.0, alias="lambda", description="what the merged task vector is multiplied by")
-    normalize: bool = Field(False, description="divide by the weights: of all, or of those that agree")
-    rescale: bool = Field(True, description="divide what is kept by the density")
+    scale: Value = Field(1.0, alias="lambda", description="factor on the merged task vector")
+    normalize: bool = Field(
+        False, description="divide by the sum of the weights (dare_ties: of those that agree)"
+    )
+    rescale: bool = Field(True, description="divide the kept elements by the density")
     seed: int = Field(
-        0, ge=0, description="decides what is dropped, together with the tensor's name and the model"
+        0,
+        ge=0,
+        description="decides, together with the names of tensor and model, which elements are dropped",
     )
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The base, and the models."""
-        return (self.base, *(one.model for one in self.models))
+        return (self.base, *(entry.model for entry in self.models))
 
     @property
     def settings(self) -> dict[str, bool | int]:
-        """All that it has."""
+        """``normalize``, ``rescale`` and ``seed``."""
         return {"normalize": self.normalize, "rescale": self.rescale, "seed": self.seed}
 
 
 class ModelStock(_Merge):
-    """Between the base and the mean, by the angle between the task vectors (Jang et al. 2024, arXiv:2403.19522)."""
+    """A point between base and mean, by the angle between the task vectors (Jang et al. 2024, arXiv:2403.19522)."""
 
     method: Literal["model_stock"]
-    base: Name = Field(description="the pretrained model that all were tuned from")
+    base: Name = Field(description="the pretrained model that all models were fine-tuned from")
     models: list[Name] = Field(min_length=2)
 
     @property
@@ -171,8 +178,8 @@ class Slice(Section):
     """A run of a model's layers."""
 
     model: Name
-    layers: str = Field(pattern=r"^\d+-\d+$", description="such as 0-15, both ends included")
-    scale: Value | None = Field(None, description="what its tensors are multiplied by")
+    layers: str = Field(pattern=r"^\d+-\d+$", description="such as 0-15 (inclusive)")
+    scale: Value | None = Field(None, description="factor on its tensors")
 
 
 class Passthrough(_Merge):
@@ -195,12 +202,12 @@ class MergekitModel(Section):
 
     model: Name
     parameters: dict[str, Any] = Field(
-        {}, description="as mergekit has them, such as weight, density, epsilon"
+        {}, description="mergekit's parameters of the model, such as weight, density, epsilon"
     )
 
 
 class Mergekit(_Merge):
-    """A method that is not ours, by the real mergekit, in an environment of its own."""
+    """A method of mergekit, which runs in an environment of its own."""
 
     method: Literal[
         "arcee_fusion",
@@ -218,43 +225,43 @@ class Mergekit(_Merge):
     ]
     base: Name | None = Field(None, description="mergekit's base_model, for methods that have one")
     models: list[MergekitModel] = Field(min_length=1)
-    parameters: dict[str, Any] = Field({}, description="for all models, as mergekit has them")
+    parameters: dict[str, Any] = Field({}, description="mergekit's parameters for all models")
     seed: int = Field(0, ge=0, description="mergekit's --random-seed")
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The models, after the base if there is one."""
-        return (*([self.base] if self.base else []), *(one.model for one in self.models))
+        """The base if there is one, then the models."""
+        return (*([self.base] if self.base else []), *(entry.model for entry in self.models))
 
     @field_validator("parameters")
     @classmethod
     def _plain(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         wrong = [key for key in parameters if not re.fullmatch(r"[a-z_]+", key)]
         if wrong:
-            raise ValueError(f"{wrong[0]!r} is no parameter's name")
+            raise ValueError(f"{wrong[0]!r} is not the name of a parameter; names consist of a to z and _")
         return parameters
 
 
 Dense = Annotated[
     Linear | Slerp | TaskArithmetic | Ties | Dare | ModelStock | Passthrough | Mergekit,
-    Field(discriminator="method", description="how dense models become one"),
+    Field(discriminator="method", description="how dense models are merged"),
 ]
 
 
 class Merge(Section):
-    """One dense model made of several."""
+    """A merge of several dense models into one."""
 
     merge: Dense
 
 
 def merge_problems(where: str, merge: Dense) -> list[str]:
-    """Return what is wrong with a dense merge, one line each; ``where`` is its place in the recipe."""
+    """Return the problems of a dense merge, one line each; ``where`` is its key in the recipe."""
     problems = []
     if isinstance(merge, Ties | Dare):
-        for index, one in enumerate(merge.models):
+        for index, entry in enumerate(merge.models):
             problems += [
                 f"{where}.models.{index}.density: {value:g} is not above 0 and at most 1"
-                for value in numbers(one.density)
+                for value in numbers(entry.density)
                 if not 0 < value <= 1
             ]
     if isinstance(merge, Slerp):
@@ -275,5 +282,5 @@ def merge_problems(where: str, merge: Dense) -> list[str]:
 def numbers(value: Any) -> list[float]:
     """Return all numbers in a value."""
     if isinstance(value, list):
-        return [number for one in value for number in numbers(one)]
+        return [number for item in value for number in numbers(item)]
     return numbers(value.value) if isinstance(value, Filtered) else [float(value)]

@@ -1,7 +1,7 @@
 """Recipes from mergekit's configurations: a file of its own, or the YAML inside a model's card.
 
-What such a configuration leaves open is assumed, and every assumption is said: whose revisions, which mergekit, which
-licence. The recipe asks for mergekit's semantics, so that what is built has its bits where it can.
+What such a configuration leaves open is assumed, and every assumption is reported: revisions, the version of mergekit, the
+license. The recipe sets mergekit's semantics, so that the build reproduces mergekit's output bit for bit where possible.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
 FENCE = re.compile(r"^(?P<fence>`{3,20}|~{3,20})[^\n]*\n(?P<body>.*?)^(?P=fence)", re.MULTILINE | re.DOTALL)
-# The key that tells a configuration, and of what it is one.
+# The keys that identify a configuration, each with its program and its required keys.
 KINDS = {
     "experts": "mergekit-moe (`base_model` and `experts`)",
     "merge_method": "mergekit-yaml (`merge_method`)",
@@ -46,18 +46,18 @@ MOE_KEYS = {
     "architecture",
 }
 EXPERT_KEYS = {"source_model", "positive_prompts", "negative_prompts", "noise_scale", "residual_scale"}
-# What mergekit calls the families, in its order; `architecture` is the beginning of one, whatever its case.
+# mergekit's names of the families, in its order; `architecture` is the beginning of a name, in upper or lower case.
 ARCHITECTURES = {"mixtral": "mixtral", "deepseek moe": "deepseek", "qwen moe": "qwen2", "qwen3 moe": "qwen3"}
 MEAN_UNTIL = "2024-01-03"  # commit 7fbe2b4
 
 
 @dataclass
 class Imported:
-    """A recipe in the making.
+    """A recipe that is being imported.
 
     Args:
-        models: Its models, as a recipe has them.
-        assumed: What had to be assumed, one line each.
+        models: The recipe's ``models``.
+        assumed: The assumptions, one line each.
     """
 
     models: dict[str, Any] = field(default_factory=dict)
@@ -67,65 +67,67 @@ class Imported:
 def import_recipe(
     path: Path, *, name: str | None = None, license_: str | None = None, relative_to: Path = Path()
 ) -> tuple[str, list[str]]:
-    """Make a recipe of a mergekit configuration.
+    """Convert a mergekit configuration to a recipe.
 
     Args:
-        path: The configuration, or a card that holds it.
-        name: What the release shall be called; told by the card or the folder otherwise.
-        license_: Its licence; told by the card otherwise.
-        relative_to: Folder that the recipe will lie in; paths of local models are made relative to it.
+        path: The configuration, or a card that contains it.
+        name: The release's name; taken from the card or the folder if None.
+        license_: The release's license; taken from the card if None.
+        relative_to: The folder that the recipe will be written to; paths of local models are made relative to it.
 
     Returns:
-        The recipe's text, and what had to be assumed, one line each.
+        The recipe's text, and the assumptions, one line each.
 
     Raises:
-        RecipeError: If there is no configuration, it is none that can be built, or it contradicts itself.
+        RecipeError: If the file contains no configuration, or one that cannot be built or that contradicts itself.
     """
     text = read_text(path)
-    config, about = find_configuration(text, str(path))
-    made = Imported()
-    reader = _Reader(made, path, relative_to)
+    config, front_matter = find_configuration(text, str(path))
+    imported = Imported()
+    reader = _Reader(imported, path, relative_to)
     released = reader.mixture(config)
     if name is None:
-        name = _plain(str(about.get("model_name") or "")) or _plain(path.resolve().parent.name) or "Imported"
-        made.assumed.append(
-            f"release.name: {name}, after {'the card' if about.get('model_name') else 'the folder'}"
+        card_name = _plain(str(front_matter.get("model_name") or ""))
+        name = card_name or _plain(path.resolve().parent.name) or "Imported"
+        imported.assumed.append(
+            f"release.name: {name}, from {'the card' if front_matter.get('model_name') else 'the folder'}"
         )
     if license_ is None:
-        said = about.get("license")
-        license_ = str(said) if isinstance(said, str) else None
-        made.assumed.append(
-            f"release.license: {license_}, as the card says"
+        card_license = front_matter.get("license")
+        license_ = card_license if isinstance(card_license, str) and card_license else None
+        imported.assumed.append(
+            f"release.license: {license_}, from the card"
             if license_
-            else "release.license: unknown; the sources' licences decide, `herdbook lock` writes them down"
+            else "release.license: unknown; it depends on the sources' licenses, which `herdbook lock` records"
         )
     recipe = {
-        "models": made.models,
+        "models": imported.models,
         "release": {"model": released, "name": name, "license": license_ or "unknown"},
     }
-    head = [f"# Imported from {path.name}. Assumed:", *(f"# - {line}" for line in made.assumed)]
+    head = [f"# Imported from {path.name}. Assumed:", *(f"# - {line}" for line in imported.assumed)]
     body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110)
     recipes.parse(body, str(path))
-    return "\n".join(head) + "\n" + body, made.assumed
+    return "\n".join(head) + "\n" + body, imported.assumed
 
 
 def find_configuration(
     text: str, file: str, kinds: Iterable[str] = ("experts",)
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the configuration in a text, and what a card's front matter says (nothing if there is none).
+    """Return the configuration in a text, and the front matter if the text is a card (empty if it has none).
 
     Args:
         text: The text.
-        file: How errors call it.
-        kinds: Keys that tell a configuration: ``experts`` of a mixture, ``merge_method`` of a dense merge.
+        file: The file's name in errors.
+        kinds: Keys that identify a configuration: ``experts`` of a mixture, ``merge_method`` of a dense merge.
 
     Raises:
-        RecipeError: If there is none, or several that differ.
+        RecipeError: If the text contains no configuration, or several that differ.
     """
-    front = FRONT.match(text)
-    about = _yaml(front[1], file) if front else {}
-    blocks = [match["body"] for match in FENCE.finditer(text)] if front or FENCE.search(text) else [text]
-    found = []
+    match = FRONT.match(text)
+    front_matter = _yaml(match[1], file) if match else {}
+    fenced = [block["body"] for block in FENCE.finditer(text)]
+    blocks = fenced if match or fenced else [text]
+    configurations: list[dict[str, Any]] = []
     for block in blocks:
         try:
             content = _yaml(block, file)
@@ -133,21 +135,22 @@ def find_configuration(
             if len(blocks) == 1:
                 raise
             continue
-        if isinstance(content, dict) and any(key in content for key in kinds) and content not in found:
-            found.append(content)
-    if len(found) != 1:
+        is_configuration = isinstance(content, dict) and any(key in content for key in kinds)
+        if is_configuration and content not in configurations:
+            configurations.append(content)
+    if len(configurations) != 1:
         raise RecipeError(
-            "holds several configurations that differ; put the one that is meant into a file of its own"
-            if found
-            else f"holds no configuration of {' or '.join(KINDS[key] for key in kinds)}",
+            "contains several different configurations; put the one to import into a file of its own"
+            if configurations
+            else f"contains no configuration of {' or '.join(KINDS[key] for key in kinds)}",
             file,
         )
-    return found[0], about if isinstance(about, dict) else {}
+    return configurations[0], front_matter if isinstance(front_matter, dict) else {}
 
 
 class _Reader:
-    def __init__(self, made: Imported, path: Path, relative_to: Path) -> None:
-        self.made, self.path, self.relative_to = made, path, relative_to
+    def __init__(self, imported: Imported, path: Path, relative_to: Path) -> None:
+        self.imported, self.path, self.relative_to = imported, path, relative_to
         self.names: dict[str, str] = {}
 
     def fail(self, line: str) -> RecipeError:
@@ -157,11 +160,11 @@ class _Reader:
         """Add a mixture and its sources; return its name."""
         self._ignored(config, MOE_KEYS, "")
         if "base_model" not in config or not isinstance(config["experts"], list):
-            raise self.fail("`base_model` and a list of `experts` are needed")
+            raise self.fail("`base_model` and a list of `experts` are required")
         gate = config.get("gate_mode") or "hidden"
         gate = "hidden" if gate == "hidden_last" else gate
         if gate not in MERGEKIT_GATES:
-            raise self.fail(f"gate_mode: mergekit knows no {gate!r}, only {', '.join(MERGEKIT_GATES)}")
+            raise self.fail(f"gate_mode: mergekit has no {gate!r}, only {', '.join(MERGEKIT_GATES)}")
         shared = config.get("shared_experts") or []
         family = self._family(config.get("architecture"), len(shared))
         mixture: dict[str, Any] = {
@@ -180,16 +183,16 @@ class _Reader:
         if config.get("dtype"):
             mixture["dtype"] = config["dtype"]
         else:
-            self.made.assumed.append("dtype: the base's, as none is named")
+            self.imported.assumed.append("dtype: the base's, as the configuration names none")
         self._randomness(gate, mixture)
-        self.made.models["mixture"] = {"moe": mixture}
+        self.imported.models["mixture"] = {"moe": mixture}
         return "mixture"
 
     def model(self, reference: Any, where: str) -> str:
-        """Add a source, and an adapter on it if there is one; return the name of the model that is meant."""
+        """Add a source, and an adapter on it if there is one; return the name of the resulting model."""
         model, lora = split_reference(reference)
         if model is None:
-            raise self.fail(f"{where}: {reference!r} is no model")
+            raise self.fail(f"{where}: {reference!r} is not a model")
         name = self._source(model, where)
         if lora is None:
             return name
@@ -198,14 +201,14 @@ class _Reader:
             folder = self._folder(lora)
             self.names[key] = self._name(lora)
             adapter = folder if folder is not None else {"hub": self._hub(lora, where)}
-            self.made.models[self.names[key]] = {"adapter": adapter, "on": name}
+            self.imported.models[self.names[key]] = {"adapter": adapter, "on": name}
         return self.names[key]
 
     def _source(self, reference: str, where: str) -> str:
         if reference not in self.names:
             folder = self._folder(reference)
             self.names[reference] = self._name(reference)
-            self.made.models[self.names[reference]] = (
+            self.imported.models[self.names[reference]] = (
                 {"folder": folder} if folder is not None else {"hub": self._hub(reference, where)}
             )
         return self.names[reference]
@@ -213,15 +216,17 @@ class _Reader:
     def _hub(self, reference: str, where: str) -> str:
         path, _, revision = reference.partition("@")
         if not HUB.match(path):
-            raise self.fail(f"{where}: {path!r} is neither a folder here nor owner/name on the Hub")
+            raise self.fail(
+                f"{where}: {path!r} is neither a folder on this machine nor owner/name on the Hub"
+            )
         if not revision:
-            self.made.assumed.append(
-                f"{path}: no revision is named; `herdbook lock` pins what it is now, not what it was then"
+            self.imported.assumed.append(
+                f"{path}: no revision is named; `herdbook lock` pins the current one, not the one that was merged"
             )
         return reference
 
     def _folder(self, reference: str) -> str | None:
-        """Return a local model's path as the recipe needs it, or None if it is not on this machine."""
+        """Return a local model's path relative to the recipe, or None if the model is not on this machine."""
         for start in (Path(), self.path.parent):
             if (start / reference).is_dir():
                 return os.path.relpath((start / reference).resolve(), self.relative_to.resolve())
@@ -237,46 +242,46 @@ class _Reader:
 
     def _expert(self, expert: Any, where: str, gate: str) -> dict[str, Any]:
         if not isinstance(expert, dict) or "source_model" not in expert:
-            raise self.fail(f"{where}: `source_model` is needed")
+            raise self.fail(f"{where}: `source_model` is required")
         self._ignored(expert, EXPERT_KEYS, f"{where}.")
-        made: dict[str, Any] = {"model": self.model(expert["source_model"], f"{where}.source_model")}
+        entry: dict[str, Any] = {"model": self.model(expert["source_model"], f"{where}.source_model")}
         for theirs, ours in (("positive_prompts", "prompts"), ("negative_prompts", "negative_prompts")):
             if expert.get(theirs) and gate not in DRAWN_GATES:
-                made[ours] = expert[theirs]
-        return made | {
+                entry[ours] = expert[theirs]
+        return entry | {
             key: expert[key] for key in ("noise_scale", "residual_scale") if expert.get(key) is not None
         }
 
-    def _ignored(self, found: dict[str, Any], known: Iterable[str], prefix: str) -> None:
-        for key in found:
+    def _ignored(self, section: dict[str, Any], known: Iterable[str], prefix: str) -> None:
+        for key in section:
             if key not in set(known):
-                self.made.assumed.append(f"{prefix}{key}: left out, since mergekit-moe ignores it too")
+                self.imported.assumed.append(f"{prefix}{key}: left out, since mergekit-moe ignores it too")
 
     def _family(self, architecture: Any, shared: int) -> str | None:
         if not architecture:
             return None
-        wanted = str(architecture).lower().strip()
-        begun = [family for name, family in ARCHITECTURES.items() if name.startswith(wanted)]
-        if not begun:
+        prefix = str(architecture).lower().strip()
+        matches = [family for name, family in ARCHITECTURES.items() if name.startswith(prefix)]
+        if not matches:
             raise self.fail(
-                f"architecture: mergekit-moe knows no {architecture!r}, only {', '.join(ARCHITECTURES)}"
+                f"architecture: mergekit-moe has no {architecture!r}, only {', '.join(ARCHITECTURES)}"
             )
-        counted = [
+        fitting = [
             name
-            for name in begun
+            for name in matches
             if any(f.name == name and shared in f.shared_counts for f in FAMILIES.values())
         ]
-        return counted[0] if counted else begun[0]
+        return fitting[0] if fitting else matches[0]
 
-    def _per_token(self, asked: Any, family: str | None, shared: int) -> int:
-        if asked:
-            return int(asked)
+    def _per_token(self, configured: Any, family: str | None, shared: int) -> int:
+        if configured:
+            return int(configured)
         count = 1 if shared and family in {None, "deepseek"} else 2
-        self.made.assumed.append(f"experts_per_token: {count}, mergekit's default here")
+        self.imported.assumed.append(f"experts_per_token: {count}, mergekit's default here")
         return count
 
     def _semantics(self) -> str:
-        """Return whose semantics are asked for, and say what the era means."""
+        """Return the semantics to set, and add the assumption about the version of mergekit."""
         version = None
         index = self.path.parent / WEIGHTS_INDEX
         if index.is_file():
@@ -285,13 +290,14 @@ class _Reader:
             except (ValueError, KeyError, TypeError, AttributeError):
                 version = None
         if version:
-            era = f"the model was made with mergekit {version}, as its index says"
+            era = f"the model was made with mergekit {version}, according to its index"
         else:
-            era = "the version of mergekit is not named"
-        self.made.assumed.append(
-            f"semantics: {era}; the formulas of {NEWEST.removeprefix('mergekit-')} are taken, which those since 2024-04-15 "
-            f"share. Between {EQUAL_ROWS[0]} and {EQUAL_ROWS[1]} mergekit wrote routers with equal rows, and until {MEAN_UNTIL} "
-            "`hidden` was the mean over a prompt: a model of that time has other routers (`herdbook routers` looks at them)"
+            era = "the version of mergekit is unknown"
+        self.imported.assumed.append(
+            f"semantics: {era}; the formulas of {NEWEST.removeprefix('mergekit-')} are used, which are those of all versions "
+            f"since 2024-04-15. From {EQUAL_ROWS[0]} to {EQUAL_ROWS[1]} mergekit wrote routers with equal rows, and until "
+            f"{MEAN_UNTIL} `hidden` was the mean over a prompt: a model of that time has different routers (check with "
+            "`herdbook routers`)"
         )
         return "mergekit-0.1.4" if version == "0.1.4" else NEWEST
 
@@ -299,13 +305,13 @@ class _Reader:
         noisy = any(e.get("noise_scale") for e in [*mixture["experts"], *mixture.get("shared_experts", [])])
         if noisy or gate in DRAWN_GATES:
             what = " and ".join(["the routers"] * (gate in DRAWN_GATES) + ["the noise"] * noisy)
-            self.made.assumed.append(
-                f"seed: 0, for {what}; mergekit draws in the order of writing, so its own draw cannot be had again"
+            self.imported.assumed.append(
+                f"seed: 0, for {what}; mergekit draws in the order of writing, so its draw cannot be reproduced"
             )
 
 
 def split_reference(reference: Any) -> tuple[str | None, str | None]:
-    """Return a model reference as ``path[@revision]`` and the adapter on it, if any, likewise."""
+    """Return the model of a reference as ``path[@revision]``, and the adapter on it, if any, in the same form."""
     if isinstance(reference, str):
         model, _, lora = reference.partition("+")
         return model or None, lora or None
@@ -326,7 +332,7 @@ def _plain(name: str) -> str:
 
 
 def _yaml(text: str, file: str) -> Any:
-    """Return what a text says to mergekit, which reads with PyYAML. Raises RecipeError if it is not YAML."""
+    """Parse YAML as mergekit does, with PyYAML. Raises RecipeError if the text is not YAML."""
     try:
         return yamlio.load(text, yamlio.PyYamlLoader)
     except yamlio.YamlError as error:

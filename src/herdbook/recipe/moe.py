@@ -25,11 +25,11 @@ Gate = Literal[
 
 @dataclass(frozen=True)
 class GateKind:
-    """What a gate needs, and who knows it.
+    """What a gate needs, and whether mergekit has it.
 
     Args:
-        prompts: Whether rows are made of the experts' prompts; else they are drawn at random.
-        layers: Whether the prompts pass through the base's layers; else their embeddings are all that counts.
+        prompts: Whether rows are computed from the experts' prompts; otherwise they are drawn at random.
+        layers: Whether the prompts pass through the base's layers; otherwise only their embeddings are used.
         of_mergekit: Whether mergekit has it too.
     """
 
@@ -51,7 +51,7 @@ GATES: dict[Gate, GateKind] = {
 }
 MERGEKIT_GATES = tuple(gate for gate, kind in GATES.items() if kind.of_mergekit)
 DRAWN_GATES = tuple(gate for gate, kind in GATES.items() if not kind.prompts)
-DEFAULT_GATE: Gate = "ridge"  # of all, it did best on held-out text (docs/routers.md)
+DEFAULT_GATE: Gate = "ridge"  # the best of all on held-out text (docs/routers.md)
 
 
 class Expert(Section):
@@ -69,39 +69,40 @@ class Expert(Section):
 class Mixture(Section):
     """How a Mixture of Experts is put together."""
 
-    base: Name = Field(description="gives attention, norms, embeddings, configuration and tokenizer")
+    base: Name = Field(description="provides attention, norms, embeddings, configuration and tokenizer")
     experts: list[Expert] = Field(min_length=2)
     shared_experts: list[Expert] = Field(
-        [], description="experts that every token passes; how many a family can have differs"
+        [], description="experts that process every token; how many there can be depends on the family"
     )
     family: FamilyName | None = Field(
-        None, description="which architecture is written; the first that fits the base if left out"
+        None, description="the architecture to write; the first that fits the base if left out"
     )
     semantics: Semantics = Field(
-        "native-1", description="whose formulas are meant, where they differ; mergekit's give its bits"
+        "native-1",
+        description="which implementation to follow; mergekit-* reproduces mergekit's output bit for bit",
     )
     gate: Gate = Field(
         default_factory=lambda known: DEFAULT_GATE if known.get("semantics") == "native-1" else "hidden",
-        description="where the router's rows come from; ridge if left out, hidden (as mergekit has it) under its semantics",
+        description="how the router's rows are computed; if left out, ridge, or hidden under mergekit's semantics",
     )
     chat_template: bool = Field(
-        False, description="put each prompt through the base's chat template, as a user's message"
+        False, description="apply the base's chat template to each prompt, as a user's message"
     )
-    experts_per_token: int = Field(2, ge=1, description="how many experts each token passes")
+    experts_per_token: int = Field(2, ge=1, description="how many experts each token is routed to")
     dtype: Dtype | None = Field(None, description="dtype of the result; the base's if left out")
     seed: int = Field(0, ge=0, description="for gate: random and uniform_random, and for noise_scale")
     tokenizer: Name | None = Field(
-        None, description="the model whose tokenizer, chat template and generation config are taken"
+        None, description="the model whose tokenizer, chat template and generation config replace the base's"
     )
     layout: Literal["canonical", "fused"] = Field(
         "canonical",
-        description="canonical: an expert's matrices by their own names, which every loader reads; fused: as "
-        "transformers 5 holds them, which llama.cpp's converter and vLLM do not read",
+        description="canonical: each expert's matrices under their own names, which every loader reads; fused: stacked "
+        "as in transformers 5, which llama.cpp's converter and vLLM do not read",
     )
 
     @property
     def all_experts(self) -> tuple[Expert, ...]:
-        """The experts that are routed, and then the shared ones."""
+        """The routed experts, then the shared ones."""
         return (*self.experts, *self.shared_experts)
 
     @property
@@ -117,16 +118,16 @@ class Moe(Section):
 
 
 def mixture_problems(where: str, moe: Mixture) -> list[str]:
-    """Return what is wrong with a mixture, one line each; ``where`` is its place in the recipe."""
+    """Return the problems of a mixture, one line each; ``where`` is its key in the recipe."""
     problems = []
     if moe.experts_per_token > len(moe.experts):
         problems.append(
-            f"{where}.experts_per_token: {moe.experts_per_token} of {len(moe.experts)} experts cannot be chosen"
+            f"{where}.experts_per_token: cannot choose {moe.experts_per_token} of {len(moe.experts)} experts"
         )
     if moe.semantics != "native-1" and not GATES[moe.gate].of_mergekit:
-        problems.append(f"{where}.gate: mergekit knows no gate {moe.gate!r}; leave out `semantics`")
+        problems.append(f"{where}.gate: mergekit has no gate {moe.gate!r}; leave out `semantics`")
     if moe.semantics != "native-1" and moe.chat_template:
-        problems.append(f"{where}.chat_template: mergekit applies none; leave out `semantics`")
+        problems.append(f"{where}.chat_template: mergekit applies no chat template; leave out `semantics`")
     if moe.is_drawn:
         return problems
     problems += [
@@ -136,5 +137,7 @@ def mixture_problems(where: str, moe: Mixture) -> list[str]:
     ]
     prompts = [(tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in moe.experts]
     if any(expert.prompts for expert in moe.experts) and len(set(prompts)) == 1:
-        problems.append(f"{where}.experts: all experts have the same prompts, so the router could not choose")
+        problems.append(
+            f"{where}.experts: all experts have the same prompts, so the router cannot tell them apart"
+        )
     return problems

@@ -6,27 +6,28 @@ from pydantic import Field
 
 from herdbook.recipe.section import Section
 
-# What git allows in a tag, in the narrower form that makes a good name in a URL.
+# The names of tags that git allows, restricted to those that need no quoting in a URL.
 TAG_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class Waiver(Section):
-    """Somebody has looked at what Herdbook would refuse, and answers for it. It stands in the released recipe."""
+    """An explicit override of a pre-flight refusal, with who approved it and why. Published with the recipe."""
 
-    by: str = Field(min_length=1, description="who looked")
-    because: str = Field(min_length=1, description="why it may be published all the same")
+    by: str = Field(min_length=1, description="who approved it")
+    because: str = Field(min_length=1, description="why the release may be published all the same")
 
 
 class Publish(Section):
-    """How the release is published; `release.repo` says where."""
+    """How the release is published; `release.repo` names the repository."""
 
     tag: str | None = Field(
         None, pattern=TAG_PATTERN, description="tag of the published commit, such as v1.0"
     )
-    private: bool = Field(False, description="a repository that only its owner's people see")
+    private: bool = Field(False, description="publish to a private repository")
     licenses: Waiver | None = Field(
-        None, description="waives what the licences of the sources do not allow, or do not say"
+        None,
+        description="overrides the refusal because of source licenses that forbid the release or are unknown",
     )
     gated: Waiver | None = Field(
-        None, description="waives that sources are gated whose weights become public"
+        None, description="overrides the refusal because weights of gated sources would become public"
     )

@@ -1,4 +1,4 @@
-"""Rank rules: how much of a matrix is kept. A rule is a number, a word, or a mapping of one key to its argument."""
+"""Rank rules: how much of a matrix is kept. A rule is a number, a word, or a mapping with one key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from herdbook.recipe.section import Section
 
-# Rules that take their threshold from the spectrum itself, in the recipe's words, and for people.
+# Rules whose threshold follows from the spectrum itself: their names in recipes, and their names for people.
 ThresholdName = Literal["mp-edge", "gavish-donoho", "laser-rmt"]
 THRESHOLD_WORDS: dict[ThresholdName, str] = {
     "mp-edge": "Marchenko-Pastur edge",
@@ -20,84 +20,84 @@ THRESHOLD_WORDS: dict[ThresholdName, str] = {
 
 @dataclass(frozen=True)
 class FixedRank:
-    """Keep so many singular values."""
+    """Keeps a given number of singular values."""
 
     rank: int
 
     @property
     def assumes_noise(self) -> bool:
-        """Whether it takes a matrix for a signal of low rank in white noise, which trained weights are not."""
+        """Whether it assumes a low-rank signal in white noise, which trained weights are not."""
         return False
 
     @property
     def needs_text(self) -> bool:
-        """Whether it looks at what the matrix makes of calibration text."""
+        """Whether it needs the matrix's outputs on calibration text."""
         return False
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
         return "rank"
 
     @property
     def canonical(self) -> int:
-        """The rule as JSON has it in keys, records and results: as people write it."""
+        """Its JSON form in keys, records and results: as in a recipe."""
         return self.rank
 
     @property
     def label(self) -> str:
-        """The rule as a heading."""
+        """Its form in headings."""
         return f"rank {self.rank}"
 
     @property
     def words(self) -> str:
-        """The rule in a sentence."""
+        """Its form in sentences."""
         return self.label
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Keep the singular values above a threshold that follows from all of them."""
+    """Keeps the singular values above a threshold that follows from all of them."""
 
     name: ThresholdName
 
     @property
     def needs_text(self) -> bool:
-        """Whether it looks at what the matrix makes of calibration text."""
+        """Whether it needs the matrix's outputs on calibration text."""
         return False
 
     @property
     def assumes_noise(self) -> bool:
-        """Whether it takes a matrix for a signal of low rank in white noise, which trained weights are not."""
+        """Whether it assumes a low-rank signal in white noise, which trained weights are not."""
         return self.name != "laser-rmt"
 
     @property
     def canonical(self) -> str:
-        """The rule as JSON has it."""
+        """Its JSON form."""
         return self.name
 
     @property
     def label(self) -> str:
-        """The rule as a heading."""
+        """Its form in headings."""
         return self.name
 
     @property
     def words(self) -> str:
-        """The rule in a sentence."""
+        """Its form in sentences."""
         return THRESHOLD_WORDS[self.name]
 
 
 class _Keyed(Section):
-    """A rule that is written as a mapping of one key to its argument."""
+    """A rule that is written as a mapping with one key."""
 
     @property
     def assumes_noise(self) -> bool:
-        """Whether it takes a matrix for a signal of low rank in white noise, which trained weights are not."""
+        """Whether it assumes a low-rank signal in white noise, which trained weights are not."""
         return False
 
     @property
     def needs_text(self) -> bool:
-        """Whether it looks at what the matrix makes of calibration text."""
+        """Whether it needs the matrix's outputs on calibration text."""
         return False
 
     @property
@@ -108,71 +108,73 @@ class _Keyed(Section):
 
     @property
     def canonical(self) -> dict[str, Any]:
-        """The rule as JSON has it."""
+        """Its JSON form."""
         return self.model_dump(mode="json", by_alias=True)
 
     @property
     def label(self) -> str:
-        """The rule as a heading."""
+        """Its form in headings."""
         return f"{self.name} {self.canonical[self.name]:g}"
 
 
 class Fraction(_Keyed):
-    """Keep a fixed share of the singular values."""
+    """Keeps a fixed share of the singular values."""
 
-    fraction: float = Field(gt=0, le=1, description="share of min(rows, columns) that is kept, at least one")
+    fraction: float = Field(
+        gt=0, le=1, description="share of the min(rows, columns) values that is kept; at least one value is"
+    )
 
     @property
     def words(self) -> str:
-        """The rule in a sentence."""
+        """Its form in sentences."""
         return f"{self.fraction * 100:g} % of the rank"
 
 
 class Energy(_Keyed):
-    """Keep as few singular values as hold a share of the sum of all squares."""
+    """Keeps the fewest singular values that contain a share of the sum of all squares."""
 
     energy: float = Field(gt=0, le=1, description="share of the sum of squared singular values that is kept")
 
     @property
     def words(self) -> str:
-        """The rule in a sentence."""
+        """Its form in sentences."""
         return f"{self.energy * 100:g} % of the energy"
 
 
 class KnownNoise(_Keyed):
-    """The threshold of Gavish and Donoho for noise that is known."""
+    """Keeps the singular values above Gavish and Donoho's threshold for noise of a known level."""
 
     gavish_donoho: float = Field(
-        alias="gavish-donoho", gt=0, description="standard deviation of the noise in an entry"
+        alias="gavish-donoho", gt=0, description="standard deviation of the noise in each entry"
     )
 
     @property
     def assumes_noise(self) -> bool:
-        """It does."""
+        """Always true."""
         return True
 
     @property
     def words(self) -> str:
-        """The rule in a sentence."""
+        """Its form in sentences."""
         return f"{THRESHOLD_WORDS['gavish-donoho']}, noise {self.gavish_donoho:g}"
 
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 
-# The rules that are mappings, by their key.
+# The class of each rule that is a mapping, by its key.
 _KEYS = {"fraction": "Fraction", "energy": "Energy", "gavish-donoho": "KnownNoise", "svd-llm": "SvdLlm"}
 
 
 def _tag(value: Any) -> str | None:
-    """Return which rank rule a value is, by its form."""
+    """Return the tag of the rank rule that a value is, by its form; None if it is not one."""
     if isinstance(value, Section):
         return type(value).__name__
     if isinstance(value, int) and not isinstance(value, bool):
         return "count"
     if isinstance(value, str):
         return "word"
-    found = [kind for key, kind in _KEYS.items() if isinstance(value, dict) and key in value]
-    return found[0] if len(found) == 1 else None
+    tags = [tag for key, tag in _KEYS.items() if isinstance(value, dict) and key in value]
+    return tags[0] if len(tags) == 1 else None
 
 
 HowMuch = Annotated[
@@ -186,7 +188,7 @@ HowMuch = Annotated[
 
 
 class SvdLlm(_Keyed):
-    """Cut what least changes the matrix's outputs on calibration text, instead of the matrix itself."""
+    """Removes what changes the matrix's outputs on calibration text least, instead of the matrix itself."""
 
     svd_llm: HowMuch = Field(
         alias="svd-llm", description="how much is kept: a rank, {fraction: 0.9} or {energy: 0.999}"
@@ -194,26 +196,26 @@ class SvdLlm(_Keyed):
 
     @property
     def inner(self) -> RankRule:
-        """The rule that is applied to the spectrum of the outputs."""
+        """The rule that applies to the spectrum of the outputs."""
         return rank_rule(self.svd_llm)
 
     @property
     def needs_text(self) -> bool:
-        """It does."""
+        """Always true."""
         return True
 
     @property
     def label(self) -> str:
-        """The rule as a heading."""
+        """Its form in headings."""
         return f"svd-llm, {self.inner.label}"
 
     @property
     def words(self) -> str:
-        """The rule in a sentence."""
+        """Its form in sentences."""
         return f"SVD-LLM, {self.inner.words}"
 
 
-# A rule as a recipe has it.
+# A rule, in the form that it has in a recipe.
 Rank = Annotated[
     Annotated[ThresholdName, Tag("word")]
     | Annotated[Count, Tag("count")]
@@ -235,19 +237,19 @@ _RANK: TypeAdapter[Any] = TypeAdapter(Rank)
 
 
 def rank_rule(value: Any) -> RankRule:
-    """Return the rank rule that a value of a recipe, a key, a record or a search's result stands for.
+    """Return the rank rule with a JSON form, from a recipe, a key, a record or a search's result.
 
     Raises:
         ValueError: If it is not a rank rule.
     """
     try:
-        found: int | ThresholdName | Fraction | Energy | KnownNoise | SvdLlm = _RANK.validate_python(value)
+        rank: int | ThresholdName | Fraction | Energy | KnownNoise | SvdLlm = _RANK.validate_python(value)
     except ValidationError as error:
         raise ValueError(f"not a rank rule: {value!r}") from error
-    match found:
+    match rank:
         case int():
-            return FixedRank(found)
+            return FixedRank(rank)
         case str():
-            return Threshold(found)
+            return Threshold(rank)
         case _:
-            return found
+            return rank

@@ -1,4 +1,4 @@
-"""Reading recipes: YAML in, a checked recipe out; all problems at once, each with the file and the key."""
+"""Reading recipes: parsing and checking YAML. All problems are reported together, each with its file and key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load(path: Path) -> Recipe:
         path: The recipe's YAML file.
 
     Raises:
-        RecipeError: With all problems at once, if the file cannot be read, is not YAML, or does not fit the schema.
+        RecipeError: If the file cannot be read, is not YAML, or does not fit the schema; all problems are named.
     """
     return parse(read_text(path), str(path))
 
@@ -42,13 +42,13 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, file: str = "recipe") -> Recipe:
-    """Read and check a recipe's text; ``file`` is named in errors. Raises as ``load`` does."""
+    """Parse and check a recipe's text; ``file`` is its name in errors. Raises as ``load`` does."""
     try:
         data = yamlio.load(text)
     except yamlio.YamlError as error:
         raise RecipeError(str(error), file) from error
     if not isinstance(data, dict):
-        raise RecipeError("is no recipe: expected a mapping with `models` and `release`", file)
+        raise RecipeError("is not a recipe: expected a mapping with `models` and `release`", file)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -56,8 +56,8 @@ def parse(text: str, file: str = "recipe") -> Recipe:
 
 
 def _explain(item: ErrorDetails, data: dict[str, Any]) -> list[str]:
-    """Turn one of pydantic's errors into lines a person can act on."""
-    where, sections = _place(item, data)
+    """Turn one of pydantic's errors into lines that name the key and the problem."""
+    where, sections = _location(item, data)
     key = ".".join(map(str, where))
     if item["type"] == "extra_forbidden":
         known = [name for section in sections for name in _keys(section)]
@@ -72,30 +72,30 @@ def _explain(item: ErrorDetails, data: dict[str, Any]) -> list[str]:
     return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}{shown}"]
 
 
-def _place(item: ErrorDetails, data: dict[str, Any]) -> tuple[list[int | str], list[type[Section]]]:
-    """Return the keys that lead to an error, and the sections that can stand around the last of them.
+def _location(item: ErrorDetails, data: dict[str, Any]) -> tuple[list[int | str], list[type[Section]]]:
+    """Return the keys that lead to an error, and the sections that may contain the last of them.
 
-    Between the keys, pydantic's location names the members of unions: by their tag, or by their type. No tag is a key
-    that a recipe can have at its place, so what the recipe has not is none of its keys.
+    Between the keys, pydantic's location also names members of unions, by their tag or their type. No tag is a key that a
+    recipe can have at the same position, so a name that the recipe does not contain there is not a key.
     """
     where: list[int | str] = []
-    here: Any = data
-    around: list[Any] = []
+    value: Any = data
+    parents: list[Any] = []
     types: list[Any] = [Recipe]
-    for place, part in enumerate(item["loc"], start=1):
-        held = isinstance(here, dict) and part in here
-        held = held or (isinstance(here, list) and isinstance(part, int) and part < len(here))
-        if held or (item["type"] == "missing" and place == len(item["loc"])):
+    for position, part in enumerate(item["loc"], start=1):
+        exists = isinstance(value, dict) and part in value
+        exists = exists or (isinstance(value, list) and isinstance(part, int) and part < len(value))
+        if exists or (item["type"] == "missing" and position == len(item["loc"])):
             where.append(part)
-            here = here[part] if held else None
-            around, types = types, [inner for one in types for inner in _inside(one, part)]
+            value = value[part] if exists else None
+            parents, types = types, [inner for kind in types for inner in _inside(kind, part)]
         else:
-            types = [one for one in types if _is_tagged(one, str(part))] or types
-    return where, [one for one in around if _is_section(one)]
+            types = [kind for kind in types if _is_tagged(kind, str(part))] or types
+    return where, [kind for kind in parents if _is_section(kind)]
 
 
 def _inside(kind: Any, part: int | str) -> list[Any]:
-    """Return the types, unions taken apart, that can stand at a key or place inside a type."""
+    """Return the types, with unions split into their members, of the value at a key or index inside a type."""
     if _is_section(kind):
         field = _keys(kind).get(str(part))
         return _members(kind.model_fields[field].annotation) if field else []
@@ -105,16 +105,16 @@ def _inside(kind: Any, part: int | str) -> list[Any]:
 
 
 def _members(kind: Any) -> list[Any]:
-    """Return the members of a union, of whatever depth; the type itself if it is none."""
+    """Return the members of a union, also of nested ones; the type itself if it is not a union."""
     if get_origin(kind) is Annotated:
         return _members(get_args(kind)[0])
     if get_origin(kind) in {Union, UnionType}:
-        return [member for one in get_args(kind) for member in _members(one)]
+        return [member for argument in get_args(kind) for member in _members(argument)]
     return [kind]
 
 
 def _keys(section: type[Section]) -> dict[str, str]:
-    """Return the keys that a section has in a recipe, each with the name of its field."""
+    """Return the keys of a section in a recipe, each with the name of its field."""
     return {field.alias or name: name for name, field in section.model_fields.items()}
 
 
@@ -123,7 +123,7 @@ def _is_section(kind: Any) -> bool:
 
 
 def _is_tagged(kind: Any, tag: str) -> bool:
-    """Say whether a member of a union has a tag: its name, or a value that one of its keys must have."""
+    """Return whether a member of a union has a tag: its name, or a value that one of its keys must have."""
     if not _is_section(kind):
         return False
     literals = (get_args(field.annotation) for field in kind.model_fields.values())

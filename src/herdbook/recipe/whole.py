@@ -1,4 +1,4 @@
-"""A whole recipe: a graph of models, each made in exactly one way, and what is released of it."""
+"""A whole recipe: a graph of models, each made in exactly one way, and what is released from it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ OPERATIONS: dict[str, type[Section]] = {
 def _operation(value: Any) -> str | None:
     if isinstance(value, Section):
         return type(value).__name__
-    found = [kind for key, kind in OPERATIONS.items() if isinstance(value, dict) and key in value]
-    return found[0].__name__ if len(found) == 1 else None
+    sections = [section for key, section in OPERATIONS.items() if isinstance(value, dict) and key in value]
+    return sections[0].__name__ if len(sections) == 1 else None
 
 
 Model = Annotated[
@@ -68,7 +68,7 @@ class Recipe(Section):
     shard_size: str = Field(
         "2GB",
         pattern=SHARD_SIZE_PATTERN,
-        description="weights files are cut at about this size (KB, MB, GB: decimal)",
+        description="approximate size of weights files (KB, MB, GB: decimal)",
     )
 
     @property
@@ -108,11 +108,13 @@ class Recipe(Section):
                 )
         if self.routing and not isinstance(self.models.get(self.release.model), Moe):
             problems.append(
-                f"routing: {self.release.model!r} is no mixture, so it has no routers; leave it out"
+                f"routing: {self.release.model!r} is not a mixture, so it has no routers; leave `routing` out"
             )
         for name in self.leaderboards:
             if self.evaluate is None:
-                problems.append(f"leaderboards.{name}: there is no `evaluate` to give this model a score")
+                problems.append(
+                    f"leaderboards.{name}: the recipe has no `evaluate`, which gives the model its score"
+                )
             elif self.release.model not in self.evaluate.models:
                 problems.append(
                     f"leaderboards.{name}: evaluate.models does not measure {self.release.model!r}"
@@ -141,25 +143,29 @@ def parents(model: Section) -> tuple[str, ...]:
 
 
 def ancestry(recipe: Recipe, *models: str) -> list[str]:
-    """Return the names of some models and of all that they are made from: in the order given, the nearest first."""
+    """Return the names of ``models`` and of all their ancestors: in the order given, the nearest first."""
     return reachable(models, lambda name: parents(recipe.models[name]))
 
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:
-    found = [(f"models.{name}", parent) for name, model in recipe.models.items() for parent in parents(model)]
-    found.append(("release.model", recipe.release.model))
+    references = [
+        (f"models.{name}", parent) for name, model in recipe.models.items() for parent in parents(model)
+    ]
+    references.append(("release.model", recipe.release.model))
     if recipe.evaluate:
-        found += [(f"evaluate.models.{index}", name) for index, name in enumerate(recipe.evaluate.models)]
-    return found
+        references += [
+            (f"evaluate.models.{index}", name) for index, name in enumerate(recipe.evaluate.models)
+        ]
+    return references
 
 
 def _cycles(recipe: Recipe) -> list[str]:
     try:
         TopologicalSorter({name: parents(model) for name, model in recipe.models.items()}).prepare()
     except CycleError as error:
-        # Parents come first there, and the model that it begins with stands at both ends.
+        # graphlib lists parents first, and its first model also last.
         cycle = error.args[1][:0:-1]
-        first = min(range(len(cycle)), key=lambda place: list(recipe.models).index(cycle[place]))
-        named = [*cycle[first:], *cycle[:first], cycle[first]]
-        return [f"models: a model cannot be made from itself: {' -> '.join(named)}"]
+        first = min(range(len(cycle)), key=lambda index: list(recipe.models).index(cycle[index]))
+        path = [*cycle[first:], *cycle[:first], cycle[first]]
+        return [f"models: a model cannot be made from itself: {' -> '.join(path)}"]
     return []

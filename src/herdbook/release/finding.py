@@ -82,7 +82,7 @@ class Check:
 
 
 def outcome_of(error: Exception) -> Outcome:
-    """Return the outcome that an error stands for.
+    """Return the outcome that follows from an error.
 
     An unavailable source does not prove anything against a release, and neither does a step that cannot run on this machine.
     Both are unverified. A server that answers without the file, and bytes, headers and data that contradict their

@@ -193,9 +193,9 @@ class FolderSubject(_Reading):
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a file, see ``Subject``."""
-        digest_ = sha256_file(self.path(name))
+        sha256 = sha256_file(self.path(name))
         self.count(self._entry(name).size_bytes)
-        return digest_
+        return sha256
 
 
 class HubSubject(_Reading):

@@ -88,7 +88,7 @@ class Keyless:
 
 
 class Roots:
-    """Whom Sigstore's users trust: certificate authorities and logs, refreshed from its public repository if that can be had.
+    """Sigstore's trusted root: certificate authorities and logs, refreshed from its public repository if possible.
 
     Raises:
         StepError: If the library is not installed, or its configuration cannot be read.
@@ -99,7 +99,7 @@ class Roots:
         from sigstore.errors import TUFError
         from sigstore.verify import Verifier
 
-        logging.getLogger("sigstore").setLevel(logging.ERROR)  # what it warns of is in what is found
+        logging.getLogger("sigstore").setLevel(logging.ERROR)  # its warnings repeat the errors that it raises
         self.stale = False
         try:
             try:

@@ -9,7 +9,7 @@ from herdbook.steps.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from herdbook.plan import Evaluation, Node, Part, Plan, Quantized, Report, Search
+    from herdbook.plan import Evaluation, Node, Part, Plan, Quantized, RoutingReport, Search
     from herdbook.plan.jobs import Job
 
     # A plan, the subject of the job in it (None for the release as a whole), and the machine.
@@ -81,7 +81,7 @@ def _files(plan: Plan, node: Node, _: Machine) -> None:
     write_config_files(plan, node)
 
 
-def _routing(plan: Plan, report: Report, machine: Machine) -> None:
+def _routing(plan: Plan, report: RoutingReport, machine: Machine) -> None:
     from herdbook.steps.routing.step import routing
 
     routing(plan, report, machine.threads, machine.device_of(report.key))

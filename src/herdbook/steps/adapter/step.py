@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from herdbook import hub
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def adapter(plan: Plan, part: Part) -> None:
-    """Make a shard: matrices that the adapter touches changed, everything else copied.
+    """Make a shard: the adapter is folded into its matrices, and everything else is copied.
 
     Raises:
         LockError: If the adapter's files are not those that were locked.
-        SourceError: If they cannot be had.
+        SourceError: If they cannot be read or downloaded.
         CheckpointError: If a tensor is damaged; it is named.
     """
     parents = ParentShards(plan)
@@ -35,18 +36,19 @@ def adapter(plan: Plan, part: Part) -> None:
         def make(tensor: Tensor) -> Produced:
             if tensor.action == "copy" or folding is None:
                 return parents.copy(tensor)
-            made: dict[str, Any] = {}
-            return Produced(tensor.name, tensor.dtype, tensor.shape, lambda: folding.make(tensor, made), made)
+            entry: dict[str, Any] = {}
+            chunks = partial(folding.make, tensor, entry)
+            return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)
 
         write_shard(plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), part.about)
 
 
 def _locate(plan: Plan, part: Part, model: Adapter, pinned: LockedFile) -> Path:
-    """Return where a file of the adapter lies, after comparing its digest."""
+    """Return the path of a file of the adapter, after comparing its digest."""
     if isinstance(model.adapter, Hub):
         repo, revision = model.adapter.hub.partition("@")[0], plan.lock.adapters[part.model].revision
-        wanted = hub.RemoteFile(pinned.name, pinned.size_bytes, pinned.sha256, pinned.git_blob)
-        return hub.download(repo, str(revision), wanted)
+        remote = hub.RemoteFile(pinned.name, pinned.size_bytes, pinned.sha256, pinned.git_blob)
+        return hub.download(repo, str(revision), remote)
     path = plan.beside_recipe(model.adapter) / pinned.name
     check_pinned(path, pinned, f"models.{part.model}.adapter")
     return path
@@ -62,7 +64,8 @@ class _Folding:
         self.weights = files[ADAPTER_WEIGHTS]
         self.spans = read_header(self.weights)
 
-    def make(self, tensor: Tensor, made: dict[str, Any]) -> Iterator[bytes]:
+    def make(self, tensor: Tensor, entry: dict[str, Any]) -> Iterator[bytes]:
+        """Yield the bytes of a folded matrix, and complete its entry in the record."""
         from herdbook.steps.adapter.fold import fold, scale_of
         from herdbook.weights.tensors import from_bytes, to_bytes
 
@@ -79,7 +82,7 @@ class _Folding:
         scale = scale_of(self.config, module)
         weight = from_bytes(self.parents.read(origin), tensor.dtype, tensor.shape, f"tensor {origin.tensor}")
         folded = fold(weight, sides[0], sides[1], scale)
-        made.update(
+        entry.update(
             {
                 "action": "adapter",
                 "from": self.parents.cite(tensor.origins),

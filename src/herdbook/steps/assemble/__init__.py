@@ -1,1 +1,1 @@
-"""Assembling a model's folder, as transformers loads it: links to its shards, index, configuration, tokenizer."""
+"""Assembling a model's folder in the form that transformers loads: links to shards, index, configuration, tokenizer."""

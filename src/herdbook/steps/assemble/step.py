@@ -17,8 +17,8 @@ def write_config_files(plan: Plan, node: Node) -> None:
     """Put configuration and tokenizer of a source into its folder, byte for byte.
 
     Raises:
-        SourceError: If a file cannot be had.
-        DigestMismatchError: If it is not what was locked.
+        SourceError: If a file cannot be read or downloaded.
+        DigestMismatchError: If a file is not the one that was locked.
     """
     from herdbook.steps.fetch.step import make_files
 
@@ -28,17 +28,19 @@ def write_config_files(plan: Plan, node: Node) -> None:
 def assemble(plan: Plan, node: Node) -> None:
     """Make a model's folder.
 
-    Weights are links to the shards, the other files are the source's own that it descends from, byte for byte; only the
-    configuration of a merge or a Mixture of Experts is made. What a source's folder has already stays.
+    Weights are links to the shards; the other files come from the source that the model descends from, byte for byte; only
+    the configuration of a merge or a Mixture of Experts is written. Files that a source's folder contains already are kept.
 
     Raises:
         StepError: If a shard is missing.
-        SourceError: If a source's file cannot be had.
+        SourceError: If a source's file cannot be read or downloaded.
     """
     folder = plan.layout.folder(node)
     for name, part in zip(node.shard_names, node.parts, strict=True):
         if not plan.layout.shard(part).exists():
-            raise StepError(f"{plan.layout.shard(part)} is missing; build it first (snakemake does)")
+            raise StepError(
+                f"{plan.layout.shard(part)} is missing; build it first, for example with snakemake"
+            )
         link(plan.layout.shard(part), folder / name)
     if len(node.parts) > 1:
         write_json(folder / WEIGHTS_INDEX, index_of(node))

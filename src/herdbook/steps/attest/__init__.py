@@ -1,1 +1,1 @@
-"""Attesting: the claims about a release, and signatures of them and of the model."""
+"""Attesting: the claims about a release, and signatures of the claims and of the model."""

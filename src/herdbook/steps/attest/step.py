@@ -1,4 +1,4 @@
-"""The attest step: write the claims about a release, and sign them and the model if somebody signs here."""
+"""The attest step: write the claims about a release, and sign them and the model if a signer is configured."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Signer = PrivateKey | Keyless
 
 
 def configured_signer() -> Signer | None:
-    """Return who signs on this machine, by ``$HERDBOOK_SIGNING_KEY``: a key's path, or ``keyless``; None if nobody does.
+    """Return the signer set by ``$HERDBOOK_SIGNING_KEY`` (a key's path, or ``keyless``); None if it is not set.
 
     Raises:
         StepError: If the key cannot be used.
@@ -37,22 +37,22 @@ def configured_signer() -> Signer | None:
 
 
 def signed(statement: dict[str, Any], signer: Signer) -> bytes:
-    """Return a statement as a signed bundle. Raises StepError if a keyless signature cannot be had."""
+    """Return a statement as a signed bundle. Raises StepError if keyless signing fails."""
     return signer.bundle(statement) if isinstance(signer, Keyless) else bundle(statement, signer)
 
 
 def line(statement: dict[str, Any], signer: Signer | None) -> bytes:
-    """Return a statement as a line of the claims, signed if somebody signs."""
+    """Return a statement as a line of the claims, signed if there is a signer."""
     return (signed(statement, signer) if signer else canonical(statement)) + b"\n"
 
 
 def attest(plan: Plan, signer: Signer | None) -> None:
-    """Write the claims about a plan's release, and signatures; what an earlier run signed is replaced.
+    """Write the claims about a plan's release, and signatures; signatures of an earlier run are replaced.
 
-    Weights are not read again: the checksums say their digests, and `herdbook verify` compares them.
+    Weights are not read: their digests are taken from the checksums, which `herdbook verify` compares with the files.
 
     Raises:
-        StepError: If the release is not there, or a keyless signature cannot be had; then nothing is changed.
+        StepError: If the release does not exist, or keyless signing fails; then nothing is changed.
     """
     folder = plan.layout.release_folder
     digests = _digests(folder)
@@ -75,11 +75,11 @@ def attest(plan: Plan, signer: Signer | None) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of all files that the checksums list, and of the checksums, by name."""
+    """Return the SHA-256 of all files that the checksums list, and of the checksums themselves, by name."""
     try:
         content = (folder / SUMS).read_bytes()
     except OSError as error:
         raise StepError(
-            f"{folder}: there is no release yet ({error.strerror}: {SUMS}). Build it first."
+            f"{folder}: the release does not exist yet ({error.strerror}: {SUMS}). Build it first."
         ) from error
     return with_sums(parse_sums(content.decode(), str(folder / SUMS)), content)

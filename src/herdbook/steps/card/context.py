@@ -1,6 +1,6 @@
-"""The facts that a card states, gathered from the plan and from what the build wrote.
+"""The facts that a card states, gathered from the plan and the build's results.
 
-No text for people is made here beyond single words; that is the templates' part.
+Apart from short phrases, text for people comes from the templates.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FULL_WIDTH = "Full width: for transformers and vLLM, for further merging, and for making other quantizations."
 
-# What is said of tensors, by the action that made them; in the order of the card.
+# The actions that make tensors, in the order of the card.
 ACTIONS = ("fetch", "copy", "stack", "cast", "alter", "zeros", "adapter", "merge", "laser", "router")
 
 
@@ -45,7 +45,7 @@ class MoeFacts:
     Args:
         mixture: Its entry in the recipe.
         base_parameters: Parameters of the base model.
-        twins: Places (from 1) of experts whose weights are the same, bit for bit; groups of two and more.
+        twins: Places (from 1) of experts whose weights are equal, bit for bit; in groups of two or more.
         distinct: Number of experts that differ.
     """
 
@@ -56,7 +56,7 @@ class MoeFacts:
 
     @property
     def naive(self) -> int:
-        """What as many whole models as there are experts would have."""
+        """Parameters of separate models, one for each expert."""
         return self.base_parameters * len(self.mixture.experts)
 
     @property
@@ -79,12 +79,12 @@ class Choice:
     """A row of the table of files: the full-width weights, or a quantized file.
 
     Args:
-        name: What to load.
-        method: How it was quantized; None for the full-width weights.
-        bits: Bits a weight, measured: all the file's tensors over all the model's parameters.
+        name: The file to load.
+        method: The quantization method; None for the full-width weights.
+        bits: Bits per weight, measured: the size of the file's tensors divided by the model's parameters.
         size_bytes: Size on the disk.
-        memory_bytes: Memory for the weights and the context that the card allows for.
-        use: What it is for.
+        memory_bytes: Memory for the weights and for a context of ``CONTEXT_TOKENS``.
+        use: When to use it.
     """
 
     name: str
@@ -97,9 +97,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Source:
-    """A model or an adapter that was not made here.
+    """A model or an adapter that this build did not make.
 
-    ``files`` are those that hold weights; ``in_part`` says that only the MLPs were read out of them.
+    ``files`` are those that contain weights; with ``in_part``, only the MLPs were read from them.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Source:
 
 @dataclass(frozen=True)
 class MadeModel:
-    """A model that was made here: its name, its parents in order, how, and its key."""
+    """A model that this build made: its name, its operation, its parents in order, and its key."""
 
     name: str
     operation: str
@@ -123,7 +123,7 @@ class MadeModel:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a card states."""
+    """Everything that a card states."""
 
     front_matter: Markdown
     recipe: Recipe
@@ -161,7 +161,7 @@ def gather(plan: Plan) -> Facts:
     Raises:
         LockError: If a leaderboard's snapshot changed since it was locked.
         CheckpointError: If a shard's record is missing or damaged.
-        StepError: If another input is missing, damaged, or contradicts the plan.
+        StepError: If another input is missing or damaged, or contradicts the plan.
     """
     nodes = ancestry(plan)
     records = {node.name: _entries(plan, node) for node in described(plan)}
@@ -233,19 +233,18 @@ def note(node: Node) -> str:
         case Moe() as model:
             return f"MoE, {len(model.moe.experts)} experts, {model.moe.experts_per_token} a token"
         case _:
-            return str(
-                next(iter(node.recipe.model_dump().values()))
-            )  # what the recipe asks for: hub, folder or package
+            # the source's repository, folder or package
+            return str(next(iter(node.recipe.model_dump().values())))
 
 
 def _entries(plan: Plan, node: Node) -> dict[str, dict[str, Any]]:
-    """Return what the records of a model's shards say of each tensor, checked to be what was planned."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return the entries of a model's tensors in the records of its shards, after checking them against the plan."""
+    entries: dict[str, dict[str, Any]] = {}
     for part in node.parts:
         record = read_record(plan.layout.record(part))
         if record.get("key", part.key) != part.key:
             raise StepError(
-                f"card: {plan.layout.record(part)}: belongs to another plan. Delete it and its shard, and build again."
+                f"card: {plan.layout.record(part)}: belongs to another plan. Delete it and its shard, and rebuild."
             )
         for tensor in part.tensors:
             entry = record["tensors"].get(tensor.name)
@@ -256,11 +255,11 @@ def _entries(plan: Plan, node: Node) -> dict[str, dict[str, Any]]:
             ):
                 raise StepError(
                     f"card: {plan.layout.record(part)}: does not describe tensor {tensor.name} as planned. "
-                    "Delete it and its shard, and build again."
+                    "Delete it and its shard, and rebuild."
                 )
-            # Several tensors that are stacked in one are counted as what they are.
-            found |= {one["name"]: one for one in entry.get("slices", ())} or {tensor.name: entry}
-    return found
+            # Tensors that are stacked in one are counted separately.
+            entries |= {item["name"]: item for item in entry.get("slices", ())} or {tensor.name: entry}
+    return entries
 
 
 def _weights(plan: Plan) -> tuple[FileFacts, ...]:
@@ -277,48 +276,50 @@ def _quantized(plan: Plan, method: str) -> tuple[FileFacts, float]:
     record = read_json(path, f"record of {item.file}")
     try:
         if record.get("method", method) != method or record.get("key", item.key) != item.key:
-            raise StepError(f"card: {path}: belongs to another plan. Delete it and quantize again.")
+            raise StepError(f"card: {path}: belongs to another plan. Delete it and rerun `quantize`.")
         file = FileFacts(item.file, int(record["file"]["size_bytes"]), str(record["file"]["sha256"]))
         return file, float(record["bits_per_weight"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StepError(
-            f"card: {path}: the record of {item.file} is damaged ({error!r}). Delete it and quantize again."
+            f"card: {path}: the record of {item.file} is damaged ({error!r}). Delete it and rerun `quantize`."
         ) from error
 
 
 def _check_weights(plan: Plan, measurements: Iterable[Measurement], digests: dict[str, str]) -> None:
-    """Check that what was measured of the release is what is released."""
+    """Check that the weights measured under the release's name are the released ones."""
     for measurement in measurements:
         if measurement.node != plan.released.name:
             continue
         wrong = sorted(name for name, sha256 in measurement.weights.items() if digests.get(name) != sha256)
         if wrong:
             raise StepError(
-                f"card: {measurement.name}: its measurement is of other weights than are released ({wrong[0]}). "
-                "Delete the measurement and evaluate again."
+                f"card: {measurement.name}: the measured weights differ from the released ones ({wrong[0]}). "
+                "Delete the measurement and rerun `evaluate`."
             )
 
 
 def _moe(plan: Plan, mixture: Mixture, entries: dict[str, dict[str, Any]]) -> MoeFacts:
     weights: dict[int, dict[str, str]] = {}
     for name, entry in entries.items():
-        if found := expert_of(name):
-            weights.setdefault(found[0], {})[found[1]] = str(entry["sha256"])
+        if location := expert_of(name):
+            weights.setdefault(location[0], {})[location[1]] = str(entry["sha256"])
     groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
-    for place in sorted(weights):
-        groups.setdefault(tuple(sorted(weights[place].items())), []).append(place + 1)
+    for expert in sorted(weights):
+        groups.setdefault(tuple(sorted(weights[expert].items())), []).append(expert + 1)
     twins = tuple(tuple(group) for group in groups.values() if len(group) > 1)
     return MoeFacts(mixture, plan.nodes[mixture.base].parameters, twins, len(groups))
 
 
 def _sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
-    for one in materials(plan, nodes):
+    for material in materials(plan, nodes):
         files = tuple(
             FileFacts(file.name, file.size_bytes, file.sha256 or "")
-            for file in one.files
-            if file.name in one.weights
+            for file in material.files
+            if file.name in material.weights
         )
-        yield Source(one.name, one.uri, one.revision, one.license, files, one.in_part)
+        yield Source(
+            material.name, material.uri, material.revision, material.license, files, material.in_part
+        )
 
 
 def _choices(
@@ -338,7 +339,7 @@ def _choices(
 def _spectrum(
     nodes: tuple[Node, ...], records: dict[str, dict[str, dict[str, Any]]]
 ) -> tuple[str, dict[str, Any]] | None:
-    """Return name and record of the matrix whose spectrum is shown: that which LASER changed the most."""
+    """Return the name and the record's entry of the matrix that LASER changed most, whose spectrum is shown."""
     cut = {
         f"{name} of {node.name}": entry
         for node in nodes
@@ -352,24 +353,24 @@ def _spectrum(
 def _actions(
     nodes: tuple[Node, ...], records: dict[str, dict[str, dict[str, Any]]]
 ) -> tuple[tuple[str, int], ...]:
-    """Return how many tensors each action makes, over all models that the released one descends from."""
-    found = dict.fromkeys(ACTIONS, 0)
+    """Return how many tensors each action made, over the released model and its ancestors."""
+    counts = dict.fromkeys(ACTIONS, 0)
     for name, part in {part.key: (node.name, part) for node in nodes for part in node.parts}.values():
         for tensor in part.tensors:
-            # What LASER may reduce, a search may leave alone.
-            made = (
+            # A search may keep matrices unchanged that the plan allows LASER to reduce.
+            recorded = (
                 records.get(name, {}).get(tensor.name, {}).get("action") if tensor.action == "laser" else None
             )
-            action = made or tensor.action
-            found[action] = found.get(action, 0) + 1
-    return tuple((action, number) for action, number in found.items() if number)
+            action = recorded or tensor.action
+            counts[action] = counts.get(action, 0) + 1
+    return tuple((action, number) for action, number in counts.items() if number)
 
 
 def _versions(
     plan: Plan, nodes: tuple[Node, ...], measurements: tuple[Measurement, ...]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the versions of the packages that decided the bytes, each package with all versions that were used."""
-    found: dict[str, set[str]] = {}
+    """Return the packages that decided the bytes, each with all versions that were used."""
+    by_package: dict[str, set[str]] = {}
     used = [versions_of(part.code) for node in nodes for part in node.parts]
     used += [
         versions_of(read_json(plan.layout.quantized_record(item), "record").get("code") or {})
@@ -377,8 +378,8 @@ def _versions(
     ]
     for versions in (*used, *(measurement.versions for measurement in measurements)):
         for package, version in versions.items():
-            found.setdefault(package, set()).add(version)
+            by_package.setdefault(package, set()).add(version)
     return tuple(
-        (package, tuple(sorted(found[package])))
-        for package in sorted(found, key=lambda name: (name.lower(), name))
+        (package, tuple(sorted(by_package[package])))
+        for package in sorted(by_package, key=lambda name: (name.lower(), name))
     )

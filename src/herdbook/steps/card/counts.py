@@ -1,4 +1,4 @@
-"""Parameters, counted from the tensors by what they do."""
+"""Numbers of parameters, counted from the tensors, by their purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BF16_BYTES = 2
 F16_BYTES = 2
-CONTEXT_TOKENS = 4096  # length of the context that the card's figures of memory allow for
+CONTEXT_TOKENS = 4096  # length of the context in the card's memory requirements
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Counts:
         attention: In the attention matrices.
         norms: In the norms.
         embeddings: In the token embeddings and the output head.
-        mlp: In MLPs that every token passes (of a dense model).
-        other: In whatever else there is.
+        mlp: In MLPs that process every token (of a dense model).
+        other: In all other tensors.
         routers: In the routers of a Mixture of Experts.
         experts: In each expert's MLPs, by the expert's place.
-        experts_per_token: How many experts a token passes.
+        experts_per_token: How many experts each token is routed to.
     """
 
     attention: int = 0
@@ -42,7 +42,7 @@ class Counts:
 
     @property
     def shared(self) -> int:
-        """Parameters that all experts have in common; routers not counted."""
+        """Parameters that all experts share, without routers."""
         return self.attention + self.norms + self.embeddings + self.mlp + self.other
 
     @property
@@ -57,7 +57,7 @@ class Counts:
 
     @property
     def active(self) -> int:
-        """Parameters that one token passes: all that is shared, the routers, and as many experts as are chosen."""
+        """Active parameters: the shared ones, the routers, and the experts that one token is routed to."""
         return self.shared + self.routers + self.experts_per_token * self.expert
 
     @property
@@ -71,18 +71,18 @@ def count_parameters(tensors: Iterable[tuple[str, Iterable[int]]], experts_per_t
 
     Args:
         tensors: Name and shape of each tensor.
-        experts_per_token: How many experts a token passes; 0 for a dense model.
+        experts_per_token: How many experts each token is routed to; 0 for a dense model.
     """
-    found = dict.fromkeys(("attention", "norms", "embeddings", "mlp", "other", "routers"), 0)
+    counts = dict.fromkeys(("attention", "norms", "embeddings", "mlp", "other", "routers"), 0)
     experts: dict[int, int] = {}
     for name, shape in tensors:
         elements = math.prod(shape)
-        if found_in := expert_of(name):
-            experts[found_in[0]] = experts.get(found_in[0], 0) + elements
+        if location := expert_of(name):
+            experts[location[0]] = experts.get(location[0], 0) + elements
         else:
-            found[_kind(name)] += elements
+            counts[_kind(name)] += elements
     return Counts(
-        **found,
+        **counts,
         experts=tuple(experts[place] for place in sorted(experts)),
         experts_per_token=experts_per_token,
     )
@@ -101,9 +101,9 @@ def _kind(name: str) -> str:
 
 
 def context_bytes(config: Mapping[str, Any], tokens: int = CONTEXT_TOKENS) -> int:
-    """Return the memory that keys and values of a context take in float16, in bytes.
+    """Return the memory of a context's keys and values in float16, in bytes.
 
-    Two (keys and values) times layers, key-value heads, width of a head, tokens and two bytes.
+    The product of two (keys and values), layers, key-value heads, width of a head, tokens and two bytes.
     """
     heads = config["num_attention_heads"]
     width = config.get("head_dim") or config["hidden_size"] // heads

@@ -1,4 +1,4 @@
-"""What LASER cut, from the records of the lasered shards, and what was measured before and after."""
+"""What LASER removed, from the records of the lasered shards, and measurements before and after."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lasered:
-    """What LASER did to one model.
+    """The changes that LASER made to one model.
 
     Args:
         name: The lasered model.
-        parent: The model before.
-        rule: How ranks were chosen, in words.
-        matrices: Name and number of the matrices that were cut.
-        layers: Their layers, as runs; the first is 0.
+        parent: The model that it was made from.
+        rule: The rank rules, in words.
+        matrices: Kind and number of the reduced matrices.
+        layers: Their layers, as ranges; the first layer is 0.
         layer_count: Number of layers of the model.
-        count: Number of matrices that were cut.
+        count: Number of reduced matrices.
         rank_share: Mean share of the singular values that was kept.
         energy: Mean share of the sum of squared singular values that was kept.
-        change: Mean of each matrix's relative change (Frobenius norm of the difference over that of the original).
-        largest_change: The largest of these.
+        change: Mean relative change of a matrix (Frobenius norm of the difference divided by that of the original).
+        largest_change: The largest relative change of a matrix.
         shares: By kind of matrix and layer, the share of the rank that was kept.
-        not_noise: Number of matrices whose rule takes them for a signal in white noise, which they are not.
-        search: What a search found, if there was one.
+        not_noise: Number of matrices whose rule assumes a signal in white noise, where this does not hold.
+        search: The result of the search; None if there was none.
     """
 
     name: str
@@ -54,28 +54,28 @@ class Lasered:
     largest_change: float
     shares: dict[tuple[str, int], float]
     not_noise: int
-    search: Found | None
+    search: SearchFacts | None
 
     @property
     def heatmap(self) -> str:
-        """Name of the figure of what was kept."""
+        """File name of the figure that shows the kept ranks."""
         return heat_map(self.name)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found.
+class SearchFacts:
+    """The result of a search.
 
     Args:
-        candidates: Number of matrices that could have been chosen.
-        by: The ranking that selected among them, or None.
-        trials: Number of reductions that were tried, or None without a guard.
-        kept: Number that were kept.
-        confidence: Of the guard's test.
-        margin: What all reductions together may cost, in nats a token.
+        candidates: Number of candidate matrices.
+        by: The ranking that selected among them; None if there was none.
+        trials: Number of reductions that were tried; None without a guard.
+        kept: Number of reductions that were kept.
+        confidence: Confidence of the guard's test.
+        margin: The most that all reductions together may cost, in nats per token.
         calibration: Name and split of the text.
-        difference: Change of the loss by the guard's own windows: mean and upper limit.
-        confirmation: The same on windows that no trial had seen: mean, standard error, upper limit.
+        difference: Change of the loss on the guard's windows: mean and upper limit.
+        confirmation: The same on windows that no trial used: mean, standard error, upper limit.
     """
 
     candidates: int
@@ -106,14 +106,14 @@ class Effect:
 
     @property
     def stderr(self) -> Decimal | None:
-        """Standard error of the difference, as if the two had been measured on different documents."""
+        """Standard error of the difference, as if both models had been measured on different documents."""
         if self.before.stderr is None or self.after.stderr is None:
             return None
         return (self.before.stderr**2 + self.after.stderr**2).sqrt()
 
     @property
     def verdict(self) -> str:
-        """What it did, in neutral words."""
+        """The direction of the change, and its size relative to the standard error."""
         if self.difference == 0:
             return "no change"
         word = "better" if self.after.beats(self.before) else "worse"
@@ -125,18 +125,18 @@ class Effect:
 
 
 def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[str, Any] | None) -> Lasered:
-    """Sum up what LASER did to a model.
+    """Summarize the changes that LASER made to a model.
 
     Args:
         node: The lasered model.
-        entries: What the records of its shards say of each tensor, by name.
-        search: The result of the search that chose its matrices, if one did.
+        entries: The entries of its tensors in the records of its shards, by name.
+        search: The result of the search that chose its matrices; None if there was none.
 
     Raises:
-        StepError: If a record holds a reduced matrix without its numbers, or the search is damaged.
+        StepError: If a record lacks the numbers of a reduced matrix, or the search is damaged.
     """
     model = node.recipe
-    assert isinstance(model, Laser)  # noqa: S101 - what a lasered node is
+    assert isinstance(model, Laser)  # noqa: S101 - the caller passes lasered nodes
     cut = {name: entry for name, entry in sorted(entries.items()) if entry.get("action") == "laser"}
     try:
         shares = [float(entry["rank"]) / float(entry["of"]) for entry in cut.values()]
@@ -160,18 +160,18 @@ def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[
                 for name, share in zip(cut, shares, strict=True)
             },
             sum(entry.get("assumption_holds") is False for entry in cut.values()),
-            _found(search) if search else None,
+            _search_facts(search) if search else None,
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StepError(
-            f"card: the records of {node.name} do not say what LASER did ({error!r}). Build its shards again."
+            f"card: the records of {node.name} do not describe its reductions ({error!r}). Rebuild its shards."
         ) from error
 
 
-def _found(search: dict[str, Any]) -> Found:
+def _search_facts(search: dict[str, Any]) -> SearchFacts:
     parameters = search["parameters"]
     guard, text = parameters["guard"], parameters["calibration"]
-    return Found(
+    return SearchFacts(
         len(parameters["matrices"]),
         parameters["select"]["by"] if parameters["select"] else None,
         len(search["trials"]) if guard else None,
@@ -191,7 +191,7 @@ def rule_words(model: Laser) -> str:
 
 
 def effects(lasered: tuple[Lasered, ...], measurements: tuple[Measurement, ...]) -> tuple[Effect, ...]:
-    """Return what was measured before and after LASER, for each lasered model that was measured together with its parent."""
+    """Return the results before and after LASER of each lasered model that was measured together with its parent."""
     models = {measurement.name: measurement for measurement in measurements if measurement.method is None}
     return tuple(
         Effect(item.name, item.parent, result.title, models[item.parent].tasks[task].main, result.main)

@@ -1,4 +1,4 @@
-"""The card's front matter: what the Hub reads. Checked here, since the Hub's client checks nothing offline."""
+"""The card's front matter, which the Hub reads. It is checked here, since the Hub's client checks nothing offline."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ FENCE = "---\n"
 def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | None) -> dict[str, Any]:
     """Return the front matter.
 
-    Sources that are not on the Hub cannot be named there as base models, and none are invented for them: they stand in
-    the card's lineage. The relation is ``merge`` for merges and Mixtures of Experts and ``finetune`` for a folded adapter; the Hub
-    has no word for LASER alone, so none is given.
+    Sources that are not on the Hub cannot be base models there, and are only listed in the card's lineage. The relation is
+    ``merge`` for merges and Mixtures of Experts and ``finetune`` for a folded adapter; the Hub has no relation for LASER
+    alone, so none is given.
 
     Args:
         release: The recipe's release.
-        nodes: The models that the released one descends from, and itself, in the recipe's order.
-        measured: The released model's measurement.
+        nodes: The released model and its ancestors, in the recipe's order.
+        measured: The released model's measurement; None if it was not measured.
     """
     sources = list(
         dict.fromkeys(node.recipe.hub.partition("@")[0] for node in nodes if isinstance(node.recipe, Hub))
@@ -88,7 +88,7 @@ def _results(measured: Measurement) -> list[dict[str, Any]]:
 
 
 def _number(value: Decimal) -> float:
-    return float(round(value, DECIMALS))  # the nearest float prints with no more decimals than these
+    return float(round(value, DECIMALS))  # the nearest float prints with at most this number of decimals
 
 
 @cache
@@ -117,16 +117,14 @@ def _explain(error: Any) -> str:
     key = ".".join(str(part) for part in error.absolute_path) or error.json_path
     if key == "license" and error.validator == "enum":
         hint = did_you_mean(str(error.instance), error.validator_value)
-        return (
-            f"license: {error.instance!r} is no licence identifier of the Hub{hint} (recipe: release.license)"
-        )
+        return f"license: {error.instance!r} is not a license identifier of the Hub{hint} (recipe: release.license)"
     if error.validator == "required" and "license_" in error.message:
-        return f"license: `other` needs {error.message.split(chr(39))[1]}, which a recipe cannot give; name the licence itself"
+        return f"license: `other` needs {error.message.split(chr(39))[1]}, which a recipe cannot set; name the license itself"
     return f"{key}: {error.message}"
 
 
 def render(data: dict[str, Any]) -> Markdown:
-    """Return the front matter as YAML between its two lines of dashes, checked as it will be read.
+    """Return the front matter as YAML between its two lines of dashes, after checking that it parses to the same data.
 
     Raises:
         StepError: If it does not fit the schema.
@@ -137,7 +135,7 @@ def render(data: dict[str, Any]) -> Markdown:
     )
     text = f"{FENCE}{body}{FENCE}"
     if parse(text) != data:
-        raise StepError("card: front matter: does not read as it was written")
+        raise StepError("card: front matter: parses to other data than was written")
     return Markdown(text)
 
 
@@ -148,16 +146,16 @@ def parse(card: str) -> dict[str, Any]:
         card: The card's text, or its front matter alone.
 
     Raises:
-        StepError: If there is none, it is not YAML, gives a key twice, or does not fit the schema.
+        StepError: If the card has no front matter, or it is not YAML, has a duplicate key, or does not fit the schema.
     """
     body, end, _ = card.removeprefix(FENCE).partition("\n" + FENCE)
     if not card.startswith(FENCE) or not end:
-        raise StepError("card: front matter: there is none")
+        raise StepError("card: front matter: missing")
     try:
         data = yamlio.load(body)
     except yamlio.YamlError as error:
         raise StepError(f"card: front matter: {error}") from error
     if not isinstance(data, dict):
-        raise StepError("card: front matter: is no mapping")
+        raise StepError("card: front matter: is not a mapping")
     check(data)
     return data

@@ -1,8 +1,7 @@
 """Places in leaderboards: this model's own measured score among the rows of a locked snapshot.
 
-Scores are compared as decimals, exactly as they are printed. Places are those of a competition (1, 2, 2, 4): one more
-than the number of rows that are strictly better. A snapshot says nothing of models that are not on it, and neither
-does a place in it.
+Scores are compared as decimals, exactly as they are printed. Places follow competition ranking (1, 2, 2, 4): one more than
+the number of rows that are strictly better. Neither a snapshot nor a place in it covers models that are not listed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from herdbook.steps.card.results import Measurement, Score
 
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|[+-]?\.[0-9]+")
-NAMED_TIES = 8  # more are counted, not named
+NAMED_TIES = 8  # further ties are counted, not named
 DIGEST_DIGITS = 8
 
 
@@ -37,7 +36,7 @@ class Place:
 
     Args:
         rank: One more than the number of strictly better rows.
-        of: Number of rows that have a score, and this one.
+        of: Number of rows that have a score, including this one.
         tied: Names of the rows with exactly this score, sorted.
         dropped: Number of rows without a score.
     """
@@ -50,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A place in one leaderboard, with what the card says of it."""
+    """A place in one leaderboard, with its sentence on the card."""
 
     key: str
     board: Leaderboard
@@ -89,22 +88,22 @@ def read_snapshot(content: bytes, board: Leaderboard, where: str) -> list[tuple[
     """Return the name and the score of each row of a snapshot, as text.
 
     Raises:
-        StepError: If it is no CSV in UTF-8, or has not exactly one column of each name.
+        StepError: If it is not CSV in UTF-8, or does not have exactly one column of each name.
     """
     try:
         lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise StepError(f"{where}: {board.snapshot}: is no CSV in UTF-8: {error}") from error
+        raise StepError(f"{where}: {board.snapshot}: is not CSV in UTF-8: {error}") from error
     header = [cell.strip() for cell in lines[0]] if lines else []
-    places = []
+    columns = []
     for key, column in (("model_column", board.model_column), ("score_column", board.score_column)):
         if header.count(column) != 1:
             raise StepError(
                 f"{where}.{key}: {board.snapshot} has {header.count(column)} columns named {column!r}; "
                 f"its columns are {', '.join(header) or 'none'}"
             )
-        places.append(header.index(column))
-    model, score = places
+        columns.append(header.index(column))
+    model, score = columns
     cells = [
         [*line, *([""] * (len(header) - len(line)))]
         for line in lines[1:]
@@ -118,7 +117,7 @@ def rank_all(plan: Plan, measurements: tuple[Measurement, ...]) -> tuple[Ranked,
 
     Raises:
         LockError: If a snapshot is not the one that was locked.
-        StepError: If a snapshot cannot be read, has no scores, or the score that it asks for was not measured.
+        StepError: If a snapshot cannot be read or has no scores, or if its metric was not measured.
     """
     own = next((m for m in measurements if m.name == plan.released.name and m.method is None), None)
     return tuple(_rank(plan, key, board, own) for key, board in plan.recipe.leaderboards.items())
@@ -133,7 +132,7 @@ def _rank(plan: Plan, key: str, board: Leaderboard, own: Measurement | None) -> 
     pinned = plan.lock.leaderboards.get(key)
     if content is None or sha256 is None or pinned is None or pinned.sha256 != sha256:
         state = (
-            "is gone"
+            "is missing"
             if content is None
             else "is not locked"
             if pinned is None
@@ -161,13 +160,13 @@ def _own_score(where: str, board: Leaderboard, own: Measurement | None) -> Score
     score = scores[board.metric]
     if score.higher_is_better != (board.direction == "higher"):
         raise StepError(
-            f"{where}.direction: {board.direction!r} contradicts the metric: of {board.metric}, {score.direction}"
+            f"{where}.direction: {board.direction!r} contradicts the metric: for {board.metric}, {score.direction}"
         )
     return score
 
 
 def sentence(place: Place, board: Leaderboard, sha256: str) -> Markdown:
-    """Return what may be said of a place, and nothing beyond it."""
+    """Return the sentence on a place: rank, ties, board, metric and snapshot."""
     tied = ""
     if place.tied:
         named = [md(name) for name in place.tied[:NAMED_TIES]]

@@ -1,4 +1,4 @@
-"""Measurements: what the evaluations of a plan found, read and checked."""
+"""Measurements: reading and checking the results of a plan's evaluations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Evaluation, Plan
 
-# The metric that stands for a task: the first of these that it has, else its first by name.
+# The main metric of a task is the first of these that it has, otherwise its first by name.
 MAIN_METRICS = ("bits_per_byte", "acc", "acc_norm", "exact_match", "f1")
 METRIC_WORDS = {
     "bits_per_byte": (
@@ -33,7 +33,7 @@ METRIC_NAMES = {"bits_per_byte": "bits per byte", "acc": "accuracy", "acc_norm":
 
 @dataclass(frozen=True)
 class Score:
-    """A result in one metric; the numbers are exactly those of the result file."""
+    """A result in one metric, with the exact numbers of the result file."""
 
     metric: str
     value: Decimal
@@ -52,11 +52,11 @@ class Score:
 
     @property
     def digits(self) -> int:
-        """Decimals to print."""
+        """Number of decimals to print."""
         return 2 if self.metric.endswith("perplexity") else 4
 
     def beats(self, other: Score) -> bool:
-        """Tell whether this is strictly better than ``other``."""
+        """Return whether this is strictly better than ``other``."""
         return self.value > other.value if self.higher_is_better else self.value < other.value
 
 
@@ -71,7 +71,7 @@ class TaskResult:
 
     @property
     def main(self) -> Score:
-        """The result that stands for the task."""
+        """The result in the task's main metric."""
         return self.scores[
             next((metric for metric in MAIN_METRICS if metric in self.scores), min(self.scores))
         ]
@@ -82,12 +82,12 @@ class Measurement:
     """One measured model or file.
 
     Args:
-        name: How the recipe, or the quantized file, calls it.
+        name: Name of the model in the recipe, or of the quantized file.
         node: Name of the model in the recipe.
-        method: The quantization, for a quantized file.
+        method: The quantization method; None if the model itself was measured.
         tasks: Results by task.
-        weights: SHA-256 of each weights file that was measured, by its name; empty if the result does not say.
-        versions: Versions of the packages that measured.
+        weights: SHA-256 of each measured weights file, by its name; empty if the result does not contain them.
+        versions: Versions of the packages that ran the measurement.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: one task in its main metric."""
+    """A column of the table: one task, in its main metric."""
 
     task: str
     title: str
@@ -112,11 +112,11 @@ def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
     """Read all measurements of a plan, in the order of the card's table.
 
     Raises:
-        StepError: If one is missing, damaged, of another plan, or measured other tasks than the others did.
+        StepError: If one is missing, damaged or of another plan, or if two did not measure the same tasks.
     """
-    found = tuple(_read(plan, item) for item in plan.evaluations)
-    for other in found[1:]:
-        for task, result in found[0].tasks.items():
+    measurements = tuple(_read(plan, item) for item in plan.evaluations)
+    for other in measurements[1:]:
+        for task, result in measurements[0].tasks.items():
             theirs = other.tasks.get(task)
             if (
                 theirs is None
@@ -124,10 +124,10 @@ def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
                 or theirs.main.metric != result.main.metric
             ):
                 raise StepError(
-                    f"card: {found[0].name} and {other.name} were not measured alike in task {task!r}. "
-                    "Delete both results and evaluate again."
+                    f"card: {measurements[0].name} and {other.name} were not measured in the same way in task {task!r}. "
+                    "Delete both results and rerun `evaluate`."
                 )
-    return found
+    return measurements
 
 
 def columns(measurements: tuple[Measurement, ...]) -> tuple[Column, ...]:
@@ -141,7 +141,7 @@ def columns(measurements: tuple[Measurement, ...]) -> tuple[Column, ...]:
 
 
 def best(measurements: tuple[Measurement, ...], task: str) -> Decimal | None:
-    """Return the best value in a task; None if fewer than two were measured."""
+    """Return the best value in a task; None if fewer than two models were measured."""
     scores = [measurement.tasks[task].main for measurement in measurements]
     if len(scores) < 2:
         return None
@@ -149,28 +149,26 @@ def best(measurements: tuple[Measurement, ...], task: str) -> Decimal | None:
 
 
 def versions_of(code: dict[str, Any]) -> dict[str, str]:
-    """Return the packages among what a record says of its code (our own modules are told by digest)."""
+    """Return the versions of packages in a record's code (our own modules are recorded by digest)."""
     return {name: str(version) for name, version in code.items() if name.partition(".")[0] != "herdbook"}
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Read JSON, numbers with a point as exact decimals.
+    """Read JSON, with fractions as exact decimals; ``what`` names the file in errors.
 
     Raises:
-        StepError: If the file is missing or damaged, or holds NaN or an infinity.
+        StepError: If the file is missing or damaged, or contains NaN or an infinity.
     """
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no number")
+        raise ValueError(f"{constant} is not a number")
 
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal, parse_constant=refuse)
     except FileNotFoundError as error:
-        raise StepError(f"card: {path}: the {what} is missing. Make it first.") from error
+        raise StepError(f"card: {path}: the {what} is missing. Build it first.") from error
     except (OSError, ValueError) as error:
-        raise StepError(
-            f"card: {path}: the {what} is damaged: {error}. Delete it and make it again."
-        ) from error
+        raise StepError(f"card: {path}: the {what} is damaged: {error}. Delete it and rebuild it.") from error
 
 
 def _read(plan: Plan, item: Evaluation) -> Measurement:
@@ -178,7 +176,7 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
     data = read_json(path, f"measurement of {item.name}")
     try:
         if data["key"] != item.key:
-            raise StepError(f"card: {path}: belongs to another plan. Delete it and evaluate again.")
+            raise StepError(f"card: {path}: belongs to another plan. Delete it and rerun `evaluate`.")
         tasks = {name: _task(name, result) for name, result in data["tasks"].items()}
         return Measurement(
             item.name,
@@ -190,7 +188,7 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
         )
     except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
         raise StepError(
-            f"card: {path}: the measurement of {item.name} is damaged ({error!r}). Delete it."
+            f"card: {path}: the measurement of {item.name} is damaged ({error!r}). Delete it and rerun `evaluate`."
         ) from error
 
 
@@ -198,11 +196,11 @@ def _task(name: str, data: dict[str, Any]) -> TaskResult:
     scores = {
         metric: Score(
             metric,
-            Decimal(found["value"]),
-            None if found["stderr"] is None else Decimal(found["stderr"]),
-            bool(found["higher_is_better"]),
+            Decimal(result["value"]),
+            None if result["stderr"] is None else Decimal(result["stderr"]),
+            bool(result["higher_is_better"]),
         )
-        for metric, found in sorted(data["metrics"].items())
+        for metric, result in sorted(data["metrics"].items())
     }
     if not scores:
         raise ValueError(f"task {name} has no metric")

@@ -1,4 +1,4 @@
-"""What a card tells of the routers, from the report on them."""
+"""The facts that a card states about routers, from the report on them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """What becomes of one kind of text.
+    """The routing of one kind of text.
 
     Args:
         name: Its name in the recipe.
         tokens: How many tokens were read.
-        loss: Mean loss in nats a token.
+        loss: Mean loss in nats per token.
         by_layer: For each layer, the share of the choices that each expert gets.
-        margin: Mean gap of the odds between the last expert chosen and the first that is not, over layers; None if all
-            experts are chosen.
-        effective: How many experts would be as evenly used, on average over layers.
+        margin: Mean difference, over layers, between the probabilities of the last expert chosen and the first one not
+            chosen; None if all experts are chosen.
+        effective: Effective number of experts (exponential of the shares' entropy), on average over layers.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Kind:
 
 @dataclass(frozen=True)
 class RoutingFacts:
-    """What the routers do.
+    """The choices of the routers.
 
     Args:
         experts: The models that the experts come from, in order.
-        chosen: How many a token passes.
+        chosen: How many experts each token is routed to.
         layers: Number of layers.
         kinds: The kinds of text that were read.
-        prompts: For each expert that has prompts, by its place, the share of the choices that each expert gets.
-        verdict: What is wrong with the routers' rows, one line each.
+        prompts: For each expert that has prompts, its name and the share of the choices that each expert gets.
+        verdict: The problems of the routers' rows, one line each.
     """
 
     experts: tuple[str, ...]
@@ -61,7 +61,7 @@ class RoutingFacts:
 
 
 def read_routing(plan: Plan) -> RoutingFacts | None:
-    """Read the report on the released mixture's routers; None if it is no mixture.
+    """Read the report on the released mixture's routers; None if the release is not a mixture.
 
     Raises:
         StepError: If the report is missing, damaged or of another plan.
@@ -69,24 +69,24 @@ def read_routing(plan: Plan) -> RoutingFacts | None:
     if plan.report is None:
         return None
     path = plan.layout.report(plan.report)
-    found = read_json(path, "report on routers")
+    report = read_json(path, "report on routers")
     try:
-        if found["key"] != plan.report.key:
-            raise StepError(f"card: {path}: belongs to another plan. Delete it and build again.")
+        if report["key"] != plan.report.key:
+            raise StepError(f"card: {path}: belongs to another plan. Delete it and rebuild.")
         return RoutingFacts(
-            tuple(found["experts"]),
-            found["experts_per_token"],
-            len(found["rows"]),
-            tuple(_kind(name, found["texts"][name], found["layers"]) for name in plan.report.texts),
+            tuple(report["experts"]),
+            report["experts_per_token"],
+            len(report["rows"]),
+            tuple(_kind(name, report["texts"][name], report["layers"]) for name in plan.report.texts),
             tuple(
-                (f"expert {place}", tuple(found["prompts"][f"prompts of expert {place}"]))
-                for place in range(1, len(found["experts"]) + 1)
-                if f"prompts of expert {place}" in found["prompts"]
+                (f"expert {place}", tuple(report["prompts"][f"prompts of expert {place}"]))
+                for place in range(1, len(report["experts"]) + 1)
+                if f"prompts of expert {place}" in report["prompts"]
             ),
-            tuple(found["verdict"]),
+            tuple(report["verdict"]),
         )
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise StepError(f"card: {path}: is no report on routers. Delete it and build again.") from error
+        raise StepError(f"card: {path}: is not a report on routers. Delete it and rebuild.") from error
 
 
 def _kind(name: str, text: dict[str, Any], layers: list[dict[str, Any]]) -> Kind:

@@ -43,13 +43,13 @@ def render_card(plan: Plan, output: Path) -> None:
     """Write a card and its figures.
 
     Args:
-        plan: The plan, all of whose models, evaluations and quantized files are made.
-        output: The folder to write to; see ``herdbook.plan.card.card_files``.
+        plan: The plan; its models, evaluations and quantized files must exist.
+        output: The folder to write to; for its files, see ``herdbook.plan.card.card_files``.
 
     Raises:
         LockError: If a leaderboard's snapshot changed since it was locked.
         CheckpointError: If a shard's record is missing or damaged.
-        StepError: If another input is missing or damaged, or the front matter is none that the Hub would accept.
+        StepError: If another input is missing or damaged, or the Hub would not accept the front matter.
     """
     for name, text in card_texts(plan).items():
         write_text(output / name, text)
@@ -71,10 +71,10 @@ def card_texts(plan: Plan) -> dict[str, str]:
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """Return Jinja's environment for cards: undefined variables are errors, and so is text that nothing escaped."""
+    """Return Jinja's environment for cards: undefined variables and unescaped text are errors."""
     import jinja2
 
-    made = jinja2.Environment(  # noqa: S701 - the output is Markdown; `finalize` enforces its escaping
+    environment = jinja2.Environment(  # noqa: S701 - the output is Markdown; `finalize` enforces its escaping
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
         finalize=only_escaped,
@@ -82,7 +82,7 @@ def environment(folder: Path) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,  # so that a section ends with its empty line
     )
-    made.filters.update(
+    environment.filters.update(
         md=md,
         code=code,
         fenced=fenced,
@@ -97,11 +97,11 @@ def environment(folder: Path) -> jinja2.Environment:
         percent=_markdown(humanize.percent),
         places=_markdown(lambda numbers: humanize.joined(str(number) for number in numbers)),
     )
-    return made
+    return environment
 
 
 def _markdown(formatted: Callable[..., str]) -> Callable[..., Markdown]:
-    """Return a filter of templates that formats numbers: digits, signs and units need no escaping."""
+    """Return a template filter that formats numbers; digits, signs and units need no escaping."""
     return lambda *values: Markdown(formatted(*values))
 
 
@@ -109,16 +109,16 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
     """Return the card's text.
 
     Args:
-        facts: What it states.
-        folder: The templates' folder, if not the usual one.
+        facts: The facts that it states.
+        folder: The templates' folder; None for the usual one.
 
     Raises:
-        jinja2.UndefinedError: If a template asks for what is not there.
+        jinja2.UndefinedError: If a template uses a variable that does not exist.
         StepError: If a template prints text that no filter has escaped.
     """
-    made = environment(folder or card_templates())
     return (
-        made.get_template(CARD_TEMPLATE)
+        environment(folder or card_templates())
+        .get_template(CARD_TEMPLATE)
         .render(
             facts=facts,
             release=facts.recipe.release,
@@ -136,7 +136,7 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
 
 
 def _metrics(facts: Facts) -> Iterator[tuple[str, str]]:
-    """Yield each main metric of the table with what it means, if that is known."""
+    """Yield each main metric of the table with its explanation, if it has one."""
     for metric, name in dict.fromkeys((column.score.metric, column.score.name) for column in facts.columns):
         if metric in results.METRIC_WORDS:
             yield name, results.METRIC_WORDS[metric]
@@ -187,9 +187,7 @@ def _spectrum(name: str, entry: dict[str, Any]) -> str:
     rows, columns = entry["shape"]
     spectrum, count = entry["spectrum"], entry["of"]
     ranks = [place + 1 for place in places(count)]
-    others = {
-        rule: Cut(rule, found["rank"], found["value"]) for rule, found in spectrum["thresholds"].items()
-    }
+    others = {rule: Cut(rule, cut["rank"], cut["value"]) for rule, cut in spectrum["thresholds"].items()}
     used = rank_rule(entry["rule"]).label
     others.pop(used, None)
     cuts = [Cut(f"{used} (used)", entry["rank"], entry.get("threshold")), *others.values()]
@@ -199,16 +197,15 @@ def _spectrum(name: str, entry: dict[str, Any]) -> str:
 
 
 def _role(node: Node, parent: str) -> str:
-    """Return what a parent is to a model."""
+    """Return the role of a parent in a model, such as ``base`` or ``expert 2``."""
     match node.recipe:
         case Laser():
             return "LASER"
         case Adapter():
             return "adapter"
         case Merge() as model:
-            merged = [one for one in model.merge.inputs if one == parent]
             base = getattr(model.merge, "base", None) == parent
-            return "base" if base else "merged" if merged else "tokenizer"
+            return "base" if base else "merged" if parent in model.merge.inputs else "tokenizer"
         case Moe() as model:
             places = [
                 str(place)

@@ -10,12 +10,12 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from herdbook.inference.mixture import Seen
+    from herdbook.inference.mixture import RouterChoices
 
 DIGITS = 6  # what a report writes of a share: float32 sums hold no more
 
 
-def count(seen: Seen, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
+def count(seen: RouterChoices, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return what one router chose, for each group of sequences.
 
     Args:

@@ -16,10 +16,10 @@ from herdbook.steps.routing.measure import DIGITS, count, mean
 from herdbook.steps.routing.rows import look, verdict
 
 if TYPE_CHECKING:
-    from herdbook.plan import Plan, Report
+    from herdbook.plan import Plan, RoutingReport
 
 
-def routing(plan: Plan, report: Report, threads: int = 1, device: str = "cpu") -> None:
+def routing(plan: Plan, report: RoutingReport, threads: int = 1, device: str = "cpu") -> None:
     """Run texts and prompts through a mixture, and write what its routers chose.
 
     Args:

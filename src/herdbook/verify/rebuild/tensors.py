@@ -27,35 +27,35 @@ if TYPE_CHECKING:
     from herdbook.verify.rebuild.workspace import Workspace
 
 
-def ancestors(plan: Plan, wanted: Iterable[Origin]) -> dict[str, dict[str, Tensor]]:
+def ancestors(plan: Plan, targets: Iterable[Origin]) -> dict[str, dict[str, Tensor]]:
     """Return some tensors and all that they are made from, by key of the part, then by name.
 
     Args:
         plan: The plan.
-        wanted: The tensors.
+        targets: The tensors.
     """
     tensors = {key: {tensor.name: tensor for tensor in part.tensors} for key, part in plan.parts.items()}
     needed: dict[str, dict[str, Tensor]] = {}
-    for origin in reachable(wanted, lambda origin: tensors[origin.part][origin.tensor].origins):
+    for origin in reachable(targets, lambda origin: tensors[origin.part][origin.tensor].origins):
         needed.setdefault(origin.part, {})[origin.tensor] = tensors[origin.part][origin.tensor]
     return needed
 
 
 def recompute(
-    workspace: Workspace, records: Mapping[str, Mapping[str, Any]], wanted: Iterable[Origin]
+    workspace: Workspace, records: Mapping[str, Mapping[str, Any]], targets: Iterable[Origin]
 ) -> dict[str, HerdbookError]:
     """Recompute tensors from upstream, in the workspace's results. A part that fails does not stop the others.
 
     Args:
         workspace: The workspace. Its shards contain only these tensors and those that they are made from.
         records: The release's record of each part, by key.
-        wanted: The tensors.
+        targets: The tensors.
 
     Returns:
         The error of each part that could not be made, by key: of these parts, and of those that they are made from.
     """
     plan = workspace.plan
-    needed = ancestors(plan, wanted)
+    needed = ancestors(plan, targets)
     problems: dict[str, HerdbookError] = {}
     parts = [part for key, part in plan.parts.items() if key in needed]
     with track("recompute", len(parts)) as advance:

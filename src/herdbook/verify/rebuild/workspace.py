@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
-from herdbook.errors import UnverifiedError, VerificationError
+from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan.code import as_recorded, changed
@@ -110,10 +110,7 @@ def open_workspace(release: Release, options: Options, level: str) -> Iterator[W
     code = recorded(release)
     changed_code = changed(code)
     with as_recorded(code), _scratch(options.work and options.work / level) as folder:
-        try:
-            yield Workspace(release, changed_code, folder, options.inputs)
-        except KeyError as error:
-            raise VerificationError(f"the provenance names no code {error}") from error
+        yield Workspace(release, changed_code, folder, options.inputs)
 
 
 @contextmanager
