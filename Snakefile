@@ -20,6 +20,7 @@ rule all:
         PLAN.layout.verification,
 
 
+include: "rules/resources.smk"
 include: "rules/restore.smk"
 include: "rules/fetch.smk"
 include: "rules/laser.smk"

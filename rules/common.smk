@@ -1,7 +1,6 @@
-"""What the rules share: the settings, the plan and its jobs, and what Snakemake asks of a job.
+"""What the rules share: the settings, the plan and its jobs, and what each job reads.
 
-Which jobs there are, what each reads and makes, and what it needs of a machine, the package knows
-(`herdbook.plan.jobs`, `herdbook.needs`). Here that is put into Snakemake's words.
+The package knows the jobs with their inputs and outputs (`herdbook.plan.jobs`); this file hands them to Snakemake.
 """
 
 import os
@@ -50,12 +49,8 @@ onstart:
         raise WorkflowError(str(error)) from None
 
 
-ON_GPU = settings.DEVICE.value != "cpu"
-GPU_BYTES = settings.gpu_bytes() if ON_GPU else None
-
 try:
     PLAN = plans.load(Path(settings.RECIPE.value))
-    needs.check_gpu(PLAN, GPU_BYTES)
     JOBS = all_jobs(PLAN, configured_signer())
     # Asked once, before jobs are chosen: a job that runs elsewhere is chosen already.
     CACHED = available(PLAN) if workflow.is_main_process else {}
@@ -68,9 +63,6 @@ BY_ID = {job.id: job for job in JOBS if job.id and job.rule not in OF_A_MODEL}
 OF_THE_RELEASE = {job.rule: job for job in JOBS if not job.id}
 # In a path of the layout it stands for the id of any job.
 ANY = SimpleNamespace(id="{id}")
-
-# On another node a job runs inside two processes of Snakemake, each with the plan.
-RUNNER_BYTES = 2 * 220 * 10**6
 
 
 def made(job):
@@ -104,8 +96,7 @@ def needed(job):
     return list(job.inputs) if forced or not all(path.exists() for path in job.outputs) else []
 
 
-# What follows is asked by Snakemake for a rule's directives, of the job that the wildcard names. Jobs that make the
-# release, or read it, have no id, and need what reading all of it takes.
+# Snakemake calls the functions below for a rule's directives, with the wildcard that names the job.
 
 
 def inputs(wildcards):
@@ -123,47 +114,3 @@ def copies(wildcards):
     """Return the group of copies of an operation, of which a cluster does several in one submission; none for others."""
     job = BY_ID[wildcards.id]
     return f"{job.rule}_copies" if job.subject.is_copy else None
-
-
-def subject(wildcards):
-    """Return what of the plan the job makes; None if that is the release."""
-    return BY_ID[wildcards.id].subject if "id" in wildcards.keys() else None
-
-
-def cores(wildcards):
-    """Return how many threads the job is given."""
-    return needs.threads(PLAN, subject(wildcards), on_gpu=ON_GPU)
-
-
-def memory(wildcards, threads, attempt):
-    """Return the job's memory in MB; twice as much for each attempt that was lost."""
-    size_bytes = needs.memory_bytes(PLAN, subject(wildcards), threads)
-    if workflow.non_local_exec:
-        size_bytes += RUNNER_BYTES
-    return rounded(size_bytes, 10**6) * 2 ** (attempt - 1)
-
-
-def minutes(wildcards, threads, attempt):
-    """Return the job's time limit in minutes, likewise."""
-    return rounded(needs.seconds(PLAN, subject(wildcards), threads), 60) * 2 ** (attempt - 1)
-
-
-def disk(wildcards):
-    """Return what the job writes in MB."""
-    return rounded(needs.disk_bytes(PLAN, subject(wildcards)), 10**6)
-
-
-def gpus(wildcards):
-    """Return how many GPUs the job asks for. None is no request; some engines take zero for one."""
-    return needs.gpus(PLAN, subject(wildcards), GPU_BYTES) or None if ON_GPU else None
-
-
-def gpu_memory(wildcards, threads):
-    """Return what the job takes of each GPU's memory in MB, for those who want to see it or to share a GPU."""
-    size_bytes = needs.gpu_bytes(PLAN, subject(wildcards), threads, GPU_BYTES) if ON_GPU else 0
-    return rounded(size_bytes, 10**6) or None
-
-
-def rounded(amount, unit):
-    """Return an amount in a unit, rounded up."""
-    return -(-int(amount) // unit)

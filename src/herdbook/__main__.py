@@ -1,4 +1,4 @@
-"""``python -m herdbook``: the command line, where the program itself is not on the PATH."""
+"""``python -m herdbook``: the command line, if the program itself is not on the PATH."""
 
 import sys
 

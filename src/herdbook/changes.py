@@ -20,7 +20,7 @@ def changed_parameters(before: Any, now: Any, name: str = "") -> Iterator[str]:
     Args:
         before: The earlier parameters, as JSON.
         now: The parameters now.
-        name: What the whole is called; empty at the top.
+        name: The name of the value that is compared; empty at the top.
     """
     if before == now:
         return
@@ -28,20 +28,20 @@ def changed_parameters(before: Any, now: Any, name: str = "") -> Iterator[str]:
         for key in sorted(before.keys() | now.keys()):
             inner = f"{name}.{key}" if name else str(key)
             if key not in now:
-                yield f"parameter `{inner}` was {_shortened(before[key])}, is absent now"
+                yield f"parameter `{inner}` was {_shortened(before[key])}, is now absent"
             elif key not in before:
                 yield f"parameter `{inner}` is new: {_shortened(now[key])}"
             else:
                 yield from changed_parameters(before[key], now[key], inner)
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for place, (old, new) in enumerate(zip(before, now, strict=True), start=1):
-            yield from changed_parameters(old, new, f"{name}[{place}]")
+        for number, (old, new) in enumerate(zip(before, now, strict=True), start=1):
+            yield from changed_parameters(old, new, f"{name}[{number}]")
     else:
         yield f"parameter `{name}` was {_shortened(before)}, is {_shortened(now)}"
 
 
 def _shortened(value: Any) -> str:
-    """Return a value as JSON, its digests and itself cut to a length that people read."""
+    """Return a value as JSON, with shortened digests, and itself shortened to a readable length."""
     text = json.dumps(value, ensure_ascii=False)
-    text = DIGEST.sub(lambda found: f"{found[0][:SHOWN_DIGITS]}…", text)
+    text = DIGEST.sub(lambda match: f"{match[0][:SHOWN_DIGITS]}…", text)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"

@@ -1,22 +1,22 @@
-"""Every error that Herdbook raises for a person to read.
+"""Every error that Herdbook raises for its users.
 
 HerdbookError                 exit status 1
-├── RecipeError               the recipe, or the plan that follows from it, is impossible     2
+├── RecipeError               the recipe, or the plan that follows from it, is invalid        2
 ├── LockError                 the lock is missing, stale or unreadable                        3
 ├── SourceError               a source is missing, unreachable or not allowed                 4
-│   ├── GoneError             the place answers, but has no such revision or file             4
-│   ├── WrongAnswerError      the place answers, but otherwise than it says of itself         4
-│   └── DigestMismatchError   bytes are not those that were pinned                            5
-├── CheckpointError           a weights file is damaged or not what its record says           6
-├── StepError                 a step cannot do its work (evaluation, quantization, card, ...) 7
-├── VerificationError         a release is not what it says                                   8
+│   ├── GoneError             the server answers, but has no such revision or file            4
+│   ├── WrongAnswerError      the server's answer contradicts itself or the request           4
+│   └── DigestMismatchError   bytes do not match the pinned digest                            5
+├── CheckpointError           a weights file is damaged or does not match its record          6
+├── StepError                 a step failed (evaluation, quantization, card, ...)             7
+├── VerificationError         a release is not what it claims to be                           8
 │   └── UnverifiedError       nothing is wrong, but something could not be checked            9
 └── CacheError                the cache cannot be used                                       11
 
-`herdbook verify` ends with 10 if it broke itself: that says nothing about the release.
+`herdbook verify` exits with 10 if the verifier itself failed, which is no evidence about the release.
 
-A message names what is wrong, where (file, key or tensor), what was expected and what to do.
-The command line prints it as it is and exits with the status above; `--debug` adds the traceback.
+A message contains what is wrong, where (file, key or tensor), what was expected and what to do.
+The command line prints it unchanged and exits with the status above; `--debug` adds the traceback.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from typing import ClassVar
 
 
 class HerdbookError(Exception):
-    """Base of all errors that are meant for people."""
+    """Base of all errors for users."""
 
     exit_status: ClassVar[int] = 1
 
 
 class RecipeError(HerdbookError):
-    """The recipe cannot be read, or asks for something that cannot be built.
+    """The recipe cannot be read, or cannot be built.
 
     Args:
-        problems: One line each; all problems that were found, so that a person mends them in one go.
-        file: The recipe's path as the person typed it, if known.
+        problems: All problems, one line each, so that they can be fixed in one go.
+        file: The recipe's path as the user typed it, if known.
     """
 
     exit_status = 2
@@ -53,26 +53,26 @@ class LockError(HerdbookError):
 
 
 class SourceError(HerdbookError):
-    """A source cannot be had, or holds something that is not accepted."""
+    """A source is unavailable, or contains something that is not accepted."""
 
     exit_status = 4
 
 
 class GoneError(SourceError):
-    """A source's place answers, but no longer has what was pinned, or never had it."""
+    """A source's server answers, but does not have the pinned revision or file, or no longer."""
 
 
 class WrongAnswerError(SourceError):
-    """A source's place answers, but with what contradicts its own description of the source, or what was asked."""
+    """A source's server gave an answer that contradicts itself, its own description of the source, or the request."""
 
 
 class DigestMismatchError(SourceError):
-    """Bytes differ from what was pinned.
+    """Bytes do not match their pinned digest.
 
     Args:
         what: The file or tensor.
         expected: The pinned digest, as hexadecimal digits.
-        found: The digest of what is there.
+        found: The digest of the bytes.
         remedy: What to do about it.
     """
 
@@ -86,30 +86,30 @@ class DigestMismatchError(SourceError):
 
 
 class CheckpointError(HerdbookError):
-    """A weights file is damaged, or not what its header or record says."""
+    """A weights file is damaged, or does not match its header or record."""
 
     exit_status = 6
 
 
 class StepError(HerdbookError):
-    """A step cannot do its work."""
+    """A step failed."""
 
     exit_status = 7
 
 
 class VerificationError(HerdbookError):
-    """A release is not what it says."""
+    """A release is not what it claims to be."""
 
     exit_status = 8
 
 
 class UnverifiedError(VerificationError):
-    """Nothing is known to be wrong with a release, but something could not be checked."""
+    """No error was found in a release, but something could not be checked."""
 
     exit_status = 9
 
 
 class CacheError(HerdbookError):
-    """The cache is missing, cannot be written to, or lost what it had."""
+    """The cache is missing, not writable, or lost an entry."""
 
     exit_status = 11

@@ -1,8 +1,8 @@
-"""Text of others, made harmless for Markdown and SVG.
+"""Untrusted text, escaped for Markdown and SVG.
 
-Prompts, names, licences, cells of a CSV and claims come from outside. Whatever a template prints is either a number or
-of the type `Markdown`, which only the functions here make; ``only_escaped`` refuses all else, so that
-a forgotten filter is an error and not a hole.
+Prompts, names, licenses, cells of a CSV and claims come from outside. A template prints only numbers and the type
+`Markdown`, which the functions here return; ``only_escaped`` refuses everything else, so that a forgotten filter is an
+error and not a vulnerability.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from herdbook.humanize import joined
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Control characters except tab and line feed, marks that turn the direction of writing, halves of surrogate pairs,
-# and what XML cannot hold. They change what a reader sees without being seen.
+# Control characters except tab and line feed, marks that change the direction of writing, halves of surrogate pairs,
+# and characters that XML cannot represent. They change what a reader sees without being visible.
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb\ufffe\uffff]"
 )
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _LINE_ENDS = re.compile(r"\r\n|[\r\u2028\u2029]")
 
-# Characters that start something in Markdown wherever they stand. Entities are for those that HTML or a table would
-# see before Markdown's own backslash is read.
+# Characters that have a meaning anywhere in Markdown. Those that HTML or a table would interpret before Markdown's backslash
+# become entities.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 _SPECIAL = re.compile(r"[\\`*_\[\]#~$@&<>|]|:(?=//)|(?<=[wW]{3})\.")
 _LEADING_MARK = re.compile(r"^[-+=]")
@@ -36,16 +36,16 @@ _SAFE_URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9._~:/?#@!$&'*+,;=%-]*")
 
 
 class Markdown(str):
-    """Text that is Markdown by our own hand and may be printed as it is."""
+    """Text that was written or escaped by Herdbook as Markdown and may be printed unchanged."""
 
     __slots__ = ()
 
 
 def clean(text: Any) -> str:
-    """Return text with line ends as line feeds and every unseen character replaced by a visible one.
+    """Return text with line feeds as line ends and every invisible character replaced by a visible one.
 
     Raises:
-        TypeError: If it is no text.
+        TypeError: If it is not text.
         jinja2.UndefinedError: If it is a template's undefined variable.
     """
     if isinstance(text, Undefined):
@@ -56,22 +56,22 @@ def clean(text: Any) -> str:
 
 
 def one_line(text: Any) -> str:
-    """Return text cleaned and on one line, runs of white space being one space."""
+    """Return cleaned text on one line, with one space for each run of white space."""
     return " ".join(clean(text).split())
 
 
 def md(text: Any) -> Markdown:
-    """Escape text so that Markdown shows it as it is, anywhere: in a paragraph, at the start of a line, in a table."""
-    escaped = _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], "\\" + found[0]), one_line(text))
-    escaped = _LEADING_MARK.sub(lambda found: "\\" + found[0], escaped)
+    """Escape text so that Markdown shows it unchanged anywhere: in a paragraph, at the start of a line, in a table."""
+    escaped = _SPECIAL.sub(lambda match: _ENTITIES.get(match[0], "\\" + match[0]), one_line(text))
+    escaped = _LEADING_MARK.sub(lambda match: "\\" + match[0], escaped)
     return Markdown(_LEADING_NUMBER.sub(r"\1\\\2", escaped))
 
 
 def code(text: Any) -> Markdown:
-    """Return text as a code span that its content cannot close, fit for a table.
+    """Return text as a code span that its content cannot close, also valid in a table.
 
-    A pipe would end a table's cell even inside a code span, and renderers disagree on how to escape it there; text
-    with one is escaped instead.
+    A pipe would end a table's cell even inside a code span, and renderers disagree on how to escape it; text with a pipe is
+    escaped instead.
     """
     flat = one_line(text)
     if "|" in flat or not flat:
@@ -118,7 +118,7 @@ def xml(text: Any) -> str:
 
 
 def only_escaped(value: Any) -> Any:
-    """Pass on what a template may print (for Jinja's ``finalize``).
+    """Return a value that a template may print unchanged (for Jinja's ``finalize``).
 
     Raises:
         StepError: If it is text that no filter has escaped.

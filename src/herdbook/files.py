@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, then renamed over it."""
+"""Atomic writing of files: written under a temporary name in the same folder, then renamed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ CHUNK_BYTES = 1 << 22
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path``; rename it over ``path`` when the block ends well.
+    """Open a temporary file in the folder of ``path``; rename it to ``path`` when the block ends without an error.
 
-    A kill or an error leaves ``path`` as it was. A symbolic link at ``path`` is replaced, never written through.
+    An error or a killed process leaves ``path`` unchanged. A symbolic link at ``path`` is replaced, not followed.
 
     Args:
-        path: Where the file shall be. Its folder is made if it is missing.
+        path: The path of the file. Its folder is created if it is missing.
 
     Yields:
         A binary file object, open for reading and writing.
 
     Raises:
-        OSError: If the disk is full or the folder cannot be written; the temporary file is gone by then.
+        OSError: If the disk is full or the folder is not writable; the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -48,23 +48,23 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
+    """Write ``text`` as UTF-8, atomically."""
     with atomic_writer(path) as file:
         file.write(text.encode())
 
 
 def dump_json(value: Any) -> str:
-    """Render JSON for people and for digests alike: sorted keys, two spaces, a final newline."""
+    """Render JSON for people and for digests: sorted keys, indented by two spaces, with a final newline."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON (see ``dump_json``), whole or not at all."""
+    """Write ``value`` as JSON (see ``dump_json``), atomically."""
     write_text(path, dump_json(value))
 
 
 def link(target: Path, path: Path) -> None:
-    """Make ``path`` a symbolic link to ``target``, atomically: relative if ``target`` is, else absolute."""
+    """Make ``path`` a symbolic link to ``target``, atomically; the link is relative if ``target`` is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.part"
     temporary.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Numbers as people read and write them: sizes, durations, counts, ranges, ordinals; and the name that was meant.
+"""Text for people: sizes, durations, counts, ranges, ordinals, and suggestions for misspelt names.
 
-Sizes are decimal (1 kB is 1000 bytes), as the Hub and makers of disks give them.
+Sizes are decimal (1 kB is 1000 bytes), as on the Hub and on disks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def size(size_bytes: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Return the number of bytes that a size stands for: ``500MB``, ``1.5 GB``, ``2000``; ``KB`` is read as ``kB``.
+    """Parse a size in bytes: ``500MB``, ``1.5 GB``, ``2000``; ``KB`` is read as ``kB``.
 
     Raises:
         ValueError: If it is not a size, or not a whole number of bytes.
@@ -56,7 +56,7 @@ def parse_size(text: str) -> int:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: ``4.2 s``, ``3 min 05 s``, ``2 h 08 min``."""
+    """Return a time in the units that fit it: ``4.2 s``, ``3 min 05 s``, ``2 h 08 min``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -68,12 +68,12 @@ def duration(seconds: float) -> str:
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:
-    """Return a number of things: ``1 step``, ``2 steps``; ``many`` for a plural that is not made with an s."""
+    """Return a count with its noun: ``1 step``, ``2 steps``; ``many`` is the plural if it does not end in s."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def fixed(number: Decimal | float, digits: int = 4) -> str:
-    """Return a number with a fixed count of decimals, and no minus before a zero."""
+    """Return a number with a fixed count of decimals; zero has no minus."""
     return f"{number:z.{digits}f}"
 
 
@@ -100,23 +100,23 @@ def joined(words: Iterable[str]) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Return integers, in order and each once, as ranges: ``0-3, 7``."""
-    found: list[list[int]] = []
+    """Return sorted, unique integers as ranges: ``0-3, 7``."""
+    bounds: list[list[int]] = []
     for number in sorted(set(numbers)):
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
+        if bounds and number == bounds[-1][1] + 1:
+            bounds[-1][1] = number
         else:
-            found.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
+            bounds.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in bounds)
 
 
 def closest(name: str, names: Iterable[object]) -> str | None:
-    """Return the name that was perhaps meant, or None if none is close."""
-    close = difflib.get_close_matches(name, [str(other) for other in names], n=1)
-    return close[0] if close else None
+    """Return the most similar name, or None if no name is similar."""
+    matches = difflib.get_close_matches(name, [str(candidate) for candidate in names], n=1)
+    return matches[0] if matches else None
 
 
 def did_you_mean(name: str, names: Iterable[object]) -> str:
-    """Return the end of a message that asks whether another name was meant: ``; did you mean 'x'?``, or nothing."""
-    other = closest(name, names)
-    return f"; did you mean {other!r}?" if other else ""
+    """Return a suggestion for the end of a message: ``; did you mean 'x'?``, or nothing if no name is similar."""
+    suggestion = closest(name, names)
+    return f"; did you mean {suggestion!r}?" if suggestion else ""

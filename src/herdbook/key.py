@@ -1,8 +1,8 @@
-"""Keys: digests that say what a thing is, from what it is made of and by which code (``herdbook.plan.code``).
+"""Keys: digests that identify a result by its inputs, its parameters and the code that makes it (``herdbook.plan.code``).
 
-Order is part of the meaning (an expert's place, a parent's place), so a key is taken over JSON in which lists keep
-their order and only the keys of mappings are sorted. The key travels as one string: Snakemake forgets the order and
-the names of inputs and params when it decides whether to run a job again.
+Order is part of the meaning (the order of experts and parents), so a key is computed from JSON in which lists keep their
+order and only the keys of mappings are sorted. Snakemake gets the key as one string, since it ignores the order and the
+names of inputs and params when it decides whether to rerun a job.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def canonical_json(value: Any) -> str:
     """Return the one JSON text of ``value``: sorted keys, no spaces, ASCII, no NaN.
 
     Raises:
-        ValueError: If ``value`` holds NaN or an infinity.
-        TypeError: If ``value`` holds something that JSON has no form for.
+        ValueError: If ``value`` contains NaN or an infinity.
+        TypeError: If ``value`` contains something that JSON cannot represent.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""Where every file lies: below the results folder, and in a release. The one place that knows."""
+"""The path of every file below the results folder, and the name of every file in a release. Defined here only."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ OUTSIDE_SUMS = frozenset({SUMS, CLAIMS, SIGNATURE, PUBLIC_KEY})  # what is about
 
 
 def is_large(name: str) -> bool:
-    """Return whether a file of a release holds weights: those are linked, never copied."""
+    """Return whether a file of a release contains weights: those are linked, never copied."""
     return name.endswith((".safetensors", ".gguf"))
 
 
 def input_file(name: str, sha256: str) -> str:
-    """Return what a file that the recipe names beside itself is called in a release.
+    """Return the name in a release of an input file beside the recipe.
 
     Args:
-        name: Its path, as the lock has it; it may lead out of the recipe's folder.
+        name: Its path in the lock; it may lead out of the recipe's folder.
         sha256: Its digest.
     """
     return f"{INPUTS}/{sha256[:12]}-{name.rpartition('/')[2]}"
 
 
 def heat_map(model: str) -> str:
-    """Return the name of the figure that shows what LASER kept of a model."""
+    """Return the name of the figure of the ranks that LASER kept in a model."""
     return f"{FIGURES}/laser-{model}.svg"
 
 
@@ -59,7 +59,7 @@ def heat_map(model: str) -> str:
 
 
 class Named(Protocol):
-    """What has files of its own below the results folder: their names are its id, which holds its key."""
+    """Something with files of its own below the results folder. Its id, which contains its key, is their name."""
 
     @property
     def id(self) -> str:
@@ -68,7 +68,7 @@ class Named(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things lie below the results folder.
+    """The paths below the results folder.
 
     Args:
         root: The results folder.
@@ -87,20 +87,20 @@ class Layout:
         return self.root / "shards" / f"{part.id}.json"
 
     def search(self, search: Named) -> Path:
-        """Return the path of a search's result: the choice, and every trial."""
+        """Return the path of a search's result: the chosen ranks, and every trial."""
         return self.root / "searches" / f"{search.id}.json"
 
     def journal(self, search: Named) -> Path:
-        """Return the path of the trials of a search that is not done yet."""
+        """Return the path of the trials of a search that has not ended."""
         return self.root / "searches" / f"{search.id}.trials.jsonl"
 
     def scratch(self, search: Named) -> Path:
-        """Return the folder of what a search keeps while it runs."""
+        """Return the folder of a search's temporary files."""
         return self.root / "searches" / f"{search.id}.states"
 
     @property
     def running(self) -> Path:
-        """Return the path of the file that a build holds a lock on while it runs."""
+        """Return the path of the file that a build locks while it runs."""
         return self.root / ".running"
 
     @property
@@ -129,7 +129,7 @@ class Layout:
         return self.root / "quantized" / f"{item.id}.gguf"
 
     def quantized_record(self, item: Named) -> Path:
-        """Return the path of a quantized file's record: each tensor derived once more from the released weights."""
+        """Return the path of a quantized file's record: its check, tensor by tensor, against the released weights."""
         return self.root / "quantized" / f"{item.id}.json"
 
     @property
@@ -144,7 +144,7 @@ class Layout:
 
     @property
     def verification(self) -> Path:
-        """Path of what verifying the release found."""
+        """Path of the report of the release's verification."""
         return self.root / self.release / "verification.json"
 
     @property

@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a bar on a terminal; in pipes and logs a plain line now and then."""
+"""Progress of long operations on standard error: a bar on a terminal; in pipes and logs, a plain line now and then."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Between two lines in a log: work that is done sooner is not mentioned.
+# Between two lines in a log; operations that take less time print nothing.
 INTERVAL_S = 30.0
 
 
 @contextmanager
 def track(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show how far a loop is.
+    """Show the progress of a loop.
 
     Args:
-        title: What is being done.
-        total: How many steps it has; nothing is shown if there are none.
+        title: The name of the operation.
+        total: Its number of steps; nothing is shown if it is 0.
 
     Yields:
         A function to call after each step.
@@ -39,7 +39,7 @@ def track(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def _lines(title: str, total: int) -> Callable[[], None]:
-    """Return a function that counts its calls, and prints a line if the last one is long ago."""
+    """Return a function that counts its calls, and prints a line if the last one was printed long ago."""
     start = printed = time.monotonic()
     done = 0
 
@@ -47,7 +47,7 @@ def _lines(title: str, total: int) -> Callable[[], None]:
         nonlocal done, printed
         done += 1
         now = time.monotonic()
-        # the last line too, where others were printed: a log then shows that the work ended
+        # also at the end if lines were printed before, so that a log shows that the operation ended
         if now - printed >= INTERVAL_S or (done == total and printed > start):
             printed = now
             say(f"{title}: {done} of {total} after {now - start:.0f} s")
@@ -56,7 +56,7 @@ def _lines(title: str, total: int) -> Callable[[], None]:
 
 
 def say(line: str) -> None:
-    """Print a line to standard error, without breaking a bar that may be shown."""
+    """Print a line to standard error, without breaking a progress bar."""
     if not sys.stderr.isatty():
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()

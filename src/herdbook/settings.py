@@ -1,7 +1,7 @@
-"""The settings of a machine, as every step reads them: environment variables, and where the workflow takes them from.
+"""The settings of a machine: the environment variables that every step reads, and their keys in the configuration.
 
-None of them decides what a result is, so none is in a key or in a parameter of a rule: a result is not made a second
-time because another machine, or another recipe, asks for it.
+They do not affect results, so they are neither in a key nor in a rule's params: another machine or another recipe reuses a
+result instead of rebuilding it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-KEYLESS = "keyless"  # in place of a key's path: signed with Sigstore
+KEYLESS = "keyless"  # in place of a key's path: sign with Sigstore
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Setting:
     """One setting.
 
     Args:
-        variable: The environment variable that holds it.
-        meaning: What it says, in a sentence without its full stop.
-        default: What holds where the variable is unset or empty; empty for nothing.
-        key: Its key in ``config/config.yaml``; empty if the workflow finds it by itself.
-        keeps: Whether the variable that is set already holds where ``config/config.yaml`` is silent.
+        variable: Its environment variable.
+        meaning: Its description, without a full stop.
+        default: Its value if the variable is unset or empty; empty for none.
+        key: Its key in ``config/config.yaml``; empty if the workflow determines it.
+        keeps: Whether the variable stays in effect if ``config/config.yaml`` does not set the key.
     """
 
     variable: str
@@ -41,46 +41,47 @@ class Setting:
         return os.environ.get(self.variable) or self.default
 
     def configured(self, config: Mapping[str, Any]) -> str:
-        """Return its value by a configuration of the workflow; empty for nothing.
+        """Return its value under a configuration of the workflow; empty for none.
 
         Args:
-            config: The content of ``config/config.yaml``, with what the command line changes in it.
+            config: The content of ``config/config.yaml``, with the changes from the command line.
         """
-        said = config.get(self.key)
-        if said is None or said == "":
+        value = config.get(self.key)
+        if value is None or value == "":
             return self.value if self.keeps else self.default
-        return str(said)
+        return str(value)
 
 
 RECIPE = Setting("HERDBOOK_RECIPE", "the recipe that is built", "config/miniature.yaml", "recipe")
-DEVICE = Setting("HERDBOOK_DEVICE", "where matrices are decomposed and models run", "cpu", "device")
+DEVICE = Setting("HERDBOOK_DEVICE", "the device that decomposes matrices and runs models", "cpu", "device")
 GPU_MEMORY = Setting("HERDBOOK_GPU_MEMORY", "the memory of one GPU in GB", key="gpu_memory")
 SIGNING_KEY = Setting(
     "HERDBOOK_SIGNING_KEY",
-    f"the path of the private key that signs, or `{KEYLESS}`; empty in jobs on other hosts, which sign nothing",
+    f"the private key that signs: its path, or `{KEYLESS}`; empty in jobs on other hosts, which sign nothing",
     key="signing_key",
 )
 CACHE = Setting(
-    "HERDBOOK_CACHE", "the cache that results are shared by: a folder or an S3 place", key="cache", keeps=True
+    "HERDBOOK_CACHE", "the shared cache of results: a folder, or a bucket of S3", key="cache", keeps=True
 )
 PRICE_PER_HOUR = Setting(
-    "HERDBOOK_PRICE_PER_HOUR", "what an hour costs, for the summary of a build", key="price_per_hour"
+    "HERDBOOK_PRICE_PER_HOUR", "the price of an hour, for the summary of a build", key="price_per_hour"
 )
 PINS = Setting(
     "HERDBOOK_PINS",
-    "with `--sdm conda`: the lock of packages that every environment is made from, whose versions are in the keys",
+    "with `--sdm conda`: the lock of packages from which every environment is made; its versions are in the keys",
 )
 REQUIREMENT = Setting(
-    "HERDBOOK_REQUIREMENT", "with `--sdm conda`: what pip installs in an environment to have this Herdbook"
+    "HERDBOOK_REQUIREMENT",
+    "with `--sdm conda`: the requirement with which pip installs this Herdbook in an environment",
 )
 
 SETTINGS = (RECIPE, DEVICE, GPU_MEMORY, SIGNING_KEY, CACHE, PRICE_PER_HOUR, PINS, REQUIREMENT)
 
 
 def gpu_bytes() -> int | None:
-    """Return the memory of one GPU in bytes; None if nobody says.
+    """Return the memory of one GPU in bytes; None if it is not configured.
 
     Raises:
-        ValueError: If what is said is no number.
+        ValueError: If the configured value is not a number.
     """
     return int(float(GPU_MEMORY.value) * 10**9) if GPU_MEMORY.value else None

@@ -1,4 +1,4 @@
-"""Reading YAML that people or strangers wrote: safe, no key given twice, and bounded."""
+"""Reading YAML, also from untrusted sources: without code, without duplicate keys, and bounded."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import yaml
 
-# What a document may stand for with its aliases written out: a few lines can stand for more than any memory holds.
+# The largest size of a document with its aliases expanded: a few lines can expand to more than any memory.
 MAX_NODES = 100_000
 
 
 class YamlError(ValueError):
-    """A text is not YAML that is accepted; the message says why and, where known, at which line and column."""
+    """A text is not accepted as YAML; the message contains the reason and, if known, line and column."""
 
 
 class PyYamlLoader(yaml.SafeLoader):
-    """YAML as PyYAML's safe loader reads it (YAML 1.1), but for keys that are given twice: those are an error."""
+    """YAML as PyYAML's safe loader reads it (YAML 1.1), but duplicate keys are an error."""
 
 
 class RecipeLoader(PyYamlLoader):
-    """YAML as a recipe may use it: only true and false are booleans, as in YAML 1.2; dates are text, and so is every key.
+    """The YAML of recipes: only true and false are booleans, as in YAML 1.2; dates are text, and so is every key.
 
     YAML 1.1 reads the key ``on`` as a boolean.
     """
@@ -41,14 +41,14 @@ RecipeLoader.add_implicit_resolver(
 
 
 def load(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> Any:
-    """Return what a YAML document says; None for an empty one.
+    """Return the content of a YAML document; None if it is empty.
 
     Args:
         text: The document.
         loader: The dialect: ``RecipeLoader``, or ``PyYamlLoader`` for a file that another program reads with PyYAML.
 
     Raises:
-        YamlError: If it is not YAML, gives a key twice, is nested too deeply, or stands for too many entries.
+        YamlError: If it is not YAML, contains duplicate keys, is nested too deeply, or expands to too many entries.
     """
     try:
         return _read(loader(text))
@@ -60,7 +60,7 @@ def load(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> Any:
         raise YamlError(f"{position}{error.problem or 'not YAML'}") from error
     except yaml.YAMLError as error:
         raise YamlError(f"not YAML: {error}") from error
-    except ValueError as error:  # a number or date that does not exist
+    except ValueError as error:  # an impossible number or date
         raise YamlError(f"not YAML: {error}") from error
 
 
@@ -69,7 +69,7 @@ def _read(loader: PyYamlLoader) -> Any:
     if node is None:
         return None
     if _expanded_nodes(node, {}) > MAX_NODES:
-        problem = "stands for more entries than any configuration has; refused"
+        problem = f"refused: it expands to more than {MAX_NODES} entries"
         raise yaml.MarkedYAMLError(problem=problem)
     return loader.construct_document(node)
 
@@ -78,14 +78,14 @@ def _mapping(loader: PyYamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge" and not isinstance(loader, RecipeLoader):
-            continue  # what it brings in, keys of the mapping itself override
+            continue  # the mapping's own keys override those that are merged in
         key = loader.construct_object(key_node, deep=True)
         if isinstance(loader, RecipeLoader) and not isinstance(key, str):
             problem = f"the key {key!r} is not text; put it in quotes"
         elif isinstance(key, list | dict):
             problem = "a key is a list or a mapping"
         elif key in seen:
-            problem = f"the key {key!r} is given twice"
+            problem = f"duplicate key {key!r}"
         else:
             seen.add(key)
             continue
@@ -98,7 +98,7 @@ RecipeLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _ma
 
 
 def _expanded_nodes(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many entries a node stands for, aliases written out; one that contains itself has no end."""
+    """Return the number of entries of a node with its aliases expanded; more than the limit if it contains itself."""
     if id(node) not in known:
         known[id(node)] = MAX_NODES + 1
         children: list[yaml.Node] = []

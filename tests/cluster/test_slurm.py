@@ -183,7 +183,7 @@ def test_a_failure_that_stays_is_tried_again_and_then_names_its_log(herds):
     log = lost.root / f"logs/fetch/{part}.log"
     said = log.read_text(encoding="utf-8")
     for place in (f"logs/fetch/{part}.log", f"logs/slurm/rule_fetch/{part}/{tries[-1]['JobId']}.log"):
-        assert re.search(rf"its log is \S*{re.escape(place)}$", output, re.MULTILINE), output
+        assert re.search(rf"log: \S*{re.escape(place)}$", output, re.MULTILINE), output
     assert "model.safetensors" in said
     assert said.strip().splitlines()[-1] in output
 

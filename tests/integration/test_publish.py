@@ -72,7 +72,7 @@ def test_again_is_no_commit_and_says_so(hub, tmp_path, said):
     assert publish(release, said) == first
     assert snapshot(hub) == before
     assert written(hub) == []
-    assert said == [f"{REPO}: holds the release already, at {first.commit}; no commit"]
+    assert said == [f"{REPO}: already contains the release, at {first.commit}; no commit"]
 
 
 def test_again_after_others_have_added_something_is_still_that_commit(hub, tmp_path):
@@ -168,7 +168,7 @@ def test_a_dry_run_shows_the_exact_commit_and_writes_nothing(hub, tmp_path, caps
         assert options["parent_commit"] == head
         assert f"  parent   {head}" in lines
     else:
-        assert "  parent   the one with which the Hub makes the repository" in lines
+        assert "  parent   (the initial commit of the repository)" in lines
     assert f"  message  {options['commit_message']}" in lines
     assert [f"           {each}" for each in options["commit_description"].splitlines()] == lines[3:5]
     named = {}
@@ -191,9 +191,9 @@ def test_a_dry_run_shows_the_exact_commit_and_writes_nothing(hub, tmp_path, caps
     assert f"  tag      {options['commit_message'].split()[-1]}, at this commit" in lines
     assert [operation.path_in_repo for operation in claims] == ["claims.jsonl"]
     assert claim["commit_message"] == f"Claim: published as {done.commit}"
-    assert "  claim    a second commit, a line more in claims.jsonl" in shown
+    assert "  claim    a second commit adds a line to claims.jsonl" in shown
     assert dry(release, capsys)[1].startswith(
-        f"no commit to {hub.url}/{REPO} (public): it holds the release already"
+        f"no commit to {hub.url}/{REPO} (public): it already contains the release"
     )
 
 
@@ -202,8 +202,8 @@ def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, ca
     status, shown = dry(dummy_release.write(tmp_path), capsys)
     assert status == 0
     assert "add      model.safetensors" in shown
-    assert "note: not with this token: token: there is none" in shown
-    assert "(public, not there or not to be seen with this token)" in shown
+    assert "note: this token is not sufficient: token: none is configured" in shown
+    assert "(public, does not exist or is hidden from this token)" in shown
     assert written(hub) == []
 
 
@@ -213,12 +213,12 @@ def test_a_dry_run_without_a_token_says_what_could_not_be_done(hub, tmp_path, ca
 @pytest.mark.parametrize(
     ("method", "route", "status", "message"),
     [
-        ("POST", "/commit/", 401, "does not accept your token"),
-        ("POST", "/commit/", 403, f"Does your token have the right to write to {REPO}"),
-        ("POST", "/preupload/", 403, f"Does your token have the right to write to {REPO}"),
-        ("POST", "/objects/batch", 403, f"Does your token have the right to write to {REPO}"),
-        ("PUT", "/upload/", 403, f"Does your token have the right to write to {REPO}"),
-        ("POST", "/repos/create", 403, f"Does your token have the right to write to {REPO}"),
+        ("POST", "/commit/", 401, "rejected your token"),
+        ("POST", "/commit/", 403, f"Check that your token may write to {REPO}"),
+        ("POST", "/preupload/", 403, f"Check that your token may write to {REPO}"),
+        ("POST", "/objects/batch", 403, f"Check that your token may write to {REPO}"),
+        ("PUT", "/upload/", 403, f"Check that your token may write to {REPO}"),
+        ("POST", "/repos/create", 403, f"Check that your token may write to {REPO}"),
         ("PUT", "/upload/", 413, "too large"),
         ("POST", "/commit/", 413, "too large"),
     ],
@@ -238,13 +238,13 @@ def test_a_refusal_is_told_at_once_without_the_token(hub, tmp_path, waits, metho
 @pytest.mark.parametrize(
     ("token", "repo", "message"),
     [
-        (None, REPO, "there is none. Log in with `hf auth login`"),
-        ("hf_nobodynobody", REPO, "does not accept your token"),
+        (None, REPO, "none is configured. Log in with `hf auth login`"),
+        ("hf_nobodynobody", REPO, "rejected your token"),
         ("reader", REPO, f"may not write to {REPO}"),
-        ("stranger", REPO, "you are stranger, who may not write for keeper"),
-        ("token", "nobodys/tiny", "you are keeper, who may not write for nobodys"),
-        ("token", "tiny", "`owner/name` is wanted"),
-        ("token", "keeper/a b", "is no name of a repository"),
+        ("stranger", REPO, "you are logged in as stranger, who may not write to keeper"),
+        ("token", "nobodys/tiny", "you are logged in as keeper, who may not write to nobodys"),
+        ("token", "tiny", "expected `owner/name`"),
+        ("token", "keeper/a b", "is not a valid repository name"),
         ("token", None, "release.repo is missing"),
     ],
 )
@@ -279,9 +279,9 @@ def test_all_that_speaks_against_it_is_told_at_once(hub, tmp_path):
         "left.over: is not listed in SHA256SUMS",
         "models.base: ",
         "publish.licenses {by, because}",
-        "models.base (folder:base, access after accepting terms) is gated; published,",
+        "models.base (folder:base, access after accepting terms) is gated; publishing",
         "publish.gated {by, because}",
-        "is private, and publish.private is false",
+        "is private, but publish.private is false",
         "the tag v1 is already at",
     ):
         assert part in text
@@ -302,9 +302,7 @@ def test_waivers_let_it_pass_and_stand_in_the_published_recipe(hub, tmp_path):
 
 def test_a_card_that_the_hub_does_not_take_is_told_before_anything_is_sent(hub, tmp_path):
     card = b"---\nlicense: mit\nbase_model_relation: cousin\n---\n"
-    with pytest.raises(
-        StepError, match="README.md: the Hub does not take its front matter: .*adapter, merge"
-    ):
+    with pytest.raises(StepError, match="README.md: the Hub rejects its front matter: .*adapter, merge"):
         publish(dummy_release.write(tmp_path, files={"README.md": card}))
     assert written(hub) == []
 
@@ -326,7 +324,7 @@ def test_a_tag_of_something_else_is_refused_and_never_moved(hub, tmp_path):
     publish(dummy_release.write(tmp_path / "1", publish={"tag": "v1"}))
     before = snapshot(hub)
     hub.forget()
-    with pytest.raises(StepError, match=r"the tag v1 is already at \w{40}, which holds another release"):
+    with pytest.raises(StepError, match=r"the tag v1 is already at \w{40}, which contains another release"):
         publish(dummy_release.write(tmp_path / "2", publish={"tag": "v1"}, weights=b"others"))
     assert snapshot(hub) == before
     assert written(hub) == []
@@ -384,13 +382,13 @@ def test_a_file_that_the_hub_drops_or_adds_is_found(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "commit", damaging)
     with pytest.raises(VerificationError) as found:
         publish(dummy_release.write(tmp_path))
-    assert "config.json: is not there" in str(found.value)
-    assert "bonus.bin: should not be there" in str(found.value)
+    assert "config.json: is missing" in str(found.value)
+    assert "bonus.bin: is unexpected" in str(found.value)
 
 
 def test_a_repository_that_was_made_but_is_not_seen_gets_no_commit(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: None)
-    with pytest.raises(StepError, match="was made, but cannot be seen yet. Run again"):
+    with pytest.raises(StepError, match="was created, but is not visible yet. Run the command again"):
         publish(dummy_release.write(tmp_path))
     assert written(hub) == []
 
@@ -407,7 +405,7 @@ def test_claims_that_come_damaged_are_not_built_upon(hub, tmp_path, waits):
     publish(release)
     before = snapshot(hub)
     hub.fault("GET", "/resolve/.*claims.jsonl", "corrupt", times=10**6)
-    with pytest.raises(StepError, match="claims.jsonl: came damaged"):
+    with pytest.raises(StepError, match="claims.jsonl: was damaged in transfer"):
         publish(release)
     assert snapshot(hub) == before
 

@@ -61,7 +61,7 @@ def test_a_kill_midway_leaves_the_earlier_version_whole(hub, tmp_path, capsys):
         name: content for name, content in contents(place).items() if not name.startswith(".herdbook.part/")
     }
     assert held == contents(first.folder)
-    for expected in ("read back and compared", "holds the release already"):
+    for expected in ("read back and compared", "already contains the release"):
         assert main(["publish", "--release", str(release.folder), "--to", str(place)]) == 0
         assert expected in capsys.readouterr().out
         assert set(contents(place)) == set(contents(release.folder))

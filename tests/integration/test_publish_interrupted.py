@@ -33,7 +33,7 @@ def test_somebody_adds_a_file_meanwhile_and_both_are_there(hub, tmp_path, said, 
     before_the_first_commit(monkeypatch, lambda: hub.commit(REPO, {"NOTES.md": b"by hand"}))
     done = publish(release, said)
     assert [one.status for one in asked(hub, "POST", "/commit/")] == [412, 200, 200]
-    assert "somebody else has committed meanwhile; looking again in 1 s" in said[1]
+    assert "someone else has committed in the meantime; trying again in 1 s" in said[1]
     assert at(hub, done.commit)["NOTES.md"] == b"by hand"
     assert releases(hub) == ["Release Tiny v1"]
     assert hub.repos[REPO].tags == {"v1": done.commit}
@@ -76,12 +76,12 @@ def test_another_release_by_another_publisher_meanwhile_is_not_overwritten_unsee
         tmp_path / "2", publish={"tag": "v2"}, files={"only.json": b"1"}, weights=b"others"
     )
     before_the_first_commit(monkeypatch, lambda: publish(theirs))
-    with pytest.raises(StepError, match="somebody else has committed") as refused:
+    with pytest.raises(StepError, match="someone else committed") as refused:
         publish(mine, said)
     for name in ("README.md", "SHA256SUMS", "model.safetensors", "only.json", "recipe.yaml"):
         if at(hub).get(name) != contents(mine.folder).get(name):
             assert name in str(refused.value)
-    assert "run again if this release shall replace it" in str(refused.value)
+    assert "run the command again if this release should replace them" in str(refused.value)
     assert releases(hub) == ["Release Tiny v2"]
     assert hub.repos[REPO].tags.keys() == {"v2"}
     assert at(hub, "v2")["model.safetensors"] == b"others"
@@ -97,7 +97,7 @@ def test_another_release_by_another_publisher_meanwhile_is_not_overwritten_unsee
 def test_an_edit_of_the_card_meanwhile_is_not_overwritten_unseen(hub, tmp_path, waits, monkeypatch):
     publish(dummy_release.write(tmp_path / "1"))
     before_the_first_commit(monkeypatch, lambda: hub.commit(REPO, {"README.md": b"by hand"}))
-    with pytest.raises(StepError, match="undo what that changed: README.md. Nothing was committed"):
+    with pytest.raises(StepError, match="undo its changes of README.md. Nothing was committed"):
         publish(dummy_release.write(tmp_path / "2", card="Better"))
     assert at(hub)["README.md"] == b"by hand"
 
@@ -137,7 +137,7 @@ def test_two_publishers_side_by_side(hub, tmp_path, waits, attempt):
         assert at(hub, result.commit)["model.safetensors"] == weights
     for result in results.values():
         if isinstance(result, StepError):
-            assert "somebody else has committed" in str(result) or "another release" in str(result)
+            assert "someone else committed" in str(result) or "another release" in str(result)
 
 
 def test_somebody_makes_the_repository_public_meanwhile(hub, tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_somebody_makes_the_repository_public_meanwhile(hub, tmp_path, monkeypat
         return real(self, name, **options)
 
     monkeypatch.setattr(HfApi, "create_repo", quicker)
-    with pytest.raises(StepError, match="is public, and publish.private is true"):
+    with pytest.raises(StepError, match="is public, but publish.private is true"):
         publish(dummy_release.write(tmp_path, publish={"private": True}))
     assert hub.lfs == {}
     assert asked(hub, "POST", "/commit/") == []
@@ -178,8 +178,8 @@ def test_a_commit_without_a_good_answer_is_made_once(hub, tmp_path, said, waits,
     assert [each.times for each in hub.faults] == [0]
     taken = late or kind == "lost"
     assert len(asked(hub, "POST", "/commit/")) == (2 if taken else 3)
-    assert any("looking again in 1 s" in each for each in said)
-    assert any("holds the release already" in each for each in said) is (taken and which == "release")
+    assert any("trying again in 1 s" in each for each in said)
+    assert any("already contains the release" in each for each in said) is (taken and which == "release")
 
 
 def test_killed_after_a_lost_answer_the_next_run_goes_on(hub, tmp_path, said, monkeypatch):
@@ -197,7 +197,7 @@ def test_killed_after_a_lost_answer_the_next_run_goes_on(hub, tmp_path, said, mo
     assert hub.repos[REPO].tags == {}
     head = hub.repos[REPO].branches["main"]
     done = publish(release, said)
-    assert "holds the release already" in said[0]
+    assert "already contains the release" in said[0]
     assert done.commit == head
     assert titles(hub) == ["initial commit", "Release Tiny v1", f"Claim: published as {head}"]
     assert hub.repos[REPO].tags == {"v1": head}
@@ -208,7 +208,7 @@ def test_an_upload_that_is_cut_goes_on_with_what_is_not_there_yet(hub, tmp_path,
     big = hashlib.sha256(contents(release.folder)["big.gguf"]).hexdigest()
     small = hashlib.sha256(contents(release.folder)["model.safetensors"]).hexdigest()
     hub.fault("PUT", f"/upload/{big}", "cut upload", times=10**6)
-    with pytest.raises(StepError, match="no whole answer from"):
+    with pytest.raises(StepError, match="sent no complete response"):
         publish(release)
     assert set(hub.lfs) == {small}
     assert titles(hub) == ["initial commit"]
@@ -272,7 +272,9 @@ def test_a_hub_that_stays_away_is_given_up_and_nothing_is_half_published(hub, tm
     with pytest.raises(StepError) as given_up:
         publish(release, said)
     assert "HTTP 503" in str(given_up.value)
-    assert f"Given up after {len(WAITS_S) + 1} tries. Nothing is half published" in str(given_up.value)
+    assert f"Gave up after {len(WAITS_S) + 1} attempts. A commit exists completely or not at all" in str(
+        given_up.value
+    )
     assert "Traceback" not in str(given_up.value)
     assert len(asked(hub, "POST", "/commit/")) == len(WAITS_S) + 1
     assert [wait for wait in waits if wait in WAITS_S] == list(WAITS_S)

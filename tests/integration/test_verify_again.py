@@ -88,11 +88,11 @@ def test_all_that_was_made_comes_out_again(honest):
     assert status(found) == 0, bad(found)
     again = at(found, "recomputed", "made")
     assert {one.tensor for one in again if one.tensor} == MADE
-    assert all("the same bits again" in one.detail for one in again if one.tensor)
+    assert all("reproduced bit by bit" in one.detail for one in again if one.tensor)
     assert "8 of 8 tensors" in again[-1].detail
     (routers,) = at(found, "recomputed", "routers")
     assert routers.subject == "2 of 2 routers"
-    assert "2 by `ridge` the same bits again" in routers.detail
+    assert "2 by `ridge` reproduced bit by bit" in routers.detail
     (card,) = at(found, "recomputed", "card")
     assert card.subject == CARD
 
@@ -100,7 +100,7 @@ def test_all_that_was_made_comes_out_again(honest):
 def test_a_sample_says_what_it_would_catch(honest):
     found = at(findings(honest, "recomputed", sample_bytes=1, seed=3), "recomputed", "made")
     assert len(found) == 2
-    assert f"One that was altered is caught with probability {1 / 8:.4f}" in found[-1].detail
+    assert f"Detection probability: {1 / 8:.4f} for one altered tensor" in found[-1].detail
 
 
 def test_the_same_seed_draws_the_same(honest):
@@ -190,7 +190,7 @@ def test_routers_of_a_base_that_is_no_expert_need_it_from_upstream(hub, tmp_path
     assert "--sample all" in told.detail
     (told,) = at(findings(folder, "recomputed", sample_bytes=None), "recomputed", "routers")
     assert told.outcome is Outcome.PASSED
-    assert "6 made from upstream" in told.detail  # two layers of three matrices
+    assert "6 rebuilt from upstream" in told.detail  # two layers of three matrices
 
 
 def test_drawn_routers_are_drawn_again(hub, tmp_path, monkeypatch):
@@ -251,7 +251,7 @@ def test_a_rebuild_gives_the_same_files(honest, tmp_path):
     names = {path.relative_to(honest).as_posix() for path in honest.rglob("*") if path.is_file()}
     count = len(names) - 4  # sums, claims, signature and key are about the files
     assert any(
-        one.detail == "are the same, byte by byte" and one.subject == f"{count} of {count} files"
+        one.detail == "are equal, byte by byte" and one.subject == f"{count} of {count} files"
         for one in found
     )
 

@@ -283,7 +283,7 @@ def test_nan_in_a_source_is_named(tmp_path, dtype, value):
     tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
     save_file(tensors, path)
     with pytest.raises(
-        CheckpointError, match=r"tensor model\.layers\.1\.mlp\.up_proj\.weight holds NaN or inf"
+        CheckpointError, match=r"tensor model\.layers\.1\.mlp\.up_proj\.weight contains NaN or inf"
     ):
         tiny.build(recipe_of(tmp_path, ["base", "base"]), tmp_path / "results")
     assert not list((tmp_path / "results").rglob("*.safetensors"))

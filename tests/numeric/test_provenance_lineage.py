@@ -264,10 +264,10 @@ def test_records_that_do_not_fit_are_refused(tmp_path):
     plan, records, headers = dequantized(tmp_path)
     (record,) = records.values()
     record["tensors"]["model.norm.weight"]["shape"] = [31]
-    with pytest.raises(CheckpointError, match=r"model\.norm\.weight has 64 bytes, its record says 62"):
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight has 64 bytes, but its record implies 62"):
         list(lines(plan, records, headers))
     del record["tensors"]["model.norm.weight"]
-    with pytest.raises(CheckpointError, match=r"no record tells of tensor model\.norm\.weight"):
+    with pytest.raises(CheckpointError, match=r"no record contains tensor model\.norm\.weight"):
         list(lines(plan, records, headers))
 
 
@@ -280,7 +280,7 @@ def test_a_copy_that_differs_is_refused(tmp_path):
     assert "".join(lines(plan, records, headers)) == (plan.layout.release_folder / LINEAGE).read_text()
     entry = records[plan.released.parts[0].key]["tensors"]["model.embed_tokens.weight"]
     entry["sha256"] = "0" * 64
-    with pytest.raises(CheckpointError, match=r"model\.embed_tokens\.weight is said to be a copy of"):
+    with pytest.raises(CheckpointError, match=r"model\.embed_tokens\.weight is declared as a copy of"):
         list(lines(plan, records, headers))
 
 

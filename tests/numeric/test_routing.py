@@ -14,7 +14,7 @@ from herdbook.audit.routers import read_routers
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
 from herdbook.inference import mixture as layerwise
-from herdbook.inference.mixture import LayerwiseMixture, Seen
+from herdbook.inference.mixture import LayerwiseMixture, RouterChoices
 from herdbook.needs import memory
 from herdbook.steps.routing.measure import count, effective
 from herdbook.steps.routing.rows import look, verdict
@@ -102,7 +102,7 @@ def test_count_is_a_naive_loop():
     draw = torch.Generator().manual_seed(0)
     logits = [torch.randn(tokens, 4, generator=draw) for tokens in (5, 7, 3)]
     groups = ["a", "b", "a"]
-    found = count(Seen(0, logits, [one.topk(2).indices for one in logits]), groups)
+    found = count(RouterChoices(0, logits, [one.topk(2).indices for one in logits]), groups)
     for group in "ab":
         hits, first, gaps, tokens = [0] * 4, [0] * 4, 0.0, 0
         for name, sequence in zip(groups, logits, strict=True):

@@ -74,7 +74,7 @@ class Project:
             **{name: value for name, value in os.environ.items() if name != "HERDBOOK_RECIPE"},
             "PATH": os.pathsep.join(map(str, programs)),
             "PYTHONPATH": str(own if own.exists() else REPOSITORY / "src"),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            **({"PYTHONDONTWRITEBYTECODE": "1"} if own.exists() else {}),  # it is changed within seconds
             "COLUMNS": "200",
         }
 

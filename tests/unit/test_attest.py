@@ -112,9 +112,9 @@ def test_keys_that_cannot_be_used(tmp_path):
     with pytest.raises(StepError, match="cannot be read: No such file"):
         keys.load_private(path)
     for content, message in (
-        (b"rubbish", "no private key"),
-        (pem(ed25519.Ed25519PrivateKey.generate()), "P-256, P-384 and P-521 only"),
-        (pem(ec.generate_private_key(ec.SECP256K1())), "P-256, P-384 and P-521 only"),
+        (b"rubbish", "not a private key"),
+        (pem(ed25519.Ed25519PrivateKey.generate()), "only P-256, P-384 and P-521"),
+        (pem(ec.generate_private_key(ec.SECP256K1())), "only P-256, P-384 and P-521"),
     ):
         path.write_bytes(content)
         path.chmod(0o600)
@@ -123,9 +123,9 @@ def test_keys_that_cannot_be_used(tmp_path):
         assert "PRIVATE KEY" not in str(caught.value)
     path.write_bytes(pem(ec.generate_private_key(ec.SECP256R1())))
     path.chmod(0o640)
-    with pytest.raises(StepError, match="others may read it"):
+    with pytest.raises(StepError, match="other users may read it"):
         keys.load_private(path)
-    with pytest.raises(StepError, match="no public key"):
+    with pytest.raises(StepError, match="not a public key"):
         keys.load_public(path)
 
 
@@ -248,7 +248,7 @@ def test_manifests_that_are_none(key):
     def signed(**changes):
         return oms.signed_digests(read(bundle({**made, **changes}, key), SIGNATURE))
 
-    with pytest.raises(VerificationError, match="no model signature"):
+    with pytest.raises(VerificationError, match="not a model signature"):
         signed(predicateType="https://example.com")
     with pytest.raises(VerificationError, match="contradicts"):
         signed(subject=[{"name": "model", "digest": {"sha256": "0" * 64}}])

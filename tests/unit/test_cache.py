@@ -111,7 +111,7 @@ def test_other_names_gates_and_keys_are_other_entries(tmp_path):
 
 def test_a_result_that_is_not_what_its_record_says_is_not_kept(cache, tmp_path):
     one = product(tmp_path / "one", content=b"small", said=hashlib.sha256(b"other").hexdigest())
-    with pytest.raises(DigestMismatchError, match="delete it and build it again"):
+    with pytest.raises(DigestMismatchError, match="delete it and rebuild it"):
         cache.put(one, "First")
     assert list(cache.entries()) == []
     assert cache.contained([one]) == []
@@ -124,12 +124,12 @@ def test_a_damaged_file_is_not_taken_and_its_entry_goes(cache, tmp_path, role):
     (entry,) = cache.entries()
     flip(cache, f"{entry.name}/{entry.files[role][0]}")
     other = elsewhere(one, tmp_path / "two")
-    with pytest.raises(DigestMismatchError, match="Run again"):
+    with pytest.raises(DigestMismatchError, match="Run the build again"):
         cache.restore(other, other.files[role], "Second")
     assert not other.files[role].exists()
     assert not list((tmp_path / "two").glob(".*"))
     assert cache.contained([one]) == []
-    with pytest.raises(CacheError, match="is gone from the cache"):
+    with pytest.raises(CacheError, match="was removed from the cache"):
         cache.restore(other, other.files[role], "Second")
 
 
@@ -138,7 +138,7 @@ def test_a_lost_file_is_damage_too(cache, tmp_path):
     cache.put(one, "First")
     (entry,) = cache.entries()
     cache.store.remove(f"{entry.name}/{entry.files['shard'][0]}")
-    assert cache.damaged(entry) == {"shard": "is gone"}
+    assert cache.damaged(entry) == {"shard": "is missing"}
     other = elsewhere(one, tmp_path / "two")
     with pytest.raises(DigestMismatchError):
         cache.restore(other, other.files["shard"], "Second")
@@ -277,14 +277,14 @@ def test_a_place_that_cannot_be_used_is_one_message(tmp_path, server, monkeypatc
         monkeypatch.setenv(name, value)
     (tmp_path / "file").write_text("")
     for place, said in {
-        str(tmp_path / "absent"): "the cache is missing: there is no such folder",
-        str(tmp_path / "file"): "there is no such folder",
-        "/proc/self": "cannot be written to",  # not even by root
+        str(tmp_path / "absent"): "the cache.s folder does not exist",
+        str(tmp_path / "file"): "folder does not exist",
+        "/proc/self": "is not writable",  # not even by root
         "s3://no-such-bucket/x": "the cache cannot be used: .*NoSuchBucket",
     }.items():
         with pytest.raises(CacheError, match=said):
             configured(place).check()
-    with pytest.raises(CacheError, match="names no bucket"):
+    with pytest.raises(CacheError, match="contains no bucket name"):
         configured("s3://")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(CacheError, match="Could not connect") as caught:
@@ -346,7 +346,7 @@ def test_a_cache_that_is_full_throws_no_result_away(plan, tmp_path, monkeypatch,
     monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "nowhere"))
     (tmp_path / "nowhere").write_text("no folder")
     save(plan, find(all_jobs(plan), "fetch", part.key))
-    assert "warning: not put into the cache" in capsys.readouterr().err
+    assert "warning: not saved in the cache" in capsys.readouterr().err
     assert plan.layout.shard(part).exists()
 
 
@@ -374,7 +374,7 @@ def test_take_offers_what_is_missing_here_and_there_in_the_cache(plan, tmp_path,
     (tmp_path / "recipe/base").rename(tmp_path / "recipe/away")  # nothing of it is needed
     assemble(other, other.nodes["base"])
     assert (other.layout.folder(node) / "config.json").is_file()
-    with pytest.raises(CacheError, match="is nothing that a cache keeps"):
+    with pytest.raises(CacheError, match="is not a cacheable output"):
         restore(other, Path("results/elsewhere.json"))
 
 
@@ -388,7 +388,7 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
         said = capsys.readouterr()
         return status, said.out, said.err
 
-    assert herdbook("add")[1].strip().endswith("2 entries are new, 0 were there")
+    assert herdbook("add")[1].strip().endswith("2 new entries, 0 already present")
     size = sum(one.size_bytes for one in cache.entries())
     status, listed, _ = herdbook("list", "--json", tmp_path / "list.json")
     assert (status, "Tiny: 2 entries" in listed) == (0, True)
@@ -401,9 +401,7 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
     status, said, _ = herdbook("verify")
     assert status == 0
     assert "now has the digest" in said
-    assert (
-        "put again from the results" in said
-    )  # the results' own is a link to the source, not to the cache's
+    assert "restored from the results" in said  # the results' own is a link to the source, not to the cache's
     assert herdbook("verify")[1].strip().endswith("0 damaged")
     (again,) = [one for one in cache.entries() if one.kind == "fetch"]
     assert again.files == shard.files

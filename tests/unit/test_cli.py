@@ -162,14 +162,14 @@ def test_lock_plan_and_steps(recipe, capsys):
     assert run("laser", "--recipe", recipe, next(name for name in ids if name.startswith("cut.1"))) == 0
     capsys.readouterr()
     assert run("plan", "--recipe", recipe) == 0
-    assert "of which 0 bytes are missing" in capsys.readouterr().out
+    assert "0 bytes of it missing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("damage", "status", "expected"),
     [
         (lambda recipe: recipe.write_text("models: {}"), 2, "release: missing"),
-        (lambda recipe: recipe.with_suffix(".lock.json").unlink(), 3, "there is no lock yet"),
+        (lambda recipe: recipe.with_suffix(".lock.json").unlink(), 3, "the lock does not exist"),
         (lambda recipe: recipe.with_suffix(".lock.json").write_text("{}x"), 3, "is damaged at its start"),
         (lambda recipe: recipe.unlink(), 2, "cannot be read: No such file"),
     ],
@@ -189,7 +189,8 @@ def test_one_message_and_a_status(recipe, capsys, damage, status, expected):
 def test_missing_source_while_locking(recipe, capsys):
     recipe.write_text(recipe.read_text().replace("folder: base", "folder: gone"))
     assert run("lock", "--recipe", recipe) == 4
-    assert "folder: gone: there is no such folder" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"folder: gone: the folder {recipe.parent / 'gone'} does not exist" in error
 
 
 def test_a_key_that_no_job_has(recipe, capsys):
@@ -265,7 +266,7 @@ def test_the_recipe_is_taken_from_the_nearest_place(capsys, monkeypatch):
 @pytest.mark.parametrize("command", ["lock", "plan", "refresh"])
 def test_two_recipes_are_one_too_many(capsys, command):
     assert run(command, "a.yaml", "--recipe", "b.yaml") == 2
-    assert "two recipes are given: a.yaml and --recipe b.yaml" in capsys.readouterr().err
+    assert "two recipes were given: a.yaml and --recipe b.yaml" in capsys.readouterr().err
 
 
 def test_the_machine_is_as_the_repository_says(recipe, monkeypatch):
@@ -318,8 +319,8 @@ def test_the_cache_of_the_repository(tmp_path, capsys):
     ("text", "message"),
     [
         ("devise: cuda\n", "config/config.yaml: devise: unknown setting; did you mean 'device'?"),
-        ("recipe: [a, b]\n", "config/config.yaml: recipe: expected a text or a number"),
-        ("device: true\n", "config/config.yaml: device: expected a text or a number"),
+        ("recipe: [a, b]\n", "config/config.yaml: recipe: expected text or a number"),
+        ("device: true\n", "config/config.yaml: device: expected text or a number"),
         ("- recipe\n", "config/config.yaml: is not a mapping of settings"),
         ("recipe: {\n", "config/config.yaml: line 2, column 1: "),
         ("gpu_memory: much\n", "HERDBOOK_GPU_MEMORY"),

@@ -10,8 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.plan import code
-from herdbook.plan.code import DISTRIBUTIONS, NEUTRAL_MODULES, NEUTRAL_PACKAGES, Code, as_recorded, changed
+from herdbook.plan.code import (
+    DISTRIBUTIONS,
+    NEUTRAL_MODULES,
+    NEUTRAL_PACKAGES,
+    Code,
+    as_recorded,
+    changed,
+    package_version,
+)
+from herdbook.plan.merge import MERGE_CODE
 
 SOURCE = Path(code.__file__).parents[1]
 PLAIN = '''\
@@ -276,3 +286,23 @@ def test_a_branch_that_is_left_out_is_one_that_the_entries_import():
         without = set(one.without)
         assert without <= {*whole.modules, *whole.distributions}, name
         assert without.isdisjoint(one.modules), name
+
+
+def test_a_record_of_another_version_proves_nothing_and_one_of_this_version_has_to_name_all_code():
+    described = MERGE_CODE.describe()
+    module = next(name for name in described if "." in name)
+    lacking = {name: value for name, value in described.items() if name != module}
+    with (
+        as_recorded(lacking | {"herdbook": "0.0.1"}),
+        pytest.raises(UnverifiedError, match=r"Herdbook 0\.0\.1"),
+    ):
+        MERGE_CODE.describe()
+    with (
+        as_recorded(lacking | {"herdbook": package_version("herdbook")}),
+        pytest.raises(VerificationError) as raised,
+    ):
+        MERGE_CODE.describe()
+    assert module in str(raised.value)
+    assert not isinstance(raised.value, UnverifiedError)
+    with as_recorded(described):
+        assert MERGE_CODE.describe() == described

@@ -43,9 +43,9 @@ def test_a_second_is_refused_by_name(holder):
     path, process = holder
     with pytest.raises(StepError) as caught:
         exclusive.hold(path, "two.yaml")
-    said = str(caught.value)
-    assert f"process {process.pid} on {socket.gethostname()} builds one.yaml" in said
-    assert str(path) in said
+    message = str(caught.value)
+    assert f"process {process.pid} on {socket.gethostname()} is building one.yaml" in message
+    assert str(path) in message
     assert "two.yaml" not in path.read_text()
 
 
@@ -75,17 +75,17 @@ def test_jobs_do_not_inherit_it(tmp_path, monkeypatch):
         job.kill()
 
 
-def test_a_holder_that_has_not_said_who_it_is(holder):
+def test_a_holder_that_has_not_written_its_name(holder):
     path, _ = holder
     path.write_text("")
-    with pytest.raises(StepError, match="another process builds here"):
+    with pytest.raises(StepError, match="another process is building in this folder"):
         exclusive.hold(path, "two.yaml")
 
 
-def test_a_file_system_without_locks_is_said_and_no_obstacle(tmp_path, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_reported_and_tolerated(tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     exclusive.hold(tmp_path / ".running", "one.yaml")
-    assert "keeps no locks" in capsys.readouterr().err
+    assert "does not support locks" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Why something would be made again: what differs between plan and results, as sentences, down to the first cause."""
+"""Why a job would run: what differs between plan and results, as sentences, down to the first cause."""
 
 import base64
 import importlib.metadata
@@ -37,7 +37,7 @@ MODELS = {
         }
     },
 }
-MADE, THERE = "would be made again", "is there; nothing would make it again"
+REBUILT, UP_TO_DATE = "would be rebuilt", "up to date"
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +110,16 @@ def edit(root, change):
 
 
 def made(found):
-    return {job for job, (verdict, _) in found.items() if verdict.startswith("would be made")}
+    return {
+        job
+        for job, (verdict, _) in found.items()
+        if verdict.startswith(("would be built", "would be rebuilt"))
+    }
 
 
-def test_nothing_would_be_made(explain):
+def test_everything_is_up_to_date(explain):
     said = explain("all")
-    assert {verdict for verdict, _ in said.values()} == {THERE}
+    assert {verdict for verdict, _ in said.values()} == {UP_TO_DATE}
     assert {"fetch base.1", "laser cut.1", "moe mix.routers", "routing mix", "card", "verify"} <= said.keys()
 
 
@@ -123,16 +127,16 @@ def test_a_rank(root, explain):
     edit(root, lambda recipe: recipe["models"]["cut"].update(rank={"fraction": 0.75}))
     said = explain("all")
     old = next((root / "results/shards").glob("cut.1-*.json")).stem
-    assert said["laser cut.1"][0] == MADE
+    assert said["laser cut.1"][0] == REBUILT
     cause = "parameter `rank.fraction` was 0.5, is 0.75"
-    assert said["laser cut.1"][1] == [f"{cause} (against {old})"]
+    assert said["laser cut.1"][1] == [f"{cause} (compared with {old})"]
     (because,) = said["moe mix.expert1-1"][1]
     assert because.startswith("laser cut.1-")
-    assert because.endswith(f" will be made again, because {cause}")
+    assert because.endswith(f" will be rebuilt, because {cause}")
     (because,) = said["routing mix"][1]  # down to the first cause
     assert "laser cut.1-" in because
     assert because.endswith(f"by way of {because.partition('by way of ')[2].split(',')[0]}, because {cause}")
-    assert said["moe mix.expert2-1"] == (THERE, [])
+    assert said["moe mix.expert2-1"] == (UP_TO_DATE, [])
     assert {"fetch base.1", "fetch other.1"}.isdisjoint(made(said))
 
 
@@ -146,7 +150,7 @@ def test_a_prompt(root, explain):
     said = explain("mix")
     assert made(said) == {"moe mix.routers", "assemble mix", "routing mix"}
     assert said["moe mix.routers"][1][0].startswith(
-        'parameter `prompts[2][1][1]` was "w9 w8", is "w5" (against '
+        'parameter `prompts[2][1][1]` was "w9 w8", is "w5" (compared with '
     )
 
 
@@ -186,10 +190,10 @@ def test_a_version(explain, monkeypatch):
     now = real("torch")
     monkeypatch.setattr(codes, "package_version", lambda name: "999.1" if name == "torch" else real(name))
     said = explain("all")
-    assert said["laser cut.1"][1][0].startswith(f"torch {now} -> 999.1 (against ")
+    assert said["laser cut.1"][1][0].startswith(f"torch {now} -> 999.1 (compared with ")
     assert f"torch {now} -> 999.1" in " ".join(said["moe mix.routers"][1])
     assert "because torch" in said["moe mix.expert1-1"][1][0]  # a copy, but of what is computed again
-    assert said["moe mix.expert2-1"] == (THERE, [])
+    assert said["moe mix.expert2-1"] == (UP_TO_DATE, [])
 
 
 def test_code(explain, monkeypatch):
@@ -203,31 +207,31 @@ def test_code(explain, monkeypatch):
 
 
 def test_a_missing_file_that_is_wanted_and_one_that_is_not(root, explain):
-    """As Snakemake has it: what is missing is made if something that is made reads it."""
+    """As in Snakemake: a missing file is rebuilt if a job that runs reads it."""
     (next((root / "results/shards").glob("base.1-*.safetensors"))).unlink()
     said = explain("all")
     assert made(said) == set()
-    assert said["fetch base.1"][0] == "is missing, but nothing that would be made needs it"
+    assert said["fetch base.1"][0] == "missing, but not needed"
     edit(root, lambda recipe: recipe["models"]["cut"].update(rank={"fraction": 0.75}))
     said = explain("base")
-    assert said["fetch base.1"] == ("would be made", ["it is missing, and so is any older one"])
+    assert said["fetch base.1"] == ("would be built", ["no result exists for this or any earlier key"])
 
 
-def test_what_is_made_of_what_is_made_again_stays_if_it_is_there(root, explain):
-    """A missing shard that one job needs is made; what was made of it has its key in its name, so it is right as it is."""
+def test_an_existing_result_of_a_rebuilt_shard_is_kept(root, explain):
+    """A missing shard that one job needs is rebuilt; results made from it contain their key in their names and stay valid."""
     (next((root / "results/shards").glob("cut.1-*.safetensors"))).unlink()
     edit(root, lambda recipe: recipe["models"]["mix"]["moe"]["experts"].reverse())
     said = explain("all")
     assert {"laser cut.1", "card"} <= made(said)
-    assert said["moe mix.base-1"] == ("is there; nothing would make it again", [])
-    assert said["laser cut.1"][1] == ["it is missing, and so is any older one"]
+    assert said["moe mix.base-1"] == (UP_TO_DATE, [])
+    assert said["laser cut.1"][1] == ["no result exists for this or any earlier key"]
 
 
 def test_first_build(root, explain):
     shutil.rmtree(root / "results")
     said = explain("all")
     assert made(said) == set(said)
-    assert said["moe mix.routers"] == ("would be made", ["it is missing, and so is any older one"])
+    assert said["moe mix.routers"] == ("would be built", ["no result exists for this or any earlier key"])
 
 
 def test_a_measurement(tmp_path, monkeypatch, capsys):
@@ -254,8 +258,8 @@ def test_a_measurement(tmp_path, monkeypatch, capsys):
     said = [line.strip() for line in capsys.readouterr().out.splitlines()]
     now = importlib.metadata.version("lm_eval")
     assert said[1:3] == [
-        "parameter `limit` was 5, is 1 (against base-aaaaaaaaaaaa)",
-        f"lm_eval 0.1 -> {now} (against base-aaaaaaaaaaaa)",
+        "parameter `limit` was 5, is 1 (compared with base-aaaaaaaaaaaa)",
+        f"lm_eval 0.1 -> {now} (compared with base-aaaaaaaaaaaa)",
     ]
 
 
@@ -281,8 +285,8 @@ def test_a_model_whose_name_begins_like_another_s_is_not_it(root, explain):
     shutil.copy(next(shards.glob("cut.1-*.json")), shards / "cut.1-more-0123456789ab.json")
     (shards / "cut.1-aaaaaaaaaaaa.json").write_text("{", encoding="utf-8")
     edit(root, lambda recipe: recipe["models"]["cut"].update(rank={"fraction": 0.75}))
-    assert "against cut.1-more" not in explain("cut")["laser cut.1"][1][0]
-    assert "against cut.1-aaa" not in explain("cut")["laser cut.1"][1][0]
+    assert "compared with cut.1-more" not in explain("cut")["laser cut.1"][1][0]
+    assert "compared with cut.1-aaa" not in explain("cut")["laser cut.1"][1][0]
 
 
 def test_targets(root, explain, capsys):
@@ -296,9 +300,9 @@ def test_targets(root, explain, capsys):
     assert set(explain(next((root / "results/Tiny/release").glob("*.safetensors")))) == {"release"}
     (root / "results/shards/stray.json").touch()
     assert cli.main(["explain", "--recipe", "r.yaml", "results/shards/stray.json"]) == 2
-    assert "results/shards/stray.json: this recipe makes no such file" in capsys.readouterr().err
+    assert "results/shards/stray.json: no job of this recipe makes this file" in capsys.readouterr().err
     assert cli.main(["explain", "--recipe", "r.yaml", "lasr"]) == 2
-    assert "nothing is called 'lasr'; did you mean 'laser'?" in capsys.readouterr().err
+    assert "no target has the name 'lasr'; did you mean 'laser'?" in capsys.readouterr().err
 
 
 def test_differences_of_parameters():
@@ -309,7 +313,7 @@ def test_differences_of_parameters():
         "parameter `b.c[2]` was 2, is 3"
     ]
     assert said({"a": 1}, {"b": None}) == [
-        "parameter `a` was 1, is absent now",
+        "parameter `a` was 1, is now absent",
         "parameter `b` is new: null",
     ]
     assert said({"a": [1]}, {"a": [1, 2]}) == ["parameter `a` was [1], is [1, 2]"]
@@ -324,8 +328,8 @@ def test_differences_of_code():
     )
     assert said == [
         "code of a.b changed",
-        "gone counts no longer",
-        "code of n.w counts now",
+        "gone is no longer part of the key",
+        "code of n.w is now part of the key",
         "torch 2.12 -> 2.13",
     ]
 

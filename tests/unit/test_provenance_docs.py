@@ -44,6 +44,11 @@ def sessions(page):
         yield "\n".join(command), "\n".join(printed)
 
 
+def without_keys(text):
+    """Replace the digits of keys, which every change of the code that they count changes."""
+    return re.sub(r"(?<=-)[0-9a-f]{12}(?![0-9a-f])", "0" * 12, text)
+
+
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 def test_commands_print_what_the_page_says(release):
     before = ""  # functions that earlier commands defined
@@ -59,7 +64,7 @@ def test_commands_print_what_the_page_says(release):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.rstrip("\n") == printed, command
+        assert without_keys(done.stdout.rstrip("\n")) == without_keys(printed), command
         if "() {" in command:
             before += f"{command}\n"
         ran += 1

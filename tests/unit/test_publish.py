@@ -73,7 +73,7 @@ def test_only_what_the_released_model_descends_from_is_asked(tmp_path):
 def test_a_waiver_names_who_answers_and_then_nothing_is_refused(tmp_path):
     sources = {"base": None}
     refused = preflight.of_release(dummy_release.write(tmp_path / "1", sources=sources), public=True)
-    assert "models.base: its licence is not known" in refused[0]
+    assert "models.base: its license is not known" in refused[0]
     assert "publish.licenses" in refused[-1]
     waived = {"licenses": {"by": "A. Lawyer", "because": "the owner has written to us"}}
     assert (
@@ -89,7 +89,7 @@ def test_a_waiver_names_who_answers_and_then_nothing_is_refused(tmp_path):
 def test_gated_sources_are_not_made_public_unless_somebody_has_read_the_terms(tmp_path):
     release = dummy_release.write(tmp_path / "1", gated={"base": "manual"})
     found = preflight.of_release(release, public=True)
-    assert "models.base (folder:base, access granted by hand) is gated" in found[0]
+    assert "models.base (folder:base, access granted manually) is gated" in found[0]
     assert preflight.of_release(release, public=False) == []
     waived = {"gated": {"by": "A. Lawyer", "because": "section 3 allows it"}}
     assert (
@@ -257,9 +257,9 @@ def test_differences_name_each_file_and_both_digests(tmp_path):
     wrong = there(held).files
     found = differences(release.files, wrong)
     assert found == [
-        "README.md: is not there",
+        "README.md: is missing",
         f"config.json: expected {release.files['config.json'].size_bytes} bytes, found 2",
-        "stranger: should not be there",
+        "stranger: is unexpected",
     ]
     flipped = bytes([contents(release)["config.json"][0] ^ 1]) + contents(release)["config.json"][1:]
     found = differences(release.files, there(contents(release) | {"config.json": flipped}).files)
@@ -428,7 +428,10 @@ def test_killed_at_any_step_to_a_folder_it_goes_on(tmp_path, monkeypatch, step):
 
 def test_two_publishers_to_one_folder(tmp_path):
     release = dummy_release.write(tmp_path / "r")
-    with folder._staged(tmp_path / "usb"), pytest.raises(StepError, match="somebody else publishes there"):
+    with (
+        folder._staged(tmp_path / "usb"),
+        pytest.raises(StepError, match="another process is publishing to it"),
+    ):
         folder.publish(release, tmp_path / "usb")
     assert not (tmp_path / "usb").exists()
     folder.publish(release, tmp_path / "usb")
@@ -474,7 +477,7 @@ def test_command_line_to_a_folder(tmp_path, capsys):
     assert main(arguments) == 0
     assert held(place) == contents(release)
     assert main(arguments) == 0
-    assert "holds the release already" in capsys.readouterr().out
+    assert "already contains the release" in capsys.readouterr().out
     (release.folder / "README.md").write_text("x")
     assert main([*arguments, "--dry-run"]) == 7
     assert "refused: " in capsys.readouterr().out
@@ -493,7 +496,7 @@ def test_a_release_that_another_recipe_made_is_not_published(tmp_path):
     preflight.check_made_by(plan)
     recipe.write_bytes(recipe.read_bytes() + b"# more\n")
     with pytest.raises(
-        StepError, match=r"was made with another recipe.yaml than .*r.yaml is now. Run `snakemake`"
+        StepError, match=r"was made with another recipe.yaml than the current .*r.yaml. Run `snakemake`"
     ):
         preflight.check_made_by(plan)
 

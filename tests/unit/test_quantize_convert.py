@@ -111,7 +111,9 @@ def test_the_converter_sees_only_what_may_matter(model, prefix, tmp_path):
 
 def test_a_failing_converter_is_quoted_and_leaves_nothing(model, prefix, tmp_path):
     (prefix / "tools" / CONVERTER.package / "fail").touch()
-    with pytest.raises(StepError, match=r"status 1\. It said last:\n(.*\n)*  the moon is in the wrong phase"):
+    with pytest.raises(
+        StepError, match=r"status 1\. Its last lines:\n(.*\n)*  the moon is in the wrong phase"
+    ):
         convert_folder(model, tmp_path / "out" / "full.gguf", metadata=METADATA)
     assert list((tmp_path / "out").iterdir()) == []
 

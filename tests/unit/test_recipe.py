@@ -124,7 +124,7 @@ def test_leaderboard_needs_a_measured_release():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("models: {a: {folder: x}, a: {folder: y}}", "the key 'a' is given twice"),
+        ("models: {a: {folder: x}, a: {folder: y}}", "duplicate key 'a'"),
         ("models: {1: {folder: x}}", "the key 1 is not text"),
         ("models: [", "line 1"),
         ("- 1", "expected a mapping"),

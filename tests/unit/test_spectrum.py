@@ -97,10 +97,10 @@ def test_a_model_of_the_hub_is_read_by_ranges(model, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["nowhere"], 4, "nowhere: is no folder here, and no owner/name of the Hub"),
-        (["."], 4, "has no safetensors files"),
+        (["nowhere"], 4, "nowhere: is neither an existing path nor an owner/name on the Hub"),
+        (["."], 4, "contains no safetensors files"),
         (["m", "--layers", "7"], 4, "m: no matrix in its layers matches the given names and layers"),
-        (["m", "--layers", "1-x"], 2, "'1-x': a number, a range such as 20-29, or all is needed"),
+        (["m", "--layers", "1-x"], 2, "'1-x': expected a number, a range such as 20-29, or all"),
         (["m", "--device", "cuda:9"], 7, "device: this machine has no usable 'cuda:9'"),
         (["m", "--matrices", "mlp.sideways"], 4, "no matrix in its layers matches"),
     ],
@@ -120,7 +120,7 @@ def test_nan_is_named(model, capsys):
     tensors[name][0, 0] = float("nan")
     save_file(tensors, path)
     assert run(model) == 6
-    assert f"{name}: holds NaN" in capsys.readouterr().err
+    assert f"{name}: contains NaN" in capsys.readouterr().err
 
 
 def test_trained_weights_are_told_from_noise(tmp_path, capsys):

@@ -51,7 +51,7 @@ def build():
     """Four lasers of different sizes and a card are wanted; two lasers ran, one runs, none of the rest began."""
     planned = [job("laser", str(number), size=size * MB) for number, size in enumerate((10, 30, 20, 50))]
     build = Build(100.0, [*planned, job("card", "")])
-    build.want({"laser": 4, "card": 1, "all": 1, "total": 6})
+    build.schedule({"laser": 4, "card": 1, "all": 1, "total": 6})
     begin(build, 0, "laser", 100.0, *planned[0].outputs)
     begin(build, 1, "laser", 100.0, *planned[1].outputs)
     build.end(0, 110.0)  # 10 MB in 10 s
@@ -92,7 +92,7 @@ def test_time_left_goes_by_bytes_of_the_same_rule(build):
 
 def test_jobs_without_weights_count_alike():
     build = Build(0.0)
-    build.want({"assemble_a": 1, "assemble_b": 1, "assemble_c": 1})
+    build.schedule({"assemble_a": 1, "assemble_b": 1, "assemble_c": 1})
     for number, name in enumerate("ab"):
         begin(build, number, f"assemble_{name}", 0.0, Path(f"{name}/config.json"))
         build.end(number, 2.0 + 2 * number)
@@ -109,7 +109,7 @@ def test_a_job_that_is_tried_again_and_works_has_not_failed(build):
     begin(build, 2, "laser", 113.0, Path("results/laser-2"))
     build.end(2, 120.0)
     row = build.rows(120.0)["laser"]
-    assert (row.made, row.failed, row.unmade, row.seconds) == (3, 0, 1, 10 + 10 + 7)
+    assert (row.completed, row.failed, row.not_run, row.seconds) == (3, 0, 1, 10 + 10 + 7)
 
 
 def test_what_is_there_and_what_was_not_reached(tmp_path):
@@ -121,31 +121,33 @@ def test_what_is_there_and_what_was_not_reached(tmp_path):
     kept, old = made("kept"), made("old")
     missing = [job("fetch", name, tmp_path) for name in ("new", "newer")]
     build = Build(0.0, [kept, old, *missing])
-    build.want({"fetch": 3})  # both that are missing, and the old one again
+    build.schedule({"fetch": 3})  # both that are missing, and the old one again
     begin(build, 1, "fetch", 0.0, *missing[0].outputs)
     build.end(1, 5.0)
     row = build.rows(5.0)["fetch"]
-    assert (row.made, row.there, row.unmade) == (1, 1, 2)
+    assert (row.completed, row.up_to_date, row.not_run) == (1, 1, 2)
     begin(build, 2, "fetch", 5.0, *missing[1].outputs)
     row = build.rows(5.0)["fetch"]  # if it were interrupted now
-    assert (row.made, row.there, row.unmade) == (1, 1, 2)
+    assert (row.completed, row.up_to_date, row.not_run) == (1, 1, 2)
     begin(build, 3, "fetch", 5.0, *old.outputs)
     build.end(2, 6.0)
     build.end(3, 6.0)
     row = build.rows(6.0)["fetch"]
-    assert (row.made, row.there, row.unmade) == (3, 1, 0)
+    assert (row.completed, row.up_to_date, row.not_run) == (3, 1, 0)
 
 
 def test_what_comes_out_of_the_cache_is_not_made(build):
     """Files are taken over one by one; of a shard and its record the shard has the bytes."""
-    build.want({"laser": 3, "restore": 2, "card": 1})
+    build.schedule({"laser": 3, "restore": 2, "card": 1})
     begin(build, 7, "restore", 110.0, Path("results/laser-3"))
     assert (build.running[7].label, build.running[7].expected_bytes) == ("laser-3", 50 * MB)
     build.end(7, 112.0)
     row = build.rows(112.0)["restore"]
-    assert (row.made, row.cached, row.unmade, row.written_bytes) == (0, 1, 1, 0)
-    assert build.rows(112.0)["laser"].made == 2
-    assert "made 2 steps, 1 file from the cache, " in words.total(build, 112.0, 0.0, None, machines=False)
+    assert (row.completed, row.cached, row.not_run, row.written_bytes) == (0, 1, 1, 0)
+    assert build.rows(112.0)["laser"].completed == 2
+    assert "completed 2 steps, 1 file from the cache, " in words.total(
+        build, 112.0, 0.0, None, machines=False
+    )
     # the 20 MB take 10 s, of which 2 are over; another file takes 2 s as the first did; 24 s were worked in 12
     assert build.seconds_left(112.0) == (pytest.approx((8 + 2) / (24 / 12)), False)
 
@@ -162,13 +164,13 @@ def test_price_by_the_hour(build):
 
 
 @pytest.mark.parametrize("text", ["cheap", "-1", "nan", "0"])
-def test_what_is_no_price_is_said_and_stops_nothing(text):
-    found, doubt = words.price(text)
-    assert found is None
-    assert f"price_per_hour: {text} is no price" in doubt
+def test_an_invalid_price_is_reported_and_stops_nothing(text):
+    value, problem = words.price(text)
+    assert value is None
+    assert f"price_per_hour: {text} is not a price" in problem
 
 
-def test_no_price_is_no_doubt():
+def test_a_price_is_optional():
     assert words.price("") == (None, "")
     assert words.price("2.5") == (2.5, "")
 
@@ -206,15 +208,15 @@ def test_failure_names_model_key_and_log(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("herdbook laser: it broke\n", encoding="utf-8")
     build = Build(0.0, [job("laser", "cut.1")])
-    build.want({"laser": 1})
+    build.schedule({"laser": 1})
     begin(build, 1, "laser", 1.0, Path("results/laser-cut.1"))
     run = build.fail(1, 3.0, [str(tmp_path / "none.log"), str(log)])
     run.model = "cut"
     said = words.failure(run, 3.0)
     assert said[0] == f"laser cut.1 failed after 2.0 s; model cut, key {'k' * 64}"
-    assert f"  its log is {log}" in said
+    assert f"  log: {log}" in said
     assert said[-1] == "  | herdbook laser: it broke"
-    assert build.fail(1, 4.0, []) is None  # a group's jobs are told twice
+    assert build.fail(1, 4.0, []) is None  # a group's jobs are reported twice
 
 
 def test_memory_of_a_job_is_that_of_all_its_processes(tmp_path):
@@ -252,7 +254,7 @@ def test_memory_of_a_job_is_that_of_all_its_processes(tmp_path):
 def test_bytes_grow_with_the_file(tmp_path):
     planned = job("laser", "cut.1", tmp_path, size=1000)
     build = Build(0.0, [planned])
-    build.want({"laser": 1})
+    build.schedule({"laser": 1})
     begin(build, 1, "laser", 0.0, *planned.outputs)
     place = planned.outputs[0]
     look(build.running.values())
@@ -314,7 +316,7 @@ def tell(one, event=None, level=logging.INFO, text=None, **told):
 
 
 @pytest.mark.parametrize("asked", ["dryrun", "quiet", "verbose", "printshellcmds", "debug_dag"])
-def test_steps_aside_where_other_words_are_asked_for(asked, capsys):
+def test_inactive_where_other_output_is_requested(asked, capsys):
     assert handler().writes_to_stream
     one = handler(**{asked: True})
     assert not one.writes_to_stream
@@ -349,12 +351,12 @@ def test_events_become_lines_and_a_summary(capsys, monkeypatch, tmp_path):
     said = capsys.readouterr().err
     lines = said.splitlines()
     assert lines[0] == "Creating conda environment [red]envs/build.yaml[/red]..."
-    assert lines[1] == "2 steps to make: 2 laser"
+    assert lines[1] == "2 steps to run: 2 laser"
     assert lines[2].startswith("laser a.safetensors")
     assert lines[2].endswith("1 of 2")
     assert said.count("laser b.safetensors failed after") == 2  # at once, and at the end
     assert said.count("  | why it broke") == 2
-    assert said.rindex("laser b.safetensors failed") > said.index("made 1 step, ")
+    assert said.rindex("laser b.safetensors failed") > said.index("completed 1 step, ")
     assert "1 failed" in said
     assert "cost 0." in said
     for silent in ("DAG", "Job stats", "None", "Provided cores", "1 of 3"):
@@ -363,7 +365,7 @@ def test_events_become_lines_and_a_summary(capsys, monkeypatch, tmp_path):
 
 def test_a_fault_of_the_view_stops_nothing(capsys, monkeypatch):
     one = handler()
-    monkeypatch.setattr(one, "_take", lambda _: 1 / 0)
+    monkeypatch.setattr(one, "_process", lambda _: 1 / 0)
     tell(one, text="hello")
     assert "ZeroDivisionError" in capsys.readouterr().err
     one.close()

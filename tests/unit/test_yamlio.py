@@ -12,11 +12,11 @@ DIALECTS = [yamlio.RecipeLoader, yamlio.PyYamlLoader]
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: 1\nb:\n  c: 1\n  c: 2\n", "line 4, column 3: the key 'c' is given twice"),
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", "line 4, column 3: duplicate key 'c'"),
         ("a: [1", "line 1, column 6"),
         ("? [1]\n: 2\n", "key"),
         ("x: !!python/object/apply:os.system ['id']", "constructor"),
-        ("&x [*x]", "stands for more entries"),
+        ("&x [*x]", "expands to more than"),
         ("[" * 3000, "nested too deeply"),
     ],
 )
@@ -33,7 +33,7 @@ def test_a_few_lines_that_stand_for_millions_of_entries():
             *(f"a{number}: &a{number} [*a{number - 1}, *a{number - 1}]" for number in range(1, 25)),
         ]
     )
-    with pytest.raises(yamlio.YamlError, match="stands for more entries"):
+    with pytest.raises(yamlio.YamlError, match="expands to more than"):
         yamlio.load(text)
 
 

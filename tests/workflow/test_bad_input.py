@@ -53,7 +53,7 @@ def test_misspelt_key_stops_before_anything_runs(project):
 
 def test_missing_lock_says_how_to_make_it(project):
     project.recipe.with_suffix(".lock.json").unlink()
-    assert "there is no lock yet. Make it with `herdbook lock`" in failure(project)
+    assert "the lock does not exist. Create it with `herdbook lock`" in failure(project)
 
 
 def test_missing_source_and_then_going_on(project):
@@ -83,7 +83,7 @@ def test_wrong_digest(project):
 def test_truncated_weights(project):
     path = project.recipe.parent / "other/model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    assert "model.safetensors: is cut off" in failure(project)
+    assert "model.safetensors: is truncated" in failure(project)
 
 
 def test_experts_of_different_shapes(project):

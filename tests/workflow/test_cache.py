@@ -204,7 +204,7 @@ def test_two_at_once_a_kill_and_a_flipped_bit(in_folder):
     done = third.snakemake("--keep-going", check=False)
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "It was damaged and is removed from the cache. Run again" in said
+    assert "The entry was damaged and has been removed from the cache. Run the build again" in said
     assert "Traceback" not in said
     assert shards_made(step for step in third.run() if step[0] != "restore") == {"mix.routers"}
     assert herd.asked() == []
@@ -218,8 +218,8 @@ def test_a_cache_that_cannot_be_used_is_found_before_anything_runs(tmp_path):
     tiny.write_recipe(project.recipe, {"base": {"folder": "base"}})
     tiny.lock(project.recipe)
     for place, message in {
-        "absent": "absent: the cache is missing",
-        "/proc/self": "cannot be written to",
+        "absent": "absent: the cache's folder does not exist",
+        "/proc/self": "is not writable",
     }.items():
         done = project.snakemake("--config", f"cache={place}", check=False)
         said = done.stdout + done.stderr

@@ -22,7 +22,7 @@ from herdbook import recipe as recipes
 from herdbook.cli.main import main
 from herdbook.lock import Lock
 from herdbook.tools import installed
-from support import tiny
+from support import forkserver, tiny
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
@@ -58,9 +58,10 @@ class Repository:
         tiny.lock(self.recipe)
         self.runner = home / "runner"
         self.runner.mkdir()
+        programs = [self.runner / "bin", forkserver.PROGRAMS, Path(sys.executable).parent, os.environ["PATH"]]
         self.environment = {
             **client.environment(hub, home / "hf"),
-            "PATH": f"{self.runner / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join(map(str, programs)),
             "PYTHONPATH": str(ROOT / "src"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": str(self.runner),
@@ -155,7 +156,7 @@ def test_checking_names_the_recipe_that_is_wrong(repository):
     bad = repository.step("check", "check")
     assert bad.returncode == 1
     assert re.findall(r"::error file=(\S+?)::", bad.stdout) == ["recipes/other.yaml"]
-    assert "other.lock.json: there is no lock yet" in bad.stderr
+    assert "other.lock.json: the lock does not exist" in bad.stderr
 
 
 class Remote:
@@ -235,7 +236,7 @@ def test_what_moved_is_proposed(repository):
     assert changed == ["recipes/gone.lock.json", "recipes/tiny.lock.json"]
     body = (repository.runner / "body.md").read_text(encoding="utf-8")
     assert head in body
-    assert "Cannot be had" in body
+    assert "Unavailable" in body
     assert (repository.runner / "summary.md").read_text(encoding="utf-8") == (
         repository.runner / "moved.md"
     ).read_text(encoding="utf-8")

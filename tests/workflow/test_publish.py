@@ -87,7 +87,7 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
         assert not [
             one for one in hub.requests if one.method not in {"GET", "HEAD"} and "yaml" not in one.path
         ]
-        assert f"commit to {hub.url}/{REPO} (public, to be made)" in text
+        assert f"commit to {hub.url}/{REPO} (public, to be created)" in text
         assert "  message  Release Tiny v1" in text
         added = dict(re.findall(r"^ *add +(\S+)  ([\d,]+) bytes", text, re.MULTILINE))
         assert {name: int(size.replace(",", "")) for name, size in added.items()} == {
@@ -96,7 +96,7 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
 
         with Watch() as watch:
             done = project.snakemake("publish")
-        assert re.search(r"\n1 step to make: 1 publish\b", done.stdout + done.stderr)
+        assert re.search(r"\n1 step to run: 1 publish\b", done.stdout + done.stderr)
         repo = hub.repos[REPO]
         record = json.loads((project.results / "Tiny/publication.json").read_text())
         assert repo.tags == {"v1": record["commit"]}

@@ -32,7 +32,7 @@ def explained(project):
     """Return the jobs that `herdbook explain all` says a build would run, and all that it says."""
     done = project.herdbook("explain", "--recipe", "config/tiny.yaml", "all")
     assert done.returncode == 0, done.stderr
-    return set(re.findall(r"^(\S+ ?\S*): would be made", done.stdout, re.MULTILINE)), done.stdout
+    return set(re.findall(r"^(\S+ ?\S*): would be (?:re)?built", done.stdout, re.MULTILINE)), done.stdout
 
 
 def named(steps):
@@ -100,12 +100,12 @@ def test_live_view(built):
     rows = [line.split() for line in end.splitlines()]
     table = {row[0]: int(row[1]) for row in rows if row and row[0] in rebuilds.RULES}
     assert table == rebuilds.counts(logged)
-    assert f"made {len(logged)} steps, 0 were there already" in end
+    assert f"completed {len(logged)} steps, 0 up to date" in end
     assert seen.rstrip().endswith("kB")
     assert "\x1b[?25h" in seen[seen.rindex("\x1b[?25l") :]  # the cursor is back
 
 
-def test_failure_is_told_at_once_and_again_at_the_end(project):
+def test_failure_is_reported_at_once_and_at_the_end(project):
     rebuilds.threshold(project)
     shard = next((project.results / "shards").glob("tuned.1-*.safetensors"))
     content = bytearray(shard.read_bytes())
@@ -119,18 +119,18 @@ def test_failure_is_told_at_once_and_again_at_the_end(project):
     assert "\x1b" not in said
     failed = r"^laser tuned-laser\.1 failed after [\d.]+ s; model tuned-laser, key [0-9a-f]{64}$"
     first, second = re.finditer(failed, said, re.MULTILINE)
-    assert first.start() < said.index("made 0 steps") < second.start()
-    assert said.count("  its log is logs/laser/tuned-laser.1-") == 2
+    assert first.start() < said.index("completed 0 steps") < second.start()
+    assert said.count("  log: logs/laser/tuned-laser.1-") == 2
     assert said.count("  | herdbook laser: ") == 2
     last = max(
         (project.root / "logs/laser").glob("tuned-laser.1-*.log"), key=lambda path: path.stat().st_mtime
     )
     assert said.count(f"  | {last.read_text(encoding='utf-8').splitlines()[-1]}\n") == 2
     assert "CalledProcessError" not in said
-    assert re.search(r"1 failed, 7 not made, in .*, cost \d+\.\d\d at 3600 an hour", said)
+    assert re.search(r"1 failed, 7 not run, in .*, cost \d+\.\d\d at 3600 an hour", said)
 
 
-def test_interrupted_it_says_what_was_made(project):
+def test_interrupted_it_reports_what_was_completed(project):
     rebuilds.threshold(project)
 
     def interrupt(process, seen):
@@ -150,7 +150,7 @@ def test_interrupted_it_says_what_was_made(project):
     assert interrupted
     end = pictures(seen)[-1]
     assert rebuilds.BAR not in end
-    assert re.search(r"^made 0 steps, 10 were there already, 8 not made, in ", end, re.MULTILINE)
+    assert re.search(r"^completed 0 steps, 10 up to date, 8 not run, in ", end, re.MULTILINE)
     assert "Traceback" not in seen
 
 
@@ -158,8 +158,8 @@ def test_what_comes_out_of_the_cache_is_counted_and_explained(project, tmp_path,
     (tmp_path / "cache").mkdir()
     monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "cache"))
     for place, found, sentence in (
-        ("one", "made 1 step, ", "would be made"),
-        ("two", "made 0 steps, 1 file from the cache, ", "would be taken from the cache"),
+        ("one", "completed 1 step, ", "would be built"),
+        ("two", "completed 0 steps, 1 file from the cache, ", "would be restored from the cache"),
     ):
         shutil.copytree(project.recipe.parent, tmp_path / place / "config")
         fresh = Project(tmp_path / place)
@@ -186,4 +186,4 @@ def test_snakemake_s_own_words_where_they_are_asked_for(built):
     assert "results/Tiny/verification.json" in project.snakemake("--summary").stdout
     loud = project.snakemake("--printshellcmds", *again).stderr
     assert "herdbook verify results/Tiny/release" in loud
-    assert "to make" not in loud
+    assert "to run" not in loud

@@ -1,8 +1,8 @@
-"""A Hugging Face Hub on this machine, for tests: real HTTP on 127.0.0.1, spoken to by the real client.
+"""A local Hugging Face Hub for tests: real HTTP on 127.0.0.1, used by the real client.
 
-``store`` is what it holds, ``hub`` serves that: ``server`` listens, ``handler`` reads a request and sends the answer, ``reading``
-and ``writing`` know what to answer (``routing`` finds which function), ``faults`` damages it on demand, ``log`` remembers it.
-``client`` points `huggingface_hub` at the Hub, ``plugin`` makes fixtures of all that.
+``store`` has the repositories, and ``hub`` serves them: ``server`` listens, ``handler`` reads a request and sends the response,
+``routing`` selects the function in ``reading`` or ``writing`` that answers, ``faults`` damages responses on demand, ``log``
+records requests. ``client`` points `huggingface_hub` at the Hub, and ``plugin`` provides fixtures.
 """
 
 from pytest_local_hub.hub import LocalHub

@@ -1,4 +1,4 @@
-"""Points `huggingface_hub` at a local Hub: in this process, or by the environment of another."""
+"""Point `huggingface_hub` at a local Hub: in this process, or through the environment of another one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def environment(hub: LocalHub, home: Path, token: str | None = None) -> dict[str, str]:
-    """Return an environment for a process that shall use a local Hub and nothing of the person who runs the tests."""
+    """Return an environment for a process that uses a local Hub, without the settings of the user who runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     return {
         **kept,
@@ -33,7 +33,7 @@ def environment(hub: LocalHub, home: Path, token: str | None = None) -> dict[str
 
 
 def use(hub: LocalHub, home: Path, monkeypatch: pytest.MonkeyPatch, token: str | None = None) -> None:
-    """Point the client in this process at a local Hub, with a cache and a login of its own under ``home``.
+    """Point the client in this process at a local Hub, with its own cache and login under ``home``.
 
     The client reads the environment when it is imported, so its constants are set too.
     """
@@ -49,6 +49,6 @@ def use(hub: LocalHub, home: Path, monkeypatch: pytest.MonkeyPatch, token: str |
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
     monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # it asks the Hub things of its own
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # it sends requests of its own
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

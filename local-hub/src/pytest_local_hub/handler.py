@@ -1,4 +1,4 @@
-"""One request: what it asks, who asks, and its answer. Which function answers what is in ``reading`` and ``writing``."""
+"""Handle a request: its content, its account, its response. The functions that answer are in ``reading`` and ``writing``."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Handler(BaseHTTPRequestHandler):
     """One connection: its requests, one after the other.
 
     Attributes:
-        route: The path that is asked for.
-        query: The parameters that come with it.
-        fault: How to misbehave, if at all.
-        status: The status that was answered; 0 before.
-        bytes_sent: How much of the answer's body was sent.
+        route: The requested path.
+        query: The parameters of the request.
+        fault: The fault of this request, if any.
+        status: The status of the response; 0 before it is sent.
+        bytes_sent: The number of bytes sent of the response's body.
     """
 
     protocol_version = "HTTP/1.1"
@@ -43,21 +43,21 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def setup(self) -> None:
-        """Tell the server of the connection."""
+        """Register the connection with the server."""
         super().setup()
         self.server.opened(self.connection)
 
     def finish(self) -> None:
-        """Tell the server that the connection is gone."""
+        """Remove the connection from the server's list."""
         self.server.closed(self.connection)
         with suppress(OSError):
             super().finish()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's signature
-        """Say nothing: the server keeps its own log."""
+        """Print nothing: the server keeps its own log."""
 
     def do_GET(self) -> None:
-        """Answer a request of any method, and note it down."""
+        """Answer a request of any method, and log it."""
         self.status = self.bytes_sent = 0
         self._muted = False
         parts = urlsplit(self.path)
@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
             try:
                 self._answer()
                 if not self.close_connection:
-                    for _ in self._unread:  # what nobody wanted stands before the next request
+                    for _ in self._unread:  # the unread body precedes the next request
                         pass
             finally:
                 self.server.log.add(
@@ -86,11 +86,11 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - http.server's names
 
-    # --- what is asked, and by whom
+    # --- the request and its account
 
     @property
     def store(self) -> Store:
-        """What is asked about."""
+        """The repositories that are served."""
         return self.server.store
 
     @property
@@ -100,16 +100,16 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def account(self) -> str:
-        """The account that asks; empty if nobody is logged in."""
+        """The account of the request; empty if it has no known token."""
         return self.store.accounts.get(self.token or "", ("", ""))[0]
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the asker may read what is private or gated."""
+        """Whether the account may read private and gated content."""
         return self.account == KEEPER
 
     def may_write(self, name: str) -> None:
-        """Refuse an asker who may not write to ``owner/name``."""
+        """Refuse the request if its account may not write to ``owner/name``."""
         if self.token is None:
             raise Answer(401, "Invalid username or password.")
         account, role = self.store.accounts[self.token]
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Answer(403, f"You don't have the rights to write to {name}")
 
     def repo(self, kind: str, name: str) -> Repo:
-        """Return a repository that the asker may know of; ``kind`` is ``datasets`` or anything else for a model."""
+        """Return a repository that is visible to the account; ``kind`` is ``datasets``, or anything else for a model."""
         repo = self.store.repos.get(repo_key(kind, name))
         if repo is None or (repo.private and not self.is_trusted):
             if self.token is None:
@@ -129,10 +129,10 @@ class Handler(BaseHTTPRequestHandler):
     def commit(self, kind: str, name: str, revision: str) -> tuple[Repo, Commit]:
         """Return a repository and its commit at a revision."""
         repo = self.repo(kind, name)
-        found = repo.find(revision or "main")
-        if found is None:
+        commit_ = repo.find(revision or "main")
+        if commit_ is None:
             raise Answer(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return repo, found
+        return repo, commit_
 
     def body(self) -> bytes:
         """Return the request's body."""
@@ -141,12 +141,12 @@ class Handler(BaseHTTPRequestHandler):
     def upload(self, size_bytes: int) -> Path:
         """Return a file with the request's body."""
         handle, name = tempfile.mkstemp(dir=self.server.uploads)
-        came = 0
+        received = 0
         with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor
             for piece in self._unread:
                 file.write(piece)
-                came += len(piece)
-                if self.fault and self.fault.kind == "cut upload" and came * 2 >= size_bytes:
+                received += len(piece)
+                if self.fault and self.fault.kind == "cut upload" and received * 2 >= size_bytes:
                     raise ConnectionAbortedError
         return Path(name)
 
@@ -163,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
             remaining -= len(piece)
             yield piece
 
-    # --- finding the answer
+    # --- selecting the response
 
     def _answer(self) -> None:
         try:
@@ -177,7 +177,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(answer.status, json.dumps({"error": answer.message}).encode(), answer.headers)
 
     def _misbehave(self, fault: Fault) -> None:
-        """Do what a fault wants before or in place of the answer; most faults are about the answer itself."""
+        """Carry out a fault before or in place of the response; most faults change the response itself."""
         if fault.kind == "slow":
             self.server.closing.wait(fault.seconds)
         if fault.is_after_the_deed:
@@ -186,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._dispatch()
             self._muted = False
         if fault.kind == "garbage":
-            self.wfile.write(b"\0this is no HTTP\r\n\r\n")
+            self.wfile.write(b"\0this is not HTTP\r\n\r\n")
         if fault.kind in {"drop", "lost", "garbage"}:
             raise ConnectionAbortedError
         if isinstance(fault.kind, int):
@@ -201,16 +201,16 @@ class Handler(BaseHTTPRequestHandler):
             if re.match(rf"(/api/models|/api/datasets|/datasets)?/{re.escape(old)}(/|\.git/|$)", self.route):
                 location = self.path.replace(f"/{old}", f"/{new}", 1)
                 raise Answer(307, f"Moved to {new}", headers={"Location": location})
-        found = find(self.server.routes, self.command, self.route)
-        if found is None:
+        match = find(self.server.routes, self.command, self.route)
+        if match is None:
             raise Answer(404, f"the local Hub has no {self.command} {self.route}")
-        answer, arguments = found
+        answer, arguments = match
         answer(self, **arguments)
 
     # --- sending it
 
     def send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Send an answer, damaged as the fault in force wants it."""
+        """Send a response, damaged by the fault of this request."""
         self._send(status, [body], len(body), headers or {})
 
     def send_json(self, value: object, headers: Mapping[str, str] | None = None) -> None:
@@ -218,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
     def send_content(self, blob: Blob, headers: Mapping[str, str]) -> None:
-        """Send a file's content, or the part of it that Range asks for."""
+        """Send a file's content, or the range that the request asks for."""
         size = blob.size_bytes
         headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
@@ -252,11 +252,11 @@ class Handler(BaseHTTPRequestHandler):
             self._break_off(fault.kind)
 
     def _break_off(self, kind: int | str) -> None:
-        """End the connection in the middle of an answer, or never."""
+        """End the connection in the middle of a response, or never."""
         self.close_connection = True
         while kind == "endless" and not self.server.closing.wait(0.2):
             self.wfile.write(b"\0")
-        if kind == "reset":  # lingering for no time turns the closing into a reset
-            self.server.closing.wait(0.05)  # let the first half arrive: a reset discards what is on its way
+        if kind == "reset":  # with a linger time of zero, closing sends a reset
+            self.server.closing.wait(0.05)  # let the first half arrive: a reset discards data in transit
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()

@@ -1,4 +1,4 @@
-"""The local Hub as tests use it: what it holds, served over HTTP."""
+"""The local Hub as tests use it: a store, served over HTTP."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ROUTES = reading.ROUTES + writing.ROUTES
 class LocalHub(Store):
     """A Hub on this machine, as a context manager.
 
-    Large files are served from another host name than the rest, as the real Hub does it, since the client forwards
-    the token to the same host only and reads a redirect to another host as the file's description.
+    Large files are served from another host name than the rest, as on the real Hub: the client sends the
+    token only to the same host, and reads the file's description from a redirect to another host.
     """
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class LocalHub(Store):
 
     @property
     def content_url(self) -> str:
-        """Where large files come from."""
+        """The address of large files."""
         return self._server.content_url
 
     @property
     def requests(self) -> list[Request]:
-        """What has been asked so far, in the order in which it was answered; waits for answers under way."""
+        """The requests so far, in the order of their responses; waits for responses in progress."""
         return self._log.read()
 
     def forget(self) -> None:
@@ -66,7 +66,7 @@ class LocalHub(Store):
 
     @property
     def faults(self) -> list[Fault]:
-        """The faults that were asked for, those that are used up too; may be emptied."""
+        """The requested faults, including used ones; the list may be cleared."""
         return self._faults.all
 
     def fault(
@@ -81,17 +81,17 @@ class LocalHub(Store):
         message: str | None = None,
         late: bool = False,
     ) -> None:
-        """Misbehave on the next requests of a kind. Faults are used up in the order in which they were asked for.
+        """Make the next matching requests fail. Faults are used up in the order in which they were requested.
 
         Args:
             method: The request's method; ``*`` for any.
             pattern: Regular expression, searched in the request's path.
-            kind: A status to answer with, or one of ``Kind``.
-            times: How often.
+            kind: A status of the response, or one of ``Kind``.
+            times: How often it occurs.
             seconds: How long ``slow`` takes.
-            headers: Of an answer with a status, e.g. ``Retry-After``; of ``header`` those to send in place of its own,
-                where None leaves one out.
-            message: Of an answer with a status; ``{token}`` in it becomes the token that was sent.
-            late: Whether what was asked for is done before the answer with a status.
+            headers: Headers of a response with a status, e.g. ``Retry-After``; for ``header`` those to send in place of its
+                own, where None leaves one out.
+            message: Message of a response with a status; ``{token}`` in it is replaced by the token that was sent.
+            late: Whether the request is carried out before the response with a status.
         """
         self.faults.append(Fault(method, pattern, kind, times, seconds, headers or {}, message, late))

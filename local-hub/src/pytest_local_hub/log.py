@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE_S = 5.0  # for answers under way
+PATIENCE_S = 5.0  # to wait for responses in progress
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it was answered; ``bytes_sent`` counts the body alone."""
+    """A request and its response; ``bytes_sent`` counts only the body."""
 
     method: str
     path: str
@@ -28,7 +28,7 @@ class Request:
 
 
 class Log:
-    """Requests in the order in which they were answered."""
+    """Requests in the order of their responses."""
 
     def __init__(self) -> None:
         self._requests: list[Request] = []
@@ -37,7 +37,7 @@ class Log:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Keep those who want to read the log waiting while a request is answered."""
+        """Make readers of the log wait while a request is answered."""
         with self._idle:
             self._busy += 1
         try:
@@ -53,13 +53,13 @@ class Log:
             self._requests.append(request)
 
     def read(self) -> list[Request]:
-        """Return what has been asked so far; waits for answers under way."""
+        """Return the requests so far; waits for responses in progress."""
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0, timeout=PATIENCE_S)
             return list(self._requests)
 
     def clear(self) -> None:
-        """Empty it; waits for answers under way."""
+        """Clear the log; waits for responses in progress."""
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0, timeout=PATIENCE_S)
             self._requests.clear()

@@ -1,4 +1,4 @@
-"""Fixtures: a Hub of a test's own, and one that `huggingface_hub` in this process talks to."""
+"""Fixtures: a Hub for one test, and one that `huggingface_hub` in this process uses."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def local_hub() -> Iterator[LocalHub]:
-    """Return a Hub that is empty, and gone after the test."""
+    """Return an empty Hub that is stopped after the test."""
     with LocalHub() as hub:
         yield hub
 
 
 @pytest.fixture
 def local_hub_client(local_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
-    """Return a Hub that `huggingface_hub` in this process talks to, logged in as its keeper, with an empty cache."""
+    """Return a Hub that `huggingface_hub` in this process uses, logged in as ``keeper``, with an empty cache."""
     client.use(local_hub, tmp_path / "huggingface", monkeypatch, local_hub.token)
     return local_hub

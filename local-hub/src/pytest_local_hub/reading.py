@@ -1,4 +1,4 @@
-"""The routes that reading needs: what a repository is and holds, and its files, whole or by ranges."""
+"""The routes for reading: a repository's description and listing, and its files, whole or by ranges."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ if TYPE_CHECKING:
 DATE = "2024-01-01T00:00:00.000Z"
 
 
-def _whoami(ask: Handler) -> None:
-    if ask.token is None:
+def _whoami(handler: Handler) -> None:
+    if handler.token is None:
         raise Answer(401, "Invalid username or password.")
-    name, role = ask.store.accounts[ask.token]
-    orgs = [{"name": org, "roleInOrg": "write"} for org in sorted(ask.store.orgs)] if name == KEEPER else []
-    ask.send_json({"type": "user", "name": name, "orgs": orgs, "auth": {"accessToken": {"role": role}}})
+    name, role = handler.store.accounts[handler.token]
+    orgs = (
+        [{"name": org, "roleInOrg": "write"} for org in sorted(handler.store.orgs)] if name == KEEPER else []
+    )
+    handler.send_json({"type": "user", "name": name, "orgs": orgs, "auth": {"accessToken": {"role": role}}})
 
 
-def _model_info(ask: Handler, kind: str, name: str, rev: str) -> None:
-    repo, commit = ask.commit(kind, name, rev)
+def _model_info(handler: Handler, kind: str, name: str, rev: str) -> None:
+    repo, commit = handler.commit(kind, name, rev)
     siblings = [{"rfilename": file} for file in commit.files]
-    if "blobs" in ask.query:
+    if "blobs" in handler.query:
         siblings = [{"rfilename": file, **_sibling(blob)} for file, blob in commit.files.items()]
-    ask.send_json({
+    handler.send_json({
         "id": repo.name,
         "modelId": repo.name,
         "author": repo.name.partition("/")[0],
@@ -47,9 +49,9 @@ def _model_info(ask: Handler, kind: str, name: str, rev: str) -> None:
     })  # fmt: skip
 
 
-def _tree(ask: Handler, kind: str, name: str, rev: str, path: str) -> None:
-    _, commit = ask.commit(kind, name, rev)
-    recursive = ask.query.get("recursive", [""])[0].lower() in {"1", "true"}
+def _tree(handler: Handler, kind: str, name: str, rev: str, path: str) -> None:
+    _, commit = handler.commit(kind, name, rev)
+    recursive = handler.query.get("recursive", [""])[0].lower() in {"1", "true"}
     prefix = f"{path}/" if path else ""
     inside = {file: blob for file, blob in commit.files.items() if file.startswith(prefix)}
     if path and not inside:
@@ -65,65 +67,65 @@ def _tree(ask: Handler, kind: str, name: str, rev: str, path: str) -> None:
         if recursive or len(steps) == 1:
             entries.append(_entry(file, blob))
     listed = [*folders.values(), *entries]
-    start = int(ask.query.get("cursor", ["0"])[0])
-    stop = start + (ask.store.page_size or len(listed))
+    start = int(handler.query.get("cursor", ["0"])[0])
+    stop = start + (handler.store.page_size or len(listed))
     headers = {}
     if stop < len(listed):
         asked = f"recursive={recursive}&cursor={stop}"
-        headers["Link"] = f'<{ask.server.url}{quote(ask.route)}?{asked}>; rel="next"'
-    ask.send_json(listed[start:stop], headers)
+        headers["Link"] = f'<{handler.server.url}{quote(handler.route)}?{asked}>; rel="next"'
+    handler.send_json(listed[start:stop], headers)
 
 
-def _paths_info(ask: Handler, kind: str, name: str, rev: str) -> None:
-    _, commit = ask.commit(kind, name, rev)
-    paths = parse_qs(ask.body().decode()).get("paths", [])
-    ask.send_json([_entry(path, commit.files[path]) for path in paths if path in commit.files])
+def _paths_info(handler: Handler, kind: str, name: str, rev: str) -> None:
+    _, commit = handler.commit(kind, name, rev)
+    paths = parse_qs(handler.body().decode()).get("paths", [])
+    handler.send_json([_entry(path, commit.files[path]) for path in paths if path in commit.files])
 
 
-def _refs(ask: Handler, kind: str, name: str) -> None:
-    repo = ask.repo(kind, name)
+def _refs(handler: Handler, kind: str, name: str) -> None:
+    repo = handler.repo(kind, name)
 
     def listed(refs: dict[str, str], group: str) -> list[dict[str, Any]]:
         return [{"name": ref, "ref": f"refs/{group}/{ref}", "targetCommit": oid} for ref, oid in refs.items()]
 
-    ask.send_json(
+    handler.send_json(
         {"branches": listed(repo.branches, "heads"), "tags": listed(repo.tags, "tags"), "converts": []}
     )
 
 
-def _commits(ask: Handler, kind: str, name: str, rev: str) -> None:
-    repo, commit = ask.commit(kind, name, rev)
-    ask.send_json([
-        {"id": one.oid, "title": one.title, "message": "", "authors": [{"user": "keeper"}], "date": DATE}
-        for one in repo.history(commit)
+def _commits(handler: Handler, kind: str, name: str, rev: str) -> None:
+    repo, commit = handler.commit(kind, name, rev)
+    handler.send_json([
+        {"id": each.oid, "title": each.title, "message": "", "authors": [{"user": "keeper"}], "date": DATE}
+        for each in repo.history(commit)
     ])  # fmt: skip
 
 
-def _resolve(ask: Handler, kind: str, name: str, rev: str, path: str) -> None:
-    repo, commit = ask.commit(kind, name, rev)
-    if repo.gated and not ask.is_trusted:
+def _resolve(handler: Handler, kind: str, name: str, rev: str, path: str) -> None:
+    repo, commit = handler.commit(kind, name, rev)
+    if repo.gated and not handler.is_trusted:
         message = f"Access to {name} is restricted and you are not in the authorized list."
-        raise Answer(403 if ask.token else 401, message, "GatedRepo")
+        raise Answer(403 if handler.token else 401, message, "GatedRepo")
     headers = {"X-Repo-Commit": commit.oid}
     if path not in commit.files:
         raise Answer(404, "Entry not found", "EntryNotFound", headers)
     blob = commit.files[path]
     if not blob.lfs:
-        ask.send_content(blob, {**headers, "ETag": f'"{blob.etag}"'})
+        handler.send_content(blob, {**headers, "ETag": f'"{blob.etag}"'})
         return
     headers |= {
         "X-Linked-Etag": f'"{blob.etag}"',
         "X-Linked-Size": str(blob.size_bytes),
         "ETag": f'"{blob.etag}"',
     }
-    location = f"{ask.server.content_url}/lfs/{blob.sha256}?signature=of-the-url&name={quote(path)}"
-    ask.send(302, b"Found", {**headers, "Location": location})
+    location = f"{handler.server.content_url}/lfs/{blob.sha256}?signature=of-the-url&name={quote(path)}"
+    handler.send(302, b"Found", {**headers, "Location": location})
 
 
-def _lfs(ask: Handler, oid: str) -> None:
-    if oid not in ask.store.lfs:
+def _lfs(handler: Handler, oid: str) -> None:
+    if oid not in handler.store.lfs:
         raise Answer(404, "Not Found")
-    ask.send_content(ask.store.lfs[oid], {"ETag": f'"{oid}"'})
+    handler.send_content(handler.store.lfs[oid], {"ETag": f'"{oid}"'})
 
 
 def _sibling(blob: Blob) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which function answers which request, and answers other than the one that was asked for."""
+"""Map requests to the functions that answer them, and responses other than the requested one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# What stands for what in a route's pattern. Where it has groups, these become arguments of the function that answers.
+# Abbreviations in route patterns. Their groups become arguments of the function that answers.
 PARTS = {
     "api": "/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)",
     "page": "/(?:(?P<kind>datasets)/)?(?P<name>[^/]+/[^/]+)",
@@ -20,8 +20,8 @@ PARTS = {
 }
 
 
-class Answer(Exception):  # noqa: N818 - not an error of ours: it unwinds to where answers are sent
-    """An answer other than the one that was asked for."""
+class Answer(Exception):  # noqa: N818 - not an error: it unwinds to where responses are sent
+    """A response other than the requested one."""
 
     def __init__(
         self, status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None
@@ -39,9 +39,9 @@ class Route(NamedTuple):
     """Requests of one kind.
 
     Args:
-        method: Their method; ``HEAD`` is answered as ``GET`` is.
-        pattern: What their path must match.
-        answer: Answers them; called with the handler, and with the pattern's groups by name.
+        method: Their method; ``HEAD`` is answered like ``GET``.
+        pattern: The pattern of their path.
+        answer: The function that answers; called with the handler, and with the pattern's groups by name.
     """
 
     method: str
@@ -50,10 +50,10 @@ class Route(NamedTuple):
 
 
 def route(method: str, pattern: str, answer: Callable[..., None]) -> Route:
-    """Return a route. What stands in braces in the pattern is one of ``PARTS``.
+    """Return a route. Names in braces in the pattern are those of ``PARTS``.
 
-    ``{api}`` stands for ``/api/models/owner/name`` and its likes, ``{page}`` for ``/owner/name``: both give ``kind`` and
-    ``name``.
+    ``{api}`` matches ``/api/models/owner/name``, and the same of data sets; ``{page}`` matches ``/owner/name``. Both give
+    ``kind`` and ``name``.
     """
     for name, part in PARTS.items():
         pattern = pattern.replace("{" + name + "}", part)
@@ -63,10 +63,12 @@ def route(method: str, pattern: str, answer: Callable[..., None]) -> Route:
 def find(
     routes: Iterable[Route], method: str, path: str
 ) -> tuple[Callable[..., None], dict[str, str]] | None:
-    """Return what answers a request, and its arguments; None if nothing does."""
+    """Return the function that answers a request, and its arguments; None if no route matches."""
     method = "GET" if method == "HEAD" else method
-    for one in routes:
-        match = one.pattern.fullmatch(path)
-        if match and one.method == method:
-            return one.answer, {name: unquote(value) for name, value in match.groupdict(default="").items()}
+    for route_ in routes:
+        match = route_.pattern.fullmatch(path)
+        if match and route_.method == method:
+            return route_.answer, {
+                name: unquote(value) for name, value in match.groupdict(default="").items()
+            }
     return None

@@ -1,4 +1,4 @@
-"""The HTTP server: it listens, and ends with all of its connections."""
+"""The HTTP server: it listens, and closes all its connections when it stops."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ class Server(ThreadingHTTPServer):
     """A server on 127.0.0.1, in a thread for each connection.
 
     Args:
-        handler: Answers requests.
-        store: What is asked about.
-        routes: Which function answers which request.
-        faults: How to misbehave.
-        log: Where to note requests down.
+        handler: The class that handles requests.
+        store: The repositories that are served.
+        routes: The functions that answer requests.
+        faults: The faults to cause.
+        log: The log of requests.
 
     Attributes:
-        closing: Set when it ends.
-        failures: What broke in it; a client that went away is none.
+        closing: Set when the server stops.
+        failures: Errors of the server; a disconnected client does not count.
     """
 
     daemon_threads = True
-    request_queue_size = 128  # of clients that connect at once; of five, the sixth would wait for a second
+    request_queue_size = (
+        128  # clients that connect at once; with the default of five, the sixth would wait for a second
+    )
 
     def __init__(
         self,
@@ -58,11 +60,11 @@ class Server(ThreadingHTTPServer):
         )
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to answer requests."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, with all connections."""
+        """Stop, and close all connections."""
         self.closing.set()
         self.shutdown()
         self._thread.join()
@@ -84,16 +86,16 @@ class Server(ThreadingHTTPServer):
 
     @property
     def content_url(self) -> str:
-        """Where large files come from: another host name, as on the real Hub."""
+        """The address of large files: another host name, as on the real Hub."""
         return f"http://localhost:{self.port}"
 
     @property
     def uploads(self) -> Path:
-        """The folder for what is uploaded."""
+        """The folder for uploaded files."""
         return Path(self._uploads.name)
 
     def opened(self, connection: socket.socket) -> None:
-        """Remember a connection, to end it with the server."""
+        """Remember a connection, to close it when the server stops."""
         self._connections.add(connection)
 
     def closed(self, connection: socket.socket) -> None:
@@ -101,9 +103,9 @@ class Server(ThreadingHTTPServer):
         self._connections.discard(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - http.server's signature
-        """Keep what broke, for the test to fail by it."""
+        """Keep an error, so that the test fails."""
         error = sys.exception()
         if error and not isinstance(
             error, ConnectionError | TimeoutError
-        ):  # a client may go away whenever it likes
+        ):  # a client may disconnect at any time
             self.failures.append(error)

@@ -1,4 +1,4 @@
-"""What the local Hub holds: repositories with commits, branches and tags. Commit ids follow from the content alone."""
+"""The content of the local Hub: repositories with commits, branches and tags. Commit ids depend only on the content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KEEPER = "keeper"  # the account that may do everything
 PIECE_BYTES = 1 << 16
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".model", ".npz")
-LFS_BYTES = 10 * 1024 * 1024  # larger files go to LFS whatever they are called
+LFS_BYTES = 10 * 1024 * 1024  # larger files go to LFS, whatever their name
 
 
 def is_large(name: str, size_bytes: int) -> bool:
@@ -32,11 +32,11 @@ def repo_key(kind: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Content that lies in a file, of any size: it is read when it is asked for, and never as a whole.
+    """Content in a file of any size: it is read in pieces when it is requested.
 
     Args:
         path: The file.
-        sha256: Its digest, if it need not be computed: of a file of holes, any will do.
+        sha256: Its digest, if it need not be computed; a sparse file may have any digest.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Blob:
 
     @classmethod
     def of(cls, name: str, content: Content) -> Blob:
-        """Return the blob of a file; whether it goes to LFS is told by its name and size, as on the Hub."""
+        """Return the blob of a file; its name and size decide whether it goes to LFS, as on the Hub."""
         source = OnDisk(content) if isinstance(content, Path) else content
         blob = cls(source, lfs=True)
         return blob if is_large(name, blob.size_bytes) else cls(source, lfs=False)
@@ -94,18 +94,18 @@ class Blob:
 
     @property
     def pointer(self) -> bytes:
-        """What git has in place of a large file."""
+        """The pointer file that git stores in place of a large file."""
         return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size_bytes}\n".encode()
 
     @cached_property
     def git_id(self) -> str:
-        """The id that git gives to what it holds: of a large file, the pointer."""
+        """Git's id of the stored content: for a large file, of the pointer."""
         stored = self.pointer if self.lfs else self.content
         return hashlib.sha1(b"blob %d\0" % len(stored) + stored, usedforsecurity=False).hexdigest()
 
     @property
     def etag(self) -> str:
-        """What the Hub calls the content."""
+        """The Hub's entity tag of the content."""
         return self.sha256 if self.lfs else self.git_id
 
 
@@ -123,7 +123,7 @@ class Commit:
 class Repo:
     """A repository.
 
-    ``gated`` keeps a repository's files, but not its description, from those who have no access; ``private`` hides it.
+    ``gated`` restricts a repository's files, but not its description, to accounts with access; ``private`` hides it.
     """
 
     name: str
@@ -145,17 +145,17 @@ class Repo:
                 del state[name]
             else:
                 state[name] = content if isinstance(content, Blob) else Blob.of(name, content)
-        return self._made(parent, title, state, branch)
+        return self._add_commit(parent, title, state, branch)
 
     def squash(self, branch: str = "main", title: str = "Super-squash branch 'main'") -> str:
-        """Replace a branch's commits by one; the old ones are gone, unless another branch or a tag holds them."""
+        """Replace a branch's commits by one; the old ones are removed, unless another branch or a tag leads to them."""
         state = self.commits[self.branches[branch]].files
-        oid = self._made(None, title, dict(state), branch)
-        held = [*self.branches.values(), *self.tags.values()]
-        self.commits = {one.oid: one for head in held for one in self.history(self.commits[head])}
+        oid = self._add_commit(None, title, dict(state), branch)
+        heads = [*self.branches.values(), *self.tags.values()]
+        self.commits = {commit.oid: commit for head in heads for commit in self.history(self.commits[head])}
         return oid
 
-    def _made(self, parent: str | None, title: str, state: dict[str, Blob], branch: str) -> str:
+    def _add_commit(self, parent: str | None, title: str, state: dict[str, Blob], branch: str) -> str:
         about = [self.name, parent, title, sorted((name, blob.git_id) for name, blob in state.items())]
         oid = hashlib.sha1(json.dumps(about).encode(), usedforsecurity=False).hexdigest()
         self.commits[oid] = Commit(oid, parent, title, state)
@@ -163,32 +163,32 @@ class Repo:
         return oid
 
     def find(self, revision: str) -> Commit | None:
-        """Return the commit that a branch, a tag or a commit's id stands for."""
+        """Return the commit that a branch, a tag or a commit's id refers to."""
         short = re.sub(r"^refs/(heads|tags)/", "", revision)
         return self.commits.get(self.branches.get(short) or self.tags.get(short) or revision)
 
     def history(self, commit: Commit) -> list[Commit]:
         """Return a commit and those before it, newest first."""
-        found = [commit]
-        while found[-1].parent:
-            found.append(self.commits[found[-1].parent])
-        return found
+        commits = [commit]
+        while commits[-1].parent:
+            commits.append(self.commits[commits[-1].parent])
+        return commits
 
 
 class Store:
-    """Repositories by name, the contents of large files, and who may do what with them.
+    """Repositories by name, the contents of large files, and permissions.
 
     Attributes:
-        token: Of the account ``keeper``, which may read everything, and write under its own name and those in ``orgs``.
-        reader: Another token of the same account, for reading alone.
-        stranger: Token of somebody who is logged in but has been given access to nothing private or gated.
+        token: Token of the account ``keeper``, which may read everything, and write under its own name and those in ``orgs``.
+        reader: A read-only token of the same account.
+        stranger: Token of an account without access to anything private or gated.
         accounts: Name and role by token.
         orgs: The organizations that ``keeper`` may write to.
-        repos: What there is, by name; a data set's begins with ``datasets/``.
-        lfs: Contents of large files by SHA-256; to be altered by tests of what is damaged.
-        moved: Repositories' former names, and what they are called now.
+        repos: Repositories by name; the name of a data set begins with ``datasets/``.
+        lfs: Contents of large files by SHA-256; tests may damage them.
+        moved: Current names of repositories by former name.
         page_size: Entries on one page of a listing; None for no pages.
-        writing: Held by who writes, one at a time, so that a commit is made whole or not at all.
+        writing: Lock for writing, so that a commit is made as a whole or not at all.
     """
 
     token = "hf_keeperkeeperkeeper"  # noqa: S105 - opens nothing but this
@@ -224,11 +224,11 @@ class Store:
         Args:
             name: ``owner/name``.
             files: Contents by name: bytes, a path, or ``OnDisk`` with a digest that need not be computed.
-            repo_type: What it is a repository of.
-            license: What its description says.
-            base_model: Likewise.
-            private: Whether it is hidden from all but ``keeper``.
-            gated: Whether its files are kept from all but ``keeper``.
+            repo_type: The kind of repository.
+            license: The license in its description.
+            base_model: The base model in its description.
+            private: Whether it is visible only to ``keeper``.
+            gated: Whether only ``keeper`` may read its files.
         """
         key = repo_key(repo_type, name)
         card = {"license": license, "base_model": base_model}
@@ -252,7 +252,7 @@ class Store:
 
     def tag(self, name: str, tag: str, revision: str = "main") -> None:
         """Tag a revision of a repository."""
-        found = self.repos[name].find(revision)
-        if found is None:
+        commit = self.repos[name].find(revision)
+        if commit is None:
             raise KeyError(revision)
-        self.repos[name].tags[tag] = found.oid
+        self.repos[name].tags[tag] = commit.oid

@@ -1,1 +1,1 @@
-"""What is known of the architectures that are read and written: dense models and mixtures."""
+"""Facts about the architectures that are read and written: dense models and mixtures."""

@@ -1,4 +1,4 @@
-"""Facts of a dense decoder's configuration that planning rests on, and the names of its tensors."""
+"""Facts from a dense decoder's configuration that planning needs, and the names of its tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from herdbook.errors import RecipeError
 
-DEFAULT_THETA = 10000.0  # of Llama, Mistral and Qwen, where config.json says nothing
+DEFAULT_THETA = 10000.0  # of Llama, Mistral and Qwen, if config.json contains none
 LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)$")
 
 # The attention and MLP matrices of a Llama or Mistral layer, by their names inside the layer.
@@ -55,23 +55,23 @@ class Architecture:
                 vocabulary=config["vocab_size"],
             )
         except KeyError as error:
-            raise RecipeError(f"models.{model}: its config.json does not say {error.args[0]!r}") from error
+            raise RecipeError(f"models.{model}: its config.json lacks {error.args[0]!r}") from error
 
 
 def layer_of(name: str) -> int | None:
     """Return the number of the layer that a tensor belongs to, or None for embeddings, last norm and head."""
-    found = LAYER.match(name)
-    return int(found[1]) if found else None
+    match = LAYER.match(name)
+    return int(match[1]) if match else None
 
 
 def matrix_of(name: str) -> str | None:
-    """Return a layer's matrix by its name inside the layer, such as ``mlp.down_proj``; None for all else."""
-    found = LAYER.match(name)
-    return found[2].removesuffix(".weight") if found and found[2].endswith(".weight") else None
+    """Return a matrix's name inside its layer, such as ``mlp.down_proj``; None for other tensors."""
+    match = LAYER.match(name)
+    return match[2].removesuffix(".weight") if match and match[2].endswith(".weight") else None
 
 
 def rope_of(config: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
-    """Return the base of rotary embeddings, and how they are scaled, however old the configuration is."""
+    """Return base and scaling of the rotary embeddings, from configurations of any version of transformers."""
     rope = dict(config.get("rope_parameters") or {})
     theta = rope.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_THETA
     scaling = {**(config.get("rope_scaling") or {}), **rope}

@@ -1,4 +1,4 @@
-"""What mixtures by past versions of mergekit have in common."""
+"""Facts about mixtures that were made by past versions of mergekit."""
 
-# It read every prompt as the beginning-of-sequence token alone, from commit 5040ac7 to 9c69152.
+# From commit 5040ac7 to 9c69152, it read every prompt as the beginning-of-sequence token alone.
 EQUAL_ROWS = ("2024-02-24", "2024-03-18")

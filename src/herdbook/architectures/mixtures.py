@@ -1,7 +1,7 @@
-"""Families of Mixtures of Experts: how each names its tensors, what it can hold, and what its configuration says.
+"""Families of Mixtures of Experts: their tensor names, the dense models that fit into them, and their configurations.
 
-A family is a row of a table. What a mixture is (base, experts, routers) is told by canonical tensor names; the fused
-layout of transformers 5 is another rendering of the same tensors.
+A family is a row of a table. The parts of a mixture (base, experts, routers) are identified by canonical tensor names; the
+fused layout of transformers 5 is another representation of the same tensors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FamilyName = Literal["mixtral", "qwen2", "qwen3", "deepseek"]
 Place = int | Literal["shared"]
 MLP = ("gate_proj", "up_proj", "down_proj")  # the matrices of a dense MLP, in the order of fused tensors
 OWN_NAMES = {matrix: matrix for matrix in MLP}
-MISTRAL_WINDOW = 4096  # what transformers takes where a Mistral's config.json says nothing
+MISTRAL_WINDOW = 4096  # the default of transformers if a Mistral's config.json contains none
 
 _EXPERT = re.compile(r"\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(.+)$")
 _ROUTER = re.compile(r"\.(?:block_sparse_moe|mlp)\.(?:gate|shared_expert_gate)\.weight$")
@@ -28,24 +28,24 @@ class Family:
     """One kind of Mixture of Experts.
 
     Args:
-        name: What recipes call it.
-        architecture: The class in ``config.json``.
-        model_type: Its type there.
-        sources: Types of dense models whose attention and MLPs it can hold.
+        name: Its name in recipes.
+        architecture: Its class in ``config.json``.
+        model_type: Its ``model_type`` in ``config.json``.
+        sources: Model types of dense models whose attention and MLPs fit into it.
         block: Name of the mixture inside a layer.
-        matrices: What the matrices of a dense MLP are called in an expert.
+        matrices: Names in an expert of the matrices of a dense MLP.
         shared: Name of the shared expert inside the block, if it has one.
         shared_counts: How many shared experts it may have.
         shared_gate: Whether the shared expert has a gate of its own.
-        biases: Projections of the attention whose biases it can hold.
-        needs_biases: Whether the class has all these biases always; missing ones are written as zeros.
+        biases: Projections of the attention that can have biases.
+        needs_biases: Whether all these biases are required; missing ones are written as zeros.
         window: Whether its attention can have a sliding window.
-        fused: Whether transformers 5 holds its experts as fused tensors, which can be written, too.
-        convertible: Whether a GGUF can be made of it and derived again.
-        loadable: Whether transformers has its class, so that it can be measured without code of others.
+        fused: Whether transformers 5 stores its experts as fused tensors; these can be written, too.
+        convertible: Whether it can be converted to GGUF, and the conversion checked.
+        loadable: Whether transformers has its class, so that it can be measured without code from elsewhere.
         counts: Keys of ``config.json`` for the number of experts and of shared experts.
-        widths: Keys for the width of an expert.
-        settings: What else ``config.json`` says, the same for all.
+        widths: Keys of ``config.json`` for the width of an expert.
+        settings: Other entries of ``config.json``, the same for all models of the family.
     """
 
     name: FamilyName
@@ -88,7 +88,7 @@ _SPARSE = {
     "output_router_logits": False,
     "router_aux_loss_coef": 0.001,
 }
-# In the order in which one is chosen that fits, if the recipe names none.
+# In order of preference: if the recipe names no family, the first that fits is chosen.
 FAMILIES: dict[FamilyName, Family] = {
     family.name: family
     for family in (
@@ -157,18 +157,21 @@ BY_MODEL_TYPE = {family.model_type: family for family in FAMILIES.values()}
 
 
 def expert_of(name: str) -> tuple[int, str] | None:
-    """Return the place of the routed expert that a canonical tensor belongs to, and its name without it; else None."""
-    found = _EXPERT.search(name)
-    return (int(found[1]), f"{name[: found.start()]}.{found[2]}") if found else None
+    """Return the routed expert that a canonical tensor belongs to, from 0, and the tensor's name without the expert.
+
+    None if it does not belong to a routed expert.
+    """
+    match = _EXPERT.search(name)
+    return (int(match[1]), f"{name[: match.start()]}.{match[2]}") if match else None
 
 
 def is_router(name: str) -> bool:
-    """Say whether a tensor is a router, or the gate of a shared expert."""
+    """Return whether a tensor is a router, or the gate of a shared expert."""
     return _ROUTER.search(name) is not None
 
 
 def window_of(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a dense model's attention sees back, or None if all of them."""
+    """Return the sliding window of a dense model's attention in tokens, or None if it has none."""
     kind = config.get("model_type")
     if kind == "mistral":
         window = config.get("sliding_window", MISTRAL_WINDOW)
@@ -180,7 +183,7 @@ def window_of(config: Mapping[str, Any]) -> int | None:
 
 
 def fitting(model_type: str, shared: int, names: Iterable[FamilyName] = FAMILIES) -> Family | None:
-    """Return the first family that can hold models of a type with so many shared experts."""
+    """Return the first family for dense models of a type and a number of shared experts; None if no family fits."""
     return next(
         (
             FAMILIES[name]

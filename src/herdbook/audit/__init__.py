@@ -1,1 +1,1 @@
-"""Merges of others: what can be said of one that only has a mergekit configuration in its card."""
+"""Audit: compare anyone's merge with the models that its mergekit configuration names."""

@@ -1,7 +1,8 @@
-"""Anybody's merge, of which nothing is known but mergekit's configuration in its folder or card: what its bytes prove.
+"""What the bytes of anyone's merge prove, given only mergekit's configuration in its folder or card.
 
-It is compared with what the models that the configuration names hold now. What cannot be proven is said, sentence by
-sentence, and never passes for proven: a mixture's routers alone keep a verification from ending as "passed".
+The merge is compared with the current content of the models that the configuration names. Each unproven statement is
+reported as such, one sentence each, and never counts as passed: the routers alone keep the audit of a mixture from ending
+as "passed".
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ LAYOUT = Check(LEVEL, "layout")
 
 
 class Audit:
-    """A verification of somebody's merge.
+    """An audit of a merge.
 
     Args:
         name: A folder, or ``owner/name[@revision]`` on the Hub.
-        config: The configuration, if it is not in the merge.
-        ggufs: Where else GGUF files of it are: folders or repositories.
-        options: What was asked.
+        config: The configuration file, if it is not in the merge.
+        ggufs: Further folders or repositories with GGUF files of the merge.
+        options: The options of the audit.
     """
 
     def __init__(self, name: str, config: Path | None, ggufs: Sequence[str], options: Options) -> None:
@@ -53,10 +54,10 @@ class Audit:
         self.sources: dict[str, Model] = {}
 
     def run(self, report: Callable[[Finding], None]) -> LevelResult:
-        """Verify it.
+        """Run the audit.
 
         Args:
-            report: Called with each finding as soon as there is one; what is unproven comes last.
+            report: Called with each finding as soon as it is known; unproven statements come last.
         """
         started, before = time.monotonic(), hub.TRAFFIC.received_bytes
         findings, unproven = [], []
@@ -68,9 +69,9 @@ class Audit:
                 report(finding)
         for finding in unproven:
             report(finding)
-        read = sum(one.read_bytes for one in self.opened if isinstance(one, FolderSubject))
-        read += hub.TRAFFIC.received_bytes - before
-        return LevelResult(ABOUT, (*findings, *unproven), read, time.monotonic() - started)
+        read_bytes = sum(subject.read_bytes for subject in self.opened if isinstance(subject, FolderSubject))
+        read_bytes += hub.TRAFFIC.received_bytes - before
+        return LevelResult(ABOUT, (*findings, *unproven), read_bytes, time.monotonic() - started)
 
     def _open(self, subject: Subject) -> Subject:
         self.opened.append(subject)
@@ -86,29 +87,29 @@ class Audit:
         self.name = subject.name
         size = sum(piece.size_bytes for piece in merge.pieces.values())
         yield SUBJECT.passed(subject.name, f"{len(merge.pieces)} tensors, {humanize.size(size)}")
-        yield from _others(merge)
+        yield from _other_weights(merge)
         try:
             configuration = find(subject, self.config)
         except (HerdbookError, OSError) as error:
             yield CONFIGURATION.error(subject.name, error)
-            detail = "Nothing says what the weights were made of, so nothing of them is proven."
+            detail = "No configuration states what the weights were made from, so none of them is proven."
             yield UNPROVEN.unverified("weights", detail)
         else:
-            yield from self._claimed(configuration, merge)
+            yield from self._compare(configuration, merge)
         yield from gguf.check(subject, merge, self.options)
-        for place in self.ggufs:
+        for location in self.ggufs:
             try:
-                holder = self._open(open_subject(place))
+                holder = self._open(open_subject(location))
             except (HerdbookError, OSError) as error:
-                yield gguf.GGUF.error(place, error)
+                yield gguf.GGUF.error(location, error)
             else:
                 yield from gguf.check(holder, merge, self.options)
 
-    def _claimed(self, configuration: Configuration, merge: Model) -> Iterator[Finding]:
-        what = f"{configuration.method} of {', '.join(configuration.models)}"
+    def _compare(self, configuration: Configuration, merge: Model) -> Iterator[Finding]:
+        summary = f"{configuration.method} of {', '.join(configuration.models)}"
         if configuration.method == MIXTURE:
-            what = f"a mixture of {len(configuration.experts)} experts on {configuration.base}, gate_mode {configuration.gate}"
-        yield CONFIGURATION.passed(configuration.where, what)
+            summary = f"a mixture of {len(configuration.experts)} experts on {configuration.base}, gate_mode {configuration.gate}"
+        yield CONFIGURATION.passed(configuration.where, summary)
         copies = configuration.method == MIXTURE or bool(configuration.runs)
         for reference in configuration.models:
             yield from self._source(reference, merge.subject, copies=copies)
@@ -123,43 +124,43 @@ class Audit:
         else:
             detail = (
                 f"All {len(merge.pieces)} tensors are results of `merge_method: {configuration.method}`, not copies, so their bytes cannot "
-                "be compared with a source's. They would have to be computed again with the same version of mergekit, whose "
-                "numbers changed between versions."
+                "be compared with a source's. Proving them means recomputing them with the same version of mergekit, since "
+                "results differ between versions."
             )
             yield UNPROVEN.unverified("weights", detail)
 
     def _source(self, reference: str, subject: Subject, *, copies: bool) -> Iterator[Finding]:
-        """Open a source, and yield what it is, or why it cannot be read."""
-        beside = self.config.parent if self.config else None
+        """Open a source, and yield a finding that identifies it or explains why it cannot be read."""
+        config_folder = self.config.parent if self.config else None
         try:
-            place = self._open(open_reference(reference, subject, beside))
+            source = self._open(open_reference(reference, subject, config_folder))
             if copies:
-                self.sources[reference] = open_model(place)
+                self.sources[reference] = open_model(source)
         except (HerdbookError, OSError) as error:
-            # what is gone was perhaps renamed or withdrawn: that proves nothing against who merged it
+            # a missing model may have been renamed or withdrawn, which proves nothing against the author of the merge
             gone = isinstance(error, GoneError)
             yield SOURCE.unverified(reference, str(error)) if gone else SOURCE.error(reference, error)
-            detail = f"What is said to be of {reference} is not proven: that cannot be read."
+            detail = f"The tensors that should be from {reference} are not proven: it cannot be read."
             yield UNPROVEN.unverified(reference, detail)
             return
-        if isinstance(place, FolderSubject):
-            yield SOURCE.passed(reference, "a folder here, as it is now", source=place.name)
+        if isinstance(source, FolderSubject):
+            yield SOURCE.passed(reference, "a local folder in its current state", source=source.name)
         elif "@" in reference:
-            yield SOURCE.passed(reference, f"is {place.name}", source=place.uri)
+            yield SOURCE.passed(reference, f"is {source.name}", source=source.uri)
         else:
-            detail = f"is {place.name} now; the configuration names no commit, so it may have been another when it was merged"
-            yield SOURCE.passed(reference, detail, source=place.uri)
+            detail = f"is {source.name} now; the configuration names no commit, so another one may have been merged"
+            yield SOURCE.passed(reference, detail, source=source.uri)
 
     def _copies(self, configuration: Configuration, merge: Model) -> Iterator[Finding]:
-        wanted, routed = expected(configuration, merge, self.sources), router_names(configuration, merge)
-        yield from self._layout(configuration, merge, misfits(wanted, routed, merge, configuration))
-        weights = WeightsComparison(configuration, merge, self.sources, wanted)
+        tensors, routed = expected(configuration, merge, self.sources), router_names(configuration, merge)
+        yield from self._layout(configuration, merge, misfits(tensors, routed, merge, configuration))
+        weights = WeightsComparison(configuration, merge, self.sources, tensors)
         yield from weights.check(self.options)
         if weights.noisy:
-            detail = f"The weights of {', '.join(weights.noisy)} had noise added (`noise_scale`), which is drawn: they are not proven."
+            detail = f"The weights of {', '.join(weights.noisy)} are not proven: random noise was added (`noise_scale`)."
             yield UNPROVEN.unverified("noise", detail)
         if configuration.tokens_changed:
-            detail = "Embeddings and head were made for another vocabulary (`tokenizer_source`), and are not proven."
+            detail = "Embeddings and head are not proven: they were made for another vocabulary (`tokenizer_source`)."
             yield UNPROVEN.unverified("embeddings", detail)
         first = configuration.base or configuration.models[0]
         if first in self.sources:
@@ -168,35 +169,35 @@ class Audit:
             yield from routers.check(configuration, merge)
 
     def _layout(
-        self, configuration: Configuration, merge: Model, found: tuple[list[str], list[str]]
+        self, configuration: Configuration, merge: Model, misfit: tuple[list[str], list[str]]
     ) -> Iterator[Finding]:
-        """Yield whether the merge has the tensors that it must have, and no others."""
-        missing, extra = found
+        """Yield whether the merge has exactly the tensors that the configuration implies."""
+        missing, extra = misfit
         if missing:
             detail = f"{len(missing)} tensors are missing, such as {missing[0]}"
             yield LAYOUT.failed(merge.subject.name, detail, tensor=missing[0])
         if extra and len(self.sources) == len(configuration.models):
-            detail = f"{len(extra)} tensors are of no model that is named, such as {extra[0]}"
+            detail = f"{len(extra)} tensors belong to none of the named models, such as {extra[0]}"
             yield LAYOUT.failed(merge.subject.name, detail, tensor=extra[0])
         if not missing and not extra:
             yield LAYOUT.passed(
-                merge.subject.name, "has all tensors that the configuration makes, and no others"
+                merge.subject.name, "has all tensors that the configuration implies, and no others"
             )
 
 
-def _others(merge: Model) -> Iterator[Finding]:
-    """Yield the files of the merge that may hold other weights: what is loaded depends on who loads it."""
+def _other_weights(merge: Model) -> Iterator[Finding]:
+    """Report files that may contain other weights: which files are loaded depends on the program that loads them."""
     shards = {piece.file for piece in merge.pieces.values()}
     kinds = (*hub.PICKLE_SUFFIXES, ".safetensors")
-    found = sorted(name for name in merge.subject.files if name.endswith(kinds) and name not in shards)
-    if merge.subject.uri and found:
-        told = ", ".join(found[:5]) + (" and others" if len(found) > 5 else "")
-        detail = f"{len(found)} more files may hold weights ({told}); they are no part of the model that was compared."
+    names = sorted(name for name in merge.subject.files if name.endswith(kinds) and name not in shards)
+    if merge.subject.uri and names:
+        listed = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+        detail = f"{len(names)} more files may contain weights ({listed}); they are not part of the model that was compared."
         yield UNPROVEN.unverified("other files", detail)
 
 
 def line(finding: Finding) -> str:
-    """Return a finding for a terminal; what is unproven is told as the sentence that it is."""
+    """Return a finding for a terminal; an unproven statement is printed as a sentence alone."""
     if finding.check == UNPROVEN.name:
         return plain(f"  - {finding.detail}")
     text = f"{LABELS[finding.outcome]:{LABEL_WIDTH}} {finding.check:9} {finding.subject}: {finding.detail}"

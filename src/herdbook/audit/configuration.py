@@ -1,6 +1,6 @@
-"""What anybody's merge says of itself: the configuration that mergekit left in its folder or its card.
+"""What a merge claims about itself: the configuration that mergekit left in its folder or its card.
 
-It is untrusted. It can name models, never places: nothing on this machine is read because a card names it.
+It is untrusted. It can name models, but no paths: nothing on this machine is read because a card names it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from herdbook.release.subject import Subject
 
-FILES = ("mergekit_moe_config.yml", "mergekit_config.yml", "README.md")  # the first that is there
+FILES = ("mergekit_moe_config.yml", "mergekit_config.yml", "README.md")  # the first one that exists is read
 MAX_BYTES = 1_000_000  # of a card, or a configuration
 MAX_EXPERTS = 256
 MAX_LAYERS = 1000
@@ -46,12 +46,12 @@ class ExpertSource:
 
 @dataclass(frozen=True)
 class LayerRange:
-    """Layers that a passthrough merge takes over, one after the other.
+    """Consecutive layers that a passthrough merge copies from a model.
 
     Args:
         source: The model.
-        first: Its first layer.
-        stop: The layer after the last; None for all layers.
+        first: The first layer.
+        stop: The layer after the last one; None for all layers.
     """
 
     source: str
@@ -61,20 +61,20 @@ class LayerRange:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a configuration says.
+    """The content of a configuration.
 
     Args:
-        where: Where it was found.
+        where: The file that it was found in.
         method: ``moe``, or mergekit's name of a dense method.
-        base: The model that a mixture takes everything else from; None if none is named.
+        base: The model that a mixture takes all other tensors from; None if none is named.
         experts: A mixture's experts.
-        shared: Its shared experts.
-        runs: What a passthrough merge takes over, in order; empty if that is more than copying.
-        models: All models that are named, each once.
-        dtype: The dtype that is asked for, by the code of safetensors; None for the base's.
+        shared: A mixture's shared experts.
+        runs: The layers that a passthrough merge copies, in order; empty if it does more than copy.
+        models: All named models, each once.
+        dtype: The requested dtype, by the code of safetensors; None for the base's.
         gate: How a mixture's routers were made.
-        per_token: How many experts a token gets.
-        architecture: The family that is asked for, or None.
+        per_token: The number of experts per token.
+        architecture: The requested family, or None.
         tokens_changed: Whether embeddings were made for another vocabulary.
     """
 
@@ -97,11 +97,11 @@ def find(subject: Subject, config: Path | None) -> Configuration:
 
     Args:
         subject: The merge.
-        config: A file that a person named instead.
+        config: A file that the user named instead.
 
     Raises:
-        UnverifiedError: If there is none that can be understood.
-        SourceError: If it cannot be had.
+        UnverifiedError: If none is found that can be interpreted.
+        SourceError: If it cannot be read.
     """
     if config is not None:
         _check_size(config.stat().st_size, str(config))
@@ -111,14 +111,14 @@ def find(subject: Subject, config: Path | None) -> Configuration:
             _check_size(subject.files[name].size_bytes, name)
             return parse(subject.read(name, MAX_BYTES), name)
     raise UnverifiedError(
-        f"{subject.name}: has no {', '.join(FILES[:-1])}, nor a card; name the configuration with --config FILE"
+        f"{subject.name}: has neither {', '.join(FILES[:-1])} nor a card; pass the configuration with --config FILE"
     )
 
 
 def _check_size(size_bytes: int, where: str) -> None:
     if size_bytes > MAX_BYTES:
         raise UnverifiedError(
-            f"{where}: is larger than any configuration ({MAX_BYTES} bytes). Name it with --config FILE."
+            f"{where}: has more than the {MAX_BYTES} bytes that a configuration may have. Pass a smaller file with --config FILE."
         )
 
 
@@ -126,17 +126,17 @@ def parse(content: bytes, where: str) -> Configuration:
     """Read a configuration, or the one in a card.
 
     Raises:
-        UnverifiedError: If there is none that can be understood.
+        UnverifiedError: If none is found that can be interpreted.
     """
     try:
-        found, _ = find_configuration(content.decode(), where, KINDS)
-        return (_mixture if "experts" in found else _dense)(found, where)
+        config, _ = find_configuration(content.decode(), where, KINDS)
+        return (_mixture if "experts" in config else _dense)(config, where)
     except UnicodeDecodeError as error:
-        raise UnverifiedError(f"{where}: is no text: {error}") from error
+        raise UnverifiedError(f"{where}: is not a text: {error}") from error
     except RecipeError as error:
-        raise UnverifiedError(f"{error}. Name a better one with --config FILE.") from error
+        raise UnverifiedError(f"{error}. Pass another configuration with --config FILE.") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise UnverifiedError(f"{where}: is no configuration of mergekit: {_short(error)}") from error
+        raise UnverifiedError(f"{where}: is not a mergekit configuration: {_short(error)}") from error
 
 
 def _mixture(config: dict[str, Any], where: str) -> Configuration:
@@ -144,12 +144,12 @@ def _mixture(config: dict[str, Any], where: str) -> Configuration:
     experts = _experts(config["experts"], "experts")
     shared = _experts(config.get("shared_experts") or [], "shared_experts")
     if not experts:
-        raise ValueError("experts: at least one is needed")
+        raise ValueError("experts: must name at least one")
     return Configuration(
         where,
         MIXTURE,
         base,
-        _once([base, *(one.source for one in (*experts, *shared))]),
+        _unique([base, *(expert.source for expert in (*experts, *shared))]),
         _dtype(config.get("dtype")),
         experts,
         shared,
@@ -159,16 +159,16 @@ def _mixture(config: dict[str, Any], where: str) -> Configuration:
     )
 
 
-def _experts(found: Any, key: str) -> tuple[ExpertSource, ...]:
-    if not isinstance(found, list) or len(found) > MAX_EXPERTS:
-        raise TypeError(f"{key}: a list of no more than {MAX_EXPERTS} is needed")
+def _experts(listed: Any, key: str) -> tuple[ExpertSource, ...]:
+    if not isinstance(listed, list) or len(listed) > MAX_EXPERTS:
+        raise TypeError(f"{key}: must be a list of at most {MAX_EXPERTS} experts")
     return tuple(
         ExpertSource(
-            _model(one["source_model"], f"{key}.{number}.source_model"),
-            bool(one.get("noise_scale")),
-            float(one["residual_scale"]) if one.get("residual_scale") is not None else None,
+            _model(entry["source_model"], f"{key}.{number}.source_model"),
+            bool(entry.get("noise_scale")),
+            float(entry["residual_scale"]) if entry.get("residual_scale") is not None else None,
         )
-        for number, one in enumerate(found)
+        for number, entry in enumerate(listed)
     )
 
 
@@ -177,24 +177,26 @@ def _dense(config: dict[str, Any], where: str) -> Configuration:
     base = _model(config["base_model"], "base_model") if config.get("base_model") else None
     slices, listed = config.get("slices") or [], config.get("models") or []
     if not isinstance(slices, list) or not isinstance(listed, list):
-        raise TypeError("`slices` and `models` are lists")
-    given = [source for one in slices for source in one["sources"]] + listed
-    if len(given) > MAX_MODELS:
-        raise ValueError(f"no more than {MAX_MODELS} models are read")
-    named = [_model(source["model"], "model") for source in given]
-    plain = method == PASSTHROUGH and not config.get("parameters")
-    plain = plain and not any(source.get("parameters") for source in given)
-    plain = plain and all(len(one["sources"]) == 1 and not one.get("parameters") for one in slices)
+        raise TypeError("`slices` and `models` must be lists")
+    sources = [source for slice_ in slices for source in slice_["sources"]] + listed
+    if len(sources) > MAX_MODELS:
+        raise ValueError(f"names more than {MAX_MODELS} models")
+    names = [_model(source["model"], "model") for source in sources]
+    only_copies = method == PASSTHROUGH and not config.get("parameters")
+    only_copies = only_copies and not any(source.get("parameters") for source in sources)
+    only_copies = only_copies and all(
+        len(slice_["sources"]) == 1 and not slice_.get("parameters") for slice_ in slices
+    )
     runs: list[LayerRange] = []
-    if plain and slices:
-        runs = [_run(source, name) for source, name in zip(given, named, strict=True)]
-    elif plain and len(named) == 1:
-        runs = [LayerRange(named[0], 0, None)]
+    if only_copies and slices:
+        runs = [_run(source, name) for source, name in zip(sources, names, strict=True)]
+    elif only_copies and len(names) == 1:
+        runs = [LayerRange(names[0], 0, None)]
     return Configuration(
         where,
         method,
         base,
-        _once([*([base] if base else []), *named]),
+        _unique([*([base] if base else []), *names]),
         _dtype(config.get("out_dtype") or config.get("dtype")),
         runs=tuple(runs),
         tokens_changed=bool(config.get("tokenizer_source") or config.get("tokenizer")),
@@ -204,7 +206,7 @@ def _dense(config: dict[str, Any], where: str) -> Configuration:
 def _run(source: dict[str, Any], name: str) -> LayerRange:
     first, stop = (int(number) for number in source["layer_range"])
     if not 0 <= first < stop <= MAX_LAYERS:
-        raise ValueError(f"layer_range: {first} to {stop} are no layers")
+        raise ValueError(f"layer_range: {first} to {stop} is not a range of layers")
     return LayerRange(name, first, stop)
 
 
@@ -212,25 +214,25 @@ def _model(reference: Any, key: str) -> str:
     model, lora = split_reference(reference)
     text = f"{model}+{lora}" if lora else model
     if text is None or not _REFERENCE.fullmatch(text):
-        raise ValueError(f"{key}: names no model")
+        raise ValueError(f"{key}: does not name a model")
     return text
 
 
-def _dtype(said: Any) -> str | None:
-    if said is None:
+def _dtype(name: Any) -> str | None:
+    if name is None:
         return None
-    if str(said) not in DTYPE_CODES:
-        raise ValueError(f"dtype: {str(said)[:40]!r} is none of {', '.join(DTYPE_CODES)}")
-    return DTYPE_CODES[str(said)]
+    if str(name) not in DTYPE_CODES:
+        raise ValueError(f"dtype: {str(name)[:40]!r} is not one of {', '.join(DTYPE_CODES)}")
+    return DTYPE_CODES[str(name)]
 
 
-def _word(said: Any, key: str) -> str:
-    if not isinstance(said, str) or not _WORD.fullmatch(said):
-        raise ValueError(f"{key}: is no plain word")
-    return said
+def _word(value: Any, key: str) -> str:
+    if not isinstance(value, str) or not _WORD.fullmatch(value):
+        raise ValueError(f"{key}: is not a plain word")
+    return value
 
 
-def _once(names: list[str]) -> tuple[str, ...]:
+def _unique(names: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 

@@ -1,4 +1,4 @@
-"""Where each tensor of a published merge must come from, if its configuration tells the truth."""
+"""Where each tensor of a merge must come from, according to its configuration."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 
 @dataclass(frozen=True)
 class ExpectedTensor:
-    """A tensor of a merge as its configuration has it.
+    """The origin of a merge's tensor, according to its configuration.
 
     Args:
-        part: What it belongs to, as people call it: ``expert 1``, ``base``, ``layers 0-15``.
+        part: The part of the merge that it belongs to, as shown to users: ``expert 1``, ``base``, ``layers 0-15``.
         source: The model that it is taken from, as the configuration names it.
-        tensor: What it is called there; empty for one that is all zeros.
+        tensor: Its name in that model; empty for a tensor of zeros.
         scale: What it was multiplied by, or None.
         noisy: Whether noise was added.
     """
@@ -43,15 +43,15 @@ class ExpectedTensor:
 def expected(
     configuration: Configuration, merge: Model, sources: Mapping[str, Model]
 ) -> dict[str, ExpectedTensor]:
-    """Return what each tensor that is a copy must be a copy of, by canonical name; routers are left out.
+    """Return the origin of each tensor that must be a copy, by canonical name; routers are left out.
 
     Args:
-        configuration: What the configuration says.
+        configuration: The merge's configuration.
         merge: The merge.
         sources: The sources that can be read, by reference.
 
     Raises:
-        UnverifiedError: If the merge is of a kind that is not known here.
+        UnverifiedError: If the merge is of an unsupported kind.
         VerificationError: If its configuration contradicts itself.
     """
     if configuration.method == MIXTURE:
@@ -71,35 +71,35 @@ def router_names(configuration: Configuration, merge: Model) -> set[str]:
 
 
 def family_of(configuration: Configuration, merge: Model, base: Model | None) -> Family:
-    """Return the family of a mixture. Raises UnverifiedError if it is none that is known."""
+    """Return the family of a mixture. Raises UnverifiedError if it is not supported."""
     if merge.family:
         return merge.family
-    kind = str(merge.config.get("model_type"))[:40]
-    made = fitting(str(base.config.get("model_type")), len(configuration.shared)) if base else None
-    wanted = f"; the configuration makes one of type {made.model_type!r}" if made else ""
+    model_type = str(merge.config.get("model_type"))[:40]
+    implied = fitting(str(base.config.get("model_type")), len(configuration.shared)) if base else None
+    hint = f"; the configuration makes a mixture of type {implied.model_type!r}" if implied else ""
     raise UnverifiedError(
-        f"{merge.subject.name}: is of type {kind!r}, which is no mixture that is known here{wanted}"
+        f"{merge.subject.name}: has model_type {model_type!r}, which is not a supported mixture{hint}"
     )
 
 
 def _mixture(
     configuration: Configuration, merge: Model, sources: Mapping[str, Model]
 ) -> Iterator[tuple[str, ExpectedTensor]]:
-    assert configuration.base  # noqa: S101 - no mixture is without
+    assert configuration.base  # noqa: S101 - every mixture has a base
     base = sources.get(configuration.base)
     family = family_of(configuration, merge, base)
     places: list[tuple[Place, str, ExpertSource]] = [
-        (place, f"expert {place + 1}", one) for place, one in enumerate(configuration.experts)
+        (place, f"expert {place + 1}", expert) for place, expert in enumerate(configuration.experts)
     ]
-    places += [("shared", "shared expert", one) for one in configuration.shared]
+    places += [("shared", "shared expert", expert) for expert in configuration.shared]
     for layer in range(merge.layers):
-        for place, part, one in places:
+        for place, part, expert in places:
             for matrix in MLP:
-                scale = one.scale if matrix == "down_proj" and one.scale != 1 else None
+                scale = expert.scale if matrix == "down_proj" and expert.scale != 1 else None
                 tensor = f"model.layers.{layer}.mlp.{matrix}.weight"
                 yield (
                     family.expert(layer, place, matrix),
-                    ExpectedTensor(part, one.source, tensor, scale, one.noisy),
+                    ExpectedTensor(part, expert.source, tensor, scale, expert.noisy),
                 )
     if base is None:
         return
@@ -119,7 +119,7 @@ def _mixture(
 def _passthrough(
     configuration: Configuration, sources: Mapping[str, Model]
 ) -> Iterator[tuple[str, ExpectedTensor]]:
-    """Yield layers in the order of the runs; embeddings are the first run's, last norm and head the last one's."""
+    """Yield layers in the order of the runs. Embeddings are from the first run, last norm and head from the last one."""
     layer = 0
     for number, run in enumerate(configuration.runs):
         source = sources.get(run.source)
@@ -130,11 +130,11 @@ def _passthrough(
             stop = source.layers
         part = f"layers {layer}-{layer + stop - run.first - 1}"
         for name in source.pieces if source else ():
-            found = LAYER.match(name)
-            if found and run.first <= int(found[1]) < stop:
-                placed = f"model.layers.{layer + int(found[1]) - run.first}.{found[2]}"
+            match = LAYER.match(name)
+            if match and run.first <= int(match[1]) < stop:
+                placed = f"model.layers.{layer + int(match[1]) - run.first}.{match[2]}"
                 yield placed, ExpectedTensor(part, run.source, name)
-            elif not found and not name.endswith("inv_freq"):
+            elif not match and not name.endswith("inv_freq"):
                 ends = [0] if name == EMBEDDINGS[0] else [len(configuration.runs) - 1]
                 if number in ends and not (configuration.tokens_changed and name in EMBEDDINGS):
                     yield name, ExpectedTensor("ends", run.source, name)
@@ -142,17 +142,20 @@ def _passthrough(
 
 
 def misfits(
-    wanted: Mapping[str, ExpectedTensor], routed: set[str], merge: Model, configuration: Configuration
+    tensors: Mapping[str, ExpectedTensor],
+    router_tensors: set[str],
+    merge: Model,
+    configuration: Configuration,
 ) -> tuple[list[str], list[str]]:
-    """Return the names of tensors that the merge lacks, and of those that nothing accounts for."""
+    """Return the names of tensors that the merge lacks, and of those that nothing explains."""
     spare = set(EMBEDDINGS) if configuration.tokens_changed else set()
     if merge.config.get("tie_word_embeddings"):
-        spare.add("lm_head.weight")  # is the embeddings, whether it is stored or not
-    have = {name for name in merge.pieces if not name.endswith("inv_freq")}
-    needed = set(wanted) | routed
+        spare.add("lm_head.weight")  # it equals the embeddings, whether it is stored or not
+    present = {name for name in merge.pieces if not name.endswith("inv_freq")}
+    needed = set(tensors) | router_tensors
     order = {True: 0, False: 1}
 
     def sort(names: set[str]) -> list[str]:
         return sorted(names, key=lambda name: (order[layer_of(name) is None], layer_of(name) or 0, name))
 
-    return sort(needed - have - spare), sort(have - needed - spare)
+    return sort(needed - present - spare), sort(present - needed - spare)

@@ -1,4 +1,4 @@
-"""The one level of an audit, and the check that two of its parts share."""
+"""The only level of an audit, and the check that several of its modules share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from herdbook.release.finding import Check, Level
 LEVEL = "audit"
 ABOUT = Level(
     LEVEL,
-    "as far as bytes can show it, the merge is of the models that its configuration names",
+    "the merge is made from the models that its configuration names, as far as bytes can show",
     "the same ranges of the merge and of those models, headers, routers",
     "twice the sample",
 )

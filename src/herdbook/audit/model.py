@@ -1,4 +1,4 @@
-"""Models as verifying a published merge reads them: tensors by canonical names, wherever and however they are stored."""
+"""Models as an audit reads them: tensors by canonical names, in folders or on the Hub, fused or not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TensorSlice:
 
     Args:
         file: The file that it is in.
-        tensor: What it, or the fused tensor, is called there.
+        tensor: Its name in the file, or that of the fused tensor.
         dtype: Its dtype, by the code of safetensors.
         shape: Its own shape.
         start: Offset of its first byte in the file.
@@ -67,10 +67,10 @@ class Model:
     """A model.
 
     Args:
-        subject: Where it is.
+        subject: The folder or repository.
         config: Its ``config.json``.
-        family: Which kind of mixture it is, or None.
-        pieces: Its tensors by canonical name, fused ones cut into those that they are made of.
+        family: The family of a mixture, or None.
+        pieces: Its tensors by canonical name; fused ones are split into their parts.
     """
 
     subject: Subject
@@ -82,7 +82,7 @@ class Model:
         """Return bytes of a tensor, from ``start`` up to ``stop`` (its end), counted from its beginning.
 
         Raises:
-            SourceError: If they cannot be had.
+            SourceError: If they cannot be read.
         """
         piece = self.pieces[name]
         return self.subject.read_range(
@@ -91,24 +91,26 @@ class Model:
 
     @property
     def layers(self) -> int:
-        """How many layers its configuration says. Raises VerificationError if it says none."""
-        found = self.config.get("num_hidden_layers")
-        if type(found) is not int or not 0 < found <= MAX_LAYERS:
-            raise VerificationError(f"{self.subject.name}: {CONFIG_NAME} names no number of layers")
-        return found
+        """The number of layers in its configuration. Raises VerificationError if it is missing or not a valid number."""
+        count = self.config.get("num_hidden_layers")
+        if type(count) is not int or not 0 < count <= MAX_LAYERS:
+            raise VerificationError(
+                f"{self.subject.name}: {CONFIG_NAME}: num_hidden_layers is missing or not a valid number"
+            )
+        return count
 
 
 def open_model(subject: Subject) -> Model:
     """Read a model's configuration and headers; no weights.
 
     Raises:
-        SourceError: If it has no weights in safetensors, or they cannot be had.
+        SourceError: If it has no weights in safetensors, or they cannot be read.
         CheckpointError: If a header is damaged.
         VerificationError: If it contradicts itself.
     """
     config = subject.json(CONFIG_NAME) if CONFIG_NAME in subject.files else {}
     if not isinstance(config, dict):
-        raise VerificationError(f"{subject.name}: {CONFIG_NAME} is no mapping")
+        raise VerificationError(f"{subject.name}: {CONFIG_NAME} is not a mapping")
     kind = config.get("model_type")
     family = BY_MODEL_TYPE.get(kind) if isinstance(kind, str) else None
     index = subject.read(WEIGHTS_INDEX) if WEIGHTS_INDEX in subject.files else None
@@ -123,15 +125,17 @@ def open_model(subject: Subject) -> Model:
     for file in shards:
         for span in subject.header(file.name).values():
             whole = TensorSlice(file.name, span.name, span.dtype, tuple(span.shape), span.start, span.end)
-            for name, piece in _cut(whole, family):
+            for name, piece in _split(whole, family):
                 if name in pieces or len(pieces) >= MAX_TENSORS:
-                    raise VerificationError(f"{subject.name}: {span.name} stands there twice, or too many do")
+                    raise VerificationError(
+                        f"{subject.name}: contains {span.name} twice, or more than {MAX_TENSORS} tensors"
+                    )
                 pieces[name] = piece
     return Model(subject, config, family, pieces)
 
 
-def _cut(whole: TensorSlice, family: Family | None) -> Iterator[tuple[str, TensorSlice]]:
-    """Yield a tensor under its canonical name; of a fused one each expert's matrices, gate above up."""
+def _split(whole: TensorSlice, family: Family | None) -> Iterator[tuple[str, TensorSlice]]:
+    """Yield a tensor under its canonical name; a fused one as each expert's matrices, gate before up."""
     router = FUSED_ROUTER.fullmatch(whole.tensor)
     if family and router:
         yield family.router(int(router[1])), whole
@@ -143,53 +147,53 @@ def _cut(whole: TensorSlice, family: Family | None) -> Iterator[tuple[str, Tenso
     matrices = MLP[:2] if fused[2] == "gate_up_proj" else MLP[2:]
     experts = whole.shape[0] if len(whole.shape) == 3 else 0
     if not 0 < experts <= MAX_EXPERTS or whole.shape[1] % len(matrices) or not whole.size_bytes:
-        raise VerificationError(f"{whole.file}: {whole.tensor}: {list(whole.shape)} is no shape of experts")
+        raise VerificationError(
+            f"{whole.file}: {whole.tensor}: {list(whole.shape)} is not a shape of fused experts"
+        )
     shape = (whole.shape[1] // len(matrices), whole.shape[2])
     size = whole.size_bytes // (experts * len(matrices))
     start = whole.start
-    for place in range(experts):
+    for expert in range(experts):
         for matrix in matrices:
-            name = family.expert(int(fused[1]), place, matrix)
+            name = family.expert(int(fused[1]), expert, matrix)
             yield name, TensorSlice(whole.file, whole.tensor, whole.dtype, shape, start, start + size)
             start += size
 
 
-def open_reference(reference: str, subject: Subject, beside: Path | None) -> Subject:
+def open_reference(reference: str, subject: Subject, config_folder: Path | None) -> Subject:
     """Open a model that a configuration names.
 
-    A folder is only ever read inside of what a person named: the merge's own folder, or that of ``--config``.
+    A folder is read only inside a folder that the user named: the merge's own folder, or that of ``--config``.
 
     Args:
         reference: ``path[@revision]``, with ``+adapter`` after it if there is one.
         subject: The merge.
-        beside: The folder of the configuration that a person named, if one did.
+        config_folder: The folder of the configuration that the user named, if any.
 
     Raises:
-        UnverifiedError: If it is in no place that may be read, or has an adapter.
+        UnverifiedError: If it is not in a folder that may be read, or has an adapter.
         GoneError: If the repository has no such revision.
-        SourceError: If it cannot be had.
+        SourceError: If it cannot be read.
     """
     if "+" in reference:
-        raise UnverifiedError(
-            f"{reference}: an adapter is folded into it, so its bytes are those of no source"
-        )
+        raise UnverifiedError(f"{reference}: includes an adapter, so its bytes are not those of any source")
     path, _, revision = reference.partition("@")
-    if beside is not None and (folder := _inside(beside, path)):
+    if config_folder is not None and (folder := _inside(config_folder, path)):
         return FolderSubject(folder)
     if HUB.fullmatch(path) and not path.startswith("."):
         return HubSubject(path, revision or None)
     if isinstance(subject, FolderSubject) and (folder := _inside(subject.folder, path)):
         return FolderSubject(folder)
     raise UnverifiedError(
-        f"{reference}: is a path on its author's machine, and leads to no folder inside of what was named here"
+        f"{reference}: is a path on its author's machine; no such folder exists inside the folders that were passed"
     )
 
 
 def _inside(folder: Path, path: str) -> Path | None:
-    """Return where a path leads if that is a folder inside of another, links followed."""
+    """Return the folder that a path leads to, links followed, if it is inside another folder; else None."""
     try:
-        found = (folder / path).resolve()
-        inside = found.is_relative_to(folder.resolve()) and found.is_dir()
+        target = (folder / path).resolve()
+        inside = target.is_relative_to(folder.resolve()) and target.is_dir()
     except (OSError, ValueError, RuntimeError) as error:
-        raise SourceError(f"{path}: is no path: {error}") from error
-    return found if inside else None
+        raise SourceError(f"{path}: is not a valid path: {error}") from error
+    return target if inside else None

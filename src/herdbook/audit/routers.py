@@ -1,6 +1,6 @@
-"""The routers of a published mixture: what their rows show without anybody's prompts.
+"""The routers of a published mixture: what their rows show without the prompts.
 
-They are read from a folder, or from the Hub, where nothing but they and some headers is fetched.
+They are read from a folder, or from the Hub, where only the routers and some headers are downloaded.
 """
 
 from __future__ import annotations
@@ -30,59 +30,59 @@ if TYPE_CHECKING:
 ROWS = Check(LEVEL, "routers")
 LENGTHS = Check(LEVEL, "gate")
 MAX_ROUTER_BYTES = 64_000_000
-UNIT = 0.02  # how far from 1 the length of a unit row can be after rounding to bfloat16, with room
+UNIT = 0.02  # largest deviation from 1 of a unit row's length after rounding to bfloat16, with a margin
 DEVIATIONS = 6.0
 
 
 def check(configuration: Configuration, merge: Model) -> Iterator[Finding]:
-    """Yield what the routers show, and what remains unproven of them."""
-    found: dict[int, torch.Tensor] = {}
+    """Yield what the routers show, and what remains unproven."""
+    routers: dict[int, torch.Tensor] = {}
     for name, piece in merge.pieces.items():
-        place = ROUTER.match(name)
-        if not place or len(piece.shape) != 2 or piece.dtype not in DTYPES:
+        match = ROUTER.match(name)
+        if not match or len(piece.shape) != 2 or piece.dtype not in DTYPES:
             continue
         if piece.size_bytes > MAX_ROUTER_BYTES:
-            yield ROWS.unverified(name, f"has {piece.size_bytes} bytes, more than any router", tensor=name)
+            yield ROWS.unverified(name, f"has {piece.size_bytes} bytes, too many for a router", tensor=name)
             continue
         try:
-            found[int(place[1])] = from_bytes(merge.read(name), piece.dtype, piece.shape, name)
+            routers[int(match[1])] = from_bytes(merge.read(name), piece.dtype, piece.shape, name)
         except (HerdbookError, OSError) as error:
             yield ROWS.error(name, error, file=piece.file, tensor=piece.tensor)
-    if not found:
+    if not routers:
         return
-    found = dict(sorted(found.items()))
-    rows = [look(layer, router) for layer, router in found.items()]
-    yield from _rows(configuration, found, rows)
-    yield from _lengths(configuration, rows, next(iter(found.values())).shape[1])
+    routers = dict(sorted(routers.items()))
+    rows = [look(layer, router) for layer, router in routers.items()]
+    yield from _rows(configuration, routers, rows)
+    yield from _lengths(configuration, rows, next(iter(routers.values())).shape[1])
     if configuration.gate in DRAWN_GATES:
-        made = f"`gate_mode: {configuration.gate}` draws them, and numbers that were drawn cannot be told from others of their lengths"
+        reason = f"`gate_mode: {configuration.gate}` draws them at random, and random numbers cannot be distinguished from others of the same lengths"
     else:
-        made = (
-            "they follow from the base, the prompts, and the version of mergekit; they would have to be computed again "
-            "(`herdbook import`, `herdbook lock` and a build make a recipe of the configuration and do that)"
+        reason = (
+            "they follow from the base, the prompts and the version of mergekit, so proving them means recomputing them "
+            "(`herdbook import` makes a recipe from the configuration; then run `herdbook lock` and a build)"
         )
-    size = sum(router.numel() * router.element_size() for router in found.values())
-    detail = f"The rows of the {len(found)} routers ({size:,} bytes) are not proven: {made}."
+    size = sum(router.numel() * router.element_size() for router in routers.values())
+    detail = f"The rows of the {len(routers)} routers ({size:,} bytes) are not proven: {reason}."
     yield UNPROVEN.unverified("routers", detail)
 
 
 def _rows(
-    configuration: Configuration, found: dict[int, torch.Tensor], rows: list[Rows]
+    configuration: Configuration, routers: dict[int, torch.Tensor], rows: list[Rows]
 ) -> Iterator[Finding]:
-    wanted = len(configuration.experts)
-    odd = [one.layer for one in rows if one.experts != wanted]
-    if odd:
-        detail = f"have not {wanted} rows, one for each expert that the configuration names"
-        yield ROWS.failed(f"layers {ranges(odd)}", detail)
-    said = verdict(found)
-    same = [line for line in said if "cheap_embed" in line]
-    if configuration.gate == "cheap_embed" and not same and len(found) > 1:
+    count = len(configuration.experts)
+    mismatched = [row.layer for row in rows if row.experts != count]
+    if mismatched:
+        detail = f"do not have {count} rows, one for each expert that the configuration names"
+        yield ROWS.failed(f"layers {ranges(mismatched)}", detail)
+    verdicts = verdict(routers)
+    same = [line for line in verdicts if "cheap_embed" in line]
+    if configuration.gate == "cheap_embed" and not same and len(routers) > 1:
         yield ROWS.failed("all layers", "differ from each other, which `gate_mode: cheap_embed` never makes")
-    problems = [line for line in said if line not in same or configuration.gate != "cheap_embed"]
+    problems = [line for line in verdicts if line not in same or configuration.gate != "cheap_embed"]
     for line in problems:
         yield ROWS.failed(f"{len(rows)} routers", line)
-    if not problems and not odd:
-        cosine = max((one.cosine for one in rows if one.cosine is not None), default=0.0)
+    if not problems and not mismatched:
+        cosine = max((row.cosine for row in rows if row.cosine is not None), default=0.0)
         detail = (
             f"no row is zero, and no two of a layer are equal or nearly parallel; largest cosine {cosine:.4f}"
         )
@@ -93,25 +93,27 @@ def _lengths(configuration: Configuration, rows: list[Rows], hidden: int) -> Ite
     """Yield whether the rows are as long as the gate's mode makes them."""
     if configuration.gate not in MERGEKIT_GATES and configuration.gate != "hidden_last":
         yield LENGTHS.unverified(
-            configuration.gate, "mergekit has no such gate_mode, so nothing is known of its rows"
+            configuration.gate, "is not a gate_mode of mergekit, so the lengths of its rows are not known"
         )
         return
     lowest, highest = _bounds(configuration.gate, hidden)
-    short = min((one.shortest for one in rows if not one.zero), default=lowest)
-    long = max(one.longest for one in rows)
-    told = f"rows of length {short:.4g} to {long:.4g}"
+    short = min((row.shortest for row in rows if not row.zero), default=lowest)
+    long = max(row.longest for row in rows)
+    lengths = f"rows of length {short:.4g} to {long:.4g}"
     if lowest <= short and long <= highest:
-        yield LENGTHS.passed(configuration.gate, f"{told}, as `gate_mode: {configuration.gate}` makes them")
+        yield LENGTHS.passed(
+            configuration.gate, f"{lengths}, as `gate_mode: {configuration.gate}` makes them"
+        )
     else:
         detail = (
-            f"{told}; `gate_mode: {configuration.gate}` makes {lowest:.4g} to {highest:.4g}. They were trained or scaled after the "
-            "merge, or made otherwise"
+            f"{lengths}; `gate_mode: {configuration.gate}` makes {lowest:.4g} to {highest:.4g}. They were trained or scaled after the "
+            "merge, or made in another way"
         )
         yield LENGTHS.failed(configuration.gate, detail)
 
 
 def _bounds(gate: str, hidden: int) -> tuple[float, float]:
-    """Return between which lengths a mode makes rows of ``hidden`` numbers: of 1, or drawn, six standard deviations wide."""
+    """Return the bounds of a mode's row lengths for ``hidden`` numbers: around 1, or six standard deviations for drawn rows."""
     if gate == "random":  # of N(0, 1): a chi distribution, whose variance is 1/2 nearly
         mean, spread = math.sqrt(hidden), DEVIATIONS * math.sqrt(0.5)
         return max(0.0, mean - spread), mean + spread
@@ -130,23 +132,23 @@ def read_routers(model: str) -> dict[int, torch.Tensor]:
         model: A folder, a safetensors file, or ``owner/name``, optionally ``@revision``, on the Hub.
 
     Raises:
-        SourceError: If there is no such checkpoint, or it has no routers.
-        CheckpointError: If a router holds NaN or infinite values.
+        SourceError: If the checkpoint does not exist or has no routers.
+        CheckpointError: If a router contains NaN or infinite values.
     """
-    found = {}
+    routers = {}
     for span, read in open_tensors(model):
-        place = ROUTER.match(span.name)
-        if place and len(span.shape) == 2 and span.dtype in DTYPES:
-            found[int(place[1])] = from_bytes(read(), span.dtype, span.shape, f"{model}: {span.name}")
-    if not found:
+        match = ROUTER.match(span.name)
+        if match and len(span.shape) == 2 and span.dtype in DTYPES:
+            routers[int(match[1])] = from_bytes(read(), span.dtype, span.shape, f"{model}: {span.name}")
+    if not routers:
         raise SourceError(
-            f"{model}: has no routers; it is no Mixture of Experts, or of a kind that is not known here"
+            f"{model}: has no routers; it is not a Mixture of Experts, or of an unsupported kind"
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(routers.items()))
 
 
 def as_json(model: str, routers: dict[int, torch.Tensor]) -> dict[str, Any]:
-    """Return what there is to say of routers, as plain data."""
+    """Return a description of routers as plain data."""
     return {
         "model": model,
         "rows": [look(layer, router).describe() for layer, router in routers.items()],
@@ -155,7 +157,7 @@ def as_json(model: str, routers: dict[int, torch.Tensor]) -> dict[str, Any]:
 
 
 def as_text(model: str, routers: dict[int, torch.Tensor]) -> str:
-    """Return what there is to say of routers, for a terminal."""
+    """Return a description of routers for a terminal."""
     shapes: dict[tuple[int, ...], list[int]] = {}
     for layer, router in routers.items():
         shapes.setdefault(tuple(router.shape), []).append(layer)
@@ -168,7 +170,11 @@ def as_text(model: str, routers: dict[int, torch.Tensor]) -> str:
         rows = look(layer, router)
         cosine = "-" if rows.cosine is None else f"{rows.cosine:.4f}"
         lines.append(f"{layer:>6} {cosine:>15} {rows.shortest:>13.4g} {rows.longest:>12.4g}")
-    said = verdict(routers)
+    verdicts = verdict(routers)
     return "\n".join(
-        [*lines, "", *(said or ["No row is zero, and no two rows of a layer are equal or nearly parallel."])]
+        [
+            *lines,
+            "",
+            *(verdicts or ["No row is zero, and no two rows of a layer are equal or nearly parallel."]),
+        ]
     )

@@ -1,4 +1,4 @@
-"""What lies beside the weights of a published merge: its configuration's numbers and its tokenizer, against the base's."""
+"""Compare the files beside a merge's weights with the base's: the numbers in its config.json, and its tokenizer."""
 
 from __future__ import annotations
 
@@ -36,26 +36,28 @@ COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 def check(configuration: Configuration, merge: Model, base: Model) -> Iterator[Finding]:
-    """Compare them, and yield what was found."""
+    """Compare configuration and tokenizer, and yield the findings."""
     try:
         wrong = list(_numbers(configuration, merge, base))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        yield CONFIG.failed(CONFIG_NAME, f"holds something else than numbers: {error}")
+        yield CONFIG.failed(CONFIG_NAME, f"contains a value of the wrong type: {error}")
     else:
         for key, expected, found in wrong:
-            detail = f"{key} is not what it follows from"
+            detail = f"{key} differs from the value that it follows from"
             yield CONFIG.failed(
                 CONFIG_NAME, detail, expected=str(expected), found=str(found), file=CONFIG_NAME
             )
         if not wrong:
             yield CONFIG.passed(
-                CONFIG_NAME, "the numbers that the layers are computed with are the base's", file=CONFIG_NAME
+                CONFIG_NAME,
+                "the numbers that the layers are computed with are the same as the base's",
+                file=CONFIG_NAME,
             )
     yield from _tokenizer(merge.subject, base.subject)
 
 
 def _numbers(configuration: Configuration, merge: Model, base: Model) -> Iterator[tuple[str, object, object]]:
-    """Yield key, expected and found value of each number that is another."""
+    """Yield key, expected and actual value of each number that differs."""
     ours, theirs = merge.config, base.config
     for key in SAME:
         if ours.get(key) is not None and theirs.get(key) is not None and ours[key] != theirs[key]:
@@ -70,33 +72,33 @@ def _numbers(configuration: Configuration, merge: Model, base: Model) -> Iterato
     for key in COUNTS:
         if key in ours and ours[key] != len(configuration.experts):
             yield key, len(configuration.experts), ours[key]
-    told = ours.get("num_experts_per_tok")
-    if told is not None and told != configuration.per_token:
-        yield "num_experts_per_tok", configuration.per_token, told
+    per_token = ours.get("num_experts_per_tok")
+    if per_token is not None and per_token != configuration.per_token:
+        yield "num_experts_per_tok", configuration.per_token, per_token
 
 
 def _tokenizer(merge: Subject, base: Subject) -> Iterator[Finding]:
     names = sorted(merge.files.keys() & set(TOKENIZER_FILES))
-    other, missing = [], []
+    differing, missing = [], []
     for name in names:
         if name not in base.files:
             missing.append(name)
             continue
         try:
             if not _same(merge, base, name):
-                other.append(name)
+                differing.append(name)
         except (HerdbookError, OSError) as error:
             yield FILES.error(name, error, file=name)
-    equal = [name for name in names if name not in {*other, *missing}]
+    equal = [name for name in names if name not in {*differing, *missing}]
     if equal:
-        yield FILES.passed(f"{len(equal)} files", f"are the base's: {', '.join(equal)}")
-    if other or missing:
-        told = [
+        yield FILES.passed(f"{len(equal)} files", f"equal to the base's: {', '.join(equal)}")
+    if differing or missing:
+        problems = [
             f"{', '.join(names)} {verb}"
-            for names, verb in ((other, "differ from the base's"), (missing, "the base has not"))
+            for names, verb in ((differing, "differ from the base's"), (missing, "missing in the base"))
             if names
         ]
-        detail = f"Of the tokenizer's files, {'; '.join(told)}. mergekit writes them anew, so that alone means little."
+        detail = f"Tokenizer files: {'; '.join(problems)}. mergekit rewrites them, so a difference alone means little."
         yield UNPROVEN.unverified("tokenizer", detail)
 
 

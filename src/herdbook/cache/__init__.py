@@ -1,4 +1,4 @@
-"""The cache: results under their keys, shared by checkouts, machines and people, so that nothing is made twice."""
+"""The cache: results under their keys, shared by checkouts, machines and people, so that nothing is built twice."""
 
 from herdbook.cache.cache import Cache, CacheEntry, configured
 from herdbook.cache.product import Product, products

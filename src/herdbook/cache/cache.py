@@ -3,12 +3,13 @@
 An entry is a name in a store:
 
     open/<name>/<sha256 of a file>    its files, each under its digest
-    open/<name>/entry.json            what they are; written last, once, and never changed: without it there is no entry
-    open/<name>/uses/<release>        empty; when it was written, the release last put or took this entry
+    open/<name>/entry.json            what they are; written last, once, and never changed: without it the entry does not exist
+    open/<name>/uses/<release>        empty; its modification time is when the release last saved or restored the entry
 
-``gated`` stands for ``open`` where something is made of a gated source. Names follow from keys (``Product.entry``), and
-files are called by their digests, so several builds may put the same thing at once: who comes first makes the entry, and
-where another's bytes differ (another kind of processor made them), both are there and the entry names the first's.
+Results that descend from a gated source are below ``gated`` instead of ``open``. Names follow from keys
+(``Product.entry``), and files are named by their digests, so several builds may save the same result at once: the first
+one writes the entry. If another build's bytes differ (another kind of processor made them), both files are stored, and the
+entry names those of the first build.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ENTRY = "entry.json"
 USES = "uses"
 PLACES = ("open", "gated")
 DAY_S = 86400
-LEFT_OVER_S = DAY_S  # what has no entry after so long, nobody is still putting
+LEFT_OVER_S = DAY_S  # a file without an entry that is older than this does not belong to a running build
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class CacheEntry:
     Args:
         name: Its name in the store.
         kind: What it is, see ``Product``.
-        id: What people call it, where it was first made.
-        files: By what each file is, its SHA-256 and its size in bytes.
-        uses: When each release last put or took it, in seconds since 1970.
-        written: When it was made.
+        id: The job's id in the build that saved it.
+        files: SHA-256 and size in bytes of each file, by the file's role (``product.ROLES``).
+        uses: When each release last saved or restored it, in seconds since 1970.
+        written: When it was written, likewise.
     """
 
     name: str
@@ -73,54 +74,57 @@ class CacheEntry:
 
     @property
     def gated(self) -> bool:
-        """Whether it is made of something gated."""
+        """Whether it descends from a gated source."""
         return self.name.startswith("gated/")
 
 
 class Cache:
-    """Results of all builds that share a place.
+    """Results of all builds that share a store.
 
     Args:
-        store: The place.
+        store: Where the files are.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def check(self) -> None:
-        """Check that the place is there, and can be written to. Raises CacheError."""
+        """Check that the store exists and is writable. Raises CacheError."""
         self.store.check()
 
     def contained(self, products: Iterable[Product]) -> list[Product]:
-        """Return those of some products that are here."""
-        asked = list(products)
+        """Return those of the products that the cache contains, in their order."""
+        candidates = list(products)
         with ThreadPoolExecutor(self.store.at_once) as pool:
-            found = pool.map(lambda product: self.store.exists(f"{product.entry}/{ENTRY}"), asked)
-            return [product for product, there in zip(asked, found, strict=True) if there]
+            exists = pool.map(lambda product: self.store.exists(f"{product.entry}/{ENTRY}"), candidates)
+            return [product for product, is_stored in zip(candidates, exists, strict=True) if is_stored]
 
     def put(self, product: Product, release: str) -> bool:
-        """Put a product here that was made; say whether it was new.
+        """Save a product that was built; return whether it was new.
 
         Args:
-            product: The product, all of whose files are there.
-            release: Whom it was made for.
+            product: The product; all of its files exist.
+            release: The release that it was built for.
 
         Raises:
-            CacheError: If the place does not take it.
-            DigestMismatchError: If a file is not what its record says. Nothing is put then.
+            CacheError: If the store does not accept it.
+            DigestMismatchError: If a file differs from its record. The entry is not written then.
         """
         new = not self.store.exists(f"{product.entry}/{ENTRY}")
         if new:
-            said = _recorded(product)
+            recorded = _recorded_digests(product)
             files = {}
             for role, path in product.files.items():
-                sha256 = said.get(role) or sha256_file(path)
+                sha256 = recorded.get(role) or sha256_file(path)
                 name = f"{product.entry}/{sha256}"
-                found = self.store.put(path, name)
-                if found not in {None, sha256}:
+                stored_sha256 = self.store.put(path, name)
+                if stored_sha256 not in {None, sha256}:
                     self.store.remove(name)
                     raise DigestMismatchError(
-                        str(path), sha256, str(found), "It was damaged: delete it and build it again."
+                        str(path),
+                        sha256,
+                        str(stored_sha256),
+                        "The file is damaged: delete it and rebuild it.",
                     )
                 files[role] = {"sha256": sha256, "size_bytes": path.stat().st_size}
             about = {"kind": product.kind, "id": product.id, "key": product.key, "files": files}
@@ -129,96 +133,102 @@ class Cache:
         return new
 
     def restore(self, product: Product, path: Path, release: str) -> None:
-        """Take one file of a product over. It is compared with its digest while it is read.
+        """Restore one file of a product. It is compared with its digest while it is read.
 
         Args:
             product: The product.
-            path: Which of its files, where it shall be.
-            release: Who takes it.
+            path: Which of its files, as a path in the results.
+            release: The release that it is restored for.
 
         Raises:
-            CacheError: If it is gone.
-            DigestMismatchError: If it was damaged. The entry is removed, so that the next build makes it again.
+            CacheError: If the entry no longer exists.
+            DigestMismatchError: If the file is damaged. The entry is removed, so that the next build rebuilds it.
         """
         entry = self._read(product.entry)
         if entry is None:
-            raise CacheError(f"{product.id}: is gone from the cache since this build began. Run again.")
-        role = next(role for role, place in product.files.items() if place == path)
+            raise CacheError(
+                f"{product.id}: was removed from the cache since this build began. Run the build again."
+            )
+        role = next(role for role, file in product.files.items() if file == path)
         sha256, _ = entry.files.get(role, ("a digest", 0))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             try:
-                found = self.store.get(f"{entry.name}/{sha256}", temporary)
+                restored_sha256 = self.store.get(f"{entry.name}/{sha256}", temporary)
             except FileNotFoundError:
-                found = "no file"
-            if found != sha256:
+                restored_sha256 = "no file"
+            if restored_sha256 != sha256:
                 self.remove(entry.name)
                 raise DigestMismatchError(
                     f"{product.id} in the cache",
                     sha256,
-                    found,
-                    "It was damaged and is removed from the cache. Run again: the build makes it anew.",
+                    restored_sha256,
+                    "The entry was damaged and has been removed from the cache. Run the build again to rebuild it.",
                 )
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)  # also left over if both were the same hard link already
+            temporary.unlink(missing_ok=True)  # it remains where both names are hard links to one file
         self._use(entry.name, release)
 
     def entries(self) -> Iterator[CacheEntry]:
-        """Yield all entries that we may read, and what is left over of some that were never made."""
-        held: dict[str, list[StoredFile]] = defaultdict(list)
+        """Yield all entries that we may read."""
+        files: dict[str, list[StoredFile]] = defaultdict(list)
         for place in PLACES:
-            for item in self.store.names(place):
-                held["/".join(item.name.split("/")[:2])].append(item)
+            for file in self.store.names(place):
+                files["/".join(file.name.split("/")[:2])].append(file)
         with ThreadPoolExecutor(self.store.at_once) as pool:
-            yield from (entry for entry in pool.map(self._look, held, held.values()) if entry)
+            yield from (entry for entry in pool.map(self._describe, files, files.values()) if entry)
 
     def left_over(self) -> Iterator[StoredFile]:
-        """Yield files that belong to no entry, and nobody is still putting."""
-        named: dict[str, set[str]] = {}
+        """Yield the files that belong to no entry and are too old to belong to a build that is still saving."""
+        expected: dict[str, set[str]] = {}  # by entry: the names inside it
         for place in PLACES:
-            for item in self.store.names(place):
-                place_of = "/".join(item.name.split("/")[:2])
-                if place_of not in named:
-                    entry = self._read(place_of)
-                    own = {sha256 for sha256, _ in entry.files.values()} if entry else set()
-                    named[place_of] = own | ({ENTRY, USES} if entry else set())
-                inside = item.name.removeprefix(f"{place_of}/").partition("/")[0]
-                if inside not in named[place_of] and time.time() - item.written > LEFT_OVER_S:
-                    yield item
+            for file in self.store.names(place):
+                entry_name = "/".join(file.name.split("/")[:2])
+                if entry_name not in expected:
+                    entry = self._read(entry_name)
+                    digests = {sha256 for sha256, _ in entry.files.values()} if entry else set()
+                    expected[entry_name] = digests | ({ENTRY, USES} if entry else set())
+                inside = file.name.removeprefix(f"{entry_name}/").partition("/")[0]
+                if inside not in expected[entry_name] and time.time() - file.written > LEFT_OVER_S:
+                    yield file
 
     def remove(self, name: str) -> None:
-        """Remove an entry. Who has taken files over keeps them."""
-        self.store.remove(f"{name}/{ENTRY}")  # first: what has no entry, nobody takes
-        for item in list(self.store.names(name)):
-            self.store.remove(item.name)
+        """Remove an entry. Files that were restored from it stay where they are."""
+        self.store.remove(f"{name}/{ENTRY}")  # first: files without an entry are not restored
+        for file in list(self.store.names(name)):
+            self.store.remove(file.name)
 
     def damaged(self, entry: CacheEntry) -> dict[str, str]:
-        """Read an entry's files in full; return those that are not what they were: by what each is, why."""
-        wrong = {}
+        """Read an entry's files in full; return what is wrong with each damaged one, by its role."""
+        damages = {}
         for role, (sha256, _) in entry.files.items():
-            found = self.store.sha256(f"{entry.name}/{sha256}")
-            if found != sha256:
-                wrong[role] = "is gone" if found is None else f"now has the digest {found}, not {sha256}"
-        return wrong
+            stored_sha256 = self.store.sha256(f"{entry.name}/{sha256}")
+            if stored_sha256 is None:
+                damages[role] = "is missing"
+            elif stored_sha256 != sha256:
+                damages[role] = f"now has the digest {stored_sha256}, not {sha256}"
+        return damages
 
     def _use(self, name: str, release: str) -> None:
         try:
             self.store.write(f"{name}/{USES}/{release}", b"")
-        except CacheError:  # another's entry, which we may read: its last use is not worth a failure
+        except (
+            CacheError
+        ):  # another user's entry, which is read-only for us: noting the use is not worth a failure
             return
 
-    def _look(self, name: str, held: list[StoredFile]) -> CacheEntry | None:
+    def _describe(self, name: str, files: list[StoredFile]) -> CacheEntry | None:
         entry = self._read(name)
         if entry is None:
             return None
         uses = {
-            item.name.rpartition("/")[2]: item.written
-            for item in held
-            if item.name.startswith(f"{name}/{USES}/")
+            file.name.rpartition("/")[2]: file.written
+            for file in files
+            if file.name.startswith(f"{name}/{USES}/")
         }
-        written = next((item.written for item in held if item.name == f"{name}/{ENTRY}"), 0.0)
+        written = next((file.written for file in files if file.name == f"{name}/{ENTRY}"), 0.0)
         return CacheEntry(name, entry.kind, entry.id, entry.files, uses, written)
 
     def _read(self, name: str) -> CacheEntry | None:
@@ -234,13 +244,13 @@ class Cache:
 
 
 def configured(place: str | None = None) -> Cache | None:
-    """Return the cache that is configured; None if there is none.
+    """Return the configured cache; None if no cache is configured.
 
     Args:
-        place: A folder, or ``s3://bucket/prefix``; ``$HERDBOOK_CACHE`` if nothing is said.
+        place: A folder, or ``s3://bucket/prefix`` (default: ``$HERDBOOK_CACHE``).
 
     Raises:
-        CacheError: If it is S3 and the client for that is not installed.
+        CacheError: If it is S3 and the client for S3 is not installed.
     """
     place = place or CACHE.value
     if not place:
@@ -248,8 +258,8 @@ def configured(place: str | None = None) -> Cache | None:
     return Cache(S3Store(place) if place.startswith(SCHEME) else FolderStore(Path(place).expanduser()))
 
 
-def _recorded(product: Product) -> dict[str, str]:
-    """Return digests that were computed while a file was written, so that it is not read again for them."""
+def _recorded_digests(product: Product) -> dict[str, str]:
+    """Return the digests that were computed while a file was written, which saves a second read."""
     if "record" not in product.files:
         return {}
     record = json.loads(product.files["record"].read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A cache in a folder: of one machine, or on a file system that several share."""
+"""A cache in a folder: on one machine, or on a file system that several machines share."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PRIVATE = "gated/"
 class FolderStore:
     """A store in a folder.
 
-    What is gated is for its owner alone: entries have mode 0700, their files 0600. All else follows the umask, and the two
-    folders of entries have the rights of the cache's own, so that a group may share it.
+    Only the owner can read gated entries: their folders have mode 0700, their files 0600. All others follow the umask, and
+    the two folders of entries have the mode of the cache's own folder, so that a group can share it.
 
-    Large files are hard links to the results where the file system allows it and the file is ours: nothing writes to
-    either in place. All else is a copy.
+    Large files are hard links to the results where the file system allows it and we own the file: nothing writes to
+    either in place. All others are copies.
     """
 
     at_once = 1
@@ -38,11 +38,11 @@ class FolderStore:
         self.root, self.place = root, str(root)
 
     def check(self) -> None:
-        """Check that the folder is there, and can be written to."""
+        """Check that the folder exists and is writable."""
         if not self.root.is_dir():
             raise CacheError(
-                f"{self.root}: the cache is missing: there is no such folder. Mount it, make it with `mkdir`, or leave "
-                "`cache` out of the configuration."
+                f"{self.root}: the cache's folder does not exist. Mount it, create it with `mkdir`, or remove `cache` "
+                "from the configuration."
             )
         try:
             for name in ("open", "gated"):
@@ -52,23 +52,23 @@ class FolderStore:
                 probe.unlink()
         except OSError as error:
             raise CacheError(
-                f"{self.root}: the cache cannot be written to: {error.strerror}. Ask for the right, or leave `cache` out "
-                "of the configuration."
+                f"{self.root}: the cache is not writable: {error.strerror}. Get write permission, or remove `cache` "
+                "from the configuration."
             ) from error
 
     def exists(self, name: str) -> bool:
-        """Say whether a file is there, for us to read."""
+        """Return whether a file exists and we may read it."""
         return os.access(self.root / name, os.R_OK)
 
     def read(self, name: str) -> bytes | None:
-        """Return a small file; None if there is none that we may read."""
+        """Return the content of a small file; None if it does not exist or we may not read it."""
         try:
             return (self.root / name).read_bytes()
         except (FileNotFoundError, PermissionError):
             return None
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a small file if there is none of this name, and say whether this was so."""
+        """Write a small file unless its name is taken; return whether it was written."""
         temporary = self._temporary(name)
         try:
             self._fill(temporary, name, content)
@@ -82,7 +82,7 @@ class FolderStore:
         return True
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file, over one that may be there."""
+        """Write a small file; replace one of that name."""
         temporary = self._temporary(name)
         try:
             self._fill(temporary, name, content)
@@ -93,12 +93,12 @@ class FolderStore:
             temporary.unlink(missing_ok=True)
 
     def put(self, source: Path, name: str) -> str | None:
-        """Put a file here: a link to it if it is ours and large, else a copy, whose SHA-256 is returned."""
+        """Store a file: as a hard link if it is ours and large, else as a copy, whose SHA-256 is returned."""
         from herdbook import hub
 
         temporary, sha256 = self._temporary(name), None
         try:
-            # what is a link in the results belongs to others, who may write to it; the Hub's cache never does
+            # a symbolic link in the results leads to a file of others, who may write to it; the Hub's cache never does
             ours = not source.is_symlink() or (hub.holds(source) and not name.startswith(PRIVATE))
             real = source.resolve(strict=True)
             if not (ours and _linked(real, temporary)):
@@ -113,7 +113,7 @@ class FolderStore:
         return sha256
 
     def get(self, name: str, target: Path) -> str:
-        """Make a file of one that is here, and return its SHA-256 as it was read."""
+        """Write a stored file to ``target``; return its SHA-256, computed while reading."""
         source = self.root / name
         try:
             if _linked(source, target):
@@ -128,7 +128,7 @@ class FolderStore:
             raise self._broken(error) from error
 
     def sha256(self, name: str) -> str | None:
-        """Return the SHA-256 of a file, read in full; None if there is none."""
+        """Return the SHA-256 of a file, read in full; None if it does not exist."""
         try:
             return sha256_file(self.root / name)
         except FileNotFoundError:
@@ -137,18 +137,18 @@ class FolderStore:
             raise self._broken(error) from error
 
     def names(self, below: str) -> Iterator[StoredFile]:
-        """Yield the files below a name, as far as we may see them."""
+        """Yield the files below a name, as far as we may list them."""
         start = self.root / below
         for folder, _, files in os.walk(start):
             for file in files:
                 path = Path(folder) / file
                 with suppress(FileNotFoundError):
-                    found = path.lstat()
+                    status = path.lstat()
                     name = path.relative_to(self.root).as_posix()
-                    yield StoredFile(name, found.st_size, found.st_mtime)
+                    yield StoredFile(name, status.st_size, status.st_mtime)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there, and folders that are empty then."""
+        """Remove a file if it exists, and the folders that become empty."""
         path = self.root / name
         try:
             path.unlink(missing_ok=True)
@@ -159,7 +159,7 @@ class FolderStore:
                 folder.rmdir()
 
     def _temporary(self, name: str) -> Path:
-        """Return a name beside a file, and make the folder."""
+        """Return a temporary path beside a file; create the folder."""
         path = self.root / name
         try:
             for folder in reversed(list(path.parents)[: name.count("/")]):
@@ -181,27 +181,26 @@ class FolderStore:
         with temporary.open("xb") as file:
             self._protect(temporary, name)
             file.write(content)
-            if content:  # one that is empty says when it was written, no more
+            if content:  # of an empty file only the modification time counts
                 file.flush()
                 os.fsync(file.fileno())
 
     def _protect(self, path: Path, name: str) -> None:
-        """Take all rights of others away from what is gated: from the results too, if the file is a link to them."""
+        """Make a gated file readable for its owner alone; if it is a hard link to a result, that includes the result."""
         if name.startswith(PRIVATE):
             path.chmod(0o600)
 
     def _broken(self, error: OSError) -> CacheError:
-        what = (
+        problem = (
             "is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"failed: {error.strerror or error}"
         )
-        place = error.filename or self.root
-        return CacheError(f"the cache {what} ({place})")
+        return CacheError(f"the cache {problem} ({error.filename or self.root})")
 
 
 def _linked(source: Path, target: Path) -> bool:
-    """Make a hard link of a large file of ours; say whether that could be done."""
-    found = source.stat()
-    if found.st_size < LINKED_BYTES or found.st_uid != os.geteuid():
+    """Make a hard link to a large file that we own; return whether that was possible."""
+    status = source.stat()
+    if status.st_size < LINKED_BYTES or status.st_uid != os.geteuid():
         return False
     try:
         os.link(source, target)

@@ -1,4 +1,4 @@
-"""Care for a cache: what may go, and what was damaged."""
+"""Maintenance of a cache: which entries can be removed, and repair of damaged ones."""
 
 from __future__ import annotations
 
@@ -24,75 +24,78 @@ def to_prune(
     not_used_by: Collection[str] = (),
     now: float | None = None,
 ) -> list[CacheEntry]:
-    """Return the entries that may go, those that were not used for longest first.
+    """Return the entries to remove, the least recently used first.
 
     Args:
         entries: All entries.
-        older_than_s: Those go that were not used for so many seconds.
-        keep_bytes: If what remains is larger, those that were not used for longest go, until it is not.
-        not_used_by: Names of releases; what none of them used goes.
-        now: The time, in seconds since 1970.
+        older_than_s: Remove entries that were not used for this many seconds.
+        keep_bytes: Remove the least recently used entries until the rest is no larger than this.
+        not_used_by: Names of releases; remove the entries that none of them used.
+        now: The time in seconds since 1970 (default: the current time).
     """
     now = time.time() if now is None else now
     ordered = sorted(entries, key=lambda entry: (entry.used, entry.name))
-    gone = [
+    removed = [
         entry
         for entry in ordered
         if (older_than_s is not None and now - entry.used > older_than_s)
         or (not_used_by and not set(not_used_by) & set(entry.uses))
     ]
     if keep_bytes is not None:
-        names = {entry.name for entry in gone}
-        left = [entry for entry in ordered if entry.name not in names]
-        size = sum(entry.size_bytes for entry in left)
-        for entry in left:
+        names = {entry.name for entry in removed}
+        remaining = [entry for entry in ordered if entry.name not in names]
+        size = sum(entry.size_bytes for entry in remaining)
+        for entry in remaining:
             if size <= keep_bytes:
                 break
-            gone.append(entry)
+            removed.append(entry)
             size -= entry.size_bytes
-    return gone
+    return removed
 
 
 def repair(
     cache: Cache, entries: Iterable[CacheEntry], plan: Plan | None, known: dict[str, Product]
 ) -> Iterator[str]:
-    """Read entries in full; remove those that were damaged, and put them again from the results where these are good.
+    """Read entries in full; remove the damaged ones, and save them anew if the results contain an intact copy.
 
     Args:
         cache: The cache.
         entries: Its entries.
-        plan: The plan of the recipe here, if there is one.
-        known: Its products by the name of their entry.
+        plan: The plan of the recipe; None outside a recipe's folder.
+        known: The plan's products by the name of their entry.
 
     Yields:
-        What was wrong and what was done, in a line.
+        For each damaged entry a line with what was wrong and what was done.
     """
     for entry in entries:
-        wrong = cache.damaged(entry)
-        if not wrong and entry.files:
+        damages = cache.damaged(entry)
+        if not damages and entry.files:
             continue
-        said = "; ".join(f"its {role} {why}" for role, why in wrong.items()) or "what it holds cannot be read"
+        problem = (
+            "; ".join(f"its {role} {damage}" for role, damage in damages.items())
+            or "its description is unreadable"
+        )
         cache.remove(entry.name)
         product = known.get(entry.name)
-        done = "removed; the next build that needs it makes it again"
-        if plan and product and product.there:
-            if _good(entry, product):
+        action = "removed; the next build that needs it rebuilds it"
+        if plan and product and product.exists:
+            if _is_intact(entry, product):
                 cache.put(product, plan.recipe.release.name)
-                done = "put again from the results"
+                action = "restored from the results"
             else:
                 _forget(plan, product)
-                done = "removed, and so is the same damaged file in the results; build again"
-        yield f"{entry.kind} {entry.id}: {said}: {done}"
+                action = "removed, with the same damaged file in the results; run the build again"
+        yield f"{entry.kind} {entry.id}: {problem}: {action}"
 
 
-def _good(entry: CacheEntry, product: Product) -> bool:
+def _is_intact(entry: CacheEntry, product: Product) -> bool:
     return entry.files.keys() == product.files.keys() and all(
         sha256_file(path) == entry.files[role][0] for role, path in product.files.items()
     )
 
 
 def _forget(plan: Plan, product: Product) -> None:
-    """Remove a damaged result, and the hard links to it in the release, so that a build makes both again."""
+    """Remove a damaged result, and the hard links to it in the release, so that the next build rebuilds both."""
     released = [path for path in plan.layout.release_folder.glob("*") if path.is_file()]
     for path in product.files.values():
         for link in released:

@@ -1,4 +1,4 @@
-"""What a cache keeps: results that are costly, each known by a key before it is made."""
+"""Cacheable results: those that are costly, each identified by a key before it is built."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from herdbook.plan.jobs import Job
 
 
-# What the outputs of a rule are, in their order. Those of ``files`` are what they are called.
+# The roles of a rule's outputs, in their order. The outputs of ``files`` have their names as roles.
 PART = ("shard", "record")
 ROLES = {
     **dict.fromkeys(("fetch", "laser", "adapter", "merge", "moe"), PART),
@@ -29,13 +29,13 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Product:
-    """What a job of a plan makes, as a cache keeps it.
+    """The outputs of one job, as a cache stores them.
 
     Args:
         job: The job.
-        names: What its files mention beyond what the key holds: names that the recipe gives to models. The key knows
-            parents by their keys alone, but a record cites them by name.
-        gated: Whether something that it is made of is gated.
+        names: Names from the recipe that its files mention but its key does not cover: the key identifies parents by
+            their keys alone, but a record cites them by name.
+        gated: Whether it descends from a gated source.
     """
 
     job: Job
@@ -44,12 +44,12 @@ class Product:
 
     @property
     def kind(self) -> str:
-        """Which: the rule that makes it; ``files`` is the configuration and tokenizer of a source."""
+        """The rule that makes it; ``files`` is the configuration and tokenizer of a source."""
         return self.job.rule
 
     @property
     def id(self) -> str:
-        """What people call it."""
+        """The job's id, for people."""
         return self.job.id
 
     @property
@@ -59,26 +59,26 @@ class Product:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Its files: by what each is, where it lies."""
+        """The paths of its files in the results, by role."""
         roles = ROLES.get(self.kind, tuple(path.name for path in self.job.outputs))
         return dict(zip(roles, self.job.outputs, strict=True))
 
     @property
     def entry(self) -> str:
-        """Name of its entry in a cache. What is gated lies apart, so that rights can be given by place."""
+        """Name of its entry in a cache. Gated entries have a folder of their own, so that access can be restricted to it."""
         name = digest({"kind": self.kind, "key": self.key, "names": self.names})
         return f"{'gated' if self.gated else 'open'}/{name}"
 
     @property
-    def there(self) -> bool:
-        """Whether all its files lie in the results."""
+    def exists(self) -> bool:
+        """Whether the results contain all its files."""
         return all(path.exists() for path in self.files.values())
 
 
 def products(plan: Plan) -> list[Product]:
-    """Return what a cache keeps of a plan.
+    """Return the cacheable results of a plan.
 
-    The full-width GGUF and models' folders are not among it: they are copies of what is, or links to it.
+    The full-width GGUF and models' folders are not cached: they are copies of cached results, or links to them.
     """
     gated = _gated(plan)
     return [
@@ -89,7 +89,7 @@ def products(plan: Plan) -> list[Product]:
 
 
 def _names(plan: Plan, job: Job) -> tuple[str, ...]:
-    """Return what a job's files mention beyond what its key holds."""
+    """Return the names that a job's files mention but its key does not cover."""
     match job.subject:
         case Part() as part:
             return tuple(plan.parts[parent].model for parent in part.parents)
@@ -117,13 +117,9 @@ def _model(plan: Plan, job: Job) -> str:
 
 
 def _gated(plan: Plan) -> dict[str, bool]:
-    """Return of which models a gated source is an ancestor, or which are one."""
-    found: dict[str, bool] = {}
-
-    def ask(node: Node) -> bool:
-        source = plan.lock.sources.get(node.name)
-        return bool(source and source.gated) or any(found[parent] for parent in node.parents)
-
+    """Return, for each model by name, whether it is a gated source or descends from one."""
+    gated: dict[str, bool] = {}
     for node in plan.nodes.values():  # parents first
-        found[node.name] = ask(node)
-    return found
+        source = plan.lock.sources.get(node.name)
+        gated[node.name] = bool(source and source.gated) or any(gated[parent] for parent in node.parents)
+    return gated

@@ -1,4 +1,4 @@
-"""A cache in S3, or in what speaks like it: shared by a team whose machines share no file system."""
+"""A cache in S3, or a service with the same API: for a team whose machines share no file system."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEME = "s3://"
-TAKEN = (
-    "PreconditionFailed",
-    "ConditionalRequestConflict",
-)  # of a write on condition that there is nothing yet
+# The errors of a conditional write whose name is taken.
+TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 MISSING = ("NoSuchKey", "404", "NotFound")
 CHUNK_BYTES = 1 << 20
 
@@ -26,8 +24,8 @@ CHUNK_BYTES = 1 << 20
 class S3Store:
     """A store in a bucket.
 
-    Where it is and who we are is for the client to find, as all programs of the kind do: environment, profiles, roles.
-    Who may read what is for the bucket's policy: what is gated has a prefix of its own.
+    The client finds endpoint and credentials as all AWS programs do: from the environment, profiles or roles. Access is
+    left to the bucket's policy: gated entries have a prefix of their own.
 
     Args:
         place: ``s3://bucket`` or ``s3://bucket/prefix``.
@@ -40,7 +38,7 @@ class S3Store:
         self.place = f"{SCHEME}{self._bucket}/{prefix}".rstrip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         if not self._bucket:
-            raise CacheError(f"{place}: names no bucket; s3://bucket/prefix is needed")
+            raise CacheError(f"{place}: contains no bucket name; expected s3://bucket/prefix")
         try:
             import boto3
             from botocore.config import Config
@@ -48,27 +46,27 @@ class S3Store:
             raise CacheError(
                 f"{place}: needs the client for S3: pip install 'herdbook[s3]', in the environment that Snakemake runs in"
             ) from error
-        # Contents are compared with our own SHA-256; checksums of the client's, not all servers know.
+        # Contents are compared with our own SHA-256; not all servers support the client's checksums.
         config = Config(
             retries={"mode": "standard", "max_attempts": 5},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             max_pool_connections=2 * self.at_once,
         )
-        with self._asking("the client"):
+        with self._errors("creating the client"):
             self._client = boto3.client("s3", config=config)
 
     def check(self) -> None:
-        """Check that the bucket is there, and can be written to."""
+        """Check that the bucket exists and is writable."""
         probe = f"probe-{os.urandom(8).hex()}"
-        with self._asking("a trial"):
+        with self._errors("writing a test object"):
             self._client.put_object(Bucket=self._bucket, Key=self._key(probe), Body=b"")
             self._client.get_object(Bucket=self._bucket, Key=self._key(probe))
             self._client.delete_object(Bucket=self._bucket, Key=self._key(probe))
 
     def exists(self, name: str) -> bool:
-        """Say whether a file is there, for us to read."""
-        with self._asking(name):
+        """Return whether a file exists and we may read it."""
+        with self._errors(name):
             try:
                 self._client.head_object(Bucket=self._bucket, Key=self._key(name))
             except self._client.exceptions.ClientError as error:
@@ -78,19 +76,19 @@ class S3Store:
         return True
 
     def read(self, name: str) -> bytes | None:
-        """Return a small file; None if there is none that we may read."""
-        with self._asking(name):
+        """Return the content of a small file; None if it does not exist or we may not read it."""
+        with self._errors(name):
             try:
-                found = self._client.get_object(Bucket=self._bucket, Key=self._key(name))
+                response = self._client.get_object(Bucket=self._bucket, Key=self._key(name))
             except self._client.exceptions.ClientError as error:
                 if _code(error) in {*MISSING, "AccessDenied"}:
                     return None
                 raise
-            return bytes(found["Body"].read())
+            return bytes(response["Body"].read())
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a small file if there is none of this name, and say whether this was so."""
-        with self._asking(name):
+        """Write a small file unless its name is taken; return whether it was written."""
+        with self._errors(name):
             try:
                 self._client.put_object(
                     Bucket=self._bucket, Key=self._key(name), Body=content, IfNoneMatch="*"
@@ -102,53 +100,53 @@ class S3Store:
         return True
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file, over one that may be there."""
-        with self._asking(name):
+        """Write a small file; replace one of that name."""
+        with self._errors(name):
             self._client.put_object(Bucket=self._bucket, Key=self._key(name), Body=content)
 
     def put(self, source: Path, name: str) -> str | None:
-        """Put a file here, in several pieces at once if it is large, and return its SHA-256."""
+        """Store a file, a large one in several parts at once, and return its SHA-256."""
         sha256 = sha256_file(source)
-        with self._asking(name):
+        with self._errors(name):
             self._client.upload_file(str(source), self._bucket, self._key(name))
         return sha256
 
     def get(self, name: str, target: Path) -> str:
-        """Make a file of one that is here, and return its SHA-256 as it was read."""
+        """Write a stored file to ``target``; return its SHA-256."""
         if name.startswith("gated/"):
             target.touch(mode=0o600)
-        with self._asking(name):
+        with self._errors(name):
             try:
-                found = self._client.head_object(Bucket=self._bucket, Key=self._key(name))
+                response = self._client.head_object(Bucket=self._bucket, Key=self._key(name))
                 with target.open("wb") as file:
                     self._client.download_fileobj(self._bucket, self._key(name), file)
             except self._client.exceptions.ClientError as error:
                 if _code(error) in MISSING:
                     raise FileNotFoundError(name) from error
                 raise
-        if target.stat().st_size != found["ContentLength"]:
-            raise CacheError(f"{self.place}/{name}: came in part only. Run again.")
+        if target.stat().st_size != response["ContentLength"]:
+            raise CacheError(f"{self.place}/{name}: the download is incomplete. Try again.")
         return sha256_file(target)
 
     def sha256(self, name: str) -> str | None:
-        """Return the SHA-256 of a file, read in full; None if there is none."""
+        """Return the SHA-256 of a file, read in full; None if it does not exist."""
         import hashlib
 
         digest = hashlib.sha256()
-        with self._asking(name):
+        with self._errors(name):
             try:
-                found = self._client.get_object(Bucket=self._bucket, Key=self._key(name))
+                response = self._client.get_object(Bucket=self._bucket, Key=self._key(name))
             except self._client.exceptions.ClientError as error:
                 if _code(error) in MISSING:
                     return None
                 raise
-            for piece in found["Body"].iter_chunks(CHUNK_BYTES):
+            for piece in response["Body"].iter_chunks(CHUNK_BYTES):
                 digest.update(piece)
         return digest.hexdigest()
 
     def names(self, below: str) -> Iterator[StoredFile]:
         """Yield the files below a name."""
-        with self._asking(below):
+        with self._errors(below):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._key(f"{below}/")):
                 for item in page.get("Contents", ()):
@@ -156,16 +154,20 @@ class S3Store:
                     yield StoredFile(name, item["Size"], item["LastModified"].timestamp())
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
-        with self._asking(name):
+        """Remove a file if it exists."""
+        with self._errors(name):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(name))
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}{name}"
 
     @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        """Turn what the client raises into one message."""
+    def _errors(self, what: str) -> Iterator[None]:
+        """Turn the client's errors into CacheError.
+
+        Args:
+            what: What is accessed or done, for the message.
+        """
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -173,8 +175,8 @@ class S3Store:
             yield
         except (Boto3Error, BotoCoreError, ClientError) as error:
             raise CacheError(
-                f"{self.place}: the cache cannot be used: {error} (asked for {what}). Check the bucket's name, "
-                "AWS_ENDPOINT_URL if it is not Amazon's, and your credentials; or leave `cache` out of the configuration."
+                f"{self.place}: the cache cannot be used: {error} ({what}). Check the bucket's name, "
+                "AWS_ENDPOINT_URL if it is not Amazon's, and your credentials; or remove `cache` from the configuration."
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a build does with the cache: asks before jobs are chosen, takes over what is there, puts there what was made."""
+"""How a build uses the cache: it looks results up before jobs are chosen, restores those, and saves what it builds."""
 
 from __future__ import annotations
 
@@ -20,79 +20,82 @@ if TYPE_CHECKING:
 
 
 def available(plan: Plan) -> dict[Path, Product]:
-    """Return what can be taken over: by path, those files that are missing in the results and lie in the cache.
+    """Return what can be restored: the files that the results lack and the cache contains, by path.
 
     Raises:
-        CacheError: If the cache that is configured is missing, or cannot be written to.
+        CacheError: If the configured cache is missing or not writable.
     """
     cache = configured()
     if cache is None:
         return {}
     cache.check()
-    wanted = [product for product in products(plan) if not product.there]
+    missing = [product for product in products(plan) if not product.exists]
     return {
         path: product
-        for product in cache.contained(wanted)
+        for product in cache.contained(missing)
         for path in product.files.values()
         if not path.exists()
     }
 
 
 def restore(plan: Plan, path: Path) -> None:
-    """Take a file over.
+    """Restore a file from the cache.
 
     Raises:
-        CacheError: If there is no cache, or the file is not there any more, or never was.
-        DigestMismatchError: If it was damaged.
+        CacheError: If no cache is configured, or it does not contain the file.
+        DigestMismatchError: If the file is damaged.
     """
     cache = configured()
     if cache is None:
         raise CacheError("no cache is configured: set `cache` in config/config.yaml, or $HERDBOOK_CACHE")
-    by_path = {place: product for product in products(plan) for place in product.files.values()}
+    by_path = {file: product for product in products(plan) for file in product.files.values()}
     if path not in by_path:
-        raise CacheError(f"{path}: is nothing that a cache keeps of this recipe")
+        raise CacheError(f"{path}: is not a cacheable output of this recipe")
     cache.restore(by_path[path], path, plan.recipe.release.name)
 
 
 def save(plan: Plan, job: Job) -> None:
-    """Put what a job has made into the cache, if there is one.
+    """Save a job's results in the cache, if one is configured.
 
-    A cache that does not take it is no reason to throw a result away: then a line says so, and the build goes on.
+    A cache that does not accept them is no reason to discard the results: a warning is printed, and the build continues.
 
     Raises:
-        DigestMismatchError: If a file that was just made is not what its record says.
+        DigestMismatchError: If a file that was just made differs from its record.
     """
-    product = next((one for one in products(plan) if one.job == job), None)
+    product = next((product for product in products(plan) if product.job == job), None)
     try:
         cache = configured()
         if cache and product and product.files:
             cache.put(product, plan.recipe.release.name)
     except CacheError as error:
-        say(f"warning: not put into the cache: {error}")
+        say(f"warning: not saved in the cache: {error}")
 
 
 def add(plan: Plan, cache: Cache) -> tuple[int, int]:
-    """Put all that the results hold of a plan into a cache; return how many were new, and how many there are.
+    """Save all existing results of a plan in a cache; return how many were new, and how many there are in total.
 
     Raises:
-        CacheError: If the cache does not take it.
-        DigestMismatchError: If a result is not what its record says.
+        CacheError: If the cache does not accept one.
+        DigestMismatchError: If a result differs from its record.
     """
-    made = [product for product in products(plan) if product.files and product.there]
-    return sum(cache.put(product, plan.recipe.release.name) for product in made), len(made)
+    existing = [product for product in products(plan) if product.files and product.exists]
+    return sum(cache.put(product, plan.recipe.release.name) for product in existing), len(existing)
 
 
 def own_hub_folder() -> Path | None:
-    """Return the folder for what the Hub gave, beside the cache, so that every node has it; None without a cache's folder.
+    """Return the folder for downloads from the Hub in the cache's folder, so that every node has them.
 
-    It is made if it is missing, for its owner alone, since some of it may be gated.
+    It is created if it is missing, readable for its owner alone, since some of it may be gated.
+
+    Returns:
+        The folder; None if the cache is not a folder.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If it cannot be created.
     """
-    place = Path(CACHE.value).expanduser().absolute()
-    if not CACHE.value or not place.is_dir():
+    cache_folder = Path(CACHE.value).expanduser().absolute()
+    if not CACHE.value or not cache_folder.is_dir():
         return None
-    folder = place / f"hub-{os.getuid()}"
+    folder = cache_folder / f"hub-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder

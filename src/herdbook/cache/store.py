@@ -1,4 +1,4 @@
-"""What a cache needs of the place it lies in. Names are relative, with slashes; what is written is whole or absent."""
+"""The interface of a cache's storage. Names are relative, with slashes; a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ class StoredFile:
 
 
 class Store(Protocol):
-    """A place that holds files by name. All methods raise CacheError if the place cannot do what is asked."""
+    """Files by name. All methods raise CacheError if the storage fails."""
 
     place: str
-    at_once: int  # how many questions are worth asking at once
+    at_once: int  # how many requests are worth sending at once
 
     def check(self) -> None:
-        """Check that the place is there, and can be written to."""
+        """Check that the storage exists and is writable."""
 
     def exists(self, name: str) -> bool:
-        """Say whether a file is there, for us to read."""
+        """Return whether a file exists and we may read it."""
 
     def read(self, name: str) -> bytes | None:
-        """Return a small file; None if there is none that we may read."""
+        """Return the content of a small file; None if it does not exist or we may not read it."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a small file if there is none of this name, and say whether this was so."""
+        """Write a small file unless its name is taken; return whether it was written."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file, over one that may be there."""
+        """Write a small file; replace one of that name."""
 
     def put(self, source: Path, name: str) -> str | None:
-        """Put a file here, over one that may be there, and return its SHA-256; None if it was not read for that."""
+        """Store a file, replacing one of that name; return its SHA-256, or None if the file was linked unread."""
 
     def get(self, name: str, target: Path) -> str:
-        """Make a file of one that is here, and return its SHA-256 as it was read. FileNotFoundError if there is none."""
+        """Write a stored file to ``target``; return its SHA-256. Raises FileNotFoundError if it does not exist."""
 
     def sha256(self, name: str) -> str | None:
-        """Return the SHA-256 of a file, read in full; None if there is none."""
+        """Return the SHA-256 of a file, read in full; None if it does not exist."""
 
     def names(self, below: str) -> Iterator[StoredFile]:
-        """Yield the files whose names begin with ``below`` and a slash, as far as we may see them."""
+        """Yield the files whose names begin with ``below`` and a slash, as far as we may list them."""
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file if it exists."""

@@ -1,1 +1,1 @@
-"""The command line: one module a command, each with its options and its run. No logic."""
+"""The command line: one module per command, with its options and a function that runs it. No logic."""

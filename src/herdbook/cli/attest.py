@@ -47,7 +47,7 @@ def command(recipe: Path, results: Path, key: Path | None, *, keyless: bool) -> 
         case PrivateKey():
             state = f"signed by {signer.public.fingerprint}"
         case Keyless():
-            state = "signed without a key; `herdbook verify` shows by whom"
+            state = "signed without a key; `herdbook verify` shows the signer"
         case None:
             state = "not signed: no key is configured"
     print(f"{plan.layout.release_folder}: {state}")

@@ -1,4 +1,4 @@
-"""``herdbook audit``: is anybody's merge made of what its configuration says?"""
+"""``herdbook audit``: is a published merge made from the models that its configuration names?"""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     "--config",
     type=options.EXISTING_FILE,
     metavar="FILE",
-    help="The mergekit configuration, if the merge contains none.",
+    help="The mergekit configuration, if the merge does not contain it.",
 )
 @click.option(
     "--gguf",
     multiple=True,
     metavar="PLACE",
-    help="A folder or repository with GGUF files of the merge, besides its own. May be given several times.",
+    help="A folder or repository with GGUF files of the merge, in addition to its own. May be given several times.",
 )
 @findings.sample
 @findings.reports
@@ -45,12 +45,13 @@ def command(
     seed: int,
     reports: findings.Reports,
 ) -> int:
-    """Compare anybody's merge with the models that it names.
+    """Compare any published merge with the models that it names.
 
     MODEL is a folder, or owner/name[@revision] on the Hub. It needs a mergekit
-    configuration (a file, or YAML in its card), and nothing of Herdbook. Its bytes
-    are compared with those of its sources by range requests; what remains
-    unproven is listed. `herdbook verify --foreign` is the same command.
+    configuration (a file, or YAML in its card); it does not have to be built with
+    Herdbook. Its bytes are compared with those of its sources by range requests;
+    what remains unproven is listed. `herdbook verify --foreign` is the same
+    command.
     """
     from herdbook import humanize
     from herdbook.audit.audit import Audit, line
@@ -58,7 +59,7 @@ def command(
     from herdbook.release.finding import Options
     from herdbook.verify import report
 
-    asked = Options(sample_bytes=sample, seed=seed)
+    chosen = Options(sample_bytes=sample, seed=seed)
     printed: set[str] = set()
 
     def report_finding(finding: Finding) -> None:
@@ -68,9 +69,9 @@ def command(
         print(line(finding), flush=True)
 
     print(f"{ABOUT.name}: {ABOUT.proves}")
-    audit = Audit(model, config, gguf, asked)
+    audit = Audit(model, config, gguf, chosen)
     results = [audit.run(report_finding)]
     print(f"{humanize.size(results[0].read_bytes)} read in {results[0].seconds:.1f} s")
-    reports.write(audit.name, results, asked)
+    reports.write(audit.name, results, chosen)
     print(report.closing(audit.name, results))
     return report.STATUSES[report.outcome(results)]

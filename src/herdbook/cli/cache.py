@@ -1,4 +1,4 @@
-"""``herdbook cache``: what is in the cache, who uses it, what may be removed, and whether it is whole."""
+"""``herdbook cache``: list, extend, verify and prune the cache."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
-    """The cache that is meant, and the recipe that it is used for."""
+class Target:
+    """The cache that a command is about, and the recipe."""
 
     place: str | None
     recipe: Path
     results: Path
 
     def open(self) -> Cache:
-        """Return the cache. Raises CacheError if none is configured, or it cannot be used."""
+        """Return the cache. Raises CacheError if no cache is configured, or it cannot be used."""
         from herdbook.cache.cache import configured
 
         cache = configured(self.place)
@@ -73,7 +73,7 @@ def command(context: click.Context, recipe: Path, results: Path, place: str | No
 
     Without a command, every entry is listed.
     """
-    context.obj = Place(place, recipe, results)
+    context.obj = Target(place, recipe, results)
     if context.invoked_subcommand is None:
         context.invoke(list_)
 
@@ -81,52 +81,54 @@ def command(context: click.Context, recipe: Path, results: Path, place: str | No
 @command.command("list")
 @options.json
 @click.pass_obj
-def list_(place: Place, json: Path | None) -> None:
+def list_(target: Target, json: Path | None) -> None:
     """List all entries with size, last use and users."""
     from herdbook.files import write_json
 
-    cache = place.open()
+    cache = target.open()
     entries = sorted(cache.entries(), key=lambda entry: (-entry.size_bytes, entry.kind, entry.id))
     releases = sorted({release for entry in entries for release in entry.uses})
     print(f"{cache.store.place}: {_amount(entries)}")
     for release in releases:
-        own = [entry for entry in entries if release in entry.uses]
-        alone = [entry for entry in own if len(entry.uses) == 1]
-        print(f"  {release}: {_amount(own)}; {_amount(alone)} for it alone")
+        used = [entry for entry in entries if release in entry.uses]
+        alone = [entry for entry in used if len(entry.uses) == 1]
+        print(f"  {release}: {_amount(used)}; {_amount(alone)} used by it alone")
     if entries:
         print(f"{'kind':<9} {'size':>10}  {'last used':<16}  {'used by':<24}  what")
     for entry in entries:
         print(_line(entry))
     if json:
-        write_json(json, {"place": cache.store.place, "entries": [_as_json(one) for one in entries]})
+        write_json(json, {"place": cache.store.place, "entries": [_as_json(entry) for entry in entries]})
 
 
 @command.command("add")
 @click.pass_obj
-def add(place: Place) -> None:
-    """Put all results of the recipe into the cache."""
+def add(target: Target) -> None:
+    """Save all existing results of the recipe in the cache."""
     from herdbook.cache import step
 
-    cache = place.open()
-    new, there = step.add(place.plan(), cache)
-    print(f"{cache.store.place}: {new} entries are new, {there - new} were there")
+    cache = target.open()
+    new, total = step.add(target.plan(), cache)
+    print(
+        f"{cache.store.place}: {humanize.plural(new, 'new entry', 'new entries')}, {total - new} already present"
+    )
 
 
 @command.command("verify")
 @click.pass_obj
-def verify(place: Place) -> None:
-    """Read everything in full; remove what is damaged.
+def verify(target: Target) -> None:
+    """Read all entries in full; remove damaged ones.
 
-    A damaged entry is put back if the results hold a good copy.
+    A damaged entry is saved anew if the results contain an intact copy.
     """
     from herdbook.cache.maintenance import repair
     from herdbook.cache.product import products
     from herdbook.progress import track
 
-    cache = place.open()
+    cache = target.open()
     try:
-        plan: Plan | None = place.plan()
-    except HerdbookError:  # a cache may be looked after anywhere
+        plan: Plan | None = target.plan()
+    except HerdbookError:  # a cache can be verified outside a recipe's folder
         plan = None
     known = {product.entry: product for product in products(plan)} if plan else {}
     entries = list(cache.entries())
@@ -142,58 +144,64 @@ def verify(place: Place) -> None:
 
 @command.command("prune")
 @click.option(
-    "--older-than", type=Age(), metavar="AGE", help="Entries not used for so long, such as 30d, 12h or 8w."
+    "--older-than",
+    type=Age(),
+    metavar="AGE",
+    help="Entries that were not used for AGE, such as 30d, 12h or 8w.",
 )
 @click.option(
     "--keep-size",
     type=Size(),
     metavar="SIZE",
-    help="Entries not used for longest, until the rest is no larger than SIZE, such as 500GB.",
+    help="The least recently used entries, until the rest is no larger than SIZE, such as 500GB.",
 )
 @click.option(
     "--not-used-by",
     multiple=True,
     metavar="RELEASE",
-    help="Entries that this release has not used. May be given several times: then none of these.",
+    help="Entries that RELEASE did not use. May be given several times: entries that none of the releases used.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.pass_obj
 def prune(
-    place: Place,
+    target: Target,
     older_than: float | None,
     keep_size: int | None,
     not_used_by: tuple[str, ...],
     *,
     dry_run: bool,
 ) -> None:
-    """Remove entries, and leftovers of builds that were killed.
+    """Remove entries, and files left over from killed builds.
 
-    Results are not touched.
+    Results are not changed.
     """
     from herdbook.cache.maintenance import to_prune
 
     if older_than is None and keep_size is None and not not_used_by:
         raise click.UsageError(
-            "nothing says what may be removed: pass --older-than, --keep-size or --not-used-by"
+            "no entries are selected for removal: pass --older-than, --keep-size or --not-used-by"
         )
-    cache = place.open()
-    gone = to_prune(
+    cache = target.open()
+    pruned = to_prune(
         cache.entries(),
         older_than_s=older_than,
         keep_bytes=keep_size,
         not_used_by=not_used_by,
     )
-    for entry in gone:
+    for entry in pruned:
         print(_line(entry))
         if not dry_run:
             cache.remove(entry.name)
-    left = list(cache.left_over())
-    for item in left:
+    left_over = list(cache.left_over())
+    for file in left_over:
         if not dry_run:
-            cache.store.remove(item.name)
-    would = "would be removed" if dry_run else "removed"
-    size = sum(item.size_bytes for item in left)
-    print(f"{_amount(gone)} {would}; of builds that were killed {len(left)} files, {humanize.size(size)}")
+            cache.store.remove(file.name)
+    action = "would be removed" if dry_run else "removed"
+    size = sum(file.size_bytes for file in left_over)
+    print(
+        f"{_amount(pruned)} {action}; left over from killed builds: {humanize.plural(len(left_over), 'file')}, "
+        f"{humanize.size(size)}"
+    )
 
 
 def _line(entry: CacheEntry) -> str:
@@ -217,4 +225,5 @@ def _as_json(entry: CacheEntry) -> dict[str, object]:
 
 def _amount(entries: list[CacheEntry]) -> str:
     count = len(entries)
-    return f"{humanize.plural(count, 'entry', 'entries')}, {humanize.size(sum(one.size_bytes for one in entries))}"
+    size = sum(entry.size_bytes for entry in entries)
+    return f"{humanize.plural(count, 'entry', 'entries')}, {humanize.size(size)}"

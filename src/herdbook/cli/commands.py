@@ -1,4 +1,4 @@
-"""The commands of ``herdbook``, in the groups that its help shows. A command's module is imported when it is called."""
+"""The commands of ``herdbook``, in the groups of its help. A command's module is imported when the command is called."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ GROUPS = {
         *("evaluate", "convert", "quantize", "card", "release", "attest"),
     ),
     "Releases": ("publish", "verify", "audit", "export", "key"),
-    "A look into any model": ("spectrum", "routers"),
+    "Inspecting any model": ("spectrum", "routers"),
     "The cache": ("cache",),
 }
 NAMES = tuple(name for names in GROUPS.values() for name in names)
-# Where the name of a command is none that Python allows for a module.
+# The module of a command whose name Python does not allow for a module.
 MODULES = {"import": "import_recipe"}
-# `herdbook verify --foreign` was the name of `herdbook audit`, and still is one.
+# `herdbook verify --foreign` is an alias of `herdbook audit`.
 FOREIGN = "--foreign"
 
 
@@ -41,7 +41,7 @@ class Commands(click.Group):
         return list(NAMES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; its module is imported now. None if there is no such command."""
+        """Import and return a command; None if it does not exist."""
         del ctx
         if cmd_name not in NAMES:
             return None
@@ -53,7 +53,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: Sequence[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that arguments call, and its own arguments."""
+        """Return the command that the arguments name, and its own arguments."""
         name, *rest = args
         if name == "verify" and FOREIGN in rest:
             name = "audit"
@@ -63,7 +63,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, [name, *rest])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands in their groups, each with one line."""
+        """Write the commands in their groups, one line for each."""
         width = max(map(len, NAMES))
         for title, names in GROUPS.items():
             commands = {name: self.get_command(ctx, name) for name in names}
@@ -86,7 +86,7 @@ class Commands(click.Group):
 @click.version_option(__version__, message=f"{PROGRAM} %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def herdbook(*, debug: bool) -> None:
-    """Build a merged language model's release reproducibly, and prove what it is made of.
+    """Build a merged language model's release reproducibly, and prove what it is made from.
 
     Inside a repository, recipe, device, GPU memory, cache and signing key are
     read from config/config.yaml, as Snakemake reads them. An environment variable

@@ -1,4 +1,4 @@
-"""What the shell offers on TAB: recipes, models, jobs. Nothing is run, fetched or written for it, and no error is shown."""
+"""Shell completion of recipes, models and jobs. It runs, downloads and writes nothing, and shows no errors."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan
     from herdbook.plan.jobs import Job
 
-FOLDERS = ("config", "recipes")  # where recipes are kept: here, and in what `herdbook new` makes
+FOLDERS = (
+    "config",
+    "recipes",
+)  # the folders of recipes in this repository, and in those made by `herdbook new`
 SUFFIXES = {".yaml", ".yml"}
 MOST_BYTES = 10**6  # a YAML file beyond that is not a recipe
 ALL = "all"
 
 
 def recipes(_context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the recipes here and below the folder that is being typed; any file if there are none."""
+    """Return the recipes in the usual folders and in the folder that is being typed; any file if there are none."""
     typed = Path(incomplete)
     folders = {Path(name) for name in FOLDERS} | {typed if incomplete.endswith("/") else typed.parent}
-    found = sorted(
+    paths = sorted(
         str(path)
         for folder in folders
         if folder.is_dir()
         for path in folder.iterdir()
         if path.suffix in SUFFIXES and str(path).startswith(incomplete) and _is_recipe(path)
     )
-    return [CompletionItem(path) for path in found] or [CompletionItem(incomplete, type="file")]
+    return [CompletionItem(path) for path in paths] or [CompletionItem(incomplete, type="file")]
 
 
 def jobs(context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the names of the jobs that the step makes."""
+    """Return the names of the step's jobs."""
     rule = context.info_name
     return _matching({job.id: job.model for job in _jobs(context) if job.rule == rule}.items(), incomplete)
 
@@ -45,7 +48,7 @@ def jobs(context: Context, _parameter: Parameter, incomplete: str) -> list[Compl
 def targets(context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the rules, models and jobs of a build."""
 
-    def named() -> Iterator[tuple[str, str]]:
+    def names() -> Iterator[tuple[str, str]]:
         yield ALL, "every job"
         for job in _jobs(context):
             yield job.rule, "rule"
@@ -53,11 +56,11 @@ def targets(context: Context, _parameter: Parameter, incomplete: str) -> list[Co
             if job.id:
                 yield job.id, job.rule
 
-    return _matching(named(), incomplete)
+    return _matching(names(), incomplete)
 
 
-def _matching(named: Iterable[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
-    unique = {name: about for name, about in named if name.startswith(incomplete)}
+def _matching(names: Iterable[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
+    unique = {name: about for name, about in names if name.startswith(incomplete)}
     return [CompletionItem(name, help=about) for name, about in unique.items()]
 
 
@@ -80,7 +83,7 @@ def _jobs(context: Context) -> list[Job]:
 
 
 def _plan(context: Context) -> Plan | None:
-    """Return the plan of the recipe that is being typed, or else of the repository's; None if there is none."""
+    """Return the plan of the recipe on the command line, or else of the repository's; None if it cannot be loaded."""
     from herdbook import plan as plans
     from herdbook import settings
     from herdbook.cli import repository
@@ -88,7 +91,7 @@ def _plan(context: Context) -> Plan | None:
 
     try:
         repository.apply()
-        typed = context.get_parameter_source("recipe") is ParameterSource.COMMANDLINE
-        return plans.load(Path(context.params["recipe"] if typed else settings.RECIPE.value))
+        is_typed = context.get_parameter_source("recipe") is ParameterSource.COMMANDLINE
+        return plans.load(Path(context.params["recipe"] if is_typed else settings.RECIPE.value))
     except (HerdbookError, OSError):
         return None

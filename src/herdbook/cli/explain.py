@@ -1,4 +1,4 @@
-"""``herdbook explain``: why a build would make something, or would not."""
+"""``herdbook explain``: whether a build would run a job, and why."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 @options.recipe
 @options.results
 def command(target: str, recipe: Path, results: Path) -> None:
-    """Explain why a build would make something, or that it would not.
+    """Explain whether a build would run a job, and why.
 
-    TARGET is a file below the results, a model, a rule, a job as `herdbook plan`
-    lists it, or "all".
+    TARGET is a file below the results, a model, a rule, a job from the list of
+    `herdbook plan`, or "all".
     """
     from herdbook import plan as plans
     from herdbook.cache.step import available
@@ -49,7 +49,7 @@ def command(target: str, recipe: Path, results: Path) -> None:
 
 
 def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
-    """Return the jobs that a person means. Raises RecipeError if there is none."""
+    """Return the jobs that a target selects. Raises RecipeError if it selects none."""
     if target == completion.ALL:
         return list(jobs)
     path = Path(target)
@@ -59,11 +59,11 @@ def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
     if path.exists() and results.absolute() in path.absolute().parents:
         released = [job for job in jobs if job.rule == "release" and _below(path, job.outputs[0].parent)]
         if released:
-            return released  # weights in the release are links, which no job declares
+            return released  # the release's weights are links, which no job declares as outputs
         raise RecipeError(
-            f"{target}: this recipe makes no such file; it is of another recipe, or of an earlier state"
+            f"{target}: no job of this recipe makes this file; it belongs to another recipe or an earlier key"
         )
-    for named in (
+    for selected in (
         [job for job in jobs if target in {job.rule, job.name}],
         [job for job in jobs if target in job.models],
         [
@@ -72,11 +72,11 @@ def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
             if job.id and any(name.startswith(target) for name in (job.id, *job.labels, job.key))
         ],
     ):
-        if named:
-            return named
-    known = sorted({word for job in jobs for word in (job.rule, *job.models, *job.labels) if word})
-    meant = did_you_mean(target, known) or f". It can be {', '.join(known)}, or a file"
-    raise RecipeError(f"nothing is called {target!r}{meant}")
+        if selected:
+            return selected
+    targets = sorted({name for job in jobs for name in (job.rule, *job.models, *job.labels) if name})
+    hint = did_you_mean(target, targets) or f". Targets are {', '.join(targets)}, or a file"
+    raise RecipeError(f"no target has the name {target!r}{hint}")
 
 
 def _same(path: Path, output: Path) -> bool:

@@ -1,4 +1,4 @@
-"""``herdbook export``: a release in the formats of registries."""
+"""``herdbook export``: a release's provenance in the formats of registries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     type=options.PATH,
     required=True,
     metavar="PLACE",
-    help="A new folder, or FILE.zip. Weights are referred to by URL; all other files of the release are copied.",
+    help="A new folder, or FILE.zip. Weights are referenced by URL; all other files of the release are copied.",
 )
 @click.option(
     "--published",
@@ -45,7 +45,7 @@ def command(format: str, release: str, to: Path, published: datetime) -> None:  
     from herdbook.release.subject import open_subject
 
     subject = open_subject(release)
-    held, referred = pack(subject, to, published.date().isoformat())
-    print(f"{to}: {held} files and {METADATA}; {referred} files of weights are referred to")
+    copied, referenced = pack(subject, to, published.date().isoformat())
+    print(f"{to}: {copied} files and {METADATA}; {referenced} weights files are referenced")
     if subject.uri == "":
-        print(f"Their digests are those of {SUMS}; `herdbook verify` reads them.")
+        print(f"The digests of the weights are those in {SUMS}; `herdbook verify` checks them.")

@@ -1,4 +1,4 @@
-"""What ``herdbook verify`` and ``herdbook audit`` share: the sample, and the reports of what was found."""
+"""The options that ``herdbook verify`` and ``herdbook audit`` share: the sample, and the reports of the findings."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ STATUSES = {
     "0": "everything passed",
     "8": "something failed",
     "9": "nothing failed, but something is unverified",
-    "10": "the verifier itself failed, which says nothing about the model",
+    "10": "the verifier itself failed, which is no evidence about the model",
 }
 
 
 @dataclass(frozen=True)
 class Reports:
-    """Where the reports go.
+    """The files to which the reports are written; None for a report that was not requested.
 
     Args:
-        json: All that was found, for machines.
-        junit: The same as JUnit's XML, for CI.
-        summary: The same as Markdown, appended.
+        json: The findings as JSON.
+        junit: The findings as JUnit's XML, for CI.
+        summary: The findings as Markdown, which is appended.
     """
 
     json: Path | None
     junit: Path | None
     summary: Path | None
 
-    def write(self, name: str, results: Sequence[LevelResult], asked: Options) -> None:
-        """Write those that are asked for."""
+    def write(self, name: str, results: Sequence[LevelResult], chosen: Options) -> None:
+        """Write the requested reports."""
         from herdbook.files import write_json, write_text
         from herdbook.verify import report
 
         if self.json:
-            write_json(self.json, report.as_json(name, results, asked))
+            write_json(self.json, report.as_json(name, results, chosen))
         if self.junit:
             write_text(self.junit, report.as_junit(name, results))
         if self.summary:
@@ -57,13 +57,13 @@ class Reports:
                 file.write(report.as_markdown(name, results))
 
 
-def write_summary(path: Path, release: Release, results: Sequence[LevelResult], asked: Options) -> None:
+def write_summary(path: Path, release: Release, results: Sequence[LevelResult], chosen: Options) -> None:
     """Write a verification summary (in-toto's VSA)."""
     from herdbook.files import write_json
     from herdbook.verify import report
 
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    write_json(path, report.as_summary(release, results, asked, when))
+    write_json(path, report.as_summary(release, results, chosen, when))
 
 
 def sample(function: options.Function) -> options.Function:
@@ -72,7 +72,7 @@ def sample(function: options.Function) -> options.Function:
 
 
 def reports(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where reports go; the command gets them as ``reports``."""
+    """Add the options for reports; the command receives them as ``reports``."""
 
     @functools.wraps(function)
     def run(*, json: Path | None, junit: Path | None, summary: Path | None, **others: Any) -> Any:
@@ -95,7 +95,7 @@ _seed = click.option(
     metavar="N",
     default=lambda: secrets.randbelow(1 << 31),
     show_default="random, and printed",
-    help="Decides what is in the sample.",
+    help="Determines the sample.",
 )
 _junit = click.option(
     "--junit", type=options.FILE, metavar="FILE", help="Write a JUnit report (XML) to FILE."

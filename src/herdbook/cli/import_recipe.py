@@ -32,17 +32,17 @@ def command(file: Path, output: Path | None, name: str | None, license_: str | N
     """Make a recipe from a mergekit configuration.
 
     FILE is a mergekit_moe_config.yml or mergekit_config.yml, or a model card
-    (README.md) that contains one. What the configuration leaves open is assumed,
-    and each assumption is printed.
+    (README.md) that contains one. Facts that the configuration lacks are assumed;
+    each assumption is printed.
     """
     from herdbook.files import write_text
     from herdbook.recipe.mergekit import import_recipe
 
     if output and output.exists() and not force:
-        raise RecipeError("exists; --force replaces it", str(output))
+        raise RecipeError("the file exists; pass --force to replace it", str(output))
     beside = output.parent if output else Path()
-    text, assumed = import_recipe(file, name=name, license_=license_, relative_to=beside)
-    for line in assumed:
+    text, assumptions = import_recipe(file, name=name, license_=license_, relative_to=beside)
+    for line in assumptions:
         print(f"assumed: {line}", file=sys.stderr)
     if output is None:
         print(text, end="")

@@ -23,5 +23,5 @@ def command(file: Path) -> None:
     from herdbook.signing.keys import generate
 
     public = generate(file)
-    print(f"private key: {file} (keep it to yourself)")
+    print(f"private key: {file} (keep it secret)")
     print(f"public key:  {file}.pub, fingerprint {public.fingerprint}")

@@ -1,4 +1,4 @@
-"""``herdbook lock``: pins everything that a recipe names."""
+"""``herdbook lock``: pin everything that a recipe names."""
 
 from __future__ import annotations
 

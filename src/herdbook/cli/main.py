@@ -1,4 +1,4 @@
-"""Entry point of ``herdbook``: runs one command, and turns errors into one message and an exit status."""
+"""Entry point of ``herdbook``: runs one command, and turns an error into a message and an exit status."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-COMPLETE_VARIABLE = "_HERDBOOK_COMPLETE"  # what the shell's script of click sets
+COMPLETE_VARIABLE = "_HERDBOOK_COMPLETE"  # set by click's script for the shell
 INTERRUPTED = 130
-# Bars of the libraries that steps call; ours are in herdbook.progress.
+# Switch off the progress bars of libraries; ours are in herdbook.progress.
 NO_BARS = {
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status (see ``herdbook.errors``).
 
     Args:
-        arguments: What follows the program's name; by default, those of this process.
+        arguments: The arguments without the program's name (default: those of this process).
     """
     sys.excepthook = _show_traceback
     with _environment():
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     name, debug = PROGRAM, False
     try:
-        # Not click's own `main`: it takes interrupts, broken pipes and the end of a file for one and the same.
+        # Not click's own `main`, which does not distinguish interrupts, broken pipes and the end of a file.
         with herdbook.make_context(PROGRAM, arguments) as context:
             debug = context.params["debug"]
             try:
@@ -63,24 +63,27 @@ def _run(arguments: list[str]) -> int:
             raise
         print(f"{name}: {error}", file=sys.stderr)
         return error.exit_status
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if debug:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"{name}: {place}{error.strerror or error}", file=sys.stderr)
+        file = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {file}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; finished files are kept, run it again to continue", file=sys.stderr)
+        print(
+            f"{name}: interrupted; completed files are kept, run the command again to continue",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     return int(status)
 
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Keep what a command changes in the environment from whoever called; no library draws bars where nobody watches."""
+    """Undo a command's changes to the environment at its end; without a terminal, switch off the libraries' bars."""
     before = dict(os.environ)
     if not sys.stderr.isatty():
         os.environ.update({name: value for name, value in NO_BARS.items() if name not in before})
@@ -93,7 +96,7 @@ def _environment() -> Iterator[None]:
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback. A server's words in it may quote the token that it was sent."""
+    """Print a traceback without tokens: a server's message in it may quote the token of the request."""
     from herdbook.hub import without_tokens
 
     text = "".join(traceback.format_exception(kind, error, trace))

@@ -1,4 +1,4 @@
-"""``herdbook new``: a repository to keep recipes in."""
+"""``herdbook new``: a repository for recipes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from herdbook.errors import RecipeError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = "@version@"  # stands in the files for ours
-MAY_EXIST = {".git"}  # of a repository that was made or cloned first
+VERSION = "@version@"  # replaced by Herdbook's version
+MAY_EXIST = {".git"}  # the repository may have been created or cloned before
 NEXT = """\
 {folder}: a repository for recipes; its README.md describes the files. Next:
   cd {folder}
@@ -35,16 +35,16 @@ def command(folder: Path) -> None:
     from herdbook.tools.installed import root
 
     if folder.exists() and not folder.is_dir():
-        raise RecipeError("is a file; name a new folder", str(folder))
+        raise RecipeError("is a file; pass a new folder", str(folder))
     if folder.is_dir() and {path.name for path in folder.iterdir()} - MAY_EXIST:
-        raise RecipeError("is not empty, and nothing was written; name a new folder", str(folder))
+        raise RecipeError("is not empty, so nothing was written; pass a new folder", str(folder))
     for source, name in _files(root()):
         write_text(folder / name, source.read_text(encoding="utf-8").replace(VERSION, __version__))
     print(NEXT.format(folder=folder), end="")
 
 
 def _files(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield each file, and its name in the repository."""
+    """Yield each file with its path in the repository."""
     starter = root / "starter"
     yield from ((path, path.relative_to(starter)) for path in sorted(starter.rglob("*")) if path.is_file())
     profiles = root / "profiles"

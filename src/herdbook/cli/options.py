@@ -1,4 +1,4 @@
-"""Options that several commands have, each written once."""
+"""Options that several commands share, each defined once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ results = click.option(
     metavar="FOLDER",
     default="results",
     show_default=True,
-    help="Where results are.",
+    help="The results folder.",
 )
 threads = click.option(
     "--threads",
@@ -48,7 +48,7 @@ threads = click.option(
     metavar="N",
     default=1,
     show_default=True,
-    help="How many threads to use; does not affect the result.",
+    help="Number of threads; does not affect the result.",
 )
 device = click.option(
     "--device",
@@ -57,7 +57,7 @@ device = click.option(
     default=settings.DEVICE.default,
     show_envvar=True,
     show_default=True,
-    help="Where to compute, such as cpu, cuda or cuda:1. The CPU's result is the reference "
+    help="Device to compute on, such as cpu, cuda or cuda:1. The CPU's result is the reference "
     f"({repository.FILE}: device).",
 )
 gpu_memory = click.option(
@@ -73,7 +73,7 @@ json = click.option("--json", type=FILE, metavar="FILE", help="Also write the re
 
 
 def recipe_or_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--recipe``, where the recipe may be given as the argument as well."""
+    """Add ``--recipe`` and an optional argument for the same recipe."""
 
     @functools.wraps(function)
     def run(*, recipe_argument: Path | None, recipe: Path, **others: Any) -> Any:
@@ -81,7 +81,7 @@ def recipe_or_argument(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(recipe=recipe, **others)
         source = click.get_current_context().get_parameter_source("recipe")
         if source is ParameterSource.COMMANDLINE and recipe != recipe_argument:
-            raise click.UsageError(f"two recipes are given: {recipe_argument} and --recipe {recipe}")
+            raise click.UsageError(f"two recipes were given: {recipe_argument} and --recipe {recipe}")
         return function(recipe=recipe_argument, **others)
 
     argument = click.argument(
@@ -91,17 +91,17 @@ def recipe_or_argument(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def gpu_bytes(gigabytes: float | None) -> int | None:
-    """Return the memory of one GPU in bytes; None if nobody says."""
+    """Return the memory of one GPU in bytes; None if it is not given."""
     return None if gigabytes is None else int(gigabytes * 10**9)
 
 
 def examples(*lines: str) -> str:
-    """Return a part of the end of a help text: command lines, as they are written."""
+    """Return a section for the end of a help text: example command lines."""
     return _block("Examples", lines)
 
 
 def table(title: str, rows: Mapping[str, str]) -> str:
-    """Return a part of the end of a help text: names with what they mean."""
+    """Return a section for the end of a help text: names with their meanings."""
     width = max(map(len, rows))
     return _block(title, [f"{name:<{width}}  {meaning}" for name, meaning in rows.items()])
 

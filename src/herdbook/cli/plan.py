@@ -1,4 +1,4 @@
-"""``herdbook plan``: what a build makes, fetches, writes and needs."""
+"""``herdbook plan``: the jobs, downloads, output and memory of a build."""
 
 from __future__ import annotations
 
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
 @options.recipe_or_argument
 @options.results
 @options.gpu_memory
-@click.option(
-    "--elsewhere", is_flag=True, help="The build is for another machine: do not check the free disk space."
-)
+@click.option("--elsewhere", is_flag=True, help="Plan for another machine: do not check the free disk space.")
 def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere: bool) -> None:
-    """Show what a build makes, fetches, writes and needs.
+    """Show the jobs, downloads, output and memory of a build.
 
-    Lists models, jobs with their keys, bytes and memory. What cannot be built is
-    refused, with the reason. Nothing is fetched.
+    Lists models, and jobs with their keys, bytes and memory. A recipe that cannot
+    be built is refused, with the reasons. Nothing is downloaded.
     """
     from herdbook import needs
     from herdbook import plan as plans
@@ -45,7 +43,7 @@ def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere:
 
 
 def _show(plan: Plan) -> None:
-    """Print the graph, the shards, bytes to fetch and to write, and the memory each step needs."""
+    """Print the graph, the shards, bytes to fetch and to write, and each job's memory."""
     from herdbook import needs
 
     for node in plan.nodes.values():
@@ -66,7 +64,7 @@ def _show(plan: Plan) -> None:
     for quantized in plan.quantized:
         print(f"quantize {quantized.id:44} memory {size(needs.memory_bytes(plan, quantized))}")
     print(
-        f"to fetch: {size(needs.fetch_bytes(plan))}; to write: {size(needs.write_bytes(plan))}, of which {size(needs.missing_bytes(plan))} are missing"
+        f"to fetch: {size(needs.fetch_bytes(plan))}; to write: {size(needs.write_bytes(plan))}, {size(needs.missing_bytes(plan))} of it missing"
     )
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -8,6 +8,7 @@ import click
 
 from herdbook.cli import options, repository
 from herdbook.errors import StepError
+from herdbook.humanize import plural
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,16 +33,18 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="The release (default: the one that the recipe makes).",
 )
-@click.option("--dry-run", is_flag=True, help="Show the exact commit; nothing is written anywhere.")
-@click.option("--repo", metavar="OWNER/NAME", help="Publish there (default: the recipe's release.repo).")
+@click.option("--dry-run", is_flag=True, help="Show the exact commit; write nothing.")
+@click.option(
+    "--repo", metavar="OWNER/NAME", help="Publish to this repository (default: the recipe's release.repo)."
+)
 @click.option("--to", type=options.FOLDER, metavar="FOLDER", help="Publish to a folder instead of the Hub.")
 def command(
     recipe: Path, results: Path, folder: Path | None, repo: str | None, to: Path | None, *, dry_run: bool
 ) -> None:
     """Publish the release as one commit.
 
-    The commit is read back and compared, then tagged; then a signed claim about
-    it is added. Publishing a second time changes nothing.
+    The commit is read back, compared and tagged; then a signed claim about it is
+    added. Publishing a second time changes nothing.
     """
     from herdbook import plan as plans
     from herdbook.files import write_json
@@ -62,13 +65,15 @@ def command(
         text, problems, refused = step.preview(release, place)
         _show(text, problems)
         for problem in refused:
-            print(f"note: not with this token: {problem}")
+            print(f"note: this token is not sufficient: {problem}")
     else:
         signer = configured_signer()
-        done = step.publish(release, place, lambda said: line(said, signer).decode().rstrip("\n"), say)
+        publication = step.publish(
+            release, place, lambda claim: line(claim, signer).decode().rstrip("\n"), say
+        )
         if plan and not repo:
-            write_json(plan.layout.publication, done.as_json())
-        print(done.url)
+            write_json(plan.layout.publication, publication.as_json())
+        print(publication.url)
 
 
 def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
@@ -79,9 +84,9 @@ def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
         proposal, problems = folders.preview(release, folder)
         _show("\n".join([f"to {folder}", *changes(proposal)]), problems)
         return
-    done = folders.publish(release, folder)
-    state = "holds the release already" if done.is_empty else "read back and compared"
-    print(f"{folder}: {len(done.result)} files, {state}")
+    proposal = folders.publish(release, folder)
+    state = "already contains the release" if proposal.is_empty else "read back and compared"
+    print(f"{folder}: {len(proposal.result)} files, {state}")
 
 
 def _show(text: str, problems: list[str]) -> None:
@@ -89,4 +94,4 @@ def _show(text: str, problems: list[str]) -> None:
         if line:
             print(line)
     if problems:
-        raise StepError(f"would be refused, for {len(problems)} reasons that are listed above")
+        raise StepError(f"publishing would be refused for {plural(len(problems), 'reason')}, listed above")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 STATUSES = {
     "0": "every source answered, whether or not it moved",
-    "2": "with what moved the recipe cannot be built; its lock stays as it is",
-    "4": "a source is unavailable: its pin stays, the others are updated",
+    "2": "the recipe cannot be built with the new pins; its lock is not changed",
+    "4": "a source is unavailable: its pin is kept, the others are updated",
 }
 
 
@@ -25,18 +25,18 @@ STATUSES = {
 )
 @options.recipe_or_argument
 @options.results
-@click.option("--dry-run", is_flag=True, help="Only report; leave the lock as it is.")
+@click.option("--dry-run", is_flag=True, help="Only report; do not change the lock.")
 @options.json
 @click.option(
     "--markdown",
     type=options.FILE,
     metavar="FILE",
-    help="Append the report to FILE as Markdown, for the text of a pull request.",
+    help="Append the report to FILE as Markdown, for the body of a pull request.",
 )
 def command(recipe: Path, results: Path, json: Path | None, markdown: Path | None, *, dry_run: bool) -> int:
     """Report what moved upstream, and update the lock.
 
-    What follows for the results is listed: what would be rebuilt, and why.
+    Also lists the jobs that a build would rerun because of it.
     """
     from herdbook import lock as locks
     from herdbook import plan as plans

@@ -1,7 +1,7 @@
-"""The settings of a repository, ``config/config.yaml``: read here as Snakemake reads them, so that nothing is typed twice.
+"""The settings of a repository, ``config/config.yaml``: read as Snakemake reads them, so that users set them once.
 
-Each becomes the environment variable that steps read (``herdbook.settings``), unless that is set; one that is set but
-empty counts: so Snakemake says that a setting of the file does not hold for a job.
+Each becomes the environment variable that steps read (``herdbook.settings``), unless the variable is set. A variable that
+is set but empty counts as set: with it, the workflow disables a setting of the file for a job.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ FILE = Path("config/config.yaml")
 
 
 class Command(click.Command):
-    """A command that reads the settings of the repository in which it is run, before its own options."""
+    """A command that applies the settings of the repository in which it is run, before it parses its options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the settings, then the options. Help is shown whatever the file holds."""
+        """Apply the settings, then parse the options. Help is shown even if the file is invalid."""
         if not ctx.resilient_parsing and not set(args) & set(self.get_help_option_names(ctx)):
             apply()
         return super().parse_args(ctx, args)
 
 
 class Group(Command, click.Group):
-    """A group of commands that does so."""
+    """A group of commands that applies them."""
 
 
 def apply(path: Path = FILE) -> None:
-    """Set those environment variables that the file names and that are not set.
+    """Set the environment variables of the file's settings, unless they are set.
 
     Raises:
-        RecipeError: If the file cannot be read, or holds something else than settings.
+        RecipeError: If the file cannot be read, or contains anything but settings.
     """
     for variable, value in read(path).items():
         os.environ.setdefault(variable, value)
 
 
 def read(path: Path = FILE) -> dict[str, str]:
-    """Return the settings of a file by their environment variables; none if there is no such file.
+    """Return the settings of a file by their environment variables; an empty dict if the file does not exist.
 
     Raises:
-        RecipeError: If the file cannot be read, or holds something else than settings.
+        RecipeError: If the file cannot be read, or contains anything but settings.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def read(path: Path = FILE) -> dict[str, str]:
         if key not in known:
             problems.append(f"{key}: unknown setting{did_you_mean(key, known)}")
         elif isinstance(value, bool) or not isinstance(value, str | int | float | None):
-            problems.append(f"{key}: expected a text or a number")
+            problems.append(f"{key}: expected text or a number")
     if problems:
         raise RecipeError(problems, str(path))
     return {known[key]: str(value) for key, value in content.items() if value not in {None, ""}}

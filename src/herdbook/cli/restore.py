@@ -1,4 +1,4 @@
-"""``herdbook restore``: a result from the cache."""
+"""``herdbook restore``: restore a result from the cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def command(file: Path, recipe: Path, results: Path) -> None:
     """Restore a result from the cache, and check its digest.
 
-    FILE is its place below the results.
+    FILE is its path in the results folder.
     """
     from herdbook import plan as plans
     from herdbook.cache.step import restore

@@ -1,4 +1,4 @@
-"""``herdbook routers``: can the routers of a mixture choose between its experts?"""
+"""``herdbook routers``: find routers that cannot choose between experts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @options.json
 def command(model: str, json: Path | None) -> int:
-    """Look for routers that cannot choose.
+    """Find routers that cannot choose.
 
     Finds rows that are zero, equal or nearly parallel in the routers of any
     mixture. MODEL is a folder, a safetensors file, or owner/name[@revision] on the
@@ -31,8 +31,8 @@ def command(model: str, json: Path | None) -> int:
     from herdbook.files import write_json
     from herdbook.steps.routing.rows import verdict
 
-    found = read_routers(model)
-    print(as_text(model, found))
+    routers = read_routers(model)
+    print(as_text(model, routers))
     if json:
-        write_json(json, as_json(model, found))
-    return 1 if verdict(found) else 0
+        write_json(json, as_json(model, routers))
+    return 1 if verdict(routers) else 0

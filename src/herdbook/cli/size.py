@@ -1,4 +1,4 @@
-"""Sizes and ages, as options take them: ``500MB``, ``30d``."""
+"""Option types for sizes and ages: ``500MB``, ``30d``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Size(click.ParamType[int | None]):
     """A number of bytes.
 
     Args:
-        everything: A word for no limit, which becomes None.
+        everything: A word that means no limit; its value is None.
     """
 
     name = "size"
@@ -38,7 +38,7 @@ class Size(click.ParamType[int | None]):
 
 
 class Age(click.ParamType[float]):
-    """A time in seconds, given as hours, days or weeks."""
+    """A time in seconds, written in hours, days or weeks."""
 
     name = "age"
 
@@ -48,5 +48,5 @@ class Age(click.ParamType[float]):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", value, re.ASCII)
         if match is None:
-            self.fail(f"{value!r}: an age such as 12h, 30d or 8w is needed", param, ctx)
+            self.fail(f"{value!r}: expected an age such as 12h, 30d or 8w", param, ctx)
         return float(match[1]) * HOURS[match[2]] * 3600

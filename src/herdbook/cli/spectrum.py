@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Layers(click.ParamType[range | None]):
-    """Layers of a model: a number, a range, or all; becomes a range, or None for all."""
+    """Layers of a model: a number, a range, or ``all``. The value is a range, or None for all."""
 
     name = "layers"
 
@@ -28,7 +28,7 @@ class Layers(click.ParamType[range | None]):
             return None
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", value, re.ASCII)
         if match is None:
-            self.fail(f"{value!r}: a number, a range such as 20-29, or all is needed", param, ctx)
+            self.fail(f"{value!r}: expected a number, a range such as 20-29, or all", param, ctx)
         return range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
@@ -41,7 +41,7 @@ class Layers(click.ParamType[range | None]):
     "--matrices",
     multiple=True,
     metavar="PATTERN",
-    help="Which matrices, such as 'mlp.*'. May be given several times (default: all).",
+    help="Matrices to show, such as 'mlp.*'. May be given several times (default: all).",
 )
 @click.option(
     "--layers",
@@ -66,7 +66,7 @@ def command(
     threads: int,
     device: str,
 ) -> None:
-    """Show singular values, and where rank rules would cut.
+    """Show singular values, and the ranks that the rules would keep.
 
     MODEL is a folder, a safetensors file, or owner/name[@revision] on the Hub.
     """
@@ -74,10 +74,10 @@ def command(
     from herdbook.steps.laser import spectrum as spectra
     from herdbook.steps.machine import devices
 
-    found = spectra.matrices(model, list(matrices), lambda layer: layers is None or layer in layers)
-    seen = list(spectra.spectra(found, threads, devices(device)[0]))
-    print(spectra.as_table(seen))
+    selected = spectra.matrices(model, list(matrices), lambda layer: layers is None or layer in layers)
+    computed = list(spectra.spectra(selected, threads, devices(device)[0]))
+    print(spectra.as_table(computed))
     if json:
-        write_json(json, spectra.as_json(seen))
+        write_json(json, spectra.as_json(computed))
     if page:
-        write_text(page, spectra.as_page(model, seen))
+        write_text(page, spectra.as_page(model, computed))

@@ -1,4 +1,4 @@
-"""The steps of a build: a command for each rule, which does the work of one job of the plan."""
+"""The steps of a build: a command for each rule, which runs one job of the plan."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """A step, as the command line shows it.
+    """A step on the command line.
 
     Args:
-        about: What it does, in a sentence.
-        key: Whether one of several jobs is meant, by its key.
-        options: Options for the machine that it runs on.
+        about: Its description, a sentence.
+        key: Whether its rule has several jobs, so that the command needs a job's key.
+        options: Its options about the machine.
     """
 
     about: str
@@ -34,17 +34,17 @@ STEPS = {
     "fetch": Step("Fetch a shard of a source model, and check its digest.", options=(options.threads,)),
     "search": Step("Choose the matrices and ranks of a lasered model, by trial.", options=GPU),
     "laser": Step("Make a shard of a lasered model.", options=GPU),
-    "adapter": Step("Make a shard of a model with an adapter folded in.", options=(options.threads,)),
+    "adapter": Step("Make a shard of a model with an adapter merged in.", options=(options.threads,)),
     "merge": Step("Make a shard of a dense merge.", options=(options.threads,)),
     "moe": Step("Make a shard of a Mixture of Experts.", options=(options.threads,)),
-    "files": Step("Put a source model's configuration and tokenizer into its folder."),
-    "assemble": Step("Make a model's folder, as transformers loads it."),
+    "files": Step("Write a source model's configuration and tokenizer to its folder."),
+    "assemble": Step("Make a model's folder for transformers."),
     "routing": Step("Report which experts the released mixture's routers choose.", key=False, options=GPU),
     "evaluate": Step("Measure a model or a quantized file.", options=GPU),
     "convert": Step("Make the full-width GGUF of the released model.", key=False),
     "quantize": Step("Make a quantized file, and check it against the weights.", options=(options.threads,)),
     "card": Step("Render the model card and its figures.", key=False),
-    "release": Step("Put the release together, with provenance and checksums.", key=False),
+    "release": Step("Assemble the release, with provenance and checksums.", key=False),
 }
 ABOUT_KEYS = (
     "KEY is the job's key, its first digits, or its name: `herdbook plan` lists them. "

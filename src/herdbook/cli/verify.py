@@ -1,4 +1,4 @@
-"""``herdbook verify``: is a release what it says?"""
+"""``herdbook verify``: is a release what it claims to be?"""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ LEVELS = {
     "--key",
     type=options.EXISTING_FILE,
     metavar="PEM",
-    help="Public key that it must be signed with.",
+    help="Public key that must have signed it.",
 )
 @click.option(
     "--identity",
     metavar="WHO",
-    help="Who must have signed it without a key (Sigstore): an e-mail address, or a workflow's URI. Needs --issuer.",
+    help="Identity that must have signed it without a key (Sigstore): an e-mail address, or a workflow's URI. "
+    "Needs --issuer.",
 )
 @click.option("--issuer", metavar="URL", help="Identity provider that must vouch for --identity.")
 @findings.sample
@@ -67,7 +68,7 @@ LEVELS = {
     "--work",
     type=options.FOLDER,
     metavar="FOLDER",
-    help="Where to rebuild. It is kept, and an interrupted rebuild continues in it (default: a temporary folder).",
+    help="Folder to rebuild in. It is kept, and an interrupted rebuild continues in it (default: a temporary folder).",
 )
 @findings.reports
 @click.option(
@@ -98,11 +99,13 @@ def command(
 
     if bool(identity) != bool(issuer):
         raise click.UsageError(
-            "--identity and --issuer belong together: a name means something only with who vouches for it"
+            "--identity and --issuer must be given together: an identity is meaningful only with its provider"
         )
     if key and identity:
-        raise click.UsageError("--key and --identity: a release is signed with a key, or without one")
-    asked = Options(
+        raise click.UsageError(
+            "--key and --identity exclude each other: a release is signed with a key or without one"
+        )
+    chosen = Options(
         key=key,
         identity=identity,
         issuer=issuer,
@@ -121,12 +124,12 @@ def command(
         results.append(levels.LevelResult(first, (finding,), 0, 0.0))
         print(report.level_text(results[0]))
     else:
-        for one in levels.run(opened, level, asked):
-            results.append(one)
-            print(report.level_text(one), flush=True)
+        for result in levels.run(opened, level, chosen):
+            results.append(result)
+            print(report.level_text(result), flush=True)
     name = opened.name if opened else release
-    reports.write(name, results, asked)
+    reports.write(name, results, chosen)
     if vsa and opened:
-        findings.write_summary(vsa, opened, results, asked)
+        findings.write_summary(vsa, opened, results, chosen)
     print(report.closing(name, results))
     return report.STATUSES[report.outcome(results)]

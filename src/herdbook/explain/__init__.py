@@ -1,1 +1,1 @@
-"""Explaining: why a build would make something again, or that it would not."""
+"""Explain: whether a build would run a job, and why."""

@@ -1,4 +1,4 @@
-"""What an earlier build left: older records of the same thing, and the keys that Snakemake noted."""
+"""Traces of earlier builds: older records of the same result, and the keys in Snakemake's metadata."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ NOTES = Path(".snakemake/metadata")  # one JSON file for each output, named by i
 
 
 def noted_key(output: Path) -> str | None:
-    """Return the key with which an output was made, as Snakemake noted it; None if it noted nothing."""
-    path = NOTES / base64.b64encode(str(output).encode()).decode()
-    found = _read(path)
-    params = found.get("params") if found else None
+    """Return the key with which an output was made, from Snakemake's metadata; None if that has none."""
+    metadata = _read(NOTES / base64.b64encode(str(output).encode()).decode())
+    params = metadata.get("params") if metadata else None
     quoted = [param for param in params or [] if re.fullmatch(r"'[0-9a-f]{64}'", str(param))]
     return str(quoted[0]).strip("'") if quoted else None
 
 
 def older(job: Job) -> tuple[str, dict[str, Any]] | None:
-    """Return the latest result of the same name and another key: its id and its record.
+    """Return the latest result of the same name and another key.
 
-    Of what has no record, such as a model's folder, the record is empty. None if there is no older result.
+    Returns:
+        Its id and its record. The record is empty for results without one, such as a model's folder. None if no older
+        result exists.
     """
-    place = next((path for path in job.outputs if path.suffix == ".json"), job.outputs[0])
+    output = next((path for path in job.outputs if path.suffix == ".json"), job.outputs[0])
     if job.rule in OF_A_MODEL:
-        found = [path for path in place.parent.parent.glob(f"{job.label}-*") if path.name != job.id]
+        candidates = [path for path in output.parent.parent.glob(f"{job.label}-*") if path.name != job.id]
     else:
-        ending = place.name.removeprefix(job.id)
-        found = [path for path in place.parent.glob(f"{job.label}-*{ending}") if path.name != place.name]
-        found = [
+        ending = output.name.removeprefix(job.id)
+        candidates = [
             path
-            for path in found
-            if re.fullmatch(r"[0-9a-f]+", path.name[len(job.label) + 1 :].removesuffix(ending))
+            for path in output.parent.glob(f"{job.label}-*{ending}")
+            if path.name != output.name
+            and re.fullmatch(r"[0-9a-f]+", path.name[len(job.label) + 1 :].removesuffix(ending))
         ]
-    for path in sorted(found, key=lambda path: path.lstat().st_mtime, reverse=True):
+    for path in sorted(candidates, key=lambda path: path.lstat().st_mtime, reverse=True):
         if job.rule in OF_A_MODEL or path.suffix != ".json":
             return path.name.split(".gguf")[0].removesuffix(".full"), {}
         record = _read(path)
@@ -52,7 +53,7 @@ def older(job: Job) -> tuple[str, dict[str, Any]] | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""What a build would make, and why: the plan's keys against what lies in the results folder."""
+"""Which jobs a build would run, and why: the plan's keys are compared with the results folder."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan
     from herdbook.steps.attest.step import Signer
 
-MISSING = "it is missing, and so is any older one"
+MISSING = "no result exists for this or any earlier key"
 
 
 class Verdict:
-    """What a build of a plan would make.
+    """Which jobs a build of a plan would run.
 
-    A job runs if what it makes is missing and wanted, or, where no key is in its files' names, if its key is not the one
-    that its output was made with or another job makes one of its inputs. Snakemake also compares times, which is not done
-    here: files that Herdbook writes get new contents under new names.
+    A job runs if its outputs are missing and needed. A job whose file names do not contain its key also runs if its output
+    was made with another key, or if another job makes one of its inputs. Snakemake also compares modification times, which
+    is not done here: new contents get new file names.
 
     Args:
         plan: The plan.
-        signer: Who signs the claims, if somebody does.
-        offered: Missing files that a cache has. They are taken over, and nothing is made for them.
+        signer: Who signs the claims; None if nobody does.
+        offered: Missing files that the cache contains. They are restored, and nothing is built for them.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Verdict:
             for job in self.jobs
             if job not in self._missing and noted_key(job.outputs[0]) not in {None, job.key}
         }
-        self.run = self._spread()
+        self.run = self._jobs_to_run()
 
-    def _spread(self) -> set[Job]:
-        """Return the jobs that run: whatever starts one, its missing inputs, and all that is made of what it makes."""
+    def _jobs_to_run(self) -> set[Job]:
+        """Return the jobs that run: those with another key, what they need and lack, and what is made from their outputs."""
         children: dict[Job, list[Job]] = {job: [] for job in self.jobs}
         for job, parents in self.parents.items():
             for parent in parents:
@@ -69,26 +69,26 @@ class Verdict:
         target = self.jobs[-1]
 
         def runs_too(job: Job) -> list[Job]:
-            made_of_it = [child for child in children[job] if not child.id]
+            dependent = [child for child in children[job] if not child.id]
             if job in self._offered:
-                return made_of_it
-            return made_of_it + [parent for parent in self.parents[job] if parent in self._missing]
+                return dependent
+            return dependent + [parent for parent in self.parents[job] if parent in self._missing]
 
         return set(reachable([*self._other_key, *([target] if target in self._missing else [])], runs_too))
 
     def sentence(self, job: Job) -> str:
         """Return in a few words whether a job runs."""
         if job in self.run and job in self._offered:
-            return "would be taken from the cache"
+            return "would be restored from the cache"
         if job in self.run:
             before = older(job) if job.id else any(path.exists() for path in job.outputs)
-            return "would be made again" if before or job not in self._missing else "would be made"
+            return "would be rebuilt" if before or job not in self._missing else "would be built"
         if job in self._missing:
-            return "is missing, but nothing that would be made needs it"
-        return "is there; nothing would make it again"
+            return "missing, but not needed"
+        return "up to date"
 
     def reasons(self, job: Job) -> list[str]:
-        """Return why a job that runs does: its own reasons, then those of what it is made from, first causes alone."""
+        """Return why a job runs: its own reasons, then the first causes among its ancestors."""
         own = list(self._own(job))
         if own == [MISSING]:
             return own
@@ -100,18 +100,19 @@ class Verdict:
             if ancestor in seen:
                 continue
             seen.add(ancestor)
-            others = list(self._own(ancestor))
-            for cause in others:
+            inherited = list(self._own(ancestor))
+            for cause in inherited:
                 causes.setdefault(cause, []).append((ancestor, first))
-            if others != [MISSING]:
+            if inherited != [MISSING]:
                 pending += [(parent, first) for parent in self.parents[ancestor] if parent in self.run]
-        found = older(job) if own and job.id else None
-        against = f" (against {found[0]})" if found else ""
-        said = [f"{cause}{against}" for cause in own]
-        return [*said, *(self._because(cause, roots) for cause, roots in causes.items())] or [_fallback(job)]
+        before = older(job) if own and job.id else None
+        compared = f" (compared with {before[0]})" if before else ""
+        reasons = [f"{cause}{compared}" for cause in own]
+        reasons += [self._because(cause, roots) for cause, roots in causes.items()]
+        return reasons or [_fallback(job)]
 
     def _own(self, job: Job) -> Iterator[str]:
-        """Yield the reasons of a job that no job before it explains."""
+        """Yield the reasons of a job that are not those of a job before it."""
         if job.id:
             if job not in self._missing:
                 return
@@ -122,12 +123,12 @@ class Verdict:
             sentences = list(self._against(job, before[1]))
             yield from sentences or ([] if self._follows(job) else [_fallback(job)])
         elif not any(path.exists() for path in job.outputs):
-            yield "it is missing"
+            yield "no result exists"
         elif job in self._other_key or job in self._missing:
             yield from self._release_changed(job)
 
     def _follows(self, job: Job) -> bool:
-        """Say whether another job makes one of a job's inputs, which is reason enough."""
+        """Return whether another job that runs makes one of a job's inputs, which is reason enough."""
         return any(parent in self.run for parent in self.parents[job])
 
     def _against(self, job: Job, record: dict[str, Any]) -> Iterator[str]:
@@ -141,37 +142,37 @@ class Verdict:
                     self._without_keys(job, part.operation.parameters),
                 )
                 yield from difference.code(record.get("code", {}), part.code)
-                held = record.get("tensors", {})
-                yield from difference.tensors(held, part.tensors)
+                recorded = record.get("tensors", {})
+                yield from difference.tensors(recorded, part.tensors)
                 if not self._follows(job):
-                    yield from difference.parents(self._plan, held, part)
-                yield from difference.order(held, part)
+                    yield from difference.parents(self._plan, recorded, part)
+                yield from difference.order(recorded, part)
             case Search() as search:
                 yield from changed_parameters(record.get("parameters", {}), search.parameters)
                 yield from difference.code(record.get("code", {}), search.code)
             case RoutingReport() as report:
                 yield from difference.code(record.get("code", {}), report.code)
-            case Evaluation() if asked := self._plan.recipe.evaluate:
-                now = {"limit": asked.limit, "batch_size": asked.batch_size}
+            case Evaluation() if settings := self._plan.recipe.evaluate:
+                now = {"limit": settings.limit, "batch_size": settings.batch_size}
                 before = {name: record.get("settings", {}).get(name) for name in now}
                 yield from changed_parameters(before, now)
                 yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe())
 
     def _without_keys(self, job: Job, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Leave out parameters that are keys of what another job makes, if that job runs: its reasons are the reasons."""
+        """Leave out parameters that are keys of another job's output if that job runs: then its reasons are given."""
         if not self._follows(job):
             return parameters
         return {name: value for name, value in parameters.items() if name not in {"search", "model"}}
 
-    def _because(self, cause: str, found: list[tuple[Job, Job]]) -> str:
-        root, first = found[0]
-        others = f" and {len(found) - 1} like it" if len(found) > 1 else ""
+    def _because(self, cause: str, roots: list[tuple[Job, Job]]) -> str:
+        root, first = roots[0]
+        more = f" and {len(roots) - 1} similar" if len(roots) > 1 else ""
         through = "" if root is first else f", by way of {first.name}"
-        made = "taken from the cache" if root in self._offered else "made again"
-        return f"{root.name}{others} will be {made}{through}, because {cause}"
+        action = "restored from the cache" if root in self._offered else "rebuilt"
+        return f"{root.name}{more} will be {action}{through}, because {cause}"
 
     def _release_changed(self, job: Job) -> Iterator[str]:
-        """Yield why what is made of the release as a whole has another key, from what the last release holds."""
+        """Yield why a job of the release as a whole has another key, by comparison with the last release."""
         plan, folder = self._plan, self._plan.layout.release_folder
         if job.rule == "card":
             if _differs(folder / RECIPE, plan.recipe_path):
@@ -180,7 +181,7 @@ class Verdict:
             results = {name for name in contents(plan) if name.endswith(".json") and "-" in name}
             new = sorted(name for name in results - old)
             if new and not self._follows(job):
-                yield f"it is about other results: {new[0]}{', …' if len(new) > 1 else ''}"
+                yield f"it describes other results: {new[0]}{', …' if len(new) > 1 else ''}"
         elif job.rule == "release" and _differs(folder / LOCK, locks.path_for(plan.recipe_path)):
             yield "the lock changed"
         if not self._follows(job) and job.rule != "card":
@@ -196,7 +197,7 @@ def _fallback(job: Job) -> str:
         case "card":
             return "the code, the templates or the snapshots that it is rendered from changed"
         case "release" | "attest" | "verify":
-            return "the code that makes it, or who signs, changed"
+            return "the code that makes it, or the signer, changed"
         case rule if rule == ASSEMBLE:
-            return "its shards are others, or its configuration or tokenizer changed"
-    return "its key is another, for something that its record does not hold"
+            return "its shards, its configuration or its tokenizer changed"
+    return "its key changed, because of something that its record does not contain"

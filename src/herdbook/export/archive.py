@@ -1,4 +1,4 @@
-"""A release as an RO-Crate: what registries of workflows read, in a folder or a zip file."""
+"""Export a release as an RO-Crate for workflow registries, in a folder or a zip file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Sink = Callable[[str], AbstractContextManager[BinaryIO]]
 
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first day that a zip can say; ours say none
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip; ours record no time
 _PUBLISHED = re.compile(
     r"pkg:huggingface/(?P<repo>[\w.%-]+/[\w.%-]+)@(?P<commit>[0-9a-f]{40})(?:\?repository_url=(?P<hub>\S+))?",
     re.ASCII,
@@ -37,66 +37,66 @@ _PUBLISHED = re.compile(
 
 
 def pack(subject: Subject, to: Path, published: str) -> tuple[int, int]:
-    """Write the crate of a release: its own files but the weights, which are referred to, and the metadata.
+    """Write the crate of a release: the metadata, and its own files except weights, which the metadata refers to.
 
     Args:
         subject: The release.
         to: A new folder, or a file whose name ends in .zip.
-        published: The day of publication, ISO 8601, since a release tells no times.
+        published: The day of publication, ISO 8601, since a release contains no times.
 
     Returns:
-        How many files of the release the crate holds, and how many of weights it refers to.
+        The number of files in the crate, and of weights files that it refers to.
 
     Raises:
-        DigestMismatchError: If a file of the release is not what its checksums say.
-        StepError: If there is something already.
+        DigestMismatchError: If a file of the release does not have the digest in its checksums.
+        StepError: If the destination exists and is not an empty folder.
         VerificationError: If the release is damaged.
     """
     release = Release(subject)
     if METADATA in release.sums:
-        raise VerificationError(f"{SUMS}: no release has a file {METADATA}")
+        raise VerificationError(f"{SUMS}: lists {METADATA}, which is reserved for the crate")
     files = _files(release)
-    with as_recorded(recorded(release)), damaged("what the release says of itself"):
-        made = crate(release.make_plan(), files, subject.json, published)
-    held = sorted(name for name, file in files.items() if file.place is None)
+    with as_recorded(recorded(release)), damaged("the release's own files"):
+        metadata = crate(release.make_plan(), files, subject.json, published)
+    included = sorted(name for name, file in files.items() if file.place is None)
     with _open(to) as sink:
-        for name in held:
+        for name in included:
             _copy(subject, name, files[name].sha256, sink)
         with sink(METADATA) as file:
-            file.write(dump_json(made).encode())
-    return len(held), len(files) - len(held)
+            file.write(dump_json(metadata).encode())
+    return len(included), len(files) - len(included)
 
 
 def _files(release: Release) -> dict[str, File]:
-    """Return all files of a release. Large ones are not read: their digests are those of its checksums."""
+    """Return all files of a release. Large files are not read: their digests are those in the checksums."""
     subject = release.subject
     digests = release.sums | {
         name: subject.digest(name) for name in sorted(OUTSIDE_SUMS) if name in subject.files
     }
-    where = _web(release, digests)
-    found = {}
+    base_url = _web(release, digests)
+    files = {}
     for name, sha256 in digests.items():
         if name not in subject.files:
             raise VerificationError(f"{name}: is missing")
         entry = subject.files[name]
         if entry.sha256 not in {None, sha256}:
             raise DigestMismatchError(name, sha256, str(entry.sha256))
-        place = None
+        location = None
         if is_large(name):
-            place = f"{where}/{quote(name)}" if where else named_by_digest(sha256)
-        found[name] = File(entry.size_bytes, sha256, place)
-    return found
+            location = f"{base_url}/{quote(name)}" if base_url else named_by_digest(sha256)
+        files[name] = File(entry.size_bytes, sha256, location)
+    return files
 
 
 def _web(release: Release, digests: dict[str, str]) -> str | None:
-    """Return the web address of a release's files: of the commit that it was opened at, or that it says it is in."""
+    """Return the base URL of a release's files: of the commit that was opened, or of the one that its claims name."""
     subject = release.subject
     purls = []
     if isinstance(subject, HubSubject):
         purls = [purl(subject.repo, subject.commit, str(hub.client().endpoint))]
     elif CLAIMS in subject.files:
         content = "\n".join(release.claims).encode()
-        purls = [found for found, _ in publications(content, digests)]
+        purls = [published for published, _ in publications(content, digests)]
     for match in filter(None, map(_PUBLISHED.fullmatch, reversed(purls))):
         endpoint = unquote(match["hub"]) if match["hub"] else "https://huggingface.co"
         return f"{endpoint.rstrip('/')}/{unquote(match['repo'])}/resolve/{match['commit']}"
@@ -104,7 +104,7 @@ def _web(release: Release, digests: dict[str, str]) -> str | None:
 
 
 def _copy(subject: Subject, name: str, expected: str, sink: Sink) -> None:
-    """Copy a file into the crate, in pieces. Raises DigestMismatchError if it is not what it should be."""
+    """Copy a file into the crate, in pieces. Raises DigestMismatchError if it does not have the expected digest."""
     size, digest = subject.files[name].size_bytes, hashlib.sha256()
     with sink(name) as file:
         for start in range(0, size, CHUNK_BYTES):
@@ -116,24 +116,24 @@ def _copy(subject: Subject, name: str, expected: str, sink: Sink) -> None:
 
 
 @contextmanager
-def _open(place: Path) -> Iterator[Sink]:
+def _open(path: Path) -> Iterator[Sink]:
     """Open a new folder or zip file for writing files into it, one after the other.
 
     Raises:
-        StepError: If there is something already.
+        StepError: If the destination exists and is not an empty folder.
     """
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise StepError(f"{place}: exists; give a new name, of a folder or ending in .zip")
-    if place.suffix == ".zip":
-        with atomic_writer(place) as whole, zipfile.ZipFile(whole, "w") as archive:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StepError(f"{path}: exists; choose a new name, for a folder or ending in .zip")
+    if path.suffix == ".zip":
+        with atomic_writer(path) as file, zipfile.ZipFile(file, "w") as archive:
             yield lambda name: _zipped(archive, name)
     else:
-        yield lambda name: atomic_writer(place / name)
+        yield lambda name: atomic_writer(path / name)
 
 
 @contextmanager
 def _zipped(archive: zipfile.ZipFile, name: str) -> Iterator[BinaryIO]:
-    # neither the clock, nor this machine's modes and compressor, may decide any byte
+    # no byte may depend on the clock, or on this machine's file modes and compressor
     about = zipfile.ZipInfo(name, EARLIEST)
     about.create_system = 3
     about.external_attr = 0o100644 << 16

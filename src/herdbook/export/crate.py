@@ -1,9 +1,8 @@
-"""A release as a Provenance Run Crate 0.5: what workflow registries and archives read.
+"""Describe a release as a Provenance Run Crate 0.5, for workflow registries and archives.
 
-It says what the release's own records say: which steps ran, on which files, with which parameters. It says no time of
-any step, nobody's name and no engine, since no record has them; profiles recommend these, and require none. Only the day
-of publication is required (RO-Crate 1.1), so whoever exports has to tell it. Plain JSON: the format's Python library
-would set the day by the clock.
+It repeats the release's own records: which steps ran, on which files, with which parameters. It has no times of steps, no
+names of people and no engine, which the profiles only recommend, since no record contains them. RO-Crate 1.1 requires the
+day of publication, so the user passes it. It is plain JSON: the format's Python library would set the day by the clock.
 
 Formats: https://w3id.org/ro/crate/1.1, https://w3id.org/ro/wfrun/provenance/0.5. Names by digest: RFC 6920.
 """
@@ -41,7 +40,7 @@ PROFILES = {
     WORKFLOW_CRATE: "Workflow RO-Crate",
 }
 CONTEXT = [f"{SPECIFICATION}/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
-COMPLETED = "http://schema.org/CompletedActionStatus"  # a text, as the profile has it
+COMPLETED = "http://schema.org/CompletedActionStatus"  # a text, as the profile requires
 PACKAGES = "https://pypi.org/project"
 
 
@@ -52,7 +51,7 @@ class File:
     Args:
         size_bytes: Its size.
         sha256: SHA-256 of its content.
-        place: Its web address or its name by digest, if the crate does not hold it.
+        place: Its URL, or its URI by digest, if the crate does not include it.
     """
 
     size_bytes: int
@@ -61,7 +60,7 @@ class File:
 
 
 def named_by_digest(sha256: str) -> str:
-    """Return the URI that names a file by its content alone (RFC 6920)."""
+    """Return the URI that identifies a file only by its content (RFC 6920)."""
     return "ni:///sha-256;" + base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode("ascii").rstrip("=")
 
 
@@ -80,46 +79,46 @@ def crate(
 
 
 class _Crate:
-    """A crate in the making."""
+    """A crate under construction."""
 
     def __init__(self, plan: Plan, files: Mapping[str, File]) -> None:
         self._plan = plan
         self._files = files
         self._graph = Graph()
-        self._data: list[str] = []  # what the root has as parts
+        self._data: list[str] = []  # the parts of the root
         self._herdbook = PROVENANCE_CODE.describe()["herdbook"]
 
     def describe(self, ran: list[StepRun], published: str) -> dict[str, Any]:
-        """Return the whole."""
+        """Return the complete metadata."""
         self._graph.add(
             METADATA,
             "CreativeWork",
             about=ref("./"),
             conformsTo=refs([SPECIFICATION, WORKFLOW_CRATE]),
         )
-        self._graph.add("./", "Dataset")  # says more once all parts are known
+        self._graph.add("./", "Dataset")  # completed when all parts are known
         for name in sorted(self._files):
             self._released(name)
-        taken = self._taken()
+        build_inputs = self._inputs()
         for run in ran:
             self._action(run)
         self._workflow(ran)
-        self._whole_run(taken)
+        self._whole_run(build_inputs)
         self._root(published)
         for run in ran:
-            self._graph.entities[self._place(run.record)].setdefault("about", ref(f"#action/{run.id}"))
+            self._graph.entities[self._address(run.record)].setdefault("about", ref(f"#action/{run.id}"))
         return {"@context": CONTEXT, "@graph": self._graph.compact()}
 
     # -- data ------------------------------------------------------------------------------------------------------
 
-    def _place(self, name: str) -> str:
+    def _address(self, name: str) -> str:
         return self._files[name].place or quote(name)
 
     def _released(self, name: str) -> None:
         file = self._files[name]
         self._data.append(
             self._graph.add(
-                self._place(name),
+                self._address(name),
                 "File",
                 name=name,
                 sha256=file.sha256,
@@ -130,9 +129,9 @@ class _Crate:
         )
 
     def _item(self, item: Item) -> str:
-        """Return the ``@id`` of what a step read or made; what is not in the release is described first."""
+        """Return the ``@id`` of a file that a step read or made; one that is not in the release is described first."""
         if item.released:
-            return self._place(item.released)
+            return self._address(item.released)
         identifier = item.uri or named_by_digest(str(item.sha256))
         if identifier not in self._graph.entities:
             self._graph.add(
@@ -140,11 +139,11 @@ class _Crate:
                 "File",
                 name=item.name,
                 sha256=item.sha256,
-                # git's id of a content is what Software Heritage names it by
+                # Software Heritage identifies a content by git's id
                 identifier=f"swh:1:cnt:{item.git_blob}" if item.git_blob else None,
                 contentSize=str(item.size_bytes),
                 encodingFormat=media_type(item.name),
-                description="Only ranges of it were read; its digest is what the source says"
+                description="Only ranges of it were read; its digest is stated by the source, not compared"
                 if item.in_part
                 else None,
             )
@@ -152,15 +151,15 @@ class _Crate:
                 self._data.append(identifier)
         return identifier
 
-    def _taken(self) -> list[str]:
-        """Add what the build took from elsewhere: models, adapters, files beside the recipe. Return their ``@id``s."""
+    def _inputs(self) -> list[str]:
+        """Add the inputs of the build: models, adapters, files beside the recipe. Return their ``@id``s."""
         taken = [
             self._material(material) for material in materials(self._plan, tuple(self._plan.nodes.values()))
         ]
-        roles = {one.file.name: one for one in inputs(self._plan)}
+        roles = {entry.file.name: entry.role for entry in inputs(self._plan)}
         for name, item in input_items(self._plan).items():
             identifier = self._item(item)
-            self._formal("input", f"{roles[name].role} {name}", "File", [identifier])
+            self._formal("input", f"{roles[name]} {name}", "File", [identifier])
             taken.append(identifier)
         return taken
 
@@ -170,7 +169,7 @@ class _Crate:
         else:
             identifier = f"{material.uri}/"
         parts = [self._item(item) for item in material_items(material).values()]
-        parts = [one["@id"] for one in self._graph.entities.get(identifier, {}).get("hasPart", [])] + parts
+        parts = [part["@id"] for part in self._graph.entities.get(identifier, {}).get("hasPart", [])] + parts
         self._graph.add(
             identifier,
             "Dataset",
@@ -191,7 +190,7 @@ class _Crate:
         return ref(self._graph.add(f"https://spdx.org/licenses/{known}", "CreativeWork", name=known))
 
     def _formal(self, way: str, name: str, kind: str, examples: list[str]) -> str:
-        """Add a parameter of the workflow, and what it stood for in this run."""
+        """Add a parameter of the workflow, and its value in this run."""
         identifier = f"#{way}/{quote(name, safe='')}"
         self._graph.add(
             identifier, "FormalParameter", name=name, additionalType=kind, workExample=refs(examples)
@@ -205,7 +204,7 @@ class _Crate:
 
     def _action(self, run: StepRun) -> None:
         tool = self._tool(run)
-        told = [
+        parameters = [
             self._graph.add(
                 f"#parameter/{run.id}/{name}",
                 "PropertyValue",
@@ -218,9 +217,9 @@ class _Crate:
             f"#action/{run.id}",
             "CreateAction",
             name=f"herdbook {run.tool}: {run.id}",
-            description=f"{run.text}. {run.record} says all of it.",
+            description=f"{run.text}. {run.record} has the details.",
             instrument=ref(tool),
-            object=refs([*map(self._item, run.used), *told]),
+            object=refs([*map(self._item, run.used), *parameters]),
             result=refs(map(self._item, run.made)),
             actionStatus=COMPLETED,
         )
@@ -233,7 +232,7 @@ class _Crate:
         )
 
     def _tool(self, run: StepRun) -> str:
-        """Add the command that ran, with the packages that its result rests on."""
+        """Add the command that ran, with the packages that its result depends on."""
         packages = [
             self._graph.add(
                 address := f"{PACKAGES}/{name}/{version}/",
@@ -243,7 +242,7 @@ class _Crate:
                 url=address,
             )
             for name, version in sorted(run.code.items())
-            if "." not in name  # names of modules have dots, their versions are digests, which records tell
+            if "." not in name  # names with dots are modules, whose digests are in the records
         ]
         identifier = self._graph.add(
             f"#tool/{run.tool}",
@@ -251,17 +250,17 @@ class _Crate:
             name=f"herdbook {run.tool}",
             softwareVersion=self._herdbook,
         )
-        known = [one["@id"] for one in self._graph.entities[identifier].get("softwareRequirements", [])]
+        known = [entry["@id"] for entry in self._graph.entities[identifier].get("softwareRequirements", [])]
         needed = dict.fromkeys([*known, *packages])
         if needed:
             self._graph.add(identifier, "SoftwareApplication", softwareRequirements=refs(needed))
         return identifier
 
     def _workflow(self, ran: list[StepRun]) -> None:
-        """Describe the recipe as the workflow that was run: the graph of models, and what becomes of the released one."""
+        """Describe the recipe as the workflow that was run: the graph of models, and the steps after the released one."""
         tools = {
             run.step: f"#tool/{run.tool}" for run in ran
-        }  # of a lasered model that of the parts, not the search
+        }  # for a lasered model the tool of its parts, which follow the search
         for position, (step, tool) in enumerate(tools.items(), start=1):
             node = self._plan.nodes.get(step)
             formula = f"{step} = {node.operation}({', '.join(node.parents)})" if node else step
@@ -272,23 +271,23 @@ class _Crate:
                 position=str(position),
                 workExample=ref(tool),
             )
-        shards = [self._place(name) for name in self._plan.released.shard_names]
-        made = [self._formal("output", self._plan.recipe.release.name, "File", shards)]
-        made += [
-            self._formal("output", item.file, "File", [self._place(item.file)])
+        shards = [self._address(name) for name in self._plan.released.shard_names]
+        outputs = [self._formal("output", self._plan.recipe.release.name, "File", shards)]
+        outputs += [
+            self._formal("output", item.file, "File", [self._address(item.file)])
             for item in self._plan.quantized
         ]
         language = self._graph.add(
             "#language", "ComputerLanguage", name="Herdbook recipe", version=self._herdbook
         )
-        self._graph.entities[self._place(RECIPE)] |= {
+        self._graph.entities[self._address(RECIPE)] |= {
             "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
             "programmingLanguage": ref(language),
             "version": self._plan.released.key,
             "hasPart": refs(dict.fromkeys(f"#tool/{run.tool}" for run in ran)),
             "step": refs(f"#step/{quote(step)}" for step in tools),
-            "input": refs(one for one in self._graph.entities if one.startswith("#input/")),
-            "output": refs(made),
+            "input": refs(name for name in self._graph.entities if name.startswith("#input/")),
+            "output": refs(outputs),
         }
 
     def _whole_run(self, taken: list[str]) -> None:
@@ -296,10 +295,10 @@ class _Crate:
             "#run",
             "CreateAction",
             name=f"Build of {self._plan.recipe.release.name}",
-            description="What the recipe asks for was built from what the lock pins.",
-            instrument=ref(self._place(RECIPE)),
-            object=refs([self._place(LOCK), *dict.fromkeys(taken)]),
-            result=refs(self._place(name) for name in sorted(self._files) if name not in {RECIPE, LOCK}),
+            description="Built as the recipe defines, from the inputs that the lock pins.",
+            instrument=ref(self._address(RECIPE)),
+            object=refs([self._address(LOCK), *dict.fromkeys(taken)]),
+            result=refs(self._address(name) for name in sorted(self._files) if name not in {RECIPE, LOCK}),
             actionStatus=COMPLETED,
         )
 
@@ -307,7 +306,7 @@ class _Crate:
         for address, name in PROFILES.items():
             self._graph.add(address, "CreativeWork", name=name, version=address.rpartition("/")[2])
         release = self._plan.recipe.release
-        actions = [one for one, entity in self._graph.entities.items() if entity["@type"] == "CreateAction"]
+        actions = [name for name, entity in self._graph.entities.items() if entity["@type"] == "CreateAction"]
         self._graph.add(
             "./",
             "Dataset",
@@ -318,7 +317,7 @@ class _Crate:
             datePublished=published,
             license=self._license(release.license),
             conformsTo=refs(PROFILES),
-            mainEntity=ref(self._place(RECIPE)),
+            mainEntity=ref(self._address(RECIPE)),
             hasPart=refs(dict.fromkeys(self._data)),
             mentions=refs(actions),
         )

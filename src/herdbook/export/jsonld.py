@@ -1,4 +1,4 @@
-"""Entities of a JSON-LD graph, flat and compact as RO-Crate wants them."""
+"""Entities of a JSON-LD graph, flat and compact as RO-Crate requires."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ Entity = dict[str, Any]
 
 
 class Graph:
-    """A graph in the making.
+    """A graph under construction.
 
     Attributes:
-        entities: What is said so far, by ``@id``.
+        entities: The entities so far, by ``@id``.
     """
 
     def __init__(self) -> None:
         self.entities: dict[str, Entity] = {}
 
-    def add(self, identifier: str, kind: str | list[str], /, **said: Any) -> str:
-        """Add an entity, or what more is said of one; what is None is not said. Return its ``@id``."""
+    def add(self, identifier: str, kind: str | list[str], /, **properties: Any) -> str:
+        """Add an entity, or properties of an existing one; properties that are None are omitted. Return its ``@id``."""
         entity = self.entities.setdefault(identifier, {"@id": identifier, "@type": kind})
-        entity |= {name: value for name, value in said.items() if value is not None}
+        entity |= {name: value for name, value in properties.items() if value is not None}
         return identifier
 
     def compact(self) -> list[Entity]:
-        """Return the entities: a list of one is that one, as RO-Crate recommends, and a list of none is left out."""
+        """Return the entities: lists of one become their item, as RO-Crate recommends, and empty lists are omitted."""
         return [_compact(entity) for entity in self.entities.values()]
 
 

@@ -1,6 +1,6 @@
-"""What ran to make a release: each step with what it read, its parameters, and what it made, by the release's records.
+"""The steps that made a release: inputs, parameters and outputs of each, from the release's records.
 
-This is the retrospective provenance that formats of workflow provenance ask for, in no format's words.
+This is the retrospective provenance that formats of workflow provenance need, independent of any format.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Item:
     """A file that a step read or made.
 
     Args:
-        name: What to call it.
-        released: Its name in the release, if it is there; what else is known of it is then known from there.
-        uri: Where it is from, if it is upstream's.
+        name: Its name.
+        released: Its name in the release, if it is part of it; the release then has the other fields.
+        uri: Its URI, if it is an upstream file.
         sha256: SHA-256 of its content.
-        git_blob: Git's id of its content, where that alone is known.
+        git_blob: Git's id of its content, where no SHA-256 is known.
         size_bytes: Its size.
-        in_part: Whether only ranges of it were read: then its digest was not compared.
+        in_part: Whether only ranges of it were read, so that its digest was not compared.
     """
 
     name: str
@@ -52,15 +52,15 @@ class StepRun:
     """A step that ran.
 
     Args:
-        id: What tells it from the others.
-        step: What of the recipe it carried out: the name of a model, or what was measured, reported or quantized.
-        tool: The command of ``herdbook`` that did it.
+        id: Its unique name.
+        step: The part of the recipe that it carried out: a model's name, a measurement, a report or a quantized file.
+        tool: The command of ``herdbook`` that ran.
         text: What it did, in a sentence.
-        record: The file of the release that says all of it.
-        used: What it read.
-        made: What it made.
-        parameters: What it was told beyond that.
-        code: What it ran by: digests of modules and versions of packages, by name.
+        record: The file of the release with all details.
+        used: The files that it read.
+        made: The files that it made.
+        parameters: Its further parameters.
+        code: Its code: digests of modules and versions of packages, by name.
     """
 
     id: str
@@ -75,7 +75,7 @@ class StepRun:
 
 
 def material_items(material: Material) -> dict[str, Item]:
-    """Return the files of a model or an adapter that was not made here, by their names there."""
+    """Return the files of an upstream model or adapter, by their names in it."""
     return {
         file.name: Item(
             file.name,
@@ -90,13 +90,13 @@ def material_items(material: Material) -> dict[str, Item]:
 
 
 def input_items(plan: Plan) -> dict[str, Item]:
-    """Return the files that the recipe names beside itself, by their names there."""
+    """Return the files that the recipe names beside itself, by their names in the recipe."""
     carried = carried_inputs(plan)
-    return {one.file.name: _input(one.file, set(carried)) for one in inputs(plan)}
+    return {entry.file.name: _input(entry.file, set(carried)) for entry in inputs(plan)}
 
 
 def runs(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[StepRun]:
-    """Yield the steps of a build that left a record, each after those whose results it read.
+    """Yield the steps of a build that left a record, each after the steps whose results it read.
 
     Args:
         plan: The plan of the release's own recipe and lock, with the keys of its build.
@@ -112,7 +112,7 @@ class _Runs:
         self._plan = plan
         self._read = read_json
         self._records = {key: read_json(_record(part)) for key, part in plan.parts.items()}
-        self._sources = {one.node: one for one in materials(plan, tuple(plan.nodes.values()))}
+        self._sources = {material.node: material for material in materials(plan, tuple(plan.nodes.values()))}
         self._inputs = input_items(plan)
         released = plan.released
         self._released = {
@@ -132,7 +132,7 @@ class _Runs:
                 item.id,
                 item.file,
                 "quantize",
-                f"Conversion the released model to GGUF and quantized it by {item.method}; each tensor was derived again",
+                f"Converted the released model to GGUF and quantized it by {item.method}; each tensor was derived a second time and compared",
                 name,
                 self._folder(self._plan.released),
                 (Item(item.file, released=item.file),),
@@ -149,7 +149,7 @@ class _Runs:
             part.rule,
             f"Made {len(part.tensors)} tensors of {node.name}",
             _record(part),
-            _once(self._used(node, part)),
+            _unique(self._used(node, part)),
             (self._shard(part.key),),
             record["parameters"],
             record["code"],
@@ -174,19 +174,19 @@ class _Runs:
         if locked.weights == "gguf":
             yield files[locked.files[0].name]
             return
-        held = {tensor.name: tensor.file for tensor in locked.tensors}
-        yield from (files[name] for name in dict.fromkeys(held[tensor.name] for tensor in part.tensors))
+        file_of = {tensor.name: tensor.file for tensor in locked.tensors}
+        yield from (files[name] for name in dict.fromkeys(file_of[tensor.name] for tensor in part.tensors))
 
     def _search(self, node: Node) -> StepRun:
         search = node.search
-        assert search is not None  # noqa: S101 - it is asked of such nodes alone
+        assert search is not None  # noqa: S101 - only such nodes are passed
         return StepRun(
             f"search-{search.id}",
             f"search for {node.name}",
             "search",
             f"Chose matrices and ranks of {node.name}",
             f"{SEARCHES}/{search.id}.json",
-            _once(
+            _unique(
                 (
                     *self._folder(self._plan.nodes[search.parent]),
                     *self._texts(search.text.name if search.text else None),
@@ -199,29 +199,29 @@ class _Runs:
 
     def _report(self) -> StepRun:
         report = self._plan.report
-        assert report is not None  # noqa: S101 - it is asked of such plans alone
+        assert report is not None  # noqa: S101 - only such plans are passed
         name = f"{ROUTING}/{report.id}.json"
         texts = (item for text in report.texts for item in self._texts(text))
         return StepRun(
             f"routing-{report.id}",
             "report on routers",
             "routing",
-            f"Told what the routers of {report.node.name} choose",
+            f"Reported what the routers of {report.node.name} choose",
             name,
-            _once((*self._folder(report.node), *texts)),
+            _unique((*self._folder(report.node), *texts)),
             (_result(name),),
             code=report.code,
         )
 
     def _evaluation(self, item: Evaluation) -> StepRun:
         name = f"{EVALUATIONS}/{item.id}.json"
-        found = self._read(name)
+        results = self._read(name)
         measured = (
             (Item(item.quantized.file, released=item.quantized.file),)
             if item.quantized
             else self._folder(item.node)
         )
-        read = (
+        texts = (
             self._inputs[file.name]
             for task in self._plan.lock.tasks.values()
             for file in (task.file, *task.data)
@@ -232,10 +232,10 @@ class _Runs:
             "evaluate",
             f"Measured {item.name}",
             name,
-            _once((*measured, *read)),
+            _unique((*measured, *texts)),
             (_result(name),),
-            found["settings"],
-            found["code"],
+            results["settings"],
+            results["code"],
         )
 
     def _texts(self, name: str | None) -> tuple[Item, ...]:
@@ -244,7 +244,7 @@ class _Runs:
         )
 
     def _shard(self, key: str) -> Item:
-        """Return a shard. Those of models on the way are not in the release, but their digests are in its records."""
+        """Return a shard. Shards of intermediate models are not in the release, but their digests are in its records."""
         part, file = self._plan.parts[key], self._records[key]["file"]
         return Item(
             f"{part.id}.safetensors",
@@ -254,20 +254,20 @@ class _Runs:
         )
 
     def _folder(self, node: Node) -> tuple[Item, ...]:
-        """Return what a model's folder holds: its shards, and the configuration and tokenizer as upstream has them."""
+        """Return the files of a model's folder: its shards, and upstream's configuration and tokenizer."""
         shards = tuple(self._shard(part.key) for part in node.parts)
         origin = files_origin(self._plan, node)
         source = self._sources.get(origin.name)
-        return (*shards, *(self._others(origin, source) if source else ()))
+        return (*shards, *(self._side_files(origin, source) if source else ()))
 
-    def _others(self, node: Node, source: Material) -> tuple[Item, ...]:
-        """Return what a source's configuration and tokenizer come from: files of their own, or the one file of a GGUF."""
+    def _side_files(self, node: Node, source: Material) -> tuple[Item, ...]:
+        """Return the files with a source's configuration and tokenizer: its own files, or the GGUF that contains them."""
         files, locked = material_items(source), self._plan.lock.sources[node.name]
         names = [locked.files[0].name] if locked.weights == "gguf" else [*node.files]
         return tuple(files[name] for name in names if name in files)
 
 
-def _once(items: Iterable[Item]) -> tuple[Item, ...]:
+def _unique(items: Iterable[Item]) -> tuple[Item, ...]:
     return tuple(dict.fromkeys(items))
 
 

@@ -1,4 +1,4 @@
-"""Figures as SVG: self-contained, on a ground of their own so that they read on light and on dark pages alike."""
+"""Figures as SVG: self-contained, with a background of their own, so that they are legible on light and dark pages."""
 
 from herdbook.figures.heatmap import draw_heatmap
 from herdbook.figures.lineage import Box, Edge, draw_lineage

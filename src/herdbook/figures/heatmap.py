@@ -1,4 +1,4 @@
-"""The heat map: a row for each kind of thing, a column for each layer, a shade for a share."""
+"""The heat map: a row for each kind of matrix or text, a column for each layer, a shade for each share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 WIDTH, MARGIN, ROW, HEAD = 860.0, 24.0, 26.0, 40.0
 MAX_NAME = 260.0
-LEAST, MOST = (238, 232, 213), (38, 84, 124)  # shades for nothing kept and all kept
+LEAST, MOST = (238, 232, 213), (38, 84, 124)  # RGB of the shades for 0 % and 100 %
 
 
 def draw_heatmap(
@@ -26,12 +26,12 @@ def draw_heatmap(
     """Return the map as SVG.
 
     Args:
-        shares: By kind and layer, a share, 0 to 1.
+        shares: Shares by kind and layer, 0 to 1.
         kinds: Rows, from the top.
         layers: Columns, from the left.
-        title: What it shows.
-        of: What the shares are shares of, such as ``of the rank kept``.
-        missing: What it means that a share is missing.
+        title: Its title.
+        of: The quantity that is shared, such as ``of the rank kept``.
+        missing: The text for a cell without a share.
     """
     names = min(MAX_NAME, max(text_width(kind, 12) for kind in kinds) + 8)
     left = MARGIN + names + 8
@@ -51,9 +51,9 @@ def draw_heatmap(
                 of,
                 missing,
             )
-    every = max(1, round(24 / cell + 0.49))
+    label_step = max(1, round(24 / cell + 0.49))
     for column, layer in enumerate(layers):
-        if column % every == 0:
+        if column % label_step == 0:
             body.append(
                 label(left + cell * (column + 0.5), bottom + 16, str(layer), 11, anchor="middle", fill=FAINT)
             )
@@ -63,20 +63,20 @@ def draw_heatmap(
 
 
 def _cell(
-    x: float, y: float, width: float, share: float | None, what: str, of: str, missing: str
+    x: float, y: float, width: float, share: float | None, name: str, of: str, missing: str
 ) -> list[str]:
     fill = "none" if share is None else _shade(share)
-    said = missing if share is None else f"{share:.1%} {of}"
-    found = [
+    value = missing if share is None else f"{share:.1%} {of}"
+    shapes = [
         (
             f'<rect x="{x + 0.5:.1f}" y="{y + 0.5:.1f}" width="{width - 1:.1f}" height="{ROW - 1:.1f}" fill="{fill}" '
-            f'stroke="{GRID}"><title>{xml(f"{what}: {said}")}</title></rect>'
+            f'stroke="{GRID}"><title>{xml(f"{name}: {value}")}</title></rect>'
         )
     ]
     if share is not None and width >= 24:
         ink = INK if share < 0.55 else "#ffffff"
-        found.append(label(x + width / 2, y + 17, f"{100 * share:.0f}", 10, anchor="middle", fill=ink))
-    return found
+        shapes.append(label(x + width / 2, y + 17, f"{100 * share:.0f}", 10, anchor="middle", fill=ink))
+    return shapes
 
 
 def _shade(share: float) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MARGIN, GAP, LAYER_GAP = 24.0, 22.0, 74.0
 HEIGHT, WIDTH, FILE_WIDTH, BEND_WIDTH = 46.0, 206.0, 126.0, 60.0
 MIN_WIDTH = 480.0
-COLORS = {  # ground and edge of a box, by what made it
+COLORS = {  # fill and border of a box, by the operation that made it
     "fetch": ("#e9eef6", "#5b7aa8"),
     "adapter": ("#f1eaf6", "#8763a8"),
     "laser": ("#fbeee0", "#bf7a30"),
@@ -44,7 +44,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Edge:
-    """From a parent to what was made of it."""
+    """An edge from a parent to a model or file that was made from it."""
 
     start: str
     end: str
@@ -65,14 +65,13 @@ class _Item:
 def draw_lineage(boxes: Sequence[Box], edges: Sequence[Edge], title: str) -> str:
     """Return the drawing as SVG.
 
-    A box's layer is the length of the longest way to it. Within a layer, boxes stand below their parents (by the mean
-    of the parents' places), ties in the given order. An edge over several layers bends in each, so that it does not run
-    through boxes.
+    A box's layer is the length of the longest path to it. Within a layer, boxes are sorted by the mean position of their
+    parents; ties keep the given order. An edge over several layers has a bend in each, so that it does not cross boxes.
 
     Args:
         boxes: Parents before children.
         edges: At most one between two boxes.
-        title: What it shows, for those who cannot see it.
+        title: The title, also the text alternative.
     """
     layers, chains = _arrange(boxes, edges)
     by_id = {box.id: box for box in boxes}
@@ -83,12 +82,12 @@ def draw_lineage(boxes: Sequence[Box], edges: Sequence[Edge], title: str) -> str
         for item in layer:
             item.x = x + item.width / 2
             x += item.width + GAP
-    ways = []
+    paths = []
     labels = []
     for edge, chain in zip(edges, chains, strict=True):
         points = _points(edge, chain, edges, chains)
         color = COLORS[by_id[edge.end].kind][1]
-        ways.append(
+        paths.append(
             f'<path d="{_curve(points)}" fill="none" stroke="{color}" stroke-width="1.5" opacity="0.85"/>'
         )
         if edge.label:
@@ -101,7 +100,7 @@ def draw_lineage(boxes: Sequence[Box], edges: Sequence[Edge], title: str) -> str
         for shape in _box(by_id[item.id], item)
     ]
     height = 2 * MARGIN + len(layers) * HEIGHT + (len(layers) - 1) * LAYER_GAP
-    return document(inner + 2 * MARGIN, height, title, [*ways, *shapes, *labels])
+    return document(inner + 2 * MARGIN, height, title, [*paths, *shapes, *labels])
 
 
 def _arrange(boxes: Sequence[Box], edges: Sequence[Edge]) -> tuple[list[list[_Item]], list[list[_Item]]]:
@@ -123,12 +122,12 @@ def _arrange(boxes: Sequence[Box], edges: Sequence[Edge]) -> tuple[list[list[_It
         items[edge.end].above.append(chain[-1])
         chains.append([*chain, items[edge.end]])
     for upper, layer in itertools.pairwise(layers):
-        place = {
+        position = {
             item.id: index / max(1, len(upper) - 1) if len(upper) > 1 else 0.5
             for index, item in enumerate(upper)
         }
         layer.sort(
-            key=lambda item: sum(place[p.id] for p in item.above) / len(item.above) if item.above else 1.0
+            key=lambda item: sum(position[p.id] for p in item.above) / len(item.above) if item.above else 1.0
         )
     return layers, chains
 
@@ -136,7 +135,7 @@ def _arrange(boxes: Sequence[Box], edges: Sequence[Edge]) -> tuple[list[list[_It
 def _points(
     edge: Edge, chain: list[_Item], edges: Sequence[Edge], chains: list[list[_Item]]
 ) -> list[tuple[float, float]]:
-    """Return where an edge leaves, bends and arrives; several that share a box's side spread over it."""
+    """Return the points where an edge leaves, bends and arrives; edges at one side of a box are spread over it."""
     leaving = sorted(
         (other[1].x, index) for index, other in enumerate(chains) if edges[index].start == edge.start
     )
@@ -161,16 +160,16 @@ def _top(item: _Item) -> float:
 
 def _curve(points: list[tuple[float, float]]) -> str:
     (x, y), *rest = points
-    way = [f"M{x:.1f} {y:.1f}"]
+    commands = [f"M{x:.1f} {y:.1f}"]
     for to_x, to_y in rest:
         middle = (y + to_y) / 2
-        way.append(f"C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {to_y:.1f}")
+        commands.append(f"C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {to_y:.1f}")
         x, y = to_x, to_y
-    return " ".join(way)
+    return " ".join(commands)
 
 
 def _tag(start: tuple[float, float], end: tuple[float, float], text: str) -> list[str]:
-    """Return an edge's label, nearer to its start, where the edges to one child are still apart."""
+    """Return an edge's label, near its start, where the edges to one child are still apart."""
     t = 0.36
     near, far = (1 - t) ** 3 + 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2 + t**3
     x = near * start[0] + far * end[0]

@@ -47,7 +47,7 @@ class Panel:
 
 
 def draw_measurements(panels: Sequence[Panel], title: str) -> str:
-    """Return the chart as SVG; each panel has an axis of its own, which need not start at zero."""
+    """Return the chart as SVG; each panel has an axis of its own, which does not have to start at zero."""
     rows = [row for panel in panels for row in panel.rows]
     names = min(MAX_NAME, max(text_width(row.name, 13) for row in rows) + 6)
     values = max(text_width(row.shown, 12) for row in rows) + 8
@@ -99,13 +99,13 @@ def _panel(panel: Panel, top: float, left: float, right: float, names: float) ->
 
 
 def ticks(low: Decimal, high: Decimal) -> list[Decimal]:
-    """Return two to seven round numbers between two numbers, a step of 1, 2 or 5 apart."""
+    """Return two to seven round numbers between two numbers, in steps of 1, 2 or 5 times a power of ten."""
     span = high - low
     step = Decimal(1).scaleb((span / 4).adjusted())
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 6)
     tick = (low / step).to_integral_value(ROUND_CEILING) * step
-    found = []
+    numbers = []
     while tick <= high:
-        found.append(tick + 0)  # not minus zero
+        numbers.append(tick + 0)  # not minus zero
         tick += step
-    return found
+    return numbers

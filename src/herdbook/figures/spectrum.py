@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860.0, 380.0, 78.0, 240.0, 56.0, 52.0
 VALUES, NOISE = "#26547c", "#b5762a"
 RULES = ("#3f8a5c", "#8a3f6b", "#6b5fa8", "#a0522d", "#4a4a4a")
-DECADES = 8  # at most; what is smaller lies on the floor
+DECADES = 8  # at most; smaller values are drawn at the bottom
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ def draw_spectrum(
 
     Args:
         values: Points (rank from 1, singular value), descending.
-        noise: Points of the law of pure noise of the same shape and median.
-        count: How many singular values there are.
+        noise: Points of the spectrum of pure noise with the same shape and median.
+        count: Number of singular values.
         cuts: Rules and where they cut.
-        title: What it shows.
+        title: Its title.
     """
     highest = max([value for _, value in (*values, *noise)], default=1.0) or 1.0
     lowest = min([value for _, value in (*values, *noise) if value > 0], default=highest)
@@ -69,16 +69,16 @@ def draw_spectrum(
     body.append(_curve([(x(r), y(v)) for r, v in noise], NOISE, "5 4"))
     body.append(_curve([(x(r), y(v)) for r, v in values], VALUES))
     keys = [("singular values", VALUES), ("pure noise of this shape", NOISE)]
-    for place, cut in enumerate(cuts):
-        color = RULES[place % len(RULES)]
+    for index, cut in enumerate(cuts):
+        color = RULES[index % len(RULES)]
         body.append(line(x(max(cut.rank, 1)), TOP, x(max(cut.rank, 1)), TOP + height, color, 1.5))
         if cut.threshold is not None and low <= _log(cut.threshold) <= high:
             body.append(line(LEFT, y(cut.threshold), LEFT + width, y(cut.threshold), color, 0.75))
         keys.append((f"{cut.name}: {cut.rank} of {count}", color))
-    for place, (text, color) in enumerate(keys):
-        at = TOP + 10 + 20 * place
-        body.append(line(LEFT + width + 14, at - 4, LEFT + width + 30, at - 4, color, 2.5))
-        body.append(label(LEFT + width + 36, at, fit(text, 11, RIGHT - 44), 11, fill=INK))
+    for index, (text, color) in enumerate(keys):
+        baseline = TOP + 10 + 20 * index
+        body.append(line(LEFT + width + 14, baseline - 4, LEFT + width + 30, baseline - 4, color, 2.5))
+        body.append(label(LEFT + width + 36, baseline, fit(text, 11, RIGHT - 44), 11, fill=INK))
     return document(WIDTH, HEIGHT, title, body)
 
 
@@ -87,10 +87,10 @@ def _log(value: float) -> float:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers between two powers of ten: decades, and 2 and 5 between them where there is room."""
+    """Return round numbers between two powers of ten: decades, and their double and fivefold if there is room."""
     steps = (1,) if high - low > 3 else (1, 2, 5)
-    found = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
-    return [value for value in found if low <= math.log10(value) <= high]
+    numbers = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+    return [value for value in numbers if low <= math.log10(value) <= high]
 
 
 def _curve(points: Sequence[tuple[float, float]], color: str, dashes: str = "") -> str:

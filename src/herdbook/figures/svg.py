@@ -1,4 +1,4 @@
-"""The few shapes that the figures are made of, and a guess at how wide text is."""
+"""The shapes that the figures consist of, and an estimate of the width of text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NARROW, WIDE = set("fijlrtI.,:;'|!()[] "), set("mwMW@%")
 
 
 def document(width: float, height: float, title: str, body: Iterable[str]) -> str:
-    """Return a whole SVG document on a ground of its own."""
+    """Return a complete SVG document with a background."""
     lines = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
@@ -30,7 +30,7 @@ def document(width: float, height: float, title: str, body: Iterable[str]) -> st
 
 
 def text_width(text: str, size: float) -> float:
-    """Estimate the width of text set in a common sans-serif face, on the generous side."""
+    """Estimate the width of text in a common sans-serif face; the result is rather too large than too small."""
     return (
         sum(
             0.36
@@ -61,7 +61,7 @@ def fit(text: str, size: float, width: float) -> str:
 def label(
     x: float, y: float, text: str, size: float, *, anchor: str = "start", fill: str = INK, bold: bool = False
 ) -> str:
-    """Return a line of text whose base line is at ``y``."""
+    """Return a line of text whose baseline is at ``y``."""
     weight = ' font-weight="600"' if bold else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" text-anchor="{anchor}" fill="{fill}"{weight}>{xml(text)}</text>'
 

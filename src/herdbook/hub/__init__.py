@@ -1,8 +1,8 @@
-"""The Hub, for reading: what a name resolves to, what tensors a file holds, and files that are what was pinned.
+"""Reading from the Hub: resolving names, listing a file's tensors, and downloading files that match their pins.
 
-The only package that talks to the Hub. Upstream is untrusted, and so is the way from there to here: names, headers and
-contents are checked, since `huggingface_hub` compares the size of what it downloads but not its digest. Files go into
-the ordinary Hugging Face cache, so nothing that a person already has is downloaded again.
+Upstream and the network are untrusted: names, headers and contents are checked, since `huggingface_hub` compares the size of
+a download but not its digest. Files go into the ordinary Hugging Face cache, so a file that is in it is not downloaded a
+second time.
 """
 
 from herdbook.hub.content import (

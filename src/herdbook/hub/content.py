@@ -1,4 +1,4 @@
-"""What files hold: headers and tensors by range requests, whole files by the cache, if they are what was pinned."""
+"""Contents of files: headers and tensors by range requests, whole files through the cache after a check of their digest."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 # A tensor's place in a file on the Hub; `start` and `end` count bytes from the file's beginning.
 TensorHeader = Span
-RANGE_BYTES = 1 << 24  # of a tensor that is read in pieces
-FIRST_BYTES = 1 << 17  # holds the whole header of a 7B model's shard, so that one request is enough
+RANGE_BYTES = 1 << 24  # of one request for a tensor that is read in pieces
+FIRST_BYTES = 1 << 17  # contains the whole header of a 7B model's shard, so that one request is enough
 
 
 def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]:
-    """Read which tensors a safetensors file on the Hub holds, by range requests that leave the weights where they are.
+    """List the tensors of a safetensors file on the Hub, by range requests that do not download the weights.
 
     Args:
         repo: ``owner/name``.
@@ -34,11 +34,11 @@ def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]
         file: The file's name in the repository.
 
     Returns:
-        By name, in the order of the header: dtype, shape and place of each tensor.
+        By name, in the order of the header: dtype, shape and byte range of each tensor.
 
     Raises:
-        SourceError: If the header cannot be had.
-        WrongAnswerError: If it is damaged, claims more than 100 MB, or does not fit the file's size.
+        SourceError: If the header cannot be read.
+        WrongAnswerError: If it is damaged, claims more than 100 MB, or does not match the file's size.
     """
     what = f"hub: {repo}@{commit}: {file}"
     check_pin(commit, file, what)
@@ -59,7 +59,7 @@ def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]
 
 
 def parse_untrusted_header(head: bytes, size_bytes: int, what: str) -> dict[str, TensorHeader]:
-    """Parse the start of a safetensors file as ``parse_header`` does, whoever wrote it.
+    """Parse the start of a safetensors file as ``parse_header`` does, even if it was made to cause other errors.
 
     Raises:
         CheckpointError: If it is damaged.
@@ -69,25 +69,25 @@ def parse_untrusted_header(head: bytes, size_bytes: int, what: str) -> dict[str,
     except (TypeError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{what}: its safetensors header is damaged: {error}") from error
     for span in spans.values():
-        # JSON's 1.0 and true pass for integers in comparisons, but not where such a number is used later.
+        # JSON's 1.0 and true compare equal to integers, but fail where such a number is used later.
         if any(type(number) is not int for number in (span.start, span.end, *span.shape)):
             raise CheckpointError(f"{what}: its safetensors header is damaged at tensor {span.name}")
     return spans
 
 
 def read_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> bytes:
-    """Return one tensor's bytes out of a safetensors file on the Hub, by a range request.
+    """Return one tensor's bytes from a safetensors file on the Hub, by a range request.
 
-    Only the range is seen, so nothing can be compared with the file's digest.
+    Only the range is read, so the file's digest cannot be checked.
 
     Args:
         repo: ``owner/name``.
         commit: The commit, 40 hexadecimal digits.
         file: The file's name in the repository.
-        span: Where the tensor lies, as ``tensor_headers`` says.
+        span: The tensor's byte range, from ``tensor_headers``.
 
     Raises:
-        SourceError: If it cannot be had.
+        SourceError: If it cannot be read.
     """
     what = f"hub: {repo}@{commit}: {file}: {span.name}"
     check_pin(commit, file, what)
@@ -100,7 +100,7 @@ def read_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> bytes:
 def stream_tensor(repo: str, commit: str, file: str, span: TensorHeader) -> Iterator[bytes]:
     """Yield one tensor's bytes as ``read_tensor`` does, in pieces, each by a range request of its own.
 
-    A piece that fails is asked for again, those before it are not. Raises as ``read_tensor`` does.
+    If a piece fails, only that piece is requested again. Raises as ``read_tensor`` does.
     """
     for start in range(span.start, span.end, RANGE_BYTES):
         yield read_tensor(
@@ -112,33 +112,33 @@ def read_file(repo: str, commit: str, file: str, start: int, stop: int) -> tuple
     """Return a file's bytes from ``start`` up to ``stop`` or its end, and its size, both as the Hub serves them.
 
     Raises:
-        GoneError: If there is no such file.
-        SourceError: If it cannot be had.
+        GoneError: If the file does not exist.
+        SourceError: If it cannot be read.
     """
     what = f"hub: {repo}@{commit}: {file}"
     check_pin(commit, file, what)
     if start == stop == 0:
-        stop = 1  # of an empty file the size is asked
+        stop = 1  # a range cannot be empty, and the size is needed
     url = hf_hub_url(repo, file, revision=commit, endpoint=client().endpoint)
     return persist(lambda: read_range(url, start, stop), what, repo)
 
 
 def cached(repo: str, commit: str, file: str) -> Path | None:
-    """Return a file's path in the local Hugging Face cache if it is there as a whole; nothing is asked of the Hub."""
+    """Return a file's path in the local Hugging Face cache, None if it is not in it; no request is sent."""
     check_pin(commit, file, f"hub: {repo}@{commit}: {file}")
-    found = try_to_load_from_cache(repo, file, revision=commit)
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(repo, file, revision=commit)
+    return Path(path) if isinstance(path, str) else None
 
 
 def holds(path: Path) -> bool:
-    """Say whether a file, or what it is a link to, lies in the Hub's cache, in which nothing is written to in place."""
+    """Return whether a file, or the target of a link, is in the Hub's cache, where no file is modified in place."""
     return path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
 
 
 def download(repo: str, commit: str, file: RemoteFile) -> Path:
-    """Return a file in the local Hugging Face cache, downloading it if it is not there, after comparing its digest.
+    """Return a file in the local Hugging Face cache after checking its digest; download it if the cache lacks it.
 
-    A file that is in the cache causes no request. Its content is hashed each time.
+    No request is sent for a file in the cache. Its content is hashed each time.
 
     Args:
         repo: ``owner/name``.
@@ -149,18 +149,18 @@ def download(repo: str, commit: str, file: RemoteFile) -> Path:
         The path inside the cache; not to be written to.
 
     Raises:
-        SourceError: If it cannot be had, or is of no kind that is ever wanted.
-        DigestMismatchError: If it is not what was pinned. A copy that was damaged is removed from the cache.
+        SourceError: If it cannot be downloaded, or is of a kind that is never downloaded.
+        DigestMismatchError: If it does not match its pin. A damaged copy is removed from the cache.
     """
     what = f"hub: {repo}@{commit}: {file.name}"
     check_pin(commit, file.name, what)
     if not is_wanted(file.name):
         raise SourceError(
-            f"{what}: is neither weights in safetensors nor a file that goes with them; refused"
+            f"{what}: refused: it is neither a safetensors file nor one of the files that belong to a model"
         )
     expected = file.sha256 or file.git_blob
     if expected is None:
-        raise SourceError(f"{what}: has no pinned digest to compare with. Run `herdbook lock`.")
+        raise SourceError(f"{what}: the lock contains no digest of it. Run `herdbook lock`.")
     api = client()
     path = Path(persist(lambda: api.hf_hub_download(repo, file.name, revision=commit), what, repo))
     found = sha256_file(path) if file.sha256 else git_blob_id(path.read_bytes())
@@ -172,8 +172,8 @@ def download(repo: str, commit: str, file: RemoteFile) -> Path:
 def _discard(path: Path, repo: str, name: str) -> str:
     """Remove a copy with the wrong digest from the cache if it is damaged, and return what to do next.
 
-    A blob in the cache is named after its content. Only one that contradicts its own name is damaged for everybody and
-    may go; one that agrees with it is what the Hub serves, and other programs may be right to want it.
+    A blob in the cache is named after its content. Only a blob that contradicts its own name is damaged and can be removed;
+    one that matches it is what the Hub serves, and other programs may need it.
     """
     by_hand = f"`hf cache rm hf://models/{repo}/{name}`"
     storage = path.parents[len(PurePosixPath(name).parts) + 1]
@@ -186,18 +186,18 @@ def _discard(path: Path, repo: str, name: str) -> str:
         intact = False
     if intact:
         return (
-            "The cached copy is intact, so the Hub serves another file than the one that was pinned. Do not trust it "
-            f"before you know why; {by_hand} removes it, `herdbook lock` pins what there is now."
+            "The cached copy is intact, so the Hub serves another file than the pinned one. Find out why before you trust "
+            f"it; {by_hand} removes it, `herdbook lock` pins the new file."
         )
     payload = path.resolve()  # is not the blob itself where the client shares blobs between repositories
     if blob.parent != storage / "blobs" or storage.parent.resolve() not in payload.parents:
-        return f"The cached copy may be damaged. Remove it with {by_hand}, or delete {path}, and run again."
+        return f"The cached copy may be damaged. Remove it with {by_hand}, or delete {path}, and try again."
     try:
         for part in (path, blob, payload):
             part.unlink(missing_ok=True)
     except OSError as error:
-        return f"The cached copy is damaged and could not be removed ({error.strerror}): delete {payload} and run again."
+        return f"The cached copy is damaged and could not be removed ({error.strerror}): delete {payload} and try again."
     return (
-        "It was damaged on its way or on this disk. The bad copy has been removed from the cache: run again to download "
-        f"it anew. If that does not help, {by_hand} removes whatever is left of it."
+        "The file was damaged during the download or on this disk. The damaged copy has been removed from the cache: try "
+        f"again to download it. If that does not help, {by_hand} removes what remains of it."
     )

@@ -1,4 +1,4 @@
-"""Calls that fail: which are worth another try, and what happened, in words for people."""
+"""Failed calls to the Hub: which are worth a retry, and messages that explain them."""
 
 from __future__ import annotations
 
@@ -30,21 +30,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Result = TypeVar("Result")
-WAITS_S = (1.0, 4.0, 16.0)  # between tries; the client's own tries (five per request) come on top
-MAX_WAIT_S = 300.0  # if the Hub asks for more patience than this, a person should know
+WAITS_S = (1.0, 4.0, 16.0)  # between attempts; the client's own (five per request) come on top
+MAX_WAIT_S = 300.0  # a longer wait that the Hub requests is an error, so that the user knows
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
-# What the client raises. RuntimeError comes from its Xet transfer, ValueError from answers that make no sense.
+# What the client raises. RuntimeError comes from its Xet transfer, ValueError from invalid responses.
 FAILURES = (httpx.HTTPError, OSError, EntryNotFoundError, EndlessAnswerError, RuntimeError, ValueError)
 _TOKEN = re.compile(r"hf_\w{6,}")
 
 
 def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
-    """Call the Hub, and again after failures that pass by themselves.
+    """Call the Hub; retry after transient failures.
+
+    Args:
+        call: Sends the request, and returns its result.
+        what: The subject of error messages.
+        repo: ``owner/name``, for the advice in error messages.
 
     Raises:
         GoneError: If the repository answers, but has no such revision or file.
-        WrongAnswerError: If what came contradicts itself or what was asked, and no right answer came later.
-        SourceError: If it does not work out for another reason; says what happened and what to do.
+        WrongAnswerError: If a response contradicts itself or the request, and no correct one came later.
+        SourceError: If it fails for another reason; the message explains what happened and what to do.
     """
     wrong: BaseException | None = None
     for wait_s in (*WAITS_S, None):
@@ -55,10 +60,12 @@ def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
                 wrong = error
             asked_s = asked_to_wait(error)
             if wait_s is None or not is_transient(error) or (asked_s or 0) > MAX_WAIT_S:
-                told = wrong or error  # who served something wrong cannot undo it by not answering any more
-                raise _kind(told)(f"{what}: {explain(told, repo)}") from told
+                cause = (
+                    wrong or error
+                )  # a server that gave a wrong answer cannot hide it by not answering any more
+                raise _kind(cause)(f"{what}: {explain(cause, repo)}") from cause
             time.sleep(max(wait_s, asked_s or 0))
-    raise AssertionError  # the last round returns or raises
+    raise AssertionError  # the last attempt returns or raises
 
 
 def _kind(error: BaseException) -> type[SourceError]:
@@ -68,20 +75,20 @@ def _kind(error: BaseException) -> type[SourceError]:
 
 
 def is_wrong(error: BaseException) -> bool:
-    """Return whether an answer came, but a wrong one; all other failures say nothing about what there is."""
-    # Of a download that ended with another size than the one that was announced, the client says so in words only.
+    """Return whether a wrong answer came; other failures do not show what the server has."""
+    # The client reports a download whose size differs from the announced one by its message alone.
     inconsistent = type(error) is OSError and str(error).startswith("Consistency check failed")
     return inconsistent or isinstance(error, ContradictionError)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether a failure may pass by itself."""
+    """Return whether a failure is transient."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _TRANSIENT_STATUS
     if isinstance(
         error, OfflineModeIsEnabled | LocalEntryNotFoundError | FileMetadataError | HFValidationError
     ):
-        return False  # of these, the client has tried again by itself whatever is worth it
+        return False  # the client itself has retried those that are worth it
     if isinstance(error, OSError):
         return error.errno is None or isinstance(
             error, ConnectionError | TimeoutError
@@ -97,33 +104,33 @@ def is_transient(error: BaseException) -> bool:
 
 
 def asked_to_wait(error: BaseException) -> float | None:
-    """Return how many seconds the Hub asks to wait before the next request, if it says so."""
+    """Return how many seconds the Hub requests to wait before the next request; None if it does not."""
     if not isinstance(error, HfHubHTTPError):
         return None
     headers = error.response.headers
-    with suppress(KeyError, ValueError):  # it may also be a date, which is of no use if clocks differ
+    with suppress(KeyError, ValueError):  # it may also be a date, which is useless if clocks differ
         return float(headers["Retry-After"])
     limit = parse_ratelimit_headers(headers)
     return float(limit.reset_in_seconds) if limit and limit.remaining == 0 else None
 
 
 def explain(error: BaseException, repo: str) -> str:
-    """Return what happened and what to do, for people. Never quotes a URL (it may be signed) or the token."""
+    """Return a message about what happened and what to do. It never quotes a URL (it may be signed) or the token."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # the client's own text is the same for all causes
     endpoint = str(client().endpoint)
     match error:
         case OfflineModeIsEnabled():
-            return "is not on this machine, and offline mode is on. Run once with a network and without HF_HUB_OFFLINE."
+            return "is not in the cache, and offline mode is on. Run once with a network and without HF_HUB_OFFLINE."
         case GatedRepoError():
             return (
-                f"its owner has gated it. Accept the terms on {endpoint}/{repo}, log in with `hf auth login`, and run "
-                "again; where the owner grants access by hand, wait for that first." + server_says(error)
+                f"the repository is gated. Accept its terms on {endpoint}/{repo}, log in with `hf auth login`, and try "
+                "again; if its owner approves requests manually, wait for the approval." + server_says(error)
             )
         case EndlessAnswerError():
-            return f"{endpoint} began to answer and never ended"
+            return f"{endpoint} began to answer and did not finish in time. Try again later."
         case RevisionNotFoundError():
-            return "the repository has no such revision. Is it spelled right, or was it deleted?"
+            return "the repository has no such revision. Check its spelling; it may have been deleted."
         case RemoteEntryNotFoundError():
             return "the repository has no such file at this commit"
         case DisabledRepoError():
@@ -133,61 +140,57 @@ def explain(error: BaseException, repo: str) -> str:
         case HfHubHTTPError():
             return _explain_status(error, endpoint)
         case HFValidationError():
-            return "is no name of a repository; `owner/name` is wanted"
+            return "is not the name of a repository; expected `owner/name`"
         case FileMetadataError():
-            return f"{endpoint} does not answer like a Hub. Is HF_ENDPOINT right, or does a proxy answer instead?"
+            return f"{endpoint} does not behave like a Hub. Check HF_ENDPOINT, and whether a proxy answers instead."
         case LocalEntryNotFoundError():
-            return "is not in the cache, and cannot be asked for"
+            return "is not in the cache, and the Hub cannot be reached"
         case httpx.TransportError() | ConnectionError() | TimeoutError():
             return (
-                f"no whole answer from {endpoint} ({type(error).__name__}). Is there a network? Run again when there is; "
-                "files that came whole are kept."
+                f"{endpoint} sent no complete response ({type(error).__name__}). Check the network and try again; "
+                "files that are complete are kept."
             )
         case OSError() if error.errno is not None:
-            return f"cannot be put into the cache {constants.HF_HUB_CACHE}: {error.strerror}"
+            return f"cannot be written to the cache {constants.HF_HUB_CACHE}: {error.strerror}"
         case _:
-            return f"{endpoint} gave an answer of no use: {redact(str(error))}"
+            return f"{endpoint} returned an unexpected response: {redact(str(error))}"
 
 
 def _explain_status(error: HfHubHTTPError, endpoint: str) -> str:
-    status, says = error.response.status_code, server_says(error)
+    status, reason = error.response.status_code, server_says(error)
     if status == 401 and get_token():
-        return (
-            f"the Hub does not accept your token. Log in again with `hf auth login`, or unset HF_TOKEN.{says}"
-        )
+        return f"the Hub rejected your token. Log in with `hf auth login`, or unset HF_TOKEN.{reason}"
     if status in {401, 404}:
         return _not_found(endpoint)
     if status == 403:
-        return f"the Hub forbids it (HTTP 403). Does your token have the right to read this repository?{says}"
+        return f"access denied (HTTP 403). Check that your token may read this repository.{reason}"
     if status == 429:
-        return (
-            f"the Hub wants fewer requests (HTTP 429). Run again later; who is logged in may ask more.{says}"
-        )
+        return f"rate limited by the Hub (HTTP 429). Try again later; logged-in users have a higher limit.{reason}"
     if status >= 500:
-        return f"the Hub cannot answer now (HTTP {status}), even after several tries. Run again later.{says}"
-    return f"the Hub refused (HTTP {status}).{says}"
+        return f"the Hub failed several times (HTTP {status}). Try again later.{reason}"
+    return f"the Hub refused the request (HTTP {status}).{reason}"
 
 
 def _not_found(endpoint: str) -> str:
     return (
-        f"{endpoint} knows no such repository, or it is private. Is the name right? If it is private or gated, log in "
-        "with `hf auth login`."
+        f"{endpoint} has no such repository, or it is private. Check the name; if it is private or gated, log in with "
+        "`hf auth login`."
     )
 
 
 def server_says(error: HfHubHTTPError) -> str:
-    """Return the Hub's own words about a refusal as a sentence, or nothing if it has none."""
-    return f" The Hub says: {redact(error.server_message)}" if error.server_message else ""
+    """Return the Hub's own message about a refusal as a sentence; empty if it has none."""
+    return f" The Hub's message: {redact(error.server_message)}" if error.server_message else ""
 
 
 def redact(text: str) -> str:
-    """Return the start of a foreign text on one line, without anything that looks like a token or holds one."""
+    """Return the start of a server's text on one line, without anything that looks like a token or contains one."""
     text = " ".join(without_tokens(text).split())
     return text if len(text) <= 200 else text[:200] + "..."
 
 
 def without_tokens(text: str) -> str:
-    """Return a foreign text without anything that looks like a token or holds one: a server may quote what it was sent."""
+    """Return a server's text without anything that looks like a token or contains one: it may quote the request."""
     token = get_token()
     if token:
         text = text.replace(token, "<token>")

@@ -1,4 +1,4 @@
-"""Repositories: what a name resolves to, and which of its files are a model."""
+"""Repositories: what a name resolves to, and which of its files make up a model."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ class RemoteFile:
     Args:
         name: Its path inside the repository.
         size_bytes: Its size.
-        sha256: SHA-256 of its content; the Hub knows it of large files only.
-        git_blob: The id that git gives to its content; of small files only, since git has no more than a pointer to
-            the others.
+        sha256: SHA-256 of its content; the Hub has it for large files only.
+        git_blob: The id that git gives to its content; for small files only, since git stores pointers to the others.
     """
 
     name: str
@@ -52,12 +51,12 @@ class RemoteRepo:
     """A repository at one commit.
 
     Args:
-        repo: ``owner/name`` as the Hub spells it now; differs from what was asked if the repository was renamed.
+        repo: ``owner/name`` as the Hub spells it now; differs from the request if the repository was renamed.
         commit: The commit, 40 hexadecimal digits.
         files: Its files, sorted by name.
-        license: What the card names as licence.
-        base_models: What the card names as parents.
-        gated: How access is granted, or False if everybody has it.
+        license: The license that the card names.
+        base_models: The parents that the card names.
+        gated: How access is granted, or False if the repository is public.
     """
 
     repo: str
@@ -69,7 +68,7 @@ class RemoteRepo:
 
 
 def resolve(repo: str, revision: str | None) -> RemoteRepo:
-    """Ask the Hub what a repository holds, with one request.
+    """Look up a repository on the Hub, with one request.
 
     Args:
         repo: ``owner/name``.
@@ -77,8 +76,8 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
 
     Raises:
         GoneError: If the repository has no such revision.
-        SourceError: If it cannot be had, or if the answer names files outside the repository.
-        WrongAnswerError: If the answer contradicts itself or what was asked.
+        SourceError: If it is unavailable, or if the answer names files outside the repository.
+        WrongAnswerError: If the answer contradicts itself or the request.
     """
     what = f"hub: {repo}@{revision}" if revision else f"hub: {repo}"
 
@@ -89,14 +88,14 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
         try:
             return HubModelInfo(**json.loads(content))  # type: ignore[no-untyped-call]
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError("the answer is not a Hub's") from error
+            raise ValueError("the response does not describe a repository") from error
 
     info = persist(ask, what, repo)
     commit = str(info.sha)
     if not COMMIT.fullmatch(commit):
-        raise WrongAnswerError(f"{what}: the Hub names {commit!r} as its commit, which is none")
+        raise WrongAnswerError(f"{what}: the Hub returned {commit!r} as its commit, which is not a commit")
     if revision and COMMIT.fullmatch(revision) and commit != revision:
-        raise WrongAnswerError(f"{what}: the Hub answers with another commit, {commit}")
+        raise WrongAnswerError(f"{what}: the Hub returned another commit, {commit}")
     files = sorted(
         (remote_file(sibling, what) for sibling in info.siblings or ()), key=lambda file: file.name
     )
@@ -117,58 +116,56 @@ def weights_of(
 ) -> tuple[RemoteFile, ...]:
     """Return the safetensors files that make up a model, sorted by name.
 
-    Repositories often hold the same weights twice (``consolidated.safetensors``); only what the index names is taken,
-    or ``model.safetensors`` where there is no index.
+    Repositories often contain the same weights twice (``consolidated.safetensors``); only the files that the index names
+    are used, or ``model.safetensors`` without an index.
 
     Args:
         files: All files of the repository.
-        index: Content of its index. Without it the shards are told by their names, ``model-00001-of-00002.safetensors``.
-        what: How errors call the repository.
+        index: Content of its index. Without it, shards are recognized by name: ``model-00001-of-00002.safetensors``.
+        what: The repository, for error messages.
 
     Raises:
-        SourceError: If there are none, if they are pickles, or if some are missing.
+        SourceError: If there are no such files, if the weights are pickles, or if some are missing.
     """
     by_name = {file.name: file for file in files}
     for name in by_name:
         check_name(name, what)
     if index is not None:
         try:
-            wanted = {str(name) for name in json.loads(index)["weight_map"].values()}
+            names = {str(name) for name in json.loads(index)["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SourceError(f"{what}: {WEIGHTS_INDEX} is damaged: {error!r}") from error
     elif WEIGHTS_INDEX in by_name:
         counts = {match[2] for match in map(_NUMBERED.fullmatch, by_name) if match}
         if len(counts) > 1:
             raise SourceError(
-                f"{what}: there are several sets of shards; {WEIGHTS_INDEX} must be read to tell which is meant"
+                f"{what}: contains several sets of shards, and {WEIGHTS_INDEX} was not read to choose one"
             )
-        wanted = {
-            f"model-{i:05}-of-{count}.safetensors" for count in counts for i in range(1, int(count) + 1)
-        }
+        names = {f"model-{i:05}-of-{count}.safetensors" for count in counts for i in range(1, int(count) + 1)}
     else:
-        wanted = {"model.safetensors"} & by_name.keys()
-    foreign = sorted(name for name in wanted if not name.endswith(".safetensors"))
-    if foreign:
+        names = {"model.safetensors"} & by_name.keys()
+    refused = sorted(name for name in names if not name.endswith(".safetensors"))
+    if refused:
         raise SourceError(
-            f"{what}: {WEIGHTS_INDEX} names {foreign[0]!r}, which is no safetensors file; refused"
+            f"{what}: refused: {WEIGHTS_INDEX} names {refused[0]!r}, which is not a safetensors file"
         )
-    missing = sorted(wanted - by_name.keys())
+    missing = sorted(names - by_name.keys())
     if missing:
-        raise SourceError(f"{what}: {missing[0]} belongs to the model's weights but is not there")
-    if not wanted and any(name.endswith(PICKLE_SUFFIXES) for name in by_name):
+        raise SourceError(f"{what}: {missing[0]} belongs to the model's weights but is missing")
+    if not names and any(name.endswith(PICKLE_SUFFIXES) for name in by_name):
         raise SourceError(
-            f"{what}: has its weights only as pickles, which can run code when they are opened; refused. Load "
-            "them in a sandbox without network, save them with save_pretrained(folder, safe_serialization=True) and "
-            "name that folder in the recipe; or have the Hub's safetensors conversion space open a pull request, and "
-            "name its revision."
+            f"{what}: refused: its weights are only pickles, which can run code when they are opened. Load them in a "
+            "sandbox without network, save them with save_pretrained(folder, safe_serialization=True), and name that "
+            "folder in the recipe; or let the Hub's safetensors conversion space open a pull request, and name its "
+            "revision."
         )
-    if not wanted:
-        raise SourceError(f"{what}: has no weights in safetensors")
-    return tuple(by_name[name] for name in sorted(wanted))
+    if not names:
+        raise SourceError(f"{what}: contains no weights in safetensors")
+    return tuple(by_name[name] for name in sorted(names))
 
 
 def is_wanted(name: str) -> bool:
-    """Return whether a file of this name is of a kind that is ever downloaded: weights, or data that goes with them."""
+    """Return whether a file of this name may be downloaded: weights, or data that belongs to them."""
     last = PurePosixPath(name).name
     return (
         last.endswith((".safetensors", ".json"))
@@ -178,25 +175,32 @@ def is_wanted(name: str) -> bool:
 
 
 def remote_file(sibling: Any, what: str) -> RemoteFile:
-    """Return what the client's description of a file says. Raises WrongAnswerError if it says too little, SourceError if it leads out."""
+    """Return a file from the client's description.
+
+    Raises:
+        WrongAnswerError: If size or digest is missing or malformed.
+        SourceError: If its name leads out of the repository.
+    """
     name = check_name(str(sibling.rfilename), what)
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
     git_blob = None if sibling.lfs else sibling.blob_id
     plausible = SHA256.fullmatch(str(sha256)) if sibling.lfs else COMMIT.fullmatch(str(git_blob))
     if not isinstance(sibling.size, int) or sibling.size < 0 or not plausible:
-        raise WrongAnswerError(f"{what}: the Hub gives no size and digest of {name}")
+        raise WrongAnswerError(f"{what}: the Hub returned no valid size and digest of {name}")
     return RemoteFile(name, sibling.size, sha256, git_blob)
 
 
 def _strings(value: object) -> list[str]:
-    """Return a card's entry, which may be one string or several, as a list; whatever is no string is left out."""
+    """Return a card's entry, one string or several, as a list; values that are not strings are left out."""
     return [
         item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item
     ]
 
 
 def check_pin(commit: str, name: str, what: str) -> None:
-    """Refuse a commit that is none, and a name that leads out of its folder. Raises SourceError."""
+    """Refuse a malformed commit, and a name that leads out of its folder. Raises SourceError."""
     check_name(name, what)
     if not COMMIT.fullmatch(commit):
-        raise SourceError(f"{what}: {commit!r} is no commit of 40 hexadecimal digits. Run `herdbook lock`.")
+        raise SourceError(
+            f"{what}: {commit!r} is not a commit of 40 hexadecimal digits. Run `herdbook lock`."
+        )

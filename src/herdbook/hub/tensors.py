@@ -1,4 +1,4 @@
-"""The tensors of anybody's checkpoint: a folder, a safetensors file, or a repository on the Hub, read by ranges."""
+"""The tensors of any checkpoint: a folder, a safetensors file, or a repository on the Hub, read by range requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def open_tensors(model: str) -> Iterator[tuple[Span, Callable[[], bytes]]]:
-    """Yield each tensor of a checkpoint, and what reads its bytes when they are wanted.
+    """Yield each tensor of a checkpoint, with a function that reads its bytes.
 
     Args:
-        model: A folder, a safetensors file, or ``owner/name``, optionally ``@revision``, on the Hub: nothing is
-            downloaded as a whole then, each tensor is read by a range request.
+        model: A folder, a safetensors file, or ``owner/name[@revision]`` on the Hub, of which no file is downloaded as
+            a whole: each tensor is read by a range request.
 
     Raises:
-        SourceError: If there is no such checkpoint.
+        SourceError: If the checkpoint does not exist.
     """
     path = Path(model)
     return _local(path) if path.exists() else _remote(model)
@@ -32,7 +32,7 @@ def open_tensors(model: str) -> Iterator[tuple[Span, Callable[[], bytes]]]:
 def _local(path: Path) -> Iterator[tuple[Span, Callable[[], bytes]]]:
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     if not files:
-        raise SourceError(f"{path}: has no safetensors files")
+        raise SourceError(f"{path}: contains no safetensors files")
     for file in files:
         for span in read_header(file).values():
             yield span, lambda file=file, span=span: read_span(file, span)  # type: ignore[misc]
@@ -41,7 +41,7 @@ def _local(path: Path) -> Iterator[tuple[Span, Callable[[], bytes]]]:
 def _remote(model: str) -> Iterator[tuple[Span, Callable[[], bytes]]]:
     repo, _, revision = model.partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise SourceError(f"{model}: is no folder here, and no owner/name of the Hub")
+        raise SourceError(f"{model}: is neither an existing path nor an owner/name on the Hub")
     remote = hub.resolve(repo, revision or None)
     by_name = {file.name: file for file in remote.files}
     index = (

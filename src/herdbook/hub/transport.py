@@ -1,4 +1,4 @@
-"""One request and its answer: of a size and an end, whoever sends it."""
+"""One request and its answer, bounded in size and time whatever the server does."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from herdbook import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A whole answer may take so long, and so much longer for each byte: a server that never ends shall not hold us for ever.
+# Time limit for a whole answer, plus time for its bytes at the slowest rate: a server that never ends must not block us.
 ANSWER_S = 60.0
 SLOWEST_BYTES_S = 50_000
 MAX_ANSWER_BYTES = 64_000_000  # of a repository's description
 MAX_REFUSAL_BYTES = 1 << 16
 MAX_SIZE_DIGITS = 19
-MAX_SKIPPED_BYTES = 1 << 24  # that are read and thrown away where a server knows no ranges
+MAX_SKIPPED_BYTES = 1 << 24  # that are read and discarded if a server does not support ranges
 Result = TypeVar("Result")
 
 
 class EndlessAnswerError(Exception):
-    """An answer took longer than any honest one would."""
+    """An answer took longer than any honest one does."""
 
 
 class ContradictionError(ValueError):
-    """A whole answer came, but it contradicts itself or what was asked."""
+    """A complete answer came, but it contradicts itself or the request."""
 
 
 class Traffic:
-    """What came from the Hub in this process so far, beside what ``download`` put into the cache.
+    """What this process has received from the Hub, except for the files that ``download`` wrote to the cache.
 
     Attributes:
         received_bytes: Bytes of answers' bodies.
-        requests: How many were asked; one that is sent on to another host counts once.
+        requests: Number of requests; one that is redirected to another host counts once.
     """
 
     def __init__(self) -> None:
@@ -55,31 +55,31 @@ TRAFFIC = Traffic()
 
 
 def client() -> HfApi:
-    """Return the client. The one place where it is made, with the endpoint that is configured when it is called."""
+    """Return the client, for the endpoint that is configured now. Clients are created here and nowhere else."""
     return HfApi(endpoint=constants.ENDPOINT, library_name="herdbook", library_version=__version__)
 
 
 def read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
     """Return the bytes of a file from ``start`` up to ``stop`` or its end, and the size of the whole file.
 
-    A server that knows no ranges answers with the whole file; no more of it is read than was asked for.
+    A server that does not support ranges answers with the whole file, which is read up to ``stop``.
 
     Raises:
         EndlessAnswerError: If the answer takes too long.
-        ContradictionError: If a whole answer came that cannot be right.
-        ValueError: If the server knows no ranges, and the file is too large to be read from its beginning.
+        ContradictionError: If a complete answer came that cannot be right.
+        ValueError: If the server does not support ranges, and ``start`` is too far from the file's beginning.
     """
     try:
         return _within(ANSWER_S + (stop - start) / SLOWEST_BYTES_S, lambda: _read_range(url, start, stop))
     except httpx.RemoteProtocolError as error:
-        if _is_no_http(error):
-            raise ContradictionError(f"what came is no HTTP: {error}") from error
+        if _breaks_protocol(error):
+            raise ContradictionError(f"the answer is not HTTP: {error}") from error
         raise
 
 
-def _is_no_http(error: BaseException) -> bool:
-    """Return whether something came that breaks the protocol; else the connection ended too early."""
-    # What the parser of the protocol says; where nothing came there is nothing to parse.
+def _breaks_protocol(error: BaseException) -> bool:
+    """Return whether the answer breaks the protocol; else the connection ended too early."""
+    # The error of the protocol's parser, which has nothing to parse if no answer came.
     reason = error.__cause__ and error.__cause__.__context__
     return reason is not None and not str(reason).startswith("peer closed connection")
 
@@ -94,25 +94,29 @@ def _read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
             size_bytes, skipped, surplus = _size(span.rpartition("/")[2]), 0, 1
             if span != f"bytes {start}-{min(stop, size_bytes) - 1}/{size_bytes}":
                 raise ContradictionError(
-                    f"asked for bytes {start} to {stop - 1}, the answer has {span[:80]!r}"
+                    f"bytes {start} to {stop - 1} were requested, but the answer has {span[:80]!r}"
                 )
         elif start > MAX_SKIPPED_BYTES or "Content-Length" not in response.headers:
-            raise ValueError("the server knows no ranges")
+            raise ValueError("the server does not support range requests")
         else:
             size_bytes, skipped, surplus = _size(response.headers["Content-Length"]), start, 0
         expected = max(min(stop, size_bytes) - start, 0) + skipped
-        data = _read_body(response, expected + surplus)  # one byte more than a range has must not come
+        data = _read_body(
+            response, expected + surplus
+        )  # one more byte than the range, to detect a longer body
         has_end = not response.headers.keys().isdisjoint({"content-length", "transfer-encoding"})
     if len(data) < expected or (surplus and len(data) > expected):
-        problem = f"bytes {start} to {stop - 1} were asked for, {len(data)} bytes came instead of {expected}"
+        problem = (
+            f"bytes {start} to {stop - 1} were requested, but {len(data)} bytes came instead of {expected}"
+        )
         raise ContradictionError(problem) if has_end else OSError(problem)
     return bytes(data[skipped:expected]), size_bytes
 
 
 def _size(text: str) -> int:
-    """Return a file's size out of a header."""
+    """Return a file's size from a header."""
     if not (text.isascii() and text.isdigit()) or len(text) > MAX_SIZE_DIGITS:
-        raise ContradictionError(f"the answer gives {text[:80]!r} as the file's size")
+        raise ContradictionError(f"the answer has {text[:80]!r} as the file's size")
     return int(text)
 
 
@@ -136,15 +140,17 @@ def _read_whole(url: str) -> bytes:
 
 
 def _open(url: str, headers: dict[str, str]) -> Any:
-    """Ask; the answer's body is not read yet, and comes as it is sent, not unpacked."""
-    sent = build_hf_headers(library_name="herdbook", library_version=__version__)
-    sent |= {**headers, "Accept-Encoding": "identity"}
+    """Send a request; the answer's body is not read yet, and is not compressed."""
+    request_headers = build_hf_headers(library_name="herdbook", library_version=__version__)
+    request_headers |= {**headers, "Accept-Encoding": "identity"}
     TRAFFIC.count(0, requests=1)
-    return get_session().stream("GET", url, headers=sent, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    return get_session().stream(
+        "GET", url, headers=request_headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+    )
 
 
 def _read_body(response: Any, limit: int) -> bytearray:
-    """Return a body's first bytes, ``limit`` of them if there are so many, and a few more at most."""
+    """Return a body's first ``limit`` bytes, or all if there are fewer; a few more may follow."""
     data = bytearray()
     if limit:
         for piece in response.iter_raw(1 << 16):
@@ -156,7 +162,7 @@ def _read_body(response: Any, limit: int) -> bytearray:
 
 
 def _raise_for_status(response: Any) -> None:
-    """Raise as the client does for a refusal, of which it would read whatever comes."""
+    """Raise the client's error for a refusal, whose body it would read without a limit."""
     if response.is_error:
         body = _read_body(response, MAX_REFUSAL_BYTES)
         kept = {
@@ -174,9 +180,9 @@ def _raise_for_status(response: Any) -> None:
 
 
 def _within(limit_s: float, call: Callable[[], Result]) -> Result:
-    """Call, and give up after a while. What is given up may linger until the process ends; it holds no other thread.
+    """Call a function with a time limit. After that its thread may live until the process ends; it blocks no other thread.
 
-    The client's own timeout is about each piece, so that a byte now and then would keep it for ever.
+    The client's own timeout applies to each piece, so a server that sends a byte now and then would never end.
 
     Raises:
         EndlessAnswerError: If it took too long.

@@ -1,1 +1,1 @@
-"""Running a model layer by layer: the forward pass, texts, devices."""
+"""Running a model layer by layer: forward pass, texts, devices."""

@@ -1,4 +1,4 @@
-"""Models on devices: as much of one as they hold; the layers that they do not hold are brought one after another."""
+"""Models on devices. Layers that do not fit stay in main memory and are moved to a device one after another."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def place_on_devices(model: Any, devices: Sequence[str], room_bytes: int) -> Any
     """Put a model on devices, layer by layer, in their order.
 
     Args:
-        model: A model of transformers, in memory.
-        devices: Where to. On a CPU it stays what it is.
-        room_bytes: What shall stay free on each GPU.
+        model: A model of transformers, in main memory.
+        devices: The devices. On a CPU the model is not changed.
+        room_bytes: Bytes to leave free on each GPU.
 
     Returns:
-        The model, to be given inputs that lie where its first layer does.
+        The model; its inputs must be on the device of its first layer.
     """
     first = torch.device(devices[0])
     if first.type != "cuda":
@@ -33,38 +33,38 @@ def place_on_devices(model: Any, devices: Sequence[str], room_bytes: int) -> Any
 
 
 def dispatch(model: Any, free: dict[int | str, int]) -> Any:
-    """Spread a model over GPUs, and leave in memory what they do not hold.
+    """Distribute a model over GPUs, and leave in main memory what does not fit.
 
     Args:
-        model: A model of transformers, in memory.
-        free: Bytes that each GPU, by number, has for it.
+        model: A model of transformers, in main memory.
+        free: Bytes that are available on each GPU, by its number.
 
     Raises:
-        StepError: If the first has no room for the embeddings and a layer.
+        StepError: If the first GPU has no room for the embeddings and a layer.
     """
     from accelerate import dispatch_model
 
-    where, first = layers_by_device(model, free), next(iter(free))
-    if set(where.values()) == {first}:
+    device_map, first = layers_by_device(model, free), next(iter(free))
+    if set(device_map.values()) == {first}:
         return model.to(f"cuda:{first}")
-    if next(iter(where.values())) == "cpu":  # the embeddings: inputs go where they lie
+    if next(iter(device_map.values())) == "cpu":  # the embeddings, whose device is that of the inputs
         raise StepError(
-            f"a GPU with {free[first] / 1e9:.1f} GB to spare cannot hold the model's embeddings and a layer beside them. "
-            "Take a larger one, or `device: cpu`."
+            f"the model's embeddings and one layer do not fit into the {free[first] / 1e9:.1f} GB that are free on the GPU. "
+            "Use a larger GPU, or `device: cpu`."
         )
-    return dispatch_model(model, where, main_device=f"cuda:{first}", offload_buffers=True)
+    return dispatch_model(model, device_map, main_device=f"cuda:{first}", offload_buffers=True)
 
 
 def layers_by_device(model: Any, free: dict[int | str, int]) -> dict[str, int | str]:
-    """Return where each module goes, by its name: a GPU's number, or ``cpu``. No layer is cut."""
+    """Return the device of each module by its name: a GPU's number, or ``cpu``. No layer is split."""
     from accelerate import infer_auto_device_map
 
-    whole = sorted(model._no_split_modules or ())  # noqa: SLF001 - transformers' word for it, which accelerate asks for
+    unsplit = sorted(model._no_split_modules or ())  # noqa: SLF001 - transformers' attribute, which accelerate requires
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    found: dict[str, int | str] = infer_auto_device_map(
-        model, {**free, "cpu": 2 * size}, whole, offload_buffers=True
+    device_map: dict[str, int | str] = infer_auto_device_map(
+        model, {**free, "cpu": 2 * size}, unsplit, offload_buffers=True
     )
-    return found
+    return device_map
 
 
 def _number(device: str) -> int:

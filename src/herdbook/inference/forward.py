@@ -1,7 +1,7 @@
-"""A dense model run layer by layer, with one layer's weights in memory: no GPU and no whole model is needed.
+"""The forward pass of a dense model, layer by layer, with one layer's weights in memory. It does not need a GPU.
 
-On a CPU, one thread runs one sequence, so that what comes out does not depend on how many threads there are, or on how
-sequences are batched; arithmetic is float32.
+On a CPU, one thread runs one sequence, so that the result depends neither on the number of threads nor on how sequences are
+batched; arithmetic is float32.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ class CheckpointFolder:
         }
 
     def stored(self, name: str) -> torch.Tensor:
-        """Return a tensor in its own dtype. Raises CheckpointError if the folder has none of this name."""
+        """Return a tensor in its own dtype. Raises CheckpointError if the folder has no such tensor."""
         if name not in self.spans:
-            raise CheckpointError(f"{self.path}: has no tensor {name}")
+            raise CheckpointError(f"{self.path}: contains no tensor {name}")
         path, span = self.spans[name]
         return from_bytes(read_span(path, span), span.dtype, span.shape, f"{path}: {name}")
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """Return a tensor in float32. Raises CheckpointError if the folder has none of this name."""
+        """Return a tensor in float32. Raises CheckpointError if the folder has no such tensor."""
         return self.stored(name).to(torch.float32)
 
-    def part(self, name: str, place: int) -> torch.Tensor:
+    def part(self, name: str, index: int) -> torch.Tensor:
         """Return one of the matrices that are stacked in a tensor, in float32; nothing else of it is read."""
         path, span = self.spans[name]
         size = (span.end - span.start) // span.shape[0]
-        start = span.start + place * size
-        own = Span(f"{name}[{place}]", span.dtype, span.shape[1:], start, start + size)
+        start = span.start + index * size
+        own = Span(f"{name}[{index}]", span.dtype, span.shape[1:], start, start + size)
         return from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}").to(torch.float32)
 
     def rows(self, name: str, ids: Sequence[int]) -> torch.Tensor:
-        """Return some rows of a matrix, in the order that is wanted, in float32; nothing else of it is read."""
+        """Return rows of a matrix, in the order of ``ids``, in float32; nothing else of it is read."""
         path, span = self.spans[name]
         size = (span.end - span.start) // span.shape[0]
-        found = {}
+        by_id = {}
         for row in sorted(set(ids)):
             own = Span(
                 f"{name}[{row}]",
@@ -76,8 +76,8 @@ class CheckpointFolder:
                 span.start + row * size,
                 span.start + (row + 1) * size,
             )
-            found[row] = from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}")
-        return torch.stack([found[row] for row in ids]).to(torch.float32)
+            by_id[row] = from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}")
+        return torch.stack([by_id[row] for row in ids]).to(torch.float32)
 
     def below(self, prefix: str) -> dict[str, torch.Tensor]:
         """Return the tensors whose names start with ``prefix``, by the rest of their names."""
@@ -90,8 +90,8 @@ class LayerwiseModel:
     Args:
         folder: The model, as transformers loads it.
         device: Where it runs.
-        threads: How many sequences pass at once on a CPU. Whatever it is, the results are the same bits.
-        config: What to build its modules from instead of the folder's own configuration.
+        threads: How many sequences pass at once on a CPU. It does not affect the results.
+        config: A configuration for its modules, instead of the folder's own.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", threads: int = 1, config: Any = None) -> None:
@@ -107,19 +107,22 @@ class LayerwiseModel:
         return len(self._skeleton.layers)
 
     def embed(self, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Return what enters the first layer: for each sequence of token ids, shape ``(1, tokens, hidden)``."""
+        """Return the input of the first layer for each sequence of token ids: shape ``(1, tokens, hidden)``, float32."""
         return [self.weights.rows(EMBEDDINGS, ids).unsqueeze(0).to(self.device) for ids in sequences]
 
     @contextmanager
     def layer(
         self, number: int, replaced: Mapping[str, torch.Tensor] | None = None, mlp: Any = None
     ) -> Iterator[Any]:
-        """Hold a layer's weights; yield the module.
+        """Load a layer's weights for the duration of a block.
 
         Args:
-            number: Which layer, from 0.
-            replaced: Weights to take instead of the model's, by the tensor's full name, any dtype.
-            mlp: What stands in the place of its MLP, whose weights are then not read.
+            number: The layer, from 0.
+            replaced: Weights to use instead of the model's, by the tensor's full name, in any dtype.
+            mlp: A module to use instead of its MLP, whose weights are not read then.
+
+        Yields:
+            The layer's module.
         """
         prefix = f"model.layers.{number}."
         if mlp is None:
@@ -138,47 +141,47 @@ class LayerwiseModel:
         finally:
             module.to("meta")
 
-    def run_seeing(
+    def run_recording(
         self, module: Any, streams: Iterable[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Pass streams through a layer; return what its MLP saw of each, and what leaves it."""
-        caught: dict[int, torch.Tensor] = {}  # by thread: each passes one stream at a time
+        """Pass streams through a layer; return the inputs of its MLP and the layer's outputs, in the streams' order."""
+        by_thread: dict[int, torch.Tensor] = {}  # each thread passes one stream at a time
 
-        def catch(_: Any, args: tuple[torch.Tensor, ...]) -> None:
-            caught[get_ident()] = args[0]
+        def record(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+            by_thread[get_ident()] = args[0]
 
-        def one(stream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def pass_stream(stream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             with torch.no_grad():
-                left = self.apply(module, stream)
-            return caught.pop(get_ident()), left
+                output = self.apply(module, stream)
+            return by_thread.pop(get_ident()), output
 
-        hook = module.mlp.register_forward_pre_hook(catch)
+        hook = module.mlp.register_forward_pre_hook(record)
         try:
-            passed = self.each(one, streams)
+            passed = self.each(pass_stream, streams)
         finally:
             hook.remove()
-        return [seen for seen, _ in passed], [left for _, left in passed]
+        return [mlp_input for mlp_input, _ in passed], [output for _, output in passed]
 
     def run(self, module: Any, streams: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-        """Pass streams, each of shape ``(1, tokens, hidden)``, through a layer; return what leaves it."""
+        """Pass streams, each of shape ``(1, tokens, hidden)``, through a layer; return its outputs of the same shapes."""
 
-        def one(stream: torch.Tensor) -> torch.Tensor:
+        def pass_stream(stream: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
                 return self.apply(module, stream)
 
-        return self.each(one, streams)
+        return self.each(pass_stream, streams)
 
     def apply(self, module: Any, stream: torch.Tensor) -> torch.Tensor:
-        """Pass one stream through a layer."""
-        places = torch.arange(stream.shape[1], device=self.device).unsqueeze(0)
+        """Pass one stream of shape ``(1, tokens, hidden)`` through a layer."""
+        positions = torch.arange(stream.shape[1], device=self.device).unsqueeze(0)
         # Without a mask and with more than one token, scaled dot product attention is causal.
-        out: torch.Tensor = module(
-            stream, attention_mask=None, position_embeddings=self._rotary(stream, position_ids=places)
+        output: torch.Tensor = module(
+            stream, attention_mask=None, position_embeddings=self._rotary(stream, position_ids=positions)
         )
-        return out
+        return output
 
     def losses(self, streams: Iterable[torch.Tensor], sequences: Sequence[Sequence[int]]) -> list[float]:
-        """Return each sequence's mean loss per predicted token in nats, from what leaves the last layer.
+        """Return each sequence's mean loss per predicted token in nats, from the outputs of the last layer.
 
         Args:
             streams: Shape ``(1, tokens, hidden)`` each.
@@ -186,30 +189,30 @@ class LayerwiseModel:
         """
         loss = self._loss()
 
-        def one(pair: tuple[torch.Tensor, Sequence[int]]) -> float:
-            # A number, not its tensor: small blocks that are kept between the logits, which come and go, would keep
-            # glibc from using the logits' places again, and each sequence would take new memory for its own.
+        def stream_loss(pair: tuple[torch.Tensor, Sequence[int]]) -> float:
+            # A number, not its tensor: small blocks that stay allocated between the logits would keep glibc from reusing
+            # the memory of earlier logits, so that each sequence would need new memory.
             with torch.no_grad():
                 number: float = loss(*pair).item()
             return number
 
-        return self.each(one, zip(streams, sequences, strict=True))
+        return self.each(stream_loss, zip(streams, sequences, strict=True))
 
     def loss_gradients(
         self, streams: Iterable[torch.Tensor], sequences: Sequence[Sequence[int]]
     ) -> list[torch.Tensor]:
-        """Return the gradient of the mean of all sequences' losses with respect to each stream, shaped as that is."""
+        """Return the gradient of the mean of all sequences' losses with respect to each stream, in the stream's shape."""
         loss = self._loss()
 
-        def one(pair: tuple[torch.Tensor, Sequence[int]]) -> torch.Tensor:
+        def stream_gradient(pair: tuple[torch.Tensor, Sequence[int]]) -> torch.Tensor:
             stream = pair[0].detach().requires_grad_()
             (gradient,) = torch.autograd.grad(loss(stream, pair[1]) / len(sequences), stream)
             return gradient
 
-        return self.each(one, zip(streams, sequences, strict=True))
+        return self.each(stream_gradient, zip(streams, sequences, strict=True))
 
     def _loss(self) -> Callable[[torch.Tensor, Sequence[int]], torch.Tensor]:
-        """Hold the last norm and the output matrix; return what makes a stream's mean loss of them."""
+        """Load the last norm and the output matrix; return a function that computes a stream's mean loss."""
         norm = self._skeleton.norm
         norm.load_state_dict({"weight": self.weights[LAST_NORM].to(self.device)}, assign=True)
         norm.requires_grad_(False)
@@ -222,7 +225,7 @@ class LayerwiseModel:
         return loss
 
     def each(self, function: Callable[[Any], Result], items: Iterable[Any]) -> list[Result]:
-        """Apply a function to items, as many at once as there are threads, one thread each; keep the order."""
+        """Apply a function to items in parallel, each item in one thread; return the results in the items' order."""
         if self.threads == 1:
             return [function(item) for item in items]
         with ThreadPoolExecutor(self.threads) as pool:
@@ -232,7 +235,10 @@ class LayerwiseModel:
 def skeleton(folder: Path, dtype: torch.dtype, config: Any = None) -> tuple[Any, Any]:
     """Return a model's configuration, and the model without weights (on the meta device) but with its rotary tables.
 
-    The configuration is the folder's, if none is given.
+    Args:
+        folder: The model's folder.
+        dtype: The dtype of the model's parameters.
+        config: The configuration (default: the folder's).
     """
     from transformers import AutoConfig, AutoModel
 
@@ -247,23 +253,25 @@ def skeleton(folder: Path, dtype: torch.dtype, config: Any = None) -> tuple[Any,
 def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = False) -> list[list[int]]:
     """Return the token ids of each prompt, with the beginning-of-sequence token where the tokenizer has one.
 
-    The token is put in front as text and no other special token is added, as mergekit does it.
+    That token is prepended as text and no other special token is added, as in mergekit.
 
     Args:
         folder: The model.
         prompts: Texts.
-        chat_template: Make each the message of a user, followed by what begins an answer, by the tokenizer's template
-            instead.
+        chat_template: Format each prompt as a user's message with the tokenizer's chat template instead, followed by the
+            beginning of the answer.
 
     Raises:
-        StepError: If there is no template, or it does not take a single message of a user.
+        StepError: If there is no template, or it rejects a single message of a user.
     """
     tokenizer = load_tokenizer(folder)
     if not chat_template:
         start = tokenizer.bos_token or ""
         return [tokenizer(start + prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     if not tokenizer.chat_template:
-        raise StepError(f"{folder}: its tokenizer has no chat template; leave out `chat_template`")
+        raise StepError(
+            f"{folder}: its tokenizer has no chat template; remove `chat_template` from the recipe"
+        )
     from jinja2 import TemplateError
 
     try:
@@ -274,19 +282,19 @@ def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = Fals
             for prompt in prompts
         ]
     except TemplateError as error:
-        raise StepError(f"{folder}: its chat template fails: {error}") from error
+        raise StepError(f"{folder}: its chat template failed: {error}") from error
     return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return a folder's tokenizer. No code of the folder's own is run, and nothing is fetched."""
+    """Return a folder's tokenizer. No code from the folder is run, and nothing is downloaded."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def hidden_states(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[list[torch.Tensor]]:
-    """Yield what enters each layer, from the first to the last.
+    """Yield the inputs of each layer, from the first to the last.
 
     Each sequence passes alone, in float32, so that the result does not depend on how prompts are batched.
 
@@ -295,10 +303,10 @@ def hidden_states(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[
         sequences: Token ids.
 
     Yields:
-        For each layer, one tensor of shape ``(tokens, hidden)`` for each sequence, float32. The first are the embeddings.
+        For each layer, one tensor of shape ``(tokens, hidden)`` per sequence, float32. The first are the embeddings.
 
     Raises:
-        StepError: If a sequence is empty, longer than the model can read, or has an id beyond its vocabulary.
+        StepError: If a sequence is empty, longer than the model's context, or has an id beyond its vocabulary.
     """
     model = LayerwiseModel(folder)
     check_sequences(sequences, model.config, "prompt")
@@ -311,18 +319,27 @@ def hidden_states(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[
 
 
 def mlp_inputs(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[list[torch.Tensor]]:
-    """Yield what the MLP of each layer sees: the stream after attention, through the norm. As ``hidden_states`` else."""
+    """Yield the inputs of each layer's MLP: the stream after attention and the norm. Otherwise as ``hidden_states``."""
     model = LayerwiseModel(folder)
     check_sequences(sequences, model.config, "prompt")
     streams = model.embed(sequences)
     for number in range(model.layers):
         with model.layer(number) as module:
-            seen, streams = model.run_seeing(module, streams)
-        yield [one[0] for one in seen]
+            inputs, streams = model.run_recording(module, streams)
+        yield [mlp_input[0] for mlp_input in inputs]
 
 
 def check_sequences(sequences: Sequence[Sequence[int]], config: Any, what: str) -> None:
-    """Check that a model can read token sequences; ``what`` is how errors call one. Raises StepError."""
+    """Check that a model can read token sequences.
+
+    Args:
+        sequences: Token ids.
+        config: The model's configuration.
+        what: What a sequence is, for error messages.
+
+    Raises:
+        StepError: If a sequence is empty, longer than the model's context, or has an id beyond its vocabulary.
+    """
     longest = min(
         config.max_position_embeddings,
         getattr(config, "sliding_window", None) or config.max_position_embeddings,
@@ -332,7 +349,7 @@ def check_sequences(sequences: Sequence[Sequence[int]], config: Any, what: str) 
             raise StepError(f"{what} {number} has no tokens")
         if len(ids) > longest:
             raise StepError(
-                f"{what} {number} has {len(ids)} tokens; the base model reads {longest} at once. Shorten it."
+                f"{what} {number} has {len(ids)} tokens; the base model reads at most {longest}. Shorten it."
             )
         if max(ids) >= config.vocab_size:
             raise StepError(

@@ -1,7 +1,7 @@
-"""A mixture run layer by layer, one expert's weights in memory at a time, watching what its routers choose.
+"""The forward pass of a mixture, layer by layer, with one expert's weights in memory, recording its routers' choices.
 
-Attention and norms are those of the dense family that the mixture was made of, so transformers' classes of mixtures,
-which want all experts at once, are not needed.
+Attention and norms are those of the dense family that the mixture was made from, so transformers' classes of mixtures,
+which need all experts at once, are not used.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from herdbook.inference.forward import CheckpointFolder
 
 
-ROWS = 512  # that pass an expert together. As many for any number of threads, so that the results are the same bits.
+ROWS = 512  # that pass an expert together: the same number for any number of threads, so that the results are equal
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one layer's router did.
+class RouterChoices:
+    """The choices of one layer's router.
 
     Args:
-        layer: The layer.
+        layer: The layer, from 0.
         logits: For each sequence, shape ``(tokens, experts)``, float32.
-        chosen: For each sequence, shape ``(tokens, experts per token)``: the experts, the best first.
+        chosen: For each sequence, shape ``(tokens, experts per token)``, int64: the experts, the best first.
     """
 
     layer: int
@@ -48,11 +48,11 @@ class LayerwiseMixture(LayerwiseModel):
     Args:
         folder: The mixture, as transformers loads it.
         threads: See ``LayerwiseModel``.
-        routers: Routers to take instead of its own, one for each layer.
+        routers: Routers to use instead of its own, one for each layer: shape ``(experts, hidden)``.
         device: Where it runs.
 
     Raises:
-        StepError: If it is no mixture of a known family.
+        StepError: If it is not a mixture of a supported family.
     """
 
     def __init__(
@@ -66,24 +66,24 @@ class LayerwiseMixture(LayerwiseModel):
         family = BY_MODEL_TYPE.get(config.get("model_type", ""))
         if family is None:
             raise StepError(
-                f"{folder}: {config.get('model_type')!r} is no Mixture of Experts that can be read"
+                f"{folder}: {config.get('model_type')!r} is not a supported type of Mixture of Experts"
             )
         self.family, self.facts, self.routers = family, config, routers
         super().__init__(folder, device, threads, _dense(config, family))
         self.fused = "model.layers.0.mlp.experts.gate_up_proj" in self.weights.spans
 
-    def watch(self, sequences: Sequence[Sequence[int]]) -> Iterator[tuple[Seen, list[torch.Tensor]]]:
-        """Pass sequences through; yield, layer by layer, what the router did and the streams that leave the layer."""
+    def watch(self, sequences: Sequence[Sequence[int]]) -> Iterator[tuple[RouterChoices, list[torch.Tensor]]]:
+        """Pass sequences through the model; yield, for each layer, the router's choices and the layer's outputs."""
         check_sequences(sequences, self.config, "text")
         streams = self.embed(sequences)
         for number in range(self.layers):
             routed = _Routed(self, number)
             with self.layer(number, mlp=routed) as module:
                 streams = self.through(module, routed, streams)
-            yield Seen(number, routed.logits, routed.chosen), streams
+            yield RouterChoices(number, routed.logits, routed.chosen), streams
 
     def router(self, layer: int, *, stored: bool = False) -> torch.Tensor:
-        """Return a layer's router, in its own dtype or in float32."""
+        """Return a layer's router, in float32 or, with ``stored``, in its own dtype."""
         if self.routers is not None:
             return self.routers[layer].float()
         name = self.family.router(layer, fused=self.fused)
@@ -91,14 +91,14 @@ class LayerwiseMixture(LayerwiseModel):
 
     def through(self, module: Any, routed: _Routed, streams: list[torch.Tensor]) -> list[torch.Tensor]:
         """Pass streams through a layer: attention for each, then each expert over the tokens of all that chose it."""
-        # What the layer adds up is its attention's stream and its MLP's output. The MLP stands in as nothing first.
-        inputs, left = self.run_seeing(module, streams)
-        outputs = routed.run([one[0] for one in inputs])
-        return [stream + output.unsqueeze(0) for stream, output in zip(left, outputs, strict=True)]
+        # A layer's output is the stream after attention plus the MLP's output. In the layer, the MLP returns zeros.
+        inputs, after_attention = self.run_recording(module, streams)
+        outputs = routed.run([mlp_input[0] for mlp_input in inputs])
+        return [stream + output.unsqueeze(0) for stream, output in zip(after_attention, outputs, strict=True)]
 
 
 class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into torch
-    """A layer's mixture. Called as the layer's MLP it gives nothing; ``run`` computes what it would have given."""
+    """A layer's mixture. As the layer's MLP it returns zeros; ``run`` computes the output for all sequences together."""
 
     def __init__(self, model: LayerwiseMixture, layer: int) -> None:
         super().__init__()
@@ -113,22 +113,22 @@ class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into
         model, layer = self._of
         facts, family = model.facts, model.family
         router = model.router(layer).to(model.device)
-        count, lengths = router.shape[0], [one.shape[0] for one in inputs]
+        count, lengths = router.shape[0], [mlp_input.shape[0] for mlp_input in inputs]
         joined = torch.cat(inputs)
         logits = joined @ router.T
-        odds = logits.softmax(dim=-1)
-        wanted = facts["num_experts_per_tok"]
-        # By index where logits are equal, as top-k of any loader has it for a collapsed router.
-        order = odds.argsort(dim=-1, descending=True, stable=True)[:, :wanted]
-        shares = odds.gather(1, order)
+        probabilities = logits.softmax(dim=-1)
+        per_token = facts["num_experts_per_tok"]
+        # Equal logits are ordered by index, as the top-k of any loader does for a collapsed router.
+        order = probabilities.argsort(dim=-1, descending=True, stable=True)[:, :per_token]
+        shares = probabilities.gather(1, order)
         if family.name == "mixtral" or facts.get("norm_topk_prob"):
             shares = shares / shares.sum(dim=-1, keepdim=True)
         shares = shares * float(facts.get("routed_scaling_factor") or 1)
         total = torch.zeros_like(joined)
         for expert in range(count):
-            rows, places = torch.where(order == expert)
+            rows, ranks = torch.where(order == expert)
             if len(rows):
-                total[rows] += self._pass(expert, joined[rows]) * shares[rows, places].unsqueeze(1)
+                total[rows] += self._pass(expert, joined[rows]) * shares[rows, ranks].unsqueeze(1)
         if family.shared and family.expert(layer, "shared", MLP[0]) in model.weights.spans:
             shared = self._pass("shared", joined)
             if family.shared_gate:
@@ -142,10 +142,10 @@ class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into
         model, layer = self._of
         gate, up, down = (_matrix(model, layer, place, matrix).to(model.device) for matrix in MLP)
 
-        def one(rows: torch.Tensor) -> torch.Tensor:
+        def mlp(rows: torch.Tensor) -> torch.Tensor:
             return (torch.nn.functional.silu(rows @ gate.T) * (rows @ up.T)) @ down.T
 
-        return torch.cat(model.each(one, inputs.split(ROWS)))
+        return torch.cat(model.each(mlp, inputs.split(ROWS)))
 
 
 def _matrix(model: LayerwiseMixture, layer: int, place: Place, matrix: str) -> torch.Tensor:
@@ -153,18 +153,18 @@ def _matrix(model: LayerwiseMixture, layer: int, place: Place, matrix: str) -> t
     if not model.fused or place == "shared":
         return weights[model.family.expert(layer, place, matrix)]
     name = f"model.layers.{layer}.mlp.experts.{'down_proj' if matrix == MLP[2] else 'gate_up_proj'}"
-    found = weights.part(name, place)
+    fused = weights.part(name, place)
     if matrix == MLP[2]:
-        return found
-    half = found.shape[0] // 2
-    return found[:half] if matrix == MLP[0] else found[half:]
+        return fused
+    half = fused.shape[0] // 2
+    return fused[:half] if matrix == MLP[0] else fused[half:]
 
 
 def _dense(config: dict[str, Any], family: Family) -> Any:
     """Return the configuration of a dense model with a mixture's attention."""
     from transformers import AutoConfig
 
-    # Of the dense types, the last can have a window, and Llama attention biases.
+    # Of a family's dense types, the last can have a sliding window, and the first (Llama) attention biases.
     kind = family.sources[-1] if family.window else family.sources[0]
     facts = {
         key: value for key, value in config.items() if key not in {"model_type", "architectures", "auto_map"}

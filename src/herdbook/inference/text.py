@@ -20,25 +20,26 @@ if TYPE_CHECKING:
 
 
 def calibration_id(text: CalibrationText, model: str) -> str:
-    """Return the digest of what whitened decompositions depend on beside the matrix: the text, the model's key."""
+    """Return the digest of what whitened decompositions depend on besides the matrix: the text and the model's key."""
     return digest({"text": text.parameters, "model": model})
 
 
 def windows(plan: Plan, name: str, folder: Path, config: Any, count: int) -> list[list[int]]:
     """Draw windows of calibration text.
 
-    Each document is cut into windows of the recipe's length; what is left at its end is not used. All windows of all
-    files are shuffled by the seed, and the first are taken. A window starts as the tokenizer starts a text.
+    Each document is cut into windows of the recipe's length; the rest at its end is not used. All windows of all files are
+    shuffled with the seed, and the first ``count`` are returned. Each begins with the tokens that the tokenizer puts before
+    a text.
 
     Args:
         plan: The plan.
-        name: Which calibration text of the recipe.
+        name: The calibration text's name in the recipe.
         folder: The model whose tokenizer is used.
         config: The model's configuration, to check that it can read the windows.
         count: How many windows.
 
     Returns:
-        Token ids, each window as long as the recipe says.
+        Token ids, each window of the length in the recipe.
 
     Raises:
         LockError: If a file changed since it was locked.
@@ -50,16 +51,16 @@ def windows(plan: Plan, name: str, folder: Path, config: Any, count: int) -> lis
     tokenizer = load_tokenizer(folder)
     start = list(tokenizer("")["input_ids"])
     length = settings.tokens - len(start)
-    found: list[list[int]] = []
+    drawn: list[list[int]] = []
     for file in settings.data:
         for text in read_texts(plan.beside_recipe(file), settings.field, f"calibration.{name}"):
             ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            found += [start + ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
-    if len(found) < count:
+            drawn += [start + ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
+    if len(drawn) < count:
         raise StepError(
-            f"calibration.{name}: its text has {len(found)} windows of {settings.tokens} tokens; {count} are needed. "
-            "Give more text, or smaller or fewer windows."
+            f"calibration.{name}: its text has {len(drawn)} windows of {settings.tokens} tokens; {count} are needed. "
+            "Add text, or set smaller or fewer windows."
         )
-    random.Random(settings.seed).shuffle(found)  # noqa: S311 - a draw that can be repeated
-    check_sequences(found[:count], config, f"calibration.{name}: window")
-    return found[:count]
+    random.Random(settings.seed).shuffle(drawn)  # noqa: S311 - reproducible, not secret
+    check_sequences(drawn[:count], config, f"calibration.{name}: window")
+    return drawn[:count]

@@ -1,4 +1,4 @@
-"""Threads: one a matrix, so that the bits of a product do not depend on how many threads there are."""
+"""One thread per matrix, so that the bits of a product do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def one_thread_a_matrix() -> Iterator[None]:
-    """Let every matrix operation inside the block use one thread."""
+    """Limit every matrix operation inside the block to one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""The lock: what a recipe's moving names resolved to, with digests. Written by a machine, committed beside the recipe."""
+"""The lock: what a recipe's names resolved to, with digests. Written by ``herdbook lock``, committed beside the recipe."""
 
 from herdbook.lock.model import (
     ADAPTER_CONFIG,

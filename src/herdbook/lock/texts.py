@@ -1,4 +1,4 @@
-"""Texts: JSON Lines files, in which a field of each object holds one."""
+"""Texts: JSON Lines files whose objects contain a text in one field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_texts(path: Path, field: str, what: str) -> list[str]:
     """Return the texts of a JSON Lines file.
 
     Raises:
-        LockError: If a line is no JSON object, or has no text under ``field``.
+        LockError: If a line is not a JSON object, or has no text in ``field``.
     """
     texts = []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -26,11 +26,11 @@ def read_texts(path: Path, field: str, what: str) -> list[str]:
             text = json.loads(line)[field]
         except (ValueError, KeyError, TypeError) as error:
             raise LockError(
-                f"{what}: {path}, line {number}: a JSON object with {field!r} is needed"
+                f"{what}: {path}, line {number}: expected a JSON object with {field!r}"
             ) from error
         if not isinstance(text, str) or not text.strip():
-            raise LockError(f"{what}: {path}, line {number}: {field!r} holds no text")
+            raise LockError(f"{what}: {path}, line {number}: {field!r} contains no text")
         texts.append(text)
     if not texts:
-        raise LockError(f"{what}: {path}: holds no text")
+        raise LockError(f"{what}: {path}: contains no text")
     return texts

@@ -25,10 +25,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.settings import PINS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 PACKAGE = "herdbook"
 ROOT = Path(__file__).parents[1]
@@ -154,11 +155,15 @@ class Code:
         """Return ``{module or distribution: digest or version}``, as it enters keys and provenance.
 
         Raises:
-            KeyError: Inside ``as_recorded``, if the record does not name one of them.
+            UnverifiedError: Inside ``as_recorded``, if the record does not name one of them and is from another version of
+                Herdbook, whose modules were others.
+            VerificationError: Inside ``as_recorded``, if the record is from this version and does not name one of them.
         """
         recorded = _RECORDED.get()
         if recorded is not None:
-            return {name: recorded[name] for name in (*self.modules, *self.distributions)}
+            names = (*self.modules, *self.distributions)
+            _require_named(names, recorded)
+            return {name: recorded[name] for name in names}
         return {
             **{module: module_digest(module) for module in self.modules},
             **{package: package_version(package) for package in self.distributions},
@@ -178,13 +183,27 @@ def as_recorded(code: Mapping[str, str]) -> Iterator[None]:
     This recomputes the keys of results that were built with other code or versions.
 
     Args:
-        code: What ``Code.describe`` returned at the time, for all the code of a plan. A missing name is a KeyError.
+        code: What ``Code.describe`` returned at the time, for all the code of a plan.
     """
     token = _RECORDED.set(code)
     try:
         yield
     finally:
         _RECORDED.reset(token)
+
+
+def _require_named(names: Iterable[str], recorded: Mapping[str, str]) -> None:
+    """Raise UnverifiedError or VerificationError if a record does not name code that counts here, see ``describe``."""
+    missing = [name for name in names if name not in recorded]
+    if not missing:
+        return
+    version = recorded.get(PACKAGE, "unknown")
+    if version == package_version(PACKAGE):
+        raise VerificationError(f"the provenance does not name the code of {missing[0]}")
+    raise UnverifiedError(
+        f"the release was built with Herdbook {version}, whose modules differ from those of this version "
+        f"({missing[0]} is missing), so its keys cannot be recomputed here. Verify it with Herdbook {version}."
+    )
 
 
 def changed(code: Mapping[str, str]) -> list[str]:

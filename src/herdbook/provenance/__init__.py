@@ -1,1 +1,1 @@
-"""Provenance: the statement that a release carries about how and from what it was made."""
+"""Provenance: the statements in a release about how and from what it was made."""

@@ -1,8 +1,8 @@
 """The bill of materials of a release: CycloneDX 1.6 and 1.7, with a model card and a pedigree.
 
-It says nothing that the release's other files do not say; it says it where scanners look. Written as plain JSON, since
-the format's Python library has no model card; tests validate it by that library. It holds no time: the citations of 1.7
-must have one, so who said which licence is told by ``acknowledgement`` alone. Format: https://cyclonedx.org/docs/1.7/json/
+It repeats content of the release's other files in a format that scanners read. It is written as plain JSON, since the
+format's Python library has no model card; tests validate it with that library. It contains no times, which the citations of
+1.7 require, so the origin of a license is stated only by ``acknowledgement``. Format: https://cyclonedx.org/docs/1.7/json/
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def bom(
 
     Args:
         plan: The plan that was built.
-        version: Of CycloneDX: ``1.6`` or ``1.7``.
-        digests: SHA-256 of the release's files by name, without the bills, the checksums and what comes after them.
+        version: The CycloneDX version, ``1.6`` or ``1.7``.
+        digests: SHA-256 of the release's files by name, without the bills, the checksums and files made after these.
         read_json: Returns a JSON file of the release by its name.
     """
     sources = list(materials(plan, ancestry(plan)))
-    made: dict[str, Any] = {
+    content: dict[str, Any] = {
         "bomFormat": "CycloneDX",
         "specVersion": version,
         "version": 1,
@@ -50,16 +50,16 @@ def bom(
             "component": _release(plan, sources, digests, read_json),
         },
         "components": [
-            *({"bom-ref": _ref(one), **_identity(one)} for one in sources),
+            *({"bom-ref": _ref(source), **_identity(source)} for source in sources),
             *_data(plan),
         ],
-        "dependencies": [{"ref": RELEASE_REF, "dependsOn": [_ref(one) for one in sources]}],
+        "dependencies": [{"ref": RELEASE_REF, "dependsOn": [_ref(source) for source in sources]}],
     }
-    serial = uuid.uuid5(uuid.NAMESPACE_URL, f"{BUILD_TYPE}#{digest(made)}")
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, f"{BUILD_TYPE}#{digest(content)}")
     return {
         "$schema": f"http://cyclonedx.org/schema/bom-{version}.schema.json",
         "serialNumber": serial.urn,
-        **made,
+        **content,
     }
 
 
@@ -79,11 +79,11 @@ def _release(
         "name": release.name,
         "version": plan.released.key,
         **({"description": release.summary} if release.summary else {}),
-        # The author of the release says so; whether its sources allow it is not concluded here.
+        # The author declares it; whether the sources' licenses allow it is not concluded here.
         "licenses": _licenses(release.license, "declared"),
         "modelCard": _model_card(plan, read_json),
         "pedigree": {
-            "ancestors": [_ancestor(one) for one in sources],
+            "ancestors": [_ancestor(source) for source in sources],
             "notes": "; ".join(_formula(node) for node in ancestry(plan) if node.parents),
         },
         "components": [
@@ -102,21 +102,21 @@ def _release(
 
 def _properties(plan: Plan) -> list[dict[str, str]]:
     released = plan.released
-    found = {"herdbook:key": released.key, "herdbook:parameters": str(released.parameters)}
+    properties = {"herdbook:key": released.key, "herdbook:parameters": str(released.parameters)}
     if isinstance(released.recipe, Moe):
         moe = released.recipe.moe
-        found |= {
+        properties |= {
             "herdbook:base": moe.base,
             "herdbook:experts": ", ".join(expert.model for expert in moe.experts),
             "herdbook:experts-per-token": str(moe.experts_per_token),
             "herdbook:gate": moe.gate,
         }
-    said = [("herdbook:asserted", f"{claim.text} ({claim.by})") for claim in plan.recipe.claims]
-    return [{"name": name, "value": value} for name, value in [*found.items(), *said]]
+    asserted = [("herdbook:asserted", f"{claim.text} ({claim.by})") for claim in plan.recipe.claims]
+    return [{"name": name, "value": value} for name, value in [*properties.items(), *asserted]]
 
 
 def _formula(node: Node) -> str:
-    """Return how a model was made as ``name = operation(parents)``; the recipe tells the rest."""
+    """Return how a model was made as ``name = operation(parents)``; the recipe has the details."""
     return f"{node.name} = {node.operation}({', '.join(node.parents)})"
 
 
@@ -161,7 +161,7 @@ def _metrics(
 
 
 def _limitations(plan: Plan) -> Iterator[str]:
-    """Yield what the card says that a user of the model should know."""
+    """Yield the limitations that a user of the model should know; the card states them, too."""
     if isinstance(plan.released.recipe, Moe):
         yield "Its routers were never trained with its experts."
     if plan.recipe.evaluate and plan.recipe.evaluate.limit:
@@ -173,7 +173,7 @@ def _ref(material: Material) -> str:
 
 
 def _identity(material: Material) -> dict[str, Any]:
-    """Return what a source is, with its licence."""
+    """Return the identity of a source, with its license."""
     owner, _, name = (material.repo or "").rpartition("/")
     kind = "concluded" if material.license_by_recipe else "declared"
     return {
@@ -192,20 +192,20 @@ def _version(material: Material) -> str:
 
 def _ancestor(material: Material) -> dict[str, Any]:
     """Return a source as an ancestor, with its files."""
-    said = [{"name": "herdbook:model", "value": material.name}]
+    properties = [{"name": "herdbook:model", "value": material.name}]
     if material.in_part:
-        said.append(
+        properties.append(
             {"name": "herdbook:read", "value": "ranges of its weights: their digests were not compared"}
         )
     return {
         **_identity(material),
         "components": [_file(file) for file in material.files],
-        "properties": said,
+        "properties": properties,
     }
 
 
 def _file(file: LockedFile) -> dict[str, Any]:
-    """Return a file of a source; of small ones on the Hub only git's id is known, which is no digest of the bytes alone."""
+    """Return a file of a source; the Hub states only git's id of small files, which is not a digest of the bytes alone."""
     pinned: dict[str, Any] = (
         {"hashes": _hashes(file.sha256)}
         if file.sha256
@@ -216,11 +216,11 @@ def _file(file: LockedFile) -> dict[str, Any]:
 
 def _data(plan: Plan) -> Iterator[dict[str, Any]]:
     """Yield the data that the evaluation read, each file once."""
-    found: dict[str, tuple[LockedFile, list[str]]] = {}
-    for one in inputs(plan):
-        if one.role == "task data":
-            found.setdefault(str(one.file.sha256), (one.file, []))[1].append(one.name)
-    for sha256, (file, tasks) in found.items():
+    tasks_by_digest: dict[str, tuple[LockedFile, list[str]]] = {}
+    for entry in inputs(plan):
+        if entry.role == "task data":
+            tasks_by_digest.setdefault(str(entry.file.sha256), (entry.file, []))[1].append(entry.name)
+    for sha256, (file, tasks) in tasks_by_digest.items():
         name = file.name.rpartition("/")[2]
         yield {
             "type": "data",

@@ -1,7 +1,7 @@
 """The claims of a build: statements about its release, a pure function of the release's own files.
 
-A claim is a line of ``claims.jsonl``, in canonical JSON (RFC 8785): here the bare statement; signing puts it into a
-bundle. Test results: https://in-toto.io/attestation/test-result/v0.1
+A claim is a line of ``claims.jsonl`` in canonical JSON (RFC 8785): here the bare statement; signing wraps it in a bundle.
+Test results: https://in-toto.io/attestation/test-result/v0.1
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 BOM_TYPE = "https://cyclonedx.org/bom"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
-# What a build states about its own files. With the files it gives way to what the next build states.
+# Claims of a build about its own files. The next build's claims replace them, as its files replace the files.
 BUILD_CLAIMS = frozenset({PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE})
-BOM_VERSION = "1.6"  # of the bill that is claimed; the other says the same in another version of the format
+BOM_VERSION = "1.6"  # of the claimed bill; the other bill has the same content in another format version
 
 
 def canonical(value: Any) -> bytes:
-    """Return the one JSON text of a value, by RFC 8785: what is signed, and what is compared."""
+    """Return the canonical JSON of a value (RFC 8785), which is signed and compared."""
     return rfc8785.dumps(value)
 
 
@@ -39,7 +39,7 @@ def statements(
 
     Args:
         plan: The plan of the release's own recipe and lock.
-        digests: SHA-256 by name of all files that the checksums list, and of the checksums.
+        digests: SHA-256 by name of the checksums and of all files that they list.
         read_json: Returns a JSON file of the release by its name.
     """
     results = sorted(
@@ -50,24 +50,24 @@ def statements(
         statement(digests, BOM_TYPE, read_json(BOMS[BOM_VERSION])),
         *(
             statement(
-                _measured(item, plan, found := read_json(name)),
+                _measured(item, plan, result := read_json(name)),
                 TEST_RESULT_TYPE,
-                _result(plan, name, digests[name], found),
+                _result(plan, name, digests[name], result),
             )
             for name, item in results
         ),
     ]
 
 
-def _measured(item: Evaluation, plan: Plan, found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the digests of the files that were measured; those of another model than the released are told apart."""
+def _measured(item: Evaluation, plan: Plan, result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digests of the measured files; names of files of other models than the released one have a prefix."""
     own = item.node.name == plan.released.name
-    return {name if own else f"{item.node.name}/{name}": sha256 for name, sha256 in found["weights"].items()}
+    return {name if own else f"{item.node.name}/{name}": sha256 for name, sha256 in result["weights"].items()}
 
 
-def _result(plan: Plan, name: str, sha256: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a test result. It is ``PASSED`` if everything was measured: a recipe sets no mark to be reached."""
-    settings = canonical(found["settings"])
+def _result(plan: Plan, name: str, sha256: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a test result. It is ``PASSED`` if everything was measured: recipes define no score to reach."""
+    settings = canonical(content["settings"])
     configuration: list[dict[str, Any]] = [
         {
             "name": "settings",
@@ -91,7 +91,7 @@ def _result(plan: Plan, name: str, sha256: str, found: Mapping[str, Any]) -> dic
     return {
         "result": "PASSED",
         "configuration": configuration,
-        "passedTests": sorted(found["tasks"]),
+        "passedTests": sorted(content["tasks"]),
         "warnedTests": [],
         "failedTests": [],
         # Extension fields, named as in-toto's parsing rules ask.
@@ -101,6 +101,6 @@ def _result(plan: Plan, name: str, sha256: str, found: Mapping[str, Any]) -> dic
                 metric: {key: score[key] for key in ("value", "stderr", "higher_is_better")}
                 for metric, score in result["metrics"].items()
             }
-            for task, result in found["tasks"].items()
+            for task, result in content["tasks"].items()
         },
     }

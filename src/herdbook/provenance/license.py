@@ -1,7 +1,7 @@
-"""Licence identifiers: the Hub's, told in SPDX's where both mean the same."""
+"""License identifiers: SPDX's for those of the Hub with the same meaning."""
 
-# SPDX identifiers that differ from one of the Hub's in capitals alone. What SPDX has withdrawn because it does not say
-# which versions are meant (GPL-3.0 and its kin), and what the Hub names without a version, is not among them.
+# SPDX identifiers that differ from one of the Hub's only in capitals. They exclude identifiers that SPDX deprecated because
+# they leave the version open (GPL-3.0 and similar ones), and those that the Hub names without a version.
 # Sources: https://spdx.org/licenses and https://huggingface.co/docs/hub/repositories-licenses
 _SPDX = """
 AFL-3.0 Apache-2.0 Artistic-2.0 BSD-2-Clause BSD-3-Clause BSD-3-Clause-Clear BSL-1.0 CC-BY-2.0 CC-BY-2.5 CC-BY-3.0
@@ -14,9 +14,9 @@ _BY_HUB_ID = {name.lower(): name for name in _SPDX.split()}
 
 
 def spdx(license_: str) -> str | None:
-    """Return the SPDX identifier of a licence, or None where there is none that surely means the same.
+    """Return the SPDX identifier of a license, or None if none is certain to mean the same.
 
     Args:
-        license_: The Hub's identifier, or whatever the author wrote.
+        license_: The Hub's identifier, or any other text of the author.
     """
     return _BY_HUB_ID.get(license_.strip().lower())

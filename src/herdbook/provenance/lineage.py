@@ -1,7 +1,7 @@
-"""Lineage: for every tensor of a release, and each slice of one that several are stacked in, what its bytes are.
+"""Lineage: the origin of the bytes of every tensor in a release, slice by slice where several are stacked in one.
 
-Either they equal those of an upstream tensor, through however many copies, or a step made them of others, for each of
-which the same is said. So most of a merge can be proven by comparing byte ranges, without computing anything.
+The bytes either equal those of an upstream tensor, after any number of copies, or a step made them from other tensors,
+which have the same kind of entry. So most of a merge can be proven by comparing byte ranges, without computing anything.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Part, Plan
     from herdbook.weights.checkpoint import Span
 
-MAX_LINE = 1 << 20  # characters; a line that needs more is refused, written or read
+MAX_LINE = 1 << 20  # characters; a longer line is refused when it is written or read
 MAX_SLICES = 1 << 21
 MAX_DEPTH = 64  # models between a release's tensor and a source
 NO_PARAMETERS = {"action", "dtype", "shape", "sha256", "from", "slices", "name", "spectrum"}
@@ -43,10 +43,10 @@ class Equals:
     """An upstream tensor that bytes equal.
 
     Args:
-        uri: Where its model is from, as the lock has it.
-        source: The model in the recipe.
-        file: The upstream file that holds it.
-        tensor: Its name there.
+        uri: URI of its model in the lock.
+        source: Name of its model in the recipe.
+        file: The upstream file that contains it.
+        tensor: Its name in that file.
     """
 
     uri: str
@@ -57,15 +57,15 @@ class Equals:
 
 @dataclass(frozen=True)
 class Derived:
-    """What a step made.
+    """The origin of a tensor that a step made.
 
     Args:
         operation: The step.
-        action: What it did, as the record says.
-        parameters: What it was told and what came out: ranks, weights, tolerance.
-        model: The model in the recipe that it made it for.
+        action: What the step did, as recorded.
+        parameters: Settings and results of the step: ranks, weights, tolerance.
+        model: The model in the recipe that the tensor belongs to.
         tensor: Its name in that model.
-        of: What it was made of, in order.
+        of: The tensors that it was made from, in order.
     """
 
     operation: str
@@ -78,7 +78,7 @@ class Derived:
 
 @dataclass(frozen=True)
 class TracedTensor:
-    """A tensor on the way from the sources: the digest of its bytes, and either of what they are."""
+    """A tensor between sources and release: the digest of its bytes, and one of the two origins."""
 
     sha256: str
     equals: Equals | None = None
@@ -87,7 +87,7 @@ class TracedTensor:
 
 @dataclass(frozen=True)
 class LineageSlice:
-    """A run of bytes in a released file: a tensor, or one of those that are stacked in it.
+    """A range of bytes in a released file: a tensor, or one of those that are stacked in it.
 
     Args:
         file: The file.
@@ -95,11 +95,11 @@ class LineageSlice:
         slice: The name that the slice would have as a tensor of its own; None for a whole tensor.
         dtype: Its dtype, by the code of safetensors.
         shape: Its shape.
-        begin: Its first byte, from the file's beginning.
-        end: The byte after its last.
+        begin: Offset of its first byte in the file.
+        end: Offset of the byte after its last.
         sha256: Digest of its bytes.
-        equals: The upstream tensor that it equals, if it does.
-        made: Else the step that made it.
+        equals: The upstream tensor that it equals, if any.
+        made: Otherwise the step that made it.
     """
 
     file: str
@@ -122,11 +122,11 @@ def lines(
     Args:
         plan: The plan.
         records: The records of all parts, by key.
-        headers: Where tensors lie in the released safetensors, by file.
+        headers: Position of each tensor in the released safetensors, by file.
 
     Raises:
         CheckpointError: If records, headers and plan contradict each other; the tensor is named.
-        StepError: If a line would be longer than can be read again.
+        StepError: If a line would be too long to be read.
     """
     origins = _Origins(plan, records)
     for file, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
@@ -138,19 +138,19 @@ def lines(
                 text = canonical_json({"file": file, "tensor": span.name, **place, **about})
                 if len(text) > MAX_LINE:
                     raise StepError(
-                        f"lineage: {file}: tensor {span.name} has more ancestors than a line can tell"
+                        f"lineage: {file}: tensor {span.name} has too many ancestors for one line"
                     )
                 yield text + "\n"
                 position += size
             if position != span.end:
                 raise CheckpointError(
-                    f"lineage: {file}: tensor {span.name} has {span.end - span.start} bytes, its record says "
-                    f"{position - span.start}. Delete the shard and its record, and build again."
+                    f"lineage: {file}: tensor {span.name} has {span.end - span.start} bytes, but its record implies "
+                    f"{position - span.start}. Delete the shard and its record, and rebuild."
                 )
 
 
 class _Origins:
-    """Follows tensors through records to the sources."""
+    """Traces tensors through records to the sources."""
 
     def __init__(self, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:
         self._plan, self._records = plan, records
@@ -161,25 +161,28 @@ class _Origins:
         }
 
     def slices(self, key: str, tensor: str) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
-        """Yield shape, name, digest and origin of each slice of a part's tensor; of most there is one, without a name.
+        """Yield shape, name, digest and origin of each slice of a part's tensor; most have one slice, without a name.
 
         Raises:
-            CheckpointError: If the records do not tell, or contradict themselves.
+            CheckpointError: If a record is missing, or records contradict each other.
         """
         key, tensor, entry = self._first(key, tensor)
-        for one in entry.get("slices", [entry]):
-            yield tuple(one["shape"]), {"slice": one.get("name"), **self._describe(key, tensor, entry, one)}
+        for slice_ in entry.get("slices", [entry]):
+            yield (
+                tuple(slice_["shape"]),
+                {"slice": slice_.get("name"), **self._describe(key, tensor, entry, slice_)},
+            )
 
     def _entry(self, key: str, tensor: str) -> Mapping[str, Any]:
         try:
             return self._records[key]["tensors"][tensor]  # type: ignore[no-any-return]
         except KeyError as error:
             raise CheckpointError(
-                f"lineage: no record tells of tensor {tensor} in {key}. Build the release again."
+                f"lineage: no record contains tensor {tensor} of {key}. Rebuild the release."
             ) from error
 
     def _first(self, key: str, tensor: str) -> tuple[str, str, Mapping[str, Any]]:
-        """Follow copies to the tensor that is none. What a step left as it was is a copy, too: the bytes tell."""
+        """Follow copies to the original tensor. A tensor that a step left unchanged is a copy, too: its bytes are equal."""
         while True:
             entry = self._entry(key, tensor)
             cited = entry.get("from", [])
@@ -189,8 +192,8 @@ class _Origins:
             if not _equal(entry, entry, parent):
                 if entry["action"] == "copy":
                     raise CheckpointError(
-                        f"lineage: tensor {tensor} is said to be a copy of {cited[0]['tensor']} of "
-                        f"{cited[0]['model']}, but their digests differ. Delete the shard and its record, and build again."
+                        f"lineage: tensor {tensor} is declared as a copy of {cited[0]['tensor']} of "
+                        f"{cited[0]['model']}, but their digests differ. Delete the shard and its record, and rebuild."
                     )
                 return key, tensor, entry
             key, tensor = cited[0]["key"], cited[0]["tensor"]
@@ -203,27 +206,27 @@ class _Origins:
         return self._known[key, tensor]
 
     def _describe(
-        self, key: str, tensor: str, entry: Mapping[str, Any], one: Mapping[str, Any]
+        self, key: str, tensor: str, entry: Mapping[str, Any], slice_: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return digest and origin of a tensor that is no copy, or of a slice of it.
+        """Return digest and origin of a tensor that is not a copy, or of a slice of it.
 
         Args:
-            key: The part that holds it.
-            tensor: Its name there.
-            entry: What the record says of the tensor.
-            one: What it says of the slice; the same, if the tensor has none.
+            key: The part that contains it.
+            tensor: Its name in that part.
+            entry: The record's entry of the tensor.
+            slice_: The entry of the slice; the same object if the tensor has no slices.
         """
         if entry["action"] == "fetch":
-            return {"sha256": one["sha256"], **self._fetched(key, tensor)}
-        cited = one.get("from", [])
-        if one is not entry and len(cited) == 1:
+            return {"sha256": slice_["sha256"], **self._fetched(key, tensor)}
+        cited = slice_.get("from", [])
+        if slice_ is not entry and len(cited) == 1:
             parent = cited[0]["key"], cited[0]["tensor"]
-            if _equal(one, entry, self._entry(*parent)):
+            if _equal(slice_, entry, self._entry(*parent)):
                 return self._origin(*parent)
         part = self._plan.parts[key]
-        name = one.get("name", tensor)
-        if "slices" in one:
-            of = [self._describe(key, tensor, entry, inner) for inner in one["slices"]]
+        name = slice_.get("name", tensor)
+        if "slices" in slice_:
+            of = [self._describe(key, tensor, entry, inner) for inner in slice_["slices"]]
         else:
             of = [self._origin(parent["key"], parent["tensor"]) for parent in cited]
         made = {
@@ -234,7 +237,7 @@ class _Origins:
             "tensor": name,
             "of": of,
         }
-        return {"sha256": one["sha256"], "made": made}
+        return {"sha256": slice_["sha256"], "made": made}
 
     def _fetched(self, key: str, tensor: str) -> dict[str, Any]:
         part = self._plan.parts[key]
@@ -256,65 +259,67 @@ class _Origins:
                 "of": [],
             }
             return {"made": made}
-        equal = [self._place(node.name, tensor) for node in self._plan.holders[key]]
+        equal = [self._upstream(node.name, tensor) for node in self._plan.holders[key]]
         return {"equals": equal[0], **({"also": equal[1:]} if len(equal) > 1 else {})}
 
-    def _place(self, name: str, tensor: str) -> dict[str, str]:
-        """Return where a source has a tensor."""
+    def _upstream(self, name: str, tensor: str) -> dict[str, str]:
+        """Return the location of a tensor in a source."""
         uri, file = self._plan.lock.sources[name].uri, self._files[name][tensor]
         return {"uri": uri, "source": name, "file": file, "tensor": tensor}
 
     def _parameters(self, part: Part, tensor: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a tensor was made with: what its record says of it alone, and what it takes from its part."""
-        found = {name: value for name, value in entry.items() if name not in NO_PARAMETERS}
+        """Return the parameters of a tensor: those in its own record, and those that it takes from its part."""
+        result = {name: value for name, value in entry.items() if name not in NO_PARAMETERS}
         match part.operation:
             case MakeRouters() | DrawRouters() as routers:
                 model = self._plan.nodes[part.model].recipe
                 assert isinstance(model, Moe)  # noqa: S101 - nothing else has routers
-                found["base"] = model.moe.base
+                result["base"] = model.moe.base
                 if isinstance(routers, DrawRouters):
-                    found["seed"] = routers.seed
+                    result["seed"] = routers.seed
             case PerturbExperts() as perturbing if entry["action"] == "alter":
-                place = expert_of(tensor)
-                scale = perturbing.scales[str(place[0]) if place else "shared"]
-                found |= {
+                expert = expert_of(tensor)
+                scale = perturbing.scales[str(expert[0]) if expert else "shared"]
+                result |= {
                     "noise_scale": scale.noise,
                     "residual_scale": scale.residual,
                     "seed": perturbing.seed,
                 }
             case FoldAdapter() as fold if entry["action"] == "adapter":
-                found["files"] = dict(fold.files)
+                result["files"] = dict(fold.files)
             case RunMergekit() as run:
-                found |= {"models": list(run.models), "seed": run.seed}
+                result |= {"models": list(run.models), "seed": run.seed}
             case MergeTensors() as merge if entry["action"] == "merge":
-                found |= {"method": merge.method, **merge.settings}
+                result |= {"method": merge.method, **merge.settings}
             case _:
                 pass
-        return found
+        return result
 
 
-def _equal(one: Mapping[str, Any], entry: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
-    """Say whether a tensor, or a slice of it, is its parent's bytes in the same dtype."""
-    return bool(one["sha256"] == parent["sha256"] and entry["dtype"] == parent["dtype"])
+def _equal(slice_: Mapping[str, Any], entry: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
+    """Return whether a tensor, or a slice of it, has its parent's bytes and dtype."""
+    return bool(slice_["sha256"] == parent["sha256"] and entry["dtype"] == parent["dtype"])
 
 
 def parse(text: str) -> list[LineageSlice]:
     """Read lineage.
 
     Raises:
-        VerificationError: If it is damaged, or larger than any release's; the line is named.
+        VerificationError: If it is damaged or too large; the line is named.
     """
-    found: list[LineageSlice] = []
+    slices: list[LineageSlice] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line:
             continue
         if len(line) > MAX_LINE or number > MAX_SLICES:
-            raise VerificationError(f"lineage: line {number}: is more than any release needs")
+            raise VerificationError(
+                f"lineage: line {number}: is over the limits ({MAX_LINE} characters per line, {MAX_SLICES} lines)"
+            )
         try:
-            found.append(_read_slice(json.loads(line)))
+            slices.append(_read_slice(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise VerificationError(f"lineage: line {number}: is damaged: {error!r}") from error
-    return found
+    return slices
 
 
 def _read_slice(data: dict[str, Any]) -> LineageSlice:
@@ -342,35 +347,35 @@ def _read_origin(data: dict[str, Any], depth: int) -> TracedTensor:
         raise ValueError("its ancestry is too deep")
     sha256 = _text(data["sha256"])
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
-        raise ValueError(f"{sha256!r} is no SHA-256")
+        raise ValueError(f"{sha256!r} is not a SHA-256")
     if ("equals" in data) == ("made" in data):
         raise ValueError("either `equals` or `made` is needed")
     if "equals" in data:
-        said = data["equals"]
+        upstream = data["equals"]
         return TracedTensor(
-            sha256, equals=Equals(*(_text(said[key]) for key in ("uri", "source", "file", "tensor")))
+            sha256, equals=Equals(*(_text(upstream[key]) for key in ("uri", "source", "file", "tensor")))
         )
-    said = data["made"]
-    if not isinstance(said["parameters"], dict):
-        raise TypeError("`parameters` is no object")
+    derived = data["made"]
+    if not isinstance(derived["parameters"], dict):
+        raise TypeError("`parameters` is not an object")
     made = Derived(
-        _text(said["operation"]),
-        _text(said["action"]),
-        said["parameters"],
-        _text(said["model"]),
-        _text(said["tensor"]),
-        tuple(_read_origin(one, depth + 1) for one in said["of"]),
+        _text(derived["operation"]),
+        _text(derived["action"]),
+        derived["parameters"],
+        _text(derived["model"]),
+        _text(derived["tensor"]),
+        tuple(_read_origin(parent, depth + 1) for parent in derived["of"]),
     )
     return TracedTensor(sha256, made=made)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{value!r} is not a count")
     return value

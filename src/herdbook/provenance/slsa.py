@@ -1,7 +1,7 @@
 """The provenance of a build: an in-toto Statement v1 with a SLSA provenance v1 predicate.
 
-It holds no times and no host names, so the same build gives the same bytes. Whoever ran the build made it: SLSA Build
-L1, no more, signed or not. Formats: https://in-toto.io/Statement/v1 and https://slsa.dev/spec/v1.2/provenance
+It contains no times and no host names, so the same build gives the same bytes. It is written by the user who runs the
+build, signed or not, which is SLSA Build L1. Formats: https://in-toto.io/Statement/v1 and https://slsa.dev/spec/v1.2/provenance
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def statement(
 
     Args:
         subject: SHA-256 of each file that it is about, by name.
-        predicate_type: What the predicate is.
-        predicate: What is said.
+        predicate_type: The type of the predicate.
+        predicate: The content of the statement.
     """
     return {
         "_type": STATEMENT_TYPE,
@@ -49,21 +49,21 @@ def statement(
 
 
 def code(plan: Plan) -> dict[str, str]:
-    """Return all code that a plan's keys, and what is said of its release, rest on: digests and versions by name."""
-    found = PROVENANCE_CODE.describe()
+    """Return all code that a plan's keys and its release's documents depend on: digests and versions by name."""
+    versions = PROVENANCE_CODE.describe()
     for part in plan.parts.values():
-        found |= part.code
+        versions |= part.code
     for search in plan.searches.values():
-        found |= search.code
+        versions |= search.code
     if plan.report:
-        found |= plan.report.code
+        versions |= plan.report.code
     if plan.evaluations:
-        found |= EVALUATE_CODE.describe()
+        versions |= EVALUATE_CODE.describe()
     if any(item.quantized for item in plan.evaluations):
-        found |= DEQUANTIZE_CODE.describe()
+        versions |= DEQUANTIZE_CODE.describe()
     if plan.quantized:
-        found |= CONVERT_CODE.describe() | QUANTIZE_CODE.describe()
-    return found
+        versions |= CONVERT_CODE.describe() | QUANTIZE_CODE.describe()
+    return versions
 
 
 def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -84,10 +84,17 @@ def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
             },
             "resolvedDependencies": [
                 *({"name": name, "digest": {"sha256": digests[name]}} for name in (RECIPE, LOCK)),
-                *(entry for one in materials(plan, tuple(plan.nodes.values())) for entry in _entries(one)),
                 *(
-                    {"name": f"{one.role} {one.name}: {one.file.name}", "digest": digest_set(one.file)}
-                    for one in inputs(plan)
+                    entry
+                    for material in materials(plan, tuple(plan.nodes.values()))
+                    for entry in _entries(material)
+                ),
+                *(
+                    {
+                        "name": f"{entry.role} {entry.name}: {entry.file.name}",
+                        "digest": digest_set(entry.file),
+                    }
+                    for entry in inputs(plan)
                 ),
             ],
         },
@@ -102,12 +109,12 @@ def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
 
 
 def digest_set(file: LockedFile) -> dict[str, str]:
-    """Return what pins a file: its SHA-256, or git's id of it for small files on the Hub."""
+    """Return the digest that pins a file: its SHA-256, or git's id for small files on the Hub."""
     return {"sha256": file.sha256} if file.sha256 else {"gitBlob": str(file.git_blob)}
 
 
 def download_location(material: Material, file: LockedFile) -> str | None:
-    """Return where a file of a model or an adapter can be downloaded from; None if it is not of the Hub."""
+    """Return where a file of a model or an adapter can be downloaded from; None if it is not on the Hub."""
     if not material.repo:
         return None
     return f"{HUB_PAGES}/{material.repo}/resolve/{material.revision}/{quote(file.name)}"
@@ -115,7 +122,7 @@ def download_location(material: Material, file: LockedFile) -> str | None:
 
 def _entries(material: Material) -> Iterator[dict[str, Any]]:
     """Yield an entry for a model or an adapter as a whole, and one for each file that generic tools can match."""
-    # only what was read can be vouched for
+    # the digest was compared only for files that were read as a whole
     read = {"read": "ranges of it"} if material.in_part else {}
     yield {
         "name": material.name,
@@ -134,13 +141,13 @@ def _entries(material: Material) -> Iterator[dict[str, Any]]:
                 "name": f"{material.name}: {file.name}",
                 "uri": f"{material.uri}#{quote(file.name)}",
                 "digest": digest_set(file),
-                **({"downloadLocation": place} if (place := download_location(material, file)) else {}),
+                **({"downloadLocation": location} if (location := download_location(material, file)) else {}),
                 "annotations": {"size": file.size_bytes, **read},
             }
 
 
 def _whole(material: Material) -> dict[str, str]:
-    """Return what pins a model or an adapter as a whole; a folder by in-toto's ``dirHash`` of the files that count."""
+    """Return the digest that pins a model or an adapter as a whole; a folder by in-toto's ``dirHash`` of its relevant files."""
     if material.repo:
         return {"gitCommit": str(material.revision)}
     if material.uri.startswith("pkg:"):

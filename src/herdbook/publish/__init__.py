@@ -1,1 +1,1 @@
-"""Publishing: a release becomes one commit on the Hub, or the content of a folder, and is read back."""
+"""Publishing: write a release to the Hub in one commit, or to a folder, and read it back."""

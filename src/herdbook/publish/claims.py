@@ -1,6 +1,6 @@
-"""The claim that a release is published, and claims.jsonl through a model's life: lines come, and none is lost.
+"""The claim that a release is published, and how claims.jsonl grows without losing a line.
 
-The claim is an in-toto Statement v1 with the release predicate v0.1: the files and digests that a commit holds, by the
+The claim is an in-toto Statement v1 with the release predicate v0.1: the files and digests in a commit, identified by the
 commit's purl (https://github.com/in-toto/attestation/blob/main/spec/predicates/release.md).
 """
 
@@ -28,7 +28,7 @@ def purl(repo: str, commit: str, endpoint: str) -> str:
     Args:
         repo: ``owner/name``.
         commit: The commit, 40 hexadecimal digits.
-        endpoint: The Hub that has it; named in the URL unless it is the public one.
+        endpoint: The Hub's address; part of the URL unless it is the public Hub.
     """
     elsewhere = "" if endpoint == PUBLIC_HUB else f"?repository_url={quote(endpoint, safe=':')}"
     return f"pkg:huggingface/{quote(repo)}@{commit}{elsewhere}"
@@ -39,55 +39,58 @@ def published(digests: Mapping[str, str], where: str) -> dict[str, Any]:
 
     Args:
         digests: SHA-256 of each file, by name.
-        where: The purl of the commit that holds them.
+        where: The purl of the commit that contains them.
     """
     return statement(digests, PUBLISHED, {"purl": where})
 
 
 def publications(content: bytes, digests: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the purls under which a claims file says that this very release is published, each with its line."""
-    for each in _lines(content):
-        found = _statement(each)
-        if found is None or found.get("predicateType") != PUBLISHED:
+    """Yield each purl at which a claims file states that exactly this release is published, with its line."""
+    for line in _lines(content):
+        statement_ = _statement(line)
+        if statement_ is None or statement_.get("predicateType") != PUBLISHED:
             continue
-        if _subjects(found).get(SUMS) == digests[SUMS]:
-            predicate = found.get("predicate")
+        if _subjects(statement_).get(SUMS) == digests[SUMS]:
+            predicate = statement_.get("predicate")
             if isinstance(predicate, dict) and isinstance(predicate.get("purl"), str):
-                yield predicate["purl"], each.decode()
+                yield predicate["purl"], line.decode()
 
 
 def append(content: bytes, line: str) -> bytes:
     """Return a claims file with one more line."""
-    return b"".join(each + b"\n" for each in (*_lines(content), line.encode()))
+    return b"".join(item + b"\n" for item in (*_lines(content), line.encode()))
 
 
-def merge(mine: bytes, there: bytes, digests: Mapping[str, str]) -> bytes:
-    """Return a release's claims file with what others have said since.
+def merge(own_claims: bytes, published_claims: bytes, digests: Mapping[str, str]) -> bytes:
+    """Return a release's claims file with the claims that others have added where it is published.
 
-    A line that is there already stays, unless it says what a line of the release says (under another signature), or is
-    an earlier build's word about files that are in the release no more. Lines that cannot be read are kept too: they
-    may mean something to others.
+    A published line is kept unless the release has the same statement (perhaps with another signature), or it is a claim of
+    an earlier build about files that are no longer in the release. Lines that cannot be read are kept too: other programs
+    may be able to read them.
 
     Args:
-        mine: The release's own claims file.
-        there: The claims file in the place where it is published.
+        own_claims: The release's own claims file.
+        published_claims: The published claims file.
         digests: SHA-256 of the release's files, by name.
     """
-    own = _lines(mine)
-    said = [_statement(line) for line in own]
+    own = _lines(own_claims)
+    statements = [_statement(line) for line in own]
     kept = [
         line
-        for line in _lines(there)
-        if line not in own and not _gives_way(_statement(line), said, set(digests.values()))
+        for line in _lines(published_claims)
+        if line not in own and not _is_replaced(_statement(line), statements, set(digests.values()))
     ]
     return b"".join(line + b"\n" for line in (*own, *kept))
 
 
-def _gives_way(there: dict[str, Any] | None, said: list[dict[str, Any] | None], digests: set[str]) -> bool:
-    if there is None:
+def _is_replaced(
+    published: dict[str, Any] | None, own: list[dict[str, Any] | None], digests: set[str]
+) -> bool:
+    """Return whether a published statement is in the release too, or is an earlier build's about other files."""
+    if published is None:
         return False
-    of_a_build = str(there.get("predicateType")) in BUILD_CLAIMS
-    return there in said or (of_a_build and not set(_subjects(there).values()) <= digests)
+    of_a_build = str(published.get("predicateType")) in BUILD_CLAIMS
+    return published in own or (of_a_build and not set(_subjects(published).values()) <= digests)
 
 
 def _lines(content: bytes) -> list[bytes]:
@@ -95,7 +98,7 @@ def _lines(content: bytes) -> list[bytes]:
 
 
 def _statement(line: bytes) -> dict[str, Any] | None:
-    """Return the statement in a line, bare or in an envelope, whoever signed it; None if there is none."""
+    """Return the statement in a line, bare or in an envelope, with any signature; None if it has none."""
     try:
         data = json.loads(line)
         if isinstance(data, dict) and isinstance(data.get("dsseEnvelope"), dict):
@@ -105,11 +108,11 @@ def _statement(line: bytes) -> dict[str, Any] | None:
     return data if isinstance(data, dict) and isinstance(data.get("subject"), list) else None
 
 
-def _subjects(about: dict[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of a statement's subjects by name; of one that names no SHA-256, nothing."""
-    found = {}
-    for item in about["subject"]:
-        digest = item.get("digest") if isinstance(item, dict) else None
+def _subjects(statement_: dict[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of a statement's subjects by name, without subjects that have no SHA-256."""
+    digests = {}
+    for subject in statement_["subject"]:
+        digest = subject.get("digest") if isinstance(subject, dict) else None
         if isinstance(digest, dict) and isinstance(digest.get("sha256"), str):
-            found[str(item.get("name"))] = digest["sha256"]
-    return found
+            digests[str(subject.get("name"))] = digest["sha256"]
+    return digests

@@ -1,8 +1,8 @@
-"""The same to a folder, for who has no way to the Hub: what is there is kept or replaced by the same rules.
+"""Publish to a folder, for machines without access to the Hub, by the same rules for keeping and replacing files.
 
-All that is new is first written beside the place and compared with the checksums. Then it is moved in: as a whole where
-no folder was, file by file where one is. A kill before that leaves the place as it was, and what came whole is not
-written again.
+New files are first written to a staging folder beside the destination and compared with the checksums. Then they are moved:
+as a whole if the destination does not exist, else file by file. An interruption before that leaves the destination as it
+was, and complete files in the staging folder are not written a second time.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ STAGE = ".herdbook.part"
 
 
 def look(folder: Path) -> RemoteState:
-    """Return what a folder holds; a folder that is not there holds nothing. Its files are hashed."""
+    """Return the state of a folder, with its files hashed; a missing folder is empty."""
     paths = _paths(folder)
 
     def read(name: str, limit: int) -> bytes:
         if paths[name].stat().st_size > limit:
-            raise StepError(f"{paths[name]}: is larger than such a file should be")
+            raise StepError(f"{paths[name]}: has more than {limit:,} bytes, too many for such a file")
         return paths[name].read_bytes()
 
     files = {}
@@ -49,33 +49,33 @@ def look(folder: Path) -> RemoteState:
 
 
 def preview(release: LocalRelease, folder: Path) -> tuple[Proposal, list[str]]:
-    """Return what publishing to a folder would do, and what speaks against it."""
+    """Return what publishing to a folder would do, and the problems that prevent it."""
     problems = preflight.of_release(release, public=False)
-    here, there = release.folder.resolve(), folder.resolve()
-    if here == there or here in there.parents or there in here.parents:
+    source, target = release.folder.resolve(), folder.resolve()
+    if source == target or source in target.parents or target in source.parents:
         return propose(release, RemoteState(None, {}, lambda _, __: b"")), [
             *problems,
-            f"{folder}: is the release's own folder, or one inside the other",
+            f"{folder}: is the release's own folder, or one of the two is inside the other",
         ]
     proposal = propose(release, look(folder))
     for file in proposal.written:
         path = folder / file.name
-        if there not in path.resolve().parents and not path.is_symlink():
-            problems.append(f"{path}: leads out of {folder} by a symbolic link; take the link away")
-    free = shutil.disk_usage(next(path for path in (there, *there.parents) if path.exists())).free
+        if target not in path.resolve().parents and not path.is_symlink():
+            problems.append(f"{path}: leads outside {folder} through a symbolic link; remove the link")
+    free = shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists())).free
     staged = sum(path.stat().st_size for path in _paths(_stage(folder)).values())
     needed = sum(file.size_bytes for file in proposal.written) - staged
     if needed > free:
-        problems.append(f"{folder}: {needed:,} bytes are needed, {free:,} are free")
+        problems.append(f"{folder}: needs {needed:,} bytes, but only {free:,} are free")
     return proposal, problems
 
 
 def publish(release: LocalRelease, folder: Path) -> Proposal:
-    """Bring a folder to hold a release.
+    """Write a release to a folder.
 
     Raises:
-        StepError: If something speaks against it (all of it at once), or somebody else does the same just now.
-        VerificationError: If what was written is something else than the release.
+        StepError: If problems prevent it (all are reported at once), or another process is publishing to the folder.
+        VerificationError: If the written files are not those of the release.
     """
     proposal, problems = preview(release, folder)
     if problems:
@@ -89,30 +89,34 @@ def publish(release: LocalRelease, folder: Path) -> Proposal:
         else:
             _move_in(folder, stage, proposal)
     expected = {name: file.size_bytes for name, file in proposal.result.items()}
-    found = {name: path.stat().st_size for name, path in _paths(folder).items()}
-    if found != expected:
-        names = ", ".join(sorted({name for name, _ in expected.items() ^ found.items()}))
-        raise VerificationError(f"{folder}: was changed by somebody else meanwhile: {names}. Run again.")
+    actual = {name: path.stat().st_size for name, path in _paths(folder).items()}
+    if actual != expected:
+        names = ", ".join(sorted({name for name, _ in expected.items() ^ actual.items()}))
+        raise VerificationError(
+            f"{folder}: was changed by another program in the meantime: {names}. Run the command again."
+        )
     return proposal
 
 
 def _stage(folder: Path) -> Path:
-    """Return where new files are written first: on the same disk, since they are moved from there."""
+    """Return the staging folder: on the same disk as the destination, since files are moved from it."""
     return folder / STAGE if folder.exists() else folder.parent / f".{folder.name}{STAGE}"
 
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """Make the folder for new files, hold it against others, and remove it if it is empty afterwards."""
+    """Create and lock the staging folder, and remove it afterwards if it is empty."""
     stage = _stage(folder)
     stage.mkdir(parents=True, exist_ok=True)
     handle = os.open(stage, os.O_RDONLY)
     try:
-        with suppress(OSError):  # not every network's disk has locks
+        with suppress(OSError):  # not every network file system has locks
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise StepError(f"{folder}: somebody else publishes there just now. Run again.") from None
+                raise StepError(
+                    f"{folder}: another process is publishing to it. Run the command again later."
+                ) from None
         yield stage
     finally:
         os.close(handle)
@@ -121,14 +125,14 @@ def _staged(folder: Path) -> Iterator[Path]:
 
 
 def _write(stage: Path, files: tuple[LocalFile, ...]) -> None:
-    """Bring the stage to hold files and nothing else, and read each back.
+    """Write files to the staging folder, remove all others from it, and read each file back.
 
     Raises:
-        VerificationError: If one is something else than what was written.
+        VerificationError: If a file differs from what was written.
     """
-    wanted = {file.name for file in files}
+    names = {file.name for file in files}
     for name, path in _paths(stage).items():
-        if name not in wanted:  # an earlier run's, for another release
+        if name not in names:  # left by an earlier run for another release
             path.unlink()
             _tidy(stage, path.parent)
     problems = []
@@ -137,12 +141,12 @@ def _write(stage: Path, files: tuple[LocalFile, ...]) -> None:
             path = stage / file.name
             if not path.is_file() or sha256_file(path) != file.sha256:
                 _copy(file, path)
-                found = sha256_file(path)
-                if found != file.sha256:
-                    problems.append(f"{path}: expected sha256 {file.sha256}, found {found}")
+                actual = sha256_file(path)
+                if actual != file.sha256:
+                    problems.append(f"{path}: expected sha256 {file.sha256}, found {actual}")
             advance()
     if problems:
-        raise VerificationError("\n".join(problems) + "\nNothing else was changed. Run again.")
+        raise VerificationError("\n".join(problems) + "\nNo other file was changed. Run the command again.")
 
 
 def _copy(file: LocalFile, path: Path) -> None:
@@ -155,9 +159,9 @@ def _copy(file: LocalFile, path: Path) -> None:
 
 
 def _move_in(folder: Path, stage: Path, proposal: Proposal) -> None:
-    """Move new files into their places, and take away what is in the release no more.
+    """Move new files to the destination, and remove files that are no longer in the release.
 
-    SHA256SUMS comes last: until then it tells, after a kill too, what of the earlier release is to be taken away.
+    SHA256SUMS comes last: until then, even after an interruption, it identifies the earlier release's files to remove.
     """
     names = [file.name for file in proposal.written]
     _move(folder, stage, (name for name in names if name != SUMS))
@@ -176,9 +180,9 @@ def _move(folder: Path, stage: Path, names: Iterable[str]) -> None:
 
 
 def _paths(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder by name, without those that are not in their places yet."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path for name, path in found.items() if not name.startswith(f"{STAGE}/")}
+    """Return the files of a folder by name, without those in the staging folder."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path for name, path in paths.items() if not name.startswith(f"{STAGE}/")}
 
 
 def _tidy(folder: Path, emptied: Path) -> None:

@@ -1,7 +1,7 @@
-"""A repository on the Hub, for writing: who may, what is there, one commit, one tag.
+"""A repository on the Hub, for writing: permissions, content, commits, tags.
 
-A commit is asked for once, with its parent: sent twice it could be made twice. Whether an answer that got lost stood for
-a commit is told by looking again. All else may be asked again, and is.
+A commit request is sent once, with its parent, and is not repeated, since it could create two commits. If its response is
+lost, the caller reads the repository to see whether the commit exists. All other requests are repeated when they fail.
 """
 
 from __future__ import annotations
@@ -34,18 +34,17 @@ if TYPE_CHECKING:
     from herdbook.hub import RemoteFile
 
 Result = TypeVar("Result")
-ALL_FILES = (
-    "# nothing is left out\n"  # answers for a .gitignore in the repository, which would drop files in silence
-)
+# Sent in place of a .gitignore in the repository, which would silently drop files.
+ALL_FILES = "# nothing is left out\n"
 MOVED_STATUS = (409, 412)
 
 
-class AgainError(StepError):
-    """A commit that was asked for may not be made; looking again will tell.
+class UncertainCommitError(StepError):
+    """A requested commit may not exist; reading the repository shows whether it does.
 
     Args:
-        message: What a person reads.
-        wait_s: For how many seconds the Hub asks to be left alone before.
+        message: The message for the user.
+        wait_s: How many seconds the Hub asks to wait before the next request.
     """
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
@@ -53,21 +52,21 @@ class AgainError(StepError):
         self.wait_s = wait_s
 
 
-class MovedError(AgainError):
-    """The repository has another head than the one that the commit was made for."""
+class MovedError(UncertainCommitError):
+    """The repository's head is not the parent of the requested commit."""
 
 
-class UnansweredError(AgainError):
-    """Nobody knows whether the Hub has made the commit."""
+class UnansweredError(UncertainCommitError):
+    """The Hub did not answer, so it is not known whether the commit exists."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Who publishes.
+    """The account that publishes.
 
     Args:
         name: The account's name.
-        owners: Under whose names it may write: its own, and organizations in which it is not only a reader.
+        owners: The namespaces that it may write to: its own, and those of organizations in which it is not only a reader.
         may_write: Whether the token is allowed to write to a repository, ``owner/name``.
     """
 
@@ -85,24 +84,24 @@ class Repository:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.private: bool | None = None  # known after it was looked at
+        self.private: bool | None = None  # known after `look`
         self._api: HfApi = hub.client()
 
     @property
     def endpoint(self) -> str:
-        """The Hub that has it."""
+        """The address of the Hub."""
         return str(self._api.endpoint)
 
     @property
     def url(self) -> str:
-        """Its page."""
+        """The address of its page."""
         return f"{self.endpoint}/{self.name}"
 
     def account(self) -> Account | None:
-        """Return whose token this is; None if there is no token.
+        """Return the account of the token; None without a token.
 
         Raises:
-            StepError: If the Hub does not know the token, or cannot be asked.
+            StepError: If the Hub rejects the token, or cannot be reached.
         """
         if not get_token():
             return None
@@ -110,10 +109,12 @@ class Repository:
         try:
             return _account(answer)
         except (KeyError, TypeError, AttributeError) as error:
-            raise StepError(f"{self.endpoint}: does not say who you are like a Hub does") from error
+            raise StepError(
+                f"{self.endpoint}: the response about your account is not that of a Hub"
+            ) from error
 
     def look(self) -> RemoteState:
-        """Return what its main branch holds now; nothing if there is no such repository, or none that one may see."""
+        """Return the current state of its main branch; an empty state if the repository does not exist or is hidden."""
         try:
             info = self._ask(lambda: self._api.model_info(self.name))
         except StepError as error:
@@ -133,25 +134,25 @@ class Repository:
         def ask() -> dict[str, RemoteFile]:
             tree = self._api.list_repo_tree(self.name, recursive=True, revision=revision)
             try:
-                found = [hub.remote_file(entry, what) for entry in tree if isinstance(entry, RepoFile)]
+                files = [hub.remote_file(entry, what) for entry in tree if isinstance(entry, RepoFile)]
             except (KeyError, TypeError, AttributeError) as error:
-                raise ValueError("the answer is not a Hub's") from error
-            return {file.name: file for file in found}
+                raise ValueError("the response is not that of a Hub") from error
+            return {file.name: file for file in files}
 
         return self._ask(ask)
 
     def create(self, *, private: bool) -> None:
-        """Make the repository; nothing happens if it is there."""
+        """Create the repository, unless it exists."""
         self._ask(lambda: self._api.create_repo(self.name, private=private, exist_ok=True))
 
     def commit(
         self, files: Iterable[LocalFile], deleted: Iterable[str], parent: str | None, message: str, about: str
     ) -> str:
-        """Make one commit on the main branch, and return its id. Contents that are there already are not sent.
+        """Make one commit on the main branch, and return its id. Contents that the Hub already has are not sent.
 
         Raises:
-            MovedError: If the head is not ``parent`` any more.
-            UnansweredError: If no answer came after the commit was asked for, or that the Hub is busy.
+            MovedError: If the head is no longer ``parent``.
+            UnansweredError: If the Hub did not answer the request, or answered that it is busy.
             StepError: If the Hub refuses.
         """
         additions = [_addition(file) for file in files]
@@ -161,7 +162,7 @@ class Repository:
             *(CommitOperationDelete(name, is_folder=False) for name in deleted),
         ]
         try:
-            made = self._api.create_commit(
+            commit_info = self._api.create_commit(
                 self.name,
                 operations,
                 commit_message=message,
@@ -171,10 +172,10 @@ class Repository:
             )
         except hub.FAILURES as error:
             raise self._refused(error) from error
-        return str(made.oid)
+        return str(commit_info.oid)
 
     def _upload(self, additions: list[CommitOperationAdd]) -> None:
-        """Send the large files; raises what went wrong, which the client wraps, so that a refusal is told from a failure."""
+        """Send the large files. Raises the original error, which the client wraps, so that a refusal can be recognized."""
         try:
             self._api.preupload_lfs_files(self.name, additions, revision="main", gitignore_content=ALL_FILES)
         except RuntimeError as error:
@@ -184,23 +185,23 @@ class Repository:
 
     def _refused(self, error: BaseException) -> StepError:
         if isinstance(error, HfHubHTTPError) and error.response.status_code in MOVED_STATUS:
-            return MovedError(f"{self.name}: somebody else has committed meanwhile")
+            return MovedError(f"{self.name}: someone else has committed in the meantime")
         wait_s = hub.asked_to_wait(error) or 0.0
         if hub.is_transient(error) and wait_s <= hub.MAX_WAIT_S:
             return UnansweredError(f"{self.name}: {_explain(error, self.name)}", wait_s)
         return StepError(f"{self.name}: {_explain(error, self.name)}")
 
     def tags(self) -> dict[str, str]:
-        """Return its tags: by name, what each points to."""
+        """Return the commit of each tag, by the tag's name."""
         refs = self._ask(lambda: self._api.list_repo_refs(self.name))
         return {tag.name: tag.target_commit for tag in refs.tags}
 
     def tag(self, name: str, commit: str) -> None:
-        """Tag a commit; nothing happens if there is such a tag already, of whatever commit."""
+        """Tag a commit, unless a tag of this name exists, at any commit."""
         self._ask(lambda: self._api.create_tag(self.name, tag=name, revision=commit, exist_ok=True))
 
     def card_problem(self, card: str) -> str | None:
-        """Return what the Hub has against a model card's front matter, if anything."""
+        """Return the Hub's objection to a model card's front matter; None if it has none."""
         try:
             self._ask(lambda: ModelCard(card).validate())
         except StepError as error:
@@ -215,13 +216,15 @@ class Repository:
         url = hf_hub_url(self.name, name, revision=revision, endpoint=self.endpoint)
         content, size_bytes = self._ask(lambda: hub.read_range(url, 0, limit))
         if size_bytes > limit:
-            raise StepError(f"{what}: has {size_bytes:,} bytes, more than such a file should have")
+            raise StepError(f"{what}: has {size_bytes:,} bytes, too many for such a file")
         if file is not None and not LocalFile.of(name, content).is_same(file):
-            raise StepError(f"{what}: came damaged ({git_blob_id(content)}). Run again.")
+            raise StepError(
+                f"{what}: was damaged in transfer (git blob {git_blob_id(content)}). Run the command again."
+            )
         return content
 
     def _ask(self, call: Callable[[], Result]) -> Result:
-        """Ask something that may be asked again. Raises StepError; its cause is the SourceError, whose cause is the client's."""
+        """Send a request that may be repeated. Raises StepError, caused by the SourceError, caused by the client's error."""
         try:
             return hub.persist(call, self.name, self.name)
         except SourceError as error:
@@ -231,13 +234,13 @@ class Repository:
 
 
 def name_problem(name: str) -> str | None:
-    """Return why something cannot be the name of a repository, if it cannot."""
+    """Return why a name is not valid for a repository; None if it is valid."""
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        return f"{name!r} is no name of a repository: {str(error).rstrip('.')}"
+        return f"{name!r} is not a valid repository name: {str(error).rstrip('.')}"
     if not re.fullmatch(r"[^/]+/[^/]+", name):
-        return f"{name!r} is no name of a repository: `owner/name` is wanted"
+        return f"{name!r} is not a valid repository name: expected `owner/name`"
     return None
 
 
@@ -263,9 +266,7 @@ def _account(answer: Mapping[str, Any]) -> Account:
 
 def _addition(file: LocalFile) -> CommitOperationAdd:
     addition = CommitOperationAdd(file.name, file.content)
-    addition.upload_info.sha256 = bytes.fromhex(
-        file.sha256
-    )  # known: the client need not read the file for it
+    addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # the client would read the file to compute it
     return addition
 
 
@@ -275,15 +276,17 @@ def _is_absent(error: StepError) -> bool:
 
 
 def _explain(error: BaseException, repo: str) -> str:
-    """Return what happened to somebody who writes, and what to do."""
+    """Return a message for the user about a failed write, with a remedy."""
     if isinstance(error, HfHubHTTPError):
-        says = hub.server_says(error)
+        detail = hub.server_says(error)
         match error.response.status_code:
             case 403:
                 return (
-                    f"the Hub forbids it (HTTP 403). Does your token have the right to write to {repo}, and is there room "
-                    f"left in the owner's storage?{says}"
+                    f"the Hub refuses it (HTTP 403). Check that your token may write to {repo}, and that the owner has "
+                    f"storage left.{detail}"
                 )
             case 413:
-                return f"the Hub does not take so much (HTTP 413): a file or the whole is too large.{says}"
+                return (
+                    f"the Hub refuses the size (HTTP 413): a file or the whole upload is too large.{detail}"
+                )
     return hub.explain(error, repo)

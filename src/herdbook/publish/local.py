@@ -1,4 +1,4 @@
-"""What is to be published: a release's folder, each file compared with SHA256SUMS before anything is sent."""
+"""The release to publish: a folder whose files are all compared with SHA256SUMS before anything is sent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LocalFile:
         name: Its name in the release.
         size_bytes: Its size.
         sha256: SHA-256 of its content.
-        content: Its content, or the path of the file that holds it.
+        content: Its content, or the path of the file with it.
     """
 
     name: str
@@ -41,12 +41,12 @@ class LocalFile:
 
     @staticmethod
     def of(name: str, content: bytes) -> LocalFile:
-        """Return a file of this content."""
+        """Return a file with this content."""
         return LocalFile(name, len(content), hashlib.sha256(content).hexdigest(), content)
 
     @cached_property
     def git_blob(self) -> str:
-        """The id that git gives to its content, which is all that the Hub knows of a small file."""
+        """Git's id of its content, the only digest that the Hub states for a small file."""
         state = hashlib.sha1(b"blob %d\0" % self.size_bytes, usedforsecurity=False)
         if isinstance(self.content, bytes):
             state.update(self.content)
@@ -56,13 +56,13 @@ class LocalFile:
                 state.update(piece)
         return state.hexdigest()
 
-    def is_same(self, there: RemoteFile | None) -> bool:
-        """Return whether another place's file has this one's content, by size and the digest that the place knows."""
-        if there is None or there.size_bytes != self.size_bytes:
+    def is_same(self, remote: RemoteFile | None) -> bool:
+        """Return whether a remote file has the same content, by its size and the digest that the remote side states."""
+        if remote is None or remote.size_bytes != self.size_bytes:
             return False
-        if there.sha256 is not None:
-            return there.sha256 == self.sha256
-        return there.git_blob == self.git_blob
+        if remote.sha256 is not None:
+            return remote.sha256 == self.sha256
+        return remote.git_blob == self.git_blob
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class LocalRelease:
     """A release's folder, all of whose files were hashed.
 
     Args:
-        folder: Where it lies.
-        release: What it says of itself.
+        folder: The folder.
+        release: Its content as a release.
         files: All its files, by name.
-        problems: What is wrong with its files, one line each.
+        problems: The problems of its files, one line each.
     """
 
     folder: Path
@@ -93,7 +93,7 @@ class LocalRelease:
 
     @property
     def digests(self) -> dict[str, str]:
-        """SHA-256 of all that its claims are about, by name."""
+        """SHA-256 of all files that its claims cover, by name."""
         return self.release.digests
 
     @property
@@ -118,20 +118,20 @@ def read(folder: Path) -> LocalRelease:
     return LocalRelease(folder, release, files, tuple(_problems(release, subject, files)))
 
 
-def _hash(present: dict[str, Path]) -> dict[str, LocalFile]:
-    found = {}
-    with track("hashing", len(present)) as advance:
-        for name in sorted(present):
-            path = present[name]
-            found[name] = LocalFile(name, path.stat().st_size, sha256_file(path), path)
+def _hash(paths: dict[str, Path]) -> dict[str, LocalFile]:
+    files = {}
+    with track("hashing", len(paths)) as advance:
+        for name in sorted(paths):
+            path = paths[name]
+            files[name] = LocalFile(name, path.stat().st_size, sha256_file(path), path)
             advance()
-    return found
+    return files
 
 
 def _problems(release: Release, subject: FolderSubject, files: dict[str, LocalFile]) -> Iterable[str]:
     folder, sums = subject.folder, release.sums
-    for name, what in sorted(subject.odd.items()):
-        yield f"{folder / name}: is {what}; remove it, or rebuild the release"
+    for name, kind in sorted(subject.odd.items()):
+        yield f"{folder / name}: is {kind}; remove it, or rebuild the release"
     for name in sorted(sums.keys() - files.keys()):
         yield f"{folder / name}: is listed in {SUMS} but missing; rebuild the release"
     for name in sorted(files.keys() - sums.keys() - OUTSIDE_SUMS):

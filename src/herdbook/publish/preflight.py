@@ -1,4 +1,4 @@
-"""What speaks against publishing, all of it at once, before anything is sent."""
+"""Problems that prevent publishing: all are reported together, before anything is sent."""
 
 from __future__ import annotations
 
@@ -19,70 +19,71 @@ if TYPE_CHECKING:
 
 
 def check_made_by(plan: Plan) -> None:
-    """Raise StepError if the release that lies in a plan's place was made by another recipe or lock: it is not meant."""
+    """Raise StepError if the release in a plan's folder was made with another recipe or lock than the plan's."""
     folder, recipe = plan.layout.release_folder, plan.recipe_path
     for name, path in ((RECIPE, recipe), (LOCK, locks.path_for(recipe))):
         if (folder / name).is_file() and sha256_file(folder / name) != sha256_file(path):
             raise StepError(
-                f"{folder}: was made with another {name} than {path} is now. Run `snakemake` first, then publish."
+                f"{folder}: was made with another {name} than the current {path}. Run `snakemake` first, then publish."
             )
 
 
 def of_release(release: LocalRelease, *, public: bool) -> list[str]:
-    """Return what is wrong with a release itself: its files, the licences and the terms of what it is made from.
+    """Return the problems of a release itself: its files, and the licenses and terms of its sources.
 
     Args:
         release: The release.
-        public: Whether everybody will see it.
+        public: Whether everyone will see it.
     """
-    asked = release.recipe.publish
-    found = list(release.problems)
+    settings = release.recipe.publish
+    problems = list(release.problems)
     objections = licenses.problems(release.recipe, release.lock)
-    if objections and not asked.licenses:
-        found += objections
-        found.append(
-            "licences: change what is released, or, if somebody has looked and may answer for it, say so in the recipe: "
+    if objections and not settings.licenses:
+        problems += objections
+        problems.append(
+            "licenses: change what is released, or, if someone has checked and takes responsibility, state it in the recipe: "
             "publish.licenses {by, because}"
         )
     gated = licenses.gated_sources(release.recipe, release.lock)
-    if public and gated and not asked.gated:
-        found += [
-            f"models.{source} is gated; published, its weights would be open to everybody" for source in gated
+    if public and gated and not settings.gated:
+        problems += [
+            f"models.{source} is gated; publishing would give everyone access to its weights"
+            for source in gated
         ]
-        found.append(
-            "gated sources: publish with `publish.private: true`, or, if their terms allow it, say who has read them in "
-            "the recipe: publish.gated {by, because}"
+        problems.append(
+            "gated sources: publish with `publish.private: true`, or, if their terms allow it, state in the recipe who has "
+            "read them: publish.gated {by, because}"
         )
-    return found
+    return problems
 
 
 def of_name(repo: str | None) -> list[str]:
-    """Return what is wrong with a repository's name."""
+    """Return the problems of a repository's name."""
     if repo is None:
         return ["release.repo is missing: owner/name on the Hub (in the recipe, or --repo)"]
     problem = name_problem(repo)
     return [problem] if problem else []
 
 
-def of_repository(release: LocalRelease, repository: Repository, there: RemoteState) -> list[str]:
-    """Return what speaks against the repository as it is, and against the card as the Hub reads it."""
-    asked = release.recipe.publish
+def of_repository(release: LocalRelease, repository: Repository, remote: RemoteState) -> list[str]:
+    """Return the problems of the repository's current state, and those that the Hub has with the card."""
+    settings = release.recipe.publish
     problem = visibility_problem(release, repository)
-    found = [problem] if problem else []
-    if there.head and asked.tag:
-        problem = tag_problem(release, repository, asked.tag, repository.tags())
-        found += [problem] if problem else []
+    problems = [problem] if problem else []
+    if remote.head and settings.tag:
+        problem = tag_problem(release, repository, settings.tag, repository.tags())
+        problems += [problem] if problem else []
     card = release.files.get(CARD)
     if card is None:
-        found.append(f"{release.folder}: has no {CARD}")
+        problems.append(f"{release.folder}: has no {CARD}")
     elif not isinstance(card.content, bytes):
         problem = repository.card_problem(card.content.read_text(encoding="utf-8"))
-        found += [f"{CARD}: the Hub does not take its front matter: {problem}"] if problem else []
-    return found
+        problems += [f"{CARD}: the Hub rejects its front matter: {problem}"] if problem else []
+    return problems
 
 
 def of_account(repository: Repository) -> list[str]:
-    """Return why this machine's token may not publish."""
+    """Return why the token on this machine may not publish."""
     name, owner = repository.name, repository.name.partition("/")[0]
     try:
         account = repository.account()
@@ -90,43 +91,43 @@ def of_account(repository: Repository) -> list[str]:
         return [f"token: {error}"]
     if account is None:
         return [
-            "token: there is none. Log in with `hf auth login`, or set HF_TOKEN, with a token that may write."
+            "token: none is configured. Log in with `hf auth login`, or set HF_TOKEN, with a token that may write."
         ]
     if owner not in account.owners:
-        remedy = "Ask to be made a member, or name another repository."
-        return [f"{name}: you are {account.name}, who may not write for {owner}. {remedy}"]
+        remedy = "Ask the owner to add you, or choose another repository."
+        return [f"{name}: you are logged in as {account.name}, who may not write to {owner}. {remedy}"]
     if not account.may_write(name):
         remedy = (
-            f"Make one that may on {repository.endpoint}/settings/tokens, and log in with `hf auth login`."
+            f"Create one that may on {repository.endpoint}/settings/tokens, and log in with `hf auth login`."
         )
         return [f"token: may not write to {name}. {remedy}"]
     return []
 
 
 def visibility_problem(release: LocalRelease, repository: Repository) -> str | None:
-    """Return why a repository is not for the people that the recipe wants, if it was looked at and is not."""
-    asked = release.recipe.publish
-    if repository.private in {None, asked.private}:
+    """Return how a repository's visibility differs from the recipe's; None if it does not, or was not read yet."""
+    settings = release.recipe.publish
+    if repository.private in {None, settings.private}:
         return None
     return (
-        f"{repository.name}: is {_visible(bool(repository.private))}, and publish.private is "
-        f"{str(asked.private).lower()}. Change the recipe, or the repository on {repository.url}/settings."
+        f"{repository.name}: is {_visible(bool(repository.private))}, but publish.private is "
+        f"{str(settings.private).lower()}. Change the recipe, or the repository on {repository.url}/settings."
     )
 
 
 def tag_problem(release: LocalRelease, repository: Repository, tag: str, tags: dict[str, str]) -> str | None:
-    """Return why a tag cannot be this release's: it is another's already."""
+    """Return why a tag cannot mark this release: it marks another one already. None if it can."""
     if tag not in tags:
         return None
     try:
-        held = repository.files(tag)
+        tagged = repository.files(tag)
     except HerdbookError as error:
         return f"{repository.name}: the tag {tag} cannot be read: {error}"
-    if all(file.is_same(held.get(name)) for name, file in release.files.items() if name in release.digests):
+    if all(file.is_same(tagged.get(name)) for name, file in release.files.items() if name in release.digests):
         return None
     return (
-        f"{repository.name}: the tag {tag} is already at {tags[tag]}, which holds another release. A tag is not moved: give "
-        "this version a tag of its own (publish.tag), or delete the old one by hand if nobody has used it."
+        f"{repository.name}: the tag {tag} is already at {tags[tag]}, which contains another release. A tag is never moved: choose "
+        "another tag for this version (publish.tag), or delete the old one manually if nobody has used it."
     )
 
 

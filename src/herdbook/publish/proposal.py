@@ -1,6 +1,6 @@
-"""What publishing would change: the exact commit, as a function of the release and of what is there already.
+"""What publishing would change: the exact commit, as a function of the release and of the remote state.
 
-Only what an earlier release of Herdbook put there, and left as it was, is ever deleted. All else that is there stays.
+Only unchanged files of an earlier Herdbook release are ever deleted. All other remote files are kept.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from herdbook.hub import RemoteFile
     from herdbook.publish.local import LocalRelease
 
-LIMIT_BYTES = 1 << 26  # of a small file that is read to see what it says
+LIMIT_BYTES = 1 << 26  # of a small file that is read for its content
 
 
 @dataclass(frozen=True)
 class RemoteState:
-    """What a place holds.
+    """The state of a repository or folder.
 
     Args:
-        head: The commit that this is, on the Hub; None if there is no repository yet, or in a folder.
+        head: The current commit; None for a folder, and if the repository does not exist.
         files: Its files by name.
-        read: Returns the content of one of them, up to a limit in bytes.
+        read: Returns the content of a file, up to a limit in bytes.
     """
 
     head: str | None
@@ -42,18 +42,18 @@ class RemoteState:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A change of what is there.
+    """A change of a remote state.
 
     Args:
         parent: The commit that it starts from.
-        message: What the commit says in one line.
-        about: What it says below.
-        new: Files that are not there yet.
-        changed: Files that are there with another content.
-        unchanged: Files that are there already.
-        deleted: Files of an earlier release that are in this one no more.
-        kept: Files that no release of Herdbook put there, or that were changed since.
-        upload_bytes: Bytes to send at most: of contents that are not there under any name.
+        message: The first line of the commit message.
+        about: The rest of the commit message.
+        new: Files that do not exist remotely.
+        changed: Files that exist remotely with other content.
+        unchanged: Files that exist remotely with the same content.
+        deleted: Files of an earlier release that are not in this one.
+        kept: Files that are not from a Herdbook release, or were changed since.
+        upload_bytes: The maximum number of bytes to send: of contents that do not exist remotely under any name.
     """
 
     parent: str | None
@@ -68,7 +68,7 @@ class Proposal:
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything is there as it should be."""
+        """Whether the remote state needs no change."""
         return not (self.new or self.changed or self.deleted)
 
     @property
@@ -78,37 +78,37 @@ class Proposal:
 
     @property
     def result(self) -> dict[str, LocalFile | RemoteFile]:
-        """What will be there, by name."""
+        """The files after the change, by name."""
         ours: dict[str, LocalFile | RemoteFile] = {
             file.name: file for file in (*self.written, *self.unchanged)
         }
         return ours | {file.name: file for file in self.kept}
 
 
-def propose(release: LocalRelease, there: RemoteState) -> Proposal:
-    """Return what has to change so that a place holds a release.
+def propose(release: LocalRelease, remote: RemoteState) -> Proposal:
+    """Return the change after which a repository or folder contains a release.
 
     Raises:
-        VerificationError: If the claims that are there are too many to be read.
+        VerificationError: If the remote claims file is too large to read.
     """
     files = dict(release.files)
-    if CLAIMS in there.files:
-        mine = release.files[CLAIMS].content if CLAIMS in files else b""
+    if CLAIMS in remote.files:
+        own_claims = release.files[CLAIMS].content if CLAIMS in files else b""
         merged = claims.merge(
-            mine if isinstance(mine, bytes) else mine.read_bytes(),
-            there.read(CLAIMS, LIMIT_BYTES),
+            own_claims if isinstance(own_claims, bytes) else own_claims.read_bytes(),
+            remote.read(CLAIMS, LIMIT_BYTES),
             release.digests,
         )
         files[CLAIMS] = LocalFile.of(CLAIMS, merged)
-    owned = _owned(there, files)
-    contents = {file.sha256 for file in there.files.values() if file.sha256}
+    owned = _owned(remote, files)
+    contents = {file.sha256 for file in remote.files.values() if file.sha256}
     ordered = [files[name] for name in sorted(files)]
-    new = tuple(file for file in ordered if file.name not in there.files)
-    unchanged = tuple(file for file in ordered if file.is_same(there.files.get(file.name)))
+    new = tuple(file for file in ordered if file.name not in remote.files)
+    unchanged = tuple(file for file in ordered if file.is_same(remote.files.get(file.name)))
     changed = tuple(file for file in ordered if file not in new and file not in unchanged)
-    others = [there.files[name] for name in sorted(there.files.keys() - files.keys())]
+    others = [remote.files[name] for name in sorted(remote.files.keys() - files.keys())]
     return Proposal(
-        parent=there.head,
+        parent=remote.head,
         message=f"Release {release.name}",
         about=f"sha256 of {SUMS}: {release.files[SUMS].sha256}\nPublished with Herdbook {__version__}.",
         new=new,
@@ -124,90 +124,92 @@ def propose(release: LocalRelease, there: RemoteState) -> Proposal:
     )
 
 
-def _owned(there: RemoteState, files: Mapping[str, LocalFile]) -> set[str]:
-    """Return which files an earlier release put there, of those that are in this one no more.
+def _owned(remote: RemoteState, files: Mapping[str, LocalFile]) -> set[str]:
+    """Return the remote files that an earlier release published and that are not in this one.
 
-    They are what its SHA256SUMS lists, if the content is still the one that is listed: what a person has edited since
-    is that person's. Of small files the Hub knows no SHA-256, so these are read.
+    They are the files in its SHA256SUMS that still have the listed content: a file that was edited since belongs to its
+    editor. The Hub states no SHA-256 of small files, so these are read.
     """
-    if SUMS not in there.files:
+    if SUMS not in remote.files:
         return set()
     try:
-        sums = parse_sums(there.read(SUMS, LIMIT_BYTES).decode(), SUMS)
+        sums = parse_sums(remote.read(SUMS, LIMIT_BYTES).decode(), SUMS)
     except (VerificationError, UnicodeDecodeError):
-        return set()  # another program's, then
+        return set()  # written by another program
     if not {RECIPE, LOCK} <= sums.keys():
         return set()
 
-    def found(name: str) -> str | None:
-        file = there.files[name]
+    def digest(name: str) -> str | None:
+        file = remote.files[name]
         if file.sha256 or file.size_bytes > LIMIT_BYTES:
             return file.sha256
-        return hashlib.sha256(there.read(name, LIMIT_BYTES)).hexdigest()
+        return hashlib.sha256(remote.read(name, LIMIT_BYTES)).hexdigest()
 
-    gone = there.files.keys() - files.keys()
-    return {name for name in gone & sums.keys() if found(name) == sums[name]} | (gone & OUTSIDE_SUMS)
+    gone = remote.files.keys() - files.keys()
+    return {name for name in gone & sums.keys() if digest(name) == sums[name]} | (gone & OUTSIDE_SUMS)
 
 
-def overwritten(proposal: Proposal, seen: RemoteState, there: RemoteState) -> list[str]:
-    """Return the files that a proposal would change or delete, and that somebody has changed since a first look.
+def overwritten(proposal: Proposal, seen: RemoteState, current: RemoteState) -> list[str]:
+    """Return the files that a proposal would change or delete although someone changed them after the first look.
 
-    Of claims none is lost, whoever adds some.
+    The claims file is not among them: merging keeps all lines.
 
     Args:
-        proposal: What is to be done to what is there now.
-        seen: What was there at the first look.
-        there: What is there now.
+        proposal: The change of the current state.
+        seen: The state at the first look.
+        current: The current state.
     """
     touched = [file.name for file in proposal.changed] + [file.name for file in proposal.deleted]
     names = set(touched) - {CLAIMS}
-    return sorted(name for name in names if seen.files.get(name) != there.files[name])
+    return sorted(name for name in names if seen.files.get(name) != current.files[name])
 
 
-def differences(expected: Mapping[str, LocalFile | RemoteFile], found: Mapping[str, RemoteFile]) -> list[str]:
-    """Return how a place differs from what should be there, file by file, one line each."""
+def differences(
+    expected: Mapping[str, LocalFile | RemoteFile], actual: Mapping[str, RemoteFile]
+) -> list[str]:
+    """Return the differences between the actual and the expected files, one line each."""
     return [
-        line for name in sorted(expected.keys() | found.keys()) for line in _differs(name, expected, found)
+        line for name in sorted(expected.keys() | actual.keys()) for line in _differs(name, expected, actual)
     ]
 
 
 def _differs(
-    name: str, expected: Mapping[str, LocalFile | RemoteFile], found: Mapping[str, RemoteFile]
+    name: str, expected: Mapping[str, LocalFile | RemoteFile], actual: Mapping[str, RemoteFile]
 ) -> Iterator[str]:
-    wanted, seen = expected.get(name), found.get(name)
-    if seen is None:
-        yield f"{name}: is not there"
-    elif wanted is None:
-        yield f"{name}: should not be there"
-    elif seen.size_bytes != wanted.size_bytes:
-        yield f"{name}: expected {wanted.size_bytes} bytes, found {seen.size_bytes}"
-    elif not (wanted.is_same(seen) if isinstance(wanted, LocalFile) else wanted == seen):
-        kind = "sha256" if seen.sha256 else "git_blob"
-        yield f"{name}: expected {kind} {getattr(wanted, kind)}, found {getattr(seen, kind)}"
+    target, present = expected.get(name), actual.get(name)
+    if present is None:
+        yield f"{name}: is missing"
+    elif target is None:
+        yield f"{name}: is unexpected"
+    elif present.size_bytes != target.size_bytes:
+        yield f"{name}: expected {target.size_bytes} bytes, found {present.size_bytes}"
+    elif not (target.is_same(present) if isinstance(target, LocalFile) else target == present):
+        kind = "sha256" if present.sha256 else "git_blob"
+        yield f"{name}: expected {kind} {getattr(target, kind)}, found {getattr(present, kind)}"
 
 
 def describe(proposal: Proposal, where: str, tag: str | None) -> str:
-    """Return the commit for people, whole: all that it says, every file with its size and digest, and what follows it."""
+    """Return a text about the commit: its message, every file with size and digest, and what follows the commit."""
     if proposal.is_empty:
-        head = [f"no commit to {where}: it holds the release already", f"  head     {proposal.parent}"]
+        head = [f"no commit to {where}: it already contains the release", f"  head     {proposal.parent}"]
     else:
         message, *about = [proposal.message, *proposal.about.splitlines()]
         head = [
             f"commit to {where}",
-            f"  parent   {proposal.parent or 'the one with which the Hub makes the repository'}",
+            f"  parent   {proposal.parent or '(the initial commit of the repository)'}",
             f"  message  {message}",
             *(f"           {line}" for line in about),
         ]
     after = [
-        "then, unless it is there already",
+        "then, unless it exists",
         *([f"  tag      {tag}, at this commit"] if tag else []),
-        f"  claim    a second commit, a line more in {CLAIMS}: published, as this commit",
+        f"  claim    a second commit adds a line to {CLAIMS}: published as this commit",
     ]
     return "\n".join([*head, *changes(proposal), *after])
 
 
 def changes(proposal: Proposal) -> list[str]:
-    """Return what happens to each file, a line each, and the sums."""
+    """Return what happens to each file, one line each, and the totals."""
     lines = [
         f"  {word:8} {file.name}  {file.size_bytes:,} bytes{_digest(file)}"
         for word, files in (
@@ -221,7 +223,7 @@ def changes(proposal: Proposal) -> list[str]:
     ]
     lines.append(
         f"{len(proposal.new)} to add, {len(proposal.changed)} to change, {len(proposal.deleted)} to delete, "
-        f"{len(proposal.unchanged)} already there, {len(proposal.kept)} kept that are not Herdbook's; "
+        f"{len(proposal.unchanged)} unchanged, {len(proposal.kept)} kept that are not Herdbook's; "
         f"{proposal.upload_bytes:,} bytes to send"
     )
     return lines

@@ -1,9 +1,8 @@
-"""Publishing: look, propose, commit once, read back, tag, claim. Run again at any point, it goes on from what is there.
+"""Publishing: look, propose, commit once, read back, tag, claim. An interrupted run can be repeated and continues.
 
-Nothing remembers how far an earlier run came: each attempt looks at the repository anew, and what is there already is
-not proposed again. A commit names the head that it was made for. If that has moved, by somebody else or by an own commit
-whose answer was lost, looking again tells which of the two it was. What somebody else has put there meanwhile is not
-overwritten unseen: then a person has to look.
+No state of earlier runs is stored: each attempt reads the repository and proposes only what is missing. A commit names
+its parent. If the head has moved, reading the repository shows whether someone else committed, or an own commit exists
+whose response was lost. Changes that someone else made in the meantime are not overwritten: the user has to decide.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from herdbook.errors import StepError, VerificationError
 from herdbook.hub import WAITS_S
 from herdbook.layout import CLAIMS
 from herdbook.publish import claims, preflight
-from herdbook.publish.hub import AgainError, Repository
+from herdbook.publish.hub import Repository, UncertainCommitError
 from herdbook.publish.local import LocalFile
 from herdbook.publish.proposal import LIMIT_BYTES, describe, differences, overwritten, propose
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from herdbook.publish.local import LocalRelease
     from herdbook.publish.proposal import Proposal, RemoteState
 
-    Say = Callable[[str], None]
+    Report = Callable[[str], None]
     Sign = Callable[[dict[str, Any]], str]
 
 
@@ -37,11 +36,11 @@ class Publication:
 
     Args:
         repo: ``owner/name``.
-        url: The commit's page.
-        commit: The commit that holds the release.
+        url: The address of the commit's page.
+        commit: The commit that contains the release.
         tag: The tag of that commit.
         purl: The commit as a package URL.
-        claim: The line of claims.jsonl that says so.
+        claim: The line of claims.jsonl that states it.
     """
 
     repo: str
@@ -52,201 +51,209 @@ class Publication:
     claim: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON, for machines."""
+        """Return it as JSON data."""
         return {**asdict(self), "claim": json.loads(self.claim)}
 
 
 def preview(release: LocalRelease, repo: str | None) -> tuple[str, list[str], list[str]]:
-    """Return what publishing would do, without doing any of it and without the right to.
+    """Return what publishing would do, without changing anything; this needs no write access.
 
     Returns:
-        The commit for people; what speaks against it; and what the present token could not do.
+        A text about the commit; the problems that prevent it; and what the current token may not do.
 
     Raises:
-        StepError: If the Hub cannot be asked.
+        StepError: If the Hub cannot be reached.
     """
-    asked = release.recipe.publish
-    problems = preflight.of_release(release, public=not asked.private) + preflight.of_name(repo)
+    settings = release.recipe.publish
+    problems = preflight.of_release(release, public=not settings.private) + preflight.of_name(repo)
     if repo is None or preflight.of_name(repo):
         return "", problems, []
     repository = Repository(repo)
-    there = repository.look()
-    problems += preflight.of_repository(release, repository, there)
+    remote = repository.look()
+    problems += preflight.of_repository(release, repository, remote)
     refused = preflight.of_account(repository)
-    absent = ", not there or not to be seen with this token" if refused else ", to be made"
-    seen = "private" if asked.private else "public"
-    where = f"{repository.url} ({seen}{'' if there.head else absent})"
-    return describe(propose(release, there), where, asked.tag), problems, refused
+    absent = ", does not exist or is hidden from this token" if refused else ", to be created"
+    visibility = "private" if settings.private else "public"
+    where = f"{repository.url} ({visibility}{'' if remote.head else absent})"
+    return describe(propose(release, remote), where, settings.tag), problems, refused
 
 
-def publish(release: LocalRelease, repo: str | None, sign: Sign, say: Say) -> Publication:
-    """Publish a release; if it is published already, nothing happens.
+def publish(release: LocalRelease, repo: str | None, sign: Sign, report: Report) -> Publication:
+    """Publish a release, unless it is published already.
 
     Args:
         release: The release.
         repo: ``owner/name``.
         sign: Turns a statement into a line of claims.jsonl.
-        say: Tells a person what is going on.
+        report: Receives messages about the progress.
 
     Raises:
-        StepError: If something speaks against it (all of it at once), or the Hub does.
-        VerificationError: If the Hub holds something else than what was sent.
+        StepError: If problems prevent it (all are reported at once), or the Hub refuses.
+        VerificationError: If the commit on the Hub does not contain what was sent.
     """
-    asked = release.recipe.publish
-    problems = preflight.of_release(release, public=not asked.private) + preflight.of_name(repo)
+    settings = release.recipe.publish
+    problems = preflight.of_release(release, public=not settings.private) + preflight.of_name(repo)
     if repo is None or preflight.of_name(repo):
         raise StepError("\n".join(problems))
     repository = Repository(repo)
     refused = preflight.of_account(repository)
-    there = repository.look()
-    problems += refused + preflight.of_repository(release, repository, there)
+    remote = repository.look()
+    problems += refused + preflight.of_repository(release, repository, remote)
     if problems:
         raise StepError("\n".join(problems))
-    if there.head is None:
-        repository.create(private=asked.private)
-        there = repository.look()
+    if remote.head is None:
+        repository.create(private=settings.private)
+        remote = repository.look()
         problem = preflight.visibility_problem(release, repository)
-        if there.head is None:  # without a parent, a commit could be made on top of anything
-            problem = f"{repository.url}: was made, but cannot be seen yet. Run again."
+        if remote.head is None:  # without a parent, the commit could be added to any head
+            problem = f"{repository.url}: was created, but is not visible yet. Run the command again."
         if problem:
             raise StepError(problem)
-    commit = _commit(release, repository, there, say)
-    if asked.tag:
-        _tag(release, repository, asked.tag, commit, say)
-    claim = _claim(release, repository, commit, sign, say)
+    commit = _commit(release, repository, remote, report)
+    if settings.tag:
+        _tag(release, repository, settings.tag, commit, report)
+    claim = _claim(release, repository, commit, sign, report)
     purl = claims.purl(repo, commit, repository.endpoint)
-    return Publication(repo, f"{repository.url}/tree/{commit}", commit, asked.tag, purl, claim)
+    return Publication(repo, f"{repository.url}/tree/{commit}", commit, settings.tag, purl, claim)
 
 
-def _commit(release: LocalRelease, repository: Repository, seen: RemoteState, say: Say) -> str:
-    """Make the commit, if it is not made yet, read it back, and return its id.
+def _commit(release: LocalRelease, repository: Repository, seen: RemoteState, report: Report) -> str:
+    """Commit the release unless that is done, read it back, and return the commit's id.
 
     Args:
         release: The release.
-        repository: Where.
-        seen: What was there when pre-flight looked.
-        say: Tells a person what is going on.
+        repository: The repository.
+        seen: Its state at the pre-flight checks.
+        report: Receives messages about the progress.
     """
-    there = seen
+    remote = seen
     for wait_s in (*WAITS_S, None):
-        proposal = propose(release, there)
-        if proposal.is_empty and there.head:
-            commit = _published_as(release, repository, there) or there.head
-            say(f"{repository.name}: holds the release already, at {commit}; no commit")
+        proposal = propose(release, remote)
+        if proposal.is_empty and remote.head:
+            commit = _published_as(release, repository, remote) or remote.head
+            report(f"{repository.name}: already contains the release, at {commit}; no commit")
             return commit
-        _refuse_unseen(proposal, repository, seen, there)
-        say(f"{repository.name}: sending {proposal.upload_bytes:,} bytes, without what is there already")
+        _refuse_unseen(proposal, repository, seen, remote)
+        report(
+            f"{repository.name}: sending {proposal.upload_bytes:,} bytes; files that the Hub already has are not sent"
+        )
         try:
             commit = repository.commit(
                 proposal.written,
                 [file.name for file in proposal.deleted],
-                there.head,
+                remote.head,
                 proposal.message,
                 proposal.about,
             )
-        except AgainError as error:
+        except UncertainCommitError as error:
             _wait(
                 error,
                 wait_s,
-                "Nothing is half published: a commit is there whole or not at all. Run again.",
-                say,
+                "A commit exists completely or not at all, so nothing is half published. Run the command again.",
+                report,
             )
-            there = repository.look()
+            remote = repository.look()
             continue
         _read_back(proposal, repository, commit)
-        say(f"{repository.name}: {len(proposal.result)} files at {commit}, read back and compared")
+        report(f"{repository.name}: {len(proposal.result)} files at {commit}, read back and compared")
         return commit
-    raise AssertionError  # the last round returns or raises
+    raise AssertionError  # the last attempt returns or raises
 
 
-def _refuse_unseen(proposal: Proposal, repository: Repository, seen: RemoteState, there: RemoteState) -> None:
-    """Raise StepError if a commit would undo what somebody else has done since the first look."""
-    lost = overwritten(proposal, seen, there)
+def _refuse_unseen(
+    proposal: Proposal, repository: Repository, seen: RemoteState, remote: RemoteState
+) -> None:
+    """Raise StepError if a commit would undo what someone else did after the first look."""
+    lost = overwritten(proposal, seen, remote)
     if lost:
         raise StepError(
-            f"{repository.name}: somebody else has committed {there.head} while this ran, and publishing would now undo "
-            f"what that changed: {', '.join(lost)}. Nothing was committed. See what is there with "
-            "`herdbook publish --dry-run`, and run again if this release shall replace it."
+            f"{repository.name}: someone else committed {remote.head} in the meantime, and publishing would undo its changes of "
+            f"{', '.join(lost)}. Nothing was committed. Inspect the repository with `herdbook publish --dry-run`, "
+            "and run the command again if this release should replace them."
         )
 
 
-def _wait(error: AgainError, wait_s: float | None, given_up: str, say: Say) -> None:
-    """Wait before another try, as long as the Hub asks for. Raises StepError if there were enough of them."""
+def _wait(error: UncertainCommitError, wait_s: float | None, given_up: str, report: Report) -> None:
+    """Wait before the next attempt, at least as long as the Hub asks. Raises StepError after the last attempt."""
     if wait_s is None:
-        raise StepError(f"{error}\nGiven up after {len(WAITS_S) + 1} tries. {given_up}") from error
+        raise StepError(f"{error}\nGave up after {len(WAITS_S) + 1} attempts. {given_up}") from error
     wait_s = max(wait_s, error.wait_s)
-    say(f"{error}; looking again in {wait_s:g} s")
+    report(f"{error}; trying again in {wait_s:g} s")
     time.sleep(wait_s)
 
 
 def _read_back(proposal: Proposal, repository: Repository, commit: str) -> None:
-    """Compare the commit with what it should be, file by file.
+    """Compare the commit with the expected files, one by one.
 
     Raises:
-        VerificationError: If it is something else; nothing is tagged or claimed then.
+        VerificationError: If it differs; it is then neither tagged nor claimed.
     """
-    found = differences(proposal.result, repository.files(commit))
-    if found:
+    problems = differences(proposal.result, repository.files(commit))
+    if problems:
         raise VerificationError(
-            "\n".join(f"{repository.name}@{commit}: {line}" for line in found)
-            + "\nThe commit is made, but holds something else than the release, so it was neither tagged nor claimed. Run "
-            "again to commit what differs; if it differs again, tell the Hub's people."
+            "\n".join(f"{repository.name}@{commit}: {line}" for line in problems)
+            + "\nThe commit exists, but its content is not the release, so it was neither tagged nor claimed. Run the "
+            "command again to commit the difference; if it differs again, report it to Hugging Face."
         )
 
 
-def _published_as(release: LocalRelease, repository: Repository, there: RemoteState) -> str | None:
-    """Return the commit that the claims say holds this release, if it does."""
-    if CLAIMS not in there.files:
+def _published_as(release: LocalRelease, repository: Repository, remote: RemoteState) -> str | None:
+    """Return the commit that the claims name for this release, if it really contains it; else None."""
+    if CLAIMS not in remote.files:
         return None
-    for purl, _ in claims.publications(there.read(CLAIMS, LIMIT_BYTES), release.digests):
+    for purl, _ in claims.publications(remote.read(CLAIMS, LIMIT_BYTES), release.digests):
         commit = purl.partition("@")[2][:40]
-        if purl == claims.purl(repository.name, commit, repository.endpoint) and _holds(
+        if purl == claims.purl(repository.name, commit, repository.endpoint) and _contains(
             release, repository, commit
         ):
             return commit
     return None
 
 
-def _holds(release: LocalRelease, repository: Repository, commit: str) -> bool:
+def _contains(release: LocalRelease, repository: Repository, commit: str) -> bool:
     try:
-        held = repository.files(commit)
+        files = repository.files(commit)
     except StepError:
-        return False  # squashed away since
+        return False  # removed by a squash
     return all(
-        file.is_same(held.get(name)) for name, file in release.files.items() if name in release.digests
+        file.is_same(files.get(name)) for name, file in release.files.items() if name in release.digests
     )
 
 
-def _tag(release: LocalRelease, repository: Repository, tag: str, commit: str, say: Say) -> None:
-    """Tag the commit. A tag that is there is fine if it holds this release, and is never moved."""
+def _tag(release: LocalRelease, repository: Repository, tag: str, commit: str, report: Report) -> None:
+    """Tag the commit. An existing tag is accepted if it marks this release, and is never moved."""
     tags = repository.tags()
     if tag not in tags:
         repository.tag(tag, commit)
-        tags = repository.tags()  # somebody else may have been quicker
-        say(f"{repository.name}: {tag} is {tags.get(tag)}")
+        tags = repository.tags()  # someone else may have created it first
+        report(f"{repository.name}: {tag} is {tags.get(tag)}")
     problem = preflight.tag_problem(release, repository, tag, tags)
     if problem:
         raise StepError(problem)
 
 
-def _claim(release: LocalRelease, repository: Repository, commit: str, sign: Sign, say: Say) -> str:
-    """Append the claim that the release is published, if it is not there yet; return its line."""
+def _claim(release: LocalRelease, repository: Repository, commit: str, sign: Sign, report: Report) -> str:
+    """Append the claim that the release is published, unless it exists; return its line."""
     purl = claims.purl(repository.name, commit, repository.endpoint)
     for wait_s in (*WAITS_S, None):
-        there = repository.look()
-        content = there.read(CLAIMS, LIMIT_BYTES) if CLAIMS in there.files else b""
-        said = dict(claims.publications(content, release.digests))
-        if purl in said:
-            return said[purl]
+        remote = repository.look()
+        content = remote.read(CLAIMS, LIMIT_BYTES) if CLAIMS in remote.files else b""
+        lines = dict(claims.publications(content, release.digests))
+        if purl in lines:
+            return lines[purl]
         line = sign(claims.published(release.digests, purl))
         file = LocalFile.of(CLAIMS, claims.append(content, line))
         try:
-            made = repository.commit([file], [], there.head, f"Claim: published as {commit}", "")
-        except AgainError as error:
-            _wait(error, wait_s, "The release is published, the claim is not. Run again.", say)
+            claim_commit = repository.commit([file], [], remote.head, f"Claim: published as {commit}", "")
+        except UncertainCommitError as error:
+            _wait(
+                error, wait_s, "The release is published, but not the claim. Run the command again.", report
+            )
             continue
-        if not file.is_same(repository.files(made).get(CLAIMS)):
-            raise VerificationError(f"{repository.name}@{made}: {CLAIMS} is not what was sent. Run again.")
-        say(f"{repository.name}: claimed in {made}")
+        if not file.is_same(repository.files(claim_commit).get(CLAIMS)):
+            raise VerificationError(
+                f"{repository.name}@{claim_commit}: {CLAIMS} is not the file that was sent. Run the command again."
+            )
+        report(f"{repository.name}: claimed in {claim_commit}")
         return line
-    raise AssertionError  # the last round returns or raises
+    raise AssertionError  # the last attempt returns or raises

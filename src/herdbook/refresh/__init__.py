@@ -1,1 +1,1 @@
-"""Refreshing a lock: what moved upstream, and what a build would rebuild for it."""
+"""Refreshing a lock: what moved upstream, and what a build would rebuild because of it."""

@@ -1,4 +1,4 @@
-"""What differs between two pins of one source or adapter."""
+"""Differences between two pins of one source or adapter."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Thing = TypeVar("Thing", LockedFile, LockedTensor)
 
 @dataclass(frozen=True)
 class Change(Generic[Thing]):
-    """A file or tensor that is not what it was.
+    """A file or tensor that was added, removed or changed.
 
     Args:
-        before: What it was; None if it is new.
-        after: What it is; None if it is gone.
+        before: Its earlier state; None if it is new.
+        after: Its state now; None if it was removed.
     """
 
     before: Thing | None
@@ -31,18 +31,18 @@ class Change(Generic[Thing]):
     @property
     def name(self) -> str:
         """Its name."""
-        known = self.after or self.before
-        return known.name if known else ""
+        state = self.after or self.before
+        return state.name if state else ""
 
     @property
     def word(self) -> str:
-        """What happened to it: added, removed or changed."""
+        """``added``, ``removed`` or ``changed``."""
         if self.before is None:
             return "added"
         return "removed" if self.after is None else "changed"
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return it as JSON."""
         return {
             "name": self.name,
             "change": self.word,
@@ -56,10 +56,10 @@ class PinDifference:
     """All that differs between two pins.
 
     Args:
-        files: Files with another size or digest, and those that are new or gone.
-        tensors: Tensors with another dtype or shape, and those that are new or gone.
-        facts: What else the pins say otherwise (licence, gating, parents, configuration), a sentence each. They quote
-            upstream, unescaped.
+        files: Files with another size or digest, and those that are new or removed.
+        tensors: Tensors with another dtype or shape, and those that are new or removed.
+        facts: Other differences (license, gating, parents, configuration), a sentence each. They quote upstream,
+            unescaped.
     """
 
     files: tuple[Change[LockedFile], ...] = ()
@@ -88,7 +88,7 @@ def _changes(before: Iterable[Thing], after: Iterable[Thing]) -> Iterator[Change
 
 
 def _form(tensor: LockedTensor) -> tuple[str, tuple[int, ...]]:
-    """Return what counts of a tensor: which file holds it is the repository's own business."""
+    """Return the facts of a tensor that matter to a build: the file that contains it does not."""
     return tensor.dtype, tensor.shape
 
 
@@ -96,7 +96,7 @@ def _facts(before: object, after: object) -> Iterator[str]:
     if not isinstance(before, LockedSource) or not isinstance(after, LockedSource):
         return
     if before.license != after.license:
-        yield f"licence: {before.license or 'none is named'} -> {after.license or 'none is named'}"
+        yield f"license: {before.license or 'unspecified'} -> {after.license or 'unspecified'}"
     if before.gated != after.gated:
         yield f"gated: {_gating(before.gated)} -> {_gating(after.gated)}"
     if before.base_models != after.base_models:

@@ -10,19 +10,20 @@ from herdbook.plan.jobs import jobs
 if TYPE_CHECKING:
     from herdbook.plan import Plan
 
-# Of these the key holds the lock that lies beside the recipe; a release carries its lock, so any other lock rebuilds them.
+# Their keys are computed from the lock file beside the recipe, which is one and the same for both plans here. A release
+# contains its lock, so a changed lock always rebuilds them.
 OF_THE_LOCK = ("release", "attest", "verify")
 
 
 @dataclass(frozen=True)
 class RebuildCount:
-    """The jobs of one rule.
+    """How many jobs of one rule a build would run.
 
     Args:
         rule: The rule.
-        rebuilt: How many of its jobs would run again, or for the first time.
-        jobs: How many it has.
-        size_bytes: Bytes of weights that those make; 0 if they make none.
+        rebuilt: How many of its jobs would run.
+        jobs: How many jobs it has.
+        size_bytes: Bytes of weights that the jobs that run make.
     """
 
     rule: str
@@ -32,17 +33,17 @@ class RebuildCount:
 
 
 def rebuild_counts(before: Plan, after: Plan) -> list[RebuildCount]:
-    """Return what a build by one plan makes that a build by the other has not made, rule by rule, in order of work.
+    """Count the jobs of a plan that are not in an earlier plan, by rule, in the order of the jobs.
 
     Args:
-        before: The plan of the lock as it was.
-        after: The plan of the lock as it is now; another lock than that.
+        before: The plan of the earlier lock.
+        after: The plan of the new lock, which differs from the earlier one.
     """
     known = {(job.rule, job.key) for job in jobs(before)}
-    every = jobs(after)
-    counted = []
-    for rule in dict.fromkeys(job.rule for job in every):
-        own = [job for job in every if job.rule == rule]
+    planned = jobs(after)
+    counts = []
+    for rule in dict.fromkeys(job.rule for job in planned):
+        own = [job for job in planned if job.rule == rule]
         new = [job for job in own if rule in OF_THE_LOCK or (rule, job.key) not in known]
-        counted.append(RebuildCount(rule, len(new), len(own), sum(job.size_bytes for job in new)))
-    return counted
+        counts.append(RebuildCount(rule, len(new), len(own), sum(job.size_bytes for job in new)))
+    return counts

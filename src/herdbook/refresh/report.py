@@ -1,7 +1,7 @@
-"""What moved upstream, for a terminal, for the body of a pull request, and for machines.
+"""The report of a refresh: for a terminal, for the body of a pull request, and as JSON.
 
-Names, licences and configurations come from upstream: on a terminal they are stripped of what is not seen, in Markdown
-they are escaped.
+Names, licenses and configurations come from upstream: for a terminal, invisible characters are replaced; in Markdown, the
+text is escaped.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ if TYPE_CHECKING:
     from herdbook.refresh.impact import RebuildCount
     from herdbook.refresh.upstream import UpstreamChange
 
-SHOWN = 20  # files, tensors or facts of a source; a pull request's body has a limit. JSON has all.
+SHOWN = (
+    20  # files, tensors or facts of a source: the body of a pull request is limited. The JSON contains all.
+)
 SHOWN_DIGITS = 12
-SAME = "every file, tensor and fact is as it was"
-NOTHING = "nothing moved upstream; the lock stays as it is, byte for byte"
+SAME = "files, tensors and facts are unchanged"
+NOTHING = "nothing moved upstream; the lock is unchanged, byte for byte"
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class RefreshReport:
-    """What became of one recipe's lock.
+    """The result of refreshing one recipe's lock.
 
     Args:
-        recipe: The recipe's path as the person typed it.
-        sources: What upstream says of each source.
+        recipe: The recipe's path as the user typed it.
+        sources: The state of each source upstream.
         rebuild: What a build would rebuild; empty if nothing moved.
-        problems: Why the recipe cannot be built with what is upstream now; the lock stays as it is then.
+        problems: Why the recipe cannot be built with the new pins; the lock is not changed then.
     """
 
     recipe: str
@@ -52,7 +54,7 @@ class RefreshReport:
 
     @property
     def unavailable(self) -> int:
-        """How many sources cannot be had."""
+        """How many sources are unavailable."""
         return self._count("unavailable")
 
     def _count(self, state: str) -> int:
@@ -60,13 +62,13 @@ class RefreshReport:
 
     @property
     def headline(self) -> str:
-        """What happened, in a line that quotes nobody."""
+        """What happened, in a line that contains no text from upstream."""
         if not self.sources:
-            return "no source is upstream, so nothing can move"
-        lost = f"; {self.unavailable} cannot be had" if self.unavailable else ""
+            return "the recipe has no sources upstream, so nothing can move"
+        unavailable = f"; {self.unavailable} unavailable" if self.unavailable else ""
         if not self.moved:
-            return f"nothing else moved upstream{lost}" if lost else NOTHING
-        return f"{self.moved} of {len(self.sources)} sources moved upstream{lost}"
+            return f"nothing else moved upstream{unavailable}" if unavailable else NOTHING
+        return f"{self.moved} of {len(self.sources)} sources moved upstream{unavailable}"
 
 
 def as_text(report: RefreshReport) -> str:
@@ -82,7 +84,7 @@ def as_text(report: RefreshReport) -> str:
             details += list(_details(change.difference))
         lines += [f"  {one_line(line)}" for line in details]
     if report.problems:
-        lines.append("the lock stays as it is: with what is upstream now, this recipe cannot be built:")
+        lines.append("the lock is not changed, because the recipe cannot be built with the new pins:")
         lines += [f"  {one_line(problem)}" for problem in report.problems]
     if report.rebuild:
         lines.append(f"a build would rebuild: {', '.join(map(_label, _affected(report.rebuild)))}")
@@ -95,22 +97,27 @@ def as_markdown(report: RefreshReport) -> str:
     for change in report.sources:
         if change.state != "unchanged" or change.notes:
             blocks += _section(change)
-    if still := [change.name for change in report.sources if change.state == "unchanged"]:
-        blocks.append(f"Unchanged: {', '.join(map(code, still))}.")
+    if unchanged := [change.name for change in report.sources if change.state == "unchanged"]:
+        blocks.append(f"Unchanged: {', '.join(map(code, unchanged))}.")
     if report.problems:
-        blocks.append("**The lock stays as it is: with what is upstream now, this recipe cannot be built.**")
+        blocks.append("**The lock is not changed, because the recipe cannot be built with the new pins.**")
         blocks.append("\n".join(f"- {md(problem)}" for problem in report.problems))
     if report.rebuild:
         rows = [
-            (code(one.rule), str(one.rebuilt), str(one.jobs), size(one.size_bytes) if one.size_bytes else "")
-            for one in report.rebuild
+            (
+                code(count.rule),
+                str(count.rebuilt),
+                str(count.jobs),
+                size(count.size_bytes) if count.size_bytes else "",
+            )
+            for count in report.rebuild
         ]
         blocks += ["### What a build rebuilds", _table(("rule", "rebuilt", "of", "weights"), rows)]
     return "\n\n".join(blocks) + "\n"
 
 
 def as_json(report: RefreshReport) -> dict[str, Any]:
-    """Return a report for machines: everything, with whole digests."""
+    """Return a report as JSON: complete, with full digests."""
     return {
         "recipe": report.recipe,
         "moved": report.moved,
@@ -135,8 +142,13 @@ def as_json(report: RefreshReport) -> dict[str, Any]:
             for change in report.sources
         ],
         "rebuild": [
-            {"rule": one.rule, "rebuilt": one.rebuilt, "jobs": one.jobs, "size_bytes": one.size_bytes}
-            for one in report.rebuild
+            {
+                "rule": count.rule,
+                "rebuilt": count.rebuilt,
+                "jobs": count.jobs,
+                "size_bytes": count.size_bytes,
+            }
+            for count in report.rebuild
         ],
         "problems": list(report.problems),
     }
@@ -144,7 +156,7 @@ def as_json(report: RefreshReport) -> dict[str, Any]:
 
 def _step(change: UpstreamChange) -> str:
     if change.before == change.after:
-        return f"still at {change.after[:SHOWN_DIGITS]}, but not as it was"
+        return f"still at {change.after[:SHOWN_DIGITS]}, but with other content"
     return f"{change.before[:SHOWN_DIGITS]} -> {change.after[:SHOWN_DIGITS]}"
 
 
@@ -178,13 +190,13 @@ def _tensor(tensor: LockedTensor) -> str:
 def _section(change: UpstreamChange) -> Iterator[str]:
     yield f"### {code(change.name)}, {md(change.place)}"
     if change.trouble:
-        yield f"**Cannot be had.** {md(change.trouble)}"
+        yield f"**Unavailable.** {md(change.trouble)}"
     yield from (f"**Note:** {md(note)}." for note in change.notes)
     difference = change.difference
     if difference is None:
         return
     if change.before == change.after:
-        yield f"Still at {code(change.after)}, but not as it was."
+        yield f"Still at {code(change.after)}, but with other content."
     else:
         yield f"{code(change.before)} → {code(change.after)}"
     if difference == PinDifference():
@@ -197,7 +209,7 @@ def _section(change: UpstreamChange) -> Iterator[str]:
         yield _changes("tensor", difference.tensors, _tensor)
 
 
-def _changes(what: str, changes: Sequence[Change[Any]], label: Any) -> str:
+def _changes(kind: str, changes: Sequence[Change[Any]], label: Any) -> str:
     rows = [
         (
             code(change.name),
@@ -207,7 +219,7 @@ def _changes(what: str, changes: Sequence[Change[Any]], label: Any) -> str:
         for change in changes[:SHOWN]
     ]
     more = f"\n\nand {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-    return _table((what, "", "was", "is"), rows) + more
+    return _table((kind, "", "was", "is"), rows) + more
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markdown:
@@ -216,9 +228,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markdown:
 
 
 def _affected(counts: Sequence[RebuildCount]) -> list[RebuildCount]:
-    return [one for one in counts if one.rebuilt]
+    return [count for count in counts if count.rebuilt]
 
 
-def _label(one: RebuildCount) -> str:
-    weights = f" ({size(one.size_bytes)})" if one.size_bytes else ""
-    return f"{one.rule} {one.rebuilt} of {one.jobs}{weights}"
+def _label(count: RebuildCount) -> str:
+    weights = f" ({size(count.size_bytes)})" if count.size_bytes else ""
+    return f"{count.rule} {count.rebuilt} of {count.jobs}{weights}"

@@ -1,6 +1,6 @@
-"""Looking sources up again: each source by itself, so that one that cannot be had hides nothing of the others.
+"""Looking up what a recipe's sources are now: one by one, so that an unavailable source does not block the others.
 
-What lies beside the recipe (folders, tasks, texts, snapshots) is not upstream: its pins stay as they are.
+Inputs beside the recipe (folders, tasks, texts, snapshots) are not upstream: their pins are kept.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UpstreamChange:
-    """What upstream says of one source or adapter.
+    """The state of one source or adapter upstream.
 
     Args:
         name: The recipe's name for it.
-        place: Where it is, as the recipe has it.
-        before: The revision that was pinned.
-        after: The revision that is there now; that which was pinned if it could not be had.
-        difference: What differs between the two pins; None if nothing does.
-        notes: What the lock does not hold but a person should know, a sentence each.
-        trouble: Why it cannot be had; empty if it can.
+        place: Where it is, as written in the recipe.
+        before: The pinned revision.
+        after: The revision now; the pinned one if the source is unavailable.
+        difference: The differences between the two pins; None if they are equal.
+        notes: Facts that the lock does not contain but the user should know, a sentence each.
+        trouble: Why it is unavailable; empty if it is available.
     """
 
     name: str
@@ -58,17 +58,17 @@ class UpstreamChange:
 def look_up(
     recipe: Recipe, lock: Lock, beside: Path, report: Callable[[str], None]
 ) -> tuple[Lock, list[UpstreamChange]]:
-    """Ask what a recipe's sources are now.
+    """Look up what a recipe's sources are now.
 
     Args:
         recipe: The recipe.
-        lock: Its lock, which answers it.
+        lock: Its lock, which fits it.
         beside: The recipe's folder.
         report: Called with a line for each source that is looked up.
 
     Returns:
-        The lock with what moved pinned anew, and what upstream says of each source that is upstream, in the recipe's order. If
-        nothing moved, the lock is equal to the one that was given.
+        The lock with new pins for what moved, and the state of each source that is upstream, in the recipe's order. If nothing
+        moved, the lock is equal to the given one.
     """
     sources, adapters = dict(lock.sources), dict(lock.adapters)
     changes = []
@@ -93,7 +93,7 @@ def _hub(name: str, model: Hub, pinned: LockedSource) -> tuple[UpstreamChange, L
     try:
         remote = _resolve(model)
         if remote.commit == pinned.revision and _has(remote, pinned):
-            # what was read of the files is as it was; what else a pin holds can change without a commit
+            # the files are unchanged, so what was read from them is too; the other facts can change without a commit
             now = pinned.model_copy(
                 update={
                     "license": remote.license,
@@ -124,15 +124,15 @@ def _adapter(
 
 
 def _pypi(name: str, model: Pypi, pinned: LockedSource) -> tuple[UpstreamChange, LockedSource]:
-    """Ask for a wheel again. Its version is part of the recipe, so it can only vanish or be another file."""
+    """Look up a wheel. Its version is part of the recipe, so it can only vanish or become another file."""
     try:
-        same = sha256_file(wheel.download(model.pypi)) == pinned.revision
-        now = pinned if same else pin_pypi(model)
+        is_pinned = sha256_file(wheel.download(model.pypi)) == pinned.revision
+        now = pinned if is_pinned else pin_pypi(model)
     except HerdbookError as error:
         return _unavailable(name, model.pypi, pinned.revision, str(error)), pinned
-    except ModuleNotFoundError as error:  # looking needs less than reading GGUF does
+    except ModuleNotFoundError as error:  # comparing digests needs fewer packages than reading GGUF does
         trouble = (
-            f"pypi: {model.pypi}: its wheel is not the one that was pinned; to read it, {error.name} is needed: "
+            f"pypi: {model.pypi}: the registry's wheel differs from the pinned one, and reading it needs {error.name}: "
             "pip install 'herdbook[quantize]'"
         )
         return _unavailable(name, model.pypi, pinned.revision, trouble), pinned
@@ -145,9 +145,9 @@ def _resolve(model: Hub) -> RemoteRepo:
 
 
 def _has(remote: RemoteRepo, pinned: LockedSource | LockedAdapter) -> bool:
-    """Say whether a repository has all pinned files as they were pinned."""
-    there = {file.name: (file.size_bytes, file.sha256, file.git_blob) for file in remote.files}
-    return all(there.get(file.name) == (file.size_bytes, file.sha256, file.git_blob) for file in pinned.files)
+    """Return whether a repository contains all pinned files, unchanged."""
+    files = {file.name: (file.size_bytes, file.sha256, file.git_blob) for file in remote.files}
+    return all(files.get(file.name) == (file.size_bytes, file.sha256, file.git_blob) for file in pinned.files)
 
 
 def _notes(model: Hub, remote: RemoteRepo, pinned: str) -> tuple[str, ...]:
@@ -155,27 +155,27 @@ def _notes(model: Hub, remote: RemoteRepo, pinned: str) -> tuple[str, ...]:
     notes = []
     if remote.repo != repo:
         notes.append(
-            f"the repository is called {remote.repo} now. The old name leads there until somebody takes it: "
-            "put the new one into the recipe"
+            f"the repository was renamed to {remote.repo}. The old name redirects to it until somebody registers it: "
+            "write the new name into the recipe"
         )
     if remote.commit != pinned and _is_gone(repo, pinned):
         notes.append(
-            f"the commit that was pinned, {pinned}, is gone: nobody can fetch what was built from it again"
+            f"the pinned commit, {pinned}, was deleted: what was built from it can no longer be downloaded"
         )
     return tuple(notes)
 
 
 def _with_pin(error: HerdbookError, model: Hub, pinned: str) -> str:
-    """Return why a source cannot be had and, where the repository answers, whether what was pinned still can."""
+    """Return why a source is unavailable and, where the repository exists, whether the pinned commit still does."""
     repo, _, revision = model.hub.partition("@")
     if not isinstance(error, GoneError) or revision == pinned:
         return str(error)
-    state = "is gone, too" if _is_gone(repo, pinned) else "is still there, so the lock can be built"
-    return f"{error} The commit that was pinned, {pinned}, {state}."
+    state = "was deleted, too" if _is_gone(repo, pinned) else "still exists, so the lock can be built"
+    return f"{error} The pinned commit, {pinned}, {state}."
 
 
 def _is_gone(repo: str, commit: str) -> bool:
-    """Say whether a repository certainly lacks a commit."""
+    """Return whether a repository certainly lacks a commit."""
     try:
         hub.resolve(repo, commit)
     except GoneError:

@@ -1,4 +1,4 @@
-"""What a verification is asked, and what it finds."""
+"""The options of a verification, and its findings."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class Outcome(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
-    UNVERIFIED = "unverified"  # nothing is wrong as far as was seen, but it could not be checked
-    BROKEN = "broken"  # the verifier itself; says nothing about the release
+    UNVERIFIED = "unverified"  # it could not be checked, or not completely; no problem was found
+    BROKEN = "broken"  # the verifier itself failed; the release may be good or bad
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Args:
         level: The level that the check belongs to.
-        check: What was checked: ``sums``, ``records``, ``signature``, ...
-        subject: The file or tensor, or what was counted.
+        check: The check: ``sums``, ``records``, ``signature``, ...
+        subject: The file or tensor, or a count of them.
         outcome: How it ended.
-        detail: What was compared, or what is wrong.
-        expected: The digest or value that it should have.
-        found: What it has.
-        file: The release's file that it is about, if it is about one.
-        tensor: The tensor in it.
-        source: Where it should have come from: an upstream file or tensor.
+        detail: What was compared, or the problem.
+        expected: The expected digest or value.
+        found: The actual digest or value.
+        file: The file of the release that it is about, if any.
+        tensor: The tensor in that file.
+        source: The upstream file or tensor that it should be from.
     """
 
     level: str
@@ -59,7 +59,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One check of a level; makes its findings."""
+    """One check of a level; creates its findings."""
 
     level: str
     name: str
@@ -77,16 +77,16 @@ class Check:
         return Finding(self.level, self.name, subject, Outcome.UNVERIFIED, detail, **about)
 
     def error(self, subject: str, error: Exception, **about: Any) -> Finding:
-        """Return what an error means for a subject: see ``outcome_of``."""
+        """Return the finding for an error; see ``outcome_of``."""
         return Finding(self.level, self.name, subject, outcome_of(error), str(error), **about)
 
 
 def outcome_of(error: Exception) -> Outcome:
-    """Return what an error that was meant for people means.
+    """Return the outcome that follows from an error.
 
-    A source that cannot be had now, or not by us, is no proof against a release; neither is a step that cannot be done
-    here. What is gone from a place that answers, and bytes, headers and data that contradict what is said of them, are:
-    else whoever serves them could choose that nothing is found.
+    An unavailable source does not prove anything against a release, and neither does a step that cannot run on this machine.
+    Both are unverified. A server that answers without the file, and bytes, headers and data that contradict their
+    description, are failures: otherwise whoever serves them could hide a problem by answering wrongly.
     """
     match error:
         case GoneError() | DigestMismatchError() | WrongAnswerError():
@@ -101,8 +101,8 @@ class Level:
     """How far a verification goes. Each level includes those before it.
 
     Args:
-        name: What it is called.
-        proves: What holds if it passes.
+        name: Its name.
+        proves: What a pass proves.
         reads: What it reads.
         cost: What that costs, in words.
     """
@@ -115,16 +115,16 @@ class Level:
 
 @dataclass(frozen=True)
 class Options:
-    """What a person asks of a verification.
+    """The options of a verification.
 
     Args:
         key: The public key (PEM) that the release must be signed with.
-        identity: Who must have signed it, for keyless signatures.
-        issuer: Who must vouch for that identity.
+        identity: The identity that must have signed it, for keyless signatures.
+        issuer: The identity provider that must confirm the identity.
         sample_bytes: How many bytes of the release to compare with upstream; None for all.
-        seed: Decides which are drawn.
-        inputs: The recipe in the author's folder, or in a copy of it, for what a release does not carry.
-        work: A folder for what is made again, which stays; None for one that goes.
+        seed: Seed of the random sample.
+        inputs: The recipe in the author's folder, or in a copy of it, for inputs that a release does not include.
+        work: A folder for rebuilt files, which is kept; None for a temporary one.
     """
 
     key: Path | None = None

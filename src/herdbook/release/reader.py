@@ -1,4 +1,4 @@
-"""A release as it is verified: what its own files say, each read once and within limits."""
+"""Read a release: the content of its own files, each read once and within limits."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ MAX_LINEAGE_BYTES = 512_000_000
 
 @contextmanager
 def damaged(what: str) -> Iterator[None]:
-    """Say of data that do not have the form they should have that they are damaged.
+    """Report malformed data as damaged.
 
     Raises:
-        VerificationError: Instead of what is raised where data of another form are met.
+        VerificationError: Instead of the errors that malformed data cause.
     """
     try:
         yield
@@ -53,9 +53,9 @@ def damaged(what: str) -> Iterator[None]:
 
 
 def caught(findings: Iterator[Finding], check: Check, release: Release) -> Iterator[Finding]:
-    """Pass on findings; an error that ends one check is a finding too, and does not end those that follow."""
+    """Pass on findings; an error that ends a check becomes a finding and does not stop later checks."""
     try:
-        with damaged("what the release says of itself"):
+        with damaged("the release's own files"):
             yield from findings
     except (HerdbookError, OSError) as error:
         yield check.error(release.name, error)
@@ -68,7 +68,7 @@ class Release:
         subject: The files.
 
     Raises:
-        VerificationError: If it has no checksums that can be read, or a name in them leads out of it.
+        VerificationError: If its checksums cannot be read, or contain a name that leads outside the release.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -82,12 +82,12 @@ class Release:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Its name in messages."""
         return self.subject.name
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """SHA-256 of all that its claims are about: the files that SHA256SUMS lists, and SHA256SUMS itself."""
+        """SHA-256 of all files that its claims cover: those that SHA256SUMS lists, and SHA256SUMS itself."""
         return with_sums(self.sums, self.subject.read(SUMS))
 
     def source(self, uri: str) -> Subject:
@@ -98,7 +98,7 @@ class Release:
 
     @property
     def read_bytes(self) -> int:
-        """How much was read so far, of it and of what it was made from: from disks, and all that came from the Hub."""
+        """Bytes read so far from the release and its sources, from disk and from the Hub."""
         subjects = (self.subject, *self.sources.values())
         read = sum(subject.read_bytes for subject in subjects if isinstance(subject, FolderSubject))
         return read + hub.TRAFFIC.received_bytes - self._before
@@ -126,27 +126,27 @@ class Release:
         return self.make_plan()
 
     def plan(self) -> Plan:
-        """Return the plan that follows from its recipe and lock; keys are those of the code that is installed here.
+        """Return the plan that follows from its recipe and lock, with the keys of the installed code.
 
         Raises:
-            RecipeError: If nothing can be built of its recipe.
+            RecipeError: If its recipe cannot be built.
             VerificationError: If its recipe or lock is damaged.
         """
         return self._plan
 
     def make_plan(self, recipe: Path = Path(RECIPE), results: Path = Path("results")) -> Plan:
-        """Return the plan, made anew: so keys of other code can be computed. Raises as ``plan``.
+        """Return a new plan, so that keys of other code can be computed. Raises as ``plan``.
 
         Args:
-            recipe: Where the recipe lies, or will.
-            results: Where results will.
+            recipe: The path of the recipe, which need not exist yet.
+            results: The folder for results.
         """
         with damaged(f"{RECIPE} or {LOCK}"):
             return make(self.recipe, self.lock, recipe, results)
 
     @cached_property
     def claims(self) -> tuple[str, ...]:
-        """The lines of its claims. Raises VerificationError if there are none that can be read."""
+        """The lines of its claims. Raises VerificationError if the file is missing or not a text."""
         with damaged(CLAIMS):
             text = self.subject.read(CLAIMS).decode()
         return tuple(line for line in text.split("\n") if line.strip())
@@ -154,16 +154,16 @@ class Release:
     @cached_property
     def _records(self) -> dict[str, dict[str, Any]]:
         names = [n for n in sorted(self.sums) if n.startswith(RECORDS) and not n.endswith(".gguf.json")]
-        found = {}
+        by_key = {}
         for name in names:
             record = self.subject.json(name)
             with damaged(name):
                 _check_record(record)
-                found[record["key"]] = record
-        return found
+                by_key[record["key"]] = record
+        return by_key
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """Return the records of all shards that were made on the way to it, by key.
+        """Return the records of all shards of its build, by key.
 
         Raises:
             VerificationError: If one is missing or damaged.
@@ -201,4 +201,4 @@ def _check_record(record: Any) -> None:
 
 def _text(value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")

@@ -1,6 +1,6 @@
-"""What is verified: a release in a folder or on the Hub, read in the same way. Whatever holds it is untrusted.
+"""What is verified: a release in a folder or on the Hub, read through one interface. Its content is untrusted.
 
-Nothing is read without a limit, and nothing that a name in it points to outside of it is ever read because of that name.
+Every read has a limit, and a name in the release never causes a read outside of it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from herdbook.weights.checkpoint import Span
 
 SMALL_BYTES = 64_000_000  # of a file that is read as a whole
-KEPT_BYTES = (
-    256_000_000  # of small files from the Hub that are kept in memory, so that none is asked for twice
-)
+KEPT_BYTES = 256_000_000  # of small files from the Hub that are kept in memory, to download each once
 HUB_PURL = "pkg:huggingface/"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 
@@ -38,8 +36,8 @@ class FileEntry:
 
     Args:
         size_bytes: Its size.
-        sha256: SHA-256 of its content, if the place says so.
-        git_blob: Git's id of its content, likewise.
+        sha256: SHA-256 of its content, if the Hub states it.
+        git_blob: Git's id of its content, if the Hub states it.
     """
 
     size_bytes: int
@@ -51,10 +49,10 @@ class Subject(Protocol):
     """Files under names: a release, or a model that one was made from.
 
     Attributes:
-        name: What to call it.
-        uri: A URI of it that does not move, if it has one.
-        files: What it holds, by name.
-        read_bytes: How much was read of it so far.
+        name: Its name in messages.
+        uri: A URI that always leads to the same content; empty for a folder.
+        files: Its files, by name.
+        read_bytes: The number of bytes read from it so far.
     """
 
     name: str
@@ -67,8 +65,8 @@ class Subject(Protocol):
 
         Raises:
             VerificationError: If it is missing, or larger than ``limit`` bytes.
-            DigestMismatchError: If it is not what the place says that it is.
-            SourceError: If it cannot be had.
+            DigestMismatchError: If it does not have the digest that the Hub states.
+            SourceError: If it cannot be read.
         """
 
     def json(self, name: str) -> Any:
@@ -78,20 +76,20 @@ class Subject(Protocol):
         """Return where tensors lie in a safetensors file, by name.
 
         Raises:
-            CheckpointError: If its header is damaged, claims more than 100 MB, or does not fit the file's size.
+            CheckpointError: If its header is damaged, declares more than 100 MB, or does not fit the file's size.
             VerificationError: If it is missing.
-            SourceError: If it cannot be had.
+            SourceError: If it cannot be read.
         """
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Return a file's bytes from ``start`` up to ``stop``, all of them. Raises as ``read``."""
 
     def digest(self, name: str) -> str:
-        """Return the SHA-256 of a file: what the place says, where it says so, else by reading it. Raises as ``read``."""
+        """Return the SHA-256 of a file: as the Hub states it, else by reading the file. Raises as ``read``."""
 
 
 class _Reading:
-    """What both kinds share: what follows from reading ranges."""
+    """The part of the interface that both kinds share: it only needs ``read_range``."""
 
     name: str
     files: dict[str, FileEntry]
@@ -113,7 +111,7 @@ class _Reading:
         try:
             return json.loads(self.read(name))
         except (ValueError, RecursionError) as error:
-            raise VerificationError(f"{name}: is no JSON that can be read: {error}") from error
+            raise VerificationError(f"{name}: is not valid JSON: {error}") from error
 
     def header(self, name: str) -> dict[str, Span]:
         """Return where tensors lie, see ``Subject``."""
@@ -146,16 +144,16 @@ class FolderSubject(_Reading):
     """A folder on this machine.
 
     Attributes:
-        odd: Names that are no regular files, with what they are; they are never opened.
+        odd: Names that are not regular files, with their kind; they are never opened.
 
     Raises:
-        UnverifiedError: If there is no such folder.
+        UnverifiedError: If the folder does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         if not folder.is_dir():
-            raise UnverifiedError(f"{folder}: there is no such folder")
+            raise UnverifiedError(f"{folder}: no such folder")
         self.folder = folder
         self.name = str(folder)
         self.uri = ""
@@ -171,15 +169,15 @@ class FolderSubject(_Reading):
         try:
             about = path.stat()
         except OSError:
-            self.odd[name] = "a link that leads nowhere"
+            self.odd[name] = "a broken link"
             return
         if stat.S_ISREG(about.st_mode):
             self.files[name] = FileEntry(about.st_size)
         else:
-            self.odd[name] = "a link to a folder" if path.is_dir() else "no regular file"
+            self.odd[name] = "a link to a folder" if path.is_dir() else "not a regular file"
 
     def path(self, name: str) -> Path:
-        """Return where a file lies. Raises VerificationError if it is missing."""
+        """Return the path of a file. Raises VerificationError if it is missing."""
         self._entry(name)
         return self.folder / name
 
@@ -195,9 +193,9 @@ class FolderSubject(_Reading):
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a file, see ``Subject``."""
-        found = sha256_file(self.path(name))
+        sha256 = sha256_file(self.path(name))
         self.count(self._entry(name).size_bytes)
-        return found
+        return sha256
 
 
 class HubSubject(_Reading):
@@ -206,11 +204,11 @@ class HubSubject(_Reading):
     Attributes:
         repo: ``owner/name`` as the Hub spells it.
         commit: The commit.
-        remote: All that the Hub says of it.
+        remote: The Hub's description of the repository.
 
     Raises:
         GoneError: If the repository has no such revision.
-        SourceError: If it cannot be had.
+        SourceError: If it cannot be read.
     """
 
     def __init__(self, repo: str, revision: str | None = None) -> None:
@@ -231,11 +229,11 @@ class HubSubject(_Reading):
             return self._kept[name]
         content = super().read(name, limit)
         entry = self._entry(name)
-        found = hashlib.sha256(content).hexdigest() if entry.sha256 else git_blob_id(content)
+        actual = hashlib.sha256(content).hexdigest() if entry.sha256 else git_blob_id(content)
         expected = entry.sha256 or entry.git_blob
-        if found != expected:
+        if actual != expected:
             raise DigestMismatchError(
-                f"{self.name}: {name}", str(expected), found, "The Hub serves other bytes than it describes."
+                f"{self.name}: {name}", str(expected), actual, "The Hub serves other bytes than it describes."
             )
         with self._lock:
             if self._kept_bytes + len(content) <= KEPT_BYTES:
@@ -251,7 +249,7 @@ class HubSubject(_Reading):
             piece, size = hub.read_file(self.repo, self.commit, name, first, last)
             if size != entry.size_bytes or len(piece) != last - first:
                 raise VerificationError(
-                    f"{self.name}: {name}: the Hub says that it has {entry.size_bytes} bytes, but serves {size}"
+                    f"{self.name}: {name}: the Hub states a size of {entry.size_bytes} bytes, but serves {size}"
                 )
             data += piece
         self.count(len(data))
@@ -263,12 +261,12 @@ class HubSubject(_Reading):
 
 
 def open_subject(text: str) -> Subject:
-    """Open a release that a person named: a folder, or ``owner/name`` or ``owner/name@revision`` on the Hub.
+    """Open a release that the user named: a folder, or ``owner/name`` or ``owner/name@revision`` on the Hub.
 
     Raises:
         UnverifiedError: If it is neither.
         GoneError: If the repository has no such revision.
-        SourceError: If it cannot be had.
+        SourceError: If it cannot be read.
     """
     if Path(text).is_dir():
         return FolderSubject(Path(text))
@@ -282,14 +280,14 @@ def open_source(uri: str) -> Subject:
     """Open a model that a release was made from, by its URI in the lock.
 
     Raises:
-        UnverifiedError: If it is of no place that can be read by ranges: a folder of the author's, a package.
+        UnverifiedError: If it cannot be read by ranges: a local folder of the author, a package.
         GoneError: If the repository no longer has the revision.
-        SourceError: If it cannot be had.
+        SourceError: If it cannot be read.
     """
     if not uri.startswith(HUB_PURL):
-        raise UnverifiedError(f"{uri}: is not on the Hub, so strangers cannot read it by ranges")
+        raise UnverifiedError(f"{uri}: is not on the Hub, so others cannot read it by ranges")
     repo, _, commit = uri.removeprefix(HUB_PURL).partition("@")
     check_name(repo, uri)
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise VerificationError(f"{uri}: names no commit")
+        raise VerificationError(f"{uri}: does not name a commit")
     return HubSubject(repo, commit)

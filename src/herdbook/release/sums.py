@@ -19,14 +19,14 @@ def format_sums(digests: Mapping[str, str]) -> str:
 
 
 def parse_sums(text: str, what: str) -> dict[str, str]:
-    """Return the digests that a SHA256SUMS holds, by name.
+    """Return the digests in a SHA256SUMS, by name.
 
     Args:
         text: Its text: lines of 64 hexadecimal digits, two spaces, a name.
-        what: How errors call it.
+        what: Its name in errors.
 
     Raises:
-        VerificationError: If a line is damaged, a file is listed twice, or a name leads out of the folder.
+        VerificationError: If a line is damaged, a file is listed twice, or a name leads outside the folder.
     """
     sums: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):

@@ -1,7 +1,7 @@
-"""Sigstore bundles of in-toto statements in DSSE envelopes: how a claim is signed, and read again.
+"""Sign and read claims: in-toto statements in DSSE envelopes in Sigstore bundles.
 
-Formats: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md (v1.0), Sigstore bundle v0.3, and for a local
-key the form that OpenSSF model signing v1.0 gives to it.
+Formats: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md (v1.0), Sigstore bundle v0.3, and, for a local
+key, the bundle of OpenSSF model signing v1.0.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ MAX_LINE_BYTES = 256_000_000
 
 @dataclass(frozen=True)
 class Envelope:
-    """A statement as it was read.
+    """A statement and its signatures, as read.
 
     Args:
-        statement: What is said.
-        payload: The bytes that say it: those that are signed.
-        signatures: Signatures of them (DER); none, if the statement is bare.
-        hint: Which key is said to have signed: SHA-256 of its PEM text.
-        certified: Whether a certificate of Sigstore says instead who signed (keyless).
-        raw: The bundle, as JSON.
+        statement: The statement.
+        payload: The statement's bytes, which are signed.
+        signatures: Signatures of the payload (DER); none if the statement is bare.
+        hint: The key that claims to have signed: SHA-256 of its PEM text.
+        certified: Whether the signer is named by a Sigstore certificate instead (keyless).
+        raw: The bundle as JSON.
     """
 
     statement: dict[str, Any]
@@ -45,17 +45,17 @@ class Envelope:
 
     @property
     def is_signed(self) -> bool:
-        """Whether there is a signature, good or bad."""
+        """Whether it has a signature, valid or not."""
         return bool(self.signatures)
 
     def is_signed_by(self, key: PublicKey) -> bool:
-        """Return whether one signature is by this key."""
+        """Return whether one of the signatures is valid for this key."""
         data = pae(PAYLOAD_TYPE, self.payload)
         return any(key.verifies(signature, data) for signature in self.signatures)
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """Return what is signed of an envelope: its pre-authentication encoding (DSSE v1.0)."""
+    """Return the bytes of an envelope that are signed: its pre-authentication encoding (DSSE v1.0)."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
@@ -80,13 +80,13 @@ def read(text: str | bytes, what: str) -> Envelope:
 
     Args:
         text: Its JSON.
-        what: How errors call it.
+        what: Its name in errors.
 
     Raises:
         VerificationError: If it is neither.
     """
     if len(text) > MAX_LINE_BYTES:
-        raise VerificationError(f"{what}: is larger than any claim")
+        raise VerificationError(f"{what}: is larger than a claim may be ({MAX_LINE_BYTES} bytes)")
     raw = text if isinstance(text, str) else text.decode("utf-8", errors="replace")
     try:
         data = json.loads(raw)
@@ -94,9 +94,9 @@ def read(text: str | bytes, what: str) -> Envelope:
             return Envelope(_statement(data), canonical(data), raw=raw)
         envelope, material = data["dsseEnvelope"], data.get("verificationMaterial", {})
         if envelope["payloadType"] != PAYLOAD_TYPE:
-            raise VerificationError(f"{what}: holds {envelope['payloadType']!r}, no in-toto statement")
+            raise VerificationError(f"{what}: contains {envelope['payloadType']!r}, not an in-toto statement")
         payload = base64.b64decode(envelope["payload"], validate=True)
-        signatures = tuple(base64.b64decode(one["sig"], validate=True) for one in envelope["signatures"])
+        signatures = tuple(base64.b64decode(entry["sig"], validate=True) for entry in envelope["signatures"])
         hint = material.get("publicKey", {}).get("hint")
         certified = "certificate" in material
         statement = _statement(json.loads(payload))
@@ -118,7 +118,7 @@ def read(text: str | bytes, what: str) -> Envelope:
 
 def _statement(data: Any) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(data["predicateType"], str):
-        raise TypeError("no statement")
-    if not all(isinstance(one["digest"], dict) for one in data["subject"]):
-        raise TypeError("no subject")
+        raise TypeError("not a statement")
+    if not all(isinstance(file["digest"], dict) for file in data["subject"]):
+        raise TypeError("a subject without a digest")
     return data

@@ -1,8 +1,8 @@
-"""Keyless signatures, with Sigstore: no key to keep; a certificate of minutes says who signed, and a public log when.
+"""Keyless signatures with Sigstore: a short-lived certificate names the signer, and a public log proves the time.
 
-Signing asks an identity provider who is there, a certificate authority (Fulcio) for a certificate of that, and a log
-(Rekor) for an entry that everybody can read: https://docs.sigstore.dev. None of that comes out the same twice. Verifying
-needs no service: what the authority and the log signed lies in the bundle.
+Signing needs an identity provider, a certificate authority (Fulcio) that certifies the identity, and a transparency log
+(Rekor) that everyone can read: https://docs.sigstore.dev. The result differs each time. Verifying needs no service: the
+bundle contains the signatures of the authority and of the log.
 
 The library ``sigstore`` does both; it is an extra, and imported where it is used.
 """
@@ -30,47 +30,47 @@ if TYPE_CHECKING:
 
     from herdbook.signing.bundle import Envelope
 
-# Sigstore's client trust configuration (JSON) of another instance than the public one, such as a company's own.
+# Path of a client trust configuration (JSON) of a Sigstore instance other than the public one, such as a company's.
 CONFIG_VARIABLE = "HERDBOOK_SIGSTORE_CONFIG"
 ISSUER_OID = "1.3.6.1.4.1.57264.1.1"  # https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who signed, and who says so.
+    """A signer, and the identity provider that confirms it.
 
     Args:
         name: An e-mail address, or the URI of a workflow.
-        issuer: URL of the identity provider that vouches for it.
+        issuer: URL of the identity provider.
     """
 
     name: str
     issuer: str
 
     def __str__(self) -> str:
-        """Return it as people read it."""
-        return f"{self.name}, says {self.issuer}"
+        """Return a description for messages."""
+        return f"{self.name} (confirmed by {self.issuer})"
 
 
 class Keyless:
-    """Signs as whoever runs this. Nobody is asked before the first signature; the certificate is then used again."""
+    """Signs with the identity of the user or CI job. It is requested at the first signature, and its certificate is reused."""
 
-    fingerprint = None  # there is no key that stays the same
+    fingerprint = None  # each signing uses a new key
 
     def bundle(self, statement: dict[str, Any]) -> bytes:
         """Return a statement, signed, as the canonical JSON of a bundle; other bytes each time.
 
         Raises:
-            StepError: If the library is not installed, nobody vouches for who runs this, or a service fails.
+            StepError: If the library is not installed, no identity is available, or a service fails.
         """
         signer = self._signer
         from sigstore.dsse import Statement
 
         try:
-            made = signer.sign_dsse(Statement(canonical(statement)))
+            signed = signer.sign_dsse(Statement(canonical(statement)))
         except Exception as error:  # noqa: BLE001 - the library's errors have no root in common
-            raise StepError(f"keyless signature: {_why(error)}") from None
-        return canonical(json.loads(made.to_json()))
+            raise StepError(f"keyless signature: {_reason(error)}") from None
+        return canonical(json.loads(signed.to_json()))
 
     @cached_property
     def _signer(self) -> Signer:
@@ -84,11 +84,11 @@ class Keyless:
         except StepError:
             raise
         except Exception as error:  # noqa: BLE001 - likewise
-            raise StepError(f"keyless signature: {_why(error)}") from None
+            raise StepError(f"keyless signature: {_reason(error)}") from None
 
 
 class Roots:
-    """Whom Sigstore's users trust: certificate authorities and logs, refreshed from its public repository if that can be had.
+    """Sigstore's trusted root: certificate authorities and logs, refreshed from its public repository if possible.
 
     Raises:
         StepError: If the library is not installed, or its configuration cannot be read.
@@ -99,7 +99,7 @@ class Roots:
         from sigstore.errors import TUFError
         from sigstore.verify import Verifier
 
-        logging.getLogger("sigstore").setLevel(logging.ERROR)  # what it warns of is in what is found
+        logging.getLogger("sigstore").setLevel(logging.ERROR)  # its warnings repeat the errors that it raises
         self.stale = False
         try:
             try:
@@ -110,32 +110,32 @@ class Roots:
         except StepError:
             raise
         except Exception as error:  # noqa: BLE001 - the library's errors have no root in common
-            raise StepError(f"Sigstore's trusted root: {_why(error)}") from None
+            raise StepError(f"Sigstore's trusted root: {_reason(error)}") from None
 
     def identity(self, envelope: Envelope) -> Identity:
-        """Return who signed an envelope, if certificate, log entry and signature are good.
+        """Return the signer of an envelope whose certificate, log entry and signature are valid.
 
         Raises:
-            VerificationError: If they are not.
+            VerificationError: If one of them is not valid.
         """
         from sigstore.models import Bundle
 
         try:
             bundle = Bundle.from_json(envelope.raw)
             kind, payload = self._verifier.verify_dsse(bundle, _Anybody())
-            found = _identity(bundle.signing_certificate)
-        except Exception as error:  # noqa: BLE001 - strangers' certificates make the library raise all kinds
+            signer = _identity(bundle.signing_certificate)
+        except Exception as error:  # noqa: BLE001 - untrusted certificates make the library raise errors of many kinds
             stale = (
                 "; Sigstore's trusted root could not be refreshed and may be too old" if self.stale else ""
             )
-            raise VerificationError(f"its keyless signature is bad: {_why(error)}{stale}") from None
+            raise VerificationError(f"its keyless signature is not valid: {_reason(error)}{stale}") from None
         if (kind, payload) != (PAYLOAD_TYPE, envelope.payload):
-            raise VerificationError("its keyless signature is of something else")
-        return found
+            raise VerificationError("its keyless signature covers another statement")
+        return signer
 
 
 class _Anybody:
-    """Policy of a verification that asks who signed, instead of whether somebody did."""
+    """Policy that accepts any signer: the caller compares the identity."""
 
     def verify(self, cert: Certificate) -> None:
         """Accept it."""
@@ -145,14 +145,14 @@ def _identity(certificate: Certificate) -> Identity:
     from cryptography import x509
 
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    found = [
+    subjects = [
         *names.get_values_for_type(x509.RFC822Name),
         *names.get_values_for_type(x509.UniformResourceIdentifier),
     ]
     issuer = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(ISSUER_OID)).value
-    if len(found) != 1 or not isinstance(issuer, x509.UnrecognizedExtension):
-        raise VerificationError("its certificate does not name one person or workflow")
-    return Identity(found[0], issuer.value.decode())
+    if len(subjects) != 1 or not isinstance(issuer, x509.UnrecognizedExtension):
+        raise VerificationError("its certificate does not name exactly one person or workflow")
+    return Identity(subjects[0], issuer.value.decode())
 
 
 def _configuration(*, offline: bool = False) -> ClientTrustConfig:
@@ -164,12 +164,12 @@ def _configuration(*, offline: bool = False) -> ClientTrustConfig:
     try:
         return ClientTrustConfig.from_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no client trust configuration"
+        reason = error.strerror if isinstance(error, OSError) else "is not a client trust configuration"
         raise StepError(f"${CONFIG_VARIABLE}: {path}: {reason}") from None
 
 
 def _token(config: ClientTrustConfig) -> IdentityToken:
-    """Return who runs this: as the CI vouches, else by a browser."""
+    """Return an identity token: from the CI, else by a login in a browser."""
     from sigstore.oidc import IdentityToken, Issuer, detect_credential
 
     ambient = detect_credential()
@@ -177,7 +177,7 @@ def _token(config: ClientTrustConfig) -> IdentityToken:
         return IdentityToken(ambient)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise StepError(
-            "keyless signature: nobody vouches for who runs this. In CI, let the job ask for an identity (GitHub: permissions: id-token: "
+            "keyless signature: no identity is available. In CI, allow the job to request one (GitHub: permissions: id-token: "
             "write); elsewhere run `herdbook attest --keyless` in a terminal, which opens a browser."
         )
     return Issuer(config.signing_config.get_oidc_url()).identity_token()
@@ -185,7 +185,7 @@ def _token(config: ClientTrustConfig) -> IdentityToken:
 
 def _need_library() -> None:
     try:
-        import sigstore.sign  # noqa: F401 - is it there, and what it needs
+        import sigstore.sign  # noqa: F401 - only to see whether it can be imported
     except ImportError as error:
         raise StepError(
             f"keyless signatures need the package sigstore, which cannot be imported here ({error}). Install it with:\n"
@@ -193,8 +193,8 @@ def _need_library() -> None:
         ) from None
 
 
-def _why(error: Exception) -> str:
-    """Return what an error of the library says, in a line; some say nothing but what caused them."""
-    said = " ".join(str(error).split()) or type(error).__name__
+def _reason(error: Exception) -> str:
+    """Return an error of the library in one line, with its cause; some have no other message."""
+    text = " ".join(str(error).split()) or type(error).__name__
     cause = error.__cause__ or error.__context__
-    return f"{said} ({type(cause).__name__})"[:500] if cause else said[:500]
+    return f"{text} ({type(cause).__name__})"[:500] if cause else text[:500]

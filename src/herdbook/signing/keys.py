@@ -1,6 +1,6 @@
 """Key pairs for signing: elliptic curves P-256, P-384 and P-521, as PEM files.
 
-These are the keys that OpenSSF model signing knows (https://github.com/ossf/model-signing-spec, v1.0). Signatures are
+These are the keys that OpenSSF model signing supports (https://github.com/ossf/model-signing-spec, v1.0). Signatures are
 deterministic (RFC 6979), so the same release signed with the same key gives the same bytes.
 """
 
@@ -49,7 +49,7 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the PEM text, as hexadecimal digits: what model signing gives as a hint."""
+        """SHA-256 of the PEM text, as hexadecimal digits: the hint of model signing."""
         return hashlib.sha256(self.pem.encode("ascii")).hexdigest()
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
@@ -63,12 +63,12 @@ class PublicKey:
 
 @dataclass(frozen=True)
 class PrivateKey:
-    """A private key. It never shows itself."""
+    """A private key. Its content is never printed."""
 
     _key: ec.EllipticCurvePrivateKey
 
     def __repr__(self) -> str:
-        """Return what may be printed: the fingerprint of the public key."""
+        """Return the fingerprint of the public key, which may be printed."""
         return f"PrivateKey({self.public.fingerprint[:12]})"
 
     @property
@@ -78,7 +78,7 @@ class PrivateKey:
 
     @property
     def fingerprint(self) -> str:
-        """That of the public key."""
+        """Fingerprint of the public key."""
         return self.public.fingerprint
 
     def sign(self, data: bytes) -> bytes:
@@ -88,17 +88,17 @@ class PrivateKey:
 
 
 def generate(path: Path) -> PublicKey:
-    """Make a P-256 pair: the private key at ``path``, for its owner's eyes, and the public one at ``path.pub``.
+    """Create a P-256 key pair: the private key at ``path``, readable by its owner only, and the public key at ``path.pub``.
 
     With a password in ``$HERDBOOK_SIGNING_PASSWORD`` the private key is encrypted with it.
 
     Raises:
-        StepError: If either file is there already.
+        StepError: If one of the files exists.
     """
     public_path = path.with_name(path.name + PUBLIC_SUFFIX)
-    for place in (path, public_path):
-        if place.exists():
-            raise StepError(f"{place}: is there already, and a key is never overwritten. Name another file.")
+    for file_path in (path, public_path):
+        if file_path.exists():
+            raise StepError(f"{file_path}: exists, and a key is never overwritten. Choose another file name.")
     key = ec.generate_private_key(ec.SECP256R1())
     password = os.environ.get(PASSWORD_VARIABLE)
     protection: serialization.KeySerializationEncryption = (
@@ -118,8 +118,8 @@ def load_private(path: Path) -> PrivateKey:
     """Read a private key.
 
     Raises:
-        StepError: If it cannot be read, others may read it too, it is encrypted and the password is missing or wrong, or
-            it is of a kind that model signing does not know. The key's content is never told.
+        StepError: If it cannot be read, other users may read it, it is encrypted and the password is missing or wrong, or
+            model signing does not support its kind. Messages never contain the key.
     """
     password = os.environ.get(PASSWORD_VARIABLE)
     try:
@@ -128,7 +128,7 @@ def load_private(path: Path) -> PrivateKey:
     except OSError as error:
         raise StepError(f"signing key {path}: cannot be read: {error.strerror}") from None
     if mode & 0o077:
-        raise StepError(f"signing key {path}: others may read it. Run `chmod 600 {path}`.")
+        raise StepError(f"signing key {path}: other users may read it. Run `chmod 600 {path}`.")
     try:
         key = serialization.load_pem_private_key(content, password.encode() if password else None)
     except TypeError:
@@ -136,17 +136,18 @@ def load_private(path: Path) -> PrivateKey:
         state = "encrypted" if not password else "not encrypted"
         raise StepError(f"signing key {path}: is {state}. {remedy}") from None
     except (ValueError, UnsupportedAlgorithm):
-        why = f"is no private key in PEM, or ${PASSWORD_VARIABLE} is wrong"
-        raise StepError(f"signing key {path}: {why}") from None
+        raise StepError(
+            f"signing key {path}: is not a private key in PEM, or ${PASSWORD_VARIABLE} is wrong"
+        ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in HASHES:
         raise StepError(
-            f"signing key {path}: model signing knows P-256, P-384 and P-521 only. Make one with `herdbook key`."
+            f"signing key {path}: model signing supports only P-256, P-384 and P-521. Create a key with `herdbook key`."
         )
     return PrivateKey(key)
 
 
 def load_public(path: Path) -> PublicKey:
-    """Read a public key from a file. Raises StepError if it cannot be read, or is no such key."""
+    """Read a public key from a file. Raises StepError if it cannot be read or is not such a key."""
     try:
         content = _content(path)
     except OSError as error:
@@ -158,13 +159,13 @@ def load_public(path: Path) -> PublicKey:
 
 
 def parse_public(content: bytes, what: str) -> PublicKey:
-    """Parse a public key in PEM. Raises VerificationError if it is none that model signing knows."""
+    """Parse a public key in PEM. Raises VerificationError if model signing does not support it."""
     try:
         key = serialization.load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm):
-        raise VerificationError(f"{what}: is no public key in PEM") from None
+        raise VerificationError(f"{what}: is not a public key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in HASHES:
-        raise VerificationError(f"{what}: model signing knows P-256, P-384 and P-521 only")
+        raise VerificationError(f"{what}: model signing supports only P-256, P-384 and P-521")
     return PublicKey(key)
 
 

@@ -1,1 +1,1 @@
-"""What a source brings: which of its files count, and how a wheel or a GGUF is read."""
+"""Reading sources: which of their files are used, and how a wheel or a GGUF file is read."""

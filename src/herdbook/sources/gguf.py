@@ -1,7 +1,7 @@
-"""Sources that come as GGUF: dequantized into an ordinary Hugging Face folder by transformers.
+"""Sources in GGUF: dequantized into an ordinary Hugging Face folder by transformers.
 
-transformers reads the llama.cpp format itself (``gguf_file=``): weights, configuration, tokenizer and chat template.
-It was made for dense models; a Mixture of Experts would silently get random experts, so only the Llama family is let in.
+transformers reads llama.cpp's format itself (``gguf_file=``): weights, configuration, tokenizer and chat template.
+Its reader is for dense models; a Mixture of Experts would silently get random experts, so only the Llama family is accepted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ SHARD = "model.safetensors"
 
 
 def read_config(container: Path, dtype: str) -> dict[str, Any]:
-    """Return the configuration that a GGUF file holds, as ``config.json`` shall have it.
+    """Return the configuration in a GGUF file, as the content of ``config.json``.
 
-    Both spellings of the rotary base and of the dtype are given, since transformers 4 and 5 each read only their own.
+    Rotary base and dtype are given under both of their names, since transformers 4 and 5 each read only their own.
 
     Raises:
         SourceError: If the model is not of a supported architecture.
@@ -34,11 +34,11 @@ def read_config(container: Path, dtype: str) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(str(container.parent), gguf_file=container.name).to_dict()
     if config["model_type"] not in ARCHITECTURES:
         raise SourceError(
-            f"{container.name}: architecture {config['model_type']!r} cannot be read from GGUF; "
-            f"supported are {', '.join(ARCHITECTURES)}. Use the model's safetensors instead."
+            f"{container.name}: reading the architecture {config['model_type']!r} from GGUF is not supported "
+            f"(supported: {', '.join(ARCHITECTURES)}). Use the model's safetensors instead."
         )
-    for noise in ("_name_or_path", "_model_name_or_path", "transformers_version", "quantization_config"):
-        config.pop(noise, None)
+    for irrelevant in ("_name_or_path", "_model_name_or_path", "transformers_version", "quantization_config"):
+        config.pop(irrelevant, None)
     rope = config.get("rope_parameters") or {}
     return {
         **{key: value for key, value in config.items() if value is not None},
@@ -50,7 +50,7 @@ def read_config(container: Path, dtype: str) -> dict[str, Any]:
 
 
 def list_tensors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors that a model of this configuration has, by name, without making it."""
+    """Return the shapes of a model's tensors by name, from its configuration alone."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -64,7 +64,7 @@ def read_weights(container: Path, dtype: str) -> dict[str, torch.Tensor]:
     """Dequantize a GGUF file.
 
     Returns:
-        By name, tensors of ``dtype``; a head that is tied to the embeddings is left out.
+        Tensors of ``dtype`` by name; a head that is tied to the embeddings is left out.
     """
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
@@ -92,11 +92,11 @@ def make_files(container: Path, dtype: str) -> dict[str, bytes]:
         AutoTokenizer.from_pretrained(str(container.parent), gguf_file=container.name).save_pretrained(folder)
         for path in sorted(Path(folder).iterdir()):
             files[path.name] = path.read_bytes()
-    about = json.loads(files["tokenizer_config.json"])
+    tokenizer_config = json.loads(files["tokenizer_config.json"])
     for local in ("backend", "is_local", "local_files_only", "name_or_path"):
-        about.pop(local, None)
-    about["tokenizer_class"] = "PreTrainedTokenizerFast"  # what both transformers 4 and 5 know
-    files["tokenizer_config.json"] = dump_json(about).encode()
+        tokenizer_config.pop(local, None)
+    tokenizer_config["tokenizer_class"] = "PreTrainedTokenizerFast"  # a class of both transformers 4 and 5
+    files["tokenizer_config.json"] = dump_json(tokenizer_config).encode()
     return files
 
 

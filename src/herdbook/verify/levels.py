@@ -1,4 +1,4 @@
-"""The levels of verification, each of which includes those before it, and running them."""
+"""The levels of verification: each includes those before it. Defines them and runs them."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ def _rebuild(release: Release, options: Options) -> Iterator[Finding]:
     return build.check(release, options)
 
 
-# The expensive levels are imported when they are run: a build asks for the first two alone.
+# The expensive levels are imported when they are run: a build needs only the first two.
 LEVELS: dict[str, tuple[Level, Checks]] = {
     level.name: (level, checks)
     for level, checks in (
         (
             Level(
                 files.LEVEL,
-                "the files are those that the checksums list, and weights are laid out as their records say",
+                "the files are those that the checksums list, and the weights match their records",
                 "a folder: every byte; the Hub: its own digests, headers, small files",
-                "a pass over the disk; some MB",
+                "one pass over the disk; some MB from the Hub",
             ),
             files.check,
         ),
         (
             Level(
                 claims.LEVEL,
-                "claims, keys and lineage follow from the release itself, and from nobody but who signed",
+                "claims, keys and lineage follow from the release itself, and the signatures are valid",
                 "claims, records, lineage, signature",
                 "seconds",
             ),
@@ -70,16 +70,16 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
         (
             Level(
                 "upstream",
-                "each pinned source is still there, with the digests that were pinned",
+                "each pinned source still exists, with the digests that were pinned",
                 "the Hub's description of each source",
-                "a request a source",
+                "one request per source",
             ),
             _upstream,
         ),
         (
             Level(
                 "equality",
-                "bytes that are said to be copies are those of the sources",
+                "bytes declared as copies are equal to those of the sources",
                 "the same ranges of release and sources",
                 "twice the sample, or twice the release",
             ),
@@ -88,8 +88,8 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
         (
             Level(
                 "recomputed",
-                "what was made and not copied comes out again: matrices, routers, GGUF files, and the card from the records",
-                "what the sample was made from, upstream; the model that the prompts ran through",
+                "recomputing what is not a copy gives the same bytes: matrices, routers, GGUF files, and the card from the records",
+                "the upstream inputs of the sample; the model that the prompts ran through",
                 "minutes; with the sample `all`, hours",
             ),
             _recompute,
@@ -97,9 +97,9 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
         (
             Level(
                 "rebuild",
-                "all of it, made again from upstream, is the same bytes",
+                "rebuilding everything from upstream gives the same bytes",
                 "all sources",
-                "what building it costs",
+                "as much as the build",
             ),
             _rebuild,
         ),
@@ -109,13 +109,13 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
 
 @dataclass(frozen=True)
 class LevelResult:
-    """What running a level gave.
+    """The result of running a level.
 
     Args:
         level: The level.
-        findings: What it found.
-        read_bytes: How much it read, of release and sources.
-        seconds: How long it took.
+        findings: Its findings.
+        read_bytes: How many bytes it read, from release and sources.
+        seconds: Its duration.
     """
 
     level: Level
@@ -125,12 +125,12 @@ class LevelResult:
 
 
 def run(release: Release, last: str, options: Options) -> Iterator[LevelResult]:
-    """Run all levels up to one. None keeps those after it from running: whatever can be found is found.
+    """Run all levels up to the last one. A failure does not stop later levels, so one run reports all problems.
 
     Args:
         release: The release.
         last: The last level's name.
-        options: What was asked.
+        options: The options of the verification.
     """
     names = list(LEVELS)
     for name in names[: names.index(last) + 1]:
@@ -141,7 +141,7 @@ def run(release: Release, last: str, options: Options) -> Iterator[LevelResult]:
 
 
 def guarded(level: Level, name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Yield a level's findings; what ends it early is one, too.
+    """Yield a level's findings; an error that ends it early becomes a finding, too.
 
     Args:
         level: The level.
@@ -155,11 +155,11 @@ def guarded(level: Level, name: str, check: Callable[[], Iterator[Finding]]) -> 
     except ModuleNotFoundError as error:
         detail = f"needs {error.name}, which is not installed here: pip install 'herdbook[all]'"
         yield Finding(level.name, "level", name, Outcome.UNVERIFIED, detail)
-    except Exception as error:  # noqa: BLE001 - a fault of the verifier is told as one, not as the release's
+    except Exception as error:  # noqa: BLE001 - a bug of the verifier is reported as one, not blamed on the release
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.name}, line {last.lineno}"
         detail = (
-            f"the verifier broke ({type(error).__name__} in {where}); this says nothing about the release. Please report it with "
-            "what `herdbook --debug verify` prints."
+            f"internal error of the verifier ({type(error).__name__} in {where}); the release may be good or bad. Please report it "
+            "with the output of `herdbook --debug verify`."
         )
         yield Finding(level.name, "level", name, Outcome.BROKEN, detail)

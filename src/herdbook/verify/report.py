@@ -1,4 +1,4 @@
-"""What a verification found, for people, for machines, for CI, and as a claim that others can read."""
+"""The findings of a verification as text, JSON, JUnit XML and Markdown, and as a claim."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe
 
 
 def outcome(results: Sequence[LevelResult]) -> Outcome:
-    """Return how a verification ended: something failed, else the verifier broke, else something is unverified."""
-    found = {finding.outcome for result in results for finding in result.findings}
+    """Return the worst outcome of a verification: failed, else broken, else unverified, else passed."""
+    outcomes = {finding.outcome for result in results for finding in result.findings}
     for worst in (Outcome.FAILED, Outcome.BROKEN, Outcome.UNVERIFIED):
-        if worst in found:
+        if worst in outcomes:
             return worst
     return Outcome.PASSED
 
 
 def level_text(result: LevelResult) -> str:
-    """Return a level for a terminal: a line a check, then each failure with all that is known of it."""
+    """Return a level for a terminal: one line per check, then the details of each finding that did not pass."""
     lines = [f"{result.level.name}: {result.level.proves}"]
     checks: dict[str, list[Finding]] = {}
     for finding in result.findings:
@@ -60,7 +60,7 @@ def level_text(result: LevelResult) -> str:
         lines.append(f"  {LABELS[worst]:{LABEL_WIDTH}} {check:10} {summary}")
     for finding in result.findings:
         if finding.outcome is not Outcome.PASSED:
-            lines += _in_full(finding)
+            lines += _details(finding)
     lines.append(f"  {size(result.read_bytes)} read in {result.seconds:.1f} s")
     return "\n".join(plain(line) for line in lines)
 
@@ -69,7 +69,7 @@ def _by_weight() -> tuple[Outcome, ...]:
     return (Outcome.FAILED, Outcome.BROKEN, Outcome.UNVERIFIED)
 
 
-def _in_full(finding: Finding) -> list[str]:
+def _details(finding: Finding) -> list[str]:
     lines = [
         f"  {LABELS[finding.outcome]:{LABEL_WIDTH}} {finding.check}: {finding.subject}: {finding.detail}"
     ]
@@ -81,19 +81,19 @@ def _in_full(finding: Finding) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Return a text without anything that a terminal would obey."""
+    """Return a text without control characters, which a terminal would act on."""
     return _CONTROLS.sub("?", text.replace("\n", " "))
 
 
 def closing(name: str, results: Sequence[LevelResult]) -> str:
-    """Return the last line: what was verified, how far, and how it ended."""
+    """Return the last line: the subject, the level, the outcome and the number of findings by outcome."""
     counts = Counter(finding.outcome for result in results for finding in result.findings)
     summary = ", ".join(f"{counts[each]} {each}" for each in Outcome if counts[each])
     return plain(f"{name}: level {results[-1].level.name}: {outcome(results)} ({summary})")
 
 
 def as_json(name: str, results: Sequence[LevelResult], options: Options) -> dict[str, Any]:
-    """Return all of it for machines. Times and bytes are told of each level, so this is no reproducible file."""
+    """Return all findings as plain data. It includes durations and bytes read, so it is not reproducible."""
     return {
         "subject": name,
         "outcome": outcome(results),
@@ -113,7 +113,7 @@ def as_json(name: str, results: Sequence[LevelResult], options: Options) -> dict
 
 
 def as_junit(name: str, results: Sequence[LevelResult]) -> str:
-    """Return it as JUnit's XML: a suite a level, a case a finding. JUnit's word for what is unverified is ``skipped``."""
+    """Return the findings as JUnit XML: one suite per level, one case per finding. Unverified is ``skipped`` in JUnit."""
     tags = {Outcome.FAILED: "failure", Outcome.BROKEN: "error", Outcome.UNVERIFIED: "skipped"}
     root = Element("testsuites", name=plain(name))
     for result in results:
@@ -133,18 +133,18 @@ def as_junit(name: str, results: Sequence[LevelResult]) -> str:
                 suite, "testcase", classname=f"{finding.level}.{finding.check}", name=plain(finding.subject)
             )
             if tag := tags.get(finding.outcome):
-                message = " ".join(line.strip() for line in _in_full(finding))
+                message = " ".join(line.strip() for line in _details(finding))
                 SubElement(case, tag, message=plain(message))
     indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
 
 
 def as_markdown(name: str, results: Sequence[LevelResult]) -> str:
-    """Return it as a summary of a job on GitHub. Text of the release is shown as code, so that none of it is obeyed."""
+    """Return a GitHub job summary (Markdown). Text from the release is shown as code, so that none of it is rendered."""
     lines = [
         f"## {_code(name)}: {outcome(results)}",
         "",
-        "| level | it proves | passed | failed | unverified | read | seconds |",
+        "| level | proves | passed | failed | unverified | read | seconds |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for result in results:
@@ -157,7 +157,7 @@ def as_markdown(name: str, results: Sequence[LevelResult]) -> str:
         finding for result in results for finding in result.findings if finding.outcome is not Outcome.PASSED
     ]
     if bad:
-        lines += ["", "| | check | what | file | tensor | source | expected | found |", "| --- " * 8 + "|"]
+        lines += ["", "| | check | finding | file | tensor | source | expected | found |", "| --- " * 8 + "|"]
     for finding in bad:
         cells = [
             finding.outcome,
@@ -185,15 +185,15 @@ def _code(text: str) -> str:
 def as_summary(
     release: Release, results: Sequence[LevelResult], options: Options, when: str
 ) -> dict[str, Any]:
-    """Return a verification summary: an in-toto statement for ``claims.jsonl``, or for whoever asks CI.
+    """Return a verification summary: an in-toto statement, for ``claims.jsonl`` or for CI.
 
     Format: https://slsa.dev/spec/v1.2/verification_summary
 
     Args:
-        release: What was verified.
-        results: What each level found.
-        options: What was asked.
-        when: When, as RFC 3339 has it; the format demands it, and it is no part of a release.
+        release: The release that was verified.
+        results: The result of each level.
+        options: The options of the verification.
+        when: The time in RFC 3339 form; the format requires it, so a summary is not part of a release.
     """
     digests = release.digests
     passed = outcome(results) is Outcome.PASSED
@@ -212,7 +212,7 @@ def as_summary(
             "policy": {"uri": f"urn:herdbook:verification:{results[-1].level.name}"},
             "inputAttestations": inputs,
             "verificationResult": "PASSED" if passed else "FAILED",
-            # a level is named only if all of it could be checked, and passed
+            # a level is named only if all its checks passed
             "verifiedLevels": [
                 f"HERDBOOK_{result.level.name.upper()}"
                 for result in results

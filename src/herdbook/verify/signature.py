@@ -1,8 +1,8 @@
-"""Who says so: the claims as they were read, and whose signatures they and the model bear.
+"""The signatures of the claims and of the model.
 
-A signature proves that nothing was changed since somebody signed. Who that was, a key proves only to those who know it
-from elsewhere: without ``--key`` the release's own public key is taken, and the finding says so. A keyless signature has
-a certificate that names somebody; whether that is who should have signed, only ``--identity`` decides.
+A signature proves that nothing was changed since it was made. A key identifies the signer only to people who know the key
+from another source: without ``--key`` the release's own public key is used, and the finding states that. A keyless
+signature has a certificate that names the signer; only ``--identity`` determines whether that is the expected one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class SignedClaim:
     """A line of the claims that could be read.
 
     Args:
-        number: Which line it is, from 1.
-        envelope: What it holds.
+        number: Its line number, from 1.
+        envelope: The statement and its signatures.
     """
 
     number: int
@@ -44,17 +44,17 @@ class SignedClaim:
 
     @property
     def kind(self) -> str:
-        """The type of what is said."""
+        """The type of the statement's predicate."""
         return str(self.envelope.statement["predicateType"])
 
     @property
     def statement(self) -> dict[str, Any]:
-        """What is said."""
+        """The statement."""
         return self.envelope.statement
 
     @property
     def payload(self) -> bytes:
-        """The bytes that say it."""
+        """The statement's bytes, which are signed."""
         return self.envelope.payload
 
 
@@ -64,7 +64,7 @@ class ClaimsFile:
 
     Args:
         claims: Those that could be read, in order.
-        unread: The other lines: their numbers, and why.
+        unread: The other lines: number and reason.
     """
 
     claims: list[SignedClaim]
@@ -72,7 +72,7 @@ class ClaimsFile:
 
 
 def read_claims(release: Release) -> ClaimsFile:
-    """Return the claims of a release. Raises VerificationError if there are none that can be read."""
+    """Return the claims of a release. Raises VerificationError if the claims file cannot be read."""
     claims, unread = [], []
     for number, line in enumerate(release.claims, start=1):
         try:
@@ -82,74 +82,74 @@ def read_claims(release: Release) -> ClaimsFile:
     return ClaimsFile(claims, unread)
 
 
-class Signatory(Protocol):
-    """Somebody whose signatures are looked for."""
+class Signer(Protocol):
+    """An expected signer."""
 
     def __str__(self) -> str:
-        """Return who it is."""
+        """Return a description for messages."""
 
     def objection(self, envelope: Envelope) -> str | None:
-        """Return why an envelope is not signed by it; None if it is."""
+        """Return why an envelope is not signed by this signer; None if it is."""
 
 
 @dataclass(frozen=True)
 class OfKey:
-    """Whoever has the private half of a key."""
+    """The holder of a private key."""
 
     key: PublicKey
 
     def __str__(self) -> str:
-        """Return which key it is."""
+        """Return a description for messages."""
         return f"key {self.key.fingerprint}"
 
     def objection(self, envelope: Envelope) -> str | None:
-        """Return why an envelope is not signed by it; None if it is."""
+        """Return why an envelope is not signed by this signer; None if it is."""
         return None if envelope.is_signed_by(self.key) else "is not signed by this key"
 
 
 @dataclass(frozen=True)
 class OfIdentity:
-    """Whoever could show an identity provider that they are somebody (keyless)."""
+    """The owner of an identity that an identity provider confirms (keyless)."""
 
     roots: Roots
     identity: Identity
 
     def __str__(self) -> str:
-        """Return who it is."""
+        """Return a description for messages."""
         return str(self.identity)
 
     def objection(self, envelope: Envelope) -> str | None:
-        """Return why an envelope is not signed by it; None if it is."""
+        """Return why an envelope is not signed by this signer; None if it is."""
         if not envelope.certified:
-            return "is not signed by this identity: there is no certificate"
+            return "is not signed by this identity: it has no certificate"
         try:
-            found = self.roots.identity(envelope)
+            signer = self.roots.identity(envelope)
         except VerificationError as error:
             return str(error)
-        return None if found == self.identity else f"is signed by {found}"
+        return None if signer == self.identity else f"is signed by {signer}"
 
 
 def check(release: Release, claims: ClaimsFile, options: Options) -> Iterator[Finding]:
-    """Check the signatures of the model and of the claims of its build."""
+    """Check the signatures of the model and of its build claims."""
     signed = SIGNATURE in release.subject.files or any(c.envelope.is_signed for c in claims.claims)
     if not signed:
-        asked = options.key or options.identity
-        if asked:
-            detail = f"is not there: nothing is signed, but a signature by {asked} was asked for"
+        expected = options.key or options.identity
+        if expected:
+            detail = f"is missing: nothing is signed, but a signature by {expected} is required"
             yield SIGNED.failed(SIGNATURE, detail, file=SIGNATURE)
         else:
-            yield SIGNED.passed(release.name, "nothing is signed: who made it is not proven")
+            yield SIGNED.passed(release.name, "nothing is signed, so its author is not proven")
         return
-    signatory: Signatory | None = None
+    signer: Signer | None = None
     try:
         model = _read_signature(release)
-        signatory, whose = _signatory(release, options, model)
+        signer, origin = _expected_signer(release, options, model)
     except (StepError, VerificationError) as error:
         yield SIGNED.error(SIGNATURE, error, file=SIGNATURE)
     else:
-        yield from _model(release, model, signatory, whose)
+        yield from _model(release, model, signer, origin)
     for claim in claims.claims:
-        yield from _claim(claim, signatory)
+        yield from _claim(claim, signer)
 
 
 def _read_signature(release: Release) -> Envelope | None:
@@ -158,68 +158,70 @@ def _read_signature(release: Release) -> Envelope | None:
     return read(release.subject.read(SIGNATURE), SIGNATURE)
 
 
-def _signatory(release: Release, options: Options, model: Envelope | None) -> tuple[Signatory | None, str]:
-    """Return whose signatures are looked for, and how that is told."""
+def _expected_signer(release: Release, options: Options, model: Envelope | None) -> tuple[Signer | None, str]:
+    """Return the expected signer, and how messages describe the expectation."""
     if options.key:
         return OfKey(load_public(options.key)), f"by {options.key}"
     if options.identity and options.issuer:
         identity = Identity(options.identity, options.issuer)
-        return OfIdentity(Roots(), identity), f"by {identity}, who was asked for"
+        return OfIdentity(Roots(), identity), f"by {identity}, as required"
     if model and model.certified:
         roots = Roots()
         identity = roots.identity(model)
-        remedy = "give --identity and --issuer to accept nobody else"
+        remedy = "pass --identity and --issuer to accept no other signer"
         return OfIdentity(roots, identity), f"by {identity}; {remedy}"
     if PUBLIC_KEY in release.subject.files:
         key = parse_public(release.subject.read(PUBLIC_KEY), PUBLIC_KEY)
-        remedy = "compare it with what its author says elsewhere, or give --key, to know who that is"
+        remedy = (
+            "to know whose key it is, compare it with one that its author published elsewhere, or pass --key"
+        )
         return OfKey(key), f"by the key in the release itself, fingerprint {key.fingerprint}; {remedy}"
     return None, ""
 
 
 def _model(
-    release: Release, envelope: Envelope | None, signatory: Signatory | None, whose: str
+    release: Release, envelope: Envelope | None, signer: Signer | None, origin: str
 ) -> Iterator[Finding]:
     if envelope is None:
-        yield SIGNED.failed(SIGNATURE, "is missing, though claims are signed", file=SIGNATURE)
+        yield SIGNED.failed(SIGNATURE, "is missing, although claims are signed", file=SIGNATURE)
         return
-    if signatory is None:
+    if signer is None:
         yield SIGNED.unverified(
-            SIGNATURE, f"no public key: {PUBLIC_KEY} is not there, give --key", file=SIGNATURE
+            SIGNATURE, f"no public key: {PUBLIC_KEY} is missing; pass --key", file=SIGNATURE
         )
         return
-    objection = signatory.objection(envelope)
+    objection = signer.objection(envelope)
     if objection:
-        yield SIGNED.failed(SIGNATURE, objection, file=SIGNATURE, **_sides(signatory, envelope))
+        yield SIGNED.failed(SIGNATURE, objection, file=SIGNATURE, **_sides(signer, envelope))
         return
-    found = {**release.sums}
+    digests = {**release.sums}
     for name in (SUMS, PUBLIC_KEY):
         if name in release.subject.files:
-            found[name] = hashlib.sha256(release.subject.read(name)).hexdigest()
-    wrong = list(oms.differences(oms.signed_digests(envelope), found))
+            digests[name] = hashlib.sha256(release.subject.read(name)).hexdigest()
+    wrong = list(oms.differences(oms.signed_digests(envelope), digests))
     for name, expected, digest in wrong:
-        detail = "was signed with another content" if expected else "was not there when the model was signed"
+        detail = "was signed with other content" if expected else "did not exist when the model was signed"
         yield SIGNED.failed(
             name, detail, file=name, expected=expected or "no such file", found=digest or "no such file"
         )
     if not wrong:
-        yield SIGNED.passed(SIGNATURE, f"signs all {len(found)} files, {whose}", file=SIGNATURE)
+        yield SIGNED.passed(SIGNATURE, f"signs all {len(digests)} files, {origin}", file=SIGNATURE)
 
 
-def _claim(claim: SignedClaim, signatory: Signatory | None) -> Iterator[Finding]:
+def _claim(claim: SignedClaim, signer: Signer | None) -> Iterator[Finding]:
     subject = f"{CLAIMS} line {claim.number}"
-    objection = signatory.objection(claim.envelope) if signatory else "cannot be checked"
+    objection = signer.objection(claim.envelope) if signer else "cannot be checked"
     if objection is None:
-        yield SIGNED.passed(subject, f"{claim.kind} is signed likewise", file=CLAIMS)
+        yield SIGNED.passed(subject, f"{claim.kind} is signed by the same signer", file=CLAIMS)
     elif claim.kind not in BUILD_CLAIMS:
-        said = "by another" if claim.envelope.is_signed else "by nobody"
-        yield SIGNED.passed(subject, f"{claim.kind} was said later, and is signed {said}", file=CLAIMS)
-    elif signatory is not None:
-        about = _sides(signatory, claim.envelope)
+        how = "signed by another signer" if claim.envelope.is_signed else "not signed"
+        yield SIGNED.passed(subject, f"{claim.kind} was added after the build and is {how}", file=CLAIMS)
+    elif signer is not None:
+        about = _sides(signer, claim.envelope)
         yield SIGNED.failed(subject, f"{claim.kind} {objection}", file=CLAIMS, **about)
 
 
-def _sides(signatory: Signatory, envelope: Envelope) -> dict[str, str]:
-    """Return who should have signed, and who says to have."""
-    found = "a certificate" if envelope.certified else f"key {envelope.hint or 'none'}"
-    return {"expected": str(signatory), "found": found}
+def _sides(signer: Signer, envelope: Envelope) -> dict[str, str]:
+    """Return the expected signer, and the one that the envelope names."""
+    actual = "a certificate" if envelope.certified else f"key {envelope.hint or 'none'}"
+    return {"expected": str(signer), "found": actual}

@@ -1,1 +1,1 @@
-"""The view of a build: what Snakemake says of its jobs, for people who wait for them."""
+"""The view of a build: the progress of Snakemake's jobs, for people who wait for them."""

@@ -1,4 +1,4 @@
-"""Snakemake's events, told to the view. Snakemake itself is told nothing and asked nothing."""
+"""Snakemake's logging events, passed on to the view. The view has no influence on Snakemake."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from herdbook.view.build import Build
     from herdbook.view.screen import Lines
 
-# What Snakemake tells of itself, of no use to who waits; its own log file has all of it.
+# Snakemake's messages about itself, of no use to people who wait; its own log file contains all of them.
 NOISE = (
     "Assuming unrestricted shared filesystem",
     "Building DAG of jobs",
     "Conda environments: ignored",
     "Elapsed time:",
-    "RuleException:\nCalledProcessError",  # the job's failure is told with its log, which says more
+    "RuleException:\nCalledProcessError",  # the view reports the failure with the job's log, which is more useful
     "Select jobs to execute",
     "Singularity containers: ignored",
     "Using shell:",
 )
-# The view says these in its own way.
+# The view presents these in its own way.
 OWN = {
     LogEvent.WORKFLOW_STARTED,
     LogEvent.RESOURCES_INFO,
@@ -54,19 +54,22 @@ OWN = {
 class LogHandler(LogHandlerBase):
     """The logger ``herdbook``: a live view of the build in a terminal, plain lines elsewhere, a summary at the end.
 
-    It steps aside, and Snakemake prints as it always does, where somebody asks for less or more: in a dry run, with
-    ``--quiet``, ``--verbose``, ``--printshellcmds`` or ``--debug-dag``.
+    It is inactive, and Snakemake prints its own output, in a dry run and with ``--quiet``, ``--verbose``,
+    ``--printshellcmds`` or ``--debug-dag``.
     """
 
     def __post_init__(self) -> None:
         """Start watching."""
-        asked = self.common_settings
-        self._aside = bool(
-            asked.dryrun or asked.quiet or asked.verbose or asked.printshellcmds or asked.debug_dag
+        settings = self.common_settings
+        self._inactive = bool(
+            settings.dryrun
+            or settings.quiet
+            or settings.verbose
+            or settings.printshellcmds
+            or settings.debug_dag
         )
-        self._state = (
-            threading.RLock()
-        )  # over what the ticking thread reads; the handler's own is held while printing
+        # Guards what the ticking thread reads; the handler's own lock is held while printing.
+        self._state = threading.RLock()
         self._build: Build | None = None
         self._sink: Lines | None = None
         self._remote = False
@@ -76,41 +79,41 @@ class LogHandler(LogHandlerBase):
 
     @property
     def writes_to_stream(self) -> bool:
-        """Whether Snakemake shall leave the terminal to this handler."""
-        return not self._aside
+        """Whether Snakemake leaves the terminal to this handler."""
+        return not self._inactive
 
     @property
     def writes_to_file(self) -> bool:
-        """Nothing is written to files; Snakemake's own log file is there with or without this."""
+        """False: Snakemake writes its own log file in any case."""
         return False
 
     @property
     def has_filter(self) -> bool:
-        """Snakemake's filter is taken."""
+        """False: Snakemake's filter is used."""
         return False
 
     @property
     def has_formatter(self) -> bool:
-        """Snakemake's formatter is taken, for messages that are not about jobs."""
+        """False: Snakemake's formatter is used for messages that are not about jobs."""
         return False
 
     @property
     def needs_rulegraph(self) -> bool:
-        """The plan says what follows from what."""
+        """False: dependencies are known from the plan."""
         return False
 
     def emit(self, record: LogRecord) -> None:
-        """Take an event. A fault of the view is printed and stops no build."""
-        if self._aside:
+        """Process an event. An error in the view is printed and does not stop the build."""
+        if self._inactive:
             return
         try:
-            self._take(record)
+            self._process(record)
         except Exception:  # noqa: BLE001 - as every handler of logging does
             self.handleError(record)
 
     def close(self) -> None:
         """End the view and print the summary."""
-        if not self._aside and not self._stop.is_set():
+        if not self._inactive and not self._stop.is_set():
             self._stop.set()
             if self._ticking:
                 self._ticking.join()
@@ -119,28 +122,28 @@ class LogHandler(LogHandlerBase):
             self._summarize()
         super().close()
 
-    def _take(self, record: LogRecord) -> None:
+    def _process(self, record: LogRecord) -> None:
         event = getattr(record, "event", None)
-        told: dict[str, Any] = record.__dict__
+        values: dict[str, Any] = record.__dict__
         match event:
             case LogEvent.RESOURCES_INFO:
-                self._remote = self._remote or "nodes" in told
+                self._remote = self._remote or "nodes" in values
             case LogEvent.RUN_INFO:
-                self._begin(told["stats"], record.created)
+                self._begin(values["stats"], record.created)
             case LogEvent.JOB_INFO if self._build:
                 with self._state:
                     self._build.begin(
-                        told["jobid"],
-                        told["rule_name"],
+                        values["jobid"],
+                        values["rule_name"],
                         record.created,
-                        told["output"],
-                        told["log"],
-                        told["shellcmd"] or "",
+                        values["output"],
+                        values["log"],
+                        values["shellcmd"] or "",
                     )
             case LogEvent.JOB_FINISHED if self._build:
-                self._end(self._build, told["job_id"], record.created)
+                self._end(self._build, values["job_id"], record.created)
             case LogEvent.JOB_ERROR if self._build:
-                self._fail(self._build, told["jobid"], told["log"], record.created)
+                self._fail(self._build, values["jobid"], values["log"], record.created)
             case _ if event not in OWN:
                 self._pass(record)
 
@@ -148,17 +151,17 @@ class LogHandler(LogHandlerBase):
         from herdbook.view import words
         from herdbook.view.build import Build
 
-        if self._build:  # Snakemake counts again where checkpoints add jobs
+        if self._build:  # Snakemake repeats the count when checkpoints add jobs
             with self._state:
-                self._build.want(stats)
+                self._build.schedule(stats)
             return
         build = Build(at, _planned())
-        build.want(stats)
+        build.schedule(stats)
         self._build = build
-        self._price, doubt = words.price(PRICE_PER_HOUR.value)
-        if doubt:
-            self._out().say(doubt, "red")
-        self._out().say(words.wanted(build))
+        self._price, problem = words.price(PRICE_PER_HOUR.value)
+        if problem:
+            self._out().say(problem, "red")
+        self._out().say(words.scheduled(build))
         self._ticking = threading.Thread(target=self._tick, name="herdbook-view", daemon=True)
         self._ticking.start()
 
@@ -167,9 +170,9 @@ class LogHandler(LogHandlerBase):
 
         with self._state:
             run = build.end(number, at)
-            said = words.done(build, run, at) if run else ""
-        if said:
-            self._out().say(said)
+            line = words.completed(build, run, at) if run else ""
+        if line:
+            self._out().say(line)
 
     def _fail(self, build: Build, number: int, logs: list[str], at: float) -> None:
         from herdbook.view import words
@@ -180,13 +183,13 @@ class LogHandler(LogHandlerBase):
             self._out().say("\n".join(words.failure(run, at)), "red")
 
     def _pass(self, record: LogRecord) -> None:
-        """Print what Snakemake says, as it says it, but for its chatter."""
+        """Print a message of Snakemake's unchanged, unless it is noise."""
         text = str(self.format(record))
         if text.strip() and text != "None" and not text.startswith(NOISE):
             self._out().say(text, "red" if record.levelname in {"ERROR", "CRITICAL"} else "")
 
     def _out(self) -> Lines:
-        """Return where the view goes; made at the first word, so that a run without one loads nothing."""
+        """Return the view's output; created at its first line, so that a run without output imports nothing."""
         if self._sink is None:
             from herdbook.view.screen import Lines, Screen
 
@@ -221,7 +224,7 @@ class LogHandler(LogHandlerBase):
 
 
 def _planned() -> list[Job]:
-    """Return the jobs of the plan that the workflow has read; none if it is not Herdbook's or there is no plan."""
+    """Return the jobs of the plan that the workflow has read; an empty list if this is not Herdbook's workflow."""
     from herdbook import plan as plans
     from herdbook.errors import HerdbookError
     from herdbook.plan.jobs import jobs
@@ -232,5 +235,5 @@ def _planned() -> list[Job]:
         return []
     try:
         return jobs(plans.load(Path(recipe)), configured_signer())
-    except HerdbookError:  # the workflow says it
+    except HerdbookError:  # the workflow reports it
         return []

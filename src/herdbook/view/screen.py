@@ -1,4 +1,4 @@
-"""Where the view goes: a terminal, in which it stays at the bottom, or lines where nobody looks at one."""
+"""The view's output: the bottom lines of a terminal, or plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from herdbook.view.build import Build
 
 EVERY_SECONDS = 60  # between lines on a build's progress, where there is no terminal
-WIDE = 10_000  # nothing is broken into lines where there is no terminal
+WIDE = 10_000  # columns where there is no terminal, so that no line is wrapped
 
 
 class Lines:
-    """Plain lines: one for each job that ends, and one a minute on how far the build is."""
+    """Plain lines: one for each job that ends, and one per minute about the progress."""
 
     tick_seconds = 1.0
 
@@ -32,17 +32,17 @@ class Lines:
         self._console = Console(
             file=stream, width=WIDE, color_system=None, force_terminal=False, highlight=False
         )
-        self._said = 0.0
+        self._shown = 0.0  # when the progress was last printed
 
     def say(self, text: str, style: str = "") -> None:
-        """Print lines."""
+        """Print text."""
         self._console.print(Text(text, style))
 
     def show(self, build: Build, now: float) -> None:
-        """Say how far the build is, if that was not said within the last minute."""
-        self._said = self._said or build.started
-        if now - self._said >= EVERY_SECONDS:
-            self._said = now
+        """Print the progress, unless it was printed within the last minute."""
+        self._shown = self._shown or build.started
+        if now - self._shown >= EVERY_SECONDS:
+            self._shown = now
             running = ", ".join(f"{run.rule} {run.label}".rstrip() for run in build.running.values())
             self.say(f"{words.headline(build, now)}{': ' if running else ''}{running}")
 
@@ -51,11 +51,11 @@ class Lines:
         self._console.print(_table(head, body))
 
     def close(self) -> None:
-        """Show no more."""
+        """End the output."""
 
 
 class Screen(Lines):
-    """A terminal: jobs that end scroll by, how far the build is and what runs stays below them."""
+    """A terminal: completed jobs scroll by, progress and running jobs stay below them."""
 
     tick_seconds = 0.5
 
@@ -65,22 +65,22 @@ class Screen(Lines):
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
 
     def show(self, build: Build, now: float) -> None:
-        """Draw how far the build is."""
+        """Draw the progress."""
         self._live.start()
         self._live.update(picture(build, now, max(3, self._console.height - 4)), refresh=True)
 
     def close(self) -> None:
-        """Take the drawing away."""
+        """Remove the drawing."""
         self._live.stop()
 
 
 def picture(build: Build, now: float, rows: int) -> Group:
-    """Return how far a build is, as a drawing: a line, a bar, and the jobs that run.
+    """Return the progress of a build as a drawing: a line, a bar, and the running jobs.
 
     Args:
         build: The build.
-        now: The time.
-        rows: How many jobs are shown at most.
+        now: The time, by the clock of the events.
+        rows: The largest number of jobs shown.
     """
     table = Table.grid(padding=(0, 2))
     table.add_column(style="cyan", no_wrap=True)
@@ -101,13 +101,13 @@ def picture(build: Build, now: float, rows: int) -> Group:
     bar = ProgressBar(total=max(1, build.total), completed=len(build.finished), width=None)
     return Group(
         Text(words.headline(build, now), "bold"), Padding(bar), table, *more
-    )  # a bar ends no line itself
+    )  # padding, since a bar does not end its line
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
-    for place, name in enumerate(head):
-        table.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
+    for column, name in enumerate(head):
+        table.add_column(name, justify="left" if column == 0 else "right", no_wrap=True)
     for row in body:
         table.add_row(*map(Text, row))
     return table

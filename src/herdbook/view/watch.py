@@ -1,4 +1,4 @@
-"""Watching jobs that run: the memory of their processes, and how much of their files is written."""
+"""Watching running jobs: the memory of their processes, and the bytes written so far."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def look(runs: Iterable[JobRun]) -> None:
-    """Note what the jobs hold in memory and have written, where they run on this machine."""
+    """Update memory and written bytes of jobs that run on this machine."""
     runs = list(runs)
     processes = _processes()
     for run in runs:
@@ -24,45 +24,45 @@ def look(runs: Iterable[JobRun]) -> None:
 
 
 def _processes() -> list[tuple[psutil.Process, str]]:
-    """Return the processes that descend from this one, each with its command line, parents first."""
-    found = []
+    """Return the descendants of this process, each with its command line, parents first."""
+    processes = []
     for process in psutil.Process().children(recursive=True):
         try:
-            found.append((process, " ".join(process.cmdline())))
-        except psutil.Error:  # it ended, or is another user's
+            processes.append((process, " ".join(process.cmdline())))
+        except psutil.Error:  # it ended, or belongs to another user
             continue
-    return found
+    return processes
 
 
 def _memory(run: JobRun, processes: Sequence[tuple[psutil.Process, str]]) -> int | None:
-    """Return the resident memory of a job's processes in bytes; None if none is found."""
+    """Return the resident memory of a job's processes in bytes; None if they are not found."""
     command = run.command.strip()
-    # a shell whose last command this is gives its place to it: then only the command's own words are left
+    # a shell replaces itself with its last command: then only the command's own words are in a command line
     words = " ".join(command.partition(">")[0].split()[1:])
     for process, line in processes:
         if command and (command in line or (words and line.endswith(f"herdbook {words}"))):
-            held = 0
+            resident_bytes = 0
             try:
-                for one in (process, *process.children(recursive=True)):
-                    held += one.memory_info().rss
+                for member in (process, *process.children(recursive=True)):
+                    resident_bytes += member.memory_info().rss
             except psutil.Error:
                 continue
-            return held
+            return resident_bytes
     return None
 
 
 def _written(run: JobRun) -> int:
-    """Return how many bytes of a job's first file are there: it grows under a temporary name beside its place.
+    """Return how many bytes of a job's first output were written: it grows under a temporary name in the same folder.
 
-    Snakemake removes what lies in its place before the job begins.
+    Snakemake removes an earlier output before the job begins.
     """
     if not run.expected_bytes or not run.outputs:
         return 0
-    place = run.outputs[0]
-    if place.exists():
+    output = run.outputs[0]
+    if output.exists():
         return run.expected_bytes
     sizes = []
-    for path in place.parent.glob(f".{place.name}.*.part"):
+    for path in output.parent.glob(f".{output.name}.*.part"):
         try:
             sizes.append(path.stat().st_size)
         except OSError:  # it was renamed just now

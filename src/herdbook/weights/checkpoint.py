@@ -1,7 +1,7 @@
-"""Safetensors files as byte ranges, and the records beside them. No torch: bytes in, bytes out, digests on the way.
+"""Safetensors files as byte ranges, and the records beside them. No torch: bytes in, bytes out, digests in passing.
 
-A shard is written tensor by tensor from whatever makes its bytes; SHA-256 of the file and of every tensor is computed
-while writing, never by a second read. Format: https://github.com/huggingface/safetensors#format
+A shard is written tensor by tensor from iterators of bytes; SHA-256 of the file and of every tensor is computed while
+writing, never by a second read. Format: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-MAX_HEADER_BYTES = 100_000_000  # as the reference reader allows
+MAX_HEADER_BYTES = 100_000_000  # the limit of the reference reader
+REMEDY = "Fetch or rebuild it."
 # The bits of a float's exponent, by the dtype codes of safetensors.
 EXPONENTS = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
 
 
 @dataclass(frozen=True)
 class Span:
-    """Where a tensor lies in a file: ``start`` and ``end`` are offsets in bytes from the file's beginning."""
+    """The byte range of a tensor in a file: ``start`` and ``end`` are offsets in bytes from the file's beginning."""
 
     name: str
     dtype: str
@@ -43,23 +44,25 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
     """Parse the start of a safetensors file and check it against the file's size.
 
     Args:
-        head: The file's first bytes: eight bytes of header length and the header (more does no harm).
+        head: The file's first bytes: eight bytes of header length, and the header; more bytes are ignored.
         file_bytes: Size of the whole file in bytes.
-        what: How errors call the file.
+        what: The file, for error messages.
 
     Returns:
         Spans by tensor name, in the order of the header.
 
     Raises:
-        CheckpointError: If it is no safetensors file, is cut off, or its header contradicts itself.
+        CheckpointError: If it is not a safetensors file, is truncated, or its header contradicts itself.
     """
     if len(head) < 8 or file_bytes < 8:
-        raise CheckpointError(f"{what}: is no safetensors file: {file_bytes} bytes are too few for a header")
+        raise CheckpointError(
+            f"{what}: is not a safetensors file: {file_bytes} bytes are too few for a header"
+        )
     length = int.from_bytes(head[:8], "little")
     if length > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{what}: is no safetensors file: its header claims {length} bytes")
+        raise CheckpointError(f"{what}: is not a safetensors file: its header claims {length} bytes")
     if 8 + length > file_bytes:
-        raise CheckpointError(f"{what}: is cut off inside its header. Fetch or build it again.")
+        raise CheckpointError(f"{what}: is truncated inside its header. {REMEDY}")
     try:
         header = json.loads(head[8 : 8 + length])
         header.pop("__metadata__", None)
@@ -76,30 +79,32 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
         if span.dtype not in ITEM_BYTES:
             raise CheckpointError(f"{what}: tensor {span.name}: dtype {span.dtype} is not supported")
         if any(not isinstance(extent, int) or extent < 0 for extent in span.shape):
-            raise CheckpointError(f"{what}: tensor {span.name}: shape {list(span.shape)} is damaged")
+            raise CheckpointError(f"{what}: tensor {span.name}: shape {list(span.shape)} is invalid")
         size = math.prod(span.shape) * ITEM_BYTES[span.dtype]
         if span.start != position or span.end - span.start != size:
             raise CheckpointError(
-                f"{what}: tensor {span.name}: its byte range does not fit its {span.dtype} shape {list(span.shape)}"
+                f"{what}: tensor {span.name}: its byte range does not match its {span.dtype} shape {list(span.shape)}"
             )
         position = span.end
     if position != file_bytes:
-        word = "is cut off" if position > file_bytes else "has bytes after its last tensor"
-        raise CheckpointError(
-            f"{what}: {word}: {position} bytes expected, {file_bytes} found. Fetch or build it again."
-        )
+        problem = "is truncated" if position > file_bytes else "has bytes after its last tensor"
+        raise CheckpointError(f"{what}: {problem}: {position} bytes expected, {file_bytes} found. {REMEDY}")
     return spans
 
 
 def read_header(path: Path) -> dict[str, Span]:
-    """Read where each tensor lies in a safetensors file. Raises as ``parse_header``; a missing file is named too."""
+    """Read the byte range of each tensor in a safetensors file.
+
+    Raises:
+        CheckpointError: If the file is missing, or as ``parse_header`` raises it.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(8)
             length = min(int.from_bytes(head, "little"), MAX_HEADER_BYTES)
             return parse_header(head + file.read(length), path.stat().st_size, str(path))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: is missing. Build it again.") from error
+        raise CheckpointError(f"{path}: is missing. Rebuild it.") from error
 
 
 def read_span(path: Path, span: Span) -> bytearray:
@@ -111,7 +116,7 @@ def read_span(path: Path, span: Span) -> bytearray:
         while filled < len(data) and (count := file.readinto(view[filled:])):
             filled += count
     if filled != len(data):
-        raise CheckpointError(f"{path}: is cut off inside tensor {span.name}. Fetch or build it again.")
+        raise CheckpointError(f"{path}: is truncated inside tensor {span.name}. {REMEDY}")
     return data
 
 
@@ -123,24 +128,22 @@ def stream_span(path: Path, span: Span) -> Iterator[bytes]:
         while remaining:
             piece = file.read(min(CHUNK_BYTES, remaining))
             if not piece:
-                raise CheckpointError(
-                    f"{path}: is cut off inside tensor {span.name}. Fetch or build it again."
-                )
+                raise CheckpointError(f"{path}: is truncated inside tensor {span.name}. {REMEDY}")
             remaining -= len(piece)
             yield piece
 
 
 @dataclass(frozen=True)
 class Produced:
-    """One tensor on its way into a shard.
+    """One tensor to be written into a shard.
 
     Args:
         name: Its name in the shard.
-        dtype: Its dtype, by the code of safetensors.
+        dtype: Its dtype, by safetensors' code.
         shape: Its shape.
-        chunks: Makes its bytes, in order, when its turn comes.
-        made: What was done, for the record; filled by the time the last chunk has come.
-        expected: The SHA-256 that the bytes must have, if that is known before.
+        chunks: Called when the tensor is written; yields its bytes in order.
+        made: How it was made, for the record; complete after the last chunk.
+        expected: The SHA-256 that the bytes must have, if it is known in advance.
     """
 
     name: str
@@ -156,21 +159,21 @@ def write_shard(
 ) -> dict[str, Any]:
     """Write a shard and its record.
 
-    Tensors stand in the order of their names, offsets without gaps, header padded with spaces to eight bytes, so that
-    the same tensors give the same file whoever made them.
+    Tensors are sorted by name and stored without gaps, and the header is padded with spaces to a multiple of eight bytes,
+    so that the same tensors always give the same file.
 
     Args:
-        path: Where the shard shall be.
-        record_path: Where its record shall be; written after the shard.
-        tensors: What goes into it, in any order.
-        about: What else the record shall say (operation, key, ...).
+        path: The path of the shard.
+        record_path: The path of its record, which is written after the shard.
+        tensors: The shard's tensors, in any order.
+        about: The other fields of the record (operation, key, ...).
 
     Returns:
         The record.
 
     Raises:
         CheckpointError: If a tensor's chunks do not fill its shape.
-        DigestMismatchError: If a tensor's bytes are not those that were expected.
+        DigestMismatchError: If a tensor's bytes do not have the expected digest.
     """
     ordered = sorted(tensors, key=lambda tensor: tensor.name)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -199,20 +202,20 @@ def write_shard(
             first, last = header[tensor.name]["data_offsets"]
             if written != last - first:
                 raise CheckpointError(
-                    f"{path}: tensor {tensor.name}: {last - first} bytes expected, {written} made"
+                    f"{path}: tensor {tensor.name}: {last - first} bytes expected, {written} written"
                 )
-            found = digests.end_tensor()
-            if tensor.expected not in {None, found}:
+            tensor_sha256 = digests.end_tensor()
+            if tensor.expected not in {None, tensor_sha256}:
                 raise DigestMismatchError(
-                    f"tensor {tensor.name} on its way into {path.name}",
+                    f"tensor {tensor.name} of {path.name}",
                     str(tensor.expected),
-                    found,
-                    "A file that it is made from was damaged after it had been checked; delete that file and run again.",
+                    tensor_sha256,
+                    "A file that it is made from was damaged after its check; delete that file and run the build again.",
                 )
             entries[tensor.name] = {
                 "dtype": tensor.dtype,
                 "shape": list(tensor.shape),
-                "sha256": found,
+                "sha256": tensor_sha256,
                 **tensor.made,
             }
         sha256 = digests.end_file()
@@ -232,7 +235,7 @@ def digest_shard(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
         The file's SHA-256, and by tensor name: dtype, shape and SHA-256 of its bytes.
 
     Raises:
-        CheckpointError: If the file is damaged, or a tensor holds NaN or an infinity; it is named.
+        CheckpointError: If the file is damaged, or a tensor contains NaN or an infinity; the message names it.
     """
     spans = sorted(read_header(path).values(), key=lambda span: (span.start, span.end))
     entries: dict[str, dict[str, Any]] = {}
@@ -255,8 +258,13 @@ def finite(pieces: Iterable[bytes], span: Span, what: str) -> Iterator[bytes]:
 
     Nothing is decoded: a float is NaN or infinite if all bits of its exponent are set.
 
+    Args:
+        pieces: The tensor's bytes.
+        span: The tensor.
+        what: The file, for error messages.
+
     Raises:
-        CheckpointError: If one is not; ``what`` is how the error calls the file.
+        CheckpointError: If a number is not finite.
     """
     import numpy as np
 
@@ -266,24 +274,23 @@ def finite(pieces: Iterable[bytes], span: Span, what: str) -> Iterator[bytes]:
             bits = np.frombuffer(piece, f"<u{ITEM_BYTES[span.dtype]}") & exponent
             if bits.size and bits.max() == exponent:
                 raise CheckpointError(
-                    f"{what}: tensor {span.name} holds NaN or infinite values. Nothing can be made of it: take another "
-                    "revision, or have its author mend it."
+                    f"{what}: tensor {span.name} contains NaN or infinite values. It cannot be used: pick another "
+                    "revision, or report it to its author."
                 )
         yield piece
 
 
 class _Digests:
-    """SHA-256 of a file and of each of its tensors, computed beside the reading and writing of it.
+    """SHA-256 of a file and of each of its tensors, computed in parallel with reading and writing.
 
-    Hashing lets other threads run, so both digests are computed while the next bytes are moved. A few pieces are on
-    their way at most.
+    Hashing releases the interpreter's lock, so both digests are computed while the next bytes are moved.
     """
 
-    AHEAD = 8
+    AHEAD = 8  # pieces that may wait to be hashed; bounds the memory
 
     def __init__(self) -> None:
         self._pools = (ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        self._whole, self._one = hashlib.sha256(), hashlib.sha256()
+        self._file, self._tensor = hashlib.sha256(), hashlib.sha256()
         self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
@@ -294,26 +301,26 @@ class _Digests:
             pool.shutdown()
 
     def header(self, piece: bytes) -> None:
-        """Take bytes that belong to no tensor."""
-        self._pending.append(self._pools[0].submit(self._whole.update, piece))
+        """Add bytes that belong to no tensor."""
+        self._pending.append(self._pools[0].submit(self._file.update, piece))
 
     def update(self, piece: bytes) -> None:
-        """Take the next bytes of a tensor."""
+        """Add the next bytes of a tensor."""
         self.header(piece)
-        self._pending.append(self._pools[1].submit(self._one.update, piece))
+        self._pending.append(self._pools[1].submit(self._tensor.update, piece))
         while len(self._pending) > self.AHEAD:
             self._pending.popleft().result()
 
     def end_tensor(self) -> str:
-        """Return the digest of the tensor whose last bytes were taken."""
+        """Return the digest of the tensor whose last bytes were added."""
         self._wait()
-        found, self._one = self._one.hexdigest(), hashlib.sha256()
-        return found
+        sha256, self._tensor = self._tensor.hexdigest(), hashlib.sha256()
+        return sha256
 
     def end_file(self) -> str:
         """Return the digest of all bytes."""
         self._wait()
-        return self._whole.hexdigest()
+        return self._file.hexdigest()
 
     def _wait(self) -> None:
         while self._pending:
@@ -328,11 +335,11 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        record["file"]["sha256"], record["tensors"]  # both must be there
+        record["file"]["sha256"], record["tensors"]  # both are required
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: the record is missing. Build the shard again.") from error
+        raise CheckpointError(f"{path}: the record is missing. Rebuild the shard.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path}: the record is damaged. Delete it and its shard, and build again."
+            f"{path}: the record is damaged. Delete it and its shard, and rebuild both."
         ) from error
     return dict(record)

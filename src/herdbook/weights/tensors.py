@@ -1,4 +1,4 @@
-"""Tensors as bytes and back, by the dtype codes of safetensors. The little of torch that all steps share."""
+"""Tensors from and to bytes, by safetensors' codes of dtypes: the functions on torch that all steps share."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F
 
 
 def from_bytes(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], what: str) -> torch.Tensor:
-    """Return a tensor over ``data`` (little-endian, row by row), without a copy if it may be written to.
+    """Return a tensor over ``data`` (little-endian, row by row), without a copy if ``data`` is writable.
+
+    Args:
+        data: The tensor's bytes.
+        dtype: safetensors' code of its dtype.
+        shape: Its shape.
+        what: The tensor, for error messages.
 
     Raises:
-        CheckpointError: If the dtype is not a floating-point one that weights have, or a value is NaN or infinite.
+        CheckpointError: If the dtype is not one of ``DTYPES``, or a value is NaN or infinite.
     """
     if dtype not in DTYPES:
-        raise CheckpointError(
-            f"{what}: dtype {dtype} cannot be computed with; expected one of {', '.join(DTYPES)}"
-        )
+        raise CheckpointError(f"{what}: dtype {dtype} is not supported; expected one of {', '.join(DTYPES)}")
     tensor = torch.frombuffer(
         data if isinstance(data, bytearray) else bytearray(data), dtype=DTYPES[dtype]
     ).reshape(shape)
     if not torch.isfinite(tensor).all():
-        raise CheckpointError(f"{what}: holds NaN or infinite values")
+        raise CheckpointError(f"{what}: contains NaN or infinite values")
     return tensor
 
 
@@ -35,10 +39,10 @@ def to_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def sha256_tensor(tensor: torch.Tensor) -> str:
-    """Return the SHA-256 of a tensor's bytes, as records have it."""
+    """Return the SHA-256 of a tensor's bytes, as records contain it."""
     return hashlib.sha256(to_bytes(tensor)).hexdigest()
 
 
 def generator(seed: int, name: str) -> torch.Generator:
-    """Return a source of random numbers that a seed and a tensor's name alone decide."""
+    """Return a generator of random numbers that depends on a seed and a tensor's name alone."""
     return torch.Generator().manual_seed(int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:15], 16))

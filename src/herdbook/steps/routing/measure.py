@@ -10,12 +10,12 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from herdbook.inference.mixture import Seen
+    from herdbook.inference.mixture import RouterChoices
 
 DIGITS = 6  # decimals of a share in a report: float32 sums are not more accurate
 
 
-def count(seen: Seen, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
+def count(seen: RouterChoices, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Count the choices of one router for each group of sequences.
 
     Args:

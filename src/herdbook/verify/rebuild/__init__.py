@@ -1,1 +1,1 @@
-"""Making things again: the levels `recomputed` and `rebuild`, and the workspace in which they work."""
+"""The levels `recomputed` and `rebuild`, and the workspace in which they rerun steps."""

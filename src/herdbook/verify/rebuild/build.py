@@ -1,8 +1,8 @@
-"""The level `rebuild`: everything is made again from upstream in a scratch folder, and compared file by file.
+"""The level `rebuild`: everything is rebuilt from upstream in a scratch folder and compared file by file.
 
-What a release does not carry and strangers cannot have (texts that were measured on, calibration texts, folders of the
-author's) is taken from the author's folder if the verifier has a copy. Without it, measurements and searches are taken
-as the release records them, and that is told.
+Some inputs are neither in the release nor public: evaluation and calibration texts, and local folders of the author. They
+are read from a copy of the author's folder if the verifier has one. Without a copy, measurements and searches are taken
+over from the release's records and reported as unverified.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FILES = Check(LEVEL, "same files")
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
-    """Build the release again and compare its files."""
+    """Rebuild the release and compare its files."""
     with open_workspace(release, options, LEVEL) as workspace:
         plan = workspace.plan
         try:
@@ -45,30 +45,30 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
             yield from _taken_over(workspace)
         try:
             _build(workspace)
-        except LockError as error:  # a file of the verifier's own copy is not what was locked
+        except LockError as error:  # a file of the verifier's own copy differs from the lock
             raise UnverifiedError(str(error)) from error
-        yield STEPS.passed(f"{len(plan.parts)} shards", "were made again, and what is made of them")
+        yield STEPS.passed(f"{len(plan.parts)} shards", "were rebuilt, and everything that is made from them")
         yield from _compared(workspace, release)
 
 
 def _taken_over(workspace: Workspace) -> Iterator[Finding]:
-    """Take over what needs the author's texts."""
+    """Take over the results that need the author's texts."""
     plan = workspace.plan
     texts = plan.report is not None and bool(plan.report.texts)
     workspace.take_over(SEARCHES, EVALUATIONS, *([ROUTING] if texts else []))
     for search in plan.searches.values():
-        detail = "which matrices are reduced is taken as recorded: the text it was chosen by is not in the release (--inputs)"
+        detail = "the choice of matrices is taken as recorded: the text that decided it is not in the release (pass --inputs)"
         yield TAKEN.unverified(search.id, detail)
     for item in plan.evaluations:
-        detail = "is taken as recorded: the texts are not in the release (--inputs)"
+        detail = "is taken as recorded: the texts are not in the release (pass --inputs)"
         yield TAKEN.unverified(f"measurement {item.name}", detail)
     if texts:
-        detail = "is taken as recorded: its texts are not in the release (--inputs)"
+        detail = "is taken as recorded: its texts are not in the release (pass --inputs)"
         yield TAKEN.unverified("report on routers", detail)
 
 
 def _build(workspace: Workspace) -> None:
-    """Do all jobs, in order. What was made in an earlier run, in a folder that the verifier named, is not made again."""
+    """Run all jobs in order, except those whose outputs an earlier run left in the folder that the verifier named."""
     from herdbook.plan.jobs import result_jobs
     from herdbook.steps.machine import Machine
     from herdbook.steps.registry import STEPS, run
@@ -76,57 +76,59 @@ def _build(workspace: Workspace) -> None:
     plan, machine = workspace.plan, Machine(threads=os.cpu_count() or 1)
     for job in result_jobs(plan):
         if isinstance(job.subject, Part) and job.rule in {"fetch", "adapter"}:
-            workspace.within_reach(plan.nodes[job.subject.model])
+            workspace.require_available(plan.nodes[job.subject.model])
         if not all(path.exists() for path in job.outputs):
             run(plan, job, machine)
-    for rule in ("card", "release"):  # their keys rest on code that a release does not record
+    for rule in ("card", "release"):  # their keys depend on code that a release does not record
         STEPS[rule](plan, None, machine)
 
 
 def _compared(workspace: Workspace, release: Release) -> Iterator[Finding]:
     """Compare the files with those of the release."""
     plan: Plan = workspace.plan
-    made = parse_sums((plan.layout.release_folder / SUMS).read_text(encoding="utf-8"), SUMS)
-    same = 0
+    digests = parse_sums((plan.layout.release_folder / SUMS).read_text(encoding="utf-8"), SUMS)
+    equal = 0
     computed, measured = (devices(release, *kinds) for kinds in ((RECORDS, SEARCHES), (EVALUATIONS, ROUTING)))
-    for name in sorted(made.keys() | release.sums.keys()):
-        ours, theirs = made.get(name), release.sums.get(name)
+    for name in sorted(digests.keys() | release.sums.keys()):
+        ours, theirs = digests.get(name), release.sums.get(name)
         if ours == theirs:
-            same += 1
+            equal += 1
             continue
         about = {"file": name, "expected": ours or "no such file", "found": theirs or "no such file"}
-        elsewhere = sorted(computed | (measured if tells_measurements(name) else set()))
+        other_devices = sorted(computed | (measured if contains_measurements(name) else set()))
         if workspace.changed:
-            detail = f"comes out otherwise here; but other versions made the release: {', '.join(workspace.changed)}"
-            yield FILES.unverified(name, detail, **about)
-        elif elsewhere:
             detail = (
-                f"comes out otherwise on this CPU; but part of it was computed on {', '.join(elsewhere)}, whose last "
-                "digits are others"
+                f"is not reproduced here, but other versions made the release: {', '.join(workspace.changed)}"
+            )
+            yield FILES.unverified(name, detail, **about)
+        elif other_devices:
+            detail = (
+                f"is not reproduced on this CPU, but part of it was computed on {', '.join(other_devices)}, where the last "
+                "digits differ"
             )
             yield FILES.unverified(name, detail, **about)
         else:
-            yield FILES.failed(name, "comes out otherwise", **about)
-    if same:
-        yield FILES.passed(f"{same} of {len(release.sums)} files", "are the same, byte by byte")
+            yield FILES.failed(name, "is not reproduced", **about)
+    if equal:
+        yield FILES.passed(f"{equal} of {len(release.sums)} files", "are equal, byte by byte")
 
 
 def devices(release: Release, *kinds: str) -> set[str]:
-    """Return the kinds of device, other than a CPU, that small results of a release name.
+    """Return the kinds of device, other than a CPU, that the records and results of a release name.
 
     Args:
         release: The release.
-        kinds: Which results, by their folders: ``RECORDS``, ``EVALUATIONS``, ...
+        kinds: The folders of the results to read: ``RECORDS``, ``EVALUATIONS``, ...
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for name in release.sums:
         if name.startswith(tuple(f"{kind}/" for kind in kinds)) and name.endswith(".json"):
             content = json.loads(release.subject.read(name))
             for entry in (content, *content.get("tensors", {}).values()):
-                found |= {str(entry["device"])} if "device" in entry else set()
-    return found
+                names |= {str(entry["device"])} if "device" in entry else set()
+    return names
 
 
-def tells_measurements(name: str) -> bool:
-    """Say whether a file of a release holds measurements, or numbers and digests of them."""
+def contains_measurements(name: str) -> bool:
+    """Return whether a file of a release contains measurements, or numbers or digests of them."""
     return name.startswith((EVALUATIONS, ROUTING, FIGURES)) or name in {CARD, *BOMS.values()}

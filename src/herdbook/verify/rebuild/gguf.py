@@ -1,4 +1,4 @@
-"""Deriving a release's GGUF files again, tensor by tensor, from its own safetensors."""
+"""Derive a release's GGUF files a second time, tensor by tensor, from its own safetensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIECE_BYTES = 1 << 26
 
 
 def quantized(workspace: Workspace, release: Release, options: Options, check: Check) -> Iterator[Finding]:
-    """Derive each GGUF again. Of a release on the Hub that needs all of it here, which is had with the sample `all`."""
+    """Derive each GGUF a second time. A release on the Hub is downloaded for it, which only the sample `all` allows."""
     items = workspace.plan.quantized
     if not items:
         return
@@ -33,7 +33,7 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
         _download(release, [*_model_files(workspace), *(item.file for item in items)], folder)
     else:
         raise UnverifiedError(
-            "GGUF files are derived from all weights of the release; that is done with --sample all, or in a folder"
+            "GGUF files are derived from all weights of the release: pass --sample all, or verify a folder"
         )
     from herdbook.steps.quantize.derive import derive, require_equal
 
@@ -47,7 +47,7 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
         else:
             yield check.passed(
                 item.file,
-                f"{len(derived['tensors'])} tensors are what the released weights give",
+                f"{len(derived['tensors'])} tensors equal those derived from the released weights",
                 file=item.file,
             )
 
@@ -59,7 +59,7 @@ def _model_files(workspace: Workspace) -> list[str]:
 
 
 def _download(release: Release, names: list[str], folder: Path) -> None:
-    """Bring files here, in pieces."""
+    """Download files, in pieces."""
     sizes = {name: release.subject.files[name].size_bytes for name in names if name in release.subject.files}
     with track("download", sum(-(-size // PIECE_BYTES) for size in sizes.values())) as advance:
         for name, size in sizes.items():

@@ -1,4 +1,4 @@
-"""Making single tensors of a plan again: the real steps, on parts that hold nothing but what is wanted."""
+"""Recompute single tensors of a plan: run the real steps on parts that contain only the needed tensors."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ if TYPE_CHECKING:
     from herdbook.verify.rebuild.workspace import Workspace
 
 
-def ancestors(plan: Plan, wanted: Iterable[Origin]) -> dict[str, dict[str, Tensor]]:
-    """Return all that some tensors are made from, and themselves: by key of the part, then by name.
+def ancestors(plan: Plan, targets: Iterable[Origin]) -> dict[str, dict[str, Tensor]]:
+    """Return some tensors and all that they are made from, by key of the part, then by name.
 
     Args:
         plan: The plan.
-        wanted: The tensors.
+        targets: The tensors.
     """
     tensors = {key: {tensor.name: tensor for tensor in part.tensors} for key, part in plan.parts.items()}
-    found: dict[str, dict[str, Tensor]] = {}
-    for origin in reachable(wanted, lambda origin: tensors[origin.part][origin.tensor].origins):
-        found.setdefault(origin.part, {})[origin.tensor] = tensors[origin.part][origin.tensor]
-    return found
+    needed: dict[str, dict[str, Tensor]] = {}
+    for origin in reachable(targets, lambda origin: tensors[origin.part][origin.tensor].origins):
+        needed.setdefault(origin.part, {})[origin.tensor] = tensors[origin.part][origin.tensor]
+    return needed
 
 
-def remake(
-    workspace: Workspace, records: Mapping[str, Mapping[str, Any]], wanted: Iterable[Origin]
+def recompute(
+    workspace: Workspace, records: Mapping[str, Mapping[str, Any]], targets: Iterable[Origin]
 ) -> dict[str, HerdbookError]:
-    """Make tensors again from upstream, in the workspace's results. What cannot be made keeps nothing else from it.
+    """Recompute tensors from upstream, in the workspace's results. A part that fails does not stop the others.
 
     Args:
-        workspace: The workspace. Shards there hold nothing but what is wanted, and what that is made from.
-        records: What the release says of each part, by key.
-        wanted: The tensors.
+        workspace: The workspace. Its shards contain only these tensors and those that they are made from.
+        records: The release's record of each part, by key.
+        targets: The tensors.
 
     Returns:
-        Why a part could not be made, by key: of wanted parts, and of those they are made from.
+        The error of each part that could not be made, by key: of these parts, and of those that they are made from.
     """
     plan = workspace.plan
-    found = ancestors(plan, wanted)
+    needed = ancestors(plan, targets)
     problems: dict[str, HerdbookError] = {}
-    parts = [part for key, part in plan.parts.items() if key in found]
-    with track("remake", len(parts)) as advance:
+    parts = [part for key, part in plan.parts.items() if key in needed]
+    with track("recompute", len(parts)) as advance:
         for part in parts:
-            tensors = tuple(one for one in part.tensors if one.name in found[part.key])
-            parents = {origin.part for one in tensors for origin in one.origins}
+            tensors = tuple(tensor for tensor in part.tensors if tensor.name in needed[part.key])
+            parents = {origin.part for tensor in tensors for origin in tensor.origins}
             broken = next((problems[key] for key in sorted(parents & problems.keys())), None)
             try:
                 if broken:
@@ -76,26 +76,26 @@ def remake(
 
 
 def _make(workspace: Workspace, part: Part) -> None:
-    """Make a part that holds only some of its tensors. Raises what its step does."""
+    """Make a part that contains only some of its tensors. Raises what its step raises."""
     from herdbook.steps.machine import Machine
     from herdbook.steps.registry import STEPS
 
     plan, node = workspace.plan, workspace.plan.nodes[part.model]
     match part.operation:
         case FetchFile() as file:
-            workspace.within_reach(node)
-            if workspace.is_of_hub(node):
+            workspace.require_available(node)
+            if workspace.is_on_hub(node):
                 part = replace(part, operation=FetchRanges(file.digest, file.name))
             else:
                 part = plan.parts[part.key]  # a file that is linked as a whole
         case FetchRanges() | FetchGguf() | FoldAdapter():
-            workspace.within_reach(node)
+            workspace.require_available(node)
         case Reduce() | ReduceAsSearched() if _reads_text(plan, part):
             raise UnverifiedError(
-                f"{part.model}: its ranks rest on what a text gives in the whole model; see level rebuild"
+                f"{part.model}: its ranks depend on running a text through the whole model; see level rebuild"
             )
         case RunMergekit():
-            raise UnverifiedError(f"{part.model}: was merged by mergekit, as a whole; see level rebuild")
+            raise UnverifiedError(f"{part.model}: was merged by mergekit as a whole; see level rebuild")
     STEPS[part.rule](plan, part, Machine(threads=os.cpu_count() or 1))
 
 
@@ -106,18 +106,18 @@ def _reads_text(plan: Plan, part: Part) -> bool:
 
 
 def _require_fetched(plan: Plan, part: Part, tensors: tuple[Tensor, ...], record: Mapping[str, Any]) -> None:
-    """Compare what was fetched with what the release says was. Raises VerificationError if it differs."""
-    made = read_record(plan.layout.record(part))["tensors"]
+    """Compare fetched tensors with the release's record. Raises VerificationError if one differs."""
+    fetched = read_record(plan.layout.record(part))["tensors"]
     for tensor in tensors:
-        said, found = record["tensors"][tensor.name]["sha256"], made[tensor.name]["sha256"]
-        if said != found:
+        recorded, actual = record["tensors"][tensor.name]["sha256"], fetched[tensor.name]["sha256"]
+        if recorded != actual:
             raise VerificationError(
-                f"{part.model}: {tensor.name}: upstream has other bytes ({found}) than the release says ({said})"
+                f"{part.model}: {tensor.name}: upstream's bytes (sha256 {actual}) are not those that the release records ({recorded})"
             )
 
 
 def slices_of(entry: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
-    """Yield what a record says of each slice of a tensor: name (None for a whole tensor) and entry."""
+    """Yield each slice of a tensor in a record: name (None for a whole tensor) and entry."""
     if "slices" in entry:
         yield from ((piece["name"], piece) for piece in entry["slices"])
     else:

@@ -1,4 +1,4 @@
-"""A scratch folder in which steps of a release are done again: its own recipe, lock and small inputs, and results."""
+"""A scratch folder in which steps of a release are rerun: its own recipe, lock and small inputs, and results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
-from herdbook.errors import UnverifiedError, VerificationError
+from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan.code import as_recorded, changed
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     from herdbook.release.reader import Release
 
 
-BELOW = "a/b/c/d"  # a recipe may name what lies beside its folder, and that has to stay in the scratch folder
+BELOW = "a/b/c/d"  # a recipe may name files above its folder, which must stay inside the scratch folder
 
 
 class Workspace:
-    """Where a release's steps are done again.
+    """The folder in which a release's steps are rerun.
 
     Attributes:
         plan: The release's plan, with the keys that its provenance names, and results below the scratch folder.
-        changed: Names of code and packages that are installed here in another version than made the release.
-        own_inputs: Whether what lies beside the recipe is the verifier's own copy of the author's folder.
+        changed: Names of code and packages whose installed version is not the one that made the release.
+        own_inputs: Whether the verifier has a copy of the author's folder, in which the recipe is.
 
     Args:
         release: The release.
-        other: See ``changed``. The code that the provenance names must be in force, see ``as_recorded``.
+        changed_code: See ``changed``. The code that the provenance names must be in force, see ``as_recorded``.
         folder: The scratch folder.
         inputs: The recipe in the author's folder, if the verifier has that.
 
     Raises:
-        UnverifiedError: If that recipe or its lock is another one, or the release's recipe names a file that would
-            lie outside of the scratch folder.
+        UnverifiedError: If that recipe or its lock is not the release's, or the release's recipe names a file outside of
+            the scratch folder.
     """
 
-    def __init__(self, release: Release, other: list[str], folder: Path, inputs: Path | None) -> None:
-        self._release, self.changed, self.own_inputs = release, other, inputs is not None
+    def __init__(self, release: Release, changed_code: list[str], folder: Path, inputs: Path | None) -> None:
+        self._release, self.changed, self.own_inputs = release, changed_code, inputs is not None
         recipe = inputs or folder / "inputs" / BELOW / RECIPE
         self.plan: Plan = release.make_plan(recipe, folder / "results")
         pair = {RECIPE: recipe, LOCK: locks.path_for(recipe)}
@@ -61,64 +61,63 @@ class Workspace:
         if inputs is None:
             for name, (_, path) in carried_inputs(self.plan).items():
                 if not path.resolve().is_relative_to(folder / "inputs"):
-                    raise UnverifiedError(f"{RECIPE}: names {path.name} too far from its folder")
+                    raise UnverifiedError(
+                        f"{RECIPE}: names {path.name}, which is too many levels above its folder"
+                    )
                 _write(path, release.subject.read(name))
 
     def take_over(self, *kinds: str) -> None:
-        """Put small results of the release where its steps would have put them.
+        """Write small results of the release where its steps would have written them.
 
         Args:
-            kinds: Which, by their folders in a release: ``RECORDS``, ``EVALUATIONS``, ...
+            kinds: The folders of the results in a release: ``RECORDS``, ``EVALUATIONS``, ...
         """
         for name, path in contents(self.plan).items():
             if name.startswith(tuple(f"{kind}/" for kind in kinds)):
                 _write(path, self._release.subject.read(name))
 
-    def within_reach(self, node: Node) -> None:
-        """Check that a source, or an adapter, can be had by anybody, or lies in the verifier's own copy.
+    def require_available(self, node: Node) -> None:
+        """Check that a source or an adapter is public, or is in the verifier's own copy.
 
         Raises:
-            UnverifiedError: If it is a folder of the author's, and there is no copy.
+            UnverifiedError: If it is a local folder of the author, and the verifier has no copy.
         """
-        place = node.recipe.adapter if isinstance(node.recipe, Adapter) else node.recipe
-        local = isinstance(place, Folder | str)
+        location = node.recipe.adapter if isinstance(node.recipe, Adapter) else node.recipe
+        local = isinstance(location, Folder | str)
         if local and not self.own_inputs:
             raise UnverifiedError(
-                f"models.{node.name}: is made of a folder of the author's; give the recipe in a copy of it with --inputs"
+                f"models.{node.name}: is made from a local folder of the author; pass the recipe in a copy of that folder with --inputs"
             )
 
-    def is_of_hub(self, node: Node) -> bool:
-        """Say whether a source is of the Hub, in safetensors, so that single tensors of it can be had."""
+    def is_on_hub(self, node: Node) -> bool:
+        """Return whether a source is on the Hub in safetensors, so that single tensors of it can be read."""
         return isinstance(node.recipe, Hub) and self.plan.lock.sources[node.name].weights == "safetensors"
 
 
 @contextmanager
 def open_workspace(release: Release, options: Options, level: str) -> Iterator[Workspace]:
-    """Open a workspace for a release; its scratch folder is gone afterwards, unless the verifier named one.
+    """Open a workspace for a release; its scratch folder is removed afterwards, unless the verifier named one.
 
     Args:
         release: The release.
-        options: What was asked.
-        level: Whose workspace it is: each has a folder of its own.
+        options: The options of the verification.
+        level: The level that uses it: each has its own folder.
 
     Raises:
         VerificationError: If the release's claims, recipe or lock are damaged, or name no code for a part of the plan.
         UnverifiedError: See ``Workspace``.
     """
-    said = recorded(release)
-    other = changed(said)
-    with as_recorded(said), _scratch(options.work and options.work / level) as folder:
-        try:
-            yield Workspace(release, other, folder, options.inputs)
-        except KeyError as error:
-            raise VerificationError(f"the provenance names no code {error}") from error
+    code = recorded(release)
+    changed_code = changed(code)
+    with as_recorded(code), _scratch(options.work and options.work / level) as folder:
+        yield Workspace(release, changed_code, folder, options.inputs)
 
 
 @contextmanager
 def _scratch(folder: Path | None) -> Iterator[Path]:
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="herdbook-") as made:
-            yield Path(made).resolve()
+        with tempfile.TemporaryDirectory(prefix="herdbook-") as name:
+            yield Path(name).resolve()
     else:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder.resolve()
