@@ -422,7 +422,7 @@ def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, 
     done = journal.read_bytes().count(b"\n") - 1
     forked = [forkserver.PROGRAMS / "herdbook", *command[3:]]
     again = subprocess.run(forked, capture_output=True, text=True, check=True)
-    assert f"going on after {done} trials" in again.stderr
+    assert f"resuming after {done} trials" in again.stderr
     assert plan.layout.search(planned).read_bytes() == guarded.layout.search(planned).read_bytes()
 
 
