@@ -256,7 +256,7 @@ def test_a_fitted_router_leaves_out_prompts_as_fitting_again_does():
     y = draw.normal(size=(14, 2))
     values, vectors = np.linalg.eigh(x @ x.T)
     values = np.maximum(values, 0)
-    found = module._left_out(values, vectors, y, groups, 0.7)
+    found = module._held_out(values, vectors, y, groups, 0.7)
     for group in range(4):
         kept = groups != group
         weights = np.linalg.solve(x[kept].T @ x[kept] + 0.7 * np.eye(6), x[kept].T @ y[kept])

@@ -220,8 +220,16 @@ def refused(tmp_path, other=None, base=None, **changes):
 @pytest.mark.parametrize(
     ("other", "changes", "expected"),
     [
-        ({"intermediate": 96}, {}, "mlp.down_proj.weight has shape [32, 96], the base's [32, 64]"),
-        ({"num_key_value_heads": 4}, {}, "self_attn.k_proj.weight has shape [32, 32], the base's [16, 32]"),
+        (
+            {"intermediate": 96},
+            {},
+            "mlp.down_proj.weight is of shape [32, 96], in the base of shape [32, 64]",
+        ),
+        (
+            {"num_key_value_heads": 4},
+            {},
+            "self_attn.k_proj.weight is of shape [32, 32], in the base of shape [16, 32]",
+        ),
         ({"layers": 3}, {}, "has 3 layers, the base 2"),
         ({"vocab": 2000}, {}, "a vocabulary of 2000, the base of 64"),
         ({"rope_theta": 1e6}, {}, "rotary embeddings of base 1e+06, the base of base 5000"),

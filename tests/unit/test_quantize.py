@@ -202,7 +202,7 @@ def test_a_truncated_file_is_refused_at_any_length(herd, tmp_path, share):
     data = herd("odd")[1].read_bytes()
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(CheckpointError, match=r"cut\.gguf: is (cut off|no GGUF)"):
+    with pytest.raises(CheckpointError, match=r"cut\.gguf: is (cut off|not a GGUF)"):
         read_gguf(cut)
 
 
@@ -224,7 +224,7 @@ def test_slow_extents_of_one_are_left_out(tmp_path):
 def test_what_is_no_gguf_is_refused(tmp_path):
     other = tmp_path / "other.gguf"
     other.write_bytes(b"PK" * 100)
-    with pytest.raises(CheckpointError, match="is no GGUF"):
+    with pytest.raises(CheckpointError, match="is not a GGUF"):
         read_gguf(other)
     with pytest.raises(CheckpointError, match="is missing"):
         read_gguf(tmp_path / "none.gguf")
@@ -313,7 +313,7 @@ def test_a_changed_header_is_found(herd, tmp_path):
     made.write_bytes(data[:at] + np.float32(500000).tobytes() + data[at + 4 :])
     record = derive(made, folder)
     assert record["differing"] == ["llama.rope.freq_base"]
-    with pytest.raises(VerificationError, match=r"freq_base is 500000\.0, .* says 10000\.0"):
+    with pytest.raises(VerificationError, match=r"freq_base is 500000\.0, but 10000\.0 in the model"):
         require_equal(record, "made.gguf")
 
 
@@ -343,13 +343,13 @@ def test_tensors_that_nothing_accounts_for_are_refused(herd, tmp_path):
     config = json.loads((shorter / "config.json").read_text(encoding="utf-8")) | {"num_hidden_layers": 1}
     (shorter / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(
-        CheckpointError, match=r"odd\.gguf: has tensors that the model has not: blk\.1\.attn_norm"
+        CheckpointError, match=r"odd\.gguf: has tensors that the model does not have: blk\.1\.attn_norm"
     ):
         derive(full, shorter)
     upper = [name for name in read_gguf(full).tensors if name.startswith("blk.1.")]
     rewrite(full, tmp_path / "shorter.gguf", leave_out=upper)
     with pytest.raises(
-        CheckpointError, match=r"the GGUF has no place for: model\.layers\.1\.input_layernorm"
+        CheckpointError, match=r"has tensors that a GGUF cannot contain: model\.layers\.1\.input_layernorm"
     ):
         derive(tmp_path / "shorter.gguf", shorter)
 

@@ -130,7 +130,7 @@ def test_parameters_are_counted(herd, tmp_path):
     folder, full = herd("four")
     model = load_dequantized(full, folder)
     without(full, tmp_path / "lacking.gguf", "blk.1.ffn_up_exps.weight")
-    with pytest.raises(CheckpointError, match=r"holds \d+ parameters, the model has \d+"):
+    with pytest.raises(CheckpointError, match=r"contains \d+ parameters, the model has \d+"):
         dequantize._check_count(model, read_gguf(tmp_path / "lacking.gguf"))
 
 

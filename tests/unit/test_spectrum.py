@@ -99,10 +99,10 @@ def test_a_model_of_the_hub_is_read_by_ranges(model, tmp_path, monkeypatch):
     [
         (["nowhere"], 4, "nowhere: is neither an existing path nor an owner/name on the Hub"),
         (["."], 4, "contains no safetensors files"),
-        (["m", "--layers", "7"], 4, "m: has no matrix in its layers that is asked for"),
+        (["m", "--layers", "7"], 4, "m: no matrix in its layers matches the given names and layers"),
         (["m", "--layers", "1-x"], 2, "'1-x': expected a number, a range such as 20-29, or all"),
-        (["m", "--device", "cuda:9"], 7, "there is no device 'cuda:9' here"),
-        (["m", "--matrices", "mlp.sideways"], 4, "has no matrix"),
+        (["m", "--device", "cuda:9"], 7, "device: this machine has no usable 'cuda:9'"),
+        (["m", "--matrices", "mlp.sideways"], 4, "no matrix in its layers matches"),
     ],
 )
 def test_bad_input(model, monkeypatch, capsys, arguments, status, message):

@@ -1,4 +1,4 @@
-"""Reading a part's parents: tensors out of other parts' shards, each checked against its record while it is read."""
+"""Reading a part's parents: tensors from other parts' shards, each checked against its record while it is read."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ if TYPE_CHECKING:
 
 
 class ShardFile:
-    """A shard that was made, and its record; both are read when they are first needed."""
+    """A finished shard and its record; both are read when they are first needed."""
 
     def __init__(self, path: Path, record_path: Path) -> None:
         self.path, self.record_path = path, record_path
 
     @cached_property
     def spans(self) -> dict[str, Span]:
-        """Where its tensors lie."""
+        """The dtype, shape and position of its tensors, by name."""
         return read_header(self.path)
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What its record says."""
+        """Its record."""
         return read_record(self.record_path)
 
     def span(self, tensor: str) -> Span:
-        """Return where a tensor lies. Raises CheckpointError if it is not there."""
+        """Return the span of a tensor. Raises CheckpointError if the shard does not contain it."""
         if tensor not in self.spans:
-            raise CheckpointError(f"{self.path}: has no tensor {tensor}. Delete it and build it again.")
+            raise CheckpointError(f"{self.path}: has no tensor {tensor}. Delete it and rebuild it.")
         return self.spans[tensor]
 
     def sha256(self, tensor: str) -> str:
-        """Return the digest that the record has for a tensor. Raises CheckpointError if it has none."""
+        """Return a tensor's digest in the record. Raises CheckpointError if the record does not contain it."""
         entry = self.record["tensors"].get(tensor)
         if entry is None:
             raise CheckpointError(
-                f"{self.record_path}: says nothing of tensor {tensor}. Delete it and build it again."
+                f"{self.record_path}: does not contain tensor {tensor}. Delete it and its shard, and rebuild."
             )
         return str(entry["sha256"])
 
 
 class ParentShards:
-    """The shards that a plan's parts are made from."""
+    """The shards of a plan's parts, as inputs of other parts."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -67,8 +67,8 @@ class ParentShards:
         """Return a parent's tensor as bytes.
 
         Raises:
-            CheckpointError: If it is missing or cut off.
-            DigestMismatchError: If it is not what its record says.
+            CheckpointError: If it is missing or truncated.
+            DigestMismatchError: If it differs from its record.
         """
         shard = self.shard(origin.part)
         data = read_span(shard.path, shard.span(origin.tensor))
@@ -76,7 +76,7 @@ class ParentShards:
         return data
 
     def cite(self, origins: tuple[Origin, ...]) -> list[dict[str, str]]:
-        """Return what a record says of the tensors that something was made from."""
+        """Return the entries of a record for the tensors that something was made from."""
         cited = []
         for origin in origins:
             part: Part = self._plan.parts[origin.part]
@@ -88,8 +88,8 @@ class ParentShards:
         """Yield a parent's tensor in pieces.
 
         Raises:
-            CheckpointError: If it is missing or cut off.
-            DigestMismatchError: After the last piece, if it is not what its record says.
+            CheckpointError: If it is missing or truncated.
+            DigestMismatchError: After the last piece, if it differs from its record.
         """
         shard, digest = self.shard(origin.part), hashlib.sha256()
         for piece in stream_span(shard.path, shard.span(origin.tensor)):
@@ -98,7 +98,7 @@ class ParentShards:
         self._compare(shard, origin, digest.hexdigest())
 
     def copy(self, tensor: Tensor, advance: Callable[[], object] = lambda: None) -> Produced:
-        """Return a tensor that is its one parent's, byte for byte; ``advance`` is called when it is through."""
+        """Return a tensor that equals its one parent's, byte for byte; ``advance`` is called once it has been read."""
         (origin,) = tensor.origins
         shard = self.shard(origin.part)
         span = shard.span(origin.tensor)
@@ -116,12 +116,12 @@ class ParentShards:
             expected=shard.sha256(origin.tensor),
         )
 
-    def _compare(self, shard: ShardFile, origin: Origin, found: str) -> None:
+    def _compare(self, shard: ShardFile, origin: Origin, sha256: str) -> None:
         expected = shard.sha256(origin.tensor)
-        if found != expected:
+        if sha256 != expected:
             raise DigestMismatchError(
                 f"{shard.path}: tensor {origin.tensor}",
                 expected,
-                found,
-                "The file was damaged: delete it and run again.",
+                sha256,
+                "The file is damaged: delete it and rebuild it.",
             )

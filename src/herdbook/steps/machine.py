@@ -1,4 +1,4 @@
-"""What steps are told of the machine that they run on: threads, devices, and how large a GPU is."""
+"""The machine that steps run on: threads, devices, and the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CPU = "cpu"
 
 @dataclass(frozen=True)
 class Machine:
-    """The settings of a machine. They change no byte of a CPU's result.
+    """The settings of a machine. They do not affect results of the CPU.
 
     Args:
         threads: How many threads a step may use.
         device: Where matrices are decomposed and models run, such as ``cpu`` or ``cuda``.
-        gpu_bytes: Memory of one GPU in bytes; None if nobody says.
-        signer: Who signs the claims, if somebody does.
+        gpu_bytes: Memory of one GPU in bytes; None if unknown.
+        signer: The signer of the claims; None if they are not signed.
     """
 
     threads: int = 1
@@ -32,38 +32,38 @@ class Machine:
     signer: Signer | None = None
 
     def matrices_at_once(self, plan: Plan, part: Part) -> int:
-        """Return how many matrices a LASER job reduces at once: its threads, or fewer if the GPU holds no more."""
+        """Return how many matrices a LASER job reduces at the same time: one per thread, limited by the GPU's memory."""
         if self.device == CPU:
             return self.threads
         return needs.matrices_at_once(plan, part, self.threads, self.gpu_bytes)
 
     def device_of(self, key: str) -> str:
-        """Return the device of a job; of several GPUs one by its key, so that jobs side by side are spread over them.
+        """Return the device of a job; its key selects one of several GPUs, so that parallel jobs are spread over them.
 
         Raises:
-            StepError: If there is no such device here.
+            StepError: If this machine has no such device.
         """
         return devices(self.device, key)[0]
 
     def devices_of(self, plan: Plan, item: Evaluation) -> list[str]:
-        """Return the devices of a measurement: of several GPUs as many as its model needs, the first by its key.
+        """Return the devices of a measurement: as many GPUs as its model needs; its key selects the first.
 
         Raises:
-            StepError: If there is no such device here.
+            StepError: If this machine has no such device.
         """
         return devices(self.device, item.key, needs.gpus(plan, item, self.gpu_bytes))
 
 
-def devices(name: str, key: str = "0", wanted: int = 1) -> list[str]:
-    """Return the names of devices that work here.
+def devices(name: str, key: str = "0", most: int = 1) -> list[str]:
+    """Return the names of devices, after checking that they work.
 
     Args:
-        name: What is asked for: ``cpu``, ``cuda`` (any GPU), ``cuda:1``, ...
-        key: Hexadecimal digits by which one of several GPUs is taken.
-        wanted: How many GPUs are taken, at most.
+        name: The device to use: ``cpu``, ``cuda`` (any GPU), ``cuda:1``, ...
+        key: Hexadecimal digits that select the first of several GPUs.
+        most: The most GPUs to return.
 
     Raises:
-        StepError: If there is no such device here.
+        StepError: If this machine has no such device.
     """
     if name == CPU:
         return [name]
@@ -72,10 +72,12 @@ def devices(name: str, key: str = "0", wanted: int = 1) -> list[str]:
     count = torch.cuda.device_count()
     names = [name]
     if name == "cuda" and count > 1:
-        names = [f"cuda:{(int(key, 16) + place) % count}" for place in range(min(wanted, count))]
-    for one in names:
+        names = [f"cuda:{(int(key, 16) + index) % count}" for index in range(min(most, count))]
+    for device in names:
         try:
-            torch.empty(1, device=one)
+            torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
-            raise StepError(f"there is no device {one!r} here: {str(error).splitlines()[0]}") from error
+            raise StepError(
+                f"device: this machine has no usable {device!r}: {str(error).splitlines()[0]}"
+            ) from error
     return names

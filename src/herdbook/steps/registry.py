@@ -1,4 +1,4 @@
-"""Which function does the work of which rule. A step, and with it torch, is imported when it is run."""
+"""The step function of each rule. A step, and with it torch, is imported when it runs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from herdbook.plan import Evaluation, Node, Part, Plan, Quantized, RoutingReport, Search
     from herdbook.plan.jobs import Job
 
-    # A plan, the subject of the job in it (None for the release as a whole), and the machine.
+    # Takes a plan, the subject of the job in it (None for the release as a whole), and the machine.
     Step = Callable[[Plan, Any, Machine], None]
 
 THIS_MACHINE = Machine()
 
 
 def run(plan: Plan, job: Job, machine: Machine = THIS_MACHINE) -> None:
-    """Do the work of a job. Its inputs must exist; its outputs are written, whether they exist or not.
+    """Run a job. Its inputs must exist; its outputs are written, and existing ones replaced.
 
     Args:
-        plan: The plan that the job is of.
+        plan: The plan that the job belongs to.
         job: The job.
         machine: The settings of this machine.
 
     Raises:
-        HerdbookError: What the step raises.
-        KeyError: If the rule has no step of its own: `verify` and `restore` do not make what a plan describes.
+        HerdbookError: As the step raises it.
+        KeyError: If the rule has no step: `verify` and `restore` make nothing that a plan describes.
     """
     STEPS[job.rule](plan, job.subject, machine)
 

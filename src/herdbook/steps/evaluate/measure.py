@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SEED = 1234
-DIGITS = 6  # of a result; beyond them, kernels of other processors differ
+DIGITS = 6  # significant digits of a result; beyond them, kernels of other processors differ
 
 
 def measure(
@@ -28,22 +28,22 @@ def measure(
 ) -> dict[str, Any]:
     """Measure a model on tasks.
 
-    Nothing is fetched, and no cache of lm-eval's is used: its keys do not know which model gave an answer.
+    Nothing is fetched, and lm-eval's cache is not used: its keys do not include the model.
 
     Args:
         model: A causal language model of transformers, in evaluation mode.
         tokenizer: Its tokenizer.
         tasks: Configurations of lm-eval tasks over local data.
-        limit: Only the first so many documents of each task.
-        batch_size: Fixed, since it moves the last digits of a result.
-        threads: How many documents are read at once. Whatever it is, the result is the same bits.
+        limit: How many documents of each task are read; None for all.
+        batch_size: How many documents form a batch; it changes the last digits of a result.
+        threads: How many batches are read at the same time; it does not affect the result.
 
     Returns:
         By task name: title, number of documents, and metrics with value, standard error (None where there is no
         estimate) and direction.
 
     Raises:
-        StepError: If lm-eval does not give a result for every task.
+        StepError: If lm-eval does not return a result for every task.
     """
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -78,13 +78,13 @@ def measure(
     names = [task["task"] for task in tasks]
     missing = [name for name in names if not results or name not in results["results"]]
     if missing:
-        raise StepError(f"lm-eval gave no result for {', '.join(missing)}")
+        raise StepError(f"lm-eval returned no result for {', '.join(missing)}")
     return {task["task"]: _summary(task, results) for task in tasks}
 
 
 @contextlib.contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """Set variables for these libraries alone: who called may have other business with the Hub afterwards."""
+    """Set environment variables and restore the previous ones at the end, since the caller may use the Hub afterwards."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -96,18 +96,18 @@ def _environment(**variables: str) -> Iterator[None]:
 
 def _summary(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     name = task["task"]
-    found = results["results"][name]
-    better = results["higher_is_better"].get(name, {})
+    values = results["results"][name]
+    higher_is_better = results["higher_is_better"].get(name, {})
     metrics: dict[str, Any] = {}
-    for label, value in sorted(found.items()):
-        metric, _, filtered = label.partition(",")
-        if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
+    for label, value in sorted(values.items()):
+        metric, _, filter_name = label.partition(",")
+        if not filter_name or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
-        error = found.get(f"{metric}_stderr,{filtered}")
+        error = values.get(f"{metric}_stderr,{filter_name}")
         metrics[metric] = {
             "value": _rounded(value),
             "stderr": _rounded(error) if isinstance(error, int | float) and not math.isnan(error) else None,
-            "higher_is_better": bool(better.get(metric, True)),
+            "higher_is_better": bool(higher_is_better.get(metric, True)),
         }
     samples = results["samples"][name]
     if "bits_per_byte" in metrics:
@@ -123,7 +123,7 @@ def _ratio_error(pairs: list[tuple[float, float]]) -> float | None:
     residuals x - r y, it is sqrt(n / (n - 1) * sum(residual^2)) / sum(y).
 
     Args:
-        pairs: For each document, log-likelihood in nats and length in bytes, as lm-eval keeps them.
+        pairs: For each document, log-likelihood in nats and length in bytes, as lm-eval returns them.
 
     Source: Cochran 1977, Sampling Techniques, section 6.4.
     """

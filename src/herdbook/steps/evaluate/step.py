@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] = ("cpu",)) -> None:
     """Measure a model of the graph or a quantized file, and write the result.
 
-    A quantized file is dequantized into the reference model, so that both run by the same code in float32.
+    A quantized file is dequantized into the reference model, so that both run with the same code in float32.
 
     Args:
-        plan: The plan; the model's folder is made.
-        item: What is measured.
-        threads: How many documents the CPU reads at once. Whatever it is, the result is the same bits.
-        devices: Where the model runs. The CPU's result is the reference; the result names any other.
+        plan: The plan; the model's folder must exist.
+        item: The measurement.
+        threads: How many batches of documents the CPU reads at the same time; it does not affect the result.
+        devices: Where the model runs. The CPU's result is the reference; results of other devices name the device.
 
     Raises:
         LockError: If a task or its data changed since it was locked.
-        StepError: If lm-eval does not give a result for every task.
+        StepError: If lm-eval does not return a result for every task.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from herdbook.steps.evaluate.measure import measure
 
-    torch.set_num_threads(threads)  # for loading; documents pass on one thread each
+    torch.set_num_threads(threads)  # for loading; each batch of documents is read by one thread
     settings = plan.recipe.evaluate
-    assert settings is not None  # noqa: S101 - there would be no evaluation otherwise
+    assert settings is not None  # noqa: S101 - otherwise the plan would have no evaluation
     tasks = [load_task(plan.beside_recipe(task), plan.lock.tasks[task]) for task in settings.tasks]
     folder = plan.layout.folder(item.node)
     if item.quantized is None:
@@ -63,12 +63,10 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
         from herdbook.inference.devices import place_on_devices
         from herdbook.needs import pass_bytes
 
-        model, threads = (
-            place_on_devices(model, devices, pass_bytes(plan, item)),
-            1,
-        )  # a GPU is busy with one document
+        model = place_on_devices(model, devices, pass_bytes(plan, item))
+        threads = 1  # one batch keeps a GPU busy
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    found = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
+    results = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
     write_json(
         plan.layout.evaluation(item),
         {
@@ -79,6 +77,6 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
             "code": EVALUATE_CODE.describe(),
             **({} if devices[0] == "cpu" else {"device": devices[0].partition(":")[0]}),
             "weights": weights,
-            "tasks": found,
+            "tasks": results,
         },
     )

@@ -18,10 +18,10 @@ def load_task(path: Path, locked: LockedTask) -> dict[str, Any]:
 
     Args:
         path: The task file.
-        locked: Its pin. The file and its data must be what was locked.
+        locked: Its entry in the lock, with which the file and its data are compared.
 
     Raises:
-        LockError: If they are not.
+        LockError: If the file or its data changed since they were locked.
     """
     check_pinned(path, locked.file, "evaluate.tasks")
     for data in locked.data:

@@ -1,1 +1,1 @@
-"""Sources: pinning them, fetching them, and refusing what must not be trusted."""
+"""Fetching sources: weights and the files beside them, each compared with its pin."""

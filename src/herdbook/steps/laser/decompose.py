@@ -1,7 +1,7 @@
-"""Decompositions of weight matrices, and their best approximations: exact, in float64, the same bits each time.
+"""Decompositions of weight matrices, and their best approximations: exact, in float64, reproducible bit for bit.
 
-The right singular vectors of a tall matrix are the eigenvectors of its Gram matrix; a wide or square one is transposed. This
-takes a third of a full SVD's operations. For n the larger side, m the smaller, and rank k:
+The right singular vectors of a tall matrix are the eigenvectors of its Gram matrix; a wide or square matrix is transposed.
+This takes a third of a full SVD's operations. With n the larger side, m the smaller side, and k the rank:
 
 =========================================== ============================== ====================
 step                                        operations                     4096 x 14336, k 1024
@@ -11,8 +11,8 @@ tridiagonal form, its eigenvectors, back    4/3 m^3, about 4/3 m^3, 2 m^3  321 G
 approximation, by the smaller side          4 n m min(k, m - k)            241 GFLOP
 =========================================== ============================== ====================
 
-One thread does one matrix, so that the bits do not depend on how many threads there are; threads take different
-matrices. A matrix is read in pieces of rows, so that beside it only squares of the smaller side are held.
+Each matrix is decomposed by one thread, so that the bits do not depend on the number of threads; threads work on different
+matrices. A matrix is read in pieces of rows, so that in addition to it only squares of the smaller side are in memory.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PIECE_ELEMENTS = 1 << 23  # of a matrix in float64 at once: 64 MB
+PIECE_ELEMENTS = 1 << 23  # elements of a matrix that are converted to float64 at a time: 64 MB
 UNIT_ROUNDOFF = 2.0**-53
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """A matrix's singular values and what projects on its leading directions; see ``approximate``.
+    """A matrix's singular values, and the bases that project it on its leading directions; see ``approximate``.
 
     Args:
         values: Singular values, descending, float64, shape ``(m,)``.
-        basis: Columns that span the kept side, in the order of ``values``, float64, shape ``(m, m)``.
-        dual: The basis dual to it, if it is not orthonormal. Else None: the basis is its own dual.
+        basis: Columns that span the smaller side, in the order of ``values``, float64, shape ``(m, m)``.
+        dual: The dual basis; None if the basis is orthonormal, and so its own dual.
     """
 
     values: np.ndarray
@@ -51,18 +51,18 @@ def decompose(matrix: torch.Tensor, device: str = "cpu") -> Decomposition:
 
     Args:
         matrix: Shape ``(rows, columns)``, a floating-point dtype, finite.
-        device: Where to compute. The CPU's result is the reference; another device's differs within ``tolerance``.
+        device: Where to compute. The CPU's result is the reference; results of other devices differ within ``tolerance``.
 
     Returns:
-        Singular values, absolutely accurate to about 1e-8 of the largest, and right singular vectors of the matrix,
-        or of its transpose if it is not tall.
+        Singular values, with an absolute error of about 1e-8 of the largest, and right singular vectors of the matrix, or
+        of its transpose if it is not tall.
     """
     gram = gram_matrix(matrix, device)
     return Decomposition(*eigen(gram, device))
 
 
 def singular_values(matrix: torch.Tensor, device: str = "cpu") -> np.ndarray:
-    """Return a matrix's singular values alone, descending, float64: a third of the time of a decomposition."""
+    """Return only a matrix's singular values, descending, float64, in a third of the time of a decomposition."""
     squares = torch.linalg.eigvalsh(torch.from_numpy(gram_matrix(matrix, device)).to(device))
     return np.asarray(np.sqrt(np.maximum(squares.cpu().numpy()[::-1], 0)))
 
@@ -79,7 +79,7 @@ def gram_matrix(matrix: torch.Tensor, device: str = "cpu") -> np.ndarray:
     gram = np.zeros((size, size))
     for piece in _pieces(matrix):
         wide = piece.to(torch.float64).numpy()
-        gram += wide.T @ wide  # NumPy sees that it is symmetric and computes one half
+        gram += wide.T @ wide  # NumPy detects the symmetry and computes one half
     return gram
 
 
@@ -88,18 +88,18 @@ def eigen(gram: np.ndarray, device: str = "cpu") -> tuple[np.ndarray, np.ndarray
     if device == "cpu":
         squares, vectors = np.linalg.eigh(gram)
     else:
-        found = torch.linalg.eigh(torch.from_numpy(gram).to(device))
-        squares, vectors = found[0].cpu().numpy(), found[1].cpu().numpy()
+        eigenvalues, eigenvectors = torch.linalg.eigh(torch.from_numpy(gram).to(device))
+        squares, vectors = eigenvalues.cpu().numpy(), eigenvectors.cpu().numpy()
     return np.sqrt(np.maximum(squares[::-1], 0)), np.ascontiguousarray(vectors[:, ::-1])
 
 
 def approximate(
     matrix: torch.Tensor, decomposition: Decomposition, rank: int, device: str = "cpu"
 ) -> torch.Tensor:
-    """Return the approximation of a rank, rounded once to the matrix's dtype.
+    """Return the approximation of a given rank, rounded once to the matrix's dtype.
 
-    The matrix is projected on the kept directions, or what lies along the others is taken away, whichever are fewer.
-    It is the best of its rank in the Frobenius norm (Eckart and Young 1936) if the decomposition is the matrix's own.
+    The matrix is projected on the kept directions, or its projection on the others is subtracted, whichever are fewer. The
+    result is the best of its rank in the Frobenius norm (Eckart and Young 1936) if the decomposition is the matrix's own.
 
     Args:
         matrix: The matrix that was decomposed, shape ``(rows, columns)``.
@@ -112,31 +112,31 @@ def approximate(
         return matrix
     orthonormal = decomposition.dual is None
     dual = decomposition.basis if decomposition.dual is None else decomposition.dual
-    away = orthonormal and rank > size - rank
-    side = slice(rank, size) if away else slice(0, rank)
+    subtract = orthonormal and rank > size - rank
+    side = slice(rank, size) if subtract else slice(0, rank)
     onto, back = np.ascontiguousarray(decomposition.basis[:, side]), np.ascontiguousarray(dual[:, side].T)
     project = _projection(onto, back, device)
     out = torch.empty_like(matrix, memory_format=torch.contiguous_format)
-    for piece, place in zip(_pieces(matrix), _pieces(out), strict=True):
+    for piece, target in zip(_pieces(matrix), _pieces(out), strict=True):
         wide = piece.to(torch.float64)
         part = project(wide)
-        place.copy_(round_once(wide - part if away else part, matrix.dtype))
+        target.copy_(round_once(wide - part if subtract else part, matrix.dtype))
     return out
 
 
 def _projection(onto: np.ndarray, back: np.ndarray, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function that multiplies rows by two matrices; on another device these are moved there once."""
+    """Return a function that multiplies rows by two matrices; for another device, these are moved to it once."""
     if device == "cpu":
         return lambda rows: torch.from_numpy((rows.numpy() @ onto) @ back)
-    there = torch.from_numpy(onto).to(device), torch.from_numpy(back).to(device)
-    return lambda rows: (rows.to(device) @ there[0] @ there[1]).cpu()
+    moved_onto, moved_back = torch.from_numpy(onto).to(device), torch.from_numpy(back).to(device)
+    return lambda rows: (rows.to(device) @ moved_onto @ moved_back).cpu()
 
 
 def round_once(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Round float64 to a dtype, to nearest, ties to even, in one step.
 
-    torch goes by way of float32, which rounds twice: about one bfloat16 in 10^5 then comes out on the wrong side. Here
-    the float32 between is rounded to odd, which the second rounding cannot mistake for a tie.
+    torch converts through float32, which rounds twice: about one bfloat16 in 10^5 is then rounded to the wrong side. Here
+    the intermediate float32 is rounded to odd, which the second rounding cannot mistake for a tie.
 
     Source: Boldo and Melquiond 2008, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding
     to odd", theorem 3.
@@ -160,7 +160,7 @@ def tolerance(decomposition: Decomposition, rank: int, rows: int, columns: int) 
     backward error for eigenvectors); an entry of it in the basis of eigenvectors is taken as sqrt(n) u s_1^2.
 
     Returns:
-        The Frobenius norm of the difference over that of the matrix. Infinite if the spectrum is cut between equal
+        The Frobenius norm of the difference divided by that of the matrix. Infinite if the spectrum is cut between equal
         values, where the best approximation is not unique.
     """
     squares = decomposition.values**2
@@ -176,7 +176,7 @@ def tolerance(decomposition: Decomposition, rank: int, rows: int, columns: int) 
 
 
 def _pieces(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield a matrix, tall or made tall, in pieces of rows: views, not copies."""
+    """Yield a matrix, transposed if it is not tall, in pieces of rows: views, not copies."""
     tall = matrix if matrix.shape[0] > matrix.shape[1] else matrix.T
     rows = max(1, PIECE_ELEMENTS // tall.shape[1])
     for start in range(0, tall.shape[0], rows):

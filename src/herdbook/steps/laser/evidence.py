@@ -1,4 +1,4 @@
-"""What a record says of a matrix: its spectrum in short, the noise in it, what was kept, and what that rests on."""
+"""The evidence in a record of a matrix: a summary of its spectrum, its noise, and how well the rule's assumption holds."""
 
 from __future__ import annotations
 
@@ -10,45 +10,47 @@ import numpy as np
 from herdbook.steps.laser.law import noise_law
 from herdbook.steps.laser.rank import signal_to_noise, thresholds
 
-POINTS = 33  # of the spectrum in a record: its largest value, its smallest, and evenly between
-GOOD_FIT = 0.05  # distance from the law up to which a large spectrum's bulk is called noise; see `is_noise`
+POINTS = (
+    33  # points of the spectrum in a record: the largest value, the smallest, and evenly spaced ones between
+)
+GOOD_FIT = 0.05  # distance from the law up to which a large spectrum's bulk counts as noise; see `is_noise`
 
 
 def rounded(value: float, digits: int = 6) -> float:
-    """Return a number with so many significant digits: beyond them, other processors may differ."""
+    """Round a number to significant digits that do not depend on the processor."""
     return float(f"{value:.{digits}g}")
 
 
 def places(count: int) -> list[int]:
-    """Return which of so many singular values, from 0, the points of a record are."""
-    return [int(place) for place in np.linspace(0, count - 1, min(POINTS, count)).round()]
+    """Return the indices, from 0, of the points of a record among ``count`` singular values."""
+    return [int(index) for index in np.linspace(0, count - 1, min(POINTS, count)).round()]
 
 
 def is_noise(misfit: float, count: int) -> bool:
-    """Say whether a spectrum's bulk passes for white noise, by ``NoiseLaw.misfit``; of few values less is asked."""
+    """Return whether a spectrum's bulk passes for white noise, by ``NoiseLaw.misfit``; few values get a wider tolerance."""
     return misfit <= GOOD_FIT + 2 / count
 
 
 def describe_spectrum(values: np.ndarray, rows: int, columns: int) -> dict[str, Any]:
-    """Sum up a spectrum.
+    """Summarize a spectrum.
 
     Args:
         values: All singular values, descending.
         rows: Rows of the matrix.
-        columns: Its columns.
+        columns: Columns of the matrix.
 
     Returns:
-        ``sha256`` of the values (float64, little-endian), ``points`` (33 of them, evenly by rank), ``thresholds`` of
-        the rules and the ranks that they would keep, ``noise`` (standard deviation of an entry, if the median is noise's), ``misfit`` (see
-        ``NoiseLaw.misfit``), ``snr`` (energy above the noise's edge over that below), ``stable_rank`` (the sum of all
-        squares over the largest).
+        ``sha256`` of the values (float64, little-endian), ``points`` (33 values, evenly spaced by rank), ``thresholds`` of
+        the rules and the ranks that they would keep, ``noise`` (standard deviation of an entry, if the median singular
+        value is noise), ``misfit`` (see ``NoiseLaw.misfit``), ``snr`` (energy above the noise's edge divided by the energy
+        below it), ``stable_rank`` (the sum of all squares divided by the largest).
     """
     law = noise_law(rows, columns)
     squares = values**2
     snr = signal_to_noise(values, rows, columns)
     return {
         "sha256": hashlib.sha256(np.ascontiguousarray(values, dtype="<f8").tobytes()).hexdigest(),
-        "points": [rounded(float(values[place])) for place in places(len(values))],
+        "points": [rounded(float(values[index])) for index in places(len(values))],
         "thresholds": {
             name: {"value": rounded(value), "rank": max(1, int((values > value).sum()))}
             for name, value in thresholds(values, rows, columns).items()

@@ -1,8 +1,8 @@
-"""Which reductions the loss asks for: its gradient with respect to the singular values of every matrix.
+"""Predicting the effect of reductions on the loss: its gradient with respect to the singular values of every matrix.
 
 Removing the singular values beyond a rank changes the loss, to first order, by minus the sum of s_i dL/ds_i over them,
 where dL/ds_i = u_i^T G v_i and G is the gradient with respect to the matrix. So one backward pass over a calibration
-text predicts what every reduction would do, and only the promising ones need to be tried.
+text predicts the effect of every reduction, and only the promising ones need to be tried.
 
 Source: Sreeram et al. 2025, arXiv:2510.20800, for ranking matrices by these gradients on about 100 samples. The
 prediction by the sum is ours; the paper also clusters rows, which is not done here.
@@ -30,12 +30,12 @@ def gradients(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the gradient of the mean loss with respect to matrices, from the last layer to the first.
 
-    One layer's weights and gradients are in memory. Gradients of sequences are added in their order.
+    Only one layer's weights and gradients are in memory. Gradients of sequences are added in the order of the sequences.
 
     Args:
         model: The model.
-        states: What enters each layer.
-        sequences: Token ids; each weighs the same.
+        states: The hidden states that enter each layer.
+        sequences: Token ids; all sequences have the same weight.
         names: Full names of the matrices.
 
     Yields:
@@ -44,11 +44,13 @@ def gradients(
     upstream = model.loss_gradients(states.entering(model.layers), sequences)
     lowest = min((layer_of(name) or 0 for name in names), default=0)
     for number in range(model.layers - 1, lowest - 1, -1):
-        wanted = [name for name in names if layer_of(name) == number]
+        in_layer = [name for name in names if layer_of(name) == number]
         with model.layer(number) as module:
-            weights = [module.get_submodule(str(matrix_of(name))).weight.requires_grad_() for name in wanted]
+            weights = [
+                module.get_submodule(str(matrix_of(name))).weight.requires_grad_() for name in in_layer
+            ]
 
-            def one(
+            def backward(
                 pair: tuple[torch.Tensor, torch.Tensor], module: Any = module, weights: Any = weights
             ) -> Any:
                 stream, above = pair[0].requires_grad_(), pair[1]
@@ -58,21 +60,21 @@ def gradients(
             totals = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
             upstream = []
             for start in range(0, len(pairs), model.threads):
-                for below, *found in model.each(one, pairs[start : start + model.threads]):
+                for below, *of_weights in model.each(backward, pairs[start : start + model.threads]):
                     upstream.append(below)
-                    totals = [total + gradient for total, gradient in zip(totals, found, strict=True)]
-        yield from zip(wanted, (total.cpu() for total in totals), strict=True)
+                    totals = [total + gradient for total, gradient in zip(totals, of_weights, strict=True)]
+        yield from zip(in_layer, (total.cpu() for total in totals), strict=True)
 
 
 def predicted_changes(
     matrix: torch.Tensor, decomposition: Decomposition, gradient: torch.Tensor
 ) -> np.ndarray:
-    """Return, for each rank, the change of the loss that cutting to it would make, to first order.
+    """Return, for each rank, the change of the loss that a reduction to it would cause, to first order.
 
     Args:
         matrix: Shape ``(rows, columns)``.
-        decomposition: Its own (not a whitened one).
-        gradient: Of the loss with respect to it, float64.
+        decomposition: The matrix's own decomposition (not a whitened one).
+        gradient: The gradient of the loss with respect to the matrix, float64.
 
     Returns:
         In nats, shape ``(min(rows, columns) + 1,)``: at index k the sum of -s_i u_i^T G v_i over i >= k.

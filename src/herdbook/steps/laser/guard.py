@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean of paired differences, in nats a token, with its standard error and a confidence limit.
+    """The mean of paired differences, in nats per token, with its standard error and a confidence limit.
 
     Args:
         mean: After minus before; negative is better.
@@ -30,9 +30,9 @@ def paired(before: Sequence[float], after: Sequence[float], confidence: float) -
     """Compare losses of the same windows.
 
     Args:
-        before: Loss of each window, in nats a token.
-        after: The same windows', in the same order.
-        confidence: Of the one-sided limit, such as 0.95.
+        before: Loss of each window, in nats per token.
+        after: Loss of the same windows, in the same order.
+        confidence: Confidence of the one-sided limit, such as 0.95.
 
     Source: Student's t for paired samples; see any textbook.
     """
@@ -43,7 +43,7 @@ def paired(before: Sequence[float], after: Sequence[float], confidence: float) -
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """Return a quantile of Student's t distribution, to four digits for 29 degrees of freedom and more.
+    """Return a quantile of Student's t distribution, accurate to four digits for 29 or more degrees of freedom.
 
     Source: Abramowitz and Stegun 1964, 26.7.5 (Cornish-Fisher expansion).
     """
@@ -57,9 +57,9 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def accepts(against_current: PairedDifference, against_start: PairedDifference, margin: float) -> bool:
-    """Say whether a reduction is kept.
+    """Return whether a reduction is kept.
 
-    It is if, at the test's confidence, it costs no more than the margin compared with the model as it is, and the
-    model with it no more than the margin compared with the model at the start: so small costs cannot add up.
+    It is kept if, at the test's confidence, it costs no more than the margin compared with the current model, and also
+    compared with the original model: so small costs cannot add up.
     """
     return against_current.upper <= margin and against_start.upper <= margin

@@ -1,7 +1,7 @@
-"""The Marchenko-Pastur law: how the singular values of pure noise are distributed.
+"""The Marchenko-Pastur law: the distribution of the singular values of pure noise.
 
-For a matrix of independent entries of standard deviation sigma, n the larger side, m the smaller, and both large, the
-values x = s^2 / (n sigma^2) follow the law of aspect ratio beta = m / n. Source: Marchenko and Pastur 1967.
+For a matrix of independent entries of standard deviation sigma, with n the larger side and m the smaller side, both large,
+the values x = s^2 / (n sigma^2) follow the law of aspect ratio beta = m / n. Source: Marchenko and Pastur 1967.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-CELLS = 20_000  # of the law's distribution function; its quantiles are then good to eight digits and more
+CELLS = (
+    20_000  # cells of the law's distribution function; quantiles are then accurate to at least eight digits
+)
 
 
 class NoiseLaw:
@@ -26,7 +28,7 @@ class NoiseLaw:
 
     Args:
         rows: Rows of the matrix.
-        columns: Its columns. The order of the two does not matter.
+        columns: Columns of the matrix. Exchanging the two changes nothing.
     """
 
     def __init__(self, rows: int, columns: int) -> None:
@@ -53,22 +55,22 @@ class NoiseLaw:
         return 1 - math.sqrt(self.beta)
 
     def quantile(self, share: float) -> float:
-        """Return the value that ``share`` of noise's singular values lie below."""
+        """Return the value below which a ``share`` of the noise's singular values lies."""
         return float(np.interp(share, self._mass, self._y))
 
     def below(self, y: np.ndarray | float) -> np.ndarray:
-        """Return which share of noise's singular values lie below ``y`` (the distribution function)."""
+        """Return the share of the noise's singular values below ``y`` (the distribution function)."""
         return np.asarray(np.interp(y, self._y, self._mass, left=0.0, right=1.0))
 
     def expected(self, sigma: float, ranks: Iterable[int]) -> list[tuple[int, float]]:
-        """Return (rank, singular value) that noise of a level has at ranks, counted from 1 for the largest value."""
+        """Return the singular values of noise of a level, as pairs with their ranks; rank 1 is the largest value."""
         scale = sigma * math.sqrt(self.larger)
         return [(rank, scale * self.quantile(1 - (rank - 0.5) / self.smaller)) for rank in ranks]
 
     def noise_level(self, values: np.ndarray) -> float:
-        """Return sigma, as the median singular value tells it.
+        """Estimate sigma from the median singular value.
 
-        It is right where more than half of the values, and those in the middle, are noise's.
+        The estimate is right if more than half of the values, including those in the middle, are noise.
 
         Args:
             values: All singular values, in any order, shape ``(m,)``.
@@ -78,10 +80,10 @@ class NoiseLaw:
         return float(np.median(values)) / (math.sqrt(self.larger) * self.quantile(0.5))
 
     def misfit(self, values: np.ndarray) -> float:
-        """Return how far the values below the noise's edge are from the law: the Kolmogorov-Smirnov distance, 0 to 1.
+        """Return the distance of the values below the noise's edge from the law: Kolmogorov-Smirnov, 0 to 1.
 
-        Noise, also with a signal of low rank on it, gives about 1 / m; the bulk of trained weights a tenth and more.
-        Both distributions are taken below the edge, so that a signal above it does not count.
+        Noise, also with a low-rank signal added, gives about 1 / m; the bulk of trained weights 0.1 and more. Both
+        distributions are taken below the edge, so that a signal above it does not count.
 
         Args:
             values: All singular values, in any order, shape ``(m,)``.
@@ -98,5 +100,5 @@ class NoiseLaw:
 
 @cache
 def noise_law(rows: int, columns: int) -> NoiseLaw:
-    """Return the law of a shape, made once."""
+    """Return the law of a shape, computed once."""
     return NoiseLaw(rows, columns)

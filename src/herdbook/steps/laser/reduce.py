@@ -1,4 +1,4 @@
-"""One matrix reduced, and the evidence: what was kept, of what spectrum, and how well the rule's assumption holds."""
+"""The reduction of one matrix, with its evidence: rank, spectrum, and how well the rule's assumption holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reduction:
-    """A reduced matrix, of the original's shape and dtype, and what a record says of it."""
+    """A reduced matrix, with the original's shape and dtype, and its evidence for the record."""
 
     matrix: torch.Tensor
     evidence: dict[str, Any]
@@ -36,17 +36,17 @@ def reduce(
 
     Args:
         matrix: Shape ``(rows, columns)``, a floating-point dtype.
-        decomposition: Its own, or for ``svd-llm`` the whitened one.
+        decomposition: The matrix's own decomposition; for ``svd-llm``, the whitened one.
         rule: The rank rule.
         device: Where to compute.
         own_values: The matrix's own singular values, if the decomposition is whitened.
 
     Returns:
-        The best approximation of the rank that the rule chooses; the very same bits if there is nothing to cut. The
-        evidence: ``rule``, ``rank`` kept of ``of``, ``threshold`` if there is one, ``energy`` kept (share of the sum of
-        squared singular values, of the outputs for ``svd-llm``), ``change`` (Frobenius norm of the difference over that
-        of the original, as rounded), ``tolerance`` before rounding (not for ``svd-llm``), ``spectrum`` of the matrix, and
-        ``assumption_holds`` for rules that assume noise.
+        The best approximation of the rank that the rule chooses; the same bits if nothing is removed. The evidence:
+        ``rule``, ``rank`` kept out of ``of``, ``threshold`` if there is one, ``energy`` kept (share of the sum of squared
+        singular values, of the outputs for ``svd-llm``), ``change`` (Frobenius norm of the difference, after rounding,
+        divided by that of the original), ``tolerance`` before rounding (not for ``svd-llm``), ``spectrum`` of the matrix,
+        and ``assumption_holds`` for rules that assume noise.
 
     Source: Sharma et al. 2023, arXiv:2312.13558.
     """
@@ -84,7 +84,7 @@ def reduce(
 
 
 def relative_change(before: torch.Tensor, after: torch.Tensor) -> float:
-    """Return the Frobenius norm of the difference over that of what was before, row by row in float64."""
+    """Return the Frobenius norm of the difference divided by that of the original, row by row in float64."""
     lost = kept = 0.0
     for old, new in zip(before, after, strict=True):
         wide = old.to(torch.float64)

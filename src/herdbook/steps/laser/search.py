@@ -1,9 +1,9 @@
-"""The search step: which matrices of a model are reduced, and how far, by ranking them and by trying them.
+"""The search step: choosing a model's matrices and their ranks by ranking and by trials.
 
-Greedy, from the last layer to the first: each candidate is tried with each rule in the recipe's order, until the guard
-keeps one. As nothing below a layer changes before its turn, what enters the layer stays what it was, is kept on disk,
-and a trial re-runs only that layer and those above it. Every trial is written down as soon as it is done, and a
-search that was killed goes on after the last one.
+The search is greedy, from the last layer to the first: each candidate is tried with each rule in the recipe's order, until
+the guard keeps one. No layer below the current one has changed yet, so the hidden states that enter it are unchanged and
+are kept on disk; a trial reruns only that layer and those above it. Every trial is recorded as soon as it is done, and an
+interrupted search resumes after the last one.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
     from herdbook.recipe import RankRule
     from herdbook.steps.laser.decompose import Decomposition
 
-DIGITS = 9  # of a loss: as many as tell float32 numbers apart
+DIGITS = 9  # significant digits of a loss: enough to distinguish any two float32 numbers
 
 
 def search(plan: Plan, planned: Search, threads: int = 1, device: str = "cpu") -> None:
-    """Choose a lasered model's matrices and ranks, and write the choice with all that led to it.
+    """Choose a lasered model's matrices and ranks, and write the choice with the ranking and the trials behind it.
 
     Args:
-        plan: The plan; the parent's folder is made.
+        plan: The plan; the parent's folder must exist.
         planned: The search.
-        threads: How many windows or matrices are worked on at once. Whatever it is, the result is the same bits.
+        threads: How many windows or matrices are processed at the same time; it does not affect the result.
         device: Where to compute.
 
     Raises:
         LockError: If the calibration text changed since it was locked.
-        StepError: If there is not enough of it.
+        StepError: If the calibration text is too short.
     """
     with one_thread_a_matrix():
         _SearchRun(plan, planned, threads, device).run()
 
 
 class _SearchRun:
-    """One search, on its way."""
+    """One run of a search."""
 
     def __init__(self, plan: Plan, planned: Search, threads: int, device: str) -> None:
         self._plan, self._planned = plan, planned
@@ -98,7 +98,7 @@ class _SearchRun:
                 result["ranking"] = self._ranking(select.by, names, states)
                 names = [entry["tensor"] for entry in result["ranking"][: select.count]]
             if self._guard:
-                assert states is not None  # noqa: S101 - a guard has text
+                assert states is not None  # noqa: S101 - a guard reads text
                 result |= self._greedy(names, states)
             else:
                 result["chosen"] = dict.fromkeys(sorted(names), self._planned.ranks[0].canonical)
@@ -111,27 +111,27 @@ class _SearchRun:
     # -- ranking ---------------------------------------------------------------------------------------------------
 
     def _ranking(self, by: str, names: Sequence[str], states: States | None) -> list[dict[str, Any]]:
-        """Return all candidates with their scores, the most promising first."""
+        """Return all candidates with their scores; the most promising one comes first."""
         scores: dict[str, float] = {}
         with track(f"ranking {self._planned.model}", len(names)) as advance:
             if by == "gradient":
-                assert states is not None  # noqa: S101 - a gradient has text
+                assert states is not None  # noqa: S101 - a gradient reads text
                 for name, gradient in gradients(self._model, states, self._windows, names):
                     matrix, sha256 = self._matrix(name)
-                    found = self._store.decomposition(matrix, sha256)
-                    rank = keep(self._planned.ranks[0], found.values, *matrix.shape).rank
-                    scores[name] = float(predicted_changes(matrix, found, gradient)[rank])
+                    decomposition = self._store.decomposition(matrix, sha256)
+                    rank = keep(self._planned.ranks[0], decomposition.values, *matrix.shape).rank
+                    scores[name] = float(predicted_changes(matrix, decomposition, gradient)[rank])
                     advance()
             else:
-                score = signal_to_noise if by == "snr" else laser_rmt_snr
+                ranking = signal_to_noise if by == "snr" else laser_rmt_snr
 
-                def one(name: str) -> float:
+                def score(name: str) -> float:
                     matrix, sha256 = self._matrix(name)
-                    found = score(self._store.values(matrix, sha256), *matrix.shape)
+                    value = ranking(self._store.values(matrix, sha256), *matrix.shape)
                     advance()
-                    return found
+                    return value
 
-                scores = dict(zip(names, self._model.each(one, names), strict=True))
+                scores = dict(zip(names, self._model.each(score, names), strict=True))
         ordered = sorted(scores, key=lambda name: (scores[name], name))
         return [{"tensor": name, "score": _rounded(min(scores[name], 1e300))} for name in ordered]
 
@@ -144,25 +144,25 @@ class _SearchRun:
         chosen: dict[str, Any] = {}
         journal = Journal(self._plan.layout.journal(self._planned), self._planned.key, start)
         if journal.trials:
-            say(f"search {self._planned.model}: going on after {len(journal.trials)} trials")
+            say(f"search {self._planned.model}: resuming after {len(journal.trials)} trials")
         with journal, track(f"search {self._planned.model}", len(names)) as advance:
             for layer, group in _from_the_top(names):
                 self._whiten(layer, group, states)
                 for name in group:
                     matrix, sha256 = self._matrix(name)
                     for rule in self._planned.ranks:
-                        found = self._decomposition(matrix, sha256, rule)
-                        rank = keep(rule, found.values, *matrix.shape).rank
-                        if rank >= len(found.values):
+                        decomposition = self._decomposition(matrix, sha256, rule)
+                        rank = keep(rule, decomposition.values, *matrix.shape).rank
+                        if rank >= len(decomposition.values):
                             continue
                         trial = journal.known(name, rule.canonical)
                         if trial is None:
-                            reduced = approximate(matrix, found, rank, self._store.device)
+                            reduced = approximate(matrix, decomposition, rank, self._store.device)
                             losses = self._losses(layer, states, {**accepted, name: reduced})
                             trial = self._judge(name, rule.canonical, rank, start, current, losses)
                             journal.add(trial)
                         if trial["kept"]:
-                            accepted[name] = approximate(matrix, found, rank, self._store.device)
+                            accepted[name] = approximate(matrix, decomposition, rank, self._store.device)
                             chosen[name] = rule.canonical
                             current = trial["losses"]
                             break
@@ -185,29 +185,29 @@ class _SearchRun:
         current: Sequence[float],
         losses: Sequence[float],
     ) -> dict[str, Any]:
-        assert self._guard is not None  # noqa: S101 - nothing is tried without one
+        assert self._guard is not None  # noqa: S101 - trials need a guard
         confidence, margin = self._guard.confidence, self._guard.margin
         step, whole = paired(current, losses, confidence), paired(start, losses, confidence)
         return {
             "tensor": name,
             "rule": rule,
             "rank": rank,
-            "difference": _spelled(step),
-            "against_start": _spelled(whole),
+            "difference": _as_json(step),
+            "against_start": _as_json(whole),
             "kept": accepts(step, whole, margin),
             "losses": list(losses),
         }
 
     def _difference(self, before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
-        assert self._guard is not None  # noqa: S101 - nothing is tried without one
+        assert self._guard is not None  # noqa: S101 - trials need a guard
         return {
             "before": _rounded(fmean(before)),
             "after": _rounded(fmean(after)),
-            **_spelled(paired(before, after, self._guard.confidence)),
+            **_as_json(paired(before, after, self._guard.confidence)),
         }
 
     def _confirm(self, accepted: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """Compare start and end on windows that no trial has seen."""
+        """Compare start and end on windows that no trial used."""
         before = self._pass(self._confirming, {})
         return self._difference(before, self._pass(self._confirming, accepted))
 
@@ -224,7 +224,7 @@ class _SearchRun:
         sequences: Sequence[Sequence[int]],
         replaced: Mapping[str, torch.Tensor],
     ) -> list[float]:
-        """Return each window's loss, given what enters a layer."""
+        """Return each window's loss, given the hidden states that enter a layer."""
         for number in range(layer, self._model.layers):
             with self._model.layer(number, replaced) as module:
                 streams = self._model.run(module, streams)
@@ -240,7 +240,7 @@ class _SearchRun:
         return self._store.decomposition(matrix, sha256, self._calibration if rule.needs_text else "")
 
     def _whiten(self, layer: int, names: Sequence[str], states: States) -> None:
-        """Make a layer's whitened decompositions, if a rule needs them: by what the model gives it at the start."""
+        """Make a layer's whitened decompositions, if a rule needs them, from the original model's hidden states."""
         if not self._planned.needs_text:
             return
         with self._model.layer(layer) as module:
@@ -250,10 +250,10 @@ class _SearchRun:
 
 
 class Journal:
-    """The trials of a search, one a line, each on the disk before the next begins.
+    """The trials of a search, one per line; each is written to the disk before the next begins.
 
     Args:
-        path: Where it lies. What is there of the same search and the same start is gone on with.
+        path: The journal's file. If it contains trials of the same search with the same start, the search resumes there.
         key: The search's key.
         start: The windows' losses at the start.
     """
@@ -262,12 +262,12 @@ class Journal:
         self.trials: list[dict[str, Any]] = []
         self._path, self._head = path, {"key": key, "start": list(start)}
         lines = path.read_bytes().split(b"\n") if path.exists() else []
-        whole = lines[:-1]  # after the last line's end there is nothing, or a line that was cut off
+        complete = lines[:-1]  # the last item is empty, or a line that was only partly written
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            if whole and json.loads(whole[0]) == self._head:
-                for line in whole[1:]:
+            if complete and json.loads(complete[0]) == self._head:
+                for line in complete[1:]:
                     trial = json.loads(line)
-                    trial["tensor"], trial["rule"], trial["kept"], trial["losses"]  # all must be there
+                    trial["tensor"], trial["rule"], trial["kept"], trial["losses"]  # all keys must exist
                     self.trials.append(trial)
         self._known = {self._name(trial["tensor"], trial["rule"]): trial for trial in self.trials}
 
@@ -280,11 +280,11 @@ class Journal:
         self._file.close()
 
     def known(self, tensor: str, rule: Any) -> dict[str, Any] | None:
-        """Return a trial that was made, or None."""
+        """Return the trial of a tensor and a rule; None if it was not made yet."""
         return self._known.get(self._name(tensor, rule))
 
     def add(self, trial: dict[str, Any]) -> None:
-        """Write a trial down."""
+        """Record a trial."""
         self.trials.append(trial)
         self._file.write(self._line(trial))
         self._file.flush()
@@ -300,18 +300,18 @@ class Journal:
 
 
 def _from_the_top(names: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """Return candidates by layer, the last layer first; in a layer in the reverse of the way of the data."""
+    """Return candidates by layer, the last layer first; within a layer, against the direction of the data flow."""
     layers: dict[int, list[str]] = {}
     for name in names:
         layers.setdefault(layer_of(name) or 0, []).append(name)
-    order = {matrix: place for place, matrix in enumerate(MATRICES)}
+    order = {matrix: position for position, matrix in enumerate(MATRICES)}
     return [
         (layer, sorted(layers[layer], key=lambda name: -order[str(matrix_of(name))]))
         for layer in sorted(layers, reverse=True)
     ]
 
 
-def _spelled(difference: Any) -> dict[str, float]:
+def _as_json(difference: Any) -> dict[str, float]:
     return {
         "mean": _rounded(difference.mean),
         "stderr": _rounded(difference.stderr),

@@ -1,4 +1,4 @@
-"""Spectra of any checkpoint's matrices, one matrix at a time: what every rank rule would do, before anything is made."""
+"""Spectra of any checkpoint's matrices, one matrix at a time: the effect of every rank rule, before anything is built."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 RULES = tuple(map(rank_rule, ("mp-edge", "gavish-donoho", "laser-rmt", {"energy": 0.99})))
 IN_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+?)(?:\.weight)?$")
-POINTS = 200  # of a curve
+POINTS = 200  # points of a curve
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Matrix:
         name: Its name.
         layer: The layer's number.
         kind: Its name inside the layer.
-        span: Its dtype, shape and place.
-        read: Reads its bytes.
+        span: Its dtype, shape and position in the file.
+        read: A function that reads its bytes.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A matrix's singular values, descending, and what they say; see ``describe_spectrum``."""
+    """A matrix's singular values, descending, and their summary; see ``describe_spectrum``."""
 
     matrix: Matrix
     values: np.ndarray
@@ -63,51 +63,51 @@ class Spectrum:
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
-        """Where each rule would cut."""
-        kept = [(rule, keep(rule, self.values, *self.matrix.span.shape)) for rule in RULES]
-        return tuple(Cut(rule.label, found.rank, found.threshold) for rule, found in kept)
+        """The rank and threshold of each rule."""
+        pairs = [(rule, keep(rule, self.values, *self.matrix.span.shape)) for rule in RULES]
+        return tuple(Cut(rule.label, kept.rank, kept.threshold) for rule, kept in pairs)
 
     def share(self, cut: Cut) -> float:
         """Return the share of the rank that a rule would keep."""
         return cut.rank / len(self.values)
 
 
-def matrices(model: str, wanted: Sequence[str], layers: Callable[[int], bool]) -> list[Matrix]:
+def matrices(model: str, patterns: Sequence[str], layers: Callable[[int], bool]) -> list[Matrix]:
     """Find a checkpoint's matrices.
 
     Args:
-        model: A folder, a safetensors file, or ``owner/name``, optionally ``@revision``, on the Hub: nothing is
-            downloaded as a whole then, each matrix is read by a range request when its turn comes.
-        wanted: Patterns of names inside a layer, such as ``mlp.*``; none for all.
-        layers: Says whether a layer is wanted.
+        model: A folder, a safetensors file, or ``owner/name``, optionally ``@revision``, on the Hub. Nothing is downloaded
+            as a whole from the Hub; each matrix is read by a range request when it is needed.
+        patterns: Patterns of names inside a layer, such as ``mlp.*``; empty for all matrices.
+        layers: A function that returns whether a layer is included.
 
     Returns:
-        All matrices of two dimensions inside layers, layer by layer.
+        The two-dimensional tensors inside layers that match, layer by layer.
 
     Raises:
-        SourceError: If there is no such checkpoint, or nothing in it is wanted.
+        SourceError: If the checkpoint does not exist, or no matrix matches.
     """
     found = []
     for span, read in open_tensors(model):
-        place = IN_LAYER.search(span.name)
-        if place is None or len(span.shape) != 2 or 0 in span.shape or span.dtype not in DTYPES:
+        match = IN_LAYER.search(span.name)
+        if match is None or len(span.shape) != 2 or 0 in span.shape or span.dtype not in DTYPES:
             continue
-        kind = place[2]
-        if layers(int(place[1])) and (not wanted or any(fnmatchcase(kind, pattern) for pattern in wanted)):
-            found.append(Matrix(span.name, int(place[1]), kind, span, read))
+        layer, kind = int(match[1]), match[2]
+        if layers(layer) and (not patterns or any(fnmatchcase(kind, pattern) for pattern in patterns)):
+            found.append(Matrix(span.name, layer, kind, span, read))
     if not found:
-        raise SourceError(f"{model}: has no matrix in its layers that is asked for")
+        raise SourceError(f"{model}: no matrix in its layers matches the given names and layers")
     return sorted(found, key=lambda matrix: (matrix.layer, matrix.kind))
 
 
 def spectra(found: Sequence[Matrix], threads: int = 1, device: str = "cpu") -> Iterator[Spectrum]:
-    """Yield the spectrum of each matrix, in order; no more matrices are held than there are threads.
+    """Yield the spectrum of each matrix, in order; at most one matrix per thread is in memory.
 
     Raises:
-        CheckpointError: If a matrix holds NaN or infinite values; it is named.
+        CheckpointError: If a matrix contains NaN or infinite values; it is named.
     """
 
-    def one(matrix: Matrix) -> Spectrum:
+    def compute(matrix: Matrix) -> Spectrum:
         tensor = from_bytes(matrix.read(), matrix.span.dtype, matrix.span.shape, matrix.name)
         values = singular_values(tensor, device)
         return Spectrum(matrix, values, describe_spectrum(values, *matrix.span.shape))
@@ -118,13 +118,13 @@ def spectra(found: Sequence[Matrix], threads: int = 1, device: str = "cpu") -> I
         track("spectra", len(found)) as advance,
     ):
         for start in range(0, len(found), threads):
-            for spectrum in pool.map(one, found[start : start + threads]):
+            for spectrum in pool.map(compute, found[start : start + threads]):
                 advance()
                 yield spectrum
 
 
-def as_json(all_of_them: Sequence[Spectrum]) -> dict[str, Any]:
-    """Return spectra as JSON for machines: by tensor."""
+def as_json(items: Sequence[Spectrum]) -> dict[str, Any]:
+    """Return spectra in JSON form, by tensor."""
     return {
         spectrum.matrix.name: {
             "shape": list(spectrum.matrix.span.shape),
@@ -133,14 +133,14 @@ def as_json(all_of_them: Sequence[Spectrum]) -> dict[str, Any]:
             "kept": {cut.name: cut.rank for cut in spectrum.cuts},
             "of": len(spectrum.values),
         }
-        for spectrum in all_of_them
+        for spectrum in items
     }
 
 
-def as_table(all_of_them: Sequence[Spectrum]) -> str:
-    """Return, for people, a line for each kind of matrix: medians over the layers, and a warning where one is due."""
+def as_table(items: Sequence[Spectrum]) -> str:
+    """Return a table with a line for each kind of matrix (medians over the layers), and notes with any warning."""
     kinds: dict[str, list[Spectrum]] = {}
-    for spectrum in all_of_them:
+    for spectrum in items:
         kinds.setdefault(spectrum.matrix.kind, []).append(spectrum)
     heads = ["matrix", "layers", "shape", "noise", "misfit", "snr", *(rule.label for rule in RULES)]
     rows = [heads]
@@ -154,8 +154,8 @@ def as_table(all_of_them: Sequence[Spectrum]) -> str:
                 f"{median(s.summary['misfit'] for s in group):.2f}",
                 f"{median(s.summary['snr'] or 0.0 for s in group):.2f}",
                 *(
-                    f"{100 * median(s.share(s.cuts[place]) for s in group):.0f} %"
-                    for place in range(len(RULES))
+                    f"{100 * median(s.share(s.cuts[index]) for s in group):.0f} %"
+                    for index in range(len(RULES))
                 ),
             ]
         )
@@ -167,36 +167,36 @@ def as_table(all_of_them: Sequence[Spectrum]) -> str:
         )
         for row in rows
     ]
-    return "\n".join([*lines, "", *notes(all_of_them)])
+    return "\n".join([*lines, "", *notes(items)])
 
 
-def notes(all_of_them: Sequence[Spectrum]) -> list[str]:
-    """Return what a reader of the table should know."""
-    odd = [s for s in all_of_them if not is_noise(s.summary["misfit"], len(s.values))]
-    found = [
+def notes(items: Sequence[Spectrum]) -> list[str]:
+    """Return the notes below the table: its columns explained, and a warning if the noise rules do not apply."""
+    not_noise = [s for s in items if not is_noise(s.summary["misfit"], len(s.values))]
+    lines = [
         (
-            "Medians over layers. noise: standard deviation of an entry, if the median singular value is noise's; misfit: "
-            "distance of the bulk from noise's law (0 to 1); snr: energy above the noise's edge over that below; the rest: "
-            "share of the rank that each rule keeps."
+            "Medians over layers. noise: standard deviation of an entry, if the median singular value is noise; misfit: "
+            "distance of the bulk from the law of noise (0 to 1); snr: energy above the noise's edge divided by that below; "
+            "other columns: share of the rank that each rule keeps."
         )
     ]
-    if odd:
-        shares = [1 - s.share(cut) for s in odd for cut in s.cuts[:2]]
-        found.append(
-            f"warning: mp-edge and gavish-donoho assume a signal of low rank in white noise. The bulk of {len(odd)} of "
-            f"{len(all_of_them)} matrices is not white noise; there they would cut {min(shares):.0%} to "
-            f"{max(shares):.0%} of the rank. Use them under a guard only."
+    if not_noise:
+        shares = [1 - s.share(cut) for s in not_noise for cut in s.cuts[:2]]
+        lines.append(
+            "warning: mp-edge and gavish-donoho assume a low-rank signal in white noise. The bulk of "
+            f"{len(not_noise)} of {len(items)} matrices is not white noise; these rules would remove "
+            f"{min(shares):.0%} to {max(shares):.0%} of their rank. Use them only with a guard."
         )
-    return found
+    return lines
 
 
-def as_page(model: str, all_of_them: Sequence[Spectrum]) -> str:
-    """Return a page for a browser: a heat map for each rule, and every spectrum."""
-    kinds = list(dict.fromkeys(spectrum.matrix.kind for spectrum in all_of_them))
-    layers = sorted({spectrum.matrix.layer for spectrum in all_of_them})
-    parts = [f"<h1>Spectra of {xml(model)}</h1>", *(f"<p>{xml(note)}</p>" for note in notes(all_of_them))]
-    for place, rule in enumerate(RULES):
-        shares = {(s.matrix.kind, s.matrix.layer): s.share(s.cuts[place]) for s in all_of_them}
+def as_page(model: str, items: Sequence[Spectrum]) -> str:
+    """Return an HTML page: a heat map for each rule, and every spectrum."""
+    kinds = list(dict.fromkeys(spectrum.matrix.kind for spectrum in items))
+    layers = sorted({spectrum.matrix.layer for spectrum in items})
+    parts = [f"<h1>Spectra of {xml(model)}</h1>", *(f"<p>{xml(note)}</p>" for note in notes(items))]
+    for index, rule in enumerate(RULES):
+        shares = {(s.matrix.kind, s.matrix.layer): s.share(s.cuts[index]) for s in items}
         parts.append(
             draw_heatmap(
                 shares,
@@ -209,7 +209,7 @@ def as_page(model: str, all_of_them: Sequence[Spectrum]) -> str:
         )
     for kind in kinds:
         parts.append(f"<h2>{xml(kind)}</h2>")
-        for spectrum in all_of_them:
+        for spectrum in items:
             if spectrum.matrix.kind == kind:
                 drawing = draw(spectrum)
                 parts.append(
@@ -224,13 +224,13 @@ def as_page(model: str, all_of_them: Sequence[Spectrum]) -> str:
 
 
 def draw(spectrum: Spectrum) -> str:
-    """Return the figure of a spectrum: its values, pure noise's, and every rule's cut."""
+    """Return the figure of a spectrum: its values, those of pure noise, and the cut of every rule."""
     rows, columns = spectrum.matrix.span.shape
     count = len(spectrum.values)
-    places = np.unique(np.linspace(0, count - 1, min(POINTS, count)).round().astype(int))
-    values = [(int(place) + 1, float(spectrum.values[place])) for place in places]
+    indices = np.unique(np.linspace(0, count - 1, min(POINTS, count)).round().astype(int))
+    values = [(int(index) + 1, float(spectrum.values[index])) for index in indices]
     title = f"{spectrum.matrix.name} ({rows} x {columns})"
-    noise = noise_law(rows, columns).expected(spectrum.summary["noise"], (int(p) + 1 for p in places))
+    noise = noise_law(rows, columns).expected(spectrum.summary["noise"], (int(i) + 1 for i in indices))
     return draw_spectrum(values, noise, count, spectrum.cuts, title)
 
 

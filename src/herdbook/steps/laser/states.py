@@ -1,4 +1,4 @@
-"""The hidden states that enter each layer, on disk: a trial then re-runs only the layers above its own."""
+"""The hidden states that enter each layer, on disk, so that a trial reruns only its layer and those above."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class States:
-    """What enters each layer of a model when windows of one length pass.
+    """The hidden states that enter each layer of a model as it reads windows of one length.
 
     Args:
-        folder: Where it is kept, in float32: one file a layer, windows x tokens x hidden x 4 bytes each.
+        folder: Where they are stored, in float32: one file per layer, of windows x tokens x hidden x 4 bytes.
         model: The model.
         windows: Token ids, all of one length.
     """
@@ -30,24 +30,24 @@ class States:
         self._folder, self._device = folder, model.device
         folder.mkdir(parents=True, exist_ok=True)
         streams = model.embed(windows)
-        self._keep(0, streams)
+        self._save(0, streams)
         with track("reading calibration text", model.layers) as advance:
             for number in range(model.layers):
                 with model.layer(number) as module:
                     streams = model.run(module, streams)
-                self._keep(number + 1, streams)
+                self._save(number + 1, streams)
                 advance()
 
     def entering(self, layer: int) -> list[torch.Tensor]:
-        """Return what enters a layer, or leaves the last one: for each window, shape ``(1, tokens, hidden)``."""
-        held = np.load(self._path(layer), mmap_mode="r")
-        return [torch.from_numpy(np.array(window)).unsqueeze(0).to(self._device) for window in held]
+        """Return the states that enter a layer, or leave the last one: for each window, shape ``(1, tokens, hidden)``."""
+        stored = np.load(self._path(layer), mmap_mode="r")
+        return [torch.from_numpy(np.array(window)).unsqueeze(0).to(self._device) for window in stored]
 
     def remove(self) -> None:
         """Delete the files."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _keep(self, layer: int, streams: Sequence[torch.Tensor]) -> None:
+    def _save(self, layer: int, streams: Sequence[torch.Tensor]) -> None:
         np.save(self._path(layer), np.stack([stream[0].cpu().numpy() for stream in streams]))
 
     def _path(self, layer: int) -> Path:

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None:
-    """Make a shard: chosen matrices reduced, everything else copied.
+    """Make a shard: chosen matrices are reduced, and everything else is copied.
 
     Args:
         plan: The plan.
         part: The shard.
-        threads: How many matrices are reduced at once. Whatever it is, the result is the same bits.
+        threads: How many matrices are reduced at the same time; it does not affect the result.
         device: Where matrices are decomposed. The CPU's result is the reference.
 
     Raises:
-        CheckpointError: If a parent's tensor is damaged, or holds NaN or infinite values; it is named.
+        CheckpointError: If a parent's tensor is damaged, or contains NaN or infinite values; it is named.
         StepError: If the search that chooses the matrices is missing or of another plan.
     """
     parents = ParentShards(plan)
@@ -55,20 +55,20 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
         track(f"laser {part.id}", len(computed)) as advance,
     ):
         reducer = Reducer(plan, part, parents, rules, threads, device)
-        reduced = _Ahead(pool, threads, reducer.reduce, computed)
+        reductions = _Prefetch(pool, threads, reducer.reduce, computed)
 
         def make(tensor: Tensor) -> Produced:
             if tensor.name not in rules:
                 return parents.copy(tensor)
-            made: dict[str, Any] = {"action": "laser", "from": parents.cite(tensor.origins)}
+            entry: dict[str, Any] = {"action": "laser", "from": parents.cite(tensor.origins)}
 
             def chunks() -> Iterator[bytes]:
-                found = reduced.take()
-                made.update(found.evidence)
-                yield to_bytes(found.matrix)
+                reduction = reductions.take()
+                entry.update(reduction.evidence)
+                yield to_bytes(reduction.matrix)
                 advance()
 
-            return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
+            return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)
 
         record = write_shard(
             plan.layout.shard(part), plan.layout.record(part), map(make, part.tensors), part.about
@@ -81,10 +81,10 @@ class Reducer:
 
     Args:
         plan: The plan.
-        part: The shard in the making.
-        parents: What it is made from.
+        part: The shard to be made.
+        parents: The shards that it is made from.
         rules: The rank rule of each tensor that is reduced.
-        threads: How many things are done at once.
+        threads: How many windows or matrices are processed at the same time.
         device: Where matrices are decomposed.
     """
 
@@ -105,14 +105,14 @@ class Reducer:
         if any(rule.needs_text for rule in rules.values()):
             from herdbook.inference.text import calibration_id
 
-            assert isinstance(part.operation, Reduce | ReduceAsSearched)  # noqa: S101 - others have no rules
+            assert isinstance(part.operation, Reduce | ReduceAsSearched)  # noqa: S101 - other operations have no rules
             whitening = part.operation.whitening
-            assert whitening is not None  # noqa: S101 - the plan gives it where a rule needs text
+            assert whitening is not None  # noqa: S101 - the plan sets it if a rule needs text
             self._calibration = calibration_id(whitening.text, whitening.model)
             self._whiten(plan, plan.by_key[whitening.model], whitening.text, threads)
 
     def reduce(self, tensor: Tensor) -> Reduction:
-        """Reduce one matrix; its decomposition comes from the store if it is there."""
+        """Reduce one matrix; its decomposition is taken from the store if it exists."""
         from herdbook.steps.laser.reduce import reduce
         from herdbook.weights.tensors import from_bytes
 
@@ -124,8 +124,8 @@ class Reducer:
         sha256 = shard.sha256(origin.tensor)
         if not rule.needs_text:
             return reduce(matrix, self._store.decomposition(matrix, sha256), rule, self._device)
-        found = self._store.decomposition(matrix, sha256, self._calibration)
-        return reduce(matrix, found, rule, self._device, self._store.values(matrix, sha256))
+        whitened = self._store.decomposition(matrix, sha256, self._calibration)
+        return reduce(matrix, whitened, rule, self._device, self._store.values(matrix, sha256))
 
     def _whiten(self, plan: Plan, parent: Node, text: CalibrationText, threads: int) -> None:
         """Run the calibration text through the parent, layer by layer, up to the last layer that is reduced."""
@@ -155,8 +155,8 @@ class Reducer:
                 advance()
 
 
-class _Ahead:
-    """Applies a function to items in a pool, as many at once as there are threads, and gives the results in order."""
+class _Prefetch:
+    """Applies a function to items in a pool, one item per thread at a time, and returns the results in order."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, threads: int, function: Callable[[Any], Any], items: Sequence[Any]
@@ -166,7 +166,7 @@ class _Ahead:
         self._pending: list[Future[Any]] = []
 
     def take(self) -> Any:
-        """Return the next result. No more are held than there are threads."""
+        """Return the next result. At most one result per thread is in memory."""
         while len(self._pending) < self._threads:
             item = next(self._items, None)
             if item is None:
@@ -176,10 +176,10 @@ class _Ahead:
 
 
 def rules_of(plan: Plan, part: Part) -> dict[str, RankRule]:
-    """Return the rank rule of each tensor of a part that is reduced; for some parts, a search says.
+    """Return the rank rule of each tensor of a part that is reduced, from the plan or from the result of a search.
 
     Raises:
-        StepError: If that search is missing or of another plan.
+        StepError: If the search is missing or of another plan.
     """
     names = [tensor.name for tensor in part.reduced]
     match part.operation:
@@ -196,21 +196,22 @@ def _chosen(plan: Plan, search: Search) -> dict[str, RankRule]:
     """Return the rank rule of each matrix that a search has chosen."""
     path = plan.layout.search(search)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["key"] == search.key:
-            return {name: rank_rule(rule) for name, rule in found["chosen"].items()}
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["key"] == search.key:
+            return {name: rank_rule(rule) for name, rule in result["chosen"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StepError(f"{path}: is missing or damaged. Delete it and search again.") from error
-    raise StepError(f"{path}: belongs to another plan. Delete it and search again.")
+        raise StepError(f"{path}: is missing or damaged. Delete it and rerun `search`.") from error
+    raise StepError(f"{path}: belongs to another plan. Delete it and rerun `search`.")
 
 
 def _warn(entries: dict[str, Any]) -> None:
-    """Say where a rule's assumption does not hold."""
+    """Warn of the matrices for which a rule's assumption does not hold."""
     wrong = [entry for entry in entries.values() if entry.get("assumption_holds") is False]
     if wrong:
-        cut = [1 - entry["rank"] / entry["of"] for entry in wrong]
+        removed = [1 - entry["rank"] / entry["of"] for entry in wrong]
         say(
-            f"warning: the rule takes a matrix for a signal of low rank in white noise; {len(wrong)} matrices here are "
-            f"not that (distance of the bulk from noise {min(e['spectrum']['misfit'] for e in wrong):.2f} to "
-            f"{max(e['spectrum']['misfit'] for e in wrong):.2f}), and it cut {min(cut):.0%} to {max(cut):.0%} of them"
+            f"warning: the rule assumes a low-rank signal in white noise, which does not hold for {len(wrong)} matrices "
+            f"(distance of the bulk from noise {min(e['spectrum']['misfit'] for e in wrong):.2f} to "
+            f"{max(e['spectrum']['misfit'] for e in wrong):.2f}); it removed {min(removed):.0%} to {max(removed):.0%} of "
+            "their rank"
         )

@@ -1,9 +1,9 @@
-"""Decompositions kept on disk, so that one serves every rule, rank, trial and recipe.
+"""Decompositions on disk, shared by all rules, ranks, trials and recipes.
 
-A decomposition follows from the matrix's bytes and our code alone, so it is filed under a digest of these: the same
-matrix in another model or recipe is not decomposed again. Two files each: the singular values (small, worth keeping)
-and the vectors (a square of the smaller side in float64). Either may be deleted at any time; what is missing or
-damaged is computed again.
+A decomposition depends only on the matrix's bytes and our code, so it is stored under a digest of these: the same matrix in
+another model or recipe is not decomposed a second time. Each has two files: the singular values (small, worth keeping) and
+the vectors (a square of the smaller side in float64). Either may be deleted at any time; missing or damaged files are
+recomputed.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class DecompositionStore:
     """A folder of decompositions.
 
     Args:
-        folder: Where they lie. Several processes may use it at once.
-        device: Where what is missing is computed. Results of different kinds of device are filed apart.
+        folder: The folder. Several processes may use it at the same time.
+        device: Where missing decompositions are computed. Results of different kinds of device are stored separately.
     """
 
     folder: Path
@@ -56,34 +56,34 @@ class DecompositionStore:
         calibration: str = "",
         compute: Callable[[], Decomposition] | None = None,
     ) -> Decomposition:
-        """Return a matrix's decomposition, from the folder, or computed and put there.
+        """Return a matrix's decomposition from the folder; if it is missing, compute and store it.
 
         Args:
             matrix: The matrix.
             sha256: Digest of its bytes.
-            calibration: Digest of model and text, if the decomposition is whitened.
-            compute: Makes it, if ``decompose`` does not.
+            calibration: Digest of model and text if the decomposition is whitened, otherwise empty.
+            compute: Computes the decomposition; None for ``decompose``.
 
         Raises:
-            StepError: If a whitened one is not there and nothing makes it.
+            StepError: If a whitened decomposition is missing and ``compute`` is None.
         """
         key = self._key(matrix, sha256, calibration)
-        found = self._read(key)
-        if found is None:
+        decomposition = self._read(key)
+        if decomposition is None:
             if compute is None and calibration:
-                raise StepError(f"{self._path(key, 'vectors')}: is gone or damaged. Run the step again.")
-            found = decompose(matrix, self.device) if compute is None else compute()
-            self._write(key, found, {"tensor_sha256": sha256, "calibration": calibration})
-        return found
+                raise StepError(f"{self._path(key, 'vectors')}: is missing or damaged. Rerun the step.")
+            decomposition = decompose(matrix, self.device) if compute is None else compute()
+            self._write(key, decomposition, {"tensor_sha256": sha256, "calibration": calibration})
+        return decomposition
 
     def has(self, matrix: torch.Tensor, sha256: str, calibration: str) -> bool:
-        """Say whether a decomposition is there and whole."""
+        """Return whether a decomposition exists and is intact."""
         return self._read(self._key(matrix, sha256, calibration)) is not None
 
     def values(self, matrix: torch.Tensor, sha256: str) -> np.ndarray:
-        """Return a matrix's singular values, descending; vectors are not read if the values are there."""
-        found = _values(self._path(self._key(matrix, sha256, ""), "values"))
-        return self.decomposition(matrix, sha256).values if found is None else found[0]
+        """Return a matrix's singular values, descending; vectors are not read if the values are stored."""
+        stored = _values(self._path(self._key(matrix, sha256, ""), "values"))
+        return self.decomposition(matrix, sha256).values if stored is None else stored[0]
 
     def _key(self, matrix: torch.Tensor, sha256: str, calibration: str) -> str:
         return digest(
@@ -101,28 +101,29 @@ class DecompositionStore:
         return self.folder / key[:2] / f"{key}.{what}.safetensors"
 
     def _read(self, key: str) -> Decomposition | None:
-        found = _values(self._path(key, "values"))
+        stored = _values(self._path(key, "values"))
         try:
             data = self._path(key, "vectors").read_bytes()
         except FileNotFoundError:
             return None
-        if found is None or hashlib.sha256(data).hexdigest() != found[1]:
+        if stored is None or hashlib.sha256(data).hexdigest() != stored[1]:
             return None
         vectors = load(data)
-        return Decomposition(found[0], vectors["basis"], vectors.get("dual"))
+        return Decomposition(stored[0], vectors["basis"], vectors.get("dual"))
 
-    def _write(self, key: str, found: Decomposition, about: dict[str, str]) -> None:
-        vectors = {"basis": found.basis} | ({} if found.dual is None else {"dual": found.dual})
+    def _write(self, key: str, decomposition: Decomposition, metadata: dict[str, str]) -> None:
+        dual = {} if decomposition.dual is None else {"dual": decomposition.dual}
+        vectors = {"basis": decomposition.basis, **dual}
         data = save({name: np.ascontiguousarray(value) for name, value in vectors.items()})
-        about = {**about, DIGEST: hashlib.sha256(data).hexdigest()}
+        metadata = {**metadata, DIGEST: hashlib.sha256(data).hexdigest()}
         with atomic_writer(self._path(key, "vectors")) as file:
             file.write(data)
         with atomic_writer(self._path(key, "values")) as file:
-            file.write(save({"values": found.values}, metadata=about))
+            file.write(save({"values": decomposition.values}, metadata=metadata))
 
 
 def _values(path: Path) -> tuple[np.ndarray, str] | None:
-    """Return a file's singular values and the digest of the vectors that belong to them; None if it is no good."""
+    """Return a file's singular values and the digest of their vectors; None if the file is missing or damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
             return file.get_tensor("values"), (file.metadata() or {})[DIGEST]

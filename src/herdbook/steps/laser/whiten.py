@@ -1,12 +1,12 @@
-"""SVD-LLM: decompositions that tell what a matrix does to its inputs, not what it is.
+"""SVD-LLM: decompositions by a matrix's outputs on a text, not by the matrix itself.
 
-For inputs X (tokens by columns) and outputs Y = X W^T, the best W' of a rank, that which least changes Y in the
-Frobenius norm, is W projected on the leading directions of the outputs: W' = U_k U_k^T W, U being the eigenvectors of
-Y^T Y. SVD-LLM finds the same by way of S, S S^T = X^T X, as the truncated SVD of W S times the inverse of S
-(W S S^-1 cancels), which needs X^T X to be positive definite; the projection does not. The result is folded back into
-one dense matrix of the shape of W. Source: Wang et al. 2024, arXiv:2403.07378, section 3.1.
+For inputs X (tokens by columns) and outputs Y = X W^T, the best W' of a rank, which changes Y least in the Frobenius norm,
+is W projected on the leading directions of the outputs: W' = U_k U_k^T W, where U are the eigenvectors of Y^T Y. SVD-LLM
+arrives at the same result through S with S S^T = X^T X, as the truncated SVD of W S times the inverse of S (W S S^-1
+cancels), which needs X^T X to be positive definite; the projection does not. The result is one dense matrix with the shape
+of W. Source: Wang et al. 2024, arXiv:2403.07378, section 3.1.
 
-It is only as good as the calibration text: directions that the text never uses are cut first.
+The result is only as good as the calibration text: directions that the text never uses are removed first.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from herdbook.inference.forward import LayerwiseModel
     from herdbook.steps.laser.store import DecompositionStore
 
-SMALL = (
-    1e-7  # singular values below this share of the largest are noise of the arithmetic: no output goes there
-)
+# Singular values below this share of the largest are rounding errors, in directions without any output.
+SMALL = 1e-7
 
 
 def whiten_layer(
@@ -37,49 +36,49 @@ def whiten_layer(
     store: DecompositionStore,
     calibration: str,
 ) -> None:
-    """Put whitened decompositions of a layer's matrices into a store, those that it does not have.
+    """Add the missing whitened decompositions of a layer's matrices to a store.
 
     Args:
         model: The model.
         module: The layer, with its weights.
-        streams: What enters the layer, a sequence each.
+        streams: The hidden states that enter the layer, one item per sequence.
         matrices: By name inside the layer: the matrix, and the digest of its bytes.
-        store: Where decompositions are kept.
+        store: The store of decompositions.
         calibration: Digest of model and text.
     """
     missing = {name: pair for name, pair in matrices.items() if not store.has(*pair, calibration)}
     if not missing:
         return
-    found = moments(model, module, streams, list(missing))
+    by_name = moments(model, module, streams, list(missing))
 
-    def one(name: str) -> None:
+    def add(name: str) -> None:
         matrix, sha256 = missing[name]
-        store.decomposition(matrix, sha256, calibration, lambda: whiten(matrix, found[name], store.device))
+        store.decomposition(matrix, sha256, calibration, lambda: whiten(matrix, by_name[name], store.device))
 
-    model.each(one, missing)
+    model.each(add, missing)
 
 
 def moments(
     model: LayerwiseModel, module: Any, streams: Sequence[torch.Tensor], matrices: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Return second moments of what enters or leaves matrices of a layer, whichever is narrower.
+    """Return second moments of the inputs or the outputs of a layer's matrices, whichever are narrower.
 
     Args:
         model: The model.
         module: The layer, with its weights.
-        streams: What enters the layer, a sequence each.
+        streams: The hidden states that enter the layer, one item per sequence.
         matrices: Names inside the layer, such as ``mlp.up_proj``.
 
     Returns:
-        By name, in float64: Y^T Y if the matrix has no more rows than columns, else X^T X. Sums over all tokens, in
+        By name, in float64: Y^T Y if the matrix has no more rows than columns, otherwise X^T X; sums over all tokens, in
         the order of the sequences.
     """
     totals: dict[str, np.ndarray] = {}
     for start in range(0, len(streams), model.threads):
-        for found in model.each(
+        for of_sequence in model.each(
             lambda stream: _moments(model, module, stream, matrices), streams[start : start + model.threads]
         ):
-            for name, moment in found.items():
+            for name, moment in of_sequence.items():
                 totals[name] = totals[name] + moment if name in totals else moment
     return totals
 
@@ -87,25 +86,25 @@ def moments(
 def _moments(
     model: LayerwiseModel, module: Any, stream: torch.Tensor, matrices: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    found = {}
+    by_name = {}
     for name, inputs in capture(model, module, stream, matrices).items():
         weight = module.get_submodule(name).weight
         wide = inputs.to(torch.float64)
         if weight.shape[0] <= weight.shape[1]:
             wide = wide @ weight.to(torch.float64).T
-        found[name] = (wide.T @ wide).cpu().numpy()
-    return found
+        by_name[name] = (wide.T @ wide).cpu().numpy()
+    return by_name
 
 
 def capture(
     model: LayerwiseModel, module: Any, stream: torch.Tensor, matrices: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """Return what enters matrices of a layer when a stream passes: by name, shape ``(tokens, columns)``."""
-    seen: dict[str, torch.Tensor] = {}
+    """Return the inputs of a layer's matrices as it processes a stream: by name, shape ``(tokens, columns)``."""
+    inputs: dict[str, torch.Tensor] = {}
     weights = {id(module.get_submodule(name).weight): name for name in matrices}
 
-    class Watching(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
-        """Sees the inputs of linear layers in this thread alone, where a hook would see those of all threads."""
+    class CaptureInputs(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
+        """Captures the inputs of linear layers in this thread only; a hook would capture those of all threads."""
 
         def __torch_function__(
             self,
@@ -118,29 +117,29 @@ def capture(
             if function is torch.nn.functional.linear:
                 name = weights.get(id(args[1]))
                 if name is not None:
-                    seen[name] = args[0][0]
+                    inputs[name] = args[0][0]
             return function(*args, **(kwargs or {}))
 
-    with torch.no_grad(), Watching():
+    with torch.no_grad(), CaptureInputs():
         model.apply(module, stream)
-    return seen
+    return inputs
 
 
 def whiten(matrix: torch.Tensor, moment: np.ndarray, device: str = "cpu") -> Decomposition:
-    """Return the decomposition of a matrix by what it does to inputs.
+    """Return the decomposition of a matrix by its outputs.
 
     Args:
         matrix: Shape ``(rows, columns)``.
-        moment: Second moment of its outputs if it has no more rows than columns, else of its inputs; float64.
+        moment: Second moment of its outputs if it has no more rows than columns, otherwise of its inputs; float64.
         device: Where to compute.
 
     Returns:
-        Values: singular values of the outputs, Y. Their squares sum to the outputs' energy. ``approximate`` then
-        gives the matrix that least changes Y.
+        The values are the singular values of the outputs, Y; their squares sum to the outputs' energy. ``approximate``
+        then returns the matrix that changes Y least.
     """
     rows, columns = matrix.shape
     if rows <= columns:
-        # Projecting the outputs is projecting the smaller side, which is how `approximate` takes a matrix that is not tall.
+        # Projecting the outputs is projecting the smaller side, as `approximate` does for a matrix that is not tall.
         return Decomposition(*eigen(moment, device))
     # Tall: with X^T X = S S^T and G = W^T W, the values are those of S^T G S =: V diag(s^2) V^T, U_k = W S V_k / s, and
     # U_k U_k^T W = W (S V_k) (V_k^T S^T G / s^2): an oblique projector on the inputs' side.

@@ -1,7 +1,7 @@
-"""How the tensors of one name in several models become one.
+"""Merge methods: how the tensors with one name in several models become one.
 
-Sums over a whole tensor are taken in float64 and in a fixed order, all else in float32; the caller holds torch to one
-thread, so that the result does not depend on how many there are.
+Sums over a whole tensor are computed in float64 and in a fixed order, everything else in float32. The caller limits torch
+to one thread, so that the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Tensors = Sequence[torch.Tensor]
 
-PARALLEL = 0.9995  # cosine beyond which an arc is taken for a line
+PARALLEL = 0.9995  # cosine beyond which an arc is approximated by a line
 PIECE = 1 << 22
 TINY = 1e-8
 
@@ -31,9 +31,9 @@ def merge_tensors(
     Args:
         method: A method of the recipe.
         inputs: The tensors of all models, of one shape, any floating-point dtype; the base first if there is one.
-        name: The tensor's name, which seeds what is drawn at random.
-        values: What belongs to this tensor: ``weights``, ``densities``, ``scale``, ``t``.
-        settings: What belongs to the method: ``normalize``, ``rescale``, ``seed``.
+        name: The tensor's name, which seeds random numbers.
+        values: The parameters of this tensor: ``weights``, ``densities``, ``scale``, ``t``.
+        settings: The settings of the method: ``normalize``, ``rescale``, ``seed``.
     """
     if method == "linear":
         return linear(inputs, values["weights"], normalize=settings["normalize"])
@@ -44,34 +44,33 @@ def merge_tensors(
     if method == "passthrough":
         return inputs[0].float() * values["scale"]
     base = inputs[0].float()
-    deltas = [one.float() - base for one in inputs[1:]]
+    deltas = [tensor.float() - base for tensor in inputs[1:]]
     if method == "ties":
         deltas = [trim(delta, density) for delta, density in zip(deltas, values["densities"], strict=True)]
     if method in {"dare_linear", "dare_ties"}:
         deltas = [
-            drop(delta, density, f"{name}:{place}", settings["seed"], rescale=settings["rescale"])
-            for place, (delta, density) in enumerate(zip(deltas, values["densities"], strict=True))
+            drop(delta, density, f"{name}:{index}", settings["seed"], rescale=settings["rescale"])
+            for index, (delta, density) in enumerate(zip(deltas, values["densities"], strict=True))
         ]
     join = consensus if method in {"ties", "dare_ties"} else task_sum
     return base + values["scale"] * join(deltas, values["weights"], normalize=settings["normalize"])
 
 
 def linear(inputs: Tensors, weights: Sequence[float], *, normalize: bool) -> torch.Tensor:
-    """Return the weighted sum, over the sum of the weights if wanted.
+    """Return the weighted sum, with ``normalize`` divided by the sum of the weights.
 
     Source: Wortsman et al. 2022, arXiv:2203.05482.
     """
     total = torch.zeros(inputs[0].shape)
-    for one, weight in zip(inputs, weights, strict=True):
-        total += weight * one.float()
+    for tensor, weight in zip(inputs, weights, strict=True):
+        total += weight * tensor.float()
     return total / _divisor(sum(weights)) if normalize else total
 
 
 def slerp(start: torch.Tensor, end: torch.Tensor, t: float) -> torch.Tensor:
-    """Return the point at ``t`` on the great circle from ``start`` to ``end``, taken as vectors.
+    """Return the point at ``t`` on the great circle from ``start`` to ``end``, which are treated as vectors.
 
-    The angle is that between their directions; where it nearly vanishes, or a tensor is zero, the straight line is
-    taken.
+    The angle is the one between their directions; if it is nearly zero, or a tensor is zero, the straight line is used.
 
     Source: Shoemake 1985, "Animating rotation with quaternion curves", section 3.3.
     """
@@ -87,15 +86,15 @@ def slerp(start: torch.Tensor, end: torch.Tensor, t: float) -> torch.Tensor:
 
 
 def model_stock(base: torch.Tensor, inputs: Tensors) -> torch.Tensor:
-    """Return the point between the base and the mean of its fine-tunes that is nearest to the centre of such models.
+    """Return the point between the base and the mean of its fine-tunes that is nearest to the center of such models.
 
     With N fine-tunes and the mean cosine c of the angles between their task vectors, the mean has the share
-    ``N c / (1 + (N - 1) c)``. Where that has no value, the base is kept.
+    ``N c / (1 + (N - 1) c)``. Where that is undefined, the base is returned.
 
     Source: Jang et al. 2024, arXiv:2403.19522, section 4.
     """
     base = base.float()
-    deltas = [one.float() - base for one in inputs]
+    deltas = [tensor.float() - base for tensor in inputs]
     count = len(deltas)
     lengths = [math.sqrt(_dot(delta, delta)) for delta in deltas]
     cosines = [
@@ -113,7 +112,7 @@ def model_stock(base: torch.Tensor, inputs: Tensors) -> torch.Tensor:
 
 
 def trim(delta: torch.Tensor, density: float) -> torch.Tensor:
-    """Return a task vector whose elements of smallest magnitude are zero; those as large as the last kept stay.
+    """Return a task vector with its elements of smallest magnitude set to zero; ties with the last kept one are kept.
 
     Source: Yadav et al. 2023, arXiv:2306.01708, section 3.2, "Trim"; by tensor, not over the whole model.
     """
@@ -126,7 +125,7 @@ def trim(delta: torch.Tensor, density: float) -> torch.Tensor:
 
 
 def drop(delta: torch.Tensor, density: float, name: str, seed: int, *, rescale: bool) -> torch.Tensor:
-    """Return a task vector of which each element is kept with probability ``density``, divided by it if wanted.
+    """Keep each element of a task vector with probability ``density``, with ``rescale`` divided by the density.
 
     Source: Yu et al. 2023, arXiv:2311.03099, section 3.2.
     """
@@ -137,7 +136,7 @@ def drop(delta: torch.Tensor, density: float, name: str, seed: int, *, rescale: 
 
 
 def task_sum(deltas: Tensors, weights: Sequence[float], *, normalize: bool) -> torch.Tensor:
-    """Return the weighted sum of task vectors, over the sum of the weights if wanted.
+    """Return the weighted sum of task vectors, with ``normalize`` divided by the sum of the weights.
 
     Source: Ilharco et al. 2022, arXiv:2212.04089, section 2.
     """
@@ -145,9 +144,9 @@ def task_sum(deltas: Tensors, weights: Sequence[float], *, normalize: bool) -> t
 
 
 def consensus(deltas: Tensors, weights: Sequence[float], *, normalize: bool) -> torch.Tensor:
-    """Return the sum of the weighted elements whose sign is that of the whole sum, over their weights if wanted.
+    """Return the sum of the weighted elements that have the sign of the whole sum, with ``normalize`` divided by their weights.
 
-    Elements that are zero have no part in it.
+    Elements that are zero are ignored.
 
     Source: Yadav et al. 2023, arXiv:2306.01708, section 3.2, "Elect" and "Disjoint merge".
     """
@@ -165,7 +164,7 @@ def consensus(deltas: Tensors, weights: Sequence[float], *, normalize: bool) -> 
 def _dot(left: torch.Tensor, right: torch.Tensor) -> float:
     """Return the inner product in float64, piece by piece."""
     pairs = zip(left.reshape(-1).split(PIECE), right.reshape(-1).split(PIECE), strict=True)
-    return math.fsum(float(torch.dot(one.double(), other.double())) for one, other in pairs)
+    return math.fsum(float(torch.dot(a.double(), b.double())) for a, b in pairs)
 
 
 def _divisor(total: float) -> float:

@@ -1,4 +1,4 @@
-"""Merges by methods that are not ours: the real mergekit, of a pinned version, in an environment of its own."""
+"""Merges by mergekit's own methods: a pinned version of mergekit, in an environment of its own."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MERGEKIT = Tool(
 
 
 def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
-    """Have mergekit merge whole models, and take its tensors over into one shard.
+    """Run mergekit on whole models, and write its tensors into one shard.
 
-    It runs on the CPU on one thread, offline, trusting no code of a model; its own output is deleted.
+    mergekit runs on the CPU on one thread, offline, without running code from models; its own output is deleted.
 
     Raises:
-        StepError: If it is not installed, fails, or makes other tensors than were planned.
+        StepError: If mergekit is not installed, fails, or makes different tensors than planned.
     """
     shard, record = plan.layout.shard(part), plan.layout.record(part)
     shard.parent.mkdir(parents=True, exist_ok=True)
@@ -53,47 +53,48 @@ def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
             for name, span in read_header(path).items()
         }
         with track(f"merge {part.id}", len(part.tensors)) as advance:
-            made = (_taken(tensor, spans, part, operation.method, advance) for tensor in part.tensors)
-            write_shard(shard, record, made, {**part.about, "mergekit": MERGEKIT.version})
+            tensors = (_produced(tensor, spans, part, operation.method, advance) for tensor in part.tensors)
+            write_shard(shard, record, tensors, {**part.about, "mergekit": MERGEKIT.version})
 
 
 def _config(plan: Plan, part: Part, operation: RunMergekit) -> dict[str, Any]:
-    """Return mergekit's own configuration, with the models' folders for their names."""
-    wanted = operation.request
+    """Return mergekit's configuration, with the models' folders in place of their names."""
+    request = operation.request
     dtypes = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
     folders = {
         name: str(plan.layout.folder(plan.by_key[key]).absolute()) for name, key in operation.models.items()
     }
     return {
         "merge_method": operation.method,
-        **({"base_model": folders[wanted["base"]]} if "base" in wanted else {}),
+        **({"base_model": folders[request["base"]]} if "base" in request else {}),
         "models": [
-            {"model": folders[one["model"]], "parameters": one["parameters"]} for one in wanted["models"]
+            {"model": folders[entry["model"]], "parameters": entry["parameters"]}
+            for entry in request["models"]
         ],
-        "parameters": wanted["parameters"],
-        "dtype": wanted.get("dtype") or dtypes[part.tensors[0].dtype],
+        "parameters": request["parameters"],
+        "dtype": request.get("dtype") or dtypes[part.tensors[0].dtype],
     }
 
 
-def _taken(
+def _produced(
     tensor: Tensor, spans: dict[str, tuple[Path, Span]], part: Part, method: str, advance: Callable[[], None]
 ) -> Produced:
     if tensor.name not in spans:
-        raise StepError(f"mergekit made no tensor {tensor.name}, which {part.model} should have")
+        raise StepError(f"mergekit made no tensor {tensor.name}, which the plan of {part.model} contains")
     path, span = spans[tensor.name]
     if (span.dtype, span.shape) != (tensor.dtype, tensor.shape):
         raise StepError(
-            f"mergekit made {tensor.name} as {span.dtype} {list(span.shape)}; {tensor.dtype} {list(tensor.shape)} was "
-            "planned"
+            f"mergekit made tensor {tensor.name} as {span.dtype} {list(span.shape)}; planned was {tensor.dtype} "
+            f"{list(tensor.shape)}"
         )
 
     def chunks() -> Iterator[bytes]:
         yield from finite(stream_span(path, span), span, f"tensor {tensor.name}")
         advance()
 
-    made = {
+    entry = {
         "action": "merge",
         "method": method,
         "by": f"mergekit {MERGEKIT.version}",
     }
-    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
+    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)

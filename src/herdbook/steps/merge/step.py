@@ -20,8 +20,8 @@ def merge(plan: Plan, part: Part) -> None:
     """Make a shard.
 
     Raises:
-        CheckpointError: If a parent's tensor is damaged, or the result leaves the range of its dtype; it is named.
-        StepError: If mergekit is wanted, and is not installed or fails.
+        CheckpointError: If a parent's tensor is damaged, or the result exceeds the range of its dtype; it is named.
+        StepError: If the method is mergekit's, and mergekit is not installed or fails.
     """
     operation = part.operation
     if isinstance(operation, RunMergekit):
@@ -33,22 +33,22 @@ def merge(plan: Plan, part: Part) -> None:
     if isinstance(operation, MergeTensors):
         import torch
 
-        torch.set_num_threads(1)  # sums over a tensor hang on how many threads share them
+        torch.set_num_threads(1)  # sums over a tensor depend on the number of threads that share them
     with track(f"merge {part.id}", len(part.tensors)) as advance:
-        made = (
+        tensors = (
             _merged(parents, tensor, operation, advance)
             if isinstance(operation, MergeTensors) and tensor.action != "copy"
             else parents.copy(tensor, advance)
             for tensor in part.tensors
         )
-        write_shard(plan.layout.shard(part), plan.layout.record(part), made, part.about)
+        write_shard(plan.layout.shard(part), plan.layout.record(part), tensors, part.about)
 
 
 def _merged(
     parents: ParentShards, tensor: Tensor, operation: MergeTensors, advance: Callable[[], None]
 ) -> Produced:
     values = operation.values[tensor.name]
-    made = {
+    entry = {
         "action": "merge",
         "method": operation.method,
         **values,
@@ -68,10 +68,10 @@ def _merged(
         )
         if not result.isfinite().all():
             raise CheckpointError(
-                f"tensor {tensor.name}: the merge has values that {tensor.dtype} cannot hold; look at the weights, or "
+                f"tensor {tensor.name}: the merge has values that {tensor.dtype} cannot represent; check the weights, or "
                 "choose bfloat16 or float32 as dtype"
             )
         yield to_bytes(result)
         advance()
 
-    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
+    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)

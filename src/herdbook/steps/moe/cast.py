@@ -6,15 +6,15 @@ from herdbook.errors import CheckpointError
 from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
 
-def cast(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], wanted: str, what: str) -> bytes:
-    """Return a tensor's bytes in another dtype, rounded to nearest.
+def cast(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], target: str, what: str) -> bytes:
+    """Return a tensor's bytes in another dtype, ``target``, rounded to nearest; ``what`` names the tensor in errors.
 
     Raises:
-        CheckpointError: If a value leaves the range of the new dtype; NaN and infinities are refused too.
+        CheckpointError: If a value exceeds the range of the new dtype; NaN and infinities are refused too.
     """
-    tensor = from_bytes(data, dtype, shape, what).to(DTYPES[wanted])
+    tensor = from_bytes(data, dtype, shape, what).to(DTYPES[target])
     if not tensor.isfinite().all():
         raise CheckpointError(
-            f"{what}: has values that {wanted} cannot hold; choose bfloat16 or float32 as dtype"
+            f"{what}: has values that {target} cannot represent; choose bfloat16 or float32 as dtype"
         )
     return to_bytes(tensor)

@@ -1,8 +1,8 @@
 """Routers with the bits of mergekit-moe 0.1.4 and 0.1.5, on the same versions of torch and transformers.
 
-Their formulas differ from ours in what decides the last digits: the base runs in bfloat16, and the prompts of an expert
-pass as one batch, padded on the left. ``hidden_avg`` counts the padding, too. The base is still held layer by layer:
-transformers' own forward runs on a skeleton whose layers get their weights when their turn comes.
+mergekit's formulas differ from ours in the last digits: the base runs in bfloat16, and the prompts of an expert are one
+batch, padded on the left. ``hidden_avg`` averages over the padding, too. The base is still loaded layer by layer:
+transformers' own forward pass runs on a skeleton whose layers load their weights when they are called.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def mergekit_rows(gate: str, folder: Path, prompts: Sequence[Prompts]) -> torch.
 
 
 def _embedded(folder: Path, config: Any) -> Callable[[Any], torch.Tensor]:
-    """Return the function that gives a batch's summed embeddings, of length one: shape ``(layers, hidden)``."""
+    """Return a function from a batch to its summed embeddings, normalized to length one: shape ``(layers, hidden)``."""
     table = CheckpointFolder(folder)[EMBEDDINGS]
 
     def vectors(batch: Any) -> torch.Tensor:
@@ -83,7 +83,7 @@ def _embedded(folder: Path, config: Any) -> Callable[[Any], torch.Tensor]:
 
 
 def _run(folder: Path, model: Any, gate: str) -> Callable[[Any], torch.Tensor]:
-    """Return the function that gives what enters each layer for a batch: shape ``(layers, hidden)``, bfloat16."""
+    """Return a function from a batch to the state that enters each layer: shape ``(layers, hidden)``, bfloat16."""
     weights = CheckpointFolder(folder)
 
     def load(module: Any, prefix: str) -> None:

@@ -1,4 +1,4 @@
-"""Noise and residual scale: what a recipe may do to an expert's matrices before they are merged."""
+"""Noise and residual scale: the changes that a recipe may make to an expert's matrices."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from herdbook.weights.tensors import generator
 def perturb(
     tensor: torch.Tensor, name: str, seed: int, noise_scale: float | None, residual_scale: float | None
 ) -> torch.Tensor:
-    """Return an expert's matrix with noise added and scaled, in its own dtype (as mergekit-moe computes it).
+    """Add noise to an expert's matrix and scale it, in its own dtype, as mergekit-moe does.
 
     Args:
         tensor: The matrix.
-        name: Canonical name in the merge, which seeds the noise together with ``seed``: mergekit draws it from one
-            generator in the order of writing, so that layout, threads and neighbours decide it.
+        name: Canonical name in the mixture, which seeds the noise together with ``seed``. mergekit draws from one
+            generator in the order of writing, so that its noise depends on layout, threads and neighbors.
         seed: The recipe's seed.
-        noise_scale: Standard deviation of the noise, or None for none.
-        residual_scale: What ``down_proj`` is multiplied by, or None; other matrices do not pass it.
+        noise_scale: Standard deviation of the noise; None for no noise.
+        residual_scale: Factor of a ``down_proj``; None for no factor, and for all other matrices.
     """
     if noise_scale is not None:
         noise = torch.randn(tensor.shape, generator=generator(seed, name)).to(tensor.dtype)

@@ -1,4 +1,4 @@
-"""Routers that are drawn at random. Without torch, so that a merge with one needs no more memory than a copy."""
+"""Routers drawn at random. Without torch, so that making them needs no more memory than a copy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def random_rows(gate: str, name: str, shape: tuple[int, int], seed: int) -> NDAr
 
     Args:
         gate: ``random`` or ``uniform_random``.
-        name: The tensor's name, which seeds it together with ``seed``, so that order and threads do not matter.
+        name: The tensor's name, which seeds the draw together with ``seed``, so that order and threads do not matter.
         shape: ``(experts, hidden)``.
         seed: The recipe's seed.
     """
@@ -30,10 +30,10 @@ def random_rows(gate: str, name: str, shape: tuple[int, int], seed: int) -> NDAr
 
 
 def as_bytes(rows: NDArray[np.float32], dtype: str) -> bytes:
-    """Return float32 numbers in a dtype (``BF16``, ``F16``, ``F32``), rounded to the nearest, ties to even."""
+    """Return float32 numbers as bytes of a dtype (``BF16``, ``F16``, ``F32``), rounded to nearest, ties to even."""
     if dtype != "BF16":
-        found: Any = rows.astype({"F16": "<f2", "F32": "<f4"}[dtype])
-        return bytes(found.tobytes())
+        converted: Any = rows.astype({"F16": "<f2", "F32": "<f4"}[dtype])
+        return bytes(converted.tobytes())
     bits = rows.astype("<f4").view("<u4")
     even = (bits >> np.uint32(16)) & np.uint32(1)
     return ((bits + np.uint32(0x7FFF) + even) >> np.uint32(16)).astype("<u2").tobytes()

@@ -1,9 +1,9 @@
-"""Routers: a row for each expert in each layer, made from prompts. Nothing is trained.
+"""Routers: a row for each expert in each layer, computed from prompts. Nothing is trained.
 
 ``hidden``, ``hidden_avg`` and ``cheap_embed`` are the modes of mergekit-moe, with two differences that make the result
-depend on the prompts alone: the base runs in float32, and each prompt passes alone (mergekit pads prompts into one
-batch and runs in bfloat16; ``herdbook.steps.moe.mergekit_gates`` has its bits). They read the stream that enters a layer; a router
-sees the stream after that layer's attention and norm, and so do the other modes.
+depend only on the prompts: the base runs in float32, and each prompt is read separately (mergekit pads prompts into one
+batch and runs in bfloat16; ``herdbook.steps.moe.mergekit_gates`` reproduces its bits). They read the stream that enters a
+layer. A router's actual input is the stream after that layer's attention and norm, which the other modes read.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     Vectors = list[torch.Tensor]
 
-TINY = 1e-8  # rows shorter than this stay near zero instead of blowing up
-Prompts = tuple[list[str], list[str]]  # positive and negative ones of an expert
+TINY = 1e-8  # rows shorter than this stay near zero when they are normalized
+Prompts = tuple[list[str], list[str]]  # the positive and the negative prompts of an expert
 
 
 def router_rows(
@@ -30,22 +30,22 @@ def router_rows(
     """Yield the router of each layer.
 
     Args:
-        gate: ``hidden`` (the stream that enters the layer, at the last token), ``hidden_avg`` (the mean of it over
-            tokens), ``cheap_embed`` (the mean of the tokens' embeddings, the same in every layer), ``router_input`` and
-            ``router_input_avg`` (as the first two, of what the router will see), ``centred`` (the same as the last,
-            less the mean over experts), or ``ridge`` (see ``herdbook.steps.moe.ridge``).
-        folder: The base model, as transformers loads it.
+        gate: ``hidden`` (the stream that enters the layer, at the last token), ``hidden_avg`` (its mean over tokens),
+            ``cheap_embed`` (the mean of the tokens' embeddings, the same in every layer), ``router_input`` and
+            ``router_input_avg`` (like the first two, on the router's input), ``centred`` (like ``router_input_avg``,
+            minus the mean over experts), or ``ridge`` (see ``herdbook.steps.moe.ridge``).
+        folder: The base model's folder.
         prompts: For each expert, positive and negative prompts.
         layers: Number of layers.
-        chat_template: Whether prompts go through the base's chat template.
+        chat_template: Whether the base's chat template is applied to the prompts.
 
     Yields:
-        Tensors of shape ``(experts, hidden)``, float32, each row of length one but for ``ridge``.
+        Tensors of shape ``(experts, hidden)``, float32; each row has length one, except for ``ridge``.
 
     Raises:
         StepError: If the base cannot read a prompt.
     """
-    flat = [prompt for both in prompts for side in both for prompt in side]
+    flat = [prompt for sides in prompts for side in sides for prompt in side]
     sequences = tokenize(folder, flat, chat_template=chat_template)
     if gate == "cheap_embed":
         weights = CheckpointFolder(folder)
@@ -55,7 +55,7 @@ def router_rows(
         yield from (rows for _ in range(layers))
         return
     if gate == "ridge":
-        yield from (_fitted(prompts, seen) for seen in mlp_inputs(folder, sequences))
+        yield from (_fitted(prompts, inputs) for inputs in mlp_inputs(folder, sequences))
         return
     states = hidden_states if gate.startswith("hidden") else mlp_inputs
     pick = _last if gate in {"hidden", "router_input"} else _average
@@ -64,19 +64,19 @@ def router_rows(
         yield rows
 
 
-def _fitted(prompts: Sequence[Prompts], seen: Vectors) -> torch.Tensor:
-    """Return a layer's router as ridge regression has it."""
+def _fitted(prompts: Sequence[Prompts], inputs: Vectors) -> torch.Tensor:
+    """Return a layer's router by ridge regression."""
     from herdbook.steps.moe.ridge import ridge_router
 
-    places = [
+    labels = [
         (expert, sign)
-        for expert, both in enumerate(prompts)
-        for sign, side in zip((1, -1), both, strict=True)
+        for expert, sides in enumerate(prompts)
+        for sign, side in zip((1, -1), sides, strict=True)
         for _ in side
     ]
-    inputs = [one.double().numpy() for one in seen]
-    found = ridge_router(inputs, [expert for expert, _ in places], [sign for _, sign in places], len(prompts))
-    return torch.from_numpy(found).float()
+    arrays = [tokens.double().numpy() for tokens in inputs]
+    rows = ridge_router(arrays, [expert for expert, _ in labels], [sign for _, sign in labels], len(prompts))
+    return torch.from_numpy(rows).float()
 
 
 def _rows(
@@ -86,7 +86,7 @@ def _rows(
     *,
     centred: bool = False,
 ) -> torch.Tensor:
-    """Return one normalized row for each expert: its positive prompts' vector less its negative prompts'."""
+    """Return one normalized row for each expert: its positive prompts' vector minus its negative prompts'."""
     remaining = iter(vectors)
     rows = []
     for positive, negative in prompts:

@@ -1,4 +1,4 @@
-"""The moe step: one shard of a Mixture of Experts. Most are renamed copies; the routers' alone is computed."""
+"""The moe step: one shard of a Mixture of Experts. Most shards are renamed copies; the routers' shard is computed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Origin, Part, Plan, Tensor
 
-# What a residual scale is for.
+# The ends of the names of the matrices that a residual scale applies to.
 DOWN = tuple({f".{family.matrices[MLP[2]]}.weight" for family in FAMILIES.values()})
 
 
@@ -37,23 +37,23 @@ def moe(plan: Plan, part: Part) -> None:
         case MakeRouters() as make:
             write_shard(shard, record, _routers(plan, part, make), part.about)
         case DrawRouters() as draw:
-            write_shard(shard, record, _drawn(part, draw), part.about)
+            write_shard(shard, record, _random_routers(part, draw), part.about)
         case operation:
             perturbing = operation if isinstance(operation, PerturbExperts) else None
             parents = ParentShards(plan)
             with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
-                made = (_taken(parents, tensor, perturbing, advance) for tensor in part.tensors)
-                write_shard(shard, record, made, part.about)
+                tensors = (_produced(parents, tensor, perturbing, advance) for tensor in part.tensors)
+                write_shard(shard, record, tensors, part.about)
 
 
-def _taken(
+def _produced(
     parents: ParentShards, tensor: Tensor, perturbing: PerturbExperts | None, advance: Callable[[], None]
 ) -> Produced:
     if tensor.action == "zeros":
         return _zeros(tensor)
     if tensor.action == "copy":
         return parents.copy(tensor, advance)
-    return _remade(parents, tensor, perturbing, advance)
+    return _altered(parents, tensor, perturbing, advance)
 
 
 def _zeros(tensor: Tensor) -> Produced:
@@ -66,12 +66,12 @@ def _zeros(tensor: Tensor) -> Produced:
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, {"action": "zeros"})
 
 
-def _remade(
+def _altered(
     parents: ParentShards, tensor: Tensor, perturbing: PerturbExperts | None, advance: Callable[[], None]
 ) -> Produced:
-    """Return a tensor that is cast or altered, or in which several are stacked, one after another."""
+    """Return a tensor that is cast or altered, or in which several tensors are stacked."""
     names = tensor.slices or (tensor.name,)
-    made: dict[str, Any] = {"action": tensor.action}
+    entry: dict[str, Any] = {"action": tensor.action}
 
     def chunks() -> Iterator[bytes]:
         slices = []
@@ -93,16 +93,16 @@ def _remade(
                     "from": parents.cite((origin,)),
                 }
             )
-        made.update({"slices": slices} if tensor.slices else {"from": slices[0]["from"]})
+        entry.update({"slices": slices} if tensor.slices else {"from": slices[0]["from"]})
         advance()
 
-    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, made)
+    return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)
 
 
 def _computed(
     parents: ParentShards, origin: Origin, name: str, dtype: str, perturbing: PerturbExperts | None
 ) -> bytes:
-    """Return a matrix with noise and scale, if its expert has any, in the dtype that is wanted."""
+    """Return a matrix in a dtype, with the noise and scale of its expert if it has any."""
     from herdbook.steps.moe.cast import cast
     from herdbook.weights.tensors import from_bytes, to_bytes
 
@@ -112,43 +112,43 @@ def _computed(
     if perturbing:
         from herdbook.steps.moe.perturb import perturb
 
-        found = expert_of(name)
-        scale = perturbing.scales[str(found[0]) if found else "shared"]
+        location = expert_of(name)
+        scale = perturbing.scales[str(location[0]) if location else "shared"]
         residual = scale.residual if name.endswith(DOWN) else None
         tensor = from_bytes(data, span.dtype, span.shape, what)
         data = to_bytes(perturb(tensor, name, perturbing.seed, scale.noise, residual))
     return bytes(data) if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
 
 
-def _drawn(part: Part, draw: DrawRouters) -> Iterator[Produced]:
+def _random_routers(part: Part, draw: DrawRouters) -> Iterator[Produced]:
     from herdbook.steps.moe.random_gate import as_bytes, random_rows
 
     for tensor in part.tensors:
         experts, hidden = tensor.shape
         data = as_bytes(random_rows(draw.gate, tensor.name, (experts, hidden), draw.seed), tensor.dtype)
-        made = {"action": "router", "gate": draw.gate}
-        yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), made)
+        entry = {"action": "router", "gate": draw.gate}
+        yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), entry)
 
 
 def _routers(plan: Plan, part: Part, make: MakeRouters) -> Iterator[Produced]:
     from herdbook.weights.tensors import DTYPES, to_bytes
 
-    made = {"action": "router", "gate": make.gate}
+    entry = {"action": "router", "gate": make.gate}
     heights = [tensor.shape[0] for tensor in part.tensors[: _routers_a_layer(part)]]
     layers = [
         part.tensors[start : start + len(heights)] for start in range(0, len(part.tensors), len(heights))
     ]
-    # The routers are small: they are all made before the first is written, layer by layer.
+    # Routers are small: `write_shard` collects all of them before it writes the first.
     with track(f"moe {part.id}", len(layers)) as advance:
         for tensors, rows in zip(layers, _rows(plan, make, layers), strict=True):
             for tensor, own in zip(tensors, rows.split(heights), strict=True):
                 data = to_bytes(own.to(DTYPES[tensor.dtype]))
-                yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), dict(made))
+                yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), dict(entry))
             advance()
 
 
 def _routers_a_layer(part: Part) -> int:
-    """Return how many tensors a layer's routers are: one, and the gates of shared experts where they have any."""
+    """Return the number of router tensors of a layer: one, and another if shared experts have a gate."""
     return 2 if any("shared_expert_gate" in tensor.name for tensor in part.tensors) else 1
 
 
@@ -165,7 +165,7 @@ def _rows(plan: Plan, make: MakeRouters, layers: list[tuple[Tensor, ...]]) -> It
 
     from herdbook.steps.moe.router import router_rows
 
-    torch.set_num_threads(1)  # as in the other steps: sums over a tensor hang on how many threads share them
+    torch.set_num_threads(1)  # sums over a tensor depend on the number of threads that share them
     yield from router_rows(make.gate, folder, prompts, len(layers), chat_template=make.chat_template)
 
 

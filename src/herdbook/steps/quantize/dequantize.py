@@ -1,4 +1,4 @@
-"""A GGUF back into a transformers model, so that what quantization cost can be measured without llama.cpp.
+"""A GGUF back into a transformers model, so that the loss by quantization can be measured without llama.cpp.
 
 transformers can read GGUF files itself (``gguf_file=``), but loads a Mixtral as a Llama whose feed-forward weights are
 random, without an error (5.23). Here every parameter is accounted for.
@@ -28,13 +28,13 @@ def load_dequantized(gguf_path: Path, model: Path) -> Any:
 
     Args:
         gguf_path: The GGUF, of any type.
-        model: The Hugging Face folder of the same model; its ``config.json`` is read, its weights are not.
+        model: The Hugging Face folder of the same model; only its ``config.json`` is read.
 
     Returns:
         The model (a ``transformers.PreTrainedModel``), in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: If the file is damaged, lacks a tensor, has one too many or of another shape, or leaves a
+        CheckpointError: If the file is damaged, lacks a tensor, has an extra tensor or one of another shape, or leaves a
             parameter of the model unset.
         StepError: If the architecture is not supported.
     """
@@ -49,15 +49,17 @@ def load_dequantized(gguf_path: Path, model: Path) -> Any:
     weights = {}
     for tensor in file.tensors.values():
         if tensor.name not in parts:
-            raise CheckpointError(f"{gguf_path}: the model has no place for the tensor {tensor.name}")
+            raise CheckpointError(
+                f"{gguf_path}: contains the tensor {tensor.name}, which the model does not have"
+            )
         for name, values in _restored(file, tensor, parts[tensor.name]).items():
             weights[name] = torch.from_numpy(values)
     kind = getattr(transformers, config.architectures[0])
     config.dtype = torch.float32
-    # a file of a tied model may carry an output matrix all the same, and llama.cpp then computes with that one
+    # a file of a tied model may still contain an output matrix, which llama.cpp then uses
     config.tie_word_embeddings = "output.weight" not in file.tensors
     try:
-        # sizes that do not fit are to be named below, not thrown; what is thrown is a layer that cannot be put together
+        # mismatched sizes are reported below, not raised; an error means that a layer could not be assembled
         loaded, info = kind.from_pretrained(
             None,
             config=config,
@@ -69,8 +71,8 @@ def load_dequantized(gguf_path: Path, model: Path) -> Any:
     except RuntimeError as error:
         raise CheckpointError(f"{gguf_path}: does not fit the model: {error}") from error
     for word in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if found := info.get(word):
-            listed = ", ".join(str(item) for item in sorted(found, key=str))
+        if problems := info.get(word):
+            listed = ", ".join(str(item) for item in sorted(problems, key=str))
             raise CheckpointError(f"{gguf_path}: does not fit the model: {word.replace('_', ' ')}: {listed}")
     _check_count(loaded, file)
     return loaded.eval()
@@ -81,7 +83,7 @@ def _restored(file: GgufFile, tensor: TensorInfo, part: TensorLayout) -> dict[st
     from gguf.quants import dequantize
 
     data = file.read_rows(tensor, 0, tensor.rows)
-    # a copy where dequantizing made none: torch wants memory that may be written
+    # a copy if dequantizing made none: torch needs writable memory
     values = np.require(dequantize(data, tensor.type), np.float32, ["C", "W"]).reshape(tensor.shape)
     if part.stacked:
         if len(values) != len(part.sources):
@@ -92,7 +94,7 @@ def _restored(file: GgufFile, tensor: TensorInfo, part: TensorLayout) -> dict[st
     if part.heads:
         if tensor.shape[0] % (2 * part.heads):
             raise CheckpointError(
-                f"{file.path}: tensor {tensor.name} has rows that {part.heads} heads cannot share"
+                f"{file.path}: the rows of tensor {tensor.name} cannot be divided among {part.heads} heads"
             )
         restored = np.empty_like(values)
         restored[row_order(tensor.shape[0], part.heads)] = values
@@ -101,8 +103,8 @@ def _restored(file: GgufFile, tensor: TensorInfo, part: TensorLayout) -> dict[st
 
 
 def _check_count(loaded: Any, file: GgufFile) -> None:
-    """Compare numbers of parameters: a second way to see that nothing was left at random (shared ones count once)."""
-    have = sum(parameter.numel() for parameter in loaded.parameters())
-    given = sum(tensor.parameters for tensor in file.tensors.values())
-    if have != given:
-        raise CheckpointError(f"{file.path}: holds {given} parameters, the model has {have}")
+    """Compare numbers of parameters: a second check that no weight was left random (shared parameters count once)."""
+    expected = sum(parameter.numel() for parameter in loaded.parameters())
+    count = sum(tensor.parameters for tensor in file.tensors.values())
+    if expected != count:
+        raise CheckpointError(f"{file.path}: contains {count} parameters, the model has {expected}")

@@ -1,7 +1,7 @@
-"""Proof that a GGUF comes from a model: every tensor made again straight from the safetensors, and compared.
+"""Proof that a GGUF comes from a model: every tensor is recomputed directly from the safetensors, and compared.
 
-This path shares neither the choice of types (types are taken from the file) nor the converter nor the full-width GGUF
-with the way the file was made. It needs no llama.cpp, and holds a piece of one tensor in memory at a time.
+This uses neither the choice of types (types are read from the file) nor the converter nor the full-width GGUF that made
+the file. It needs no llama.cpp, and reads one piece of a tensor at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 EQUAL, DIFFERS = "equal", "differs"
 
-# What llama.cpp computes with beside the weights, and where config.json has it.
+# The hyperparameters that llama.cpp computes with, and their keys in config.json.
 HYPERPARAMETERS = {
     "llama.block_count": "num_hidden_layers",
     "llama.context_length": "max_position_embeddings",
@@ -52,23 +52,22 @@ HYPERPARAMETERS = {
 
 
 def derive(gguf_path: Path, model: Path, *, threads: int = 1) -> dict[str, Any]:
-    """Make every tensor of a GGUF again from a model's safetensors and compare the bytes.
+    """Recompute every tensor of a GGUF from a model's safetensors and compare the bytes.
 
     Args:
         gguf_path: The GGUF, quantized or of full width.
-        model: The Hugging Face folder that it is said to come from.
+        model: The Hugging Face folder of the model that it should come from.
         threads: How many threads encode.
 
     Returns:
         A record: ``verdict`` ("equal" only if everything is), ``differing`` (names of tensors and metadata keys),
-        ``file`` (``size_bytes``, ``sha256``), ``encoder``, ``parameters``, ``bits_per_weight`` (bits of all tensors by
-        parameters, three decimals; the header is not counted), ``types`` (parameters by type), ``metadata`` (each
-        ``key``, ``found``, ``expected``, ``verdict``) and ``tensors`` (each ``name``, ``type``, ``sha256`` of its bytes
-        in the file, ``sources``, ``verdict``; one that differs also says in ``problem`` how).
+        ``file`` (``size_bytes``, ``sha256``), ``encoder``, ``parameters``, ``bits_per_weight`` (bits of all tensors
+        divided by parameters, three decimals, without the header), ``types`` (parameters by type), ``metadata`` (each
+        ``key``, ``found``, ``expected``, ``verdict``) and ``tensors`` (each ``name``, ``type``, ``sha256`` of its bytes in
+        the file, ``sources``, ``verdict``, and if it differs, ``problem``).
 
     Raises:
-        CheckpointError: If a file is damaged, the GGUF lacks a tensor, or one side has a tensor that the other has no
-            place for.
+        CheckpointError: If a file is damaged, or the GGUF and the model do not have the same tensors.
         StepError: If the architecture or a type is not supported.
     """
     file, folder = read_gguf(gguf_path), read_folder(model)
@@ -100,19 +99,19 @@ def derive(gguf_path: Path, model: Path, *, threads: int = 1) -> dict[str, Any]:
 
 
 def require_equal(record: Mapping[str, Any], what: str) -> None:
-    """Refuse a file that could not be derived.
+    """Check that a file equals what was derived.
 
     Args:
-        record: What ``derive`` returned.
-        what: How the error calls the file.
+        record: The result of ``derive``.
+        what: The file's name in the error.
 
     Raises:
-        VerificationError: If anything differs; all of it is named.
+        VerificationError: If anything differs; all differences are named.
     """
     if record["verdict"] == EQUAL:
         return
     problems = [
-        f"{entry['key']} is {entry['found']}, the model's configuration says {entry['expected']}"
+        f"{entry['key']} is {entry['found']}, but {entry['expected']} in the model's configuration"
         for entry in record["metadata"]
         if entry["verdict"] == DIFFERS
     ]
@@ -127,7 +126,7 @@ def require_equal(record: Mapping[str, Any], what: str) -> None:
 
 
 def _matched(file: GgufFile, folder: ModelFolder) -> dict[str, TensorLayout]:
-    """Return the parts of the GGUF by name; refuse what is missing, and what nothing accounts for."""
+    """Return the layout of each tensor of the GGUF by name; refuse missing and extra tensors on both sides."""
     parts = {
         name: part
         for name, part in layout(folder.config, str(folder.path)).items()
@@ -140,19 +139,17 @@ def _matched(file: GgufFile, folder: ModelFolder) -> dict[str, TensorLayout]:
     if missing := [name for name in parts if name not in file.tensors]:
         raise CheckpointError(f"{file.path}: tensors are missing: {', '.join(missing)}")
     if extra := [name for name in file.tensors if name not in parts]:
-        raise CheckpointError(f"{file.path}: has tensors that the model has not: {', '.join(extra)}")
+        raise CheckpointError(f"{file.path}: has tensors that the model does not have: {', '.join(extra)}")
     known = {source for part in parts.values() for source in part.sources}
-    # old checkpoints carry the rotary frequencies, which are computed
+    # old checkpoints contain the rotary frequencies, which can be computed
     unused = [name for name in sorted(folder.tensors) if name not in known and not name.endswith(".inv_freq")]
     if unused:
-        raise CheckpointError(
-            f"{folder.path}: has tensors that the GGUF has no place for: {', '.join(unused)}"
-        )
+        raise CheckpointError(f"{folder.path}: has tensors that a GGUF cannot contain: {', '.join(unused)}")
     return parts
 
 
 def compare_metadata(file: GgufFile, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Compare the numbers that the model computes with; those that config.json leaves open are left out.
+    """Compare the model's hyperparameters; those that config.json does not contain are left out.
 
     Args:
         file: The GGUF.
@@ -167,7 +164,7 @@ def compare_metadata(file: GgufFile, config: Mapping[str, Any]) -> Iterator[dict
         if expected is None:
             continue
         found = file.value(key)
-        # the file holds float32
+        # numbers in the file are float32
         same = found is not None and np.float32(found) == np.float32(expected)
         yield {"key": key, "found": found, "expected": expected, "verdict": EQUAL if same else DIFFERS}
 
@@ -175,16 +172,16 @@ def compare_metadata(file: GgufFile, config: Mapping[str, Any]) -> Iterator[dict
 def _compare(
     file: GgufFile, tensor: TensorInfo, folder: ModelFolder, part: TensorLayout, pool: Executor | None
 ) -> dict[str, Any]:
-    """Make one tensor again, piece by piece, and compare each piece with the file."""
+    """Recompute one tensor, piece by piece, and compare each piece with the file."""
     entry: dict[str, Any] = {"name": tensor.name, "type": tensor.type.name, "sources": list(part.sources)}
-    found, remaining = hashlib.sha256(), tensor.rows
+    sha256, remaining = hashlib.sha256(), tensor.rows
     expected = _expected_shape(folder, part)
     if tensor.shape == expected:
         wrong_bytes = 0
         for rows in _source_rows(folder, part):
             theirs = file.read_rows(tensor, tensor.rows - remaining, len(rows))
             ours = encode(rows, tensor.type, pool, f"{folder.path}: {part.sources[0]}")
-            found.update(theirs.tobytes())
+            sha256.update(theirs.tobytes())
             wrong_bytes += int(np.count_nonzero(ours != theirs))
             remaining -= len(rows)
         problem = f"{wrong_bytes} of {tensor.size_bytes} bytes differ" if wrong_bytes else ""
@@ -192,13 +189,13 @@ def _compare(
         problem = f"its shape is {list(tensor.shape)}, {list(expected)} expected"
         step = block_rows(tensor.width)
         for first in range(0, tensor.rows, step):
-            found.update(file.read_rows(tensor, first, min(step, tensor.rows - first)).tobytes())
-    entry |= {"sha256": found.hexdigest(), "verdict": DIFFERS if problem else EQUAL}
+            sha256.update(file.read_rows(tensor, first, min(step, tensor.rows - first)).tobytes())
+    entry |= {"sha256": sha256.hexdigest(), "verdict": DIFFERS if problem else EQUAL}
     return entry | {"problem": problem} if problem else entry
 
 
 def _expected_shape(folder: ModelFolder, part: TensorLayout) -> tuple[int, ...]:
-    """Return the shape in the GGUF; all sources of a stacked tensor must have the same."""
+    """Return the shape in the GGUF; all sources of a stacked tensor must have the same shape."""
     shapes = {folder.tensors[source][1].shape for source in part.sources}
     if len(shapes) > 1:
         raise CheckpointError(
@@ -207,7 +204,7 @@ def _expected_shape(folder: ModelFolder, part: TensorLayout) -> tuple[int, ...]:
     shape = shapes.pop()
     if part.heads and shape[0] % (2 * part.heads):
         raise CheckpointError(
-            f"{folder.path}: {part.sources[0]} has {shape[0]} rows, which {part.heads} heads cannot share"
+            f"{folder.path}: the {shape[0]} rows of {part.sources[0]} cannot be divided among {part.heads} heads"
         )
     return (len(part.sources), *shape) if part.stacked else shape
 

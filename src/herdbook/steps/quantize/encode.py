@@ -19,17 +19,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# libgguf 0.2.2 starts threads of its own for 64 rows and more, as many as the machine has; fewer rows keep the number
-# of threads ours.
+# libgguf 0.2.2 starts one thread per core for 64 or more rows; with fewer rows, the number of threads is under our control.
 PIECE_ROWS = 32
 
-BLOCK_BYTES = 1 << 25  # how much of a tensor, as float32, is in memory at once
+BLOCK_BYTES = 1 << 25  # the part of a tensor, as float32, that is in memory at a time
 
 FULL_WIDTH = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 
 
 def block_rows(width: int) -> int:
-    """Return how many rows of ``width`` weights are handled at once."""
+    """Return how many rows of ``width`` weights are processed at a time."""
     return max(PIECE_ROWS, BLOCK_BYTES // (4 * width))
 
 
@@ -39,19 +38,19 @@ def encode(rows: NDArray[np.float32], kind: Any, pool: Executor | None, what: st
     Args:
         rows: ``(n, width)`` float32.
         kind: The type (``GGMLQuantizationType``).
-        pool: Threads to use; none for the caller's own.
-        what: How errors call the tensor.
+        pool: The threads to use; None for the caller's thread.
+        what: The tensor's name in errors.
 
     Returns:
         ``(n, bytes_per_row)`` uint8.
 
     Raises:
         CheckpointError: If a weight is infinite or not a number.
-        StepError: If the type can only be made with an importance matrix.
+        StepError: If the type needs an importance matrix.
     """
     if not np.isfinite(rows).all():
         raise CheckpointError(
-            f"{what}: has weights that are infinite or not a number; such a model is broken"
+            f"{what}: has weights that are infinite or not a number, so the model is unusable"
         )
     rows = np.ascontiguousarray(rows, dtype=np.float32)
     if kind == GGMLQuantizationType.F32:

@@ -1,6 +1,6 @@
 """The GGUF container: its header read without touching the weights, its tensors read by rows, a header written.
 
-Metadata travel as the bytes they are: what this program does not understand, it copies unchanged.
+Metadata values are kept as raw bytes, so that unknown ones are copied unchanged.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (version 3, little-endian).
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAGIC = b"GGUF"
 VERSION = 3
 MAX_EXTENTS = 4  # ggml's GGML_MAX_DIMS
-ALIGNMENT = 32  # bytes; the default of the format, and all that the converter and llama.cpp write
+ALIGNMENT = 32  # bytes; the format's default, and the only alignment that the converter and llama.cpp write
 
 _SCALARS = {
     GGUFValueType.UINT8: "B",
@@ -49,8 +49,8 @@ class TensorInfo:
 
     Args:
         name: Its name in the file.
-        shape: Its extents, the fastest-moving last (the file lists them the other way round).
-        type: How its rows are encoded.
+        shape: Its extents, the fastest-moving last (the file lists them in reverse order).
+        type: The encoding of its rows.
         start: Offset of its first byte from the beginning of the file; -1 if it is not in a file yet.
     """
 
@@ -101,9 +101,9 @@ class GgufFile:
     """A GGUF's header.
 
     Args:
-        path: Where the file is.
-        metadata: By key: the value with its type code in front, as the bytes of the file.
-        tensors: By name, in the order of the header.
+        path: The file.
+        metadata: The raw bytes of each value, preceded by its type code, by key.
+        tensors: The tensors by name, in the order of the header.
         size_bytes: Size of the whole file.
     """
 
@@ -126,19 +126,19 @@ class GgufFile:
 
     def read_rows(self, tensor: TensorInfo, first: int, count: int) -> NDArray[np.uint8]:
         """Return ``count`` encoded rows from row ``first`` on, ``(count, row_bytes)`` uint8."""
-        wanted = count * tensor.row_bytes
+        size = count * tensor.row_bytes
         with self.path.open("rb") as file:
             file.seek(tensor.start + first * tensor.row_bytes)
-            data = file.read(wanted)
-        if len(data) != wanted:
+            data = file.read(size)
+        if len(data) != size:
             raise CheckpointError(
-                f"{self.path}: is cut off inside tensor {tensor.name}. Fetch or build it again."
+                f"{self.path}: is cut off inside tensor {tensor.name}. Download or rebuild it."
             )
         return np.frombuffer(data, np.uint8).reshape(count, tensor.row_bytes)
 
 
 class Window(Protocol):
-    """A file's bytes, read where they are looked at."""
+    """A file's bytes, read as they are accessed."""
 
     def __len__(self) -> int:
         """Return the file's size."""
@@ -148,7 +148,7 @@ class Window(Protocol):
 
 
 class _Cursor:
-    """Reads the header from the front; knows where the file ends."""
+    """Reads the header from the front, and checks each read against the end of the file."""
 
     def __init__(self, data: Window, path: Path) -> None:
         self.data, self.path, self.position = data, path, 0
@@ -156,7 +156,7 @@ class _Cursor:
     def take(self, size: int) -> bytes:
         end = self.position + size
         if end > len(self.data):
-            raise CheckpointError(f"{self.path}: is cut off inside its header. Fetch or build it again.")
+            raise CheckpointError(f"{self.path}: is cut off inside its header. Download or rebuild it.")
         piece = self.data[self.position : end]
         self.position = end
         return piece
@@ -183,7 +183,7 @@ class _Cursor:
     def size_of(self, kind: int) -> int:
         code = _SCALARS.get(kind)
         if code is None:
-            raise CheckpointError(f"{self.path}: its header is damaged: there is no value type {kind}")
+            raise CheckpointError(f"{self.path}: its header is damaged: unknown value type {kind}")
         return struct.calcsize("<" + code)
 
 
@@ -197,16 +197,16 @@ def read_gguf(path: Path) -> GgufFile:
         The header.
 
     Raises:
-        CheckpointError: If the file is missing, is no GGUF of version 3, is cut off, has bytes that belong to no
-            tensor, or its header contradicts itself.
+        CheckpointError: If the file is missing, truncated or not a GGUF of version 3, has bytes that belong to no tensor,
+            or its header contradicts itself.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return parse_gguf(data, path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: is missing. Build it again.") from error
+        raise CheckpointError(f"{path}: is missing. Rebuild it.") from error
     except ValueError as error:  # mmap of an empty file
-        raise CheckpointError(f"{path}: is no GGUF: {error}") from error
+        raise CheckpointError(f"{path}: is not a GGUF: {error}") from error
 
 
 def parse_gguf(data: Window, path: Path) -> GgufFile:
@@ -214,7 +214,7 @@ def parse_gguf(data: Window, path: Path) -> GgufFile:
 
     Args:
         data: The file.
-        path: How errors call it.
+        path: Its name in errors.
 
     Raises:
         CheckpointError: As ``read_gguf``.
@@ -222,29 +222,29 @@ def parse_gguf(data: Window, path: Path) -> GgufFile:
     try:
         return _parse(_Cursor(data, path))
     except RecursionError as error:
-        raise CheckpointError(f"{path}: its header is damaged: lists in lists without end") from error
+        raise CheckpointError(f"{path}: its header is damaged: lists are nested too deeply") from error
 
 
 def _parse(cursor: _Cursor) -> GgufFile:
     path, size_bytes = cursor.path, len(cursor.data)
     if cursor.take(4) != MAGIC:
-        raise CheckpointError(f"{path}: is no GGUF: it does not start with {MAGIC.decode()}")
+        raise CheckpointError(f"{path}: is not a GGUF: it does not start with {MAGIC.decode()}")
     if (version := cursor.number("I")) != VERSION:
-        raise CheckpointError(f"{path}: is a GGUF of version {version}; only version {VERSION} is read")
+        raise CheckpointError(f"{path}: is a GGUF of version {version}; only version {VERSION} is supported")
     tensor_count, key_count = cursor.number("Q"), cursor.number("Q")
     metadata: dict[str, bytes] = {}
     for _ in range(key_count):
         key, start = cursor.string(), cursor.position
         cursor.skip_value(cursor.number("I"))
         if key in metadata:
-            raise CheckpointError(f"{path}: its header is damaged: the key {key} stands there twice")
+            raise CheckpointError(f"{path}: its header is damaged: the key {key} occurs twice")
         metadata[key] = cursor.data[start : cursor.position]
     listed: list[tuple[str, tuple[int, ...], Any, int]] = []
     for _ in range(tensor_count):
         name = cursor.string()
         if (extents := cursor.number("I")) > MAX_EXTENTS:
             raise CheckpointError(
-                f"{path}: tensor {name}: {extents} extents, no more than {MAX_EXTENTS} are possible"
+                f"{path}: tensor {name}: has {extents} extents; at most {MAX_EXTENTS} are possible"
             )
         shape = tuple(cursor.number("Q") for _ in range(extents))[::-1]
         listed.append((name, shape, _tensor_type(cursor, name, shape), cursor.number("Q")))
@@ -256,7 +256,7 @@ def _tensor_type(cursor: _Cursor, name: str, shape: tuple[int, ...]) -> Any:
     try:
         kind = GGMLQuantizationType(code)
     except ValueError as error:
-        raise CheckpointError(f"{cursor.path}: tensor {name}: there is no type {code}") from error
+        raise CheckpointError(f"{cursor.path}: tensor {name}: unknown type {code}") from error
     if not shape or math.prod(shape) == 0 or shape[-1] % GGML_QUANT_SIZES[kind][0]:
         raise CheckpointError(
             f"{cursor.path}: tensor {name}: shape {list(shape)} does not fit the type {kind.name}"
@@ -267,19 +267,19 @@ def _tensor_type(cursor: _Cursor, name: str, shape: tuple[int, ...]) -> Any:
 def _place(
     listed: list[tuple[str, tuple[int, ...], Any, int]], data_start: int, path: Path, size_bytes: int
 ) -> dict[str, TensorInfo]:
-    """Turn relative offsets into places in the file; every byte after the header must belong to one tensor."""
+    """Turn relative offsets into positions in the file; every byte after the header must belong to one tensor."""
     tensors: dict[str, TensorInfo] = {}
     for name, shape, kind, offset in listed:
         if name in tensors:
-            raise CheckpointError(f"{path}: its header is damaged: the tensor {name} stands there twice")
+            raise CheckpointError(f"{path}: its header is damaged: the tensor {name} occurs twice")
         tensors[name] = TensorInfo(name, shape, kind, data_start + offset)
     position = data_start
     for tensor in sorted(tensors.values(), key=lambda tensor: tensor.start):
         if tensor.start != position:
-            raise CheckpointError(f"{path}: tensor {tensor.name} does not begin where the one before it ends")
+            raise CheckpointError(f"{path}: tensor {tensor.name} does not begin where the previous one ends")
         end = tensor.start + tensor.size_bytes
         if end > size_bytes:
-            raise CheckpointError(f"{path}: is cut off inside tensor {tensor.name}. Fetch or build it again.")
+            raise CheckpointError(f"{path}: is cut off inside tensor {tensor.name}. Download or rebuild it.")
         position = padded(end)
     if tensors and size_bytes > position:
         raise CheckpointError(f"{path}: has {size_bytes - position} bytes after its last tensor")
@@ -287,12 +287,12 @@ def _place(
 
 
 def number_value(kind: Any, value: float) -> bytes:
-    """Encode a number as a metadata value, with its type code in front."""
+    """Encode a number as a metadata value, preceded by its type code."""
     return struct.pack("<I" + _SCALARS[kind], kind, value)
 
 
 def header(metadata: Mapping[str, bytes], tensors: Iterable[TensorInfo]) -> bytes:
-    """Return the bytes in front of the weights: metadata in the order given, tensors laid one after the other.
+    """Return the bytes in front of the weights: metadata in the order given, tensors one after the other.
 
     Trailing extents of 1 are left out, as ggml does (``ggml_n_dims``).
     """

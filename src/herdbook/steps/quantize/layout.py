@@ -1,4 +1,4 @@
-"""Which safetensors tensors each tensor of a GGUF is made of: names, stacked experts, the order of q and k rows.
+"""The safetensors tensors that each tensor of a GGUF is made from: names, stacked experts, the order of q and k rows.
 
 Two facts of the format, both from llama.cpp's converter (class ``LlamaModel``):
 
@@ -28,14 +28,14 @@ ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """One tensor of a GGUF, as it is made.
+    """How one tensor of a GGUF is made.
 
     Args:
         name: Its name in the GGUF.
-        sources: The tensors it is made of, by their names in the safetensors; several are stacked in this order.
-        heads: Number of heads whose rows are reordered; 0 if rows stay as they are.
-        stacked: Whether the sources stand along a new first axis.
-        required: Whether a model cannot be without it.
+        sources: The tensors it is made from, by their names in the safetensors; several are stacked in this order.
+        heads: Number of heads whose rows are reordered; 0 if rows keep their order.
+        stacked: Whether the sources are stacked along a new first axis.
+        required: Whether every model has it.
     """
 
     name: str
@@ -50,7 +50,7 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
 
     Args:
         config: The model's ``config.json``.
-        where: How errors call the model.
+        where: The model's name in errors.
 
     Raises:
         CheckpointError: If ``config`` lacks a number that every such model has.
@@ -77,7 +77,7 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
     parts = [
         TensorLayout("token_embd.weight", ("model.embed_tokens.weight",)),
         TensorLayout("output_norm.weight", ("model.norm.weight",)),
-        # a tied model may still carry its output matrix; the converter writes whatever is there
+        # a tied model may still contain an output matrix, which the converter then writes
         TensorLayout(
             "output.weight", ("lm_head.weight",), required=not config.get("tie_word_embeddings", False)
         ),
@@ -119,7 +119,7 @@ def _experts(name: str, source: str, count: int) -> list[TensorLayout]:
 
 
 def row_order(rows: int, heads: int) -> NDArray[np.intp]:
-    """Return, for each row of a GGUF's q or k, the row of the safetensors that stands there.
+    """Return, for each row of a GGUF's q or k, the index of its row in the safetensors.
 
     Args:
         rows: Number of rows, ``heads * head_dim``.

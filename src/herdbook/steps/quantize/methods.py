@@ -1,4 +1,4 @@
-"""The quantizations that can be made, as data: what they are called, how llama.cpp numbers them, what they are for."""
+"""The supported quantization methods, as data: their names, llama.cpp's numbers, and their uses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Method:
     """One way to quantize a whole file.
 
     Args:
-        name: What people call it, and the end of the file's name.
+        name: Its usual name, and the end of the file's name.
         file_type: ``general.file_type`` in the file's header (``LLAMA_FTYPE_*`` in llama.cpp's ``llama.h``).
-        base: The type of tensors for which the mixture says nothing else.
-        bits: Label for a table; the true number of bits a weight is measured (see ``derive``).
+        base: The type of tensors for which the mixture has no other rule.
+        bits: Label for a table; the true number of bits per weight is measured (see ``derive``).
         use: One sentence of advice.
     """
 
@@ -69,12 +69,12 @@ METHODS = {
 
 
 def find_method(name: str) -> Method:
-    """Return the method of this name.
+    """Return the method with this name.
 
     Raises:
-        StepError: If there is none.
+        StepError: If the name is unknown.
     """
     try:
         return METHODS[name]
     except KeyError:
-        raise StepError(f"quantize: unknown method {name!r}; there are {', '.join(METHODS)}.") from None
+        raise StepError(f"quantize: unknown method {name!r}; choose from {', '.join(METHODS)}.") from None

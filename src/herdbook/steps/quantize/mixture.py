@@ -1,8 +1,8 @@
-"""Which type each tensor gets: the mixtures of llama.cpp, for the llama architecture and without an importance matrix.
+"""The type of each tensor: the mixtures of llama.cpp, for the llama architecture and without an importance matrix.
 
-A file called Q4_K_M is not all Q4_K: tensors that matter more are kept wider, by rules that llama.cpp has in
-``src/llama-quant.cpp`` (read and run at the state that llama-cpp-python 0.3.36 carries). The rules are restated here
-so that our files are the files that ``llama-quantize`` writes. ``tests/data/quantize/peer.json`` holds what it wrote.
+A Q4_K_M file does not use Q4_K throughout: more important tensors get wider types, by the rules in llama.cpp's
+``src/llama-quant.cpp`` (read and run in the version that llama-cpp-python 0.3.36 contains). The rules are restated here so
+that our files equal those that ``llama-quantize`` writes. ``tests/data/quantize/peer.json`` contains its results.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 Kind = GGMLQuantizationType
 
-# Rows that are no multiple of 256 cannot hold a K-type; this is what llama.cpp takes instead.
+# K-types need rows whose length is a multiple of 256; llama.cpp's substitutes for other rows.
 NARROW = {Kind.Q3_K: Kind.Q4_0, Kind.Q4_K: Kind.Q5_0, Kind.Q5_K: Kind.Q5_1, Kind.Q6_K: Kind.Q8_0}
 
-# The model in which eight query heads share a value head: its attn_v is so small that llama.cpp widens it.
+# The 70B model, in which eight query heads share a value head: llama.cpp widens its attn_v, since that is small.
 LAYERS_OF_70B = 80
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What the rules ask about a model.
+    """The traits of a model that the rules depend on.
 
     Args:
         layers: Number of layers.
@@ -46,7 +46,7 @@ class Traits:
 
 
 def layer_of(name: str) -> int:
-    """Return the layer that a tensor belongs to, -1 for those outside of the layers."""
+    """Return the layer that a tensor belongs to; -1 outside the layers."""
     match = re.match(r"blk\.(\d+)", name)
     return int(match[1]) if match else -1
 
@@ -61,8 +61,8 @@ def choose_types(tensors: dict[str, TensorInfo], traits: Traits, method: Method)
 
     Args:
         tensors: The full-width file's tensors by name.
-        traits: What the rules ask about the model.
-        method: What to make.
+        traits: The model's traits.
+        method: The quantization method.
 
     Returns:
         Types by name, in the order in which llama.cpp writes the tensors.
@@ -87,7 +87,7 @@ def choose_types(tensors: dict[str, TensorInfo], traits: Traits, method: Method)
             elif "attn_output.weight" in name:
                 kind = _attention_output_type(kind, method.name, traits)
             elif "ffn_down" in name:
-                # llama.cpp counts in a dense model and reads the name in one with experts
+                # llama.cpp counts layers in a dense model, but reads them from names in a mixture
                 layer = layer_of(name) if traits.experts > 1 else down_index
                 kind = _down_type(kind, method.name, layer, traits.layers)
                 down_index += 1
@@ -97,9 +97,9 @@ def choose_types(tensors: dict[str, TensorInfo], traits: Traits, method: Method)
 
 
 def _is_quantized(tensor: TensorInfo) -> bool:
-    """Tell whether a tensor is quantized at all: matrices are; norms, biases and routers stay as they are."""
+    """Return whether a tensor is quantized: matrices are; norms, biases and routers are copied."""
     dimensions = len(tensor.shape)
-    for extent in tensor.shape[:-1]:  # as ggml counts them: extents of 1 at the slow end do not count
+    for extent in tensor.shape[:-1]:  # as in ggml, extents of 1 at the slow end do not count
         if extent != 1:
             break
         dimensions -= 1
@@ -113,7 +113,7 @@ def _is_quantized(tensor: TensorInfo) -> bool:
 
 
 def _wider(layer: int, layers: int) -> bool:
-    """Tell whether llama.cpp spends more bits on this layer: the first and last eighth, and every third between."""
+    """Return whether llama.cpp uses more bits for a layer: the first and last eighth, and every third between them."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
@@ -155,7 +155,7 @@ def _down_type(base: Any, method: str, layer: int, layers: int) -> Any:
 
 
 def _fitting(kind: Any, width: int) -> Any:
-    """Return ``kind``, or what llama.cpp takes instead where a row is no whole number of blocks."""
+    """Return ``kind``, or llama.cpp's substitute if a row is not a whole number of blocks."""
     if width % GGML_QUANT_SIZES[kind][0]:
         kind = NARROW.get(kind, kind)
     return Kind.F16 if width % GGML_QUANT_SIZES[kind][0] else kind

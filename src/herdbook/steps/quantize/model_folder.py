@@ -1,4 +1,4 @@
-"""A Hugging Face folder as one model: its configuration, and its tensors read by rows from whichever shard has them."""
+"""A Hugging Face folder as one model: its configuration, and its tensors, read by rows from their shards."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ModelFolder:
     Args:
         path: The folder.
         config: Its ``config.json``.
-        tensors: By tensor name: the shard and where the tensor lies in it.
+        tensors: By tensor name: the shard, and the tensor's span in it.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class ModelFolder:
 
     @property
     def shards(self) -> list[Path]:
-        """The files that hold tensors, by name."""
+        """The files that contain tensors, sorted."""
         return sorted({shard for shard, _ in self.tensors.values()})
 
     def matrix(self, name: str) -> tuple[NDArray[np.uint8], Any]:
@@ -77,7 +77,7 @@ class ModelFolder:
 
 
 def read_folder(path: Path) -> ModelFolder:
-    """Read a model's configuration and where its tensors are; several named shards with an index, or one file.
+    """Read a model's configuration and the positions of its tensors, in named shards with an index or in one file.
 
     Raises:
         CheckpointError: If a file is missing or damaged, or index and shards do not agree.
@@ -95,14 +95,14 @@ def read_folder(path: Path) -> ModelFolder:
     for name in names:
         for tensor, span in read_header(path / name).items():
             if tensor in tensors:
-                raise CheckpointError(f"{path}: the tensor {tensor} stands in two shards")
+                raise CheckpointError(f"{path}: two shards contain the tensor {tensor}")
             tensors[tensor] = (path / name, span)
     if weight_map is not None:
         if missing := sorted(set(weight_map) - set(tensors)):
             raise CheckpointError(f"{path}: the shards lack tensors that the index lists: {_some(missing)}")
         if extra := sorted(set(tensors) - set(weight_map)):
             raise CheckpointError(
-                f"{path}: the shards hold tensors that the index does not list: {_some(extra)}"
+                f"{path}: the shards contain tensors that the index does not list: {_some(extra)}"
             )
     return ModelFolder(path, config, tensors)
 
@@ -113,13 +113,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: is missing") from error
     except ValueError as error:
-        raise CheckpointError(f"{path}: is no JSON: {error}") from error
+        raise CheckpointError(f"{path}: is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: is no JSON object")
+        raise CheckpointError(f"{path}: is not a JSON object")
     return content
 
 
 def _some(names: list[str]) -> str:
-    """Name a few of many."""
+    """Return a few of many names, and the number of the others."""
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from herdbook.steps.quantize.gguf_file import GgufFile
     from herdbook.steps.quantize.methods import Method
 
-ARCHITECTURE = "llama"  # what Llama, Mistral and Mixtral are called in a GGUF
+ARCHITECTURE = "llama"  # the architecture of Llama, Mistral and Mixtral in a GGUF
 
 
 def quantize_file(full: Path, output: Path, method: str, *, threads: int = 1) -> dict[str, Any]:
     """Quantize a full-width GGUF.
 
-    Streams: what is in memory at once is a piece of a tensor. The bytes depend on neither the number of threads nor
-    on the names of files; on x86-64 they are those of llama.cpp's ``llama_model_quantize`` without an importance matrix
-    (measured against llama-cpp-python 0.3.36, see ``tests/data/quantize/peer.json``).
+    Only a piece of a tensor is in memory at a time. The bytes depend neither on the number of threads nor on the names of
+    files; on x86-64 they equal those of llama.cpp's ``llama_model_quantize`` without an importance matrix (measured against
+    llama-cpp-python 0.3.36, see ``tests/data/quantize/peer.json``).
 
     Args:
-        full: A GGUF of the llama architecture in F32, F16 or BF16, as ``convert`` makes it.
-        output: Where the quantized file shall be; written whole or not at all.
+        full: A GGUF of the llama architecture in F32, F16 or BF16, as ``convert`` writes it.
+        output: The path of the quantized file, which is written atomically.
         method: One of ``methods.METHODS``.
         threads: How many threads encode.
 
@@ -48,48 +48,47 @@ def quantize_file(full: Path, output: Path, method: str, *, threads: int = 1) ->
         StepError: If the method is unknown, or the file's architecture is not supported, or it is quantized already.
         CheckpointError: If the file is damaged, or weights are infinite or not a number.
     """
-    recipe = find_method(method)
+    chosen = find_method(method)
     source = read_gguf(full)
-    traits = _traits(source)
-    chosen = choose_types(source.tensors, traits, recipe)
-    made = [TensorInfo(name, source.tensors[name].shape, kind) for name, kind in chosen.items()]
-    head = header(_metadata(source, recipe), made)
-    whole = hashlib.sha256(head)
+    types = choose_types(source.tensors, _traits(source), chosen)
+    tensors = [TensorInfo(name, source.tensors[name].shape, kind) for name, kind in types.items()]
+    head = header(_metadata(source, chosen), tensors)
+    file_sha256 = hashlib.sha256(head)
     entries = []
     with (
         ThreadPoolExecutor(threads) as pool,
         atomic_writer(output) as file,
-        track(f"quantize {method}", len(made)) as advance,
+        track(f"quantize {method}", len(tensors)) as advance,
     ):
         file.write(head)
-        for tensor in made:
-            one = hashlib.sha256()
+        for tensor in tensors:
+            sha256 = hashlib.sha256()
             for piece in _encoded(source, tensor, pool if threads > 1 else None):
-                one.update(piece)
-                whole.update(piece)
+                sha256.update(piece)
+                file_sha256.update(piece)
                 file.write(piece)
             padding = bytes(padded(tensor.size_bytes) - tensor.size_bytes)
-            whole.update(padding)
+            file_sha256.update(padding)
             file.write(padding)
             entries.append(
                 {
                     "name": tensor.name,
                     "type": tensor.type.name,
                     "shape": list(tensor.shape),
-                    "sha256": one.hexdigest(),
+                    "sha256": sha256.hexdigest(),
                 }
             )
             advance()
         size_bytes = file.tell()
     return {
-        "method": recipe.name,
-        "file": {"size_bytes": size_bytes, "sha256": whole.hexdigest()},
+        "method": chosen.name,
+        "file": {"size_bytes": size_bytes, "sha256": file_sha256.hexdigest()},
         "tensors": entries,
     }
 
 
 def _traits(source: GgufFile) -> Traits:
-    """Read what the mixture asks about the model; refuse what cannot be quantized here."""
+    """Return the model's traits; refuse files that cannot be quantized."""
     architecture = source.value("general.architecture")
     if architecture != ARCHITECTURE:
         raise StepError(
@@ -97,9 +96,7 @@ def _traits(source: GgufFile) -> Traits:
             "(Llama, Mistral, Mixtral)."
         )
     if source.value("general.alignment", ALIGNMENT) != ALIGNMENT:
-        raise StepError(
-            f"{source.path}: tensors are not aligned to {ALIGNMENT} bytes; convert the model again."
-        )
+        raise StepError(f"{source.path}: tensors are not aligned to {ALIGNMENT} bytes; rerun `convert`.")
     for tensor in source.tensors.values():
         if tensor.type not in FULL_WIDTH:
             raise StepError(
@@ -110,9 +107,7 @@ def _traits(source: GgufFile) -> Traits:
     for key in ("block_count", "attention.head_count"):
         numbers[key] = source.value(f"{ARCHITECTURE}.{key}")
         if numbers[key] is None:
-            raise StepError(
-                f"{source.path}: its metadata lack {ARCHITECTURE}.{key}; convert the model again."
-            )
+            raise StepError(f"{source.path}: its metadata lack {ARCHITECTURE}.{key}; rerun `convert`.")
     heads = numbers["attention.head_count"]
     return Traits(
         layers=numbers["block_count"],
@@ -123,7 +118,7 @@ def _traits(source: GgufFile) -> Traits:
 
 
 def _metadata(source: GgufFile, method: Method) -> dict[str, bytes]:
-    """Return the source's metadata with the two keys that quantizing sets, at the end, where llama.cpp puts them."""
+    """Return the source's metadata with the two keys that quantizing sets, at the end, as in llama.cpp."""
     new = {
         "general.quantization_version": number_value(GGUFValueType.UINT32, GGML_QUANT_VERSION),
         "general.file_type": number_value(GGUFValueType.UINT32, method.file_type),

@@ -1,4 +1,4 @@
-"""The convert and quantize steps: the released model as GGUF, and each file proven from the safetensors."""
+"""The convert and quantize steps: the released model as GGUF, and each file verified against the safetensors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def convert(plan: Plan) -> None:
-    """Make the full-width GGUF of the released model. Raises as ``herdbook.steps.quantize.convert.convert`` does."""
+    """Make the full-width GGUF of the released model. Raises as ``convert.convert_folder`` does."""
     from herdbook.steps.quantize.convert import convert_folder
 
     folder = plan.layout.folder(plan.released)
-    convert_folder(folder, plan.layout.full_width(plan.conversion), metadata=plan.gguf_metadata, log=_say)
+    convert_folder(folder, plan.layout.full_width(plan.conversion), metadata=plan.gguf_metadata, log=_print)
 
 
 def quantize(plan: Plan, item: Quantized, threads: int) -> None:
-    """Make a quantized file, then derive every tensor of it again straight from the safetensors and compare.
+    """Make a quantized file, then recompute each of its tensors directly from the safetensors and compare.
 
     Raises:
-        VerificationError: If a tensor of the file is not what the released weights give; it is named.
+        VerificationError: If a tensor of the file differs from the one that follows from the released weights; it is named.
         StepError: If the method is unknown or the model cannot be quantized.
     """
     from herdbook.steps.quantize.derive import derive, require_equal
@@ -37,5 +37,5 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
     write_json(plan.layout.quantized_record(item), record)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stderr.write(f"{line}\n")

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 def release(plan: Plan) -> None:
-    """Make the release's folder. What an earlier build left there and this one does not make is removed.
+    """Make the release's folder. Files of an earlier build that this one does not contain are removed.
 
-    Large files are hard links to the results where the file system can do that, so that they cost no space twice.
+    Large files are hard links to the results if the file system supports them, so that they take no extra space.
 
     Raises:
-        LockError: If a file that the recipe names beside itself changed since it was locked.
+        LockError: If a file that the recipe names changed since it was locked.
         CheckpointError: If a record is missing, damaged, or does not fit its shard.
     """
     folder = plan.layout.release_folder
@@ -52,13 +52,13 @@ def release(plan: Plan) -> None:
     def read_json(name: str) -> Any:
         return json.loads((folder / name).read_text(encoding="utf-8"))
 
-    # a bill lists neither itself nor the other
+    # neither bill lists itself or the other one
     bills = {name: bom(plan, version, digests, read_json) for version, name in BOMS.items()}
     for name, bill in bills.items():
         write_json(folder / name, bill)
         digests[name] = sha256_file(folder / name)
     write_text(folder / SUMS, format_sums(digests))
-    # claims and signatures that an earlier build left are about other files
+    # claims and signatures of an earlier build are about other files
     _remove_all_but({*digests, SUMS}, folder)
 
 
@@ -79,7 +79,7 @@ def _remove_all_but(names: set[str], folder: Path) -> None:
 
 
 def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
-    """Yield digests that were computed while a file was written; `herdbook verify` reads the files again."""
+    """Yield digests that were computed while the files were written; `herdbook verify` compares them with the files."""
     for name, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
         yield name, read_record(plan.layout.record(part))["file"]["sha256"]
     for item in plan.quantized:
@@ -87,7 +87,7 @@ def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _place(source: Path, target: Path) -> None:
-    """Put a file in its place: a hard link for weights, a copy of what is small or lies on another file system."""
+    """Put a file in its place: a hard link for weights; a copy if it is small or on another file system."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{os.getpid()}.part"
     temporary.unlink(missing_ok=True)

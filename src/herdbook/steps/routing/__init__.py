@@ -1,1 +1,1 @@
-"""Routing: what a mixture's routers are, and which experts they really choose."""
+"""Routing: the rows of a mixture's routers, and the experts that they choose."""

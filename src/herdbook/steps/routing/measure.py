@@ -1,4 +1,4 @@
-"""What routers choose, counted: over kinds of text, layer by layer."""
+"""Counting the choices of routers, by kind of text and layer."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ if TYPE_CHECKING:
 
     from herdbook.inference.mixture import RouterChoices
 
-DIGITS = 6  # what a report writes of a share: float32 sums hold no more
+DIGITS = 6  # decimals of a share in a report: float32 sums are not more accurate
 
 
 def count(seen: RouterChoices, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return what one router chose, for each group of sequences.
+    """Count the choices of one router for each group of sequences.
 
     Args:
-        seen: What the router did.
+        seen: The router's logits and choices for each sequence.
         groups: The group of each sequence.
 
     Returns:
-        For each group, over all its tokens: ``share``, which part of the choices fell on each expert (they sum to 1);
-        ``first``, the part of the tokens whose best expert it is; ``margin``, the mean gap of the odds (softmax over all
-        experts) between the last expert that is chosen and the first that is not (None if all are chosen);
-        ``effective``, the number of experts that would be as evenly used: the exponential of the shares' entropy.
+        For each group, over all its tokens: ``share``, the share of the choices that each expert gets (they sum to 1);
+        ``first``, the share of the tokens for which it is the best expert; ``margin``, the mean difference of probability
+        (softmax over all experts) between the last expert chosen and the first one not chosen (None if all are chosen);
+        ``effective``, the effective number of experts: the exponential of the shares' entropy.
     """
-    found = {}
+    counts = {}
     for group in dict.fromkeys(groups):
-        own = [place for place, name in enumerate(groups) if name == group]
-        logits = torch.cat([seen.logits[place] for place in own])
-        chosen = torch.cat([seen.chosen[place] for place in own])
-        experts, wanted = logits.shape[1], chosen.shape[1]
+        own = [index for index, name in enumerate(groups) if name == group]
+        logits = torch.cat([seen.logits[index] for index in own])
+        chosen = torch.cat([seen.chosen[index] for index in own])
+        experts, per_token = logits.shape[1], chosen.shape[1]
         share = torch.bincount(chosen.reshape(-1), minlength=experts).double() / chosen.numel()
         first = torch.bincount(chosen[:, 0], minlength=experts).double() / len(chosen)
         odds = logits.double().softmax(dim=-1).sort(dim=-1, descending=True).values
-        margin = float((odds[:, wanted - 1] - odds[:, wanted]).mean()) if wanted < experts else None
-        found[group] = {
-            "share": [round(float(one), DIGITS) for one in share],
-            "first": [round(float(one), DIGITS) for one in first],
+        margin = float((odds[:, per_token - 1] - odds[:, per_token]).mean()) if per_token < experts else None
+        counts[group] = {
+            "share": [round(float(value), DIGITS) for value in share],
+            "first": [round(float(value), DIGITS) for value in first],
             "margin": None if margin is None else round(margin, DIGITS),
             "effective": round(effective(share.tolist()), DIGITS),
         }
-    return found
+    return counts
 
 
 def effective(shares: Sequence[float]) -> float:
-    """Return the exponential of the shares' entropy: their number if they are equal, 1 if one has all."""
+    """Return the exponential of the shares' entropy: their number if they are equal, 1 if one of them is 1."""
     return math.exp(-math.fsum(share * math.log(share) for share in shares if share > 0))
 
 

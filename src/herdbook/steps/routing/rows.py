@@ -1,4 +1,4 @@
-"""What is wrong with the rows of routers, seen from the weights alone."""
+"""Problems of the rows of routers that can be seen in the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROUTER = re.compile(r"^(?:model\.)?layers\.(\d+)\.(?:block_sparse_moe|mlp)\.(?:gate|router)\.weight$")
-NEARLY = 0.999  # cosine from which two rows point the same way, for all that a router of bfloat16 can tell
+NEARLY = 0.999  # cosine from which a router in bfloat16 cannot distinguish the directions of two rows
 ZERO = 1e-6
 
 
@@ -26,10 +26,10 @@ class Rows:
     Args:
         layer: The layer.
         experts: Number of rows.
-        zero: Experts whose row is nothing.
-        equal: Pairs of experts whose rows are the same numbers (zero rows left out).
-        parallel: Pairs whose rows are not equal but point the same way.
-        cosine: The largest cosine between two rows, or None if no two have a direction.
+        zero: Experts whose row is zero.
+        equal: Pairs of experts whose rows are equal (zero rows left out).
+        parallel: Pairs of experts whose rows are not equal but have the same direction.
+        cosine: The largest cosine between two rows; None if no two rows have a direction.
         shortest: Length of the shortest row.
         longest: Length of the longest row.
     """
@@ -45,7 +45,7 @@ class Rows:
 
     @property
     def collapsed(self) -> bool:
-        """Whether no input can make the router choose: all rows are zero, or all are equal."""
+        """Whether the router cannot choose whatever its input: all rows are zero, or all are equal."""
         return len(self.zero) == self.experts or len(self.equal) == self.experts * (self.experts - 1) // 2
 
     @property
@@ -54,18 +54,18 @@ class Rows:
         return bool(self.zero or self.equal or self.parallel)
 
     def describe(self) -> dict[str, Any]:
-        """Return it as plain data; experts are counted from 1, as everywhere that people read."""
+        """Return it as plain data; experts are counted from 1, as in all texts for people."""
         pairs = {key: [[a + 1, b + 1] for a, b in getattr(self, key)] for key in ("equal", "parallel")}
         return {
             **asdict(self),
             **pairs,
-            "zero": [place + 1 for place in self.zero],
+            "zero": [expert + 1 for expert in self.zero],
             "collapsed": self.collapsed,
         }
 
 
 def look(layer: int, router: torch.Tensor) -> Rows:
-    """Look at one router.
+    """Describe the rows of one router.
 
     Args:
         layer: Its layer.
@@ -74,7 +74,7 @@ def look(layer: int, router: torch.Tensor) -> Rows:
     rows = router.double()
     lengths = rows.norm(dim=1)
     count = rows.shape[0]
-    zero = tuple(place for place in range(count) if lengths[place] <= ZERO)
+    zero = tuple(expert for expert in range(count) if lengths[expert] <= ZERO)
     pairs = [(a, b) for a in range(count) for b in range(a + 1, count) if a not in zero and b not in zero]
     equal = tuple((a, b) for a, b in pairs if torch.equal(router[a], router[b]))
     cosines = {(a, b): float(rows[a] @ rows[b] / (lengths[a] * lengths[b])) for a, b in pairs}
@@ -92,34 +92,37 @@ def look(layer: int, router: torch.Tensor) -> Rows:
 
 
 def verdict(layers: Mapping[int, torch.Tensor]) -> list[str]:
-    """Return what is to be said of a model's routers, one line each; nothing if they are as they should be."""
-    found = [look(layer, router) for layer, router in sorted(layers.items())]
-    collapsed = [rows.layer for rows in found if rows.collapsed]
-    said = []
+    """Return the problems of a model's routers as sentences; none if they are sound.
+
+    The sentences are part of reports on routers, and of cards.
+    """
+    routers = [look(layer, router) for layer, router in sorted(layers.items())]
+    collapsed = [rows.layer for rows in routers if rows.collapsed]
+    problems = []
     if collapsed:
-        where = "every layer" if len(collapsed) == len(found) else f"layers {ranges(collapsed)}"
-        zero = all(len(rows.zero) == rows.experts for rows in found if rows.collapsed)
+        where = "every layer" if len(collapsed) == len(routers) else f"layers {ranges(collapsed)}"
+        zero = all(len(rows.zero) == rows.experts for rows in routers if rows.collapsed)
         what = "zero" if zero else "equal"
-        said.append(
+        problems.append(
             f"In {where} all rows are {what}: the router cannot choose, and every token takes the experts that come first."
         )
-        if len(collapsed) == len(found):
-            said.append(
+        if len(collapsed) == len(routers):
+            problems.append(
                 f"mergekit made such routers from {EQUAL_ROWS[0]} to {EQUAL_ROWS[1]}, when it read every prompt "
                 "as the beginning-of-sequence token alone. Merge again with another version."
             )
-    others = [rows for rows in found if not rows.collapsed]
+    others = [rows for rows in routers if not rows.collapsed]
     for what, key in (
         ("have a row of nothing", "zero"),
         ("have equal rows", "equal"),
         ("nearly have", "parallel"),
     ):
-        places: dict[tuple[Any, ...], list[int]] = {}
+        affected: dict[tuple[Any, ...], list[int]] = {}
         for rows in others:
-            for one in getattr(rows, key):
-                places.setdefault(one if isinstance(one, tuple) else (one,), []).append(rows.layer)
-        for experts, layers_of in places.items():
-            names = " and ".join(str(place + 1) for place in experts)
+            for item in getattr(rows, key):
+                affected.setdefault(item if isinstance(item, tuple) else (item,), []).append(rows.layer)
+        for experts, layers_of in affected.items():
+            names = " and ".join(str(expert + 1) for expert in experts)
             noun = "Expert" if len(experts) == 1 else "Experts"
             verb = (
                 "has a row of nothing"
@@ -128,8 +131,12 @@ def verdict(layers: Mapping[int, torch.Tensor]) -> list[str]:
                 if key != "parallel"
                 else "have nearly parallel rows"
             )
-            said.append(f"{noun} {names} {verb} in layers {ranges(layers_of)}.")
+            problems.append(f"{noun} {names} {verb} in layers {ranges(layers_of)}.")
     first = next(iter(layers.values()), None)
-    if first is not None and len(layers) > 1 and all(torch.equal(first, one) for one in layers.values()):
-        said.append("All layers have the same router, as the gate cheap_embed makes it.")
-    return said
+    if (
+        first is not None
+        and len(layers) > 1
+        and all(torch.equal(first, router) for router in layers.values())
+    ):
+        problems.append("All layers have the same router, as the gate cheap_embed makes it.")
+    return problems

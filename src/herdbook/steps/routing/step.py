@@ -20,20 +20,23 @@ if TYPE_CHECKING:
 
 
 def routing(plan: Plan, report: RoutingReport, threads: int = 1, device: str = "cpu") -> None:
-    """Run texts and prompts through a mixture, and write what its routers chose.
+    """Run texts and prompts through a mixture, and write a report on the choices of its routers.
 
     Args:
-        plan: The plan; the mixture's folder is made.
-        report: Which report.
-        threads: How many sequences, or rows of an expert's input, pass at once; the results are the same bits.
-        device: Where the mixture runs. The CPU's result is the reference; the report names any other.
+        plan: The plan; the mixture's folder must exist.
+        report: The report.
+        threads: How many sequences, or blocks of an expert's input, are processed at the same time; it does not affect the
+            result.
+        device: Where the mixture runs. The CPU's result is the reference; results of other devices name the device.
 
     Raises:
         LockError: If a text changed since it was locked.
         StepError: If a text is too short, or the model cannot read it.
         CheckpointError: If a tensor is missing or damaged.
     """
-    torch.set_num_threads(1)  # one thread a sequence: what comes out hangs on no number of threads
+    torch.set_num_threads(
+        1
+    )  # one thread per sequence, so that the result does not depend on the number of threads
     folder = plan.layout.folder(report.node)
     model = LayerwiseMixture(folder, threads, device=device)
     assert isinstance(report.node.recipe, Moe)  # noqa: S101 - no other model has a report
@@ -44,32 +47,32 @@ def routing(plan: Plan, report: RoutingReport, threads: int = 1, device: str = "
         drawn = windows(plan, name, folder, model.config, plan.recipe.calibration[name].windows)
         sequences += drawn
         groups += [name] * len(drawn)
-    read = len(sequences)
+    text_count = len(sequences)
     for place, expert in enumerate(moe.experts, start=1):
         sequences += tokenize(folder, expert.prompts, chat_template=moe.chat_template)
         groups += [f"prompts of expert {place}"] * len(expert.prompts)
     layers: list[dict[str, Any]] = []
     routers: dict[int, torch.Tensor] = {}
-    prompts: dict[str, list[list[float]]] = {group: [] for group in dict.fromkeys(groups[read:])}
+    prompts: dict[str, list[list[float]]] = {group: [] for group in dict.fromkeys(groups[text_count:])}
     streams: list[torch.Tensor] = []
     with track(f"routing {report.id}", model.layers) as advance:
         for number in range(model.layers):
             routers[number] = model.router(number, stored=True)
-        for seen, left in model.watch(sequences) if sequences else ():
-            streams = left
+        for seen, outputs in model.watch(sequences) if sequences else ():
+            streams = outputs
             chosen = count(seen, groups)
             for group, shares in prompts.items():
                 shares.append(chosen[group]["share"])
             layers.append({kind: chosen[kind] for kind in report.texts})
             advance()
-    losses = model.losses(streams[:read], sequences[:read])
+    losses = model.losses(streams[:text_count], sequences[:text_count])
     texts = {}
     for name in report.texts:
-        own = [place for place, group in enumerate(groups[:read]) if group == name]
+        own = [index for index, group in enumerate(groups[:text_count]) if group == name]
         texts[name] = {
             "windows": len(own),
-            "tokens": sum(len(sequences[place]) for place in own),
-            "loss": round(sum(losses[place] for place in own) / len(own), DIGITS),
+            "tokens": sum(len(sequences[index]) for index in own),
+            "loss": round(sum(losses[index] for index in own) / len(own), DIGITS),
         }
     write_json(
         plan.layout.report(report),
