@@ -45,7 +45,6 @@ _HUB = "downloads files whose digests are compared with the lock; ranges of file
 NEUTRAL_MODULES = {
     "herdbook.errors": "an error ends a step, and nothing is written",
     "herdbook.progress": "shows how far a step has got",
-    "herdbook.files": "writes files atomically, without changing their content; documents, whose layout it decides, count it",
     "herdbook.key": "computes every key, so a change of the way keys are computed changes them all",
     "herdbook.layout": "decides the paths of files; documents, which quote the names, count it",
     "herdbook.plan.*": "the plan enters keys as parameters, tensors and parents; documents count the modules that they quote",
@@ -56,7 +55,6 @@ NEUTRAL_MODULES = {
     "herdbook.recipe.merge": _RECIPE,
     "herdbook.recipe.moe": _RECIPE,
     "herdbook.recipe.publish": _RECIPE,
-    "herdbook.recipe.rank": _RECIPE,
     "herdbook.recipe.reading": _RECIPE,
     "herdbook.recipe.release": _RECIPE,
     "herdbook.recipe.section": _RECIPE,
@@ -74,12 +72,8 @@ NEUTRAL_MODULES = {
 
 # The modules whose content or names a document (card, lineage, claims, checksums, a report) quotes, beyond its step's imports.
 DOCUMENTS = (
-    "herdbook.files",
     "herdbook.layout",
-    "herdbook.plan.card",
-    "herdbook.plan.folder",
-    "herdbook.plan.material",
-    "herdbook.plan.release",
+    *sorted(f"herdbook.plan.{path.stem}" for path in (ROOT / "plan").glob("*.py") if path.stem != "__init__"),
     *(name for name, reason in NEUTRAL_MODULES.items() if reason in {_RECIPE, _LOCK}),
 )
 
@@ -170,8 +164,10 @@ class Code:
         }
 
 
-# Copied bytes are compared, while they are read, with the digest in their record or in the lock.
-COPY = Code()
+# A file that is fetched as a whole is compared with its digest in the lock; the code that fetches it decides nothing.
+WHOLE_FILE = Code()
+# Copied bytes are compared with their digest in the parent's record; the code decides the shard's header and the new record.
+COPY = Code(("herdbook.steps.inputs", "herdbook.weights.checkpoint"))
 
 _RECORDED: ContextVar[Mapping[str, str] | None] = ContextVar("recorded", default=None)
 

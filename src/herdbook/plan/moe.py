@@ -41,6 +41,8 @@ RIDGE_CODE = Code(STEP, (DRAWN, MERGEKITS, ALTERED, CAST), READERS)
 MERGEKIT_CODE = Code(STEP, (DRAWN, ROUTED, ALTERED, CAST), READERS)
 DRAWN_CODE = Code(STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
 ALTER_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS))
+# Tensors that are copied under a new name, stacked or zero.
+TAKEN_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, CAST))
 CAST_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
 # An expert's vocabulary may differ by as many tokens, which its tuning added; beyond that, it is a different vocabulary.
 ADDED_TOKENS = 1024
@@ -177,7 +179,8 @@ class _Mixture:
             return plan_part(
                 self.name, label, PerturbExperts(self._scales(run), self.moe.seed), run, ALTER_CODE
             )
-        return plan_part(self.name, label, TakeOver("moe"), run, CAST_CODE if "cast" in actions else COPY)
+        taken = COPY if actions == {"copy"} else TAKEN_CODE
+        return plan_part(self.name, label, TakeOver("moe"), run, CAST_CODE if "cast" in actions else taken)
 
     def _routers(self) -> Part:
         moe, family, hidden = self.moe, self.family, self.shape.hidden

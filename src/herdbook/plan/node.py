@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import recipe as recipes
 from herdbook.key import digest
 from herdbook.plan.adapter import plan_adapter
+from herdbook.plan.code import Code
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
 from herdbook.plan.model import Node, Part, Search
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from herdbook.lock import Lock
     from herdbook.plan.operation import Rule
     from herdbook.recipe import Recipe
+
+
+# The index and, for merges and mixtures, the configuration are written, not linked. A source's other files are as fetched.
+ASSEMBLE_CODE = Code(
+    ("herdbook.steps.assemble.step",), without=("herdbook.steps.fetch", "herdbook.steps.fetch.step")
+)
 
 
 def plan_node(
@@ -113,4 +120,5 @@ def _kept_form(
 
 
 def _node_key(parts: tuple[Part, ...], files: dict[str, Any]) -> str:
-    return digest({"parts": [part.key for part in parts], "files": files})
+    code = ASSEMBLE_CODE.describe()
+    return digest({"parts": [part.key for part in parts], "files": files, "code": code})

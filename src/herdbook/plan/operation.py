@@ -94,11 +94,6 @@ class FetchFile(_Operation):
 
     @property
     def parameters(self) -> Parameters:
-        """Digest and name."""
-        return {"file": self.digest, "name": self.name}
-
-    @property
-    def canonical(self) -> Parameters:
         """The digest."""
         return {"file": self.digest}
 

@@ -52,6 +52,7 @@ def plan_report(recipe: Recipe, lock: Lock, node: Node) -> RoutingReport | None:
         "texts": [calibration_text(name, recipe, lock).parameters for name in texts],
         "prompts": [[expert.prompts, expert.negative_prompts] for expert in moe.experts],
         "chat_template": moe.chat_template,
+        "experts": [expert.model for expert in moe.experts],  # the report names them
     }
     key = digest({"operation": "routing", "model": node.key, **parameters, "code": code})
     return RoutingReport(node, key, texts, code)

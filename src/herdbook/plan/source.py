@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import matrix_of
-from herdbook.plan.code import COPY, Code
+from herdbook.plan.code import WHOLE_FILE, Code
 from herdbook.plan.model import Part, Tensor
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges
 from herdbook.plan.part import plan_part
@@ -52,7 +52,7 @@ def plan_source(
     for tensor, pinned in zip(tensors, locked.tensors, strict=True):
         by_file.setdefault(pinned.file, []).append(tensor)
     return tuple(
-        plan_part(name, str(index), FetchFile(_digest(files[file]), file), tuple(run), COPY)
+        plan_part(name, str(index), FetchFile(_digest(files[file]), file), tuple(run), WHOLE_FILE)
         for index, (file, run) in enumerate(by_file.items(), start=1)
     )
 

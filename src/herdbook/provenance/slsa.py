@@ -13,6 +13,7 @@ from urllib.parse import quote
 from herdbook.layout import LINEAGE, LOCK, RECIPE
 from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE
 from herdbook.plan.material import inputs, materials
+from herdbook.plan.node import ASSEMBLE_CODE
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.plan.release import PROVENANCE_CODE, VERSIONS
 
@@ -50,7 +51,7 @@ def statement(
 
 def code(plan: Plan) -> dict[str, str]:
     """Return all code that a plan's keys and its release's documents depend on: digests and versions by name."""
-    versions = PROVENANCE_CODE.describe()
+    versions = PROVENANCE_CODE.describe() | ASSEMBLE_CODE.describe()
     for part in plan.parts.values():
         versions |= part.code
     for search in plan.searches.values():

@@ -52,7 +52,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     same_code = {name: build.code.get(name) for name in installed} == installed
     with as_recorded(build.code):
         plan = release.make_plan()
-        yield from caught(pedigree.keys(plan, build.keys), pedigree.KEYS, release)
+        yield from caught(pedigree.keys(plan, build.keys, build.code.get("herdbook")), pedigree.KEYS, release)
         yield from caught(_contents(plan, release), CONTENTS, release)
         yield from caught(_derived(plan, release, claims.claims, same_code=same_code), CLAIMED, release)
         yield from caught(pedigree.records(plan, release), pedigree.STEPS, release)
