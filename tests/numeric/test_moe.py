@@ -97,7 +97,7 @@ def test_drawn_rows_are_rounded_as_torch_rounds_them():
 
 
 @pytest.mark.parametrize(
-    ("prompt", "expected"), [("w1 " * 200, "prompt 1 has 201 tokens; the base model reads 128")]
+    ("prompt", "expected"), [("w1 " * 200, "prompt 1 has 201 tokens; the base model reads at most 128")]
 )
 def test_prompts_that_cannot_be_read(base, prompt, expected):
     with pytest.raises(StepError, match=expected):
