@@ -1,4 +1,4 @@
-"""Buttercup-4x7B at full size on simulated nodes: each job's time from its plan, at rates, and the schedule of them all."""
+"""Buttercup-4x7B at full size on simulated nodes: each job's time from the plan and measured rates, and their schedule."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NODES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def rates_of(known: dict[str, float], options: argparse.Namespace) -> tuple[Rates, Rates]:
-    """Return the rates of a core and of a GPU: what is measured, and what is assumed where it cannot be."""
+    """Return the rates of a core and of a GPU: measured ones, and assumed ones where measuring is not possible."""
     cpu = Rates(
         start=known["start"],
         disk=known["disk"],
@@ -51,7 +51,7 @@ def rates_of(known: dict[str, float], options: argparse.Namespace) -> tuple[Rate
 
 
 def planned(plan: Plan) -> Callable[[Listed], Job | None]:
-    """Return what finds the plan's job for a listed one; there is none for a source's configuration and tokenizer."""
+    """Return a function from listed jobs to jobs of the plan; None for a source's configuration and tokenizer."""
     by_output = {str(path): job for job in planned_jobs(plan) for path in job.outputs}
     root = str(plan.layout.root)
 
@@ -62,7 +62,7 @@ def planned(plan: Plan) -> Callable[[Listed], Job | None]:
 
 
 def seconds_of(plan: Plan, job: Job | None, rates: Rates, threads: int) -> float:
-    """Return the time of a job at rates."""
+    """Return the time of a job in seconds at these rates."""
     if job is None or (job.subject is None and job.rule != "verify"):
         return rates.start  # links and small files
     return seconds(plan, job.subject, threads, rates)
@@ -71,7 +71,7 @@ def seconds_of(plan: Plan, job: Job | None, rates: Rates, threads: int) -> float
 def full_size_tasks(
     plan: Plan, jobs: Sequence[Listed], cpu: Rates, gpu: Rates, runner: float, options: argparse.Namespace
 ) -> list[Task]:
-    """Return the jobs as tasks of nodes; what is submitted as one is one task, its jobs one after another."""
+    """Return the jobs as tasks for nodes; jobs that are submitted together are one task, in which they run in sequence."""
     find, waits = planned(plan), parents(jobs)
     unit = {job.number: f"g{job.group}" if job.group is not None else str(job.number) for job in jobs}
     members = defaultdict(list)
@@ -84,8 +84,8 @@ def full_size_tasks(
             on_gpu = job.resources.get("gpu", 0) > 0 or job.rule in options.on_gpu
             rates = gpu if on_gpu else cpu
             seconds += seconds_of(plan, find(job), rates, 1 if on_gpu else job.threads)
-            asked = {"cores": job.threads, "mem": job.resources.get("mem_mb", 0) / 1000, "gpu": int(on_gpu)}
-            needs = {name: max(amount, asked[name]) for name, amount in needs.items()}
+            request = {"cores": job.threads, "mem": job.resources.get("mem_mb", 0) / 1000, "gpu": int(on_gpu)}
+            needs = {name: max(amount, request[name]) for name, amount in needs.items()}
         local = all(job.local for job in inside)
         first = find(inside[0])
         label = f"{inside[0].rule} {first.label if first else ''}".rstrip()
@@ -98,13 +98,13 @@ def full_size_tasks(
         seconds += 0 if local else runner
         tasks.append((key, seconds, after, {"cores": 1.0} if local else needs, kind, lag))
     return [
-        Task(names[key], seconds, frozenset(names[one] for one in after), needs, kind, lag)
+        Task(names[key], seconds, frozenset(names[parent] for parent in after), needs, kind, lag)
         for key, seconds, after, needs, kind, lag in tasks
     ]
 
 
 def runner(folder: Path) -> float:
-    """Return the seconds in which Snakemake reads workflow and plan on a node: in two processes, one after the other."""
+    """Return the seconds that Snakemake takes to read workflow and plan on a node: in two processes, in sequence."""
     return 2 * program_seconds(lambda: snakemake(folder, *DRY))
 
 
@@ -126,20 +126,22 @@ def full_size(folder: Path, known: dict[str, float], options: argparse.Namespace
     path = critical_path(tasks)
     total = sum(task.seconds + task.lag for task in path) - path[-1].lag
     schedules = {count: nodes(tasks, count, options, "ready") for count in NODES}
-    for count, found in schedules.items():
+    for count, schedule in schedules.items():
         longest = nodes(tasks, count, options, "longest")
         first = schedules[NODES[0]].seconds
         cells = (
             str(count),
-            clock(found.seconds),
-            f"{first / found.seconds:.2f}",
-            f"{found.utilisation('cores'):.0%}",
-            f"{found.utilisation('gpu'):.0%}",
+            clock(schedule.seconds),
+            f"{first / schedule.seconds:.2f}",
+            f"{schedule.utilisation('cores'):.0%}",
+            f"{schedule.utilisation('gpu'):.0%}",
             clock(longest.seconds),
         )
         print(f"| {' | '.join(cells)} |")
-    enough = next((count for count, found in schedules.items() if found.seconds < 1.01 * total), NODES[-1])
-    print(f"\n{enough} nodes take no longer than the critical path; more make nothing shorter.")
+    enough = next(
+        (count for count, schedule in schedules.items() if schedule.seconds < 1.01 * total), NODES[-1]
+    )
+    print(f"\nWith {enough} nodes the wall time is that of the critical path; more nodes do not shorten it.")
     if options.figure:
         title = f"{plan.recipe.release.name} on {enough} GPU nodes, simulated"
         options.figure.write_text(draw(schedules[enough], path, title), encoding="utf-8")
@@ -151,13 +153,13 @@ def full_size(folder: Path, known: dict[str, float], options: argparse.Namespace
 
 
 def nodes(tasks: Sequence[Task], count: int, options: argparse.Namespace, order: Any) -> Schedule:
-    """Simulate on so many nodes, and the host that submits."""
+    """Simulate on a number of nodes and the submitting host."""
     node = Machine({"cores": options.cores, "mem": options.memory, "gpu": 1})
     return simulate(tasks, [Machine({"cores": 2}, HOST), *[node] * count], order)
 
 
 def clock(seconds: float) -> str:
-    """Return a time as people read it."""
+    """Return a time in seconds, minutes or hours, for people."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:

@@ -1,4 +1,4 @@
-"""A schedule as a drawing: a bar for each task, those of the critical path in full colour with their names."""
+"""A schedule as a drawing: a bar for each task, with the critical path highlighted."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ STEPS = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)  # seconds from
 
 
 def draw(schedule: Schedule, path: Sequence[Task], title: str) -> str:
-    """Return a schedule as SVG. Tasks stand in the order of their beginning, each in a row of its own."""
+    """Return a schedule as SVG. Tasks are sorted by their beginning, each in a row of its own."""
     critical = {task.name for task in path}
     rows = sorted(schedule.runs.items(), key=lambda item: (item[1].begin, item[1].end, item[0]))
     left, right, top = MARGIN, WIDTH - MARGIN, MARGIN + 30
     bottom = top + ROW * len(rows)
     scale = (right - left) / schedule.seconds
-    step = next((one for one in STEPS if schedule.seconds / one <= 8), STEPS[-1])
+    step = next((seconds for seconds in STEPS if schedule.seconds / seconds <= 8), STEPS[-1])
     body = [label(left, MARGIN + 12, title, 14, bold=True)]
     for tick in range(0, int(schedule.seconds) + 1, step):
         x = left + tick * scale

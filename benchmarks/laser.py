@@ -1,11 +1,11 @@
-"""LASER of one matrix: ours against a full SVD and against laserRMT's loop, in one run.
+"""LASER of one matrix: Herdbook, a full SVD and laserRMT's loop compared in one run.
 
-Every method reduces the same matrices by laserRMT's threshold, in a process of its own. Printed for each shape: seconds
-a matrix with all threads at work, how many times as long as ours that is, memory beyond the libraries' own, and how many
-of the result's bfloat16 differ from those of the float64 SVD.
+Every method reduces the same matrices with laserRMT's threshold, in a process of its own. Printed for each shape: seconds
+per matrix with all threads busy, the ratio to Herdbook's, memory beyond the libraries' own, and how many bfloat16 values of
+the result differ from those of the float64 SVD.
 
-A full SVD uses all threads for one matrix; ours uses one thread a matrix and takes as many matrices at once as there
-are threads, which is why its result does not depend on their number; its memory is for all of these.
+A full SVD uses all threads for one matrix. Herdbook uses one thread per matrix and processes one matrix per thread at once,
+so that its result does not depend on the number of threads; its memory is that of all these matrices.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MB = 2**20
 
 
 def matrix(rows: int, columns: int, seed: int) -> torch.Tensor:
-    """Return a matrix with a spectrum like that of trained weights: a few large values on a sloping bulk; bfloat16."""
+    """Return a bfloat16 matrix with a spectrum like that of trained weights: a few large values above a sloping bulk."""
     generator = torch.Generator().manual_seed(seed)
     noise = 0.02 * torch.randn(rows, columns, generator=generator)
     small = min(rows, columns)
@@ -50,7 +50,7 @@ def matrix(rows: int, columns: int, seed: int) -> torch.Tensor:
 
 
 def full_svd(dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the reduction by a full SVD in a dtype."""
+    """Return a function that reduces a matrix by a full SVD in a dtype."""
 
     def reduce(weights: torch.Tensor) -> torch.Tensor:
         left, values, right = torch.linalg.svd(weights.to(dtype), full_matrices=False)
@@ -61,7 +61,7 @@ def full_svd(dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def laser_rmt(weights: torch.Tensor) -> torch.Tensor:
-    """Reduce as laserRMT's scripts do, step by step: all in float64, with the zeros multiplied."""
+    """Reduce as laserRMT's scripts do, step by step: in float64, with the zeroed values multiplied."""
     left, values, right = torch.linalg.svd(weights.double(), full_matrices=False)
     sigma = (torch.quantile(values, 0.75) - torch.quantile(values, 0.25)) / 1.349
     beta = min(weights.shape) / max(weights.shape)
@@ -72,8 +72,10 @@ def laser_rmt(weights: torch.Tensor) -> torch.Tensor:
 
 def ours(weights: torch.Tensor) -> torch.Tensor:
     """Reduce with Herdbook."""
-    found = decompose(weights)
-    return approximate(weights, found, keep(Threshold("laser-rmt"), found.values, *weights.shape).rank)
+    decomposition = decompose(weights)
+    return approximate(
+        weights, decomposition, keep(Threshold("laser-rmt"), decomposition.values, *weights.shape).rank
+    )
 
 
 METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -85,35 +87,35 @@ METHODS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def peak_memory() -> int:
-    """Return the largest memory of this process so far, in bytes; getrusage would count what the parent held, too."""
+    """Return the peak memory of this process so far, in bytes; getrusage would include that of the parent."""
     return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def measure(method: str, shape: str, threads: int, out: Path) -> dict[str, Any]:
-    """Run a method and return seconds a matrix and memory in bytes; the first result goes to a file."""
+    """Run a method and return seconds per matrix and memory in bytes; the first result is written to a file."""
     rows, columns = map(int, shape.split("x"))
     torch.set_num_threads(threads)
-    METHODS[method](matrix(40, 60, 0))  # whatever is loaded at the first use
+    METHODS[method](matrix(40, 60, 0))  # loads what is loaded at the first use
     count = threads if method == "ours" else 1
-    given = [matrix(rows, columns, seed) for seed in range(count)]
+    matrices = [matrix(rows, columns, seed) for seed in range(count)]
     before = peak_memory()
     start = time.perf_counter()
     if method == "ours":
         with one_thread_a_matrix(), ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(ours, given))
+            results = list(pool.map(ours, matrices))
     else:
-        found = [METHODS[method](weights) for weights in given]
+        results = [METHODS[method](weights) for weights in matrices]
     seconds = (time.perf_counter() - start) / count
     memory = peak_memory() - before
-    out.write_bytes(to_bytes(found[0]))
+    out.write_bytes(to_bytes(results[0]))
     extra = {}
     if method == "ours":
         with one_thread_a_matrix():
-            decomposition = decompose(given[0])
+            decomposition = decompose(matrices[0])
             rank = keep(Threshold("mp-edge"), decomposition.values, rows, columns).rank
             start = time.perf_counter()
-            approximate(given[0], decomposition, rank)
-            extra = {"again": time.perf_counter() - start}
+            approximate(matrices[0], decomposition, rank)
+            extra = {"approximation_seconds": time.perf_counter() - start}
     return {"seconds": seconds, "memory": memory, **extra}
 
 
@@ -130,14 +132,14 @@ def main() -> None:
         "--shapes", nargs="+", default=SHAPES, metavar="ROWSxCOLUMNS", help="default: %(default)s"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: %(default)s")
-    parser.add_argument("--one", nargs=2, metavar=("METHOD", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--method", nargs=2, metavar=("METHOD", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        method, out = arguments.one
+    if arguments.method:
+        method, out = arguments.method
         print(json.dumps(measure(method, arguments.shapes[0], arguments.threads, Path(out))))
         return
     print(f"{arguments.threads} threads\n")
-    print("| shape | method | s a matrix | times ours | memory, MB | entries that differ |")
+    print("| shape | method | s per matrix | times ours | memory, MB | entries that differ |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     notes = []
     with tempfile.TemporaryDirectory() as folder:
@@ -147,27 +149,30 @@ def main() -> None:
             for method in METHODS:
                 out = Path(folder) / "result"
                 command = [sys.executable, __file__, "--shapes", shape, "--threads", str(arguments.threads)]
-                done = subprocess.run([*command, "--one", method, str(out)], capture_output=True, check=True)
+                done = subprocess.run(
+                    [*command, "--method", method, str(out)], capture_output=True, check=True
+                )
                 results[method] = json.loads(done.stdout)
                 bits[method] = torch.frombuffer(bytearray(out.read_bytes()), dtype=torch.int16)
             reference = bits["full SVD, float64"]
-            for method, found in results.items():
-                ratio = found["seconds"] / results["ours"]["seconds"]
+            for method, result in results.items():
+                ratio = result["seconds"] / results["ours"]["seconds"]
                 differing = int((bits[method] != reference).sum())
                 cells = [
                     shape,
                     method,
-                    f"{found['seconds']:.2f}",
+                    f"{result['seconds']:.2f}",
                     f"{ratio:.1f}",
-                    f"{found['memory'] / MB:.0f}",
+                    f"{result['memory'] / MB:.0f}",
                     f"{differing} of {len(reference)}",
                 ]
                 print(f"| {' | '.join(cells)} |", flush=True)
-            again = results["ours"]["again"]
+            approximation_s = results["ours"]["approximation_seconds"]
             rate = float(operations(rows, columns)) / results["ours"]["seconds"]
             notes.append(
                 f"{shape}: {rows * columns * 2 / MB:.0f} MB in bfloat16; decomposing takes {operations(rows, columns)} "
-                f"GFLOP, ours {rate:.0f} GFLOP/s with approximating; another threshold (mp-edge), one thread: {again:.2f} s"
+                f"GFLOP, ours {rate:.0f} GFLOP/s including the approximation; another threshold (mp-edge), one thread: "
+                f"{approximation_s:.2f} s"
             )
     print("\n" + "\n".join(notes))
 

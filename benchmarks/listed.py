@@ -1,4 +1,4 @@
-"""The jobs that Snakemake lists, in a dry run or in the log of a build, and folders in which it can be asked."""
+"""The jobs that Snakemake lists in a dry run or in the log of a build, and folders to run it in."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ ABOUT = re.compile(r"^ +(input|output|jobid|threads|resources): (.*)$")
 
 @dataclass(frozen=True)
 class Listed:
-    """A job as Snakemake lists it.
+    """A job in Snakemake's output.
 
     Args:
-        number: Snakemake's number of it.
-        rule: Its rule; the folders of all models have one name.
-        inputs: What it reads.
-        outputs: What it makes.
+        number: Snakemake's number of the job.
+        rule: Its rule; without the model's name for rules that exist once per model.
+        inputs: Its input files.
+        outputs: Its output files.
         threads: Its cores.
-        resources: What else it asks for: numbers by name.
-        local: Whether it runs where Snakemake does, whatever the profile.
-        group: Number of the submission that it shares with others; None if it has one of its own.
-        started: When it began, in seconds of the clock; in a dry run, when it was listed.
-        ended: When it had ended; None in a dry run.
+        resources: Its other resources, by name.
+        local: Whether it runs on Snakemake's host with any profile.
+        group: Number of the submission that it shares with other jobs; None if it is submitted alone.
+        started: When it began, in seconds since 1970; in a dry run, when it was listed.
+        ended: When it ended; None in a dry run.
     """
 
     number: int
@@ -58,10 +58,10 @@ class Listed:
 
 
 def read(lines: Iterable[str]) -> list[Listed]:
-    """Read what Snakemake printed or logged; return the jobs in the order of their listing, without the target."""
-    # a file of rules has the name of its rule
+    """Parse what Snakemake printed or logged; return the jobs in the order of their listing, without the target."""
+    # each file in rules/ has the name of its rule
     local = {path.stem for path in (ROOT / "rules").glob("*.smk") if "localrule: True" in path.read_text()}
-    found: dict[int, Listed] = {}
+    jobs: dict[int, Listed] = {}
     job, group, groups, now = Listed(-1, TARGET), None, 0, 0.0
     for line in lines:
         if stamp := STAMP.match(line):
@@ -77,13 +77,13 @@ def read(lines: Iterable[str]) -> list[Listed]:
             job = Listed(-1, name, local=is_local, group=group, started=now)
         elif done := FINISHED.match(line):
             number = int(done[1])
-            if number in found:
-                found[number] = replace(found[number], ended=now)
+            if number in jobs:
+                jobs[number] = replace(jobs[number], ended=now)
         elif about := ABOUT.match(line):
             job = _with(job, *about.groups())
             if job.rule != TARGET and job.number >= 0:
-                found[job.number] = job
-    return list(found.values())
+                jobs[job.number] = job
+    return list(jobs.values())
 
 
 def _with(job: Listed, name: str, value: str) -> Listed:
@@ -97,19 +97,19 @@ def _with(job: Listed, name: str, value: str) -> Listed:
         case "threads":
             return replace(job, threads=int(value))
         case _:
-            asked = {key: int(number) for key, number in re.findall(r"(\w+)=(\d+)(?:,|$)", value)}
-            return replace(job, resources=asked)
+            resources = {key: int(number) for key, number in re.findall(r"(\w+)=(\d+)(?:,|$)", value)}
+            return replace(job, resources=resources)
 
 
 def parents(jobs: Iterable[Listed]) -> dict[int, set[int]]:
-    """Return, for each job's number, those of the jobs whose files it reads."""
+    """Return, for each job's number, the numbers of the jobs whose files it reads."""
     jobs = list(jobs)
     makers = {path: job.number for job in jobs for path in job.outputs}
     return {job.number: {makers[path] for path in job.inputs if path in makers} for job in jobs}
 
 
 def link_workflow(folder: Path) -> None:
-    """Make a folder in which the workflow can run: links to what is the repository's, and a place for recipes."""
+    """Make a folder in which the workflow can run: links to the repository's files, and a folder for recipes."""
     (folder / "config").mkdir(parents=True)
     for name in ("Snakefile", "rules", "envs", "profiles", "templates", "demo"):
         (folder / name).symlink_to(ROOT / name)
@@ -122,8 +122,8 @@ def lock_full_size(folder: Path) -> None:
     shutil.copy(ROOT / "config/buttercup.yaml", folder / "config")
     (folder / "config/config.yaml").write_text("recipe: config/buttercup.yaml\n", encoding="utf-8")
     with LocalHub() as hub:
-        for place, repo in enumerate(buttercup.SOURCES):
-            source = folder / f"source{place}"
+        for number, repo in enumerate(buttercup.SOURCES):
+            source = folder / f"source{number}"
             buttercup.write_full(source, repo)
             files = {
                 path.name: OnDisk(path, hashlib.sha256(str(path).encode()).hexdigest())
@@ -140,7 +140,7 @@ def lock_full_size(folder: Path) -> None:
 
 
 def snakemake(folder: Path, *arguments: str) -> list[str]:
-    """Run Snakemake in a folder, and return what it said."""
+    """Run Snakemake in a folder, and return the lines of its output."""
     command = [sys.executable, "-m", "snakemake", *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")}

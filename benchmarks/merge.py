@@ -1,10 +1,10 @@
-"""A Mixture of Experts of Mistral-7B-wide layers: ours against `cp` and against mergekit-moe, in one run.
+"""A Mixture of Experts with layers as wide as Mistral-7B's: Herdbook, `cp` and mergekit-moe compared in one run.
 
-The models are made here: random weights, as wide as Mistral-7B, few layers. Then the same mixture is written three
+The models are generated: random weights, as wide as Mistral-7B, with few layers. Then the same mixture is written three
 times, each in processes of its own: `cp` of the finished weights (no digests), mergekit-moe and `sha256sum` of its files
-(no digests of tensors), and ours, with the SHA-256 of every file and tensor. Routers are drawn at random, so that
-only the merging is measured. Printed: seconds, how many times as long as `cp` that is, and the largest resident
-memory of a process. Then what another prompt costs, and the cost against the number of layers and of experts.
+(no digests of tensors), and Herdbook, with the SHA-256 of every file and tensor. Routers are random, so that only the
+merging is measured. Printed: seconds, the ratio to `cp`, and the largest resident memory of a process. Then the cost of
+another prompt, and the cost by number of layers and experts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MERGEKIT = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
 def write_recipe(folder: Path, experts: list[str], name: str, **moe: Any) -> Path:
     """Write a recipe of the mixture and its lock; return its path."""
     listed = [
-        {"model": model, "prompts": [f"w{3 + place} w{20 + place}"]} for place, model in enumerate(experts)
+        {"model": model, "prompts": [f"w{3 + number} w{20 + number}"]} for number, model in enumerate(experts)
     ]
     models: dict[str, Any] = {model: {"folder": model} for model in dict.fromkeys(experts)}
     models["mixture"] = {"moe": {"base": experts[0], "gate": "random", "experts": listed, **moe}}
@@ -53,7 +53,7 @@ def write_recipe(folder: Path, experts: list[str], name: str, **moe: Any) -> Pat
 
 
 class Process:
-    """A process that is measured: ``seconds``, ``peak_bytes`` of resident memory, and the exit ``status``."""
+    """A measured process: ``seconds``, ``peak_bytes`` of resident memory, and the exit ``status``."""
 
     def __init__(
         self,
@@ -64,16 +64,16 @@ class Process:
     ) -> None:
         self.peak_bytes = 0
         started = time.perf_counter()
-        with tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
-                command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=folder
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder
             )
             watching = threading.Thread(target=self._watch, args=(process.pid,))
             watching.start()
             self.status = process.wait()
             if self.status not in accepted:
-                said.seek(0)
-                raise SystemExit(f"{command} failed:\n{said.read().decode()[-2000:]}")
+                output.seek(0)
+                raise SystemExit(f"{command} failed:\n{output.read().decode()[-2000:]}")
             self.seconds = time.perf_counter() - started
             watching.join()
 
@@ -91,21 +91,21 @@ class Process:
 
 
 def run_parts(plan: Plan, parts: list[Part], workers: int) -> tuple[float, int]:
-    """Make parts as Snakemake does, each by a command of its own; return seconds, and the largest process."""
+    """Make parts as Snakemake does, each by its own command; return seconds, and the largest peak memory in bytes."""
     environment = {**os.environ, "HERDBOOK_RECIPE": str(plan.recipe_path)}
 
-    def one(part: Part) -> Process:
+    def make(part: Part) -> Process:
         command = [sys.executable, "-m", "herdbook", part.rule, part.key]
         return Process([*command, "--results", str(plan.layout.root)], environment)
 
     started = time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
-        done = list(pool.map(one, parts))
-    return time.perf_counter() - started, max(process.peak_bytes for process in done)
+        processes = list(pool.map(make, parts))
+    return time.perf_counter() - started, max(process.peak_bytes for process in processes)
 
 
 def fresh_plan(recipe: Path, results: Path, workers: int) -> tuple[Plan, float]:
-    """Return the plan of a recipe whose sources are fetched, with the seconds that fetching took."""
+    """Fetch a recipe's sources; return its plan, and the seconds that fetching took."""
     plan = plans.load(recipe, results)
     sources = [part for part in plan.parts.values() if part.rule == "fetch"]
     seconds, _ = run_parts(plan, sources, workers)
@@ -113,12 +113,12 @@ def fresh_plan(recipe: Path, results: Path, workers: int) -> tuple[Plan, float]:
 
 
 def mixture_parts(plan: Plan) -> list[Part]:
-    """Return the parts of the mixture that are not there yet."""
+    """Return the parts of the mixture that do not exist."""
     return [part for part in plan.released.parts if not plan.layout.shard(part).exists()]
 
 
 def warm(paths: list[Path]) -> None:
-    """Read files, so that they are in memory."""
+    """Read files, so that they are in the page cache."""
     for path in paths:
         with path.open("rb") as file:
             while file.read(1 << 24):
@@ -126,22 +126,22 @@ def warm(paths: list[Path]) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove a folder, and let the disk finish what is under way."""
+    """Remove a folder, and wait until the disk has written everything."""
     shutil.rmtree(folder, ignore_errors=True)
     os.sync()
 
 
 def main() -> None:
-    """Make the models, measure, print."""
+    """Generate the models, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--layers", type=int, default=4, help="default: %(default)s, 6.5 GB of output")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="jobs at once (default: %(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s; the quickest counts")
+    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s; the fastest counts")
     parser.add_argument("--work", type=Path, help="folder for 30 GB (default: a temporary one)")
-    parser.add_argument("--no-mergekit", action="store_true", help="leave mergekit-moe out")
-    parser.add_argument("--no-scaling", action="store_true", help="leave layers and experts out")
+    parser.add_argument("--no-mergekit", action="store_true", help="skip mergekit-moe")
+    parser.add_argument("--no-scaling", action="store_true", help="skip the cost by layers and experts")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.work) as name:
         measure(Path(name), options)
@@ -177,21 +177,21 @@ def measure(work: Path, options: argparse.Namespace) -> None:
         f"{options.layers} layers, 4 experts, {size / GB:.2f} GB of output, {options.workers} jobs at once\n"
     )
     print(f"{'':28}{'s':>8}{'of cp':>8}{'MB':>8}")
-    fastest = {name: (min(s for s, _ in found), max(m for _, m in found)) for name, found in rows.items()}
+    fastest = {name: (min(s for s, _ in runs), max(m for _, m in runs)) for name, runs in rows.items()}
     for name, (seconds, peak) in sorted(fastest.items()):
         print(f"{name:28}{seconds:8.1f}{seconds / fastest['cp'][0]:8.2f}{peak / MB:8.0f}")
-    print(f"\nfetching the sources before (their digests, and that all is finite): {fetching:.1f} s")
+    print(f"\nfetching the sources before (with digests and a check for finite values): {fetching:.1f} s")
     another_prompt(work, herd, plan)
     if not options.no_scaling:
         scaling(work, options)
 
 
 def run_mergekit(work: Path, herd: list[str]) -> tuple[float, int]:
-    """Run mergekit-moe and `sha256sum`; return seconds and the largest process."""
+    """Run mergekit-moe and `sha256sum`; return seconds, and the larger peak memory in bytes."""
     try:
         command, environment = MERGEKIT.find()
     except StepError as error:
-        raise SystemExit(f"{error}\nOr leave it out with --no-mergekit.") from error
+        raise SystemExit(f"{error}\nOr skip it with --no-mergekit.") from error
     config = {
         "base_model": str(work / "base"),
         "gate_mode": "random",
@@ -207,7 +207,7 @@ def run_mergekit(work: Path, herd: list[str]) -> tuple[float, int]:
 
 
 def another_prompt(work: Path, herd: list[str], plan: Plan) -> None:
-    """Print what is made again when a prompt changes, with routers from prompts."""
+    """Print what is rebuilt when a prompt changes, with routers from prompts."""
     for name, words in (("before", {}), ("after", {"negative_prompts": ["w9"]})):
         path = write_recipe(work, herd, name, gate="hidden")
         content = yaml.safe_load(path.read_text())
@@ -221,24 +221,24 @@ def another_prompt(work: Path, herd: list[str], plan: Plan) -> None:
     total = sum(part.size_bytes for part in changed.released.parts)
     labels = ", ".join(part.label for part in parts)
     print(
-        f"another prompt: {labels} made again, {written:,} of {total:,} bytes, {seconds:.1f} s in {peak / MB:.0f} MB "
-        "(the base's layers run once, one after another)"
+        f"another prompt: {labels} rebuilt, {written:,} of {total:,} bytes, {seconds:.1f} s in {peak / MB:.0f} MB "
+        "(the base's layers run once, in sequence)"
     )
 
 
 def scaling(work: Path, options: argparse.Namespace) -> None:
-    """Print seconds against layers and experts, of smaller mixtures."""
+    """Print seconds by layers and experts, for smaller mixtures."""
     print(f"\n{'layers':>8}{'experts':>8}{'GB':>8}{'s':>8}{'s/GB':>8}")
     for layers, experts in ((1, 2), (2, 2), (4, 2), (1, 4), (1, 8)):
-        place = work / f"scaling-{layers}-{experts}"
+        folder = work / f"scaling-{layers}-{experts}"
         for seed, model in enumerate(("base", "one")):
-            write_source(place / model, buttercup.Widths(layers=layers), seed)
-        recipe = write_recipe(place, ["base", "one"] * (experts // 2), "recipe")
-        plan, _ = fresh_plan(recipe, place / "results", options.workers)
+            write_source(folder / model, buttercup.Widths(layers=layers), seed)
+        recipe = write_recipe(folder, ["base", "one"] * (experts // 2), "recipe")
+        plan, _ = fresh_plan(recipe, folder / "results", options.workers)
         best = min(timed(plan, options.workers) for _ in range(options.rounds))
         size = sum(part.size_bytes for part in plan.released.parts) / GB
         print(f"{layers:8}{experts:8}{size:8.2f}{best:8.1f}{best / size:8.2f}", flush=True)
-        clear(place)
+        clear(folder)
 
 
 def timed(plan: Plan, workers: int) -> float:

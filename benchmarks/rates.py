@@ -1,4 +1,4 @@
-"""What this machine does in a second, measured by the steps' own code on matrices of Mistral-7B's widths."""
+"""The rates of this machine, measured with the steps' own code on matrices of Mistral-7B's widths."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ TOKENS = 400  # about a document of the tasks
 
 
 def core_seconds(function: Callable[[Any], object], items: list[Any], device: str) -> float:
-    """Return the seconds that a core takes for an item while every core has one; on a GPU, by the clock.
+    """Return the seconds that a core takes for an item while all cores are busy; on a GPU, the wall time.
 
-    The time of the processor is taken, which does not count what other programs keep it busy with.
+    On cores, processor time is measured, which excludes that of other programs.
     """
     clock = time.process_time if device == "cpu" else time.perf_counter
     with one_thread_a_matrix(), ThreadPoolExecutor(len(items)) as pool:
@@ -44,7 +44,7 @@ def core_seconds(function: Callable[[Any], object], items: list[Any], device: st
 
 
 def program_seconds(run: Callable[[], object]) -> float:
-    """Return the processor's time of the programs that a function calls: the least of two calls."""
+    """Return the processor time of the programs that a function runs: the smaller of two measurements."""
     times = []
     for _ in range(2):
         before = os.times()
@@ -57,13 +57,13 @@ def program_seconds(run: Callable[[], object]) -> float:
 
 
 def start() -> float:
-    """Return the seconds until Python and what most steps import is loaded; from memory, not from a disk."""
+    """Return the seconds until Python and the modules of most steps are loaded, from memory and not from a disk."""
     command = [sys.executable, "-c", PACKAGES]
     return program_seconds(lambda: subprocess.run(command, check=True, capture_output=True))
 
 
 def float64(device: str = "cpu") -> float:
-    """Return the operations a second of a core, or a GPU, in reducing a matrix of an MLP at the costliest rank."""
+    """Return the operations per second of a core, or a GPU, when reducing a matrix of an MLP at the costliest rank."""
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     shape = (WIDTHS.hidden, WIDTHS.intermediate)
 
@@ -71,18 +71,18 @@ def float64(device: str = "cpu") -> float:
         approximate(weights, decompose(weights, device), WIDTHS.hidden // 2)
 
     if device != "cpu":
-        reduce(matrix(*shape, seed=0))  # what is loaded at the first use
-    given = [matrix(*shape, seed) for seed in range(cores)]
-    return decomposition_operations(shape) / core_seconds(reduce, given, device)
+        reduce(matrix(*shape, seed=0))  # loads what is loaded at the first use
+    matrices = [matrix(*shape, seed) for seed in range(cores)]
+    return decomposition_operations(shape) / core_seconds(reduce, matrices, device)
 
 
 def float32(folder: Path, device: str = "cpu") -> float:
-    """Return the operations a second of a core, or a GPU, in running text through a layer with embeddings and head."""
+    """Return the operations per second of a core, or a GPU, for text passing a layer, embeddings and head."""
     from transformers import AutoModelForCausalLM
 
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval().to(device)
-    parameters = sum(one.numel() for one in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     generator = torch.Generator().manual_seed(0)
 
     def run(tokens: torch.Tensor) -> None:
@@ -98,21 +98,21 @@ def float32(folder: Path, device: str = "cpu") -> float:
 
 
 def quantized() -> float:
-    """Return the elements a second that a core quantizes and derives again, in the type that takes longest."""
+    """Return the elements per second that a core quantizes and checks, in the slowest type."""
     rows = matrix(WIDTHS.hidden // 8, WIDTHS.intermediate, seed=0).float().numpy()
     cores = os.cpu_count() or 1
     kinds = {getattr(GGMLQuantizationType, method.base) for method in METHODS.values()}
 
     def seconds(kind: GGMLQuantizationType) -> float:
-        return core_seconds(lambda given: encode(given, kind, None, "weights"), [rows] * cores, "cpu")
+        return core_seconds(lambda weights: encode(weights, kind, None, "weights"), [rows] * cores, "cpu")
 
     return rows.size / 2 / max(map(seconds, kinds))
 
 
 def disk(work: Path) -> float:
-    """Return the bytes a second in making the experts' shards of a mixture: read, digested twice, written.
+    """Return the bytes per second when making the experts' shards of a mixture: read, digested twice, written.
 
-    The source lies in the page cache, as it was written just before.
+    The source is in the page cache, since it was just written.
     """
     recipe = write_recipe(work, ["base", "base"], "rates")
     plan, _ = fresh_plan(recipe, work / "results", 1)
@@ -125,5 +125,5 @@ def disk(work: Path) -> float:
 
 
 def write_layer(folder: Path) -> None:
-    """Write the model that rates are measured on: a layer as wide as Mistral-7B's, with embeddings and head."""
+    """Write the model that rates are measured with: a layer as wide as Mistral-7B's, with embeddings and head."""
     write_source(folder, WIDTHS, 0)

@@ -1,10 +1,10 @@
-"""What jobs ask for against what they use: memory, time and disk, on models of true width and little depth.
+"""The resources that jobs request, and those that they use: memory, time and disk, on models of full width and few layers.
 
-Two recipes, `4x7B` (Mistral-7B's widths) and `8x22B` (those of Mixtral-8x22B's experts), each over sources of random weights
-with few layers, are built by Snakemake from the sources to a verified release. Every `herdbook` that a job calls is run
-under a watch: its peak of resident memory and, of it, what is its own (mapped files are not), of all its processes
-together; seconds; bytes written. Beside it stands what the job asked for. With `--plan`, nothing is built: both recipes
-are planned at full depth, from headers over holes, and what each rule asks for at the most is printed.
+Two recipes, `4x7B` (Mistral-7B's widths) and `8x22B` (those of Mixtral-8x22B's experts), each with sources of random weights
+and few layers, are built by Snakemake from the sources to a verified release. Every `herdbook` command of a job is
+monitored: the peak of the resident memory of all its processes, and of the part that is not mapped files; seconds; bytes
+written. They are printed beside the job's request. With `--plan`, nothing is built: both recipes are planned at full depth,
+from sparse files with real headers, and the largest request of each rule is printed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pytest_local_hub import LocalHub, OnDisk
 from pytest_local_hub.client import environment as hub_environment
 from wide import GB, MB, ROOT, buttercup, write_source
 
-SECONDS = 0.1  # between two looks at a job's memory
+SECONDS = 0.1  # between two samples of a job's memory
 BLOCK = re.compile(r"^\s*(?:local)?rule (\S+):$")
 ASKED = re.compile(r"^\s*resources: (.*)$")
 THREADS = re.compile(r"^\s*threads: (\d+)$")
@@ -38,12 +38,12 @@ CALL = re.compile(r"^\s*herdbook (.+?) (?:\d?>|$)")
 
 @dataclass(frozen=True)
 class Shape:
-    """One of the two recipes: the sources' widths and depth, and which source is which expert."""
+    """One of the two recipes: the sources' widths and depth, and the source of each expert."""
 
     widths: buttercup.Widths
     layers: int  # at full depth
     experts: tuple[str, ...]
-    matrices: tuple[str, ...]  # that are lasered; a few of a kind are enough to see what they take
+    matrices: tuple[str, ...]  # that are lasered; a few of each kind suffice to measure their resources
     measures_quantized: bool
 
 
@@ -54,33 +54,33 @@ SHAPES = {
         56,
         ("one", "two") * 4,
         ("mlp.down_proj",),
-        measures_quantized=False,  # which would take twice the model
+        measures_quantized=False,  # it would need twice the model's memory
     ),
 }
 
 
 def recipe_of(shape: Shape, layers: int, where: str) -> dict[str, Any]:
-    """Return the recipe: LASER on all sources, one of them searched, a mixture, measured, quantized.
+    """Return the recipe: LASER on all sources (with a search on one), a mixture, measured and quantized.
 
     Args:
-        shape: Which of the two.
-        layers: How deep its sources are; the upper three eighths are lasered.
+        shape: One of the two recipes.
+        layers: Number of layers of its sources; the upper three eighths are lasered.
         where: ``hub`` or ``folder``.
     """
     names = list(dict.fromkeys(shape.experts))
     chosen = {"matrices": list(shape.matrices), "layers": f"{layers * 5 // 8}-{layers - 1}"}
     models: dict[str, Any] = {name: {where: f"herd/{name}" if where == "hub" else name} for name in names}
-    for place, name in enumerate(names):
+    for number, name in enumerate(names):
         lasered: dict[str, Any] = {"laser": name, "rank": {"fraction": 0.9}, **chosen}
-        if place == 0:
+        if number == 0:
             lasered |= {"calibration": "mixed", "guard": {"margin": 0.005}}
         models[f"{name}-laser"] = lasered
     models["mixture"] = {
         "moe": {
             "base": f"{names[0]}-laser",
             "experts": [
-                {"model": f"{name}-laser", "prompts": [f"Write a story about the number {place}."]}
-                for place, name in enumerate(shape.experts)
+                {"model": f"{name}-laser", "prompts": [f"Write a story about the number {number}."]}
+                for number, name in enumerate(shape.experts)
             ],
         }
     }
@@ -98,7 +98,7 @@ def recipe_of(shape: Shape, layers: int, where: str) -> dict[str, Any]:
 
 
 def lay_out(folder: Path, recipe: dict[str, Any]) -> None:
-    """Put the workflow and a recipe into a folder."""
+    """Set up a folder with the workflow and a recipe."""
     (folder / "config").mkdir()
     for name in ("Snakefile", "rules", "envs", "profiles", "templates", "demo"):
         (folder / name).symlink_to(ROOT / name)
@@ -107,11 +107,11 @@ def lay_out(folder: Path, recipe: dict[str, Any]) -> None:
     (folder / "config/herd.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
 
 
-# -- what is asked for ---------------------------------------------------------------------------------------------------
+# -- requested resources -------------------------------------------------------------------------------------------------
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment in which the workflow finds this checkout and its programs."""
+    """Return environment variables with which the workflow finds this checkout and its programs."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), **more}
 
@@ -121,14 +121,14 @@ def snakemake(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", *arguments]
 
 
-def asked(folder: Path, cores: int, *config: str) -> dict[str, dict[str, Any]]:
-    """Return what each job asks for, by its call of `herdbook`: its rule, and amounts by resource."""
+def requested(folder: Path, cores: int, *config: str) -> dict[str, dict[str, Any]]:
+    """Return each job's request by its call of `herdbook`: its rule, and amounts by resource."""
     options = ["--config", *config] if config else []
     command = snakemake("--dry-run", "--printshellcmds", "--cores", str(cores), *options)
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    found: dict[str, dict[str, Any]] = {}
+    by_call: dict[str, dict[str, Any]] = {}
     job: dict[str, Any] = {}
     for line in done.stdout.splitlines() + done.stderr.splitlines():
         if block := BLOCK.match(line):
@@ -138,31 +138,31 @@ def asked(folder: Path, cores: int, *config: str) -> dict[str, dict[str, Any]]:
         elif threads := THREADS.match(line):
             job["threads"] = int(threads[1])
         elif call := CALL.match(line):
-            found[call[1]] = job
-    return found
+            by_call[call[1]] = job
+    return by_call
 
 
-# -- what is used --------------------------------------------------------------------------------------------------------
+# -- used resources ------------------------------------------------------------------------------------------------------
 
 
 def watch(log: Path, command: list[str]) -> int:
-    """Run a command; add to a log what it used."""
+    """Run a command; append the resources that it used to a log."""
     started, peak, own, of_largest = time.perf_counter(), 0, 0, 0
     process = psutil.Popen(command)
     while True:
-        held, anonymous = 0, 0
-        for one in _family(process):
-            status = _status(one.pid)
-            held += status.get("VmRSS", 0)
+        resident, anonymous = 0, 0
+        for member in _family(process):
+            status = _status(member.pid)
+            resident += status.get("VmRSS", 0)
             anonymous += status.get("RssAnon", 0)
             of_largest = max(of_largest, status.get("VmHWM", 0))
-        peak, own = max(peak, held), max(own, anonymous)
+        peak, own = max(peak, resident), max(own, anonymous)
         try:
             status = process.wait(SECONDS)
             break
         except psutil.TimeoutExpired:
             continue
-    # The kernel adds to ours what children that have ended have written.
+    # The kernel adds the bytes that ended children have written to those of this process.
     written = int(re.search(r"^wchar: (\d+)$", Path("/proc/self/io").read_text(), re.MULTILINE)[1])
     used = {
         "call": " ".join(command[1:]),
@@ -192,7 +192,7 @@ def _status(pid: int) -> dict[str, int]:
 
 
 def build(folder: Path, cores: int) -> list[dict[str, Any]]:
-    """Build, and return what each job used."""
+    """Build, and return the resources that each job used."""
     log, real = folder / "used.jsonl", shutil.which("herdbook", path=environment()["PATH"])
     wrapper = folder / "bin/herdbook"
     wrapper.parent.mkdir()
@@ -207,11 +207,11 @@ def build(folder: Path, cores: int) -> list[dict[str, Any]]:
 
 
 def measure(name: str, layers: int, cores: int, work: Path | None) -> None:
-    """Build one of the recipes with so many layers, and print a row for each rule: its job that used most memory."""
+    """Build one of the recipes with a number of layers, and print a row for each rule: its most demanding jobs."""
     shape = SHAPES[name]
     widths = replace(shape.widths, layers=layers)
-    with tempfile.TemporaryDirectory(dir=work) as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(dir=work) as temporary:
+        folder = Path(temporary)
         lay_out(folder, recipe_of(shape, layers, "folder"))
         tokenizer = folder / "tokenizer"
         buttercup.write_tokenizer(tokenizer, [str(path) for path in (ROOT / "demo/text").glob("*/*.jsonl")])
@@ -219,7 +219,7 @@ def measure(name: str, layers: int, cores: int, work: Path | None) -> None:
             write_source(folder / "config" / source, widths, seed, tokenizer)
         command = [sys.executable, "-m", "herdbook", "lock", "--recipe", "config/herd.yaml"]
         subprocess.run(command, cwd=folder, env=environment(), check=True, stdout=subprocess.DEVNULL)
-        planned = asked(folder, cores)
+        planned = requested(folder, cores)
         used = build(folder, cores)
     print(f"{name}, {layers} of {shape.layers} layers, {cores} cores\n")
     print(
@@ -229,24 +229,24 @@ def measure(name: str, layers: int, cores: int, work: Path | None) -> None:
     rules: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for job in used:
         if job["call"] in planned:
-            wanted = planned[job["call"]]
-            rules.setdefault(wanted["rule"], []).append((wanted, job))
+            request = planned[job["call"]]
+            rules.setdefault(request["rule"], []).append((request, job))
         else:
             print("not in the plan:", job["call"], file=sys.stderr)
     for rule, jobs in rules.items():
-        for wanted, job in _telling(jobs):
-            memory, disk = wanted.get("mem_mb", 0), wanted.get("disk_mb", 0)
+        for request, job in _most_demanding(jobs):
+            memory, disk = request.get("mem_mb", 0), request.get("disk_mb", 0)
             print(
                 f"| `{rule}` | {len(jobs)} | {memory} | {job['peak'] / MB:.0f} | {job['own'] / MB:.0f} "
-                f"| {memory * MB / job['peak']:.2f} | {wanted.get('runtime', 0)} | {job['seconds']:.1f} "
+                f"| {memory * MB / job['peak']:.2f} | {request.get('runtime', 0)} | {job['seconds']:.1f} "
                 f"| {disk} | {job['written'] / MB:.0f} | {disk * MB / max(job['written'], 1):.2f} |"
             )
 
 
-def _telling(
+def _most_demanding(
     jobs: list[tuple[dict[str, Any], dict[str, Any]]],
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return a rule's jobs that come nearest to what they asked for, and that used most; one if that is one."""
+    """Return the job that came nearest to its request, and the one that used most memory; once if they are the same."""
     nearest = max(jobs, key=lambda pair: pair[1]["peak"] / max(pair[0].get("mem_mb", 0), 1))
     largest = max(jobs, key=lambda pair: pair[1]["peak"])
     return [nearest] if nearest is largest else [nearest, largest]
@@ -256,10 +256,10 @@ def _telling(
 
 
 def plan(name: str) -> None:
-    """Print what each rule of one of the recipes asks for at full depth, at the most."""
+    """Print the largest request of each rule of one of the recipes at full depth."""
     shape = SHAPES[name]
-    with tempfile.TemporaryDirectory() as place, LocalHub() as hub:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary, LocalHub() as hub:
+        folder = Path(temporary)
         lay_out(folder, recipe_of(shape, shape.layers, "hub"))
         for source in dict.fromkeys(shape.experts):
             home = folder / f"source-{source}"
@@ -274,20 +274,20 @@ def plan(name: str) -> None:
         command = [sys.executable, "-m", "herdbook", "lock", "--recipe", "config/herd.yaml"]
         variables = hub_environment(hub, folder / "home")
         subprocess.run(command, cwd=folder, env=variables, check=True, stdout=subprocess.DEVNULL)
-        found = asked(folder, 64)
-        on_gpu = asked(folder, 64, "device=cuda", "gpu_memory=80")
+        on_cpu = requested(folder, 64)
+        on_gpu = requested(folder, 64, "device=cuda", "gpu_memory=80")
     print(f"{name}, {shape.layers} layers\n")
     print("| rule | jobs | cores | memory, GB | limit, h | disk, GB | GPUs of 80 GB | memory of each, GB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for rule in dict.fromkeys(job["rule"] for job in found.values()):
-        jobs = [job for job in found.values() if job["rule"] == rule]
-        moved = [job for job in on_gpu.values() if job["rule"] == rule]
+    for rule in dict.fromkeys(job["rule"] for job in on_cpu.values()):
+        jobs = [job for job in on_cpu.values() if job["rule"] == rule]
+        gpu_jobs = [job for job in on_gpu.values() if job["rule"] == rule]
 
         def most(resource: str, among: list[dict[str, Any]] = jobs) -> int:
             return max(job.get(resource, 0) for job in among)
 
-        gpus = most("gpu", moved)
-        cells = (f"{gpus}", f"{most('gpu_mem_mb', moved) / 1000:.1f}") if gpus else ("", "")
+        gpus = most("gpu", gpu_jobs)
+        cells = (f"{gpus}", f"{most('gpu_mem_mb', gpu_jobs) / 1000:.1f}") if gpus else ("", "")
         print(
             f"| `{rule}` | {len(jobs)} | {most('threads')} | {most('mem_mb') / 1000:.1f} | {most('runtime') / 60:.1f} "
             f"| {most('disk_mb') / 1000:.1f} | {' | '.join(cells)} |"
@@ -299,9 +299,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"of {', '.join(SHAPES)} (default: all)")
-    parser.add_argument("--plan", action="store_true", help="build nothing; plan at full depth")
-    parser.add_argument("--layers", type=int, default=1, help="of what is built (default: %(default)s)")
+    parser.add_argument(
+        "recipes", nargs="*", metavar="RECIPE", help=f"one of {', '.join(SHAPES)} (default: all)"
+    )
+    parser.add_argument("--plan", action="store_true", help="do not build; plan at full depth")
+    parser.add_argument(
+        "--layers", type=int, default=1, help="layers of the models that are built (default: %(default)s)"
+    )
     parser.add_argument("--cores", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--work", type=Path, help="folder for 20 or 40 GB (default: a temporary one)")
     options = parser.parse_args()

@@ -1,12 +1,13 @@
 """Wall time against workers: measured here for 1 and 2, simulated for Buttercup-4x7B at full size on 1 to 64 GPU nodes.
 
-First a recipe is built from nothing with `snakemake --cores 1` and `--cores 2`. Each job's time in the first build, and what
-waited for what, give a simulated schedule for both, which is compared with the clock. Then the jobs of config/buttercup.yaml
-are listed by a dry run with profiles/slurm, each gets a time from its plan at rates that are measured here, and the same
-simulation runs on more and more nodes. Printed: wall time, speed-up, what was busy, and the critical path, job by job.
+First a recipe is built from scratch with `snakemake --cores 1` and `--cores 2`. The jobs' times in the first build and their
+dependencies give a simulated schedule for both, which is compared with the measured wall times. Then a dry run with
+profiles/slurm lists the jobs of config/buttercup.yaml, each job's time is computed from the plan and the rates of this
+machine, and the same simulation runs on more and more nodes. Printed: wall time, speed-up, utilization, and the critical
+path, job by job.
 
-Downloads of wheels that are there already are taken from there; results are all made anew. What cannot be measured here
-(the network, a GPU if there is none, a scheduler's delays) is assumed, and said so.
+Wheels are taken from the cache if it contains them; all results are built. Quantities that cannot be measured here (the
+network, a missing GPU, a scheduler's delays) are assumed, and marked as such.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from herdbook.needs import Rates
     from herdbook.plan import Plan
 
-# Of an A100, NVIDIA's data sheet says 9.7e12 operations a second in float64 and 19.5e12 in float32, without tensor cores.
-# Decompositions are far from such peaks, products of matrices less so.
+# The peak of an A100 without tensor cores is 9.7e12 operations per second in float64 and 19.5e12 in float32, by NVIDIA's data
+# sheet. Decompositions reach a small share of such peaks, products of matrices a larger one.
 GPU_FLOAT64, GPU_FLOAT32 = 9.7e12 / 10, 19.5e12 / 3
 
 
@@ -57,7 +58,7 @@ def main() -> None:
         lock_full_size(full)
         if options.rates and options.rates.exists():
             known = json.loads(options.rates.read_text(encoding="utf-8"))
-            print(f"Rates: those of {options.rates}, measured before.")
+            print(f"Rates: read from {options.rates}, measured in an earlier run.")
         else:
             known = measure(work, options) | {"runner": runner(full)}
             if options.rates:
@@ -71,41 +72,49 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--recipe", type=Path, help="what is built; default: the miniature, with less of it measured")
+    add("--recipe", type=Path, help="recipe to build (default: the miniature, with fewer measurements)")
     add("--work", type=Path, help="folder for 10 GB (default: a temporary one)")
-    add("--rates", type=Path, help="file for the measured rates: written, or read and nothing is measured")
+    add(
+        "--rates",
+        type=Path,
+        help="file of rates: if it exists, it is read instead of measuring; else it is written",
+    )
     assumed = parser.add_argument_group("assumptions")
     add = assumed.add_argument
     add(
         "--network",
         type=float,
         default=100e6,
-        help="bytes a second of each download (default: %(default).3g)",
+        help="bytes per second of each download (default: %(default).3g)",
     )
     add(
         "--delay",
         type=float,
         default=40,
-        help="seconds until the end of a submission is noticed (default: %(default)g, as SLURM's plugin asks)",
+        help="seconds until the end of a submission is noticed (default: %(default)g, the interval of SLURM's plugin)",
     )
     for kind, default in (("float64", GPU_FLOAT64), ("float32", GPU_FLOAT32)):
-        text = "operations a second of a GPU, if there is none to measure (default: %(default).3g, {} of an A100's peak)"
+        text = "operations per second of a GPU, if none can be measured (default: %(default).3g, {} of an A100's peak)"
         add(
             f"--gpu-{kind}",
             type=float,
             default=default,
             help=text.format("a tenth" if kind == "float64" else "a third"),
         )
-    add("--cores", type=int, default=16, help="of a node (default: %(default)s)")
-    add("--memory", type=float, default=256, help="of a node, in GB (default: %(default)g)")
+    add("--cores", type=int, default=16, help="cores of a node (default: %(default)s)")
+    add("--memory", type=float, default=256, help="memory of a node in GB (default: %(default)g)")
     add(
         "--on-gpu",
         nargs="*",
         default=[],
         metavar="RULE",
-        help="rules that run on a GPU besides those that ask for one",
+        help="rules that run on a GPU besides those that request one",
     )
-    add("--figure", type=Path, help="SVG file for a drawing of the schedule on so many nodes as are enough")
+    add(
+        "--figure",
+        type=Path,
+        help="SVG file for a drawing of the schedule on the smallest sufficient number of nodes",
+    )
     return parser.parse_args()
 
 
@@ -137,7 +146,7 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, float]:
     }
     if torch.cuda.is_available():
         known |= {"gpu_float64": measured.float64("cuda"), "gpu_float32": measured.float32(source, "cuda")}
-    threads = wanted_threads(folder)
+    threads = requested_threads(folder)
     builds = {
         cores: [replace(job, threads=threads[job.outputs[0]]) for job in jobs]
         for cores, jobs in lists.items()
@@ -147,7 +156,7 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def build(folder: Path, cores: int, recipe: Path | None) -> tuple[float, list[Listed], Path, Path]:
-    """Build a recipe from nothing; return seconds, the jobs with their times, the folder, and the recipe."""
+    """Build a recipe from scratch; return seconds, the jobs with their times, the folder, and the recipe."""
     link_workflow(folder)
     if recipe is None:
         recipe = write_small(folder)
@@ -175,14 +184,14 @@ def write_small(folder: Path) -> Path:
     return Path("config/small.yaml")
 
 
-def wanted_threads(folder: Path) -> dict[str, int]:
-    """Return the threads that each job has where there are enough cores, by its first output."""
-    found = read(snakemake(folder, "--dry-run", "--forceall", "--cores", "1000"))
-    return {job.outputs[0]: job.threads for job in found}
+def requested_threads(folder: Path) -> dict[str, int]:
+    """Return the threads that each job requests if there are enough cores, by its first output."""
+    jobs = read(snakemake(folder, "--dry-run", "--forceall", "--cores", "1000"))
+    return {job.outputs[0]: job.threads for job in jobs}
 
 
 def bytes_of_a_token(plan: Plan) -> float:
-    """Return how many bytes of the measured text a token stands for, by the released model's tokenizer."""
+    """Return the bytes of the measured text per token of the released model's tokenizer."""
     tokenizer = load_tokenizer(plan.layout.folder(plan.released))
     size = tokens = 0
     for path in sorted((ROOT / "demo/text").glob("*/test.jsonl")):
@@ -196,12 +205,12 @@ def bytes_of_a_token(plan: Plan) -> float:
 def lasted(job: Listed) -> float:
     """Return the seconds that a job took in a build."""
     if job.ended is None:
-        raise SystemExit(f"Snakemake's log has no end of {job.rule} {' '.join(job.outputs)}")
+        raise SystemExit(f"Snakemake's log does not contain the end of {job.rule} {' '.join(job.outputs)}")
     return job.ended - job.started
 
 
 def compare(plan: Plan, builds: dict[int, list[Listed]], walls: dict[int, float], cpu: Rates) -> None:
-    """Print the clock beside the simulation: from each build's own times, from those of one worker, and from rates."""
+    """Print measured and simulated wall times: from each build's own times, from those of one worker, and from rates."""
     find = planned(plan)
     jobs = builds[1]
     own = {cores: {job.number: lasted(job) for job in listed} for cores, listed in builds.items()}
@@ -236,7 +245,7 @@ def compare(plan: Plan, builds: dict[int, list[Listed]], walls: dict[int, float]
         rules[job.rule].append(job.number)
     for rule, numbers in rules.items():
         sums = (sum(times[number] for number in numbers) for times in (own[1], by_rates))
-        print(f"| `{rule}` | {len(numbers)} | {' | '.join(f'{one:.1f}' for one in sums)} |")
+        print(f"| `{rule}` | {len(numbers)} | {' | '.join(f'{seconds:.1f}' for seconds in sums)} |")
     print(flush=True)
 
 
@@ -247,10 +256,10 @@ def one_machine(
 
     Args:
         jobs: The jobs.
-        times: What each takes, by number.
+        times: Each job's seconds, by number.
         cores: Cores of the machine.
-        start: Of times that are those of a single core, how much no further thread makes shorter; all, if the times are
-            those of as many threads as there are.
+        start: The seconds of each job that more threads do not shorten, if ``times`` are those of a single thread. By
+            default all of them, for times that were measured with all of the job's threads.
     """
     waits, tasks = parents(jobs), []
     for job in jobs:

@@ -1,8 +1,8 @@
-"""Simulated schedules: when jobs that wait for each other would run on so many machines, and what that time hangs on.
+"""Simulated schedules: when dependent jobs would run on a number of machines, and what the total time depends on.
 
-List scheduling, as Snakemake and SLURM do it: whenever something ends, the jobs that can begin are looked through in
-order, and each begins on the first machine that has what it asks for (Graham 1969, "Bounds on multiprocessing timing
-anomalies"). No machine idles on purpose, and no job is stopped.
+List scheduling, as in Snakemake and SLURM: whenever a job ends, the jobs that are ready are considered in order, and each
+begins on the first machine that has the resources that it requests (Graham 1969, "Bounds on multiprocessing timing
+anomalies"). No machine idles on purpose, and no job is interrupted.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Order = Literal["ready", "longest"]
 
 @dataclass(frozen=True)
 class Task:
-    """A job, or several that are submitted as one.
+    """A job, or several that are submitted together.
 
     Args:
-        name: What it is called; no two have the same name.
+        name: Its unique name.
         seconds: How long it runs.
         after: Names of the tasks that it waits for.
-        needs: How much of each resource it takes while it runs, by name.
+        needs: How much of each resource it uses while it runs, by name.
         kind: The kind of machine that it runs on.
-        lag: Seconds from its end until what waits for it can begin, as a scheduler is asked now and then only.
+        lag: Seconds from its end until the tasks that wait for it can begin, since a scheduler is polled at intervals.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Run:
-    """When and where a task ran, and the task whose end let it begin; none if it began at once."""
+    """When and where a task ran, and the task whose end let it begin; None if it began immediately."""
 
     begin: float
     end: float
@@ -60,7 +60,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a simulation found.
+    """The result of a simulation.
 
     Args:
         tasks: The tasks, by name.
@@ -78,16 +78,16 @@ class Schedule:
         return max((run.end for run in self.runs.values()), default=0.0)
 
     def utilisation(self, resource: str, kind: str = NODE) -> float:
-        """Return which share of a resource of all machines of a kind was in use, over the whole time."""
-        there = sum(machine.has.get(resource, 0) for machine in self.machines if machine.kind == kind)
+        """Return the mean share of a resource that was in use, over all machines of a kind and the whole time."""
+        available = sum(machine.has.get(resource, 0) for machine in self.machines if machine.kind == kind)
         used = sum(
             task.seconds * task.needs.get(resource, 0) for task in self.tasks.values() if task.kind == kind
         )
-        return used / (there * self.seconds) if there and self.seconds else 0.0
+        return used / (available * self.seconds) if available and self.seconds else 0.0
 
     def last_chain(self) -> list[str]:
-        """Return the tasks one after another that the end waited for: inputs, or the machine that another one held."""
-        name: str | None = max(self.runs, key=lambda one: self.runs[one].end, default=None)
+        """Return the chain of tasks that determined the end: each waited for the one before, for its output or machine."""
+        name: str | None = max(self.runs, key=lambda task: self.runs[task].end, default=None)
         chain = []
         while name is not None:
             chain.append(name)
@@ -96,7 +96,7 @@ class Schedule:
 
 
 def remaining(tasks: Sequence[Task]) -> dict[str, float]:
-    """Return, for each task, the seconds from its begin to the end of all if nothing but inputs is waited for."""
+    """Return, for each task, the seconds from its beginning to the end of all tasks on unlimited machines."""
     children: dict[str, list[str]] = {task.name: [] for task in tasks}
     for task in tasks:
         for parent in task.after:
@@ -111,7 +111,7 @@ def remaining(tasks: Sequence[Task]) -> dict[str, float]:
 
 
 def critical_path(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks, one after another, that no number of machines makes shorter."""
+    """Return the longest chain of dependent tasks, which bounds the time on any number of machines."""
     left = remaining(tasks)
     by_name = {task.name: task for task in tasks}
     chain: list[Task] = []
@@ -128,19 +128,19 @@ def simulate(tasks: Sequence[Task], machines: Sequence[Machine], order: Order = 
     Args:
         tasks: The tasks.
         machines: The machines.
-        order: Which of the tasks that can begin comes first: the one that could first, as queues do it, or the one
-            with the longest way to the end.
+        order: Which of the ready tasks begins first: the one that was ready first, as in queues, or the one with the
+            longest time to the end.
 
     Raises:
-        ValueError: If a task asks for more than any machine of its kind has.
-        graphlib.CycleError: If tasks wait for each other in a circle.
+        ValueError: If a task requests more than any machine of its kind has.
+        graphlib.CycleError: If tasks wait for each other in a cycle.
     """
     by_name = {task.name: task for task in tasks}
-    place = {task.name: number for number, task in enumerate(tasks)}
+    index = {task.name: number for number, task in enumerate(tasks)}
     left = remaining(tasks)
     for task in tasks:
         if not any(_fits(task, machine.has, machine) for machine in machines):
-            raise ValueError(f"{task.name} asks for more than a machine has: {dict(task.needs)}")
+            raise ValueError(f"{task.name} requests more than a machine has: {dict(task.needs)}")
     free = [dict(machine.has) for machine in machines]
     waiting = {task.name: set(task.after) for task in tasks}
     children: dict[str, list[str]] = {task.name: [] for task in tasks}
@@ -149,37 +149,39 @@ def simulate(tasks: Sequence[Task], machines: Sequence[Machine], order: Order = 
             children[parent].append(task.name)
     ready: dict[str, float] = {task.name: 0.0 for task in tasks if not task.after}
     keys: dict[Order, Callable[[str], tuple[float, ...]]] = {
-        "ready": lambda name: (ready[name], place[name]),
-        "longest": lambda name: (-left[name], place[name]),
+        "ready": lambda name: (ready[name], index[name]),
+        "longest": lambda name: (-left[name], index[name]),
     }
     opened: dict[str, str] = {}  # by task: the last of those that it waited for
-    events: list[tuple[float, int, str, bool]] = []  # time, number, task, whether its end is known to others
+    events: list[tuple[float, int, str, bool]] = []  # time, index, task, whether its end has been noticed
     runs: dict[str, Run] = {}
     now, freed = 0.0, None
     while ready or events:
         for name in sorted(ready, key=keys[order]):
             task = by_name[name]
-            where = next((n for n, one in enumerate(machines) if _fits(task, free[n], one)), None)
-            if where is None:
+            machine = next(
+                (n for n, candidate in enumerate(machines) if _fits(task, free[n], candidate)), None
+            )
+            if machine is None:
                 continue
             for resource, amount in task.needs.items():
-                free[where][resource] -= amount
+                free[machine][resource] -= amount
             cause = opened.get(name) if ready[name] == now else freed
-            runs[name] = Run(now, now + task.seconds, where, cause)
-            heapq.heappush(events, (now + task.seconds, place[name], name, False))
+            runs[name] = Run(now, now + task.seconds, machine, cause)
+            heapq.heappush(events, (now + task.seconds, index[name], name, False))
             del ready[name]
         if not events:
             break
         now = events[0][0]
         while events and events[0][0] == now:
-            _, _, name, known = heapq.heappop(events)
+            _, _, name, is_noticed = heapq.heappop(events)
             task = by_name[name]
-            if not known:
+            if not is_noticed:
                 for resource, amount in task.needs.items():
                     free[runs[name].machine][resource] += amount
                 freed = name
                 if task.lag:
-                    heapq.heappush(events, (now + task.lag, place[name], name, True))
+                    heapq.heappush(events, (now + task.lag, index[name], name, True))
                     continue
             for child in children[name]:
                 waiting[child].discard(name)

@@ -1,8 +1,8 @@
-"""How many jobs a release submits to a cluster: counted from a dry run of config/buttercup.yaml at full size.
+"""The number of jobs that a release submits to a cluster, counted in a dry run of config/buttercup.yaml at full size.
 
-The recipe is locked against sources of full size without weights, on a local Hub, and planned as for any build; then
-Snakemake says, with profiles/slurm, what it would run and in which groups. Printed for each rule: jobs, submissions, and the
-most that one of its jobs asks for.
+The recipe is locked against sources of full size without weights, on a local Hub, and planned like any other; then a dry run
+with profiles/slurm lists the jobs and their groups. Printed for each rule: jobs, submissions, and the largest request of a
+job.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 def count(jobs: Iterable[Listed]) -> dict[str, Counter[str]]:
-    """Return the numbers of each rule: jobs, submissions, and the largest request of each resource."""
-    found: dict[str, Counter[str]] = {}
+    """Return for each rule the number of jobs and submissions, and the largest request of each resource."""
+    by_rule: dict[str, Counter[str]] = {}
     submitted: set[int] = set()
     for job in jobs:
         rule = "assemble" if job.rule == "files" else job.rule
-        numbers = found.setdefault(rule, Counter())
+        numbers = by_rule.setdefault(rule, Counter())
         numbers["jobs"] += 1
         numbers["submissions"] += not job.local and job.group not in submitted
         if job.group is not None:
             submitted.add(job.group)
-        asked = {"threads": job.threads, **job.resources}
+        request = {"threads": job.threads, **job.resources}
         for name in ("threads", "mem_mb", "runtime"):
-            numbers[name] = max(numbers[name], asked.get(name, 0))
-    return found
+            numbers[name] = max(numbers[name], request.get(name, 0))
+    return by_rule
 
 
 def main() -> None:
@@ -48,14 +48,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "build"
         lock_full_size(folder)
-        found = count(read(snakemake(folder, "--dry-run", "--profile", profile)))
+        by_rule = count(read(snakemake(folder, "--dry-run", "--profile", profile)))
     print("| rule | jobs | submitted | cores | memory, GB | limit, h |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for rule, numbers in found.items():
-        asked = (numbers["threads"], f"{numbers['mem_mb'] / 1000:.1f}", f"{numbers['runtime'] / 60:.1f}")
-        cells = asked if numbers["submissions"] else ("", "", "")
+    for rule, numbers in by_rule.items():
+        request = (numbers["threads"], f"{numbers['mem_mb'] / 1000:.1f}", f"{numbers['runtime'] / 60:.1f}")
+        cells = request if numbers["submissions"] else ("", "", "")
         print(f"| `{rule}` | {numbers['jobs']} | {numbers['submissions']} | {' | '.join(map(str, cells))} |")
-    total = sum(found.values(), Counter())
+    total = sum(by_rule.values(), Counter())
     print(f"| all | {total['jobs']} | {total['submissions']} | | | |")
 
 

@@ -1,8 +1,9 @@
-"""What each level of `herdbook verify` reads and costs, on releases of Mistral-7B-wide layers from a local Hub.
+"""The cost of each level of `herdbook verify`, on releases with layers as wide as Mistral-7B's from a local Hub.
 
-Made here: three sources of random weights with Mistral-7B's shapes and few layers, put on a local Hub; a release of them
-by the ordinary steps (the base is lasered in its last layer, then four experts are merged), published there. Then each level is verified by a process of its own that has nothing but the name of the repository. Printed for
-each: result, what was transferred (as the Hub counted it) in how many requests, seconds, and the largest resident memory.
+Three sources of random weights with Mistral-7B's shapes and few layers are put on a local Hub. The ordinary steps build a
+release from them (the base is lasered in its last layer, then four experts are merged) and publish it on that Hub. Then each
+level is verified by a process of its own, from the name of the repository alone. Printed for each level: result, bytes
+transferred (counted by the Hub), requests, seconds, and peak resident memory.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def write_recipe(folder: Path, layers: int) -> Path:
     down = [f"layers.{layers - 1}.mlp.down_proj"]
     models["base-laser"] = {"laser": "base", "rank": {"fraction": 0.9}, "matrices": down}
     experts = [
-        {"model": name, "prompts": [f"w{3 + place} w{20 + place}", f"w{40 + place}"]}
-        for place, name in enumerate(EXPERTS)
+        {"model": name, "prompts": [f"w{3 + number} w{20 + number}", f"w{40 + number}"]}
+        for number, name in enumerate(EXPERTS)
     ]
     models["herd"] = {"moe": {"base": "base-laser", "experts": experts}}
     release = {"model": "herd", "name": REPO.partition("/")[2], "license": "apache-2.0", "repo": REPO}
@@ -64,13 +65,13 @@ class Bench:
         self.environment = environment(hub, work / "home", hub.token)
 
     def herdbook(self, *arguments: str, accepted: tuple[int, ...] = (0,)) -> Process:
-        """Run a command of herdbook in the folder, as a person would."""
+        """Run a command of herdbook in the folder, as a user would."""
         variables = {**self.environment, "HERDBOOK_RECIPE": str(self.recipe)}
         command = [sys.executable, "-m", "herdbook", *arguments]
         return Process(command, variables, accepted=accepted, folder=self.work)
 
     def publish_sources(self) -> None:
-        """Make the sources, and put them on the Hub."""
+        """Generate the sources, and put them on the Hub."""
         self.hub.orgs.add(REPO.partition("/")[0])
         for seed, name in enumerate(SOURCES):
             write_source(self.work / name, buttercup.Widths(layers=self.layers), seed)
@@ -78,7 +79,7 @@ class Bench:
             self.hub.add_repo(f"herd/{name}-7b", files, license="apache-2.0")
 
     def build(self) -> Plan:
-        """Lock, build and publish; shards go as soon as nothing needs them, since all of them would fill the disk."""
+        """Lock, build and publish; shards are deleted as soon as nothing needs them, since all would fill the disk."""
         self.herdbook("lock")
         plan = plans.load(self.recipe, self.work / "results")
         for node in plan.nodes.values():
@@ -98,16 +99,16 @@ class Bench:
         return plan
 
     def verify(self, *level: str) -> tuple[str, int, int, Process]:
-        """Verify what is on the Hub, with an empty cache; return the result, bytes and requests, and the process."""
+        """Verify the published release with an empty cache; return the result, bytes, requests, and the process."""
         clear(self.work / "home")
         self.hub.forget()
         done = self.herdbook("verify", REPO, "--seed", "0", "--level", *level, accepted=tuple(STATUSES))
-        asked = self.hub.requests
-        return STATUSES[done.status], sum(request.bytes_sent for request in asked), len(asked), done
+        requests = self.hub.requests
+        return STATUSES[done.status], sum(request.bytes_sent for request in requests), len(requests), done
 
 
 def main() -> None:
-    """Make a release of each size, verify it by each level, print."""
+    """Build a release of each size, verify it at each level, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument(
         "--layers",

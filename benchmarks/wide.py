@@ -1,4 +1,4 @@
-"""Models of random weights, as wide as real ones and as deep as is asked for: what benchmarks build from."""
+"""Models of random weights, as wide as real ones and of any depth, which benchmarks build from."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ ROWS = 2048  # that are drawn at once
 
 
 def write_source(folder: Path, widths: buttercup.Widths, seed: int, tokenizer: Path | None = None) -> None:
-    """Write a Mistral: bfloat16, each number finite and of a size that weights have.
+    """Write a Mistral in bfloat16, with finite values in the range of real weights.
 
     Args:
-        folder: Where; it must not be there yet.
-        widths: How wide and how deep.
-        seed: What its weights are drawn by.
-        tokenizer: Folder with its tokenizer's files; one of a hundred words if nothing is said.
+        folder: Its folder, which must not exist.
+        widths: Its widths and depth.
+        seed: The seed of its weights.
+        tokenizer: Folder with its tokenizer's files (default: a tokenizer of a hundred words).
     """
     generator = np.random.default_rng(seed)
 
-    def one(name: str, shape: tuple[int, ...]) -> Produced:
+    def tensor(name: str, shape: tuple[int, ...]) -> Produced:
         def chunks() -> Iterator[bytes]:
             for row in range(0, shape[0], ROWS):
                 size = (min(ROWS, shape[0] - row), *shape[1:])
@@ -44,16 +44,16 @@ def write_source(folder: Path, widths: buttercup.Widths, seed: int, tokenizer: P
         return Produced(name, "BF16", shape, chunks)
 
     folder.mkdir(parents=True)
-    tensors = [one(name, shape) for name, shape in widths.shapes().items()]
+    tensors = [tensor(name, shape) for name, shape in widths.shapes().items()]
     write_shard(folder / "model.safetensors", folder / "made.json", tensors, {})
     (folder / "made.json").unlink()
     write_json(folder / "config.json", widths.config())
     if tokenizer:
-        about = {**buttercup.SPECIAL, "tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
+        config = {**buttercup.SPECIAL, "tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
         for file in tokenizer.iterdir():
             shutil.copy(file, folder)
     else:
-        about = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w1", "eos_token": "w2"}
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w1", "eos_token": "w2"}
         words = {
             "version": "1.0",
             "added_tokens": [],
@@ -61,4 +61,4 @@ def write_source(folder: Path, widths: buttercup.Widths, seed: int, tokenizer: P
             "model": {"type": "WordLevel", "vocab": {f"w{n}": n for n in range(100)}, "unk_token": "w0"},
         }
         write_json(folder / "tokenizer.json", words)
-    write_json(folder / "tokenizer_config.json", about)
+    write_json(folder / "tokenizer_config.json", config)

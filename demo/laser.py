@@ -1,7 +1,7 @@
-"""Laser the miniature herd in every way, and print what each does to the loss on held-out text.
+"""Laser the miniature herd in every way, and print the effect of each on the loss on held-out text.
 
-Rules, rankings and the guard read validation text; the table is measured on test text. It is made of paired differences:
-the same windows before and after. What is built is kept in the work folder, so a run that was stopped goes on.
+Rules, rankings and the guard read validation text; the table is measured on test text. It contains paired differences: the
+same windows before and after. Results are kept in the work folder, so an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 KINDS = ("python", "prose", "general")
 HERD = ("base", "python", "prose")
-FIRST_LAYER = 20  # of 30; the layers below stay as they are
-TOKENS, WINDOWS = 128, 20  # held-out windows of each kind, and their length
-COUNT = 15  # matrices that a ranking selects, as laserRMT does
+FIRST_LAYER = 20  # of 30; the layers below are not changed
+TOKENS, WINDOWS = 128, 20  # length of a held-out window, and windows of each kind of text
+COUNT = 15  # matrices that a ranking selects, as in laserRMT
 
 FRACTION = {"fraction": 0.9}
-# By name: what the recipe says, beside the model, the matrices and the layers.
+# By name: the recipe's settings besides the model, the matrices and the layers.
 WAYS: dict[str, dict[str, Any]] = {
     "fraction 0.9": {"rank": FRACTION},
     "energy 0.99": {"rank": {"energy": 0.99}},
@@ -70,12 +70,12 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def node_name(model: str, way: str) -> str:
-    """Return the name that a lasered model has in the recipe."""
+    """Return the name of a lasered model in the recipe."""
     return f"{model}-" + "".join(letter if letter.isalnum() else "-" for letter in way)
 
 
 def herd(way: str) -> tuple[str, ...]:
-    """Return the models that are lasered in a way: all, but for a guarded search, which takes its time, the base."""
+    """Return the models that are lasered in a way: all, or only the base for a guarded search, which takes long."""
     return HERD[:1] if "guard" in WAYS[way] else HERD
 
 
@@ -92,28 +92,28 @@ def write_recipe(path: Path, ways: Sequence[str]) -> None:
     text = [str(beside / "text" / kind / "validation.jsonl") for kind in KINDS]
     calibration = {"data": text, "split": "validation", "windows": 32, "tokens": 128}
     lasered = [node_name(model, way) for way in ways for model in herd(way)]
-    made = {
+    recipe = {
         "models": models,
         "release": {"model": lasered[-1], "name": "Ways", "license": "apache-2.0"},
-        # Only so that all models are planned: nothing of it is run here.
+        # Only so that all models are planned; no evaluation is run.
         "evaluate": {"tasks": [str(beside.parent / "config/tasks/general.yaml")], "models": lasered},
         "calibration": {"validation": calibration},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
 
 
 def build(plan: Plan, threads: int) -> None:
-    """Make every model that is not there yet."""
+    """Make every model that does not exist."""
     for job in model_jobs(plan):
         if not all(path.exists() for path in job.outputs):
             run(plan, job, Machine(threads))
 
 
 def held_out(folder: Path) -> list[list[int]]:
-    """Return windows of test text: of each kind as many, from the start of its documents in turn."""
+    """Return windows of test text: the same number of each kind, from the start of its documents in turn."""
     tokenizer = load_tokenizer(folder)
-    found = []
+    selected = []
     for kind in KINDS:
         lines = (HERE / "text" / kind / "test.jsonl").read_text(encoding="utf-8").splitlines()
         documents = [tokenizer(json.loads(line)["text"], verbose=False)["input_ids"] for line in lines]
@@ -123,19 +123,19 @@ def held_out(folder: Path) -> list[list[int]]:
             for ids in documents
             if start + TOKENS <= len(ids)
         ]
-        found += pieces[:WINDOWS]
-    return found
+        selected += pieces[:WINDOWS]
+    return selected
 
 
 def losses(
     folder: Path, streams: list[torch.Tensor], first: int, windows: list[list[int]], threads: int
 ) -> list[float]:
-    """Return each window's loss, given what enters a layer."""
+    """Return each window's loss, given the inputs of a layer."""
     model = LayerwiseModel(folder, threads=threads)
     for number in range(first, model.layers):
         with model.layer(number) as module:
             streams = model.run(module, streams)
-    return [loss.item() for loss in model.losses(streams, windows)]
+    return model.losses(streams, windows)
 
 
 def measure(plan: Plan, ways: Sequence[str], threads: int) -> dict[str, list[str]]:
@@ -163,18 +163,18 @@ def measure(plan: Plan, ways: Sequence[str], threads: int) -> dict[str, list[str
                     continue
                 node = plan.nodes[node_name(name, way)]
                 after = losses(plan.layout.folder(node), streams, FIRST_LAYER, windows, threads)
-                found = paired(before, after, 0.975)
-                rows[way].append(f"{found.mean:+.4f} ± {found.upper - found.mean:.4f}; {kept(plan, node)}")
+                change = paired(before, after, 0.975)
+                rows[way].append(f"{change.mean:+.4f} ± {change.upper - change.mean:.4f}; {kept(plan, node)}")
                 advance()
     print(
-        f"{len(windows)} windows of {TOKENS} tokens; nats a token, 95 % confidence; matrices cut, rank kept\n"
+        f"{len(windows)} windows of {TOKENS} tokens; nats per token, 95 % confidence; matrices reduced, rank kept\n"
     )
     print(f"| way | {' | '.join(heads)} |\n| --- |{' ---: |' * len(HERD)}")
     return rows
 
 
 def kept(plan: Plan, node: Node) -> str:
-    """Return how many matrices were cut, and the mean share of the rank that was kept."""
+    """Return how many matrices were reduced, and the mean share of the rank that was kept."""
     entries = [
         entry
         for part in node.parts
@@ -187,18 +187,18 @@ def kept(plan: Plan, node: Node) -> str:
 
 
 def guarded(plan: Plan) -> None:
-    """Print what each guarded search found, by its own test and on windows that it had not seen."""
+    """Print the result of each guarded search, by its own test and on windows that it did not read."""
     print(
         "\n| model | trials | kept | change, by the guard | change, confirmed |\n| --- | ---: | ---: | ---: | ---: |"
     )
     for node in plan.nodes.values():
         if node.search and node.search.guard:
-            found = json.loads(plan.layout.search(node.search).read_text())
+            result = json.loads(plan.layout.search(node.search).read_text())
             cells = [
-                f"{found[part]['mean']:+.4f} (upper limit {found[part]['upper']:+.4f})"
+                f"{result[part]['mean']:+.4f} (upper limit {result[part]['upper']:+.4f})"
                 for part in ("difference", "confirmation")
             ]
-            row = [node.parents[0], str(len(found["trials"])), str(len(found["chosen"])), *cells]
+            row = [node.parents[0], str(len(result["trials"])), str(len(result["chosen"])), *cells]
             print(f"| {' | '.join(row)} |")
 
 

@@ -1,7 +1,7 @@
-"""Give the miniature herd routers of every gate, and print what each does to the loss and to the choice of experts.
+"""Give the miniature herd routers of every gate, and print the effect of each on the loss and the choice of experts.
 
-The experts stay what they are; only the routers differ, so the mixture that `snakemake` built is read, and its routers
-are replaced in memory. The default was chosen by validation text; test text is there to see whether that holds.
+Only the routers differ, so the mixture that `snakemake` built is read, and its routers are replaced in memory. The default
+was chosen on validation text; test text shows whether the choice generalizes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 KINDS = ("python", "prose", "general")
-SPECIALIST = {"python": 1, "prose": 3}  # place of the expert that was tuned on a kind of text, from 0
+SPECIALIST = {"python": 1, "prose": 3}  # number of the expert that was tuned on a kind of text, from 0
 GATES = (
     "hidden",
     "hidden_avg",
@@ -47,8 +47,14 @@ FIRST = "hidden"  # mergekit's default, with which the others are compared
 
 
 @dataclass
-class Found:
-    """What a gate does: each window's loss, by kind of text the mean share of each expert over layers, and their number."""
+class Measured:
+    """The measurements of a gate.
+
+    Args:
+        losses: Each window's loss in nats per token.
+        shares: By kind of text, each expert's share of the choices, averaged over layers.
+        effective: By kind of text, the effective number of experts.
+    """
 
     losses: list[float]
     shares: dict[str, list[float]]
@@ -56,23 +62,23 @@ class Found:
 
 
 def windows(folder: Path, split: str) -> dict[str, list[list[int]]]:
-    """Return windows of held-out text by kind: from the start of its documents in turn."""
+    """Return windows of held-out text by kind, from the start of its documents in turn."""
     tokenizer = load_tokenizer(folder)
-    found = {}
+    by_kind = {}
     for kind in KINDS:
         lines = (HERE / "text" / kind / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
         documents = [tokenizer(json.loads(line)["text"], verbose=False)["input_ids"] for line in lines]
-        found[kind] = [
+        by_kind[kind] = [
             ids[start : start + TOKENS]
             for start in range(0, max(map(len, documents)) - TOKENS + 1, TOKENS)
             for ids in documents
             if start + TOKENS <= len(ids)
         ][:WINDOWS]
-    return found
+    return by_kind
 
 
 def routers(plan: Plan, gate: str) -> list[torch.Tensor]:
-    """Return the routers that a gate gives the miniature, as the build rounds them."""
+    """Return the miniature's routers by a gate, rounded as in the build."""
     moe: Any = plan.released.recipe.moe  # type: ignore[attr-defined]
     layers, hidden = (plan.released.config[key] for key in ("num_hidden_layers", "hidden_size"))
     prompts = [(expert.prompts, expert.negative_prompts) for expert in moe.experts]
@@ -82,51 +88,51 @@ def routers(plan: Plan, gate: str) -> list[torch.Tensor]:
         rows = (torch.from_numpy(random_rows(gate, f"layer {layer}", shape, 0)) for layer in range(layers))
     else:
         rows = router_rows(gate, plan.layout.folder(plan.nodes[moe.base]), prompts, layers)
-    return [one.to(torch.bfloat16) for one in rows]
+    return [router.to(torch.bfloat16) for router in rows]
 
 
-def run(plan: Plan, gate: str, texts: dict[str, list[list[int]]], threads: int) -> Found:
+def run(plan: Plan, gate: str, texts: dict[str, list[list[int]]], threads: int) -> Measured:
     """Run held-out text through the mixture with the routers of a gate."""
     model = LayerwiseMixture(plan.layout.folder(plan.released), threads, routers(plan, gate))
     groups = [kind for kind in texts for _ in texts[kind]]
     sequences = [ids for kind in texts for ids in texts[kind]]
     shares: dict[str, list[list[float]]] = {kind: [] for kind in texts}
     streams: list[torch.Tensor] = []
-    for seen, left in model.watch(sequences):
-        streams = left
-        for kind, chosen in count(seen, groups).items():
-            shares[kind].append(chosen["share"])
-    losses = [float(loss) for loss in model.losses(streams, sequences)]
+    for choices, outputs in model.watch(sequences):
+        streams = outputs
+        for kind, counted in count(choices, groups).items():
+            shares[kind].append(counted["share"])
+    losses = model.losses(streams, sequences)
     numbers = {kind: sum(map(effective, rows)) / len(rows) for kind, rows in shares.items()}
     means = {
         kind: [sum(column) / len(rows) for column in zip(*rows, strict=True)] for kind, rows in shares.items()
     }
-    return Found(losses, means, numbers)
+    return Measured(losses, means, numbers)
 
 
 def dense(plan: Plan, name: str, texts: dict[str, list[list[int]]], threads: int) -> list[float]:
-    """Return each window's loss of one of the models that the mixture is made of."""
+    """Return each window's loss with one of the models that the mixture is made from."""
     model = LayerwiseModel(plan.layout.folder(plan.nodes[name]), threads=threads)
     sequences = [ids for kind in texts for ids in texts[kind]]
     streams = model.embed(sequences)
     for number in range(model.layers):
         with model.layer(number) as module:
             streams = model.run(module, streams)
-    return [float(loss) for loss in model.losses(streams, sequences)]
+    return model.losses(streams, sequences)
 
 
 def table(plan: Plan, split: str, gates: list[str], threads: int) -> Iterator[str]:
-    """Yield the lines of a table on one split."""
+    """Yield the lines of the table of one split."""
     texts = windows(plan.layout.folder(plan.released), split)
-    place, spans = 0, {}
+    windows_count, spans = 0, {}
     for kind in KINDS:
-        spans[kind] = slice(place, place + len(texts[kind]))
-        place += len(texts[kind])
+        spans[kind] = slice(windows_count, windows_count + len(texts[kind]))
+        windows_count += len(texts[kind])
     total = sum(len(ids) for kind in texts for ids in texts[kind])
-    yield f"{split} text, {place} windows of {TOKENS} tokens ({total} in all), nats a token:\n"
+    yield f"{split} text, {windows_count} windows of {TOKENS} tokens ({total} in total), nats per token:\n"
     heads = [
         *(f"loss, {kind}" for kind in KINDS),
-        f"loss, all, less that of `{FIRST}`",
+        f"loss, all, minus that of `{FIRST}`",
         "Python to expert 2",
         "prose to expert 4",
         "experts in use",
@@ -136,14 +142,14 @@ def table(plan: Plan, split: str, gates: list[str], threads: int) -> Iterator[st
     with track(f"routers, {split}", len(names) + len(gates)) as advance:
         first: list[float] = []
         for gate in gates:
-            found = run(plan, gate, texts, threads)
-            first = first or found.losses
-            uses = sum(found.effective.values()) / len(found.effective)
+            measured = run(plan, gate, texts, threads)
+            first = first or measured.losses
+            effective_experts = sum(measured.effective.values()) / len(measured.effective)
             cells = [
-                *_means(found.losses, spans),
-                _difference(first, found.losses),
-                *(f"{found.shares[kind][expert]:.0%}" for kind, expert in SPECIALIST.items()),
-                f"{uses:.2f}",
+                *_means(measured.losses, spans),
+                _difference(first, measured.losses),
+                *(f"{measured.shares[kind][expert]:.0%}" for kind, expert in SPECIALIST.items()),
+                f"{effective_experts:.2f}",
             ]
             yield f"| `{gate}` | {' | '.join(cells)} |"
             advance()
@@ -161,8 +167,8 @@ def _means(losses: list[float], spans: dict[str, slice]) -> list[str]:
 def _difference(before: list[float], after: list[float]) -> str:
     if before == after:
         return "0"
-    found = paired(before, after, 0.975)
-    return f"{found.mean:+.4f} ± {found.upper - found.mean:.4f}"
+    change = paired(before, after, 0.975)
+    return f"{change.mean:+.4f} ± {change.upper - change.mean:.4f}"
 
 
 def main() -> None:
@@ -181,7 +187,7 @@ def main() -> None:
     plan = plans.load(arguments.recipe, arguments.results)
     if not plan.layout.folder(plan.released).exists():
         parser.error(f"{plan.layout.folder(plan.released)} is missing; build it first: snakemake --cores all")
-    torch.set_num_threads(1)  # one thread a sequence
+    torch.set_num_threads(1)  # one thread per sequence
     for split in arguments.splits:
         for line in table(plan, split, arguments.gates, arguments.threads):
             print(line, flush=True)

@@ -6,10 +6,10 @@
 
 The first two train a LoRA adapter of SmolLM2-135M-Instruct on Python source code or on novels, on the CPU, in about a
 quarter of an hour each, and write it in PEFT's format to demo/adapters/. The last merges each committed adapter into
-the base, the way a release does, and prints the mean loss per token on every held-out text as a Markdown table.
+the base, as a release does, and prints the mean loss per token on every held-out text as a Markdown table.
 
 The texts and the base come from demo/data.py. Weights are the base's own bfloat16 values throughout; the arithmetic
-is float32, since most CPUs have no bfloat16 units and crawl without them.
+is float32, since bfloat16 is very slow on most CPUs.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Everything that decides what an adapter becomes, but for its texts.
+    """Everything that determines an adapter, except for its texts.
 
     Args:
-        seed: of the adapter's first weights and of the order of the windows.
+        seed: the seed of the adapter's initial weights and of the order of the windows.
         steps: optimizer steps.
         batch: windows per step.
         window: tokens per window.
-        learning_rate: its peak.
-        warmup: steps over which the learning rate rises to the peak; from there it falls as a cosine.
-        final: the share of the peak that the learning rate ends at.
-        clip: the gradient's greatest norm.
-        rank: of the adapter.
+        learning_rate: the peak of the learning rate.
+        warmup: steps over which the learning rate rises to the peak; after that it falls as a cosine.
+        final: the final learning rate, as a share of the peak.
+        clip: the gradient's largest norm.
+        rank: the adapter's rank.
         alpha: the adapter is scaled by alpha / rank.
-        targets: the projections adapted. Only the MLP's: of an expert, a mixture takes the MLP alone.
+        targets: the adapted projections: only those of the MLP, since a mixture uses only the MLP of an expert.
     """
 
     seed: int = 20240
@@ -80,7 +80,7 @@ class Hyperparameters:
 
 
 def load_base(path: Path) -> Any:
-    """Return the base model: bfloat16 values, computed with in float32.
+    """Return the base model: bfloat16 values in float32.
 
     Args:
         path: the base model's GGUF file.
@@ -98,10 +98,10 @@ def load_base(path: Path) -> Any:
 
 
 def windows(texts: list[str], tokenizer: Any, hyper: Hyperparameters) -> torch.Tensor:
-    """Return the training windows, one a row, in a random order that the seed fixes.
+    """Return the training windows, one per row, in a random order that the seed determines.
 
     Args:
-        texts: the documents; one follows the other after an end-of-text token.
+        texts: the documents, which are joined with end-of-text tokens.
         tokenizer: the base's tokenizer.
         hyper: the hyperparameters.
     """
@@ -134,7 +134,7 @@ def mean_loss(model: Any, tokenizer: Any, texts: list[str], progress: tqdm[Any] 
         model: the model.
         tokenizer: its tokenizer.
         texts: the documents, each read by itself.
-        progress: a progress bar to advance by one a document.
+        progress: a progress bar, advanced by one for each document.
     """
     model.eval()
     total, tokens = 0.0, 0
@@ -155,7 +155,7 @@ def train(kind: str, hyper: Hyperparameters, out: Path, cache: Path) -> None:
     Args:
         kind: "python" or "prose".
         hyper: the hyperparameters.
-        out: the adapter's folder; one that is there is replaced once the new one is whole.
+        out: the adapter's folder; an existing one is replaced when the new one is complete.
         cache: where demo/data.py keeps packages and training texts.
     """
     began = time.monotonic()
@@ -209,7 +209,7 @@ def train(kind: str, hyper: Hyperparameters, out: Path, cache: Path) -> None:
 
 
 def save_adapter(model: Any, hyper: Hyperparameters, out: Path) -> None:
-    """Write an adapter in PEFT's format, in bfloat16, whole or not at all.
+    """Write an adapter in PEFT's format, in bfloat16, atomically.
 
     Args:
         model: the PEFT model.
@@ -282,7 +282,7 @@ def evaluate(cache: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line and do what it asks."""
+    """Read the command line; train or evaluate."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument(
         "what", choices=(*SPECIALISTS, "evaluate"), help="the adapter to train, or evaluate both"

@@ -1,18 +1,18 @@
-"""The containers of the whole workflow: one list of steps, written as a Dockerfile and as a definition for Apptainer."""
+"""The containers of the whole workflow: one list of steps, rendered as a Dockerfile and as a definition for Apptainer."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
-# Debian's Python is the 3.11 that the locks are made for. The digest is that of the index of all architectures.
+# Debian's Python is 3.11, for which the locks are made. The digest is that of the index of all architectures.
 BASE = "debian:bookworm-20260918-slim"
 DIGEST = "sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251"
-# git, jq and openssl read releases as the documentation shows.
+# git, jq and openssl are for reading releases as in the documentation.
 PACKAGES = ("ca-certificates", "git", "jq", "openssl", "python3-venv")
 SOURCE = "/usr/local/src/herdbook"
 PREFIX = "/opt/herdbook"
-# What Herdbook's own package is made from besides this folder; the workflow goes along in it.
+# The inputs of Herdbook's own package, which contains the workflow, besides this folder.
 PACKAGE = (
     "pyproject.toml",
     "README.md",
@@ -29,18 +29,18 @@ VARIABLES = {
     "PATH": f"{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
 }
-# NVIDIA's container toolkit reads them: all GPUs that a run is given, to compute on.
+# For NVIDIA's container toolkit: computing on all GPUs that a run is given.
 CUDA_VARIABLES = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something that is done to an image.
+    """A step of building an image.
 
     Args:
-        about: What it brings.
-        files: Paths in the repository that it reads.
-        commands: What it runs.
+        about: What it installs.
+        files: The paths in the repository that it reads.
+        commands: The commands that it runs.
     """
 
     about: str
@@ -49,11 +49,11 @@ class Step:
 
 
 def steps(requirements: str, tools: tuple[str, ...]) -> list[Step]:
-    """Return what is done to the base; what changes most comes last.
+    """Return the steps on top of the base; those that change most often come last.
 
     Args:
         requirements: A file of pins in this folder.
-        tools: Programs of others; each has such a file, too.
+        tools: External programs; each has such a file, too.
     """
     pip = "pip install --no-cache-dir --disable-pip-version-check"
     whole = f"envs/{requirements}"
@@ -69,7 +69,7 @@ def steps(requirements: str, tools: tuple[str, ...]) -> list[Step]:
             ),
         ),
         Step(
-            "What Herdbook needs, and programs of others, each in a folder of its own.",
+            "Herdbook's dependencies, and external programs, each in a folder of its own.",
             ("envs",),
             (
                 f"python3 -m venv {PREFIX}",
@@ -89,8 +89,8 @@ def definitions(requirements: str, tools: tuple[str, ...], index: str | None) ->
 
     Args:
         requirements: A file of pins in this folder.
-        tools: Programs of others that the image has.
-        index: Where torch's build for processors comes from; none for CUDA's.
+        tools: External programs in the image.
+        index: The package index of torch's CPU build; None for the CUDA build.
     """
     kind = "" if index else ".cuda"
     values = {
@@ -111,7 +111,7 @@ def definitions(requirements: str, tools: tuple[str, ...], index: str | None) ->
 
 
 def _render(template: str, values: dict[str, object]) -> str:
-    """Return what a template makes of some values."""
+    """Return a template rendered with values."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,

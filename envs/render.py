@@ -1,4 +1,4 @@
-"""Write what installs Herdbook elsewhere from the locks: conda environments of the steps, and containers of the whole.
+"""Write conda environments for the steps and containers for the whole workflow, from the locks.
 
 Run by `make lock`, in an environment in which the lock is installed.
 """
@@ -26,7 +26,7 @@ dependencies:
   - pip
   - pip:
 """
-# For each environment: what it is for, the extras of Herdbook that it has, and the programs of others.
+# For each environment: its description, its extras of Herdbook, and its external programs.
 ENVIRONMENTS = {
     "build": (
         "What fetch, laser, adapter, merge, moe, assemble, card, release, attest and verify need",
@@ -44,9 +44,9 @@ WHOLE_EXTRAS = ("all", "keyless", "s3", "slurm")
 WHOLE_HEAD = """# What the whole workflow needs, for containers.
 # Made from the locks by `make lock`.
 """
-# PyPI's torch for Linux is the CUDA build, and has the version that the lock names. The build for processors has the same
-# with a label, 2.13.0+cpu, and is in PyTorch's own index. A pin without the label admits both, and takes CUDA's without a
-# word if that index cannot be reached; so the label is written. On other systems PyPI's torch is for processors already.
+# PyPI's torch for Linux is the CUDA build, whose version is in the lock. The CPU build has the same version with a label,
+# 2.13.0+cpu, and is in PyTorch's own index. A pin without the label admits both, and silently installs the CUDA build if that
+# index is unreachable; so the pin includes the label. On other systems PyPI's torch is the CPU build.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CPU_TORCH = "{pin}+cpu ; sys_platform == 'linux'", "{pin} ; sys_platform != 'linux'"
 POST_DEPLOY = """#!/usr/bin/env bash
@@ -61,7 +61,7 @@ pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/{tool}" {packages}
 
 @functools.cache
 def requirements(name: str) -> tuple[Requirement, ...]:
-    """Return what a distribution asks for: Herdbook's by the table that is here, others' by what is installed."""
+    """Return a distribution's requirements: Herdbook's from pyproject.toml, others' from what is installed."""
     if name != "herdbook":
         return tuple(map(Requirement, importlib.metadata.requires(name) or []))
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
@@ -73,54 +73,59 @@ def requirements(name: str) -> tuple[Requirement, ...]:
 
 
 def tool_script(tool: str) -> str:
-    """Return what installs a program of others. The script is alone where conda runs it, so it holds what the list says."""
+    """Return the script that installs an external program. Conda runs it without our files, so it contains the pins."""
     lines = (HERE / f"{tool}.txt").read_text(encoding="utf-8").splitlines()
     packages = " ".join(line for line in lines if line and not line.startswith("#"))
     return TOOL.format(tool=tool, packages=packages)
 
 
-def asked_by(tool: str) -> list[Requirement]:
-    """Return what a program of others asks for and its folder lacks, so that it must find it beside Herdbook.
+def required_by(tool: str) -> list[Requirement]:
+    """Return the requirements of an external program that its own folder lacks, so that Herdbook's environment has them.
 
     Raises:
         SystemExit: If the program is not installed here.
     """
     folder = Path(sys.prefix) / "tools" / tool
-    found = {canonicalize_name(own.name): own for own in importlib.metadata.distributions(path=[str(folder)])}
-    if canonicalize_name(tool) not in found:
+    installed = {
+        canonicalize_name(distribution.name): distribution
+        for distribution in importlib.metadata.distributions(path=[str(folder)])
+    }
+    if canonicalize_name(tool) not in installed:
         raise SystemExit(f"{tool} is not in {folder}. `make test` installs it.")
-    asked = [Requirement(line) for own in found.values() for line in own.requires or []]
+    required = [
+        Requirement(line) for distribution in installed.values() for line in distribution.requires or []
+    ]
     return [
         requirement
-        for requirement in asked
-        if canonicalize_name(requirement.name) not in found
+        for requirement in required
+        if canonicalize_name(requirement.name) not in installed
         and (requirement.marker is None or requirement.marker.evaluate({"extra": ""}))
     ]
 
 
 def needs(extras: tuple[str, ...], tools: tuple[str, ...]) -> set[str]:
-    """Return the distributions that Herdbook with some extras and these programs need, and what those need, and so on."""
-    beside = [requirement for tool in tools for requirement in asked_by(tool)]
-    found = {canonicalize_name(requirement.name) for requirement in beside}
+    """Return all distributions, direct and indirect, that Herdbook with extras and external programs needs."""
+    beside = [requirement for tool in tools for requirement in required_by(tool)]
+    needed = {canonicalize_name(requirement.name) for requirement in beside}
     pending = [
         ("herdbook", frozenset(extras)),
         *((canonicalize_name(requirement.name), frozenset(requirement.extras)) for requirement in beside),
     ]
     seen = set()
     while pending:
-        name, wanted = pending.pop()
-        if (name, wanted) in seen:
+        name, chosen = pending.pop()
+        if (name, chosen) in seen:
             continue
-        seen.add((name, wanted))
+        seen.add((name, chosen))
         for requirement in requirements(name):
             marker = requirement.marker
-            if marker and not any(marker.evaluate({"extra": extra}) for extra in (*wanted, "")):
+            if marker and not any(marker.evaluate({"extra": extra}) for extra in (*chosen, "")):
                 continue
             parent = canonicalize_name(requirement.name)
             if parent != "herdbook":
-                found.add(parent)
+                needed.add(parent)
             pending.append((parent, frozenset(requirement.extras)))
-    return found
+    return needed
 
 
 def pins(lock: Path) -> dict[str, str]:
@@ -130,14 +135,14 @@ def pins(lock: Path) -> dict[str, str]:
 
 
 def pinned(extras: tuple[str, ...], tools: tuple[str, ...], *, cuda: bool) -> list[str]:
-    """Return the pins of what Herdbook with some extras and programs needs, with one of torch's two builds."""
+    """Return the pins for Herdbook with extras and external programs, with one of torch's two builds."""
     lock = pins(LOCK)
-    wanted = needs(extras, tools)
+    needed = needs(extras, tools)
     if cuda:
         lock = pins(CUDA_LOCK) | lock
-        return [lock[package] for package in sorted(wanted | pins(CUDA_LOCK).keys())]
+        return [lock[package] for package in sorted(needed | pins(CUDA_LOCK).keys())]
     torch = [line.format(pin=lock["torch"]) for line in CPU_TORCH]
-    return [line for package in sorted(wanted) for line in (torch if package == "torch" else [lock[package]])]
+    return [line for package in sorted(needed) for line in (torch if package == "torch" else [lock[package]])]
 
 
 def environment(name: str, *, cuda: bool) -> dict[str, str]:
@@ -157,7 +162,7 @@ def environment(name: str, *, cuda: bool) -> dict[str, str]:
 
 
 def files() -> dict[str, str]:
-    """Return all that is written, by the names of files."""
+    """Return the contents of all generated files by their names."""
     written = {}
     tools = tuple(tool for _, _, of_step in ENVIRONMENTS.values() for tool in of_step)
     for cuda in (False, True):
@@ -170,7 +175,7 @@ def files() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write all of it."""
+    """Write all generated files."""
     for name, text in files().items():
         (HERE / name).write_text(text, encoding="utf-8")
 

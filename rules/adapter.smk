@@ -1,4 +1,4 @@
-"""Adapters: LoRA matrices folded into the model that they were trained on."""
+"""Adapters: LoRA matrices merged into the model that they were trained on."""
 
 
 use rule fetch as adapter with:

@@ -1,8 +1,8 @@
-"""Model folders, as transformers loads them: links to shards, an index, configuration and tokenizer.
+"""Model folders for transformers: links to shards, an index, configuration and tokenizer.
 
-Links are made where Snakemake runs, as they take less than a cluster's queue; and there a source's tokenizer can be had.
-Which files a folder has follows from the lock, so each model has rules of its own that name them all. A source's
-configuration and tokenizer have one apart from its weights: models that descend from it need the former alone.
+Links are made on Snakemake's host: that takes less time than a cluster's queue, and the host can download a source's
+tokenizer. The files of a folder follow from the lock, so each model has rules of its own that name them all. A source's
+configuration and tokenizer have a rule of their own, since models that descend from it do not need its weights.
 """
 
 for job in JOBS:

@@ -1,11 +1,11 @@
-"""Claims about the release, and signatures of them and of the model, if somebody signs here."""
+"""Claims about the release, and signatures of the claims and of the model, if a signer is configured."""
 
 
 rule attest:
     """
-    Write the claims about the release, and sign them and the model. Runs where Snakemake does: there the key is, or who
-    signs without one. Keyless signatures differ each time and stay in a public log: they are made when what is signed, or
-    that it is signed so, changes, and no other time.
+    Write the claims about the release, and sign them and the model. Runs on Snakemake's host, which has the key or the
+    identity that signs without one. Keyless signatures differ each time and are published in a transparency log, so they are
+    made only if the signed content or the way of signing changes.
     """
     input:
         OF_THE_RELEASE["attest"].inputs,

@@ -1,6 +1,6 @@
-"""Sources: from the Hub, a folder or a PyPI package to shards whose digests are those of the lock.
+"""Sources: shards with the locked digests, from the Hub, a folder or a PyPI package.
 
-Shards of all models are made alike; the rules for the others are this one, for other shards.
+Shards of all models are made in the same way; the rules of the other operations inherit from this one.
 """
 
 

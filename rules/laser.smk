@@ -1,9 +1,9 @@
-"""LASER: chosen matrices replaced by approximations of lower rank; all else copied."""
+"""LASER: chosen matrices are replaced by approximations of lower rank; all other tensors are copied."""
 
 
 rule search:
     """
-    Choose a lasered model's matrices and ranks, where the recipe leaves that open.
+    Choose a lasered model's matrices and ranks, if the recipe leaves them open.
     """
     input:
         inputs,

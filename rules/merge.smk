@@ -1,4 +1,4 @@
-"""Dense merges: several models of one form become one, or layers of several are stacked."""
+"""Dense merges: models of one architecture are merged into one, or layers of several models are stacked."""
 
 
 use rule fetch as merge with:

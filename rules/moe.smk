@@ -1,4 +1,4 @@
-"""Mixtures of Experts: renamed copies of their parents, and routers, which alone are computed."""
+"""Mixtures of Experts: renamed copies of tensors of their parents, and computed routers."""
 
 
 use rule fetch as moe with:

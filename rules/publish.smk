@@ -3,7 +3,7 @@
 
 rule publish:
     """
-    Publish the verified release. Runs where Snakemake does: there the account is logged in, and no token travels.
+    Publish the verified release. Runs on Snakemake's host, where the user is logged in, so that no token is sent elsewhere.
     """
     input:
         sums=PLAN.layout.release_folder / "SHA256SUMS",
@@ -16,7 +16,7 @@ rule publish:
     conda:
         environment("build")
     message:
-        "publish: one commit, read back, tagged, claimed; before, `herdbook publish --dry-run` shows exactly what it holds"
+        "publish: one commit, read back, tagged and claimed; `herdbook publish --dry-run` shows its exact content beforehand"
     shell:
         r"""
         herdbook publish >{log:q} 2>&1

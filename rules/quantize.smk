@@ -1,9 +1,9 @@
-"""Quantization: the released model as GGUF, each file proven tensor by tensor from the safetensors."""
+"""Quantization: the released model as GGUF, each file checked tensor by tensor against the safetensors."""
 
 
 rule convert:
     """
-    Make the full-width GGUF that the quantized files are made from, by llama.cpp's own converter.
+    Make the full-width GGUF from which the quantized files are made, with llama.cpp's own converter.
     """
     input:
         inputs,
@@ -29,7 +29,7 @@ rule convert:
 
 rule quantize:
     """
-    Make one quantized file and derive every tensor of it again from the released weights.
+    Make one quantized file, and check every tensor of it by a second quantization of the released weights.
     """
     input:
         inputs,

@@ -1,10 +1,10 @@
-"""The release: one folder with exactly what is uploaded, its lineage, bills of materials and checksums."""
+"""The release: one folder with exactly the files that are uploaded, including lineage, bills of materials and checksums."""
 
 
 rule release:
     """
-    Put the release together. Weights are hard links to the results; only what is written for the release is declared.
-    Of the weights, which others link to as well, times do not count.
+    Assemble the release. Weights are hard links to the results; only files that are written for the release are declared.
+    The modification times of weights are ignored, since other links share them.
     """
     input:
         [ancient(str(path)) if is_large(path.name) else path for path in OF_THE_RELEASE["release"].inputs],

@@ -1,4 +1,4 @@
-"""What a job asks of a machine: threads, memory, disk, time and GPUs, from the plan (`herdbook.needs`).
+"""The resources of a job: threads, memory, disk, time and GPUs, from the plan (`herdbook.needs`).
 
 Snakemake calls these functions for a rule's directives. A job that makes or reads the release has no id; it needs what
 reading the whole release takes.
@@ -12,22 +12,22 @@ try:
 except HerdbookError as error:
     raise WorkflowError(str(error)) from None
 
-# On another node a job runs inside two processes of Snakemake, each with the plan.
+# On another node, a job runs inside two processes of Snakemake, each of which loads the plan.
 RUNNER_BYTES = 2 * 220 * 10**6
 
 
 def subject(wildcards):
-    """Return what of the plan the job makes; None if that is the release."""
+    """Return the plan's object that the job makes; None if it is the release."""
     return BY_ID[wildcards.id].subject if "id" in wildcards.keys() else None
 
 
 def cores(wildcards):
-    """Return how many threads the job is given."""
+    """Return the job's number of threads."""
     return needs.threads(PLAN, subject(wildcards), on_gpu=ON_GPU)
 
 
 def memory(wildcards, threads, attempt):
-    """Return the job's memory in MB; twice as much for each attempt that was lost."""
+    """Return the job's memory in MB, doubled for each failed attempt."""
     size_bytes = needs.memory_bytes(PLAN, subject(wildcards), threads)
     if workflow.non_local_exec:
         size_bytes += RUNNER_BYTES
@@ -35,22 +35,22 @@ def memory(wildcards, threads, attempt):
 
 
 def minutes(wildcards, threads, attempt):
-    """Return the job's time limit in minutes, likewise."""
+    """Return the job's time limit in minutes, doubled for each failed attempt."""
     return rounded(needs.seconds(PLAN, subject(wildcards), threads), 60) * 2 ** (attempt - 1)
 
 
 def disk(wildcards):
-    """Return what the job writes in MB."""
+    """Return the size of the job's outputs in MB."""
     return rounded(needs.disk_bytes(PLAN, subject(wildcards)), 10**6)
 
 
 def gpus(wildcards):
-    """Return how many GPUs the job asks for. None is no request; some engines take zero for one."""
+    """Return how many GPUs the job requests; None for no request, since some executors treat zero as a request."""
     return needs.gpus(PLAN, subject(wildcards), GPU_BYTES) or None if ON_GPU else None
 
 
 def gpu_memory(wildcards, threads):
-    """Return what the job takes of each GPU's memory in MB, for those who want to see it or to share a GPU."""
+    """Return the job's memory on each GPU in MB, for information and for sharing a GPU."""
     size_bytes = needs.gpu_bytes(PLAN, subject(wildcards), threads, GPU_BYTES) if ON_GPU else 0
     return rounded(size_bytes, 10**6) or None
 

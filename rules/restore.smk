@@ -1,9 +1,9 @@
-"""The cache: each file that it has of the plan is restored by a job that needs nothing else."""
+"""The cache: each file of the plan that it contains is restored by a job without inputs."""
 
 
 rule restore:
     """
-    Restore a file from the cache, and compare it with its digest. Runs on Snakemake's host, since it only moves bytes.
+    Restore a file from the cache, and check its digest. Runs on Snakemake's host, since it only copies bytes.
     """
     output:
         PLAN.layout.root / "{file}",
@@ -14,7 +14,7 @@ rule restore:
     localrule: True
     conda:
         environment("build")
-    # The params of the rule that would make the file: it is not made once more because of another set of params.
+    # The params of the rule that would make the file, so that Snakemake does not rebuild it because of other params.
     params:
         step=lambda wildcards: CACHED[PLAN.layout.root / wildcards.file].job.step,
     shell:

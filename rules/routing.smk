@@ -1,9 +1,9 @@
-"""Routing: what the routers of the released mixture choose, on the recipe's texts and on the experts' prompts."""
+"""Routing: which experts the released mixture's routers choose, for the recipe's texts and the experts' prompts."""
 
 
 rule routing:
     """
-    Report what the released mixture's routers choose.
+    Report which experts the released mixture's routers choose.
     """
     input:
         inputs,

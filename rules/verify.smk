@@ -1,9 +1,9 @@
-"""Verification: the release is what it says, by what it holds alone."""
+"""Verification of the release from its own content."""
 
 
 rule verify:
     """
-    Verify the release and write what was found.
+    Verify the release and write the report.
     """
     input:
         OF_THE_RELEASE["verify"].inputs,

@@ -1,4 +1,4 @@
-"""Walking graphs: of models, of jobs, of tensors."""
+"""Traversal of graphs of models, jobs or tensors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 def reachable(starts: Iterable[Node], following: Callable[[Node], Iterable[Node]]) -> list[Node]:
-    """Return all that some nodes lead to, and themselves: each once, the nearest first.
+    """Return some nodes and all that can be reached from them, each once, the nearest first.
 
     Args:
-        starts: Where to begin.
-        following: Returns where a node leads directly, such as the models that a model is made from.
+        starts: The nodes to start from.
+        following: Returns the direct successors of a node, such as the models that a model is made from.
     """
-    found = dict.fromkeys(starts)
-    waiting = list(found)
-    for node in waiting:
-        new = [one for one in dict.fromkeys(following(node)) if one not in found]
-        found |= dict.fromkeys(new)
-        waiting += new
-    return waiting
+    seen = dict.fromkeys(starts)
+    reached = list(seen)
+    for node in reached:
+        new = [successor for successor in dict.fromkeys(following(node)) if successor not in seen]
+        seen |= dict.fromkeys(new)
+        reached += new
+    return reached

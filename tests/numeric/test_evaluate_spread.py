@@ -69,7 +69,7 @@ def test_documents_that_pass_together_are_the_same_for_any_number_of_threads(loa
 
 def test_as_many_documents_are_read_at_once_as_there_are_threads(loaded, monkeypatch):
     """Three calls of the model wait for each other: fewer threads than that would never meet."""
-    meeting = threading.Barrier(3, timeout=20)
+    meeting = threading.Barrier(3, timeout=600)
     own = HFLM._model_call
 
     def met(self, *arguments, **options):

@@ -409,13 +409,12 @@ def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, 
     command += ["--recipe", str(folder / "guarded.yaml"), "--results", str(tmp_path)]
     journal = plan.layout.journal(planned)
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while running.poll() is None and time.monotonic() < deadline:
+    while running.poll() is None:
         if journal.exists() and journal.read_bytes().count(b"\n") >= 5:
             os.kill(running.pid, signal.SIGKILL)
             break
         time.sleep(0.002)
-    assert running.wait(60) == -signal.SIGKILL, running.stderr.read().decode()
+    assert running.wait() == -signal.SIGKILL, running.stderr.read().decode()
     running.stderr.close()
     assert not plan.layout.search(planned).exists()
     with journal.open("ab") as file:

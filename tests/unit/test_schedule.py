@@ -79,7 +79,7 @@ def test_jobs_share_a_machine_as_far_as_each_resource_reaches():
     assert seconds(cores=1, mem_mb=25) == 1
     assert seconds(cores=1, mem_mb=50) == 2
     assert seconds(cores=3, mem_mb=1) == 4
-    with pytest.raises(ValueError, match="0 asks for more than a machine has"):
+    with pytest.raises(ValueError, match="0 requests more than a machine has"):
         seconds(cores=5)
 
 

@@ -17,12 +17,12 @@ def project(tmp_path):
     return rebuilds.herd(tmp_path / "herd")
 
 
-def started(project, *arguments):
-    """Start a build, and return its process as soon as it runs jobs."""
+def started(project, *, forked):
+    """Start a build, and return its process as soon as it has made shards."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+        [sys.executable, "-m", "snakemake", "--cores", "2"],
         cwd=project.root,
-        env=project.environment(forked=False),
+        env=project.environment(forked=forked),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -35,7 +35,7 @@ def started(project, *arguments):
 
 
 def test_a_second_build_is_refused_by_name_and_the_first_ends_well(project):
-    first = started(project)
+    first = started(project, forked=True)
     second = project.snakemake(check=False)
     assert second.returncode != 0
     said = second.stdout + second.stderr
@@ -51,7 +51,7 @@ def test_a_second_build_is_refused_by_name_and_the_first_ends_well(project):
 
 
 def test_a_build_that_was_killed_goes_on_without_hand_work(project):
-    killed = started(project)
+    killed = started(project, forked=False)  # so that its jobs are killed with it
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     before = {path.name for path in (project.results / "shards").glob("*.json")}

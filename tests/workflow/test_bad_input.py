@@ -90,7 +90,7 @@ def test_experts_of_different_shapes(project):
     tiny.write_model(project.recipe.parent / "other", seed=2, intermediate=96)
     tiny.lock(project.recipe)
     said = failure(project)
-    assert "models.mix.moe.experts.1: 'other': model.layers.0.mlp.down_proj.weight has shape [32, 96]" in said
+    assert "models.mix.moe.experts.1: 'other': model.layers.0.mlp.down_proj.weight is of shape [32, 96]" in said
 
 
 def test_kill_and_go_on(project):
@@ -104,10 +104,8 @@ def test_kill_and_go_on(project):
         start_new_session=True,
     )
     shards = project.results / "shards"
-    deadline = time.monotonic() + 120
     while not list(shards.glob("mix.*.safetensors")):
         assert run.poll() is None, "the build ended before it could be killed"
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()

@@ -99,7 +99,7 @@ class FolderStore:
         temporary, sha256 = self._temporary(name), None
         try:
             # a symbolic link in the results leads to a file of others, who may write to it; the Hub's cache never does
-            ours = not source.is_symlink() or (hub.holds(source) and not name.startswith(PRIVATE))
+            ours = not source.is_symlink() or (hub.is_in_cache(source) and not name.startswith(PRIVATE))
             real = source.resolve(strict=True)
             if not (ours and _linked(real, temporary)):
                 with real.open("rb") as file, temporary.open("xb") as copy:

@@ -130,7 +130,7 @@ def cached(repo: str, commit: str, file: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def holds(path: Path) -> bool:
+def is_in_cache(path: Path) -> bool:
     """Return whether a file, or the target of a link, is in the Hub's cache, where no file is modified in place."""
     return path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
 

@@ -58,13 +58,13 @@ def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
         except FAILURES as error:
             if is_wrong(error):
                 wrong = error
-            asked_s = asked_to_wait(error)
-            if wait_s is None or not is_transient(error) or (asked_s or 0) > MAX_WAIT_S:
+            requested_s = requested_wait_s(error)
+            if wait_s is None or not is_transient(error) or (requested_s or 0) > MAX_WAIT_S:
                 cause = (
                     wrong or error
                 )  # a server that gave a wrong answer cannot hide it by not answering any more
                 raise _kind(cause)(f"{what}: {explain(cause, repo)}") from cause
-            time.sleep(max(wait_s, asked_s or 0))
+            time.sleep(max(wait_s, requested_s or 0))
     raise AssertionError  # the last attempt returns or raises
 
 
@@ -103,7 +103,7 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
-def asked_to_wait(error: BaseException) -> float | None:
+def requested_wait_s(error: BaseException) -> float | None:
     """Return how many seconds the Hub requests to wait before the next request; None if it does not."""
     if not isinstance(error, HfHubHTTPError):
         return None
@@ -125,7 +125,8 @@ def explain(error: BaseException, repo: str) -> str:
         case GatedRepoError():
             return (
                 f"the repository is gated. Accept its terms on {endpoint}/{repo}, log in with `hf auth login`, and try "
-                "again; if its owner approves requests manually, wait for the approval." + server_says(error)
+                "again; if its owner approves requests manually, wait for the approval."
+                + server_message(error)
             )
         case EndlessAnswerError():
             return f"{endpoint} began to answer and did not finish in time. Try again later."
@@ -134,7 +135,7 @@ def explain(error: BaseException, repo: str) -> str:
         case RemoteEntryNotFoundError():
             return "the repository has no such file at this commit"
         case DisabledRepoError():
-            return "the Hub has disabled this repository." + server_says(error)
+            return "the Hub has disabled this repository." + server_message(error)
         case RepositoryNotFoundError():
             return _not_found(endpoint)
         case HfHubHTTPError():
@@ -157,7 +158,7 @@ def explain(error: BaseException, repo: str) -> str:
 
 
 def _explain_status(error: HfHubHTTPError, endpoint: str) -> str:
-    status, reason = error.response.status_code, server_says(error)
+    status, reason = error.response.status_code, server_message(error)
     if status == 401 and get_token():
         return f"the Hub rejected your token. Log in with `hf auth login`, or unset HF_TOKEN.{reason}"
     if status in {401, 404}:
@@ -178,7 +179,7 @@ def _not_found(endpoint: str) -> str:
     )
 
 
-def server_says(error: HfHubHTTPError) -> str:
+def server_message(error: HfHubHTTPError) -> str:
     """Return the Hub's own message about a refusal as a sentence; empty if it has none."""
     return f" The Hub's message: {redact(error.server_message)}" if error.server_message else ""
 

@@ -186,7 +186,7 @@ class Repository:
     def _refused(self, error: BaseException) -> StepError:
         if isinstance(error, HfHubHTTPError) and error.response.status_code in MOVED_STATUS:
             return MovedError(f"{self.name}: someone else has committed in the meantime")
-        wait_s = hub.asked_to_wait(error) or 0.0
+        wait_s = hub.requested_wait_s(error) or 0.0
         if hub.is_transient(error) and wait_s <= hub.MAX_WAIT_S:
             return UnansweredError(f"{self.name}: {_explain(error, self.name)}", wait_s)
         return StepError(f"{self.name}: {_explain(error, self.name)}")
@@ -278,7 +278,7 @@ def _is_absent(error: StepError) -> bool:
 def _explain(error: BaseException, repo: str) -> str:
     """Return a message for the user about a failed write, with a remedy."""
     if isinstance(error, HfHubHTTPError):
-        detail = hub.server_says(error)
+        detail = hub.server_message(error)
         match error.response.status_code:
             case 403:
                 return (
