@@ -90,7 +90,9 @@ def test_experts_of_different_shapes(project):
     tiny.write_model(project.recipe.parent / "other", seed=2, intermediate=96)
     tiny.lock(project.recipe)
     said = failure(project)
-    assert "models.mix.moe.experts.1: 'other': model.layers.0.mlp.down_proj.weight is of shape [32, 96]" in said
+    assert (
+        "models.mix.moe.experts.1: 'other': model.layers.0.mlp.down_proj.weight is of shape [32, 96]" in said
+    )
 
 
 def test_kill_and_go_on(project):
