@@ -126,7 +126,10 @@ def called(jobs):
         ("provenance.bom", "\n\ndef ", "\n\nx = 1\n\n\ndef ", DOCUMENTS - {"card"}),
         ("verify.pedigree", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {"verify"}),
         ("errors", "\n\nclass ", "\n\nx = 1\n\n\nclass ", set()),
-        ("plan.merge", "\n\ndef ", "\n\nx = 1\n\n\ndef ", set()),
+        ("plan.merge", "\n\ndef ", "\n\nx = 1\n\n\ndef ", DOCUMENTS),
+        ("plan.model", "\n\n@dataclass", "\n\nx = 1\n\n\n@dataclass", DOCUMENTS),
+        # it computes what a rule of rules keeps
+        ("recipe.rank", "\n\n@dataclass", "\n\nx = 1\n\n\n@dataclass", {*LASERED, "searched", *DOCUMENTS}),
         ("view.words", "\n\ndef ", "\n\nx = 1\n\n\ndef ", set()),
     ],
 )  # fmt: skip

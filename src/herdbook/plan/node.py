@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 
 # The index and, for merges and mixtures, the configuration are written, not linked. A source's other files are as fetched.
-ASSEMBLE_CODE = Code(
-    ("herdbook.steps.assemble.step",), without=("herdbook.steps.fetch", "herdbook.steps.fetch.step")
-)
+ASSEMBLE_CODE = Code(("herdbook.steps.assemble.step",), without=("herdbook.steps.fetch.step",))
 
 
 def plan_node(
