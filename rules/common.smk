@@ -105,7 +105,7 @@ def inputs(wildcards):
 
 
 def step(wildcards):
-    """Return the job's rule and key as one string, the arguments of `herdbook`: a change of it causes a rerun."""
+    """Return the job's rule and key as one string, the arguments of `herdbook`; a change of it causes a rerun."""
     # The only param: Snakemake would rebuild a restored file if the params of `restore` differed from those of its rule.
     return BY_ID[wildcards.id].step
 
