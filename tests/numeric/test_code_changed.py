@@ -9,7 +9,9 @@ from herdbook.plan import code
 from herdbook.plan.jobs import all_jobs
 from support import tiny
 
-CACHES = ("module_digest", "imports", "_closure", "is_empty", "_tree", "_is_module")
+# What is known of one module, and what is known of several.
+OF_A_MODULE = ("_tree", "module_digest", "imports", "is_empty")
+OF_SEVERAL = ("_closure",)
 PROMPTS = [{"model": "base", "prompts": ["w1"]}, {"model": "other", "prompts": ["w9"]}]
 DRAWN = [{"model": "base"}, {"model": "other"}]
 LASER = {"laser": "base", "matrices": ["mlp.down_proj"]}
@@ -66,15 +68,13 @@ def recipe(tmp_path_factory):
     return path
 
 
-def forget():
-    for name in CACHES:
-        getattr(code, name).cache_clear()
-
-
 @pytest.fixture
 def changed(recipe, monkeypatch):
     """A function that changes the text of a module, and returns which jobs have other keys, apart from measurements."""
-    real = code._source
+
+    def forget():
+        for name in OF_SEVERAL:
+            getattr(code, name).cache_clear()
 
     def keys():
         forget()
@@ -83,12 +83,19 @@ def changed(recipe, monkeypatch):
         }
 
     before = keys()
+    source = code._source
 
     def change(module, edit):
-        text = real(module).decode()
+        text = source(module).decode()
         edited = edit(text)
         assert edited != text
-        monkeypatch.setattr(code, "_source", lambda name: edited.encode() if name == module else real(name))
+        monkeypatch.setattr(code, "_source", lambda name: edited.encode() if name == module else source(name))
+        for name in OF_A_MODULE:  # of the others the answer is known
+            known = getattr(code, name)
+            anew = known.__wrapped__
+            monkeypatch.setattr(
+                code, name, lambda asked, known=known, anew=anew: (anew if asked == module else known)(asked)
+            )
         after = keys()
         monkeypatch.undo()
         assert after.keys() == before.keys()
