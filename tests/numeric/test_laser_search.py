@@ -126,6 +126,7 @@ def test_threads_change_no_bit_of_a_loss(folder, sequences):
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that keeps memory")
 def test_losses_take_no_more_memory_for_more_sequences(tmp_path):
     """Of many windows with logits of 5 MB each, no more than a few are there at once, with one thread and with two.

@@ -11,6 +11,8 @@ import pytest
 from support import rebuilds
 from support.project import Project
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(tmp_path):

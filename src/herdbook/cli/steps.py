@@ -34,7 +34,7 @@ STEPS = {
     "fetch": Step("Fetch a shard of a source model, and check its digest.", options=(options.threads,)),
     "search": Step("Choose the matrices and ranks of a lasered model, by trial.", options=GPU),
     "laser": Step("Make a shard of a lasered model.", options=GPU),
-    "adapter": Step("Make a shard of a model with an adapter merged in.", options=(options.threads,)),
+    "adapter": Step("Make a shard of a model with an adapter folded in.", options=(options.threads,)),
     "merge": Step("Make a shard of a dense merge.", options=(options.threads,)),
     "moe": Step("Make a shard of a Mixture of Experts.", options=(options.threads,)),
     "files": Step("Write a source model's configuration and tokenizer to its folder."),
@@ -47,7 +47,7 @@ STEPS = {
     "release": Step("Assemble the release, with provenance and checksums.", key=False),
 }
 ABOUT_KEYS = (
-    "KEY is the job's key, its first digits, or its name: `herdbook plan` lists them. "
+    "KEY is the job's key, its first digits, or its name: `herdbook explain all` lists them. "
     "The files that it reads must exist; Snakemake makes them in order."
 )
 

@@ -58,7 +58,7 @@ class _Item:
     id: str
     width: float
     layer: int
-    x: float = 0.0  # of its centre
+    x: float = 0.0  # of its center
     above: list[_Item] = field(default_factory=list)
 
 

@@ -1,1 +1,1 @@
-"""The steps of a build: one package a rule."""
+"""The steps of a build: one package for each kind of step."""
