@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from herdbook.humanize import did_you_mean
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -76,6 +78,22 @@ REQUIREMENT = Setting(
 )
 
 SETTINGS = (RECIPE, DEVICE, GPU_MEMORY, SIGNING_KEY, CACHE, PRICE_PER_HOUR, PINS, REQUIREMENT)
+
+
+def problems(config: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a configuration, one line for each key; empty if nothing is.
+
+    Args:
+        config: The content of ``config/config.yaml``, with the changes of the command line.
+    """
+    known = [setting.key for setting in SETTINGS if setting.key]
+    found = []
+    for key, value in config.items():
+        if key not in known:
+            found.append(f"{key}: unknown setting{did_you_mean(str(key), known)}")
+        elif isinstance(value, bool) or not isinstance(value, str | int | float | None):
+            found.append(f"{key}: expected text or a number")
+    return found
 
 
 def gpu_bytes() -> int | None:

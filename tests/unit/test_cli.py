@@ -485,3 +485,11 @@ def test_jobs_are_spread_over_several_gpus_and_a_named_one_is_kept(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert Machine(device="cuda").device_of("ff") == "cuda"
     assert asked == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0", "cuda:2", "cuda"]
+
+
+def test_what_help_lists_without_loading_it_is_what_there_is():
+    from herdbook.cli import findings, verify
+    from herdbook.verify import levels, report
+
+    assert list(verify.LEVELS) == list(levels.LEVELS)
+    assert set(findings.STATUSES) == {str(status) for status in report.STATUSES.values()}

@@ -203,12 +203,14 @@ def test_neutral_modules_and_branches_that_are_not_taken_are_not_followed(packag
         step="import herdbook.errors, herdbook.branch, herdbook.plan.laser, torch, tqdm\n",
         errors="import herdbook.behind\n",
         branch="import herdbook.behind\n",
-        behind="",
+        behind="x = 1\n",
+        other="import herdbook.errors\n",
         plan__laser="",
     )
     assert Code(("herdbook.step",), without=("herdbook.branch", "torch")).modules == ("herdbook.step",)
     assert Code(("herdbook.step",), without=("herdbook.branch", "torch")).distributions == ()
-    assert "herdbook.behind" in Code(("herdbook.step",)).modules or code.is_empty("herdbook.behind")
+    assert Code(("herdbook.step",)).modules == ("herdbook.behind", "herdbook.branch", "herdbook.step")
+    assert Code(("herdbook.other",)).modules == ("herdbook.other",)
     assert "herdbook.errors" in Code(("herdbook.step", "herdbook.errors")).modules
 
 

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("changes", "errors", "graph", "humanize", "settings"),
-    ("architectures", "escape", "files", "key", "layout", "progress", "yamlio"),
+    ("changes", "errors", "graph", "humanize"),
+    ("architectures", "escape", "files", "key", "layout", "progress", "settings", "yamlio"),
     ("figures", "recipe", "sources", "tools", "weights"),
     ("hub",),
     ("lock",),

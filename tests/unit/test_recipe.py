@@ -1,11 +1,15 @@
 """Recipes: all problems at once, each with its key; nothing unsafe is read."""
 
+import typing
 from pathlib import Path
 
 import pytest
 
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
+from herdbook.plan.quantize import BITS
+from herdbook.recipe.release import QuantizationMethod
+from herdbook.steps.quantize.methods import METHODS
 
 GOOD = """
 models:
@@ -150,3 +154,9 @@ def test_random_gates_need_no_prompts():
 
 def test_the_repository_s_recipe_is_good():
     recipes.load(Path(__file__).parents[2] / "config" / "miniature.yaml")
+
+
+def test_quantization_methods_have_a_width_and_a_description():
+    methods = set(typing.get_args(QuantizationMethod))
+    assert set(BITS) == methods
+    assert methods <= set(METHODS)

@@ -33,7 +33,9 @@ def command(recipe: Path, results: Path, key: Path | None, *, keyless: bool) -> 
     from herdbook import plan as plans
     from herdbook.signing.keyless import Keyless
     from herdbook.signing.keys import PrivateKey, load_private
-    from herdbook.steps.attest.step import attest, configured_signer
+    from herdbook.steps.attest.step import configured_signer
+    from herdbook.steps.machine import Machine
+    from herdbook.steps.registry import STEPS
 
     if key and keyless:
         raise click.UsageError("--key and --keyless exclude each other")
@@ -42,7 +44,7 @@ def command(recipe: Path, results: Path, key: Path | None, *, keyless: bool) -> 
         signer: PrivateKey | Keyless | None = Keyless()
     else:
         signer = load_private(key) if key else configured_signer()
-    attest(plan, signer)
+    STEPS["attest"](plan, None, Machine(signer=signer))
     match signer:
         case PrivateKey():
             state = f"signed by {signer.public.fingerprint}"

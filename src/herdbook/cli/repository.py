@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from herdbook.errors import RecipeError
-from herdbook.settings import SETTINGS
+from herdbook.settings import SETTINGS, problems
 
 FILE = Path("config/config.yaml")
 
@@ -54,7 +54,6 @@ def read(path: Path = FILE) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot be read: {error}", str(path)) from error
     from herdbook import yamlio
-    from herdbook.humanize import did_you_mean
 
     try:
         content = yamlio.load(text, yamlio.PyYamlLoader) or {}  # as Snakemake reads it
@@ -63,12 +62,6 @@ def read(path: Path = FILE) -> dict[str, str]:
     if not isinstance(content, dict):
         raise RecipeError("is not a mapping of settings", str(path))
     known = {setting.key: setting.variable for setting in SETTINGS if setting.key}
-    problems = []
-    for key, value in content.items():
-        if key not in known:
-            problems.append(f"{key}: unknown setting{did_you_mean(key, known)}")
-        elif isinstance(value, bool) or not isinstance(value, str | int | float | None):
-            problems.append(f"{key}: expected text or a number")
-    if problems:
-        raise RecipeError(problems, str(path))
+    if found := problems(content):
+        raise RecipeError(found, str(path))
     return {known[key]: str(value) for key, value in content.items() if value not in {None, ""}}

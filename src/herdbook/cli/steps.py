@@ -46,6 +46,7 @@ STEPS = {
     "card": Step("Render the model card and its figures.", key=False),
     "release": Step("Assemble the release, with provenance and checksums.", key=False),
 }
+DOCUMENTS = ("card", "release")
 ABOUT_KEYS = (
     "KEY is the job's key, its first digits, or its name: `herdbook explain all` lists them. "
     "The files that it reads must exist; Snakemake makes them in order."
@@ -66,12 +67,13 @@ def command(name: str) -> click.Command:
     ) -> None:
         from herdbook import plan as plans
         from herdbook.cache.step import save
-        from herdbook.plan.jobs import all_jobs, find
+        from herdbook.plan.jobs import all_jobs, find, result_jobs
         from herdbook.steps import registry
         from herdbook.steps.machine import Machine
 
         plan = plans.load(recipe, results)
-        job = find(all_jobs(plan), name, key)
+        # The keys of the documents count much code, so a step that makes none of them does not compute them.
+        job = find(all_jobs(plan) if name in DOCUMENTS else result_jobs(plan), name, key)
         registry.run(plan, job, Machine(threads, device, options.gpu_bytes(gpu_memory)))
         save(plan, job)
 

@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 ASSEMBLE = "assemble"
 FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
+# Why a recipe may have no job of a rule.
+ABSENT = {
+    "routing": "; the released model is not a mixture, so it has no routers",
+    "search": "; no model has `select` or `guard`",
+    "convert": "; it has no `quantize`",
+    "quantize": "; it has no `quantize`",
+    "evaluate": "; it has no `evaluate`",
+}
 MOST_LISTED = 12  # names of jobs in a message
 RESTORE = "restore"  # takes single files from the cache; not a job of the plan
 
@@ -155,7 +163,7 @@ def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
     """
     of_rule = [job for job in jobs if job.rule == rule]
     if not of_rule:
-        raise RecipeError(f"{rule}: this recipe has no such step")
+        raise RecipeError(f"{rule}: this recipe has no such step{ABSENT.get(rule, '')}")
     named = [job for job in of_rule if key and key in {job.id, *job.labels}]
     matches = named or [job for job in of_rule if job.key.startswith(key)]
     if len(matches) == 1:
