@@ -19,8 +19,6 @@ from herdbook.steps.attest.step import configured_signer
 from herdbook.tools import exclusive, installed
 from snakemake.exceptions import WorkflowError
 
-if problems := settings.problems(config):
-    raise WorkflowError("config/config.yaml or --config: " + "; ".join(problems))
 # Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
 # shares the result.
 os.environ |= {setting.variable: setting.configured(config) for setting in settings.SETTINGS}

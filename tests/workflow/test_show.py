@@ -150,7 +150,12 @@ def test_interrupted_it_reports_what_was_completed(project):
     assert interrupted
     end = pictures(seen)[-1]
     assert rebuilds.BAR not in end
-    assert re.search(r"^completed 0 steps, 10 up to date, 8 not run, in ", end, re.MULTILINE)
+    # a job that ends before the signal reaches it is completed
+    completed, not_run = re.search(
+        r"^completed (\d) steps?, 10 up to date, (\d) not run, in ", end, re.MULTILINE
+    ).groups()
+    assert int(completed) + int(not_run) == 8
+    assert int(not_run) > 0
     assert "Traceback" not in seen
 
 

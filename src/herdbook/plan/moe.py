@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matrix_of, rope_of
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
-from herdbook.plan.code import COPY, Code
+from herdbook.plan.code import Code
 from herdbook.plan.configuration import mixture_config
 from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.operation import DrawRouters, ExpertScale, MakeRouters, PerturbExperts, TakeOver
@@ -179,8 +179,8 @@ class _Mixture:
             return plan_part(
                 self.name, label, PerturbExperts(self._scales(run), self.moe.seed), run, ALTER_CODE
             )
-        taken = COPY if actions == {"copy"} else TAKEN_CODE
-        return plan_part(self.name, label, TakeOver("moe"), run, CAST_CODE if "cast" in actions else taken)
+        code = CAST_CODE if "cast" in actions else TAKEN_CODE
+        return plan_part(self.name, label, TakeOver("moe"), run, code)
 
     def _routers(self) -> Part:
         moe, family, hidden = self.moe, self.family, self.shape.hidden
