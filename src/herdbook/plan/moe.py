@@ -42,7 +42,7 @@ MERGEKIT_CODE = Code(STEP, (DRAWN, ROUTED, ALTERED, CAST), READERS)
 DRAWN_CODE = Code(STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
 ALTER_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS))
 # Tensors that are copied under a new name, stacked or zero.
-TAKEN_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, CAST))
+TAKEN_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
 CAST_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
 # An expert's vocabulary may differ by as many tokens, which its tuning added; beyond that, it is a different vocabulary.
 ADDED_TOKENS = 1024
