@@ -1,7 +1,5 @@
 """The miniature herd on a real SLURM: the release is, byte for byte, the one that `make demo` built on this machine."""
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from herdbook import plan as plans
-from herdbook.plan.jobs import jobs
-from support import rebuilds
-from support.project import REPOSITORY, Project, steps_of
+from support.project import REPOSITORY, Project
 
 RELEASE = Path("Miniature-4x135M-laser/release")
 HERE = REPOSITORY / "results" / RELEASE
@@ -27,33 +22,8 @@ OPTIONS = (
 )  # fmt: skip
 
 
-# What the cluster makes: from the source by one expert to the release. The other experts and measurements are at hand, made by
-# the same rules.
-CHAIN = ("base", "python", "python-laser", "miniature")
-
-
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def link(source, target):
-    """Give a file a second name; copy it where that is another disk."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def take_away(planned):
-    """Remove what the jobs of the chain made: all shards and folders, one measurement, one quantized file."""
-    seen = set()
-    for job in planned:
-        one_is_enough = job.rule in {"evaluate", "quantize"}
-        of_chain = job.model == CHAIN[-1] if job.rule == "evaluate" else job.model in {*CHAIN, ""}
-        if of_chain and not (one_is_enough and job.rule in seen):
-            seen.add(job.rule)
-            for path in job.outputs:
-                path.unlink(missing_ok=True)
 
 
 def test_the_release_has_the_bytes_of_one_machine(cluster, tmp_path):
@@ -64,15 +34,6 @@ def test_the_release_has_the_bytes_of_one_machine(cluster, tmp_path):
             place.symlink_to(path)
     settings = {"recipe": "config/miniature.yaml"}
     (project.root / "config/config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    shutil.copytree(
-        REPOSITORY / "results",
-        project.results,
-        symlinks=True,
-        copy_function=link,
-        ignore=shutil.ignore_patterns("decompositions", RELEASE.parts[0]),
-    )
-    planned = jobs(plans.load(project.root / "config/miniature.yaml", project.results))
-    take_away(planned)
     site = tmp_path / "cluster.yaml"
     site.write_text(yaml.safe_dump({"account": "herd", "partition": "main"}), encoding="utf-8")
     own, theirs = project.environment(forked=False), cluster.environment
@@ -86,8 +47,6 @@ def test_the_release_has_the_bytes_of_one_machine(cluster, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    ran = {rebuilds.plain(rule) for rule, _ in steps_of(project.logged())}
-    assert ran == {job.rule for job in planned}
     # a machine that does much else may take longer than the plan allows; memory has to be enough for each
     lost = [job for job in cluster.jobs("") if job["JobState"] not in {"COMPLETED", "TIMEOUT"}]
     assert lost == []
