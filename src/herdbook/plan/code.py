@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import UnverifiedError, VerificationError
+from herdbook.errors import VerificationError
 from herdbook.settings import PINS
 
 if TYPE_CHECKING:
@@ -149,9 +149,7 @@ class Code:
         """Return ``{module or distribution: digest or version}``, as it enters keys and provenance.
 
         Raises:
-            UnverifiedError: Inside ``as_recorded``, if the record does not name one of them and is from another version of
-                Herdbook, whose modules were others.
-            VerificationError: Inside ``as_recorded``, if the record is from this version and does not name one of them.
+            VerificationError: Inside ``as_recorded``, if the record does not name one of them.
         """
         recorded = _RECORDED.get()
         if recorded is not None:
@@ -189,17 +187,21 @@ def as_recorded(code: Mapping[str, str]) -> Iterator[None]:
 
 
 def _require_named(names: Iterable[str], recorded: Mapping[str, str]) -> None:
-    """Raise UnverifiedError or VerificationError if a record does not name code that counts here, see ``describe``."""
+    """Raise VerificationError if a record does not name code that counts here.
+
+    The version that a record names excuses nothing, since whoever forges a release writes it; it only makes the advice.
+    """
     missing = [name for name in names if name not in recorded]
     if not missing:
         return
     version = recorded.get(PACKAGE, "unknown")
-    if version == package_version(PACKAGE):
-        raise VerificationError(f"the provenance does not name the code of {missing[0]}")
-    raise UnverifiedError(
-        f"the release was built with Herdbook {version}, whose modules differ from those of this version "
-        f"({missing[0]} is missing), so its keys cannot be recomputed here. Verify it with Herdbook {version}."
-    )
+    advice = ""
+    if version != package_version(PACKAGE):
+        advice = (
+            f"; it names Herdbook {version}, whose modules may differ: verify with that version to tell an older program "
+            "from a forgery"
+        )
+    raise VerificationError(f"the provenance does not name the code of {missing[0]}{advice}")
 
 
 def changed(code: Mapping[str, str]) -> list[str]:
