@@ -1,0 +1,48 @@
+"""Inputs that must not become a release: each is refused in time, by a message that names what is wrong.
+
+The table is that of docs/inputs.md.
+"""
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+from herdbook.cli.main import main
+from herdbook.errors import LockError, RecipeError, SourceError
+from support import inputs
+
+DOCS = Path(__file__).parents[2] / "docs/inputs.md"
+KINDS = [
+    importlib.import_module(f"support.inputs.{module.name}") for module in pkgutil.iter_modules(inputs.__path__)
+]
+CASES = [case for kind in KINDS for case in kind.CASES]
+REFUSALS = {error.exit_status for error in (LockError, RecipeError, SourceError)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.wrong)
+def test_an_input_that_is_not_understood_is_refused_by_name(case, tmp_path, capsys):
+    recipe = case.make(tmp_path)
+    if case.when == "plan":
+        assert main(["lock", "--recipe", str(recipe)]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert main([case.when, "--recipe", str(recipe)]) in REFUSALS
+    message = capsys.readouterr().err
+    assert re.search(case.message, message), message
+    assert "Traceback" not in message
+
+
+def table():
+    """Return the documentation's table of what is refused."""
+    lines = []
+    for kind in KINDS:
+        if kind.CASES:
+            lines += ["", kind.__doc__.splitlines()[0], "", "| input | refused by |", "| --- | --- |"]
+            lines += [f"| {case.wrong} | `herdbook {case.when}` |" for case in kind.CASES]
+    return "\n".join(lines).strip()
+
+
+def test_the_documentation_lists_what_is_refused():
+    assert table() in DOCS.read_text(encoding="utf-8")
