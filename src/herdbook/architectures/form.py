@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.meaning import is_tied
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -64,7 +66,7 @@ def implied(config: Mapping[str, Any]) -> Form | None:
         f"{PREFIX}embed_tokens.weight": (config["vocab_size"], hidden),
         f"{PREFIX}norm.weight": (hidden,),
     }
-    if not config.get("tie_word_embeddings", False):
+    if not is_tied(config):
         form[HEAD] = (config["vocab_size"], hidden)
     projections = {
         "q": (heads * width, hidden),
@@ -105,13 +107,13 @@ def misfits(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> l
     expected = implied(config)
     if expected is None:
         return []
-    spare = {HEAD} if config.get("tie_word_embeddings", False) else set()
+    spare = {HEAD} if is_tied(config) else set()
     missing = [name for name in expected if name not in form]
     unknown = [
         name for name in form if name not in expected and name not in spare and not name.endswith("inv_freq")
     ]
     bare = [name.removeprefix(PREFIX) for name in missing if name.removeprefix(PREFIX) in form]
-    if bare and bare != missing:
+    if bare:
         line = (
             f"its tensors lack the prefix {PREFIX!r} (it has {bare[0]}): load it with transformers' AutoModelForCausalLM, save "
             "it with save_pretrained, and name that folder"

@@ -6,7 +6,9 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.dense import ONE_FORM, layer_of, rope_of
+from herdbook.architectures.dense import ONE_FORM, layer_of
+from herdbook.architectures.form import HEAD
+from herdbook.architectures.meaning import differences, is_tied
 from herdbook.errors import RecipeError
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Part, Tensor
@@ -81,7 +83,7 @@ def _joined(where: str, merge: Dense, inputs: list[Node]) -> tuple[list[Tensor],
     first = inputs[0]
     count = first.config["num_hidden_layers"]
     for name, (_, planned) in first.tensors.items():
-        if name.endswith("inv_freq"):
+        if name.endswith("inv_freq") or _is_unread(first, name):
             continue
         dtype = DTYPE_CODES[merge.dtype] if merge.dtype else planned.dtype
         origins = tuple(Origin(node.tensors[name][0].key, name) for node in inputs)
@@ -176,7 +178,8 @@ def _stacked(
             kinds.append({key: node.config[key][layer] for key in PER_LAYER if node.config.get(key)})
             number += 1
     for name in last.tensors:
-        if layer_of(name) is None and "embed_tokens" not in name and not name.endswith("inv_freq"):
+        outside = layer_of(name) is None and "embed_tokens" not in name
+        if outside and not name.endswith("inv_freq") and not _is_unread(last, name):
             take(last, name, name, None)
     config = {**first.config, "num_hidden_layers": number}
     config |= {key: [kind[key] for kind in kinds] for key in PER_LAYER if all(key in kind for kind in kinds)}
@@ -214,20 +217,19 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
                 f"{where}: {node.name!r} is of type {_kind(node)!r}, {first.name!r} of type {_kind(first)!r}"
             )
             continue
-        if rope_of(node.config) != rope_of(first.config):
-            problems.append(
-                f"{where}: {node.name!r} has different rotary embeddings from {first.name!r}: {rope_of(node.config)}, not "
-                f"{rope_of(first.config)}"
-            )
+        problems += [
+            f"{where}: {node.name!r} has {difference} as {first.name!r}: equal numbers mean different things in them"
+            for difference in differences(node.config, first.config)
+        ]
         form = _form(node, stacked=stacked)
         differing = [tensor for tensor in {**expected, **form} if expected.get(tensor) != form.get(tensor)]
         if differing:
             tensor = differing[0]
             more = f", and {len(differing) - 1} more tensors differ" if len(differing) > 1 else ""
             hint = ""
-            if tensor == "lm_head.weight" and (tensor not in form or tensor not in expected):
+            if tensor == HEAD and (tensor not in form or tensor not in expected):
                 hint = " (one model has an output head of its own, the other ties it to the embeddings)"
-            elif tensor in {"lm_head.weight", "model.embed_tokens.weight"}:
+            elif tensor in {HEAD, "model.embed_tokens.weight"}:
                 hint = " (their vocabularies differ)"
             problems.append(
                 f"{where}: {tensor} is {_show(form.get(tensor))} in {node.name!r} and {_show(expected.get(tensor))} in "
@@ -241,8 +243,13 @@ def _form(node: Node, *, stacked: bool) -> dict[str, tuple[int, ...]]:
     return {
         LAYER_NUMBER.sub("model.layers.*.", name) if stacked else name: shape
         for name, shape in node.form.items()
-        if not name.endswith("inv_freq")
+        if not name.endswith("inv_freq") and not _is_unread(node, name)
     }
+
+
+def _is_unread(node: Node, tensor: str) -> bool:
+    """Return whether a tensor is an output head beside tied embeddings, which transformers does not read."""
+    return tensor == HEAD and is_tied(node.config)
 
 
 def _kind(node: Node) -> str:
