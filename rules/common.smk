@@ -15,7 +15,7 @@ from herdbook.errors import HerdbookError
 from herdbook.layout import is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.signing.keys import PASSWORD_VARIABLE
-from herdbook.steps.attest.step import configured_signer
+from herdbook.signing.signer import configured_signer
 from herdbook.tools import exclusive, installed
 from snakemake.exceptions import WorkflowError
 

@@ -16,7 +16,8 @@ from support import inputs
 
 DOCS = Path(__file__).parents[2] / "docs/inputs.md"
 KINDS = [
-    importlib.import_module(f"support.inputs.{module.name}") for module in pkgutil.iter_modules(inputs.__path__)
+    importlib.import_module(f"support.inputs.{module.name}")
+    for module in pkgutil.iter_modules(inputs.__path__)
 ]
 CASES = [case for kind in KINDS for case in kind.CASES]
 REFUSALS = {error.exit_status for error in (LockError, RecipeError, SourceError)}
