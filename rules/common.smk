@@ -12,7 +12,7 @@ from herdbook import plan as plans
 from herdbook import needs, settings
 from herdbook.cache.step import available, own_hub_folder
 from herdbook.errors import HerdbookError
-from herdbook.layout import is_large
+from herdbook.layout import SUMS, is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.signing.signer import configured_signer
