@@ -12,10 +12,10 @@ from herdbook import plan as plans
 from herdbook import needs, settings
 from herdbook.cache.step import available, own_hub_folder
 from herdbook.errors import HerdbookError
-from herdbook.layout import is_large
+from herdbook.layout import SUMS, is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.signing.keys import PASSWORD_VARIABLE
-from herdbook.steps.attest.step import configured_signer
+from herdbook.signing.signer import configured_signer
 from herdbook.tools import exclusive, installed
 from snakemake.exceptions import WorkflowError
 

@@ -6,7 +6,7 @@ rule publish:
     Publish the verified release. Runs on Snakemake's host, where the user is logged in, so that no token is sent elsewhere.
     """
     input:
-        sums=PLAN.layout.release_folder / "SHA256SUMS",
+        sums=PLAN.layout.release_folder / SUMS,
         verification=PLAN.layout.verification,
     output:
         PLAN.layout.publication,

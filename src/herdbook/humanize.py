@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from decimal import Decimal
 
 UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -24,18 +24,25 @@ def integer(number: int) -> str:
 
 def amount(number: int) -> str:
     """Return a large integer in words: ``7.24 billion``."""
-    for unit, word in ((10**9, "billion"), (10**6, "million")):
-        if number >= unit:
-            return f"{number / unit:.2f} {word}"
-    return integer(number)
+    return integer(number) if number < 10**6 else _scaled(number, {"million": 10**6, "billion": 10**9})
 
 
 def size(size_bytes: int) -> str:
     """Return a number of bytes in the largest decimal unit that leaves a whole digit: ``4.37 GB``, ``999 bytes``."""
-    for unit, factor in reversed(UNITS.items()):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.2f} {unit}"
-    return plural(size_bytes, "byte")
+    return plural(size_bytes, "byte") if size_bytes < 1000 else _scaled(size_bytes, UNITS)
+
+
+def _scaled(number: int, units: Mapping[str, int]) -> str:
+    """Return a number with two decimals in the first unit that needs three whole digits at most, else in the last one."""
+    text = ""
+    for unit, factor in units.items():
+        scaled = f"{number / factor:.2f}"
+        text = f"{scaled} {unit}"
+        if len(scaled) <= len(
+            "999.99"
+        ):  # not `number / factor < 1000`: 999,999 bytes are 1.00 MB, not 1000.00 kB
+            break
+    return text
 
 
 def parse_size(text: str) -> int:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 # -- the names in a release --------------------------------------------------------------------------------------------
 
+WEIGHTS = "model.safetensors"  # of a model in one file
 WEIGHTS_INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 RECIPE = "recipe.yaml"

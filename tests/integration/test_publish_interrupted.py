@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 from herdbook.errors import StepError
 from herdbook.hub import MAX_WAIT_S, WAITS_S
 from herdbook.publish import step
-from herdbook.steps.attest.step import line
+from herdbook.signing.signer import line
 from support import dummy_release
 from support.publishing import (
     REPO,

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from pytest_local_hub import client
 
 from herdbook.publish import step
-from herdbook.steps.attest.step import line
+from herdbook.signing.signer import line
 
 REPO = "keeper/tiny"
 WRITING = re.compile(r"/(commit|preupload|branch|tag)/|/repos/|/settings|\.git/|^/upload/|/super-squash/")

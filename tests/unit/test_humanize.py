@@ -11,11 +11,23 @@ from herdbook import humanize
     ("size_bytes", "text"),
     [
         (0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.00 kB"), (70_210, "70.21 kB"),
-        (4_368_439_584, "4.37 GB"), (2 * 10**12, "2.00 TB"),
+        (4_368_439_584, "4.37 GB"), (2 * 10**12, "2.00 TB"), (999_994, "999.99 kB"), (999_999, "1.00 MB"),
+        (999_999_999, "1.00 GB"), (999_999 * 10**9, "1000.00 TB"),
     ],
 )  # fmt: skip
 def test_sizes(size_bytes, text):
     assert humanize.size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (7, "7"), (999_999, "999,999"), (1_000_000, "1.00 million"), (7_241_732_096, "7.24 billion"),
+        (999_999_999, "1.00 billion"), (2 * 10**12, "2000.00 billion"),
+    ],
+)  # fmt: skip
+def test_amounts(number, text):
+    assert humanize.amount(number) == text
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from herdbook.plan.release import attest_key, attested_files
 from herdbook.signing import keys, oms
 from herdbook.signing.bundle import MEDIA_TYPE, bundle, read
 from herdbook.signing.keyless import CONFIG_VARIABLE, Identity, Keyless, Roots
-from herdbook.steps.attest.step import attest, configured_signer
+from herdbook.signing.signer import configured_signer
+from herdbook.steps.attest.step import attest
 from herdbook.steps.card.step import render_card
 from support import local_sigstore, tiny
 

@@ -17,6 +17,7 @@ from herdbook.publish import claims, folder, licenses, local, preflight
 from herdbook.publish.hub import _account
 from herdbook.publish.proposal import RemoteState, describe, differences, propose
 from herdbook.release.sums import parse_sums
+from herdbook.sources import purl
 from herdbook.steps.card import metadata
 from herdbook.steps.card.step import render_card
 from support import dummy_release, tiny
@@ -356,11 +357,21 @@ def test_publications_are_of_this_release_alone():
 def test_purl_names_the_hub_unless_it_is_the_public_one():
     commit = "0" * 40
     assert (
-        claims.purl("Owner/Name-1.0", commit, "https://huggingface.co")
+        str(purl.HubCommit("Owner/Name-1.0", commit, "https://huggingface.co"))
         == f"pkg:huggingface/Owner/Name-1.0@{commit}"
     )
-    elsewhere = claims.purl("o/n", commit, "http://127.0.0.1:80")
+    elsewhere = str(purl.HubCommit("o/n", commit, "http://127.0.0.1:80"))
     assert elsewhere == f"pkg:huggingface/o/n@{commit}?repository_url=http:%2F%2F127.0.0.1:80"
+    assert purl.parse(elsewhere) == ("o/n", commit, "http://127.0.0.1:80")
+    assert [
+        purl.parse(uri)
+        for uri in (
+            f"pkg:pypi/o@{commit}",
+            "pkg:huggingface/o/n@main",
+            f"{elsewhere} x",
+            f"folder:o/n@{commit}",
+        )
+    ] == [None] * 4
 
 
 # --- to a folder --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from herdbook import hub
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, MLP
 from herdbook.audit.configuration import MAX_EXPERTS, MAX_LAYERS
 from herdbook.errors import SourceError, UnverifiedError, VerificationError
-from herdbook.layout import WEIGHTS_INDEX
+from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.recipe.mergekit import HUB
 from herdbook.release.subject import FolderSubject, HubSubject
 from herdbook.weights.dtypes import ITEM_BYTES
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 MAX_TENSORS = 200_000
 MAX_SHARDS = 2_000
-CONFIG_NAME = "config.json"
-CONFIG_BYTES = 4_000_000
 FUSED = re.compile(r"model\.layers\.(\d{1,4})\.mlp\.experts\.(gate_up_proj|down_proj)")
 FUSED_ROUTER = re.compile(r"model\.layers\.(\d{1,4})\.mlp\.gate\.weight")
 
@@ -95,7 +93,7 @@ class Model:
         count = self.config.get("num_hidden_layers")
         if type(count) is not int or not 0 < count <= MAX_LAYERS:
             raise VerificationError(
-                f"{self.subject.name}: {CONFIG_NAME}: num_hidden_layers is missing or not a valid number"
+                f"{self.subject.name}: {CONFIG}: num_hidden_layers is missing or not a valid number"
             )
         return count
 
@@ -108,9 +106,9 @@ def open_model(subject: Subject) -> Model:
         CheckpointError: If a header is damaged.
         VerificationError: If it contradicts itself.
     """
-    config = subject.json(CONFIG_NAME) if CONFIG_NAME in subject.files else {}
+    config = subject.json(CONFIG) if CONFIG in subject.files else {}
     if not isinstance(config, dict):
-        raise VerificationError(f"{subject.name}: {CONFIG_NAME} is not a mapping")
+        raise VerificationError(f"{subject.name}: {CONFIG} is not a mapping")
     kind = config.get("model_type")
     family = BY_MODEL_TYPE.get(kind) if isinstance(kind, str) else None
     index = subject.read(WEIGHTS_INDEX) if WEIGHTS_INDEX in subject.files else None

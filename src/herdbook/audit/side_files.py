@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from herdbook.architectures.dense import rope_of
 from herdbook.audit.configuration import MIXTURE
 from herdbook.audit.level import LEVEL, UNPROVEN
-from herdbook.audit.model import CONFIG_NAME
 from herdbook.errors import HerdbookError
+from herdbook.layout import CONFIG
 from herdbook.release.finding import Check
 from herdbook.sources.select import TOKENIZER_FILES
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from herdbook.release.finding import Finding
     from herdbook.release.subject import Subject
 
-CONFIG = Check(LEVEL, "config")
+SETTINGS = Check(LEVEL, "config")
 FILES = Check(LEVEL, "tokenizer")
 # Numbers that the base's layers are computed with; the same in every merge of them.
 SAME = (
@@ -40,18 +40,16 @@ def check(configuration: Configuration, merge: Model, base: Model) -> Iterator[F
     try:
         wrong = list(_numbers(configuration, merge, base))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        yield CONFIG.failed(CONFIG_NAME, f"contains a value of the wrong type: {error}")
+        yield SETTINGS.failed(CONFIG, f"contains a value of the wrong type: {error}")
     else:
         for key, expected, found in wrong:
             detail = f"{key} differs from the value that it follows from"
-            yield CONFIG.failed(
-                CONFIG_NAME, detail, expected=str(expected), found=str(found), file=CONFIG_NAME
-            )
+            yield SETTINGS.failed(CONFIG, detail, expected=str(expected), found=str(found), file=CONFIG)
         if not wrong:
-            yield CONFIG.passed(
-                CONFIG_NAME,
+            yield SETTINGS.passed(
+                CONFIG,
                 "the numbers that the layers are computed with are the same as the base's",
-                file=CONFIG_NAME,
+                file=CONFIG,
             )
     yield from _tokenizer(merge.subject, base.subject)
 

@@ -12,6 +12,8 @@ from herdbook.cli import options, repository
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from herdbook.signing.signer import Signer
+
 
 @click.command(cls=repository.Command)
 @options.recipe
@@ -33,7 +35,7 @@ def command(recipe: Path, results: Path, key: Path | None, *, keyless: bool) -> 
     from herdbook import plan as plans
     from herdbook.signing.keyless import Keyless
     from herdbook.signing.keys import PrivateKey, load_private
-    from herdbook.steps.attest.step import configured_signer
+    from herdbook.signing.signer import configured_signer
     from herdbook.steps.machine import Machine
     from herdbook.steps.registry import STEPS
 
@@ -41,7 +43,7 @@ def command(recipe: Path, results: Path, key: Path | None, *, keyless: bool) -> 
         raise click.UsageError("--key and --keyless exclude each other")
     plan = plans.load(recipe, results)
     if keyless:
-        signer: PrivateKey | Keyless | None = Keyless()
+        signer: Signer | None = Keyless()
     else:
         signer = load_private(key) if key else configured_signer()
     STEPS["attest"](plan, None, Machine(signer=signer))

@@ -37,7 +37,7 @@ def command(target: str, recipe: Path, results: Path) -> None:
     from herdbook import plan as plans
     from herdbook.cache.step import available
     from herdbook.explain.verdict import Verdict
-    from herdbook.steps.attest.step import configured_signer
+    from herdbook.signing.signer import configured_signer
 
     plan = plans.load(recipe, results)
     verdict = Verdict(plan, configured_signer(), available(plan))

@@ -50,7 +50,7 @@ def command(
     from herdbook.files import write_json
     from herdbook.progress import say
     from herdbook.publish import local, preflight, step
-    from herdbook.steps.attest.step import configured_signer, line
+    from herdbook.signing.signer import configured_signer, line
 
     plan = None
     if folder is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
-    from herdbook.steps.attest.step import Signer
+    from herdbook.signing.signer import Signer
 
 MISSING = "no result exists for this or any earlier key"
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import zipfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from herdbook import hub
 from herdbook.errors import DigestMismatchError, StepError, VerificationError
@@ -15,9 +14,10 @@ from herdbook.export.crate import METADATA, File, crate, named_by_digest
 from herdbook.files import CHUNK_BYTES, atomic_writer, dump_json
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS, is_large
 from herdbook.plan.code import as_recorded
-from herdbook.publish.claims import publications, purl
+from herdbook.publish.claims import publications
 from herdbook.release.reader import Release, damaged
 from herdbook.release.subject import HubSubject
+from herdbook.sources import purl
 from herdbook.verify.claims import recorded
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     Sink = Callable[[str], AbstractContextManager[BinaryIO]]
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip; ours record no time
-_PUBLISHED = re.compile(
-    r"pkg:huggingface/(?P<repo>[\w.%-]+/[\w.%-]+)@(?P<commit>[0-9a-f]{40})(?:\?repository_url=(?P<hub>\S+))?",
-    re.ASCII,
-)
 
 
 def pack(subject: Subject, to: Path, published: str) -> tuple[int, int]:
@@ -91,16 +87,14 @@ def _files(release: Release) -> dict[str, File]:
 def _web(release: Release, digests: dict[str, str]) -> str | None:
     """Return the base URL of a release's files: of the commit that was opened, or of the one that its claims name."""
     subject = release.subject
-    purls = []
+    commit = None
     if isinstance(subject, HubSubject):
-        purls = [purl(subject.repo, subject.commit, str(hub.client().endpoint))]
+        commit = purl.HubCommit(subject.repo, subject.commit, str(hub.client().endpoint))
     elif CLAIMS in subject.files:
         content = "\n".join(release.claims).encode()
-        purls = [published for published, _ in publications(content, digests)]
-    for match in filter(None, map(_PUBLISHED.fullmatch, reversed(purls))):
-        endpoint = unquote(match["hub"]) if match["hub"] else "https://huggingface.co"
-        return f"{endpoint.rstrip('/')}/{unquote(match['repo'])}/resolve/{match['commit']}"
-    return None
+        for published, _ in publications(content, digests):
+            commit = purl.parse(published) or commit
+    return f"{commit.endpoint.rstrip('/')}/{commit.repo}/resolve/{commit.commit}" if commit else None
 
 
 def _copy(subject: Subject, name: str, expected: str, sink: Sink) -> None:

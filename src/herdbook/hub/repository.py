@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
-from herdbook.layout import WEIGHTS_INDEX
+from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
 from herdbook.sources.select import SIDE_FILES, check_name
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def weights_of(
             )
         names = {f"model-{i:05}-of-{count}.safetensors" for count in counts for i in range(1, int(count) + 1)}
     else:
-        names = {"model.safetensors"} & by_name.keys()
+        names = {WEIGHTS} & by_name.keys()
     refused = sorted(name for name in names if not name.endswith(".safetensors"))
     if refused:
         raise SourceError(

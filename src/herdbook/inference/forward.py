@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from herdbook.errors import CheckpointError, StepError
-from herdbook.layout import WEIGHTS_INDEX
+from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
 from herdbook.weights.checkpoint import Span, read_header, read_span
 from herdbook.weights.tensors import from_bytes
 
@@ -36,9 +36,7 @@ class CheckpointFolder:
         self.path = folder
         index = folder / WEIGHTS_INDEX
         files = (
-            sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            if index.exists()
-            else ["model.safetensors"]
+            sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else [WEIGHTS]
         )
         self.spans = {
             name: (folder / file, span) for file in files for name, span in read_header(folder / file).items()

@@ -15,6 +15,7 @@ import torch
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, MLP
 from herdbook.errors import StepError
 from herdbook.inference.forward import LayerwiseModel, check_sequences
+from herdbook.layout import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +63,7 @@ class LayerwiseMixture(LayerwiseModel):
         routers: Sequence[torch.Tensor] | None = None,
         device: str = "cpu",
     ) -> None:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         family = BY_MODEL_TYPE.get(config.get("model_type", ""))
         if family is None:
             raise StepError(

@@ -27,6 +27,7 @@ from herdbook.lock.texts import read_texts
 from herdbook.lock.whole import check_config, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources import gguf, wheel
+from herdbook.sources.purl import HubCommit
 from herdbook.sources.select import side_files
 from herdbook.weights.checkpoint import read_header
 from herdbook.weights.dtypes import DTYPE_CODES
@@ -111,7 +112,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     check_config(config, what)
     return LockedSource(
         asked=request(model),
-        uri=f"pkg:huggingface/{repo}@{remote.commit}",
+        uri=str(HubCommit(repo, remote.commit)),
         revision=remote.commit,
         weights="safetensors",
         files=tuple(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT, digest
-from herdbook.plan.code import Code
+from herdbook.plan.code import TOKENIZERS, Code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from herdbook.plan.quantize import Quantized
     from herdbook.recipe import Recipe
 
-# transformers tokenizes with tokenizers
 EVALUATE_CODE = Code(
     ("herdbook.steps.evaluate.step",),
     without=("herdbook.steps.quantize.dequantize",),
-    packages=("tokenizers",),
+    packages=TOKENIZERS,
 )
 DEQUANTIZE_CODE = Code(("herdbook.steps.quantize.dequantize",))
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan.plan import Plan
-    from herdbook.plan.release import Signer
+    from herdbook.plan.release import SignerIdentity
 
 # Rules that exist once per model, such as assemble_<model>.
 ASSEMBLE = "assemble"
@@ -115,7 +115,7 @@ class Job:
         return (self.label, *(name + self.label.removeprefix(self.model) for name in self.also))
 
 
-def all_jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
+def all_jobs(plan: Plan, signer: SignerIdentity | None = None) -> list[Job]:
     """Return all jobs of a plan, each after those whose files it reads.
 
     They include jobs that the release does not need, such as assembling a model that no other job reads as a whole.
@@ -178,7 +178,7 @@ def find(jobs: Iterable[Job], rule: str, key: str = "") -> Job:
     )
 
 
-def jobs(plan: Plan, signer: Signer | None = None) -> list[Job]:
+def jobs(plan: Plan, signer: SignerIdentity | None = None) -> list[Job]:
     """Return the jobs that a build of the release runs, each after those whose files it reads.
 
     Args:
@@ -266,7 +266,7 @@ def _measured(plan: Plan) -> Iterator[Job]:
         yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
 
 
-def _release(plan: Plan, signer: Signer | None) -> Iterator[Job]:
+def _release(plan: Plan, signer: SignerIdentity | None) -> Iterator[Job]:
     folder = plan.layout.release_folder
     card = tuple(plan.layout.card_folder / name for name in card_files(plan))
     written = tuple(folder / name for name in written_files(plan))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
 from herdbook.errors import RecipeError
 from herdbook.key import digest
-from herdbook.plan.code import COPY, Code
+from herdbook.plan.code import COPY, TOKENIZERS, Code
 from herdbook.plan.model import Part, Search, Tensor
 from herdbook.plan.operation import CalibrationText, Reduce, ReduceAsSearched, TakeOver, Whitening
 from herdbook.plan.part import parts_like, plan_part
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from herdbook.recipe import Laser, Recipe
 
 READING = ("herdbook.inference.forward", "herdbook.inference.text", "herdbook.steps.laser.whiten")
-READERS = ("tokenizers",)  # transformers tokenizes with it
 LASER_CODE = Code(("herdbook.steps.laser.step",), without=READING)
-WHITEN_CODE = Code(("herdbook.steps.laser.step",), packages=READERS)
-SEARCH_CODE = Code(("herdbook.steps.laser.search",), packages=READERS)
+WHITEN_CODE = Code(("herdbook.steps.laser.step",), packages=TOKENIZERS)
+SEARCH_CODE = Code(("herdbook.steps.laser.search",), packages=TOKENIZERS)
 SINGLE = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+?)(?:\.weight)?$")
 
 

@@ -9,6 +9,7 @@ from herdbook import recipe as recipes
 from herdbook.layout import input_file
 from herdbook.plan.operation import FetchRanges
 from herdbook.recipe import Adapter
+from herdbook.sources import purl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from herdbook.lock import LockedAdapter, LockedFile, LockedSource
     from herdbook.plan import Node, Plan
-
-HUB = "pkg:huggingface/"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Material:
     @property
     def repo(self) -> str | None:
         """``owner/name``, if it comes from the Hub."""
-        return self.uri.removeprefix(HUB).partition("@")[0] if self.uri.startswith(HUB) else None
+        commit = purl.parse(self.uri)
+        return commit.repo if commit else None
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _source(node: Node, locked: LockedSource) -> Material:
 
 def _adapter(name: str, model: Adapter, locked: LockedAdapter) -> Material:
     if locked.revision:
-        uri = f"{HUB}{model.place.partition('@')[0]}@{locked.revision}"
+        uri = str(purl.HubCommit(model.place.partition("@")[0], locked.revision))
     else:
         uri = f"folder:{model.place.rstrip('/').rpartition('/')[2]}"
     return Material(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
+from herdbook.layout import WEIGHTS
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class Node:
         """Names of its weights files in its folder, one for each part."""
         count = len(self.parts)
         if count == 1:
-            return ("model.safetensors",)
+            return (WEIGHTS,)
         return tuple(f"model-{index:05d}-of-{count:05d}.safetensors" for index in range(1, count + 1))
 
     @property

@@ -14,7 +14,7 @@ from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matri
 from herdbook.architectures.meaning import differences, is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
-from herdbook.plan.code import Code
+from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.plan.configuration import mixture_config
 from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.operation import DrawRouters, ExpertScale, MakeRouters, PerturbExperts, TakeOver
@@ -36,10 +36,9 @@ DRAWN, FITTED, ROUTED, MERGEKITS, ALTERED, CAST = (
     f"herdbook.steps.moe.{name}"
     for name in ("random_gate", "ridge", "router", "mergekit_gates", "perturb", "cast")
 )
-READERS = ("tokenizers",)  # transformers tokenizes with it
-ROUTER_CODE = Code(STEP, (DRAWN, FITTED, MERGEKITS, ALTERED, CAST), READERS)
-RIDGE_CODE = Code(STEP, (DRAWN, MERGEKITS, ALTERED, CAST), READERS)
-MERGEKIT_CODE = Code(STEP, (DRAWN, ROUTED, ALTERED, CAST), READERS)
+ROUTER_CODE = Code(STEP, (DRAWN, FITTED, MERGEKITS, ALTERED, CAST), TOKENIZERS)
+RIDGE_CODE = Code(STEP, (DRAWN, MERGEKITS, ALTERED, CAST), TOKENIZERS)
+MERGEKIT_CODE = Code(STEP, (DRAWN, ROUTED, ALTERED, CAST), TOKENIZERS)
 DRAWN_CODE = Code(STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
 ALTER_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS))
 # Tensors that are copied under a new name, stacked or zero.

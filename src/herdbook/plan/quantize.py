@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.key import SHORT, digest
-from herdbook.plan.code import Code
+from herdbook.plan.code import TOKENIZERS, Code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONVERT_CODE = Code(
     ("herdbook.steps.quantize.step",),
     without=("herdbook.steps.quantize.derive", "herdbook.steps.quantize.quantize"),
-    packages=("tokenizers", "torch", "transformers"),
+    packages=("torch", "transformers", *TOKENIZERS),
 )
 QUANTIZE_CODE = Code(("herdbook.steps.quantize.step",), without=("herdbook.steps.quantize.convert",))
 

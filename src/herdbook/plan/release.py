@@ -51,7 +51,7 @@ VERIFY_CODE = Code(
 )
 
 
-class Signer(Protocol):
+class SignerIdentity(Protocol):
     """The signer of the claims, as far as a plan needs to know."""
 
     @property
@@ -89,7 +89,7 @@ def written_files(plan: Plan) -> list[str]:
     return [*(name for name in contents(plan) if not is_large(name)), *computed]
 
 
-def attested_files(signer: Signer | None) -> list[str]:
+def attested_files(signer: SignerIdentity | None) -> list[str]:
     """Return the names of the files that contain the claims and the signature of the release."""
     if signer is None:
         return [CLAIMS]
@@ -102,7 +102,7 @@ def release_key(plan: Plan) -> str:
     return digest({"card": card_key(plan), "lock": lock, "code": RELEASE_CODE.describe()})
 
 
-def attest_key(plan: Plan, signer: Signer | None) -> str:
+def attest_key(plan: Plan, signer: SignerIdentity | None) -> str:
     """Return the digest of what the claims and signatures depend on.
 
     A signing key enters by its public half. Each keyless signature is a new one and is recorded in a public log: so neither
@@ -113,6 +113,6 @@ def attest_key(plan: Plan, signer: Signer | None) -> str:
     return digest({"release": release_key(plan), "signer": identity, "code": code.describe()})
 
 
-def verification_key(plan: Plan, signer: Signer | None) -> str:
+def verification_key(plan: Plan, signer: SignerIdentity | None) -> str:
     """Return the digest of what a verification of a plan's release depends on."""
     return digest({"attested": attest_key(plan, signer), "code": VERIFY_CODE.describe()})

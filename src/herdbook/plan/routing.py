@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from herdbook.key import SHORT, digest
-from herdbook.plan.code import Code
+from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.plan.laser import calibration_text
 from herdbook.recipe import Moe
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe
 
-# transformers tokenizes with tokenizers
-ROUTING_CODE = Code(("herdbook.steps.routing.step",), packages=("tokenizers",))
+ROUTING_CODE = Code(("herdbook.steps.routing.step",), packages=TOKENIZERS)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import matrix_of
-from herdbook.plan.code import WHOLE_FILE, Code
+from herdbook.plan.code import TOKENIZERS, WHOLE_FILE, Code
 from herdbook.plan.model import Part, Tensor
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges
 from herdbook.plan.part import plan_part
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from herdbook.lock import LockedFile, LockedSource
     from herdbook.recipe import Section
 
-# transformers reads a GGUF with the package gguf, and makes its tokenizer with tokenizers
-GGUF_CODE = Code(("herdbook.steps.fetch.step",), packages=("gguf", "tokenizers"))
+# transformers reads a GGUF with the package gguf
+GGUF_CODE = Code(("herdbook.steps.fetch.step",), packages=("gguf", *TOKENIZERS))
 # ranges of a file have no digest to compare them with
 RANGES_CODE = Code(
     ("herdbook.hub.content", "herdbook.steps.fetch.step"),

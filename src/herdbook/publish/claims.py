@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from herdbook.layout import SUMS
 from herdbook.provenance.claims import BUILD_CLAIMS
@@ -19,19 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PUBLISHED = "https://in-toto.io/attestation/release/v0.1"
-PUBLIC_HUB = "https://huggingface.co"
-
-
-def purl(repo: str, commit: str, endpoint: str) -> str:
-    """Return the package URL of a repository's commit (purl-spec, type ``huggingface``).
-
-    Args:
-        repo: ``owner/name``.
-        commit: The commit, 40 hexadecimal digits.
-        endpoint: The Hub's address; part of the URL unless it is the public Hub.
-    """
-    elsewhere = "" if endpoint == PUBLIC_HUB else f"?repository_url={quote(endpoint, safe=':')}"
-    return f"pkg:huggingface/{quote(repo)}@{commit}{elsewhere}"
 
 
 def published(digests: Mapping[str, str], where: str) -> dict[str, Any]:

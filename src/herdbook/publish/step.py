@@ -19,6 +19,7 @@ from herdbook.publish import claims, preflight
 from herdbook.publish.hub import Repository, UncertainCommitError
 from herdbook.publish.local import LocalFile
 from herdbook.publish.proposal import LIMIT_BYTES, describe, differences, overwritten, propose
+from herdbook.sources.purl import HubCommit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ def publish(release: LocalRelease, repo: str | None, sign: Sign, report: Report)
     if settings.tag:
         _tag(release, repository, settings.tag, commit, report)
     claim = _claim(release, repository, commit, sign, report)
-    purl = claims.purl(repo, commit, repository.endpoint)
+    purl = str(HubCommit(repo, commit, repository.endpoint))
     return Publication(repo, f"{repository.url}/tree/{commit}", commit, settings.tag, purl, claim)
 
 
@@ -203,7 +204,7 @@ def _published_as(release: LocalRelease, repository: Repository, remote: RemoteS
         return None
     for purl, _ in claims.publications(remote.read(CLAIMS, LIMIT_BYTES), release.digests):
         commit = purl.partition("@")[2][:40]
-        if purl == claims.purl(repository.name, commit, repository.endpoint) and _contains(
+        if purl == str(HubCommit(repository.name, commit, repository.endpoint)) and _contains(
             release, repository, commit
         ):
             return commit
@@ -234,7 +235,7 @@ def _tag(release: LocalRelease, repository: Repository, tag: str, commit: str, r
 
 def _claim(release: LocalRelease, repository: Repository, commit: str, sign: Sign, report: Report) -> str:
     """Append the claim that the release is published, unless it exists; return its line."""
-    purl = claims.purl(repository.name, commit, repository.endpoint)
+    purl = str(HubCommit(repository.name, commit, repository.endpoint))
     for wait_s in (*WAITS_S, None):
         remote = repository.look()
         content = remote.read(CLAIMS, LIMIT_BYTES) if CLAIMS in remote.files else b""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from herdbook import hub
 from herdbook.errors import DigestMismatchError, UnverifiedError, VerificationError
 from herdbook.files import git_blob_id, sha256_file
+from herdbook.sources import purl
 from herdbook.sources.select import check_name
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 64_000_000  # of a file that is read as a whole
 KEPT_BYTES = 256_000_000  # of small files from the Hub that are kept in memory, to download each once
-HUB_PURL = "pkg:huggingface/"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 
 
@@ -216,7 +216,7 @@ class HubSubject(_Reading):
         self.remote = hub.resolve(repo, revision)
         self.repo, self.commit = self.remote.repo, self.remote.commit
         self.name = f"{self.repo}@{self.commit}"
-        self.uri = f"{HUB_PURL}{self.repo}@{self.commit}"
+        self.uri = str(purl.HubCommit(self.repo, self.commit))
         self.files = {
             file.name: FileEntry(file.size_bytes, file.sha256, file.git_blob) for file in self.remote.files
         }
@@ -284,10 +284,10 @@ def open_source(uri: str) -> Subject:
         GoneError: If the repository no longer has the revision.
         SourceError: If it cannot be read.
     """
-    if not uri.startswith(HUB_PURL):
+    if not uri.startswith(purl.PREFIX):
         raise UnverifiedError(f"{uri}: is not on the Hub, so others cannot read it by ranges")
-    repo, _, commit = uri.removeprefix(HUB_PURL).partition("@")
-    check_name(repo, uri)
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+    source = purl.parse(uri)
+    if source is None or source.endpoint != purl.PUBLIC_HUB:  # the verifier chooses the Hub, not the release
         raise VerificationError(f"{uri}: does not name a commit")
-    return HubSubject(repo, commit)
+    check_name(source.repo, uri)
+    return HubSubject(source.repo, source.commit)

@@ -6,6 +6,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
 from herdbook.errors import SourceError
+from herdbook.layout import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +24,7 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 # All files of a model besides its weights.
-SIDE_FILES = (*TOKENIZER_FILES, "config.json", "generation_config.json")
+SIDE_FILES = (*TOKENIZER_FILES, CONFIG, "generation_config.json")
 
 
 def check_name(name: str, what: str) -> str:

@@ -10,7 +10,7 @@ from herdbook.errors import StepError
 
 if TYPE_CHECKING:
     from herdbook.plan import Evaluation, Part, Plan
-    from herdbook.steps.attest.step import Signer
+    from herdbook.signing.signer import Signer
 
 CPU = "cpu"
 

@@ -82,7 +82,7 @@ def read_claims(release: Release) -> ClaimsFile:
     return ClaimsFile(claims, unread)
 
 
-class Signer(Protocol):
+class ExpectedSigner(Protocol):
     """An expected signer."""
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Signer(Protocol):
 
 
 @dataclass(frozen=True)
-class OfKey:
+class KeyHolder:
     """The holder of a private key."""
 
     key: PublicKey
@@ -108,7 +108,7 @@ class OfKey:
 
 
 @dataclass(frozen=True)
-class OfIdentity:
+class IdentityOwner:
     """The owner of an identity that an identity provider confirms (keyless)."""
 
     roots: Roots
@@ -140,7 +140,7 @@ def check(release: Release, claims: ClaimsFile, options: Options) -> Iterator[Fi
         else:
             yield SIGNED.passed(release.name, "nothing is signed, so its author is not proven")
         return
-    signer: Signer | None = None
+    signer: ExpectedSigner | None = None
     try:
         model = _read_signature(release)
         signer, origin = _expected_signer(release, options, model)
@@ -158,29 +158,31 @@ def _read_signature(release: Release) -> Envelope | None:
     return read(release.subject.read(SIGNATURE), SIGNATURE)
 
 
-def _expected_signer(release: Release, options: Options, model: Envelope | None) -> tuple[Signer | None, str]:
+def _expected_signer(
+    release: Release, options: Options, model: Envelope | None
+) -> tuple[ExpectedSigner | None, str]:
     """Return the expected signer, and how messages describe the expectation."""
     if options.key:
-        return OfKey(load_public(options.key)), f"by {options.key}"
+        return KeyHolder(load_public(options.key)), f"by {options.key}"
     if options.identity and options.issuer:
         identity = Identity(options.identity, options.issuer)
-        return OfIdentity(Roots(), identity), f"by {identity}, as required"
+        return IdentityOwner(Roots(), identity), f"by {identity}, as required"
     if model and model.certified:
         roots = Roots()
         identity = roots.identity(model)
         remedy = "pass --identity and --issuer to accept no other signer"
-        return OfIdentity(roots, identity), f"by {identity}; {remedy}"
+        return IdentityOwner(roots, identity), f"by {identity}; {remedy}"
     if PUBLIC_KEY in release.subject.files:
         key = parse_public(release.subject.read(PUBLIC_KEY), PUBLIC_KEY)
         remedy = (
             "to know whose key it is, compare it with one that its author published elsewhere, or pass --key"
         )
-        return OfKey(key), f"by the key in the release itself, fingerprint {key.fingerprint}; {remedy}"
+        return KeyHolder(key), f"by the key in the release itself, fingerprint {key.fingerprint}; {remedy}"
     return None, ""
 
 
 def _model(
-    release: Release, envelope: Envelope | None, signer: Signer | None, origin: str
+    release: Release, envelope: Envelope | None, signer: ExpectedSigner | None, origin: str
 ) -> Iterator[Finding]:
     if envelope is None:
         yield SIGNED.failed(SIGNATURE, "is missing, although claims are signed", file=SIGNATURE)
@@ -208,7 +210,7 @@ def _model(
         yield SIGNED.passed(SIGNATURE, f"signs all {len(digests)} files, {origin}", file=SIGNATURE)
 
 
-def _claim(claim: SignedClaim, signer: Signer | None) -> Iterator[Finding]:
+def _claim(claim: SignedClaim, signer: ExpectedSigner | None) -> Iterator[Finding]:
     subject = f"{CLAIMS} line {claim.number}"
     objection = signer.objection(claim.envelope) if signer else "cannot be checked"
     if objection is None:
@@ -221,7 +223,7 @@ def _claim(claim: SignedClaim, signer: Signer | None) -> Iterator[Finding]:
         yield SIGNED.failed(subject, f"{claim.kind} {objection}", file=CLAIMS, **about)
 
 
-def _sides(signer: Signer, envelope: Envelope) -> dict[str, str]:
+def _sides(signer: ExpectedSigner, envelope: Envelope) -> dict[str, str]:
     """Return the expected signer, and the one that the envelope names."""
     actual = "a certificate" if envelope.certified else f"key {envelope.hint or 'none'}"
     return {"expected": str(signer), "found": actual}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError, SourceError, UnverifiedError
 from herdbook.release.finding import Check
-from herdbook.release.subject import HUB_PURL
+from herdbook.sources import purl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,11 +56,17 @@ def _files(name: str, locked: LockedSource, remote: Subject) -> Iterator[Finding
                 name, detail, expected=expected, found=actual, source=f"{locked.uri}#{file.name}"
             )
     if not wrong:
-        moved = remote.uri != locked.uri
-        detail = f"all {len(locked.files)} files exist with their pinned digests" + (
-            f"; the repository is now {remote.uri.removeprefix(HUB_PURL).partition('@')[0]}" if moved else ""
-        )
+        detail = f"all {len(locked.files)} files exist with their pinned digests"
+        if remote.uri != locked.uri:
+            detail += f"; the repository is now {_repo(remote.uri)}"
         yield PINNED.passed(name, detail, source=locked.uri)
+
+
+def _repo(uri: str) -> str:
+    """Return ``owner/name`` of a source that was opened by its URI."""
+    commit = purl.parse(uri)
+    assert commit  # noqa: S101 - other URIs are not opened
+    return commit.repo
 
 
 def _format(file: LockedFile) -> str:
@@ -69,10 +75,9 @@ def _format(file: LockedFile) -> str:
 
 def _elsewhere(locked: LockedSource) -> str:
     """Return whether the repository's main branch still has the same weights, as a sentence."""
-    repo = locked.uri.removeprefix(HUB_PURL).partition("@")[0]
     pinned = {file.sha256 for file in locked.files if file.sha256}
     try:
-        main = hub.resolve(repo, None)
+        main = hub.resolve(_repo(locked.uri), None)
     except HerdbookError:
         return "The repository itself cannot be read."
     present = {file.sha256 for file in main.files}

@@ -228,7 +228,7 @@ def _planned() -> list[Job]:
     from herdbook import plan as plans
     from herdbook.errors import HerdbookError
     from herdbook.plan.jobs import jobs
-    from herdbook.steps.attest.step import configured_signer
+    from herdbook.signing.signer import configured_signer
 
     recipe = os.environ.get(RECIPE.variable)
     if not recipe:

@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
-from herdbook.provenance.claims import canonical, statements
+from herdbook.provenance.claims import statements
 from herdbook.release.sums import parse_sums, with_sums
-from herdbook.settings import KEYLESS, SIGNING_KEY
-from herdbook.signing.bundle import bundle
-from herdbook.signing.keyless import Keyless
-from herdbook.signing.keys import PrivateKey, load_private
+from herdbook.signing.keys import PrivateKey
 from herdbook.signing.oms import manifest
+from herdbook.signing.signer import line, signed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from herdbook.plan import Plan
-
-Signer = PrivateKey | Keyless
-
-
-def configured_signer() -> Signer | None:
-    """Return the signer set by ``$HERDBOOK_SIGNING_KEY`` (a key's path, or ``keyless``); None if it is not set.
-
-    Raises:
-        StepError: If the key cannot be used.
-    """
-    configured = SIGNING_KEY.value
-    if configured == KEYLESS:
-        return Keyless()
-    return load_private(Path(configured)) if configured else None
-
-
-def signed(statement: dict[str, Any], signer: Signer) -> bytes:
-    """Return a statement as a signed bundle. Raises StepError if keyless signing fails."""
-    return signer.bundle(statement) if isinstance(signer, Keyless) else bundle(statement, signer)
-
-
-def line(statement: dict[str, Any], signer: Signer | None) -> bytes:
-    """Return a statement as a line of the claims, signed if there is a signer."""
-    return (signed(statement, signer) if signer else canonical(statement)) + b"\n"
+    from herdbook.signing.signer import Signer
 
 
 def attest(plan: Plan, signer: Signer | None) -> None:

@@ -49,11 +49,6 @@ class NoiseLaw:
         """Upper end: 1 + sqrt(beta)."""
         return 1 + math.sqrt(self.beta)
 
-    @property
-    def lower_edge(self) -> float:
-        """Lower end: 1 - sqrt(beta)."""
-        return 1 - math.sqrt(self.beta)
-
     def quantile(self, share: float) -> float:
         """Return the value below which a ``share`` of the noise's singular values lies."""
         return float(np.interp(share, self._mass, self._y))

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer
 from herdbook.key import digest
-from herdbook.plan.code import Code
+from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.steps.laser.decompose import Decomposition, decompose
 
 if TYPE_CHECKING:
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     import torch
 
 DECOMPOSE_CODE = Code(("herdbook.steps.laser.decompose",))
-# transformers tokenizes with tokenizers
 WHITEN_CODE = Code(
     ("herdbook.inference.forward", "herdbook.inference.text", "herdbook.steps.laser.whiten"),
-    packages=("tokenizers",),
+    packages=TOKENIZERS,
 )
 DIGEST = "vectors_sha256"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError
 from herdbook.files import dump_json
-from herdbook.layout import WEIGHTS_INDEX
+from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.steps.quantize.layout import layout
@@ -137,7 +137,7 @@ def stage(folder: ModelFolder, staging: Path) -> None:
     )
     # transformers writes the path that a model was loaded from into its configuration, and the converter would use it
     config = {key: value for key, value in folder.config.items() if key != "_name_or_path"}
-    (staging / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (staging / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     # Nothing else: the converter would copy the front matter of a README, but the card is written after the GGUF, since it
     # contains its digest; and it would write the sampling settings of generation_config.json into the header.
     for name in TOKENIZER_FILES:

@@ -10,7 +10,7 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 
 from herdbook.errors import CheckpointError, StepError
-from herdbook.layout import WEIGHTS_INDEX
+from herdbook.layout import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from herdbook.steps.quantize.encode import decode_full_width
 from herdbook.weights.checkpoint import read_header
 
@@ -82,7 +82,7 @@ def read_folder(path: Path) -> ModelFolder:
     Raises:
         CheckpointError: If a file is missing or damaged, or index and shards do not agree.
     """
-    config = _read_json(path / "config.json")
+    config = _read_json(path / CONFIG)
     index_path = path / WEIGHTS_INDEX
     if index_path.exists():
         weight_map = _read_json(index_path).get("weight_map")
@@ -90,7 +90,7 @@ def read_folder(path: Path) -> ModelFolder:
             raise CheckpointError(f"{index_path}: has no weight_map")
         names = sorted(set(weight_map.values()))
     else:
-        weight_map, names = None, ["model.safetensors"]
+        weight_map, names = None, [WEIGHTS]
     tensors: dict[str, tuple[Path, Span]] = {}
     for name in names:
         for tensor, span in read_header(path / name).items():

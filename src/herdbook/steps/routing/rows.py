@@ -48,11 +48,6 @@ class Rows:
         """Whether the router cannot choose whatever its input: all rows are zero, or all are equal."""
         return len(self.zero) == self.experts or len(self.equal) == self.experts * (self.experts - 1) // 2
 
-    @property
-    def degenerate(self) -> bool:
-        """Whether some rows are zero, equal or nearly parallel."""
-        return bool(self.zero or self.equal or self.parallel)
-
     def describe(self) -> dict[str, Any]:
         """Return it as plain data; experts are counted from 1, as in all texts for people."""
         pairs = {key: [[a + 1, b + 1] for a, b in getattr(self, key)] for key in ("equal", "parallel")}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, write_json
+from herdbook.layout import CONFIG, WEIGHTS
 from herdbook.plan import Origin
 from herdbook.plan.folder import files_origin
 from herdbook.plan.operation import DrawRouters, MakeRouters
@@ -134,7 +135,7 @@ def _base(workspace: Workspace, scratch: Plan, release: Release, make: MakeRoute
         sources[origin.tensor] = lambda shard=shard, span=span: stream_span(shard, span)  # type: ignore[misc]
     folder = scratch.layout.folder(base)
     write_shard(
-        folder / "model.safetensors",
+        folder / WEIGHTS,
         scratch.layout.root / "base.json",
         (Produced(name, tensor.dtype, tensor.shape, sources[name]) for name, (_, tensor) in needed.items()),
         {},
@@ -165,4 +166,4 @@ def _write_files(workspace: Workspace, release: Release, base: Node, folder: Pat
 
         workspace.require_available(root)
         make_files(plan, root, folder)
-    write_json(folder / "config.json", base.config)
+    write_json(folder / CONFIG, base.config)

@@ -1,0 +1,36 @@
+"""Who signs: a private key or a keyless identity, from the settings of this machine, and the signing of a statement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from herdbook.provenance.claims import canonical
+from herdbook.settings import KEYLESS, SIGNING_KEY
+from herdbook.signing.bundle import bundle
+from herdbook.signing.keyless import Keyless
+from herdbook.signing.keys import PrivateKey, load_private
+
+Signer = PrivateKey | Keyless
+
+
+def configured_signer() -> Signer | None:
+    """Return the signer set by ``$HERDBOOK_SIGNING_KEY`` (a key's path, or ``keyless``); None if it is not set.
+
+    Raises:
+        StepError: If the key cannot be used.
+    """
+    configured = SIGNING_KEY.value
+    if configured == KEYLESS:
+        return Keyless()
+    return load_private(Path(configured)) if configured else None
+
+
+def signed(statement: dict[str, Any], signer: Signer) -> bytes:
+    """Return a statement as a signed bundle. Raises StepError if keyless signing fails."""
+    return signer.bundle(statement) if isinstance(signer, Keyless) else bundle(statement, signer)
+
+
+def line(statement: dict[str, Any], signer: Signer | None) -> bytes:
+    """Return a statement as a line of the claims, signed if there is a signer."""
+    return (signed(statement, signer) if signer else canonical(statement)) + b"\n"
