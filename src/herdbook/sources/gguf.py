@@ -96,6 +96,8 @@ def make_files(container: Path, dtype: str) -> dict[str, bytes]:
     for local in ("backend", "is_local", "local_files_only", "name_or_path"):
         tokenizer_config.pop(local, None)
     tokenizer_config["tokenizer_class"] = "PreTrainedTokenizerFast"  # a class of both transformers 4 and 5
+    # transformers 4 would by default add token_type_ids, which the model's generate() refuses
+    tokenizer_config["model_input_names"] = ["input_ids", "attention_mask"]
     files["tokenizer_config.json"] = dump_json(tokenizer_config).encode()
     return files
 
