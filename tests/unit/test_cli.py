@@ -493,7 +493,7 @@ def test_jobs_and_models_are_completed(recipe, monkeypatch, capsys):
 
 def test_every_target_that_is_offered_is_explained(tmp_path, monkeypatch, capsys):
     tiny.write_model(tmp_path / "base", shards=2)
-    recipe = tiny.write_recipe(tmp_path / "r.yaml", {"unused": MODELS["cut"] | {"rank": 2}} | MODELS)
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", MODELS | {"last": MODELS["cut"] | {"laser": "cut"}})
     run("lock", recipe)
     configure("recipe: r.yaml\n")
     capsys.readouterr()
