@@ -150,6 +150,12 @@ def test_wrong_usage_is_2_and_shows_how(capsys, arguments, message):
     assert "Traceback" not in shown.err
 
 
+def test_keyless_may_replace_a_configured_key(recipe, monkeypatch, capsys):
+    monkeypatch.setenv("HERDBOOK_SIGNING_KEY", "my.key")
+    assert run("attest", "--recipe", recipe, "--keyless") == 3  # the first that is wrong is the lock
+    assert run("attest", "--recipe", recipe, "--keyless", "--key", "my.key") == 2
+
+
 def test_lock_plan_and_steps(recipe, capsys):
     assert run("lock", "--recipe", recipe) == 0
     assert capsys.readouterr().out.strip() == str(recipe.with_suffix(".lock.json"))
