@@ -1,4 +1,4 @@
-"""The levels that make things again: on an honest release, and on those of builders who lie in all that they write.
+"""The levels `recomputed` and `rebuild`: on an honest release, and on those of builders who lie in all that they write.
 
 Sources are on a local Hub. A builder who lies has his own key, so nothing but making it again can tell.
 """
