@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -259,6 +260,77 @@ def pipe(folder):
     os.mkfifo(folder / "pipe.json")
 
 
+def cloned(folder):
+    """Put into the folder what a clone, a download and desktops leave."""
+    for name, text in CLONE.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
+
+
+def beside(name, content=b"x", *, clone=True):
+    """Put a file into a folder that is a clone, and was downloaded and copied on desktops besides."""
+
+    def attack(folder):
+        if clone:
+            cloned(folder)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+
+    return attack
+
+
+def linked(name, target, *, clone=True):
+    def attack(folder):
+        if clone:
+            cloned(folder)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+
+    return attack
+
+
+def pointer(folder):
+    (folder / "config.json").write_bytes(POINTER)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
+CONFIG_OF_GIT = b"""[core]
+\trepositoryformatversion = 0
+\tfilemode = true
+[remote "origin"]
+\turl = https://hub.example/herd/Tiny
+\tfetch = +refs/heads/*:refs/remotes/origin/*
+[branch "main"]
+\tremote = origin
+\tmerge = refs/heads/main
+"""
+HOOK_OF_LFS = rb"""#!/bin/sh
+command -v git-lfs >/dev/null 2>&1 || { printf >&2 "\n%s\n\n" "This repository is configured for Git LFS but 'git-lfs' was not found on your path. If you no longer wish to use Git LFS, remove this hook by deleting the 'post-checkout' file in the hooks directory (set by 'core.hookspath'; usually '.git/hooks')."; exit 2; }
+git lfs post-checkout "$@"
+"""
+CLONE = {
+    ".gitattributes": b"*.safetensors filter=lfs\n",
+    ".git/HEAD": b"ref: refs/heads/main\n",
+    ".git/config": CONFIG_OF_GIT,
+    ".git/index": b"DIRC",
+    ".git/hooks/pre-commit.sample": b"#!/bin/sh\n",
+    ".git/hooks/post-checkout": HOOK_OF_LFS,
+    f".git/objects/ab/{'c' * 38}": b"x",
+    f".git/lfs/objects/ab/cd/{'e' * 64}": b"x",
+    ".git/refs/heads/main": b"0" * 40,
+    ".git/logs/refs/remotes/origin/HEAD": b"x",
+    ".cache/huggingface/.gitignore": b"*",
+    ".cache/huggingface/download/provenance/a.json.metadata": b"x",
+    ".cache/huggingface/download/model.safetensors.lock": b"",
+    "figures/.DS_Store": b"\0\0\0\1Bud1",
+    "._model.safetensors": b"\0\x05\x16\x07",
+    "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    "desktop.ini": b"[.ShellClassInfo]",
+}
+
 KEY = {"with_key": True}
 # What is done, how, what catches it (level, check, and what the subject holds), options.
 ATTACKS = [
@@ -319,6 +391,40 @@ ATTACKS = [
     ("a file listed twice", climb("config.json"), ("files", "release", ""), {}),
     ("a link to a folder outside", link_out, ("files", "unlisted", "config.json"), {}),
     ("a pipe that never ends", pipe, ("files", "unlisted", "pipe.json"), {}),
+    *(
+        (what, attack, ("files", "unlisted", name), {})
+        for what, name, attack in (
+            ("a hook in a clone's `.git`", ".git/hooks/", beside(".git/hooks/post-checkout")),
+            (
+                "a hook of Git LFS with one more command",
+                ".git/hooks/",
+                beside(".git/hooks/post-checkout", HOOK_OF_LFS + b"./run\n"),
+            ),
+            ("weights in a clone's `.git`", ".git/x.safetensors", beside(".git/x.safetensors")),
+            (
+                "a setting in a clone's `.git` that runs a program",
+                ".git/config",
+                beside(".git/config", b"[core]\n\tfsmonitor = ./run\n"),
+            ),
+            ("a link in a clone's `.git`", ".git/refs/heads/x", linked(".git/refs/heads/x", "../../config")),
+            ("a `.git` that is a link", ".git", linked(".git", "/etc", clone=False)),
+            ("a `.git` that is a file", ".git", beside(".git", b"gitdir: /tmp/x", clone=False)),
+            ("a `.git` that git did not make", ".git/index", beside(".git/index", clone=False)),
+            ("a `.GIT`", ".GIT/HEAD", beside(".GIT/HEAD", clone=False)),
+            (
+                "code in the cache of a download",
+                ".cache/huggingface/download/x.py",
+                beside(".cache/huggingface/download/x.py"),
+            ),
+            (
+                "weights under the name of metadata",
+                ".cache/huggingface/download/x.metadata",
+                beside(".cache/huggingface/download/x.metadata", bytes(70_000)),
+            ),
+            ("another file named as one of macOS", "._x.safetensors", beside("._x.safetensors")),
+        )
+    ),
+    ("a pointer of Git LFS in place of a file", pointer, ("files", "sums", "config.json"), {}),
 ]
 
 
@@ -353,6 +459,36 @@ def test_attack_on_a_folder(stage, forger, what, attack, by, options):
     assert caught(found, by), [
         (one.level, one.check, one.subject) for one in found if one.outcome is not Outcome.PASSED
     ]
+
+
+def test_what_clones_downloads_and_desktops_leave_is_ignored_in_one_line_each(stage, forger):
+    cloned(forger)
+    found = findings(forger, key=stage.root / "key.pub")
+    assert [one for one in found if one.outcome is not Outcome.PASSED] == []
+    assert [one.subject for one in found if one.check == "unlisted"] == [
+        ".gitattributes", ".cache/huggingface", ".git", "files of macOS and Windows",
+    ]  # fmt: skip
+
+
+def test_a_clone_by_git_itself_is_ignored(stage, tmp_path):
+    def git(*arguments):
+        subprocess.run(("git", "-c", "user.name=a", "-c", "user.email=a@a", *arguments), check=True)
+
+    git("init", "-q", str(stage.copy(tmp_path / "origin")))
+    git("-C", str(tmp_path / "origin"), "add", "-A")
+    git("-C", str(tmp_path / "origin"), "commit", "-qm", "Release")
+    git("clone", "-q", f"file://{tmp_path}/origin", str(tmp_path / "clone"))
+    assert status(findings(tmp_path / "clone", key=stage.root / "key.pub")) == 0
+
+
+def test_a_pointer_of_git_lfs_comes_with_advice(forger):
+    path = next(forger.glob("model-*.safetensors"))
+    path.unlink()
+    path.write_bytes(POINTER)
+    assert any(
+        one.file == path.name and one.check == "sums" and "git lfs pull" in one.detail
+        for one in findings(forger, "files")
+    )
 
 
 # --- on the Hub ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ The table is that of docs/inputs.md.
 
 import importlib
 import pkgutil
-import re
 from pathlib import Path
 
 import pytest
@@ -26,22 +25,19 @@ REFUSALS = {error.exit_status for error in (LockError, RecipeError, SourceError)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.wrong)
 def test_an_input_that_is_not_understood_is_refused_by_name(case, tmp_path, capsys):
     recipe = case.make(tmp_path)
-    if case.when == "plan":
-        assert main(["lock", "--recipe", str(recipe)]) == 0, capsys.readouterr().err
-    capsys.readouterr()
-    assert main([case.when, "--recipe", str(recipe)]) in REFUSALS
+    assert main(["lock", "--recipe", str(recipe)]) in REFUSALS
     message = capsys.readouterr().err
-    assert re.search(case.message, message), message
+    assert case.message in message
     assert "Traceback" not in message
+    assert not recipe.with_suffix(".lock.json").exists()
 
 
 def table():
-    """Return the documentation's table of what is refused."""
+    """Return the documentation's tables of what is refused."""
     lines = []
     for kind in KINDS:
-        if kind.CASES:
-            lines += ["", kind.__doc__.splitlines()[0], "", "| input | refused by |", "| --- | --- |"]
-            lines += [f"| {case.wrong} | `herdbook {case.when}` |" for case in kind.CASES]
+        lines += ["", kind.__doc__.splitlines()[0], "", "| input | message |", "| --- | --- |"]
+        lines += [f"| {case.wrong} | `{case.message}` ... |" for case in kind.CASES]
     return "\n".join(lines).strip()
 
 

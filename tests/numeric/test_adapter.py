@@ -1,9 +1,12 @@
 """Folding adapters, against PEFT itself and by hand."""
 
+import json
+
 import pytest
 import torch
 
-from herdbook.steps.adapter.fold import fold, scale_of
+from herdbook.architectures.lora import scale_of
+from herdbook.steps.adapter.fold import fold
 from herdbook.weights.checkpoint import read_record
 from support import tiny
 
@@ -25,18 +28,35 @@ def test_fold_by_hand():
             {"r": 8, "lora_alpha": 16, "alpha_pattern": {"p_proj": 4}},
             2.0,
         ),  # no module's name, only the end of one
+        ({"r": 8, "lora_alpha": 16, "alpha_pattern": {r"layers\.[0-3]\..*up_proj": 64}}, 8.0),
+        ({"r": 8, "lora_alpha": 16, "alpha_pattern": {r"layers\.[1-3]\..*up_proj": 64}}, 2.0),
+        ({"r": 8, "lora_alpha": 16, "alpha_pattern": {"up_proj|q_proj": 4, "q_proj": 64}}, 0.5),
     ],
 )
 def test_scale(config, expected):
     assert scale_of(config, "model.layers.0.mlp.up_proj") == expected
 
 
-def test_folded_model_is_that_of_peft(tmp_path):
+# Settings that PEFT reads with regular expressions, and that change the scale of single modules.
+PATTERNS = {
+    "plain": {},
+    "patterns": {
+        "use_rslora": True,
+        "rank_pattern": {"up_proj|down_proj": 4, r"layers\.1\.mlp\.gate_proj": 4},
+        "alpha_pattern": {r"model\.layers\.\d+\.mlp\.up_proj": 3, r".*\.1\.mlp\.(gate|down).*": 5},
+    },
+}
+
+
+@pytest.mark.parametrize("changes", PATTERNS.values(), ids=PATTERNS)
+def test_folded_model_is_that_of_peft(tmp_path, changes):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     tiny.write_model(tmp_path / "base", seed=1)
     tiny.write_adapter(tmp_path / "adapter", tmp_path / "base", seed=2)
+    settings = tmp_path / "adapter/adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | changes))
     recipe = tiny.write_recipe(
         tmp_path / "r.yaml", {"base": {"folder": "base"}, "tuned": {"adapter": "adapter", "on": "base"}}
     )
@@ -55,4 +75,5 @@ def test_folded_model_is_that_of_peft(tmp_path):
     record = read_record(plan.layout.record(plan.released.parts[0]))
     changed = {name for name, entry in record["tensors"].items() if entry["action"] == "adapter"}
     assert changed == {name for name in expected if ".mlp." in name}
-    assert record["tensors"]["model.layers.1.mlp.up_proj.weight"]["scale"] == 2.0
+    scale = {"plain": 8 / 4, "patterns": 3 / 2}["patterns" if changes else "plain"]
+    assert record["tensors"]["model.layers.1.mlp.up_proj.weight"]["scale"] == scale

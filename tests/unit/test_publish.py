@@ -19,7 +19,8 @@ from herdbook.publish.proposal import RemoteState, describe, differences, propos
 from herdbook.release.sums import parse_sums
 from herdbook.sources import purl
 from herdbook.steps.card import metadata
-from support import dummy_release
+from herdbook.steps.card.step import render_card
+from support import dummy_release, tiny
 
 # --- licences -----------------------------------------------------------------------------------------------------
 
@@ -520,3 +521,23 @@ def test_a_misspelt_key_is_told(tmp_path):
     with pytest.raises(RecipeError, match="publish.tag"):
         dummy_release.write(tmp_path, publish={"tag": "a b"})
     assert recipes.Publish().private is False
+
+
+def test_absolute_paths_of_the_author_s_machine_are_not_published(tmp_path):
+    source = tiny.write_model(tmp_path / "base")
+    adapter = tiny.write_adapter(tmp_path / "adapter", source)
+
+    def problems(folder, places):
+        models = {"base": {"folder": places[0]}, "tuned": {"adapter": places[1], "on": "base"}}
+        plan = tiny.build(tiny.write_recipe(folder / "r.yaml", models), folder / "results")
+        render_card(plan, plan.layout.card_folder)
+        return preflight.of_release(local.read(tiny.release(plan)), public=False)
+
+    found = [one for one in problems(tmp_path / "1", (str(source), str(adapter))) if "relative" in one]
+    assert [one.partition(" is ")[0] for one in found] == [
+        f"models.base: {source}",
+        f"models.tuned: {adapter}",
+    ]
+    assert not any("relative" in one for one in problems(tmp_path / "2", ("../base", "../adapter")))
+    for path in (tmp_path / "2/results/Tiny").rglob("*"):
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), path

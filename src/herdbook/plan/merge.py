@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.dense import ONE_FORM, layer_of, rope_of
+from herdbook.architectures.dense import ONE_FORM, layer_of
+from herdbook.architectures.form import HEAD
+from herdbook.architectures.meaning import differences, is_tied
 from herdbook.errors import RecipeError
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Part, Tensor
@@ -41,6 +44,9 @@ MERGEKIT_CODE = Code(
     packages=("transformers",),
 )
 LAYER_NUMBER = re.compile(r"^model\.layers\.\d+\.")
+# Methods that divide by the sum of all weights if they normalize; TIES divides element by element, by those that agree.
+AVERAGED = ("linear", "task_arithmetic", "dare_linear")
+SMALLEST_SUM = 1e-8
 # Keys of a configuration with a value for each layer.
 PER_LAYER = ("layer_types",)
 
@@ -61,7 +67,7 @@ def plan_merge(
     if isinstance(merge, Passthrough):
         tensors, values, config = _stacked(where, merge, nodes)
     else:
-        tensors, values = _joined(merge, [nodes[model] for model in merge.inputs])
+        tensors, values = _joined(where, merge, [nodes[model] for model in merge.inputs])
         config = dict(inputs[0].config)
     if merge.dtype:
         config |= {"dtype": merge.dtype, "torch_dtype": merge.dtype}
@@ -71,35 +77,63 @@ def plan_merge(
     return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config
 
 
-def _joined(merge: Dense, inputs: list[Node]) -> tuple[list[Tensor], dict[str, Values]]:
+def _joined(where: str, merge: Dense, inputs: list[Node]) -> tuple[list[Tensor], dict[str, Values]]:
     """Return the tensors of a merge of models of one form, and the parameters that each is computed with."""
     tensors, values = [], {}
     first = inputs[0]
     count = first.config["num_hidden_layers"]
     for name, (_, planned) in first.tensors.items():
-        if name.endswith("inv_freq"):
+        if name.endswith("inv_freq") or _is_unread(first, name):
             continue
         dtype = DTYPE_CODES[merge.dtype] if merge.dtype else planned.dtype
         origins = tuple(Origin(node.tensors[name][0].key, name) for node in inputs)
         tensors.append(Tensor(name, dtype, planned.shape, "merge", origins))
-        values[name] = _values(merge, name, _depth(name, count))
+        values[name] = _values(where, merge, name, _depth(name, count))
     return tensors, values
 
 
-def _values(merge: Dense, tensor: str, depth: float) -> Values:
-    """Return the parameters that a method computes one tensor with: weights, densities and scale at its depth."""
+def _values(where: str, merge: Dense, tensor: str, depth: float) -> Values:
+    """Return the parameters that a method computes one tensor with: weights, densities and scale at its depth.
+
+    Raises:
+        RecipeError: If a parameter without a default has no value for the tensor, or if the weights of a mean sum to zero.
+    """
+
+    def required(key: str, value: Any) -> float:
+        number = value_at(value, tensor, depth)
+        if number is None:
+            raise RecipeError(
+                f"{where}.{key}: none of its filters matches {tensor}. Add an entry without `filter`, whose value applies to "
+                "all other tensors."
+            )
+        return number
+
+    def optional(value: Any) -> float:
+        number = value_at(value, tensor, depth)
+        return 1.0 if number is None else number
+
     match merge:
         case Slerp():
-            return {"t": value_at(merge.t, tensor, depth, 0.5)}
-        case Linear():
-            return {"weights": [value_at(model.weight, tensor, depth, 0.0) for model in merge.models]}
-        case TaskArithmetic() | Ties() | Dare():
-            values: Values = {
-                "weights": [value_at(model.weight, tensor, depth, 0.0) for model in merge.models]
-            }
+            return {"t": required("t", merge.t)}
+        case Linear() | TaskArithmetic() | Ties() | Dare():
+            weights = [
+                required(f"models.{index}.weight", model.weight) for index, model in enumerate(merge.models)
+            ]
+            values: Values = {"weights": weights}
+            if (
+                merge.method in AVERAGED
+                and merge.settings["normalize"]
+                and abs(math.fsum(weights)) < SMALLEST_SUM
+            ):
+                raise RecipeError(
+                    f"{where}.models: the weights of {tensor} sum to zero, so that their mean is not defined. Change a weight, "
+                    "or set `normalize: false`."
+                )
+            if isinstance(merge, Linear):
+                return values
             if not isinstance(merge, TaskArithmetic):
-                values["densities"] = [value_at(model.density, tensor, depth, 1.0) for model in merge.models]
-            return {**values, "scale": value_at(merge.scale, tensor, depth, 1.0)}
+                values["densities"] = [optional(model.density) for model in merge.models]
+            return {**values, "scale": optional(merge.scale)}
         case _:
             return {}
 
@@ -115,7 +149,7 @@ def _stacked(
     def take(node: Node, old: str, new: str, scale: Any) -> None:
         part, planned = node.tensors[old]
         dtype = DTYPE_CODES[merge.dtype] if merge.dtype else planned.dtype
-        factor = None if scale is None else value_at(scale, new, _depth(new, total), 1.0)
+        factor = None if scale is None else value_at(scale, new, _depth(new, total))
         plain = factor in {None, 1.0} and dtype == planned.dtype
         tensors.append(
             Tensor(new, dtype, planned.shape, "copy" if plain else "merge", (Origin(part.key, old),))
@@ -144,7 +178,8 @@ def _stacked(
             kinds.append({key: node.config[key][layer] for key in PER_LAYER if node.config.get(key)})
             number += 1
     for name in last.tensors:
-        if layer_of(name) is None and "embed_tokens" not in name and not name.endswith("inv_freq"):
+        outside = layer_of(name) is None and "embed_tokens" not in name
+        if outside and not name.endswith("inv_freq") and not _is_unread(last, name):
             take(last, name, name, None)
     config = {**first.config, "num_hidden_layers": number}
     config |= {key: [kind[key] for kind in kinds] for key in PER_LAYER if all(key in kind for kind in kinds)}
@@ -182,20 +217,19 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
                 f"{where}: {node.name!r} is of type {_kind(node)!r}, {first.name!r} of type {_kind(first)!r}"
             )
             continue
-        if rope_of(node.config) != rope_of(first.config):
-            problems.append(
-                f"{where}: {node.name!r} has different rotary embeddings from {first.name!r}: {rope_of(node.config)}, not "
-                f"{rope_of(first.config)}"
-            )
+        problems += [
+            f"{where}: {node.name!r} has {difference} as {first.name!r}: equal numbers mean different things in them"
+            for difference in differences(node.config, first.config)
+        ]
         form = _form(node, stacked=stacked)
         differing = [tensor for tensor in {**expected, **form} if expected.get(tensor) != form.get(tensor)]
         if differing:
             tensor = differing[0]
             more = f", and {len(differing) - 1} more tensors differ" if len(differing) > 1 else ""
             hint = ""
-            if tensor == "lm_head.weight" and (tensor not in form or tensor not in expected):
+            if tensor == HEAD and (tensor not in form or tensor not in expected):
                 hint = " (one model has an output head of its own, the other ties it to the embeddings)"
-            elif tensor in {"lm_head.weight", "model.embed_tokens.weight"}:
+            elif tensor in {HEAD, "model.embed_tokens.weight"}:
                 hint = " (their vocabularies differ)"
             problems.append(
                 f"{where}: {tensor} is {_show(form.get(tensor))} in {node.name!r} and {_show(expected.get(tensor))} in "
@@ -209,8 +243,13 @@ def _form(node: Node, *, stacked: bool) -> dict[str, tuple[int, ...]]:
     return {
         LAYER_NUMBER.sub("model.layers.*.", name) if stacked else name: shape
         for name, shape in node.form.items()
-        if not name.endswith("inv_freq")
+        if not name.endswith("inv_freq") and not _is_unread(node, name)
     }
+
+
+def _is_unread(node: Node, tensor: str) -> bool:
+    """Return whether a tensor is an output head beside tied embeddings, which transformers does not read."""
+    return tensor == HEAD and is_tied(node.config)
 
 
 def _kind(node: Node) -> str:
@@ -237,14 +276,13 @@ def _depth(tensor: str, layers: int) -> float:
     return layer / (layers - 1) if layers > 1 else 1.0
 
 
-def value_at(value: Any, tensor: str, depth: float, otherwise: float) -> float:
-    """Return the value of a recipe's parameter for a tensor.
+def value_at(value: Any, tensor: str, depth: float) -> float | None:
+    """Return the value of a recipe's parameter for a tensor; None if no filter matches.
 
     Args:
         value: A number; a list of numbers, spread evenly over the layers; or a list of filters.
         tensor: The tensor's name.
         depth: The tensor's relative depth, 0 to 1.
-        otherwise: The result if no filter matches.
 
     Source: mergekit's parameters (``config.py``, ``evaluate_setting``).
     """
@@ -253,7 +291,7 @@ def value_at(value: Any, tensor: str, depth: float, otherwise: float) -> float:
     if isinstance(value[0], Filtered):
         matching = (item for item in value if item.filter in {None, "*"} or item.filter in tensor)
         first = next(matching, None)
-        return otherwise if first is None else value_at(first.value, tensor, depth, otherwise)
+        return None if first is None else value_at(first.value, tensor, depth)
     position = depth * (len(value) - 1)
     low = int(position)
     high = min(low + 1, len(value) - 1)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
 from herdbook.layout import WEIGHTS
-from herdbook.plan.operation import FetchFile
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -119,11 +118,6 @@ class Part:
     def is_copy(self) -> bool:
         """Whether it contains only copies, so that its job takes seconds and a single core."""
         return not self.computed
-
-    @property
-    def is_link(self) -> bool:
-        """Whether its file is a link to a downloaded file."""
-        return isinstance(self.operation, FetchFile)
 
     @property
     def parents(self) -> tuple[str, ...]:

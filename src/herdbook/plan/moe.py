@@ -10,7 +10,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matrix_of, rope_of
+from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matrix_of
+from herdbook.architectures.meaning import differences, is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
 from herdbook.plan.code import TOKENIZERS, Code
@@ -347,13 +348,12 @@ class _Checks:
                 else:
                     self.misfit(line)
                 return
-        if rope_of(node.config) != rope_of(base.config):
+        for setting in differences(node.config, base.config):
             self.misfit(
-                f"{where} has rotary embeddings {_rope(node)}, the base {_rope(base)}: it was trained with different "
-                "position encodings"
+                f"{where} has {setting} as the base: its matrices mean something else than in the base"
             )
-        if ("lm_head.weight" in node.form) != ("lm_head.weight" in base.form):
-            tied = "tied" if "lm_head.weight" not in node.form else "untied"
+        if is_tied(node.config) != is_tied(base.config):
+            tied = "tied" if is_tied(node.config) else "untied"
             self.misfit(f"{where} has an output head that is {tied} to its embeddings, unlike the base's")
         difference = other.vocabulary - shape.vocabulary
         if abs(difference) > ADDED_TOKENS:
@@ -390,11 +390,6 @@ def _layer_shapes(node: Node) -> dict[str, tuple[int, ...]]:
 def _counts(family: Family) -> str:
     counts = " or ".join("no" if count == 0 else str(count) for count in family.shared_counts)
     return f"{counts} shared {'expert' if family.shared_counts == (1,) else 'experts'}"
-
-
-def _rope(node: Node) -> str:
-    theta, scaling = rope_of(node.config)
-    return f"of base {theta:g}" + (f", scaled by {scaling}" if scaling else "")
 
 
 def _show(shape: tuple[int, ...] | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from herdbook import recipe as recipes
+from herdbook.architectures.form import misfits
+from herdbook.errors import RecipeError
 from herdbook.key import digest
 from herdbook.plan.adapter import plan_adapter
 from herdbook.plan.code import Code
@@ -30,7 +32,7 @@ ASSEMBLE_CODE = Code(("herdbook.steps.assemble.step",), without=("herdbook.steps
 def plan_node(
     name: str, recipe: Recipe, lock: Lock, nodes: Mapping[str, Node], whole: set[str]
 ) -> tuple[Node, list[str]]:
-    """Return a model of the recipe, and warnings.
+    """Return a model of the recipe, and warnings; its tensors are those that its configuration implies.
 
     Args:
         name: Its name.
@@ -42,6 +44,19 @@ def plan_node(
     Raises:
         RecipeError: If the model cannot be built as the recipe defines it.
     """
+    node, warnings = _plan_node(name, recipe, lock, nodes, whole)
+    try:
+        problems = misfits(node.config, node.form)
+    except KeyError as error:
+        problems = [f"its config.json lacks {error.args[0]!r}"]
+    if problems:
+        raise RecipeError([f"models.{name}: {problem}" for problem in problems])
+    return node, warnings
+
+
+def _plan_node(
+    name: str, recipe: Recipe, lock: Lock, nodes: Mapping[str, Node], whole: set[str]
+) -> tuple[Node, list[str]]:
     model: Section = recipe.models[name]
     warnings: list[str] = []
     size = recipe.shard_bytes

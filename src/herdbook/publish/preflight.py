@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
@@ -10,6 +11,7 @@ from herdbook.files import sha256_file
 from herdbook.layout import CARD, LOCK, RECIPE
 from herdbook.publish import licenses
 from herdbook.publish.hub import name_problem
+from herdbook.recipe import Adapter, Folder
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan
@@ -36,7 +38,7 @@ def of_release(release: LocalRelease, *, public: bool) -> list[str]:
         public: Whether everyone will see it.
     """
     settings = release.recipe.publish
-    problems = list(release.problems)
+    problems = [*release.problems, *_absolute(release)]
     objections = licenses.problems(release.recipe, release.lock)
     if objections and not settings.licenses:
         problems += objections
@@ -55,6 +57,33 @@ def of_release(release: LocalRelease, *, public: bool) -> list[str]:
             "read them: publish.gated {by, because}"
         )
     return problems
+
+
+def _absolute(release: LocalRelease) -> list[str]:
+    """Return the absolute paths in recipe and lock: they show the author's machine, and lead nowhere on another one."""
+    models, lock = release.recipe.models.items(), release.lock
+    tasks, texts = lock.tasks.values(), lock.calibration.items()
+    paths = {
+        **{f"models.{name}": model.folder for name, model in models if isinstance(model, Folder)},
+        **{
+            f"models.{name}": model.adapter
+            for name, model in models
+            if isinstance(model, Adapter) and isinstance(model.adapter, str)
+        },
+    }
+    found = [
+        *paths.items(),
+        *(("evaluate.tasks", task.file.name) for task in tasks),
+        *((f"evaluate.tasks: {task.name}", file.name) for task in tasks for file in task.data),
+        *((f"calibration.{name}", file.name) for name, text in texts for file in text.data),
+        *((f"leaderboards.{name}", file.name) for name, file in lock.leaderboards.items()),
+    ]
+    return [
+        f"{where}: {path} is a path on this machine, and everyone would see it. Name it relative to the recipe (link or move "
+        "the file or folder if necessary), run `herdbook lock`, and build again"
+        for where, path in found
+        if PurePosixPath(path).is_absolute()
+    ]
 
 
 def of_name(repo: str | None) -> list[str]:

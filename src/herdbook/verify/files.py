@@ -6,6 +6,7 @@ the SHA-256 of large files itself and refuses uploads that differ from it.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,6 +19,7 @@ from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
 from herdbook.verify.ahead import THREADS, in_order
+from herdbook.verify.places import place
 from herdbook.weights.checkpoint import digest_shard
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ QUANTIZED = Check(LEVEL, "quantized")
 
 # Files that a repository may contain besides a release: those of the Hub and its client, and those that no program loads.
 INERT = (
-    ".gitattributes", ".gitignore", ".cache/huggingface/*", ".eval_results/*.yaml", "LICENSE", "LICENSE.*", "NOTICE",
+    ".gitattributes", ".gitignore", ".eval_results/*.yaml", "LICENSE", "LICENSE.*", "NOTICE",
     "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp",
 )  # fmt: skip
 
@@ -76,14 +78,19 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
 
 
 def _unlisted(release: Release) -> Iterator[Finding]:
-    """Check that every file is listed, or is of a kind that no program loads."""
+    """Check that every file is listed, is of a kind that no program loads, or was left by a program that copied it."""
+    ignored: Counter[str] = Counter()
     for name, kind in sorted(getattr(release.subject, "odd", {}).items()):
         yield UNLISTED.failed(name, f"is {kind}; it was not opened", file=name)
     for name in sorted(release.subject.files.keys() - release.sums.keys() - OUTSIDE_SUMS):
         if any(fnmatchcase(name, pattern) for pattern in INERT):
             yield UNLISTED.passed(name, "is not part of the release, and no program loads it", file=name)
+        elif where := place(release.subject, name):
+            ignored[where] += 1
         else:
             yield UNLISTED.failed(name, f"is not listed in {SUMS}", file=name)
+    for where, count in sorted(ignored.items()):
+        yield UNLISTED.passed(where, f"ignored, not part of the release: {count} files")
 
 
 def _read(release: Release, name: str) -> _Read:
@@ -122,10 +129,21 @@ def _summed(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
             if found == expected:
                 yield SUMMED.passed(name, f"has the digest that {SUMS} lists", found=found, **about)
             else:
-                hint = f": it has the content of {names[found]}" if found in names else ""
+                hint = (
+                    f": it has the content of {names[found]}" if found in names else _pointer(release, name)
+                )
                 yield SUMMED.failed(
                     name, f"does not have the digest that {SUMS} lists{hint}", found=found, **about
                 )
+
+
+def _pointer(release: Release, name: str) -> str:
+    """Return advice if a file is what git checks out in place of a large file while Git LFS is not installed."""
+    start = b"version https://git-lfs.github.com/spec/v1\n"
+    size = release.subject.files[name].size_bytes
+    if size <= len(start) or release.subject.read_range(name, 0, len(start)) != start:
+        return ""
+    return ": it is a pointer of Git LFS, not the file itself; run `git lfs pull`"
 
 
 def _strays(release: Release) -> dict[str, str]:

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from herdbook.errors import CheckpointError, DigestMismatchError
 from herdbook.files import CHUNK_BYTES, atomic_writer, write_json
@@ -228,8 +228,15 @@ def write_shard(
     return record
 
 
-def digest_shard(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+def digest_shard(
+    path: Path, what: str = "", copy: BinaryIO | None = None
+) -> tuple[str, dict[str, dict[str, Any]]]:
     """Digest a safetensors file and each of its tensors in one pass, and check that all numbers are finite.
+
+    Args:
+        path: The path of the file.
+        what: The file, for the message about a number that is not finite; by default its path.
+        copy: An empty file that receives the bytes that are digested.
 
     Returns:
         The file's SHA-256, and by tensor name: dtype, shape and SHA-256 of its bytes.
@@ -240,10 +247,15 @@ def digest_shard(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     spans = sorted(read_header(path).values(), key=lambda span: (span.start, span.end))
     entries: dict[str, dict[str, Any]] = {}
     with path.open("rb") as file, _Digests() as digests:
-        digests.header(file.read(spans[0].start if spans else path.stat().st_size))
+        head = file.read(spans[0].start if spans else path.stat().st_size)
+        digests.header(head)
+        if copy:
+            copy.write(head)
         for span in spans:
-            for piece in finite(stream_span(path, span), span, str(path)):
+            for piece in finite(stream_span(path, span), span, what or str(path)):
                 digests.update(piece)
+                if copy:
+                    copy.write(piece)
             entries[span.name] = {
                 "dtype": span.dtype,
                 "shape": list(span.shape),

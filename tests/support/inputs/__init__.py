@@ -1,4 +1,4 @@
-"""Inputs that must not become a release as they are: what is wrong with each, and when and how it is refused.
+"""Inputs that must not become a release as they are: what is wrong with each, and the message that refuses it.
 
 One module for each kind of fault; ``tests/integration/test_inputs.py`` tries them all, and docs/inputs.md shows the table.
 """
@@ -6,7 +6,7 @@ One module for each kind of fault; ``tests/integration/test_inputs.py`` tries th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +19,10 @@ class Case:
 
     Args:
         wrong: What is wrong with it, as a row of the table in the documentation: a phrase without a full stop.
-        when: The command that refuses it: ``lock``, or ``plan`` after a successful ``lock``.
         make: Writes a recipe and its sources into an empty folder, and returns the recipe's path.
-        message: A pattern that is found in the message; it names the model and the file, key or tensor.
+        message: A part of the message, which names the model and the file, key or tensor.
     """
 
     wrong: str
-    when: Literal["lock", "plan"]
     make: Callable[[Path], Path]
     message: str

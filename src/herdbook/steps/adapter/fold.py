@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import math
-from typing import Any
-
 import torch
 
 
@@ -22,25 +18,3 @@ def fold(weight: torch.Tensor, lora_a: torch.Tensor, lora_b: torch.Tensor, scale
     """
     product = lora_b.to(torch.float64) @ lora_a.to(torch.float64)
     return (weight.to(torch.float64) + scale * product).to(weight.dtype)
-
-
-def scale_of(config: dict[str, Any], module: str) -> float:
-    """Return the factor of a module's LoRA product: alpha / rank, or alpha / sqrt(rank) with ``use_rslora``.
-
-    Args:
-        config: The adapter's ``adapter_config.json``.
-        module: Dotted name of the module, such as ``model.layers.0.mlp.up_proj``.
-
-    Source: PEFT's ``LoraConfig``; rank-stabilized scaling: Kalajdzievski 2023, arXiv:2312.03732.
-    """
-    rank = _pattern(config.get("rank_pattern"), module, config["r"])
-    alpha = _pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
-    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
-
-
-def _pattern(patterns: dict[str, float] | None, module: str, default: float) -> float:
-    """Return the value of the first pattern that is ``module`` or ends it at a dot, as PEFT reads them."""
-    for pattern, value in (patterns or {}).items():
-        if module == pattern or module.endswith(f".{pattern}") or fnmatch.fnmatchcase(module, pattern):
-            return value
-    return default

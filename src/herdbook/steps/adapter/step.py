@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from herdbook import hub
+from herdbook.architectures.lora import scale_of
 from herdbook.lock import ADAPTER_WEIGHTS, check_pinned
 from herdbook.plan.operation import FoldAdapter
 from herdbook.progress import track
@@ -66,7 +67,7 @@ class _Folding:
 
     def make(self, tensor: Tensor, entry: dict[str, Any]) -> Iterator[bytes]:
         """Yield the bytes of a folded matrix, and complete its entry in the record."""
-        from herdbook.steps.adapter.fold import fold, scale_of
+        from herdbook.steps.adapter.fold import fold
         from herdbook.weights.tensors import from_bytes, to_bytes
 
         (origin,) = tensor.origins

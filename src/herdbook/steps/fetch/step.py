@@ -1,13 +1,18 @@
-"""The fetch step: a shard of a source and its record, checked against its pin; and the files beside the weights."""
+"""The fetch step: a shard of a source and its record, checked against its pin; and the files beside the weights.
+
+Files that are never changed in place, those of the Hub's cache and of packages, are linked. The files of a folder belong to
+the user, who may overwrite them, so a build holds copies of its own.
+"""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import hashlib
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
-from herdbook.files import git_blob_id, link, sha256_file, write_json
+from herdbook.files import atomic_writer, clone, git_blob_id, link, sha256_file, write_json
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges
 from herdbook.progress import track
 from herdbook.recipe import Folder, Hub, Pypi
@@ -16,14 +21,14 @@ from herdbook.weights.checkpoint import Produced, digest_shard, finite, read_hea
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from typing import Any, BinaryIO
 
     from herdbook.lock import LockedFile, LockedSource
     from herdbook.plan import Node, Part, Plan, Tensor
 
 
 def fetch(plan: Plan, part: Part) -> None:
-    """Make a source's shard: a link to the upstream file if that is safetensors, otherwise a converted file.
+    """Make a source's shard: the upstream file, copied or linked, if that is safetensors; otherwise a converted file.
 
     Raises:
         SourceError: If the source cannot be read or downloaded.
@@ -41,25 +46,47 @@ def fetch(plan: Plan, part: Part) -> None:
                 tensors = _read_ranges(plan, node, part, ranges.name, advance)
                 write_shard(shard, record, tensors, part.about)
         case FetchFile() as file:
-            _link(plan, node, locked, part, file.name)
+            _take(plan, node, locked, part, file.name)
 
 
-def _link(plan: Plan, node: Node, locked: LockedSource, part: Part, name: str) -> None:
-    """Link a weights file unchanged, after comparing it with its pin."""
+def _take(plan: Plan, node: Node, locked: LockedSource, part: Part, name: str) -> None:
+    """Copy or link a weights file unchanged, after comparing it with its pin."""
     shard, record = plan.layout.shard(part), plan.layout.record(part)
     pinned = next(file for file in locked.files if file.name == name)
     path = locate(plan, node, pinned)
-    sha256, tensors = digest_shard(path)
+    if isinstance(node.recipe, Folder):
+        with atomic_writer(shard) as held:
+            sha256, tensors = _copy(path, held)
+            _check(node, part, pinned, path, sha256, tensors)
+    else:
+        sha256, tensors = digest_shard(path)
+        _check(node, part, pinned, path, sha256, tensors)
+        link(path.absolute(), shard)
+    for entry in tensors.values():
+        entry["action"] = "fetch"
+    file = {"size_bytes": shard.stat().st_size, "sha256": sha256}
+    write_json(record, {**part.about, "file": file, "tensors": tensors})
+
+
+def _copy(path: Path, held: BinaryIO) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Copy a weights file into an open, empty one, and digest the copy as ``digest_shard`` does."""
+    read_header(path)  # a damaged file is reported under its own name
+    with path.open("rb") as source:
+        cloned = clone(source, held)
+    if cloned:
+        # The digest must be that of the clone: the source can change in the meantime.
+        return digest_shard(Path(f"/proc/self/fd/{held.fileno()}"), str(path))
+    return digest_shard(path, copy=held)
+
+
+def _check(
+    node: Node, part: Part, pinned: LockedFile, path: Path, sha256: str, tensors: dict[str, dict[str, Any]]
+) -> None:
     _compare(pinned, path, sha256, f"models.{node.name}: {pinned.name}")
     expected = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in part.tensors}
     actual = {name: (entry["dtype"], entry["shape"]) for name, entry in tensors.items()}
     if actual != expected:
         raise CheckpointError(f"models.{node.name}: {pinned.name}: its tensors differ from those in the lock")
-    for entry in tensors.values():
-        entry["action"] = "fetch"
-    link(path.absolute(), shard)
-    file = {"size_bytes": path.stat().st_size, "sha256": sha256}
-    write_json(record, {**part.about, "file": file, "tensors": tensors})
 
 
 def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
@@ -128,7 +155,6 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
     locked = plan.lock.sources[node.name]
     if locked.weights == "gguf":
         assert isinstance(node.recipe, Pypi)  # noqa: S101 - the lock was checked against the recipe
-        from herdbook.files import atomic_writer
         from herdbook.sources import gguf
 
         files = gguf.make_files(_container(node.recipe, locked), node.recipe.dtype)
@@ -142,9 +168,15 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
         return
     for pinned in locked.files:
         if pinned.name in node.files:
-            path = locate(plan, node, pinned)
-            _compare(pinned, path, None, f"models.{node.name}: {pinned.name}")
-            link(path.absolute(), folder / pinned.name)
+            path, what = locate(plan, node, pinned), f"models.{node.name}: {pinned.name}"
+            if isinstance(node.recipe, Folder):
+                content = path.read_bytes()
+                _compare(pinned, path, hashlib.sha256(content).hexdigest(), what)
+                with atomic_writer(folder / pinned.name) as file:
+                    file.write(content)
+            else:
+                _compare(pinned, path, None, what)
+                link(path.absolute(), folder / pinned.name)
 
 
 def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part) -> None:
@@ -185,5 +217,5 @@ def _compare(pinned: LockedFile, path: Path, sha256: str | None, what: str) -> N
             what,
             expected,
             actual,
-            "It changed since the recipe was locked. Restore it, or run `herdbook lock`.",
+            f"{path} changed since the recipe was locked. Restore it, or run `herdbook lock`.",
         )

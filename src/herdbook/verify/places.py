@@ -1,0 +1,105 @@
+"""Places that other programs leave in a copy of a release: a clone's `.git`, a download's cache, files of desktops.
+
+Each place may hold exactly what its program writes. Anything else in it is an unlisted file as anywhere else: these are the
+first places where weights, code or links would be hidden.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from herdbook.errors import HerdbookError
+from herdbook.release.subject import FolderSubject
+
+if TYPE_CHECKING:
+    from herdbook.release.subject import Subject
+
+GIT = ".git"
+DOWNLOADED = ".cache/huggingface"
+DESKTOP = "files of macOS and Windows"
+
+# What `git clone` and Git LFS write, hooks apart: those are programs, except for the samples, which git never runs.
+_GIT = re.compile(
+    r"\.git/(?:HEAD|ORIG_HEAD|FETCH_HEAD|description|index|packed-refs|shallow"
+    r"|hooks/[\w-]+\.sample|info/(?:exclude|refs)"
+    r"|objects/[0-9a-f]{2}/[0-9a-f]{38}|objects/pack/pack-[0-9a-f]{40}\.(?:pack|idx|rev|bitmap|promisor)"
+    r"|objects/info/(?:packs|commit-graph)|(?:logs/)?refs/(?:heads|remotes|tags)/[\w./-]+|logs/HEAD"
+    r"|lfs/objects/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64})",
+    re.ASCII,
+)
+# The hooks that `git lfs pull` installs, by their whole text. Its message in quotes cannot run anything.
+_HOOK = re.compile(r"\.git/hooks/(post-checkout|post-commit|post-merge|pre-push)")
+_HOOK_TEXT = (
+    r"#!/bin/sh\ncommand -v git-lfs >/dev/null 2>&1 \|\| "
+    r'\{{ (?:echo|printf) >&2 "[^"$`]*"(?: "[^"$`]*")?; exit 2; \}}\ngit lfs {} "\$@"\n?'
+)
+# The settings that `git clone` and Git LFS write. Others can name programs that git runs, such as core.fsmonitor.
+_SETTINGS = {
+    "core": {
+        "repositoryformatversion", "filemode", "bare", "logallrefupdates", "ignorecase", "precomposeunicode", "symlinks",
+    },
+    "remote": {"url", "fetch"},
+    "branch": {"remote", "merge"},
+    "lfs": {"repositoryformatversion", "access", "locksverify"},
+}  # fmt: skip
+_REQUIRED = (".git/HEAD", ".git/config")
+# https://huggingface.co/docs/huggingface_hub/guides/download: one small file of metadata, and one lock, for each file
+_DOWNLOADED = re.compile(r"\.cache/huggingface/(?:\.gitignore|CACHEDIR\.TAG|download/.+\.(?:metadata|lock))")
+_SMALL_BYTES = 1 << 16
+# The first bytes of these files, so that nothing else passes under their names.
+_FORMATS = {
+    r"(?:.*/)?\.DS_Store": b"\0\0\0\1Bud1",
+    r"(?:.*/)?\._[^/]+": b"\0\x05\x16\x07",
+    r"(?:.*/)?Thumbs\.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    r"(?:.*/)?desktop\.ini": b"",
+}
+
+
+def place(subject: Subject, name: str) -> str | None:
+    """Return the place that a file belongs to, or None if it may not be ignored.
+
+    Args:
+        subject: The copy of a release.
+        name: The name of a file that the release does not list.
+    """
+    try:
+        return _place(subject, name)
+    except (HerdbookError, OSError, UnicodeDecodeError):
+        return None
+
+
+def _place(subject: Subject, name: str) -> str | None:
+    if isinstance(subject, FolderSubject) and (subject.folder / name).is_symlink():
+        return None
+    size = subject.files[name].size_bytes
+    if name.startswith(f"{GIT}/"):
+        whole = all(required in subject.files for required in _REQUIRED)
+        if hook := _HOOK.fullmatch(name):
+            text = subject.read(name, _SMALL_BYTES).decode()
+            known = re.fullmatch(_HOOK_TEXT.format(hook[1]), text) is not None
+        elif name == ".git/config":
+            known = _is_cloned(subject.read(name, _SMALL_BYTES).decode())
+        else:
+            known = _GIT.fullmatch(name) is not None
+        return GIT if whole and known else None
+    if _DOWNLOADED.fullmatch(name):
+        return DOWNLOADED if size <= _SMALL_BYTES else None
+    for pattern, start in _FORMATS.items():
+        if re.fullmatch(pattern, name, re.DOTALL):
+            head = subject.read_range(name, 0, min(size, len(start)))
+            return DESKTOP if head == start and (start or size <= _SMALL_BYTES) else None
+    return None
+
+
+def _is_cloned(text: str) -> bool:
+    """Return whether git's configuration contains only settings that a clone has. Lines of other forms are refused."""
+    known: set[str] = set()
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if section := re.fullmatch(r'\[([a-z]+)(?: "[^"\\]*")?\]', line):
+            known = _SETTINGS.get(section[1], set())
+        elif not (setting := re.fullmatch(r"([a-z]+)\s*=.*[^\\]", line, re.IGNORECASE)) or (
+            setting[1].lower() not in known
+        ):
+            return False
+    return True

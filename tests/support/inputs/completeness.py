@@ -1,3 +1,0 @@
-"""Sources that are incomplete: their configuration, index and headers do not describe one whole model."""
-
-CASES = []

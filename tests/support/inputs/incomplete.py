@@ -1,0 +1,157 @@
+"""Sources whose configuration, index and tensors do not describe one whole model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from support import tiny
+from support.inputs import Case
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Tensors = dict[str, torch.Tensor]
+
+INDEX = "model.safetensors.index.json"
+UP = "model.layers.0.mlp.up_proj.weight"
+
+
+def source(
+    change: Callable[[Path], Any], *, reduced: bool = False, **settings: Any
+) -> Callable[[Path], Path]:
+    """Return a maker of a source that is changed after it was written, and is released as it is or lasered."""
+
+    def make(folder: Path) -> Path:
+        tiny.write_model(folder / "base", seed=1, **settings)
+        change(folder / "base")
+        models: dict[str, Any] = {"base": {"folder": "base"}}
+        if reduced:
+            models["cut"] = {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]}
+        return tiny.write_recipe(folder / "recipe.yaml", models)
+
+    return make
+
+
+def tensors(edit: Callable[[Tensors], Any]) -> Callable[[Path], None]:
+    """Return a change of the tensors of a source with one file."""
+
+    def change(folder: Path) -> None:
+        held = load_file(folder / "model.safetensors")
+        edit(held)
+        save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def without_prefix(held: Tensors) -> None:
+    for name in [name for name in held if name.startswith("model.")]:
+        held[name.removeprefix("model.")] = held.pop(name)
+
+
+def from_its_shard(folder: Path) -> None:
+    """Remove a tensor from its file, but not from the index."""
+    file = json.loads((folder / INDEX).read_text())["weight_map"][UP]
+    held = load_file(folder / file)
+    del held[UP]
+    save_file(held, folder / file, metadata={"format": "pt"})
+
+
+def into_another_shard(folder: Path) -> None:
+    """Add a tensor to a second file."""
+    file = json.loads((folder / INDEX).read_text())["weight_map"][UP]
+    other = next(path for path in sorted(folder.glob("*.safetensors")) if path.name != file)
+    held = load_file(other)
+    held[UP] = torch.zeros_like(load_file(folder / file)[UP])
+    save_file(held, other, metadata={"format": "pt"})
+
+
+def from_the_index(folder: Path) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    del index["weight_map"][UP]
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def config(**changes: Any) -> Callable[[Path], None]:
+    """Return a change of a source's configuration; None removes a key."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "config.json").read_text()) | changes
+        content = {key: value for key, value in content.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(content))
+
+    return change
+
+
+CASES = [
+    Case(
+        "an index that names a tensor which no file contains",
+        source(from_its_shard, shards=2),
+        f"for tensor {UP}, which is in none of the weights files",
+    ),
+    Case(
+        "a tensor in two files",
+        source(into_another_shard, shards=2),
+        f"folder: base: tensor {UP} is in both model-0000",
+    ),
+    Case(
+        "a tensor that the index does not name",
+        source(from_the_index, shards=2),
+        f"folder: base: tensor {UP} of model-0000",
+    ),
+    *(
+        Case(
+            f"a source without `{name}`",
+            source(tensors(lambda held, name=name: held.pop(name)), reduced=True),
+            f"models.base: its config.json implies the tensor {name}, which it lacks",
+        )
+        for name in ("model.norm.weight", "model.layers.1.self_attn.k_proj.weight", "lm_head.weight")
+    ),
+    Case(
+        "names without the prefix `model.`",
+        source(tensors(without_prefix), reduced=True),
+        "models.base: its tensors lack the prefix 'model.'",
+    ),
+    Case(
+        "position ids and other tensors that the configuration does not imply",
+        source(tensors(lambda held: held.update({"model.position_ids": torch.arange(4)}))),
+        "models.base: it has the tensor model.position_ids, which its config.json does not imply",
+    ),
+    Case(
+        "more layers in the configuration than in the weights",
+        source(config(num_hidden_layers=3)),
+        "models.base: its config.json implies the tensor model.layers.2.",
+    ),
+    Case(
+        "fewer layers in the configuration than in the weights",
+        source(config(num_hidden_layers=1)),
+        "models.base: it has the tensor model.layers.1.",
+    ),
+    Case(
+        "matrices of other shapes than the configuration implies",
+        source(config(num_key_value_heads=4)),
+        "models.base: model.layers.0.self_attn.k_proj.weight has shape [16, 32]",
+    ),
+    Case(
+        "a multimodal model (`text_config`)",
+        source(config(text_config={"num_hidden_layers": 2}, num_hidden_layers=None)),
+        "folder: base: config.json has a text_config",
+    ),
+    Case(
+        "a configuration without `num_hidden_layers`",
+        source(config(num_hidden_layers=None, n_layer=2)),
+        "folder: base: config.json of type 'llama' has no number num_hidden_layers",
+    ),
+    *(
+        Case(
+            f"weights quantized by {method}",
+            source(config(quantization_config={"quant_method": method})),
+            f"folder: base: its weights are quantized (config.json: quantization_config, {method})",
+        )
+        for method in ("gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors")
+    ),
+]
