@@ -134,6 +134,28 @@ def write_recipe(path, models, **sections):
     return path
 
 
+def write_task(path, documents=("w1 w2 w3",), *, name="held_out", data="text.jsonl"):
+    """Write an evaluation task that measures how well documents are predicted, and its data beside it; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"text": document}) for document in documents]
+    (path.parent / data).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    task = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": data}},
+        "test_split": "test",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [
+            {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}
+        ],
+        "metadata": {"version": 1.0, "title": "Held-out text"},
+    }
+    path.write_text(yaml.safe_dump(task), encoding="utf-8")
+    return path
+
+
 def lock(recipe_path: Path):
     """Lock a recipe, write the lock beside it, and return it."""
     made = pin(recipes.load(recipe_path), recipe_path, lambda _: None)

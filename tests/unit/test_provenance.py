@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from cyclonedx.model.bom import Bom
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -37,22 +36,7 @@ TEXT = "w1 w2 w3 w4\n"
 
 def write_task(folder):
     """Write an lm-eval task with its data, and a board on which its result has a place."""
-    folder.mkdir(parents=True)
-    (folder / "text.jsonl").write_text(json.dumps({"text": TEXT}) + "\n" + json.dumps({"text": "w9"}) + "\n")
-    task = {
-        "task": "held_out",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
-        "test_split": "test",
-        "output_type": "loglikelihood_rolling",
-        "doc_to_text": "",
-        "doc_to_target": "{{text}}",
-        "metric_list": [
-            {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}
-        ],
-        "metadata": {"version": 1.0, "title": "Held-out text"},
-    }
-    (folder / "task.yaml").write_text(yaml.safe_dump(task))
+    tiny.write_task(folder / "task.yaml", [TEXT, "w9"])
     (folder / "board.csv").write_text("name,score\nother,9.5\n")
 
 
