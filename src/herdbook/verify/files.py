@@ -18,6 +18,7 @@ from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
+from herdbook.sources import lfs
 from herdbook.verify.ahead import THREADS, in_order
 from herdbook.verify.places import place
 from herdbook.weights.checkpoint import digest_shard
@@ -139,11 +140,9 @@ def _summed(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
 
 def _pointer(release: Release, name: str) -> str:
     """Return advice if a file is what git checks out in place of a large file while Git LFS is not installed."""
-    start = b"version https://git-lfs.github.com/spec/v1\n"
     size = release.subject.files[name].size_bytes
-    if size <= len(start) or release.subject.read_range(name, 0, len(start)) != start:
-        return ""
-    return ": it is a pointer of Git LFS, not the file itself; run `git lfs pull`"
+    head = release.subject.read_range(name, 0, min(size, len(lfs.START)))
+    return f": {lfs.ADVICE}" if lfs.is_pointer(head) else ""
 
 
 def _strays(release: Release) -> dict[str, str]:
