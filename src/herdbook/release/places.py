@@ -1,20 +1,26 @@
-"""Places that other programs leave in a copy of a release: a clone's `.git`, a download's cache, files of desktops.
+"""Unlisted files of a release, among them what other programs leave in a copy: a clone's `.git`, a download's cache.
 
-Each place may hold exactly what its program writes. Anything else in it is an unlisted file as anywhere else: these are the
+Each such place may hold exactly what its program writes. Anything else in it is an unlisted file as anywhere else: these are the
 first places where weights, code or links would be hidden.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
+from herdbook.humanize import plural
+from herdbook.layout import OUTSIDE_SUMS
 from herdbook.release.subject import FolderSubject
 
 if TYPE_CHECKING:
+    from herdbook.release.reader import Release
     from herdbook.release.subject import Subject
 
+ATTRIBUTES = ".gitattributes"  # the Hub writes it into every repository
 GIT = ".git"
 DOWNLOADED = ".cache/huggingface"
 DESKTOP = "files of macOS and Windows"
@@ -56,6 +62,41 @@ _FORMATS = {
 }
 
 
+@dataclass(frozen=True)
+class Unlisted:
+    """The files of a copy of a release that its checksums do not list.
+
+    Args:
+        left: How many files other programs left, by place.
+        others: The names of all other files, sorted.
+    """
+
+    left: dict[str, int]
+    others: tuple[str, ...]
+
+    @property
+    def ignored(self) -> list[str]:
+        """A line for each place."""
+        return [f"{where}: {told(count)}" for where, count in self.left.items()]
+
+
+def told(count: int) -> str:
+    """Return what is said of a place."""
+    return f"ignored, not part of the release: {plural(count, 'file')}"
+
+
+def unlisted(release: Release) -> Unlisted:
+    """Sort the files that a release does not list."""
+    left: Counter[str] = Counter()
+    others = []
+    for name in sorted(release.subject.files.keys() - release.sums.keys() - OUTSIDE_SUMS):
+        if where := place(release.subject, name):
+            left[where] += 1
+        else:
+            others.append(name)
+    return Unlisted(dict(sorted(left.items())), tuple(others))
+
+
 def place(subject: Subject, name: str) -> str | None:
     """Return the place that a file belongs to, or None if it may not be ignored.
 
@@ -73,6 +114,8 @@ def _place(subject: Subject, name: str) -> str | None:
     if isinstance(subject, FolderSubject) and (subject.folder / name).is_symlink():
         return None
     size = subject.files[name].size_bytes
+    if name == ATTRIBUTES:
+        return ATTRIBUTES if size <= _SMALL_BYTES else None
     if name.startswith(f"{GIT}/"):
         whole = all(required in subject.files for required in _REQUIRED)
         if hook := _HOOK.fullmatch(name):
