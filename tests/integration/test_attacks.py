@@ -364,6 +364,11 @@ ATTACKS = [
                 ".git/config",
                 beside(".git/config", b"[core]\n\tfsmonitor = ./run\n"),
             ),
+            (
+                "a filter in a clone's `.git` that is not Git LFS's",
+                ".git/config",
+                beside(".git/config", copies.CONFIG_OF_GIT.replace(b"git-lfs clean", b"./run")),
+            ),
             ("a link in a clone's `.git`", ".git/refs/heads/x", linked(".git/refs/heads/x", "../../config")),
             ("a `.git` that is a link", ".git", linked(".git", "/etc", clone=False)),
             ("a `.git` that is a file", ".git", beside(".git", b"gitdir: /tmp/x", clone=False)),

@@ -45,10 +45,19 @@ _SETTINGS = {
     "core": {
         "repositoryformatversion", "filemode", "bare", "logallrefupdates", "ignorecase", "precomposeunicode", "symlinks",
     },
-    "remote": {"url", "fetch"},
+    "remote": {"url", "fetch", "tagopt", "promisor", "partialclonefilter"},
     "branch": {"remote", "merge"},
     "lfs": {"repositoryformatversion", "access", "locksverify"},
 }  # fmt: skip
+# The filters that `git lfs install --local` writes, by their whole lines: they are programs.
+_FILTERS = {
+    "clean = git-lfs clean -- %f",
+    "smudge = git-lfs smudge -- %f",
+    "smudge = git-lfs smudge --skip -- %f",
+    "process = git-lfs filter-process",
+    "process = git-lfs filter-process --skip",
+    "required = true",
+}
 _REQUIRED = (".git/HEAD", ".git/config")
 # https://huggingface.co/docs/huggingface_hub/guides/download: one small file of metadata, and one lock, for each file
 _DOWNLOADED = re.compile(r"\.cache/huggingface/(?:\.gitignore|CACHEDIR\.TAG|download/.+\.(?:metadata|lock))")
@@ -137,10 +146,12 @@ def _place(subject: Subject, name: str) -> str | None:
 
 def _is_cloned(text: str) -> bool:
     """Return whether git's configuration contains only settings that a clone has. Lines of other forms are refused."""
-    known: set[str] = set()
+    name, known = "", set[str]()
     for line in filter(None, map(str.strip, text.splitlines())):
         if section := re.fullmatch(r'\[([a-z]+)(?: "[^"\\]*")?\]', line):
-            known = _SETTINGS.get(section[1], set())
+            name, known = section[1], _SETTINGS.get(section[1], set())
+        elif name == "filter" and line in _FILTERS:
+            continue
         elif not (setting := re.fullmatch(r"([a-z]+)\s*=.*[^\\]", line, re.IGNORECASE)) or (
             setting[1].lower() not in known
         ):
