@@ -6,7 +6,6 @@ in another form. Whatever lies elsewhere is linked: only the link's name is rele
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -130,21 +129,17 @@ def _shown(text: str, beside: Path) -> Iterator[str]:
             yield f"line {number}: contains {found[0]}, a path of this machine, and everyone would see it in the release"
 
 
-def check_saved(content: bytes, what: str) -> None:
-    """Check that a configuration in a local folder does not contain the paths of the machine on which it was saved.
+def check_saved(about: Any, what: str) -> None:
+    """Check that what a library saved about a model in a local folder contains no paths of the machine where it was saved.
 
     Args:
-        content: The file's content; what is not JSON is refused where it is read for its meaning.
+        about: The content of a JSON file, or the free entries in the header of a safetensors file.
         what: The file, for messages.
 
     Raises:
         SourceError: If it does; the key is named.
     """
-    try:
-        value = json.loads(content)
-    except ValueError:
-        return
-    for key, path in _keyed(value):
+    for key, path in _keyed(about):
         if _PATH_KEY.search(key) and is_absolute(path):
             raise SourceError(
                 f"{what}: {key} is {path}, a path of the machine on which it was saved, and everyone would see it in the "

@@ -144,10 +144,7 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
     if not folder.is_dir():
         raise SourceError(f"{what}: the folder {folder} does not exist")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    for name in side_files(names):
-        if name.endswith(CONFIG):
-            check_saved((folder / name).read_bytes(), f"{what}: {name}")
-    return _pin_files(
+    pinned = _pin_files(
         folder,
         names,
         what,
@@ -155,6 +152,22 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
         uri=f"folder:{Path(model.folder).name}",
         license=model.license,
     )
+    for file in pinned.files:
+        check_saved(_about(folder / file.name), f"{what}: {file.name}")
+    return pinned
+
+
+def _about(path: Path) -> Any:
+    """Return what a library saved about a model: a configuration, or the free entries in the header of its weights."""
+    if path.suffix == ".safetensors":  # read before
+        with path.open("rb") as file:
+            return json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
+    if not path.name.endswith(CONFIG):  # of the tokenizer's files, those with a vocabulary
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> LockedSource:
@@ -249,14 +262,15 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     what = f"adapter: {model.adapter}"
     _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
     _refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
-    check_saved((folder / ADAPTER_CONFIG).read_bytes(), f"{what}: {ADAPTER_CONFIG}")
+    config = _config((folder / ADAPTER_CONFIG).read_bytes(), what)
+    check_saved(config, f"{what}: {ADAPTER_CONFIG}")
     return LockedAdapter(
         asked=request(model),
         files=(
             pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG),
             pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS),
         ),
-        config=_config((folder / ADAPTER_CONFIG).read_bytes(), what),
+        config=config,
         tensors=_adapter_tensors(read_header(folder / ADAPTER_WEIGHTS)),
     )
 

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from safetensors.torch import load_file, save_file
 
 from support import tiny
 from support.inputs import Case
@@ -88,6 +89,11 @@ def comment(name: str) -> Callable[[Path], Path]:
         (folder / name).write_text(f"# copied from {folder}/old\n{text}", encoding="utf-8")
 
     return changed(change, **measured("task.yaml"))
+
+
+def with_metadata(folder: Path) -> None:
+    path = folder / "base/model-00001-of-00002.safetensors"
+    save_file(load_file(path), path, metadata={"format": "pt", "output_dir": "/home/me/runs/7"})
 
 
 def one_file_twice(folder: Path) -> None:
@@ -178,6 +184,11 @@ CASES = [
         "a tokenizer whose configuration names a file of the machine on which it was saved",
         saved("base/tokenizer_config.json", tokenizer_file="/root/.cache/huggingface/tokenizer.json"),
         "folder: base: tokenizer_config.json: tokenizer_file is /root/.cache/huggingface/tokenizer.json",
+    ),
+    Case(
+        "weights whose header names a folder of the machine on which they were saved",
+        changed(with_metadata),
+        "folder: base: model-00001-of-00002.safetensors: output_dir is /home/me/runs/7",
     ),
     Case(
         "an adapter whose configuration names its base by an absolute path",
