@@ -38,7 +38,7 @@ from herdbook.signing.oms import manifest
 from herdbook.steps.card.step import render_card
 from herdbook.verify import equality
 from herdbook.weights.checkpoint import read_header
-from support import tiny
+from support import copies, tiny
 from support.verification import findings, status
 
 DOCS = Path(__file__).parents[2] / "docs/verify.md"
@@ -260,20 +260,12 @@ def pipe(folder):
     os.mkfifo(folder / "pipe.json")
 
 
-def cloned(folder):
-    """Put into the folder what a clone, a download and desktops leave."""
-    for name, text in CLONE.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text)
-
-
 def beside(name, content=b"x", *, clone=True):
     """Put a file into a folder that is a clone, and was downloaded and copied on desktops besides."""
 
     def attack(folder):
         if clone:
-            cloned(folder)
+            copies.leave(folder)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -285,7 +277,7 @@ def beside(name, content=b"x", *, clone=True):
 def linked(name, target, *, clone=True):
     def attack(folder):
         if clone:
-            cloned(folder)
+            copies.leave(folder)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(target)
 
@@ -297,40 +289,6 @@ def pointer(folder):
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
-CONFIG_OF_GIT = b"""[core]
-\trepositoryformatversion = 0
-\tfilemode = true
-[remote "origin"]
-\turl = https://hub.example/herd/Tiny
-\tfetch = +refs/heads/*:refs/remotes/origin/*
-[branch "main"]
-\tremote = origin
-\tmerge = refs/heads/main
-"""
-HOOK_OF_LFS = rb"""#!/bin/sh
-command -v git-lfs >/dev/null 2>&1 || { printf >&2 "\n%s\n\n" "This repository is configured for Git LFS but 'git-lfs' was not found on your path. If you no longer wish to use Git LFS, remove this hook by deleting the 'post-checkout' file in the hooks directory (set by 'core.hookspath'; usually '.git/hooks')."; exit 2; }
-git lfs post-checkout "$@"
-"""
-CLONE = {
-    ".gitattributes": b"*.safetensors filter=lfs\n",
-    ".git/HEAD": b"ref: refs/heads/main\n",
-    ".git/config": CONFIG_OF_GIT,
-    ".git/index": b"DIRC",
-    ".git/hooks/pre-commit.sample": b"#!/bin/sh\n",
-    ".git/hooks/post-checkout": HOOK_OF_LFS,
-    f".git/objects/ab/{'c' * 38}": b"x",
-    f".git/lfs/objects/ab/cd/{'e' * 64}": b"x",
-    ".git/refs/heads/main": b"0" * 40,
-    ".git/logs/refs/remotes/origin/HEAD": b"x",
-    ".cache/huggingface/.gitignore": b"*",
-    ".cache/huggingface/download/provenance/a.json.metadata": b"x",
-    ".cache/huggingface/download/model.safetensors.lock": b"",
-    "figures/.DS_Store": b"\0\0\0\1Bud1",
-    "._model.safetensors": b"\0\x05\x16\x07",
-    "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-    "desktop.ini": b"[.ShellClassInfo]",
-}
-
 KEY = {"with_key": True}
 # What is done, how, what catches it (level, check, and what the subject holds), options.
 ATTACKS = [
@@ -398,13 +356,18 @@ ATTACKS = [
             (
                 "a hook of Git LFS with one more command",
                 ".git/hooks/",
-                beside(".git/hooks/post-checkout", HOOK_OF_LFS + b"./run\n"),
+                beside(".git/hooks/post-checkout", copies.HOOK_OF_LFS + b"./run\n"),
             ),
             ("weights in a clone's `.git`", ".git/x.safetensors", beside(".git/x.safetensors")),
             (
                 "a setting in a clone's `.git` that runs a program",
                 ".git/config",
                 beside(".git/config", b"[core]\n\tfsmonitor = ./run\n"),
+            ),
+            (
+                "a filter in a clone's `.git` that is not Git LFS's",
+                ".git/config",
+                beside(".git/config", copies.CONFIG_OF_GIT.replace(b"git-lfs clean", b"./run")),
             ),
             ("a link in a clone's `.git`", ".git/refs/heads/x", linked(".git/refs/heads/x", "../../config")),
             ("a `.git` that is a link", ".git", linked(".git", "/etc", clone=False)),
@@ -462,11 +425,11 @@ def test_attack_on_a_folder(stage, forger, what, attack, by, options):
 
 
 def test_what_clones_downloads_and_desktops_leave_is_ignored_in_one_line_each(stage, forger):
-    cloned(forger)
+    copies.leave(forger)
     found = findings(forger, key=stage.root / "key.pub")
     assert [one for one in found if one.outcome is not Outcome.PASSED] == []
     assert [one.subject for one in found if one.check == "unlisted"] == [
-        ".gitattributes", ".cache/huggingface", ".git", "files of macOS and Windows",
+        ".cache/huggingface", ".git", ".gitattributes", "files of macOS and Windows",
     ]  # fmt: skip
 
 

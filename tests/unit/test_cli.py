@@ -393,6 +393,24 @@ def test_lines_now_and_then_where_nobody_watches(monkeypatch, capsys):
     ]
 
 
+def test_bytes_are_shown_as_sizes(monkeypatch, capsys):
+    now = iter([0, 31, 62])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.track_bytes("copy", 14 * 10**9) as advance:
+        advance(5 * 10**9)
+        advance(9 * 10**9)
+    assert capsys.readouterr().err.splitlines() == [
+        "copy: 5.00 GB of 14.00 GB after 31 s",
+        "copy: 14.00 GB of 14.00 GB after 62 s",
+    ]
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress.track_bytes("copy", 14 * 10**9) as advance:
+        advance(14 * 10**9)
+    assert "copy: 100%" in sys.stderr.getvalue()
+    assert "14.0G/14.0G" in sys.stderr.getvalue()
+
+
 def test_short_work_leaves_no_line(monkeypatch, capsys):
     monkeypatch.setattr(progress.time, "monotonic", lambda: 0)
     with progress.track("work", 3) as advance:

@@ -83,7 +83,9 @@ def test_the_version_beside_it_is_read(tmp_path):
 
 
 def test_folders_are_told_from_repositories(tmp_path):
-    (tmp_path / "models" / "Base Model").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/Base Model").symlink_to(tmp_path / "elsewhere")  # named by the link
     text = yaml.safe_dump(
         {
             "base_model": "models/Base Model",

@@ -23,10 +23,11 @@ from herdbook.lock import (
     pin_file,
     request,
 )
+from herdbook.lock.paths import check_recipe, check_saved, check_task
 from herdbook.lock.texts import read_texts
 from herdbook.lock.whole import check_config, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
-from herdbook.sources import gguf, wheel
+from herdbook.sources import gguf, lfs, wheel
 from herdbook.sources.purl import HubCommit
 from herdbook.sources.select import side_files
 from herdbook.weights.checkpoint import read_header
@@ -50,8 +51,10 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         say: Called with a line for each name that is resolved.
 
     Raises:
+        RecipeError: If the recipe, or a task that it names, cannot be released as it is.
         SourceError: If a source is unavailable or is refused.
     """
+    check_recipe(recipe, recipe_path)
     beside = recipe_path.parent
     sources: dict[str, LockedSource] = {}
     adapters: dict[str, LockedAdapter] = {}
@@ -141,7 +144,7 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
     if not folder.is_dir():
         raise SourceError(f"{what}: the folder {folder} does not exist")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return _pin_files(
+    pinned = _pin_files(
         folder,
         names,
         what,
@@ -149,6 +152,22 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
         uri=f"folder:{Path(model.folder).name}",
         license=model.license,
     )
+    for file in pinned.files:
+        check_saved(_about(folder / file.name), f"{what}: {file.name}")
+    return pinned
+
+
+def _about(path: Path) -> Any:
+    """Return what a library saved about a model: a configuration, or the free entries in the header of its weights."""
+    if path.suffix == ".safetensors":  # read before
+        with path.open("rb") as file:
+            return json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
+    if not path.name.endswith(CONFIG):  # of the tokenizer's files, those with a vocabulary
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> LockedSource:
@@ -159,6 +178,7 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
     members = side_files(names)
     if CONFIG not in members:
         raise SourceError(f"{what}: contains no {CONFIG}")
+    _refuse_pointers(folder, [*weights, *members], what)
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
     tensors = [
         LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
@@ -176,6 +196,14 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
         config=config,
         **{"revision": _folder_revision(files), **about},
     )
+
+
+def _refuse_pointers(folder: Path, names: list[str], what: str) -> None:
+    """Refuse a folder that was cloned without Git LFS: a pointer in place of a tokenizer would be released as one."""
+    for name in names:
+        with (folder / name).open("rb") as file:
+            if lfs.is_pointer(file.read(len(lfs.START))):
+                raise SourceError(f"{what}: {name}: {lfs.ADVICE} in {folder}")
 
 
 def pin_pypi(model: Pypi) -> LockedSource:
@@ -233,13 +261,16 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     folder = beside / model.adapter
     what = f"adapter: {model.adapter}"
     _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
+    _refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
+    config = _config((folder / ADAPTER_CONFIG).read_bytes(), what)
+    check_saved(config, f"{what}: {ADAPTER_CONFIG}")
     return LockedAdapter(
         asked=request(model),
         files=(
             pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG),
             pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS),
         ),
-        config=_config((folder / ADAPTER_CONFIG).read_bytes(), what),
+        config=config,
         tensors=_adapter_tensors(read_header(folder / ADAPTER_WEIGHTS)),
     )
 
@@ -281,8 +312,9 @@ def _adapter_tensors(spans: dict[str, Span]) -> tuple[LockedTensor, ...]:
 def pin_task(task: str, beside: Path) -> LockedTask:
     """Pin an evaluation task: its file, and the local data files that it reads."""
     file = _pin(beside, task, "evaluate.tasks")
+    text = (beside / task).read_text(encoding="utf-8")
     try:
-        spec = yamlio.load((beside / task).read_text(encoding="utf-8"), yamlio.PyYamlLoader)
+        spec = yamlio.load(text, yamlio.PyYamlLoader)
         name = spec["task"]
         data_files = spec["dataset_kwargs"]["data_files"]
     except (yamlio.YamlError, KeyError, TypeError) as error:
@@ -295,6 +327,7 @@ def pin_task(task: str, beside: Path) -> LockedTask:
     names = sorted(
         {str(item) for item in (data_files.values() if isinstance(data_files, dict) else [data_files])}
     )
+    check_task(task, text, names, beside)
     folder = (beside / task).parent
     data = tuple(_pin(folder, item, f"evaluate.tasks: {task}") for item in names)
     return LockedTask(name=name, file=file, data=data, metadata=spec.get("metadata") or {})

@@ -229,7 +229,8 @@ class _Reader:
         """Return a local model's path relative to the recipe, or None if the model is not on this machine."""
         for start in (Path(), self.path.parent):
             if (start / reference).is_dir():
-                return os.path.relpath((start / reference).resolve(), self.relative_to.resolve())
+                folder = (start / reference).absolute()  # a link is named, not what it leads to
+                return os.path.relpath(folder.parent.resolve() / folder.name, self.relative_to.resolve())
         return None
 
     def _name(self, reference: str) -> str:

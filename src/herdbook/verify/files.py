@@ -6,7 +6,6 @@ the SHA-256 of large files itself and refuses uploads that differ from it.
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,10 +15,11 @@ from herdbook.errors import CheckpointError, HerdbookError, VerificationError
 from herdbook.layout import OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
 from herdbook.release.finding import Check
+from herdbook.release.places import told, unlisted
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
+from herdbook.sources import lfs
 from herdbook.verify.ahead import THREADS, in_order
-from herdbook.verify.places import place
 from herdbook.weights.checkpoint import digest_shard
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ RECORDED = Check(LEVEL, "records")
 INDEX = Check(LEVEL, "index")
 QUANTIZED = Check(LEVEL, "quantized")
 
-# Files that a repository may contain besides a release: those of the Hub and its client, and those that no program loads.
+# Files that a repository may contain besides a release: those of the Hub, and those that no program loads.
 INERT = (
-    ".gitattributes", ".gitignore", ".eval_results/*.yaml", "LICENSE", "LICENSE.*", "NOTICE",
+    ".gitignore", ".eval_results/*.yaml", "LICENSE", "LICENSE.*", "NOTICE",
     "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp",
 )  # fmt: skip
 
@@ -79,18 +79,16 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
 
 def _unlisted(release: Release) -> Iterator[Finding]:
     """Check that every file is listed, is of a kind that no program loads, or was left by a program that copied it."""
-    ignored: Counter[str] = Counter()
     for name, kind in sorted(getattr(release.subject, "odd", {}).items()):
         yield UNLISTED.failed(name, f"is {kind}; it was not opened", file=name)
-    for name in sorted(release.subject.files.keys() - release.sums.keys() - OUTSIDE_SUMS):
+    found = unlisted(release)
+    for name in found.others:
         if any(fnmatchcase(name, pattern) for pattern in INERT):
             yield UNLISTED.passed(name, "is not part of the release, and no program loads it", file=name)
-        elif where := place(release.subject, name):
-            ignored[where] += 1
         else:
             yield UNLISTED.failed(name, f"is not listed in {SUMS}", file=name)
-    for where, count in sorted(ignored.items()):
-        yield UNLISTED.passed(where, f"ignored, not part of the release: {count} files")
+    for where, count in found.left.items():
+        yield UNLISTED.passed(where, told(count))
 
 
 def _read(release: Release, name: str) -> _Read:
@@ -139,11 +137,9 @@ def _summed(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
 
 def _pointer(release: Release, name: str) -> str:
     """Return advice if a file is what git checks out in place of a large file while Git LFS is not installed."""
-    start = b"version https://git-lfs.github.com/spec/v1\n"
     size = release.subject.files[name].size_bytes
-    if size <= len(start) or release.subject.read_range(name, 0, len(start)) != start:
-        return ""
-    return ": it is a pointer of Git LFS, not the file itself; run `git lfs pull`"
+    head = release.subject.read_range(name, 0, min(size, len(lfs.START)))
+    return f": {lfs.ADVICE}" if lfs.is_pointer(head) else ""
 
 
 def _strays(release: Release) -> dict[str, str]:
