@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from pytest_local_hub import Blob, LocalHub, client
+from safetensors.torch import load_file, save_file
 
 from herdbook import hub as reader
 from herdbook.errors import SourceError
@@ -26,6 +27,7 @@ from herdbook.layout import (
     OUTSIDE_SUMS,
     PUBLIC_KEY,
     RECIPE,
+    RECORDS,
     SIGNATURE,
     SUMS,
     WEIGHTS_INDEX,
@@ -205,6 +207,28 @@ def lie_of_parameters(record):
     record["parameters"]["file"] = "0" * 64
 
 
+def without_a_tensor(folder):
+    """Remove a tensor from the weights and from all that mentions it, and sign everything again."""
+    tensor = "model.layers.1.block_sparse_moe.experts.0.w3.weight"
+    index = json.loads((folder / WEIGHTS_INDEX).read_text())
+    path = folder / index["weight_map"].pop(tensor)
+    (folder / WEIGHTS_INDEX).write_text(json.dumps(index))
+    digest = sha256_file(path)
+    held = load_file(path)
+    del held[tensor]
+    save_file(held, path, metadata={"format": "pt"})
+    [record] = [one for one in (folder / RECORDS).glob("*.json") if digest in one.read_text()]
+    content = json.loads(record.read_text().replace(digest, sha256_file(path)))
+    del content["tensors"][tensor]
+    record.write_text(json.dumps(content))
+    sign_again(folder)
+
+
+def with_more_layers(folder):
+    edit("config.json", lambda config: config.update(num_hidden_layers=3))(folder)
+    sign_again(folder)
+
+
 def other_prompt(folder):
     path = folder / RECIPE
     path.write_text(path.read_text().replace("- w2", "- w3"))
@@ -376,6 +400,18 @@ ATTACKS = [
         "a record with a false source file",
         edit("provenance/records/base.*.json", lie_of_parameters),
         ("claims", "steps", "base"),
+        {},
+    ),
+    (
+        "a tensor removed from weights, index and record, everything re-signed",
+        without_a_tensor,
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "more layers in the configuration than in the weights, everything re-signed",
+        with_more_layers,
+        ("files", "loads whole", "config.json"),
         {},
     ),
     ("another prompt in the recipe", other_prompt, ("claims", "keys", "mix"), {}),
