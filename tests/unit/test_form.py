@@ -135,7 +135,11 @@ def test_what_transformers_cannot_load_is_named():
     for kind in ("of next year", "vit"):
         with pytest.raises(StepError, match=f"transformers has no language model of type '{kind}'"):
             loading.loading_problems({"model_type": kind}, {})
-    [line] = loading.loading_problems({"model_type": "gemma2", **SIZES, "num_hidden_layers": 10**9}, {"a": (1,)})
+    [line] = loading.loading_problems(
+        {"model_type": "gemma2", **SIZES, "num_hidden_layers": 10**9}, {"a": (1,)}
+    )
     assert "implies 1000000000 layers" in line
-    [line] = loading.loading_problems({"model_type": "gemma2", **SIZES, "hidden_size": "wide"}, dict.fromkeys("abc", (1,)))
+    [line] = loading.loading_problems(
+        {"model_type": "gemma2", **SIZES, "hidden_size": "wide"}, dict.fromkeys("abc", (1,))
+    )
     assert "transformers cannot read its config.json" in line

