@@ -224,9 +224,14 @@ def without_a_tensor(folder):
     sign_again(folder)
 
 
-def with_more_layers(folder):
-    edit("config.json", lambda config: config.update(num_hidden_layers=3))(folder)
-    sign_again(folder)
+def configured(**changes):
+    """Return an attack that changes the configuration and signs everything again."""
+
+    def attack(folder):
+        edit("config.json", lambda config: config.update(changes))(folder)
+        sign_again(folder)
+
+    return attack
 
 
 def other_prompt(folder):
@@ -410,7 +415,25 @@ ATTACKS = [
     ),
     (
         "more layers in the configuration than in the weights, everything re-signed",
-        with_more_layers,
+        configured(num_hidden_layers=3),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "a billion experts in the configuration, everything re-signed",
+        configured(num_local_experts=10**9),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "a billion layers of a type that only transformers knows, everything re-signed",
+        configured(model_type="gpt2", n_layer=10**9),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "a number that is none in the configuration, everything re-signed",
+        configured(hidden_size=[]),
         ("files", "loads whole", "config.json"),
         {},
     ),
@@ -495,6 +518,13 @@ def test_attack_on_a_folder(stage, forger, what, attack, by, options):
     assert caught(found, by), [
         (one.level, one.check, one.subject) for one in found if one.outcome is not Outcome.PASSED
     ]
+
+
+def test_whether_a_model_loads_is_unverified_where_transformers_does_not_have_its_type(forger):
+    configured(model_type="of next year")(forger)
+    [found] = [one for one in findings(forger) if one.check == "loads whole"]
+    assert found.outcome is Outcome.UNVERIFIED
+    assert found.detail == "transformers has no language model of type 'of next year'"
 
 
 def test_what_clones_downloads_and_desktops_leave_is_ignored_in_one_line_each(stage, forger):

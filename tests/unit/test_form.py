@@ -1,11 +1,15 @@
 """The tensors that a configuration implies, against those that transformers makes and loads."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from herdbook.architectures.form import implied, misfits
 from herdbook.errors import StepError
-from herdbook.weights import loading
+from herdbook.weights import hollow, loading
 
 SIZES = {
     "hidden_size": 48,
@@ -85,7 +89,7 @@ def test_a_mixture_s_configuration_implies_what_transformers_makes_and_loads(mod
     for fused in (False, True):
         form = implied(config, fused=fused)
         assert misfits(config, form) == []
-        assert loading.by_transformers(config, form) == []
+        assert hollow.problems(config, form) == []
 
 
 def test_deepseek_s_first_layers_and_shared_experts():
@@ -118,28 +122,80 @@ def test_a_configuration_without_usable_numbers_is_named(changes, message):
 
 
 @pytest.mark.parametrize("model_type", ["gemma2", "phi3", "olmo2", "gpt_neox", "llama"])
-def test_other_types_are_loaded_by_transformers_without_their_weights(model_type, capfd):
+def test_other_types_are_loaded_by_transformers_without_their_weights(model_type):
     config = {"model_type": model_type, **SIZES, "pad_token_id": 0}
     form = of_transformers(config)
-    assert loading.by_transformers(config, form) == []
+    assert hollow.problems(config, form) == []
     name, missing = "extra.weight", next(name for name in form if ".1." in name)
     shape = form[missing]
-    lines = loading.by_transformers(config, {**{n: s for n, s in form.items() if n != missing}, name: (3,)})
+    lines = hollow.problems(config, {**{n: s for n, s in form.items() if n != missing}, name: (3,)})
     assert [missing in lines[0], name in lines[1], len(lines)] == [True, True, 2]
-    [line] = loading.by_transformers(config, {**form, missing: (*shape[:-1], 7)})
+    [line] = hollow.problems(config, {**form, missing: (*shape[:-1], 7)})
     assert f"{missing} has shape {[*shape[:-1], 7]}, and its config.json implies {list(shape)}" in line
+
+
+def test_transformers_loads_other_types_in_a_process_of_its_own(capfd):
+    config = {"model_type": "gemma2", **SIZES, "pad_token_id": 0}
+    form = of_transformers(config)
+    capfd.readouterr()
+    assert loading.loading_problems(config, form) == []
+    # what would make transformers load other code, or refuse what it loads, decides no tensor
+    foreign = {"attn_implementation": "other/kernel", "auto_map": {"AutoConfig": "other--a.B"}}
+    foreign |= {f"_{name}": value for name, value in foreign.items()}
+    assert loading.loading_problems({**config, **foreign, "torch_dtype": "of next year"}, form) == []
+    [line] = loading.loading_problems(
+        config, {name: form[name] for name in form if name != "model.norm.weight"}
+    )
+    assert "implies the tensor model.norm.weight, which it lacks" in line
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_transformers_cannot_load_is_named():
-    for kind in ("of next year", "vit"):
-        with pytest.raises(StepError, match=f"transformers has no language model of type '{kind}'"):
-            loading.loading_problems({"model_type": kind}, {})
-    [line] = loading.loading_problems(
-        {"model_type": "gemma2", **SIZES, "num_hidden_layers": 10**9}, {"a": (1,)}
+@pytest.mark.parametrize("kind", ["of next year", "vit", ["gemma2"], None])
+def test_a_type_that_transformers_does_not_have_is_named(kind):
+    with pytest.raises(StepError, match="transformers has no language model of type"):
+        hollow.problems({"model_type": kind}, {})
+
+
+def test_where_transformers_is_not_installed_nothing_is_claimed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(StepError, match=r"needs accelerate for this check: pip install 'herdbook\[build\]'"):
+        hollow.problems({"model_type": "gemma2"}, {})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        ("gemma2", {"num_hidden_layers": 10**9}, "implies 1000000000 layers, but it has only 2 tensors"),
+        ("gpt2", {"n_layer": 10**9}, "implies 1000000000 layers, but it has only 2 tensors"),
+        (
+            "gemma2",
+            {"hidden_size": "wide", "num_hidden_layers": 2},
+            "transformers cannot read its config.json",
+        ),
+        (
+            "gemma2",
+            {"hidden_size": 10**30, "num_hidden_layers": 2},
+            "transformers cannot read its config.json",
+        ),
+        ("gemma2", {"vocab_size": -5, "num_hidden_layers": 2}, "transformers cannot load it"),
+    ],
+)
+def test_what_transformers_cannot_read_is_named(model_type, changes, message):
+    [line] = hollow.problems({"model_type": model_type, **changes}, dict.fromkeys("ab", (1,)))
+    assert message in line
+
+
+def test_a_configuration_takes_neither_all_time_nor_all_memory(monkeypatch):
+    config = {"model_type": "gemma2", **SIZES, "num_labels": 10**10}  # transformers names each
+    small = "from herdbook.weights import hollow; hollow.MEMORY = 1 << 28; hollow.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", small],
+        input=json.dumps({"config": config, "form": {"a": [1], "b": [1], "c": [1]}}),
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert "implies 1000000000 layers" in line
-    [line] = loading.loading_problems(
-        {"model_type": "gemma2", **SIZES, "hidden_size": "wide"}, dict.fromkeys("abc", (1,))
-    )
-    assert "transformers cannot read its config.json" in line
+    assert json.loads(done.stdout)["problems"] == ["transformers cannot read its config.json: MemoryError"]
+    monkeypatch.setattr(loading, "LIMIT", 0.1)
+    [line] = loading.loading_problems(config, {})
+    assert line == "transformers cannot make a model from its config.json within 0.1 seconds"

@@ -61,7 +61,8 @@ _KINDS = {
 
 def is_known(config: Mapping[str, Any]) -> bool:
     """Return whether the tensors that a configuration implies are known for its model type."""
-    return config.get("model_type") in _KINDS
+    kind = config.get("model_type")
+    return isinstance(kind, str) and kind in _KINDS
 
 
 def implied(config: Mapping[str, Any], *, fused: bool = False) -> Form:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import json
+import os
+import subprocess
+import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.form import described, is_known, misfits
+from herdbook.architectures.form import is_known, misfits
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-# Entries of a configuration that are about other things than the set of tensors, or would make transformers load other code.
-IRRELEVANT = frozenset({"model_type", "architectures", "auto_map", "dtype", "torch_dtype"})
+# An honest model takes some seconds, most of which are for the start of transformers.
+LIMIT = 300  # seconds
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return why a model does not load whole, one line for each kind of difference.
 
-    A model type that is not in our own table is loaded by transformers, with tensors that have shapes and no content.
+    A model type that is not in our own table is loaded by transformers, with tensors that have shapes and no content. Since a
+    configuration may come from anywhere, this happens in a process of its own, without network, in limited time and memory.
 
     Args:
         config: The content of ``config.json``.
@@ -29,66 +35,32 @@ def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ..
     """
     if is_known(config):
         return misfits(config, form)
-    return by_transformers(config, form)
+    answer = _ask(json.dumps({"config": dict(config), "form": dict(form)}, sort_keys=True))
+    if error := answer.get("error"):
+        raise StepError(error)
+    return [str(line) for line in answer["problems"]]
 
 
-def by_transformers(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return why transformers does not load a model whole. Arguments and errors are those of ``loading_problems``."""
-    kind = str(config.get("model_type"))
+@lru_cache(maxsize=64)
+def _ask(question: str) -> dict[str, Any]:
+    """Ask `herdbook.weights.hollow`; models of a recipe often differ in nothing but the content of their tensors."""
     try:
-        import torch
-        from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
-    except ModuleNotFoundError as error:
-        raise StepError(
-            f"a model of type {kind[:40]!r} needs {error.name} for this check: pip install 'herdbook[build]'"
-        ) from error
-    if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise StepError(f"transformers has no language model of type {kind[:40]!r}")
-    plain = {key: value for key, value in config.items() if key not in IRRELEVANT}
-    # Some configuration classes make a list of all layers at once.
-    layers = config.get("num_hidden_layers")
-    if isinstance(layers, int) and layers > len(form):
-        return [f"its config.json implies {layers} layers, but it has only {len(form)} tensors"]
-    with _quiet():
-        try:
-            settings = CONFIG_MAPPING[kind](**plain)
-        except Exception as error:  # noqa: BLE001 - each configuration class has checks and errors of its own
-            return [f"transformers cannot read its config.json: {_short(error)}"]
-        tensors = {name: torch.empty(shape, device="meta") for name, shape in form.items()}
-        try:
-            _, report = MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[kind]].from_pretrained(
-                None,
-                config=settings,
-                state_dict=tensors,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                device_map={"": "meta"},
-            )
-        except Exception as error:  # noqa: BLE001 - each model class has errors of its own
-            return [f"transformers cannot load it: {_short(error)}"]
-    wrong = sorted(
-        (name, tuple(shape), tuple(expected)) for name, shape, expected in report["mismatched_keys"]
-    )
-    return described(sorted(report["missing_keys"]), sorted(report["unexpected_keys"]), wrong) + sorted(
-        str(line) for line in report.get("error_msgs", ())
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from writing its own report and progress bars."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "herdbook.weights.hollow"],
+            input=question,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIMIT,
+            check=False,
+            env={**os.environ, **OFFLINE},
+        )
+    except subprocess.TimeoutExpired:
+        line = f"transformers cannot make a model from its config.json within {LIMIT} seconds"
+        return {"problems": [line]}
+    if done.returncode:
+        last = (done.stderr.splitlines() or ["no message"])[-1]
+        line = f"transformers cannot load it: its process ended with status {done.returncode} ({last[:200]})"
+        return {"problems": [line]}
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
