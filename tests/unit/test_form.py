@@ -175,7 +175,7 @@ def test_where_transformers_is_not_installed_nothing_is_claimed(monkeypatch):
         (
             "gemma2",
             {"hidden_size": 10**30, "num_hidden_layers": 2},
-            "transformers cannot read its config.json",
+            "transformers cannot load it",
         ),
         ("gemma2", {"vocab_size": -5, "num_hidden_layers": 2}, "transformers cannot load it"),
     ],

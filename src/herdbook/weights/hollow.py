@@ -100,7 +100,8 @@ def _relevant(value: Any) -> Any:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    return next(filter(None, lines), type(error).__name__)[:200]
 
 
 def _limit_memory() -> None:
