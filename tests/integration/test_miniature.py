@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from support.loaded import loads_whole
+
 RELEASE = Path(__file__).parents[2] / "results/Miniature-4x135M-laser/release"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (RELEASE / "SHA256SUMS").exists(), reason="needs what `make demo` builds"),
 ]
+
+
+def test_it_loads_whole():
+    loads_whole(RELEASE)
 
 
 def test_it_loads_and_knows_the_capital_of_france():

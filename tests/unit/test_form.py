@@ -6,10 +6,12 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from herdbook.architectures.form import implied, misfits
 from herdbook.errors import StepError
 from herdbook.weights import hollow, loading
+from support import loaded, tiny
 
 SIZES = {
     "hidden_size": 48,
@@ -199,3 +201,17 @@ def test_a_configuration_takes_neither_all_time_nor_all_memory(monkeypatch):
     monkeypatch.setattr(loading, "LIMIT", 0.1)
     [line] = loading.loading_problems(config, {})
     assert line == "transformers cannot make a model from its config.json within 0.1 seconds"
+
+
+def test_the_check_that_follows_every_built_release_can_fail(tmp_path):
+    folder = tiny.write_model(tmp_path)
+    loaded.loads_whole(folder)
+    path, name = folder / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(path)
+    for changed, kind in (
+        ({key: tensor for key, tensor in tensors.items() if key != name}, "missing_keys"),
+        (tensors | {"model.layers.1.mlp.up.weight": tensors[name].clone()}, "unexpected_keys"),
+    ):
+        save_file(changed, path, metadata={"format": "pt"})
+        with pytest.raises(AssertionError, match=f"does not load it whole: {{'{kind}': "):
+            loaded.loads_whole(folder)

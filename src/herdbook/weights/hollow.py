@@ -22,21 +22,12 @@ if TYPE_CHECKING:
 
 MEMORY = 4 << 30  # bytes, beyond what the program has when it starts to look at the configuration
 
-# Entries of a configuration that do not decide which tensors there are, and for which transformers would load other code.
-IRRELEVANT = frozenset(
-    {
-        *("model_type", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"),
-        *("attn_implementation", "experts_implementation", "quantization_config", "compression_config"),
-        *("fusion_config", "name_or_path", "custom_pipelines"),
-    }
-)
-
 
 def problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return why transformers does not load a model whole, one line for each kind of difference.
 
     Args:
-        config: The content of ``config.json``.
+        config: The content of ``config.json``, without anything for which transformers would load other code.
         form: The shape of each tensor by name.
 
     Raises:
@@ -57,7 +48,9 @@ def problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> 
     if deep := _too_deep(config.get("num_hidden_layers"), form):
         return deep  # before a configuration class makes a list of all layers
     try:
-        settings = CONFIG_MAPPING[kind](**_relevant(config))
+        settings = CONFIG_MAPPING[kind](
+            **{key: value for key, value in config.items() if key != "model_type"}
+        )
     except Exception as error:  # noqa: BLE001 - each configuration class has checks and errors of its own
         return [f"transformers cannot read its config.json: {_short(error)}"]
     if deep := _too_deep(getattr(settings, "num_hidden_layers", None), form):
@@ -86,17 +79,6 @@ def _too_deep(layers: Any, form: Mapping[str, tuple[int, ...]]) -> list[str]:
     if isinstance(layers, int) and layers > len(form):
         return [f"its config.json implies {layers} layers, but it has only {len(form)} tensors"]
     return []
-
-
-def _relevant(value: Any) -> Any:
-    """Return a configuration without entries that do not decide which tensors there are, at any depth."""
-    if isinstance(value, dict):
-        return {
-            key: _relevant(item)
-            for key, item in value.items()
-            if key not in IRRELEVANT and not key.startswith("_")
-        }
-    return [_relevant(item) for item in value] if isinstance(value, list) else value
 
 
 def _short(error: Exception) -> str:

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 # An honest model takes some seconds, most of which are for the start of transformers.
 LIMIT = 300  # seconds
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+# Entries of a configuration that do not decide which tensors there are; for some, transformers would load other code.
+IRRELEVANT = frozenset(
+    {
+        *("architectures", "auto_map", "custom_pipelines", "name_or_path", "transformers_version"),
+        *("attn_implementation", "experts_implementation", "fusion_config", "dtype", "torch_dtype"),
+        *("quantization_config", "compression_config", "use_cache"),
+    }
+)
 
 
 def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -35,15 +43,27 @@ def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ..
     """
     if is_known(config):
         return misfits(config, form)
-    answer = _ask(json.dumps({"config": dict(config), "form": dict(form)}, sort_keys=True))
+    question = {"config": _relevant(dict(config)), "form": dict(form)}
+    answer = _ask(json.dumps(question, sort_keys=True))
     if error := answer.get("error"):
         raise StepError(error)
     return [str(line) for line in answer["problems"]]
 
 
+def _relevant(value: Any) -> Any:
+    """Return a configuration without entries that do not decide which tensors there are, at any depth."""
+    if isinstance(value, dict):
+        return {
+            key: _relevant(item)
+            for key, item in value.items()
+            if key not in IRRELEVANT and not key.startswith("_")
+        }
+    return [_relevant(item) for item in value] if isinstance(value, list) else value
+
+
 @lru_cache(maxsize=64)
 def _ask(question: str) -> dict[str, Any]:
-    """Ask `herdbook.weights.hollow`; models of a recipe often differ in nothing but the content of their tensors."""
+    """Ask `herdbook.weights.hollow`; models of a recipe often differ in the content of their tensors alone."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "herdbook.weights.hollow"],
