@@ -26,6 +26,7 @@ CHANGES = {
     "tied": {"tie_word_embeddings": True},
     "biases": {"attention_bias": True, "mlp_bias": True},
     "wide heads": {"head_dim": 16},
+    "no biases": {"qkv_bias": False},
 }
 NULLS = {"head_dim": None, "num_key_value_heads": None}  # as older versions of transformers wrote them
 
@@ -76,7 +77,7 @@ MIXED = {
     "shared_expert_intermediate_size": 40,
 }
 MIXTURES = {
-    "mixtral": [{}, {"head_dim": 16}, {"tie_word_embeddings": True}],
+    "mixtral": [{}, {"head_dim": 16}, {"tie_word_embeddings": True}, {"decoder_sparse_step": 2}],
     "qwen2_moe": [{}, {"decoder_sparse_step": 2}, {"mlp_only_layers": [1]}, {"qkv_bias": False}],
     "qwen3_moe": [{}, {"attention_bias": True}, {"head_dim": 16}, {"mlp_only_layers": [0, 2]}],
 }
@@ -92,6 +93,16 @@ def test_a_mixture_s_configuration_implies_what_transformers_makes_and_loads(mod
         form = implied(config, fused=fused)
         assert misfits(config, form) == []
         assert hollow.problems(config, form) == []
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+@pytest.mark.parametrize(
+    "key", ["head_dim", "num_key_value_heads", "tie_word_embeddings", "decoder_sparse_step"]
+)
+def test_defaults_of_mixtures_are_those_of_transformers(model_type, key):
+    config = {"model_type": model_type, **SIZES, **MIXED, "hidden_size": 512, "num_attention_heads": 32}
+    config.pop(key, None)
+    assert implied(config, fused=True) == of_transformers(config)
 
 
 def test_deepseek_s_first_layers_and_shared_experts():
@@ -141,15 +152,31 @@ def test_transformers_loads_other_types_in_a_process_of_its_own(capfd):
     form = of_transformers(config)
     capfd.readouterr()
     assert loading.loading_problems(config, form) == []
-    # what would make transformers load other code, or refuse what it loads, decides no tensor
-    foreign = {"attn_implementation": "other/kernel", "auto_map": {"AutoConfig": "other--a.B"}}
-    foreign |= {f"_{name}": value for name, value in foreign.items()}
-    assert loading.loading_problems({**config, **foreign, "torch_dtype": "of next year"}, form) == []
     [line] = loading.loading_problems(
         config, {name: form[name] for name in form if name != "model.norm.weight"}
     )
     assert "implies the tensor model.norm.weight, which it lacks" in line
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2"])
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+def test_weights_that_are_described_as_quantized_are_not_taken_for_others(model_type, key):
+    config = {"model_type": model_type, **SIZES, key: {}}
+    assert loading.loading_problems(config, {}) == [
+        f"its config.json has {key}, so transformers would look for quantized tensors"
+    ]
+
+
+def test_transformers_is_not_told_what_would_make_it_load_other_code(monkeypatch):
+    questions = []
+    monkeypatch.setattr(loading, "_ask", lambda text: questions.append(json.loads(text)) or {"problems": []})
+    foreign = {"attn_implementation": "other/kernel", "auto_map": {"AutoConfig": "other--a.B"}}
+    foreign |= {f"_{name}": value for name, value in foreign.items()}
+    config = {"model_type": "gemma2", **SIZES, "vision_config": {"model_type": "vit", "hidden_size": 3}}
+    nested = {**config, "vision_config": config["vision_config"] | foreign, "dtype": "of next year"}
+    assert loading.loading_problems(nested | foreign, {"a": (1, 2)}) == []
+    assert questions == [{"config": config, "form": {"a": [1, 2]}}]
 
 
 @pytest.mark.parametrize("kind", ["of next year", "vit", ["gemma2"], None])

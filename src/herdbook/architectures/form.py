@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     Form = dict[str, tuple[int, ...]]
 
 HEAD = "lm_head.weight"
+# Keys of a configuration under which quantized weights are described: tensors of other names, dtypes and shapes.
+QUANTIZED = ("quantization_config", "compression_config")
 PREFIX = "model."
 # More tensors than any model has: a configuration may come from anywhere, and must not keep the reader busy.
 MAX_TENSORS = 1_000_000
@@ -28,7 +30,8 @@ class _Kind:
     Args:
         key_value_heads: Their number if ``config.json`` does not contain it; None for that of all heads.
         head_width: Likewise the width of a head; None for the hidden size divided by the heads.
-        biases: Projections of the attention that have a bias unless ``qkv_bias`` is false.
+        biases: Projections of the attention that have a bias.
+        switch: The key that turns these off if it is false.
         optional_biases: Those that have one with ``attention_bias``.
         mlp_bias: Whether ``mlp_bias`` gives one to the MLP.
         norms: Whether queries and keys are normalized.
@@ -39,6 +42,7 @@ class _Kind:
     key_value_heads: int | None = None
     head_width: int | None = None
     biases: str = ""
+    switch: str | None = None
     optional_biases: str = ""
     mlp_bias: bool = False
     norms: bool = False
@@ -54,7 +58,12 @@ _KINDS = {
     "qwen3": _Kind(key_value_heads=32, head_width=128, optional_biases="qkvo", norms=True),
     "mixtral": _Kind(key_value_heads=8, width_of_experts="intermediate_size"),
     "deepseek": _Kind(optional_biases="qkvo"),
-    "qwen2_moe": _Kind(key_value_heads=16, biases="qkv", width_of_shared="shared_expert_intermediate_size"),
+    "qwen2_moe": _Kind(
+        key_value_heads=16,
+        biases="qkv",
+        switch="qkv_bias",
+        width_of_shared="shared_expert_intermediate_size",
+    ),
     "qwen3_moe": _Kind(key_value_heads=4, optional_biases="qkvo", norms=True),
 }
 
@@ -82,7 +91,7 @@ def implied(config: Mapping[str, Any], *, fused: bool = False) -> Form:
     groups = _count(config, "num_key_value_heads", kind.key_value_heads or heads, null=heads)
     split = hidden // heads
     width = _count(config, "head_dim", kind.head_width or split, null=split)
-    biases = kind.biases if config.get("qkv_bias", True) else ""
+    biases = kind.biases if kind.switch is None or config.get(kind.switch, True) else ""
     biases += kind.optional_biases if config.get("attention_bias") else ""
     form: Form = {
         f"{PREFIX}embed_tokens.weight": (vocabulary, hidden),
@@ -110,8 +119,8 @@ def implied(config: Mapping[str, Any], *, fused: bool = False) -> Form:
                 form[f"{inside}.self_attn.{name}_proj.bias"] = shape[:1]
         if kind.norms:
             form |= {f"{inside}.self_attn.{name}_norm.weight": (width,) for name in "qk"}
-        if family and _is_sparse(config, layer):
-            form |= _mixture(config, kind, family, layer, fused=fused)
+        if family and _is_sparse(config, family, layer):
+            form |= _mixture(config, kind, family, layer, fused=fused and family.fused)
         else:
             form |= _mlp(config, kind, inside)
         if len(form) > MAX_TENSORS:
@@ -218,17 +227,19 @@ def _mixture(config: Mapping[str, Any], kind: _Kind, family: Family, layer: int,
     return form
 
 
-def _is_sparse(config: Mapping[str, Any], layer: int) -> bool:
-    """Return whether a mixture's layer has experts; others have an MLP."""
-    dense = config.get("mlp_only_layers") or []
+def _is_sparse(config: Mapping[str, Any], family: Family, layer: int) -> bool:
+    """Return whether a mixture's layer has experts; others have an MLP. A family reads the settings that it has alone."""
+    read = {key: config.get(key, value) for key, value in family.settings.items()}
+    dense = read.get("mlp_only_layers") or []
     if not isinstance(dense, list):
         raise ValueError(f"has {dense!r} as mlp_only_layers, which is not a list")  # noqa: TRY004 - a value in a file
-    first = config.get("first_k_dense_replace") or 0
-    if layer in dense or (first and layer < _count(config, "first_k_dense_replace")):
+    if layer in dense or (
+        read.get("first_k_dense_replace") and layer < _count(read, "first_k_dense_replace")
+    ):
         return False
-    if "moe_layer_freq" in config:
-        return layer % _count(config, "moe_layer_freq") == 0
-    return (layer + 1) % _count(config, "decoder_sparse_step", 1) == 0
+    if "moe_layer_freq" in read:
+        return layer % _count(read, "moe_layer_freq") == 0
+    return (layer + 1) % _count(read, "decoder_sparse_step", 1) == 0
 
 
 def _count(config: Mapping[str, Any], key: str, default: int | None = None, null: int | None = None) -> int:

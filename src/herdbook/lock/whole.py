@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.form import QUANTIZED
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from herdbook.lock.model import LockedTensor
 
-# Keys under which quantized weights are described.
-QUANTIZED = ("quantization_config", "compression_config")
 COUNTS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
 
 UNQUANTIZED = "Name the repository with the weights before quantization, in bfloat16, float16 or float32."
@@ -80,7 +79,7 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         SourceError: If the weights are quantized, or the configuration is of a form that is not supported.
     """
     for key in QUANTIZED:
-        if config.get(key):
+        if config.get(key) is not None:
             method = config[key].get("quant_method") if isinstance(config[key], dict) else None
             raise SourceError(
                 f"{what}: its weights are quantized ({CONFIG}: {key}{f', {method}' if method else ''}). "

@@ -9,7 +9,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.form import is_known, misfits
+from herdbook.architectures.form import QUANTIZED, is_known, misfits
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
@@ -22,8 +22,15 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 IRRELEVANT = frozenset(
     {
         *("architectures", "auto_map", "custom_pipelines", "name_or_path", "transformers_version"),
-        *("attn_implementation", "experts_implementation", "fusion_config", "dtype", "torch_dtype"),
-        *("quantization_config", "compression_config", "use_cache"),
+        *(
+            "attn_implementation",
+            "experts_implementation",
+            "fusion_config",
+            "dtype",
+            "torch_dtype",
+            "use_cache",
+        ),
+        *QUANTIZED,
     }
 )
 
@@ -41,6 +48,9 @@ def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ..
     Raises:
         StepError: If transformers is not installed, or has no language model of this type.
     """
+    for key in QUANTIZED:
+        if config.get(key) is not None:
+            return [f"its config.json has {key}, so transformers would look for quantized tensors"]
     if is_known(config):
         return misfits(config, form)
     question = {"config": _relevant(dict(config)), "form": dict(form)}
