@@ -151,7 +151,6 @@ def test_transformers_loads_other_types_in_a_process_of_its_own(capfd):
     config = {"model_type": "gemma2", **SIZES, "pad_token_id": 0}
     form = of_transformers(config)
     capfd.readouterr()
-    assert loading.loading_problems(config, form) == []
     [line] = loading.loading_problems(
         config, {name: form[name] for name in form if name != "model.norm.weight"}
     )

@@ -163,6 +163,11 @@ CASES = [
         )
         for method in ("gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors")
     ),
+    Case(
+        "an empty `quantization_config`",
+        source(config(quantization_config={})),
+        "folder: base: its weights are quantized (config.json: quantization_config)",
+    ),
     *(
         Case(
             f"a tensor of {method} in a source whose configuration does not mention it",
