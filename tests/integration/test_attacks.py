@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from pytest_local_hub import Blob, LocalHub, client
+from safetensors.torch import load_file, save_file
 
 from herdbook import hub as reader
 from herdbook.errors import SourceError
@@ -26,6 +27,7 @@ from herdbook.layout import (
     OUTSIDE_SUMS,
     PUBLIC_KEY,
     RECIPE,
+    RECORDS,
     SIGNATURE,
     SUMS,
     WEIGHTS_INDEX,
@@ -205,6 +207,33 @@ def lie_of_parameters(record):
     record["parameters"]["file"] = "0" * 64
 
 
+def without_a_tensor(folder):
+    """Remove a tensor from the weights and from all that mentions it, and sign everything again."""
+    tensor = "model.layers.1.block_sparse_moe.experts.0.w3.weight"
+    index = json.loads((folder / WEIGHTS_INDEX).read_text())
+    path = folder / index["weight_map"].pop(tensor)
+    (folder / WEIGHTS_INDEX).write_text(json.dumps(index))
+    digest = sha256_file(path)
+    held = load_file(path)
+    del held[tensor]
+    save_file(held, path, metadata={"format": "pt"})
+    [record] = [one for one in (folder / RECORDS).glob("*.json") if digest in one.read_text()]
+    content = json.loads(record.read_text().replace(digest, sha256_file(path)))
+    del content["tensors"][tensor]
+    record.write_text(json.dumps(content))
+    sign_again(folder)
+
+
+def configured(**changes):
+    """Return an attack that changes the configuration and signs everything again."""
+
+    def attack(folder):
+        edit("config.json", lambda config: config.update(changes))(folder)
+        sign_again(folder)
+
+    return attack
+
+
 def other_prompt(folder):
     path = folder / RECIPE
     path.write_text(path.read_text().replace("- w2", "- w3"))
@@ -336,6 +365,36 @@ ATTACKS = [
         ("claims", "steps", "base"),
         {},
     ),
+    (
+        "a tensor removed from weights, index and record, everything re-signed",
+        without_a_tensor,
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "more layers in the configuration than in the weights, everything re-signed",
+        configured(num_hidden_layers=3),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "a billion experts in the configuration, everything re-signed",
+        configured(num_local_experts=10**9),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "a billion layers of a type that only transformers knows, everything re-signed",
+        configured(model_type="gpt2", n_layer=10**9),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "a number that is none in the configuration, everything re-signed",
+        configured(hidden_size=[]),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
     ("another prompt in the recipe", other_prompt, ("claims", "keys", "mix"), {}),
     ("a lineage without one of the tensors", lineage_short, ("claims", "lineage", LINEAGE), {}),
     ("a claim removed", claim_removed, ("claims", "claims", "https://cyclonedx.org/bom"), {}),
@@ -422,6 +481,13 @@ def test_attack_on_a_folder(stage, forger, what, attack, by, options):
     assert caught(found, by), [
         (one.level, one.check, one.subject) for one in found if one.outcome is not Outcome.PASSED
     ]
+
+
+def test_whether_a_model_loads_is_unverified_where_transformers_does_not_have_its_type(forger):
+    configured(model_type="of next year")(forger)
+    [found] = [one for one in findings(forger) if one.check == "loads whole"]
+    assert found.outcome is Outcome.UNVERIFIED
+    assert found.detail == "transformers has no language model of type 'of next year'"
 
 
 def test_what_clones_downloads_and_desktops_leave_is_ignored_in_one_line_each(stage, forger):

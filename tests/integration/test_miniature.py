@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from herdbook import humanize
+from support.loaded import loads_whole
 from support.project import REPOSITORY
 
 RELEASE = REPOSITORY / "results/Miniature-4x135M-laser/release"
@@ -15,6 +16,10 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (RELEASE / "SHA256SUMS").exists(), reason="needs what `make demo` builds"),
 ]
+
+
+def test_it_loads_whole():
+    loads_whole(RELEASE)
 
 
 def test_it_loads_and_knows_the_capital_of_france():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support import imported, tiny
+from support import imported, loaded, tiny
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data" / "quantize"
@@ -127,7 +127,10 @@ def found(tmp_path_factory):
         quantize={"methods": ["Q8_0"], "evaluate": True},
         evaluate={**measured, "models": ["odd"]},
     )
-    return imported.run(folder)
+    seen = imported.run(folder)
+    for sums in folder.rglob("release/SHA256SUMS"):
+        loaded.check(sums.parent)
+    return seen
 
 
 def test_a_step_imports_nothing_that_its_key_lacks(found):

@@ -224,7 +224,8 @@ def release(plan, key=None):
     """Make a plan's release and the claims about it, signed if there is a key; return its folder."""
     from herdbook.steps.attest.step import attest
     from herdbook.steps.release.step import release as put_together
+    from support.loaded import checked
 
-    put_together(plan)
+    checked(put_together)(plan)
     attest(plan, key)
     return plan.layout.release_folder

@@ -12,8 +12,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from herdbook.cli.main import main
+from herdbook.errors import StepError
 from herdbook.files import sha256_file
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS
+from herdbook.plan.release import contents
 from herdbook.steps.card.step import render_card
 from herdbook.verify import levels
 from support import tiny
@@ -110,6 +112,26 @@ def test_two_builds_are_the_same_byte_for_byte(plan, tmp_path):
     again = content(tmp_path / "elsewhere/results/Tiny/release")
     assert again.keys() == content(plan.layout.release_folder).keys()
     assert [name for name, data in content(plan.layout.release_folder).items() if again[name] != data] == []
+
+
+@pytest.mark.parametrize("model_type", ["llama", "granite"])
+def test_a_release_that_does_not_load_whole_is_not_made(tmp_path, model_type):
+    """Of the table's types, and of one that only transformers knows."""
+    tiny.write_model(tmp_path / "base", model_type=model_type)
+    models = {
+        "base": {"folder": "base"},
+        "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    }
+    plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", models), tmp_path / "results")
+    render_card(plan, plan.layout.card_folder)
+    assert failures(tiny.release(plan)) == set()
+    path = contents(plan)["config.json"].resolve()
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    path.write_text(json.dumps({**config, "num_hidden_layers": 3}), encoding="utf-8")
+    lacks = r"release: does not load whole: its config\.json implies the tensor model\.layers\.2\..*, which it lacks"
+    with pytest.raises(StepError, match=lacks):
+        tiny.release(plan)
 
 
 def test_what_an_earlier_build_left_is_removed(plan):

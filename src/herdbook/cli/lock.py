@@ -29,11 +29,12 @@ def command(recipe: Path) -> None:
     from herdbook import recipe as recipes
     from herdbook.errors import RecipeError
     from herdbook.lock.pin import pin
+    from herdbook.plan.whole import check_nodes
 
     content = recipes.load(recipe)
     lock = pin(content, recipe, lambda line: print(line, file=sys.stderr))
     try:
-        plans.make(content, lock, recipe)
+        check_nodes(plans.make(content, lock, recipe))
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe)) from error
     path = locks.path_for(recipe)

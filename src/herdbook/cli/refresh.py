@@ -42,6 +42,7 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     from herdbook import plan as plans
     from herdbook.errors import RecipeError, SourceError
     from herdbook.files import write_json
+    from herdbook.plan.whole import check_nodes
     from herdbook.refresh import report as reports
     from herdbook.refresh.impact import rebuild_counts
     from herdbook.refresh.upstream import look_up
@@ -54,6 +55,7 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     if lock != before.lock:
         try:
             after = plans.make(before.recipe, lock, recipe, results)
+            check_nodes(after)
         except RecipeError as error:
             report = reports.RefreshReport(str(recipe), changes, problems=error.problems)
         else:

@@ -25,7 +25,7 @@ from herdbook.lock import (
 )
 from herdbook.lock.paths import check_recipe, check_saved, check_task
 from herdbook.lock.texts import read_texts
-from herdbook.lock.whole import check_config, check_index
+from herdbook.lock.whole import check_config, check_dtypes, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources import gguf, lfs, wheel
 from herdbook.sources.purl import HubCommit
@@ -106,14 +106,15 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     members = side_files(files)
     if CONFIG not in members:
         raise SourceError(f"{what}: contains no {CONFIG}")
+    config = _config(small(CONFIG), what)
+    check_config(config, what)
     tensors = [
         LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
         for file in weights
         for header in hub.tensor_headers(repo, remote.commit, file).values()
     ]
     check_index(index, tensors, what)
-    config = _config(small(CONFIG), what)
-    check_config(config, what)
+    check_dtypes(tensors, what)
     return LockedSource(
         asked=request(model),
         uri=str(HubCommit(repo, remote.commit)),
@@ -179,6 +180,8 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
     if CONFIG not in members:
         raise SourceError(f"{what}: contains no {CONFIG}")
     _refuse_pointers(folder, [*weights, *members], what)
+    config = _config((folder / CONFIG).read_bytes(), what)
+    check_config(config, what)
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
     tensors = [
         LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
@@ -186,8 +189,7 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
         for span in read_header(folder / name).values()
     ]
     check_index(index, tensors, what)
-    config = _config((folder / CONFIG).read_bytes(), what)
-    check_config(config, what)
+    check_dtypes(tensors, what)
     return LockedSource(
         weights="safetensors",
         files=files,

@@ -49,6 +49,7 @@ NEUTRAL_MODULES = {
     "herdbook.layout": "decides the paths of files; documents, which quote the names, count it",
     "herdbook.plan.*": "the plan enters keys as parameters, tensors and parents; documents count the modules that they quote",
     "herdbook.needs.*": "estimates of memory, disk and time, which place layers on GPUs: every GPU computes the same",
+    "herdbook.weights.loading": "refuses a model that does not load whole, and changes nothing",
     "herdbook.settings": "the settings of a machine, none of which decides a result",
     "herdbook.recipe": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,

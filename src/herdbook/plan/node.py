@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from herdbook import recipe as recipes
-from herdbook.architectures.form import misfits
+from herdbook.architectures.form import is_known, misfits
 from herdbook.errors import RecipeError
 from herdbook.key import digest
 from herdbook.plan.adapter import plan_adapter
@@ -34,6 +34,8 @@ def plan_node(
 ) -> tuple[Node, list[str]]:
     """Return a model of the recipe, and warnings; its tensors are those that its configuration implies.
 
+    For a model type that is not in our table, only transformers can tell which these are: `herdbook lock` asks it.
+
     Args:
         name: Its name.
         recipe: The recipe.
@@ -45,10 +47,7 @@ def plan_node(
         RecipeError: If the model cannot be built as the recipe defines it.
     """
     node, warnings = _plan_node(name, recipe, lock, nodes, whole)
-    try:
-        problems = misfits(node.config, node.form)
-    except KeyError as error:
-        problems = [f"its config.json lacks {error.args[0]!r}"]
+    problems = misfits(node.config, node.form) if is_known(node.config) else []
     if problems:
         raise RecipeError([f"models.{name}: {problem}" for problem in problems])
     return node, warnings

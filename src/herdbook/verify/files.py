@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError, HerdbookError, VerificationError
-from herdbook.layout import OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
+from herdbook.layout import CONFIG, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.release.places import told, unlisted
@@ -21,6 +21,7 @@ from herdbook.release.subject import FolderSubject
 from herdbook.sources import lfs
 from herdbook.verify.ahead import THREADS, in_order
 from herdbook.weights.checkpoint import digest_shard
+from herdbook.weights.loading import loading_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,7 @@ SUMMED = Check(LEVEL, "sums")
 UNLISTED = Check(LEVEL, "unlisted")
 RECORDED = Check(LEVEL, "records")
 INDEX = Check(LEVEL, "index")
+LOADS = Check(LEVEL, "loads whole")
 QUANTIZED = Check(LEVEL, "quantized")
 
 # Files that a repository may contain besides a release: those of the Hub, and those that no program loads.
@@ -74,6 +76,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     yield from _summed(release, contents)
     yield from _records(release, contents, with_digests=in_folder)
     yield from _index(release, contents)
+    yield from _loads(release, contents)
     yield from _quantized(release)
 
 
@@ -220,6 +223,31 @@ def _index(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
         yield INDEX.passed(
             WEIGHTS_INDEX, f"names the right file for all {len(actual)} tensors", file=WEIGHTS_INDEX
         )
+
+
+def _loads(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
+    """Check that the weights files contain each tensor that the configuration implies, and no other."""
+    unread = [name for name in release.weights() if name not in contents or contents[name].tensors is None]
+    if unread:
+        detail = f"whether all tensors exist is unknown, since {unread[0]} could not be read"
+        yield LOADS.unverified(CONFIG, detail, file=CONFIG)
+        return
+    form = {
+        tensor: tuple(entry[1])
+        for name in release.weights()
+        for tensor, entry in (contents[name].tensors or {}).items()
+    }
+    try:
+        with damaged(CONFIG):
+            problems = loading_problems(dict(release.subject.json(CONFIG)), form)
+    except (HerdbookError, OSError) as error:
+        yield LOADS.error(CONFIG, error, file=CONFIG)
+        return
+    for problem in problems:
+        yield LOADS.failed(CONFIG, problem, file=CONFIG)
+    if not problems:
+        detail = f"implies the {len(form)} tensors of the weights files, with their shapes, and no others"
+        yield LOADS.passed(CONFIG, detail, file=CONFIG)
 
 
 def _quantized(release: Release) -> Iterator[Finding]:
