@@ -173,7 +173,9 @@ def test_licence_and_gating_without_a_commit(herd):
 
 def test_other_files_under_the_same_commit(herd):
     repo = herd.hub.repos["herd/base"]
-    name = "tokenizer_config.json"
+    name = "chat_template.jinja"  # no fact of the lock is read from it
+    herd.hub.commit("herd/base", {name: b"{{ messages }}"})
+    herd.refresh()
     repo.commits[repo.branches["main"]].files[name] = Blob.of(name, b"{}")
     base = herd.source(herd.refresh()[2], "base")
     assert (base["before"] == base["after"], base["state"]) == (True, "moved")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HEAD = "lm_head.weight"
 PREFIX = "model."
+EMBEDDINGS = f"{PREFIX}embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def implied(config: Mapping[str, Any]) -> Form | None:
     width = config.get("head_dim", kind.head_width) or hidden // heads
     biases = kind.biases + (kind.optional_biases if config.get("attention_bias") else "")
     form: Form = {
-        f"{PREFIX}embed_tokens.weight": (config["vocab_size"], hidden),
+        EMBEDDINGS: (config["vocab_size"], hidden),
         f"{PREFIX}norm.weight": (hidden,),
     }
     if not is_tied(config):

@@ -18,6 +18,7 @@ from herdbook.plan.node import plan_node
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import RoutingReport, plan_report
+from herdbook.plan.tokens import check_tokens
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     for name in order:
         nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
         warnings += new_warnings
+    warnings += check_tokens(lock, nodes, whole)
     nodes = _shared(recipe, nodes)
     _refuse_unusable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))
