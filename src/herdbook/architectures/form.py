@@ -93,6 +93,13 @@ def implied(config: Mapping[str, Any]) -> Form | None:
     return form
 
 
+def bias_setting(tensor: str) -> str:
+    """Return the key of ``config.json`` that decides whether a bias exists; empty for other tensors."""
+    if not tensor.endswith("_proj.bias"):
+        return ""
+    return "mlp_bias" if ".mlp." in tensor else "attention_bias"
+
+
 def misfits(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return how a model's tensors differ from those that its configuration implies, one line for each kind of difference.
 
