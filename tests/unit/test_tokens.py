@@ -121,9 +121,9 @@ def test_equal_tokens_leave_nothing_to_tell(tmp_path):
 
 def test_whose_tokens_count_can_be_said(tmp_path):
     merge = {"merge": {**SLERP["merge"], "tokenizer": "a"}}
-    plan = planned(tmp_path, merge, lambda folder: rename(folder, {"w60": "<|im_start|>"}))
+    plan = planned(tmp_path, merge, lambda folder: rename(folder, {"w48": "<|im_start|>"}))
     (warning,) = plan.warnings
-    assert "63 for '<|im_start|>', not for 'w60'" in warning
+    assert "51 for '<|im_start|>', not for 'w48'" in warning
     assert warning.endswith("; the merge has the tokens of 'a'")
 
 
@@ -132,12 +132,12 @@ def test_a_token_in_a_row_that_was_padding_is_told(tmp_path, entry, key):
     def shorten(folder):
         path = folder / "tokenizer.json"
         tokenizer = json.loads(path.read_text())
-        del tokenizer["model"]["vocab"]["w60"]
+        del tokenizer["model"]["vocab"]["w48"]
         path.write_text(json.dumps(tokenizer))
 
     plan = planned(tmp_path, entry, shorten)
     assert plan.warnings == (
-        f"models.made.{key}: the token 'w60' is in 'a' and not in 'b'; the result has the tokens of 'a'",
+        f"models.made.{key}: the token 'w48' is in 'a' and not in 'b'; the result has the tokens of 'a'",
     )
 
 
@@ -171,7 +171,7 @@ def test_a_lock_without_tokens_is_read_and_its_keys_are_the_same(tmp_path):
 
 
 def test_tokens_that_were_never_compared_need_a_new_lock(tmp_path):
-    plan = planned(tmp_path, MIXTURE, lambda folder: rename(folder, {"w60": "cow"}))
+    plan = planned(tmp_path, MIXTURE, lambda folder: rename(folder, {"w48": "cow"}))
     path = locks.path_for(plan.recipe_path)
     lock = json.loads(path.read_text())
     del lock["token_differences"]
