@@ -170,7 +170,7 @@ def _write_shards(folder, tensors, shards):
 def _write_tokenizer(folder, vocab):
     """Write a tokenizer of words that are built of characters, since of a Qwen transformers reads vocabulary and merges only."""
     words = [f"w{number}" for number in range(vocab - len(SPECIAL) - len(CHARACTERS))]
-    tokens = {token: number for number, token in enumerate((*SPECIAL, *words, *CHARACTERS))}
+    tokens = {token: number for number, token in enumerate((*SPECIAL, *CHARACTERS, *words))}
     merges = [(word[:-1], word[-1]) for word in words]
     tokenizer = Tokenizer(models.BPE(tokens, merges, unk_token=SPECIAL[0], fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
