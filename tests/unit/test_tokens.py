@@ -2,15 +2,19 @@
 
 import json
 
+import gguf
 import pytest
+import torch
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
+from transformers import AutoModelForCausalLM
 from transformers.utils.sentencepiece_model_pb2_new import ModelProto
 
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook.errors import RecipeError, SourceError
 from herdbook.lock.tokens import describe, difference_of
+from herdbook.sources.gguf import make_files
 from herdbook.sources.vocabulary import read_vocabulary
 from support import tiny
 from support.inputs.tokens import MEAN, MIXTURE, SLERP, add, pair, rename, swap
@@ -76,6 +80,64 @@ def test_vocab_json_is_read(tmp_path):
     assert read(tmp_path) == made.get_vocab(with_added_tokens=False) | {"cowbell": 90}
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_tokens_of_a_gguf_are_those_of_its_arrays(tmp_path, kind):
+    """What is pinned is the tokenizer that transformers makes of it, which is that of the release.
+
+    transformers adds ``<|endoftext|>`` where the arrays lack it, beyond the embeddings; then the model is refused.
+    """
+    if kind == "gpt2":
+        tokens = [
+            "<unk>",
+            "<s>",
+            "</s>",
+            *sorted(pre_tokenizers.ByteLevel.alphabet()),
+            "th",
+            "the",
+            "<|endoftext|>",
+        ]
+    else:
+        tokens = [
+            "<unk>",
+            "<s>",
+            "</s>",
+            *(f"<0x{byte:02X}>" for byte in range(256)),
+            "▁",
+            "t",
+            "h",
+            "e",
+            "th",
+            "the",
+        ]
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(8)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(8)
+    writer.add_head_count(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model(kind)
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(number) for number in range(len(tokens))])
+    kinds = {"<unk>": 2, "<s>": 3, "</s>": 3, "<|endoftext|>": 3}
+    writer.add_token_types([kinds.get(token, 6 if token.startswith("<0x") else 1) for token in tokens])
+    writer.add_token_merges(["t h", "th e"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    made = make_files(tmp_path / "m.gguf", "bfloat16")
+    field = gguf.GGUFReader(tmp_path / "m.gguf").fields["tokenizer.ggml.tokens"]
+    array = [bytes(field.parts[place]).decode() for place in field.data]
+    assert read_vocabulary(made, made.__getitem__, "here") == {
+        token: number for number, token in enumerate(array)
+    }
+
+
 def test_what_is_no_vocabulary(tmp_path):
     assert read(tmp_path) is None
     (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")  # in tiktoken's format
@@ -117,6 +179,31 @@ def test_equal_tokens_leave_nothing_to_tell(tmp_path):
     assert (tokens.count, tokens.highest) == (library.get_vocab_size(), 63)
     assert library.token_to_id(tokens.last) == 63
     assert tokens == plan.lock.sources["b"].tokens
+
+
+def test_padded_embeddings_are_fine_and_a_token_beyond_them_is_not(tmp_path):
+    """As transformers has it: it fails at the first token without a row."""
+    model = AutoModelForCausalLM.from_pretrained(tiny.write_model(tmp_path / "a"))
+    model(torch.tensor([[63]]))
+    with pytest.raises(IndexError):
+        model(torch.tensor([[64]]))
+    for number in (63, 64):
+        tiny.write_model(tmp_path / "a")
+        path = tmp_path / "a/tokenizer.json"
+        tokenizer = json.loads(path.read_text())
+        tokenizer["model"]["vocab"] = {token: n for token, n in tokenizer["model"]["vocab"].items() if n < 60}
+        tokenizer["model"]["merges"] = []
+        path.write_text(json.dumps(tokenizer))
+        add(tmp_path / "a", "<pad>", number)
+        recipe = tiny.write_recipe(tmp_path / "r.yaml", {"a": {"folder": "a"}})
+        tiny.lock(recipe)
+        if number < 64:
+            assert plans.load(recipe).warnings == ()
+        else:
+            with pytest.raises(
+                RecipeError, match="has the token '<pad>' with id 64, and its embeddings have 64 rows"
+            ):
+                plans.load(recipe)
 
 
 def test_whose_tokens_count_can_be_said(tmp_path):
