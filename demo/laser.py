@@ -17,8 +17,9 @@ import yaml
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.inference.forward import LayerwiseModel, load_tokenizer
+from herdbook.inference.forward import LayerwiseModel
 from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.inference.tokenizer import load_tokenizer
 from herdbook.lock.pin import pin
 from herdbook.plan.jobs import model_jobs
 from herdbook.progress import say, track

@@ -13,6 +13,7 @@ from herdbook import recipe as recipes
 from herdbook.lock.pin import pin
 
 SPECIAL = ("<unk>", "<s>", "</s>")
+CHARACTERS = "w0123456789Ġ"  # with the space, as tokenizers of bytes spell it
 
 
 def write_model(
@@ -189,11 +190,11 @@ def _write_shards(folder, tensors, shards):
 
 
 def _write_tokenizer(folder, vocab):
-    words = {
-        token: number
-        for number, token in enumerate((*SPECIAL, *(f"w{n}" for n in range(vocab - len(SPECIAL)))))
-    }
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token=SPECIAL[0]))
+    """Write a tokenizer of words that are built of characters, since of a Qwen transformers reads vocabulary and merges only."""
+    words = [f"w{number}" for number in range(vocab - len(SPECIAL) - len(CHARACTERS))]
+    tokens = {token: number for number, token in enumerate((*SPECIAL, *CHARACTERS, *words))}
+    merges = [(word[:-1], word[-1]) for word in words]
+    tokenizer = Tokenizer(models.BPE(tokens, merges, unk_token=SPECIAL[0], fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.save(str(folder / "tokenizer.json"))

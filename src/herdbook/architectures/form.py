@@ -19,6 +19,7 @@ HEAD = "lm_head.weight"
 # Keys of a configuration under which quantized weights are described: tensors of other names, dtypes and shapes.
 QUANTIZED = ("quantization_config", "compression_config")
 PREFIX = "model."
+EMBEDDINGS = f"{PREFIX}embed_tokens.weight"
 # More tensors than any model has: a configuration may come from anywhere, and must not keep the reader busy.
 MAX_TENSORS = 1_000_000
 
@@ -94,7 +95,7 @@ def implied(config: Mapping[str, Any], *, fused: bool = False) -> Form:
     biases = kind.biases if kind.switch is None or config.get(kind.switch, True) else ""
     biases += kind.optional_biases if config.get("attention_bias") else ""
     form: Form = {
-        f"{PREFIX}embed_tokens.weight": (vocabulary, hidden),
+        EMBEDDINGS: (vocabulary, hidden),
         f"{PREFIX}norm.weight": (hidden,),
     }
     if not is_tied(config):
@@ -126,6 +127,13 @@ def implied(config: Mapping[str, Any], *, fused: bool = False) -> Form:
         if len(form) > MAX_TENSORS:
             raise ValueError(f"implies more than {MAX_TENSORS:,} tensors")
     return form
+
+
+def bias_setting(tensor: str) -> str:
+    """Return the key of ``config.json`` that decides whether a bias exists; empty for other tensors."""
+    if not tensor.endswith("_proj.bias"):
+        return ""
+    return "mlp_bias" if ".mlp." in tensor else "attention_bias"
 
 
 def misfits(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -34,9 +34,12 @@ def command(recipe: Path) -> None:
     content = recipes.load(recipe)
     lock = pin(content, recipe, lambda line: print(line, file=sys.stderr))
     try:
-        check_nodes(plans.make(content, lock, recipe))
+        plan = plans.make(content, lock, recipe)
+        check_nodes(plan)
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe)) from error
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     path = locks.path_for(recipe)
     locks.write(lock, path)
     print(path)

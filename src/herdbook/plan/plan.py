@@ -15,9 +15,11 @@ from herdbook.errors import RecipeError
 from herdbook.layout import Layout
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
+from herdbook.plan.precision import losses
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import RoutingReport, plan_report
+from herdbook.plan.tokens import check_tokens
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -122,7 +124,8 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
     for name in order:
         nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
-        warnings += new_warnings
+        warnings += [*new_warnings, *losses(nodes[name], nodes)]
+    warnings += check_tokens(lock, nodes, whole)
     nodes = _shared(recipe, nodes)
     _refuse_unusable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))

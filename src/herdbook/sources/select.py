@@ -6,7 +6,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
 from herdbook.errors import SourceError
-from herdbook.layout import CONFIG
+from herdbook.layout import CONFIG, GENERATION_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,7 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 # All files of a model besides its weights.
-SIDE_FILES = (*TOKENIZER_FILES, CONFIG, "generation_config.json")
+SIDE_FILES = (*TOKENIZER_FILES, CONFIG, GENERATION_CONFIG)
 
 
 def check_name(name: str, what: str) -> str:
