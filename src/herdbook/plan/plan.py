@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
 from herdbook import recipe as recipes
+from herdbook.architectures import conversion
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
 from herdbook.layout import Layout
@@ -154,7 +155,7 @@ def _shared(recipe: Recipe, nodes: dict[str, Node]) -> dict[str, Node]:
 
 
 def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
-    """Refuse, before anything is built, to quantize or measure mixtures that llama.cpp or transformers cannot read."""
+    """Refuse, before anything is built, to quantize or measure models that llama.cpp or transformers cannot read."""
     problems = []
     released = recipe.models[recipe.release.model]
     if recipe.quantize and isinstance(released, Moe):
@@ -166,6 +167,17 @@ def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
         elif released.moe.layout == "fused":
             problems.append(
                 "quantize: llama.cpp's converter does not read `layout: fused`; leave out `quantize` or the layout"
+            )
+    if recipe.quantize and not problems:
+        node = nodes[recipe.release.model]
+        if reason := conversion.objection(node.config):
+            problems.append(
+                f"quantize: {node.name!r} cannot be converted to GGUF: {reason}; leave `quantize` out"
+            )
+        elif not set(conversion.TOKENIZERS) & set(node.files):
+            problems.append(
+                f"quantize: {node.name!r} has no tokenizer ({' or '.join(conversion.TOKENIZERS)}), which a GGUF must contain; leave "
+                "`quantize` out, or add the tokenizer to the source"
             )
     for index, name in enumerate(recipe.evaluate.models if recipe.evaluate else []):
         mixture = BY_MODEL_TYPE.get(nodes[name].config.get("model_type", ""))

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.conversion import TOKENIZERS
 from herdbook.errors import StepError
 from herdbook.files import dump_json
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
@@ -68,10 +69,8 @@ def convert_folder(
     layout(
         folder.config, str(model)
     )  # refuses models whose tensors could not be derived from the safetensors
-    if not any((model / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
-        raise StepError(
-            f"{model}: has no tokenizer (tokenizer.json or tokenizer.model), which a GGUF must contain."
-        )
+    if not any((model / name).exists() for name in TOKENIZERS):
+        raise StepError(f"{model}: has no tokenizer ({' or '.join(TOKENIZERS)}), which a GGUF must contain.")
     output.parent.mkdir(parents=True, exist_ok=True)
     # In the output's folder, so that the finished file is renamed, not copied; by its absolute path, since the converter
     # runs in another working directory.
