@@ -1,11 +1,19 @@
 """Dense merges beside the real mergekit, and its own methods as a step of ours."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 import yaml
+from pydantic import TypeAdapter
 
 from herdbook.errors import StepError
 from herdbook.inference.forward import CheckpointFolder
+from herdbook.plan.merge import value_at
+from herdbook.recipe.merge import Value
+from herdbook.recipe.mergekit_methods import METHODS
 from herdbook.steps.merge.run_mergekit import MERGEKIT
 from support import tiny
 
@@ -146,3 +154,92 @@ def test_other_methods_are_made_by_mergekit(herd, method):
         assert found.stored(name).equal(again.stored(name)), name
     a = CheckpointFolder(herd / "a")
     assert not found["model.layers.0.mlp.up_proj.weight"].equal(a["model.layers.0.mlp.up_proj.weight"])
+
+
+# Prints mergekit's description of its methods, and the values of parameters that come as JSON from standard input.
+ASK = """
+import json, sys
+from pydantic import TypeAdapter
+from mergekit.config import ParameterSetting, evaluate_setting
+from mergekit.merge_methods.registry import registered_methods
+
+methods = {}
+for method in registered_methods():
+    spec = method.spec
+    methods[spec.name] = {
+        "parameters": [[p.name, p.value_type.__name__, p.scope.value] for p in spec.parameters if p.name != "scale"],
+        "required": [p.name for p in spec.parameters if p.required],
+        "base": spec.contract.base.value,
+        "inputs": [spec.contract.min_inputs, spec.contract.max_inputs],
+        "others": [spec.contract.min_non_base, spec.contract.max_non_base],
+    }
+read = TypeAdapter(ParameterSetting).validate_python
+values = [
+    evaluate_setting(name, read(setting), depth, validate=TypeAdapter(float).validate_python)
+    for setting, name, depth in json.load(sys.stdin)
+]
+print(json.dumps([methods, values]))
+"""
+
+
+def ask(settings=()):
+    """Return mergekit's description of its methods, and its values of (setting, tensor, depth)."""
+    _, environment = MERGEKIT.find()
+    command = [sys.executable, "-P", "-c", ASK]
+    answer = subprocess.run(
+        command, env=environment, input=json.dumps(settings), capture_output=True, text=True, check=True
+    )
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def test_methods_are_described_as_in_mergekit():
+    methods, _ = ask()
+    kinds = {"float": "number", "int": "integer", "bool": "boolean"}
+    for name, ours in METHODS.items():
+        theirs = methods[name]
+        parameters = {key: (kinds[kind], scope) for key, kind, scope in theirs["parameters"]}
+        assert {key: (kind, "shared") for key, kind in ours.shared.items()} | {
+            key: (kind, "non_base") for key, kind in ours.of_models.items()
+        } == parameters, name
+        assert list(ours.required) == theirs["required"], name
+        assert ours.base == theirs["base"], name
+        (fewest, most), others = theirs["inputs"], theirs["others"]
+        if ours.models is None:
+            assert most is None, name
+            assert others[1] is None, name
+        elif ours.base == "required":
+            assert fewest == most == 1 + ours.models, name
+        else:
+            assert others == [ours.models] * 2, name
+
+
+FORMS = [
+    0.3,
+    -2,
+    "1e-3",
+    [0.25],
+    [0, 1],
+    [0.1, 0.9, 0.4],
+    [{"value": 0.7}],
+    [{"filter": "*", "value": [0, 1]}],
+    [{"filter": "mlp", "value": 0.5}],
+    [{"filter": "mlp", "value": [0, 1, 3]}, {"filter": "up_proj", "value": 9}, {"value": 0.2}],
+    [{"value": 0.2}, {"filter": "mlp", "value": 9}],
+    [{"filter": "self_attn", "value": [1, 0]}, {"filter": "norm", "value": 4}],
+]
+
+
+def test_values_are_those_of_mergekit():
+    tensors = [
+        "model.layers.1.mlp.up_proj.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.norm.weight",
+    ]
+    asked = [
+        (form, tensor, depth) for form in FORMS for tensor in tensors for depth in (0.0, 1 / 3, 0.5, 0.9, 1.0)
+    ]
+    _, expected = ask(asked)
+    read = TypeAdapter(Value).validate_python
+    for (form, tensor, depth), value in zip(asked, expected, strict=True):
+        found = value_at(read(form), tensor, depth)
+        assert found == (value if value is None else pytest.approx(value, abs=1e-12)), (form, tensor, depth)

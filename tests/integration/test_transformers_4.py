@@ -1,52 +1,127 @@
-"""Mixtures in the older line of transformers, which many programs still pin: it loads them and computes the same."""
+"""Releases in both lines of transformers: the card's own example runs, everything loads, and both compute the same."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from herdbook.steps.card.step import render_card
 from support import tiny
 
 pytestmark = pytest.mark.slow
 OVERLAY = Path(sys.prefix) / "tools" / "transformers-4"
+VOCABULARY = 288
 IDS = [[1, *range(3, 40)]]
+EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TWO = [{"model": "base", "prompts": ["w1"]}, {"model": "b", "prompts": ["w9"]}]
+MERGED = {
+    "merge": {"method": "linear", "models": [{"model": "base", "weight": 1}, {"model": "b", "weight": 2}]}
+}
+MIXED = {"moe": {"base": "base", "experts": TWO}}
+SHARED = {"moe": {**MIXED["moe"], "shared_experts": [{"model": "b", "prompts": ["w7"]}]}}
+STACKED = {
+    "merge": {
+        "method": "passthrough",
+        "slices": [{"layers": "0-1", "model": "base"}, {"layers": "1-1", "model": "b"}],
+    }
+}
+# The sources' family, what is made of them, the sources' settings, and the class that loads the release.
+RELEASES = {
+    "llama": ("llama", MERGED, {}, "LlamaForCausalLM"),
+    "llama, tied": ("llama", MERGED, {"tie_word_embeddings": True}, "LlamaForCausalLM"),
+    "mistral": ("mistral", MERGED, {"sliding_window": 16}, "MistralForCausalLM"),
+    "mistral, stacked": ("mistral", STACKED, {"sliding_window": None}, "MistralForCausalLM"),
+    "qwen2": ("qwen2", MERGED, {}, "Qwen2ForCausalLM"),
+    "qwen2, stacked": (
+        "qwen2",
+        STACKED,
+        {"layer_types": ["full_attention"] * 2, "use_sliding_window": False, "max_window_layers": 2},
+        "Qwen2ForCausalLM",
+    ),
+    "qwen3": ("qwen3", MERGED, {"head_dim": 8}, "Qwen3ForCausalLM"),
+    "mixtral": ("llama", MIXED, {}, "MixtralForCausalLM"),
+    "mixtral of mistral": ("mistral", MIXED, {"sliding_window": 16}, "MixtralForCausalLM"),
+    "qwen2 moe": ("qwen2", SHARED, {}, "Qwen2MoeForCausalLM"),
+    "qwen3 moe": ("qwen3", MIXED, {"head_dim": 8}, "Qwen3MoeForCausalLM"),
+}
+# Runs each card's example as it is printed, then compares what loads with what is there.
 SCRIPT = """
-import json, sys, torch, transformers
+import contextlib, io, json, sys, traceback
+import torch, transformers
 from transformers import AutoModelForCausalLM
-folder, ids = sys.argv[1], json.loads(sys.argv[2])
-model, said = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-with torch.no_grad():
-    logits = model.eval()(torch.tensor(ids)).logits
-print(json.dumps({"version": transformers.__version__, "logits": logits.tolist(), "theta": model.config.rope_theta,
-    "missing": sorted(said["missing_keys"]), "unexpected": sorted(said["unexpected_keys"])}))
+
+releases, ids = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+found = {"version": transformers.__version__}
+for name, (folder, example) in releases.items():
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(example, {})
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        )
+        with torch.no_grad():
+            logits = model.eval()(torch.tensor(ids)).logits
+    except Exception:
+        found[name] = {"error": traceback.format_exc()}
+        continue
+    report = {key: sorted(map(str, value)) for key, value in report.items() if value}
+    found[name] = {
+        "printed": printed.getvalue(), "report": report, "class": type(model).__name__, "logits": logits.tolist(),
+        "theta": getattr(model.config, "rope_theta", None) or model.config.rope_parameters["rope_theta"],
+        "layers": model.config.num_hidden_layers, "tied": bool(model.config.tie_word_embeddings),
+    }
+print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
-def test_a_mixture_loads_and_computes_the_same(tmp_path, kind):
-    if not OVERLAY.is_dir():
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory):
+    """Return the folder and the card's example of each release."""
+    found = {}
+    for number, (name, (kind, made, changes, _)) in enumerate(RELEASES.items()):
+        root = tmp_path_factory.mktemp(f"release-{number}")
+        for seed, source in enumerate(("base", "b")):
+            tiny.write_model(
+                root / source, seed=seed, model_type=kind, vocab=VOCABULARY, rope_theta=777.0, **changes
+            )
+            write_tokenizer(root / source)
+        recipe = {"base": {"folder": "base"}, "b": {"folder": "b"}, "made": made}
+        plan = tiny.build(tiny.write_recipe(root / "r.yaml", recipe), root / "results")
+        render_card(plan, plan.layout.card_folder)
+        found[name] = example_of(tiny.release(plan))
+    return found
+
+
+def write_tokenizer(folder):
+    """Write a tokenizer of bytes: of a Qwen2, transformers 5 takes only the vocabulary and merges of such a one."""
+    tokens = [*tiny.SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(tiny.SPECIAL))
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def example_of(folder):
+    (example,) = EXAMPLE.findall((folder / "README.md").read_text(encoding="utf-8"))
+    assert example.count('"path/to/this/folder"') == 1
+    return str(folder), example.replace('"path/to/this/folder"', repr(str(folder)))
+
+
+def load_with(line, releases):
+    """Run the examples and load the releases in one process of a line of transformers; return what was found."""
+    if line == 4 and not OVERLAY.is_dir():
         pytest.skip("transformers 4 is not installed; `make` installs it")
-    names = ["base", "b", *(["s"] if kind == "qwen2" else [])]
-    for seed, name in enumerate(names):
-        extra = {"head_dim": 8} if kind == "qwen3" else {}
-        tiny.write_model(tmp_path / name, seed=seed, model_type=kind, rope_theta=777.0, **extra)
-    moe = {
-        "base": "base",
-        "experts": [{"model": "base", "prompts": ["w1"]}, {"model": "b", "prompts": ["w9"]}],
-    }
-    if kind == "qwen2":
-        moe["shared_experts"] = [{"model": "s", "prompts": ["w7"]}]
-    models = {**{name: {"folder": name} for name in names}, "mix": {"moe": moe}}
-    plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", models), tmp_path / "results")
-    folder = plan.layout.folder(plan.released)
-    environment = {**os.environ, "PYTHONPATH": str(OVERLAY), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **({"PYTHONPATH": str(OVERLAY)} if line == 4 else {})}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", SCRIPT, str(folder), json.dumps(IDS)],
+        [sys.executable, "-P", "-c", SCRIPT, json.dumps(releases), json.dumps(IDS)],
         env=environment,
         capture_output=True,
         text=True,
@@ -54,10 +129,24 @@ def test_a_mixture_loads_and_computes_the_same(tmp_path, kind):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["version"].startswith("4.")
-    assert found["missing"] == found["unexpected"] == []
-    assert found["theta"] == 777.0
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    with torch.no_grad():
-        expected = model(torch.tensor(IDS)).logits
-    torch.testing.assert_close(torch.tensor(found["logits"]), expected, rtol=1e-4, atol=1e-5)
+    assert found.pop("version").startswith(f"{line}.")
+    return found
+
+
+@pytest.fixture(scope="module")
+def loaded(releases):
+    return {line: load_with(line, releases) for line in (5, 4)}
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_the_example_of_the_card_runs_and_both_lines_compute_the_same(loaded, name):
+    new, old = loaded[5][name], loaded[4][name]
+    for found in (new, old):
+        assert "error" not in found, found["error"]
+        assert found["report"] == {}
+        assert "The capital of France is" in found["printed"]
+        assert found["class"] == RELEASES[name][3]
+        assert found["theta"] == 777.0
+        assert found["layers"] == (3 if "stacked" in name else 2)
+        assert found["tied"] == ("tied" in name)
+    torch.testing.assert_close(torch.tensor(old["logits"]), torch.tensor(new["logits"]), rtol=1e-4, atol=1e-5)

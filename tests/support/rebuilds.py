@@ -1,6 +1,6 @@
-"""What a change makes again, and what a build looks like, shown in workflow.md by the workflow itself.
+"""What a change makes again, how that is explained, and what a build looks like, shown in workflow.md by the workflow itself.
 
-Write both: ``PYTHONPATH=tests python -m support.rebuilds``, in the repository, in an environment that has everything.
+Write all: ``PYTHONPATH=tests python -m support.rebuilds``, in the repository, in an environment that has everything.
 """
 
 import re
@@ -34,6 +34,7 @@ MODELS = {
         }
     },
 }
+EXPLAINED = ("mix.expert1", "base-laser")
 BAR = "\u2501"  # what the bar is drawn with
 RULES = (
     "fetch",
@@ -167,6 +168,15 @@ def table(rows):
     return "\n".join(line.replace("|  |", "| |").replace("|  |", "| |") for line in lines)
 
 
+def explanation(project):
+    """Return what `herdbook explain` prints of some targets, without keys: every change of the code has others."""
+    lines = []
+    for target in EXPLAINED:
+        done = project.herdbook("explain", "--recipe", "config/tiny.yaml", target)
+        lines += [f"$ herdbook explain {target}", *re.sub(r"-[0-9a-f]{12}\b", "-…", done.stdout).splitlines()]
+    return "\n".join(["```", *lines, "```"])
+
+
 def picture(seen):
     """Return what a build looked like: a moment when most was going on, and how it ended."""
     drawn = [one for one in pictures(seen) if BAR in one.partition("\n")[2].partition("\n")[0]]
@@ -202,6 +212,8 @@ def main():
             copy = project.copy(Path(folder) / f"copy{number}")
             change(copy)
             rows[name] = counts(would_run(copy))
+            if change is threshold:
+                write("explanation", explanation(copy))
     write("changes", table(rows))
     write("view", picture(seen))
 

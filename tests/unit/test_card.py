@@ -374,3 +374,20 @@ def test_changed_snapshot_is_told(plan):
             step.card_texts(plan)
     finally:
         path.write_text(before)
+
+
+def test_no_example_of_a_model_that_transformers_cannot_load(tmp_path):
+    experts = [{"model": "base", "prompts": ["w1"]}, {"model": "other", "prompts": ["w2"]}]
+    moe = {"base": "base", "family": "deepseek", "experts": experts}
+    sources = {name: {"folder": name} for name in ("base", "other")}
+    for seed, name in enumerate(sources):
+        tiny.write_model(tmp_path / name, seed=seed)
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {**sources, "mix": {"moe": moe}})
+    text = step.card_texts(tiny.build(recipe, tmp_path / "results"))["README.md"]
+    assert "transformers has no class for this architecture" in text
+    assert "from_pretrained" not in text
+
+
+def test_example_of_a_model_that_transformers_loads(card):
+    assert "AutoModelForCausalLM.from_pretrained(folder" in card
+    assert "no class for this architecture" not in card

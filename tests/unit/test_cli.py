@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from herdbook import __version__, errors, progress, settings
+from herdbook import __version__, errors, humanize, needs, progress, settings
 from herdbook import plan as plans
 from herdbook.cli.commands import GROUPS, NAMES
 from herdbook.cli.main import main
 from herdbook.cli.steps import STEPS
-from herdbook.plan.jobs import OF_A_MODEL, all_jobs
+from herdbook.plan.jobs import OF_A_MODEL, all_jobs, jobs
 from herdbook.steps import registry
 from herdbook.steps.machine import Machine
 from support import tiny
@@ -148,6 +148,12 @@ def test_wrong_usage_is_2_and_shows_how(capsys, arguments, message):
     assert message in shown.err
     assert "--help" in shown.err
     assert "Traceback" not in shown.err
+
+
+def test_keyless_may_replace_a_configured_key(recipe, monkeypatch, capsys):
+    monkeypatch.setenv("HERDBOOK_SIGNING_KEY", "my.key")
+    assert run("attest", "--recipe", recipe, "--keyless") == 3  # the first that is wrong is the lock
+    assert run("attest", "--recipe", recipe, "--keyless", "--key", "my.key") == 2
 
 
 def test_lock_plan_and_steps(recipe, capsys):
@@ -406,7 +412,7 @@ def test_pipes_get_no_control_characters_and_no_bars(recipe, variables):
         "main(['plan', sys.argv[1]]); plans.load = load; main(['plan'])"
     )
     done = python(script, str(recipe), TERM="xterm-256color", **variables)
-    assert done.stdout.startswith("base ")
+    assert done.stdout.startswith("2 models\n  base ")
     assert done.stderr.splitlines()[-1].startswith("herdbook plan: interrupted")
     assert not re.search(r"[\x1b\r]|%\|", done.stdout + done.stderr)
 
@@ -455,6 +461,28 @@ def test_recipes_are_completed(recipe, monkeypatch, capsys):
     assert complete(monkeypatch, capsys, "lock", "else/") == ["else/c.yaml"]
 
 
+def test_plan_lists_the_jobs_of_a_build_by_rule(recipe, capsys):
+    run("lock", recipe)
+    capsys.readouterr()
+    assert run("plan", recipe) == 0
+    text = capsys.readouterr().out
+    planned = plans.load(recipe)
+    models, listed = re.fullmatch(
+        r"\d+ models?\n((?:  .*\n)+)\d+ jobs +.*\n((?:  .*\n)+)to fetch: .*\n", text
+    ).groups()
+    assert [line.split()[0] for line in models.splitlines()] == list(planned.recipe.models)
+    sections = dict(re.findall(r"^  (\w+): \d+ jobs?\n((?:    .*\n)+)", listed, re.MULTILINE))
+    rows = {(rule, row.split()[0]) for rule, rows in sections.items() for row in rows.splitlines()}
+    assert rows == {(job.rule, job.id or job.rule) for job in jobs(planned)}
+    laser = next(job for job in jobs(planned) if job.rule == "laser")
+    row = next(row for row in sections["laser"].splitlines() if laser.id in row)
+    needed = (
+        humanize.size(needs.disk_bytes(planned, laser.subject)),
+        humanize.size(needs.memory_bytes(planned, laser.subject)),
+    )
+    assert re.split(r"  +", row.strip())[1:3] == list(needed)
+
+
 def test_jobs_and_models_are_completed(recipe, monkeypatch, capsys):
     run("lock", recipe)
     capsys.readouterr()
@@ -467,6 +495,18 @@ def test_jobs_and_models_are_completed(recipe, monkeypatch, capsys):
     assert complete(monkeypatch, capsys, "explain", "rel") == ["release"]
     recipe.write_text("models: {}")
     assert complete(monkeypatch, capsys, "laser", "") == []
+
+
+def test_every_target_that_is_offered_is_explained(tmp_path, monkeypatch, capsys):
+    tiny.write_model(tmp_path / "base", shards=2)
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", MODELS | {"last": MODELS["cut"] | {"laser": "cut"}})
+    run("lock", recipe)
+    configure("recipe: r.yaml\n")
+    capsys.readouterr()
+    targets = complete(monkeypatch, capsys, "explain", "")
+    monkeypatch.delenv("_HERDBOOK_COMPLETE")
+    assert {"all", "fetch", "base", "cut", "verify"} < set(targets)
+    assert [target for target in targets if run("explain", target) != 0] == []
 
 
 # --- devices ------------------------------------------------------------------------------------------------------

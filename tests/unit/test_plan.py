@@ -239,7 +239,7 @@ def test_adapter_that_does_not_fit(folder):
     [
         ({"peft_type": "LOHA"}, "peft_type 'LOHA' is not LORA"),
         ({"use_dora": True}, "use_dora"),
-        ({"bias": "all"}, "biases"),
+        ({"modules_to_save": ["norm"]}, "its modules_to_save include"),
     ],
 )
 def test_adapter_that_cannot_be_folded_exactly(folder, tmp_path, changes, expected):

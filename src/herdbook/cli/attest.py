@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from herdbook import settings
 from herdbook.cli import options, repository
@@ -12,17 +13,16 @@ from herdbook.cli import options, repository
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from herdbook.signing.signer import Signer
-
 
 @click.command(cls=repository.Command)
 @options.recipe
 @options.results
 @click.option(
     "--key",
-    type=options.PATH,
     metavar="FILE",
-    help=f"Private key (PEM) to sign with. Default: ${settings.SIGNING_KEY.variable}; without a key nothing is signed.",
+    envvar=settings.SIGNING_KEY.variable,
+    show_envvar=True,
+    help=f"Private key (PEM) to sign with; without one, nothing is signed ({repository.FILE}: signing_key).",
 )
 @click.option(
     "--keyless",
@@ -30,22 +30,20 @@ if TYPE_CHECKING:
     help="Sign without a key, with Sigstore (CI identity or browser login). Your identity is published in a "
     "transparency log.",
 )
-def command(recipe: Path, results: Path, key: Path | None, *, keyless: bool) -> None:
+@click.pass_context
+def command(context: click.Context, recipe: Path, results: Path, key: str | None, *, keyless: bool) -> None:
     """Write the claims about the release; sign them and the model."""
     from herdbook import plan as plans
     from herdbook.signing.keyless import Keyless
-    from herdbook.signing.keys import PrivateKey, load_private
-    from herdbook.signing.signer import configured_signer
+    from herdbook.signing.keys import PrivateKey
+    from herdbook.signing.signer import signer_of
     from herdbook.steps.machine import Machine
     from herdbook.steps.registry import STEPS
 
-    if key and keyless:
+    if keyless and context.get_parameter_source("key") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--key and --keyless exclude each other")
     plan = plans.load(recipe, results)
-    if keyless:
-        signer: Signer | None = Keyless()
-    else:
-        signer = load_private(key) if key else configured_signer()
+    signer = signer_of(settings.KEYLESS if keyless else key or "")
     STEPS["attest"](plan, None, Machine(signer=signer))
     match signer:
         case PrivateKey():

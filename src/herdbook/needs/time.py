@@ -170,7 +170,14 @@ def _element_operations(plan: Plan, part: Part, tensor: Tensor) -> float:
     if tensor.action in {"copy", "laser"}:
         return 0.0
     if tensor.action == "adapter":
-        rank = max(min(lora.shape) for lora in plan.lock.adapters[part.model].tensors)
+        rank = max(
+            (
+                min(lora.shape)
+                for lora in plan.lock.adapters[part.model].tensors
+                if ".lora_" in lora.name and len(lora.shape) > 1
+            ),
+            default=0,
+        )
         return 2.0 * rank * tensor.elements
     return float(ELEMENTWISE * tensor.elements * max(1, len(tensor.origins)))
 

@@ -53,6 +53,7 @@ NEUTRAL_MODULES = {
     "herdbook.recipe": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,
     "herdbook.recipe.merge": _RECIPE,
+    "herdbook.recipe.mergekit_methods": _RECIPE,
     "herdbook.recipe.moe": _RECIPE,
     "herdbook.recipe.publish": _RECIPE,
     "herdbook.recipe.reading": _RECIPE,

@@ -186,8 +186,19 @@ def jobs(plan: Plan, signer: SignerIdentity | None = None) -> list[Job]:
         signer: The signer of the claims; None if they are not signed.
     """
     every = all_jobs(plan, signer)
+    return _needed(every, every[-1:])
+
+
+def needed_results(plan: Plan) -> list[Job]:
+    """Return those of ``result_jobs`` that the release is made from, each after those whose files it reads."""
+    every, read = result_jobs(plan), {*contents(plan).values(), *card_inputs(plan)}
+    return _needed(every, [job for job in every if not read.isdisjoint(job.outputs)])
+
+
+def _needed(every: list[Job], last: Iterable[Job]) -> list[Job]:
+    """Return the jobs that the last ones are made from, with these, in order."""
     makers = {path: job for job in every for path in job.outputs}
-    needed = set(reachable(every[-1:], lambda job: [makers[path] for path in job.inputs if path in makers]))
+    needed = set(reachable(last, lambda job: [makers[path] for path in job.inputs if path in makers]))
     return [job for job in every if job in needed]
 
 

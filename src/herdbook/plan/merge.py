@@ -25,6 +25,7 @@ from herdbook.recipe import (
     TaskArithmetic,
     Ties,
 )
+from herdbook.recipe.mergekit_methods import without_value
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
@@ -134,6 +135,14 @@ def _values(where: str, merge: Dense, tensor: str, depth: float) -> Values:
             if not isinstance(merge, TaskArithmetic):
                 values["densities"] = [optional(model.density) for model in merge.models]
             return {**values, "scale": optional(merge.scale)}
+        case Mergekit():
+            place = without_value(where, merge, tensor)
+            if place is not None:
+                raise RecipeError(
+                    f"{place}: no value applies to {tensor}, and {merge.method} has no default. Give a number, or add an "
+                    "entry without `filter`."
+                )
+            return {}
         case _:
             return {}
 
@@ -200,6 +209,11 @@ def _by_mergekit(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors:
     """Return the one part of a merge that mergekit makes whole."""
     request = merge.model_dump(mode="json", exclude={"tokenizer"}, exclude_none=True)
     models = {model: nodes[model].key for model in merge.inputs}
+    if len(set(models.values())) < len(models):
+        equal = [model for model, key in models.items() if list(models.values()).count(key) > 1]
+        raise RecipeError(
+            f"models.{name}.merge: {' and '.join(map(repr, equal))} are equal, and mergekit reads one entry for each model"
+        )
     run = tuple(Tensor(tensor.name, tensor.dtype, tensor.shape, "merge") for tensor in tensors)
     operation = RunMergekit(merge.method, merge.seed, request, models)
     return plan_part(name, "mergekit", operation, run, MERGEKIT_CODE)

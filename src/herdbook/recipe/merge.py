@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
+from herdbook.recipe.mergekit_methods import mergekit_problems
 from herdbook.recipe.section import Dtype, Name, Section
 
-FINITE = Field(allow_inf_nan=False)
-Number = Annotated[float, FINITE]
+
+def _not_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is not a number")  # noqa: TRY004 - pydantic reports only ValueError
+    return value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_not_boolean)]
 
 
 class Filtered(Section):
@@ -233,14 +239,6 @@ class Mergekit(_Merge):
         """The base if there is one, then the models."""
         return (*([self.base] if self.base else []), *(entry.model for entry in self.models))
 
-    @field_validator("parameters")
-    @classmethod
-    def _plain(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        wrong = [key for key in parameters if not re.fullmatch(r"[a-z_]+", key)]
-        if wrong:
-            raise ValueError(f"{wrong[0]!r} is not the name of a parameter; names consist of a to z and _")
-        return parameters
-
 
 Dense = Annotated[
     Linear | Slerp | TaskArithmetic | Ties | Dare | ModelStock | Passthrough | Mergekit,
@@ -270,6 +268,8 @@ def merge_problems(where: str, merge: Dense) -> list[str]:
             for value in numbers(merge.t)
             if not 0 <= value <= 1
         ]
+    if isinstance(merge, Mergekit):
+        problems += mergekit_problems(where, merge)
     if isinstance(merge, Passthrough):
         problems += [
             f"{where}.slices.{index}.layers: the range {piece.layers} is empty"

@@ -18,11 +18,8 @@ THRESHOLD_WORDS: dict[ThresholdName, str] = {
 }
 
 
-@dataclass(frozen=True)
-class FixedRank:
-    """Keeps a given number of singular values."""
-
-    rank: int
+class _Rule:
+    """What most rules have in common."""
 
     @property
     def assumes_noise(self) -> bool:
@@ -33,6 +30,13 @@ class FixedRank:
     def needs_text(self) -> bool:
         """Whether it needs the matrix's outputs on calibration text."""
         return False
+
+
+@dataclass(frozen=True)
+class FixedRank(_Rule):
+    """Keeps a given number of singular values."""
+
+    rank: int
 
     @property
     def name(self) -> str:
@@ -56,15 +60,10 @@ class FixedRank:
 
 
 @dataclass(frozen=True)
-class Threshold:
+class Threshold(_Rule):
     """Keeps the singular values above a threshold that follows from all of them."""
 
     name: ThresholdName
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether it needs the matrix's outputs on calibration text."""
-        return False
 
     @property
     def assumes_noise(self) -> bool:
@@ -87,18 +86,8 @@ class Threshold:
         return THRESHOLD_WORDS[self.name]
 
 
-class _Keyed(Section):
+class _Keyed(_Rule, Section):
     """A rule that is written as a mapping with one key."""
-
-    @property
-    def assumes_noise(self) -> bool:
-        """Whether it assumes a low-rank signal in white noise, which trained weights are not."""
-        return False
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether it needs the matrix's outputs on calibration text."""
-        return False
 
     @property
     def name(self) -> str:

@@ -15,15 +15,22 @@ Signer = PrivateKey | Keyless
 
 
 def configured_signer() -> Signer | None:
-    """Return the signer set by ``$HERDBOOK_SIGNING_KEY`` (a key's path, or ``keyless``); None if it is not set.
+    """Return the signer set by ``$HERDBOOK_SIGNING_KEY``; None if it is not set. Raises as ``signer_of``."""
+    return signer_of(SIGNING_KEY.value)
+
+
+def signer_of(value: str) -> Signer | None:
+    """Return the signer that a value of the setting names.
+
+    Args:
+        value: A private key's path, or ``keyless``; empty for no signer.
 
     Raises:
         StepError: If the key cannot be used.
     """
-    configured = SIGNING_KEY.value
-    if configured == KEYLESS:
+    if value == KEYLESS:
         return Keyless()
-    return load_private(Path(configured)) if configured else None
+    return load_private(Path(value)) if value else None
 
 
 def signed(statement: dict[str, Any], signer: Signer) -> bytes:

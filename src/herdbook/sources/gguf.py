@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import SourceError
 from herdbook.files import dump_json
+from herdbook.layout import CONFIG
 
 if TYPE_CHECKING:
     import torch
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
-SHARD = "model.safetensors"
 
 
 def read_config(container: Path, dtype: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def make_files(container: Path, dtype: str) -> dict[str, bytes]:
     from transformers import AutoTokenizer, GenerationConfig
 
     config = read_config(container, dtype)
-    files = {"config.json": dump_json(config).encode()}
+    files = {CONFIG: dump_json(config).encode()}
     tokens = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
     generation = GenerationConfig(**tokens).to_diff_dict()
     generation.pop("transformers_version", None)
@@ -96,6 +96,8 @@ def make_files(container: Path, dtype: str) -> dict[str, bytes]:
     for local in ("backend", "is_local", "local_files_only", "name_or_path"):
         tokenizer_config.pop(local, None)
     tokenizer_config["tokenizer_class"] = "PreTrainedTokenizerFast"  # a class of both transformers 4 and 5
+    # transformers 4 would by default add token_type_ids, which the model's generate() refuses
+    tokenizer_config["model_input_names"] = ["input_ids", "attention_mask"]
     files["tokenizer_config.json"] = dump_json(tokenizer_config).encode()
     return files
 

@@ -26,8 +26,28 @@ def merge(**entry: Any) -> Callable[[Path], Path]:
     return make
 
 
+def by_mergekit(method: str = "della", **entry: Any) -> Callable[[Path], Path]:
+    """Return a maker of a merge by mergekit, with base ``a`` and model ``b`` unless ``entry`` has others."""
+    return merge(**{"method": method, "base": "a", "models": [{"model": "b"}], **entry})
+
+
+def of_b(**parameters: Any) -> list[dict[str, Any]]:
+    return [{"model": "b", "parameters": {"weight": 1.0, **parameters}}]
+
+
 def weighted(first: Any, second: Any) -> list[dict[str, Any]]:
     return [{"model": "a", "weight": first}, {"model": "b", "weight": second}]
+
+
+def alike(folder: Path) -> Path:
+    """Make a merge of a model and its copy."""
+    for seed, name in zip((1, 2, 2), "abc", strict=True):
+        tiny.write_model(folder / name, seed=seed)
+    models = [{"model": name, "parameters": {"weight": 0.5}} for name in "bc"]
+    entry = {"method": "della", "base": "a", "models": models}
+    return tiny.write_recipe(
+        folder / "recipe.yaml", {**{name: {"folder": name} for name in "abc"}, "merged": {"merge": entry}}
+    )
 
 
 CASES = [
@@ -55,5 +75,100 @@ CASES = [
         "weights of a mean that sum to zero in one layer alone",
         merge(method="linear", models=weighted([0.5, 1.0], [0.5, -1.0])),
         "models.merged.merge.models: the weights of model.layers.1.",
+    ),
+    Case(
+        "`weight: true`",
+        merge(method="linear", models=weighted(True, 0.5)),
+        "True is not a number",
+    ),
+    Case(
+        "`weight` that is not finite",
+        merge(method="linear", models=weighted(float("nan"), 0.5)),
+        "models.merged.merge.models.0.weight",
+    ),
+    Case(
+        "an empty list of values",
+        merge(method="linear", models=weighted([], 0.5)),
+        "models.merged.merge.models.0.weight",
+    ),
+    Case(
+        "values and filters in one list",
+        merge(method="linear", models=weighted([0.5, {"filter": "mlp", "value": 1}], 0.5)),
+        "models.merged.merge.models.0.weight",
+    ),
+    Case(
+        "a misspelt parameter of a merge by mergekit",
+        by_mergekit(models=of_b(), parameters={"normalise": False}),
+        "models.merged.merge.parameters: della has no parameter 'normalise', and mergekit would ignore it",
+    ),
+    Case(
+        "a parameter of another method of mergekit",
+        by_mergekit("breadcrumbs", models=of_b(epsilon=0.1)),
+        "models.merged.merge.models.0.parameters: breadcrumbs has no parameter 'epsilon'",
+    ),
+    Case(
+        "a parameter of the whole merge at a single model",
+        by_mergekit(models=of_b(normalize=False)),
+        "models.merged.merge.models.0.parameters: normalize is a parameter of the whole merge, and mergekit ignores it here",
+    ),
+    Case(
+        "parameters of the base of a merge by mergekit",
+        by_mergekit(models=[{"model": "a", "parameters": {"weight": 0.5}}, *of_b()]),
+        "models.merged.merge.models.0.parameters: 'a' is the base, whose parameters mergekit ignores",
+    ),
+    Case(
+        "a merge by mergekit without a required parameter",
+        by_mergekit(),
+        "models.merged.merge.models.0.parameters.weight: no value applies to lm_head.weight",
+    ),
+    Case(
+        "a required parameter of mergekit with a filter that leaves out tensors",
+        by_mergekit(models=of_b(weight=MLP_ALONE)),
+        "models.merged.merge.models.0.parameters.weight: no value applies to lm_head.weight",
+    ),
+    Case(
+        "`density` of a merge by mergekit in percent",
+        by_mergekit(models=of_b(density=50)),
+        "models.merged.merge.models.0.parameters.density: 50 is not above 0 and at most 1",
+    ),
+    Case(
+        "a parameter of mergekit that is not a number",
+        by_mergekit(models=of_b(density=[0.5, "half"])),
+        "models.merged.merge.models.0.parameters.density: 'half' is not a finite number",
+    ),
+    Case(
+        "a parameter of mergekit without a value",
+        by_mergekit(models=of_b(density=None)),
+        "models.merged.merge.models.0.parameters.density: None is not a finite number",
+    ),
+    Case(
+        "a misspelt filter of mergekit",
+        by_mergekit(models=of_b(density=[{"filters": "mlp", "value": 0.5}])),
+        "models.merged.merge.models.0.parameters.density: {'filters': 'mlp', 'value': 0.5} is not of the form",
+    ),
+    Case(
+        "a model twice in a merge by mergekit",
+        by_mergekit(models=of_b() + of_b(weight=0.5)),
+        "models.merged.merge.models: 'b' is listed twice",
+    ),
+    Case(
+        "a base for a method of mergekit that has none",
+        by_mergekit("karcher"),
+        "models.merged.merge.base: karcher has no base",
+    ),
+    Case(
+        "a method of mergekit without its base",
+        by_mergekit("sce", base=None),
+        "models.merged.merge.base: sce needs a base",
+    ),
+    Case(
+        "too few models for a method of mergekit",
+        by_mergekit("nuslerp", models=of_b()),
+        "models.merged.merge.models: nuslerp merges 2 models besides the base; 1 are listed",
+    ),
+    Case(
+        "one model under two names in a merge by mergekit",
+        alike,
+        "models.merged.merge: 'b' and 'c' are equal",
     ),
 ]

@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from herdbook import hub
-from herdbook.architectures.lora import scale_of
+from herdbook.architectures.lora import changes_of, scale_of, token_indices
+from herdbook.errors import CheckpointError
 from herdbook.lock import ADAPTER_WEIGHTS, check_pinned
 from herdbook.plan.operation import FoldAdapter
 from herdbook.progress import track
@@ -18,17 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import torch
+
+    from herdbook.architectures.lora import Role
     from herdbook.lock import LockedFile
     from herdbook.plan import Part, Plan, Tensor
 
 
 def adapter(plan: Plan, part: Part) -> None:
-    """Make a shard: the adapter is folded into its matrices, and everything else is copied.
+    """Make a shard: the adapter is folded into its tensors, and everything else is copied.
 
     Raises:
         LockError: If the adapter's files are not those that were locked.
         SourceError: If they cannot be read or downloaded.
-        CheckpointError: If a tensor is damaged; it is named.
+        CheckpointError: If a tensor is damaged, or becomes NaN or infinite; it is named.
     """
     parents = ParentShards(plan)
     with track(f"adapter {part.id}", sum(tensor.action != "copy" for tensor in part.tensors)) as advance:
@@ -64,32 +68,65 @@ class _Folding:
         self.parents, self.advance, self.config = parents, advance, locked.config
         self.weights = files[ADAPTER_WEIGHTS]
         self.spans = read_header(self.weights)
+        self.changes, _ = changes_of(self.spans)
 
     def make(self, tensor: Tensor, entry: dict[str, Any]) -> Iterator[bytes]:
-        """Yield the bytes of a folded matrix, and complete its entry in the record."""
-        from herdbook.steps.adapter.fold import fold
-        from herdbook.weights.tensors import from_bytes, to_bytes
+        """Yield the bytes of a changed tensor, and complete its entry in the record."""
+        import torch
+
+        from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
         (origin,) = tensor.origins
-        module = tensor.name.removesuffix(".weight")
-        sides = []
-        for side in "AB":
-            span = self.spans[f"base_model.model.{module}.lora_{side}.weight"]
-            sides.append(
-                from_bytes(
-                    read_span(self.weights, span), span.dtype, span.shape, f"{self.weights}: {span.name}"
-                )
+        roles = self.changes[tensor.name]
+        entry.update({"action": "adapter", "from": self.parents.cite(tensor.origins)})
+        if "base" in roles:
+            weight = self._read(roles["base"])
+        else:
+            what = f"tensor {origin.tensor}"
+            weight = from_bytes(self.parents.read(origin), tensor.dtype, tensor.shape, what)
+        changed = self._changed(tensor.name, weight, roles, entry).to(DTYPES[tensor.dtype])
+        if not torch.isfinite(changed).all():
+            raise CheckpointError(
+                f"tensor {tensor.name}: the adapter makes values that are NaN, infinite, or too large for {tensor.dtype}"
             )
-        scale = scale_of(self.config, module)
-        weight = from_bytes(self.parents.read(origin), tensor.dtype, tensor.shape, f"tensor {origin.tensor}")
-        folded = fold(weight, sides[0], sides[1], scale)
-        entry.update(
-            {
-                "action": "adapter",
-                "from": self.parents.cite(tensor.origins),
-                "rank": len(sides[0]),
-                "scale": scale,
-            }
-        )
-        yield to_bytes(folded)
+        yield to_bytes(changed)
         self.advance()
+
+    def _changed(
+        self, name: str, weight: torch.Tensor, roles: dict[Role, str], entry: dict[str, Any]
+    ) -> torch.Tensor:
+        """Return what becomes of a tensor, before it is rounded; complete its entry in the record."""
+        import torch
+
+        from herdbook.steps.adapter.fold import fold
+
+        module = name.rpartition(".")[0]
+        given = {role: self._read(tensor) for role, tensor in roles.items()}
+        if given.keys() <= {"saved", "base"}:
+            entry["change"] = "replaced"
+            return given.get("saved", weight)
+        if "tokens" in given:
+            entry |= {"change": "tokens", "tokens": token_indices(self.config, module)}
+            rows = torch.tensor(entry["tokens"])
+            return weight.index_copy(0, rows, given["tokens"].to(weight.dtype))
+        scale = scale_of(self.config, module)
+        if "bias" in given:
+            entry |= {"change": "bias", "scale": scale}
+            return weight.to(torch.float64) + scale * given["bias"].to(torch.float64)
+        magnitude = given.get("magnitude")
+        if magnitude is not None:
+            entry["change"] = "dora"
+        if "embedding_A" in given:
+            lora_a, lora_b = given["embedding_A"], given["embedding_B"]
+            folded = fold(weight.T, lora_a, lora_b, scale, magnitude).T
+        else:
+            lora_a, lora_b = given["A"], given["B"]
+            folded = fold(weight, lora_a, lora_b, scale, magnitude)
+        entry |= {"rank": len(lora_a), "scale": scale}
+        return folded
+
+    def _read(self, name: str) -> torch.Tensor:
+        from herdbook.weights.tensors import from_bytes
+
+        span = self.spans[name]
+        return from_bytes(read_span(self.weights, span), span.dtype, span.shape, f"{self.weights}: {name}")

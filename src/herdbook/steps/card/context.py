@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook import __version__
-from herdbook.architectures.mixtures import expert_of
+from herdbook.architectures.mixtures import BY_MODEL_TYPE, expert_of
 from herdbook.errors import StepError
 from herdbook.humanize import plural
 from herdbook.plan.card import described, shows_spectrum
@@ -153,6 +153,12 @@ class Facts:
     def own(self) -> Measurement | None:
         """The released model's measurement."""
         return next((m for m in self.measurements if m.node == self.released.name and m.method is None), None)
+
+    @property
+    def loadable(self) -> bool:
+        """Whether transformers has the released model's class."""
+        mixture = BY_MODEL_TYPE.get(self.released.config.get("model_type", ""))
+        return mixture is None or mixture.loadable
 
 
 def gather(plan: Plan) -> Facts:

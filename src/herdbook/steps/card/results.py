@@ -28,7 +28,7 @@ METRIC_WORDS = {
     "exact_match": "share of answers that are the expected text",
     "f1": "harmonic mean of precision and recall",
 }
-METRIC_NAMES = {"bits_per_byte": "bits per byte", "acc": "accuracy", "acc_norm": "length-normalised accuracy"}
+METRIC_NAMES = {"bits_per_byte": "bits per byte", "acc": "accuracy", "acc_norm": "length-normalized accuracy"}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import tempfile
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError
@@ -79,7 +80,7 @@ def measure(
     missing = [name for name in names if not results or name not in results["results"]]
     if missing:
         raise StepError(f"lm-eval returned no result for {', '.join(missing)}")
-    return {task["task"]: _summary(task, results) for task in tasks}
+    return {task["task"]: summarize(task, results) for task in tasks}
 
 
 @contextlib.contextmanager
@@ -94,26 +95,41 @@ def _environment(**variables: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _summary(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Return a task's title, number of documents and metrics from lm-eval's results.
+
+    Args:
+        task: The task's configuration.
+        results: What ``simple_evaluate`` returns for all tasks, with samples.
+
+    Raises:
+        StepError: If a metric is not one number: several filters give it several values, or it is of another type.
+    """
     name = task["task"]
     values = results["results"][name]
     higher_is_better = results["higher_is_better"].get(name, {})
     metrics: dict[str, Any] = {}
     for label, value in sorted(values.items()):
         metric, _, filter_name = label.partition(",")
-        if not filter_name or metric.endswith("_stderr") or not isinstance(value, int | float):
+        if not filter_name or metric.endswith("_stderr"):
             continue
+        if not isinstance(value, Real):
+            raise StepError(f"lm-eval gave {value!r} as {metric} of {name}, which is not a number")
+        if metric in metrics:
+            raise StepError(
+                f"lm-eval gave several values of {metric} of {name}, one for each filter of the task"
+            )
         error = values.get(f"{metric}_stderr,{filter_name}")
         metrics[metric] = {
-            "value": _rounded(value),
-            "stderr": _rounded(error) if isinstance(error, int | float) and not math.isnan(error) else None,
+            "value": _rounded(float(value)),
+            "stderr": _rounded(float(error)) if isinstance(error, Real) and not math.isnan(error) else None,
             "higher_is_better": bool(higher_is_better.get(metric, True)),
         }
     samples = results["samples"][name]
     if "bits_per_byte" in metrics:
         metrics["bits_per_byte"]["stderr"] = _ratio_error([sample["bits_per_byte"] for sample in samples])
     title = (task.get("metadata") or {}).get("title", name)
-    return {"title": title, "documents": len(samples), "metrics": metrics}
+    return {"title": title, "documents": len({sample["doc_id"] for sample in samples}), "metrics": metrics}
 
 
 def _ratio_error(pairs: list[tuple[float, float]]) -> float | None:

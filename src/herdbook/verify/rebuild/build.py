@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from herdbook.errors import LockError, RecipeError, UnverifiedError
 from herdbook.layout import BOMS, CARD, EVALUATIONS, FIGURES, RECORDS, ROUTING, SEARCHES, SUMS
 from herdbook.needs import check_disk
-from herdbook.plan import Part
+from herdbook.plan import Node, Part
 from herdbook.release.finding import Check
 from herdbook.release.sums import parse_sums
 from herdbook.verify.rebuild.workspace import open_workspace
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LEVEL = "rebuild"
 STEPS = Check(LEVEL, "steps")
 TAKEN = Check(LEVEL, "taken over")
-FILES = Check(LEVEL, "same files")
+SAME = Check(LEVEL, "same files")
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
@@ -68,17 +68,21 @@ def _taken_over(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _build(workspace: Workspace) -> None:
-    """Run all jobs in order, except those whose outputs an earlier run left in the folder that the verifier named."""
-    from herdbook.plan.jobs import result_jobs
+    """Run the jobs that the release needs, in order, except those whose outputs an earlier run left in the folder."""
+    from herdbook.plan.jobs import FILES, needed_results
     from herdbook.steps.machine import Machine
-    from herdbook.steps.registry import STEPS, run
+    from herdbook.steps.registry import STEPS
 
     plan, machine = workspace.plan, Machine(threads=os.cpu_count() or 1)
-    for job in result_jobs(plan):
-        if isinstance(job.subject, Part) and job.rule in {"fetch", "adapter"}:
-            workspace.require_available(plan.nodes[job.subject.model])
+    for job in needed_results(plan):
+        readable, subject = plan, job.subject
+        match subject:
+            case Part() if job.rule in {"fetch", "adapter"}:
+                readable, subject = workspace.readable(subject)
+            case Node() if job.rule == FILES:
+                workspace.first_readable(subject)
         if not all(path.exists() for path in job.outputs):
-            run(plan, job, machine)
+            STEPS[job.rule](readable, subject, machine)
     for rule in ("card", "release"):  # their keys depend on code that a release does not record
         STEPS[rule](plan, None, machine)
 
@@ -100,17 +104,17 @@ def _compared(workspace: Workspace, release: Release) -> Iterator[Finding]:
             detail = (
                 f"is not reproduced here, but other versions made the release: {', '.join(workspace.changed)}"
             )
-            yield FILES.unverified(name, detail, **about)
+            yield SAME.unverified(name, detail, **about)
         elif other_devices:
             detail = (
                 f"is not reproduced on this CPU, but part of it was computed on {', '.join(other_devices)}, where the last "
                 "digits differ"
             )
-            yield FILES.unverified(name, detail, **about)
+            yield SAME.unverified(name, detail, **about)
         else:
-            yield FILES.failed(name, "is not reproduced", **about)
+            yield SAME.failed(name, "is not reproduced", **about)
     if equal:
-        yield FILES.passed(f"{equal} of {len(release.sums)} files", "are equal, byte by byte")
+        yield SAME.passed(f"{equal} of {len(release.sums)} files", "are equal, byte by byte")
 
 
 def devices(release: Release, *kinds: str) -> set[str]:

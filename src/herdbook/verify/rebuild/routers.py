@@ -164,6 +164,5 @@ def _write_files(workspace: Workspace, release: Release, base: Node, folder: Pat
     else:
         from herdbook.steps.fetch.step import make_files
 
-        workspace.require_available(root)
-        make_files(plan, root, folder)
+        make_files(plan, workspace.first_readable(root), folder)
     write_json(folder / CONFIG, base.config)

@@ -18,6 +18,7 @@ from herdbook.plan.operation import (
     RunMergekit,
 )
 from herdbook.progress import track
+from herdbook.recipe import Hub
 from herdbook.weights.checkpoint import read_record
 
 if TYPE_CHECKING:
@@ -80,16 +81,16 @@ def _make(workspace: Workspace, part: Part) -> None:
     from herdbook.steps.machine import Machine
     from herdbook.steps.registry import STEPS
 
-    plan, node = workspace.plan, workspace.plan.nodes[part.model]
+    plan = workspace.plan
     match part.operation:
-        case FetchFile() as file:
-            workspace.require_available(node)
-            if workspace.is_on_hub(node):
-                part = replace(part, operation=FetchRanges(file.digest, file.name))
+        case FetchFile():
+            plan, whole = workspace.readable(plan.parts[part.key])
+            if isinstance(whole.operation, FetchFile) and _is_on_hub(plan, whole.model):
+                part = replace(part, operation=FetchRanges(whole.operation.digest, whole.operation.name))
             else:
-                part = plan.parts[part.key]  # a file that is linked as a whole
+                part = whole  # a file that is linked as a whole
         case FetchRanges() | FetchGguf() | FoldAdapter():
-            workspace.require_available(node)
+            plan, part = workspace.readable(part)
         case Reduce() | ReduceAsSearched() if _reads_text(plan, part):
             raise UnverifiedError(
                 f"{part.model}: its ranks depend on running a text through the whole model; see level rebuild"
@@ -97,6 +98,11 @@ def _make(workspace: Workspace, part: Part) -> None:
         case RunMergekit():
             raise UnverifiedError(f"{part.model}: was merged by mergekit as a whole; see level rebuild")
     STEPS[part.rule](plan, part, Machine(threads=os.cpu_count() or 1))
+
+
+def _is_on_hub(plan: Plan, source: str) -> bool:
+    """Return whether a source is on the Hub in safetensors, so that single tensors of it can be read."""
+    return isinstance(plan.nodes[source].recipe, Hub) and plan.lock.sources[source].weights == "safetensors"
 
 
 def _reads_text(plan: Plan, part: Part) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,15 @@ from herdbook.files import atomic_writer
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan.code import as_recorded, changed
 from herdbook.plan.material import carried_inputs
+from herdbook.plan.operation import FetchFile
 from herdbook.plan.release import contents
-from herdbook.recipe import Adapter, Folder, Hub
+from herdbook.recipe import Adapter, Folder
 from herdbook.verify.claims import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.plan import Node, Plan
+    from herdbook.plan import Node, Part, Plan
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
 
@@ -76,22 +78,54 @@ class Workspace:
             if name.startswith(tuple(f"{kind}/" for kind in kinds)):
                 _write(path, self._release.subject.read(name))
 
-    def require_available(self, node: Node) -> None:
-        """Check that a source or an adapter is public, or is in the verifier's own copy.
+    def readable(self, part: Part) -> tuple[Plan, Part]:
+        """Return a part, and the plan with which its step reads what the verifier can read.
+
+        Models with equal content share a part, which is made under the name of the first of them. If that is a local folder
+        of the author, the source of another one is read in its place.
+
+        Args:
+            part: A part that is fetched, or that an adapter is folded into.
 
         Raises:
-            UnverifiedError: If it is a local folder of the author, and the verifier has no copy.
+            UnverifiedError: See ``first_readable``.
         """
-        location = node.recipe.adapter if isinstance(node.recipe, Adapter) else node.recipe
-        local = isinstance(location, Folder | str)
-        if local and not self.own_inputs:
-            raise UnverifiedError(
-                f"models.{node.name}: is made from a local folder of the author; pass the recipe in a copy of that folder with --inputs"
-            )
+        node = self.first_readable(*self.plan.holders[part.key])
+        plan = self._read_from(part.model, node)
+        if plan is not self.plan and isinstance(part.operation, FetchFile):
+            digest = part.operation.digest
+            files = self.plan.lock.sources[node.name].files
+            name = next(file.name for file in files if digest in {file.sha256, file.git_blob})
+            part = replace(part, operation=FetchFile(digest, name))
+        return plan, part
 
-    def is_on_hub(self, node: Node) -> bool:
-        """Return whether a source is on the Hub in safetensors, so that single tensors of it can be read."""
-        return isinstance(node.recipe, Hub) and self.plan.lock.sources[node.name].weights == "safetensors"
+    def first_readable(self, *nodes: Node) -> Node:
+        """Return the first of some sources or adapters that is public, or that the verifier's own copy contains.
+
+        Raises:
+            UnverifiedError: If all of them are local folders of the author, and the verifier has no copy.
+        """
+        for node in nodes:
+            location = node.recipe.adapter if isinstance(node.recipe, Adapter) else node.recipe
+            if self.own_inputs or not isinstance(location, Folder | str):
+                return node
+        raise UnverifiedError(
+            f"models.{nodes[0].name}: is made from a local folder of the author; pass the recipe in a copy of that folder "
+            "with --inputs"
+        )
+
+    def _read_from(self, name: str, node: Node) -> Plan:
+        """Return the plan in which a model is read from another one's source or adapter; the plan itself if it is the same."""
+        if name == node.name:
+            return self.plan
+        lock = self.plan.lock
+        kind = "adapters" if isinstance(node.recipe, Adapter) else "sources"
+        pinned = getattr(lock, kind)
+        return replace(
+            self.plan,
+            nodes={**self.plan.nodes, name: replace(self.plan.nodes[name], recipe=node.recipe)},
+            lock=lock.model_copy(update={kind: {**pinned, name: pinned[node.name]}}),
+        )
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""The levels that make things again: on an honest release, and on those of builders who lie in all that they write.
+"""The levels `recomputed` and `rebuild`: on an honest release, and on those of builders who lie in all that they write.
 
 Sources are on a local Hub. A builder who lies has his own key, so nothing but making it again can tell.
 """
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -243,6 +244,29 @@ def test_sources_in_a_folder_of_the_author_s_need_a_copy(tmp_path):
     (tmp_path / "r.yaml").write_text((tmp_path / "r.yaml").read_text() + "\n")
     found = at(findings(folder, "rebuild", inputs=tmp_path / "r.yaml"), "rebuild")
     assert any("is not the recipe.yaml of the release" in one.detail for one in bad(found))
+
+
+def test_a_shard_of_a_folder_is_read_from_an_equal_one_on_the_hub(hub, tmp_path):
+    """The name that comes first is the author's, and the shard is made under it."""
+    tiny.write_model(tmp_path / "mine", seed=0, shards=2)  # as herd/base
+    laser = {"rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]}
+    models = {
+        "local": {"folder": "mine"},
+        "mirror": {"hub": "herd/base"},
+        "cut": {"laser": "local", **laser},
+        "other": {"laser": "tuned", **laser},
+        "tuned": {"hub": "herd/tuned"},
+        "mix": {
+            "moe": {
+                "base": "mirror",
+                "experts": [{"model": "cut", "prompts": ["w1"]}, {"model": "other", "prompts": ["w2"]}],
+            }
+        },
+    }
+    folder = build(tmp_path, models)
+    shutil.rmtree(tmp_path / "mine")
+    assert bad(at(findings(folder, "recomputed", sample_bytes=None), "recomputed")) == []
+    assert bad(at(findings(folder, "rebuild"), "rebuild")) == []
 
 
 def test_a_rebuild_gives_the_same_files(honest, tmp_path):
