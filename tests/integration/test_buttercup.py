@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from herdbook import needs
 from herdbook import plan as plans
 from herdbook.errors import StepError
-from herdbook.steps.quantize.convert import CONVERTER
+from herdbook.tools.converter import CONVERTER
 from support import buttercup
 from support.project import REPOSITORY, Project
 

