@@ -129,8 +129,7 @@ def write_hollow(folder, widths, limit):
     for file, names in layout.items():
         write_holes(folder / file, names, widths.shapes())
     _write_about(folder, widths, layout)
-    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
-    (folder / "tokenizer.model").write_bytes(b"")
+    write_tokenizer(folder, [f"{number} sires and dams are names in a herd book" for number in range(999)])
 
 
 def write_small(folder, repo, tokenizer):
@@ -179,10 +178,9 @@ def _write_about(folder, widths, layout):
     (folder / "README.md").write_text("# A source\n", encoding="utf-8")
 
 
-def write_tokenizer(folder, texts):
+def write_tokenizer(folder, lines):
     """Train a small tokenizer of Mistral's kind: SentencePiece with bytes for what it does not know, in both formats."""
-    folder.mkdir(parents=True)
-    lines = [line for text in texts for line in text.read_text(encoding="utf-8").splitlines()]
+    folder.mkdir(parents=True, exist_ok=True)
     pieces = tiny.train_sentencepiece(folder / "tokenizer.model", lines, 512)
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     # SentencePiece joins what makes the piece of the smallest number; the same as a list of merges.

@@ -1,5 +1,6 @@
 """Tiny real models, adapters and recipes for tests: the forms of real ones, weights from a seed."""
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -204,6 +205,15 @@ def train_sentencepiece(path, lines, size):
     path.write_bytes(trained.getvalue())
     pieces = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
     return [pieces.id_to_piece(number) for number in range(len(pieces))]
+
+
+def write_tiktoken(folder):
+    """Write a ``tokenizer.model`` in tiktoken's format: all bytes, then a few tokens; return these tokens."""
+    more = [b"th", b"the", b" q", b" qu"]
+    ranks = [*(bytes([byte]) for byte in range(256)), *more]
+    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(ranks)]
+    (folder / "tokenizer.model").write_text("".join(lines), encoding="ascii")
+    return more
 
 
 def build(recipe_path, results):

@@ -29,13 +29,16 @@ def command(recipe: Path) -> None:
     from herdbook import recipe as recipes
     from herdbook.errors import RecipeError
     from herdbook.lock.pin import pin
+    from herdbook.steps.quantize.vocabulary import check_vocabulary
 
     content = recipes.load(recipe)
     lock = pin(content, recipe, lambda line: print(line, file=sys.stderr))
     try:
-        plans.make(content, lock, recipe)
+        warning = check_vocabulary(plans.make(content, lock, recipe))
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe)) from error
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
     path = locks.path_for(recipe)
     locks.write(lock, path)
     print(path)

@@ -45,6 +45,7 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     from herdbook.refresh import report as reports
     from herdbook.refresh.impact import rebuild_counts
     from herdbook.refresh.upstream import look_up
+    from herdbook.steps.quantize.vocabulary import check_vocabulary
 
     before = plans.load(recipe, results)
     lock, changes = look_up(
@@ -54,10 +55,13 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     if lock != before.lock:
         try:
             after = plans.make(before.recipe, lock, recipe, results)
+            warning = check_vocabulary(after)
         except RecipeError as error:
             report = reports.RefreshReport(str(recipe), changes, problems=error.problems)
         else:
             report = reports.RefreshReport(str(recipe), changes, rebuild=rebuild_counts(before, after))
+            if warning:
+                print(f"warning: {warning}", file=sys.stderr)
             if not dry_run:
                 locks.write(lock, locks.path_for(recipe))
     print(reports.as_text(report))

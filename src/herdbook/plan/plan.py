@@ -126,6 +126,10 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
         warnings += new_warnings
     nodes = _shared(recipe, nodes)
     _refuse_unusable(recipe, nodes)
+    if recipe.quantize and (window := conversion.ignored_window(nodes[recipe.release.model].config)):
+        warnings.append(
+            f"quantize: llama.cpp ignores the sliding window of {window} tokens, so it computes longer texts differently"
+        )
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")
@@ -170,7 +174,7 @@ def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
             )
     if recipe.quantize and not problems:
         node = nodes[recipe.release.model]
-        if reason := conversion.objection(node.config):
+        if reason := conversion.objection(node.config, node.form):
             problems.append(
                 f"quantize: {node.name!r} cannot be converted to GGUF: {reason}; leave `quantize` out"
             )

@@ -21,6 +21,7 @@ from herdbook.tools.converter import CONVERTER
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from herdbook.steps.quantize.gguf_file import GgufFile
     from herdbook.steps.quantize.model_folder import ModelFolder
 
 # The folder's name could otherwise end up in the file.
@@ -78,10 +79,22 @@ def convert_folder(
             str(converted),
         ]
         CONVERTER.run(arguments, Path(scratch), log)
-        read_gguf(converted)
+        if missing := missing_tokens(read_gguf(converted), folder.config):
+            raise StepError(f"{model}: {missing}.")
         with converted.open("rb") as file:
             os.fsync(file.fileno())
         converted.replace(output)
+
+
+def missing_tokens(file: GgufFile, config: Mapping[str, Any]) -> str | None:
+    """Return why llama.cpp would not load a converted file because of its tokens; None if it would.
+
+    The converter fills up a vocabulary that is smaller than the embeddings, but not each kind.
+    """
+    tokens, rows = file.count("tokenizer.ggml.tokens"), config["vocab_size"]
+    if tokens in {0, rows}:  # the converter always writes tokens
+        return None
+    return f"the tokenizer has {tokens} tokens for {rows} rows of embeddings, and llama.cpp does not load such a GGUF"
 
 
 def outtype(folder: ModelFolder) -> str:
