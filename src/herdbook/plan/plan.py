@@ -16,6 +16,7 @@ from herdbook.errors import RecipeError
 from herdbook.layout import Layout
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
+from herdbook.plan.pieces import misread
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import RoutingReport, plan_report
@@ -160,7 +161,7 @@ def _shared(recipe: Recipe, nodes: dict[str, Node]) -> dict[str, Node]:
 
 def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
     """Refuse, before anything is built, to quantize or measure models that llama.cpp or transformers cannot read."""
-    problems = []
+    problems = misread(recipe, nodes)
     released = recipe.models[recipe.release.model]
     if recipe.quantize and isinstance(released, Moe):
         family = BY_MODEL_TYPE[nodes[recipe.release.model].config["model_type"]]
