@@ -3,4 +3,4 @@
 set -euo pipefail
 pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"
 # mergekit has pins that clash with the others, so it lies in a folder of its own.
-pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/mergekit" mergekit==0.1.5 sentencepiece==0.2.3 protobuf==7.36.2
+pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/mergekit" mergekit==0.1.5

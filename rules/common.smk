@@ -14,6 +14,7 @@ from herdbook.cache.step import available, own_hub_folder
 from herdbook.errors import HerdbookError
 from herdbook.layout import SUMS, is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
+from herdbook.progress import say
 from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.signing.signer import configured_signer
 from herdbook.tools import exclusive, installed
@@ -26,7 +27,8 @@ if workflow.remote_exec:  # jobs on other hosts sign nothing
     os.environ[settings.SIGNING_KEY.variable] = ""
 # With `--sdm conda`, every environment contains the herdbook that runs here, and packages of its own. Results are then made
 # with the versions in the lock, from which all environments are made, whatever is installed here.
-if any(str(method) == "conda" for method in workflow.deployment_settings.deployment_method):
+CONDA = any(str(method) == "conda" for method in workflow.deployment_settings.deployment_method)
+if CONDA:
     os.environ[settings.REQUIREMENT.variable] = installed.requirement()
     os.environ[settings.PINS.variable] = str(installed.root() / installed.LOCK)
 
@@ -47,6 +49,11 @@ onstart:
         exclusive.hold(PLAN.layout.running, settings.RECIPE.value)
     except (HerdbookError, OSError) as error:
         raise WorkflowError(str(error)) from None
+    missing = missing_programs()
+    if missing and not workflow.non_local_exec:
+        raise WorkflowError("\n".join(missing))
+    for line in missing:  # other hosts may have it
+        say(f"warning: on this host: {line}")
 
 
 try:
@@ -63,6 +70,14 @@ BY_ID = {job.id: job for job in JOBS if job.id and job.rule not in OF_A_MODEL}
 OF_THE_RELEASE = {job.rule: job for job in JOBS if not job.id}
 # In a path of the layout, it represents the id of any job.
 ANY = SimpleNamespace(id="{id}")
+
+
+def missing_programs():
+    """Return a line for each external program that a job of this run needs and that is not installed."""
+    if CONDA:  # installs them into its environments
+        return []
+    planned = {Path(file) for job in workflow.dag.needrun_jobs() for file in job.output}
+    return needs.missing_programs(job for job in JOBS if made(job) and planned.intersection(job.outputs))
 
 
 def made(job):

@@ -14,7 +14,7 @@ from herdbook.inference.forward import CheckpointFolder
 from herdbook.plan.merge import value_at
 from herdbook.recipe.merge import Value
 from herdbook.recipe.mergekit_methods import METHODS
-from herdbook.steps.merge.run_mergekit import MERGEKIT
+from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
 
 pytestmark = pytest.mark.slow

@@ -6,15 +6,13 @@ pass the limit. The limits (5 GB, and 10 GB for the one that was uploaded with l
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-from herdbook.steps.quantize.convert import CONVERTER
+from support import tiny
 
 GB = 10**9
 INDEX = "model.safetensors.index.json"
@@ -131,8 +129,7 @@ def write_hollow(folder, widths, limit):
     for file, names in layout.items():
         write_holes(folder / file, names, widths.shapes())
     _write_about(folder, widths, layout)
-    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
-    (folder / "tokenizer.model").write_bytes(b"")
+    write_tokenizer(folder, [f"{number} sires and dams are names in a herd book" for number in range(999)])
 
 
 def write_small(folder, repo, tokenizer):
@@ -181,29 +178,10 @@ def _write_about(folder, widths, layout):
     (folder / "README.md").write_text("# A source\n", encoding="utf-8")
 
 
-TRAINER = """
-import sys, sentencepiece
-sentencepiece.SentencePieceTrainer.train(
-    input=sys.argv[2:], model_prefix=sys.argv[1], vocab_size=512, model_type="bpe", byte_fallback=True,
-    normalization_rule_name="identity", remove_extra_whitespaces=False, num_threads=1, minloglevel=2,
-)
-pieces = sentencepiece.SentencePieceProcessor(model_file=sys.argv[1] + ".model")
-import json
-json.dump([pieces.id_to_piece(i) for i in range(len(pieces))], open(sys.argv[1] + ".json", "w"))
-"""
-
-
-def write_tokenizer(folder, texts):
-    """Train a small tokenizer of Mistral's kind: SentencePiece with bytes for what it does not know, in both formats.
-
-    SentencePiece comes with the converter, and is called where the converter lives.
-    """
-    folder.mkdir(parents=True)
-    base = folder.parent / "trained"
-    _, environment = CONVERTER.find()
-    subprocess.run([sys.executable, "-c", TRAINER, base, *texts], env=environment, check=True)
-    base.with_suffix(".model").rename(folder / "tokenizer.model")
-    pieces = json.loads(base.with_suffix(".json").read_text(encoding="utf-8"))
+def write_tokenizer(folder, lines):
+    """Train a small tokenizer of Mistral's kind: SentencePiece with bytes for what it does not know, in both formats."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pieces = tiny.train_sentencepiece(folder / "tokenizer.model", lines, 512)
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     # SentencePiece joins what makes the piece of the smallest number; the same as a list of merges.
     merges = [

@@ -1,5 +1,7 @@
 """Tiny real models, adapters and recipes for tests: the forms of real ones, weights from a seed."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -205,6 +207,36 @@ def _write_tokenizer(folder, vocab):
         "unk_token": "<unk>",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def train_sentencepiece(path, lines, size):
+    """Train a SentencePiece model on lines of text, with bytes for what it does not know; return its pieces."""
+    import sentencepiece
+
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=trained,
+        vocab_size=size,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    path.write_bytes(trained.getvalue())
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    return [pieces.id_to_piece(number) for number in range(len(pieces))]
+
+
+def write_tiktoken(folder):
+    """Write a ``tokenizer.model`` in tiktoken's format: all bytes, then a few tokens; return these tokens."""
+    more = [b"th", b"the", b" q", b" qu"]
+    ranks = [*(bytes([byte]) for byte in range(256)), *more]
+    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(ranks)]
+    (folder / "tokenizer.model").write_text("".join(lines), encoding="ascii")
+    return more
 
 
 def build(recipe_path, results):

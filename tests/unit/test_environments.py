@@ -23,8 +23,8 @@ from snakemake.settings.types import (
     StorageSettings,
 )
 
-from herdbook.steps.merge.run_mergekit import MERGEKIT
-from herdbook.steps.quantize.convert import CONVERTER
+from herdbook.tools.converter import CONVERTER
+from herdbook.tools.mergekit import MERGEKIT
 
 ROOT = Path(__file__).parents[2]
 ENVS = ROOT / "envs"
@@ -136,9 +136,9 @@ def test_an_environment_has_the_program_of_others_that_its_steps_run(step, tool)
     for kind in ("", ".cuda"):
         script = (ENVS / f"{step}{kind}.post-deploy.sh").read_text(encoding="utf-8")
         (listed,) = re.findall(rf'--target "\$CONDA_PREFIX/tools/{tool.package}" (.+)', script)
-        assert versions(listed.split()) == versions(tool.requirements.split())
+        assert versions(listed.split()) == versions([tool.requirement])
     own = pins(ENVS / f"{tool.package}.txt")
-    assert own == versions(tool.requirements.split())
+    assert own == versions([tool.requirement])
     # what it asks for is in its own folder or beside Herdbook; it is installed without asking
     (program,) = importlib.metadata.distributions(
         name=tool.package, path=[f"{sys.prefix}/tools/{tool.package}"]

@@ -384,6 +384,8 @@ def test_a_model_without_a_tensor_is_refused(herd, tmp_path):
         ({"architectures": ["MixtralForCausalLM"], "num_local_experts": 1}, "a mixture of 1 experts"),
         ({"architectures": ["BertModel"]}, "architecture BertModel is not supported"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type llama3"),
+        ({"rope_parameters": {"type": "dynamic", "factor": 2.0}}, "rope_type dynamic"),
+        ({"hidden_act": "gelu"}, "computes silu in place of the activation gelu"),
     ],
 )
 def test_models_that_cannot_be_derived_are_refused(herd, tmp_path, change, message):

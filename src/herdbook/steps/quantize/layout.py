@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from herdbook.architectures.conversion import objection
 from herdbook.errors import CheckpointError, StepError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")
 
 
 @dataclass(frozen=True)
@@ -54,18 +53,11 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
 
     Raises:
         CheckpointError: If ``config`` lacks a number that every such model has.
-        StepError: If the architecture, the number of experts, or the way to scale rotary embeddings, is not supported.
+        StepError: If the architecture, the activation, the rotary embeddings or the number of experts is not supported.
     """
-    architecture = (config.get("architectures") or [None])[0]
-    if architecture not in ARCHITECTURES:
-        raise StepError(
-            f"{where}: the architecture {architecture} is not supported, only {', '.join(ARCHITECTURES)}."
-        )
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if "llama3" in {scaling.get("rope_type"), scaling.get("type")}:
-        raise StepError(
-            f"{where}: rotary embeddings scaled as in Llama 3 (rope_type llama3) are not supported."
-        )
+    if reason := objection(config):
+        raise StepError(f"{where}: {reason}.")
+    architecture = config["architectures"][0]
     needed = ["num_attention_heads", "num_hidden_layers", "num_local_experts"]
     for key in needed if architecture == "MixtralForCausalLM" else needed[:2]:
         if key not in config:

@@ -1,0 +1,130 @@
+"""Models that llama.cpp's converter refuses, or turns into a GGUF that computes something else or does not load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from support import buttercup, tiny
+from support.inputs import Case
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+START = "quantize: 'base' cannot be converted to GGUF: "
+TOKENIZER = "quantize: 'base' cannot be converted to GGUF with the tokenizer of 'base': "
+
+
+def quantized(*, without: tuple[str, ...] = (), **changes: Any) -> Callable[[Path], Path]:
+    """Return a maker of a quantized model with a changed configuration, or without some files."""
+
+    def make(folder: Path) -> Path:
+        tiny.write_model(folder / "base", seed=1, **changes)
+        for name in without:
+            (folder / "base" / name).unlink()
+        models = {"base": {"folder": "base"}}
+        return tiny.write_recipe(folder / "recipe.yaml", models, quantize={"methods": ["Q8_0"]})
+
+    return make
+
+
+def with_tokenizer(write: Callable[[Path], None]) -> Callable[[Path], Path]:
+    """Return a maker of a quantized model of 520 tokens whose tokenizer is written by a function."""
+
+    def make(folder: Path) -> Path:
+        recipe = quantized(vocab=520)(folder)
+        (folder / "base/tokenizer.json").unlink()
+        write(folder / "base")
+        return recipe
+
+    return make
+
+
+def fewer(folder: Path) -> None:
+    """Write a tokenizer of SentencePiece with 512 tokens, as JSON alone."""
+    buttercup.write_tokenizer(folder, [f"{number} sires and dams" for number in range(2000)])
+    (folder / "tokenizer.model").unlink()
+
+
+def with_second_head(folder: Path) -> Path:
+    """Write a quantized model whose embeddings are tied, with an output head that differs from them."""
+    recipe = quantized(tie_word_embeddings=True)(folder)
+    path = folder / "base/model.safetensors"
+    tensors = load_file(path)
+    tensors["lm_head.weight"] = torch.zeros_like(tensors["model.embed_tokens.weight"])
+    save_file(tensors, path, metadata={"format": "pt"})
+    return recipe
+
+
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
+CASES = [
+    Case(
+        "`quantize` of another architecture",
+        quantized(model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
+        f"{START}the architecture Qwen2ForCausalLM is not supported",
+    ),
+    Case(
+        "`quantize` of a model with another activation",
+        quantized(hidden_act="gelu"),
+        f"{START}llama.cpp computes silu in place of the activation gelu",
+    ),
+    *(
+        Case(
+            f"`quantize` of a model with rotary embeddings of type `{kind}`",
+            quantized(rope_scaling={name: kind, "factor": 2.0}),
+            f"{START}rotary embeddings with rope_type {kind} are not supported",
+        )
+        for kind, name in (("llama3", "rope_type"), ("dynamic", "type"), ("longrope", "rope_type"))
+    ),
+    Case(
+        "`quantize` of a model with two different settings of its rotary embeddings",
+        quantized(
+            rope_scaling={"type": "linear", "factor": 2.0},
+            rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
+        ),
+        f"{START}rope_scaling and rope_parameters contradict each other: default and linear",
+    ),
+    Case(
+        "`quantize` of a model with YaRN and a setting that is not converted",
+        quantized(rope_scaling={**YARN, "mscale_all_dim": 0.7}),
+        f"{START}rotary embeddings with rope_type yarn and mscale_all_dim are not supported",
+    ),
+    Case(
+        "`quantize` of a model with YaRN that lacks its original length",
+        quantized(rope_scaling={"rope_type": "yarn", "factor": 2.0}),
+        f"{START}rotary embeddings with rope_type yarn need original_max_position_embeddings",
+    ),
+    Case(
+        "`quantize` of a model that rotates a part of each head",
+        quantized(partial_rotary_factor=0.5),
+        f"{START}rotary embeddings of a part of each head",
+    ),
+    Case(
+        "`quantize` of a model without a tokenizer",
+        quantized(without=("tokenizer.json",)),
+        "quantize: 'base' has no tokenizer (tokenizer.json or tokenizer.model)",
+    ),
+    Case(
+        "`quantize` of a model with tied embeddings and an output head all the same",
+        with_second_head,
+        f"{START}its embeddings are tied, and llama.cpp would use lm_head.weight all the same",
+    ),
+    Case(
+        "`quantize` of a model whose tokenizer splits text in a way that llama.cpp does not know",
+        quantized(),
+        f"{TOKENIZER}its way to split text (pre-tokenizer) is none of those that llama.cpp knows",
+    ),
+    Case(
+        "`quantize` of a model whose `tokenizer.model` is tiktoken's",
+        with_tokenizer(tiny.write_tiktoken),
+        f"{TOKENIZER}llama.cpp's converter fails with RuntimeError: INTERNAL: could not parse ModelProto from tokenizer.model",
+    ),
+    Case(
+        "`quantize` of a model with more rows of embeddings than tokens, which the converter does not fill up",
+        with_tokenizer(fewer),
+        f"{TOKENIZER}the tokenizer has 512 tokens for 520 rows of embeddings",
+    ),
+]
