@@ -19,6 +19,10 @@ from herdbook.signing.signer import configured_signer
 from herdbook.tools import exclusive, installed
 from snakemake.exceptions import WorkflowError
 
+# A cluster's file, which Snakemake merges into the configuration, also has keys that only its profile reads.
+others = settings.CLUSTER_KEYS if workflow.overwrite_configfiles else ()
+if found := settings.problems(config, others):
+    raise WorkflowError(*(f"config/config.yaml, --configfile or --config: {problem}" for problem in found))
 # Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
 # shares the result.
 os.environ |= {setting.variable: setting.configured(config) for setting in settings.SETTINGS}

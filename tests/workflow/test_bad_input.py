@@ -51,6 +51,30 @@ def test_misspelt_key_stops_before_anything_runs(project):
     assert not project.results.exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("devise=cuda", "devise: unknown setting; did you mean 'device'?"),
+        ("device=cudaa", "device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cuda'?"),
+        ("gpu_memory=lots", "gpu_memory: 'lots' is not a number of GB such as 80"),
+        ("partition=cpu", "partition: unknown setting"),  # of a cluster's file, not of the workflow
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_not_understood_stops_before_anything_runs(project, setting, message):
+    said = failure(project, "--config", setting)
+    assert f"config/config.yaml, --configfile or --config: {message}" in said
+    assert not project.results.exists()
+
+
+def test_a_cluster_s_file_may_have_the_keys_of_its_profile(project):
+    site = project.root / "site.yaml"
+    keys = "account: lab\npartition: cpu\ngpu_partition: big\ngpu: h100\ndevice: cuda\ngpu_memory: 80GB\n"
+    site.write_text(keys, encoding="utf-8")
+    project.snakemake("--dry-run", "--configfile", str(site))
+    site.write_text("acount: lab\n", encoding="utf-8")
+    assert "acount: unknown setting; did you mean 'account'?" in failure(project, "--configfile", str(site))
+
+
 def test_missing_lock_says_how_to_make_it(project):
     project.recipe.with_suffix(".lock.json").unlink()
     assert "the lock does not exist. Create it with `herdbook lock`" in failure(project)

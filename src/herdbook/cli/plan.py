@@ -30,7 +30,7 @@ NAME_WIDTH = 44  # of the first column; longer names move their row
 @options.results
 @options.gpu_memory
 @click.option("--elsewhere", is_flag=True, help="Plan for another machine: do not check the free disk space.")
-def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere: bool) -> None:
+def command(recipe: Path, results: Path, gpu_memory: int | None, *, elsewhere: bool) -> None:
     """Show the models and jobs of a build, and what they need.
 
     Lists the jobs of each rule, with the most that each writes, and its memory and
@@ -46,7 +46,7 @@ def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere:
         print(f"warning: {warning}", file=sys.stderr)
     if not elsewhere:
         needs.check_disk(plan)
-    needs.check_gpu(plan, options.gpu_bytes(gpu_memory))
+    needs.check_gpu(plan, gpu_memory)
 
 
 def _models(plan: Plan) -> Iterator[str]:
