@@ -173,13 +173,22 @@ def test_licence_and_gating_without_a_commit(herd):
 
 def test_other_files_under_the_same_commit(herd):
     repo = herd.hub.repos["herd/base"]
-    name = "tokenizer_config.json"
+    name = "tokenizer.json"
     repo.commits[repo.branches["main"]].files[name] = Blob.of(name, b"{}")
     base = herd.source(herd.refresh()[2], "base")
     assert (base["before"] == base["after"], base["state"]) == (True, "moved")
     assert [(change["name"], change["after"]["git_blob"]) for change in base["files"]] == [
         (name, git_blob_id(b"{}"))
     ]
+
+
+def test_another_content_of_a_file_that_was_read_is_not_trusted(herd):
+    repo = herd.hub.repos["herd/base"]
+    name = "tokenizer_config.json"
+    repo.commits[repo.branches["main"]].files[name] = Blob.of(name, b"{}")
+    base = herd.source(herd.refresh()[2], "base")
+    assert (base["before"] == base["after"], base["state"]) == (True, "unavailable")
+    assert f"{name}: expected digest {git_blob_id(b'{}')}" in base["trouble"]
 
 
 def test_one_that_vanished_hides_nothing_of_the_others(herd):

