@@ -63,6 +63,12 @@ try:
 except (HerdbookError, OSError) as error:
     raise WorkflowError(str(error)) from None
 
+# In a path, Snakemake takes a name in braces for a wildcard, and has no way to escape it.
+folder = workflow.current_basedir.get_path_or_uri(secret_free=True)
+for path in (folder, *(str(path) for job in JOBS for path in job.inputs)):
+    if set(path) & set("{}"):
+        raise WorkflowError(f"{path}: Snakemake cannot use a path with braces. Rename the file or folder.")
+
 BY_ID = {job.id: job for job in JOBS if job.id and job.rule not in OF_A_MODEL}
 OF_THE_RELEASE = {job.rule: job for job in JOBS if not job.id}
 # In a path of the layout, it represents the id of any job.
