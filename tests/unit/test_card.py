@@ -306,6 +306,19 @@ def test_a_license_that_the_hub_does_not_list_is_named_on_the_card(tmp_path):
     }
 
 
+def test_the_card_promises_no_standard_error_that_it_does_not_have(tmp_path, card):
+    assert "value ± standard error. The best" in card
+    plan = prepare(tmp_path, **SECTIONS)
+    for item in plan.evaluations:
+        path = plan.layout.evaluation(item)
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["tasks"]["held_out"]["metrics"]["bits_per_byte"]["stderr"] = None
+        write_json(path, result)
+    without = step.card_texts(plan)["README.md"]
+    assert "in float32; value. The best" in without
+    assert "±" not in without.partition("## Measurements")[2].partition("\n## ")[0]
+
+
 def test_text_without_a_filter_is_refused():
     with pytest.raises(StepError, match="without a filter that escapes it"):
         only_escaped("text")
