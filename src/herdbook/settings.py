@@ -35,7 +35,8 @@ def parse_device(text: str) -> str:
         ValueError: If it is none that Herdbook computes on.
     """
     if not _DEVICE.fullmatch(text):
-        hint = did_you_mean(text.lower(), ("cpu", "cuda", "cuda:0"))
+        lower = text.lower()
+        hint = did_you_mean(lower, [lower] if _DEVICE.fullmatch(lower) else ["cuda", "cuda:0"])
         raise ValueError(f"{text!r} is not cpu, cuda (any GPU) or a GPU such as cuda:0{hint}")
     return text
 

@@ -91,6 +91,7 @@ def test_devices_that_are_understood_are_those_of_torch(name):
         ({"device": "cudaa"}, "device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cuda'?"),
         ({"device": "CPU"}, "device: 'CPU' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cpu'?"),
         ({"device": "cuda:"}, "device: 'cuda:' is not"),
+        ({"device": "cuda1"}, "device: 'cuda1' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean"),
         ({"device": 0}, "device: '0' is not"),
         ({"gpu_memory": "80 sheep"}, "gpu_memory: '80 sheep' is not a number of GB such as 80, or a size such as 80GB"),
         ({"gpu_memory": 0}, "gpu_memory: '0' is not"),
@@ -104,6 +105,12 @@ def test_devices_that_are_understood_are_those_of_torch(name):
 def test_settings_that_mean_nothing_are_named(config, problem):
     (found,) = settings.problems(config)
     assert found.startswith(problem)
+
+
+def test_a_gpu_is_not_taken_for_the_cpu():
+    assert settings.problems({"device": "gpu"}) == [
+        "device: 'gpu' is not cpu, cuda (any GPU) or a GPU such as cuda:0"
+    ]
 
 
 def test_a_cluster_s_file_has_keys_of_its_own():
