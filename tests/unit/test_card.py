@@ -246,7 +246,7 @@ FRONT_MATTER = {
                 {
                     "task": {"type": "text-generation"},
                     "dataset": {"name": "Prose", "type": "prose"},
-                    "metrics": [{"type": "acc", "value": 0.5}, {"type": "byte_perplexity", "value": 2}],
+                    "metrics": [{"type": "chrf++", "value": 0.5}, {"type": "byte_perplexity", "value": 2}],
                 }
             ],
         }

@@ -36,7 +36,7 @@ class Dataset(_Part):
 class Metric(_Part):
     """A result in one metric."""
 
-    type: str = Field(pattern=r"^[A-Za-z0-9_.@-]+$")
+    type: str = Field(pattern=r"^[A-Za-z0-9_.@+-]+$")
     value: float
     name: Text | None = None
 
