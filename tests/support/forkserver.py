@@ -26,7 +26,6 @@ PROGRAMS = Path(__file__).parent / "bin"
 SOURCE = Path(__file__).parents[2] / "src"
 # What they import beside the modules of herdbook, some of it not before a step is called.
 IMPORTED = (
-    "jsonschema",
     "safetensors.torch",
     "snakemake.cli",
     "snakemake_logger_plugin_herdbook",

@@ -16,7 +16,7 @@ from herdbook.layout import CLAIMS, SUMS
 from herdbook.provenance.claims import canonical
 from herdbook.publish.claims import published
 from support import copies, ro_crate
-from support.ro_crate import DAY, METADATA, entities, export, ids, many, typed
+from support.ro_crate import DAY, LICENSE, METADATA, entities, export, ids, many, typed
 
 LARGE = (".safetensors", ".gguf")
 COMMIT = "5" * 40
@@ -93,6 +93,12 @@ def test_every_reference_leads_to_an_entity(crate):
     # what nothing leads to: the crate's own file, and what says which step an action carried out
     unnamed = {one for one in found if one not in named}
     assert {found[one]["@type"] for one in unnamed} == {"CreativeWork", "ControlAction"}
+
+
+def test_a_licence_that_the_hub_does_not_list_is_named_with_its_address(crate):
+    found = entities(crate)
+    licence = found[found["./"]["license"]["@id"]]
+    assert (licence["@id"], licence["name"]) == (LICENSE["license_link"], LICENSE["license_name"])
 
 
 def test_sources_are_the_hub_s_own_files(world, crate):

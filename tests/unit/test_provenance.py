@@ -1,6 +1,7 @@
 """Claims and bills of materials: valid by the formats' own libraries, and about what was really built."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -21,14 +22,14 @@ from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.files import git_blob_id, sha256_file
-from herdbook.layout import BOMS, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, SUMS
+from herdbook.layout import BOMS, CARD, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, RECIPE, SUMS
 from herdbook.plan.code import as_recorded
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.license import spdx
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, code
-from herdbook.steps.card.metadata import schema
+from herdbook.recipe.hub_values import LICENSES
 from support import tiny
 
 TEXT = "w1 w2 w3 w4\n"
@@ -345,18 +346,20 @@ def test_serial_numbers_are_the_content_s(built):
     assert "timestamp" not in json.dumps(first) + json.dumps(second)
 
 
-def hub_licences():
-    """Return the Hub's identifiers, wherever in the front matter's schema their list stands."""
-    pending = [schema()]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            if "apache-2.0" in value.get("enum", []):
-                return value["enum"]
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-    raise AssertionError("no list of licences")
+@pytest.mark.parametrize("version", BOMS)
+def test_a_licence_that_the_hub_does_not_list_is_named_with_its_address(built, version):
+    own = {"license": "other", "license_name": "herd-1.0", "license_link": "https://example.org/herd-1.0"}
+    release = built.recipe.release.model_copy(update=own)
+    plan = dataclasses.replace(built, recipe=built.recipe.model_copy(update={"release": release}))
+    digests = dict.fromkeys((LINEAGE, RECIPE, CARD), "0" * 64)
+    folder = built.layout.release_folder
+    bill = bom(plan, version, digests, lambda name: json.loads((folder / name).read_text()))
+    (licence,) = bill["metadata"]["component"]["licenses"]
+    assert licence["license"] == {
+        "name": own["license_name"],
+        "url": own["license_link"],
+        "acknowledgement": "declared",
+    }
 
 
 def test_licences_are_spdx_s_where_both_mean_the_same():
@@ -368,7 +371,7 @@ def test_licences_are_spdx_s_where_both_mean_the_same():
     )["enum"]
     withdrawn = {"agpl-3.0", "gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0"}  # "only", or "or later"?
     expected = {name.lower(): name for name in known}
-    for name in hub_licences():
+    for name in LICENSES:
         assert spdx(name) == (None if name in withdrawn else expected.get(name)), name
     assert spdx("Apache License, maybe") is None
 

@@ -16,9 +16,9 @@ from herdbook.hub import RemoteFile
 from herdbook.publish import claims, folder, licenses, local, preflight
 from herdbook.publish.hub import _account
 from herdbook.publish.proposal import RemoteState, describe, differences, propose
+from herdbook.recipe.hub_values import LICENSES
 from herdbook.release.sums import parse_sums
 from herdbook.sources import purl
-from herdbook.steps.card import metadata
 from herdbook.steps.card.step import render_card
 from support import copies, dummy_release, tiny
 
@@ -28,9 +28,19 @@ from support import copies, dummy_release, tiny
 def test_every_licence_that_the_hub_knows_is_in_one_row_or_is_no_statement():
     rows = [licenses.PERMISSIVE, licenses.SAME, licenses.NONCOMMERCIAL, licenses.NO_DERIVATIVES]
     assert sum(map(len, rows)) == len(licenses.KNOWN)
-    ids = set(metadata.schema()["$defs"]["license"]["enum"])
+    ids = set(LICENSES)
     assert ids - licenses.KNOWN == {"other", "unknown", "cc"}
     assert ids >= licenses.KNOWN
+
+
+@pytest.mark.parametrize("source", ["apache-2.0", "llama3", "other", None])
+def test_a_licence_of_one_s_own_is_for_a_person_to_judge(tmp_path, source):
+    own = {"license": "other", "license_name": "herd-1.0", "license_link": "https://example.org/l"}
+    release = dummy_release.write(tmp_path, sources={"base": source})
+    changed = release.recipe.release.model_copy(update=own)
+    found = licenses.problems(release.recipe.model_copy(update={"release": changed}), release.lock)
+    assert found[0] == "release.license: 'other' is not a license that Herdbook knows"
+    assert (len(found) > 1) == (source != "apache-2.0")
 
 
 @pytest.mark.parametrize(

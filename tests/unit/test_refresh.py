@@ -175,8 +175,8 @@ def test_licence_and_gating_without_a_commit(herd):
 
 def test_other_files_under_the_same_commit(herd):
     repo = herd.hub.repos["herd/base"]
-    name = "chat_template.jinja"  # no fact of the lock is read from it
-    herd.hub.commit("herd/base", {name: b"{{ messages }}"})
+    name = "special_tokens_map.json"  # no fact of the lock is read from it
+    herd.hub.commit("herd/base", {name: b'{"bos_token": "<s>"}'})
     herd.refresh()
     repo.commits[repo.branches["main"]].files[name] = Blob.of(name, b"{}")
     base = herd.source(herd.refresh()[2], "base")
@@ -195,6 +195,15 @@ def test_tokens_that_moved_upstream(herd):
     assert (status, herd.lock.read_bytes()) == (2, before)
     (problem,) = told["problems"]
     assert "2 tokens have other ids in 'cut' than in 'base' ('w1' is 17, not 16)" in problem
+
+
+def test_another_content_of_a_file_that_was_read_is_not_trusted(herd):
+    repo = herd.hub.repos["herd/base"]
+    name = "tokenizer_config.json"
+    repo.commits[repo.branches["main"]].files[name] = Blob.of(name, b"{}")
+    base = herd.source(herd.refresh()[2], "base")
+    assert (base["before"] == base["after"], base["state"]) == (True, "unavailable")
+    assert f"{name}: expected digest {git_blob_id(b'{}')}" in base["trouble"]
 
 
 def test_one_that_vanished_hides_nothing_of_the_others(herd):

@@ -67,7 +67,7 @@ def command(name: str) -> click.Command:
         key: str = "",
         threads: int = 1,
         device: str = "cpu",
-        gpu_memory: float | None = None,
+        gpu_memory: int | None = None,
     ) -> None:
         from herdbook import plan as plans
         from herdbook.cache.step import save
@@ -79,7 +79,7 @@ def command(name: str) -> click.Command:
         plan = plans.load(recipe, results)
         # The keys of the documents count much code, so a step that makes none of them does not compute them.
         job = find(all_jobs(plan) if name in DOCUMENTS else result_jobs(plan), name, key)
-        registry.run(plan, job, Machine(threads, device, options.gpu_bytes(gpu_memory)))
+        registry.run(plan, job, Machine(threads, device, gpu_memory))
         save(plan, job)
         _report(plan, job, threads, time.monotonic() - begun)
 

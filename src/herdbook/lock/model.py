@@ -67,6 +67,7 @@ class LockedSource(Section):
     writes besides the weights (configuration, tokenizer). ``weights`` is the format of the weights in the source.
     ``tokens`` is None if there is no tokenizer that can be read, and in locks of older versions. ``generation`` is the content
     of ``generation_config.json``.
+    ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not say it.
     """
 
     asked: dict[str, Any]
@@ -82,6 +83,7 @@ class LockedSource(Section):
     license: str | None = None
     base_models: tuple[str, ...] = ()
     gated: str | bool = False
+    chat_template: bool = True
 
 
 class LockedTokenDifference(Section):

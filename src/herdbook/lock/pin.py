@@ -31,7 +31,7 @@ from herdbook.lock.whole import check_config, check_dtypes, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources import gguf, lfs, wheel
 from herdbook.sources.purl import HubCommit
-from herdbook.sources.select import side_files
+from herdbook.sources.select import has_chat_template, side_files
 from herdbook.sources.vocabulary import read_vocabulary
 from herdbook.weights.checkpoint import read_header
 from herdbook.weights.dtypes import DTYPE_CODES
@@ -158,6 +158,7 @@ def _from_side_files(names: Collection[str], read: Callable[[str], bytes], what:
     return {
         "tokens": describe(read_vocabulary(names, read, what)),
         "generation": generation,
+        "chat_template": has_chat_template(names, read, what),
     }
 
 

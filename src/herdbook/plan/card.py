@@ -18,7 +18,7 @@ from herdbook.layout import (
 from herdbook.plan.code import DOCUMENTS, Code
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Laser
-from herdbook.tools.installed import card_schema, card_templates
+from herdbook.tools.installed import card_templates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,6 @@ def card_key(plan: Plan) -> str:
             "recipe": sha256_file(plan.recipe_path),
             "lock": sha256_file(locks.path_for(plan.recipe_path)),
             "code": CARD_CODE.describe(),
-            "schema": sha256_file(card_schema()),
             "templates": {path.relative_to(folder).as_posix(): sha256_file(path) for path in templates},
         }
     )

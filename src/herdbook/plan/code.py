@@ -52,6 +52,7 @@ NEUTRAL_MODULES = {
     "herdbook.weights.loading": "refuses a model that does not load whole, and changes nothing",
     "herdbook.settings": "the settings of a machine, none of which decides a result",
     "herdbook.recipe": _RECIPE,
+    "herdbook.recipe.hub_values": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,
     "herdbook.recipe.merge": _RECIPE,
     "herdbook.recipe.mergekit_methods": _RECIPE,
@@ -91,7 +92,6 @@ DISTRIBUTIONS = {
     "herdbook": "herdbook",
     "huggingface_hub": "huggingface_hub",
     "jinja2": "jinja2",
-    "jsonschema": "jsonschema",
     "libgguf": "libgguf",
     "lm_eval": "lm_eval",
     "numpy": "numpy",
@@ -114,7 +114,6 @@ DISTRIBUTIONS = {
 NEUTRAL_PACKAGES = {
     "accelerate": "moves layers to GPUs, and computes nothing",
     "huggingface_hub": _HUB,
-    "jsonschema": "refuses invalid input, and changes nothing",
     "pydantic": "refuses invalid input, and changes nothing else",
     "pydantic_core": "raises the errors of pydantic",
     "safetensors": "a file format: tensors are read bit for bit as they were written",

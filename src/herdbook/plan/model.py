@@ -189,6 +189,7 @@ class Node:
         files_from: Name of the parent whose other files it takes over; its own name for a source.
         search: The search that chooses its matrices, if it is lasered and the recipe does not fix them.
         form: The shape of each of its tensors by name, including tensors that are not needed and so not made.
+        chat_template: Whether its tokenizer has a chat template, as far as the lock says.
         made_as: Name of the first model of the recipe with the same key, whose folder it shares; empty if it is the first.
     """
 
@@ -203,6 +204,7 @@ class Node:
     files_from: str = ""
     search: Search | None = None
     form: dict[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    chat_template: bool = True
     made_as: str = ""
 
     @property

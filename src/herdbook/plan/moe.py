@@ -231,6 +231,8 @@ def _check(name: str, moe: Mixture, nodes: Mapping[str, Node]) -> tuple[Family, 
                 checks.expert(f"{where}.{key}.{index}", expert)
         if moe.tokenizer:
             checks.tokenizer()
+        if moe.chat_template:
+            checks.chat_template()
     if checks.problems or family is None:
         raise RecipeError(checks.problems)
     return family, checks.warnings
@@ -383,6 +385,14 @@ class _Checks:
             self.problems.append(
                 f"{self.where}.tokenizer: {name!r} has {tokens} tokens, but the base has embeddings for only {rows}"
             )
+
+    def chat_template(self) -> None:
+        # The routers are made with the base's, and the report on them reads the prompts with the mixture's.
+        for name in dict.fromkeys((self.moe.base, self.moe.tokenizer or self.moe.base)):
+            if not self.nodes[name].chat_template:
+                self.problems.append(
+                    f"{self.where}.chat_template: the tokenizer of {name!r} has no chat template; leave `chat_template` out"
+                )
 
 
 def _layer_shapes(node: Node) -> dict[str, tuple[int, ...]]:

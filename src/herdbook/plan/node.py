@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook import recipe as recipes
@@ -88,9 +89,8 @@ def _plan_node(
             container = locked.files[0].sha256 if locked.weights == "gguf" else None
             key = _node_key(parts, {"members": members, "container": container, "code": code})
             form = {tensor.name: tensor.shape for tensor in locked.tensors}
-            return Node(
-                name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form
-            ), warnings
+            node = Node(name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form)
+            return replace(node, chat_template=locked.chat_template), warnings
 
 
 def _new_form(
@@ -104,7 +104,8 @@ def _new_form(
     key = _node_key(parts, {"config": config, "from": files_from.key})
     form = {tensor.name: tensor.shape for part in parts for tensor in part.tensors}
     parents, files = recipes.parents(model), files_from.files
-    return Node(name, operation, key, model, parents, parts, config, files, files_from.name, form=form)
+    node = Node(name, operation, key, model, parents, parts, config, files, files_from.name, form=form)
+    return replace(node, chat_template=files_from.chat_template)
 
 
 def _kept_form(
@@ -128,6 +129,7 @@ def _kept_form(
         parent.name,
         search,
         parent.form,
+        parent.chat_template,
     )
 
 

@@ -93,7 +93,13 @@ class Plan:
     @property
     def gguf_metadata(self) -> dict[str, str]:
         """The metadata that is written into every GGUF file."""
-        return {"general.name": self.recipe.release.name, "general.license": self.recipe.release.license}
+        release = self.recipe.release
+        return {
+            "general.name": release.name,
+            "general.license": release.license,
+            **({"general.license.name": release.license_name} if release.license_name else {}),
+            **({"general.license.link": release.license_link} if release.license_link else {}),
+        }
 
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
