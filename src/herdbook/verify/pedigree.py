@@ -109,7 +109,7 @@ def origins(plan: Plan, release: Release) -> Iterator[Finding]:
     for record in recorded.values():
         for name, entry in record["tensors"].items():
             counts[entry["action"]] = counts.get(entry["action"], 0) + 1
-            for detail, expected, actual in _contradictions(record, entry, recorded, pinned):
+            for detail, expected, actual in _contradictions(plan, record, entry, pinned, recorded):
                 wrong = True
                 yield ORIGINS.failed(
                     f"record {record['key'][:SHORT]}", detail, expected=expected, found=actual, tensor=name
@@ -122,10 +122,11 @@ def origins(plan: Plan, release: Release) -> Iterator[Finding]:
 
 
 def _contradictions(
+    plan: Plan,
     record: Mapping[str, Any],
     entry: Mapping[str, Any],
-    recorded: Mapping[str, Mapping[str, Any]],
     pinned: set[str | None],
+    recorded: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield what is wrong with a tensor's entry: the problem, the expected digest, the actual digest."""
     source = record["parameters"].get("file")
@@ -135,7 +136,8 @@ def _contradictions(
     for piece in pieces:
         for cited in piece.get("from", []):
             parent = recorded.get(cited["key"], {}).get("tensors", {}).get(cited["tensor"], {})
-            where = f"{cited['tensor']} of {cited['model']}"
+            part = plan.parts.get(cited["key"])
+            where = f"{cited['tensor']} of {part.model if part else cited['key'][:SHORT]}"
             if parent.get("sha256") != cited["sha256"]:
                 yield (
                     f"cites {where} with another digest than its record has",
