@@ -106,8 +106,8 @@ def revision(project):
     tiny.lock(project.recipe)
 
 
-def rename(project, old, new):
-    """Give a model another name, and nothing else."""
+def rename(recipe, old, new):
+    """Give a model of a recipe another name, and change nothing else."""
 
     def renamed(value):
         if isinstance(value, list):
@@ -119,12 +119,9 @@ def rename(project, old, new):
             for key, item in value.items()
         }
 
-    def change(recipe):
-        recipe["models"] = {
-            new if name == old else name: renamed(entry) for name, entry in recipe["models"].items()
-        }
-
-    edit(project, change)
+    recipe["models"] = {
+        new if name == old else name: renamed(entry) for name, entry in recipe["models"].items()
+    }
 
 
 def threshold(project):

@@ -77,7 +77,7 @@ def test_weight_of_a_source_remakes_what_depends_on_it(project):
 
 def test_renamed_parent_leaves_what_is_made_of_it_and_no_trace_of_its_name(project, tmp_path):
     """The release is that of a build from scratch under the new name."""
-    rebuilds.rename(project, "base", "root")
+    rebuilds.edit(project, lambda recipe: rebuilds.rename(recipe, "base", "root"))
     made = project.run()
     assert {step for step, _ in made} == {"fetch", *AFTER_SHARDS}
     assert shards_made(made) == {"root.1"}
@@ -98,7 +98,7 @@ def test_renamed_parent_leaves_what_is_made_of_it_and_no_trace_of_its_name(proje
 
 
 def test_renamed_model_is_made_of_its_parents_and_its_children_stay(project):
-    rebuilds.rename(project, "base-laser", "first")
+    rebuilds.edit(project, lambda recipe: rebuilds.rename(recipe, "base-laser", "first"))
     assert shards_made(rebuilds.would_run(project)) == {"first.1"}
 
 
