@@ -32,6 +32,7 @@ from herdbook.provenance.license import spdx
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.steps.card.metadata import schema
 from support import tiny
+from support.verification import failures
 
 TEXT = "w1 w2 w3 w4\n"
 
@@ -157,6 +158,16 @@ def test_claims_are_about_every_file(built):
         }
         assert list(said) == sorted(said)
     assert files & OUTSIDE_SUMS == {SUMS, CLAIMS}
+
+
+def test_claims_about_measured_models_beside_the_release_pass(built):
+    subjects = {one["name"] for claim in claims_of(built) for one in claim["subject"]}
+    files = {
+        path.relative_to(built.layout.release_folder).as_posix()
+        for path in built.layout.release_folder.rglob("*")
+    }
+    assert subjects - files == {f"base/model-0000{number}-of-00002.safetensors" for number in (1, 2)}
+    assert failures(built.layout.release_folder) == set()
 
 
 def test_claims_are_canonical_and_follow_from_the_release_alone(built, monkeypatch):
