@@ -22,15 +22,17 @@ from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.files import git_blob_id, sha256_file
+from herdbook.key import digest
 from herdbook.layout import BOMS, CARD, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, RECIPE, SUMS
-from herdbook.plan.code import as_recorded
+from herdbook.plan.code import RecordedCode, as_recorded
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.license import spdx
-from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, code
+from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.recipe.hub_values import LICENSES
 from support import tiny
+from support.verification import failures
 
 TEXT = "w1 w2 w3 w4\n"
 
@@ -143,14 +145,24 @@ def test_claims_are_about_every_file(built):
     assert files & OUTSIDE_SUMS == {SUMS, CLAIMS}
 
 
+def test_claims_about_measured_models_beside_the_release_pass(built):
+    subjects = {one["name"] for claim in claims_of(built) for one in claim["subject"]}
+    files = {
+        path.relative_to(built.layout.release_folder).as_posix()
+        for path in built.layout.release_folder.rglob("*")
+    }
+    assert subjects - files == {f"base/model-0000{number}-of-00002.safetensors" for number in (1, 2)}
+    assert failures(built.layout.release_folder) == set()
+
+
 def test_claims_are_canonical_and_follow_from_the_release_alone(built, monkeypatch):
     folder = built.layout.release_folder
     lines = (folder / CLAIMS).read_bytes().splitlines()
-    code = json.loads(lines[0])["predicate"]["buildDefinition"]["internalParameters"]["code"]
+    internal = json.loads(lines[0])["predicate"]["buildDefinition"]["internalParameters"]
     digests = {line.partition("  ")[2]: line[:64] for line in (folder / SUMS).read_text().splitlines()}
     digests[SUMS] = sha256_file(folder / SUMS)
     monkeypatch.setattr("herdbook.plan.code.package_version", lambda _: "of another machine")
-    with as_recorded(code):
+    with as_recorded(RecordedCode("0.0.1", internal["operations"])):
         plan = plans.make(
             recipes.load(folder / "recipe.yaml"),
             locks.load(folder / "recipe.lock.json"),
@@ -384,10 +396,29 @@ def test_the_recorded_code_is_all_that_a_plan_asks_for():
     recipe = Path(__file__).parents[2] / "config/miniature.yaml"
     plan = plans.load(recipe)
     assert any(item.quantized for item in plan.evaluations)
-    with as_recorded(code(plan)):
+    recorded = {code.of.name: {"modules": code.modules, "packages": code.packages} for code in codes(plan)}
+    with as_recorded(RecordedCode("0.0.1", recorded)):
         again = plans.load(recipe)
         assert contents(again) == contents(plan)
         assert again.layout.full_width(again.conversion) == plan.layout.full_width(plan.conversion)
+
+
+def test_keys_follow_from_a_record_in_one_way():
+    """In every version that writes this build type.
+
+    If this fails and the miniature's recipe and lock are as before, the number of the build type has to change, too.
+    """
+    recipe = Path(__file__).parents[2] / "config/miniature.yaml"
+    names = {code.of.name for code in codes(plans.load(recipe))}
+    same = {name: {"modules": {"herdbook.module": "of then"}, "packages": {"torch": "2"}} for name in names}
+    with as_recorded(RecordedCode("0.0.1", same)):
+        plan = plans.load(recipe)
+        keys = {name: node.key for name, node in plan.nodes.items()}
+        parts = [*plan.parts, *(item.key for item in (*plan.quantized, *plan.evaluations))]
+    assert (BUILD_TYPE, digest([keys, parts])) == (
+        "urn:herdbook:buildtype:release:v2",
+        "8d0e358a697b5163f146d362edd35fbbb57979d4ddc17a545b6a1932e94b85e4",
+    )
 
 
 def test_what_a_release_holds_follows_from_the_plan(built):

@@ -15,6 +15,7 @@ from herdbook.cli.main import main
 from herdbook.errors import StepError
 from herdbook.files import sha256_file
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS
+from herdbook.plan import code
 from herdbook.plan.release import contents
 from herdbook.steps.card.step import render_card
 from herdbook.verify import levels
@@ -172,18 +173,29 @@ def test_record_that_was_changed_to_fit(folder):
     assert any(check == "origins" for _, check, _ in failures(folder))
 
 
-def test_release_of_other_code_is_checked_by_the_code_that_it_names(folder, monkeypatch):
-    monkeypatch.setattr("herdbook.plan.code.module_digest", lambda _: "of another version")
+def test_release_of_this_version_has_the_code_of_this_version(folder, monkeypatch):
+    monkeypatch.setattr("herdbook.plan.code.module_digest", lambda _: "of someone else")
+    assert failures(folder) >= {
+        ("claims", "code", "laser"),
+        ("claims", "code", "provenance"),
+    }
+
+
+def test_release_of_other_packages_is_checked_by_the_versions_that_it_names(folder, monkeypatch):
+    version = code.package_version
+    monkeypatch.setattr(code, "package_version", lambda name: version(name) if name == "herdbook" else "9.9")
     assert failures(folder) == set()
 
 
 def test_other_code_than_the_statement_names(folder):
     def lie(statement):
-        said = statement["predicate"]["buildDefinition"]["internalParameters"]["code"]
-        said["herdbook.steps.laser.reduce"] = "0" * 64
+        said = statement["predicate"]["buildDefinition"]["internalParameters"]["operations"]
+        said["laser"]["modules"]["herdbook.steps.laser.reduce"] = "0" * 64
 
     resum(folder, lie)
-    assert {("claims", "keys", "cut"), ("claims", "keys", "mix")} <= failures(folder)
+    assert {("claims", "keys", "cut"), ("claims", "keys", "mix"), ("claims", "code", "laser")} <= failures(
+        folder
+    )
 
 
 def test_another_recipe_than_was_built(folder):

@@ -54,8 +54,9 @@ def pack(subject: Subject, to: Path, published: str) -> tuple[int, int, list[str
     if METADATA in release.sums:
         raise VerificationError(f"{SUMS}: lists {METADATA}, which is reserved for the crate")
     files = _files(release)
-    with as_recorded(recorded(release)), damaged("the release's own files"):
-        metadata = crate(release.make_plan(), files, subject.json, published)
+    build = recorded(release)
+    with as_recorded(build.code), damaged("the release's own files"):
+        metadata = crate(build.plan(release), files, subject.json, published)
     included = sorted(name for name, file in files.items() if file.place is None)
     with _open(to) as sink:
         for name in included:

@@ -86,7 +86,7 @@ class _Crate:
         self._files = files
         self._graph = Graph()
         self._data: list[str] = []  # the parts of the root
-        self._herdbook = PROVENANCE_CODE.describe()["herdbook"]
+        self._herdbook = PROVENANCE_CODE.describe().packages["herdbook"]
 
     def describe(self, ran: list[StepRun], published: str) -> dict[str, Any]:
         """Return the complete metadata."""

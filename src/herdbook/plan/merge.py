@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     # The parameters of one tensor, by name.
     Values = dict[str, float | list[float]]
 
-MERGE_CODE = Code(("herdbook.steps.merge.step",), without=("herdbook.steps.merge.run_mergekit",))
+MERGE_CODE = Code("merge", ("herdbook.steps.merge.step",), without=("herdbook.steps.merge.run_mergekit",))
 # mergekit runs in a process of its own, with our torch and transformers; `run_mergekit` pins its version
 MERGEKIT_CODE = Code(
+    "mergekit",
     ("herdbook.steps.merge.step",),
     without=("herdbook.steps.merge.methods", "herdbook.weights.tensors"),
     packages=("transformers",),

@@ -11,6 +11,7 @@ from herdbook.layout import WEIGHTS
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
+    from herdbook.plan.code import DescribedCode
     from herdbook.plan.operation import Action, CalibrationText, Operation, Parameters, Rule
     from herdbook.recipe import Guard, RankRule, Section, Select
 
@@ -77,7 +78,7 @@ class Part:
     operation: Operation = field(hash=False)
     key: str
     tensors: tuple[Tensor, ...]
-    code: dict[str, str] = field(default_factory=dict, hash=False)
+    code: DescribedCode
 
     @property
     def id(self) -> str:
@@ -95,7 +96,7 @@ class Part:
         return {
             "operation": self.rule,
             "key": self.key,
-            "code": self.code,
+            "code": self.code.json,
             "parameters": self.operation.parameters,
         }
 
@@ -149,7 +150,7 @@ class Search:
     select: Select | None
     guard: Guard | None
     text: CalibrationText | None
-    code: dict[str, str] = field(hash=False)
+    code: DescribedCode
 
     @property
     def id(self) -> str:

@@ -37,14 +37,18 @@ DRAWN, FITTED, ROUTED, MERGEKITS, ALTERED, CAST = (
     f"herdbook.steps.moe.{name}"
     for name in ("random_gate", "ridge", "router", "mergekit_gates", "perturb", "cast")
 )
-ROUTER_CODE = Code(STEP, (DRAWN, FITTED, MERGEKITS, ALTERED, CAST), TOKENIZERS)
-RIDGE_CODE = Code(STEP, (DRAWN, MERGEKITS, ALTERED, CAST), TOKENIZERS)
-MERGEKIT_CODE = Code(STEP, (DRAWN, ROUTED, ALTERED, CAST), TOKENIZERS)
-DRAWN_CODE = Code(STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
-ALTER_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS))
+ROUTER_CODE = Code("routers", STEP, (DRAWN, FITTED, MERGEKITS, ALTERED, CAST), TOKENIZERS)
+RIDGE_CODE = Code("routers-ridge", STEP, (DRAWN, MERGEKITS, ALTERED, CAST), TOKENIZERS)
+MERGEKIT_CODE = Code("routers-mergekit", STEP, (DRAWN, ROUTED, ALTERED, CAST), TOKENIZERS)
+DRAWN_CODE = Code(
+    "routers-drawn", STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch")
+)
+ALTER_CODE = Code("experts-changed", STEP, (DRAWN, ROUTED, MERGEKITS))
 # Tensors that are copied under a new name, stacked or zero.
-TAKEN_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
-CAST_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
+TAKEN_CODE = Code(
+    "experts", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch")
+)
+CAST_CODE = Code("experts-cast", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
 # An expert's vocabulary may differ by as many tokens, which its tuning added; beyond that, it is a different vocabulary.
 ADDED_TOKENS = 1024
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # The index and, for merges and mixtures, the configuration are written, not linked. A source's other files are as fetched.
-ASSEMBLE_CODE = Code(("herdbook.steps.assemble.step",), without=("herdbook.steps.fetch.step",))
+ASSEMBLE_CODE = Code("assemble", ("herdbook.steps.assemble.step",), without=("herdbook.steps.fetch.step",))
 
 
 def plan_node(
@@ -85,7 +85,7 @@ def _plan_node(
                 member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
                 for member in locked.members
             }
-            code = GGUF_CODE.describe() if locked.weights == "gguf" else {}
+            code = GGUF_CODE.describe().json if locked.weights == "gguf" else {}
             container = locked.files[0].sha256 if locked.weights == "gguf" else None
             key = _node_key(parts, {"members": members, "container": container, "code": code})
             form = {tensor.name: tensor.shape for tensor in locked.tensors}
@@ -134,5 +134,5 @@ def _kept_form(
 
 
 def _node_key(parts: tuple[Part, ...], files: dict[str, Any]) -> str:
-    code = ASSEMBLE_CODE.describe()
+    code = ASSEMBLE_CODE.describe().json
     return digest({"parts": [part.key for part in parts], "files": files, "code": code})

@@ -64,7 +64,11 @@ def bom(
 
 
 def _tool() -> dict[str, Any]:
-    return {"type": "application", "name": "herdbook", "version": PROVENANCE_CODE.describe()["herdbook"]}
+    return {
+        "type": "application",
+        "name": "herdbook",
+        "version": PROVENANCE_CODE.describe().packages["herdbook"],
+    }
 
 
 def _release(

@@ -80,7 +80,7 @@ def routing(plan: Plan, report: RoutingReport, threads: int = 1, device: str = "
             "operation": "routing",
             "key": report.key,
             "model": report.node.key,
-            "code": report.code,
+            "code": report.code.json,
             **({} if device == "cpu" else {"device": device.partition(":")[0]}),
             "experts": [expert.model for expert in moe.experts],
             "experts_per_token": moe.experts_per_token,
