@@ -2,7 +2,7 @@
 
 The sources have their true shapes and holes for weights, on a Hub on this machine. As on the real one, `lock` reads headers by
 range requests and is told the digests of weights, so its time is that of everything but the network. `plan` is also timed
-without the start of Python and the imports.
+in a process that has planned before: without imports and digests of code.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "project"
-        print(f"{'':20}{'wall':>10}{'processor':>12}")
+        print(f"{'':22}{'wall':>10}{'processor':>12}")
         with full_size_hub(folder) as variables:
             show("herdbook lock", rounds, lambda: herdbook(folder, "lock", RECIPE, variables=variables))
         show("herdbook plan", rounds, lambda: herdbook(folder, "plan", RECIPE, "--elsewhere"))
-        show("  without imports", rounds, lambda: plans.load(folder / RECIPE, folder / "results"))
+        show("  again in a process", rounds, lambda: plans.load(folder / RECIPE, folder / "results"))
         plan = plans.load(folder / RECIPE, folder / "results")
     sources = sum(len(source.tensors) for source in plan.lock.sources.values())
     print(f"{sources} tensors of {len(plan.lock.sources)} sources, {len(plan.nodes)} models")
@@ -52,7 +52,7 @@ def show(what: str, rounds: int, work: Callable[[], object]) -> None:
         work()
         times.append((time.perf_counter() - start[0], processor() - start[1]))
     wall, used = (statistics.median(column) for column in zip(*times, strict=True))
-    print(f"{what:20}{wall:8.2f} s{used:10.2f} s")
+    print(f"{what:22}{wall:8.2f} s{used:10.2f} s")
 
 
 def processor() -> float:

@@ -106,7 +106,7 @@ def main() -> None:
             answer = {"problems": problems(question["config"], question["form"])}
         except StepError as error:
             answer = {"error": str(error)}
-    json.dump(answer, sys.stdout)
+    sys.stdout.write(f"\n{json.dumps(answer)}\n")  # a line of its own, whatever libraries print
 
 
 if __name__ == "__main__":

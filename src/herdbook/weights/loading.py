@@ -92,5 +92,5 @@ def _ask(question: str) -> dict[str, Any]:
         last = (done.stderr.splitlines() or ["no message"])[-1]
         line = f"transformers cannot load it: its process ended with status {done.returncode} ({last[:200]})"
         return {"problems": [line]}
-    answer: dict[str, Any] = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
