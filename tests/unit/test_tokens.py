@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.sentencepiece_model_pb2_new import ModelProto
 
 from herdbook import lock as locks
@@ -68,9 +68,10 @@ def test_tokenizer_model_is_read_as_protobuf_reads_it(tmp_path):
     }
     assert read(tmp_path) == expected
     (tmp_path / "added_tokens.json").write_text('{"<pad>": 7}')
+    assert read(tmp_path) == expected | {"<pad>": 7}
     decoder = {"8": {"content": "<|im_start|>"}, "1": {"content": "<s>"}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
-    assert read(tmp_path) == expected | {"<pad>": 7, "<|im_start|>": 8}
+    assert read(tmp_path) == expected | {"<|im_start|>": 8}
 
 
 def test_vocab_json_is_read(tmp_path):
@@ -78,6 +79,27 @@ def test_vocab_json_is_read(tmp_path):
     made.model.save(str(tmp_path))
     (tmp_path / "added_tokens.json").write_text('{"cowbell": 90}')
     assert read(tmp_path) == made.get_vocab(with_added_tokens=False) | {"cowbell": 90}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"pad_token": "[PAD]", "sep_token": None}, {}),
+        ({"pad_token": {"content": "[PAD]", "__type": "AddedToken"}, "eos_token": "<end>"}, {}),
+        ({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}, {"pad_token": "w1"}),
+        ({"pad_token": "w2"}, {"pad_token": "[PAD]"}),
+        ({"extra_special_tokens": {"image_token": "<img>"}}, {}),
+        ({}, {"pad_token": "[PAD]", "cls_token": {"content": "<cls>"}}),
+        ({"added_tokens_decoder": {"1": {"content": "<s>", "special": True}}}, {"pad_token": "[PAD]"}),
+    ],
+)
+def test_special_tokens_that_are_only_named_are_added_as_by_transformers(tmp_path, settings, named):
+    folder = tiny.write_model(tmp_path / "m")
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(about | settings))
+    if named:
+        (folder / "special_tokens_map.json").write_text(json.dumps(named))
+    assert read(folder) == AutoTokenizer.from_pretrained(folder).get_vocab()
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -18,6 +18,10 @@ SENTENCEPIECE = "tokenizer.model"
 WORDS = "vocab.json"
 ADDED = "added_tokens.json"
 SETTINGS = "tokenizer_config.json"
+NAMED = "special_tokens_map.json"
+# The keys under which the last two name special tokens.
+SPECIAL = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
 # The first line of a vocabulary in tiktoken's format, which is also stored under the name `tokenizer.model`.
 TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")
 # Protocol Buffers: kinds of fields.
@@ -29,7 +33,8 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
     """Return the id of each token of a source.
 
     transformers prefers the same file: ``tokenizer.json``, then ``tokenizer.model`` of SentencePiece, then ``vocab.json``.
-    Tokens that were added later are in the same file, or in files of their own.
+    Tokens that were added later are in the same file, in ``tokenizer_config.json`` or else in files of older versions. Special
+    tokens that are only named get the next ids when transformers loads the tokenizer.
 
     Args:
         names: Names of the source's files.
@@ -49,18 +54,21 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
         vocabulary = {TOKENIZER: _fast, SENTENCEPIECE: _sentencepiece, WORDS: _words}[file](read(file))
         if vocabulary is None:
             return None
-        if file != TOKENIZER and ADDED in names:
-            file = ADDED
-            vocabulary |= _words(read(file))
+        settings: dict[str, Any] = {}
         if SETTINGS in names:
             file = SETTINGS
-            added = json.loads(read(file)).get("added_tokens_decoder") or {}
-            known = set(vocabulary)
-            vocabulary |= {
-                token["content"]: int(number)
-                for number, token in added.items()
-                if token["content"] not in known
-            }
+            settings = json.loads(read(file))
+        added = settings.get("added_tokens_decoder")
+        for number, token in (added or {}).items():
+            vocabulary.setdefault(_content(token), int(number))
+        if added is None and ADDED in names:
+            file = ADDED
+            vocabulary = {**_words(read(file)), **vocabulary}
+        if added is None and NAMED in names:
+            file = NAMED
+            settings |= json.loads(read(file))
+        for token in _special(settings):
+            vocabulary.setdefault(token, max(vocabulary.values(), default=-1) + 1)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise SourceError(
             f"{what}: {file} is not of the form that transformers writes ({error!r})"
@@ -77,6 +85,20 @@ def _fast(content: bytes) -> Vocabulary:
     return _checked(
         {**tokens, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}}
     )
+
+
+def _content(token: Any) -> str:
+    return str(token if isinstance(token, str) else token["content"])
+
+
+def _special(settings: dict[str, Any]) -> Iterator[str]:
+    """Yield the special tokens that a tokenizer's settings name."""
+    for key in SPECIAL:
+        if settings.get(key):
+            yield _content(settings[key])
+    for key in MORE_SPECIAL:
+        more = settings.get(key) or []
+        yield from map(_content, more.values() if isinstance(more, dict) else more)
 
 
 def _words(content: bytes) -> Vocabulary:
