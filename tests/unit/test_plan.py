@@ -255,6 +255,19 @@ def test_what_nothing_needs_is_not_built(folder):
     assert plan.warnings == ("models: spare: not needed, so not built",)
 
 
+@pytest.mark.parametrize(
+    ("kind", "window", "warned"),
+    [("mistral", 64, True), ("mistral", 128, False), ("mistral", None, False), ("llama", 64, False)],
+)
+def test_a_sliding_window_that_a_gguf_lacks_is_a_warning(tmp_path, kind, window, warned):
+    tiny.write_model(tmp_path / "base", model_type=kind, sliding_window=window)  # of 128 positions
+    plan = make(tmp_path, {"base": {"folder": "base"}}, quantize={"methods": ["Q8_0"]})
+    expected = (
+        "quantize: llama.cpp ignores the sliding window of 64 tokens, so it computes longer texts differently"
+    )
+    assert plan.warnings == ((expected,) if warned else ())
+
+
 def mistral_7b():
     """Return the lock of a Mistral 7B in two files, with the real shapes."""
     config = {
