@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from pytest_local_hub.client import environment
 from wide import ROOT, buttercup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 TARGET = "all"
 STAMP = re.compile(r"^ *\[(\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4})\]")
@@ -116,8 +117,13 @@ def link_workflow(folder: Path) -> None:
     shutil.copytree(ROOT / "config/tasks", folder / "config/tasks")
 
 
-def lock_full_size(folder: Path) -> None:
-    """Make such a folder for config/buttercup.yaml, locked against sources of full size without weights."""
+@contextmanager
+def full_size_hub(folder: Path) -> Iterator[dict[str, str]]:
+    """Make such a folder for config/buttercup.yaml, and a Hub with sources of full size without weights.
+
+    Yields:
+        The environment of programs that use this Hub.
+    """
     link_workflow(folder)
     shutil.copy(ROOT / "config/buttercup.yaml", folder / "config")
     (folder / "config/config.yaml").write_text("recipe: config/buttercup.yaml\n", encoding="utf-8")
@@ -132,11 +138,21 @@ def lock_full_size(folder: Path) -> None:
                 for path in source.iterdir()
             }
             hub.add_repo(repo, files, license="apache-2.0")
-        command = [sys.executable, "-m", "herdbook", "lock", "--recipe", "config/buttercup.yaml"]
-        variables = environment(hub, folder / "home")
-        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+        yield environment(hub, folder / "home")
+
+
+def herdbook(folder: Path, *arguments: str, variables: dict[str, str] | None = None) -> None:
+    """Run a command of Herdbook's in a folder."""
+    command = [sys.executable, "-m", "herdbook", *arguments]
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
+
+
+def lock_full_size(folder: Path) -> None:
+    """Make a folder for config/buttercup.yaml, locked against sources of full size without weights."""
+    with full_size_hub(folder) as variables:
+        herdbook(folder, "lock", "config/buttercup.yaml", variables=variables)
 
 
 def snakemake(folder: Path, *arguments: str) -> list[str]:

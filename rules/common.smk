@@ -20,6 +20,10 @@ from herdbook.signing.signer import configured_signer
 from herdbook.tools import exclusive, installed
 from snakemake.exceptions import WorkflowError
 
+# A cluster's file, which Snakemake merges into the configuration, also has keys that only its profile reads.
+others = settings.CLUSTER_KEYS if workflow.overwrite_configfiles else ()
+if found := settings.problems(config, others):
+    raise WorkflowError(*(f"config/config.yaml, --configfile or --config: {problem}" for problem in found))
 # Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
 # shares the result.
 os.environ |= {setting.variable: setting.configured(config) for setting in settings.SETTINGS}
@@ -65,6 +69,12 @@ try:
         os.environ.update(HF_HUB_CACHE=str(hub_folder))
 except (HerdbookError, OSError) as error:
     raise WorkflowError(str(error)) from None
+
+# In a path, Snakemake takes a name in braces for a wildcard, and has no way to escape it.
+folder = workflow.current_basedir.get_path_or_uri(secret_free=True)
+for path in (folder, *(str(path) for job in JOBS for path in job.inputs)):
+    if set(path) & set("{}"):
+        raise WorkflowError(f"{path}: Snakemake cannot use a path with braces. Rename the file or folder.")
 
 BY_ID = {job.id: job for job in JOBS if job.id and job.rule not in OF_A_MODEL}
 OF_THE_RELEASE = {job.rule: job for job in JOBS if not job.id}

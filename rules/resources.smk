@@ -7,12 +7,8 @@ reading the whole release takes.
 ON_GPU = settings.DEVICE.value != "cpu"
 
 try:
-    GPU_BYTES = settings.gpu_bytes() if ON_GPU else None
+    GPU_BYTES = settings.GPU_MEMORY.parsed if ON_GPU else None
     needs.check_gpu(PLAN, GPU_BYTES)
-except ValueError:
-    raise WorkflowError(
-        f"config/config.yaml: gpu_memory: {settings.GPU_MEMORY.value!r} is not a number of GB, such as 80"
-    ) from None
 except HerdbookError as error:
     raise WorkflowError(str(error)) from None
 

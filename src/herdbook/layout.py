@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"  # of a model in one file
 WEIGHTS_INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock.json"
 CARD = "README.md"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from herdbook.humanize import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,32 +27,55 @@ def track(title: str, total: int) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call after each step.
     """
+    with _tracked(title, total, str) as advance:
+        yield lambda: advance(1)
+
+
+@contextmanager
+def track_bytes(title: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Show how many bytes of a file were read or written, in the way of a download.
+
+    Args:
+        title: The name of the operation.
+        size_bytes: The file's size; nothing is shown if it is 0.
+
+    Yields:
+        A function to call after each piece, with its size in bytes.
+    """
+    with _tracked(title, size_bytes, size, unit="B", unit_scale=True) as advance:
+        yield advance
+
+
+@contextmanager
+def _tracked(
+    title: str, total: int, show: Callable[[int], str], **settings: Any
+) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
-        yield _lines(title, total)
+        yield _lines(title, total, show)
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=title, disable=total == 0, file=sys.stderr) as bar:
+    with tqdm(total=total, desc=title, disable=total == 0, file=sys.stderr, **settings) as bar:
 
-        def advance() -> None:
-            bar.update(1)
+        def advance(count: int) -> None:
+            bar.update(count)
 
         yield advance
 
 
-def _lines(title: str, total: int) -> Callable[[], None]:
-    """Return a function that counts its calls, and prints a line if the last one was printed long ago."""
+def _lines(title: str, total: int, show: Callable[[int], str]) -> Callable[[int], None]:
+    """Return a function that adds up what is done, and prints a line if the last one was printed long ago."""
     start = printed = time.monotonic()
     done = 0
 
-    def advance() -> None:
+    def advance(count: int) -> None:
         nonlocal done, printed
-        done += 1
+        done += count
         now = time.monotonic()
         # also at the end if lines were printed before, so that a log shows that the operation ended
         if now - printed >= INTERVAL_S or (done == total and printed > start):
             printed = now
-            say(f"{title}: {done} of {total} after {now - start:.0f} s")
+            say(f"{title}: {show(done)} of {show(total)} after {now - start:.0f} s")
 
     return advance
 

@@ -6,17 +6,72 @@ result instead of rebuilding it.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook.humanize import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 KEYLESS = "keyless"  # in place of a key's path: sign with Sigstore
+# The keys of a cluster's file (profiles/README.md) that profiles/slurm reads itself. Snakemake merges that file into the
+# configuration, so they also reach the workflow, which has no use for them.
+CLUSTER_KEYS = ("account", "partition", "gpu_partition", "gpu")
+
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?", re.ASCII)
+_MEMORY = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[a-z]*)", re.ASCII | re.IGNORECASE)
+_MEMORY_UNITS = {"": 10**9, "gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}
+
+
+def parse_device(text: str) -> str:
+    """Return the name of a device.
+
+    Raises:
+        ValueError: If it is none that Herdbook computes on.
+    """
+    if not _DEVICE.fullmatch(text):
+        lower = text.lower()
+        hint = did_you_mean(lower, [lower] if _DEVICE.fullmatch(lower) else ["cuda", "cuda:0"])
+        raise ValueError(f"{text!r} is not cpu, cuda (any GPU) or a GPU such as cuda:0{hint}")
+    return text
+
+
+def parse_gpu_memory(text: str) -> int:
+    """Return a GPU's memory in bytes.
+
+    Args:
+        text: A number of GB, such as ``80``, or a number with its unit: ``80GB``, ``80 gb``, ``81559MiB``.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    match = _MEMORY.fullmatch(text.strip())
+    unit = match and _MEMORY_UNITS.get(match["unit"].lower())
+    if match is None or unit is None or not float(match["number"]):
+        raise ValueError(
+            f"{text!r} is not a number of GB such as 80, or a size such as 80GB (GB, MB, GiB, MiB)"
+        )
+    return int(float(match["number"]) * unit)
+
+
+def parse_price(text: str) -> float:
+    """Return a price.
+
+    Raises:
+        ValueError: If it is not a number above zero.
+    """
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
+    if not (math.isfinite(price) and price > 0):
+        raise ValueError(f"{text!r} is not a price, a number such as 2.5")
+    return price
 
 
 @dataclass(frozen=True)
@@ -29,6 +84,7 @@ class Setting:
         default: Its value if the variable is unset or empty; empty for none.
         key: Its key in ``config/config.yaml``; empty if the workflow determines it.
         keeps: Whether the variable stays in effect if ``config/config.yaml`` does not set the key.
+        parse: Returns what its text means; raises ValueError if it means nothing.
     """
 
     variable: str
@@ -36,11 +92,17 @@ class Setting:
     default: str = ""
     key: str = ""
     keeps: bool = False
+    parse: Callable[[str], Any] = str
 
     @property
     def value(self) -> str:
         """Its value now: the variable's, or the default."""
         return os.environ.get(self.variable) or self.default
+
+    @property
+    def parsed(self) -> Any:
+        """What its value now means; None if it has none. Raises ValueError if the value means nothing."""
+        return self.parse(self.value) if self.value else None
 
     def configured(self, config: Mapping[str, Any]) -> str:
         """Return its value under a configuration of the workflow; empty for none.
@@ -55,8 +117,19 @@ class Setting:
 
 
 RECIPE = Setting("HERDBOOK_RECIPE", "the recipe that is built", "config/miniature.yaml", "recipe")
-DEVICE = Setting("HERDBOOK_DEVICE", "the device that decomposes matrices and runs models", "cpu", "device")
-GPU_MEMORY = Setting("HERDBOOK_GPU_MEMORY", "the memory of one GPU in GB", key="gpu_memory")
+DEVICE = Setting(
+    "HERDBOOK_DEVICE",
+    "the device that decomposes matrices and runs models: `cpu`, `cuda`, `cuda:1`, ...",
+    "cpu",
+    "device",
+    parse=parse_device,
+)
+GPU_MEMORY = Setting(
+    "HERDBOOK_GPU_MEMORY",
+    "the memory of one GPU in GB, or with its unit",
+    key="gpu_memory",
+    parse=parse_gpu_memory,
+)
 SIGNING_KEY = Setting(
     "HERDBOOK_SIGNING_KEY",
     f"the private key that signs: its path, or `{KEYLESS}`; empty in jobs on other hosts, which sign nothing",
@@ -66,7 +139,10 @@ CACHE = Setting(
     "HERDBOOK_CACHE", "the shared cache of results: a folder, or a bucket of S3", key="cache", keeps=True
 )
 PRICE_PER_HOUR = Setting(
-    "HERDBOOK_PRICE_PER_HOUR", "the price of an hour, for the summary of a build", key="price_per_hour"
+    "HERDBOOK_PRICE_PER_HOUR",
+    "the price of an hour, for the summary of a build",
+    key="price_per_hour",
+    parse=parse_price,
 )
 PINS = Setting(
     "HERDBOOK_PINS",
@@ -80,26 +156,25 @@ REQUIREMENT = Setting(
 SETTINGS = (RECIPE, DEVICE, GPU_MEMORY, SIGNING_KEY, CACHE, PRICE_PER_HOUR, PINS, REQUIREMENT)
 
 
-def problems(config: Mapping[str, Any]) -> list[str]:
+def problems(config: Mapping[str, Any], others: Iterable[str] = ()) -> list[str]:
     """Return what is wrong with a configuration, one line for each key; empty if nothing is.
 
     Args:
         config: The content of ``config/config.yaml``, with the changes of the command line.
+        others: Keys that may be in it, too, and are not read.
     """
-    known = [setting.key for setting in SETTINGS if setting.key]
+    known = {setting.key: setting for setting in SETTINGS if setting.key}
     found = []
     for key, value in config.items():
+        if key in others or (key in known and value in (None, "")):
+            continue
         if key not in known:
-            found.append(f"{key}: unknown setting{did_you_mean(str(key), known)}")
-        elif isinstance(value, bool) or not isinstance(value, str | int | float | None):
+            found.append(f"{key}: unknown setting{did_you_mean(str(key), [*known, *others])}")
+        elif isinstance(value, bool) or not isinstance(value, str | int | float):
             found.append(f"{key}: expected text or a number")
+        else:
+            try:
+                known[key].parse(str(value))
+            except ValueError as error:
+                found.append(f"{key}: {error}")
     return found
-
-
-def gpu_bytes() -> int | None:
-    """Return the memory of one GPU in bytes; None if it is not configured.
-
-    Raises:
-        ValueError: If the configured value is not a number.
-    """
-    return int(float(GPU_MEMORY.value) * 10**9) if GPU_MEMORY.value else None

@@ -21,13 +21,14 @@ pytestmark = pytest.mark.slow
 MODELS = {
     "base": {"folder": "base"},
     "other": {"folder": "other"},
+    "folded": {"adapter": "adapter", "on": "other", "license": "mit"},
     "lasered": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
     "mix": {
         "moe": {
             "base": "lasered",
             "experts": [
                 {"model": "lasered", "prompts": ["w1 w2 w3"]},
-                {"model": "other", "prompts": ["w9 w8"]},
+                {"model": "folded", "prompts": ["w9 w8"]},
             ],
         }
     },
@@ -50,7 +51,9 @@ class Herd(Project):
         self.cluster = cluster
         for seed, name in enumerate(("base", "other"), start=1):
             tiny.write_model(root / "config" / name, seed=seed)
-        tiny.write_recipe(self.recipe, MODELS)
+        tiny.write_adapter(root / "config/adapter", root / "config/other", seed=3)
+        tiny.write_task(root / "config/task.yaml")
+        tiny.write_recipe(self.recipe, MODELS, evaluate={"tasks": ["task.yaml"], "models": ["mix"]})
         tiny.lock(self.recipe)
         self.plan = plans.load(self.recipe)
         self.site = root / "config/cluster.yaml"
@@ -219,7 +222,16 @@ def test_what_computes_on_a_gpu_gets_one_of_the_cluster_s_type_and_nothing_else_
 def test_the_release_has_the_bytes_of_one_machine(herds, tmp_path):
     whole = herds["whole"]
     local = Project(tmp_path / "local")
-    for name in ("config.yaml", "tiny.yaml", "tiny.lock.json", "base", "other"):
+    for name in (
+        "config.yaml",
+        "tiny.yaml",
+        "tiny.lock.json",
+        "base",
+        "other",
+        "adapter",
+        "task.yaml",
+        "text.jsonl",
+    ):
         (local.root / "config" / name).unlink(missing_ok=True)
         (local.root / "config" / name).symlink_to(whole.root / "config" / name)
     local.run()
@@ -249,7 +261,9 @@ def test_jobs_are_told_what_they_must_know_and_no_key(herds, key):
         told[step] = dict(line.split("=", 1) for line in lines if "=" in line)
     local = {"assemble", "files", "attest"}
     assert {step for step, env in told.items() if "SLURM_JOB_ID" not in env} == local
-    assert told.keys() - local == {"fetch", "laser", "moe", "routing", "card", "release", "verify"}
+    assert told.keys() - local == {
+        "fetch", "adapter", "laser", "moe", "evaluate", "routing", "card", "release", "verify",
+    }  # fmt: skip
     for step in told.keys() - local:
         assert told[step]["HERDBOOK_RECIPE"] == "config/tiny.yaml"
         assert told[step]["HERDBOOK_DEVICE"] == "cpu"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from pytest_local_hub import Blob, LocalHub, client
+from safetensors.torch import load_file, save_file
 
 from herdbook import hub as reader
 from herdbook.errors import SourceError
@@ -26,6 +27,7 @@ from herdbook.layout import (
     OUTSIDE_SUMS,
     PUBLIC_KEY,
     RECIPE,
+    RECORDS,
     SIGNATURE,
     SUMS,
     WEIGHTS_INDEX,
@@ -38,7 +40,7 @@ from herdbook.signing.oms import manifest
 from herdbook.steps.card.step import render_card
 from herdbook.verify import equality
 from herdbook.weights.checkpoint import read_header
-from support import tiny
+from support import copies, tiny
 from support.verification import findings, status
 
 DOCS = Path(__file__).parents[2] / "docs/verify.md"
@@ -205,6 +207,33 @@ def lie_of_parameters(record):
     record["parameters"]["file"] = "0" * 64
 
 
+def without_a_tensor(folder):
+    """Remove a tensor from the weights and from all that mentions it, and sign everything again."""
+    tensor = "model.layers.1.block_sparse_moe.experts.0.w3.weight"
+    index = json.loads((folder / WEIGHTS_INDEX).read_text())
+    path = folder / index["weight_map"].pop(tensor)
+    (folder / WEIGHTS_INDEX).write_text(json.dumps(index))
+    digest = sha256_file(path)
+    held = load_file(path)
+    del held[tensor]
+    save_file(held, path, metadata={"format": "pt"})
+    [record] = [one for one in (folder / RECORDS).glob("*.json") if digest in one.read_text()]
+    content = json.loads(record.read_text().replace(digest, sha256_file(path)))
+    del content["tensors"][tensor]
+    record.write_text(json.dumps(content))
+    sign_again(folder)
+
+
+def configured(**changes):
+    """Return an attack that changes the configuration and signs everything again."""
+
+    def attack(folder):
+        edit("config.json", lambda config: config.update(changes))(folder)
+        sign_again(folder)
+
+    return attack
+
+
 def other_prompt(folder):
     path = folder / RECIPE
     path.write_text(path.read_text().replace("- w2", "- w3"))
@@ -260,20 +289,12 @@ def pipe(folder):
     os.mkfifo(folder / "pipe.json")
 
 
-def cloned(folder):
-    """Put into the folder what a clone, a download and desktops leave."""
-    for name, text in CLONE.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text)
-
-
 def beside(name, content=b"x", *, clone=True):
     """Put a file into a folder that is a clone, and was downloaded and copied on desktops besides."""
 
     def attack(folder):
         if clone:
-            cloned(folder)
+            copies.leave(folder)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -285,7 +306,7 @@ def beside(name, content=b"x", *, clone=True):
 def linked(name, target, *, clone=True):
     def attack(folder):
         if clone:
-            cloned(folder)
+            copies.leave(folder)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(target)
 
@@ -297,40 +318,6 @@ def pointer(folder):
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
-CONFIG_OF_GIT = b"""[core]
-\trepositoryformatversion = 0
-\tfilemode = true
-[remote "origin"]
-\turl = https://hub.example/herd/Tiny
-\tfetch = +refs/heads/*:refs/remotes/origin/*
-[branch "main"]
-\tremote = origin
-\tmerge = refs/heads/main
-"""
-HOOK_OF_LFS = rb"""#!/bin/sh
-command -v git-lfs >/dev/null 2>&1 || { printf >&2 "\n%s\n\n" "This repository is configured for Git LFS but 'git-lfs' was not found on your path. If you no longer wish to use Git LFS, remove this hook by deleting the 'post-checkout' file in the hooks directory (set by 'core.hookspath'; usually '.git/hooks')."; exit 2; }
-git lfs post-checkout "$@"
-"""
-CLONE = {
-    ".gitattributes": b"*.safetensors filter=lfs\n",
-    ".git/HEAD": b"ref: refs/heads/main\n",
-    ".git/config": CONFIG_OF_GIT,
-    ".git/index": b"DIRC",
-    ".git/hooks/pre-commit.sample": b"#!/bin/sh\n",
-    ".git/hooks/post-checkout": HOOK_OF_LFS,
-    f".git/objects/ab/{'c' * 38}": b"x",
-    f".git/lfs/objects/ab/cd/{'e' * 64}": b"x",
-    ".git/refs/heads/main": b"0" * 40,
-    ".git/logs/refs/remotes/origin/HEAD": b"x",
-    ".cache/huggingface/.gitignore": b"*",
-    ".cache/huggingface/download/provenance/a.json.metadata": b"x",
-    ".cache/huggingface/download/model.safetensors.lock": b"",
-    "figures/.DS_Store": b"\0\0\0\1Bud1",
-    "._model.safetensors": b"\0\x05\x16\x07",
-    "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-    "desktop.ini": b"[.ShellClassInfo]",
-}
-
 KEY = {"with_key": True}
 # What is done, how, what catches it (level, check, and what the subject holds), options.
 ATTACKS = [
@@ -378,6 +365,36 @@ ATTACKS = [
         ("claims", "steps", "base"),
         {},
     ),
+    (
+        "a tensor removed from weights, index and record, everything re-signed",
+        without_a_tensor,
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "more layers in the configuration than in the weights, everything re-signed",
+        configured(num_hidden_layers=3),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "a billion experts in the configuration, everything re-signed",
+        configured(num_local_experts=10**9),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "a billion layers of a type that only transformers knows, everything re-signed",
+        configured(model_type="gpt2", n_layer=10**9),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
+    (
+        "a number that is none in the configuration, everything re-signed",
+        configured(hidden_size=[]),
+        ("files", "loads whole", "config.json"),
+        {},
+    ),
     ("another prompt in the recipe", other_prompt, ("claims", "keys", "mix"), {}),
     ("a lineage without one of the tensors", lineage_short, ("claims", "lineage", LINEAGE), {}),
     ("a claim removed", claim_removed, ("claims", "claims", "https://cyclonedx.org/bom"), {}),
@@ -398,13 +415,18 @@ ATTACKS = [
             (
                 "a hook of Git LFS with one more command",
                 ".git/hooks/",
-                beside(".git/hooks/post-checkout", HOOK_OF_LFS + b"./run\n"),
+                beside(".git/hooks/post-checkout", copies.HOOK_OF_LFS + b"./run\n"),
             ),
             ("weights in a clone's `.git`", ".git/x.safetensors", beside(".git/x.safetensors")),
             (
                 "a setting in a clone's `.git` that runs a program",
                 ".git/config",
                 beside(".git/config", b"[core]\n\tfsmonitor = ./run\n"),
+            ),
+            (
+                "a filter in a clone's `.git` that is not Git LFS's",
+                ".git/config",
+                beside(".git/config", copies.CONFIG_OF_GIT.replace(b"git-lfs clean", b"./run")),
             ),
             ("a link in a clone's `.git`", ".git/refs/heads/x", linked(".git/refs/heads/x", "../../config")),
             ("a `.git` that is a link", ".git", linked(".git", "/etc", clone=False)),
@@ -461,12 +483,19 @@ def test_attack_on_a_folder(stage, forger, what, attack, by, options):
     ]
 
 
+def test_whether_a_model_loads_is_unverified_where_transformers_does_not_have_its_type(forger):
+    configured(model_type="of next year")(forger)
+    [found] = [one for one in findings(forger) if one.check == "loads whole"]
+    assert found.outcome is Outcome.UNVERIFIED
+    assert found.detail == "transformers has no language model of type 'of next year'"
+
+
 def test_what_clones_downloads_and_desktops_leave_is_ignored_in_one_line_each(stage, forger):
-    cloned(forger)
+    copies.leave(forger)
     found = findings(forger, key=stage.root / "key.pub")
     assert [one for one in found if one.outcome is not Outcome.PASSED] == []
     assert [one.subject for one in found if one.check == "unlisted"] == [
-        ".gitattributes", ".cache/huggingface", ".git", "files of macOS and Windows",
+        ".cache/huggingface", ".git", ".gitattributes", "files of macOS and Windows",
     ]  # fmt: skip
 
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from support import tiny
 from support.ro_crate import METADATA, entities, export, ids, typed
@@ -96,23 +95,10 @@ def release(tmp_path_factory):
     tiny.write_model(folder / "tuned", seed=1)
     tiny.write_adapter(folder / "adapter", folder / "base", seed=2)
     rng = random.Random(0)
-    lines = [json.dumps({"text": " ".join(f"w{rng.randrange(50)}" for _ in range(40))}) for _ in range(53)]
-    (folder / "validation.jsonl").write_text("\n".join(lines[3:]))
-    (folder / "held out.jsonl").write_text("\n".join(lines[:3]))
-    task = {
-        "task": "held_out",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": "held out.jsonl"}},
-        "test_split": "test",
-        "output_type": "loglikelihood_rolling",
-        "doc_to_text": "",
-        "doc_to_target": "{{text}}",
-        "metric_list": [
-            {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}
-        ],
-        "metadata": {"version": 1.0},
-    }
-    (folder / "task.yaml").write_text(yaml.safe_dump(task))
+    texts = [" ".join(f"w{rng.randrange(50)}" for _ in range(40)) for _ in range(53)]
+    lines = [json.dumps({"text": text}) for text in texts[3:]]
+    (folder / "validation.jsonl").write_text("\n".join(lines))
+    tiny.write_task(folder / "task.yaml", texts[:3], data="held out.jsonl")
     models = {
         "base": {"folder": "base"},
         "tuned": {"folder": "tuned"},

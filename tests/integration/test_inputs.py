@@ -23,7 +23,8 @@ REFUSALS = {error.exit_status for error in (LockError, RecipeError, SourceError)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.wrong)
-def test_an_input_that_is_not_understood_is_refused_by_name(case, tmp_path, capsys):
+def test_an_input_that_is_not_understood_is_refused_by_name(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # whose config/config.yaml is read
     recipe = case.make(tmp_path)
     assert main(["lock", "--recipe", str(recipe)]) in REFUSALS
     message = capsys.readouterr().err

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
-RELEASE = Path(__file__).parents[2] / "results/Miniature-4x135M-laser/release"
+from herdbook import humanize
+from support.loaded import loads_whole
+from support.project import REPOSITORY
+
+RELEASE = REPOSITORY / "results/Miniature-4x135M-laser/release"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (RELEASE / "SHA256SUMS").exists(), reason="needs what `make demo` builds"),
 ]
+
+
+def test_it_loads_whole():
+    loads_whole(RELEASE)
 
 
 def test_it_loads_and_knows_the_capital_of_france():
@@ -68,3 +76,28 @@ def test_no_file_tells_a_path_of_the_machine():
             text = path.read_text(encoding="utf-8")
             assert str(RELEASE.parents[2]) not in text, path
             assert f"{Path.home()}/" not in text, path
+
+
+def test_no_job_used_more_memory_than_was_planned():
+    found = {}
+    for log in (REPOSITORY / "logs").glob("*/*.log"):
+        lines = re.findall(
+            r"^memory: (.*) used, (.*) planned$", log.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        found |= {(log.parent.name, log.stem, number): line for number, line in enumerate(lines)}
+    rules = {rule for rule, *_ in found}
+    print(*sorted(found.items()), sep="\n")
+    assert {
+        "fetch",
+        "adapter",
+        "laser",
+        "moe",
+        "routing",
+        "evaluate",
+        "convert",
+        "quantize",
+        "card",
+        "release",
+    } <= rules
+    for job, (used, planned) in found.items():
+        assert humanize.parse_size(used) <= humanize.parse_size(planned), job

@@ -17,7 +17,7 @@ from herdbook.publish import local
 from herdbook.settings import SIGNING_KEY
 from herdbook.signing import keys
 from herdbook.signing.bundle import read
-from support import dummy_release
+from support import copies, dummy_release
 from support.publishing import (
     REPO,
     asked,
@@ -62,6 +62,15 @@ def test_a_fresh_repository(hub, tmp_path, said):
     assert len(asked(hub, "POST", "/commit/")) == 2
     (tree,) = asked(hub, "GET", f"/tree/{done.commit}")[:1]
     assert tree.status == 200
+
+
+def test_what_copies_leave_in_a_folder_is_not_uploaded(hub, tmp_path):
+    release = dummy_release.write(tmp_path)
+    ours = contents(release.folder)
+    copies.leave(release.folder)
+    commit = publish(local.read(release.folder)).commit
+    assert at(hub, commit).keys() - {".gitattributes"} == ours.keys()
+    assert at(hub, commit)[".gitattributes"] != copies.LEFT[".gitattributes"]
 
 
 def test_again_is_no_commit_and_says_so(hub, tmp_path, said):

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from support import imported, tiny
+from support import imported, loaded, tiny
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data" / "quantize"
@@ -67,17 +66,6 @@ MODELS = {
     "wide": mixture("base", gate="random", dtype="float32"),
 }
 
-TASK = {
-    "task": "held_out",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
-    "test_split": "test",
-    "output_type": "loglikelihood_rolling",
-    "doc_to_text": "",
-    "doc_to_target": "{{text}}",
-    "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
-    "metadata": {"version": 1.0, "title": "Held-out text"},
-}
 BOARD = {
     "snapshot": "board.csv",
     "title": "Board",
@@ -104,8 +92,7 @@ def found(tmp_path_factory):
     tiny.write_adapter(folder / "adapter", folder / "base", seed=3)
     lines = [json.dumps({"text": " ".join(f"w{(7 * n + k) % 60}" for k in range(100))}) for n in range(80)]
     (folder / "calibration.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "text.jsonl").write_text(json.dumps({"text": "w1 w2 w3"}) + "\n", encoding="utf-8")
-    (folder / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
+    tiny.write_task(folder / "task.yaml")
     (folder / "board.csv").write_text("name,score\nother,9.5\n", encoding="utf-8")
     (folder / "recipes").mkdir()
     text = {"c": {"data": ["../calibration.jsonl"], "split": "validation", "windows": 30, "tokens": 16}}
@@ -140,7 +127,10 @@ def found(tmp_path_factory):
         quantize={"methods": ["Q8_0"], "evaluate": True},
         evaluate={**measured, "models": ["odd"]},
     )
-    return imported.run(folder)
+    seen = imported.run(folder)
+    for sums in folder.rglob("release/SHA256SUMS"):
+        loaded.check(sums.parent)
+    return seen
 
 
 def test_a_step_imports_nothing_that_its_key_lacks(found):

@@ -26,7 +26,6 @@ PROGRAMS = Path(__file__).parent / "bin"
 SOURCE = Path(__file__).parents[2] / "src"
 # What they import beside the modules of herdbook, some of it not before a step is called.
 IMPORTED = (
-    "jsonschema",
     "safetensors.torch",
     "snakemake.cli",
     "snakemake_logger_plugin_herdbook",
@@ -100,10 +99,13 @@ def import_all():
 
     import herdbook
     from herdbook.plan import code
+    from herdbook.steps.release import step
+    from support import loaded
 
     own = [module.name for module in pkgutil.walk_packages(herdbook.__path__, "herdbook.")]
     for name in (*IMPORTED, *(name for name in own if not name.endswith("__main__"))):
         importlib.import_module(name)
+    step.release = loaded.checked(step.release)
     for name in own:  # keys contain digests of the code, which is not read again by the processes
         code.module_digest(name)
         code.is_empty(name)

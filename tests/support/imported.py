@@ -170,9 +170,11 @@ def _code_of(plan, job):
         "verify": release.VERIFY_CODE,
     }
     if job.rule == "evaluate":
-        more = evaluate.DEQUANTIZE_CODE.describe() if job.subject.quantized else {}
-        return evaluate.EVALUATE_CODE.describe() | more
-    return codes[job.rule].describe() if job.rule in codes else getattr(job.subject, "code", {})
+        more = evaluate.DEQUANTIZE_CODE.describe().json if job.subject.quantized else {}
+        return evaluate.EVALUATE_CODE.describe().json | more
+    if job.rule in codes:
+        return codes[job.rule].describe().json
+    return job.subject.code.json if hasattr(job.subject, "code") else {}
 
 
 def _stand_in():

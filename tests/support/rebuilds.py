@@ -106,6 +106,24 @@ def revision(project):
     tiny.lock(project.recipe)
 
 
+def rename(recipe, old, new):
+    """Give a model of a recipe another name, and change nothing else."""
+
+    def renamed(value):
+        if isinstance(value, list):
+            return [renamed(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: new if key in {"laser", "on", "base", "model"} and item == old else renamed(item)
+            for key, item in value.items()
+        }
+
+    recipe["models"] = {
+        new if name == old else name: renamed(entry) for name, entry in recipe["models"].items()
+    }
+
+
 def threshold(project):
     """Change one LASER's rank."""
     edit(project, lambda recipe: recipe["models"]["tuned-laser"].update(rank={"fraction": 0.75}))

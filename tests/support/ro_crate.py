@@ -6,6 +6,8 @@ from herdbook.cli.main import main
 from support import tiny
 
 DAY = "2026-01-02"
+# One that the Hub does not list.
+LICENSE = {"license": "other", "license_name": "herd-1.0", "license_link": "https://example.org/herd-1.0"}
 METADATA = "ro-crate-metadata.json"
 
 
@@ -30,7 +32,8 @@ def release(folder, hub, key=None):
             }
         },
     }
-    plan = tiny.build(tiny.write_recipe(folder / "r.yaml", models), folder / "results")
+    recipe = tiny.write_recipe(folder / "r.yaml", models, release=LICENSE)
+    plan = tiny.build(recipe, folder / "results")
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)
 

@@ -15,6 +15,7 @@ from herdbook import recipe as recipes
 from herdbook.lock.pin import pin
 
 SPECIAL = ("<unk>", "<s>", "</s>")
+CHARACTERS = "w0123456789Ġ"  # with the space, as tokenizers of bytes spell it
 
 
 def write_model(
@@ -136,6 +137,28 @@ def write_recipe(path, models, **sections):
     return path
 
 
+def write_task(path, documents=("w1 w2 w3",), *, name="held_out", data="text.jsonl"):
+    """Write an evaluation task that measures how well documents are predicted, and its data beside it; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"text": document}) for document in documents]
+    (path.parent / data).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    task = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": data}},
+        "test_split": "test",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [
+            {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}
+        ],
+        "metadata": {"version": 1.0, "title": "Held-out text"},
+    }
+    path.write_text(yaml.safe_dump(task), encoding="utf-8")
+    return path
+
+
 def lock(recipe_path: Path):
     """Lock a recipe, write the lock beside it, and return it."""
     made = pin(recipes.load(recipe_path), recipe_path, lambda _: None)
@@ -169,11 +192,11 @@ def _write_shards(folder, tensors, shards):
 
 
 def _write_tokenizer(folder, vocab):
-    words = {
-        token: number
-        for number, token in enumerate((*SPECIAL, *(f"w{n}" for n in range(vocab - len(SPECIAL)))))
-    }
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token=SPECIAL[0]))
+    """Write a tokenizer of words that are built of characters, since of a Qwen transformers reads vocabulary and merges only."""
+    words = [f"w{number}" for number in range(vocab - len(SPECIAL) - len(CHARACTERS))]
+    tokens = {token: number for number, token in enumerate((*SPECIAL, *CHARACTERS, *words))}
+    merges = [(word[:-1], word[-1]) for word in words]
+    tokenizer = Tokenizer(models.BPE(tokens, merges, unk_token=SPECIAL[0], fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -234,7 +257,8 @@ def release(plan, key=None):
     """Make a plan's release and the claims about it, signed if there is a key; return its folder."""
     from herdbook.steps.attest.step import attest
     from herdbook.steps.release.step import release as put_together
+    from support.loaded import checked
 
-    put_together(plan)
+    checked(put_together)(plan)
     attest(plan, key)
     return plan.layout.release_folder

@@ -20,7 +20,7 @@ from herdbook.plan.card import card_files
 from herdbook.steps.card import step
 from herdbook.steps.card.context import gather
 from herdbook.steps.card.counts import count_parameters
-from herdbook.steps.card.metadata import check
+from herdbook.steps.card.front_matter import check
 from herdbook.steps.card.rank import find_place
 from herdbook.tools.installed import card_templates
 from support import tiny
@@ -231,9 +231,92 @@ def test_front_matter_is_read_by_the_hub_s_own_client(plan, card):
     assert plan.recipe.release.name == "Tiny"
 
 
-def test_front_matter_that_does_not_fit_is_told_by_key():
-    with pytest.raises(StepError, match="licence"):
-        check({"licence": "mit"})
+FRONT_MATTER = {
+    "language": ["en", "nds"],
+    "license": "apache-2.0",
+    "library_name": "transformers",
+    "pipeline_tag": "text-generation",
+    "base_model": ["herd/a", "herd/b"],
+    "base_model_relation": "merge",
+    "tags": ["merge", "herdbook"],
+    "model-index": [
+        {
+            "name": "Tiny",
+            "results": [
+                {
+                    "task": {"type": "text-generation"},
+                    "dataset": {"name": "Prose", "type": "prose"},
+                    "metrics": [{"type": "chrf++", "value": 0.5}, {"type": "byte_perplexity", "value": 2}],
+                }
+            ],
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"licence": "mit"}, "licence: "),
+        ({"license": "my-own"}, "license: "),
+        ({"license": "other"}, "license 'other' needs license_name and license_link"),
+        ({"license": "other", "license_name": "My own"}, "license_name: "),
+        ({"license_name": "my-own"}, "license_name belongs to license 'other'"),
+        ({"language": []}, "language: "),
+        ({"language": ["en", "en"]}, "language: "),
+        ({"language": ["english"]}, "language.0: "),
+        ({"library_name": "diffusers"}, "library_name: "),
+        ({"base_model": ["herd/a"]}, "base_model."),
+        ({"base_model": ["herd/a", "herd/a"]}, "base_model."),
+        ({"base_model": "a"}, "base_model."),
+        ({"base_model": None}, "base_model_relation needs base_model"),
+        ({"base_model_relation": "cousin"}, "base_model_relation: "),
+        ({"tags": []}, "tags: "),
+        ({"tags": ["Merge!"]}, "tags.0: "),
+        ({"model-index": [{"name": "Tiny", "results": []}]}, "model-index.0.results: "),
+        ({"model-index": FRONT_MATTER["model-index"] * 2}, "model-index: "),
+        ({"model-index": [{"name": "T", "results": [{}]}]}, "model-index.0.results.0.task: "),
+    ],
+)
+def test_front_matter_that_the_hub_would_refuse_is_told_by_key(change, key):
+    check(FRONT_MATTER)
+    check(
+        {
+            **FRONT_MATTER,
+            "license": "other",
+            "license_name": "my-own",
+            "license_link": "https://example.org/l",
+        }
+    )
+    with pytest.raises(StepError) as refused:
+        check({**FRONT_MATTER, **change})
+    assert f"card: front matter: {key}" in str(refused.value) or key in str(refused.value)
+
+
+def test_a_license_that_the_hub_does_not_list_is_named_on_the_card(tmp_path):
+    own = {"license": "other", "license_name": "herd-1.0", "license_link": "https://example.org/herd-1.0"}
+    plan = prepare(tmp_path, release=own)
+    data = ModelCard(step.card_texts(plan)["README.md"]).data.to_dict()
+    assert {key: data[key] for key in own} == own
+    assert plan.gguf_metadata == {
+        "general.name": "Tiny",
+        "general.license": "other",
+        "general.license.name": own["license_name"],
+        "general.license.link": own["license_link"],
+    }
+
+
+def test_the_card_promises_no_standard_error_that_it_does_not_have(tmp_path, card):
+    assert "value ± standard error. The best" in card
+    plan = prepare(tmp_path, **SECTIONS)
+    for item in plan.evaluations:
+        path = plan.layout.evaluation(item)
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["tasks"]["held_out"]["metrics"]["bits_per_byte"]["stderr"] = None
+        write_json(path, result)
+    without = step.card_texts(plan)["README.md"]
+    assert "in float32; value. The best" in without
+    assert "±" not in without.partition("## Measurements")[2].partition("\n## ")[0]
 
 
 def test_text_without_a_filter_is_refused():

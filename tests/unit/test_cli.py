@@ -132,7 +132,11 @@ def test_the_table_of_statuses_has_every_error():
         (["plan", "--recpie", "x"], "--recipe"),
         (["laser"], "Missing argument 'KEY'"),
         (["laser", "ab", "--threads", "0"], "--threads"),
-        (["plan", "--gpu-memory", "much"], "'much' is not a valid float"),
+        (["plan", "--gpu-memory", "much"], "'much' is not a number of GB such as 80"),
+        (
+            ["spectrum", "m", "--device", "cudaa"],
+            "'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0",
+        ),
         (["cache", "prune", "--keep-size", "5 sheep"], "a size such as 500MB"),
         (["cache", "prune", "--older-than", "5"], "an age such as 12h"),
         (["cache", "prune"], "pass --older-than, --keep-size or --not-used-by"),
@@ -289,6 +293,7 @@ def test_the_machine_is_as_the_repository_says(recipe, monkeypatch):
     monkeypatch.setenv("HERDBOOK_DEVICE", "cuda:2")
     assert machine() == registry.Machine(1, "cuda:2", 80 * 10**9)
     assert machine("--device", "cpu", "--gpu-memory", "24.5") == registry.Machine(1, "cpu", 24_500_000_000)
+    assert machine("--gpu-memory", "24GB") == registry.Machine(1, "cuda:2", 24_000_000_000)
     # The workflow sets a variable to nothing where a setting does not hold for a job.
     monkeypatch.setenv("HERDBOOK_GPU_MEMORY", "")
     assert machine() == registry.Machine(1, "cuda:2", None)
@@ -329,7 +334,12 @@ def test_the_cache_of_the_repository(tmp_path, capsys):
         ("device: true\n", "config/config.yaml: device: expected text or a number"),
         ("- recipe\n", "config/config.yaml: is not a mapping of settings"),
         ("recipe: {\n", "config/config.yaml: line 2, column 1: "),
-        ("gpu_memory: much\n", "HERDBOOK_GPU_MEMORY"),
+        ("gpu_memory: much\n", "config/config.yaml: gpu_memory: 'much' is not a number of GB such as 80"),
+        (
+            "device: cudaa\n",
+            "config/config.yaml: device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0",
+        ),
+        ("account: lab\n", "config/config.yaml: account: unknown setting"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(recipe, capsys, text, message):
@@ -391,6 +401,24 @@ def test_lines_now_and_then_where_nobody_watches(monkeypatch, capsys):
         "work: 4 of 5 after 70 s",
         "work: 5 of 5 after 71 s",
     ]
+
+
+def test_bytes_are_shown_as_sizes(monkeypatch, capsys):
+    now = iter([0, 31, 62])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.track_bytes("copy", 14 * 10**9) as advance:
+        advance(5 * 10**9)
+        advance(9 * 10**9)
+    assert capsys.readouterr().err.splitlines() == [
+        "copy: 5.00 GB of 14.00 GB after 31 s",
+        "copy: 14.00 GB of 14.00 GB after 62 s",
+    ]
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress.track_bytes("copy", 14 * 10**9) as advance:
+        advance(14 * 10**9)
+    assert "copy: 100%" in sys.stderr.getvalue()
+    assert "14.0G/14.0G" in sys.stderr.getvalue()
 
 
 def test_short_work_leaves_no_line(monkeypatch, capsys):

@@ -17,8 +17,8 @@ from herdbook.plan.code import (
     NEUTRAL_MODULES,
     NEUTRAL_PACKAGES,
     Code,
+    RecordedCode,
     as_recorded,
-    changed,
     package_version,
 )
 from herdbook.plan.merge import MERGE_CODE
@@ -172,7 +172,7 @@ def test_what_is_imported_counts_wherever_it_is_imported(package):
         inner__c="class C:\n    def f(self):\n        with open('x') as x:\n            import gguf\n",
         d="",
     )
-    found = Code(("herdbook.step",))
+    found = Code("step", ("herdbook.step",))
     assert found.modules == ("herdbook.a", "herdbook.b", "herdbook.inner.c", "herdbook.step")
     assert found.distributions == ("PyYAML", "gguf", "numpy", "torch")
 
@@ -182,7 +182,7 @@ def test_what_only_types_need_does_not_count(package):
         step="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n    from herdbook.a import A\n",
         a="",
     )
-    found = Code(("herdbook.step",))
+    found = Code("step", ("herdbook.step",))
     assert (found.modules, found.distributions) == (("herdbook.step",), ())
 
 
@@ -191,7 +191,7 @@ def test_packages_around_a_module_count_if_they_hold_something(package, tmp_path
     (tmp_path / "inner/__init__.py").write_text('"""Words alone."""\n', encoding="utf-8")
     (tmp_path / "inner/deep/__init__.py").write_text("x = 1\n", encoding="utf-8")
     forget()
-    assert Code(("herdbook.step",)).modules == (
+    assert Code("step", ("herdbook.step",)).modules == (
         "herdbook.inner.deep",
         "herdbook.inner.deep.c",
         "herdbook.step",
@@ -207,22 +207,24 @@ def test_neutral_modules_and_branches_that_are_not_taken_are_not_followed(packag
         other="import herdbook.errors\n",
         plan__laser="",
     )
-    assert Code(("herdbook.step",), without=("herdbook.branch", "torch")).modules == ("herdbook.step",)
-    assert Code(("herdbook.step",), without=("herdbook.branch", "torch")).distributions == ()
-    assert Code(("herdbook.step",)).modules == ("herdbook.behind", "herdbook.branch", "herdbook.step")
-    assert Code(("herdbook.other",)).modules == ("herdbook.other",)
-    assert "herdbook.errors" in Code(("herdbook.step", "herdbook.errors")).modules
+    assert Code("step", ("herdbook.step",), without=("herdbook.branch", "torch")).modules == (
+        "herdbook.step",
+    )
+    assert Code("step", ("herdbook.step",), without=("herdbook.branch", "torch")).distributions == ()
+    assert Code("step", ("herdbook.step",)).modules == ("herdbook.behind", "herdbook.branch", "herdbook.step")
+    assert Code("step", ("herdbook.other",)).modules == ("herdbook.other",)
+    assert "herdbook.errors" in Code("step", ("herdbook.step", "herdbook.errors")).modules
 
 
 def test_an_undeclared_package_is_an_error(package):
     package(step="import never_heard_of\n")
     with pytest.raises(KeyError, match="never_heard_of"):
-        Code(("herdbook.step",)).describe()
+        Code("step", ("herdbook.step",)).describe()
 
 
 def test_unknown_module_is_an_error():
     with pytest.raises(ModuleNotFoundError):
-        Code(("herdbook.no_such_module",)).describe()
+        Code("step", ("herdbook.no_such_module",)).describe()
 
 
 def test_local_version_labels_do_not_count(monkeypatch):
@@ -234,16 +236,21 @@ def test_local_version_labels_do_not_count(monkeypatch):
 
 def test_code_is_digests_and_versions(package):
     package(step="import tqdm, yaml\n")
-    found = Code(("herdbook.step",), packages=("no-such-package",)).describe()
-    assert found == {
+    found = Code("step", ("herdbook.step",), packages=("no-such-package",)).describe()
+    assert found.json == {
         "herdbook.step": code.module_digest("herdbook.step"),
         "PyYAML": importlib.metadata.version("PyYAML"),
         "no-such-package": "absent",
     }
-    said = {**found, "PyYAML": "0.1", "herdbook.gone": "?"}
+    said = RecordedCode(
+        "0.0.1", {"step": {"modules": {"herdbook.gone": "?", **found.modules}, "packages": {"PyYAML": "0.1"}}}
+    )
     with as_recorded(said):
-        assert Code(("herdbook.step",)).describe()["PyYAML"] == "0.1"
-    assert changed(said) == ["PyYAML", "herdbook.gone"]
+        recorded = found.of.describe()
+    assert recorded.json == {"herdbook.gone": "?", **found.modules, "PyYAML": "0.1"}
+    assert recorded.changed_modules == ["herdbook.gone"]
+    assert recorded.changed_packages == ["PyYAML", "no-such-package"]
+    assert (found.changed_modules, found.changed_packages) == ([], [])
 
 
 def every_module():
@@ -284,21 +291,44 @@ def test_a_branch_that_is_left_out_is_one_that_the_entries_import():
     codes = {name: one for module in planning for name, one in vars(module).items() if isinstance(one, Code)}
     assert len(codes) >= 20
     for name, one in codes.items():
-        whole = Code(one.entries, packages=one.packages)
+        whole = Code("whole", one.entries, packages=one.packages)
         without = set(one.without)
         assert without <= {*whole.modules, *whole.distributions}, name
         assert without.isdisjoint(one.modules), name
 
 
-def test_a_record_has_to_name_all_code_whatever_version_it_names():
+def test_no_two_operations_have_one_name():
+    """A release records code by it."""
+    ours = {
+        id(one): one
+        for name in every_module()
+        if name.startswith(("herdbook.plan", "herdbook.steps.laser"))
+        for one in vars(importlib.import_module(name)).values()
+        if isinstance(one, Code)
+    }
+    names = [one.name for one in ours.values()]
+    assert len(names) >= 25
+    assert sorted(set(names)) == sorted(names)
+
+
+@pytest.mark.parametrize("version", ["0.0.1", package_version("herdbook")])
+def test_what_a_record_lacks_is_a_failure_only_of_this_version(version):
+    """Of another one it is unverified: neither proven nor refuted."""
     described = MERGE_CODE.describe()
-    module = next(name for name in described if "." in name)
-    lacking = {name: value for name, value in described.items() if name != module}
-    for version, advised in (("0.0.1", True), (package_version("herdbook"), False)):
-        with as_recorded(lacking | {"herdbook": version}), pytest.raises(VerificationError) as raised:
-            MERGE_CODE.describe()
-        assert module in str(raised.value)
-        assert ("Herdbook 0.0.1" in str(raised.value)) is advised
-        assert not isinstance(raised.value, UnverifiedError)
-    with as_recorded(described):
-        assert MERGE_CODE.describe() == described
+    other = {
+        "modules": {**described.modules, "herdbook.steps.merge.step": "0" * 64},
+        "packages": described.packages,
+    }
+    lacking, differing = RecordedCode(version, {}), RecordedCode(version, {MERGE_CODE.name: other})
+    with as_recorded(lacking), pytest.raises(VerificationError, match="`merge`") as missing:
+        MERGE_CODE.describe()
+    with as_recorded(differing), pytest.raises(VerificationError, match="`merge`.*merge.step") as changed:
+        differing.require_installed(MERGE_CODE.describe())
+    for raised in (missing, changed):
+        assert isinstance(raised.value, UnverifiedError) is (version == "0.0.1")
+        assert ("pip install herdbook==0.0.1" in str(raised.value)) is (version == "0.0.1")
+    same = RecordedCode(
+        version, {MERGE_CODE.name: {"modules": described.modules, "packages": {"torch": "0.1"}}}
+    )
+    with as_recorded(same):
+        same.require_installed(MERGE_CODE.describe())  # versions of packages do not forbid it

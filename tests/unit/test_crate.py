@@ -15,8 +15,8 @@ from herdbook.files import git_blob_id
 from herdbook.layout import CLAIMS, SUMS
 from herdbook.provenance.claims import canonical
 from herdbook.publish.claims import published
-from support import ro_crate
-from support.ro_crate import DAY, METADATA, entities, export, ids, many, typed
+from support import copies, ro_crate
+from support.ro_crate import DAY, LICENSE, METADATA, entities, export, ids, many, typed
 
 LARGE = (".safetensors", ".gguf")
 COMMIT = "5" * 40
@@ -93,6 +93,12 @@ def test_every_reference_leads_to_an_entity(crate):
     # what nothing leads to: the crate's own file, and what says which step an action carried out
     unnamed = {one for one in found if one not in named}
     assert {found[one]["@type"] for one in unnamed} == {"CreativeWork", "ControlAction"}
+
+
+def test_a_licence_that_the_hub_does_not_list_is_named_with_its_address(crate):
+    found = entities(crate)
+    licence = found[found["./"]["license"]["@id"]]
+    assert (licence["@id"], licence["name"]) == (LICENSE["license_link"], LICENSE["license_name"])
 
 
 def test_sources_are_the_hub_s_own_files(world, crate):
@@ -268,6 +274,18 @@ def test_a_missing_file_of_weights_is_named(world, tmp_path, capsys):
     (release / "model-00002-of-00004.safetensors").unlink()
     assert export(release, tmp_path / "crate") == 8
     assert "model-00002-of-00004.safetensors: is missing" in capsys.readouterr().err
+
+
+def test_what_copies_leave_in_a_folder_is_named_and_not_packed(world, crate, tmp_path, capsys):
+    release = copy_of(world[1], tmp_path / "release")
+    copies.leave(release)
+    (release / "notes.txt").write_text("mine")
+    assert export(release, tmp_path / "crate") == 0
+    assert contents(tmp_path / "crate") == contents(crate)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        ".cache/huggingface", ".git", ".gitattributes", "files of macOS and Windows", "notes.txt",
+    ]  # fmt: skip
 
 
 def test_nothing_is_overwritten(world, tmp_path, capsys):

@@ -249,7 +249,7 @@ def test_a_measurement(tmp_path, monkeypatch, capsys):
     recipe = tiny.write_recipe(tmp_path / "r.yaml", {"base": {"folder": "base"}}, evaluate=evaluate)
     tiny.lock(recipe)
     batch = plans.load(recipe).recipe.evaluate.batch_size
-    code = {**EVALUATE_CODE.describe(), "lm_eval": "0.1"}
+    code = {**EVALUATE_CODE.describe().json, "lm_eval": "0.1"}
     record = {"key": "a" * 64, "settings": {"limit": 5, "batch_size": batch}, "code": code}
     place = tmp_path / "results/evaluations/base-aaaaaaaaaaaa.json"
     place.parent.mkdir(parents=True)

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import zipfile
+from contextlib import contextmanager
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -81,6 +82,24 @@ def test_a_source_that_is_overwritten_in_place_changes_nothing_that_was_built(re
     overwrite(source)
     assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
     assert status(findings(folder, "files")) == 0
+
+
+@pytest.mark.parametrize("cloned", [False, True])
+def test_every_byte_of_a_copy_is_shown(recipe, cloned, monkeypatch):
+    shown = {}
+
+    @contextmanager
+    def track_bytes(title, size_bytes):
+        shown[title] = [size_bytes]
+        yield shown[title].append
+
+    monkeypatch.setattr(fetch_step, "clone", copy_as_clone if cloned else lambda *_: False)
+    monkeypatch.setattr(fetch_step, "track_bytes", track_bytes)
+    plan = tiny.build(recipe, recipe.parent / "results")
+    sizes = sorted(path.stat().st_size for path in (recipe.parent / "base").glob("*.safetensors"))
+    assert shown.keys() == {f"fetch {part.id}" for part in plan.released.parts}
+    assert sorted(total for total, *_ in shown.values()) == sizes
+    assert all(total == sum(pieces) for total, *pieces in shown.values())
 
 
 def test_another_recipe_with_equal_bytes_in_another_folder_uses_what_was_built(recipe):

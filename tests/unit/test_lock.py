@@ -53,6 +53,45 @@ def test_a_lock_names_every_file_and_tensor_with_its_digest(recipe):
     assert (task.name, task.data[0].sha256) == ("held_out", sha256_file(recipe.parent / "text.jsonl"))
 
 
+TEMPLATE = "{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "jinja"),
+    [
+        ({}, None),
+        ({}, TEMPLATE),
+        ({}, ""),
+        ({"chat_template": TEMPLATE}, None),
+        ({"chat_template": ""}, None),
+        ({"chat_template": None}, None),
+        ({"chat_template": TEMPLATE}, ""),
+        ({"chat_template": [{"name": "default", "template": TEMPLATE}]}, None),
+        ({"chat_template": [{"name": "rag", "template": TEMPLATE}]}, None),
+        ({"chat_template": [{"name": "rag", "template": TEMPLATE}]}, TEMPLATE),
+    ],
+)
+def test_a_tokenizer_has_a_chat_template_if_transformers_finds_one(recipe, settings, jinja):
+    from transformers import AutoTokenizer
+
+    folder = recipe.parent / "base"
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    if jinja is not None:
+        (folder / "chat_template.jinja").write_text(jinja)
+    try:
+        has_one = bool(AutoTokenizer.from_pretrained(folder).get_chat_template())
+    except ValueError:
+        has_one = False
+    assert tiny.lock(recipe).sources["base"].chat_template == has_one
+
+
+def test_a_damaged_tokenizer_is_named(recipe):
+    (recipe.parent / "base/tokenizer_config.json").write_text("[")
+    with pytest.raises(SourceError, match=r"folder: base: its tokenizer_config.json is not a JSON object"):
+        tiny.lock(recipe)
+
+
 def test_what_is_written_is_read_again_and_written_alike(recipe):
     lock = tiny.lock(recipe)
     path = locks.path_for(recipe)

@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+from lm_eval.api.metrics import mean_stderr
 
 from herdbook.errors import StepError
 from herdbook.steps.evaluate.measure import summarize
 
 
-def results_of(values, documents):
+def results_of(values, documents, **by_document):
     """Return lm-eval's results of a task ``t``, with a sample for each of these documents."""
-    samples = [{"doc_id": document} for document in documents]
+    samples = [
+        {"doc_id": document, **{metric: own[index] for metric, own in by_document.items()}}
+        for index, document in enumerate(documents)
+    ]
     return {"results": {"t": values}, "higher_is_better": {}, "samples": {"t": samples}}
 
 
@@ -37,3 +41,27 @@ def test_documents_are_counted_once_for_all_filters():
 def test_no_value_of_a_metric_is_dropped(values, message):
     with pytest.raises(StepError, match=message):
         summarize({"task": "t"}, results_of(values, [0]))
+
+
+def spread(metric, own, **task):
+    """Return the standard error of a metric with these values of documents."""
+    values = {f"{metric},none": 0.5, f"{metric}_stderr,none": "N/A"}
+    results = results_of(values, range(len(own)), **{metric: own})
+    return summarize({"task": "t", **task}, results)["metrics"][metric]["stderr"]
+
+
+@pytest.mark.parametrize("metric", ["acc", "acc_norm", "exact_match"])
+def test_a_mean_has_the_standard_error_that_lm_eval_gives(metric):
+    own = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]
+    assert spread(metric, own) == pytest.approx(mean_stderr(own), rel=1e-5)
+    share = np.mean(own)
+    assert spread(metric, own) == pytest.approx(np.sqrt(share * (1 - share) / (len(own) - 1)), rel=1e-5)
+    listed = [{"metric": metric, "aggregation": "mean", "higher_is_better": True}]
+    assert spread(metric, own, metric_list=listed) == spread(metric, own)
+
+
+def test_what_is_no_mean_or_of_one_document_has_no_standard_error():
+    assert spread("acc", [1.0]) is None
+    assert spread("acc", [1.0, 0.0, 1.0], metric_list=[{"metric": "acc", "aggregation": "median"}]) is None
+    assert spread("byte_perplexity", [(-3.0, 2), (-4.0, 3)]) is None
+    assert spread("f1", [(0, 1), (1, 1)]) is None

@@ -74,6 +74,23 @@ Config:
     assert len(recipe.models["mixture"].moe.experts) == 3
 
 
+@pytest.mark.parametrize(
+    ("lines", "license_"),
+    [
+        ("license: Proprietary of mine", "unknown"),
+        ("license: [mit, apache-2.0]", "unknown"),
+        ("license: other\nlicense_name: herd-1.0", "unknown"),
+        ("license: other\nlicense_name: herd-1.0\nlicense_link: https://example.org/l", "other"),
+    ],
+)
+def test_a_card_s_licence_is_taken_over_if_a_recipe_can_name_it(tmp_path, lines, license_):
+    card = f"---\n{lines}\n---\n```yaml\n{BUTTERCUP}```\n"
+    recipe, assumed = imported(tmp_path, card, name="README.md")
+    assert recipe.release.license == license_
+    assert recipe.release.license_name == ("herd-1.0" if license_ == "other" else None)
+    assert f"release.license: {license_}" in assumed
+
+
 def test_the_version_beside_it_is_read(tmp_path):
     index = '{"metadata": {"mergekit_version": "0.1.4"}, "weight_map": {}}'
     (tmp_path / "model.safetensors.index.json").write_text(index)
@@ -83,7 +100,9 @@ def test_the_version_beside_it_is_read(tmp_path):
 
 
 def test_folders_are_told_from_repositories(tmp_path):
-    (tmp_path / "models" / "Base Model").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/Base Model").symlink_to(tmp_path / "elsewhere")  # named by the link
     text = yaml.safe_dump(
         {
             "base_model": "models/Base Model",

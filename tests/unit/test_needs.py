@@ -144,6 +144,12 @@ class Living(TorchDispatchMode):
         self.now -= size
 
 
+def test_a_release_of_a_type_that_only_transformers_knows_takes_a_process_with_torch(plan, monkeypatch):
+    own = memory.memory_bytes(plan, None)
+    monkeypatch.setattr(memory, "is_known", lambda config: config != plan.released.config)
+    assert memory.memory_bytes(plan, None) == own + memory.TORCH_BYTES
+
+
 def test_pieces_are_as_large_as_the_steps_read_them():
     assert MATRIX_PIECE_BYTES == 8 * decompose.PIECE_ELEMENTS
     assert memory.QUANTIZED_PIECE_BYTES == encode.BLOCK_BYTES

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from transformers import AutoModelForCausalLM
 
 from herdbook.errors import StepError
@@ -17,18 +16,6 @@ from herdbook.steps.routing.step import routing
 from herdbook.verify.rebuild.build import contains_measurements, devices
 from support import tiny
 
-TASK = {
-    "task": "words",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": "t.jsonl"}},
-    "test_split": "test",
-    "output_type": "loglikelihood_rolling",
-    "doc_to_text": "",
-    "doc_to_target": "{{text}}",
-    "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
-    "metadata": {"version": 1.0},
-}
-
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
@@ -37,11 +24,8 @@ def plan(tmp_path_factory):
     for seed, name in enumerate(("base", "other")):
         tiny.write_model(folder / name, seed)
     words = " ".join(f"w{(7 * number) % 50}" for number in range(400))
-    for name in ("t", "c"):
-        (folder / f"{name}.jsonl").write_text(
-            json.dumps({"text": f"{name} {words}"}) + "\n", encoding="utf-8"
-        )
-    (folder / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
+    (folder / "c.jsonl").write_text(json.dumps({"text": f"c {words}"}) + "\n", encoding="utf-8")
+    tiny.write_task(folder / "task.yaml", [f"t {words}"])
     experts = [{"model": "base", "prompts": ["w1 w2"]}, {"model": "other", "prompts": ["w3"]}]
     models = {"base": {"folder": "base"}, "other": {"folder": "other"}}
     recipe = tiny.write_recipe(
@@ -62,7 +46,7 @@ def test_what_another_device_measures_is_told_and_near(plan):
     theirs = json.loads(plan.layout.evaluation(item).read_text())
     assert "device" not in ours
     assert theirs.pop("device") == "cpu"  # of a GPU it would be cuda: the kind, without its number
-    values = [found.pop("tasks")["words"]["metrics"]["bits_per_byte"]["value"] for found in (ours, theirs)]
+    values = [found.pop("tasks")["held_out"]["metrics"]["bits_per_byte"]["value"] for found in (ours, theirs)]
     assert values[0] == pytest.approx(values[1], rel=1e-5)
     assert ours == theirs
 

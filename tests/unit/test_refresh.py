@@ -14,6 +14,7 @@ from herdbook.cli.main import main
 from herdbook.errors import RecipeError
 from herdbook.files import git_blob_id, sha256_file
 from support import tiny
+from support.inputs.tokens import swap
 
 MODELS = {
     "base": {"hub": "herd/base"},
@@ -174,13 +175,35 @@ def test_licence_and_gating_without_a_commit(herd):
 
 def test_other_files_under_the_same_commit(herd):
     repo = herd.hub.repos["herd/base"]
-    name = "tokenizer_config.json"
+    name = "special_tokens_map.json"  # no fact of the lock is read from it
+    herd.hub.commit("herd/base", {name: b'{"bos_token": "<s>"}'})
+    herd.refresh()
     repo.commits[repo.branches["main"]].files[name] = Blob.of(name, b"{}")
     base = herd.source(herd.refresh()[2], "base")
     assert (base["before"] == base["after"], base["state"]) == (True, "moved")
     assert [(change["name"], change["after"]["git_blob"]) for change in base["files"]] == [
         (name, git_blob_id(b"{}"))
     ]
+
+
+def test_tokens_that_moved_upstream(herd):
+    """The tokens of a source that moved are compared with those of one that did not."""
+    before = herd.lock.read_bytes()
+    swap(herd.folders["calf"])
+    herd.hub.commit("herd/calf", {"tokenizer.json": (herd.folders["calf"] / "tokenizer.json").read_bytes()})
+    status, _, told, _ = herd.refresh()
+    assert (status, herd.lock.read_bytes()) == (2, before)
+    (problem,) = told["problems"]
+    assert "2 tokens have other ids in 'cut' than in 'base' ('w1' is 17, not 16)" in problem
+
+
+def test_another_content_of_a_file_that_was_read_is_not_trusted(herd):
+    repo = herd.hub.repos["herd/base"]
+    name = "tokenizer_config.json"
+    repo.commits[repo.branches["main"]].files[name] = Blob.of(name, b"{}")
+    base = herd.source(herd.refresh()[2], "base")
+    assert (base["before"] == base["after"], base["state"]) == (True, "unavailable")
+    assert f"{name}: expected digest {git_blob_id(b'{}')}" in base["trouble"]
 
 
 def test_one_that_vanished_hides_nothing_of_the_others(herd):

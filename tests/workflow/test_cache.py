@@ -15,7 +15,7 @@ import yaml
 from pytest_local_hub import LocalHub, client
 
 from herdbook.cache import configured
-from support import s3_server, tiny
+from support import rebuilds, s3_server, tiny
 from support.project import Project, shards_made, steps_of
 
 MODELS = {
@@ -140,6 +140,11 @@ def test_another_checkout_makes_and_fetches_nothing(in_folder):
     shutil.copy(third.recipe, second.recipe)
     shutil.copy(third.recipe.with_suffix(".lock.json"), second.recipe.with_suffix(".lock.json"))
     assert rules(steps_of(second.snakemake("-n").stdout)) == {"restore", "assemble", *AFTER}
+
+    # names count for nothing, but in the report on routers, which has them
+    renamed = herd.checkout("renamed", lambda recipe: rebuilds.rename(recipe, "cut", "less"))
+    assert rules(renamed.run()) == {"restore", "routing", "assemble", *AFTER}
+    assert herd.asked() == []
 
     # what is gone is made again from what remains, with the same bytes
     cache = configured(str(herd.place))

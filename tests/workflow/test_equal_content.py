@@ -16,17 +16,6 @@ from support import tiny
 from support.project import Project, shards_made
 
 pytestmark = pytest.mark.slow
-TASK = {
-    "task": "held_out",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
-    "test_split": "test",
-    "output_type": "loglikelihood_rolling",
-    "doc_to_text": "",
-    "doc_to_target": "{{text}}",
-    "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
-    "metadata": {"version": 1.0, "title": "Held-out text"},
-}
 LASER = {"rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]}
 SEARCH = {"rank": {"fraction": 0.9}, "matrices": ["mlp.down_proj"], "select": {"count": 1, "by": "snr"}}
 MODELS = {
@@ -77,8 +66,7 @@ def built(tmp_path_factory):
     shutil.copytree(folder / "base", folder / "mirror")
     tiny.write_adapter(folder / "adapter", folder / "base", seed=3)
     shutil.copytree(folder / "adapter", folder / "copy-of-adapter")
-    (folder / "text.jsonl").write_text(json.dumps({"text": "w1 w2 w3"}) + "\n", encoding="utf-8")
-    (folder / "task.yaml").write_text(json.dumps(TASK), encoding="utf-8")
+    tiny.write_task(folder / "task.yaml")
     tiny.write_recipe(
         project.recipe,
         MODELS,

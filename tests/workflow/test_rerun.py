@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from support import rebuilds, tiny
-from support.project import shards_made
+from support.project import Project, shards_made
 
 AFTER_SHARDS = {"card", "release", "attest", "verify"}
 
@@ -73,6 +73,33 @@ def test_fraction_remakes_that_model_and_what_is_made_of_it(project):
 def test_weight_of_a_source_remakes_what_depends_on_it(project):
     rebuilds.revision(project)
     assert shards_made(rebuilds.would_run(project)) == {"other.1", "mix.expert2-1"}
+
+
+def test_renamed_parent_leaves_what_is_made_of_it_and_no_trace_of_its_name(project, tmp_path):
+    """The release is that of a build from scratch under the new name."""
+    rebuilds.edit(project, lambda recipe: rebuilds.rename(recipe, "base", "root"))
+    made = project.run()
+    assert {step for step, _ in made} == {"fetch", *AFTER_SHARDS}
+    assert shards_made(made) == {"root.1"}
+
+    scratch = Project(tmp_path / "scratch")
+    shutil.copytree(project.recipe.parent, scratch.recipe.parent, dirs_exist_ok=True)
+    scratch.run()
+    renamed, anew = (
+        {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        for folder in (one.results / "Tiny/release" for one in (project, scratch))
+    )
+    assert renamed.keys() == anew.keys()
+    assert [name for name, content in anew.items() if renamed[name] != content] == []
+
+
+def test_renamed_model_is_made_of_its_parents_and_its_children_stay(project):
+    rebuilds.edit(project, lambda recipe: rebuilds.rename(recipe, "base-laser", "first"))
+    assert shards_made(rebuilds.would_run(project)) == {"first.1"}
 
 
 def test_adapter_remakes_what_depends_on_it(project):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.key import digest
-from herdbook.plan import Evaluation, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import Evaluation, Node, Part, Quantized, Search
 from herdbook.plan.jobs import FILES, result_jobs
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class Product:
 
     Args:
         job: The job.
-        names: Names from the recipe that its files mention but its key does not cover: the key identifies parents by
-            their keys alone, but a record cites them by name.
+        names: Names from the recipe that its files mention but its key does not cover: a measurement states whose it is.
         gated: Whether it descends from a gated source.
     """
 
@@ -82,23 +81,19 @@ def products(plan: Plan) -> list[Product]:
     """
     gated = _gated(plan)
     return [
-        Product(job, _names(plan, job), gated[_model(plan, job)])
+        Product(job, _names(job), gated[_model(plan, job)])
         for job in result_jobs(plan)
         if job.rule in ROLES or job.rule == FILES
     ]
 
 
-def _names(plan: Plan, job: Job) -> tuple[str, ...]:
+def _names(job: Job) -> tuple[str, ...]:
     """Return the names that a job's files mention but its key does not cover."""
     match job.subject:
-        case Part() as part:
-            return tuple(plan.parts[parent].model for parent in part.parents)
         case Quantized() as item:
             return (item.file,)
         case Evaluation() as item:
             return (item.name, *([item.quantized.file] if item.quantized else []))
-        case RoutingReport():
-            return tuple(plan.released.parents)
     return ()
 
 

@@ -42,10 +42,13 @@ def command(format: str, release: str, to: Path, published: datetime) -> None:  
     del format
     from herdbook.export.archive import pack
     from herdbook.export.crate import METADATA
+    from herdbook.progress import say
     from herdbook.release.subject import open_subject
 
     subject = open_subject(release)
-    copied, referenced = pack(subject, to, published.date().isoformat())
+    copied, referenced, left_out = pack(subject, to, published.date().isoformat())
+    for line in left_out:
+        say(line)
     print(f"{to}: {copied} files and {METADATA}; {referenced} weights files are referenced")
     if subject.uri == "":
         print(f"The digests of the weights are those in {SUMS}; `herdbook verify` checks them.")

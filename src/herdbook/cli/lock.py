@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import options, repository
+from herdbook.cli.checks import check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,15 +30,14 @@ def command(recipe: Path) -> None:
     from herdbook import recipe as recipes
     from herdbook.errors import RecipeError
     from herdbook.lock.pin import pin
-    from herdbook.steps.quantize.vocabulary import check_vocabulary
 
     content = recipes.load(recipe)
     lock = pin(content, recipe, lambda line: print(line, file=sys.stderr))
     try:
-        warning = check_vocabulary(plans.make(content, lock, recipe))
+        warnings = check(plans.make(content, lock, recipe))
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe)) from error
-    if warning:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     path = locks.path_for(recipe)
     locks.write(lock, path)

@@ -23,6 +23,24 @@ PATH = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
+class Parsed(click.ParamType[Any]):
+    """The value of a setting.
+
+    Args:
+        setting: The setting, which parses the text.
+    """
+
+    def __init__(self, setting: settings.Setting) -> None:
+        self.name, self._setting = setting.key, setting
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return what the text means."""
+        try:
+            return self._setting.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 recipe = click.option(
     "--recipe",
     type=FILE,
@@ -52,6 +70,7 @@ threads = click.option(
 )
 device = click.option(
     "--device",
+    type=Parsed(settings.DEVICE),
     metavar="DEVICE",
     envvar=settings.DEVICE.variable,
     default=settings.DEVICE.default,
@@ -62,11 +81,11 @@ device = click.option(
 )
 gpu_memory = click.option(
     "--gpu-memory",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Parsed(settings.GPU_MEMORY),
     metavar="GB",
     envvar=settings.GPU_MEMORY.variable,
     show_envvar=True,
-    help="Memory of one GPU in GB; bounds what is placed on it. Unknown by default "
+    help="Memory of one GPU in GB, or with its unit; bounds what is placed on it. Unknown by default "
     f"({repository.FILE}: gpu_memory).",
 )
 json = click.option("--json", type=FILE, metavar="FILE", help="Also write the result to FILE, as JSON.")
@@ -88,11 +107,6 @@ def recipe_or_argument(function: Callable[..., Any]) -> Callable[..., Any]:
         "recipe_argument", metavar="[RECIPE]", required=False, type=FILE, shell_complete=completion.recipes
     )
     return argument(recipe(run))
-
-
-def gpu_bytes(gigabytes: float | None) -> int | None:
-    """Return the memory of one GPU in bytes; None if it is not given."""
-    return None if gigabytes is None else int(gigabytes * 10**9)
 
 
 def examples(*lines: str) -> str:

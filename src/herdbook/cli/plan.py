@@ -32,7 +32,7 @@ NAME_WIDTH = 44  # of the first column; longer names move their row
 @click.option(
     "--elsewhere", is_flag=True, help="Plan for another machine: do not check disk and software of this one."
 )
-def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere: bool) -> None:
+def command(recipe: Path, results: Path, gpu_memory: int | None, *, elsewhere: bool) -> None:
     """Show the models and jobs of a build, and what they need.
 
     Lists the jobs of each rule, with the most that each writes, and its memory and
@@ -52,7 +52,7 @@ def command(recipe: Path, results: Path, gpu_memory: float | None, *, elsewhere:
         for line in needs.missing_software(unmade):  # the jobs may still run elsewhere, or with conda
             print(f"warning: on this machine: {line}", file=sys.stderr)
         needs.check_disk(plan)
-    needs.check_gpu(plan, options.gpu_bytes(gpu_memory))
+    needs.check_gpu(plan, gpu_memory)
 
 
 def _models(plan: Plan) -> Iterator[str]:

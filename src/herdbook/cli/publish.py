@@ -58,6 +58,8 @@ def command(
         preflight.check_made_by(plan)
         folder = plan.layout.release_folder
     release = local.read(folder)
+    for note in release.ignored:
+        say(note)
     place = repo or release.recipe.release.repo
     if to:
         _to_folder(release, to, dry_run=dry_run)

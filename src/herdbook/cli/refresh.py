@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import options, repository
+from herdbook.cli.checks import check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,6 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     from herdbook.refresh import report as reports
     from herdbook.refresh.impact import rebuild_counts
     from herdbook.refresh.upstream import look_up
-    from herdbook.steps.quantize.vocabulary import check_vocabulary
 
     before = plans.load(recipe, results)
     lock, changes = look_up(
@@ -55,12 +55,12 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     if lock != before.lock:
         try:
             after = plans.make(before.recipe, lock, recipe, results)
-            warning = check_vocabulary(after)
+            warnings = check(after)
         except RecipeError as error:
             report = reports.RefreshReport(str(recipe), changes, problems=error.problems)
         else:
             report = reports.RefreshReport(str(recipe), changes, rebuild=rebuild_counts(before, after))
-            if warning:
+            for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             if not dry_run:
                 locks.write(lock, locks.path_for(recipe))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from herdbook.cli import completion, options, repository
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from herdbook.plan import Plan
+    from herdbook.plan.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def command(name: str) -> click.Command:
         key: str = "",
         threads: int = 1,
         device: str = "cpu",
-        gpu_memory: float | None = None,
+        gpu_memory: int | None = None,
     ) -> None:
         from herdbook import plan as plans
         from herdbook.cache.step import save
@@ -71,11 +75,13 @@ def command(name: str) -> click.Command:
         from herdbook.steps import registry
         from herdbook.steps.machine import Machine
 
+        begun = time.monotonic()
         plan = plans.load(recipe, results)
         # The keys of the documents count much code, so a step that makes none of them does not compute them.
         job = find(all_jobs(plan) if name in DOCUMENTS else result_jobs(plan), name, key)
-        registry.run(plan, job, Machine(threads, device, options.gpu_bytes(gpu_memory)))
+        registry.run(plan, job, Machine(threads, device, gpu_memory))
         save(plan, job)
+        _report(plan, job, threads, time.monotonic() - begun)
 
     decorated: Callable[..., None] = run
     for option in (*reversed(step.options), options.results, options.recipe):
@@ -88,3 +94,15 @@ def command(name: str) -> click.Command:
         help=f"{step.about}\n\n{ABOUT_KEYS}" if step.key else step.about,
         short_help=step.about,
     )(decorated)
+
+
+def _report(plan: Plan, job: Job, threads: int, seconds: float) -> None:
+    """Print what a job used of what was planned for it, for its log."""
+    from herdbook import humanize, needs
+    from herdbook.needs.used import peak_bytes
+
+    if (used := peak_bytes()) is not None:
+        planned = needs.memory_bytes(plan, job.subject, threads)
+        print(f"memory: {humanize.size(used)} used, {humanize.size(planned)} planned")
+    limit = humanize.duration(needs.seconds(plan, job.subject, threads))
+    print(f"time: {humanize.duration(seconds)} used, {limit} planned")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from herdbook.explain.past import holder
 from herdbook.humanize import plural
 from herdbook.key import SHORT
 
@@ -52,15 +53,22 @@ def tensors(before: Mapping[str, Mapping[str, Any]], planned: tuple[Tensor, ...]
 
 def parents(plan: Plan, before: Mapping[str, Mapping[str, Any]], part: Part) -> Iterator[str]:
     """Yield a sentence if a shard is made from shards that its record does not cite, or no longer from some it cites."""
-    cited = {
-        origin["key"]: origin["model"] for entry in before.values() for origin in entry.get("from") or []
-    }
+    cited = {origin["key"] for entry in before.values() for origin in entry.get("from") or []}
     planned = {origin.part for tensor in part.tensors if tensor.name in before for origin in tensor.origins}
-    if not cited or set(cited) == planned:
+    if not cited or cited == planned:
         return
-    old = sorted(f"{cited[key]} ({key[:SHORT]})" for key in cited.keys() - planned)
-    new = sorted(f"{plan.parts[key].model} ({key[:SHORT]})" for key in planned - cited.keys())
+    old, new = (
+        sorted(f"{_holder(plan, part, key)} ({key[:SHORT]})" for key in keys)
+        for keys in (cited - planned, planned - cited)
+    )
     yield f"it was made from {', '.join(old) or 'fewer shards'}, now from {', '.join(new) or 'fewer'}"
+
+
+def _holder(plan: Plan, part: Part, key: str) -> str:
+    """Return the model that a shard belongs to: one of the plan, or of an earlier one whose results are still there."""
+    if key in plan.parts:
+        return plan.parts[key].model
+    return holder(plan.layout.record(part).parent, key) or "a shard"
 
 
 def order(before: Mapping[str, Mapping[str, Any]], part: Part) -> Iterator[str]:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from herdbook.key import SHORT
 from herdbook.plan.jobs import OF_A_MODEL
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ def older(job: Job) -> tuple[str, dict[str, Any]] | None:
         if record is not None:
             return path.name.removesuffix(".json"), record
     return None
+
+
+def holder(folder: Path, key: str) -> str | None:
+    """Return the name under which a folder has the record of a shard, without its label; None if it has none."""
+    found = next(iter(sorted(folder.glob(f"*-{key[:SHORT]}.json"))), None)
+    return found.name.rpartition("-")[0].rpartition(".")[0] if found else None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -141,7 +141,7 @@ class Verdict:
                     self._without_keys(job, record.get("parameters", {})),
                     self._without_keys(job, part.operation.parameters),
                 )
-                yield from difference.code(record.get("code", {}), part.code)
+                yield from difference.code(record.get("code", {}), part.code.json)
                 recorded = record.get("tensors", {})
                 yield from difference.tensors(recorded, part.tensors)
                 if not self._follows(job):
@@ -149,14 +149,14 @@ class Verdict:
                 yield from difference.order(recorded, part)
             case Search() as search:
                 yield from changed_parameters(record.get("parameters", {}), search.parameters)
-                yield from difference.code(record.get("code", {}), search.code)
+                yield from difference.code(record.get("code", {}), search.code.json)
             case RoutingReport() as report:
-                yield from difference.code(record.get("code", {}), report.code)
+                yield from difference.code(record.get("code", {}), report.code.json)
             case Evaluation() if settings := self._plan.recipe.evaluate:
                 now = {"limit": settings.limit, "batch_size": settings.batch_size}
                 before = {name: record.get("settings", {}).get(name) for name in now}
                 yield from changed_parameters(before, now)
-                yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe())
+                yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe().json)
 
     def _without_keys(self, job: Job, parameters: dict[str, Any]) -> dict[str, Any]:
         """Leave out parameters that are keys of another job's output if that job runs: then its reasons are given."""

@@ -15,6 +15,7 @@ from herdbook.files import CHUNK_BYTES, atomic_writer, dump_json
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS, is_large
 from herdbook.plan.code import as_recorded
 from herdbook.publish.claims import publications
+from herdbook.release.places import unlisted
 from herdbook.release.reader import Release, damaged
 from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip; ours record no time
 
 
-def pack(subject: Subject, to: Path, published: str) -> tuple[int, int]:
+def pack(subject: Subject, to: Path, published: str) -> tuple[int, int, list[str]]:
     """Write the crate of a release: the metadata, and its own files except weights, which the metadata refers to.
 
     Args:
@@ -41,7 +42,8 @@ def pack(subject: Subject, to: Path, published: str) -> tuple[int, int]:
         published: The day of publication, ISO 8601, since a release contains no times.
 
     Returns:
-        The number of files in the crate, and of weights files that it refers to.
+        The number of files in the crate, that of weights files that it refers to, and a line about each place or file that
+        the release does not list.
 
     Raises:
         DigestMismatchError: If a file of the release does not have the digest in its checksums.
@@ -52,15 +54,18 @@ def pack(subject: Subject, to: Path, published: str) -> tuple[int, int]:
     if METADATA in release.sums:
         raise VerificationError(f"{SUMS}: lists {METADATA}, which is reserved for the crate")
     files = _files(release)
-    with as_recorded(recorded(release)), damaged("the release's own files"):
-        metadata = crate(release.make_plan(), files, subject.json, published)
+    build = recorded(release)
+    with as_recorded(build.code), damaged("the release's own files"):
+        metadata = crate(build.plan(release), files, subject.json, published)
     included = sorted(name for name, file in files.items() if file.place is None)
     with _open(to) as sink:
         for name in included:
             _copy(subject, name, files[name].sha256, sink)
         with sink(METADATA) as file:
             file.write(dump_json(metadata).encode())
-    return len(included), len(files) - len(included)
+    found = unlisted(release)
+    left_out = [*found.ignored, *(f"{name}: left out, not listed in {SUMS}" for name in found.others)]
+    return len(included), len(files) - len(included), left_out
 
 
 def _files(release: Release) -> dict[str, File]:

@@ -86,7 +86,7 @@ class _Crate:
         self._files = files
         self._graph = Graph()
         self._data: list[str] = []  # the parts of the root
-        self._herdbook = PROVENANCE_CODE.describe()["herdbook"]
+        self._herdbook = PROVENANCE_CODE.describe().packages["herdbook"]
 
     def describe(self, ran: list[StepRun], published: str) -> dict[str, Any]:
         """Return the complete metadata."""
@@ -183,11 +183,10 @@ class _Crate:
         self._formal("input", material.name, "Dataset", [identifier])
         return identifier
 
-    def _license(self, license_: str | None) -> Any:
+    def _license(self, license_: str | None, link: str | None = None) -> Any:
         known = spdx(license_ or "")
-        if known is None:
-            return license_
-        return ref(self._graph.add(f"https://spdx.org/licenses/{known}", "CreativeWork", name=known))
+        address = f"https://spdx.org/licenses/{known}" if known else link
+        return ref(self._graph.add(address, "CreativeWork", name=known or license_)) if address else license_
 
     def _formal(self, way: str, name: str, kind: str, examples: list[str]) -> str:
         """Add a parameter of the workflow, and its value in this run."""
@@ -315,7 +314,7 @@ class _Crate:
             or f"The release {release.name} of a language model, and how it was made",
             version=self._plan.released.key,
             datePublished=published,
-            license=self._license(release.license),
+            license=self._license(release.license_name or release.license, release.license_link),
             conformsTo=refs(PROFILES),
             mainEntity=ref(self._address(RECIPE)),
             hasPart=refs(dict.fromkeys(self._data)),

@@ -137,7 +137,7 @@ class _Runs:
                 self._folder(self._plan.released),
                 (Item(item.file, released=item.file),),
                 {"method": item.method, "metadata": self._plan.gguf_metadata},
-                CONVERT_CODE.describe() | QUANTIZE_CODE.describe(),
+                CONVERT_CODE.describe().json | QUANTIZE_CODE.describe().json,
             )
         yield from (self._evaluation(item) for item in self._plan.evaluations if not item.made_as)
 
@@ -194,7 +194,7 @@ class _Runs:
             ),
             (_result(f"{SEARCHES}/{search.id}.json"),),
             {name: value for name, value in search.parameters.items() if name != "calibration"},
-            search.code,
+            search.code.json,
         )
 
     def _report(self) -> StepRun:
@@ -210,7 +210,7 @@ class _Runs:
             name,
             _unique((*self._folder(report.node), *texts)),
             (_result(name),),
-            code=report.code,
+            code=report.code.json,
         )
 
     def _evaluation(self, item: Evaluation) -> StepRun:

@@ -159,8 +159,18 @@ def weights_of(
             "folder in the recipe; or let the Hub's safetensors conversion space open a pull request, and name its "
             "revision."
         )
+    if shards := sorted(filter(_NUMBERED.fullmatch, by_name)) if not names else []:
+        raise SourceError(
+            f"{what}: contains shards ({shards[0]}) without {WEIGHTS_INDEX}, so transformers does not load them. Write the "
+            "index, or load the tensors and save the model with save_pretrained, and name that folder."
+        )
     if not names:
         raise SourceError(f"{what}: contains no weights in safetensors")
+    if index is not None and WEIGHTS in by_name and WEIGHTS not in names:
+        raise SourceError(
+            f"{what}: contains both {WEIGHTS}, which transformers loads, and {WEIGHTS_INDEX}, which names other files. Remove "
+            "one of them."
+        )
     return tuple(by_name[name] for name in sorted(names))
 
 

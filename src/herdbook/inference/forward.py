@@ -62,9 +62,14 @@ class CheckpointFolder:
         return from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}").to(torch.float32)
 
     def rows(self, name: str, ids: Sequence[int]) -> torch.Tensor:
-        """Return rows of a matrix, in the order of ``ids``, in float32; nothing else of it is read."""
+        """Return rows of a matrix, in the order of ``ids``, in float32; nothing else of it is read.
+
+        Raises CheckpointError if it has no such row.
+        """
         path, span = self.spans[name]
         size = (span.end - span.start) // span.shape[0]
+        if max(ids) >= span.shape[0]:
+            raise CheckpointError(f"{path}: {name} has {span.shape[0]} rows, and row {max(ids)} is requested")
         by_id = {}
         for row in sorted(set(ids)):
             own = Span(
@@ -246,49 +251,6 @@ def skeleton(folder: Path, dtype: torch.dtype, config: Any = None) -> tuple[Any,
         model: Any = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
     model.rotary_emb = type(model.rotary_emb)(config)
     return config, model
-
-
-def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = False) -> list[list[int]]:
-    """Return the token ids of each prompt, with the beginning-of-sequence token where the tokenizer has one.
-
-    That token is prepended as text and no other special token is added, as in mergekit.
-
-    Args:
-        folder: The model.
-        prompts: Texts.
-        chat_template: Format each prompt as a user's message with the tokenizer's chat template instead, followed by the
-            beginning of the answer.
-
-    Raises:
-        StepError: If there is no template, or it rejects a single message of a user.
-    """
-    tokenizer = load_tokenizer(folder)
-    if not chat_template:
-        start = tokenizer.bos_token or ""
-        return [tokenizer(start + prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    if not tokenizer.chat_template:
-        raise StepError(
-            f"{folder}: its tokenizer has no chat template; remove `chat_template` from the recipe"
-        )
-    from jinja2 import TemplateError
-
-    try:
-        texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-            )
-            for prompt in prompts
-        ]
-    except TemplateError as error:
-        raise StepError(f"{folder}: its chat template failed: {error}") from error
-    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Return a folder's tokenizer. No code from the folder is run, and nothing is downloaded."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def hidden_states(folder: Path, sequences: Sequence[Sequence[int]]) -> Iterator[list[torch.Tensor]]:

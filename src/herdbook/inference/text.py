@@ -6,7 +6,8 @@ import random
 from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
-from herdbook.inference.forward import check_sequences, load_tokenizer
+from herdbook.inference.forward import check_sequences
+from herdbook.inference.tokenizer import ids_of, load_tokenizer
 from herdbook.key import digest
 from herdbook.lock import check_pinned
 from herdbook.lock.texts import read_texts
@@ -43,7 +44,7 @@ def windows(plan: Plan, name: str, folder: Path, config: Any, count: int) -> lis
 
     Raises:
         LockError: If a file changed since it was locked.
-        StepError: If the text has too few windows.
+        StepError: If the tokenizer has no token for a word of the text, or if the text has too few windows.
     """
     settings = plan.recipe.calibration[name]
     for file, pinned in zip(settings.data, plan.lock.calibration[name].data, strict=True):
@@ -54,7 +55,7 @@ def windows(plan: Plan, name: str, folder: Path, config: Any, count: int) -> lis
     drawn: list[list[int]] = []
     for file in settings.data:
         for text in read_texts(plan.beside_recipe(file), settings.field, f"calibration.{name}"):
-            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = ids_of(tokenizer, text, f"calibration.{name}: {file}")
             drawn += [start + ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
     if len(drawn) < count:
         raise StepError(

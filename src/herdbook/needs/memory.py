@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import layer_of
+from herdbook.architectures.form import is_known
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.layerwise import FLOAT32, LOGITS, reading
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
@@ -83,6 +84,8 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
         case None:
             # Weights are read in small pieces.
             first = INTERPRETER_BYTES + RECORD_BYTES * sum(len(part.tensors) for part in plan.parts.values())
+            if not is_known(plan.released.config):
+                first += TORCH_BYTES  # transformers loads the shapes, in a process of its own
             further = 0
     return first + (threads - 1) * further
 

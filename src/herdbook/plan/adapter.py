@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node, Part, Tensor
     from herdbook.recipe import Adapter
 
-ADAPTER_CODE = Code(("herdbook.steps.adapter.step",))
+ADAPTER_CODE = Code("adapter", ("herdbook.steps.adapter.step",))
 MATRIX = 2  # dimensions
 EMBEDDINGS = "embed_tokens.weight"
 FLOATING = ("F64", "F32", "F16", "BF16")

@@ -18,7 +18,7 @@ from herdbook.layout import (
 from herdbook.plan.code import DOCUMENTS, Code
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Laser
-from herdbook.tools.installed import card_schema, card_templates
+from herdbook.tools.installed import card_templates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from herdbook.plan.plan import Plan
 
 # a card states Herdbook's version
-CARD_CODE = Code(("herdbook.steps.card.step", *DOCUMENTS), packages=("herdbook",))
+CARD_CODE = Code("card", ("herdbook.steps.card.step", *DOCUMENTS), packages=("herdbook",))
 
 
 def card_files(plan: Plan) -> list[str]:
@@ -68,8 +68,7 @@ def card_key(plan: Plan) -> str:
             "routing": plan.report.key if plan.report else None,
             "recipe": sha256_file(plan.recipe_path),
             "lock": sha256_file(locks.path_for(plan.recipe_path)),
-            "code": CARD_CODE.describe(),
-            "schema": sha256_file(card_schema()),
+            "code": CARD_CODE.describe().json,
             "templates": {path.relative_to(folder).as_posix(): sha256_file(path) for path in templates},
         }
     )

@@ -20,16 +20,16 @@ import re
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import VerificationError
+from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.settings import PINS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 PACKAGE = "herdbook"
 ROOT = Path(__file__).parents[1]
@@ -49,8 +49,10 @@ NEUTRAL_MODULES = {
     "herdbook.layout": "decides the paths of files; documents, which quote the names, count it",
     "herdbook.plan.*": "the plan enters keys as parameters, tensors and parents; documents count the modules that they quote",
     "herdbook.needs.*": "estimates of memory, disk and time, which place layers on GPUs: every GPU computes the same",
+    "herdbook.weights.loading": "refuses a model that does not load whole, and changes nothing",
     "herdbook.settings": "the settings of a machine, none of which decides a result",
     "herdbook.recipe": _RECIPE,
+    "herdbook.recipe.hub_values": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,
     "herdbook.recipe.merge": _RECIPE,
     "herdbook.recipe.mergekit_methods": _RECIPE,
@@ -90,7 +92,6 @@ DISTRIBUTIONS = {
     "herdbook": "herdbook",
     "huggingface_hub": "huggingface_hub",
     "jinja2": "jinja2",
-    "jsonschema": "jsonschema",
     "libgguf": "libgguf",
     "lm_eval": "lm_eval",
     "numpy": "numpy",
@@ -113,7 +114,6 @@ DISTRIBUTIONS = {
 NEUTRAL_PACKAGES = {
     "accelerate": "moves layers to GPUs, and computes nothing",
     "huggingface_hub": _HUB,
-    "jsonschema": "refuses invalid input, and changes nothing",
     "pydantic": "refuses invalid input, and changes nothing else",
     "pydantic_core": "raises the errors of pydantic",
     "safetensors": "a file format: tensors are read bit for bit as they were written",
@@ -127,11 +127,14 @@ class Code:
     """What a result depends on beyond its inputs.
 
     Args:
+        name: Its name in provenance. It is unique, and stays when modules are renamed: by it, a verifier with another version
+            of Herdbook finds the digests that keys were computed from.
         entries: Dotted names of our own modules that make it; these count even if they are neutral elsewhere.
         without: Modules and distributions of branches that are not taken, though the entries import them.
         packages: Distributions that decide its bytes and are not imported by name.
     """
 
+    name: str
     entries: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
@@ -146,79 +149,138 @@ class Code:
         """Distributions whose version counts, sorted. Local version labels (``+cpu``) do not count."""
         return tuple(sorted({*_closure(self.entries, self.without)[1], *self.packages}))
 
-    def describe(self) -> dict[str, str]:
-        """Return ``{module or distribution: digest or version}``, as it enters keys and provenance.
+    def installed(self) -> DescribedCode:
+        """Return it as it is installed here."""
+        return DescribedCode(
+            self,
+            {module: module_digest(module) for module in self.modules},
+            {package: package_version(package) for package in self.distributions},
+        )
+
+    def describe(self) -> DescribedCode:
+        """Return it as it enters keys and provenance: as it is installed here, or inside ``as_recorded`` as recorded.
 
         Raises:
-            VerificationError: Inside ``as_recorded``, if the record does not name one of them.
+            VerificationError: If the record does not name it; see ``RecordedCode.error``.
         """
         recorded = _RECORDED.get()
-        if recorded is not None:
-            names = (*self.modules, *self.distributions)
-            _require_named(names, recorded)
-            return {name: recorded[name] for name in names}
-        return {
-            **{module: module_digest(module) for module in self.modules},
-            **{package: package_version(package) for package in self.distributions},
-        }
+        return self.installed() if recorded is None else recorded.describe(self)
+
+
+@dataclass(frozen=True)
+class DescribedCode:
+    """The code of an operation, as it is installed here or as a release records it.
+
+    Args:
+        of: The code.
+        modules: The digest of each module of ours.
+        packages: The version of each distribution.
+    """
+
+    of: Code
+    modules: Mapping[str, str] = field(hash=False)
+    packages: Mapping[str, str] = field(hash=False)
+
+    @property
+    def json(self) -> dict[str, str]:
+        """Its form in keys and records: ``{module or distribution: digest or version}``."""
+        return {**self.modules, **self.packages}
+
+    @property
+    def changed_modules(self) -> list[str]:
+        """Names of the modules that are installed with other content, or that only one side has, sorted."""
+        return _differing(self.modules, self.of.installed().modules)
+
+    @property
+    def changed_packages(self) -> list[str]:
+        """Names of the distributions that are installed in other versions, or that only one side has, sorted."""
+        return _differing(self.packages, self.of.installed().packages)
+
+
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+@dataclass(frozen=True)
+class RecordedCode:
+    """The code of a build, as the provenance of its release records it. The builder asserts it.
+
+    Args:
+        version: The version of Herdbook.
+        operations: By the name of each ``Code``: its ``modules`` and ``packages``, as ``DescribedCode`` has them.
+    """
+
+    version: str
+    operations: Mapping[str, Mapping[str, Mapping[str, str]]]
+
+    @property
+    def is_of_another_version(self) -> bool:
+        """Whether it names another version of Herdbook than the one that is installed here."""
+        return self.version != package_version(PACKAGE)
+
+    @property
+    def advice(self) -> str:
+        """How to check what this version cannot check, as a sentence."""
+        return (
+            f"It names Herdbook {self.version}; to check this, verify it with that version: "
+            f"pip install herdbook=={self.version}"
+        )
+
+    def error(self, problem: str) -> VerificationError:
+        """Return the error about something that the installed code cannot derive from the release.
+
+        Another version may have done it in another way, so that nothing is proven against a release which names one; but
+        neither is it verified, so a liar gains nothing by naming one.
+        """
+        if self.is_of_another_version:
+            return UnverifiedError(f"{problem}. {self.advice}")
+        return VerificationError(problem)
+
+    def describe(self, code: Code) -> DescribedCode:
+        """Return an operation's code as it is recorded. Raises what ``error`` returns if the record does not name it."""
+        found = self.operations.get(code.name)
+        if found is None:
+            raise self.error(f"the provenance does not name the code of the operation `{code.name}`")
+        return DescribedCode(code, found["modules"], found["packages"])
+
+    def require_installed(self, code: DescribedCode) -> None:
+        """Raise what ``error`` returns if an operation cannot be rerun, since its code is not the installed one."""
+        if code.changed_modules:
+            raise self.error(
+                f"the operation `{code.of.name}` was done by other code than is installed here "
+                f"({listed(code.changed_modules)}), and cannot be rerun"
+            )
+
+
+def listed(names: list[str]) -> str:
+    """Return the first of some names, and how many there are beyond it."""
+    return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
 
 
 # transformers tokenizes with it, and no module of ours imports it; sentencepiece and tiktoken only parse files for it
 TOKENIZERS = ("tokenizers",)
 # A file that is fetched as a whole is compared with its digest in the lock; the code that fetches it decides nothing.
-WHOLE_FILE = Code()
+WHOLE_FILE = Code("fetch-file")
 # Copied bytes are compared with their digest in the parent's record; the code decides the shard's header and the new record.
-COPY = Code(("herdbook.steps.inputs", "herdbook.weights.checkpoint"))
+COPY = Code("copy", ("herdbook.steps.inputs", "herdbook.weights.checkpoint"))
 
-_RECORDED: ContextVar[Mapping[str, str] | None] = ContextVar("recorded", default=None)
+_RECORDED: ContextVar[RecordedCode | None] = ContextVar("recorded", default=None)
 
 
 @contextmanager
-def as_recorded(code: Mapping[str, str]) -> Iterator[None]:
+def as_recorded(code: RecordedCode) -> Iterator[None]:
     """Inside the block, describe code as a record has it, not as it is installed here.
 
     This recomputes the keys of results that were built with other code or versions.
 
     Args:
-        code: What ``Code.describe`` returned at the time, for all the code of a plan.
+        code: The code of the build.
     """
     token = _RECORDED.set(code)
     try:
         yield
     finally:
         _RECORDED.reset(token)
-
-
-def _require_named(names: Iterable[str], recorded: Mapping[str, str]) -> None:
-    """Raise VerificationError if a record does not name code that counts here.
-
-    The version that a record names excuses nothing, since whoever forges a release writes it; it only makes the advice.
-    """
-    missing = [name for name in names if name not in recorded]
-    if not missing:
-        return
-    version = recorded.get(PACKAGE, "unknown")
-    advice = ""
-    if version != package_version(PACKAGE):
-        advice = (
-            f"; it names Herdbook {version}, whose modules may differ: verify with that version to tell an older program "
-            "from a forgery"
-        )
-    raise VerificationError(f"the provenance does not name the code of {missing[0]}{advice}")
-
-
-def changed(code: Mapping[str, str]) -> list[str]:
-    """Return the names of the modules and packages whose installed digest or version differs from a record, sorted."""
-
-    def installed(name: str) -> str:
-        if "." not in name:
-            return package_version(name)
-        try:
-            return module_digest(name)
-        except ModuleNotFoundError:
-            return "absent"
-
-    return sorted(name for name, recorded in code.items() if installed(name) != recorded)
 
 
 def neutral(module: str) -> bool:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from herdbook.recipe import Recipe
 
 EVALUATE_CODE = Code(
+    "evaluate",
     ("herdbook.steps.evaluate.step",),
     without=("herdbook.steps.quantize.dequantize",),
     packages=TOKENIZERS,
 )
-DEQUANTIZE_CODE = Code(("herdbook.steps.quantize.dequantize",))
+DEQUANTIZE_CODE = Code("dequantize", ("herdbook.steps.quantize.dequantize",))
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,13 @@ def plan_evaluations(
         "tasks": [lock.tasks[task].model_dump(mode="json") for task in section.tasks],
         "limit": section.limit,
         "batch_size": section.batch_size,
-        "code": EVALUATE_CODE.describe(),
+        "code": EVALUATE_CODE.describe().json,
     }
 
     first: dict[str, str] = {}
 
     def planned(name: str, node: Node, item: Quantized | None) -> Evaluation:
-        measured = {"key": item.key, "code": DEQUANTIZE_CODE.describe()} if item else None
+        measured = {"key": item.key, "code": DEQUANTIZE_CODE.describe().json} if item else None
         key = digest({**settings, "model": node.key, "quantized": measured})
         made_as = first.setdefault(key, name)
         return Evaluation(name, node, item, key, made_as if made_as != name else "")

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from herdbook.recipe import Laser, Recipe
 
 READING = ("herdbook.inference.forward", "herdbook.inference.text", "herdbook.steps.laser.whiten")
-LASER_CODE = Code(("herdbook.steps.laser.step",), without=READING)
-WHITEN_CODE = Code(("herdbook.steps.laser.step",), packages=TOKENIZERS)
-SEARCH_CODE = Code(("herdbook.steps.laser.search",), packages=TOKENIZERS)
+LASER_CODE = Code("laser", ("herdbook.steps.laser.step",), without=READING)
+WHITEN_CODE = Code("laser-whitened", ("herdbook.steps.laser.step",), packages=TOKENIZERS)
+SEARCH_CODE = Code("search", ("herdbook.steps.laser.search",), packages=TOKENIZERS)
 SINGLE = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+?)(?:\.weight)?$")
 
 
@@ -157,5 +157,5 @@ def _search(
         text=text,
         code=code,
     )
-    content = {"operation": "search", "model": parent.key, "parameters": search.parameters, "code": code}
+    content = {"operation": "search", "model": parent.key, "parameters": search.parameters, "code": code.json}
     return replace(search, key=digest(content))

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import ONE_FORM, layer_of
-from herdbook.architectures.form import HEAD
+from herdbook.architectures.form import HEAD, bias_setting
 from herdbook.architectures.meaning import differences, is_tied
 from herdbook.errors import RecipeError
 from herdbook.plan.code import COPY, Code
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     # The parameters of one tensor, by name.
     Values = dict[str, float | list[float]]
 
-MERGE_CODE = Code(("herdbook.steps.merge.step",), without=("herdbook.steps.merge.run_mergekit",))
+MERGE_CODE = Code("merge", ("herdbook.steps.merge.step",), without=("herdbook.steps.merge.run_mergekit",))
 # mergekit runs in a process of its own, with our torch and transformers; `run_mergekit` pins its version
 MERGEKIT_CODE = Code(
+    "mergekit",
     ("herdbook.steps.merge.step",),
     without=("herdbook.steps.merge.methods", "herdbook.weights.tensors"),
     packages=("transformers",),
@@ -245,6 +246,8 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
                 hint = " (one model has an output head of its own, the other ties it to the embeddings)"
             elif tensor in {HEAD, "model.embed_tokens.weight"}:
                 hint = " (their vocabularies differ)"
+            elif bias_setting(tensor):
+                hint = f" (see {bias_setting(tensor)} in their config.json)"
             problems.append(
                 f"{where}: {tensor} is {_show(form.get(tensor))} in {node.name!r} and {_show(expected.get(tensor))} in "
                 f"{first.name!r}{hint}{more}"

@@ -11,6 +11,7 @@ from herdbook.layout import WEIGHTS
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
+    from herdbook.plan.code import DescribedCode
     from herdbook.plan.operation import Action, CalibrationText, Operation, Parameters, Rule
     from herdbook.recipe import Guard, RankRule, Section, Select
 
@@ -77,7 +78,7 @@ class Part:
     operation: Operation = field(hash=False)
     key: str
     tensors: tuple[Tensor, ...]
-    code: dict[str, str] = field(default_factory=dict, hash=False)
+    code: DescribedCode
 
     @property
     def id(self) -> str:
@@ -95,7 +96,7 @@ class Part:
         return {
             "operation": self.rule,
             "key": self.key,
-            "code": self.code,
+            "code": self.code.json,
             "parameters": self.operation.parameters,
         }
 
@@ -149,7 +150,7 @@ class Search:
     select: Select | None
     guard: Guard | None
     text: CalibrationText | None
-    code: dict[str, str] = field(hash=False)
+    code: DescribedCode
 
     @property
     def id(self) -> str:
@@ -189,6 +190,7 @@ class Node:
         files_from: Name of the parent whose other files it takes over; its own name for a source.
         search: The search that chooses its matrices, if it is lasered and the recipe does not fix them.
         form: The shape of each of its tensors by name, including tensors that are not needed and so not made.
+        chat_template: Whether its tokenizer has a chat template, as far as the lock says.
         made_as: Name of the first model of the recipe with the same key, whose folder it shares; empty if it is the first.
     """
 
@@ -203,6 +205,7 @@ class Node:
     files_from: str = ""
     search: Search | None = None
     form: dict[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    chat_template: bool = True
     made_as: str = ""
 
     @property

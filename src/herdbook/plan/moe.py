@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matrix_of
+from herdbook.architectures.form import bias_setting
 from herdbook.architectures.meaning import differences, is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
@@ -36,14 +37,18 @@ DRAWN, FITTED, ROUTED, MERGEKITS, ALTERED, CAST = (
     f"herdbook.steps.moe.{name}"
     for name in ("random_gate", "ridge", "router", "mergekit_gates", "perturb", "cast")
 )
-ROUTER_CODE = Code(STEP, (DRAWN, FITTED, MERGEKITS, ALTERED, CAST), TOKENIZERS)
-RIDGE_CODE = Code(STEP, (DRAWN, MERGEKITS, ALTERED, CAST), TOKENIZERS)
-MERGEKIT_CODE = Code(STEP, (DRAWN, ROUTED, ALTERED, CAST), TOKENIZERS)
-DRAWN_CODE = Code(STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
-ALTER_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS))
+ROUTER_CODE = Code("routers", STEP, (DRAWN, FITTED, MERGEKITS, ALTERED, CAST), TOKENIZERS)
+RIDGE_CODE = Code("routers-ridge", STEP, (DRAWN, MERGEKITS, ALTERED, CAST), TOKENIZERS)
+MERGEKIT_CODE = Code("routers-mergekit", STEP, (DRAWN, ROUTED, ALTERED, CAST), TOKENIZERS)
+DRAWN_CODE = Code(
+    "routers-drawn", STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch")
+)
+ALTER_CODE = Code("experts-changed", STEP, (DRAWN, ROUTED, MERGEKITS))
 # Tensors that are copied under a new name, stacked or zero.
-TAKEN_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch"))
-CAST_CODE = Code(STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
+TAKEN_CODE = Code(
+    "experts", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch")
+)
+CAST_CODE = Code("experts-cast", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
 # An expert's vocabulary may differ by as many tokens, which its tuning added; beyond that, it is a different vocabulary.
 ADDED_TOKENS = 1024
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
@@ -230,6 +235,8 @@ def _check(name: str, moe: Mixture, nodes: Mapping[str, Node]) -> tuple[Family, 
                 checks.expert(f"{where}.{key}.{index}", expert)
         if moe.tokenizer:
             checks.tokenizer()
+        if moe.chat_template:
+            checks.chat_template()
     if checks.problems or family is None:
         raise RecipeError(checks.problems)
     return family, checks.warnings
@@ -348,6 +355,13 @@ class _Checks:
                 else:
                     self.misfit(line)
                 return
+        differing = sorted(t for t in node.form.keys() ^ base.form.keys() if BIAS.search(t))
+        if differing:
+            t = differing[0]
+            self.misfit(
+                f"{where}: {t} is {_show(node.form.get(t))}, in the base {_show(base.form.get(t))} ({bias_setting(t)}; "
+                f"{len(differing)} biases differ)"
+            )
         for setting in differences(node.config, base.config):
             self.misfit(
                 f"{where} has {setting} as the base: its matrices mean something else than in the base"
@@ -375,6 +389,14 @@ class _Checks:
             self.problems.append(
                 f"{self.where}.tokenizer: {name!r} has {tokens} tokens, but the base has embeddings for only {rows}"
             )
+
+    def chat_template(self) -> None:
+        # The routers are made with the base's, and the report on them reads the prompts with the mixture's.
+        for name in dict.fromkeys((self.moe.base, self.moe.tokenizer or self.moe.base)):
+            if not self.nodes[name].chat_template:
+                self.problems.append(
+                    f"{self.where}.chat_template: the tokenizer of {name!r} has no chat template; leave `chat_template` out"
+                )
 
 
 def _layer_shapes(node: Node) -> dict[str, tuple[int, ...]]:

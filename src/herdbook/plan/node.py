@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook import recipe as recipes
-from herdbook.architectures.form import misfits
+from herdbook.architectures.form import is_known, misfits
 from herdbook.errors import RecipeError
 from herdbook.key import digest
 from herdbook.plan.adapter import plan_adapter
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 
 
 # The index and, for merges and mixtures, the configuration are written, not linked. A source's other files are as fetched.
-ASSEMBLE_CODE = Code(("herdbook.steps.assemble.step",), without=("herdbook.steps.fetch.step",))
+ASSEMBLE_CODE = Code("assemble", ("herdbook.steps.assemble.step",), without=("herdbook.steps.fetch.step",))
 
 
 def plan_node(
     name: str, recipe: Recipe, lock: Lock, nodes: Mapping[str, Node], whole: set[str]
 ) -> tuple[Node, list[str]]:
     """Return a model of the recipe, and warnings; its tensors are those that its configuration implies.
+
+    For a model type that is not in our table, only transformers can tell which these are: `herdbook lock` asks it.
 
     Args:
         name: Its name.
@@ -45,10 +48,7 @@ def plan_node(
         RecipeError: If the model cannot be built as the recipe defines it.
     """
     node, warnings = _plan_node(name, recipe, lock, nodes, whole)
-    try:
-        problems = misfits(node.config, node.form)
-    except KeyError as error:
-        problems = [f"its config.json lacks {error.args[0]!r}"]
+    problems = misfits(node.config, node.form) if is_known(node.config) else []
     if problems:
         raise RecipeError([f"models.{name}: {problem}" for problem in problems])
     return node, warnings
@@ -85,13 +85,12 @@ def _plan_node(
                 member: (by_name[member].sha256 or by_name[member].git_blob) if member in by_name else None
                 for member in locked.members
             }
-            code = GGUF_CODE.describe() if locked.weights == "gguf" else {}
+            code = GGUF_CODE.describe().json if locked.weights == "gguf" else {}
             container = locked.files[0].sha256 if locked.weights == "gguf" else None
             key = _node_key(parts, {"members": members, "container": container, "code": code})
             form = {tensor.name: tensor.shape for tensor in locked.tensors}
-            return Node(
-                name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form
-            ), warnings
+            node = Node(name, "fetch", key, model, (), parts, locked.config, locked.members, name, form=form)
+            return replace(node, chat_template=locked.chat_template), warnings
 
 
 def _new_form(
@@ -105,7 +104,8 @@ def _new_form(
     key = _node_key(parts, {"config": config, "from": files_from.key})
     form = {tensor.name: tensor.shape for part in parts for tensor in part.tensors}
     parents, files = recipes.parents(model), files_from.files
-    return Node(name, operation, key, model, parents, parts, config, files, files_from.name, form=form)
+    node = Node(name, operation, key, model, parents, parts, config, files, files_from.name, form=form)
+    return replace(node, chat_template=files_from.chat_template)
 
 
 def _kept_form(
@@ -129,9 +129,10 @@ def _kept_form(
         parent.name,
         search,
         parent.form,
+        parent.chat_template,
     )
 
 
 def _node_key(parts: tuple[Part, ...], files: dict[str, Any]) -> str:
-    code = ASSEMBLE_CODE.describe()
+    code = ASSEMBLE_CODE.describe().json
     return digest({"parts": [part.key for part in parts], "files": files, "code": code})

@@ -30,7 +30,7 @@ def plan_part(model: str, label: str, operation: Operation, tensors: tuple[Tenso
     content = {
         "operation": operation.rule,
         "parameters": operation.canonical,
-        "code": described,
+        "code": described.json,
         "tensors": [_canonical(tensor) for tensor in tensors],
     }
     return Part(model, label, operation, digest(content), tensors, described)

@@ -17,9 +17,11 @@ from herdbook.layout import Layout
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
 from herdbook.plan.pieces import misread
+from herdbook.plan.precision import losses
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import RoutingReport, plan_report
+from herdbook.plan.tokens import check_tokens
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -91,7 +93,13 @@ class Plan:
     @property
     def gguf_metadata(self) -> dict[str, str]:
         """The metadata that is written into every GGUF file."""
-        return {"general.name": self.recipe.release.name, "general.license": self.recipe.release.license}
+        release = self.recipe.release
+        return {
+            "general.name": release.name,
+            "general.license": release.license,
+            **({"general.license.name": release.license_name} if release.license_name else {}),
+            **({"general.license.link": release.license_link} if release.license_link else {}),
+        }
 
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
@@ -124,7 +132,8 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
     for name in order:
         nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
-        warnings += new_warnings
+        warnings += [*new_warnings, *losses(nodes[name], nodes)]
+    warnings += check_tokens(lock, nodes, whole)
     nodes = _shared(recipe, nodes)
     _refuse_unusable(recipe, nodes)
     if recipe.quantize and (window := conversion.ignored_window(nodes[recipe.release.model].config)):

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 # llama.cpp's converter runs in a process of its own, with our torch and transformers; `convert` pins its version
 CONVERT_CODE = Code(
+    "convert",
     ("herdbook.steps.quantize.step",),
     without=("herdbook.steps.quantize.derive", "herdbook.steps.quantize.quantize"),
     packages=("torch", "transformers", *TOKENIZERS),
 )
-QUANTIZE_CODE = Code(("herdbook.steps.quantize.step",), without=("herdbook.steps.quantize.convert",))
+QUANTIZE_CODE = Code(
+    "quantize", ("herdbook.steps.quantize.step",), without=("herdbook.steps.quantize.convert",)
+)
 
 # Approximate bits per weight of each method.
 BITS = {"Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q4_K_S": 4.6}
@@ -74,7 +77,7 @@ def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str])
         "operation": "convert",
         "model": released.key,
         "metadata": dict(metadata),
-        "code": CONVERT_CODE.describe(),
+        "code": CONVERT_CODE.describe().json,
     }
     return Conversion(recipe.release.name, digest(content), released.size_bytes)
 
@@ -82,7 +85,7 @@ def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str])
 def plan_quantized(recipe: Recipe, released: Node, conversion: Conversion) -> tuple[Quantized, ...]:
     """Return the quantized files of a recipe, in its order."""
     methods = recipe.quantize.methods if recipe.quantize else ()
-    code = QUANTIZE_CODE.describe()
+    code = QUANTIZE_CODE.describe().json
     return tuple(
         Quantized(
             method,

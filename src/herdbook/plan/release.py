@@ -36,13 +36,19 @@ if TYPE_CHECKING:
 VERSIONS = ("herdbook", "snakemake")  # claims state their versions
 # The code that writes claims and bills of materials; as it is recorded, a verifier knows whether its own code is the same.
 PROVENANCE_CODE = Code(
+    "provenance",
     (*(f"herdbook.provenance.{name}" for name in ("bom", "claims", "lineage", "slsa")), *DOCUMENTS),
     packages=VERSIONS,
 )
-RELEASE_CODE = Code(("herdbook.steps.release.step", *DOCUMENTS), packages=VERSIONS)
-ATTEST_CODE = Code(("herdbook.steps.attest.step", *DOCUMENTS), without=("sigstore",), packages=VERSIONS)
-KEYLESS_CODE = Code(ATTEST_CODE.entries, without=("cryptography", "sigstore"), packages=VERSIONS)
+RELEASE_CODE = Code("release", ("herdbook.steps.release.step", *DOCUMENTS), packages=VERSIONS)
+ATTEST_CODE = Code(
+    "attest", ("herdbook.steps.attest.step", *DOCUMENTS), without=("sigstore",), packages=VERSIONS
+)
+KEYLESS_CODE = Code(
+    "attest-keyless", ATTEST_CODE.entries, without=("cryptography", "sigstore"), packages=VERSIONS
+)
 VERIFY_CODE = Code(
+    "verify",
     ("herdbook.verify.levels", "herdbook.verify.report", "herdbook.release.reader", *DOCUMENTS),
     without=tuple(
         f"herdbook.verify.{name}" for name in ("equality", "upstream", "rebuild.build", "rebuild.recompute")
@@ -99,7 +105,7 @@ def attested_files(signer: SignerIdentity | None) -> list[str]:
 def release_key(plan: Plan) -> str:
     """Return the digest of everything that the release's folder is made from."""
     lock = sha256_file(locks.path_for(plan.recipe_path))
-    return digest({"card": card_key(plan), "lock": lock, "code": RELEASE_CODE.describe()})
+    return digest({"card": card_key(plan), "lock": lock, "code": RELEASE_CODE.describe().json})
 
 
 def attest_key(plan: Plan, signer: SignerIdentity | None) -> str:
@@ -110,9 +116,9 @@ def attest_key(plan: Plan, signer: SignerIdentity | None) -> str:
     """
     identity = (signer.fingerprint or KEYLESS) if signer else None
     code = KEYLESS_CODE if identity == KEYLESS else ATTEST_CODE
-    return digest({"release": release_key(plan), "signer": identity, "code": code.describe()})
+    return digest({"release": release_key(plan), "signer": identity, "code": code.describe().json})
 
 
 def verification_key(plan: Plan, signer: SignerIdentity | None) -> str:
     """Return the digest of what a verification of a plan's release depends on."""
-    return digest({"attested": attest_key(plan, signer), "code": VERIFY_CODE.describe()})
+    return digest({"attested": attest_key(plan, signer), "code": VERIFY_CODE.describe().json})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.key import SHORT, digest
@@ -12,10 +12,11 @@ from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
     from herdbook.lock import Lock
+    from herdbook.plan.code import DescribedCode
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe
 
-ROUTING_CODE = Code(("herdbook.steps.routing.step",), packages=TOKENIZERS)
+ROUTING_CODE = Code("routing", ("herdbook.steps.routing.step",), packages=TOKENIZERS)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class RoutingReport:
     node: Node
     key: str
     texts: tuple[str, ...]
-    code: dict[str, str] = field(hash=False)
+    code: DescribedCode
 
     @property
     def id(self) -> str:
@@ -53,5 +54,5 @@ def plan_report(recipe: Recipe, lock: Lock, node: Node) -> RoutingReport | None:
         "chat_template": moe.chat_template,
         "experts": [expert.model for expert in moe.experts],  # the report names them
     }
-    key = digest({"operation": "routing", "model": node.key, **parameters, "code": code})
+    key = digest({"operation": "routing", "model": node.key, **parameters, "code": code.json})
     return RoutingReport(node, key, texts, code)

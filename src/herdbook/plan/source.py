@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from herdbook.recipe import Section
 
 # transformers reads a GGUF with the package gguf
-GGUF_CODE = Code(("herdbook.steps.fetch.step",), packages=("gguf", *TOKENIZERS))
+GGUF_CODE = Code("fetch-gguf", ("herdbook.steps.fetch.step",), packages=("gguf", *TOKENIZERS))
 # ranges of a file have no digest to compare them with
 RANGES_CODE = Code(
+    "fetch-ranges",
     ("herdbook.hub.content", "herdbook.steps.fetch.step"),
     without=("herdbook.sources.gguf", "herdbook.weights.tensors"),
 )

@@ -64,7 +64,11 @@ def bom(
 
 
 def _tool() -> dict[str, Any]:
-    return {"type": "application", "name": "herdbook", "version": PROVENANCE_CODE.describe()["herdbook"]}
+    return {
+        "type": "application",
+        "name": "herdbook",
+        "version": PROVENANCE_CODE.describe().packages["herdbook"],
+    }
 
 
 def _release(
@@ -80,7 +84,7 @@ def _release(
         "version": plan.released.key,
         **({"description": release.summary} if release.summary else {}),
         # The author declares it; whether the sources' licenses allow it is not concluded here.
-        "licenses": _licenses(release.license, "declared"),
+        "licenses": _licenses(release.license_name or release.license, "declared", release.license_link),
         "modelCard": _model_card(plan, read_json),
         "pedigree": {
             "ancestors": [_ancestor(source) for source in sources],
@@ -233,9 +237,9 @@ def _data(plan: Plan) -> Iterator[dict[str, Any]]:
         }
 
 
-def _licenses(license_: str, acknowledgement: str) -> list[dict[str, Any]]:
+def _licenses(license_: str, acknowledgement: str, url: str | None = None) -> list[dict[str, Any]]:
     known = spdx(license_)
-    named = {"id": known} if known else {"name": license_}
+    named = {"id": known} if known else {"name": license_, **({"url": url} if url else {})}
     return [{"license": {**named, "acknowledgement": acknowledgement}}]
 
 

@@ -191,9 +191,10 @@ class _Origins:
             parent = self._entry(cited[0]["key"], cited[0]["tensor"])
             if not _equal(entry, entry, parent):
                 if entry["action"] == "copy":
+                    model = self._plan.parts[cited[0]["key"]].model
                     raise CheckpointError(
-                        f"lineage: tensor {tensor} is declared as a copy of {cited[0]['tensor']} of "
-                        f"{cited[0]['model']}, but their digests differ. Delete the shard and its record, and rebuild."
+                        f"lineage: tensor {tensor} is declared as a copy of {cited[0]['tensor']} of {model}, but their "
+                        "digests differ. Delete the shard and its record, and rebuild."
                     )
                 return key, tensor, entry
             key, tensor = cited[0]["key"], cited[0]["tensor"]

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from herdbook.layout import LINEAGE, LOCK, RECIPE
+from herdbook.plan.card import CARD_CODE
 from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE
 from herdbook.plan.material import inputs, materials
 from herdbook.plan.node import ASSEMBLE_CODE
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
-from herdbook.plan.release import PROVENANCE_CODE, VERSIONS
+from herdbook.plan.release import PROVENANCE_CODE, RELEASE_CODE, VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from herdbook.lock import LockedFile
     from herdbook.plan import Plan
+    from herdbook.plan.code import DescribedCode
     from herdbook.plan.material import Material
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:herdbook:buildtype:release:v1"  # docs/buildtype.md
+BUILD_TYPE = "urn:herdbook:buildtype:release:v2"  # docs/buildtype.md
 BUILDER = "urn:herdbook:builder:local:v1"
 HUB_PAGES = "https://huggingface.co"
 
@@ -49,22 +51,21 @@ def statement(
     }
 
 
-def code(plan: Plan) -> dict[str, str]:
-    """Return all code that a plan's keys and its release's documents depend on: digests and versions by name."""
-    versions = PROVENANCE_CODE.describe() | ASSEMBLE_CODE.describe()
-    for part in plan.parts.values():
-        versions |= part.code
-    for search in plan.searches.values():
-        versions |= search.code
+def codes(plan: Plan) -> list[DescribedCode]:
+    """Return all code that a plan's keys and its release's documents depend on, each operation's once, sorted by name."""
+    found = [code.describe() for code in (ASSEMBLE_CODE, CARD_CODE, PROVENANCE_CODE, RELEASE_CODE)]
+    found += [part.code for part in plan.parts.values()]
+    found += [search.code for search in plan.searches.values()]
     if plan.report:
-        versions |= plan.report.code
+        found.append(plan.report.code)
     if plan.evaluations:
-        versions |= EVALUATE_CODE.describe()
+        found.append(EVALUATE_CODE.describe())
     if any(item.quantized for item in plan.evaluations):
-        versions |= DEQUANTIZE_CODE.describe()
+        found.append(DEQUANTIZE_CODE.describe())
     if plan.quantized:
-        versions |= CONVERT_CODE.describe() | QUANTIZE_CODE.describe()
-    return versions
+        found += [CONVERT_CODE.describe(), QUANTIZE_CODE.describe()]
+    by_name = {code.of.name: code for code in found}
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -74,14 +75,17 @@ def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
         plan: The plan that was built.
         digests: SHA-256 of each of the release's files, by name.
     """
-    versions = PROVENANCE_CODE.describe()
+    versions = PROVENANCE_CODE.describe().packages
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {"recipe": RECIPE, "lock": LOCK},
             "internalParameters": {
                 "keys": {name: node.key for name, node in plan.nodes.items()},
-                "code": code(plan),
+                "operations": {
+                    code.of.name: {"modules": dict(code.modules), "packages": dict(code.packages)}
+                    for code in codes(plan)
+                },
             },
             "resolvedDependencies": [
                 *({"name": name, "digest": {"sha256": digests[name]}} for name in (RECIPE, LOCK)),

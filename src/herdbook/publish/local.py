@@ -11,6 +11,7 @@ from herdbook.errors import HerdbookError, VerificationError
 from herdbook.files import CHUNK_BYTES, sha256_file
 from herdbook.layout import OUTSIDE_SUMS, SUMS
 from herdbook.progress import track
+from herdbook.release.places import unlisted
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 
@@ -74,12 +75,14 @@ class LocalRelease:
         release: Its content as a release.
         files: All its files, by name.
         problems: The problems of its files, one line each.
+        ignored: What other programs left in the folder, a line for each place; it is not published.
     """
 
     folder: Path
     release: Release
     files: dict[str, LocalFile]
     problems: tuple[str, ...]
+    ignored: tuple[str, ...]
 
     @property
     def recipe(self) -> Recipe:
@@ -114,8 +117,12 @@ def read(folder: Path) -> LocalRelease:
         _, _ = release.recipe, release.lock
     except (HerdbookError, OSError) as error:
         raise VerificationError(f"{folder}: is not a release of Herdbook: {error}") from error
-    files = _hash({name: subject.path(name) for name in subject.files})
-    return LocalRelease(folder, release, files, tuple(_problems(release, subject, files)))
+    found = unlisted(release)
+    names = {*release.sums, *OUTSIDE_SUMS, *found.others} & subject.files.keys()
+    files = _hash({name: subject.path(name) for name in names})
+    return LocalRelease(
+        folder, release, files, tuple(_problems(release, subject, files)), tuple(found.ignored)
+    )
 
 
 def _hash(paths: dict[str, Path]) -> dict[str, LocalFile]:

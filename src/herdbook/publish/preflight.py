@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
 from herdbook.errors import HerdbookError, StepError
 from herdbook.files import sha256_file
 from herdbook.layout import CARD, LOCK, RECIPE
+from herdbook.lock import paths
 from herdbook.publish import licenses
 from herdbook.publish.hub import name_problem
-from herdbook.recipe import Adapter, Folder
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan
@@ -60,29 +59,20 @@ def of_release(release: LocalRelease, *, public: bool) -> list[str]:
 
 
 def _absolute(release: LocalRelease) -> list[str]:
-    """Return the absolute paths in recipe and lock: they show the author's machine, and lead nowhere on another one."""
-    models, lock = release.recipe.models.items(), release.lock
-    tasks, texts = lock.tasks.values(), lock.calibration.items()
-    paths = {
-        **{f"models.{name}": model.folder for name, model in models if isinstance(model, Folder)},
-        **{
-            f"models.{name}": model.adapter
-            for name, model in models
-            if isinstance(model, Adapter) and isinstance(model.adapter, str)
-        },
-    }
+    """Return the absolute paths in recipe and lock. Since `herdbook lock` refuses them, only old releases contain any."""
     found = [
-        *paths.items(),
-        *(("evaluate.tasks", task.file.name) for task in tasks),
-        *((f"evaluate.tasks: {task.name}", file.name) for task in tasks for file in task.data),
-        *((f"calibration.{name}", file.name) for name, text in texts for file in text.data),
-        *((f"leaderboards.{name}", file.name) for name, file in lock.leaderboards.items()),
+        *paths.named(release.recipe),
+        *(
+            (f"evaluate.tasks: {task.name}", file.name)
+            for task in release.lock.tasks.values()
+            for file in task.data
+        ),
     ]
     return [
         f"{where}: {path} is a path on this machine, and everyone would see it. Name it relative to the recipe (link or move "
         "the file or folder if necessary), run `herdbook lock`, and build again"
         for where, path in found
-        if PurePosixPath(path).is_absolute()
+        if paths.is_absolute(path)
     ]
 
 

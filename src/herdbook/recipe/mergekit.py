@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 
 from herdbook import recipe as recipes
 from herdbook import yamlio
@@ -21,6 +22,7 @@ from herdbook.architectures.mergekit import EQUAL_ROWS
 from herdbook.architectures.mixtures import FAMILIES
 from herdbook.errors import RecipeError
 from herdbook.layout import WEIGHTS_INDEX
+from herdbook.recipe.hub_values import Licensed
 from herdbook.recipe.moe import DRAWN_GATES, MERGEKIT_GATES
 from herdbook.recipe.reading import read_text
 
@@ -36,6 +38,7 @@ KINDS = {
 }
 FRONT = re.compile(r"\A---\n(.*?)^---\s*$", re.MULTILINE | re.DOTALL)
 NEWEST = "mergekit-0.1.5"
+UNKNOWN = "unknown"  # the Hub's identifier of an unknown license
 MOE_KEYS = {
     "base_model",
     "experts",
@@ -93,21 +96,28 @@ def import_recipe(
             f"release.name: {name}, from {'the card' if front_matter.get('model_name') else 'the folder'}"
         )
     if license_ is None:
-        card_license = front_matter.get("license")
-        license_ = card_license if isinstance(card_license, str) and card_license else None
-        imported.assumed.append(
-            f"release.license: {license_}, from the card"
-            if license_
-            else "release.license: unknown; it depends on the sources' licenses, which `herdbook lock` records"
-        )
-    recipe = {
-        "models": imported.models,
-        "release": {"model": released, "name": name, "license": license_ or "unknown"},
-    }
+        licensed, assumed = _license_on(front_matter)
+        imported.assumed.append(assumed)
+    else:
+        licensed = {"license": license_}
+    recipe = {"models": imported.models, "release": {"model": released, "name": name, **licensed}}
     head = [f"# Imported from {path.name}. Assumed:", *(f"# - {line}" for line in imported.assumed)]
     body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110)
     recipes.parse(body, str(path))
     return "\n".join(head) + "\n" + body, imported.assumed
+
+
+def _license_on(front_matter: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """Return the keys of the license on a card, as a recipe has them, and the assumption that they make."""
+    found = {key: str(front_matter[key]) for key in Licensed.model_fields if front_matter.get(key)}
+    try:
+        Licensed.model_validate(found)
+    except ValidationError:
+        stated = f"the card's, {found}, is not one that the Hub accepts; " if found else ""
+        return {"license": UNKNOWN}, (
+            f"release.license: {UNKNOWN}; {stated}it depends on the sources' licenses, which `herdbook lock` records"
+        )
+    return found, f"release.license: {found['license']}, from the card"
 
 
 def find_configuration(
@@ -229,7 +239,8 @@ class _Reader:
         """Return a local model's path relative to the recipe, or None if the model is not on this machine."""
         for start in (Path(), self.path.parent):
             if (start / reference).is_dir():
-                return os.path.relpath((start / reference).resolve(), self.relative_to.resolve())
+                folder = (start / reference).absolute()  # a link is named, not what it leads to
+                return os.path.relpath(folder.parent.resolve() / folder.name, self.relative_to.resolve())
         return None
 
     def _name(self, reference: str) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from herdbook.recipe.hub_values import Languages, Licensed
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
 
 QuantizationMethod = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S"]
@@ -18,7 +19,7 @@ class Quote(Section):
     author: str | None = None
 
 
-class Release(Section):
+class Release(Licensed):
     """What is released, and the content of its card beyond measurements."""
 
     model: Name = Field(description="the model that is released")
@@ -28,8 +29,7 @@ class Release(Section):
     repo: str | None = Field(
         None, pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the Hub, where it will be published"
     )
-    license: str = Field(description="license of the release, by the Hub's identifier, such as apache-2.0")
-    language: list[str] = Field(["en"], description="ISO 639-1 codes")
+    language: Languages = Field(["en"], description="codes of ISO 639, such as en")
     summary: str | None = Field(None, description="a sentence or two that introduce the model")
     quote: Quote | None = None
 

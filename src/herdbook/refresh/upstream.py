@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
 from herdbook.files import sha256_file
-from herdbook.lock.pin import pin_adapter, pin_hub, pin_pypi
+from herdbook.lock.pin import compare_tokens, pin_adapter, pin_hub, pin_pypi
 from herdbook.recipe import Adapter, Hub, Pypi
 from herdbook.refresh.difference import PinDifference, between
 from herdbook.sources import wheel
@@ -86,7 +86,9 @@ def look_up(
             case _:
                 continue
         changes.append(change)
-    return lock.model_copy(update={"sources": sources, "adapters": adapters}), changes
+    differences = compare_tokens(recipe, sources, beside, lock.token_differences)
+    now = {"sources": sources, "adapters": adapters, "token_differences": differences}
+    return lock.model_copy(update=now), changes
 
 
 def _hub(name: str, model: Hub, pinned: LockedSource) -> tuple[UpstreamChange, LockedSource]:

@@ -195,7 +195,7 @@ def _check_record(record: Any) -> None:
             _text(text)
         [int(extent) for extent in entry["shape"]]
         for cited in entry.get("from", []):
-            for text in (cited["key"], cited["model"], cited["tensor"], cited["sha256"]):
+            for text in (cited["key"], cited["tensor"], cited["sha256"]):
                 _text(text)
 
 

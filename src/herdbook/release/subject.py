@@ -284,6 +284,8 @@ def open_source(uri: str) -> Subject:
         GoneError: If the repository no longer has the revision.
         SourceError: If it cannot be read.
     """
+    if uri.startswith("folder:"):
+        raise UnverifiedError(f"{uri}: is a local folder of the author, so nobody else can read it")
     if not uri.startswith(purl.PREFIX):
         raise UnverifiedError(f"{uri}: is not on the Hub, so others cannot read it by ranges")
     source = purl.parse(uri)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import SourceError
 from herdbook.files import dump_json
-from herdbook.layout import CONFIG
+from herdbook.layout import CONFIG, GENERATION_CONFIG
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ def make_files(container: Path, dtype: str) -> dict[str, bytes]:
     tokens = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
     generation = GenerationConfig(**tokens).to_diff_dict()
     generation.pop("transformers_version", None)
-    files["generation_config.json"] = dump_json(generation).encode()
+    files[GENERATION_CONFIG] = dump_json(generation).encode()
     with tempfile.TemporaryDirectory() as folder:
         AutoTokenizer.from_pretrained(str(container.parent), gguf_file=container.name).save_pretrained(folder)
         for path in sorted(Path(folder).iterdir()):

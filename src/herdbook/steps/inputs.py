@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from herdbook.plan import Origin, Part, Plan, Tensor
+    from herdbook.plan import Origin, Plan, Tensor
     from herdbook.weights.checkpoint import Span
 
 
@@ -76,13 +76,19 @@ class ParentShards:
         return data
 
     def cite(self, origins: tuple[Origin, ...]) -> list[dict[str, str]]:
-        """Return the entries of a record for the tensors that something was made from."""
-        cited = []
-        for origin in origins:
-            part: Part = self._plan.parts[origin.part]
-            sha256 = self.shard(origin.part).sha256(origin.tensor)
-            cited.append({"model": part.model, "key": part.key, "tensor": origin.tensor, "sha256": sha256})
-        return cited
+        """Return the entries of a record for the tensors that something was made from.
+
+        Parents are cited by key: a record that named them would be out of date once a recipe gives them other names, since
+        the key of what is made from them stays.
+        """
+        return [
+            {
+                "key": origin.part,
+                "tensor": origin.tensor,
+                "sha256": self.shard(origin.part).sha256(origin.tensor),
+            }
+            for origin in origins
+        ]
 
     def stream(self, origin: Origin) -> Iterator[bytes]:
         """Yield a parent's tensor in pieces.

@@ -52,11 +52,6 @@ def card_templates() -> Path:
     )
 
 
-def card_schema() -> Path:
-    """Return the path of the schema of the card's front matter, as far as the Hub reads it."""
-    return Path(__file__).parents[1] / "steps" / "card" / "metadata.schema.json"
-
-
 def requirement() -> str:
     """Return the requirement with which pip installs this Herdbook in another environment.
 

@@ -6,21 +6,22 @@ the SHA-256 of large files itself and refuses uploads that differ from it.
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError, HerdbookError, VerificationError
-from herdbook.layout import OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
+from herdbook.layout import CONFIG, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
 from herdbook.release.finding import Check
+from herdbook.release.places import told, unlisted
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
+from herdbook.sources import lfs
 from herdbook.verify.ahead import THREADS, in_order
-from herdbook.verify.places import place
 from herdbook.weights.checkpoint import digest_shard
+from herdbook.weights.loading import loading_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +34,12 @@ SUMMED = Check(LEVEL, "sums")
 UNLISTED = Check(LEVEL, "unlisted")
 RECORDED = Check(LEVEL, "records")
 INDEX = Check(LEVEL, "index")
+LOADS = Check(LEVEL, "loads whole")
 QUANTIZED = Check(LEVEL, "quantized")
 
-# Files that a repository may contain besides a release: those of the Hub and its client, and those that no program loads.
+# Files that a repository may contain besides a release: those of the Hub, and those that no program loads.
 INERT = (
-    ".gitattributes", ".gitignore", ".eval_results/*.yaml", "LICENSE", "LICENSE.*", "NOTICE",
+    ".gitignore", ".eval_results/*.yaml", "LICENSE", "LICENSE.*", "NOTICE",
     "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp",
 )  # fmt: skip
 
@@ -74,23 +76,22 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     yield from _summed(release, contents)
     yield from _records(release, contents, with_digests=in_folder)
     yield from _index(release, contents)
+    yield from _loads(release, contents)
     yield from _quantized(release)
 
 
 def _unlisted(release: Release) -> Iterator[Finding]:
     """Check that every file is listed, is of a kind that no program loads, or was left by a program that copied it."""
-    ignored: Counter[str] = Counter()
     for name, kind in sorted(getattr(release.subject, "odd", {}).items()):
         yield UNLISTED.failed(name, f"is {kind}; it was not opened", file=name)
-    for name in sorted(release.subject.files.keys() - release.sums.keys() - OUTSIDE_SUMS):
+    found = unlisted(release)
+    for name in found.others:
         if any(fnmatchcase(name, pattern) for pattern in INERT):
             yield UNLISTED.passed(name, "is not part of the release, and no program loads it", file=name)
-        elif where := place(release.subject, name):
-            ignored[where] += 1
         else:
             yield UNLISTED.failed(name, f"is not listed in {SUMS}", file=name)
-    for where, count in sorted(ignored.items()):
-        yield UNLISTED.passed(where, f"ignored, not part of the release: {count} files")
+    for where, count in found.left.items():
+        yield UNLISTED.passed(where, told(count))
 
 
 def _read(release: Release, name: str) -> _Read:
@@ -139,11 +140,9 @@ def _summed(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
 
 def _pointer(release: Release, name: str) -> str:
     """Return advice if a file is what git checks out in place of a large file while Git LFS is not installed."""
-    start = b"version https://git-lfs.github.com/spec/v1\n"
     size = release.subject.files[name].size_bytes
-    if size <= len(start) or release.subject.read_range(name, 0, len(start)) != start:
-        return ""
-    return ": it is a pointer of Git LFS, not the file itself; run `git lfs pull`"
+    head = release.subject.read_range(name, 0, min(size, len(lfs.START)))
+    return f": {lfs.ADVICE}" if lfs.is_pointer(head) else ""
 
 
 def _strays(release: Release) -> dict[str, str]:
@@ -224,6 +223,31 @@ def _index(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
         yield INDEX.passed(
             WEIGHTS_INDEX, f"names the right file for all {len(actual)} tensors", file=WEIGHTS_INDEX
         )
+
+
+def _loads(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
+    """Check that the weights files contain each tensor that the configuration implies, and no other."""
+    unread = [name for name in release.weights() if name not in contents or contents[name].tensors is None]
+    if unread:
+        detail = f"whether all tensors exist is unknown, since {unread[0]} could not be read"
+        yield LOADS.unverified(CONFIG, detail, file=CONFIG)
+        return
+    form = {
+        tensor: tuple(entry[1])
+        for name in release.weights()
+        for tensor, entry in (contents[name].tensors or {}).items()
+    }
+    try:
+        with damaged(CONFIG):
+            problems = loading_problems(dict(release.subject.json(CONFIG)), form)
+    except (HerdbookError, OSError) as error:
+        yield LOADS.error(CONFIG, error, file=CONFIG)
+        return
+    for problem in problems:
+        yield LOADS.failed(CONFIG, problem, file=CONFIG)
+    if not problems:
+        detail = f"implies the {len(form)} tensors of the weights files, with their shapes, and no others"
+        yield LOADS.passed(CONFIG, detail, file=CONFIG)
 
 
 def _quantized(release: Release) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
         (
             Level(
                 files.LEVEL,
-                "the files are those that the checksums list, and the weights match their records",
+                "the files are those that the checksums list, the weights match their records, and the model loads whole",
                 "a folder: every byte; the Hub: its own digests, headers, small files",
                 "one pass over the disk; some MB from the Hub",
             ),

@@ -8,7 +8,6 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from herdbook import __version__
 from herdbook.key import SHORT
 from herdbook.layout import LINEAGE
 from herdbook.provenance.lineage import lines
@@ -29,20 +28,14 @@ ORIGINS = Check(LEVEL, "origins")
 LINEAGES = Check(LEVEL, "lineage")
 
 
-def keys(plan: Plan, recorded: Mapping[str, Any], builder: str | None) -> Iterator[Finding]:
+def keys(plan: Plan, recorded: Mapping[str, Any]) -> Iterator[Finding]:
     """Check that recipe and lock give the keys that the provenance names.
 
     Args:
         plan: The plan of the release's recipe and lock, with the code that the provenance names.
         recorded: The keys that it names.
-        builder: The version of Herdbook that it names.
     """
-    detail = "recipe and lock give it another key than the provenance names"
-    if builder != __version__:
-        detail += (
-            f"; it names Herdbook {builder}, which may compute keys from other modules: verify with that version to "
-            "tell an older program from a forgery"
-        )
+    detail = "recipe, lock and recorded code give it another key than the provenance names"
     found = {name: node.key for name, node in plan.nodes.items()}
     for name in sorted(found.keys() | recorded.keys()):
         if found.get(name) != recorded.get(name):
@@ -50,7 +43,9 @@ def keys(plan: Plan, recorded: Mapping[str, Any], builder: str | None) -> Iterat
                 name, detail, expected=found.get(name, "none"), found=str(recorded.get(name, "none"))
             )
     if found == recorded:
-        yield KEYS.passed(f"{len(found)} models", "recipe and lock give the keys that the provenance names")
+        yield KEYS.passed(
+            f"{len(found)} models", "recipe, lock and recorded code give the keys that the provenance names"
+        )
 
 
 def records(plan: Plan, release: Release) -> Iterator[Finding]:
@@ -114,7 +109,7 @@ def origins(plan: Plan, release: Release) -> Iterator[Finding]:
     for record in recorded.values():
         for name, entry in record["tensors"].items():
             counts[entry["action"]] = counts.get(entry["action"], 0) + 1
-            for detail, expected, actual in _contradictions(record, entry, recorded, pinned):
+            for detail, expected, actual in _contradictions(plan, record, entry, pinned, recorded):
                 wrong = True
                 yield ORIGINS.failed(
                     f"record {record['key'][:SHORT]}", detail, expected=expected, found=actual, tensor=name
@@ -127,10 +122,11 @@ def origins(plan: Plan, release: Release) -> Iterator[Finding]:
 
 
 def _contradictions(
+    plan: Plan,
     record: Mapping[str, Any],
     entry: Mapping[str, Any],
-    recorded: Mapping[str, Mapping[str, Any]],
     pinned: set[str | None],
+    recorded: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield what is wrong with a tensor's entry: the problem, the expected digest, the actual digest."""
     source = record["parameters"].get("file")
@@ -140,7 +136,8 @@ def _contradictions(
     for piece in pieces:
         for cited in piece.get("from", []):
             parent = recorded.get(cited["key"], {}).get("tensors", {}).get(cited["tensor"], {})
-            where = f"{cited['tensor']} of {cited['model']}"
+            part = plan.parts.get(cited["key"])
+            where = f"{cited['tensor']} of {part.model if part else cited['key'][:SHORT]}"
             if parent.get("sha256") != cited["sha256"]:
                 yield (
                     f"cites {where} with another digest than its record has",

@@ -158,9 +158,7 @@ class LogHandler(LogHandlerBase):
         build = Build(at, _planned())
         build.schedule(stats)
         self._build = build
-        self._price, problem = words.price(PRICE_PER_HOUR.value)
-        if problem:
-            self._out().say(problem, "red")
+        self._price = PRICE_PER_HOUR.parsed
         self._out().say(words.scheduled(build))
         self._ticking = threading.Thread(target=self._tick, name="herdbook-view", daemon=True)
         self._ticking.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING
 
@@ -24,24 +23,6 @@ CONTROL = re.compile(
 def amount(done: int, expected: int) -> str:
     """Return how many of the expected bytes were written; empty if none are expected."""
     return f"{size(done)} of {size(expected)}" if expected else ""
-
-
-def price(text: str) -> tuple[float | None, str]:
-    """Parse the configured price of an hour.
-
-    Returns:
-        The price, or None if it is not configured or not valid; and what is wrong with it, if anything.
-    """
-    try:
-        value = float(text) if text else None
-    except ValueError:
-        value = math.nan
-    if value is None or (math.isfinite(value) and value > 0):
-        return value, ""
-    return (
-        None,
-        f"price_per_hour: {text} is not a price; expected a number such as 2.5. No cost will be reported.",
-    )
 
 
 def headline(build: Build, now: float) -> str:

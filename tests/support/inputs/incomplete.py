@@ -70,6 +70,15 @@ def into_another_shard(folder: Path) -> None:
     save_file(held, other, metadata={"format": "pt"})
 
 
+def replace(held: Tensors, name: str, dtype: torch.dtype) -> None:
+    held[f"model.layers.0.mlp.up_proj.{name}"] = held.pop(UP).to(dtype)
+
+
+def both(folder: Path) -> None:
+    file = json.loads((folder / INDEX).read_text())["weight_map"][UP]
+    (folder / "model.safetensors").write_bytes((folder / file).read_bytes())
+
+
 def from_the_index(folder: Path) -> None:
     index = json.loads((folder / INDEX).read_text())
     del index["weight_map"][UP]
@@ -153,5 +162,48 @@ CASES = [
             f"folder: base: its weights are quantized (config.json: quantization_config, {method})",
         )
         for method in ("gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors")
+    ),
+    Case(
+        "an empty `quantization_config`",
+        source(config(quantization_config={})),
+        "folder: base: its weights are quantized (config.json: quantization_config)",
+    ),
+    *(
+        Case(
+            f"a tensor of {method} in a source whose configuration does not mention it",
+            source(tensors(lambda held, name=name, dtype=dtype: replace(held, name, dtype)), reduced=True),
+            f"folder: base: its weights are quantized (tensor model.layers.0.mlp.up_proj.{name} of dtype {code})",
+        )
+        for method, name, dtype, code in (
+            ("GPTQ or AWQ", "qweight", torch.int32, "I32"),
+            ("bitsandbytes", "weight", torch.int8, "I8"),
+            ("FP8", "weight", torch.float8_e4m3fn, "F8_E4M3"),
+            ("compressed-tensors", "weight_scale", torch.float32, "F32"),
+        )
+    ),
+    Case(
+        "shards without an index",
+        source(lambda folder: (folder / INDEX).unlink(), shards=2),
+        f"folder: base: contains shards (model-00001-of-00002.safetensors) without {INDEX}",
+    ),
+    Case(
+        "both `model.safetensors` and an index that names other files",
+        source(both, shards=2),
+        f"folder: base: contains both model.safetensors, which transformers loads, and {INDEX}",
+    ),
+    Case(
+        "a width that is not a number",
+        source(config(intermediate_size="64")),
+        "models.base: its config.json has '64' as intermediate_size",
+    ),
+    Case(
+        "a model type that transformers does not have either",
+        source(config(model_type="of next year")),
+        "models.base: transformers has no language model of type 'of next year'",
+    ),
+    Case(
+        "a type that is loaded by transformers, without one of its tensors",
+        source(tensors(lambda held: held.pop(UP)), model_type="olmo", reduced=True),
+        f"models.base: its config.json implies the tensor {UP}, which it lacks",
     ),
 ]

@@ -83,4 +83,21 @@ CASES = [
         pair(MIXTURE, rms_norm_eps=1e-6),
         "models.made.moe.experts.1: 'b' has a norm epsilon of 1e-06, not 1e-05 as the base",
     ),
+    Case(
+        "a mean of models of which one has biases in its attention",
+        pair(MEAN, attention_bias=True),
+        "models.made.merge: model.layers.0.self_attn.k_proj.bias is [16] in 'b' and missing in 'a' (see attention_bias in their "
+        "config.json)",
+    ),
+    Case(
+        "a mixture with an expert that has biases in its attention, of a base that has none",
+        pair(MIXTURE, attention_bias=True),
+        "models.made.moe.experts.1: 'b': model.layers.0.self_attn.k_proj.bias is of shape [16], in the base missing "
+        "(attention_bias; 8 biases differ)",
+    ),
+    Case(
+        "a mean of models of which one normalizes queries and keys",
+        pair(MEAN, model_type="qwen3", head_dim=8),
+        "models.made.merge: 'b' is of type 'qwen3', 'a' of type 'llama'",
+    ),
 ]

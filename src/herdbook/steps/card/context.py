@@ -9,11 +9,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from herdbook import __version__
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, expert_of
 from herdbook.errors import StepError
 from herdbook.humanize import plural
-from herdbook.plan.card import described, shows_spectrum
+from herdbook.plan.card import CARD_CODE, described, shows_spectrum
 from herdbook.plan.material import ancestry, materials
 from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
 from herdbook.steps.card import metadata, results
@@ -201,7 +200,7 @@ def gather(plan: Plan) -> Facts:
         recipe=plan.recipe,
         recipe_text=text.decode("utf-8-sig"),
         recipe_sha256=hashlib.sha256(text).hexdigest(),
-        herdbook_version=__version__,
+        herdbook_version=CARD_CODE.describe().packages["herdbook"],
         released=plan.released,
         counts=counts,
         size_bytes=sum(file.size_bytes for file in weights),
@@ -377,7 +376,7 @@ def _versions(
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the packages that decided the bytes, each with all versions that were used."""
     by_package: dict[str, set[str]] = {}
-    used = [versions_of(part.code) for node in nodes for part in node.parts]
+    used = [versions_of(part.code.json) for node in nodes for part in node.parts]
     used += [
         versions_of(read_json(plan.layout.quantized_record(item), "record").get("code") or {})
         for item in plan.quantized

@@ -1,9 +1,7 @@
-"""The card's front matter, which the Hub reads. It is checked here, since the Hub's client checks nothing offline."""
+"""The card's front matter, which the Hub reads."""
 
 from __future__ import annotations
 
-import json
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -11,10 +9,9 @@ import yaml
 from herdbook import yamlio
 from herdbook.errors import StepError
 from herdbook.escape import Markdown, one_line
-from herdbook.humanize import did_you_mean
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
+from herdbook.steps.card.front_matter import check
 from herdbook.steps.card.results import METRIC_NAMES
-from herdbook.tools.installed import card_schema
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -50,6 +47,8 @@ def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | Non
     data: dict[str, Any] = {
         "language": list(release.language),
         "license": release.license,
+        **({"license_name": release.license_name} if release.license_name else {}),
+        **({"license_link": release.license_link} if release.license_link else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
     }
@@ -91,43 +90,11 @@ def _number(value: Decimal) -> float:
     return float(round(value, DECIMALS))  # the nearest float prints with at most this number of decimals
 
 
-@cache
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of the front matter."""
-    return dict(json.loads(card_schema().read_text(encoding="utf-8")))
-
-
-def check(data: dict[str, Any]) -> None:
-    """Check the front matter against the schema.
-
-    Raises:
-        StepError: If it does not fit; the message names each key.
-    """
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped,unused-ignore]
-
-    errors = sorted(
-        Draft202012Validator(schema()).iter_errors(data), key=lambda error: (error.json_path, error.message)
-    )
-    problems = [_explain(error) for error in errors]
-    if problems:
-        raise StepError("\n".join(f"card: front matter: {problem}" for problem in problems))
-
-
-def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error.absolute_path) or error.json_path
-    if key == "license" and error.validator == "enum":
-        hint = did_you_mean(str(error.instance), error.validator_value)
-        return f"license: {error.instance!r} is not a license identifier of the Hub{hint} (recipe: release.license)"
-    if error.validator == "required" and "license_" in error.message:
-        return f"license: `other` needs {error.message.split(chr(39))[1]}, which a recipe cannot set; name the license itself"
-    return f"{key}: {error.message}"
-
-
 def render(data: dict[str, Any]) -> Markdown:
     """Return the front matter as YAML between its two lines of dashes, after checking that it parses to the same data.
 
     Raises:
-        StepError: If it does not fit the schema.
+        StepError: If the Hub would not accept it.
     """
     check(data)
     body = yaml.safe_dump(
@@ -146,7 +113,7 @@ def parse(card: str) -> dict[str, Any]:
         card: The card's text, or its front matter alone.
 
     Raises:
-        StepError: If the card has no front matter, or it is not YAML, has a duplicate key, or does not fit the schema.
+        StepError: If the card has no front matter, or it is not YAML, has a duplicate key, or the Hub would not accept it.
     """
     body, end, _ = card.removeprefix(FENCE).partition("\n" + FENCE)
     if not card.startswith(FENCE) or not end:

@@ -107,6 +107,7 @@ def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     """
     name = task["task"]
     values = results["results"][name]
+    samples = results["samples"][name]
     higher_is_better = results["higher_is_better"].get(name, {})
     metrics: dict[str, Any] = {}
     for label, value in sorted(values.items()):
@@ -119,17 +120,34 @@ def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
             raise StepError(
                 f"lm-eval gave several values of {metric} of {name}, one for each filter of the task"
             )
-        error = values.get(f"{metric}_stderr,{filter_name}")
+        by_document = [sample[metric] for sample in samples if metric in sample]
         metrics[metric] = {
             "value": _rounded(float(value)),
-            "stderr": _rounded(float(error)) if isinstance(error, Real) and not math.isnan(error) else None,
+            "stderr": _mean_error(by_document) if _is_mean(task, metric) else None,
             "higher_is_better": bool(higher_is_better.get(metric, True)),
         }
-    samples = results["samples"][name]
     if "bits_per_byte" in metrics:
         metrics["bits_per_byte"]["stderr"] = _ratio_error([sample["bits_per_byte"] for sample in samples])
     title = (task.get("metadata") or {}).get("title", name)
     return {"title": title, "documents": len({sample["doc_id"] for sample in samples}), "metrics": metrics}
+
+
+def _is_mean(task: dict[str, Any], metric: str) -> bool:
+    """Return whether a metric is the mean of a number for each document: as the task says, or as lm-eval has it."""
+    from lm_eval.api.metrics import mean
+    from lm_eval.api.registry import get_aggregation, get_metric_aggregation
+
+    stated = {item["metric"]: item.get("aggregation") for item in task.get("metric_list") or []}.get(metric)
+    return (get_aggregation(stated) if stated else get_metric_aggregation(metric)) is mean
+
+
+def _mean_error(values: list[float]) -> float | None:
+    """Return the standard error of the mean of documents; lm-eval computes it only together with slow bootstraps."""
+    count = len(values)
+    if count < 2:
+        return None
+    mean = sum(values) / count
+    return _rounded(math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count))
 
 
 def _ratio_error(pairs: list[tuple[float, float]]) -> float | None:

@@ -74,7 +74,7 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
             "key": item.key,
             "name": item.name,
             "settings": {"limit": settings.limit, "batch_size": settings.batch_size, "dtype": "float32"},
-            "code": EVALUATE_CODE.describe(),
+            "code": EVALUATE_CODE.describe().json,
             **({} if devices[0] == "cpu" else {"device": devices[0].partition(":")[0]}),
             "weights": weights,
             "tasks": results,

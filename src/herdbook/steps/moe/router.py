@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from herdbook.inference.forward import EMBEDDINGS, CheckpointFolder, hidden_states, mlp_inputs, tokenize
+from herdbook.inference.forward import EMBEDDINGS, CheckpointFolder, hidden_states, mlp_inputs
+from herdbook.inference.tokenizer import tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -7,9 +7,11 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from herdbook.errors import StepError
 from herdbook.files import atomic_writer, sha256_file, write_json, write_text
 from herdbook.layout import (
     BOMS,
+    CONFIG,
     LINEAGE,
     SUMS,
     is_large,
@@ -21,6 +23,7 @@ from herdbook.provenance.bom import bom
 from herdbook.provenance.lineage import lines
 from herdbook.release.sums import format_sums
 from herdbook.weights.checkpoint import read_header, read_record
+from herdbook.weights.loading import loading_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +40,7 @@ def release(plan: Plan) -> None:
     Raises:
         LockError: If a file that the recipe names changed since it was locked.
         CheckpointError: If a record is missing, damaged, or does not fit its shard.
+        StepError: If transformers would not find each tensor that the configuration implies.
     """
     folder = plan.layout.release_folder
     for name, (pinned, path) in carried_inputs(plan).items():
@@ -46,6 +50,7 @@ def release(plan: Plan) -> None:
     for name, source in contents(plan).items():
         _place(source, folder / name)
         digests[name] = known.get(name) or sha256_file(folder / name)
+    _check_whole(plan, folder)
     _write_lineage(plan, folder)
     digests[LINEAGE] = sha256_file(folder / LINEAGE)
 
@@ -60,6 +65,15 @@ def release(plan: Plan) -> None:
     write_text(folder / SUMS, format_sums(digests))
     # claims and signatures of an earlier build are about other files
     _remove_all_but({*digests, SUMS}, folder)
+
+
+def _check_whole(plan: Plan, folder: Path) -> None:
+    """Check by the headers that the release loads whole. Raises StepError."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    headers = [read_header(folder / name) for name in plan.released.shard_names]
+    form = {name: span.shape for header in headers for name, span in header.items()}
+    if problems := loading_problems(config, form):
+        raise StepError(f"{folder}: does not load whole: {'; '.join(problems)}")
 
 
 def _write_lineage(plan: Plan, folder: Path) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from herdbook.files import write_json
-from herdbook.inference.forward import tokenize
 from herdbook.inference.mixture import LayerwiseMixture
 from herdbook.inference.text import windows
+from herdbook.inference.tokenizer import tokenize
 from herdbook.progress import track
 from herdbook.recipe import Moe
 from herdbook.steps.routing.measure import DIGITS, count, mean
@@ -80,7 +80,7 @@ def routing(plan: Plan, report: RoutingReport, threads: int = 1, device: str = "
             "operation": "routing",
             "key": report.key,
             "model": report.node.key,
-            "code": report.code,
+            "code": report.code.json,
             **({} if device == "cpu" else {"device": device.partition(":")[0]}),
             "experts": [expert.model for expert in moe.experts],
             "experts_per_token": moe.experts_per_token,

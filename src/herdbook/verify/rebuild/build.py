@@ -15,6 +15,7 @@ from herdbook.errors import LockError, RecipeError, UnverifiedError
 from herdbook.layout import BOMS, CARD, EVALUATIONS, FIGURES, RECORDS, ROUTING, SEARCHES, SUMS
 from herdbook.needs import check_disk
 from herdbook.plan import Node, Part
+from herdbook.provenance.slsa import codes
 from herdbook.release.finding import Check
 from herdbook.release.sums import parse_sums
 from herdbook.verify.rebuild.workspace import open_workspace
@@ -37,6 +38,8 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     """Rebuild the release and compare its files."""
     with open_workspace(release, options, LEVEL) as workspace:
         plan = workspace.plan
+        for code in codes(plan):
+            workspace.code.require_installed(code)
         try:
             check_disk(plan)
         except RecipeError as error:
@@ -83,7 +86,7 @@ def _build(workspace: Workspace) -> None:
                 workspace.first_readable(subject)
         if not all(path.exists() for path in job.outputs):
             STEPS[job.rule](readable, subject, machine)
-    for rule in ("card", "release"):  # their keys depend on code that a release does not record
+    for rule in ("card", "release"):  # their jobs' keys are not in a release
         STEPS[rule](plan, None, machine)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer
+from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.progress import track
 from herdbook.release.subject import FolderSubject
 
@@ -26,6 +27,7 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
     items = workspace.plan.quantized
     if not items:
         return
+    workspace.code.require_installed(QUANTIZE_CODE.describe())
     if isinstance(release.subject, FolderSubject):
         folder = release.subject.folder
     elif options.sample_bytes is None:

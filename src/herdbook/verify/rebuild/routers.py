@@ -52,6 +52,7 @@ def routers(workspace: Workspace, release: Release, options: Options, check: Che
     if part is None or not isinstance(operation, MakeRouters | DrawRouters):
         yield check.passed(plan.released.name, "has no routers")
         return
+    workspace.code.require_installed(part.code)
     scratch = replace(plan, layout=replace(plan.layout, root=plan.layout.root / "routers"))
     inputs = ""
     if isinstance(operation, MakeRouters):

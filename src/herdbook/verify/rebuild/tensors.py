@@ -82,6 +82,7 @@ def _make(workspace: Workspace, part: Part) -> None:
     from herdbook.steps.registry import STEPS
 
     plan = workspace.plan
+    workspace.code.require_installed(part.code)
     match part.operation:
         case FetchFile():
             plan, whole = workspace.readable(plan.parts[part.key])

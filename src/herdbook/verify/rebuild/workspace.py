@@ -12,12 +12,13 @@ from herdbook import lock as locks
 from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer
 from herdbook.layout import LOCK, RECIPE
-from herdbook.plan.code import as_recorded, changed
+from herdbook.plan.code import as_recorded
 from herdbook.plan.material import carried_inputs
 from herdbook.plan.operation import FetchFile
 from herdbook.plan.release import contents
+from herdbook.provenance.slsa import codes
 from herdbook.recipe import Adapter, Folder
-from herdbook.verify.claims import recorded
+from herdbook.verify.claims import RecordedBuild, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,12 +36,13 @@ class Workspace:
 
     Attributes:
         plan: The release's plan, with the keys that its provenance names, and results below the scratch folder.
-        changed: Names of code and packages whose installed version is not the one that made the release.
+        code: The code that the provenance names, which is in force; see ``as_recorded``.
+        changed: Names of modules and packages whose installed version is not the one that made the release.
         own_inputs: Whether the verifier has a copy of the author's folder, in which the recipe is.
 
     Args:
         release: The release.
-        changed_code: See ``changed``. The code that the provenance names must be in force, see ``as_recorded``.
+        build: What its provenance records of the build.
         folder: The scratch folder.
         inputs: The recipe in the author's folder, if the verifier has that.
 
@@ -49,10 +51,13 @@ class Workspace:
             the scratch folder.
     """
 
-    def __init__(self, release: Release, changed_code: list[str], folder: Path, inputs: Path | None) -> None:
-        self._release, self.changed, self.own_inputs = release, changed_code, inputs is not None
+    def __init__(self, release: Release, build: RecordedBuild, folder: Path, inputs: Path | None) -> None:
+        self._release, self.code, self.own_inputs = release, build.code, inputs is not None
         recipe = inputs or folder / "inputs" / BELOW / RECIPE
-        self.plan: Plan = release.make_plan(recipe, folder / "results")
+        self.plan: Plan = build.plan(release, recipe, folder / "results")
+        self.changed = sorted(
+            {name for code in codes(self.plan) for name in (*code.changed_modules, *code.changed_packages)}
+        )
         pair = {RECIPE: recipe, LOCK: locks.path_for(recipe)}
         for name, path in pair.items():
             content = release.subject.read(name)
@@ -138,13 +143,12 @@ def open_workspace(release: Release, options: Options, level: str) -> Iterator[W
         level: The level that uses it: each has its own folder.
 
     Raises:
-        VerificationError: If the release's claims, recipe or lock are damaged, or name no code for a part of the plan.
+        VerificationError: If the release's claims, recipe or lock are damaged; see ``RecordedBuild.plan``.
         UnverifiedError: See ``Workspace``.
     """
-    code = recorded(release)
-    changed_code = changed(code)
-    with as_recorded(code), _scratch(options.work and options.work / level) as folder:
-        yield Workspace(release, changed_code, folder, options.inputs)
+    build = recorded(release)
+    with as_recorded(build.code), _scratch(options.work and options.work / level) as folder:
+        yield Workspace(release, build, folder, options.inputs)
 
 
 @contextmanager

@@ -1,20 +1,26 @@
-"""Places that other programs leave in a copy of a release: a clone's `.git`, a download's cache, files of desktops.
+"""Unlisted files of a release, among them what other programs leave in a copy: a clone's `.git`, a download's cache.
 
-Each place may hold exactly what its program writes. Anything else in it is an unlisted file as anywhere else: these are the
+Each such place may hold exactly what its program writes. Anything else in it is an unlisted file as anywhere else: these are the
 first places where weights, code or links would be hidden.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
+from herdbook.humanize import plural
+from herdbook.layout import OUTSIDE_SUMS
 from herdbook.release.subject import FolderSubject
 
 if TYPE_CHECKING:
+    from herdbook.release.reader import Release
     from herdbook.release.subject import Subject
 
+ATTRIBUTES = ".gitattributes"  # the Hub writes it into every repository
 GIT = ".git"
 DOWNLOADED = ".cache/huggingface"
 DESKTOP = "files of macOS and Windows"
@@ -39,10 +45,19 @@ _SETTINGS = {
     "core": {
         "repositoryformatversion", "filemode", "bare", "logallrefupdates", "ignorecase", "precomposeunicode", "symlinks",
     },
-    "remote": {"url", "fetch"},
+    "remote": {"url", "fetch", "tagopt", "promisor", "partialclonefilter"},
     "branch": {"remote", "merge"},
     "lfs": {"repositoryformatversion", "access", "locksverify"},
 }  # fmt: skip
+# The filters that `git lfs install --local` writes, by their whole lines: they are programs.
+_FILTERS = {
+    "clean = git-lfs clean -- %f",
+    "smudge = git-lfs smudge -- %f",
+    "smudge = git-lfs smudge --skip -- %f",
+    "process = git-lfs filter-process",
+    "process = git-lfs filter-process --skip",
+    "required = true",
+}
 _REQUIRED = (".git/HEAD", ".git/config")
 # https://huggingface.co/docs/huggingface_hub/guides/download: one small file of metadata, and one lock, for each file
 _DOWNLOADED = re.compile(r"\.cache/huggingface/(?:\.gitignore|CACHEDIR\.TAG|download/.+\.(?:metadata|lock))")
@@ -54,6 +69,41 @@ _FORMATS = {
     r"(?:.*/)?Thumbs\.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
     r"(?:.*/)?desktop\.ini": b"",
 }
+
+
+@dataclass(frozen=True)
+class Unlisted:
+    """The files of a copy of a release that its checksums do not list.
+
+    Args:
+        left: How many files other programs left, by place.
+        others: The names of all other files, sorted.
+    """
+
+    left: dict[str, int]
+    others: tuple[str, ...]
+
+    @property
+    def ignored(self) -> list[str]:
+        """A line for each place."""
+        return [f"{where}: {told(count)}" for where, count in self.left.items()]
+
+
+def told(count: int) -> str:
+    """Return what is said of a place."""
+    return f"ignored, not part of the release: {plural(count, 'file')}"
+
+
+def unlisted(release: Release) -> Unlisted:
+    """Sort the files that a release does not list."""
+    left: Counter[str] = Counter()
+    others = []
+    for name in sorted(release.subject.files.keys() - release.sums.keys() - OUTSIDE_SUMS):
+        if where := place(release.subject, name):
+            left[where] += 1
+        else:
+            others.append(name)
+    return Unlisted(dict(sorted(left.items())), tuple(others))
 
 
 def place(subject: Subject, name: str) -> str | None:
@@ -73,6 +123,8 @@ def _place(subject: Subject, name: str) -> str | None:
     if isinstance(subject, FolderSubject) and (subject.folder / name).is_symlink():
         return None
     size = subject.files[name].size_bytes
+    if name == ATTRIBUTES:
+        return ATTRIBUTES if size <= _SMALL_BYTES else None
     if name.startswith(f"{GIT}/"):
         whole = all(required in subject.files for required in _REQUIRED)
         if hook := _HOOK.fullmatch(name):
@@ -94,10 +146,12 @@ def _place(subject: Subject, name: str) -> str | None:
 
 def _is_cloned(text: str) -> bool:
     """Return whether git's configuration contains only settings that a clone has. Lines of other forms are refused."""
-    known: set[str] = set()
+    name, known = "", set[str]()
     for line in filter(None, map(str.strip, text.splitlines())):
         if section := re.fullmatch(r'\[([a-z]+)(?: "[^"\\]*")?\]', line):
-            known = _SETTINGS.get(section[1], set())
+            name, known = section[1], _SETTINGS.get(section[1], set())
+        elif name == "filter" and line in _FILTERS:
+            continue
         elif not (setting := re.fullmatch(r"([a-z]+)\s*=.*[^\\]", line, re.IGNORECASE)) or (
             setting[1].lower() not in known
         ):

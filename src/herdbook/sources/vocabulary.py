@@ -1,0 +1,133 @@
+"""Vocabularies: the tokens of a tokenizer and their ids, from its files alone. No code of a source is run."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    Vocabulary = dict[str, int]
+
+TOKENIZER = "tokenizer.json"
+SENTENCEPIECE = "tokenizer.model"
+WORDS = "vocab.json"
+ADDED = "added_tokens.json"
+SETTINGS = "tokenizer_config.json"
+# The first line of a vocabulary in tiktoken's format, which is also stored under the name `tokenizer.model`.
+TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")
+# Protocol Buffers: kinds of fields.
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+PIECES = TEXT = 1  # fields of SentencePiece's `ModelProto` and of its `SentencePiece`
+
+
+def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: str) -> Vocabulary | None:
+    """Return the id of each token of a source.
+
+    transformers prefers the same file: ``tokenizer.json``, then ``tokenizer.model`` of SentencePiece, then ``vocab.json``.
+    Tokens that were added later are in the same file, or in files of their own.
+
+    Args:
+        names: Names of the source's files.
+        read: Returns the content of one of them.
+        what: The source, for error messages.
+
+    Returns:
+        The vocabulary; None if the source has none of these files, or ``tokenizer.model`` is of another format.
+
+    Raises:
+        SourceError: If a file is not of its format.
+    """
+    file = next((name for name in (TOKENIZER, SENTENCEPIECE, WORDS) if name in names), None)
+    if file is None:
+        return None
+    try:
+        vocabulary = {TOKENIZER: _fast, SENTENCEPIECE: _sentencepiece, WORDS: _words}[file](read(file))
+        if vocabulary is None:
+            return None
+        if file != TOKENIZER and ADDED in names:
+            file = ADDED
+            vocabulary |= _words(read(file))
+        if SETTINGS in names:
+            file = SETTINGS
+            added = json.loads(read(file)).get("added_tokens_decoder") or {}
+            known = set(vocabulary)
+            vocabulary |= {
+                token["content"]: int(number)
+                for number, token in added.items()
+                if token["content"] not in known
+            }
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise SourceError(
+            f"{what}: {file} is not of the form that transformers writes ({error!r})"
+        ) from error
+    return vocabulary
+
+
+def _fast(content: bytes) -> Vocabulary:
+    """Read the format of the library tokenizers."""
+    tokenizer = json.loads(content)
+    tokens = tokenizer["model"]["vocab"]
+    if isinstance(tokens, list):  # with scores, in the order of their ids
+        tokens = {token: number for number, (token, _) in enumerate(tokens)}
+    return _checked(
+        {**tokens, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}}
+    )
+
+
+def _words(content: bytes) -> Vocabulary:
+    return _checked(json.loads(content))
+
+
+def _checked(tokens: dict[Any, Any]) -> Vocabulary:
+    for token, number in tokens.items():
+        if type(number) is not int or number < 0:
+            raise ValueError(f"token {token!r} has id {number!r}")
+    return tokens
+
+
+def _sentencepiece(content: bytes) -> Vocabulary | None:
+    """Read SentencePiece's format, in which a token's id is its place. Source: ``sentencepiece_model.proto``."""
+    if TIKTOKEN.match(content):
+        return None
+    pieces = [dict(_fields(piece))[TEXT] for number, piece in _fields(content) if number == PIECES]
+    if not pieces:
+        raise ValueError("it has no tokens")
+    return {piece.decode("utf-8"): number for number, piece in enumerate(pieces)}
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of the fields of a message in Protocol Buffers; that of numbers is empty."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        tag = number()
+        kind = tag & 7
+        if kind == VARINT:
+            number()
+            length = 0
+        elif kind == BYTES:
+            length = number()
+        elif kind in {FIXED64, FIXED32}:
+            length = 8 if kind == FIXED64 else 4
+        else:
+            raise ValueError(f"it has a field of the unknown kind {kind}")
+        if at + length > len(message):
+            raise ValueError("it ends in the middle of a field")
+        yield tag >> 3, message[at : at + length] if kind == BYTES else b""
+        at += length

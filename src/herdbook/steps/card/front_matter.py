@@ -1,0 +1,87 @@
+"""What the Hub accepts as the front matter of a card, as far as Herdbook writes it. The Hub's client checks nothing offline."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+
+from herdbook.errors import StepError
+from herdbook.recipe.hub_values import Languages, Licensed, unique
+from herdbook.recipe.section import Section
+
+Text = Annotated[str, Field(min_length=1)]
+Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:_-]*$")]
+
+
+class _Part(Section):
+    model_config = ConfigDict(strict=True)
+
+
+class Task(_Part):
+    """The task of a result."""
+
+    type: Literal["text-generation"]
+    name: Text | None = None
+
+
+class Dataset(_Part):
+    """The data of a result."""
+
+    name: Text
+    type: Text
+
+
+class Metric(_Part):
+    """A result in one metric."""
+
+    type: str = Field(pattern=r"^[A-Za-z0-9_.@+-]+$")
+    value: float
+    name: Text | None = None
+
+
+class Result(_Part):
+    """The results in one task."""
+
+    task: Task
+    dataset: Dataset
+    metrics: list[Metric] = Field(min_length=1)
+
+
+class ModelIndex(_Part):
+    """All results of a model."""
+
+    name: Text
+    results: list[Result] = Field(min_length=1)
+
+
+class FrontMatter(_Part, Licensed):
+    """The whole front matter."""
+
+    language: Languages
+    library_name: Literal["transformers"]
+    pipeline_tag: Literal["text-generation"]
+    base_model: Repo | Annotated[list[Repo], Field(min_length=2), AfterValidator(unique)] | None = None
+    base_model_relation: Literal["adapter", "finetune", "merge", "quantized"] | None = None
+    tags: Annotated[list[Tag], Field(min_length=1), AfterValidator(unique)]
+    model_index: list[ModelIndex] | None = Field(None, alias="model-index", min_length=1, max_length=1)
+
+    @model_validator(mode="after")
+    def _relation_has_a_base(self) -> FrontMatter:
+        if self.base_model_relation and not self.base_model:
+            raise ValueError("base_model_relation needs base_model")
+        return self
+
+
+def check(data: dict[str, Any]) -> None:
+    """Check the front matter of a card.
+
+    Raises:
+        StepError: If the Hub would not accept it; the message names each key.
+    """
+    try:
+        FrontMatter.model_validate(data)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise StepError("\n".join(f"card: front matter: {problem}" for problem in problems)) from error

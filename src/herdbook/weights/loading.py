@@ -1,0 +1,96 @@
+"""Whether a model loads whole: each tensor that its configuration implies exists, with its shape, and no others do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from herdbook.architectures.form import QUANTIZED, is_known, misfits
+from herdbook.errors import StepError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# An honest model takes some seconds, most of which are for the start of transformers.
+LIMIT = 300  # seconds
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+# Entries of a configuration that do not decide which tensors there are; for some, transformers would load other code.
+IRRELEVANT = frozenset(
+    {
+        *("architectures", "auto_map", "custom_pipelines", "name_or_path", "transformers_version"),
+        *(
+            "attn_implementation",
+            "experts_implementation",
+            "fusion_config",
+            "dtype",
+            "torch_dtype",
+            "use_cache",
+        ),
+        *QUANTIZED,
+    }
+)
+
+
+def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return why a model does not load whole, one line for each kind of difference.
+
+    A model type that is not in our own table is loaded by transformers, with tensors that have shapes and no content. Since a
+    configuration may come from anywhere, this happens in a process of its own, without network, in limited time and memory.
+
+    Args:
+        config: The content of ``config.json``.
+        form: The shape of each tensor by name.
+
+    Raises:
+        StepError: If transformers is not installed, or has no language model of this type.
+    """
+    for key in QUANTIZED:
+        if config.get(key) is not None:
+            return [f"its config.json has {key}, so transformers would look for quantized tensors"]
+    if is_known(config):
+        return misfits(config, form)
+    question = {"config": _relevant(dict(config)), "form": dict(form)}
+    answer = _ask(json.dumps(question, sort_keys=True))
+    if error := answer.get("error"):
+        raise StepError(error)
+    return [str(line) for line in answer["problems"]]
+
+
+def _relevant(value: Any) -> Any:
+    """Return a configuration without entries that do not decide which tensors there are, at any depth."""
+    if isinstance(value, dict):
+        return {
+            key: _relevant(item)
+            for key, item in value.items()
+            if key not in IRRELEVANT and not key.startswith("_")
+        }
+    return [_relevant(item) for item in value] if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=64)
+def _ask(question: str) -> dict[str, Any]:
+    """Ask `herdbook.weights.hollow`; models of a recipe often differ in the content of their tensors alone."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "herdbook.weights.hollow"],
+            input=question,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIMIT,
+            check=False,
+            env={**os.environ, **OFFLINE},
+        )
+    except subprocess.TimeoutExpired:
+        line = f"transformers cannot make a model from its config.json within {LIMIT} seconds"
+        return {"problems": [line]}
+    if done.returncode:
+        last = (done.stderr.splitlines() or ["no message"])[-1]
+        line = f"transformers cannot load it: its process ended with status {done.returncode} ({last[:200]})"
+        return {"problems": [line]}
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer

@@ -1,0 +1,47 @@
+"""The standard errors of a measurement are those of lm-eval itself."""
+
+import json
+
+import lm_eval
+import pytest
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from herdbook.steps.evaluate.measure import measure
+from support import tiny
+
+
+def test_accuracy_has_the_standard_error_of_lm_eval(tmp_path):
+    folder = tiny.write_model(tmp_path / "base", seed=3)
+    with (tmp_path / "data.jsonl").open("w", encoding="utf-8") as data:
+        for number in range(7):
+            document = {"question": f"w{number} w9", "choices": ["w1", "w2 w3"], "gold": number % 2}
+            data.write(json.dumps(document) + "\n")
+    task = {
+        "task": "words",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "data.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{gold}}",
+    }
+    loaded = {
+        "pretrained": AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
+        "tokenizer": AutoTokenizer.from_pretrained(folder),
+    }
+    found = measure(loaded["pretrained"], loaded["tokenizer"], [task], None, 1)["words"]
+    own = lm_eval.simple_evaluate(
+        model=HFLM(batch_size=1, **loaded),
+        tasks=[task],
+        task_manager=TaskManager(include_defaults=False),
+        bootstrap_iters=1,  # means need none
+    )["results"]["words"]
+    assert found["documents"] == 7
+    assert 0 < found["metrics"]["acc"]["value"] < 1
+    for metric in ("acc", "acc_norm"):
+        assert found["metrics"][metric]["value"] == pytest.approx(own[f"{metric},none"], rel=1e-5)
+        assert found["metrics"][metric]["stderr"] == pytest.approx(own[f"{metric}_stderr,none"], rel=1e-5)

@@ -1,0 +1,113 @@
+"""Tokens that have other ids in another model, or ids that the embeddings have no row for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from support import tiny
+from support.inputs import Case
+from support.inputs.meaning import MEAN, MIXTURE, SLERP, STACK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def rename(folder: Path, names: dict[str, str]) -> None:
+    """Give ids to other tokens: of a tokenizer, each token that is a key becomes the token that is its value."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    model = tokenizer["model"]
+    model["vocab"] = {names.get(token, token): number for token, number in model["vocab"].items()}
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def add(folder: Path, token: str, number: int) -> None:
+    """Add a token to a tokenizer."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "content": token, "id": number})
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def pair(entry: dict[str, Any], change: Callable[[Path], None]) -> Callable[[Path], Path]:
+    """Return a maker of two models, of which the second is changed, and a model made from both."""
+
+    def make(folder: Path) -> Path:
+        for seed, name in enumerate("ab"):
+            tiny.write_model(folder / name, seed=seed)
+        change(folder / "b")
+        models = {**{name: {"folder": name} for name in "ab"}, "made": entry}
+        return tiny.write_recipe(folder / "recipe.yaml", models)
+
+    return make
+
+
+def alone(change: Callable[[Path], None], **settings: Any) -> Callable[[Path], Path]:
+    """Return a maker of one model that is changed."""
+
+    def make(folder: Path) -> Path:
+        change(tiny.write_model(folder / "a", **settings))
+        return tiny.write_recipe(folder / "recipe.yaml", {"a": {"folder": "a"}})
+
+    return make
+
+
+def swap(folder: Path) -> None:
+    """Swap the ids of two tokens."""
+    rename(folder, {"w1": "w2", "w2": "w1"})
+
+
+def with_generation(folder: Path) -> None:
+    """Write a generation config of a larger vocabulary."""
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 64]}', encoding="utf-8")
+
+
+CASES = [
+    Case(
+        "a mean of models of one vocabulary size in which the ids of two tokens are swapped",
+        pair(MEAN, swap),
+        "models.made.merge: 2 tokens have other ids in 'b' than in 'a' ('w1' is 17, not 16)",
+    ),
+    Case(
+        "a stack of layers of two such models",
+        pair(STACK, swap),
+        "models.made.merge: 2 tokens have other ids in 'b' than in 'a' ('w1' is 17, not 16)",
+    ),
+    Case(
+        "a mixture with such an expert",
+        pair(MIXTURE, swap),
+        "models.made.moe: 2 tokens have other ids in 'b' than in 'a' ('w1' is 17, not 16)",
+    ),
+    Case(
+        "a mixture with the tokenizer of such an expert",
+        pair({"moe": {**MIXTURE["moe"], "tokenizer": "b"}}, swap),
+        "models.made.moe: 2 tokens have other ids in 'a' than in 'b' ('w1' is 16, not 17)",
+    ),
+    Case(
+        "a slerp of models that use an id for different tokens, without saying whose count",
+        pair(SLERP, lambda folder: rename(folder, {"w48": "<|im_start|>"})),
+        "models.made.merge: an id stands for another token in 'b' than in 'a' (63 for '<|im_start|>', not for 'w48')",
+    ),
+    Case(
+        "a tokenizer with a token beyond the embeddings",
+        alone(lambda folder: add(folder, "<pad>", 64)),
+        "models.a: its tokenizer has the token '<pad>' with id 64, and its embeddings have 64 rows",
+    ),
+    Case(
+        "a padding token beyond the embeddings in `config.json`",
+        alone(lambda _: None, pad_token_id=64),
+        "models.a: config.json has pad_token_id 64, and its embeddings have 64 rows",
+    ),
+    Case(
+        "a token that ends the text beyond the embeddings in `generation_config.json`",
+        alone(with_generation),
+        "models.a: generation_config.json has eos_token_id 64, and its embeddings have 64 rows",
+    ),
+    Case(
+        "a tokenizer without a vocabulary",
+        alone(lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")),
+        "folder: a: tokenizer.json is not of the form that transformers writes",
+    ),
+]

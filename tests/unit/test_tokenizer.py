@@ -1,0 +1,104 @@
+"""Ids of prompts and texts: those of the tokenizer; where it would leave out a word, that is told."""
+
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
+
+from herdbook import plan as plans
+from herdbook.errors import CheckpointError, StepError
+from herdbook.inference.forward import EMBEDDINGS, CheckpointFolder
+from herdbook.inference.text import windows
+from herdbook.inference.tokenizer import ids_of, load_tokenizer, tokenize
+from herdbook.steps.moe.mergekit_gates import mergekit_rows
+from support import tiny
+
+# What transformers 5 makes of a Qwen2's tokenizer of whole words: it reads their characters, and has no token for them.
+LOST = "which transformers loads as Qwen2Tokenizer, has no token for 'w1' and would leave it out"
+
+
+def of_words(folder, kind):
+    """Write a model with a tokenizer of whole words."""
+    tiny.write_model(folder, model_type=kind)
+    words = {token: number for number, token in enumerate([*tiny.SPECIAL, "w1", "w2", "w3"])}
+    tokenizer = Tokenizer(WordLevel(words, unk_token=tiny.SPECIAL[0]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def of_bytes(folder):
+    """Write a Qwen2 with a tokenizer of bytes, as Qwen2 has."""
+    tiny.write_model(folder, model_type="qwen2", vocab=300)
+    tokens = [*tiny.SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(BPE({token: number for number, token in enumerate(tokens)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_ids_are_those_of_the_library(tmp_path):
+    folder = of_words(tmp_path / "m", "llama")
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    texts = ["w1 w2", "w3", "w9 unknown w1"]
+    expected = [library.encode(text).ids for text in texts]
+    assert [ids_of(load_tokenizer(folder), text, "a text") for text in texts] == expected
+    assert tokenize(folder, texts) == [[1, *ids] for ids in expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the herd",
+        "cafe\u0301 naïve ﬁsh",
+        "\u1112\u1161\u11ab\u1100\u116e\u11a8 日本語",
+        "قِطَّة हिन्दी",
+        "… 🐄 \n\t—",
+        "",
+    ],
+)
+def test_texts_that_are_read_whole(tmp_path, text):
+    """Also where characters are joined before they are cut into tokens, as in decomposed Korean."""
+    assert bool(ids_of(load_tokenizer(of_bytes(tmp_path / "m")), text, "a text")) == bool(text)
+
+
+def test_prompts_that_would_be_lost(tmp_path):
+    folder = of_words(tmp_path / "m", "qwen2")
+    assert load_tokenizer(folder)("w1 w2")["input_ids"] == []  # in silence
+    with pytest.raises(StepError, match="prompt 2: the tokenizer of .*" + LOST):
+        tokenize(folder, ["", "w1 w2"])
+    with pytest.raises(StepError, match=LOST):
+        mergekit_rows("hidden", folder, [(["w1"], [])])
+
+
+def test_a_word_among_others_that_would_be_lost(tmp_path):
+    folder = of_bytes(tmp_path / "m")
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["model"]["vocab"]["w"], content["model"]["vocab"]["1"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(StepError, match="has no token for 'w1'"):
+        ids_of(load_tokenizer(folder), "the herd w1", "a text")
+
+
+def test_calibration_text_that_would_be_lost(tmp_path):
+    of_words(tmp_path / "m", "qwen2")
+    (tmp_path / "t.jsonl").write_text('{"text": "w1 w2 w3"}\n' * 30)
+    recipe = tiny.write_recipe(
+        tmp_path / "r.yaml",
+        {"m": {"folder": "m"}},
+        calibration={"c": {"data": ["t.jsonl"], "split": "train", "windows": 30, "tokens": 12}},
+    )
+    tiny.lock(recipe)
+    with pytest.raises(StepError, match=r"calibration\.c: t\.jsonl: the tokenizer of .*" + LOST):
+        windows(plans.load(recipe), "c", tmp_path / "m", None, 1)
+
+
+def test_a_row_that_embeddings_lack_is_not_read_from_the_next_tensor(tmp_path):
+    weights = CheckpointFolder(tiny.write_model(tmp_path / "m"))
+    assert torch.equal(weights.rows(EMBEDDINGS, [63])[0], weights[EMBEDDINGS][63])
+    with pytest.raises(CheckpointError, match="has 64 rows, and row 64 is requested"):
+        weights.rows(EMBEDDINGS, [64])
