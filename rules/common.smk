@@ -53,7 +53,7 @@ onstart:
         exclusive.hold(PLAN.layout.running, settings.RECIPE.value)
     except (HerdbookError, OSError) as error:
         raise WorkflowError(str(error)) from None
-    missing = missing_programs()
+    missing = missing_software()
     if missing and not workflow.non_local_exec:
         raise WorkflowError("\n".join(missing))
     for line in missing:  # other hosts may have it
@@ -82,12 +82,12 @@ OF_THE_RELEASE = {job.rule: job for job in JOBS if not job.id}
 ANY = SimpleNamespace(id="{id}")
 
 
-def missing_programs():
-    """Return a line for each external program that a job of this run needs and that is not installed."""
+def missing_software():
+    """Return a line for each program or package that a job of this run needs and that is not installed here."""
     if CONDA:  # installs them into its environments
         return []
     planned = {Path(file) for job in workflow.dag.needrun_jobs() for file in job.output}
-    return needs.missing_programs(job for job in JOBS if made(job) and planned.intersection(job.outputs))
+    return needs.missing_software(job for job in JOBS if made(job) and planned.intersection(job.outputs))
 
 
 def made(job):

@@ -12,7 +12,8 @@ import sentencepiece
 
 from herdbook import plan as plans
 from herdbook.errors import RecipeError
-from herdbook.inference.forward import CheckpointFolder, load_tokenizer
+from herdbook.inference.forward import CheckpointFolder
+from herdbook.inference.tokenizer import load_tokenizer
 from support import buttercup, tiny
 
 TEXTS = ["the herd book names sire and dam", "a mixture of experts is a herd", "Ünknown lëtters are bytes"]

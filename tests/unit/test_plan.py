@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,9 @@ def test_code_of_laser_is_in_what_it_computed_only(folder, monkeypatch):
     real = codes.Code.describe
 
     def other(self):
-        return {name: ("other" if ".laser." in name else value) for name, value in real(self).items()}
+        described = real(self)
+        modules = {name: "other" if ".laser." in name else value for name, value in described.modules.items()}
+        return replace(described, modules=modules)
 
     monkeypatch.setattr(codes.Code, "describe", other)
     after = make(folder)
@@ -281,6 +284,19 @@ def test_what_nothing_needs_is_not_built(folder):
     plan = make(folder, MODELS | {"spare": {"folder": "other"}}, release={"model": "mix"})
     assert "spare" not in plan.nodes
     assert plan.warnings == ("models: spare: not needed, so not built",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "window", "warned"),
+    [("mistral", 64, True), ("mistral", 128, False), ("mistral", None, False), ("llama", 64, False)],
+)
+def test_a_sliding_window_that_a_gguf_lacks_is_a_warning(tmp_path, kind, window, warned):
+    tiny.write_model(tmp_path / "base", model_type=kind, sliding_window=window)  # of 128 positions
+    plan = make(tmp_path, {"base": {"folder": "base"}}, quantize={"methods": ["Q8_0"]})
+    expected = (
+        "quantize: llama.cpp ignores the sliding window of 64 tokens, so it computes longer texts differently"
+    )
+    assert plan.warnings == ((expected,) if warned else ())
 
 
 def mistral_7b():

@@ -18,9 +18,9 @@ UNKNOWN = "NotImplementedError: BPE pre-tokenizer was not recognized - update ge
 def recipe(tmp_path):
     """A mixture that is quantized and has its tokenizer from the second model, whose vocabulary is padded."""
     for seed, name in enumerate("ab"):
-        tiny.write_model(tmp_path / name, seed=seed, vocab=520)
-    (tmp_path / "b/tokenizer.json").unlink()
-    buttercup.write_tokenizer(tmp_path / "b", [f"{number} sires and dams" for number in range(2000)])
+        folder = tiny.write_model(tmp_path / name, seed=seed, vocab=520)
+        buttercup.write_tokenizer(folder, [f"{number} sires and dams" for number in range(2000)])
+    (tmp_path / "a/tokenizer.model").unlink()
     moe = {
         "base": "a",
         "tokenizer": "b",

@@ -30,7 +30,7 @@ NAME_WIDTH = 44  # of the first column; longer names move their row
 @options.results
 @options.gpu_memory
 @click.option(
-    "--elsewhere", is_flag=True, help="Plan for another machine: do not check disk and programs of this one."
+    "--elsewhere", is_flag=True, help="Plan for another machine: do not check disk and software of this one."
 )
 def command(recipe: Path, results: Path, gpu_memory: int | None, *, elsewhere: bool) -> None:
     """Show the models and jobs of a build, and what they need.
@@ -49,7 +49,7 @@ def command(recipe: Path, results: Path, gpu_memory: int | None, *, elsewhere: b
         print(f"warning: {warning}", file=sys.stderr)
     if not elsewhere:
         unmade = [job for job in jobs(plan) if not all(map(Path.exists, job.outputs))]
-        for line in needs.missing_programs(unmade):  # the jobs may still run elsewhere, or with conda
+        for line in needs.missing_software(unmade):  # the jobs may still run elsewhere, or with conda
             print(f"warning: on this machine: {line}", file=sys.stderr)
         needs.check_disk(plan)
     needs.check_gpu(plan, gpu_memory)

@@ -1,4 +1,4 @@
-"""What jobs need of a machine: memory, disk, time, threads, GPUs and programs, as functions of the plan and a job's subject.
+"""What jobs need of a machine: memory, disk, time, threads, GPUs and software, as functions of the plan and a job's subject.
 
 No result and no key depends on any of it.
 """
@@ -6,7 +6,7 @@ No result and no key depends on any of it.
 from herdbook.needs.disk import check_disk, disk_bytes, fetch_bytes, missing_bytes, write_bytes
 from herdbook.needs.gpu import check_gpu, gpu_bytes, gpus, matrices_at_once
 from herdbook.needs.memory import memory_bytes, pass_bytes
-from herdbook.needs.programs import missing_programs
+from herdbook.needs.software import missing_software
 from herdbook.needs.threads import threads
 from herdbook.needs.time import SLOW, Rates, decomposition_operations, seconds
 
@@ -23,7 +23,7 @@ __all__ = [
     "matrices_at_once",
     "memory_bytes",
     "missing_bytes",
-    "missing_programs",
+    "missing_software",
     "pass_bytes",
     "seconds",
     "threads",

@@ -1,4 +1,4 @@
-"""External programs that jobs run: known from the plan, and missed before anything is built."""
+"""Programs and packages that jobs run: known from the plan, and missed before anything is built."""
 
 import sys
 from pathlib import Path
@@ -35,14 +35,30 @@ def install(tool):
 
 def test_each_missing_program_is_named_with_a_job_that_needs_it(recipe, tmp_path):
     planned = jobs(plans.load(recipe, tmp_path / "results"))
-    merge, convert = needs.missing_programs(planned)
+    merge, convert = needs.missing_software(planned)
     assert merge.startswith("merge merged.")
     assert f"the program mergekit {MERGEKIT.version} is not installed. Install it with:\n" in merge
     assert convert.startswith("convert Tiny-")
     assert convert.endswith(f"{CONVERTER.package}=={CONVERTER.version}")
-    assert not needs.missing_programs(job for job in planned if job.rule not in {"merge", "convert"})
+    assert not needs.missing_software(job for job in planned if job.rule not in {"merge", "convert"})
     install(MERGEKIT)
-    assert needs.missing_programs(planned) == [convert]
+    assert needs.missing_software(planned) == [convert]
+
+
+def test_a_missing_package_of_a_late_job_is_named_with_its_extra(recipe, tmp_path, monkeypatch):
+    install(MERGEKIT)
+    install(CONVERTER)
+    planned = jobs(plans.load(recipe, tmp_path / "results"))
+    assert not needs.missing_software(planned)
+    for name in ("gguf", "libgguf"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    convert, quantize = needs.missing_software(planned)
+    assert convert.startswith("convert Tiny-")
+    assert quantize.startswith("quantize Tiny.Q8_0-")
+    assert (
+        "the package libgguf is not installed. Install it with:\n  pip install 'herdbook[quantize]'"
+        in quantize
+    )
 
 
 def test_the_plan_warns_unless_it_is_for_another_machine(recipe, tmp_path, capsys):
