@@ -203,6 +203,22 @@ def lie_of_origin(record):
     entry["from"][0]["sha256"] = "0" * 64
 
 
+def circle(folder):
+    """Let the record of a source cite a tensor that was copied from it."""
+    path = next(folder.glob("provenance/records/mix.expert2*.json"))
+    copy = json.loads(path.read_text())
+    name, entry = next(iter(copy["tensors"].items()))
+    (cited,) = entry["from"]
+
+    def cite(record):
+        if record["key"] == cited["key"]:
+            here = {"key": copy["key"], "tensor": name, "sha256": entry["sha256"]}
+            record["tensors"][cited["tensor"]]["from"] = [here]
+
+    for record in folder.glob("provenance/records/base.*.json"):
+        edit(record.relative_to(folder).as_posix(), cite)(folder)
+
+
 def lie_of_parameters(record):
     record["parameters"]["file"] = "0" * 64
 
@@ -357,6 +373,12 @@ ATTACKS = [
         "a record with a false origin",
         edit("provenance/records/mix.expert1*.json", lie_of_origin),
         ("claims", "origins", "record"),
+        {},
+    ),
+    (
+        "two records that cite each other",
+        circle,
+        ("claims", "steps", "base"),
         {},
     ),
     (

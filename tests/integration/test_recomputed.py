@@ -139,6 +139,17 @@ def test_a_matrix_that_laser_never_made_is_named(hub, tmp_path, monkeypatch):
     assert wrong.source == "cut: model.layers.1.mlp.down_proj.weight"
 
 
+def test_an_error_of_a_step_is_not_blamed_on_the_release(honest, monkeypatch):
+    def broken(self, tensor):
+        raise KeyError(tensor.name)
+
+    monkeypatch.setattr(Reducer, "reduce", broken)
+    found = findings(honest, "recomputed", sample_bytes=None)
+    assert status(found) == 10
+    (told,) = bad(found)
+    assert "internal error of the verifier (KeyError in broken" in told.detail
+
+
 def test_a_matrix_within_its_tolerance_passes(hub, tmp_path, monkeypatch):
     """As where a GPU made it: entries beside a rounding boundary come out on the other side."""
     reduce = Reducer.reduce

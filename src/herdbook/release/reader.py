@@ -52,11 +52,23 @@ def damaged(what: str) -> Iterator[None]:
         raise VerificationError(f"{what}: is damaged: {error!r}") from error
 
 
+def derived(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Pass on the findings of a check that follows files of the release wherever they lead, so that it meets all their faults.
+
+    Raises:
+        VerificationError: If they are damaged.
+    """
+    with damaged("the release's own files"):
+        yield from findings
+
+
 def caught(findings: Iterator[Finding], check: Check, release: Release) -> Iterator[Finding]:
-    """Pass on findings; an error that ends a check becomes a finding and does not stop later checks."""
+    """Pass on findings; an error that ends a check becomes a finding and does not stop later checks.
+
+    Only errors for users do: any other is a fault of the verifier, and proves nothing against the release.
+    """
     try:
-        with damaged("the release's own files"):
-            yield from findings
+        yield from findings
     except (HerdbookError, OSError) as error:
         yield check.error(release.name, error)
 

@@ -16,7 +16,7 @@ from herdbook.plan.release import PROVENANCE_CODE, contents
 from herdbook.provenance.claims import BUILD_CLAIMS, canonical, statements
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.release.finding import Check, Outcome
-from herdbook.release.reader import caught, damaged
+from herdbook.release.reader import caught, damaged, derived
 from herdbook.verify import pedigree, signature
 
 if TYPE_CHECKING:
@@ -85,17 +85,21 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         plan = build.plan(release)
         yield from _code(plan, build.code)
         yield from caught(pedigree.keys(plan, build.keys), pedigree.KEYS, release)
-        yield from caught(pedigree.records(plan, release), pedigree.STEPS, release)
-        yield from caught(pedigree.origins(plan, release), pedigree.ORIGINS, release)
-        yield from _subjects(release, claims.claims)
-        derived = (
+        steps = [*caught(derived(pedigree.records(plan, release)), pedigree.STEPS, release)]
+        yield from steps
+        yield from caught(derived(pedigree.origins(plan, release)), pedigree.ORIGINS, release)
+        yield from caught(_subjects(release, claims.claims), CLAIMED, release)
+        written = [
             (_contents(plan, release), CONTENTS),
-            (_derived(plan, release, claims.claims), CLAIMED),
-            (pedigree.lineage(plan, release), pedigree.LINEAGES),
-        )
-        writer = PROVENANCE_CODE.describe()
-        excused = build.code.is_of_another_version and writer.changed_modules
-        for findings, about in derived:
+            (derived(_derived(plan, release, claims.claims)), CLAIMED),
+        ]
+        if all(finding.outcome is Outcome.PASSED for finding in steps):
+            written.append((derived(pedigree.lineage(plan, release)), pedigree.LINEAGES))
+        else:  # other records may cite each other in a circle
+            detail = "cannot be derived from records that do not match the steps"
+            yield pedigree.LINEAGES.unverified(LINEAGE, detail)
+        excused = build.code.is_of_another_version and PROVENANCE_CODE.describe().changed_modules
+        for findings, about in written:
             for finding in caught(findings, about, release):
                 yield _excused(finding, build.code) if excused else finding
 

@@ -10,11 +10,11 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from herdbook.layout import CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES
+from herdbook.layout import CARD, EVALUATIONS, LINEAGE, RECORDS, ROUTING, SEARCHES
 from herdbook.plan import Origin
 from herdbook.plan.card import CARD_CODE
 from herdbook.release.finding import Check
-from herdbook.release.reader import caught
+from herdbook.release.reader import caught, damaged
 from herdbook.verify.equality import chance_of_catching
 from herdbook.verify.rebuild.gguf import quantized
 from herdbook.verify.rebuild.routers import routers
@@ -56,7 +56,8 @@ def _card(workspace: Workspace, release: Release) -> Iterator[Finding]:
     from herdbook.steps.card.step import card_texts
 
     workspace.code.require_installed(CARD_CODE.describe())
-    texts = card_texts(workspace.plan)
+    with damaged("what the card is made from"):
+        texts = card_texts(workspace.plan)
     differing = 0
     for name, text in texts.items():
         released = release.subject.read(name).decode(errors="replace")
@@ -91,7 +92,8 @@ def _first_difference(ours: str, theirs: str) -> tuple[int, str, str]:
 
 def _matrices(workspace: Workspace, release: Release, options: Options) -> Iterator[Finding]:
     """Recompute tensors of steps from upstream and compare them: bit by bit, else within the recorded tolerance."""
-    targets = _targets(workspace.plan, release.lineage())
+    with damaged(LINEAGE):
+        targets = _targets(workspace.plan, release.lineage())
     origins = list(targets)
     sizes = [sum(slice_.end - slice_.begin for slice_ in targets[origin]) for origin in origins]
     chosen = [origins[index] for index in draw_whole(sizes, options.sample_bytes, options.seed)]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, write_json
-from herdbook.layout import CONFIG, WEIGHTS
+from herdbook.layout import CONFIG, LINEAGE, WEIGHTS
 from herdbook.plan import Origin
 from herdbook.plan.folder import files_origin
 from herdbook.plan.operation import DrawRouters, MakeRouters
 from herdbook.recipe.moe import GATES
+from herdbook.release.reader import damaged
 from herdbook.verify.rebuild.tensors import recompute
 from herdbook.weights.checkpoint import (
     Produced,
@@ -61,7 +62,9 @@ def routers(workspace: Workspace, release: Release, options: Options, check: Che
 
     moe(scratch, part)
     recomputed = read_record(scratch.layout.record(part))["tensors"]
-    slices = {slice_.tensor: slice_ for slice_ in release.lineage() if slice_.tensor in recomputed}
+    by_tensor = {slice_.tensor: slice_ for slice_ in release.lineage()}
+    with damaged(LINEAGE):
+        slices = {name: by_tensor[name] for name in recomputed}
     equal, near, furthest = 0, 0, 0.0
     for name, entry in recomputed.items():
         slice_ = slices[name]
@@ -116,7 +119,8 @@ def _base(workspace: Workspace, scratch: Plan, release: Release, make: MakeRoute
     sources: dict[str, Callable[[], Iterable[bytes]]] = {}
     missing = []
     for name, (holder, tensor) in needed.items():
-        sha256 = records[holder.key]["tensors"][name]["sha256"]
+        with damaged(f"the record of {holder.id}"):
+            sha256 = records[holder.key]["tensors"][name]["sha256"]
         if sha256 in by_digest and by_digest[sha256].end - by_digest[sha256].begin == tensor.size_bytes:
             sources[name] = _from_release(release, by_digest[sha256])
         else:

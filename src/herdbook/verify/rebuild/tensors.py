@@ -19,6 +19,7 @@ from herdbook.plan.operation import (
 )
 from herdbook.progress import track
 from herdbook.recipe import Hub
+from herdbook.release.reader import damaged
 from herdbook.weights.checkpoint import read_record
 
 if TYPE_CHECKING:
@@ -69,7 +70,12 @@ def recompute(
                     raise broken
                 _make(workspace, replace(part, tensors=tensors))
                 if part.rule == "fetch":
-                    _require_fetched(plan, part, tensors, records[part.key])
+                    with damaged(f"the record of {part.id}"):
+                        recorded = {
+                            tensor.name: records[part.key]["tensors"][tensor.name]["sha256"]
+                            for tensor in tensors
+                        }
+                    _require_fetched(plan, part, recorded)
             except HerdbookError as error:
                 problems[part.key] = error
             advance()
@@ -112,14 +118,14 @@ def _reads_text(plan: Plan, part: Part) -> bool:
     return any(rule.needs_text for rule in rules_of(plan, part).values())
 
 
-def _require_fetched(plan: Plan, part: Part, tensors: tuple[Tensor, ...], record: Mapping[str, Any]) -> None:
-    """Compare fetched tensors with the release's record. Raises VerificationError if one differs."""
+def _require_fetched(plan: Plan, part: Part, recorded: Mapping[str, str]) -> None:
+    """Compare fetched tensors with their recorded digests. Raises VerificationError if one differs."""
     fetched = read_record(plan.layout.record(part))["tensors"]
-    for tensor in tensors:
-        recorded, actual = record["tensors"][tensor.name]["sha256"], fetched[tensor.name]["sha256"]
-        if recorded != actual:
+    for tensor, sha256 in recorded.items():
+        actual = fetched[tensor]["sha256"]
+        if sha256 != actual:
             raise VerificationError(
-                f"{part.model}: {tensor.name}: upstream's bytes (sha256 {actual}) are not those that the release records ({recorded})"
+                f"{part.model}: {tensor}: upstream's bytes (sha256 {actual}) are not those that the release records ({sha256})"
             )
 
 
