@@ -234,7 +234,7 @@ def refused(tmp_path, other=None, base=None, **changes):
         ({"vocab": 2000}, {}, "a vocabulary of 2000, the base of 64"),
         ({"rope_theta": 1e6}, {}, "rotary embeddings of base 1e+06, not base 5000 as the base"),
         ({"tie_word_embeddings": True}, {}, "an output head that is tied to its embeddings"),
-        ({"model_type": "mixtral"}, {}, "'other' is itself a Mixture of Experts (mixtral)"),
+        ({"model_type": "mixtral"}, {}, "models.other: its config.json lacks 'num_local_experts'"),
         ({"num_local_experts": 4}, {}, "'other' is itself a Mixture of Experts"),
         ({"model_type": "qwen2"}, {}, "is of type 'qwen2', the base of 'llama'"),
         ({}, {"shared": "other"}, ""),

@@ -50,7 +50,12 @@ def write_project(home):
     project, elsewhere = home / "project", home.parents[1] / "data/of/models"
     tiny.write_model(home / "models/base", seed=1, shards=2)
     tiny.write_model(elsewhere / "other", seed=2)
-    tiny.write_adapter(project / "adapters/one", home / "models/base", seed=3)
+    adapter = (
+        tiny.write_adapter(project / "adapters/one", home / "models/base", seed=3) / "adapter_config.json"
+    )
+    about = json.loads(adapter.read_text(encoding="utf-8"))
+    about["base_model_name_or_path"] = str(home / "models/base")  # as PEFT writes it
+    adapter.write_text(json.dumps(about), encoding="utf-8")
     config = project / "config"
     (config / "tasks").mkdir(parents=True)
     (config / "linked").symlink_to(elsewhere / "other")

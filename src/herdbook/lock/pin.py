@@ -24,7 +24,7 @@ from herdbook.lock import (
     pin_file,
     request,
 )
-from herdbook.lock.paths import check_recipe, check_saved, check_task
+from herdbook.lock.paths import check_recipe, check_saved, check_task, is_absolute
 from herdbook.lock.texts import read_texts
 from herdbook.lock.tokens import compare, describe
 from herdbook.lock.whole import check_config, check_dtypes, check_index
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from herdbook.sources.vocabulary import Vocabulary
     from herdbook.weights.checkpoint import Span
 
+ADAPTED = "base_model_name_or_path"  # in the configuration of an adapter
 LONG = 100  # characters; shorter documents are not searched for inside others
 
 
@@ -346,6 +347,10 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
     _refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
     config = _config((folder / ADAPTER_CONFIG).read_bytes(), what)
+    if is_absolute(
+        str(config.get(ADAPTED))
+    ):  # where its author had the base; the recipe names the base, so nothing reads it
+        del config[ADAPTED]
     check_saved(config, f"{what}: {ADAPTER_CONFIG}")
     return LockedAdapter(
         asked=request(model),

@@ -191,11 +191,6 @@ CASES = [
         "folder: base: model-00001-of-00002.safetensors: output_dir is /home/me/runs/7",
     ),
     Case(
-        "an adapter whose configuration names its base by an absolute path",
-        saved("adapter/adapter_config.json", base_model_name_or_path="C:\\models\\old"),
-        "adapter: adapter: adapter_config.json: base_model_name_or_path is C:\\models\\old",
-    ),
-    Case(
         "a clone without Git LFS",
         as_pointer("base/model-00001-of-00002.safetensors"),
         "folder: base: model-00001-of-00002.safetensors: it is a pointer of Git LFS, not the file itself",
