@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,9 @@ def test_code_of_laser_is_in_what_it_computed_only(folder, monkeypatch):
     real = codes.Code.describe
 
     def other(self):
-        return {name: ("other" if ".laser." in name else value) for name, value in real(self).items()}
+        found = real(self)
+        modules = {name: "other" if ".laser." in name else value for name, value in found.modules.items()}
+        return replace(found, modules=modules)
 
     monkeypatch.setattr(codes.Code, "describe", other)
     after = make(folder)
