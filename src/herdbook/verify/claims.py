@@ -210,9 +210,13 @@ def _derived(plan: Plan, release: Release, claims: list[SignedClaim]) -> Iterato
     """Check that the claims of the build are those that follow from the release."""
     build_claims = [claim for claim in claims if claim.kind in BUILD_CLAIMS]
     payloads = [claim.payload for claim in build_claims]
-    derived = [(canonical(claim), claim) for claim in statements(plan, release.digests, release.subject.json)]
-    unmatched = [claim for claim in build_claims if claim.payload not in [payload for payload, _ in derived]]
-    for payload, statement in derived:
+    expected_claims = [
+        (canonical(claim), claim) for claim in statements(plan, release.digests, release.subject.json)
+    ]
+    unmatched = [
+        claim for claim in build_claims if claim.payload not in [payload for payload, _ in expected_claims]
+    ]
+    for payload, statement in expected_claims:
         kind = str(statement["predicateType"])
         if payload in payloads:
             yield CLAIMED.passed(kind, "follows from the release's own files", file=CLAIMS)

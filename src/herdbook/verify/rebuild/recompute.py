@@ -10,6 +10,7 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from herdbook.errors import VerificationError
 from herdbook.layout import CARD, EVALUATIONS, LINEAGE, RECORDS, ROUTING, SEARCHES
 from herdbook.plan import Origin
 from herdbook.plan.card import CARD_CODE
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from herdbook.plan import Plan
+    from herdbook.plan.code import DescribedCode
     from herdbook.provenance.lineage import Derived, LineageSlice
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
@@ -94,7 +96,17 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
     """Recompute tensors of steps from upstream and compare them: bit by bit, else within the recorded tolerance."""
     with damaged(LINEAGE):
         targets = _targets(workspace.plan, release.lineage())
-    origins = list(targets)
+    blocked = _blocked(workspace.plan)
+    out_of_reach = Counter(blocked[origin.part] for origin in targets if origin.part in blocked)
+    for (
+        code,
+        count,
+    ) in out_of_reach.items():  # whatever the sample: a level that needs other code never passes
+        try:
+            workspace.code.require_installed(code)
+        except VerificationError as error:
+            yield MATRICES.error(f"{count} tensors", error)
+    origins = [origin for origin in targets if origin.part not in blocked]
     sizes = [sum(slice_.end - slice_.begin for slice_ in targets[origin]) for origin in origins]
     chosen = [origins[index] for index in draw_whole(sizes, options.sample_bytes, options.seed)]
     problems = recompute(workspace, release.records(), chosen)
@@ -106,12 +118,12 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
             for slice_ in targets[origin]:
                 yield _compared(workspace, release, origin, slice_)
     done = len(chosen) - skipped.total()
-    if not origins:
+    if not targets:
         yield MATRICES.passed(
             "no tensor", "was computed by a step; see level equality, and the check of routers"
         )
     elif done:
-        detail = f"{done} of {len(origins)} tensors computed by steps were recomputed"
+        detail = f"{done} of {len(targets)} tensors computed by steps were recomputed"
         if done < len(origins):
             hundredth = max(1, len(origins) // 100)
             detail += (
@@ -124,6 +136,17 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
                 )
             )
         yield MATRICES.passed("sample" if done < len(origins) else "all", detail)
+
+
+def _blocked(plan: Plan) -> dict[str, DescribedCode]:
+    """Return the parts that cannot be recomputed, by key, each with the code that is not installed: its own or a parent's."""
+    blocked: dict[str, DescribedCode] = {}
+    for part in plan.parts.values():  # parents first
+        if part.code.changed_modules:
+            blocked[part.key] = part.code
+        elif parent := next((key for key in part.parents if key in blocked), None):
+            blocked[part.key] = blocked[parent]
+    return blocked
 
 
 def _targets(plan: Plan, lineage: list[LineageSlice]) -> dict[Origin, list[LineageSlice]]:
