@@ -1,7 +1,12 @@
 """What all tests share: a server from which they fork programs that they run many times."""
 
+import json
+import logging
+
 import pytest
 
+from herdbook.errors import StepError
+from herdbook.weights import loading
 from support import forkserver
 
 SERVER = pytest.StashKey()
@@ -18,3 +23,22 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if server := config.stash.get(SERVER, None):
         server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def transformers_here(monkeypatch):
+    """Ask transformers in this process whether a model loads whole: starting it takes longer than all else.
+
+    The process of its own has tests in test_form.
+    """
+
+    def ask(question):
+        from herdbook.weights import hollow
+
+        try:
+            return {"problems": hollow.problems(**json.loads(question))}
+        except StepError as error:
+            return {"error": str(error)}
+
+    monkeypatch.setattr(loading, "_ask", ask)
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # transformers logs to the standard error of an earlier test

@@ -43,6 +43,8 @@ from herdbook.weights.checkpoint import read_header
 from support import copies, tiny
 from support.verification import findings, status
 
+pytestmark = pytest.mark.usefixtures("transformers_here")
+
 DOCS = Path(__file__).parents[2] / "docs/verify.md"
 REPO = "herd/Tiny"
 MODELS = {

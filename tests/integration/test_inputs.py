@@ -22,7 +22,10 @@ CASES = [case for kind in KINDS for case in kind.CASES]
 REFUSALS = {error.exit_status for error in (LockError, RecipeError, SourceError)}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.wrong)
+@pytest.mark.usefixtures("transformers_here")
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.wrong, marks=[pytest.mark.slow] * case.slow) for case in CASES]
+)
 def test_an_input_that_is_not_understood_is_refused_by_name(case, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # whose config/config.yaml is read
     recipe = case.make(tmp_path)

@@ -21,7 +21,7 @@ from herdbook.steps.card.step import render_card
 from herdbook.tools.external import Tool
 from support import local_sigstore, tiny
 
-REFERENCE = Tool("model-signing", "1.1.1", "model_signing", "model_signing", "blake3 pyopenssl")
+REFERENCE = Tool("model-signing", "1.1.1", "model_signing", "model_signing")
 GUIDE = Path(__file__).parents[2] / "docs/signing.md"
 DATA = Path(__file__).parents[1] / "data/model-signing"
 

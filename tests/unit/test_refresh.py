@@ -175,8 +175,8 @@ def test_licence_and_gating_without_a_commit(herd):
 
 def test_other_files_under_the_same_commit(herd):
     repo = herd.hub.repos["herd/base"]
-    name = "special_tokens_map.json"  # no fact of the lock is read from it
-    herd.hub.commit("herd/base", {name: b'{"bos_token": "<s>"}'})
+    name = "chat_template.json"  # no fact of the lock is read from it
+    herd.hub.commit("herd/base", {name: b'{"chat_template": ""}'})
     herd.refresh()
     repo.commits[repo.branches["main"]].files[name] = Blob.of(name, b"{}")
     base = herd.source(herd.refresh()[2], "base")

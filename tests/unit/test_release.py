@@ -22,6 +22,8 @@ from herdbook.verify import levels
 from support import tiny
 from support.verification import failures
 
+pytestmark = pytest.mark.usefixtures("transformers_here")
+
 ROOT = Path(__file__).parents[2]
 MODELS = {
     "base": {"folder": "base"},

@@ -5,10 +5,10 @@ import json
 import gguf
 import pytest
 import torch
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.sentencepiece_model_pb2_new import ModelProto
 
 from herdbook import lock as locks
 from herdbook import plan as plans
@@ -56,7 +56,7 @@ def test_tokenizer_json_is_read_as_the_library_reads_it(tmp_path, kind):
 
 
 def test_tokenizer_model_is_read_as_protobuf_reads_it(tmp_path):
-    model = ModelProto()
+    model = ModelProto()  # the class that transformers uses; a process can load one alone
     for number, piece in enumerate(["<unk>", "<s>", "</s>", "▁the", "▁", "ü", "🐄" * 50]):
         model.pieces.add(piece=piece, score=-float(number), type=1 + number % 6)
     model.trainer_spec.model_prefix = "x" * 300

@@ -52,6 +52,7 @@ def test_misspelt_key_stops_before_anything_runs(project):
     assert not project.results.exists()
 
 
+@pytest.mark.slow
 def test_a_missing_program_stops_what_needs_it_before_anything_runs(project):
     project.own_code()
     tool = project.root / "src/herdbook/tools/converter.py"

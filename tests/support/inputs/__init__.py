@@ -21,8 +21,10 @@ class Case:
         wrong: What is wrong with it, as a row of the table in the documentation: a phrase without a full stop.
         make: Writes a recipe and its sources into an empty folder, and returns the recipe's path.
         message: A part of the message, which names the model and the file, key or tensor.
+        slow: Whether it takes seconds, though another case takes the same way.
     """
 
     wrong: str
     make: Callable[[Path], Path]
     message: str
+    slow: bool = False

@@ -121,10 +121,12 @@ CASES = [
         "`quantize` of a model whose `tokenizer.model` is tiktoken's",
         with_tokenizer(tiny.write_tiktoken),
         f"{TOKENIZER}llama.cpp's converter fails with RuntimeError: INTERNAL: could not parse ModelProto from tokenizer.model",
+        slow=True,
     ),
     Case(
         "`quantize` of a model with more rows of embeddings than tokens, which the converter does not fill up",
         with_tokenizer(fewer),
         f"{TOKENIZER}the tokenizer has 512 tokens for 520 rows of embeddings",
+        slow=True,
     ),
 ]
