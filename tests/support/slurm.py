@@ -50,7 +50,8 @@ JobAcctGatherFrequency=1
 JobAcctGatherParams=OverMemoryKill
 # A job that a node took with it is lost, not put back into the queue: so the next try is the workflow's.
 JobRequeue=0
-SlurmdTimeout=5
+# A node that is silent for as long is given up, with its jobs: a busy machine can be silent for some seconds.
+SlurmdTimeout=20
 # What became of a job is asked for when the build is over.
 MinJobAge=7200
 KillWait=1
