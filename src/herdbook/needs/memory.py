@@ -80,7 +80,9 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
         case Quantized():
             first, further = INTERPRETER_BYTES + QUANTIZED_PIECES * QUANTIZED_PIECE_BYTES, 0
         case Node():
-            first, further = INTERPRETER_BYTES, 0  # weights are linked
+            # Weights are linked. Of a tokenizer in a GGUF, transformers makes the files of one.
+            made = any(isinstance(part.operation, FetchGguf) for part in subject.parts)
+            first, further = TORCH_BYTES if made else INTERPRETER_BYTES, 0
         case None:
             # Weights are read in small pieces.
             first = INTERPRETER_BYTES + RECORD_BYTES * sum(len(part.tensors) for part in plan.parts.values())
