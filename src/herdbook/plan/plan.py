@@ -14,7 +14,7 @@ from herdbook.errors import RecipeError
 from herdbook.layout import Layout
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
-from herdbook.plan.precision import losses
+from herdbook.plan.precision import roundings
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import RoutingReport, plan_report
@@ -129,7 +129,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
     for name in order:
         nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
-        warnings += [*new_warnings, *losses(nodes[name], nodes)]
+        warnings += [*new_warnings, *roundings(nodes[name], nodes)]
     warnings += check_tokens(lock, nodes, whole)
     nodes = _shared(recipe, nodes)
     warnings += check_usable(recipe, nodes)

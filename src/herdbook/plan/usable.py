@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from herdbook.architectures import conversion
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
-from herdbook.plan.pieces import misread
+from herdbook.plan.tokenizer_model import misread
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
