@@ -38,9 +38,8 @@ def _scaled(number: int, units: Mapping[str, int]) -> str:
     for unit, factor in units.items():
         scaled = f"{number / factor:.2f}"
         text = f"{scaled} {unit}"
-        if len(scaled) <= len(
-            "999.99"
-        ):  # not `number / factor < 1000`: 999,999 bytes are 1.00 MB, not 1000.00 kB
+        # not `number / factor < 1000`: 999,999 bytes are 1.00 MB, not 1000.00 kB
+        if len(scaled) <= len("999.99"):
             break
     return text
 

@@ -40,7 +40,8 @@ def table():
     """Return the documentation's tables of what is refused."""
     lines = []
     for kind in KINDS:
-        lines += ["", kind.__doc__.splitlines()[0], "", "| input | message |", "| --- | --- |"]
+        heading = f"## {kind.__doc__.splitlines()[0].rstrip('.')}"
+        lines += ["", heading, "", "| input | message |", "| --- | --- |"]
         lines += [f"| {case.wrong} | `{case.message}` ... |" for case in kind.CASES]
     return "\n".join(lines).strip()
 

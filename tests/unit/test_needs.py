@@ -198,7 +198,7 @@ def test_a_gpu_that_is_too_small_is_refused_with_the_job_s_name(plan):
     needs.check_gpu(plan, None)
     needs.check_gpu(plan, 2 * GB)
     with pytest.raises(
-        RecipeError, match=r"gpu_memory: (laser|search|routing) \S+ needs at least 1\.[78] GB of GPU memory"
+        RecipeError, match=r"gpu_memory: (laser|search|routing) \S+ needs at least 1\.[78]\d GB of GPU memory"
     ):
         needs.check_gpu(plan, GB)
 

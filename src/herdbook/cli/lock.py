@@ -23,7 +23,7 @@ def command(recipe: Path) -> None:
     """Pin everything that a recipe names.
 
     Commits, digests, tensors and facts of every source are written to a lock
-    beside the recipe. Weights are not downloaded. Commit the lock.
+    beside the recipe. No weights are downloaded from the Hub. Commit the lock.
     """
     from herdbook import lock as locks
     from herdbook import plan as plans

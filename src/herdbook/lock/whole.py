@@ -26,6 +26,28 @@ QUANTIZED_NAMES = (
 QUANTIZED_DTYPES = ("F8", "I8", "U8", "I16", "I32")
 
 
+def read_config(content: bytes, what: str, file: str = "configuration") -> dict[str, Any]:
+    """Return a configuration from the content of its file.
+
+    Args:
+        content: The content.
+        what: The source, for error messages.
+        file: What to call the file in error messages.
+
+    Raises:
+        SourceError: If it is not a JSON object, or names code to run.
+    """
+    try:
+        config = json.loads(content)
+    except ValueError as error:
+        raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{what}: its {file} is not a JSON object")
+    if "auto_map" in config:
+        raise SourceError(f"{what}: refused: its configuration requires running its own code (auto_map)")
+    return config
+
+
 def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str) -> None:
     """Compare an index with the headers of the files that it names.
 

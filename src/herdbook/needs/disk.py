@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING
 
+from herdbook import humanize
 from herdbook.errors import RecipeError
 from herdbook.files import clone
 from herdbook.needs.layerwise import FLOAT32
@@ -113,8 +114,8 @@ def check_disk(plan: Plan) -> None:
         needed -= _shared_bytes(plan, folder)
     if needed > free:
         raise RecipeError(
-            f"not enough disk space: {needed / 1e9:.2f} GB are still to be written below {plan.layout.root}, "
-            f"{free / 1e9:.2f} GB are free. Free some space, or build on another disk with --directory.",
+            f"not enough disk space: {humanize.size(needed)} are still to be written below {plan.layout.root}, and "
+            f"{humanize.size(free)} are free. Free some space, or build on another disk with --directory.",
             str(plan.recipe_path),
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from herdbook import humanize
 from herdbook.architectures.dense import layer_of
 from herdbook.errors import RecipeError
 from herdbook.needs.layerwise import FLOAT32, reading
@@ -138,8 +139,8 @@ def check_gpu(plan: Plan, gpu_bytes: int | None) -> None:
     name, need = max(_least(plan), key=lambda pair: pair[1], default=("", 0))
     if need > USABLE * gpu_bytes:
         raise RecipeError(
-            f"gpu_memory: {name} needs at least {need / 1e9:.1f} GB of GPU memory; a GPU with {gpu_bytes / 1e9:.0f} GB "
-            f"offers {USABLE * gpu_bytes / 1e9:.1f} GB. Use a larger GPU, or build with `device: cpu`.",
+            f"gpu_memory: {name} needs at least {humanize.size(need)} of GPU memory; a GPU with {humanize.size(gpu_bytes)} "
+            f"offers {humanize.size(int(USABLE * gpu_bytes))}. Use a larger GPU, or build with `device: cpu`.",
             str(plan.recipe_path),
         )
 

@@ -122,11 +122,7 @@ def _values(where: str, merge: Dense, tensor: str, depth: float) -> Values:
                 required(f"models.{index}.weight", model.weight) for index, model in enumerate(merge.models)
             ]
             values: Values = {"weights": weights}
-            if (
-                merge.method in AVERAGED
-                and merge.settings["normalize"]
-                and abs(math.fsum(weights)) < SMALLEST_SUM
-            ):
+            if merge.method in AVERAGED and merge.normalize and abs(math.fsum(weights)) < SMALLEST_SUM:
                 raise RecipeError(
                     f"{where}.models: the weights of {tensor} sum to zero, so that their mean is not defined. Change a weight, "
                     "or set `normalize: false`."

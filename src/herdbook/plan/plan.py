@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
 from herdbook import recipe as recipes
-from herdbook.architectures import conversion
-from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
 from herdbook.layout import Layout
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
-from herdbook.plan.pieces import misread
-from herdbook.plan.precision import losses
+from herdbook.plan.precision import roundings
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import RoutingReport, plan_report
 from herdbook.plan.tokens import check_tokens
-from herdbook.recipe import Moe
+from herdbook.plan.usable import check_usable
 
 if TYPE_CHECKING:
     from herdbook.lock import Lock
@@ -132,14 +129,10 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
     for name in order:
         nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
-        warnings += [*new_warnings, *losses(nodes[name], nodes)]
+        warnings += [*new_warnings, *roundings(nodes[name], nodes)]
     warnings += check_tokens(lock, nodes, whole)
     nodes = _shared(recipe, nodes)
-    _refuse_unusable(recipe, nodes)
-    if recipe.quantize and (window := conversion.ignored_window(nodes[recipe.release.model].config)):
-        warnings.append(
-            f"quantize: llama.cpp ignores the sliding window of {window} tokens, so it computes longer texts differently"
-        )
+    warnings += check_usable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")
@@ -166,42 +159,6 @@ def _shared(recipe: Recipe, nodes: dict[str, Node]) -> dict[str, Node]:
             made_as="" if made_as == name else made_as,
         )
     return {name: shared[name] for name in nodes}
-
-
-def _refuse_unusable(recipe: Recipe, nodes: dict[str, Node]) -> None:
-    """Refuse, before anything is built, to quantize or measure models that llama.cpp or transformers cannot read."""
-    problems = misread(recipe, nodes)
-    released = recipe.models[recipe.release.model]
-    if recipe.quantize and isinstance(released, Moe):
-        family = BY_MODEL_TYPE[nodes[recipe.release.model].config["model_type"]]
-        if not family.convertible:
-            problems.append(
-                f"quantize: llama.cpp cannot convert a mixture of family {family.name} to GGUF; leave `quantize` out"
-            )
-        elif released.moe.layout == "fused":
-            problems.append(
-                "quantize: llama.cpp's converter does not read `layout: fused`; leave out `quantize` or the layout"
-            )
-    if recipe.quantize and not problems:
-        node = nodes[recipe.release.model]
-        if reason := conversion.objection(node.config, node.form):
-            problems.append(
-                f"quantize: {node.name!r} cannot be converted to GGUF: {reason}; leave `quantize` out"
-            )
-        elif not set(conversion.TOKENIZERS) & set(node.files):
-            problems.append(
-                f"quantize: {node.name!r} has no tokenizer ({' or '.join(conversion.TOKENIZERS)}), which a GGUF must contain; leave "
-                "`quantize` out, or add the tokenizer to the source"
-            )
-    for index, name in enumerate(recipe.evaluate.models if recipe.evaluate else []):
-        mixture = BY_MODEL_TYPE.get(nodes[name].config.get("model_type", ""))
-        if mixture and not mixture.loadable:
-            problems.append(
-                f"evaluate.models.{index}: transformers cannot load {name!r}, since it has no class for family "
-                f"{mixture.name}; leave the model out"
-            )
-    if problems:
-        raise RecipeError(problems)
 
 
 def load(recipe_path: Path, results: Path = Path("results")) -> Plan:

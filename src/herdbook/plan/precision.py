@@ -20,7 +20,7 @@ HOLDS = {
 }
 
 
-def losses(node: Node, nodes: Mapping[str, Node]) -> Iterator[str]:
+def roundings(node: Node, nodes: Mapping[str, Node]) -> Iterator[str]:
     """Yield a line for each model whose numbers are rounded when a merge or a mixture takes them over."""
     if not isinstance(node.recipe, Merge | Moe):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -65,7 +66,16 @@ class _Merge(Section):
         return {}
 
 
-class Linear(_Merge):
+class _Sum(_Merge):
+    normalize: bool
+
+    @property
+    def settings(self) -> dict[str, bool | int]:
+        """``normalize``."""
+        return {"normalize": self.normalize}
+
+
+class Linear(_Sum):
     """The weighted mean (model soups: Wortsman et al. 2022, arXiv:2203.05482)."""
 
     method: Literal["linear"]
@@ -76,11 +86,6 @@ class Linear(_Merge):
     def inputs(self) -> tuple[str, ...]:
         """The models."""
         return tuple(entry.model for entry in self.models)
-
-    @property
-    def settings(self) -> dict[str, bool | int]:
-        """``normalize``."""
-        return {"normalize": self.normalize}
 
 
 class Slerp(_Merge):
@@ -97,55 +102,40 @@ class Slerp(_Merge):
         return (self.base, self.other)
 
 
-class TaskArithmetic(_Merge):
-    """The base plus a weighted sum of task vectors (Ilharco et al. 2022, arXiv:2212.04089)."""
-
-    method: Literal["task_arithmetic"]
+class _TaskVectors(_Sum):
     base: Name = Field(description="the model that is subtracted to get task vectors")
-    models: list[Weighted] = Field(min_length=1)
-    scale: Value = Field(1.0, alias="lambda", description="factor on the sum of task vectors")
-    normalize: bool = Field(False, description="divide the sum by the sum of the weights")
+    models: Sequence[Weighted]
+    scale: Value = Field(1.0, alias="lambda", description="factor on the merged task vector")
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The base, and the models."""
         return (self.base, *(entry.model for entry in self.models))
 
-    @property
-    def settings(self) -> dict[str, bool | int]:
-        """``normalize``."""
-        return {"normalize": self.normalize}
+
+class TaskArithmetic(_TaskVectors):
+    """The base plus a weighted sum of task vectors (Ilharco et al. 2022, arXiv:2212.04089)."""
+
+    method: Literal["task_arithmetic"]
+    models: list[Weighted] = Field(min_length=1)
+    normalize: bool = Field(False, description="divide the sum by the sum of the weights")
 
 
-class Ties(_Merge):
+class Ties(_TaskVectors):
     """Trim, elect signs, mean of the elements that agree (Yadav et al. 2023, arXiv:2306.01708)."""
 
     method: Literal["ties"]
-    base: Name = Field(description="the model that is subtracted to get task vectors")
     models: list[Sparsified] = Field(min_length=1)
-    scale: Value = Field(1.0, alias="lambda", description="factor on the merged task vector")
     normalize: bool = Field(
         True, description="divide by the sum of the weights that agree: a mean, not a sum"
     )
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The base, and the models."""
-        return (self.base, *(entry.model for entry in self.models))
 
-    @property
-    def settings(self) -> dict[str, bool | int]:
-        """``normalize``."""
-        return {"normalize": self.normalize}
-
-
-class Dare(_Merge):
+class Dare(_TaskVectors):
     """Drop elements at random and rescale the rest by 1 / density (Yu et al. 2023, arXiv:2311.03099)."""
 
     method: Literal["dare_linear", "dare_ties"]
-    base: Name = Field(description="the model that is subtracted to get task vectors")
     models: list[Sparsified] = Field(min_length=1)
-    scale: Value = Field(1.0, alias="lambda", description="factor on the merged task vector")
     normalize: bool = Field(
         False, description="divide by the sum of the weights (dare_ties: of those that agree)"
     )
@@ -157,14 +147,9 @@ class Dare(_Merge):
     )
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """The base, and the models."""
-        return (self.base, *(entry.model for entry in self.models))
-
-    @property
     def settings(self) -> dict[str, bool | int]:
         """``normalize``, ``rescale`` and ``seed``."""
-        return {"normalize": self.normalize, "rescale": self.rescale, "seed": self.seed}
+        return {**super().settings, "rescale": self.rescale, "seed": self.seed}
 
 
 class ModelStock(_Merge):

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
 from herdbook.files import sha256_file
-from herdbook.lock.pin import compare_tokens, pin_adapter, pin_hub, pin_pypi
+from herdbook.lock.adapter import pin_adapter
+from herdbook.lock.pin import compare_tokens
+from herdbook.lock.repository import pin_hub
+from herdbook.lock.wheel import pin_pypi
 from herdbook.recipe import Adapter, Hub, Pypi
 from herdbook.refresh.difference import PinDifference, between
 from herdbook.sources import wheel

@@ -1,4 +1,4 @@
-"""What the Hub would not accept on the card of the release, and templates that a tokenizer does not have."""
+"""Licenses and languages that the Hub would not accept on the card, and chat templates that do not exist."""
 
 from __future__ import annotations
 

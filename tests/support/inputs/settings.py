@@ -1,4 +1,4 @@
-"""Settings in `config/config.yaml` that mean nothing."""
+"""Settings in `config/config.yaml` that are unknown or invalid."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from herdbook import humanize
 from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, write_json
 from herdbook.layout import CONFIG, LINEAGE, WEIGHTS
@@ -128,7 +129,7 @@ def _base(workspace: Workspace, scratch: Plan, release: Release, make: MakeRoute
     size = sum(base.tensors[origin.tensor][1].size_bytes for origin in missing)
     if options.sample_bytes is not None and size > options.sample_bytes:
         raise UnverifiedError(
-            f"routers: {base.name} is not an expert of the release, so {size / 1e9:.2f} GB of it must be rebuilt from upstream; "
+            f"routers: {base.name} is not an expert of the release, so {humanize.size(size)} of it must be rebuilt from upstream; "
             "pass --sample all to do that"
         )
     problems = recompute(workspace, records, missing)

@@ -1,4 +1,4 @@
-"""Sources whose only tokenizer is a `tokenizer.model`, and whose tokens would be others than the model's."""
+"""Sources whose only tokenizer is a `tokenizer.model` that transformers 5 would read as other tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers that are only there as SentencePiece's ``tokenizer.model``, and are read as other tokens than SentencePiece's.
+"""Tokenizers that exist only as SentencePiece's ``tokenizer.model``, and are read as other tokens than SentencePiece's.
 
 transformers 5 makes a tokenizer of that file by the rules of a Llama for Llamas alone; of other types of models it reads `the`
 as `t` and `he`. With a ``tokenizer.json``, nothing is made.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.plan.operation import RunMergekit
+from herdbook.sources.select import TOKENIZER_CONFIG
+from herdbook.sources.vocabulary import SENTENCEPIECE, TOKENIZER, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe
 
-FORMATS = {"tokenizer.json", "tokenizer.model", "vocab.json"}
+FORMATS = {TOKENIZER, SENTENCEPIECE, WORDS}
 COMMAND = "from transformers import AutoTokenizer as T; T.from_pretrained('.').backend_tokenizer.save('tokenizer.json')"
 
 
@@ -25,9 +27,9 @@ def misread(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     problems: dict[str, str] = {}
     for reader in _readers(recipe, nodes):
         kind = reader.config.get("model_type")
-        if set(reader.files) & FORMATS != {"tokenizer.model"}:
+        if set(reader.files) & FORMATS != {SENTENCEPIECE}:
             continue
-        if kind == "llama" and "tokenizer_config.json" in reader.files:  # it names the class
+        if kind == "llama" and TOKENIZER_CONFIG in reader.files:  # it names the class
             continue
         origin = reader
         while origin.files_from != origin.name:

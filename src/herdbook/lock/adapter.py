@@ -1,0 +1,87 @@
+"""Pinning an adapter: its two files, its configuration, its tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook import hub
+from herdbook.errors import SourceError
+from herdbook.lock.local import refuse_pointers
+from herdbook.lock.model import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    LockedAdapter,
+    LockedFile,
+    LockedTensor,
+    pin_file,
+    request,
+)
+from herdbook.lock.paths import check_saved, is_absolute
+from herdbook.lock.whole import read_config
+from herdbook.recipe import Hub
+from herdbook.weights.checkpoint import read_header
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from herdbook.recipe import Adapter
+    from herdbook.weights.checkpoint import Span
+
+ADAPTED = "base_model_name_or_path"  # in the configuration of an adapter
+
+
+def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
+    """Pin a LoRA adapter: its two files, its configuration, its tensors."""
+    if isinstance(model.adapter, Hub):
+        return _pin_hub_adapter(model, model.adapter)
+    folder = beside / model.adapter
+    what = f"adapter: {model.adapter}"
+    _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
+    refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
+    config = read_config((folder / ADAPTER_CONFIG).read_bytes(), what)
+    if is_absolute(str(config.get(ADAPTED))):
+        del config[ADAPTED]  # where its author had the base; the recipe names the base, so nothing reads it
+    check_saved(config, f"{what}: {ADAPTER_CONFIG}")
+    return LockedAdapter(
+        asked=request(model),
+        files=(
+            pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG),
+            pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS),
+        ),
+        config=config,
+        tensors=_adapter_tensors(read_header(folder / ADAPTER_WEIGHTS)),
+    )
+
+
+def _pin_hub_adapter(model: Adapter, source: Hub) -> LockedAdapter:
+    repo, _, revision = source.hub.partition("@")
+    remote = hub.resolve(repo, revision or None)
+    what = f"adapter: {repo}@{remote.commit[:8]}"
+    files = {file.name: file for file in remote.files}
+    _check_adapter(set(files), what, "the repository")
+    pinned = [files[ADAPTER_CONFIG], files[ADAPTER_WEIGHTS]]
+    config = hub.download(repo, remote.commit, files[ADAPTER_CONFIG]).read_bytes()
+    return LockedAdapter(
+        asked=request(model),
+        files=tuple(LockedFile(**vars(file)) for file in pinned),
+        config=read_config(config, what),
+        tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
+        revision=remote.commit,
+    )
+
+
+def _check_adapter(names: set[str], what: str, place: str) -> None:
+    if ADAPTER_CONFIG not in names:
+        raise SourceError(f"{what}: {place} contains no {ADAPTER_CONFIG}")
+    if ADAPTER_WEIGHTS not in names:
+        raise SourceError(
+            f"{what}: {place} contains no {ADAPTER_WEIGHTS}; adapters saved as .bin are pickles and are refused. "
+            "Save the adapter with peft's save_pretrained, which writes safetensors."
+        )
+
+
+def _adapter_tensors(spans: dict[str, Span]) -> tuple[LockedTensor, ...]:
+    return tuple(
+        LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=ADAPTER_WEIGHTS)
+        for span in spans.values()
+    )

@@ -1,0 +1,113 @@
+"""Pinning a folder on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from herdbook import hub
+from herdbook.errors import SourceError
+from herdbook.key import digest
+from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.lock.local import reader, refuse_pointers
+from herdbook.lock.model import LockedSource, LockedTensor, pin_file, request
+from herdbook.lock.paths import check_saved
+from herdbook.lock.side_files import read_side_files
+from herdbook.lock.whole import check_config, check_dtypes, check_index, read_config
+from herdbook.sources.select import side_files
+from herdbook.weights.checkpoint import read_header
+
+if TYPE_CHECKING:
+    from herdbook.recipe import Folder
+
+
+def pin_folder(model: Folder, beside: Path) -> LockedSource:
+    """Pin a local folder: the digest of each file, its tensors, its configuration."""
+    folder = beside / model.folder
+    what = f"folder: {model.folder}"
+    if not folder.is_dir():
+        raise SourceError(f"{what}: the folder {folder} does not exist")
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    pinned = pin_files(
+        folder,
+        names,
+        what,
+        asked=request(model),
+        uri=f"folder:{Path(model.folder).name}",
+        declared_license=model.license,
+    )
+    for file in pinned.files:
+        check_saved(_about(folder / file.name), f"{what}: {file.name}")
+    return pinned
+
+
+def _about(path: Path) -> Any:
+    """Return what a library saved about a model: a configuration, or the free entries in the header of its weights."""
+    if path.suffix == ".safetensors":  # read before
+        with path.open("rb") as file:
+            return json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
+    if not path.name.endswith(CONFIG):  # of the tokenizer's files, those with a vocabulary
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
+
+
+def pin_files(
+    folder: Path,
+    names: list[str],
+    what: str,
+    *,
+    asked: dict[str, Any],
+    uri: str,
+    declared_license: str | None,
+    revision: str | None = None,
+) -> LockedSource:
+    """Pin a model's files in a folder.
+
+    Args:
+        folder: The folder.
+        names: The names of its files, of which those of a model are pinned.
+        what: The source, for error messages.
+        asked: The recipe's entry.
+        uri: Where the source is.
+        declared_license: Its license, if the recipe or the source states one.
+        revision: Its revision; a digest of the pinned files if not given.
+
+    Raises:
+        SourceError: If the files do not describe one whole model in a form that is supported.
+    """
+    index = (folder / WEIGHTS_INDEX).read_bytes() if WEIGHTS_INDEX in names else None
+    listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
+    weights = [file.name for file in hub.weights_of(listed, index, what)]
+    members = side_files(names)
+    if CONFIG not in members:
+        raise SourceError(f"{what}: contains no {CONFIG}")
+    refuse_pointers(folder, [*weights, *members], what)
+    config = read_config((folder / CONFIG).read_bytes(), what)
+    check_config(config, what)
+    files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
+    tensors = [
+        LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
+        for name in weights
+        for span in read_header(folder / name).values()
+    ]
+    check_index(index, tensors, what)
+    check_dtypes(tensors, what)
+    side = read_side_files(members, reader(folder), what)
+    return LockedSource(
+        asked=asked,
+        uri=uri,
+        revision=revision or digest([[file.name, file.sha256] for file in files]),
+        weights="safetensors",
+        files=files,
+        members=tuple(members),
+        tensors=tuple(tensors),
+        config=config,
+        tokens=side.tokens,
+        generation=side.generation,
+        chat_template=side.chat_template,
+        license=declared_license,
+    )

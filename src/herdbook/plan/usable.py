@@ -1,0 +1,61 @@
+"""Whether llama.cpp can read what a recipe quantizes, and transformers what it measures, releases or reads texts with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook.architectures import conversion
+from herdbook.architectures.mixtures import BY_MODEL_TYPE
+from herdbook.errors import RecipeError
+from herdbook.plan.tokenizer_model import misread
+from herdbook.recipe import Moe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from herdbook.plan.model import Node
+    from herdbook.recipe import Recipe
+
+
+def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
+    """Return warnings about models that llama.cpp reads otherwise than transformers, one line each.
+
+    Raises:
+        RecipeError: If llama.cpp or transformers cannot read a model, or would read it as another one.
+    """
+    problems = misread(recipe, nodes)
+    released = nodes[recipe.release.model]
+    if recipe.quantize and isinstance(released.recipe, Moe):
+        family = BY_MODEL_TYPE[released.config["model_type"]]
+        if not family.convertible:
+            problems.append(
+                f"quantize: llama.cpp cannot convert a mixture of family {family.name} to GGUF; leave `quantize` out"
+            )
+        elif released.recipe.moe.layout == "fused":
+            problems.append(
+                "quantize: llama.cpp's converter does not read `layout: fused`; leave out `quantize` or the layout"
+            )
+    if recipe.quantize and not problems:
+        if reason := conversion.objection(released.config, released.form):
+            problems.append(
+                f"quantize: {released.name!r} cannot be converted to GGUF: {reason}; leave `quantize` out"
+            )
+        elif not set(conversion.TOKENIZERS) & set(released.files):
+            problems.append(
+                f"quantize: {released.name!r} has no tokenizer ({' or '.join(conversion.TOKENIZERS)}), which a GGUF must contain; leave "
+                "`quantize` out, or add the tokenizer to the source"
+            )
+    for index, name in enumerate(recipe.evaluate.models if recipe.evaluate else []):
+        mixture = BY_MODEL_TYPE.get(nodes[name].config.get("model_type", ""))
+        if mixture and not mixture.loadable:
+            problems.append(
+                f"evaluate.models.{index}: transformers cannot load {name!r}, since it has no class for family "
+                f"{mixture.name}; leave the model out"
+            )
+    if problems:
+        raise RecipeError(problems)
+    if recipe.quantize and (window := conversion.ignored_window(released.config)):
+        return [
+            f"quantize: llama.cpp ignores the sliding window of {window} tokens, so it computes longer texts differently"
+        ]
+    return []
