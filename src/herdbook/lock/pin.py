@@ -536,14 +536,18 @@ def _pin(folder: Path, name: str, where: str) -> LockedFile:
 
 def _config(content: bytes, what: str, file: str = "configuration") -> dict[str, Any]:
     try:
-        config = json.loads(content)
-    except ValueError as error:
+        config = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise SourceError(f"{what}: its {file} is not a JSON object")
     if "auto_map" in config:
         raise SourceError(f"{what}: refused: its configuration requires running its own code (auto_map)")
     return config
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it contains {name}, which JSON does not have")
 
 
 def _folder_revision(files: tuple[LockedFile, ...]) -> str:
