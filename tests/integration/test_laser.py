@@ -70,7 +70,9 @@ def peak_memory(folder, layers):
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True, env=os.environ
     )
-    peak = 1024 * int(done.stdout.splitlines()[-1])  # of this program alone: getrusage counts what the parent held, too
+    peak = 1024 * int(
+        done.stdout.splitlines()[-1]
+    )  # of this program alone: getrusage counts what the parent held, too
     assert peak < needs.memory_bytes(plan, part)  # what the plan asks of a scheduler is enough
     return peak, plan.nodes["m"].size_bytes
 

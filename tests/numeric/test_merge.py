@@ -8,6 +8,7 @@ import torch
 
 from herdbook.errors import CheckpointError, RecipeError
 from herdbook.inference.forward import CheckpointFolder
+from herdbook.plan import load
 from herdbook.plan.merge import value_at
 from herdbook.recipe import Filtered, parse
 from herdbook.steps.merge import methods
@@ -193,6 +194,23 @@ def test_passthrough_stacks_layers(tmp_path):
     assert len(copied) == len(found.spans) - 1  # all but the scaled one
     model = AutoModelForCausalLM.from_pretrained(plan.layout.folder(plan.released))
     assert len(model.model.layers) == 5
+
+
+@pytest.mark.parametrize("lists", ["ab", "a", "b", ""])
+def test_stacked_layers_keep_the_settings_that_are_listed_for_each(tmp_path, lists):
+    full = {"layer_types": ["full_attention"] * 2}
+    for seed, name in enumerate("ab"):
+        tiny.write_model(tmp_path / name, seed=seed, model_type="qwen2", **full if name in lists else {})
+    slices = [{"model": "a", "layers": "0-1"}, {"model": "b", "layers": "1-1"}]
+    models = {
+        **{name: {"folder": name} for name in "ab"},
+        "made": {"merge": {"method": "passthrough", "slices": slices}},
+    }
+    path = tiny.write_recipe(tmp_path / "r.yaml", models)
+    tiny.lock(path)
+    plan = load(path)
+    listed = plan.released.config.get("layer_types")
+    assert listed == (["full_attention"] * 3 if lists == "ab" else None)
 
 
 def test_a_merge_can_be_an_expert(tmp_path):

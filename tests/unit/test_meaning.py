@@ -1,10 +1,13 @@
 """Spellings of one meaning, and a head beside tied embeddings."""
 
+import copy
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from herdbook.architectures.meaning import differences
+from herdbook.architectures.meaning import ALIKE, differences
 from support import tiny
 
 LLAMA = {"model_type": "llama", "num_attention_heads": 4, "rope_theta": 5000.0}
@@ -32,6 +35,67 @@ LLAMA = {"model_type": "llama", "num_attention_heads": 4, "rope_theta": 5000.0}
 def test_spellings_of_one_meaning_are_equal(one, other):
     assert differences(LLAMA | one, LLAMA | other) == []
     assert differences(LLAMA | one, LLAMA | other | {"rms_norm_eps": 1e-3}) != []
+
+
+# Settings as the configurations of version 4 have them, by type; of each that transformers 5 writes, nothing may differ.
+OLDER = {
+    **{
+        kind: {}
+        for kind in ("llama", "mistral", "qwen2", "qwen3", "granite", "olmo2", "cohere", "starcoder2")
+    },
+    **{kind: {"partial_rotary_factor": 0.25} for kind in ("phi", "stablelm", "glm4")},
+    "gemma3_text": {"rope_theta": 1e6, "rope_local_base_freq": 1e4},
+    "olmo3": {"rope_theta": 5e5},
+    "gpt_neox": {"rotary_emb_base": 10000, "rotary_pct": 0.25},
+    "phi3": {"original_max_position_embeddings": 64, "partial_rotary_factor": 1.0},
+}
+SCALED = {
+    "none": None,
+    "linear": {"rope_type": "linear", "factor": 2.0},
+    "yarn": {"rope_type": "yarn", "factor": 4.0},
+    "longrope": {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+}
+
+
+@pytest.mark.parametrize("scaling", SCALED)
+@pytest.mark.parametrize("kind", OLDER)
+def test_a_configuration_means_the_same_after_transformers_has_saved_it(kind, scaling):
+    from transformers import CONFIG_MAPPING
+
+    if (kind == "phi3") != (scaling == "longrope"):
+        pytest.skip("longrope is the only way of Phi-3, and of no other type")
+    older = {
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 256,
+        "rope_scaling": SCALED[scaling],
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
+        **OLDER[kind],
+    }
+    settings = CONFIG_MAPPING[kind](**copy.deepcopy(older))
+    newer = json.loads(settings.to_json_string())
+    defaults = {key: value for key, value in newer.items() if key not in {"rope_parameters", "rope_theta"}}
+    theta = older.get("rope_theta") or settings.rope_parameters.get("rope_theta")
+    config = {**defaults, **older, "model_type": kind, "rope_theta": theta}
+    assert differences(config, newer) == differences(newer, config) == []
+    changed = {**config, "rope_theta": 12345.0, "rotary_emb_base": 12345.0}
+    assert differences(changed, newer) != []
+
+
+@pytest.mark.parametrize("kind", sorted(ALIKE - {"deepseek"}))
+def test_layers_that_are_said_to_be_alike_have_no_settings_by_their_number(kind):
+    from transformers import CONFIG_MAPPING
+
+    def by_number(count):
+        config = CONFIG_MAPPING[kind](num_hidden_layers=count, use_sliding_window=False).to_dict()
+        lists = {
+            key: value for key, value in config.items() if isinstance(value, list) and key != "layer_types"
+        }
+        return lists, set(config.get("layer_types") or ()) - {"full_attention"}
+
+    assert by_number(6) == by_number(11)
+    assert by_number(6)[1] == set()
 
 
 def test_a_tied_model_that_stores_its_head_merges_with_one_that_does_not(tmp_path):

@@ -7,17 +7,113 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.dense import rope_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # Defaults of transformers for Llama, Mistral and Qwen.
 ACTIVATION = "silu"
 EPSILON = 1e-6
 SAME_ACTIVATION = {"swish": "silu"}
+SAME_SCALING = {"su": "longrope"}
+# Ways to scale rotary embeddings that take the model's length where their settings do not contain the original one.
+FROM_LENGTH = ("yarn", "longrope")
+ORIGINAL, LENGTH = "original_max_position_embeddings", "max_position_embeddings"
+# The types whose layers compute by the settings that `_settings` reads and no others.
+LLAMA_LIKE = frozenset(
+    {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "deepseek"}
+)
+# Types all of whose layers compute alike, whatever their number, except for what their tensors' shapes show.
+ALIKE = LLAMA_LIKE | {
+    *(
+        "apertus",
+        "arcee",
+        "bitnet",
+        "cohere",
+        "deepseek_v2",
+        "deepseek_v3",
+        "ernie4_5",
+        "gemma",
+        "glm",
+        "glm4",
+    ),
+    *("granite", "granitemoe", "helium", "hunyuan_v1_dense", "nemotron", "olmo", "olmo2", "olmoe", "phi"),
+    *("phi3", "phimoe", "persimmon", "seed_oss", "stablelm", "starcoder2"),
+}
+# Keys of a configuration with a value for each layer.
+PER_LAYER = (
+    *("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "layer_rope_theta"),
+    *("indexer_types", "num_attention_heads_per_layer", "activation_sparsity_pattern"),
+)
+# Kinds of layers with rotary embeddings of their own, where a configuration has one setting for each.
+FULL, SLIDING = "full_attention", "sliding_attention"
+# Settings of other types that do not decide what their matrices mean: names and versions, ids of tokens, training, generation,
+# lengths. Counts and widths are seen in the shapes; what remains is compared, since nobody knows what it does.
+_NAMES = (
+    *(
+        "architectures",
+        "attn_implementation",
+        "auto_map",
+        "dtype",
+        "eos_token",
+        "experts_implementation",
+        "id2label",
+    ),
+    *("label2id", "model_type", "num_hidden_layers", "tie_word_embeddings", "tokenizer_class", "torch_dtype"),
+    *("transformers_version", "unsloth_version", "use_cache", "vocab_size"),
+)
+_LENGTHS = (
+    *("attention_chunk_size", "layer_types", LENGTH, "max_window_layers", "n_positions", "seq_length"),
+    *("sliding_window", "sliding_window_pattern", "use_sliding_window"),
+)
+_TRAINING = ("gradient_checkpointing", "initializer_range", "pretraining_tp", "seq_aux")
+_GENERATION = (
+    *("chunk_size_feed_forward", "do_sample", "early_stopping", "length_penalty", "max_length", "min_length"),
+    *(
+        "no_repeat_ngram_size",
+        "num_beams",
+        "problem_type",
+        "repetition_penalty",
+        "return_dict",
+        "temperature",
+    ),
+    *("task_specific_params", "top_k", "top_p", "typical_p"),
+)
+# Settings that `_settings` reads, under all their names.
+_READ = (
+    *("hidden_act", "hidden_activation", "num_attention_heads", "num_key_value_heads", "rms_norm_eps"),
+    *("partial_rotary_factor", "rope_local_base_freq", "rope_parameters", "rope_scaling", "rope_theta"),
+    *(ORIGINAL, "rotary_emb_base", "rotary_pct"),
+)
+_APART = frozenset((*_NAMES, *_LENGTHS, *_TRAINING, *_GENERATION, *_READ))
+_APART_ENDS = (
+    "_token_id",
+    "_token_index",
+    "_dropout",
+    "_dropout_prob",
+    "_pdrop",
+    "dropout",
+    "_loss_coef",
+    "_jitter_noise",
+)
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
     """Return whether the output head is the embeddings. A head that is stored all the same is not read by transformers."""
     return bool(config.get("tie_word_embeddings", False))
+
+
+def numbered(config: Mapping[str, Any]) -> str:
+    """Return why a model's layers may compute something else under other numbers; empty if they do not.
+
+    A setting of each layer that is listed in the configuration moves with the layer.
+    """
+    kind = config.get("model_type")
+    if config.get("layer_types"):
+        return ""
+    if kind not in ALIKE:
+        return f"layers of type {kind!r} may depend on their number"
+    if config.get("use_sliding_window"):  # of a Qwen, in the layers from max_window_layers on
+        return "use_sliding_window is on, and which layers have the window depends on their number"
+    return ""
 
 
 def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -31,30 +127,86 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
         A phrase for each difference, such as ``a norm epsilon of 1e-05, not 1e-06``.
     """
     mine, theirs = _settings(config), _settings(other)
+    kinds = {*_rotary(config), *_rotary(other)}
+    kinds -= {""} if len(kinds) > 1 else set()
+    my_rotary, their_rotary = (_rotary_of_kinds(one, sorted(kinds)) for one in (config, other))
     return [
-        f"{name} of {mine[name]}, not {theirs[name]}"
-        for name in mine
-        if name in theirs and mine[name] != theirs[name]
+        *(
+            f"{name} of {mine[name]}, not {theirs[name]}"
+            for name in mine
+            if name in theirs and mine[name] != theirs[name]
+        ),
+        *(
+            f"rotary embeddings of {text}, not {their_rotary[kind]}{f' ({kind})' if kind else ''}"
+            for kind, text in my_rotary.items()
+            if text != their_rotary[kind]
+        ),
     ]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    activation = config.get("hidden_act") or ACTIVATION
+    activation = config.get("hidden_activation") or config.get("hidden_act") or ACTIVATION
     heads = config.get("num_attention_heads")
-    theta, scaling = rope_of(dict(config))
-    scaled = ""
-    if scaling:
-        scaling = {"rope_type": scaling.get("type"), **scaling}
-        settings = [
-            f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
-            for key, value in sorted(scaling.items())
-            if key != "type"
-        ]
-        scaled = f", scaled by {', '.join(settings)}"
-    return {
+    settings = {
         "a number of attention heads": heads,
         "a number of key and value heads": config.get("num_key_value_heads") or heads,
         "an activation": SAME_ACTIVATION.get(activation, activation),
         "a norm epsilon": config.get("rms_norm_eps", EPSILON),
-        "rotary embeddings": f"base {theta:g}{scaled}",
     }
+    if config.get("model_type") not in LLAMA_LIKE:
+        settings |= {
+            f"a {key}": value or 0
+            for key, value in config.items()
+            if key not in _APART and not key.startswith("_") and not key.endswith(_APART_ENDS)
+        }
+    return settings
+
+
+def _rotary(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings of the rotary embeddings by the kind of layer; the kind is empty if there is one for all layers.
+
+    They have other names and places in each version of transformers, and in configurations of some types.
+    """
+    given = config.get("rope_parameters") or {}
+    by_kind = {kind: value for kind, value in given.items() if isinstance(value, dict)}
+    if by_kind:
+        unscaled = {**config, "rope_scaling": None}
+        return {kind: _described({**unscaled, "rope_parameters": value}) for kind, value in by_kind.items()}
+    if local := config.get("rope_local_base_freq"):
+        return {FULL: _described(config), SLIDING: _described({"rope_theta": local})}
+    return {"": _described(config)}
+
+
+def _rotary_of_kinds(config: Mapping[str, Any], kinds: Iterable[str]) -> dict[str, str]:
+    """Return the settings of the rotary embeddings for these kinds of layers, of which a configuration may have but one."""
+    given = _rotary(config)
+    one = given.get("", "none")
+    plain = {**config, "rope_scaling": None, "rope_parameters": None}
+    # with several kinds, it is the layers of full attention whose embeddings are scaled
+    return {
+        kind: given.get(kind, _described(plain) if kind == SLIDING and "" in given else one) for kind in kinds
+    }
+
+
+def _described(config: Mapping[str, Any]) -> str:
+    base = config.get("rope_theta") or config.get("rotary_emb_base")
+    theta, scaling = rope_of({**config, "rope_theta": base})
+    given = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    share = (
+        given.get("partial_rotary_factor") or config.get("partial_rotary_factor") or config.get("rotary_pct")
+    )
+    text = f"base {theta:g}"
+    if scaling:
+        scaling = {"rope_type": scaling.get("type"), **scaling}
+        scaling["rope_type"] = SAME_SCALING.get(scaling["rope_type"], scaling["rope_type"])
+        if scaling["rope_type"] in FROM_LENGTH and (length := config.get(ORIGINAL) or config.get(LENGTH)):
+            scaling.setdefault(ORIGINAL, length)
+        settings = [
+            f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
+            for key, value in sorted(scaling.items())
+            if key not in {"type", "rope_theta", "partial_rotary_factor"}
+        ]
+        text += f", scaled by {', '.join(settings)}"
+    if share not in {None, 1} and config.get("model_type") not in LLAMA_LIKE:
+        text += f", over {share:g} of each head"
+    return text

@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 
 COUNTS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
 
+# What the settings that are read are in JSON; each may also be null or missing.
+FORMS: tuple[tuple[str, type | tuple[type, ...], tuple[str, ...]], ...] = (
+    ("a text", str, ("hidden_act", "hidden_activation", "model_type")),
+    (
+        "a number",
+        (int, float),
+        ("partial_rotary_factor", "rms_norm_eps", "rope_local_base_freq", "rope_theta"),
+    ),
+    (
+        "a number",
+        (int, float),
+        ("rotary_emb_base", "rotary_pct", "sliding_window", "max_position_embeddings"),
+    ),
+    ("true or false", bool, ("attention_bias", "mlp_bias", "tie_word_embeddings", "use_sliding_window")),
+    ("an object", dict, ("rope_parameters", "rope_scaling")),
+    ("a list", list, ("architectures", "layer_types")),
+)
+
 UNQUANTIZED = "Name the repository with the weights before quantization, in bfloat16, float16 or float32."
 # Ends of the names of what the common methods store in place of a matrix, or beside it.
 QUANTIZED_NAMES = (
@@ -38,14 +56,18 @@ def read_config(content: bytes, what: str, file: str = "configuration") -> dict[
         SourceError: If it is not a JSON object, or names code to run.
     """
     try:
-        config = json.loads(content)
-    except ValueError as error:
+        config = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise SourceError(f"{what}: its {file} is not a JSON object")
     if "auto_map" in config:
         raise SourceError(f"{what}: refused: its configuration requires running its own code (auto_map)")
     return config
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it contains {name}, which JSON does not have")
 
 
 def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str) -> None:
@@ -116,4 +138,16 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         raise SourceError(
             f"{what}: {CONFIG} of type {config.get('model_type')!r} has no number {lacking[0]}; this form of configuration is "
             "not supported"
+        )
+    for form, kind, keys in FORMS:
+        for key in keys:
+            value = config.get(key)
+            if value is not None and (
+                not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+            ):
+                raise SourceError(f"{what}: {CONFIG} has {value!r} as {key}, which is not {form}")
+    layer_types = config.get("layer_types")
+    if layer_types is not None and len(layer_types) != config["num_hidden_layers"]:
+        raise SourceError(
+            f"{what}: {CONFIG} lists {len(layer_types)} layer_types for {config['num_hidden_layers']} layers"
         )

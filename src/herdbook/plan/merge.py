@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import ONE_FORM, layer_of
 from herdbook.architectures.form import HEAD, bias_setting
-from herdbook.architectures.meaning import differences, is_tied
+from herdbook.architectures.meaning import FULL, PER_LAYER, differences, is_tied, numbered
 from herdbook.errors import RecipeError
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Part, Tensor
@@ -46,11 +46,10 @@ MERGEKIT_CODE = Code(
     packages=("transformers",),
 )
 LAYER_NUMBER = re.compile(r"^model\.layers\.\d+\.")
+NUMBER = re.compile(r"\.\d+\.")
 # Methods that divide by the sum of all weights if they normalize; TIES divides element by element, by those that agree.
 AVERAGED = ("linear", "task_arithmetic", "dare_linear")
 SMALLEST_SUM = 1e-8
-# Keys of a configuration with a value for each layer.
-PER_LAYER = ("layer_types",)
 
 
 def plan_merge(
@@ -64,6 +63,8 @@ def plan_merge(
     where = f"models.{name}.merge"
     inputs = [nodes[model] for model in dict.fromkeys(merge.inputs)]
     problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough))
+    if isinstance(merge, Passthrough) and not problems:
+        problems = _unstackable(where, inputs)
     if problems:
         raise RecipeError(problems)
     if isinstance(merge, Passthrough):
@@ -101,8 +102,14 @@ def _values(where: str, merge: Dense, tensor: str, depth: float) -> Values:
         RecipeError: If a parameter without a default has no value for the tensor, or if the weights of a mean sum to zero.
     """
 
+    def at(key: str, value: Any) -> float | None:
+        try:
+            return value_at(value, tensor, depth)
+        except ValueError as error:
+            raise RecipeError(f"{where}.{key}: {error}") from error
+
     def required(key: str, value: Any) -> float:
-        number = value_at(value, tensor, depth)
+        number = at(key, value)
         if number is None:
             raise RecipeError(
                 f"{where}.{key}: none of its filters matches {tensor}. Add an entry without `filter`, whose value applies to "
@@ -110,8 +117,8 @@ def _values(where: str, merge: Dense, tensor: str, depth: float) -> Values:
             )
         return number
 
-    def optional(value: Any) -> float:
-        number = value_at(value, tensor, depth)
+    def optional(key: str, value: Any) -> float:
+        number = at(key, value)
         return 1.0 if number is None else number
 
     match merge:
@@ -130,8 +137,11 @@ def _values(where: str, merge: Dense, tensor: str, depth: float) -> Values:
             if isinstance(merge, Linear):
                 return values
             if not isinstance(merge, TaskArithmetic):
-                values["densities"] = [optional(model.density) for model in merge.models]
-            return {**values, "scale": optional(merge.scale)}
+                values["densities"] = [
+                    optional(f"models.{index}.density", model.density)
+                    for index, model in enumerate(merge.models)
+                ]
+            return {**values, "scale": optional("lambda", merge.scale)}
         case Mergekit():
             place = without_value(where, merge, tensor)
             if place is not None:
@@ -181,7 +191,7 @@ def _stacked(
             for name in node.tensors:
                 if name.startswith(prefix) and not name.endswith("inv_freq"):
                     take(node, name, LAYER_NUMBER.sub(f"model.layers.{number}.", name), piece.scale)
-            kinds.append({key: node.config[key][layer] for key in PER_LAYER if node.config.get(key)})
+            kinds.append({key: node.config[key][layer] for key in PER_LAYER if _is_list(node, key)})
             number += 1
     for name in last.tensors:
         outside = layer_of(name) is None and "embed_tokens" not in name
@@ -189,6 +199,19 @@ def _stacked(
             take(last, name, name, None)
     config = {**first.config, "num_hidden_layers": number}
     config |= {key: [kind[key] for kind in kinds] for key in PER_LAYER if all(key in kind for kind in kinds)}
+    for key in PER_LAYER:
+        given = [kind[key] for kind in kinds if key in kind]
+        models = [nodes[piece.model] for piece in merge.slices]
+        if not given or len(given) == number:
+            continue
+        if set(given) == {FULL} and not any(numbered({**node.config, key: None}) for node in models):
+            config.pop(key, None)  # not every version of transformers lists what it can only be
+            continue
+        lacking = next(node.name for node in models if not _is_list(node, key))
+        raise RecipeError(
+            f"{where}: config.json of {lacking!r} has no list {key} with an entry for each layer, unlike another model's. Load it "
+            "with transformers' AutoConfig, and save it"
+        )
     return tensors, values, config
 
 
@@ -251,6 +274,34 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
     return problems
 
 
+def _unstackable(where: str, inputs: list[Node]) -> list[str]:
+    """Return why layers of models cannot be stacked, one line each."""
+    problems = []
+    for node in inputs:
+        elsewhere = next((name for name in node.form if _is_elsewhere(name)), None)
+        if elsewhere:
+            problems.append(
+                f"{where}: {node.name!r} has tensors such as {elsewhere}: only layers that are named model.layers.0, "
+                "model.layers.1, ... can be stacked"
+            )
+        elif reason := numbered(node.config):
+            problems.append(
+                f"{where}: {node.name!r}: {reason}, and its config.json does not list what each is (layer_types). Load it with "
+                "transformers' AutoConfig, and save it, if the type has such a list"
+            )
+    return problems
+
+
+def _is_elsewhere(tensor: str) -> bool:
+    """Return whether a tensor belongs to a layer, and the layers of its model have other names than usual."""
+    return layer_of(tensor) is None and NUMBER.search(tensor) is not None
+
+
+def _is_list(node: Node, key: str) -> bool:
+    value = node.config.get(key)
+    return isinstance(value, list) and len(value) == node.config["num_hidden_layers"]
+
+
 def _form(node: Node, *, stacked: bool) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a model's tensors; if layers are stacked, with one entry for all layers."""
     return {
@@ -297,6 +348,9 @@ def value_at(value: Any, tensor: str, depth: float) -> float | None:
         tensor: The tensor's name.
         depth: The tensor's relative depth, 0 to 1.
 
+    Raises:
+        ValueError: If a list is to be spread over layers whose numbers are not known.
+
     Source: mergekit's parameters (``config.py``, ``evaluate_setting``).
     """
     if not isinstance(value, list):
@@ -305,6 +359,11 @@ def value_at(value: Any, tensor: str, depth: float) -> float | None:
         matching = (item for item in value if item.filter in {None, "*"} or item.filter in tensor)
         first = next(matching, None)
         return None if first is None else value_at(first.value, tensor, depth)
+    if len(value) > 1 and _is_elsewhere(tensor):
+        raise ValueError(
+            f"a list of values is spread over layers that are named model.layers.0, model.layers.1, ..., and {tensor} is not in "
+            "one of these. Give a number"
+        )
     position = depth * (len(value) - 1)
     low = int(position)
     high = min(low + 1, len(value) - 1)

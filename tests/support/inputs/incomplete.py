@@ -206,4 +206,28 @@ CASES = [
         source(tensors(lambda held: held.pop(UP)), model_type="olmo", reduced=True),
         f"models.base: its config.json implies the tensor {UP}, which it lacks",
     ),
+    *(
+        Case(
+            f"`{key}` in `config.json` that is not {form}",
+            source(config(**{key: value})),
+            f"folder: base: config.json has {value!r} as {key}, which is not {form}",
+        )
+        for key, value, form in (
+            ("rope_scaling", "linear", "an object"),
+            ("rope_parameters", [1], "an object"),
+            ("rope_theta", "10000", "a number"),
+            ("hidden_act", ["silu"], "a text"),
+            ("tie_word_embeddings", "false", "true or false"),
+        )
+    ),
+    Case(
+        "a setting that is infinite",
+        source(config(rope_theta=float("inf"))),
+        "folder: base: its configuration is not JSON: it contains Infinity, which JSON does not have",
+    ),
+    Case(
+        "a configuration that lists more kinds of layers than there are layers",
+        source(config(layer_types=["full_attention"] * 3)),
+        "folder: base: config.json lists 3 layer_types for 2 layers",
+    ),
 ]
