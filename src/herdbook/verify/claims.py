@@ -17,7 +17,7 @@ from herdbook.provenance.claims import BUILD_CLAIMS, canonical, statements
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.reader import caught, damaged, derived
-from herdbook.verify import pedigree, signature
+from herdbook.verify import pedigree, pins, signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,6 +80,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         for number, why in claims.unread
     )
     yield from signature.check(release, claims, options)
+    yield from caught(pins.check(release), pins.PINS, release)
     build = _recorded_build(claims.claims)
     with as_recorded(build.code):
         plan = build.plan(release)
