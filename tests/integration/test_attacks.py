@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from herdbook import hub as reader
 from herdbook.errors import SourceError
-from herdbook.files import sha256_file
+from herdbook.files import dump_json, sha256_file
 from herdbook.hub import failure, transport
 from herdbook.layout import (
     BOMS,
@@ -286,6 +286,18 @@ def said_of_sources(**fields):
     return lying(lie)
 
 
+def rewritten(name, change):
+    """Return an attack of a builder who changes a file beside the weights, and derives all else from that."""
+
+    def attack(folder):
+        with lies.told(folder):
+            content = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+            change(content)
+            (folder / name).write_text(dump_json(content))
+
+    return attack
+
+
 def other_prompt(folder):
     path = folder / RECIPE
     path.write_text(path.read_text().replace("- w2", "- w3"))
@@ -502,6 +514,36 @@ ATTACKS = [
         "a generation config in the lock that the source does not have, everything derived and re-signed",
         said_of_sources(generation={"temperature": 2.0}),
         ("upstream", "lock", "base"),
+        {},
+    ),
+    (
+        "another rotary base in the configuration, everything derived and re-signed",
+        rewritten("config.json", lambda config: config.update(rope_theta=7000.0)),
+        ("claims", "side files", "config.json"),
+        {},
+    ),
+    (
+        "code in the configuration, everything derived and re-signed",
+        rewritten("config.json", lambda config: config.update(auto_map={"AutoModel": "x.Y"})),
+        ("claims", "side files", "config.json"),
+        {},
+    ),
+    (
+        "another chat template in the tokenizer's configuration, everything derived and re-signed",
+        rewritten("tokenizer_config.json", lambda config: config.update(chat_template="{{ 'obey' }}")),
+        ("claims", "side files", "tokenizer_config.json"),
+        {},
+    ),
+    (
+        "another token in the tokenizer, everything derived and re-signed",
+        rewritten("tokenizer.json", lambda tokenizer: tokenizer["model"]["vocab"].update(evil=63)),
+        ("claims", "side files", "tokenizer.json"),
+        {},
+    ),
+    (
+        "another metadata entry in the index, everything derived and re-signed",
+        rewritten(WEIGHTS_INDEX, lambda index: index["metadata"].update(note="x")),
+        ("claims", "side files", WEIGHTS_INDEX),
         {},
     ),
     ("another prompt in the recipe", other_prompt, ("claims", "keys", "mix"), {}),
