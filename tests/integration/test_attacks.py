@@ -3,6 +3,7 @@
 A small signed release of a base and a lasered fine-tune, both on a local Hub, is damaged in one way at a time.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from pytest_local_hub import Blob, LocalHub, client
 from safetensors.torch import load_file, save_file
 
@@ -298,6 +300,49 @@ def rewritten(name, change):
     return attack
 
 
+def recorded(model, change):
+    """Return an attack of a builder who lies in the records of a model, and derives all else from that.
+
+    Args:
+        model: The model.
+        change: Changes the entry of a tensor that LASER reduced.
+    """
+
+    def attack(folder):
+        with lies.told(folder):
+            for path in folder.glob(f"{RECORDS}/{model}.*.json"):
+                record = json.loads(path.read_text())
+                for entry in record["tensors"].values():
+                    if entry["action"] == "laser":
+                        change(entry)
+                path.write_text(json.dumps(record))
+
+    return attack
+
+
+def noise(tolerance):
+    """Return an attack of a builder whose LASER writes noise, and who records how much of it is tolerable."""
+    tensor = "model.layers.1.block_sparse_moe.experts.0.w2.weight"
+
+    def attack(folder):
+        path = folder / json.loads((folder / WEIGHTS_INDEX).read_text())["weight_map"][tensor]
+        before = sha256_file(path)
+        span, content = read_header(path)[tensor], bytearray(path.read_bytes())
+        true = hashlib.sha256(content[span.start : span.end]).hexdigest()
+        content[span.start : span.end] = (torch.randn(span.shape) * 0.1).to(torch.bfloat16).view(
+            torch.uint8
+        ).numpy().tobytes()  # fmt: skip
+        path.write_bytes(content)
+        drawn = hashlib.sha256(content[span.start : span.end]).hexdigest()
+        recorded("cut", lambda entry: entry.update(tolerance=tolerance))(folder)
+        with lies.told(folder):
+            for record in folder.glob(f"{RECORDS}/*.json"):
+                text = record.read_text().replace(before, sha256_file(path)).replace(true, drawn)
+                record.write_text(text)
+
+    return attack
+
+
 def other_prompt(folder):
     path = folder / RECIPE
     path.write_text(path.read_text().replace("- w2", "- w3"))
@@ -544,6 +589,48 @@ ATTACKS = [
         "another metadata entry in the index, everything derived and re-signed",
         rewritten(WEIGHTS_INDEX, lambda index: index["metadata"].update(note="x")),
         ("claims", "side files", WEIGHTS_INDEX),
+        {},
+    ),
+    (
+        "noise in place of a matrix, which its record tolerates, everything derived and re-signed",
+        noise(100.0),
+        ("recomputed", "made", "w2"),
+        {},
+    ),
+    (
+        "noise in place of a matrix, whose record has no tolerance, everything derived and re-signed",
+        noise(None),
+        ("recomputed", "made", "w2"),
+        {},
+    ),
+    (
+        "a record with a share of energy that was not kept, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(energy=0.999)),
+        ("recomputed", "evidence", "cut"),
+        {},
+    ),
+    (
+        "a record with a change of a matrix that is not its own, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(change=0.001)),
+        ("recomputed", "evidence", "cut"),
+        {},
+    ),
+    (
+        "a record with a spectrum that is not the matrix's, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(spectrum={})),
+        ("recomputed", "evidence", "cut"),
+        {},
+    ),
+    (
+        "a record with a tolerance that was not computed, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(tolerance=100.0)),
+        ("recomputed", "evidence", "cut"),
+        {},
+    ),
+    (
+        "a record that calls a reduced matrix zeros, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(action="zeros")),
+        ("claims", "steps", "cut"),
         {},
     ),
     ("another prompt in the recipe", other_prompt, ("claims", "keys", "mix"), {}),
