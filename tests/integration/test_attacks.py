@@ -320,8 +320,8 @@ def recorded(model, change):
     return attack
 
 
-def noise(tolerance):
-    """Return an attack of a builder whose LASER writes noise, and who records how much of it is tolerable."""
+def noise(**said):
+    """Return an attack of a builder whose LASER writes noise, and whose record says something to excuse it."""
     tensor = "model.layers.1.block_sparse_moe.experts.0.w2.weight"
 
     def attack(folder):
@@ -334,7 +334,7 @@ def noise(tolerance):
         ).numpy().tobytes()  # fmt: skip
         path.write_bytes(content)
         drawn = hashlib.sha256(content[span.start : span.end]).hexdigest()
-        recorded("cut", lambda entry: entry.update(tolerance=tolerance))(folder)
+        recorded("cut", lambda entry: entry.update(said))(folder)
         with lies.told(folder):
             for record in folder.glob(f"{RECORDS}/*.json"):
                 text = record.read_text().replace(before, sha256_file(path)).replace(true, drawn)
@@ -593,14 +593,20 @@ ATTACKS = [
     ),
     (
         "noise in place of a matrix, which its record tolerates, everything derived and re-signed",
-        noise(100.0),
+        noise(tolerance=100.0),
         ("recomputed", "made", "w2"),
         {},
     ),
     (
         "noise in place of a matrix, whose record has no tolerance, everything derived and re-signed",
-        noise(None),
+        noise(tolerance=None),
         ("recomputed", "made", "w2"),
+        {},
+    ),
+    (
+        "noise in place of a matrix, which a record explains by a GPU, everything derived and re-signed",
+        noise(device="cuda"),
+        ("rebuild", "same files", "model-"),
         {},
     ),
     (

@@ -307,6 +307,30 @@ def test_a_rebuild_gives_the_same_files(honest, tmp_path):
     )
 
 
+def test_a_gpu_in_a_record_excuses_no_noise_in_a_rebuild(hub, tmp_path, monkeypatch):
+    reduce = Reducer.reduce
+
+    def on_a_gpu(self, tensor, worse):
+        found = reduce(self, tensor)
+        evidence = {**found.evidence, "device": "cuda"}
+        return replace(found, matrix=found.matrix.roll(1, 0) if worse else found.matrix, evidence=evidence)
+
+    cut = {"laser": "base", "rank": 4, "matrices": ["mlp.up_proj"]}
+    outcomes = {}
+    for worse in (False, True):
+        monkeypatch.setattr(
+            Reducer, "reduce", lambda self, tensor, worse=worse: on_a_gpu(self, tensor, worse)
+        )
+        folder = build(tmp_path / str(worse), {"base": {"hub": "herd/base"}, "cut": cut})
+        monkeypatch.setattr(Reducer, "reduce", reduce)
+        found = at(findings(folder, "rebuild"), "rebuild", "same files")
+        outcomes[worse] = {one.file: one.outcome for one in bad(found)}
+    assert set(outcomes[False].values()) == {Outcome.UNVERIFIED}  # the records, and what quotes them
+    failed = {name for name, outcome in outcomes[True].items() if outcome is Outcome.FAILED}
+    assert failed
+    assert all(name.endswith(".safetensors") for name in failed)
+
+
 def test_a_rebuild_goes_on_where_it_was_stopped(honest, tmp_path, monkeypatch):
     from herdbook.steps.moe import step
 

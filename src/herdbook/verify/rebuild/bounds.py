@@ -87,3 +87,19 @@ def distance(plan: Plan, release: Release, origin: Origin, slice_: LineageSlice)
         slice_.tensor,
     )
     return relative_change(ours, theirs)
+
+
+def distance_in_file(plan: Plan, release: Release, origin: Origin, file: str) -> float:
+    """Return the distance as ``distance`` does, between a whole tensor and the one of that name in a file of the release."""
+    from herdbook.steps.laser.reduce import relative_change
+    from herdbook.weights.tensors import from_bytes
+
+    path = plan.layout.shard(plan.parts[origin.part])
+    ours, theirs = read_header(path)[origin.tensor], release.subject.header(file).get(origin.tensor)
+    if theirs is None or (theirs.dtype, theirs.shape) != (ours.dtype, ours.shape):
+        return math.inf
+    shape = ours.shape if len(ours.shape) > 1 else (1, *ours.shape)
+    data = read_span(path, ours), bytearray(release.subject.read_range(file, theirs.start, theirs.end))
+    if data[0] == data[1]:
+        return 0.0
+    return relative_change(*(from_bytes(each, ours.dtype, shape, origin.tensor) for each in data))
