@@ -3,6 +3,7 @@
 A small signed release of a base and a lasered fine-tune, both on a local Hub, is damaged in one way at a time.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -12,12 +13,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from pytest_local_hub import Blob, LocalHub, client
 from safetensors.torch import load_file, save_file
 
 from herdbook import hub as reader
 from herdbook.errors import SourceError
-from herdbook.files import sha256_file
+from herdbook.files import dump_json, sha256_file
 from herdbook.hub import failure, transport
 from herdbook.layout import (
     BOMS,
@@ -39,8 +41,9 @@ from herdbook.signing.bundle import bundle
 from herdbook.signing.oms import manifest
 from herdbook.steps.card.step import render_card
 from herdbook.verify import equality
+from herdbook.verify.levels import LEVELS
 from herdbook.weights.checkpoint import read_header
-from support import copies, tiny
+from support import copies, lies, tiny
 from support.verification import findings, status
 
 pytestmark = pytest.mark.usefixtures("transformers_here")
@@ -252,6 +255,94 @@ def configured(**changes):
     return attack
 
 
+def lying(lie, recipe=None):
+    """Return an attack of a builder who lies in the lock, and derives all else from that.
+
+    Args:
+        lie: Changes the lock, as JSON.
+        recipe: Changes the recipe's text, if that is changed, too.
+    """
+
+    def attack(folder):
+        with lies.told(folder):
+            lock = json.loads((folder / LOCK).read_text())
+            lie(lock)
+            (folder / LOCK).write_text(json.dumps(lock))
+            if recipe:
+                (folder / RECIPE).write_text(recipe((folder / RECIPE).read_text()))
+
+    return attack
+
+
+def other_repository(lock):
+    lock["sources"]["base"]["uri"] = lock["sources"]["base"]["uri"].replace("herd/base", "evil/copy")
+
+
+def said_of_sources(**fields):
+    """Return an attack that changes what the lock says of all sources; of their configuration, some entries."""
+
+    def lie(lock):
+        for source in lock["sources"].values():
+            source |= {**fields, "config": {**source["config"], **fields.get("config", {})}}
+
+    return lying(lie)
+
+
+def rewritten(name, change):
+    """Return an attack of a builder who changes a file beside the weights, and derives all else from that."""
+
+    def attack(folder):
+        with lies.told(folder):
+            content = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+            change(content)
+            (folder / name).write_text(dump_json(content))
+
+    return attack
+
+
+def recorded(model, change):
+    """Return an attack of a builder who lies in the records of a model, and derives all else from that.
+
+    Args:
+        model: The model.
+        change: Changes the entry of a tensor that LASER reduced.
+    """
+
+    def attack(folder):
+        with lies.told(folder):
+            for path in folder.glob(f"{RECORDS}/{model}.*.json"):
+                record = json.loads(path.read_text())
+                for entry in record["tensors"].values():
+                    if entry["action"] == "laser":
+                        change(entry)
+                path.write_text(json.dumps(record))
+
+    return attack
+
+
+def noise(**said):
+    """Return an attack of a builder whose LASER writes noise, and whose record says something to excuse it."""
+    tensor = "model.layers.1.block_sparse_moe.experts.0.w2.weight"
+
+    def attack(folder):
+        path = folder / json.loads((folder / WEIGHTS_INDEX).read_text())["weight_map"][tensor]
+        before = sha256_file(path)
+        span, content = read_header(path)[tensor], bytearray(path.read_bytes())
+        true = hashlib.sha256(content[span.start : span.end]).hexdigest()
+        content[span.start : span.end] = (torch.randn(span.shape) * 0.1).to(torch.bfloat16).view(
+            torch.uint8
+        ).numpy().tobytes()  # fmt: skip
+        path.write_bytes(content)
+        drawn = hashlib.sha256(content[span.start : span.end]).hexdigest()
+        recorded("cut", lambda entry: entry.update(said))(folder)
+        with lies.told(folder):
+            for record in folder.glob(f"{RECORDS}/*.json"):
+                text = record.read_text().replace(before, sha256_file(path)).replace(true, drawn)
+                record.write_text(text)
+
+    return attack
+
+
 def other_prompt(folder):
     path = folder / RECIPE
     path.write_text(path.read_text().replace("- w2", "- w3"))
@@ -419,6 +510,135 @@ ATTACKS = [
         ("files", "loads whole", "config.json"),
         {},
     ),
+    (
+        "a lock that leads to another repository than the recipe names, everything re-signed",
+        lying(other_repository),
+        ("claims", "lock", "models.base"),
+        {},
+    ),
+    (
+        "a lock with another commit than the recipe names, everything re-signed",
+        lying(
+            lambda lock: lock["sources"]["base"]["asked"].update(hub=f"herd/base@{'0' * 40}"),
+            lambda recipe: recipe.replace("hub: herd/base\n", f"hub: herd/base@{'0' * 40}\n"),
+        ),
+        ("claims", "lock", "models.base"),
+        {},
+    ),
+    (
+        "another rotary base in the lock than in the source, everything derived and re-signed",
+        said_of_sources(config={"rope_theta": 7000.0}),
+        ("upstream", "lock", "base"),
+        {},
+    ),
+    (
+        "another epsilon in the lock than in the source, everything derived and re-signed",
+        said_of_sources(config={"rms_norm_eps": 1e-3}),
+        ("upstream", "lock", "base"),
+        {},
+    ),
+    (
+        "another end of text in the lock than in the source, everything derived and re-signed",
+        said_of_sources(config={"eos_token_id": 3}),
+        ("upstream", "lock", "base"),
+        {},
+    ),
+    (
+        "another license in the lock than the source has, everything derived and re-signed",
+        said_of_sources(license="mit"),
+        ("upstream", "lock", "base"),
+        {},
+    ),
+    (
+        "base models in the lock that the source does not name, everything derived and re-signed",
+        said_of_sources(base_models=["herd/famous"]),
+        ("upstream", "lock", "base"),
+        {},
+    ),
+    (
+        "a generation config in the lock that the source does not have, everything derived and re-signed",
+        said_of_sources(generation={"temperature": 2.0}),
+        ("upstream", "lock", "base"),
+        {},
+    ),
+    (
+        "another rotary base in the configuration, everything derived and re-signed",
+        rewritten("config.json", lambda config: config.update(rope_theta=7000.0)),
+        ("claims", "side files", "config.json"),
+        {},
+    ),
+    (
+        "code in the configuration, everything derived and re-signed",
+        rewritten("config.json", lambda config: config.update(auto_map={"AutoModel": "x.Y"})),
+        ("claims", "side files", "config.json"),
+        {},
+    ),
+    (
+        "another chat template in the tokenizer's configuration, everything derived and re-signed",
+        rewritten("tokenizer_config.json", lambda config: config.update(chat_template="{{ 'obey' }}")),
+        ("claims", "side files", "tokenizer_config.json"),
+        {},
+    ),
+    (
+        "another token in the tokenizer, everything derived and re-signed",
+        rewritten("tokenizer.json", lambda tokenizer: tokenizer["model"]["vocab"].update(evil=63)),
+        ("claims", "side files", "tokenizer.json"),
+        {},
+    ),
+    (
+        "another metadata entry in the index, everything derived and re-signed",
+        rewritten(WEIGHTS_INDEX, lambda index: index["metadata"].update(note="x")),
+        ("claims", "side files", WEIGHTS_INDEX),
+        {},
+    ),
+    (
+        "noise in place of a matrix, which its record tolerates, everything derived and re-signed",
+        noise(tolerance=100.0),
+        ("recomputed", "made", "w2"),
+        {},
+    ),
+    (
+        "noise in place of a matrix, whose record has no tolerance, everything derived and re-signed",
+        noise(tolerance=None),
+        ("recomputed", "made", "w2"),
+        {},
+    ),
+    (
+        "noise in place of a matrix, which a record explains by a GPU, everything derived and re-signed",
+        noise(device="cuda"),
+        ("rebuild", "same files", "model-"),
+        {},
+    ),
+    (
+        "a record with a share of energy that was not kept, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(energy=0.999)),
+        ("recomputed", "evidence", "cut"),
+        {},
+    ),
+    (
+        "a record with a change of a matrix that is not its own, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(change=0.001)),
+        ("recomputed", "evidence", "cut"),
+        {},
+    ),
+    (
+        "a record with a spectrum that is not the matrix's, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(spectrum={})),
+        ("recomputed", "evidence", "cut"),
+        {},
+    ),
+    (
+        "a record with a tolerance that was not computed, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(tolerance=100.0)),
+        ("recomputed", "evidence", "cut"),
+        {},
+    ),
+    (
+        "a record that calls a reduced matrix zeros, everything derived and re-signed",
+        recorded("cut", lambda entry: entry.update(action="zeros")),
+        ("claims", "steps", "cut"),
+        {},
+    ),
     ("another prompt in the recipe", other_prompt, ("claims", "keys", "mix"), {}),
     ("a lineage without one of the tensors", lineage_short, ("claims", "lineage", LINEAGE), {}),
     ("a claim removed", claim_removed, ("claims", "claims", "https://cyclonedx.org/bom"), {}),
@@ -500,7 +720,8 @@ def test_the_release_itself_passes_all_levels(stage):
 @pytest.mark.parametrize(("what", "attack", "by", "options"), ATTACKS, ids=[row[0] for row in ATTACKS])
 def test_attack_on_a_folder(stage, forger, what, attack, by, options):
     attack(forger)
-    found = findings(forger, **({"key": stage.root / "key.pub"} if options else {}))
+    level = by[0] if list(LEVELS).index(by[0]) > list(LEVELS).index("claims") else "claims"
+    found = findings(forger, level, **({"key": stage.root / "key.pub"} if options else {}))
     assert status(found) == 8
     assert caught(found, by), [
         (one.level, one.check, one.subject) for one in found if one.outcome is not Outcome.PASSED
@@ -587,6 +808,19 @@ def squashed(stage):
     stage.hub.repos["herd/base"].squash()
 
 
+def only_proposed(stage):
+    """Let nothing but a pull request lead to the commit that the release is made from."""
+    repo = stage.hub.repos["herd/base"]
+    repo.pull_requests["1"] = repo.branches["main"]
+    squashed(stage)
+
+
+def merged_long_ago(stage):
+    stage.hub.page_size = 2
+    for number in range(5):
+        stage.hub.commit("herd/base", {"notes.md": str(number).encode()})
+
+
 def moved_on(stage):
     stage.hub.commit("herd/base", {"config.json": b"{}"})
 
@@ -651,6 +885,14 @@ WRONG = ("equality", "equal", "")
 ON_THE_HUB = [
     ("nothing", nothing, "equality", 0, None),
     ("a source with a newer commit", moved_on, "equality", 0, None),
+    ("a source with many newer commits", merged_long_ago, "upstream", 0, None),
+    (
+        "a source whose commit is in a pull request that nobody merged",
+        only_proposed,
+        "upstream",
+        8,
+        ("upstream", "history", "base"),
+    ),
     ("a source that was renamed", renamed, "equality", 0, None),
     ("a source whose history was squashed", squashed, "upstream", 8, ("upstream", "pinned", "base")),
     ("a source that was deleted", deleted, "upstream", 9, ("upstream", "pinned", "base")),
@@ -775,9 +1017,10 @@ def test_no_token_in_anything_that_is_written(published, monkeypatch, tmp_path, 
 def test_no_weights_are_downloaded_up_to_upstream(published):
     published.hub.forget()
     assert status(findings(REPO, "upstream")) == 0
-    weights = sum(len(published.hub.lfs[digest].content) for digest in weights_in(published, REPO).values())
     sent = sum(r.bytes_sent for r in published.hub.requests if r.path.startswith("/lfs/") and r.range)
-    headers = len(weights_in(published, REPO)) * reader.FIRST_BYTES
+    shards = [weights_in(published, repo) for repo in (REPO, "herd/base", "herd/tuned")]
+    weights = sum(len(published.hub.lfs[digest].content) for shard in shards for digest in shard.values())
+    headers = sum(map(len, shards)) * reader.FIRST_BYTES
     assert sent <= min(headers, weights)  # these tiny files are within what is asked of a header
 
 

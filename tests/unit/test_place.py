@@ -8,12 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from herdbook import plan as plans
 from herdbook.errors import StepError
 from herdbook.inference.devices import dispatch, layers_by_device
-from herdbook.layout import CARD, EVALUATIONS, RECORDS, ROUTING, SEARCHES
+from herdbook.layout import BOMS, CARD, EVALUATIONS, LINEAGE, LOCK, RECIPE, RECORDS, WEIGHTS_INDEX
 from herdbook.steps.evaluate.step import evaluate
 from herdbook.steps.routing.step import routing
-from herdbook.verify.rebuild.build import contains_measurements, devices
+from herdbook.verify.rebuild.devices import Devices
 from support import tiny
 
 
@@ -91,25 +92,48 @@ def test_a_gpu_without_room_for_the_embeddings_is_refused(model):
 
 
 class Told:
-    """A release's small results."""
+    """A release's small results, of which some name a device."""
 
-    def __init__(self, files):
-        self.sums = dict.fromkeys(files, "")
-        self.subject = SimpleNamespace(read=lambda name: json.dumps(files[name]).encode())
+    def __init__(self, named):
+        self.subject = SimpleNamespace(json=lambda name: {"device": named[name]} if name in named else {})
 
 
-def test_a_rebuild_knows_what_was_computed_on_a_gpu():
-    told = Told(
-        {
-            f"{RECORDS}/a.json": {"tensors": {"x": {}, "y": {"device": "cuda"}}},
-            f"{EVALUATIONS}/b.json": {"tasks": {}, "device": "xpu"},
-            f"{ROUTING}/c.json": {"layers": []},
-        }
-    )
-    assert devices(told, RECORDS, SEARCHES) == {"cuda"}
-    assert devices(told, EVALUATIONS, ROUTING) == {"xpu"}
-    assert devices(told, ROUTING) == set()
-    assert contains_measurements(CARD)
-    assert contains_measurements(f"{EVALUATIONS}/b.json")
-    assert not contains_measurements(f"{RECORDS}/a.json")
-    assert not contains_measurements("model-00001-of-00002.safetensors")
+def test_a_gpu_explains_what_the_plan_lets_one_compute_and_what_is_made_from_it(tmp_path):
+    for seed, name in enumerate(("base", "other")):
+        tiny.write_model(tmp_path / name, seed)
+    models = {
+        "base": {"folder": "base"},
+        "other": {"folder": "other"},
+        "cut": {"laser": "other", "rank": 4, "matrices": ["mlp.up_proj"]},
+        "mix": {
+            "moe": {
+                "base": "base",
+                "experts": [{"model": "base", "prompts": ["w1"]}, {"model": "cut", "prompts": ["w2"]}],
+            }
+        },
+    }
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", models)
+    tiny.lock(recipe)
+    plan = plans.load(recipe)
+    records = {part.id: f"{RECORDS}/{part.id}.json" for part in plan.parts.values()}
+    cut = [name for part, name in records.items() if part.startswith("cut")]
+    # a record of anything else may say what it likes
+    assert Devices(plan, Told({name: "cuda" for name in records.values() if name not in cut})).by_file() == {}
+    found = Devices(plan, Told(dict.fromkeys(cut, "cuda"))).by_file()
+    assert set().union(*found.values()) == {"cuda"}
+    shards = dict(zip(plan.released.parts, plan.released.shard_names, strict=True))
+    from_cut = {name for part, name in shards.items() if part.label.startswith("expert2")}
+    assert from_cut
+    assert found.keys() & shards.values() == from_cut
+    # the routers are from the base, which no GPU made
+    assert {name.split("/")[-1].split(".")[0] for name in found if name.startswith(RECORDS)} == {"cut", "mix"}
+    assert {CARD, LINEAGE, *BOMS.values()} <= found.keys()
+    assert not found.keys() & {"config.json", "tokenizer.json", WEIGHTS_INDEX, RECIPE, LOCK}
+
+
+def test_a_gpu_explains_a_measurement_where_it_stands(plan):
+    (name,) = {f"{EVALUATIONS}/{item.id}.json" for item in plan.evaluations if item.name == "mix"}
+    found = Devices(plan, Told({name: "xpu"})).by_file()
+    assert found[name] == found[CARD] == {"xpu"}
+    assert LINEAGE not in found
+    assert not any(each.startswith(RECORDS) or each.endswith(".safetensors") for each in found)

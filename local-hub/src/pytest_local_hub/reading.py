@@ -66,13 +66,17 @@ def _tree(handler: Handler, kind: str, name: str, rev: str, path: str) -> None:
                 folders[folder] = {"type": "directory", "path": folder, "oid": "0" * 40, "size": 0}
         if recursive or len(steps) == 1:
             entries.append(_entry(file, blob))
-    listed = [*folders.values(), *entries]
+    _send_listing(handler, [*folders.values(), *entries], f"recursive={recursive}&")
+
+
+def _send_listing(handler: Handler, listed: list[dict[str, Any]], query: str = "") -> None:
+    """Send one page of a listing, with the address of the next one."""
     start = int(handler.query.get("cursor", ["0"])[0])
     stop = start + (handler.store.page_size or len(listed))
     headers = {}
     if stop < len(listed):
-        asked = f"recursive={recursive}&cursor={stop}"
-        headers["Link"] = f'<{handler.server.url}{quote(handler.route)}?{asked}>; rel="next"'
+        address = f"{handler.server.url}{handler.route}?{query}cursor={stop}"
+        headers["Link"] = f'<{address}>; rel="next"'
     handler.send_json(listed[start:stop], headers)
 
 
@@ -88,17 +92,17 @@ def _refs(handler: Handler, kind: str, name: str) -> None:
     def listed(refs: dict[str, str], group: str) -> list[dict[str, Any]]:
         return [{"name": ref, "ref": f"refs/{group}/{ref}", "targetCommit": oid} for ref, oid in refs.items()]
 
-    handler.send_json(
-        {"branches": listed(repo.branches, "heads"), "tags": listed(repo.tags, "tags"), "converts": []}
-    )
+    refs = {"branches": listed(repo.branches, "heads"), "tags": listed(repo.tags, "tags"), "converts": []}
+    if "include_prs" in handler.query:
+        refs["pullRequests"] = listed(repo.pull_requests, "pr")
+    handler.send_json(refs)
 
 
 def _commits(handler: Handler, kind: str, name: str, rev: str) -> None:
     repo, commit = handler.commit(kind, name, rev)
-    handler.send_json([
-        {"id": each.oid, "title": each.title, "message": "", "authors": [{"user": "keeper"}], "date": DATE}
-        for each in repo.history(commit)
-    ])  # fmt: skip
+    about = {"message": "", "authors": [{"user": "keeper"}], "date": DATE}
+    listed = [{"id": each.oid, "title": each.title, **about} for each in repo.history(commit)]
+    _send_listing(handler, listed)
 
 
 def _resolve(handler: Handler, kind: str, name: str, rev: str, path: str) -> None:

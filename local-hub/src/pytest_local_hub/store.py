@@ -133,6 +133,7 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    pull_requests: dict[str, str] = field(default_factory=dict)
 
     def commit(
         self, files: Mapping[str, Content | Blob | None], branch: str = "main", title: str = "commit"
@@ -147,11 +148,18 @@ class Repo:
                 state[name] = content if isinstance(content, Blob) else Blob.of(name, content)
         return self._add_commit(parent, title, state, branch)
 
+    def propose(self, files: Mapping[str, Content | Blob | None], title: str = "proposal") -> str:
+        """Open a pull request on the main branch, and return its commit's id; its number is the next one."""
+        number = str(len(self.pull_requests) + 1)
+        oid = self.commit(files, f"refs/pr/{number}", title)
+        self.pull_requests[number] = self.branches.pop(f"refs/pr/{number}")
+        return oid
+
     def squash(self, branch: str = "main", title: str = "Super-squash branch 'main'") -> str:
         """Replace a branch's commits by one; the old ones are removed, unless another branch or a tag leads to them."""
         state = self.commits[self.branches[branch]].files
         oid = self._add_commit(None, title, dict(state), branch)
-        heads = [*self.branches.values(), *self.tags.values()]
+        heads = [*self.branches.values(), *self.tags.values(), *self.pull_requests.values()]
         self.commits = {commit.oid: commit for head in heads for commit in self.history(self.commits[head])}
         return oid
 
@@ -163,7 +171,9 @@ class Repo:
         return oid
 
     def find(self, revision: str) -> Commit | None:
-        """Return the commit that a branch, a tag or a commit's id refers to."""
+        """Return the commit that a branch, a tag, a pull request or a commit's id refers to."""
+        if revision.startswith("refs/pr/"):
+            return self.commits.get(self.pull_requests.get(revision.removeprefix("refs/pr/"), ""))
         short = re.sub(r"^refs/(heads|tags)/", "", revision)
         return self.commits.get(self.branches.get(short) or self.tags.get(short) or revision)
 

@@ -30,6 +30,7 @@ from herdbook.hub.failure import (
     server_message,
     without_tokens,
 )
+from herdbook.hub.history import PROPOSAL, Refs, leads_to, read_refs
 from herdbook.hub.repository import (
     PICKLE_SUFFIXES,
     RemoteFile,
@@ -46,9 +47,11 @@ __all__ = [
     "FIRST_BYTES",
     "MAX_WAIT_S",
     "PICKLE_SUFFIXES",
+    "PROPOSAL",
     "RANGE_BYTES",
     "TRAFFIC",
     "WAITS_S",
+    "Refs",
     "RemoteFile",
     "RemoteRepo",
     "TensorHeader",
@@ -59,10 +62,12 @@ __all__ = [
     "is_in_cache",
     "is_transient",
     "is_wanted",
+    "leads_to",
     "parse_untrusted_header",
     "persist",
     "read_file",
     "read_range",
+    "read_refs",
     "read_tensor",
     "redact",
     "remote_file",

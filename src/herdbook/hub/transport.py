@@ -121,22 +121,30 @@ def _size(text: str) -> int:
 
 
 def read_whole(url: str) -> bytes:
-    """Return a whole answer.
+    """Return a whole answer. Raises as ``read_page``."""
+    return read_page(url)[0]
+
+
+def read_page(url: str) -> tuple[bytes, str | None]:
+    """Return a whole answer, and the address of the page that follows it, if it is a page of a listing.
 
     Raises:
         EndlessAnswerError: If it takes too long.
-        ValueError: If it is larger than any honest one.
+        ValueError: If it is larger than any honest one, or the next page is on another server, which is not asked.
     """
-    return _within(ANSWER_S, lambda: _read_whole(url))
+    return _within(ANSWER_S, lambda: _read_page(url))
 
 
-def _read_whole(url: str) -> bytes:
+def _read_page(url: str) -> tuple[bytes, str | None]:
     with _open(url, {}) as response:
         _raise_for_status(response)
         data = _read_body(response, MAX_ANSWER_BYTES + 1)
+        following = response.links.get("next", {}).get("url")
     if len(data) > MAX_ANSWER_BYTES:
         raise ValueError(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
-    return bytes(data)
+    if following is not None and not following.startswith(f"{constants.ENDPOINT}/api/"):
+        raise ValueError("the listing continues on another server")  # which must not see the token
+    return bytes(data), following
 
 
 def _open(url: str, headers: dict[str, str]) -> Any:

@@ -16,10 +16,12 @@ from herdbook.lock.model import (
     check_fits,
     check_pinned,
     load,
+    misfits,
     path_for,
     pin_file,
     render,
     request,
+    uri_of,
     write,
 )
 
@@ -39,9 +41,11 @@ __all__ = [
     "check_fits",
     "check_pinned",
     "load",
+    "misfits",
     "path_for",
     "pin_file",
     "render",
     "request",
+    "uri_of",
     "write",
 ]

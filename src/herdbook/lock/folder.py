@@ -11,7 +11,7 @@ from herdbook.errors import SourceError
 from herdbook.key import digest
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.lock.local import reader, refuse_pointers
-from herdbook.lock.model import LockedSource, LockedTensor, pin_file, request
+from herdbook.lock.model import LockedSource, LockedTensor, pin_file, request, uri_of
 from herdbook.lock.paths import check_saved
 from herdbook.lock.side_files import read_side_files
 from herdbook.lock.whole import check_config, check_dtypes, check_index, read_config
@@ -34,7 +34,7 @@ def pin_folder(model: Folder, beside: Path) -> LockedSource:
         names,
         what,
         asked=request(model),
-        uri=f"folder:{Path(model.folder).name}",
+        uri=uri_of(model, ""),
         declared_license=model.license,
     )
     for file in pinned.files:

@@ -8,21 +8,27 @@ neither network nor torch.
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from herdbook.errors import LockError
 from herdbook.files import sha256_file, write_text
-from herdbook.recipe import Adapter, Recipe, Section
+from herdbook.recipe import Adapter, Folder, Hub, Pypi, Recipe, Section
+from herdbook.sources.purl import HubCommit
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LINE_LENGTH = 200
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class LockedFile(Section):
@@ -216,41 +222,105 @@ def request(model: Section) -> dict[str, Any]:
     return entry
 
 
+@dataclass(frozen=True)
+class Misfit:
+    """A place at which a lock does not pin what its recipe asks for.
+
+    Args:
+        where: The place in the recipe.
+        what: What is wrong with the lock there.
+        expected: What the recipe asks for.
+        found: What the lock has.
+    """
+
+    where: str
+    what: str
+    expected: str
+    found: str
+
+
+def uri_of(model: Hub | Folder | Pypi, revision: str) -> str:
+    """Return where a source comes from, at the revision that its name resolved to: a package URL if it has one."""
+    match model:
+        case Hub():
+            return str(HubCommit(model.hub.partition("@")[0], revision))
+        case Folder():
+            return f"folder:{PurePath(model.folder).name}"
+        case Pypi():
+            package, _, version = model.pypi.partition("==")
+            return f"pkg:pypi/{package.lower().replace('_', '-')}@{version}"
+
+
+def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
+    """Yield where a lock does not pin what its recipe asks for: entries, repositories, commits, versions, licenses."""
+    for name, model in recipe.models.items():
+        where = f"models.{name}"
+        match model:
+            case Hub() | Folder() | Pypi():
+                yield from _misfits_of_source(where, model, lock.sources.get(name))
+            case Adapter():
+                yield from _misfits_of_adapter(where, model, lock.adapters.get(name))
+    for task in recipe.evaluate.tasks if recipe.evaluate else []:
+        if task not in lock.tasks:
+            yield Misfit(f"evaluate.tasks {task}", "has no entry", task, "no entry")
+    for name, board in recipe.leaderboards.items():
+        snapshot = lock.leaderboards[name].name if name in lock.leaderboards else "no entry"
+        if snapshot != board.snapshot:
+            yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
+    for name, text in recipe.calibration.items():
+        asked = lock.calibration[name].asked if name in lock.calibration else "no entry"
+        if asked != request(text):
+            yield Misfit(
+                f"calibration.{name}", "was made for another request", str(request(text)), str(asked)
+            )
+
+
+def _misfits_of_source(
+    where: str, model: Hub | Folder | Pypi, locked: LockedSource | None
+) -> Iterator[Misfit]:
+    asked = request(model)
+    if locked is None or locked.asked != asked:
+        found = str(locked.asked) if locked else "no entry"
+        yield Misfit(where, "was made for another request", str(asked), found)
+        return
+    if isinstance(model, Hub):
+        yield from _misfits_of_revision(where, model, locked.revision)
+    elif model.license is not None and locked.license != model.license:
+        yield Misfit(where, "names another license", model.license, str(locked.license))
+    uri = uri_of(model, locked.revision)
+    if locked.uri != uri:
+        yield Misfit(where, "leads elsewhere", uri, locked.uri)
+
+
+def _misfits_of_adapter(where: str, model: Adapter, locked: LockedAdapter | None) -> Iterator[Misfit]:
+    asked = request(model)
+    if locked is None or locked.asked != asked:
+        found = str(locked.asked) if locked else "no entry"
+        yield Misfit(where, "was made for another request", str(asked), found)
+    elif isinstance(model.adapter, Hub):
+        yield from _misfits_of_revision(where, model.adapter, str(locked.revision))
+    elif locked.revision is not None:
+        yield Misfit(where, "pins a commit of a folder", "no commit", locked.revision)
+
+
+def _misfits_of_revision(where: str, model: Hub, revision: str) -> Iterator[Misfit]:
+    asked = model.hub.partition("@")[2]
+    if not COMMIT.fullmatch(revision):
+        yield Misfit(where, "pins what is not a commit", asked or "a commit", revision)
+    elif COMMIT.fullmatch(asked) and asked != revision:
+        yield Misfit(where, "pins another commit", asked, revision)
+
+
 def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
     """Check that a lock fits its recipe.
 
     Raises:
         LockError: If an entry is missing or was made for another request; the message names each.
     """
-    stale: list[str] = []
-    for name, model in recipe.models.items():
-        kind = type(model).__name__
-        if kind in {"Hub", "Folder", "Pypi"}:
-            entry: LockedSource | LockedAdapter | None = lock.sources.get(name)
-        elif kind == "Adapter":
-            entry = lock.adapters.get(name)
-        else:
-            continue
-        if entry is None or entry.asked != request(model):
-            stale.append(f"models.{name}")
-    stale += [
-        f"evaluate.tasks {task}"
-        for task in (recipe.evaluate.tasks if recipe.evaluate else [])
-        if task not in lock.tasks
-    ]
-    stale += [
-        f"leaderboards.{name}"
-        for name, board in recipe.leaderboards.items()
-        if name not in lock.leaderboards or lock.leaderboards[name].name != board.snapshot
-    ]
-    stale += [
-        f"calibration.{name}"
-        for name, text in recipe.calibration.items()
-        if name not in lock.calibration or lock.calibration[name].asked != request(text)
-    ]
+    stale = [misfit.where for misfit in misfits(lock, recipe)]
     if stale:
         raise LockError(
-            f"{path}: the lock does not match the recipe at {', '.join(stale)}. Run `herdbook lock`."
+            f"{path}: the lock does not match the recipe at {', '.join(dict.fromkeys(stale))}. Run `herdbook lock`."
         )
 
 

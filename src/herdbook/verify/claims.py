@@ -17,7 +17,7 @@ from herdbook.provenance.claims import BUILD_CLAIMS, canonical, statements
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.reader import caught, damaged, derived
-from herdbook.verify import pedigree, signature
+from herdbook.verify import pedigree, pins, side_files, signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,6 +80,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         for number, why in claims.unread
     )
     yield from signature.check(release, claims, options)
+    yield from caught(pins.check(release), pins.PINS, release)
     build = _recorded_build(claims.claims)
     with as_recorded(build.code):
         plan = build.plan(release)
@@ -88,6 +89,8 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         steps = [*caught(derived(pedigree.records(plan, release)), pedigree.STEPS, release)]
         yield from steps
         yield from caught(derived(pedigree.origins(plan, release)), pedigree.ORIGINS, release)
+        beside = derived(side_files.check(plan, release, build.code))
+        yield from caught(beside, side_files.BESIDE, release)
         yield from caught(_subjects(release, claims.claims), CLAIMED, release)
         written = [
             (_contents(plan, release), CONTENTS),

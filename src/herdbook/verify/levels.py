@@ -70,9 +70,9 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
         (
             Level(
                 "upstream",
-                "each pinned source still exists, with the digests that were pinned",
-                "the Hub's description of each source",
-                "one request per source",
+                "each pinned source still exists, as its owner's, with the digests that were pinned, and says what the lock says of it",
+                "the Hub's description of each source, the headers of its weights, its small files",
+                "a few requests and MB per source",
             ),
             _upstream,
         ),

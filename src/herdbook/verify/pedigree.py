@@ -5,11 +5,13 @@ All of these are in the release. Later levels check what the sources really cont
 
 from __future__ import annotations
 
+import hashlib
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
 from herdbook.layout import LINEAGE
+from herdbook.plan.operation import ReduceAsSearched
 from herdbook.provenance.lineage import lines
 from herdbook.release.finding import Check
 from herdbook.release.reader import MAX_LINEAGE_BYTES, damaged
@@ -17,7 +19,7 @@ from herdbook.release.reader import MAX_LINEAGE_BYTES, damaged
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from herdbook.plan import Part, Plan
+    from herdbook.plan import Part, Plan, Tensor
     from herdbook.release.finding import Finding
     from herdbook.release.reader import Release
 
@@ -26,6 +28,7 @@ KEYS = Check(LEVEL, "keys")
 STEPS = Check(LEVEL, "steps")
 ORIGINS = Check(LEVEL, "origins")
 LINEAGES = Check(LEVEL, "lineage")
+PIECE_BYTES = 1 << 20
 
 
 def keys(plan: Plan, recorded: Mapping[str, Any]) -> Iterator[Finding]:
@@ -85,6 +88,10 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
         form = (tensor.dtype, list(tensor.shape))
         if form != (entry["dtype"], entry["shape"]):
             yield tensor.name, "dtype or shape", str(form), str((entry["dtype"], entry["shape"]))
+        if not _may_be(part, tensor, entry["action"]):
+            yield tensor.name, "action", tensor.action, entry["action"]
+        elif tensor.action == "zeros" and entry["sha256"] != _digest_of_zeros(tensor.size_bytes):
+            yield tensor.name, "digest than zeros have", _digest_of_zeros(tensor.size_bytes), entry["sha256"]
         cited = [
             (parent["key"], parent["tensor"])
             for piece in entry.get("slices", [entry])
@@ -93,6 +100,19 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
         origins = [(origin.part, origin.tensor) for origin in tensor.origins]
         if cited != origins:
             yield tensor.name, "origin", str(origins), str(cited)
+
+
+def _may_be(part: Part, tensor: Tensor, action: str) -> bool:
+    """Return whether a step may have recorded an action: the planned one; a search may leave a matrix as it is."""
+    unchanged = isinstance(part.operation, ReduceAsSearched) and tensor.action == "laser" and action == "copy"
+    return action == tensor.action or unchanged
+
+
+def _digest_of_zeros(size_bytes: int) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, size_bytes, PIECE_BYTES):
+        digest.update(bytes(min(PIECE_BYTES, size_bytes - start)))
+    return digest.hexdigest()
 
 
 def origins(plan: Plan, release: Release) -> Iterator[Finding]:

@@ -1,46 +1,95 @@
-"""The level `upstream`: the pinned files are still available, with the digests that were pinned.
+"""The level `upstream`: the sources still exist, and the lock says nothing of them that they do not say themselves.
 
-Only the Hub's own description of each repository at its pinned commit is read.
+A source on the Hub is pinned a second time, at its locked commit, by the code that wrote the lock: from the Hub's description,
+the headers of the weights, and small files that are compared with their digests. No weights are read.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from herdbook import hub
-from herdbook.errors import GoneError, HerdbookError, SourceError, UnverifiedError
+from herdbook.errors import GoneError, HerdbookError
+from herdbook.layout import RECIPE
+from herdbook.lock import LockedSource
+from herdbook.lock.pin import compare_tokens, pin_hub
+from herdbook.recipe import Hub
 from herdbook.release.finding import Check
+from herdbook.release.reader import caught, damaged
+from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
+from herdbook.verify.ahead import in_order
+from herdbook.verify.claims import difference
+from herdbook.verify.pins import is_proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from herdbook.lock import LockedFile, LockedSource
+    from herdbook.lock import LockedFile
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
     from herdbook.release.subject import Subject
 
 LEVEL = "upstream"
 PINNED = Check(LEVEL, "pinned")
+SAID = Check(LEVEL, "lock")
+MERGED = Check(LEVEL, "history")
+# Locks of older versions do not name these. A lock that does not is as good as its version, but proves less.
+ADDED_LATER = frozenset({"tokens", "chat_template"})
+# Who may download a source can change without a commit. What was asked, and where that leads to, follows from the recipe.
+NOT_IN_A_COMMIT = frozenset({"asked", "gated", "uri"})
+
+
+class Source(NamedTuple):
+    """What is known of a source on the Hub.
+
+    Args:
+        findings: The findings about it.
+        pinned: What its lock should say; None if that is not known.
+    """
+
+    findings: list[Finding]
+    pinned: LockedSource | None = None
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
     """Check each source on the Hub; report other sources as unverified."""
     del options
-    for name, locked in release.lock.sources.items():
-        try:
-            remote = release.source(locked.uri)
-        except GoneError as error:
-            detail = f"{locked.uri} is gone: {error} {_elsewhere(locked)}"
-            yield PINNED.failed(name, detail, source=locked.uri)
-        except (SourceError, UnverifiedError) as error:
-            yield PINNED.error(name, error, source=locked.uri)
-        else:
-            yield from _files(name, locked, remote)
+    again: dict[str, LockedSource] = {}
+    for name, take in in_order(lambda name: _source(release, name), release.lock.sources):
+        source = take()
+        yield from source.findings
+        if source.pinned:
+            again[name] = source.pinned
+    yield from caught(_token_differences(release, again), SAID, release)
     for name, adapter in release.lock.adapters.items():
         if adapter.revision is None:
             detail = "its adapter is a local folder of the author, so nobody else can read it"
             yield PINNED.unverified(name, detail)
+
+
+def _source(release: Release, name: str) -> Source:
+    """Check one source."""
+    locked = release.lock.sources[name]
+    try:
+        remote = release.source(locked.uri)
+    except GoneError as error:
+        detail = f"{locked.uri} is gone: {error} {_elsewhere(locked)}"
+        return Source([PINNED.failed(name, detail, source=locked.uri)])
+    except HerdbookError as error:
+        return Source([PINNED.error(name, error, source=locked.uri)])
+    findings = [*_files(name, locked, remote)]
+    model = release.recipe.models.get(name)
+    if not isinstance(model, Hub) or not isinstance(remote, HubSubject):
+        return Source(findings)
+    findings += caught(_history(name, model, remote), MERGED, release)
+    try:
+        with damaged(locked.uri):
+            pinned = pin_hub(model, remote.remote)
+    except (HerdbookError, OSError) as error:
+        return Source([*findings, SAID.error(name, error, source=locked.uri)])
+    return Source([*findings, *_said(name, locked, pinned)], pinned)
 
 
 def _files(name: str, locked: LockedSource, remote: Subject) -> Iterator[Finding]:
@@ -60,6 +109,67 @@ def _files(name: str, locked: LockedSource, remote: Subject) -> Iterator[Finding
         if remote.uri != locked.uri:
             detail += f"; the repository is now {_repo(remote.uri)}"
         yield PINNED.passed(name, detail, source=locked.uri)
+
+
+def _said(name: str, locked: LockedSource, pinned: LockedSource) -> Iterator[Finding]:
+    """Compare what a lock says of a source with what the source itself says."""
+    fields = [field for field in LockedSource.model_fields if field not in NOT_IN_A_COMMIT]
+    wrong = False
+    for field in fields:
+        ours, theirs = (entry.model_dump(mode="json", include={field})[field] for entry in (pinned, locked))
+        if ours == theirs:
+            continue
+        wrong = True
+        where, expected, found = difference(ours, theirs, field)
+        about = {"source": locked.uri, "expected": expected, "found": found}
+        if field in ADDED_LATER and field not in locked.model_fields_set:
+            detail = f"the lock does not say its {field}, as those of older versions do not"
+            yield SAID.unverified(name, detail, **about)
+        else:
+            yield SAID.failed(name, f"the lock says something else than the source: {where}", **about)
+    if not wrong:
+        yield SAID.passed(name, f"says what the source says: {', '.join(fields)}", source=locked.uri)
+
+
+def _history(name: str, model: Hub, remote: HubSubject) -> Iterator[Finding]:
+    """Check that a branch or a tag leads to the pinned commit, so that the repository's owner put it there."""
+    commit, source = remote.commit, remote.uri
+    refs = hub.read_refs(remote.repo)
+    direct = [ref for ref, target in refs.own.items() if target == commit]
+    owned = direct or [ref for ref in refs.own if hub.leads_to(remote.repo, ref, commit)]
+    if owned:
+        yield MERGED.passed(name, f"{owned[0]} of {remote.repo} leads to the commit", source=source)
+        return
+    proposals = [ref for ref, target in refs.proposals.items() if target == commit] or [
+        ref for ref in refs.proposals if hub.leads_to(remote.repo, ref, commit)
+    ]
+    if proposals and is_proposal(model):
+        yield MERGED.passed(name, f"is {proposals[0]} of {remote.repo}, as the recipe says", source=source)
+    elif proposals:
+        detail = (
+            f"the commit is only in {proposals[0]} of {remote.repo}, a pull request that anyone could open: its owner has not "
+            "merged it, and the recipe does not say so"
+        )
+        yield MERGED.failed(name, detail, source=source)
+    else:
+        detail = f"no branch, tag or pull request of {remote.repo} leads to the commit"
+        yield MERGED.unverified(name, detail, source=source)
+
+
+def _token_differences(release: Release, again: Mapping[str, LockedSource]) -> Iterator[Finding]:
+    """Compare how the tokens of the sources differ with what the lock says, if all of them could be read."""
+    said = release.lock.token_differences
+    if not release.lock.sources.keys() & release.recipe.models.keys() <= again.keys():
+        if said:
+            detail = "the tokens of some sources could not be read, so how they differ is as the lock says"
+            yield SAID.unverified("token_differences", detail)
+        return
+    found = compare_tokens(release.recipe, again, Path(RECIPE).parent)
+    if said != found:
+        ours, theirs = ([entry.model_dump(mode="json") for entry in entries] for entries in (found, said))
+        where, expected, actual = difference(ours, theirs)
+        detail = f"the lock says something else than the tokenizers: {where}"
+        yield SAID.failed("token_differences", detail, expected=expected, found=actual)
 
 
 def _repo(uri: str) -> str:

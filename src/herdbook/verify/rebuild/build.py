@@ -7,17 +7,19 @@ over from the release's records and reported as unverified.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError, RecipeError, UnverifiedError
-from herdbook.layout import BOMS, CARD, EVALUATIONS, FIGURES, RECORDS, ROUTING, SEARCHES, SUMS
+from herdbook.layout import EVALUATIONS, ROUTING, SEARCHES, SUMS
 from herdbook.needs import check_disk
-from herdbook.plan import Node, Part
+from herdbook.plan import Node, Origin, Part
 from herdbook.provenance.slsa import codes
 from herdbook.release.finding import Check
 from herdbook.release.sums import parse_sums
+from herdbook.verify.rebuild.bounds import allowed, distance_in_file
+from herdbook.verify.rebuild.devices import Devices
+from herdbook.verify.rebuild.routers import TOLERANCE as ROUTERS
 from herdbook.verify.rebuild.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -95,19 +97,22 @@ def _compared(workspace: Workspace, release: Release) -> Iterator[Finding]:
     plan: Plan = workspace.plan
     digests = parse_sums((plan.layout.release_folder / SUMS).read_text(encoding="utf-8"), SUMS)
     equal = 0
-    computed, measured = (devices(release, *kinds) for kinds in ((RECORDS, SEARCHES), (EVALUATIONS, ROUTING)))
+    on_devices = Devices(plan, release).by_file()
     for name in sorted(digests.keys() | release.sums.keys()):
         ours, theirs = digests.get(name), release.sums.get(name)
         if ours == theirs:
             equal += 1
             continue
         about = {"file": name, "expected": ours or "no such file", "found": theirs or "no such file"}
-        other_devices = sorted(computed | (measured if contains_measurements(name) else set()))
+        other_devices = sorted(on_devices.get(name, ()))
+        beyond = _beyond_rounding(plan, release, name) if other_devices else None
         if workspace.changed:
             detail = (
                 f"is not reproduced here, but other versions made the release: {', '.join(workspace.changed)}"
             )
             yield SAME.unverified(name, detail, **about)
+        elif beyond:
+            yield SAME.failed(name, f"is not reproduced: {beyond}", **about)
         elif other_devices:
             detail = (
                 f"is not reproduced on this CPU, but part of it was computed on {', '.join(other_devices)}, where the last "
@@ -120,22 +125,17 @@ def _compared(workspace: Workspace, release: Release) -> Iterator[Finding]:
         yield SAME.passed(f"{equal} of {len(release.sums)} files", "are equal, byte by byte")
 
 
-def devices(release: Release, *kinds: str) -> set[str]:
-    """Return the kinds of device, other than a CPU, that the records and results of a release name.
-
-    Args:
-        release: The release.
-        kinds: The folders of the results to read: ``RECORDS``, ``EVALUATIONS``, ...
-    """
-    names: set[str] = set()
-    for name in release.sums:
-        if name.startswith(tuple(f"{kind}/" for kind in kinds)) and name.endswith(".json"):
-            content = json.loads(release.subject.read(name))
-            for entry in (content, *content.get("tensors", {}).values()):
-                names |= {str(entry["device"])} if "device" in entry else set()
-    return names
-
-
-def contains_measurements(name: str) -> bool:
-    """Return whether a file of a release contains measurements, or numbers or digests of them."""
-    return name.startswith((EVALUATIONS, ROUTING, FIGURES)) or name in {CARD, *BOMS.values()}
+def _beyond_rounding(plan: Plan, release: Release, name: str) -> str | None:
+    """Return the first tensor of a weights file that differs by more than another device explains; None for other files."""
+    parts = dict(zip(plan.released.shard_names, plan.released.parts, strict=True))
+    if name not in parts:
+        return None
+    for tensor in parts[name].tensors:
+        origin = Origin(parts[name].key, tensor.name)
+        limit = (
+            ROUTERS[tensor.dtype] if tensor.action == "router" else allowed(plan, origin, None, tensor.dtype)
+        )
+        found = distance_in_file(plan, release, origin, name)
+        if found > limit:
+            return f"{tensor.name} differs by {found:.1e} of its norm, and {limit:.1e} is allowed"
+    return None

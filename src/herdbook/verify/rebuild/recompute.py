@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.errors import VerificationError
 from herdbook.layout import CARD, EVALUATIONS, LINEAGE, RECORDS, ROUTING, SEARCHES
@@ -17,18 +17,20 @@ from herdbook.plan.card import CARD_CODE
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
 from herdbook.verify.equality import chance_of_catching
+from herdbook.verify.rebuild.bounds import allowed, distance
+from herdbook.verify.rebuild.evidence import differing
 from herdbook.verify.rebuild.gguf import quantized
 from herdbook.verify.rebuild.routers import routers
-from herdbook.verify.rebuild.tensors import recompute, slices_of
+from herdbook.verify.rebuild.tensors import ancestors, recompute, slices_of
 from herdbook.verify.rebuild.workspace import open_workspace
-from herdbook.weights.checkpoint import read_header, read_record, read_span
+from herdbook.weights.checkpoint import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from herdbook.plan import Plan
     from herdbook.plan.code import DescribedCode
-    from herdbook.provenance.lineage import Derived, LineageSlice
+    from herdbook.provenance.lineage import LineageSlice
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
     from herdbook.verify.rebuild.workspace import Workspace
@@ -37,9 +39,9 @@ LEVEL = "recomputed"
 CARDS = Check(LEVEL, "card")
 RANKS = Check(LEVEL, "rank")
 MATRICES = Check(LEVEL, "made")
+EVIDENCE = Check(LEVEL, "evidence")
 ROUTERS = Check(LEVEL, "routers")
 GGUF = Check(LEVEL, "gguf")
-EPSILON = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 2.0**-24}  # unit roundoff
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
@@ -93,7 +95,7 @@ def _first_difference(ours: str, theirs: str) -> tuple[int, str, str]:
 
 
 def _matrices(workspace: Workspace, release: Release, options: Options) -> Iterator[Finding]:
-    """Recompute tensors of steps from upstream and compare them: bit by bit, else within the recorded tolerance."""
+    """Recompute tensors of steps from upstream and compare them: bit by bit, else within the tolerance computed here."""
     with damaged(LINEAGE):
         targets = _targets(workspace.plan, release.lineage())
     blocked = _blocked(workspace.plan)
@@ -117,6 +119,7 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
         if origin.part not in problems:
             for slice_ in targets[origin]:
                 yield _compared(workspace, release, origin, slice_)
+    yield from _evidence(workspace, release, [origin for origin in chosen if origin.part not in problems])
     done = len(chosen) - skipped.total()
     if not targets:
         yield MATRICES.passed(
@@ -136,6 +139,29 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
                 )
             )
         yield MATRICES.passed("sample" if done < len(origins) else "all", detail)
+
+
+def _evidence(workspace: Workspace, release: Release, origins: Sequence[Origin]) -> Iterator[Finding]:
+    """Compare what the records say of the recomputed tensors, and of all that they are made from, with what came out here."""
+    plan, records = workspace.plan, release.records()
+    wrong = count = 0
+    for key, tensors in ancestors(plan, origins).items():
+        ours = read_record(plan.layout.record(plan.parts[key]))["tensors"]
+        for name in tensors:
+            count += 1
+            for place, expected, found in differing(ours[name], records[key]["tensors"][name]):
+                wrong += 1
+                yield EVIDENCE.failed(
+                    plan.parts[key].id,
+                    f"its record says something else than came out here: {place}",
+                    expected=expected,
+                    found=found,
+                    tensor=name,
+                )
+    if count and not wrong:
+        yield EVIDENCE.passed(
+            f"{count} tensors", "came out with the ranks, energies and spectra that the records say"
+        )
 
 
 def _blocked(plan: Plan) -> dict[str, DescribedCode]:
@@ -199,63 +225,16 @@ def _compared(workspace: Workspace, release: Release, origin: Origin, slice_: Li
     rank = slice_.made.parameters.get("rank"), record.get("rank")
     if part.rule == "laser" and rank[0] != rank[1]:
         return MATRICES.failed(called, f"laser keeps rank {rank[1]}, the release records {rank[0]}", **about)
-    bound = allowed(slice_.made, slice_.dtype)
-    difference = _difference(workspace, release, origin, slice_)
+    bound = allowed(plan, origin, slice_.slice, slice_.dtype)
+    difference = distance(plan, release, origin, slice_)
     change = f"{part.rule}: differs by {difference:.1e} of its norm"
     if 0 < bound < math.inf and difference <= bound:
-        return MATRICES.passed(called, f"{change}, within the recorded tolerance ({bound:.1e})", **about)
+        return MATRICES.passed(called, f"{change}, within the tolerance ({bound:.1e})", **about)
     if bound == math.inf or (bound == 0 and workspace.changed):
         why = (
-            "no tolerance is recorded" if bound else f"other versions made it: {', '.join(workspace.changed)}"
+            "its rank cuts between equal singular values, so it is not unique"
+            if bound
+            else f"other versions made it: {', '.join(workspace.changed)}"
         )
         return MATRICES.unverified(called, f"{change}; {why}", **about)
-    return MATRICES.failed(called, f"{change}; the recorded tolerance is {bound:.1e}", **about)
-
-
-def allowed(made: Derived, dtype: str) -> float:
-    """Return the allowed distance between two computations of a tensor, relative to its norm (both Frobenius).
-
-    It is zero where only equal bits are accepted, and infinite where a LASER among the ancestors has no recorded tolerance.
-
-    LASER's tolerance t applies to float64 before rounding to the dtype with unit roundoff u. An entry then falls on the
-    other side of a rounding boundary with a probability of about t / u, and moves by about u: the root mean square
-    change is sqrt(t u). Four times that, plus t itself, is allowed.
-    """
-    total = 0.0
-    pending = [made]
-    while pending:
-        step = pending.pop()
-        if step.action == "laser":
-            tolerance = step.parameters.get("tolerance")
-            total += float(tolerance) if isinstance(tolerance, int | float) else math.inf
-        pending += [parent.made for parent in step.of if parent.made]
-    return total + 4 * math.sqrt(total * EPSILON[dtype]) if total else 0.0
-
-
-def _difference(workspace: Workspace, release: Release, origin: Origin, slice_: LineageSlice) -> float:
-    """Return the Frobenius norm of the difference between ours and the release's tensor, over the norm of ours."""
-    from herdbook.steps.laser.reduce import relative_change
-    from herdbook.weights.tensors import from_bytes
-
-    path = workspace.plan.layout.shard(workspace.plan.parts[origin.part])
-    span = read_header(path)[origin.tensor]
-    data: Any = read_span(path, span)
-    record = read_record(workspace.plan.layout.record(workspace.plan.parts[origin.part]))["tensors"][
-        origin.tensor
-    ]
-    offset = 0
-    for name, entry in slices_of(record):
-        size = math.prod(entry["shape"]) * (span.end - span.start) // max(1, math.prod(span.shape))
-        if name == slice_.slice:
-            data = data[offset : offset + size]
-            break
-        offset += size
-    shape = slice_.shape if len(slice_.shape) > 1 else (1, *slice_.shape)
-    ours = from_bytes(data, slice_.dtype, shape, origin.tensor)
-    theirs = from_bytes(
-        bytearray(release.subject.read_range(slice_.file, slice_.begin, slice_.end)),
-        slice_.dtype,
-        shape,
-        slice_.tensor,
-    )
-    return relative_change(ours, theirs)
+    return MATRICES.failed(called, f"{change}; {bound:.1e} is allowed", **about)

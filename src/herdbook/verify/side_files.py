@@ -1,0 +1,78 @@
+"""The part of the level `claims` about the files beside the weights: configuration, tokenizer, chat template, index.
+
+A file that is taken over from a source must have the digest that the lock pins; a file that is written for the model must be
+what the plan's own code writes. So neither can be altered without altering the lock, which the level `upstream` compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from herdbook.files import dump_json, git_blob_id
+from herdbook.layout import LOCK, WEIGHTS_INDEX
+from herdbook.plan.folder import files_origin, folder_files, made_files
+from herdbook.plan.node import ASSEMBLE_CODE
+from herdbook.release.finding import Check
+from herdbook.steps.assemble.step import index_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.plan import Plan
+    from herdbook.plan.code import RecordedCode
+    from herdbook.release.finding import Finding
+    from herdbook.release.reader import Release
+
+BESIDE = Check("claims", "side files")
+
+
+def underivable(plan: Plan) -> list[str]:
+    """Return the names of files whose digests follow from no lock: a tokenizer that is made from a GGUF."""
+    node = plan.released
+    pinned = _pinned(plan)
+    return [name for name in node.files if name not in pinned and name not in made_files(plan, node)]
+
+
+def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]:
+    """Derive each file beside the weights from recipe and lock, and compare it."""
+    node = plan.released
+    written = {name: dump_json(node.config) for name in made_files(plan, node)}
+    if WEIGHTS_INDEX in folder_files(node):
+        written[WEIGHTS_INDEX] = dump_json(index_of(node))
+    wrong = False
+    for name, text in written.items():
+        expected, found = hashlib.sha256(text.encode()).hexdigest(), release.digests.get(name, "no such file")
+        if expected == found:
+            continue
+        wrong = True
+        detail = "is not what follows from recipe and lock"
+        about = {"file": name, "expected": expected, "found": found}
+        if code.is_of_another_version and ASSEMBLE_CODE.describe().changed_modules:
+            yield BESIDE.unverified(name, f"{detail}. {code.advice}", **about)
+        else:
+            yield BESIDE.failed(name, detail, **about)
+    taken = {name: file for name, file in _pinned(plan).items() if name in node.files and name not in written}
+    origin = files_origin(plan, node)
+    for name, (sha256, git_blob) in taken.items():
+        expected = sha256 or git_blob or ""
+        found = release.digests.get(name, "no such file")
+        if not sha256 and name in release.digests:  # the Hub describes small files by git's digest
+            found = git_blob_id(release.subject.read(name))
+        if expected != found:
+            wrong = True
+            detail = f"is not the file of {origin.name} that {LOCK} pins"
+            source = f"{plan.lock.sources[origin.name].uri}#{name}"
+            yield BESIDE.failed(name, detail, file=name, expected=expected, found=found, source=source)
+    if not wrong:
+        count = len(written) + len(taken)
+        yield BESIDE.passed(
+            f"{count} files",
+            f"beside the weights follow from recipe and lock, or are as {origin.name} has them",
+        )
+
+
+def _pinned(plan: Plan) -> dict[str, tuple[str | None, str | None]]:
+    """Return the digests of the files of the source that the released model's files come from: SHA-256 and git's."""
+    locked = plan.lock.sources[files_origin(plan, plan.released).name]
+    return {file.name: (file.sha256, file.git_blob) for file in locked.files}
