@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook import hub
@@ -19,6 +18,8 @@ from herdbook.sources.select import side_files
 from herdbook.weights.checkpoint import read_header
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from herdbook.recipe import Folder
 
 
