@@ -13,7 +13,8 @@ from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
 from herdbook.layout import RECIPE
 from herdbook.lock import LockedSource
-from herdbook.lock.pin import compare_tokens, pin_hub
+from herdbook.lock.pin import compare_tokens
+from herdbook.lock.repository import pin_hub
 from herdbook.recipe import Hub
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
