@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
 from herdbook.layout import LOCK, SIGNATURE
-from herdbook.recipe import Adapter, Hub, Laser, Moe
+from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,11 +96,11 @@ FACTS = (
     Fact(
         "steps",
         RECORD,
-        ("key", "code", "operation", "parameters", "tensors.action", "tensors.dtype", "tensors.shape", "tensors.from"),
+        ("key", "code", "operation", "parameters", "tensors.action", "tensors.dtype", "tensors.shape", "tensors.from", "tensors.gate"),
         "the plan of recipe and lock",
         "claims",
     ),
-    Fact("copied tensors", RECORD, ("file", "tensors.sha256"), "the sources' bytes", "equality"),
+    Fact("copied tensors", RECORD, ("tensors.sha256",), "the sources' bytes", "equality"),
     Fact(
         "computed tensors",
         RECORD,
@@ -119,6 +119,15 @@ FACTS = (
         "recomputed",
         _has(Laser),
     ),
+    Fact(
+        "what the records say of folded and merged tensors",
+        RECORD,
+        (),
+        "the steps, run again (a sample)",
+        "recomputed",
+        _has(Adapter, Merge),
+    ),
+    Fact("digests of shards that are not released", RECORD, ("file",), "the steps, run again", "rebuild"),
     Fact("devices, and digests of spectra", RECORD, ("tensors.device", "tensors.spectrum.sha256"), "the builder", ASSERTED, _has(Laser)),
     Fact("the card", "README.md, figures", (), "records, results and snapshots", "recomputed"),
     Fact("lineage, bills of materials, claims of the build", "provenance", (), "recipe, lock and records", "claims"),
