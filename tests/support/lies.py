@@ -73,7 +73,8 @@ def _rekey(folder, before, after):
         for key, now in renamed.items():
             text = text.replace(key, now)
         content = json.loads(text)
-        if (part := after.parts.get(content.get("key"))) is not None:
+        part = after.parts.get(content.get("key"))
+        if part is not None and old != new:
             content |= part.about
         (folder / old).unlink()
         (folder / new).write_text(dump_json(content))

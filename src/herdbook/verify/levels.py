@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
 from herdbook.release.finding import Finding, Level, Outcome, outcome_of
-from herdbook.verify import claims, files
+from herdbook.verify import claims, files, proofs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,12 +116,14 @@ class LevelResult:
         findings: Its findings.
         read_bytes: How many bytes it read, from release and sources.
         seconds: Its duration.
+        unproven: What the release says that is not proven after it.
     """
 
     level: Level
     findings: tuple[Finding, ...]
     read_bytes: int
     seconds: float
+    unproven: tuple[str, ...] = ()
 
 
 def run(release: Release, last: str, options: Options) -> Iterator[LevelResult]:
@@ -137,7 +139,9 @@ def run(release: Release, last: str, options: Options) -> Iterator[LevelResult]:
         level, checks = LEVELS[name]
         started, before = time.monotonic(), release.read_bytes
         findings = tuple(guarded(level, release.name, partial(checks, release, options)))
-        yield LevelResult(level, findings, release.read_bytes - before, time.monotonic() - started)
+        read_bytes, seconds = release.read_bytes - before, time.monotonic() - started
+        unproven = proofs.unproven(release, name, names, options)
+        yield LevelResult(level, findings, read_bytes, seconds, unproven)
 
 
 def guarded(level: Level, name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
 from herdbook.layout import LINEAGE
-from herdbook.plan.operation import ReduceAsSearched
+from herdbook.plan.operation import DrawRouters, MakeRouters, ReduceAsSearched
 from herdbook.provenance.lineage import lines
 from herdbook.release.finding import Check
 from herdbook.release.reader import MAX_LINEAGE_BYTES, damaged
@@ -78,6 +78,7 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
     for aspect, planned, recorded in (
         ("operation", part.rule, record["operation"]),
         ("parameter", part.operation.parameters, record["parameters"]),
+        ("code", part.code.json, record.get("code")),
         ("set of tensors", sorted(tensor.name for tensor in part.tensors), sorted(record["tensors"])),
     ):
         if planned != recorded:
@@ -90,6 +91,10 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
             yield tensor.name, "dtype or shape", str(form), str((entry["dtype"], entry["shape"]))
         if not _may_be(part, tensor, entry["action"]):
             yield tensor.name, "action", tensor.action, entry["action"]
+        elif (
+            isinstance(part.operation, MakeRouters | DrawRouters) and entry.get("gate") != part.operation.gate
+        ):
+            yield tensor.name, "gate", part.operation.gate, str(entry.get("gate"))
         elif tensor.action == "zeros" and entry["sha256"] != _digest_of_zeros(tensor.size_bytes):
             yield tensor.name, "digest than zeros have", _digest_of_zeros(tensor.size_bytes), entry["sha256"]
         cited = [

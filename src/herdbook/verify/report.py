@@ -61,6 +61,8 @@ def level_text(result: LevelResult) -> str:
     for finding in result.findings:
         if finding.outcome is not Outcome.PASSED:
             lines += _details(finding)
+    if result.unproven:
+        lines.append(f"  unproven at this level: {'; '.join(result.unproven)}")
     lines.append(f"  {size(result.read_bytes)} read in {result.seconds:.1f} s")
     return "\n".join(plain(line) for line in lines)
 
@@ -105,6 +107,7 @@ def as_json(name: str, results: Sequence[LevelResult], options: Options) -> dict
                 **asdict(result.level),
                 "read_bytes": result.read_bytes,
                 "seconds": round(result.seconds, 3),
+                "unproven": list(result.unproven),
                 "findings": [asdict(finding) for finding in result.findings],
             }
             for result in results

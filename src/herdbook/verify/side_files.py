@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from herdbook.files import dump_json, git_blob_id
 from herdbook.layout import LOCK, WEIGHTS_INDEX
 from herdbook.plan.folder import files_origin, folder_files, made_files
+from herdbook.plan.material import carried_inputs
 from herdbook.plan.node import ASSEMBLE_CODE
 from herdbook.release.finding import Check
 from herdbook.steps.assemble.step import index_of
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
     from herdbook.release.reader import Release
 
 BESIDE = Check("claims", "side files")
-
-
-def underivable(plan: Plan) -> list[str]:
-    """Return the names of files whose digests follow from no lock: a tokenizer that is made from a GGUF."""
-    node = plan.released
-    pinned = _pinned(plan)
-    return [name for name in node.files if name not in pinned and name not in made_files(plan, node)]
 
 
 def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]:
@@ -64,6 +58,12 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             detail = f"is not the file of {origin.name} that {LOCK} pins"
             source = f"{plan.lock.sources[origin.name].uri}#{name}"
             yield BESIDE.failed(name, detail, file=name, expected=expected, found=found, source=source)
+    for name, (pinned, _) in carried_inputs(plan).items():
+        found = release.digests.get(name, "no such file")
+        if found != pinned.sha256:
+            wrong = True
+            detail = f"is not the file that {LOCK} pins"
+            yield BESIDE.failed(name, detail, file=name, expected=str(pinned.sha256), found=found)
     if not wrong:
         count = len(written) + len(taken)
         yield BESIDE.passed(

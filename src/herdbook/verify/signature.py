@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from herdbook.signing.keys import PublicKey
 
 SIGNED = Check("claims", "signature")
+UNSIGNED = Check("claims", "unsigned")  # of its own name, so that no line about a signature says "ok"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def check(release: Release, claims: ClaimsFile, options: Options) -> Iterator[Fi
             detail = f"is missing: nothing is signed, but a signature by {expected} is required"
             yield SIGNED.failed(SIGNATURE, detail, file=SIGNATURE)
         else:
-            yield SIGNED.passed(release.name, "nothing is signed, so its author is not proven")
+            yield UNSIGNED.passed(release.name, "nothing is signed, so its author is not proven")
         return
     signer: ExpectedSigner | None = None
     try:

@@ -1,0 +1,76 @@
+"""The table of what is proven where: complete for the lock, in the documentation, and what a level prints follows from it."""
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from herdbook import recipe as recipes
+from herdbook.layout import LOCK, SIGNATURE
+from herdbook.lock import Lock, LockedAdapter, LockedSource
+from herdbook.release.finding import Finding, Options, Outcome
+from herdbook.verify import levels, report
+from herdbook.verify.proofs import ASSERTED, FACTS, table, unproven
+
+DOCS = Path(__file__).parents[2] / "docs/verify.md"
+NAMES = list(levels.LEVELS)
+PLAIN = "models: {base: {hub: a/b}}\nrelease: {model: base, name: Plain, license: mit}\n"
+MORE = PLAIN.replace("}}", "}, cut: {laser: base, rank: 4, matrices: [mlp.up_proj]}}").replace(
+    "model: base", "model: cut"
+)
+MORE += "quantize: {methods: [Q8_0]}\n"
+
+
+def of(text, *files):
+    return SimpleNamespace(
+        recipe=recipes.parse(text, "r.yaml"), subject=SimpleNamespace(files=dict.fromkeys(files))
+    )
+
+
+def test_each_field_of_a_lock_is_in_the_table_once():
+    nested = {"sources": LockedSource, "adapters": LockedAdapter}
+    expected = {name for name in Lock.model_fields if name not in nested}
+    expected |= {f"{name}.{field}" for name, model in nested.items() for field in model.model_fields}
+    listed = [field for fact in FACTS if fact.file == LOCK for field in fact.fields]
+    assert sorted(listed) == sorted(expected)
+
+
+def test_levels_in_the_table_exist():
+    assert {fact.level for fact in FACTS} <= {*NAMES, ASSERTED}
+
+
+def test_the_documentation_has_the_table():
+    assert table() in DOCS.read_text(encoding="utf-8")
+
+
+def test_each_level_leaves_less_unproven_and_the_last_leaves_what_is_asserted():
+    left = [set(unproven(of(MORE), name, NAMES, Options())) for name in NAMES]
+    for before, after in itertools.pairwise(left):
+        assert after <= before
+    assert all("see level" not in each for each in left[-1])
+    assert any("GGUF header" in each for each in left[NAMES.index("recomputed")])
+    assert not any("GGUF" in each for each in unproven(of(PLAIN), "claims", NAMES, Options()))
+
+
+@pytest.mark.parametrize(
+    ("files", "key", "expected"),
+    [
+        ((), None, "its author (nothing is signed)"),
+        ((SIGNATURE,), None, "who signed it (pass --key or --identity)"),
+        ((SIGNATURE,), Path("k.pem"), None),
+    ],
+)
+def test_without_a_key_the_author_is_unproven(files, key, expected):
+    left = unproven(of(PLAIN, *files), "rebuild", NAMES, Options(key=key))
+    assert [each for each in left if "sign" in each] == ([expected] if expected else [])
+
+
+def test_a_level_ends_with_what_is_unproven():
+    level, _ = levels.LEVELS["claims"]
+    finding = Finding(
+        "claims", "unsigned", "x", Outcome.PASSED, "nothing is signed, so its author is not proven"
+    )
+    text = report.level_text(levels.LevelResult(level, (finding,), 0, 0.0, ("a", "b")))
+    assert "unproven at this level: a; b" in text
+    assert "ok         signature" not in text
