@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from herdbook.architectures.meaning import ALIKE, differences
+from herdbook.lock.whole import ACTIVATIONS, SCALINGS
 from support import tiny
 
 LLAMA = {"model_type": "llama", "num_attention_heads": 4, "rope_theta": 5000.0}
@@ -27,6 +28,10 @@ LLAMA = {"model_type": "llama", "num_attention_heads": 4, "rope_theta": 5000.0}
                 "rope_theta": None,
                 "rope_parameters": {"rope_theta": 5000, "rope_type": "linear", "factor": 2.0},
             },
+        ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4}},
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attention_factor": None}},
         ),
         ({"hidden_act": "swish"}, {"hidden_act": "silu"}),
         ({}, {"hidden_act": "silu", "rms_norm_eps": 1e-6, "num_key_value_heads": 4}),
@@ -117,3 +122,11 @@ def test_a_tied_model_that_stores_its_head_merges_with_one_that_does_not(tmp_pat
         torch.testing.assert_close(
             tensor.float(), ((held[name].float() + other[name].float()) / 2).bfloat16().float()
         )
+
+
+def test_the_ways_to_scale_and_the_activations_are_those_of_transformers():
+    from transformers.activations import ACT2FN
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    assert SCALINGS.keys() - {"default"} <= ROPE_INIT_FUNCTIONS.keys()
+    assert ACT2FN.keys() >= ACTIVATIONS

@@ -204,7 +204,7 @@ def _described(config: Mapping[str, Any]) -> str:
         settings = [
             f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
             for key, value in sorted(scaling.items())
-            if key not in {"type", "rope_theta", "partial_rotary_factor"}
+            if value is not None and key not in {"type", "rope_theta", "partial_rotary_factor"}
         ]
         text += f", scaled by {', '.join(settings)}"
     if share not in {None, 1} and config.get("model_type") not in LLAMA_LIKE:

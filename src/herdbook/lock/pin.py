@@ -536,7 +536,9 @@ def _pin(folder: Path, name: str, where: str) -> LockedFile:
 
 def _config(content: bytes, what: str, file: str = "configuration") -> dict[str, Any]:
     try:
-        config = json.loads(content, parse_constant=_refuse_constant)
+        config = json.loads(
+            content.decode("utf-8"), parse_constant=_refuse_constant
+        )  # as transformers reads it
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):

@@ -29,7 +29,7 @@ from herdbook.recipe.mergekit_methods import without_value
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from herdbook.plan.model import Node
     from herdbook.recipe import Dense
@@ -50,6 +50,7 @@ NUMBER = re.compile(r"\.\d+\.")
 # Methods that divide by the sum of all weights if they normalize; TIES divides element by element, by those that agree.
 AVERAGED = ("linear", "task_arithmetic", "dare_linear")
 SMALLEST_SUM = 1e-8
+LARGEST = 1e30  # a weight; sums of larger ones overflow
 
 
 def plan_merge(
@@ -65,6 +66,7 @@ def plan_merge(
     problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough))
     if isinstance(merge, Passthrough) and not problems:
         problems = _unstackable(where, inputs)
+    problems = problems or _without_effect(where, merge, nodes)
     if problems:
         raise RecipeError(problems)
     if isinstance(merge, Passthrough):
@@ -129,6 +131,8 @@ def _values(where: str, merge: Dense, tensor: str, depth: float) -> Values:
                 required(f"models.{index}.weight", model.weight) for index, model in enumerate(merge.models)
             ]
             values: Values = {"weights": weights}
+            if max(map(abs, weights)) > LARGEST:
+                raise RecipeError(f"{where}.models: a weight of {tensor} is larger than {LARGEST:g}")
             if (
                 merge.method in AVERAGED
                 and merge.settings["normalize"]
@@ -344,6 +348,45 @@ def _depth(tensor: str, layers: int) -> float:
     return layer / (layers - 1) if layers > 1 else 1.0
 
 
+def _without_effect(where: str, merge: Dense, nodes: Mapping[str, Node]) -> list[str]:
+    """Return a line for each filter of a merge's parameters that applies to no tensor."""
+    problems = []
+    for key, value, model in _parameters(merge):
+        if not isinstance(value, list) or not isinstance(value[0], Filtered):
+            continue
+        # a head that is tied to the embeddings is a known name
+        tensors = (*nodes[model].form, HEAD)
+        first = [next((item for item in value if _matches(item, tensor)), None) for tensor in tensors]
+        problems += [
+            f"{where}.{key}: filter {item.filter!r} applies to no tensor. A filter is a part of tensors' names, such as mlp, and "
+            "the first entry that matches counts"
+            for item in value
+            if item.filter is not None and not any(item is one for one in first)
+        ]
+    return problems
+
+
+def _parameters(merge: Dense) -> Iterator[tuple[str, Any, str]]:
+    """Yield the parameters of a merge that may have filters: the key, the value, and a model whose tensors they are for."""
+    match merge:
+        case Slerp():
+            yield "t", merge.t, merge.base
+        case Passthrough():
+            for index, piece in enumerate(merge.slices):
+                yield f"slices.{index}.scale", piece.scale, piece.model
+        case Linear() | TaskArithmetic() | Ties() | Dare():
+            for index, model in enumerate(merge.models):
+                yield f"models.{index}.weight", model.weight, model.model
+                yield f"models.{index}.density", getattr(model, "density", None), model.model
+            yield "lambda", getattr(merge, "scale", None), merge.models[0].model
+        case _:
+            pass
+
+
+def _matches(item: Filtered, tensor: str) -> bool:
+    return item.filter in {None, "*"} or str(item.filter) in tensor
+
+
 def value_at(value: Any, tensor: str, depth: float) -> float | None:
     """Return the value of a recipe's parameter for a tensor; None if no filter matches.
 
@@ -360,7 +403,7 @@ def value_at(value: Any, tensor: str, depth: float) -> float | None:
     if not isinstance(value, list):
         return float(value)
     if isinstance(value[0], Filtered):
-        matching = (item for item in value if item.filter in {None, "*"} or item.filter in tensor)
+        matching = (item for item in value if _matches(item, tensor))
         first = next(matching, None)
         return None if first is None else value_at(first.value, tensor, depth)
     if len(value) > 1 and _is_elsewhere(tensor):
