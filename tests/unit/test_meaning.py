@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from herdbook.architectures.meaning import ALIKE, differences
 from herdbook.lock.whole import ACTIVATIONS, SCALINGS
+from herdbook.plan import load
 from support import tiny
 
 LLAMA = {"model_type": "llama", "num_attention_heads": 4, "rope_theta": 5000.0}
@@ -40,6 +41,20 @@ LLAMA = {"model_type": "llama", "num_attention_heads": 4, "rope_theta": 5000.0}
 def test_spellings_of_one_meaning_are_equal(one, other):
     assert differences(LLAMA | one, LLAMA | other) == []
     assert differences(LLAMA | one, LLAMA | other | {"rms_norm_eps": 1e-3}) != []
+
+
+def test_a_setting_that_only_one_configuration_contains_is_told(tmp_path):
+    granite = {"model_type": "granite", "embedding_multiplier": 12.0}
+    tiny.write_model(tmp_path / "a", **granite, logits_scaling=8.0)
+    tiny.write_model(tmp_path / "b", seed=1, **granite, attention_bias=False)
+    models = {
+        **{name: {"folder": name} for name in "ab"},
+        "mean": {"merge": {"method": "linear", "models": [{"model": "a"}, {"model": "b"}]}},
+    }
+    path = tiny.write_recipe(tmp_path / "r.yaml", models)
+    tiny.lock(path)
+    (warning,) = load(path).warnings
+    assert "models.mean.merge: 'a' has a logits_scaling of 8.0, and 'b' does not say" in warning
 
 
 # Settings as the configurations of version 4 have them, by type; of each that transformers 5 writes, nothing may differ.

@@ -144,6 +144,15 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
     ]
 
 
+def unsaid(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the settings that only the one of two configurations contains, so that they cannot be compared.
+
+    Different versions of transformers write different settings. For one that is missing, its default counts.
+    """
+    mine, theirs = _settings(config), _settings(other)
+    return [f"{name} of {mine[name]}" for name in mine if name not in theirs and mine[name]]
+
+
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     activation = config.get("hidden_activation") or config.get("hidden_act") or ACTIVATION
     heads = config.get("num_attention_heads")

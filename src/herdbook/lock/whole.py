@@ -161,8 +161,11 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
 def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield why some version of transformers would not load a model, or would compute something else than another version."""
     scaling, parameters = ({**(config.get(key) or {})} for key in ("rope_scaling", "rope_parameters"))
+    kind = config.get("model_type")
     if any(isinstance(value, dict) for value in parameters.values()):
-        return  # by the kind of layer; such types are loaded by transformers
+        if kind in LLAMA_LIKE:
+            yield f"has rope_parameters for kinds of layers, which type {kind!r} does not have"
+        return
     kinds = {_scaling_of(section) for section in (scaling, parameters) if section}
     shared = (scaling.keys() & parameters.keys()) - {"type", "rope_type", "rope_theta"}
     if len(kinds) > 1 or any(scaling[key] != parameters[key] for key in shared):
@@ -172,13 +175,13 @@ def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
     }
     if len(thetas) > 1:
         yield "has different values as rope_theta and in rope_parameters; remove one of them"
-    if config.get("model_type") not in LLAMA_LIKE:
+    if kind not in LLAMA_LIKE:
         return
-    for kind in kinds:
-        if kind not in SCALINGS:
-            yield f"has rotary embeddings of type {kind!r}, which is none of {', '.join(SCALINGS)}"
-        elif lacking := [key for key in SCALINGS[kind] if not {**scaling, **parameters}.get(key)]:
-            yield f"has rotary embeddings of type {kind!r} without {lacking[0]}"
+    for scaled in kinds:
+        if scaled not in SCALINGS:
+            yield f"has rotary embeddings of type {scaled!r}, which is none of {', '.join(SCALINGS)}"
+        elif lacking := [key for key in SCALINGS[scaled] if not {**scaling, **parameters}.get(key)]:
+            yield f"has rotary embeddings of type {scaled!r} without {lacking[0]}"
     if (activation := config.get("hidden_act")) and activation not in ACTIVATIONS:
         yield f"has hidden_act {activation!r}, which transformers does not have"
 

@@ -63,6 +63,7 @@ UNDERSTOOD = frozenset(
 )
 # Initializations after which the model's own weights are as they were.
 KEPT_BASE = ("gaussian", "eva", "orthogonal")
+TIED = "it changes {}, which the model uses both as embeddings and as output head; PEFT trains one use alone"
 BIASES = ("none", "all", "lora_only")
 
 
@@ -84,7 +85,9 @@ def plan_adapter(
     ]
     shapes = {tensor.name: tensor.shape for tensor in locked.tensors}
     for target, roles in changes.items():
-        if target not in parent.form:
+        if target == HEAD and is_tied(parent.config):
+            problems.append(TIED.format(target))
+        elif target not in parent.form:
             problems.append(f"{model.on!r} has no tensor {target}; the adapter was trained on another model")
         elif not problems:
             found = {role: shapes[tensor] for role, tensor in roles.items()}
@@ -167,10 +170,8 @@ def _misfits(
     """
     module, _, parameter = target.rpartition(".")
     shape = parent.form[target]
-    if is_tied(parent.config) and (target == HEAD or (target.endswith(EMBEDDINGS) and "tokens" not in found)):
-        return [
-            f"it changes {target}, which the model uses both as embeddings and as output head; PEFT trains one use alone"
-        ]
+    if is_tied(parent.config) and target.endswith(EMBEDDINGS) and "tokens" not in found:
+        return [TIED.format(target)]
     roles = found.keys()
     lora = roles - {"base", "magnitude"}
     is_embedding = target.endswith(EMBEDDINGS)

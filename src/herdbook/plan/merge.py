@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import ONE_FORM, layer_of
 from herdbook.architectures.form import HEAD, bias_setting
-from herdbook.architectures.meaning import FULL, PER_LAYER, differences, is_tied, numbered
+from herdbook.architectures.meaning import FULL, PER_LAYER, differences, is_tied, numbered, unsaid
 from herdbook.errors import RecipeError
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Part, Tensor
@@ -55,8 +55,8 @@ LARGEST = 1e30  # a weight; sums of larger ones overflow
 
 def plan_merge(
     name: str, merge: Dense, nodes: Mapping[str, Node], max_bytes: int
-) -> tuple[tuple[Part, ...], dict[str, Any]]:
-    """Return the parts of a dense merge, and its configuration.
+) -> tuple[tuple[Part, ...], dict[str, Any], list[str]]:
+    """Return the parts of a dense merge, its configuration, and warnings.
 
     Raises:
         RecipeError: If the models do not fit each other; all misfits are named.
@@ -76,10 +76,17 @@ def plan_merge(
         config = dict(inputs[0].config)
     if merge.dtype:
         config |= {"dtype": merge.dtype, "torch_dtype": merge.dtype}
+    warnings = [
+        f"{where}: {one.name!r} has {setting}, and {two.name!r} does not say; if transformers' default is another number, equal "
+        "numbers mean different things in them"
+        for node in inputs[1:]
+        for one, two in ((inputs[0], node), (node, inputs[0]))
+        for setting in unsaid(one.config, two.config)
+    ]
     if isinstance(merge, Mergekit):
-        return (_by_mergekit(name, merge, nodes, tensors),), config
+        return (_by_mergekit(name, merge, nodes, tensors),), config, warnings
     runs = enumerate(cut(tensors, max_bytes), start=1)
-    return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config
+    return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config, warnings
 
 
 def _joined(where: str, merge: Dense, inputs: list[Node]) -> tuple[list[Tensor], dict[str, Values]]:

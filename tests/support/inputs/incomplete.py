@@ -246,6 +246,11 @@ CASES = [
                 "has rotary embeddings of type 'ntk', which is none of default, linear",
             ),
             (
+                "rotary embeddings by the kind of layer for a type that has no kinds",
+                {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 5000.0}}},
+                "has rope_parameters for kinds of layers, which type 'llama' does not have",
+            ),
+            (
                 "scaled rotary embeddings without a factor",
                 {"rope_scaling": {"type": "linear"}},
                 "has rotary embeddings of type 'linear' without factor",
