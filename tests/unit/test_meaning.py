@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from herdbook.architectures.meaning import ALIKE, differences
+from herdbook.lock.whole import ACTIVATIONS, SCALINGS
+from herdbook.plan import load
 from support import tiny
 
 LLAMA = {"model_type": "llama", "num_attention_heads": 4, "rope_theta": 5000.0}
@@ -28,6 +30,10 @@ LLAMA = {"model_type": "llama", "num_attention_heads": 4, "rope_theta": 5000.0}
                 "rope_parameters": {"rope_theta": 5000, "rope_type": "linear", "factor": 2.0},
             },
         ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4}},
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attention_factor": None}},
+        ),
         ({"hidden_act": "swish"}, {"hidden_act": "silu"}),
         ({}, {"hidden_act": "silu", "rms_norm_eps": 1e-6, "num_key_value_heads": 4}),
     ],
@@ -35,6 +41,20 @@ LLAMA = {"model_type": "llama", "num_attention_heads": 4, "rope_theta": 5000.0}
 def test_spellings_of_one_meaning_are_equal(one, other):
     assert differences(LLAMA | one, LLAMA | other) == []
     assert differences(LLAMA | one, LLAMA | other | {"rms_norm_eps": 1e-3}) != []
+
+
+def test_a_setting_that_only_one_configuration_contains_is_told(tmp_path):
+    granite = {"model_type": "granite", "embedding_multiplier": 12.0}
+    tiny.write_model(tmp_path / "a", **granite, logits_scaling=8.0)
+    tiny.write_model(tmp_path / "b", seed=1, **granite, attention_bias=False)
+    models = {
+        **{name: {"folder": name} for name in "ab"},
+        "mean": {"merge": {"method": "linear", "models": [{"model": "a"}, {"model": "b"}]}},
+    }
+    path = tiny.write_recipe(tmp_path / "r.yaml", models)
+    tiny.lock(path)
+    (warning,) = load(path).warnings
+    assert "models.mean.merge: 'a' has a logits_scaling of 8.0, and 'b' does not say" in warning
 
 
 # Settings as the configurations of version 4 have them, by type; of each that transformers 5 writes, nothing may differ.
@@ -117,3 +137,11 @@ def test_a_tied_model_that_stores_its_head_merges_with_one_that_does_not(tmp_pat
         torch.testing.assert_close(
             tensor.float(), ((held[name].float() + other[name].float()) / 2).bfloat16().float()
         )
+
+
+def test_the_ways_to_scale_and_the_activations_are_those_of_transformers():
+    from transformers.activations import ACT2FN
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    assert SCALINGS.keys() - {"default"} <= ROPE_INIT_FUNCTIONS.keys()
+    assert ACT2FN.keys() >= ACTIVATIONS

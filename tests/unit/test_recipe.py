@@ -43,6 +43,11 @@ def test_good_recipe():
     assert recipe.shard_bytes == 2_000_000_000
 
 
+def test_one_fault_of_a_mixture_is_told_in_one_line():
+    (line,) = problems(GOOD.replace("prompts: [one]", "prompts: one"))
+    assert line == "r.yaml: models.mix.moe.experts.0.prompts: input should be a valid list (found 'one')"
+
+
 def test_licenses_and_languages_are_kept_as_they_are_written():
     own = "license: other, license_name: herd-1.0, license_link: 'https://example.org/l', language: [no, nds, code]"
     release = recipes.parse(GOOD.replace("license: apache-2.0", own)).release

@@ -144,6 +144,15 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
     ]
 
 
+def unsaid(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the settings that only the one of two configurations contains, so that they cannot be compared.
+
+    Different versions of transformers write different settings. For one that is missing, its default counts.
+    """
+    mine, theirs = _settings(config), _settings(other)
+    return [f"{name} of {mine[name]}" for name in mine if name not in theirs and mine[name]]
+
+
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     activation = config.get("hidden_activation") or config.get("hidden_act") or ACTIVATION
     heads = config.get("num_attention_heads")
@@ -204,7 +213,7 @@ def _described(config: Mapping[str, Any]) -> str:
         settings = [
             f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
             for key, value in sorted(scaling.items())
-            if key not in {"type", "rope_theta", "partial_rotary_factor"}
+            if value is not None and key not in {"type", "rope_theta", "partial_rotary_factor"}
         ]
         text += f", scaled by {', '.join(settings)}"
     if share not in {None, 1} and config.get("model_type") not in LLAMA_LIKE:

@@ -6,11 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.form import QUANTIZED
+from herdbook.architectures.meaning import LLAMA_LIKE
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from herdbook.lock.model import LockedTensor
 
@@ -34,6 +35,34 @@ FORMS: tuple[tuple[str, type | tuple[type, ...], tuple[str, ...]], ...] = (
     ("a list", list, ("architectures", "layer_types")),
 )
 
+# The ways to scale rotary embeddings that transformers has, each with the settings that it requires. Source: its
+# `modeling_rope_utils.py`.
+SCALINGS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "longrope": ("short_factor", "long_factor"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+# The keys of transformers' `ACT2FN`.
+ACTIVATIONS = frozenset(
+    {
+        *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh"),
+        *(
+            "gelu_pytorch_tanh",
+            "hardswish",
+            "laplace",
+            "leaky_relu",
+            "linear",
+            "mish",
+            "quick_gelu",
+            "relu",
+            "relu2",
+        ),
+        *("relu6", "sigmoid", "silu", "swish", "tanh"),
+    }
+)
 UNQUANTIZED = "Name the repository with the weights before quantization, in bfloat16, float16 or float32."
 # Ends of the names of what the common methods store in place of a matrix, or beside it.
 QUANTIZED_NAMES = (
@@ -56,7 +85,9 @@ def read_config(content: bytes, what: str, file: str = "configuration") -> dict[
         SourceError: If it is not a JSON object, or names code to run.
     """
     try:
-        config = json.loads(content, parse_constant=_refuse_constant)
+        config = json.loads(
+            content.decode("utf-8"), parse_constant=_refuse_constant
+        )  # as transformers reads it
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):
@@ -151,3 +182,37 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         raise SourceError(
             f"{what}: {CONFIG} lists {len(layer_types)} layer_types for {config['num_hidden_layers']} layers"
         )
+    for problem in _computed_otherwise(config):
+        raise SourceError(f"{what}: {CONFIG} {problem}")
+
+
+def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why some version of transformers would not load a model, or would compute something else than another version."""
+    scaling, parameters = ({**(config.get(key) or {})} for key in ("rope_scaling", "rope_parameters"))
+    kind = config.get("model_type")
+    if any(isinstance(value, dict) for value in parameters.values()):
+        if kind in LLAMA_LIKE:
+            yield f"has rope_parameters for kinds of layers, which type {kind!r} does not have"
+        return
+    kinds = {_scaling_of(section) for section in (scaling, parameters) if section}
+    shared = (scaling.keys() & parameters.keys()) - {"type", "rope_type", "rope_theta"}
+    if len(kinds) > 1 or any(scaling[key] != parameters[key] for key in shared):
+        yield "has rope_scaling and rope_parameters that contradict each other; remove one of them"
+    thetas = {
+        section["rope_theta"] for section in (config, parameters) if section.get("rope_theta") is not None
+    }
+    if len(thetas) > 1:
+        yield "has different values as rope_theta and in rope_parameters; remove one of them"
+    if kind not in LLAMA_LIKE:
+        return
+    for scaled in kinds:
+        if scaled not in SCALINGS:
+            yield f"has rotary embeddings of type {scaled!r}, which is none of {', '.join(SCALINGS)}"
+        elif lacking := [key for key in SCALINGS[scaled] if not {**scaling, **parameters}.get(key)]:
+            yield f"has rotary embeddings of type {scaled!r} without {lacking[0]}"
+    if (activation := config.get("hidden_act")) and activation not in ACTIVATIONS:
+        yield f"has hidden_act {activation!r}, which transformers does not have"
+
+
+def _scaling_of(section: Mapping[str, Any]) -> str:
+    return str(section.get("rope_type") or section.get("type") or "default")

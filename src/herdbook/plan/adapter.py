@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from herdbook.architectures.form import HEAD
 from herdbook.architectures.lora import changes_of
+from herdbook.architectures.meaning import is_tied
 from herdbook.errors import RecipeError
-from herdbook.plan.adapter_fit import misfits, missing
+from herdbook.plan.adapter_fit import TIED, misfits, missing
 from herdbook.plan.adapter_settings import unsupported
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.operation import FoldAdapter, TakeOver
@@ -39,7 +41,9 @@ def plan_adapter(
     ]
     shapes = {tensor.name: tensor.shape for tensor in locked.tensors}
     for target, roles in changes.items():
-        if target not in parent.form:
+        if target == HEAD and is_tied(parent.config):
+            problems.append(TIED.format(target))
+        elif target not in parent.form:
             problems.append(f"{model.on!r} has no tensor {target}; the adapter was trained on another model")
         elif not problems:
             found = {role: shapes[tensor] for role, tensor in roles.items()}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MATRIX = 2  # dimensions
 EMBEDDINGS = "embed_tokens.weight"
+TIED = "it changes {}, which the model uses both as embeddings and as output head; PEFT trains one use alone"
 
 
 def misfits(
@@ -35,10 +36,8 @@ def misfits(
     """
     module, _, parameter = target.rpartition(".")
     shape = parent.form[target]
-    if is_tied(parent.config) and (target == HEAD or (target.endswith(EMBEDDINGS) and "tokens" not in found)):
-        return [
-            f"it changes {target}, which the model uses both as embeddings and as output head; PEFT trains one use alone"
-        ]
+    if is_tied(parent.config) and target.endswith(EMBEDDINGS) and "tokens" not in found:
+        return [TIED.format(target)]
     roles = found.keys()
     lora = roles - {"base", "magnitude"}
     is_embedding = target.endswith(EMBEDDINGS)

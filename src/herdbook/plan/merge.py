@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import ONE_FORM, layer_of
 from herdbook.architectures.form import HEAD, bias_setting
-from herdbook.architectures.meaning import FULL, PER_LAYER, differences, is_tied, numbered
+from herdbook.architectures.meaning import FULL, PER_LAYER, differences, is_tied, numbered, unsaid
 from herdbook.errors import RecipeError
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Part, Tensor
@@ -29,7 +29,7 @@ from herdbook.recipe.mergekit_methods import without_value
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from herdbook.plan.model import Node
     from herdbook.recipe import Dense
@@ -50,12 +50,13 @@ NUMBER = re.compile(r"\.\d+\.")
 # Methods that divide by the sum of all weights if they normalize; TIES divides element by element, by those that agree.
 AVERAGED = ("linear", "task_arithmetic", "dare_linear")
 SMALLEST_SUM = 1e-8
+LARGEST = 1e30  # a weight; sums of larger ones overflow
 
 
 def plan_merge(
     name: str, merge: Dense, nodes: Mapping[str, Node], max_bytes: int
-) -> tuple[tuple[Part, ...], dict[str, Any]]:
-    """Return the parts of a dense merge, and its configuration.
+) -> tuple[tuple[Part, ...], dict[str, Any], list[str]]:
+    """Return the parts of a dense merge, its configuration, and warnings.
 
     Raises:
         RecipeError: If the models do not fit each other; all misfits are named.
@@ -65,6 +66,7 @@ def plan_merge(
     problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough))
     if isinstance(merge, Passthrough) and not problems:
         problems = _unstackable(where, inputs)
+    problems = problems or _without_effect(where, merge, nodes)
     if problems:
         raise RecipeError(problems)
     if isinstance(merge, Passthrough):
@@ -74,10 +76,17 @@ def plan_merge(
         config = dict(inputs[0].config)
     if merge.dtype:
         config |= {"dtype": merge.dtype, "torch_dtype": merge.dtype}
+    warnings = [
+        f"{where}: {one.name!r} has {setting}, and {two.name!r} does not say; if transformers' default is another number, equal "
+        "numbers mean different things in them"
+        for node in inputs[1:]
+        for one, two in ((inputs[0], node), (node, inputs[0]))
+        for setting in unsaid(one.config, two.config)
+    ]
     if isinstance(merge, Mergekit):
-        return (_by_mergekit(name, merge, nodes, tensors),), config
+        return (_by_mergekit(name, merge, nodes, tensors),), config, warnings
     runs = enumerate(cut(tensors, max_bytes), start=1)
-    return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config
+    return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config, warnings
 
 
 def _joined(where: str, merge: Dense, inputs: list[Node]) -> tuple[list[Tensor], dict[str, Values]]:
@@ -129,6 +138,8 @@ def _values(where: str, merge: Dense, tensor: str, depth: float) -> Values:
                 required(f"models.{index}.weight", model.weight) for index, model in enumerate(merge.models)
             ]
             values: Values = {"weights": weights}
+            if max(map(abs, weights)) > LARGEST:
+                raise RecipeError(f"{where}.models: a weight of {tensor} is larger than {LARGEST:g}")
             if merge.method in AVERAGED and merge.normalize and abs(math.fsum(weights)) < SMALLEST_SUM:
                 raise RecipeError(
                     f"{where}.models: the weights of {tensor} sum to zero, so that their mean is not defined. Change a weight, "
@@ -340,6 +351,45 @@ def _depth(tensor: str, layers: int) -> float:
     return layer / (layers - 1) if layers > 1 else 1.0
 
 
+def _without_effect(where: str, merge: Dense, nodes: Mapping[str, Node]) -> list[str]:
+    """Return a line for each filter of a merge's parameters that applies to no tensor."""
+    problems = []
+    for key, value, model in _parameters(merge):
+        if not isinstance(value, list) or not isinstance(value[0], Filtered):
+            continue
+        # a head that is tied to the embeddings is a known name
+        tensors = (*nodes[model].form, HEAD)
+        first = [next((item for item in value if _matches(item, tensor)), None) for tensor in tensors]
+        problems += [
+            f"{where}.{key}: filter {item.filter!r} applies to no tensor. A filter is a part of tensors' names, such as mlp, and "
+            "the first entry that matches counts"
+            for item in value
+            if item.filter is not None and not any(item is one for one in first)
+        ]
+    return problems
+
+
+def _parameters(merge: Dense) -> Iterator[tuple[str, Any, str]]:
+    """Yield the parameters of a merge that may have filters: the key, the value, and a model whose tensors they are for."""
+    match merge:
+        case Slerp():
+            yield "t", merge.t, merge.base
+        case Passthrough():
+            for index, piece in enumerate(merge.slices):
+                yield f"slices.{index}.scale", piece.scale, piece.model
+        case Linear() | TaskArithmetic() | Ties() | Dare():
+            for index, model in enumerate(merge.models):
+                yield f"models.{index}.weight", model.weight, model.model
+                yield f"models.{index}.density", getattr(model, "density", None), model.model
+            yield "lambda", getattr(merge, "scale", None), merge.models[0].model
+        case _:
+            pass
+
+
+def _matches(item: Filtered, tensor: str) -> bool:
+    return item.filter in {None, "*"} or str(item.filter) in tensor
+
+
 def value_at(value: Any, tensor: str, depth: float) -> float | None:
     """Return the value of a recipe's parameter for a tensor; None if no filter matches.
 
@@ -356,7 +406,7 @@ def value_at(value: Any, tensor: str, depth: float) -> float | None:
     if not isinstance(value, list):
         return float(value)
     if isinstance(value[0], Filtered):
-        matching = (item for item in value if item.filter in {None, "*"} or item.filter in tensor)
+        matching = (item for item in value if _matches(item, tensor))
         first = next(matching, None)
         return None if first is None else value_at(first.value, tensor, depth)
     if len(value) > 1 and _is_elsewhere(tensor):

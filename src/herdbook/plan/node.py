@@ -70,7 +70,7 @@ def _plan_node(
             parts = plan_adapter(name, model, lock.adapters[name], parent, size)
             return _kept_form(name, "adapter", model, parent, parts), warnings
         case Merge():
-            parts, config = plan_merge(name, model.merge, nodes, size)
+            parts, config, warnings = plan_merge(name, model.merge, nodes, size)
             files_from = nodes[model.merge.tokenizer or model.merge.inputs[0]]
             return _new_form(name, "merge", model, parts, config, files_from), warnings
         case Moe():

@@ -62,6 +62,8 @@ def _explain(item: ErrorDetails, data: dict[str, Any]) -> list[str]:
     if item["type"] == "extra_forbidden":
         known = [name for section in sections for name in _keys(section)]
         return [f"{key}: unknown key{did_you_mean(str(where[-1]), known)}"]
+    if item["type"] == "default_factory_not_called":
+        return []  # it follows from another error
     if item["type"] == "missing":
         return [f"{key}: missing"]
     if item["type"] == "value_error":

@@ -173,6 +173,15 @@ CASES = [
         ]
     ),
     Case(
+        "an adapter with an output head of its own for a model that ties it to the embeddings",
+        adapter(
+            tied=True,
+            modules_to_save=["lm_head"],
+            tensors={"base_model.model.lm_head.weight": [64, 32]},
+        ),
+        f"{START}it changes lm_head.weight, which the model uses both as embeddings and as output head",
+    ),
+    Case(
         "an adapter with embeddings for a model whose output head is tied to them",
         adapter(
             tied=True,

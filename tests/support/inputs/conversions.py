@@ -59,6 +59,16 @@ def with_second_head(folder: Path) -> Path:
     return recipe
 
 
+SCALED: dict[str, dict[str, Any]] = {
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "dynamic": {"factor": 2.0},
+    "longrope": {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+}
 YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
 CASES = [
     Case(
@@ -74,18 +84,10 @@ CASES = [
     *(
         Case(
             f"`quantize` of a model with rotary embeddings of type `{kind}`",
-            quantized(rope_scaling={name: kind, "factor": 2.0}),
+            quantized(rope_scaling={name: kind, **SCALED[kind]}),
             f"{START}rotary embeddings with rope_type {kind} are not supported",
         )
         for kind, name in (("llama3", "rope_type"), ("dynamic", "type"), ("longrope", "rope_type"))
-    ),
-    Case(
-        "`quantize` of a model with two different settings of its rotary embeddings",
-        quantized(
-            rope_scaling={"type": "linear", "factor": 2.0},
-            rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
-        ),
-        f"{START}rope_scaling and rope_parameters contradict each other: default and linear",
     ),
     Case(
         "`quantize` of a model with YaRN and a setting that is not converted",

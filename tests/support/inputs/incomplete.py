@@ -220,6 +220,57 @@ CASES = [
             ("tie_word_embeddings", "false", "true or false"),
         )
     ),
+    *(
+        Case(
+            f"{wrong} in `config.json`",
+            source(config(**changes)),
+            f"folder: base: config.json {message}",
+        )
+        for wrong, changes, message in (
+            (
+                "`rope_scaling` and `rope_parameters` with different factors",
+                {
+                    "rope_scaling": {"type": "linear", "factor": 2.0},
+                    "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0},
+                },
+                "has rope_scaling and rope_parameters that contradict each other",
+            ),
+            (
+                "two different bases of the rotary embeddings",
+                {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+                "has different values as rope_theta and in rope_parameters",
+            ),
+            (
+                "rotary embeddings of a type that transformers does not have",
+                {"rope_scaling": {"type": "ntk", "factor": 2.0}},
+                "has rotary embeddings of type 'ntk', which is none of default, linear",
+            ),
+            (
+                "rotary embeddings by the kind of layer for a type that has no kinds",
+                {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 5000.0}}},
+                "has rope_parameters for kinds of layers, which type 'llama' does not have",
+            ),
+            (
+                "scaled rotary embeddings without a factor",
+                {"rope_scaling": {"type": "linear"}},
+                "has rotary embeddings of type 'linear' without factor",
+            ),
+            (
+                "an activation that transformers does not have",
+                {"hidden_act": "silux"},
+                "has hidden_act 'silux', which transformers does not have",
+            ),
+        )
+    ),
+    Case(
+        "a configuration with a byte order mark, which transformers does not read",
+        source(
+            lambda folder: (folder / "config.json").write_text(
+                "\ufeff" + (folder / "config.json").read_text()
+            )
+        ),
+        "folder: base: its configuration is not JSON: Unexpected UTF-8 BOM",
+    ),
     Case(
         "a setting that is infinite",
         source(config(rope_theta=float("inf"))),

@@ -77,6 +77,26 @@ CASES = [
         "models.merged.merge.models: the weights of model.layers.1.",
     ),
     Case(
+        "a filter that matches no tensor",
+        merge(method="linear", models=weighted([{"filter": "mpl", "value": 1}, {"value": 0}], 0.5)),
+        "models.merged.merge.models.0.weight: filter 'mpl' applies to no tensor",
+    ),
+    Case(
+        "a filter that is a regular expression",
+        merge(method="slerp", base="a", other="b", t=[{"filter": "mlp.*proj", "value": 1}, {"value": 0}]),
+        "models.merged.merge.t: filter 'mlp.*proj' applies to no tensor",
+    ),
+    Case(
+        "a filter after an entry that applies to all tensors",
+        merge(method="ties", base="a", models=[{"model": "b", "density": [{"value": 1}, *MLP_ALONE]}]),
+        "models.merged.merge.models.0.density: filter 'mlp' applies to no tensor",
+    ),
+    Case(
+        "a weight so large that sums overflow",
+        merge(method="linear", models=weighted(1e308, 1e308)),
+        "models.merged.merge.models: a weight of lm_head.weight is larger than 1e+30",
+    ),
+    Case(
         "`weight: true`",
         merge(method="linear", models=weighted(True, 0.5)),
         "True is not a number",
