@@ -140,8 +140,15 @@ def test_the_table_of_statuses_has_every_error():
         (["cache", "prune", "--keep-size", "5 sheep"], "a size such as 500MB"),
         (["cache", "prune", "--older-than", "5"], "an age such as 12h"),
         (["cache", "prune"], "pass --older-than, --keep-size or --not-used-by"),
-        (["verify", "x", "--level", "all"], "'all' is not one of"),
-        (["verify", "x", "--key", "absent"], "absent"),
+        (["verify", "a/x", "--level", "all"], "'all' is not one of"),
+        (["verify", "a/x", "--key", "absent"], "absent"),
+        (
+            ["verify", "results/nowhere/release"],
+            "results/nowhere/release: is neither a folder nor owner/name",
+        ),
+        (["audit", "nowhere"], "nowhere: is neither a folder nor owner/name"),
+        (["audit", "a/x", "--gguf", "./nowhere"], "./nowhere: is neither a folder nor owner/name"),
+        (["export", "ro-crate", "nowhere", "--to", "c", "--published", "2026-01-02"], "is neither a folder"),
         (["attest", "--key", "x", "--keyless"], "exclude each other"),
     ],
 )
@@ -354,18 +361,18 @@ def test_settings_that_make_no_sense_are_refused_by_name(recipe, capsys, text, m
 # --- other people's models ----------------------------------------------------------------------------------------
 
 
-def test_verify_foreign_is_audit(capsys):
+def test_verify_foreign_is_audit(tmp_path, capsys):
     def shown(*arguments):
         return run(*arguments), *capsys.readouterr()
 
-    asked = ["nowhere", "--seed", "7", "--sample", "1MB"]
+    asked = [str(tmp_path), "--seed", "7", "--sample", "1MB"]
     status, out, err = shown("audit", *asked)
     assert (status, err) == (9, "")
     out = re.sub(r"in [0-9.]+ s", "", out)
     for alias in (["verify", "--foreign", *asked], ["verify", *asked, "--foreign"]):
         other = shown(*alias)
         assert (other[0], re.sub(r"in [0-9.]+ s", "", other[1]), other[2]) == (status, out, err)
-    assert run("verify", "--foreign", "nowhere", "--key", "x") == 2
+    assert run("verify", "--foreign", str(tmp_path), "--key", "x") == 2
     assert "No such option '--key'" in capsys.readouterr().err
 
 

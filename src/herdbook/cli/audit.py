@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     + options.table("Exit status", findings.STATUSES)
 )
-@click.argument("model")
+@click.argument("model", type=options.PLACE)
 @click.option(
     "--config",
     type=options.EXISTING_FILE,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--gguf",
     multiple=True,
+    type=options.PLACE,
     metavar="PLACE",
     help="A folder or repository with GGUF files of the merge, in addition to its own. May be given several times.",
 )

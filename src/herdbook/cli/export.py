@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     epilog=options.examples("herdbook export ro-crate owner/name --to crate.zip --published 2026-05-01")
 )
 @click.argument("format", metavar="FORMAT", type=click.Choice(["ro-crate"]))
-@click.argument("release")
+@click.argument("release", type=options.PLACE)
 @click.option(
     "--to",
     type=options.PATH,

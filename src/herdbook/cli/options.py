@@ -41,6 +41,23 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+class _Place(click.ParamType[str]):
+    """A folder that exists, or a repository on the Hub, by its name."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, if it can be a place."""
+        from herdbook.release.subject import NEITHER, can_be_opened
+
+        text = str(value)
+        if not can_be_opened(text):
+            self.fail(f"{text}: {NEITHER}", param, ctx)
+        return text
+
+
+PLACE = _Place()
+
 recipe = click.option(
     "--recipe",
     type=FILE,

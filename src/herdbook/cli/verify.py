@@ -34,7 +34,7 @@ LEVELS = {
     + options.table("Levels", LEVELS)
     + options.table("Exit status", findings.STATUSES)
 )
-@click.argument("release")
+@click.argument("release", type=options.PLACE)
 @click.option(
     "--level",
     type=click.Choice(list(LEVELS)),

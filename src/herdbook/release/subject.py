@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 64_000_000  # of a file that is read as a whole
 KEPT_BYTES = 256_000_000  # of small files from the Hub that are kept in memory, to download each once
+NEITHER = "is neither a folder nor owner/name or owner/name@revision"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 
 
@@ -270,10 +271,19 @@ def open_subject(text: str) -> Subject:
     """
     if Path(text).is_dir():
         return FolderSubject(Path(text))
-    match = _REPO.fullmatch(text)
-    if match is None or text.startswith("."):
-        raise UnverifiedError(f"{text}: is neither a folder nor owner/name or owner/name@revision")
+    match = _repository(text)
+    if match is None:
+        raise UnverifiedError(f"{text}: {NEITHER}")
     return HubSubject(match["repo"], match["revision"])
+
+
+def can_be_opened(text: str) -> bool:
+    """Return whether a text is of a form that ``open_subject`` opens: a folder that exists, or a repository's name."""
+    return Path(text).is_dir() or _repository(text) is not None
+
+
+def _repository(text: str) -> re.Match[str] | None:
+    return None if text.startswith(".") else _REPO.fullmatch(text)
 
 
 def open_source(uri: str) -> Subject:
