@@ -29,9 +29,9 @@ from herdbook.lock.texts import read_texts
 from herdbook.lock.tokens import compare, describe
 from herdbook.lock.whole import check_config, check_dtypes, check_index
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
-from herdbook.sources import gguf, lfs, wheel
+from herdbook.sources import gguf, lfs, remote_code, wheel
 from herdbook.sources.purl import HubCommit
-from herdbook.sources.select import has_chat_template, side_files
+from herdbook.sources.select import TOKENIZER_CONFIG, has_chat_template, side_files
 from herdbook.sources.vocabulary import read_vocabulary
 from herdbook.weights.checkpoint import read_header
 from herdbook.weights.dtypes import DTYPE_CODES
@@ -156,6 +156,8 @@ def _from_side_files(names: Collection[str], read: Callable[[str], bytes], what:
     generation = (
         _config(read(GENERATION_CONFIG), what, GENERATION_CONFIG) if GENERATION_CONFIG in names else {}
     )
+    if TOKENIZER_CONFIG in names:
+        _config(read(TOKENIZER_CONFIG), what, TOKENIZER_CONFIG)
     return {
         "tokens": describe(read_vocabulary(names, read, what)),
         "generation": generation,
@@ -541,8 +543,11 @@ def _config(content: bytes, what: str, file: str = "configuration") -> dict[str,
         raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise SourceError(f"{what}: its {file} is not a JSON object")
-    if "auto_map" in config:
-        raise SourceError(f"{what}: refused: its configuration requires running its own code (auto_map)")
+    if setting := remote_code.named_in(config):
+        raise SourceError(
+            f"{what}: refused: its {file} requires running its own code ({setting}), which a release must not lead to. Use a "
+            "revision or a copy without it, if transformers loads the model without that code"
+        )
     return config
 
 

@@ -66,11 +66,17 @@ class Workspace:
             elif not path.is_file() or path.read_bytes() != content:
                 raise UnverifiedError(f"{path}: is not the {name} of the release")
         if inputs is None:
-            for name, (_, path) in carried_inputs(self.plan).items():
+            texts = [name for text in self.plan.recipe.calibration.values() for name in text.data]
+            carried = carried_inputs(self.plan)
+            for path in (
+                *(self.plan.beside_recipe(name) for name in texts),
+                *(path for _, path in carried.values()),
+            ):
                 if not path.resolve().is_relative_to(folder / "inputs"):
                     raise UnverifiedError(
                         f"{RECIPE}: names {path.name}, which is too many levels above its folder"
                     )
+            for name, (_, path) in carried.items():
                 _write(path, release.subject.read(name))
 
     def take_over(self, *kinds: str) -> None:
