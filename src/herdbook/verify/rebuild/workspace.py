@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
 from herdbook.errors import UnverifiedError
-from herdbook.files import atomic_writer
+from herdbook.files import atomic_writer, remove_abandoned
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan.code import as_recorded
 from herdbook.plan.material import carried_inputs
@@ -164,6 +164,7 @@ def _scratch(folder: Path | None) -> Iterator[Path]:
             yield Path(name).resolve()
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
         yield folder.resolve()
 
 
