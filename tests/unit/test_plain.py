@@ -246,8 +246,21 @@ def test_an_index_cannot_lead_the_derivation_of_a_gguf_elsewhere(tmp_path, secre
     index.write_text(json.dumps({"weight_map": {"a": "model.safetensors"}}))
     _require_plain(FolderSubject(folder), ["config.json"])
     index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": named}}))
-    with limit(), pytest.raises(VerificationError, match="is missing"):
+    with limit(), pytest.raises(VerificationError, match="is missing|is a link|is a pipe"):
         _require_plain(FolderSubject(folder), ["config.json"])
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_an_audit_says_which_file_is_a_link(tmp_path, name, capsys):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "model").mkdir()
+    for file, content in (("config.json", "{}"), ("model.safetensors", "")):
+        (tmp_path / "blobs" / file).write_text(content)
+        (tmp_path / "model" / file).write_text(content)
+    (tmp_path / "model" / name).unlink()
+    (tmp_path / "model" / name).symlink_to(f"../blobs/{name}")
+    assert main(["audit", str(tmp_path / "model")]) == 9
+    assert f"{name} is a link; only plain files are read" in capsys.readouterr().out
 
 
 # --- the structure ------------------------------------------------------------------------------------------------

@@ -55,12 +55,14 @@ class Subject(Protocol):
         name: Its name in messages.
         uri: A URI that always leads to the same content; empty for a folder.
         files: Its files, by name.
+        odd: Names that are not plain files, with the reason why they are never opened.
         read_bytes: The number of bytes read from it so far.
     """
 
     name: str
     uri: str
     files: dict[str, FileEntry]
+    odd: dict[str, str]
     read_bytes: int
 
     def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
@@ -99,6 +101,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.read_bytes = 0
+        self.odd: dict[str, str] = {}
         self._lock = Lock()
         self._headers: dict[str, dict[str, Span]] = {}
 
@@ -135,7 +138,7 @@ class _Reading:
         try:
             return self.files[name]
         except KeyError:
-            raise VerificationError(f"{name}: is missing") from None
+            raise VerificationError(f"{name}: {self.odd.get(name, 'is missing')}") from None
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
@@ -147,9 +150,6 @@ class FolderSubject(_Reading):
     """A folder on this machine.
 
     All readings of a file are of the same content: a file that changes after the folder was listed is not read any more.
-
-    Attributes:
-        odd: Names that are not plain files, with the reason why they are never opened.
 
     Raises:
         UnverifiedError: If the folder does not exist.
@@ -163,7 +163,6 @@ class FolderSubject(_Reading):
         self.name = str(folder)
         self.uri = ""
         self.files = {}
-        self.odd: dict[str, str] = {}
         self._stamps: dict[str, plain.Stamp] = {}
         for name, about in plain.walk(folder):
             if what := plain.kind(about):

@@ -85,7 +85,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
 
 def _unlisted(release: Release) -> Iterator[Finding]:
     """Check that every file is listed, is of a kind that no program loads, or was left by a program that copied it."""
-    for name, why in sorted(getattr(release.subject, "odd", {}).items()):
+    for name, why in sorted(release.subject.odd.items()):
         yield UNLISTED.failed(name, why, file=name)
     found = unlisted(release)
     for name in found.others:
