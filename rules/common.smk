@@ -12,6 +12,7 @@ from herdbook import plan as plans
 from herdbook import needs, settings
 from herdbook.cache.step import available, own_hub_folder
 from herdbook.errors import HerdbookError
+from herdbook.files import remove_abandoned
 from herdbook.layout import SUMS, is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.progress import say
@@ -51,6 +52,7 @@ onstart:
     # Snakemake calls this neither in a dry run nor in the processes of jobs.
     try:
         exclusive.hold(PLAN.layout.running, settings.RECIPE.value)
+        remove_abandoned(PLAN.layout.root)
     except (HerdbookError, OSError) as error:
         raise WorkflowError(str(error)) from None
     missing = missing_software()

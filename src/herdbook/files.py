@@ -1,4 +1,8 @@
-"""Atomic writing of files: written under a temporary name in the same folder, then renamed."""
+"""Atomic writing of files: written under a temporary name in the same folder, then renamed.
+
+Who writes a temporary file or folder holds a lock (``flock``) on it, which the kernel releases when the process ends, however it
+ends. So what killed processes left can be told from what is being written, and is removed.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,20 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+PART = ".part"
+# Temporary names of this version and of earlier ones. `.herdbook.part` is not abandoned: an interrupted `herdbook publish --to`
+# goes on with it.
+_PART = re.compile(r"\..+\.(?:(?!herdbook\.)[a-z0-9_]{8}|[0-9]+)\.part", re.ASCII | re.DOTALL)
 CHUNK_BYTES = 1 << 22
 FICLONE = 0x40049409  # Linux, see `man 2 ioctl_ficlone`; Python names it from 3.14 on
 
@@ -34,19 +44,94 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         OSError: If the disk is full or the folder is not writable; the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+
+    def create() -> tuple[int, str]:
+        return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+
+    handle, part = _claimed(create)
     try:
         with os.fdopen(handle, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
+            umask = os.umask(0)
+            os.umask(umask)
+            part.chmod(0o666 & ~umask)
+            part.replace(path)  # while the file is open, and therefore locked
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Make a temporary folder beside ``path``, in which what will be renamed to ``path`` is made; remove it afterwards.
+
+    Programs that are started meanwhile with ``close_fds=False`` keep the folder from being taken for abandoned.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def create() -> tuple[int, str]:
+        while True:
+            name = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+            with suppress(FileNotFoundError):  # it was taken for abandoned at once
+                return os.open(name, os.O_RDONLY), name
+
+    handle, folder = _claimed(create)
+    try:
+        os.set_inheritable(handle, True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _claimed(create: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
+    """Create a temporary file or folder, and lock it for as long as it is open: in this process, or in one that inherits it.
+
+    Between the two, another process may take it for abandoned; then a new one is created.
+    """
+    while True:
+        handle, name = create()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            continue
+        except OSError:  # the file system has no locks; then nobody removes it, either
+            return handle, Path(name)
+        if Path(name).exists():
+            return handle, Path(name)
+        os.close(handle)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files and folders below a folder that killed processes left: those that nobody has locked.
+
+    It is called by who owns the folder. Where the file system has no locks, nothing is removed.
+    """
+    for parent, folders, names in os.walk(folder):
+        parts = [name for name in (*folders, *names) if _PART.fullmatch(name)]
+        folders[:] = [name for name in folders if name not in parts]
+        for name in parts:
+            with suppress(OSError):  # it belongs to another user, or has just been renamed
+                _remove_if_abandoned(Path(parent) / name)
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    if path.is_symlink():  # of versions that did not make links in a folder of their own
+        path.unlink()
+        return
+    is_folder = path.is_dir()
+    handle = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_folder:
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,11 +152,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def link(target: Path, path: Path) -> None:
     """Make ``path`` a symbolic link to ``target``, atomically; the link is relative if ``target`` is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target if target.is_absolute() else os.path.relpath(target, path.parent))
-    temporary.replace(path)
+    with scratch(path) as folder:
+        made = folder / path.name
+        made.symlink_to(target if target.is_absolute() else os.path.relpath(target, path.parent))
+        made.replace(path)
 
 
 def clone(source: BinaryIO, target: BinaryIO) -> bool:

@@ -54,10 +54,15 @@ MODELS = {
     "base": {"hub": "herd/base"},
     "tuned": {"hub": "herd/tuned"},
     "cut": {"laser": "tuned", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    "folded": {"adapter": {"hub": "herd/adapter"}, "on": "base"},
     "mix": {
         "moe": {
             "base": "base",
-            "experts": [{"model": "cut", "prompts": ["w1"]}, {"model": "base", "prompts": ["w2"]}],
+            "experts": [
+                {"model": "cut", "prompts": ["w1"]},
+                {"model": "base", "prompts": ["w2"]},
+                {"model": "folded", "prompts": ["w4"]},
+            ],
         }
     },
 }
@@ -77,6 +82,8 @@ class Stage:
         for seed, name in enumerate(("base", "tuned")):
             tiny.write_model(root / name, seed=seed, shards=2)
             hub.add_repo(f"herd/{name}", files_of(root / name), license="apache-2.0")
+        tiny.write_adapter(root / "adapter", root / "base", seed=2)
+        hub.add_repo("herd/adapter", files_of(root / "adapter"), license="apache-2.0")
         keys.generate(root / "key")
         self.key = keys.load_private(root / "key")
         plan = tiny.build(tiny.write_recipe(root / "r.yaml", MODELS), root / "results")
@@ -343,6 +350,13 @@ def noise(**said):
     return attack
 
 
+def code_of_a_tokenizer(folder):
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(content | {"auto_map": {"AutoTokenizer": ["evil/code--tokenizer.T", None]}}))
+    sign_again(folder)
+
+
 def other_prompt(folder):
     path = folder / RECIPE
     path.write_text(path.read_text().replace("- w2", "- w3"))
@@ -396,6 +410,19 @@ def link_out(folder):
 
 def pipe(folder):
     os.mkfifo(folder / "pipe.json")
+
+
+def replaced_by(name, lead):
+    """Put a link, or a pipe if it leads nowhere, in the place of a file."""
+
+    def attack(folder):
+        (folder / name).unlink()
+        if lead:
+            (folder / name).symlink_to(lead)
+        else:
+            os.mkfifo(folder / name)
+
+    return attack
 
 
 def beside(name, content=b"x", *, clone=True):
@@ -651,7 +678,21 @@ ATTACKS = [
     ("an absolute path", climb("/etc/passwd"), ("files", "release", ""), {}),
     ("a file listed twice", climb("config.json"), ("files", "release", ""), {}),
     ("a link to a folder outside", link_out, ("files", "unlisted", "config.json"), {}),
+    (
+        "a link to a file beside it",
+        replaced_by("config.json", RECIPE),
+        ("files", "unlisted", "config.json"),
+        {},
+    ),
     ("a pipe that never ends", pipe, ("files", "unlisted", "pipe.json"), {}),
+    *(
+        (what, replaced_by(name, lead), ("files", "unlisted", name), {})
+        for what, name, lead in (
+            ("a signature that is a link to a private key", SIGNATURE, "../key"),
+            ("a public key that is a device", PUBLIC_KEY, "/dev/zero"),
+            ("claims that are a pipe", CLAIMS, None),
+        )
+    ),
     *(
         (what, attack, ("files", "unlisted", name), {})
         for what, name, attack in (
@@ -687,8 +728,45 @@ ATTACKS = [
                 ".cache/huggingface/download/x.metadata",
                 beside(".cache/huggingface/download/x.metadata", bytes(70_000)),
             ),
+            (
+                "weights under the name of a branch in a clone's `.git`",
+                ".git/refs/heads/x.safetensors",
+                beside(".git/refs/heads/x.safetensors"),
+            ),
+            (
+                "weights in the cache of a download",
+                ".cache/huggingface/model.safetensors",
+                beside(".cache/huggingface/model.safetensors"),
+            ),
             ("another file named as one of macOS", "._x.safetensors", beside("._x.safetensors")),
+            *(
+                (f"a `{name}`", name, beside(name, clone=False))
+                for name in (
+                    "LICENSE.safetensors",
+                    "LICENSE.gguf",
+                    "LICENSE.bin",
+                    "LICENSE.py",
+                    "LICENSE.PY",
+                    "NOTICE.safetensors",
+                    ".gguf",
+                    ".bin",
+                    ".eval_results/x.py",
+                    "figures/x.png.safetensors",
+                )
+            ),
         )
+    ),
+    (
+        "code named in the configuration, everything re-signed",
+        configured(auto_map={"AutoModelForCausalLM": "evil/code--model.Model"}),
+        ("files", "remote code", "config.json"),
+        {},
+    ),
+    (
+        "code named in the tokenizer's configuration, everything re-signed",
+        code_of_a_tokenizer,
+        ("files", "remote code", "tokenizer_config.json"),
+        {},
     ),
     ("a pointer of Git LFS in place of a file", pointer, ("files", "sums", "config.json"), {}),
 ]
@@ -836,6 +914,22 @@ def deleted(stage):
     del stage.hub.repos["herd/base"]
 
 
+def adapter_deleted(stage):
+    del stage.hub.repos["herd/adapter"]
+
+
+def adapter_squashed(stage):
+    stage.hub.commit("herd/adapter", {"adapter_config.json": b"{}"})
+    stage.hub.repos["herd/adapter"].squash()
+
+
+def adapter_altered(stage):
+    """The commit stays, and the Hub's description of it is another one."""
+    repo = stage.hub.repos["herd/adapter"]
+    files = repo.commits[repo.branches["main"]].files
+    files["adapter_model.safetensors"] = altered(files["adapter_model.safetensors"])
+
+
 def gated(stage):
     stage.hub.repos["herd/base"].gated = "manual"
 
@@ -896,6 +990,27 @@ ON_THE_HUB = [
     ("a source that was renamed", renamed, "equality", 0, None),
     ("a source whose history was squashed", squashed, "upstream", 8, ("upstream", "pinned", "base")),
     ("a source that was deleted", deleted, "upstream", 9, ("upstream", "pinned", "base")),
+    (
+        "an adapter that was deleted",
+        adapter_deleted,
+        "upstream",
+        9,
+        ("upstream", "pinned", "adapter of folded"),
+    ),
+    (
+        "an adapter whose history was squashed",
+        adapter_squashed,
+        "upstream",
+        8,
+        ("upstream", "pinned", "adapter of folded"),
+    ),
+    (
+        "an adapter with other weights",
+        adapter_altered,
+        "upstream",
+        8,
+        ("upstream", "pinned", "adapter of folded"),
+    ),
     ("a source that has become gated", gated, "equality", 9, ("equality", "equal", "")),
     (
         "a source that serves other bytes than it describes",

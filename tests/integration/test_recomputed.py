@@ -3,6 +3,7 @@
 Sources are on a local Hub. A builder who lies has his own key, so nothing but making it again can tell.
 """
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from pytest_local_hub import LocalHub, client
 from safetensors import safe_open
 
-from herdbook.layout import CARD
+from herdbook.layout import CARD, LOCK, RECIPE
 from herdbook.plan import code
 from herdbook.plan.code import package_version
 from herdbook.release.finding import Outcome
@@ -271,6 +272,50 @@ def test_sources_in_a_folder_of_the_author_s_need_a_copy(tmp_path):
     (tmp_path / "r.yaml").write_text((tmp_path / "r.yaml").read_text() + "\n")
     found = at(findings(folder, "rebuild", inputs=tmp_path / "r.yaml"), "rebuild")
     assert any("is not the recipe.yaml of the release" in one.detail for one in bad(found))
+
+
+@pytest.mark.parametrize("climbing", [False, True], ids=["absolute", "climbing"])
+def test_a_path_of_this_machine_in_a_stranger_s_recipe_is_not_read(tmp_path, climbing):
+    """The folder holds just the bytes that the lock pins, so reading it would pass."""
+    tiny.write_model(tmp_path / "base", seed=1)
+    models = {"base": {"folder": "base"}, "cut": {"laser": "base", "rank": 4, "matrices": ["mlp.up_proj"]}}
+    folder = build(tmp_path, models)
+    place = f"{'../' * 30 if climbing else '/'}{str(tmp_path / 'base').lstrip('/')}"
+    for name, quote in ((RECIPE, ""), (LOCK, '"')):
+        path = folder / name
+        asked = f"{quote}folder{quote}: {quote}base{quote}"
+        assert asked in path.read_text()
+        path.write_text(path.read_text().replace(asked, asked.replace("base", place)))
+    for level in ("recomputed", "rebuild"):
+        found = at(findings(folder, level, sample_bytes=None), level)
+        assert any("is made from a local folder of the author" in one.detail for one in bad(found)), found
+        # the card, which shows the recipe, is the only other thing that is told
+        assert {one.check for one in found if one.outcome is Outcome.FAILED} <= {"card"}, found
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "../../../../../../../../../../../../../../dev/zero"])
+def test_a_text_of_this_machine_in_a_stranger_s_recipe_is_not_read(hub, tmp_path, place):
+    (tmp_path / "text.jsonl").write_text(json.dumps({"text": "w1 w2 w3 w4 " * 600}) + "\n")
+    models = {
+        "base": {"hub": "herd/base"},
+        "cut": {
+            "laser": "base",
+            "rank": {"svd-llm": 8},
+            "matrices": ["mlp.up_proj"],
+            "calibration": "text",
+        },
+    }
+    calibration = {"text": {"data": ["text.jsonl"], "split": "validation", "windows": 30, "tokens": 64}}
+    folder = build(tmp_path, models, calibration=calibration)
+    assert not bad(at(findings(folder, "rebuild", inputs=tmp_path / "r.yaml"), "rebuild"))
+    for name in (RECIPE, LOCK):
+        path = folder / name
+        assert "text.jsonl" in path.read_text()
+        path.write_text(path.read_text().replace("text.jsonl", place))
+    for level in ("recomputed", "rebuild"):
+        found = at(findings(folder, level, sample_bytes=None), level)
+        assert any("names zero, which is too many levels above" in one.detail for one in bad(found)), found
+        assert {one.outcome for one in bad(found)} == {Outcome.UNVERIFIED}
 
 
 def test_a_shard_of_a_folder_is_read_from_an_equal_one_on_the_hub(hub, tmp_path):

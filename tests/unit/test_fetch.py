@@ -168,6 +168,12 @@ def test_code_of_a_source_is_refused(recipe):
         tiny.lock(recipe)
 
 
+def test_an_empty_list_of_code_is_not_refused(recipe):
+    path = recipe.parent / "base/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": None, "custom_pipelines": {}}))
+    tiny.lock(recipe)
+
+
 def test_index_that_leads_out_of_the_folder_is_refused(recipe):
     path = recipe.parent / "base/model.safetensors.index.json"
     content = json.loads(path.read_text())

@@ -1,14 +1,29 @@
-"""Files are whole or absent."""
+"""Files are whole or absent, and what killed processes left is removed, but nothing that is being written."""
 
 import errno
+import fcntl
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from herdbook.files import atomic_writer, dump_json, git_blob_id, link, sha256_file, write_text
+from herdbook import files
+from herdbook.files import (
+    atomic_writer,
+    dump_json,
+    git_blob_id,
+    link,
+    remove_abandoned,
+    scratch,
+    sha256_file,
+    write_text,
+)
+from herdbook.publish.folder import STAGE
 
 
 def leftovers(folder):
@@ -92,3 +107,151 @@ def test_digests(tmp_path):
 
 def test_json_is_stable():
     assert dump_json({"b": 1, "a": "é"}) == '{\n  "a": "é",\n  "b": 1\n}\n'
+
+
+# --- what killed processes left -----------------------------------------------------------------------------------
+
+SHARD = """
+import os, pathlib, signal, sys
+from herdbook.weights.checkpoint import Produced, write_shard
+
+def chunks():
+    yield b"12"
+    print("half", flush=True)
+    sys.stdin.read()  # until its input ends
+    yield b"34"
+
+path = pathlib.Path(sys.argv[1])
+write_shard(path, path.with_suffix(".json"), [Produced("t", "U8", (4,), chunks)], {})
+"""
+PROGRAM = """
+import pathlib, subprocess, sys
+from herdbook.files import scratch
+
+with scratch(pathlib.Path(sys.argv[1])) as folder:
+    code = "import sys; print('writes', flush=True); sys.stdin.read()"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, close_fds=False)
+"""
+
+
+@contextmanager
+def running(code, path):
+    """Run a writer up to its middle, in a session of its own, so that all of it can be stopped in the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline()
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_live_writer_s_is_not(tmp_path):
+    with running(SHARD, tmp_path / "shards/live.safetensors") as live:
+        with running(SHARD, tmp_path / "shards/killed.safetensors") as killed:
+            assert len(leftovers(tmp_path / "shards")) == 2
+            remove_abandoned(tmp_path)
+            assert len(leftovers(tmp_path / "shards")) == 2
+            os.kill(killed.pid, signal.SIGKILL)
+            killed.wait()
+        assert len(leftovers(tmp_path / "shards")) == 2
+        remove_abandoned(tmp_path)
+        [left] = leftovers(tmp_path / "shards")
+        assert left.startswith(".live.safetensors.")
+        live.stdin.close()
+        assert live.wait() == 0
+    assert leftovers(tmp_path / "shards") == []
+    assert (tmp_path / "shards/live.safetensors").read_bytes().endswith(b"1234")
+
+
+def test_a_folder_in_which_a_program_of_a_killed_process_still_writes_is_not_removed(tmp_path):
+    with running(PROGRAM, tmp_path / "file") as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        remove_abandoned(tmp_path)
+        assert len(leftovers(tmp_path)) == 1
+        process.stdin.close()  # the program ends, too
+        assert process.stdout.read() == ""
+    remove_abandoned(tmp_path)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("moment", ["before the lock", "while it is locked by the other"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_part_that_is_taken_for_abandoned_before_it_is_locked_is_made_again(
+    tmp_path, monkeypatch, kind, moment
+):
+    lock, removed = fcntl.flock, []
+
+    def late(handle, operation):
+        if not removed:
+            removed.append(handle)
+            if moment == "before the lock":
+                monkeypatch.setattr(fcntl, "flock", lock)
+                remove_abandoned(tmp_path)
+            else:
+                raise BlockingIOError
+        return lock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    if kind == "file":
+        write_text(tmp_path / "x", "whole")
+        assert (tmp_path / "x").read_text() == "whole"
+    else:
+        with scratch(tmp_path / "x") as folder:
+            remove_abandoned(tmp_path)
+            assert folder.is_dir()
+    assert removed
+
+
+def test_without_locks_nothing_is_removed_and_all_is_written(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    (tmp_path / ".x.abcdefgh.part").write_text("somebody's")
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    write_text(tmp_path / "x", "whole")
+    link(Path("target"), tmp_path / "linked")
+    remove_abandoned(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.abcdefgh.part", "linked", "x"]
+
+
+def test_only_temporary_names_are_removed(tmp_path):
+    kept = ["x.part", ".part", ".x.part", f".usb{STAGE}", f"inside/{STAGE}", ".x.abcdefg.part", "a.abcdefgh.part", ".x.1.parts"]  # fmt: skip
+    gone = [
+        ".x.abcdefgh.part",
+        ".a b.safetensors.a1_cdefg.part",
+        "deep/er/.x.json.abcdefgh.part",
+        ".x.4711.part",
+    ]
+    for name in (*kept, *gone, ".f.abcdefgh.part/full.gguf"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/.x.abcdefgh.part").write_text("x")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/.l.abcdefgh.part").symlink_to(tmp_path / "x.part")
+    (tmp_path / "results/models").symlink_to(tmp_path / "outside")
+    remove_abandoned(tmp_path / "results")
+    assert (tmp_path / "outside/.x.abcdefgh.part").exists()
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["models"]
+    remove_abandoned(tmp_path)
+    for name in kept:
+        assert (tmp_path / name).exists(), name
+    for name in (*gone, ".f.abcdefgh.part"):
+        assert not (tmp_path / name).exists(), name
+
+
+def test_temporary_names_are_those_that_are_removed(tmp_path):
+    for make in (atomic_writer, scratch):
+        with make(tmp_path / "some name.json"):
+            [name] = leftovers(tmp_path)
+            assert files._PART.fullmatch(name)

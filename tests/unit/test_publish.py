@@ -17,6 +17,7 @@ from herdbook.publish import claims, folder, licenses, local, preflight
 from herdbook.publish.hub import _account
 from herdbook.publish.proposal import RemoteState, describe, differences, propose
 from herdbook.recipe.hub_values import LICENSES
+from herdbook.release.subject import FolderSubject
 from herdbook.release.sums import parse_sums
 from herdbook.sources import purl
 from herdbook.steps.card.step import render_card
@@ -196,7 +197,7 @@ def test_git_blob_is_git_s(tmp_path):
         ["git", "hash-object", "--no-filters", tmp_path / "f"], capture_output=True, text=True, check=True
     ).stdout.strip()
     assert local.LocalFile.of("f", content).git_blob == expected
-    assert local.LocalFile("f", len(content), "", tmp_path / "f").git_blob == expected
+    assert local.LocalFile("f", len(content), "", FolderSubject(tmp_path)).git_blob == expected
 
 
 # --- the proposal -------------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ def names(files):
 
 
 def contents(release):
-    return {name: file.content.read_bytes() for name, file in release.files.items()}
+    return {name: file.read() for name, file in release.files.items()}
 
 
 def test_nothing_there(tmp_path):
@@ -302,7 +303,7 @@ def test_the_description_has_every_file_with_size_and_digest(tmp_path):
     text = describe(propose(release, there({"NOTES.md": b"x"})), "herd/tiny", "v3.0")
     for name, file in release.files.items():
         assert (
-            f"add      {name}  {file.size_bytes:,} bytes  sha256 {hashlib.sha256(file.content.read_bytes()).hexdigest()}"
+            f"add      {name}  {file.size_bytes:,} bytes  sha256 {hashlib.sha256(file.read()).hexdigest()}"
             in text
         )
     assert "keep     NOTES.md" in text

@@ -257,6 +257,21 @@ def test_bytes_grow_with_the_file(tmp_path):
     assert build.written_bytes == 1000
 
 
+def test_bytes_grow_with_a_file_in_a_folder(tmp_path):
+    """A converter makes its file in a folder, beside links to what it reads."""
+    planned = job("laser", "cut.1", tmp_path, size=1000)
+    build = Build(0.0, [planned])
+    build.schedule({"laser": 1})
+    begin(build, 1, "laser", 0.0, *planned.outputs)
+    (tmp_path / "weights").write_bytes(b"x" * 900)
+    folder = tmp_path / f".{planned.outputs[0].name}.x8.part"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in/model").symlink_to(tmp_path / "weights")
+    (folder / "full.gguf").write_bytes(b"x" * 300)
+    look(build.running.values())
+    assert build.written_bytes == 300
+
+
 def test_plain_lines_say_progress_once_a_minute(build):
     stream = io.StringIO()
     lines = Lines(stream)

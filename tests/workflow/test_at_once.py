@@ -52,12 +52,47 @@ def test_a_second_build_is_refused_by_name_and_the_first_ends_well(project):
     assert project.run() == set()
 
 
+WRITER = """
+import pathlib, sys
+from herdbook.files import atomic_writer
+
+with atomic_writer(pathlib.Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("half", flush=True)
+    sys.stdin.read()
+"""
+
+
+def writing(project, name):
+    """Start a process that has written half of a result, as a job does that outlives its build; it ends with its input."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(project.results / "shards" / name)],
+        env=project.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "half\n"
+    return process
+
+
 def test_a_build_that_was_killed_goes_on_without_hand_work(project):
     killed = started(project, forked=False)  # so that its jobs are killed with it
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
+    dead, alive = writing(project, "dead.safetensors"), writing(project, "alive.safetensors")
+    dead.kill()
+    dead.communicate()
+    assert len(list(project.results.rglob("*.part"))) >= 2
     before = {path.name for path in (project.results / "shards").glob("*.json")}
     made = project.run()
     assert made
     assert not {path for _, path in made} & {f"results/shards/{name}" for name in before}
+    [part] = project.results.rglob("*.part")
+    assert part.name.startswith(".alive.safetensors.")
+    alive.communicate()
+    assert alive.returncode == 0
+    assert (project.results / "shards/alive.safetensors").read_bytes() == b"half"
     assert Project(project.root).run() == set()
+    assert not list(project.results.rglob("*.part"))

@@ -103,9 +103,13 @@ def open_model(subject: Subject) -> Model:
 
     Raises:
         SourceError: If it has no weights in safetensors, or they cannot be read.
+        UnverifiedError: If one of these files is not a plain file.
         CheckpointError: If a header is damaged.
         VerificationError: If it contradicts itself.
     """
+    for name, why in sorted(subject.odd.items()):
+        if name in {CONFIG, WEIGHTS_INDEX} or name.endswith(".safetensors"):
+            raise UnverifiedError(f"{subject.name}: {name} {why}")
     config = subject.json(CONFIG) if CONFIG in subject.files else {}
     if not isinstance(config, dict):
         raise VerificationError(f"{subject.name}: {CONFIG} is not a mapping")

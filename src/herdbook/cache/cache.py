@@ -15,7 +15,6 @@ entry names those of the first build.
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.cache.folder import FolderStore
 from herdbook.cache.s3 import SCHEME, S3Store
 from herdbook.errors import CacheError, DigestMismatchError
-from herdbook.files import dump_json, sha256_file
+from herdbook.files import dump_json, scratch, sha256_file
 from herdbook.settings import CACHE
 
 if TYPE_CHECKING:
@@ -151,11 +150,10 @@ class Cache:
             )
         role = next(role for role, file in product.files.items() if file == path)
         sha256, _ = entry.files.get(role, ("a digest", 0))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        try:
+        with scratch(path) as folder:
+            restored = folder / path.name
             try:
-                restored_sha256 = self.store.get(f"{entry.name}/{sha256}", temporary)
+                restored_sha256 = self.store.get(f"{entry.name}/{sha256}", restored)
             except FileNotFoundError:
                 restored_sha256 = "no file"
             if restored_sha256 != sha256:
@@ -166,9 +164,7 @@ class Cache:
                     restored_sha256,
                     "The entry was damaged and has been removed from the cache. Run the build again to rebuild it.",
                 )
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)  # it remains where both names are hard links to one file
+            restored.replace(path)
         self._use(entry.name, release)
 
     def entries(self) -> Iterator[CacheEntry]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.layout import GENERATION_CONFIG
 from herdbook.lock.tokens import describe
 from herdbook.lock.whole import read_config
-from herdbook.sources.select import has_chat_template
+from herdbook.sources.select import TOKENIZER_CONFIG, has_chat_template
 from herdbook.sources.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def read_side_files(names: Collection[str], read: Callable[[str], bytes], what: 
     generation = (
         read_config(read(GENERATION_CONFIG), what, GENERATION_CONFIG) if GENERATION_CONFIG in names else {}
     )
+    if TOKENIZER_CONFIG in names:
+        read_config(read(TOKENIZER_CONFIG), what, TOKENIZER_CONFIG)
     return SideFiles(
         tokens=describe(read_vocabulary(names, read, what)),
         generation=generation,

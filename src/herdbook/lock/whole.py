@@ -9,6 +9,7 @@ from herdbook.architectures.form import QUANTIZED
 from herdbook.architectures.meaning import LLAMA_LIKE
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.sources import remote_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -92,8 +93,11 @@ def read_config(content: bytes, what: str, file: str = "configuration") -> dict[
         raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise SourceError(f"{what}: its {file} is not a JSON object")
-    if "auto_map" in config:
-        raise SourceError(f"{what}: refused: its configuration requires running its own code (auto_map)")
+    if setting := remote_code.named_in(config):
+        raise SourceError(
+            f"{what}: refused: its {file} requires running its own code ({setting}), which a release must not lead to. Use a "
+            "revision or a copy without it, if transformers loads the model without that code"
+        )
     return config
 
 

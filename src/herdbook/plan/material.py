@@ -137,15 +137,18 @@ def _source(node: Node, locked: LockedSource) -> Material:
     )
 
 
-def _adapter(name: str, model: Adapter, locked: LockedAdapter) -> Material:
+def adapter_uri(model: Adapter, locked: LockedAdapter) -> str:
+    """Return where an adapter comes from: a package URL if it has one."""
     if locked.revision:
-        uri = str(purl.HubCommit(model.place.partition("@")[0], locked.revision))
-    else:
-        uri = f"folder:{model.place.rstrip('/').rpartition('/')[2]}"
+        return str(purl.HubCommit(model.place.partition("@")[0], locked.revision))
+    return f"folder:{model.place.rstrip('/').rpartition('/')[2]}"
+
+
+def _adapter(name: str, model: Adapter, locked: LockedAdapter) -> Material:
     return Material(
         name=f"adapter of {name}",
         node=name,
-        uri=uri,
+        uri=adapter_uri(model, locked),
         revision=locked.revision,
         license=model.license,
         license_by_recipe=model.license is not None,

@@ -13,13 +13,15 @@ import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from herdbook import plain
 from herdbook.errors import StepError, VerificationError
-from herdbook.files import CHUNK_BYTES, atomic_writer, sha256_file
+from herdbook.files import CHUNK_BYTES, atomic_writer
 from herdbook.hub import RemoteFile
 from herdbook.layout import SUMS
 from herdbook.progress import track
 from herdbook.publish import preflight
 from herdbook.publish.proposal import RemoteState, propose
+from herdbook.release.subject import FolderSubject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,20 +34,17 @@ STAGE = ".herdbook.part"
 
 
 def look(folder: Path) -> RemoteState:
-    """Return the state of a folder, with its files hashed; a missing folder is empty."""
-    paths = _paths(folder)
-
-    def read(name: str, limit: int) -> bytes:
-        if paths[name].stat().st_size > limit:
-            raise StepError(f"{paths[name]}: has more than {limit:,} bytes, too many for such a file")
-        return paths[name].read_bytes()
-
+    """Return the state of a folder, with its files hashed; a missing folder is empty. Links in it are not followed."""
+    if not folder.exists():
+        return RemoteState(None, {}, lambda _, __: b"")
+    subject = FolderSubject(folder)
     files = {}
-    with track("hashing", len(paths)) as advance:
-        for name, path in sorted(paths.items()):
-            files[name] = RemoteFile(name, path.stat().st_size, sha256_file(path), None)
+    names = sorted(name for name in subject.files if not name.startswith(f"{STAGE}/"))
+    with track("hashing", len(names)) as advance:
+        for name in names:
+            files[name] = RemoteFile(name, subject.files[name].size_bytes, subject.digest(name), None)
             advance()
-    return RemoteState(None, files, read)
+    return RemoteState(None, files, subject.read)
 
 
 def preview(release: LocalRelease, folder: Path) -> tuple[Proposal, list[str]]:
@@ -63,7 +62,7 @@ def preview(release: LocalRelease, folder: Path) -> tuple[Proposal, list[str]]:
         if target not in path.resolve().parents and not path.is_symlink():
             problems.append(f"{path}: leads outside {folder} through a symbolic link; remove the link")
     free = shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists())).free
-    staged = sum(path.stat().st_size for path in _paths(_stage(folder)).values())
+    staged = sum(_sizes(_stage(folder)).values())
     needed = sum(file.size_bytes for file in proposal.written) - staged
     if needed > free:
         problems.append(f"{folder}: needs {needed:,} bytes, but only {free:,} are free")
@@ -89,7 +88,7 @@ def publish(release: LocalRelease, folder: Path) -> Proposal:
         else:
             _move_in(folder, stage, proposal)
     expected = {name: file.size_bytes for name, file in proposal.result.items()}
-    actual = {name: path.stat().st_size for name, path in _paths(folder).items()}
+    actual = _sizes(folder)
     if actual != expected:
         names = ", ".join(sorted({name for name, _ in expected.items() ^ actual.items()}))
         raise VerificationError(
@@ -131,17 +130,17 @@ def _write(stage: Path, files: tuple[LocalFile, ...]) -> None:
         VerificationError: If a file differs from what was written.
     """
     names = {file.name for file in files}
-    for name, path in _paths(stage).items():
-        if name not in names:  # left by an earlier run for another release
-            path.unlink()
-            _tidy(stage, path.parent)
+    for name, about in [*plain.walk(stage)]:
+        if name not in names or plain.kind(about):  # left by an earlier run for another release
+            (stage / name).unlink()
+            _tidy(stage, (stage / name).parent)
     problems = []
     with track("writing", len(files)) as advance:
         for file in files:
             path = stage / file.name
-            if not path.is_file() or sha256_file(path) != file.sha256:
+            if not path.exists() or plain.digest(stage, file.name) != file.sha256:
                 _copy(file, path)
-                actual = sha256_file(path)
+                actual = plain.digest(stage, file.name)
                 if actual != file.sha256:
                     problems.append(f"{path}: expected sha256 {file.sha256}, found {actual}")
             advance()
@@ -150,12 +149,8 @@ def _write(stage: Path, files: tuple[LocalFile, ...]) -> None:
 
 
 def _copy(file: LocalFile, path: Path) -> None:
-    with atomic_writer(path) as target:
-        if isinstance(file.content, bytes):
-            target.write(file.content)
-        else:
-            with file.content.open("rb") as source:
-                shutil.copyfileobj(source, target, CHUNK_BYTES)
+    with atomic_writer(path) as target, file.open() as source:
+        shutil.copyfileobj(source, target, CHUNK_BYTES)
 
 
 def _move_in(folder: Path, stage: Path, proposal: Proposal) -> None:
@@ -179,10 +174,13 @@ def _move(folder: Path, stage: Path, names: Iterable[str]) -> None:
         _tidy(stage, (stage / name).parent)
 
 
-def _paths(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder by name, without those in the staging folder."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path for name, path in paths.items() if not name.startswith(f"{STAGE}/")}
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes of the plain files of a folder by name, without those in the staging folder; none if it is missing."""
+    return {
+        name: about.st_size
+        for name, about in plain.walk(folder)
+        if not plain.kind(about) and not name.startswith(f"{STAGE}/")
+    }
 
 
 def _tidy(folder: Path, emptied: Path) -> None:

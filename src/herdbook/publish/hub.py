@@ -25,13 +25,16 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from herdbook import hub
 from herdbook.errors import SourceError, StepError
 from herdbook.files import git_blob_id
+from herdbook.layout import OUTSIDE_SUMS
 from herdbook.publish.local import LocalFile
 from herdbook.publish.proposal import RemoteState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from herdbook.hub import RemoteFile
+    from herdbook.release.subject import FolderSubject
 
 Result = TypeVar("Result")
 # Sent in place of a .gitignore in the repository, which would silently drop files.
@@ -265,9 +268,16 @@ def _account(answer: Mapping[str, Any]) -> Account:
 
 
 def _addition(file: LocalFile) -> CommitOperationAdd:
-    addition = CommitOperationAdd(file.name, file.content)
+    # the client opens large files itself, by their paths
+    content = file.content if isinstance(file.content, bytes) else _content(file, file.content)
+    addition = CommitOperationAdd(file.name, content)
     addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # the client would read the file to compute it
     return addition
+
+
+def _content(file: LocalFile, folder: FolderSubject) -> Path | bytes:
+    """Return what the client sends: a file that no checksum covers is read here, once."""
+    return file.read() if file.name in OUTSIDE_SUMS else folder.path(file.name)
 
 
 def _is_absent(error: StepError) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from herdbook.errors import HerdbookError, VerificationError
-from herdbook.files import CHUNK_BYTES, sha256_file
+from herdbook.files import CHUNK_BYTES
 from herdbook.layout import OUTSIDE_SUMS, SUMS
 from herdbook.progress import track
 from herdbook.release.places import unlisted
@@ -17,6 +18,7 @@ from herdbook.release.subject import FolderSubject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from herdbook.hub import RemoteFile
@@ -32,27 +34,34 @@ class LocalFile:
         name: Its name in the release.
         size_bytes: Its size.
         sha256: SHA-256 of its content.
-        content: Its content, or the path of the file with it.
+        content: Its content, or the folder that has it under its name.
     """
 
     name: str
     size_bytes: int
     sha256: str
-    content: Path | bytes
+    content: FolderSubject | bytes
 
     @staticmethod
     def of(name: str, content: bytes) -> LocalFile:
         """Return a file with this content."""
         return LocalFile(name, len(content), hashlib.sha256(content).hexdigest(), content)
 
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        """Open its content. Raises as ``FolderSubject.open``."""
+        if isinstance(self.content, bytes):
+            return io.BytesIO(self.content)
+        return self.content.open(self.name)
+
+    def read(self) -> bytes:
+        """Return its content. Raises as ``Subject.read``."""
+        return self.content if isinstance(self.content, bytes) else self.content.read(self.name)
+
     @cached_property
     def git_blob(self) -> str:
         """Git's id of its content, the only digest that the Hub states for a small file."""
         state = hashlib.sha1(b"blob %d\0" % self.size_bytes, usedforsecurity=False)
-        if isinstance(self.content, bytes):
-            state.update(self.content)
-            return state.hexdigest()
-        with self.content.open("rb") as file:
+        with self.open() as file:
             while piece := file.read(CHUNK_BYTES):
                 state.update(piece)
         return state.hexdigest()
@@ -118,27 +127,25 @@ def read(folder: Path) -> LocalRelease:
     except (HerdbookError, OSError) as error:
         raise VerificationError(f"{folder}: is not a release of Herdbook: {error}") from error
     found = unlisted(release)
-    names = {*release.sums, *OUTSIDE_SUMS, *found.others} & subject.files.keys()
-    files = _hash({name: subject.path(name) for name in names})
+    files = _hash(subject, {*release.sums, *OUTSIDE_SUMS, *found.others} & subject.files.keys())
     return LocalRelease(
         folder, release, files, tuple(_problems(release, subject, files)), tuple(found.ignored)
     )
 
 
-def _hash(paths: dict[str, Path]) -> dict[str, LocalFile]:
+def _hash(subject: FolderSubject, names: set[str]) -> dict[str, LocalFile]:
     files = {}
-    with track("hashing", len(paths)) as advance:
-        for name in sorted(paths):
-            path = paths[name]
-            files[name] = LocalFile(name, path.stat().st_size, sha256_file(path), path)
+    with track("hashing", len(names)) as advance:
+        for name in sorted(names):
+            files[name] = LocalFile(name, subject.files[name].size_bytes, subject.digest(name), subject)
             advance()
     return files
 
 
 def _problems(release: Release, subject: FolderSubject, files: dict[str, LocalFile]) -> Iterable[str]:
     folder, sums = subject.folder, release.sums
-    for name, kind in sorted(subject.odd.items()):
-        yield f"{folder / name}: is {kind}; remove it, or rebuild the release"
+    for name, why in sorted(subject.odd.items()):
+        yield f"{folder / name}: {why}. Remove it, or rebuild the release"
     for name in sorted(sums.keys() - files.keys()):
         yield f"{folder / name}: is listed in {SUMS} but missing; rebuild the release"
     for name in sorted(files.keys() - sums.keys() - OUTSIDE_SUMS):

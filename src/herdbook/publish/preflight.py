@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
+from herdbook import plain
 from herdbook.errors import HerdbookError, StepError
 from herdbook.files import sha256_file
 from herdbook.layout import CARD, LOCK, RECIPE
@@ -23,7 +24,7 @@ def check_made_by(plan: Plan) -> None:
     """Raise StepError if the release in a plan's folder was made with another recipe or lock than the plan's."""
     folder, recipe = plan.layout.release_folder, plan.recipe_path
     for name, path in ((RECIPE, recipe), (LOCK, locks.path_for(recipe))):
-        if (folder / name).is_file() and sha256_file(folder / name) != sha256_file(path):
+        if (folder / name).exists() and plain.digest(folder, name) != sha256_file(path):
             raise StepError(
                 f"{folder}: was made with another {name} than the current {path}. Run `snakemake` first, then publish."
             )
@@ -95,8 +96,8 @@ def of_repository(release: LocalRelease, repository: Repository, remote: RemoteS
     card = release.files.get(CARD)
     if card is None:
         problems.append(f"{release.folder}: has no {CARD}")
-    elif not isinstance(card.content, bytes):
-        problem = repository.card_problem(card.content.read_text(encoding="utf-8"))
+    else:
+        problem = repository.card_problem(card.read().decode())
         problems += [f"{CARD}: the Hub rejects its front matter: {problem}"] if problem else []
     return problems
 

@@ -93,9 +93,8 @@ def propose(release: LocalRelease, remote: RemoteState) -> Proposal:
     """
     files = dict(release.files)
     if CLAIMS in remote.files:
-        own_claims = release.files[CLAIMS].content if CLAIMS in files else b""
         merged = claims.merge(
-            own_claims if isinstance(own_claims, bytes) else own_claims.read_bytes(),
+            release.files[CLAIMS].read() if CLAIMS in files else b"",
             remote.read(CLAIMS, LIMIT_BYTES),
             release.digests,
         )

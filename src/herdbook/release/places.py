@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING
 from herdbook.errors import HerdbookError
 from herdbook.humanize import plural
 from herdbook.layout import OUTSIDE_SUMS
-from herdbook.release.subject import FolderSubject
 
 if TYPE_CHECKING:
     from herdbook.release.reader import Release
     from herdbook.release.subject import Subject
 
+# The ends of names by which programs look for weights, settings and code, in any folder.
+LOADED = re.compile(
+    r".*\.(?:safetensors|gguf|ggml|bin|pt|pth|ckpt|pkl|pickle|h5|msgpack|onnx|npz|npy|tflite|py|pyc|so|json|jsonl|jinja|model)",
+    re.DOTALL | re.IGNORECASE,
+)
 ATTRIBUTES = ".gitattributes"  # the Hub writes it into every repository
 GIT = ".git"
 DOWNLOADED = ".cache/huggingface"
@@ -120,8 +124,6 @@ def place(subject: Subject, name: str) -> str | None:
 
 
 def _place(subject: Subject, name: str) -> str | None:
-    if isinstance(subject, FolderSubject) and (subject.folder / name).is_symlink():
-        return None
     size = subject.files[name].size_bytes
     if name == ATTRIBUTES:
         return ATTRIBUTES if size <= _SMALL_BYTES else None
@@ -133,7 +135,7 @@ def _place(subject: Subject, name: str) -> str | None:
         elif name == ".git/config":
             known = _is_cloned(subject.read(name, _SMALL_BYTES).decode())
         else:
-            known = _GIT.fullmatch(name) is not None
+            known = _GIT.fullmatch(name) is not None and not LOADED.fullmatch(name)
         return GIT if whole and known else None
     if _DOWNLOADED.fullmatch(name):
         return DOWNLOADED if size <= _SMALL_BYTES else None

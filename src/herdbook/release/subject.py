@@ -9,20 +9,23 @@ import hashlib
 import json
 import os
 import re
-import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from herdbook import hub
+from herdbook import hub, plain
 from herdbook.errors import DigestMismatchError, UnverifiedError, VerificationError
-from herdbook.files import git_blob_id, sha256_file
+from herdbook.files import git_blob_id
 from herdbook.sources import purl
 from herdbook.sources.select import check_name
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import BufferedReader
+
     from herdbook.weights.checkpoint import Span
 
 SMALL_BYTES = 64_000_000  # of a file that is read as a whole
@@ -53,12 +56,14 @@ class Subject(Protocol):
         name: Its name in messages.
         uri: A URI that always leads to the same content; empty for a folder.
         files: Its files, by name.
+        odd: Names that are not plain files, with the reason why they are never opened.
         read_bytes: The number of bytes read from it so far.
     """
 
     name: str
     uri: str
     files: dict[str, FileEntry]
+    odd: dict[str, str]
     read_bytes: int
 
     def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
@@ -97,6 +102,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.read_bytes = 0
+        self.odd: dict[str, str] = {}
         self._lock = Lock()
         self._headers: dict[str, dict[str, Span]] = {}
 
@@ -133,7 +139,7 @@ class _Reading:
         try:
             return self.files[name]
         except KeyError:
-            raise VerificationError(f"{name}: is missing") from None
+            raise VerificationError(f"{name}: {self.odd.get(name, 'is missing')}") from None
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
@@ -144,8 +150,7 @@ class _Reading:
 class FolderSubject(_Reading):
     """A folder on this machine.
 
-    Attributes:
-        odd: Names that are not regular files, with their kind; they are never opened.
+    All readings of a file are of the same content: a file that changes after the folder was listed is not read any more.
 
     Raises:
         UnverifiedError: If the folder does not exist.
@@ -159,42 +164,57 @@ class FolderSubject(_Reading):
         self.name = str(folder)
         self.uri = ""
         self.files = {}
-        self.odd: dict[str, str] = {}
-        for parent, folders, names in os.walk(folder):
-            links = [name for name in folders if (Path(parent) / name).is_symlink()]
-            for name in (*names, *links):
-                self._add(Path(parent) / name)
+        self._stamps: dict[str, plain.Stamp] = {}
+        for name, about in plain.walk(folder):
+            if what := plain.kind(about):
+                self.odd[name] = plain.refusal(what)
+            else:
+                self.files[name] = FileEntry(about.st_size)
+                self._stamps[name] = plain.Stamp.of(about)
 
-    def _add(self, path: Path) -> None:
-        name = path.relative_to(self.folder).as_posix()
+    @contextmanager
+    def open(self, name: str) -> Iterator[BufferedReader]:
+        """Open a file for reading: the one that was there when the folder was listed.
+
+        Raises:
+            VerificationError: If it is missing, or no longer a plain file.
+            UnverifiedError: If it has changed, or changes before it is closed.
+        """
+        self._entry(name)
         try:
-            about = path.stat()
-        except OSError:
-            self.odd[name] = "a broken link"
-            return
-        if stat.S_ISREG(about.st_mode):
-            self.files[name] = FileEntry(about.st_size)
-        else:
-            self.odd[name] = "a link to a folder" if path.is_dir() else "not a regular file"
+            file = plain.open_file(self.folder, name)
+        except FileNotFoundError:
+            raise VerificationError(f"{name}: is missing") from None
+        with file:
+            self._require_same(name, file)
+            yield file
+            self._require_same(name, file)
+
+    def _require_same(self, name: str, file: BufferedReader) -> None:
+        if plain.Stamp.of(os.fstat(file.fileno())) != self._stamps[name]:
+            raise UnverifiedError(
+                f"{name}: has changed since {self.name} was opened. Run the command again while nothing writes to it."
+            )
 
     def path(self, name: str) -> Path:
-        """Return the path of a file. Raises VerificationError if it is missing."""
-        self._entry(name)
-        return self.folder / name
+        """Return the path of a file for programs that open it themselves. Raises as ``open``, as of now."""
+        with self.open(name):
+            return self.folder / name
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Return a part of a file, see ``Subject``."""
-        with self.path(name).open("rb") as file:
+        with self.open(name) as file:
             file.seek(start)
             data = file.read(stop - start)
         if len(data) != stop - start:
-            raise VerificationError(f"{name}: changed while it was read")
+            raise VerificationError(f"{name}: has no bytes {start} to {stop}")
         self.count(len(data))
         return data
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a file, see ``Subject``."""
-        sha256 = sha256_file(self.path(name))
+        with self.open(name) as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         self.count(self._entry(name).size_bytes)
         return sha256
 

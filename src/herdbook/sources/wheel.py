@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from herdbook.errors import DigestMismatchError, SourceError
-from herdbook.files import CHUNK_BYTES, atomic_writer, sha256_file
+from herdbook.files import CHUNK_BYTES, atomic_writer, remove_abandoned, scratch, sha256_file
 
 
 def cache_folder() -> Path:
@@ -38,7 +37,8 @@ def download(requirement: str, sha256: str | None = None) -> Path:
                 return cached[0]
             cached[0].unlink()  # damaged in the cache: download it anew
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
+    remove_abandoned(cache)
+    with scratch(cache / "download") as folder:
         command = [
             sys.executable,
             "-m",
@@ -47,7 +47,7 @@ def download(requirement: str, sha256: str | None = None) -> Path:
             "--no-deps",
             "--only-binary=:all:",
             "--dest",
-            folder,
+            str(folder),
         ]
         done = subprocess.run(
             # pip's progress bar on a terminal; elsewhere its lines would only disclose paths of this machine
@@ -61,8 +61,9 @@ def download(requirement: str, sha256: str | None = None) -> Path:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
+            close_fds=False,  # the folder stays locked while pip writes to it
         )
-        wheels = sorted(Path(folder).glob("*.whl"))
+        wheels = sorted(folder.glob("*.whl"))
         if done.returncode != 0 or not wheels:
             reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")][-1:]
             raise SourceError(

@@ -99,6 +99,7 @@ class Tool:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            close_fds=False,  # a scratch folder that it writes to stays locked, even if this process is killed
         ) as process:
             for line in process.stdout or ():
                 if log:

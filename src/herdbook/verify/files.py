@@ -6,9 +6,9 @@ the SHA-256 of large files itself and refuses uploads that differ from it.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError, HerdbookError, VerificationError
@@ -18,9 +18,9 @@ from herdbook.release.finding import Check
 from herdbook.release.places import told, unlisted
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
-from herdbook.sources import lfs
+from herdbook.sources import lfs, remote_code
 from herdbook.verify.ahead import THREADS, in_order
-from herdbook.weights.checkpoint import digest_shard
+from herdbook.weights.checkpoint import digest_open_shard
 from herdbook.weights.loading import loading_problems
 
 if TYPE_CHECKING:
@@ -35,13 +35,15 @@ UNLISTED = Check(LEVEL, "unlisted")
 RECORDED = Check(LEVEL, "records")
 INDEX = Check(LEVEL, "index")
 LOADS = Check(LEVEL, "loads whole")
+CODE = Check(LEVEL, "remote code")
 QUANTIZED = Check(LEVEL, "quantized")
 
-# Files that a repository may contain besides a release: those of the Hub, and those that no program loads.
-INERT = (
-    ".gitignore", ".eval_results/*.yaml", "LICENSE", "LICENSE.*", "NOTICE",
-    "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp",
-)  # fmt: skip
+# Files that a repository may contain besides a release: those of the Hub, and those that no program loads. The ends of all
+# names are given, since programs look for weights and code by them: `*.safetensors` finds a LICENSE.safetensors.
+INERT = re.compile(
+    r"\.gitignore|\.eval_results/[\w.-]+\.yaml|(?:LICENSE|NOTICE)(?:\.txt|\.md)?|.+\.(?:png|jpg|jpeg|gif|webp)",
+    re.ASCII | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,17 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     yield from _records(release, contents, with_digests=in_folder)
     yield from _index(release, contents)
     yield from _loads(release, contents)
+    yield from _remote_code(release)
     yield from _quantized(release)
 
 
 def _unlisted(release: Release) -> Iterator[Finding]:
     """Check that every file is listed, is of a kind that no program loads, or was left by a program that copied it."""
-    for name, kind in sorted(getattr(release.subject, "odd", {}).items()):
-        yield UNLISTED.failed(name, f"is {kind}; it was not opened", file=name)
+    for name, why in sorted(release.subject.odd.items()):
+        yield UNLISTED.failed(name, why, file=name)
     found = unlisted(release)
     for name in found.others:
-        if any(fnmatchcase(name, pattern) for pattern in INERT):
+        if INERT.fullmatch(name):
             yield UNLISTED.passed(name, "is not part of the release, and no program loads it", file=name)
         else:
             yield UNLISTED.failed(name, f"is not listed in {SUMS}", file=name)
@@ -102,7 +105,8 @@ def _read(release: Release, name: str) -> _Read:
     try:
         with damaged(name):
             if isinstance(subject, FolderSubject):
-                whole, entries = digest_shard(subject.path(name))
+                with subject.open(name) as file:
+                    whole, entries = digest_open_shard(file, name)
                 subject.count(subject.files[name].size_bytes)
                 return _Read(
                     whole, {t: (e["dtype"], tuple(e["shape"]), e["sha256"]) for t, e in entries.items()}
@@ -248,6 +252,23 @@ def _loads(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
     if not problems:
         detail = f"implies the {len(form)} tensors of the weights files, with their shapes, and no others"
         yield LOADS.passed(CONFIG, detail, file=CONFIG)
+
+
+def _remote_code(release: Release) -> Iterator[Finding]:
+    """Check that no configuration leads programs to code, which they run if they are told to trust the repository."""
+    names = [name for name in sorted(release.sums) if "/" not in name and name.endswith(CONFIG)]
+    clean = 0
+    for name in names:
+        try:
+            setting = remote_code.named_in(release.subject.json(name))
+        except (HerdbookError, OSError) as error:
+            yield CODE.error(name, error, file=name)
+            continue
+        if setting:
+            yield CODE.failed(name, f"names code that programs would run ({setting})", file=name)
+        clean += not setting
+    if clean and clean == len(names):
+        yield CODE.passed(f"{clean} configurations", "name no code")
 
 
 def _quantized(release: Release) -> Iterator[Finding]:

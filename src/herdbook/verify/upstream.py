@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
-from herdbook.layout import RECIPE
+from herdbook.layout import LOCK, RECIPE
 from herdbook.lock import LockedSource
 from herdbook.lock.pin import compare_tokens
 from herdbook.lock.repository import pin_hub
-from herdbook.recipe import Hub
+from herdbook.plan.material import adapter_uri
+from herdbook.recipe import Adapter, Hub
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import HubSubject
@@ -55,7 +56,7 @@ class Source(NamedTuple):
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
-    """Check each source on the Hub; report other sources as unverified."""
+    """Check each source and adapter on the Hub; report others as unverified."""
     del options
     again: dict[str, LockedSource] = {}
     for name, take in in_order(lambda name: _source(release, name), release.lock.sources):
@@ -65,9 +66,11 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
             again[name] = source.pinned
     yield from caught(_token_differences(release, again), SAID, release)
     for name, adapter in release.lock.adapters.items():
-        if adapter.revision is None:
-            detail = "its adapter is a local folder of the author, so nobody else can read it"
-            yield PINNED.unverified(name, detail)
+        model = release.recipe.models.get(name)
+        if not isinstance(model, Adapter):
+            yield PINNED.failed(name, f"the lock pins an adapter that {RECIPE} does not name", file=LOCK)
+            continue
+        yield from _pinned(release, f"adapter of {name}", adapter_uri(model, adapter), adapter.files)
 
 
 def _source(release: Release, name: str) -> Source:
@@ -76,11 +79,11 @@ def _source(release: Release, name: str) -> Source:
     try:
         remote = release.source(locked.uri)
     except GoneError as error:
-        detail = f"{locked.uri} is gone: {error} {_elsewhere(locked)}"
+        detail = f"{locked.uri} is gone: {error} {_elsewhere(locked.uri, locked.files)}"
         return Source([PINNED.failed(name, detail, source=locked.uri)])
     except HerdbookError as error:
         return Source([PINNED.error(name, error, source=locked.uri)])
-    findings = [*_files(name, locked, remote)]
+    findings = [*_files(name, locked.uri, locked.files, remote)]
     model = release.recipe.models.get(name)
     if not isinstance(model, Hub) or not isinstance(remote, HubSubject):
         return Source(findings)
@@ -93,23 +96,33 @@ def _source(release: Release, name: str) -> Source:
     return Source([*findings, *_said(name, locked, pinned)], pinned)
 
 
-def _files(name: str, locked: LockedSource, remote: Subject) -> Iterator[Finding]:
+def _pinned(release: Release, name: str, uri: str, files: tuple[LockedFile, ...]) -> Iterator[Finding]:
+    """Check the files of an adapter."""
+    try:
+        remote = release.source(uri)
+    except GoneError as error:
+        yield PINNED.failed(name, f"{uri} is gone: {error} {_elsewhere(uri, files)}", source=uri)
+    except HerdbookError as error:
+        yield PINNED.error(name, error, source=uri)
+    else:
+        yield from _files(name, uri, files, remote)
+
+
+def _files(name: str, uri: str, files: tuple[LockedFile, ...], remote: Subject) -> Iterator[Finding]:
     wrong = 0
-    for file in locked.files:
+    for file in files:
         expected = _format(file)
         entry = remote.files.get(file.name)
         actual = f"{entry.sha256 or entry.git_blob}, {entry.size_bytes} bytes" if entry else "no such file"
         if expected != actual:
             wrong += 1
-            detail = f"{file.name} of {locked.uri} differs from what was pinned"
-            yield PINNED.failed(
-                name, detail, expected=expected, found=actual, source=f"{locked.uri}#{file.name}"
-            )
+            detail = f"{file.name} of {uri} differs from what was pinned"
+            yield PINNED.failed(name, detail, expected=expected, found=actual, source=f"{uri}#{file.name}")
     if not wrong:
-        detail = f"all {len(locked.files)} files exist with their pinned digests"
-        if remote.uri != locked.uri:
+        detail = f"all {len(files)} files exist with their pinned digests"
+        if remote.uri != uri:
             detail += f"; the repository is now {_repo(remote.uri)}"
-        yield PINNED.passed(name, detail, source=locked.uri)
+        yield PINNED.passed(name, detail, source=uri)
 
 
 def _said(name: str, locked: LockedSource, pinned: LockedSource) -> Iterator[Finding]:
@@ -184,11 +197,11 @@ def _format(file: LockedFile) -> str:
     return f"{file.sha256 or file.git_blob}, {file.size_bytes} bytes"
 
 
-def _elsewhere(locked: LockedSource) -> str:
+def _elsewhere(uri: str, files: tuple[LockedFile, ...]) -> str:
     """Return whether the repository's main branch still has the same weights, as a sentence."""
-    pinned = {file.sha256 for file in locked.files if file.sha256}
+    pinned = {file.sha256 for file in files if file.sha256}
     try:
-        main = hub.resolve(_repo(locked.uri), None)
+        main = hub.resolve(_repo(uri), None)
     except HerdbookError:
         return "The repository itself cannot be read."
     present = {file.sha256 for file in main.files}

@@ -8,6 +8,7 @@ import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from herdbook.view.build import JobRun
 
@@ -64,7 +65,13 @@ def _written(run: JobRun) -> int:
     sizes = []
     for path in output.parent.glob(f".{output.name}.*.part"):
         try:
-            sizes.append(path.stat().st_size)
+            sizes.append(_size(path))
         except OSError:  # it was renamed just now
             continue
     return max(sizes, default=0)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file, or of all files in a folder; links are not counted."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file() and not file.is_symlink())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -100,11 +101,15 @@ def read_header(path: Path) -> dict[str, Span]:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(8)
-            length = min(int.from_bytes(head, "little"), MAX_HEADER_BYTES)
-            return parse_header(head + file.read(length), path.stat().st_size, str(path))
+            return _header(file, str(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: is missing. Rebuild it.") from error
+
+
+def _header(file: BinaryIO, what: str) -> dict[str, Span]:
+    head = file.read(8)
+    length = min(int.from_bytes(head, "little"), MAX_HEADER_BYTES)
+    return parse_header(head + file.read(length), os.fstat(file.fileno()).st_size, what)
 
 
 def read_span(path: Path, span: Span) -> bytearray:
@@ -122,15 +127,19 @@ def read_span(path: Path, span: Span) -> bytearray:
 
 def stream_span(path: Path, span: Span) -> Iterator[bytes]:
     """Yield one tensor's bytes in pieces of a few MB."""
-    remaining = span.end - span.start
     with path.open("rb") as file:
-        file.seek(span.start)
-        while remaining:
-            piece = file.read(min(CHUNK_BYTES, remaining))
-            if not piece:
-                raise CheckpointError(f"{path}: is truncated inside tensor {span.name}. {REMEDY}")
-            remaining -= len(piece)
-            yield piece
+        yield from _pieces(file, span, str(path))
+
+
+def _pieces(file: BinaryIO, span: Span, what: str) -> Iterator[bytes]:
+    remaining = span.end - span.start
+    file.seek(span.start)
+    while remaining:
+        piece = file.read(min(CHUNK_BYTES, remaining))
+        if not piece:
+            raise CheckpointError(f"{what}: is truncated inside tensor {span.name}. {REMEDY}")
+        remaining -= len(piece)
+        yield piece
 
 
 @dataclass(frozen=True)
@@ -242,17 +251,29 @@ def digest_shard(
         The file's SHA-256, and by tensor name: dtype, shape and SHA-256 of its bytes.
 
     Raises:
-        CheckpointError: If the file is damaged, or a tensor contains NaN or an infinity; the message names it.
+        CheckpointError: If the file is missing or damaged, or a tensor contains NaN or an infinity; the message names it.
     """
-    spans = sorted(read_header(path).values(), key=lambda span: (span.start, span.end))
+    try:
+        with path.open("rb") as file:
+            return digest_open_shard(file, what or str(path), copy)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: is missing. Rebuild it.") from error
+
+
+def digest_open_shard(
+    file: BinaryIO, what: str, copy: BinaryIO | None = None
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Digest a safetensors file that is open, and each of its tensors, as ``digest_shard`` does."""
+    spans = sorted(_header(file, what).values(), key=lambda span: (span.start, span.end))
     entries: dict[str, dict[str, Any]] = {}
-    with path.open("rb") as file, _Digests() as digests:
-        head = file.read(spans[0].start if spans else path.stat().st_size)
+    with _Digests() as digests:
+        file.seek(0)
+        head = file.read(spans[0].start if spans else os.fstat(file.fileno()).st_size)
         digests.header(head)
         if copy:
             copy.write(head)
         for span in spans:
-            for piece in finite(stream_span(path, span), span, what or str(path)):
+            for piece in finite(_pieces(file, span, what), span, what):
                 digests.update(piece)
                 if copy:
                     copy.write(piece)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from herdbook import plain
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
@@ -32,7 +33,7 @@ def attest(plan: Plan, signer: Signer | None) -> None:
     """
     folder = plan.layout.release_folder
     digests = _digests(folder)
-    claims = statements(plan, digests, lambda name: json.loads((folder / name).read_text(encoding="utf-8")))
+    claims = statements(plan, digests, lambda name: json.loads(plain.read(folder, name)))
     written: dict[str, bytes] = {}
     if isinstance(signer, PrivateKey):
         written[PUBLIC_KEY] = signer.public.pem.encode()
@@ -53,7 +54,7 @@ def attest(plan: Plan, signer: Signer | None) -> None:
 def _digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of all files that the checksums list, and of the checksums themselves, by name."""
     try:
-        content = (folder / SUMS).read_bytes()
+        content = plain.read(folder, SUMS)
     except OSError as error:
         raise StepError(
             f"{folder}: the release does not exist yet ({error.strerror}: {SUMS}). Build it first."

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from herdbook.errors import StepError
+from herdbook.files import scratch
 from herdbook.progress import track
 from herdbook.tools.mergekit import MERGEKIT
 from herdbook.weights.checkpoint import Produced, finite, read_header, stream_span, write_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from herdbook.plan import Part, Plan, Tensor
     from herdbook.plan.operation import RunMergekit
@@ -30,9 +30,7 @@ def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
         StepError: If mergekit is not installed, fails, or makes different tensors than planned.
     """
     shard, record = plan.layout.shard(part), plan.layout.record(part)
-    shard.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=shard.parent, prefix=f".{part.id}-") as scratch:
-        folder = Path(scratch)
+    with scratch(shard) as folder:
         config = folder / "config.yml"
         config.write_text(yaml.safe_dump(_config(plan, part, operation)), encoding="utf-8")
         arguments = [

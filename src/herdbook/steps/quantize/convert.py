@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.conversion import TOKENIZERS
 from herdbook.errors import StepError
-from herdbook.files import dump_json
+from herdbook.files import dump_json, scratch
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.steps.quantize.gguf_file import read_gguf
@@ -20,6 +18,7 @@ from herdbook.tools.converter import CONVERTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from herdbook.steps.quantize.gguf_file import GgufFile
     from herdbook.steps.quantize.model_folder import ModelFolder
@@ -59,16 +58,14 @@ def convert_folder(
     )  # refuses models whose tensors could not be derived from the safetensors
     if not any((model / name).exists() for name in TOKENIZERS):
         raise StepError(f"{model}: has no tokenizer ({' or '.join(TOKENIZERS)}), which a GGUF must contain.")
-    output.parent.mkdir(parents=True, exist_ok=True)
     # In the output's folder, so that the finished file is renamed, not copied; by its absolute path, since the converter
     # runs in another working directory.
-    parent = output.parent.absolute()
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output.name}.", suffix=".part") as scratch:
-        staging = Path(scratch) / STAGING_NAME
+    with scratch(output.absolute()) as place:
+        staging = place / STAGING_NAME
         stage(folder, staging)
-        metadata_path = Path(scratch) / "metadata.json"
+        metadata_path = place / "metadata.json"
         metadata_path.write_text(dump_json(dict(metadata)), encoding="utf-8")
-        converted = Path(scratch) / "full.gguf"
+        converted = place / "full.gguf"
         arguments = [
             str(staging),
             "--outtype",
@@ -78,7 +75,7 @@ def convert_folder(
             "--outfile",
             str(converted),
         ]
-        CONVERTER.run(arguments, Path(scratch), log)
+        CONVERTER.run(arguments, place, log)
         if missing := missing_tokens(read_gguf(converted), folder.config):
             raise StepError(f"{model}: {missing}.")
         with converted.open("rb") as file:

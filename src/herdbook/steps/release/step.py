@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError
-from herdbook.files import atomic_writer, sha256_file, write_json, write_text
+from herdbook.files import atomic_writer, scratch, sha256_file, write_json, write_text
 from herdbook.layout import (
     BOMS,
     CONFIG,
@@ -102,18 +102,14 @@ def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _place(source: Path, target: Path) -> None:
     """Put a file in its place: a hard link for weights; a copy if it is small or on another file system."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.part"
-    temporary.unlink(missing_ok=True)
     real = source.resolve(strict=True)
-    try:
+    with scratch(target) as folder:
+        placed = folder / target.name
         if is_large(target.name):
             try:
-                os.link(real, temporary)
+                os.link(real, placed)
             except OSError:
-                shutil.copyfile(real, temporary)
+                shutil.copyfile(real, placed)
         else:
-            shutil.copyfile(real, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)  # also left over if both were the same hard link already
+            shutil.copyfile(real, placed)
+        placed.replace(target)

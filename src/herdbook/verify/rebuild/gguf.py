@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer
+from herdbook.layout import WEIGHTS_INDEX
 from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.progress import track
+from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
 
 if TYPE_CHECKING:
@@ -28,11 +30,13 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
     if not items:
         return
     workspace.code.require_installed(QUANTIZE_CODE.describe())
+    inputs = [*_model_files(workspace), *(item.file for item in items)]
     if isinstance(release.subject, FolderSubject):
         folder = release.subject.folder
+        _require_plain(release.subject, inputs)
     elif options.sample_bytes is None:
         folder = workspace.plan.layout.root / "release"
-        _download(release, [*_model_files(workspace), *(item.file for item in items)], folder)
+        _download(release, inputs, folder)
     else:
         raise UnverifiedError(
             "GGUF files are derived from all weights of the release: pass --sample all, or verify a folder"
@@ -41,6 +45,8 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
 
     for item in items:
         derived = derive(folder / item.file, folder, threads=os.cpu_count() or 1)
+        if isinstance(release.subject, FolderSubject):
+            _require_plain(release.subject, inputs)
         try:
             require_equal(derived, item.file)
         except VerificationError as error:
@@ -58,6 +64,24 @@ def _model_files(workspace: Workspace) -> list[str]:
     from herdbook.plan.folder import folder_files
 
     return folder_files(workspace.plan.released)
+
+
+def _require_plain(subject: FolderSubject, names: list[str]) -> None:
+    """Check that all files that are derived from are plain files of the release, which have not changed.
+
+    They are read by paths, and the index names some of them.
+
+    Raises:
+        VerificationError: If one is not.
+        UnverifiedError: If one has changed.
+    """
+    indexed: set[str] = set()
+    if WEIGHTS_INDEX in subject.files:
+        index = subject.json(WEIGHTS_INDEX)
+        with damaged(WEIGHTS_INDEX):
+            indexed = {str(name) for name in index["weight_map"].values()}
+    for name in sorted({*names, *indexed}):
+        subject.path(name)
 
 
 def _download(release: Release, names: list[str], folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
 from herdbook.errors import UnverifiedError
-from herdbook.files import atomic_writer
+from herdbook.files import atomic_writer, remove_abandoned
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan.code import as_recorded
 from herdbook.plan.material import carried_inputs
@@ -66,11 +66,17 @@ class Workspace:
             elif not path.is_file() or path.read_bytes() != content:
                 raise UnverifiedError(f"{path}: is not the {name} of the release")
         if inputs is None:
-            for name, (_, path) in carried_inputs(self.plan).items():
+            texts = [name for text in self.plan.recipe.calibration.values() for name in text.data]
+            carried = carried_inputs(self.plan)
+            for path in (
+                *(self.plan.beside_recipe(name) for name in texts),
+                *(path for _, path in carried.values()),
+            ):
                 if not path.resolve().is_relative_to(folder / "inputs"):
                     raise UnverifiedError(
                         f"{RECIPE}: names {path.name}, which is too many levels above its folder"
                     )
+            for name, (_, path) in carried.items():
                 _write(path, release.subject.read(name))
 
     def take_over(self, *kinds: str) -> None:
@@ -158,6 +164,7 @@ def _scratch(folder: Path | None) -> Iterator[Path]:
             yield Path(name).resolve()
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
         yield folder.resolve()
 
 
