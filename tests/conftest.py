@@ -41,4 +41,6 @@ def transformers_here(monkeypatch):
             return {"error": str(error)}
 
     monkeypatch.setattr(loading, "_ask", ask)
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # transformers logs to the standard error of an earlier test
+    monkeypatch.setattr(
+        logging, "raiseExceptions", False
+    )  # transformers logs to the standard error of an earlier test
