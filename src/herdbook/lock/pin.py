@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from herdbook import hub, yamlio
+from herdbook import hub, limits, yamlio
 from herdbook.errors import RecipeError, SourceError
 from herdbook.layout import CONFIG, GENERATION_CONFIG, WEIGHTS, WEIGHTS_INDEX
 from herdbook.lock import (
@@ -241,7 +241,8 @@ def _about(path: Path) -> Any:
     """Return what a library saved about a model: a configuration, or the free entries in the header of its weights."""
     if path.suffix == ".safetensors":  # read before
         with path.open("rb") as file:
-            return json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
+            header = file.read(int.from_bytes(file.read(8), "little"))
+            return limits.parse_json(header, limits.HEADER).get("__metadata__")
     if not path.name.endswith(CONFIG):  # of the tokenizer's files, those with a vocabulary
         return None
     try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook.architectures.form import QUANTIZED
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
@@ -46,7 +46,7 @@ def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str)
         files[tensor.name] = tensor.file
     if index is None:
         return
-    weight_map = {str(name): str(file) for name, file in json.loads(index)["weight_map"].items()}
+    weight_map = {str(name): str(file) for name, file in limits.parse_json(index, limits.DOCUMENT)["weight_map"].items()}
     for name, file in weight_map.items():
         if files.get(name) != file:
             found = f"is in {files[name]}" if name in files else "is in none of the weights files"
@@ -95,3 +95,5 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
             f"{what}: {CONFIG} of type {config.get('model_type')!r} has no number {lacking[0]}; this form of configuration is "
             "not supported"
         )
+    if (layers := config["num_hidden_layers"]) > limits.LAYERS:
+        raise SourceError(f"{what}: {CONFIG}: num_hidden_layers is {layers}, over the limit of {limits.LAYERS:,}")
