@@ -104,5 +104,7 @@ WHEEL_RATIO = 20
 WHEEL_SPARE_BYTES = 64_000_000
 # METADATA with a long description: 100 kB.
 WHEEL_METADATA_BYTES = 4_000_000
-# Unicode's normal forms make at most 18 characters of one; `▁` for a space is three bytes for one.
-TOKENIZER_GROWTH = 64
+# Long prompts have 4 kB.
+TEXT_BYTES = 4_000
+# A book of 3 MB, in which the tokenizer of a Llama makes three bytes of a space. The library takes 40 bytes for each.
+NORMALIZED_BYTES = 10_000_000

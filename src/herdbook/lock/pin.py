@@ -148,7 +148,19 @@ def _cached(repo: str, locked: LockedSource) -> Callable[[str], bytes]:
 
 
 def _reader(folder: Path) -> Callable[[str], bytes]:
-    return lambda name: (folder / name).read_bytes()
+    def read(name: str) -> bytes:
+        _check_small((folder / name).stat().st_size, f"{folder}: {name}")
+        return (folder / name).read_bytes()
+
+    return read
+
+
+def _check_small(size_bytes: int, what: str) -> None:
+    """Refuse a configuration, an index or a tokenizer that is larger than any, before it is fetched or read."""
+    try:
+        limits.TOKENIZER.check_size(size_bytes)
+    except limits.OverLimitError as error:
+        raise SourceError(f"{what}: refused: it {error}") from error
 
 
 def _from_side_files(names: Collection[str], read: Callable[[str], bytes], what: str) -> dict[str, Any]:
@@ -177,6 +189,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
 
     def small(name: str) -> bytes:
         file = files[name]
+        _check_small(file.size_bytes, f"{what}: {name}")
         return hub.download(repo, remote.commit, file).read_bytes()
 
     index = small(WEIGHTS_INDEX) if WEIGHTS_INDEX in files else None
@@ -253,14 +266,15 @@ def _about(path: Path) -> Any:
 
 def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> LockedSource:
     """Pin a model's files in a folder; ``about`` are the other fields of the lock's entry."""
-    index = (folder / WEIGHTS_INDEX).read_bytes() if WEIGHTS_INDEX in names else None
+    small = _reader(folder)
+    index = small(WEIGHTS_INDEX) if WEIGHTS_INDEX in names else None
     listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
     weights = [file.name for file in hub.weights_of(listed, index, what)]
     members = side_files(names)
     if CONFIG not in members:
         raise SourceError(f"{what}: contains no {CONFIG}")
     _refuse_pointers(folder, [*weights, *members], what)
-    config = _config((folder / CONFIG).read_bytes(), what)
+    config = _config(small(CONFIG), what)
     check_config(config, what)
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
     tensors = [
@@ -276,7 +290,7 @@ def _pin_files(folder: Path, names: list[str], what: str, **about: Any) -> Locke
         members=tuple(members),
         tensors=tuple(tensors),
         config=config,
-        **_from_side_files(members, _reader(folder), what),
+        **_from_side_files(members, small, what),
         **{"revision": _folder_revision(files), **about},
     )
 
@@ -347,7 +361,7 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     what = f"adapter: {model.adapter}"
     _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
     _refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
-    config = _config((folder / ADAPTER_CONFIG).read_bytes(), what)
+    config = _config(_reader(folder)(ADAPTER_CONFIG), what)
     if is_absolute(
         str(config.get(ADAPTED))
     ):  # where its author had the base; the recipe names the base, so nothing reads it
@@ -371,6 +385,7 @@ def _pin_hub_adapter(model: Adapter, source: Hub) -> LockedAdapter:
     files = {file.name: file for file in remote.files}
     _check_adapter(set(files), what, "the repository")
     pinned = [files[ADAPTER_CONFIG], files[ADAPTER_WEIGHTS]]
+    _check_small(files[ADAPTER_CONFIG].size_bytes, f"{what}: {ADAPTER_CONFIG}")
     config = hub.download(repo, remote.commit, files[ADAPTER_CONFIG]).read_bytes()
     return LockedAdapter(
         asked=request(model),
@@ -537,7 +552,9 @@ def _pin(folder: Path, name: str, where: str) -> LockedFile:
 
 def _config(content: bytes, what: str, file: str = "configuration") -> dict[str, Any]:
     try:
-        config = json.loads(content)
+        config = limits.parse_json(content, limits.DOCUMENT)
+    except limits.OverLimitError as error:
+        raise SourceError(f"{what}: refused: its {file} {error}") from error
     except ValueError as error:
         raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):

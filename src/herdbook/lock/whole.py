@@ -46,7 +46,9 @@ def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str)
         files[tensor.name] = tensor.file
     if index is None:
         return
-    weight_map = {str(name): str(file) for name, file in limits.parse_json(index, limits.DOCUMENT)["weight_map"].items()}
+    weight_map = {
+        str(name): str(file) for name, file in limits.parse_json(index, limits.DOCUMENT)["weight_map"].items()
+    }
     for name, file in weight_map.items():
         if files.get(name) != file:
             found = f"is in {files[name]}" if name in files else "is in none of the weights files"
@@ -96,4 +98,6 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
             "not supported"
         )
     if (layers := config["num_hidden_layers"]) > limits.LAYERS:
-        raise SourceError(f"{what}: {CONFIG}: num_hidden_layers is {layers}, over the limit of {limits.LAYERS:,}")
+        raise SourceError(
+            f"{what}: {CONFIG}: num_hidden_layers is {layers}, over the limit of {limits.LAYERS:,}"
+        )

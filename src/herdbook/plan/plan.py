@@ -178,7 +178,9 @@ def _tensors(model: Section, lock: Lock, name: str, nodes: Mapping[str, Node]) -
     if isinstance(model, Merge) and isinstance(model.merge, Passthrough):
         pieces = [(nodes[piece.model], piece.depth) for piece in model.merge.slices]
         shares = [(len(node.form), depth / max(1, _layers(node.config))) for node, depth in pieces]
-        return int(sum(size * min(1, share) for size, share in shares))  # what is beyond the last layer is refused
+        return int(
+            sum(size * min(1, share) for size, share in shares)
+        )  # what is beyond the last layer is refused
     inputs = model.merge.inputs if isinstance(model, Merge) else ()
     return sum(len(nodes[parent].form) for parent in inputs) or len(parents[0].form)
 

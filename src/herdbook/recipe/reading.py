@@ -34,7 +34,9 @@ def load(path: Path) -> Recipe:
 def read_text(path: Path) -> str:
     """Return a file's text. Raises RecipeError if it cannot be read."""
     try:
-        limits.check_size(path.stat().st_size, 4 * limits.YAML_CHARACTERS)  # of UTF-8, four bytes at most for each
+        limits.check_size(
+            path.stat().st_size, 4 * limits.YAML_CHARACTERS
+        )  # of UTF-8, four bytes at most for each
         return path.read_text(encoding="utf-8")
     except limits.OverLimitError as error:
         raise RecipeError(f"refused: it {error}", str(path)) from error

@@ -161,7 +161,9 @@ def lineage(plan: Plan, release: Release) -> Iterator[Finding]:
     headers = {name: release.subject.header(name) for name in plan.released.shard_names}
     text = release.subject.read(LINEAGE, limits.LINEAGE.size_bytes)
     with damaged(LINEAGE):
-        actual = io.StringIO(text.decode(), newline="\n")  # line by line: a list of lines can take eight times the text
+        actual = io.StringIO(
+            text.decode(), newline="\n"
+        )  # line by line: a list of lines can take eight times the text
     derived = lines(plan, release.records(), headers)
     count = 0
     for number, (expected, found) in enumerate(zip_longest(derived, actual), start=1):
