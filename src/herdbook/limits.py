@@ -86,6 +86,8 @@ DOCUMENT = Limit(32_000_000, 1_000_000)
 RECORDS = Limit(128_000_000, 4_000_000)
 # 300 models: 13 MB, 700,000 values.
 LOCK = Limit(32_000_000, 2_000_000)
+# 300 models: 300 keys in its sources. The largest configurations have 200.
+LOCK_KEYS = 10_000
 # Merge of 300 models: 22 MB, 700,000 values. 8x22B: 2 MB.
 LINEAGE = Limit(64_000_000, 3_000_000)
 # Vocabularies of 262,000 tokens with their merges: 33 MB, 2,200,000 values.

@@ -8,6 +8,7 @@ neither network nor torch.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import FailFast, Field, ValidationError
@@ -164,6 +165,28 @@ def path_for(recipe_path: Path) -> Path:
     return recipe_path.with_suffix(".lock.json")
 
 
+def parse(content: bytes) -> Lock:
+    """Parse and check a lock's content.
+
+    Raises:
+        OverLimitError: If it is too large.
+        UnicodeDecodeError: If it is not UTF-8.
+        ValidationError: If it is not a lock.
+    """
+    limits.LOCK.check(content)
+    with suppress(json.JSONDecodeError, RecursionError):  # which pydantic reports
+        json.loads(content, object_pairs_hook=_few_keys)
+    return Lock.model_validate_json(content.decode("utf-8"))
+
+
+def _few_keys(pairs: list[tuple[str, Any]]) -> None:
+    """Raise OverLimitError if an object has more keys than any in a lock: each unknown one would become an error in memory."""
+    if len(pairs) > limits.LOCK_KEYS:
+        raise limits.OverLimitError(
+            f"has {len(pairs):,} keys in one object, over the limit of {limits.LOCK_KEYS:,}"
+        )
+
+
 def load(path: Path) -> Lock:
     """Read a lock.
 
@@ -172,9 +195,7 @@ def load(path: Path) -> Lock:
     """
     try:
         limits.LOCK.check_size(path.stat().st_size)
-        content = path.read_bytes()
-        limits.LOCK.check(content)
-        return Lock.model_validate_json(content.decode("utf-8"))
+        return parse(path.read_bytes())
     except limits.OverLimitError as error:
         raise LockError(f"{path}: refused: it {error}") from error
     except FileNotFoundError as error:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from herdbook import hub, limits
+from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, VerificationError
 from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
-from herdbook.lock import Lock
 from herdbook.plan import make
 from herdbook.provenance import lineage
 from herdbook.release.subject import FolderSubject, open_source
@@ -23,6 +23,7 @@ from herdbook.release.sums import parse_sums, with_sums
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from herdbook.lock import Lock
     from herdbook.plan import Plan
     from herdbook.provenance.lineage import LineageSlice
     from herdbook.recipe import Recipe
@@ -127,15 +128,14 @@ class Release:
         """Its own lock. Raises VerificationError if it is damaged."""
         content = self.subject.read(LOCK, limits.LOCK.size_bytes)
         with damaged(LOCK):
-            limits.LOCK.check(content)
-        try:
-            return Lock.model_validate_json(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise VerificationError(
-                f"{LOCK}: is damaged at {where or 'its start'}: {first['msg']}"
-            ) from error
+            try:
+                return locks.parse(content)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise VerificationError(
+                    f"{LOCK}: is damaged at {where or 'its start'}: {first['msg']}"
+                ) from error
 
     @cached_property
     def _plan(self) -> Plan:
