@@ -7,8 +7,12 @@ from typing import Any
 
 import yaml
 
-# The largest size of a document with its aliases expanded: a few lines can expand to more than any memory.
-MAX_NODES = 100_000
+from herdbook import limits
+
+# Of YAML's own tags, those that JSON has too, and dates: sets and ordered maps are written as nothing that is read.
+TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
+NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float")}
+MORE_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("merge", "timestamp", "value")}
 
 
 class YamlError(ValueError):
@@ -16,7 +20,35 @@ class YamlError(ValueError):
 
 
 class PyYamlLoader(yaml.SafeLoader):
-    """YAML as PyYAML's safe loader reads it (YAML 1.1), but duplicate keys are an error."""
+    """YAML as PyYAML's safe loader reads it (YAML 1.1), but duplicate keys are an error, and so are sets, pairs and bytes."""
+
+    tags = TAGS | MORE_TAGS
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._composed = self._merged = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Read an entry. Raises MarkedYAMLError beyond the limit, and for a tag that has no meaning here."""
+        self._composed += 1
+        if self._composed > limits.YAML_ENTRIES:
+            raise yaml.MarkedYAMLError(problem=_too_many("contains"), problem_mark=self.get_mark())
+        node = super().compose_node(parent, index)
+        if node is not None and node.tag not in self.tags:
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            problem = f"could not determine a constructor for the tag {tag!r}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        if node is not None and node.tag in NUMBERS and len(node.value) > limits.YAML_DIGITS:
+            problem = f"refused: a number of {len(node.value):,} characters"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge the mappings that a mapping names with ``<<``. Raises MarkedYAMLError beyond the limit."""
+        super().flatten_mapping(node)
+        self._merged += len(node.value)
+        if self._merged > limits.YAML_ENTRIES:
+            raise yaml.MarkedYAMLError(problem=_too_many("merges"), problem_mark=node.start_mark)
 
 
 class RecipeLoader(PyYamlLoader):
@@ -24,6 +56,8 @@ class RecipeLoader(PyYamlLoader):
 
     YAML 1.1 reads the key ``on`` as a boolean.
     """
+
+    tags = TAGS
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way
         first: [
@@ -48,8 +82,12 @@ def load(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> Any:
         loader: The dialect: ``RecipeLoader``, or ``PyYamlLoader`` for a file that another program reads with PyYAML.
 
     Raises:
-        YamlError: If it is not YAML, contains duplicate keys, is nested too deeply, or expands to too many entries.
+        YamlError: If it is not YAML, contains duplicate keys, is nested too deeply, is too long, or expands to too many entries.
     """
+    if len(text) > limits.YAML_CHARACTERS:
+        raise YamlError(
+            f"refused: it has {len(text):,} characters, over the limit of {limits.YAML_CHARACTERS:,}"
+        )
     try:
         return _read(loader(text))
     except RecursionError as error:
@@ -60,7 +98,7 @@ def load(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> Any:
         raise YamlError(f"{position}{error.problem or 'not YAML'}") from error
     except yaml.YAMLError as error:
         raise YamlError(f"not YAML: {error}") from error
-    except ValueError as error:  # an impossible number or date
+    except (ValueError, ArithmeticError) as error:  # an impossible number or date
         raise YamlError(f"not YAML: {error}") from error
 
 
@@ -68,10 +106,13 @@ def _read(loader: PyYamlLoader) -> Any:
     node = loader.get_single_node()
     if node is None:
         return None
-    if _expanded_nodes(node, {}) > MAX_NODES:
-        problem = f"refused: it expands to more than {MAX_NODES} entries"
-        raise yaml.MarkedYAMLError(problem=problem)
+    if _expanded_nodes(node, {}) > limits.YAML_ENTRIES:
+        raise yaml.MarkedYAMLError(problem=_too_many("expands to"))
     return loader.construct_document(node)
+
+
+def _too_many(verb: str) -> str:
+    return f"refused: it {verb} more than {limits.YAML_ENTRIES:,} entries"
 
 
 def _mapping(loader: PyYamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -100,7 +141,7 @@ RecipeLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _ma
 def _expanded_nodes(node: yaml.Node, known: dict[int, int]) -> int:
     """Return the number of entries of a node with its aliases expanded; more than the limit if it contains itself."""
     if id(node) not in known:
-        known[id(node)] = MAX_NODES + 1
+        known[id(node)] = limits.YAML_ENTRIES + 1
         children: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
             children = [child for pair in node.value for child in pair]

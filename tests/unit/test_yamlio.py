@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from herdbook import yamlio
+from herdbook import limits, yamlio
 
 DIALECTS = [yamlio.RecipeLoader, yamlio.PyYamlLoader]
 
@@ -18,6 +18,10 @@ DIALECTS = [yamlio.RecipeLoader, yamlio.PyYamlLoader]
         ("x: !!python/object/apply:os.system ['id']", "constructor"),
         ("&x [*x]", "expands to more than"),
         ("[" * 3000, "nested too deeply"),
+        ("a: !!set {b, c}", "line 1, column 4: could not determine a constructor for the tag '!!set'"),
+        ("a: 1" + ":59" * 101, "line 1, column 4: refused: a number of 304 characters"),
+        ("a: " + "b " * 300_000, "refused: it has 600,003 characters, over the limit of 500,000"),
+        ("[" + "a," * 100_001 + "]", "refused: it contains more than 100,000 entries"),
     ],
 )
 def test_what_no_dialect_accepts(loader, text, problem):
@@ -60,3 +64,18 @@ def test_a_recipe_has_text_where_yaml_1_1_has_booleans_and_dates():
 
 def test_nothing_is_nothing():
     assert yamlio.load("") is None
+
+
+def test_merges_have_a_limit_together(monkeypatch):
+    base = "b: &b {" + ", ".join(f"k{n}: 1" for n in range(50)) + "}\n"
+    text = base + "".join(f"a{n}: {{<<: *b}}\n" for n in range(9))
+    assert len(yamlio.load(text, yamlio.PyYamlLoader)["a8"]) == 50
+    monkeypatch.setattr(
+        limits, "YAML_ENTRIES", 1050
+    )  # more than it contains, and fewer than all merges construct
+    assert yamlio.load(text, yamlio.PyYamlLoader)
+    nested = base + "".join(
+        f"a{n}: &a{n} {{<<: [*{'a' + str(n - 1) if n else 'b'}, *b]}}\n" for n in range(9)
+    )
+    with pytest.raises(yamlio.YamlError, match="refused: it (merges|expands to) more than 1,050 entries"):
+        yamlio.load(nested, yamlio.PyYamlLoader)

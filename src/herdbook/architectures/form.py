@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook.architectures.meaning import is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 
@@ -20,8 +21,6 @@ HEAD = "lm_head.weight"
 QUANTIZED = ("quantization_config", "compression_config")
 PREFIX = "model."
 EMBEDDINGS = f"{PREFIX}embed_tokens.weight"
-# More tensors than any model has: a configuration may come from anywhere, and must not keep the reader busy.
-MAX_TENSORS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,8 @@ def implied(config: Mapping[str, Any], *, fused: bool = False) -> Form:
     }
     family = BY_MODEL_TYPE.get(config["model_type"])
     layers = _count(config, "num_hidden_layers")
-    if layers * len(projections) > MAX_TENSORS:
-        raise ValueError(f"implies more than {MAX_TENSORS:,} tensors")
+    if layers * len(projections) > limits.TENSORS:
+        raise ValueError(f"implies more than {limits.TENSORS:,} tensors")
     for layer in range(layers):
         inside = f"{PREFIX}layers.{layer}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
@@ -124,8 +123,8 @@ def implied(config: Mapping[str, Any], *, fused: bool = False) -> Form:
             form |= _mixture(config, kind, family, layer, fused=fused and family.fused)
         else:
             form |= _mlp(config, kind, inside)
-        if len(form) > MAX_TENSORS:
-            raise ValueError(f"implies more than {MAX_TENSORS:,} tensors")
+        if len(form) > limits.TENSORS:
+            raise ValueError(f"implies more than {limits.TENSORS:,} tensors")
     return form
 
 
@@ -209,8 +208,8 @@ def _mixture(config: Mapping[str, Any], kind: _Kind, family: Family, layer: int,
     """Return the routers and experts of a layer."""
     hidden, inner = _count(config, "hidden_size"), _count(config, kind.width_of_experts)
     experts = _count(config, family.counts[0])
-    if experts > MAX_TENSORS:
-        raise ValueError(f"implies more than {MAX_TENSORS:,} tensors")
+    if experts > limits.TENSORS:
+        raise ValueError(f"implies more than {limits.TENSORS:,} tensors")
     form: Form = {family.router(layer, fused=fused): (experts, hidden)}
     places: dict[Place, int] = {}
     if fused:

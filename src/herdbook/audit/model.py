@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook import hub
+from herdbook import hub, limits
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, MLP
 from herdbook.audit.configuration import MAX_EXPERTS, MAX_LAYERS
 from herdbook.errors import SourceError, UnverifiedError, VerificationError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from herdbook.architectures.mixtures import Family
     from herdbook.release.subject import Subject
 
-MAX_TENSORS = 200_000
 MAX_SHARDS = 2_000
 FUSED = re.compile(r"model\.layers\.(\d{1,4})\.mlp\.experts\.(gate_up_proj|down_proj)")
 FUSED_ROUTER = re.compile(r"model\.layers\.(\d{1,4})\.mlp\.gate\.weight")
@@ -128,9 +127,9 @@ def open_model(subject: Subject) -> Model:
         for span in subject.header(file.name).values():
             whole = TensorSlice(file.name, span.name, span.dtype, tuple(span.shape), span.start, span.end)
             for name, piece in _split(whole, family):
-                if name in pieces or len(pieces) >= MAX_TENSORS:
+                if name in pieces or len(pieces) >= limits.TENSORS:
                     raise VerificationError(
-                        f"{subject.name}: contains {span.name} twice, or more than {MAX_TENSORS} tensors"
+                        f"{subject.name}: contains {span.name} twice, or more than {limits.TENSORS} tensors"
                     )
                 pieces[name] = piece
     return Model(subject, config, family, pieces)

@@ -38,7 +38,7 @@ def tensor_headers(repo: str, commit: str, file: str) -> dict[str, TensorHeader]
 
     Raises:
         SourceError: If the header cannot be read.
-        WrongAnswerError: If it is damaged, claims more than 100 MB, or does not match the file's size.
+        WrongAnswerError: If it is damaged, is over the limit, or does not match the file's size.
     """
     what = f"hub: {repo}@{commit}: {file}"
     check_pin(commit, file, what)

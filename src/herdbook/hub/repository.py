@@ -12,6 +12,7 @@ from urllib.parse import quote
 from huggingface_hub import ModelInfo as HubModelInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its lazy exports
 
+from herdbook import limits
 from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
@@ -132,7 +133,9 @@ def weights_of(
         check_name(name, what)
     if index is not None:
         try:
-            names = {str(name) for name in json.loads(index)["weight_map"].values()}
+            names = {str(name) for name in limits.parse_json(index, limits.DOCUMENT)["weight_map"].values()}
+        except limits.OverLimitError as error:
+            raise SourceError(f"{what}: {WEIGHTS_INDEX} {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SourceError(f"{what}: {WEIGHTS_INDEX} is damaged: {error!r}") from error
     elif WEIGHTS_INDEX in by_name:

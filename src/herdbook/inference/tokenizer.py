@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError
+from herdbook.limits import OverLimitError
+from herdbook.sources.growth import check_growth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,8 +75,9 @@ def ids_of(tokenizer: Any, text: str, what: str) -> list[int]:
         what: What the text is, for error messages.
 
     Raises:
-        StepError: If a word of the text has no token, not even that of unknown words.
+        StepError: If its normalizer can make the text too long, or if a word of the text has no token, not even that of unknown words.
     """
+    _check_length(tokenizer, text, what)
     encoded = tokenizer(
         text, add_special_tokens=False, verbose=False, return_offsets_mapping=tokenizer.is_fast
     )
@@ -87,6 +91,17 @@ def ids_of(tokenizer: Any, text: str, what: str) -> list[int]:
             "tokenizer_config.json fit its tokenizer.json"
         )
     return ids
+
+
+def _check_length(tokenizer: Any, text: str, what: str) -> None:
+    """Refuse a text of which the tokenizer's normalizer can make more than memory holds."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    normalizer = backend.normalizer if backend else None
+    try:
+        if normalizer is not None:  # its state is its part of tokenizer.json
+            check_growth(json.loads(normalizer.__getstate__()), len(text.encode(errors="replace")))
+    except OverLimitError as error:
+        raise StepError(f"{what}: refused: the tokenizer of {tokenizer.name_or_path} {error}") from error
 
 
 def _lost_word(text: str, read: Sequence[tuple[int, int]]) -> str | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import SourceError
-from herdbook.lock.local import refuse_pointers
+from herdbook.lock.local import check_small, reader, refuse_pointers
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -38,7 +38,7 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     what = f"adapter: {model.adapter}"
     _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
     refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
-    config = read_config((folder / ADAPTER_CONFIG).read_bytes(), what)
+    config = read_config(reader(folder)(ADAPTER_CONFIG), what)
     if is_absolute(str(config.get(ADAPTED))):
         del config[ADAPTED]  # where its author had the base; the recipe names the base, so nothing reads it
     check_saved(config, f"{what}: {ADAPTER_CONFIG}")
@@ -60,6 +60,7 @@ def _pin_hub_adapter(model: Adapter, source: Hub) -> LockedAdapter:
     files = {file.name: file for file in remote.files}
     _check_adapter(set(files), what, "the repository")
     pinned = [files[ADAPTER_CONFIG], files[ADAPTER_WEIGHTS]]
+    check_small(files[ADAPTER_CONFIG].size_bytes, f"{what}: {ADAPTER_CONFIG}")
     config = hub.download(repo, remote.commit, files[ADAPTER_CONFIG]).read_bytes()
     return LockedAdapter(
         asked=request(model),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from herdbook import hub
+from herdbook import hub, limits
 from herdbook.errors import SourceError
 from herdbook.key import digest
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
@@ -47,7 +47,8 @@ def _about(path: Path) -> Any:
     """Return what a library saved about a model: a configuration, or the free entries in the header of its weights."""
     if path.suffix == ".safetensors":  # read before
         with path.open("rb") as file:
-            return json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
+            header = file.read(int.from_bytes(file.read(8), "little"))
+            return limits.parse_json(header, limits.HEADER).get("__metadata__")
     if not path.name.endswith(CONFIG):  # of the tokenizer's files, those with a vocabulary
         return None
     try:
@@ -80,14 +81,15 @@ def pin_files(
     Raises:
         SourceError: If the files do not describe one whole model in a form that is supported.
     """
-    index = (folder / WEIGHTS_INDEX).read_bytes() if WEIGHTS_INDEX in names else None
+    small = reader(folder)
+    index = small(WEIGHTS_INDEX) if WEIGHTS_INDEX in names else None
     listed = [hub.RemoteFile(name, (folder / name).stat().st_size, None, None) for name in names]
     weights = [file.name for file in hub.weights_of(listed, index, what)]
     members = side_files(names)
     if CONFIG not in members:
         raise SourceError(f"{what}: contains no {CONFIG}")
     refuse_pointers(folder, [*weights, *members], what)
-    config = read_config((folder / CONFIG).read_bytes(), what)
+    config = read_config(small(CONFIG), what)
     check_config(config, what)
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
     tensors = [
@@ -97,7 +99,7 @@ def pin_files(
     ]
     check_index(index, tensors, what)
     check_dtypes(tensors, what)
-    side = read_side_files(members, reader(folder), what)
+    side = read_side_files(members, small, what)
     return LockedSource(
         asked=asked,
         uri=uri,

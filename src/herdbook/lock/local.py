@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from herdbook import limits
 from herdbook.errors import SourceError
 from herdbook.lock.model import pin_file
 from herdbook.sources import lfs
@@ -34,8 +35,25 @@ def pin_local(folder: Path, name: str, where: str) -> LockedFile:
 
 
 def reader(folder: Path) -> Callable[[str], bytes]:
-    """Return a function that reads a folder's files by their names."""
-    return lambda name: (folder / name).read_bytes()
+    """Return a function that reads a folder's files by their names; it refuses those that are larger than any."""
+
+    def read(name: str) -> bytes:
+        check_small((folder / name).stat().st_size, f"{folder}: {name}")
+        return (folder / name).read_bytes()
+
+    return read
+
+
+def check_small(size_bytes: int, what: str) -> None:
+    """Refuse a configuration, an index or a tokenizer that is larger than any, before it is fetched or read.
+
+    Raises:
+        SourceError: If it is.
+    """
+    try:
+        limits.TOKENIZER.check_size(size_bytes)
+    except limits.OverLimitError as error:
+        raise SourceError(f"{what}: refused: it {error}") from error
 
 
 def refuse_pointers(folder: Path, names: Iterable[str], what: str) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import FailFast, Field, ValidationError
 
+from herdbook import limits
 from herdbook.errors import LockError
 from herdbook.files import sha256_file, write_text
 from herdbook.recipe import Adapter, Folder, Hub, Pypi, Recipe, Section
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LINE_LENGTH = 200
+FIRST = FailFast()  # one error is reported, and those of a million wrong entries would take all memory
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -80,14 +83,14 @@ class LockedSource(Section):
     uri: str
     revision: str
     weights: Literal["safetensors", "gguf"]
-    files: tuple[LockedFile, ...]
-    members: tuple[str, ...]
-    tensors: tuple[LockedTensor, ...]
+    files: Annotated[tuple[LockedFile, ...], FIRST]
+    members: Annotated[tuple[str, ...], FIRST]
+    tensors: Annotated[tuple[LockedTensor, ...], FIRST]
     config: dict[str, Any]
     tokens: LockedTokens | None = None
     generation: dict[str, Any] = Field(default_factory=dict)
     license: str | None = None
-    base_models: tuple[str, ...] = ()
+    base_models: Annotated[tuple[str, ...], FIRST] = ()
     gated: str | bool = False
     chat_template: bool = True
 
@@ -129,9 +132,9 @@ class LockedAdapter(Section):
     """A LoRA adapter, pinned: its files, its configuration, its tensors."""
 
     asked: dict[str, Any]
-    files: tuple[LockedFile, ...]
+    files: Annotated[tuple[LockedFile, ...], FIRST]
     config: dict[str, Any]
-    tensors: tuple[LockedTensor, ...]
+    tensors: Annotated[tuple[LockedTensor, ...], FIRST]
     revision: str | None = None  # the commit, if it is on the Hub
 
 
@@ -140,7 +143,7 @@ class LockedTask(Section):
 
     name: str
     file: LockedFile
-    data: tuple[LockedFile, ...]
+    data: Annotated[tuple[LockedFile, ...], FIRST]
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -148,24 +151,46 @@ class LockedCalibration(Section):
     """Calibration text, pinned: its files."""
 
     asked: dict[str, Any]
-    data: tuple[LockedFile, ...]
+    data: Annotated[tuple[LockedFile, ...], FIRST]
 
 
 class Lock(Section):
     """A whole lock."""
 
     version: Literal[1] = 1
-    sources: dict[str, LockedSource] = Field(default_factory=dict)
-    adapters: dict[str, LockedAdapter] = Field(default_factory=dict)
-    tasks: dict[str, LockedTask] = Field(default_factory=dict)
-    leaderboards: dict[str, LockedFile] = Field(default_factory=dict)
-    calibration: dict[str, LockedCalibration] = Field(default_factory=dict)
-    token_differences: tuple[LockedTokenDifference, ...] = ()
+    sources: Annotated[dict[str, LockedSource], FIRST] = Field(default_factory=dict)
+    adapters: Annotated[dict[str, LockedAdapter], FIRST] = Field(default_factory=dict)
+    tasks: Annotated[dict[str, LockedTask], FIRST] = Field(default_factory=dict)
+    leaderboards: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
+    calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
+    token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
 
 
 def path_for(recipe_path: Path) -> Path:
     """Return the path of a recipe's lock: ``recipe.yaml`` -> ``recipe.lock.json``."""
     return recipe_path.with_suffix(".lock.json")
+
+
+def parse(content: bytes) -> Lock:
+    """Parse and check a lock's content.
+
+    Raises:
+        OverLimitError: If it is too large.
+        UnicodeDecodeError: If it is not UTF-8.
+        ValidationError: If it is not a lock.
+    """
+    limits.LOCK.check(content)
+    with suppress(json.JSONDecodeError, RecursionError):  # which pydantic reports
+        json.loads(content, object_pairs_hook=_few_keys)
+    return Lock.model_validate_json(content.decode("utf-8"))
+
+
+def _few_keys(pairs: list[tuple[str, Any]]) -> None:
+    """Raise OverLimitError if an object has more keys than any in a lock: each unknown one would become an error in memory."""
+    if len(pairs) > limits.LOCK_KEYS:
+        raise limits.OverLimitError(
+            f"has {len(pairs):,} keys in one object, over the limit of {limits.LOCK_KEYS:,}"
+        )
 
 
 def load(path: Path) -> Lock:
@@ -175,7 +200,10 @@ def load(path: Path) -> Lock:
         LockError: If it is missing or damaged.
     """
     try:
-        return Lock.model_validate_json(path.read_text(encoding="utf-8"))
+        limits.LOCK.check_size(path.stat().st_size)
+        return parse(path.read_bytes())
+    except limits.OverLimitError as error:
+        raise LockError(f"{path}: refused: it {error}") from error
     except FileNotFoundError as error:
         raise LockError(f"{path}: the lock does not exist. Create it with `herdbook lock`.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from herdbook import hub
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.lock.local import check_small
 from herdbook.lock.model import LockedFile, LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
 from herdbook.lock.whole import check_config, check_dtypes, check_index, read_config
@@ -32,6 +33,7 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
 
     def small(name: str) -> bytes:
         file = files[name]
+        check_small(file.size_bytes, f"{what}: {name}")
         return hub.download(repo, remote.commit, file).read_bytes()
 
     index = small(WEIGHTS_INDEX) if WEIGHTS_INDEX in files else None

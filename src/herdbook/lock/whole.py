@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook.architectures.form import QUANTIZED
 from herdbook.architectures.meaning import LLAMA_LIKE
 from herdbook.errors import SourceError
@@ -86,9 +87,12 @@ def read_config(content: bytes, what: str, file: str = "configuration") -> dict[
         SourceError: If it is not a JSON object, or names code to run.
     """
     try:
+        limits.DOCUMENT.check(content)
         config = json.loads(
             content.decode("utf-8"), parse_constant=_refuse_constant
         )  # as transformers reads it
+    except limits.OverLimitError as error:
+        raise SourceError(f"{what}: refused: its {file} {error}") from error
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
     if not isinstance(config, dict):
@@ -125,7 +129,9 @@ def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str)
         files[tensor.name] = tensor.file
     if index is None:
         return
-    weight_map = {str(name): str(file) for name, file in json.loads(index)["weight_map"].items()}
+    weight_map = {
+        str(name): str(file) for name, file in limits.parse_json(index, limits.DOCUMENT)["weight_map"].items()
+    }
     for name, file in weight_map.items():
         if files.get(name) != file:
             found = f"is in {files[name]}" if name in files else "is in none of the weights files"
@@ -173,6 +179,10 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         raise SourceError(
             f"{what}: {CONFIG} of type {config.get('model_type')!r} has no number {lacking[0]}; this form of configuration is "
             "not supported"
+        )
+    if (layers := config["num_hidden_layers"]) > limits.LAYERS:
+        raise SourceError(
+            f"{what}: {CONFIG}: num_hidden_layers is {layers}, over the limit of {limits.LAYERS:,}"
         )
     for form, kind, keys in FORMS:
         for key in keys:

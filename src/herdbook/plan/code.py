@@ -44,6 +44,7 @@ _HUB = "downloads files whose digests are compared with the lock; ranges of file
 # followed.
 NEUTRAL_MODULES = {
     "herdbook.errors": "an error ends a step, and nothing is written",
+    "herdbook.limits": "refuses what is too large, and changes nothing",
     "herdbook.progress": "shows how far a step has got",
     "herdbook.key": "computes every key, so a change of the way keys are computed changes them all",
     "herdbook.layout": "decides the paths of files; documents, which quote the names, count it",

@@ -15,6 +15,8 @@ from herdbook.plan.operation import CalibrationText, Reduce, ReduceAsSearched, T
 from herdbook.plan.part import parts_like, plan_part
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from herdbook.lock import Lock
     from herdbook.plan.model import Node
     from herdbook.recipe import Laser, Recipe
@@ -70,7 +72,7 @@ def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
     Raises:
         RecipeError: If one does not exist.
     """
-    layers = chosen_layers(model, parent.config["num_hidden_layers"], name)
+    layers = set(chosen_layers(model, parent.config["num_hidden_layers"], name))
     named = list(MATRICES) if model.matrices == "all" else list(model.matrices)
     kinds = {matrix for matrix in named if matrix in MATRICES}
     single = {
@@ -93,24 +95,25 @@ def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
     return matrices
 
 
-def chosen_layers(model: Laser, count: int, name: str) -> set[int]:
+def chosen_layers(model: Laser, count: int, name: str) -> Sequence[int]:
     """Return the layers that a LASER entry chooses, of ``count``.
 
     Raises:
         RecipeError: If one does not exist.
     """
     if model.layers == "all":
-        return set(range(count))
+        return range(count)
     if isinstance(model.layers, str):
         first, last = (int(part) for part in model.layers.split("-"))
         if first > last:
             raise RecipeError(f"models.{name}.layers: the range {model.layers} is empty")
-        layers = set(range(first, last + 1))
+        layers: Sequence[int] = range(first, last + 1)
+        beyond = max(first, count) if last >= count else None
     else:
-        layers = set(model.layers)
-    beyond = sorted(layer for layer in layers if layer >= count)
-    if beyond:
-        raise RecipeError(f"models.{name}.layers: layer {beyond[0]} does not exist; the last is {count - 1}")
+        layers = model.layers
+        beyond = min((layer for layer in layers if layer >= count), default=None)
+    if beyond is not None:
+        raise RecipeError(f"models.{name}.layers: layer {beyond} does not exist; the last is {count - 1}")
     return layers
 
 

@@ -190,6 +190,7 @@ def _stacked(
             take(first, name, name, None)
     kinds: list[Any] = []
     number = 0
+    held = {name: _by_layer(nodes[name]) for name in dict.fromkeys(piece.model for piece in merge.slices)}
     for index, piece in enumerate(merge.slices):
         node = nodes[piece.model]
         count = node.config["num_hidden_layers"]
@@ -198,10 +199,8 @@ def _stacked(
                 raise RecipeError(
                     f"{where}.slices.{index}.layers: layer {layer} does not exist in {piece.model!r}; the last is {count - 1}"
                 )
-            prefix = f"model.layers.{layer}."
-            for name in node.tensors:
-                if name.startswith(prefix) and not name.endswith("inv_freq"):
-                    take(node, name, LAYER_NUMBER.sub(f"model.layers.{number}.", name), piece.scale)
+            for name in held[piece.model].get(layer, ()):
+                take(node, name, LAYER_NUMBER.sub(f"model.layers.{number}.", name), piece.scale)
             kinds.append({key: node.config[key][layer] for key in PER_LAYER if _is_list(node, key)})
             number += 1
     for name in last.tensors:
@@ -224,6 +223,15 @@ def _stacked(
             "with transformers' AutoConfig, and save it"
         )
     return tensors, values, config
+
+
+def _by_layer(node: Node) -> dict[int | None, list[str]]:
+    """Return the names of a model's tensors by layer, in the model's order, without rotary frequencies."""
+    held: dict[int | None, list[str]] = {}
+    for name in node.tensors:
+        if not name.endswith("inv_freq"):
+            held.setdefault(layer_of(name), []).append(name)
+    return held
 
 
 def _part(name: str, label: str, merge: Dense, run: tuple[Tensor, ...], values: Mapping[str, Values]) -> Part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT
@@ -11,6 +12,8 @@ from herdbook.layout import WEIGHTS
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from herdbook.plan.code import DescribedCode
     from herdbook.plan.operation import Action, CalibrationText, Operation, Parameters, Rule
     from herdbook.recipe import Guard, RankRule, Section, Select
@@ -221,8 +224,8 @@ class Node:
             return (WEIGHTS,)
         return tuple(f"model-{index:05d}-of-{count:05d}.safetensors" for index in range(1, count + 1))
 
-    @property
-    def tensors(self) -> dict[str, tuple[Part, Tensor]]:
+    @cached_property  # planning looks up each tensor of each model in it
+    def tensors(self) -> Mapping[str, tuple[Part, Tensor]]:
         """Its tensors by name, each with the part that contains it."""
         return {tensor.name: (part, tensor) for part in self.parts for tensor in part.tensors}
 

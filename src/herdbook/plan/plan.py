@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
@@ -20,11 +21,16 @@ from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_
 from herdbook.plan.routing import RoutingReport, plan_report
 from herdbook.plan.tokens import check_tokens
 from herdbook.plan.usable import check_usable
+from herdbook.recipe import Merge, Moe, Passthrough
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from herdbook.lock import Lock
     from herdbook.plan.model import Node, Part, Search
-    from herdbook.recipe import Recipe
+    from herdbook.recipe import Recipe, Section
+
+MATRICES_OF_AN_MLP = 3
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,14 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     needed = recipes.ancestry(recipe, recipe.release.model, *measured)
     whole = needed_whole(recipe, needed)
     order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
+    planned = 0
     for name in order:
+        planned += _tensors(recipe.models[name], lock, name, nodes)
+        if planned > limits.PLANNED_TENSORS:
+            raise RecipeError(
+                f"models.{name}: with it, about {planned:,} tensors and their origins are to be planned, over the limit of "
+                f"{limits.PLANNED_TENSORS:,}"
+            )
         nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
         warnings += [*new_warnings, *roundings(nodes[name], nodes)]
     warnings += check_tokens(lock, nodes, whole)
@@ -137,6 +150,38 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")
     return Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
+
+
+def _tensors(model: Section, lock: Lock, name: str, nodes: Mapping[str, Node]) -> int:
+    """Return about how many tensors and origins planning a model makes, without making them.
+
+    Raises:
+        RecipeError: If a model has more layers than any.
+    """
+    parents = [nodes[parent] for parent in recipes.parents(model)]
+    if not parents:
+        locked = lock.sources[name]
+        if (layers := _layers(locked.config)) > limits.LAYERS:
+            raise RecipeError(
+                f"models.{name}: num_hidden_layers is {layers}, over the limit of {limits.LAYERS:,}"
+            )
+        return len(locked.tensors)
+    if isinstance(model, Moe):
+        experts = MATRICES_OF_AN_MLP * _layers(parents[0].config) * len(model.moe.all_experts)
+        return len(parents[0].form) + experts
+    if isinstance(model, Merge) and isinstance(model.merge, Passthrough):
+        pieces = [(nodes[piece.model], piece.depth) for piece in model.merge.slices]
+        shares = [(len(node.form), depth / max(1, _layers(node.config))) for node, depth in pieces]
+        return int(
+            sum(size * min(1, share) for size, share in shares)
+        )  # what is beyond the last layer is refused
+    inputs = model.merge.inputs if isinstance(model, Merge) else ()
+    return sum(len(nodes[parent].form) for parent in inputs) or len(parents[0].form)
+
+
+def _layers(config: Mapping[str, Any]) -> int:
+    layers = config.get("num_hidden_layers")
+    return layers if isinstance(layers, int) else 0
 
 
 def _shared(recipe: Recipe, nodes: dict[str, Node]) -> dict[str, Node]:

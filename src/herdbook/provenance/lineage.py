@@ -6,11 +6,13 @@ which have the same kind of entry. So most of a merge can be proven by comparing
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook.architectures.mixtures import expert_of
 from herdbook.errors import CheckpointError, StepError, VerificationError
 from herdbook.key import canonical_json
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from herdbook.weights.checkpoint import Span
 
 MAX_LINE = 1 << 20  # characters; a longer line is refused when it is written or read
-MAX_SLICES = 1 << 21
 MAX_DEPTH = 64  # models between a release's tensor and a source
 NO_PARAMETERS = {"action", "dtype", "shape", "sha256", "from", "slices", "name", "spectrum"}
 
@@ -309,13 +310,17 @@ def parse(text: str) -> list[LineageSlice]:
         VerificationError: If it is damaged or too large; the line is named.
     """
     slices: list[LineageSlice] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    values = 0
+    for number, ended in enumerate(io.StringIO(text, newline="\n"), start=1):
+        line = ended.removesuffix("\n")
+        values += sum(line.count(sign) for sign in ",[{")
+        if len(line) > MAX_LINE or number > limits.TENSORS or values > limits.LINEAGE.values:
+            raise VerificationError(
+                f"lineage: line {number}: is over the limits ({MAX_LINE:,} characters per line, {limits.TENSORS:,} lines, "
+                f"{limits.LINEAGE.values:,} values)"
+            )
         if not line:
             continue
-        if len(line) > MAX_LINE or number > MAX_SLICES:
-            raise VerificationError(
-                f"lineage: line {number}: is over the limits ({MAX_LINE} characters per line, {MAX_SLICES} lines)"
-            )
         try:
             slices.append(_read_slice(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -94,7 +94,7 @@ class Laser(Section):
     @field_validator("matrices", "layers", "rank")
     @classmethod
     def _some_and_each_once(cls, value: Any) -> Any:
-        if isinstance(value, list) and (not value or any(value.count(item) > 1 for item in value)):
+        if isinstance(value, list) and (not value or len(set(map(repr, value))) < len(value)):
             raise ValueError("list at least one item, and each only once")
         return value
 

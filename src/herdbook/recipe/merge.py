@@ -172,6 +172,12 @@ class Slice(Section):
     layers: str = Field(pattern=r"^\d+-\d+$", description="such as 0-15 (inclusive)")
     scale: Value | None = Field(None, description="factor on its tensors")
 
+    @property
+    def depth(self) -> int:
+        """How many layers it has."""
+        first, last = (int(number) for number in self.layers.split("-"))
+        return max(0, last + 1 - first)
+
 
 class Passthrough(_Merge):
     """Layers of several models stacked, unchanged (a frankenmerge)."""

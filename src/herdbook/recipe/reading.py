@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from herdbook import yamlio
+from herdbook import limits, yamlio
 from herdbook.errors import RecipeError
 from herdbook.humanize import did_you_mean
 from herdbook.recipe.section import Section
@@ -34,7 +34,12 @@ def load(path: Path) -> Recipe:
 def read_text(path: Path) -> str:
     """Return a file's text. Raises RecipeError if it cannot be read."""
     try:
+        limits.check_size(
+            path.stat().st_size, 4 * limits.YAML_CHARACTERS
+        )  # of UTF-8, four bytes at most for each
         return path.read_text(encoding="utf-8")
+    except limits.OverLimitError as error:
+        raise RecipeError(f"refused: it {error}", str(path)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
             f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)
@@ -52,7 +57,10 @@ def parse(text: str, file: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError([line for item in error.errors() for line in _explain(item, data)], file) from error
+        found = error.errors(include_url=False)
+        lines = [line for item in found[: limits.PROBLEMS] for line in _explain(item, data)]
+        more = len(found) - limits.PROBLEMS
+        raise RecipeError([*lines, *([f"and {more:,} more problems"] if more > 0 else [])], file) from error
 
 
 def _explain(item: ErrorDetails, data: dict[str, Any]) -> list[str]:

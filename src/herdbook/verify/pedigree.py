@@ -6,15 +6,17 @@ All of these are in the release. Later levels check what the sources really cont
 from __future__ import annotations
 
 import hashlib
+import io
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook.key import SHORT
 from herdbook.layout import LINEAGE
 from herdbook.plan.operation import DrawRouters, MakeRouters, ReduceAsSearched
 from herdbook.provenance.lineage import lines
 from herdbook.release.finding import Check
-from herdbook.release.reader import MAX_LINEAGE_BYTES, damaged
+from herdbook.release.reader import damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -182,9 +184,11 @@ def _contradictions(
 def lineage(plan: Plan, release: Release) -> Iterator[Finding]:
     """Check that the lineage follows from the records, and so covers every byte of every tensor."""
     headers = {name: release.subject.header(name) for name in plan.released.shard_names}
-    text = release.subject.read(LINEAGE, MAX_LINEAGE_BYTES)
+    text = release.subject.read(LINEAGE, limits.LINEAGE.size_bytes)
     with damaged(LINEAGE):
-        actual = text.decode().splitlines(keepends=True)
+        actual = io.StringIO(
+            text.decode(), newline="\n"
+        )  # line by line: a list of lines can take eight times the text
     derived = lines(plan, release.records(), headers)
     count = 0
     for number, (expected, found) in enumerate(zip_longest(derived, actual), start=1):

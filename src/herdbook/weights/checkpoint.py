@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from herdbook import limits
 from herdbook.errors import CheckpointError, DigestMismatchError
 from herdbook.files import CHUNK_BYTES, atomic_writer, write_json
 from herdbook.weights.dtypes import ITEM_BYTES
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-MAX_HEADER_BYTES = 100_000_000  # the limit of the reference reader
+MAX_HEADER_BYTES = limits.HEADER.size_bytes
 REMEDY = "Fetch or rebuild it."
 # The bits of a float's exponent, by the dtype codes of safetensors.
 EXPONENTS = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
@@ -61,11 +62,14 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
         )
     length = int.from_bytes(head[:8], "little")
     if length > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{what}: is not a safetensors file: its header claims {length} bytes")
+        raise CheckpointError(
+            f"{what}: is not a safetensors file, or larger than any: its header claims {length} bytes, over the limit of "
+            f"{MAX_HEADER_BYTES:,}"
+        )
     if 8 + length > file_bytes:
         raise CheckpointError(f"{what}: is truncated inside its header. {REMEDY}")
     try:
-        header = json.loads(head[8 : 8 + length])
+        header = limits.parse_json(head[8 : 8 + length], limits.HEADER)
         header.pop("__metadata__", None)
         spans = {}
         for name, item in header.items():
@@ -73,6 +77,8 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
             spans[name] = Span(
                 name, item["dtype"], tuple(item["shape"]), 8 + length + start, 8 + length + end
             )
+    except limits.OverLimitError as error:
+        raise CheckpointError(f"{what}: its safetensors header {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{what}: its safetensors header is damaged: {error!r}") from error
     position = 8 + length

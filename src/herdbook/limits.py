@@ -1,0 +1,112 @@
+"""Limits of what is read from files that a stranger may have written, each checked before the work that it bounds.
+
+Beside each limit is an honest size: what a mixture of eight 22B models, a merge of 300 models of 7B (87,300 tensors) or a
+mixture of 128 experts in 94 layers (36,000 tensors) needs. Parsed JSON takes memory for each value, however few characters
+it has, so that the number of values is limited besides the length.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+class OverLimitError(ValueError):
+    """Something is larger than what is read; the message says by what, and is to follow the file's name."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The largest JSON, or lines of JSON, of a kind.
+
+    Args:
+        size_bytes: Its length.
+        values: How many values it may have: numbers, texts, lists and objects.
+    """
+
+    size_bytes: int
+    values: int
+
+    def check_size(self, size_bytes: int) -> None:
+        """Raise OverLimitError if a file of this kind is too long to be read."""
+        check_size(size_bytes, self.size_bytes)
+
+    def check(self, content: bytes) -> None:
+        """Raise OverLimitError if a content of this kind is too large to be parsed."""
+        self.check_size(len(content))
+        if (found := values_of(content)) > self.values:
+            raise OverLimitError(f"has about {found:,} values, over the limit of {self.values:,}")
+
+
+def check_size(size_bytes: int, limit: int) -> None:
+    """Raise OverLimitError if a file is longer than a limit."""
+    if size_bytes > limit:
+        raise OverLimitError(f"has {size_bytes:,} bytes, over the limit of {limit:,}")
+
+
+def values_of(content: bytes) -> int:
+    """Return how many values JSON can have at most, without parsing it: each but the first follows a comma or a bracket."""
+    return 1 + sum(content.count(sign) for sign in b",[{")
+
+
+def parse_json(content: bytes, limit: Limit) -> Any:
+    """Parse JSON within a limit.
+
+    Raises:
+        OverLimitError: If it is over the limit.
+        ValueError: If it is not JSON.
+        RecursionError: If it is nested too deeply.
+    """
+    limit.check(content)
+    return json.loads(content)
+
+
+# -- what people write ---------------------------------------------------------------------------------------------------
+
+# 300 models, each lasered: 60 kB, 5,000 entries. Task files are smaller.
+YAML_CHARACTERS = 500_000
+YAML_ENTRIES = 100_000
+# Numbers of base 60 take quadratic time. Seeds have 20 digits.
+YAML_DIGITS = 300
+# Wrong entries of which each gets a line; looking for similar names takes milliseconds.
+PROBLEMS = 100
+# 300 models: 87,300 tensors of sources, and as many origins of the merge's; twice that with LASER on each.
+PLANNED_TENSORS = 600_000
+# The deepest stacks of layers that people merged have fewer than 300.
+LAYERS = 10_000
+# 46,000 in the largest mixtures that are published.
+TENSORS = 200_000
+
+# -- JSON ----------------------------------------------------------------------------------------------------------------
+
+# Index of 36,000 tensors: 3.4 MB. Record of a merge of 300 models in one shard: 17 MB, 360,000 values.
+DOCUMENT = Limit(32_000_000, 1_000_000)
+# 300 models: 40 MB, 1,400,000 values in all records together.
+RECORDS = Limit(128_000_000, 4_000_000)
+# 300 models: 13 MB, 700,000 values.
+LOCK = Limit(32_000_000, 2_000_000)
+# 300 models: 300 keys in its sources. The largest configurations have 200.
+LOCK_KEYS = 10_000
+# Merge of 300 models: 22 MB, 700,000 values. 8x22B: 2 MB.
+LINEAGE = Limit(64_000_000, 3_000_000)
+# Vocabularies of 262,000 tokens with their merges: 33 MB, 2,200,000 values.
+TOKENIZER = Limit(64_000_000, 4_000_000)
+# Header of 36,000 tensors in one file: 5 MB, 400,000 values. Shards of a 7B model: 35 kB.
+HEADER = Limit(32_000_000, 1_000_000)
+# 8x22B: fewer than 200 claims, 200 kB.
+CLAIMS = Limit(8_000_000, 500_000)
+
+# -- others --------------------------------------------------------------------------------------------------------------
+
+# 300 models: 1,600 files, 230 kB.
+SUMS_BYTES = 2_000_000
+# Weights in a wheel shrink to two thirds, tables of a tokenizer to a tenth.
+WHEEL_RATIO = 20
+WHEEL_SPARE_BYTES = 64_000_000
+# METADATA with a long description: 100 kB.
+WHEEL_METADATA_BYTES = 4_000_000
+# Long prompts have 4 kB.
+TEXT_BYTES = 4_000
+# A book of 3 MB, in which the tokenizer of a Llama makes three bytes of a space. The library takes 40 bytes for each.
+NORMALIZED_BYTES = 10_000_000
