@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("changes", "errors", "graph", "humanize"),
+    ("changes", "errors", "graph", "humanize", "visible"),
     ("architectures", "escape", "files", "key", "layout", "progress", "settings", "yamlio"),
     ("figures", "recipe", "sources", "tools", "weights"),
     ("hub",),

@@ -8,6 +8,7 @@ import click
 
 from herdbook.cli import findings, options
 from herdbook.errors import HerdbookError
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,14 +123,14 @@ def command(
         first: Level = levels.LEVELS["files"][0]
         finding = Finding(first.name, "release", release, outcome_of(error), str(error))
         results.append(levels.LevelResult(first, (finding,), 0, 0.0))
-        print(report.level_text(results[0]))
+        say(*report.level_text(results[0]).split("\n"))
     else:
         for result in levels.run(opened, level, chosen):
             results.append(result)
-            print(report.level_text(result), flush=True)
+            say(*report.level_text(result).split("\n"))
     name = opened.name if opened else release
     reports.write(name, results, chosen)
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
-    print(report.closing(name, results))
+    say(report.closing(name, results))
     return report.STATUSES[report.outcome(results)]
