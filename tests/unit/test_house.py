@@ -22,7 +22,7 @@ SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
     ("changes", "errors", "graph", "humanize", "visible"),
-    ("architectures", "escape", "files", "key", "layout", "progress", "settings", "yamlio"),
+    ("architectures", "escape", "files", "jsonio", "key", "layout", "progress", "settings", "yamlio"),
     ("figures", "recipe", "sources", "tools", "weights"),
     ("hub",),
     ("lock",),

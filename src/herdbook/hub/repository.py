@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,6 +11,7 @@ from urllib.parse import quote
 from huggingface_hub import ModelInfo as HubModelInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its lazy exports
 
+from herdbook import jsonio
 from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
@@ -86,7 +86,7 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
         at = f"/revision/{quote(revision, safe='')}" if revision else ""
         content = read_whole(f"{client().endpoint}/api/models/{repo}{at}?blobs=True")
         try:
-            return HubModelInfo(**json.loads(content))  # type: ignore[no-untyped-call]
+            return HubModelInfo(**jsonio.load(content))  # type: ignore[no-untyped-call]
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError("the response does not describe a repository") from error
 
@@ -132,7 +132,7 @@ def weights_of(
         check_name(name, what)
     if index is not None:
         try:
-            names = {str(name) for name in json.loads(index)["weight_map"].values()}
+            names = {str(name) for name in jsonio.load(index)["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SourceError(f"{what}: {WEIGHTS_INDEX} is damaged: {error!r}") from error
     elif WEIGHTS_INDEX in by_name:

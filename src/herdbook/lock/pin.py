@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from herdbook import hub, yamlio
+from herdbook import hub, jsonio
 from herdbook.errors import RecipeError, SourceError
 from herdbook.layout import CONFIG, GENERATION_CONFIG, WEIGHTS, WEIGHTS_INDEX
 from herdbook.lock import (
@@ -25,6 +24,7 @@ from herdbook.lock import (
     request,
 )
 from herdbook.lock.paths import check_recipe, check_saved, check_task, is_absolute
+from herdbook.lock.task import read_task
 from herdbook.lock.texts import read_texts
 from herdbook.lock.tokens import compare, describe
 from herdbook.lock.whole import check_config, check_dtypes, check_index
@@ -241,11 +241,11 @@ def _about(path: Path) -> Any:
     """Return what a library saved about a model: a configuration, or the free entries in the header of its weights."""
     if path.suffix == ".safetensors":  # read before
         with path.open("rb") as file:
-            return json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
+            return jsonio.load(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
     if not path.name.endswith(CONFIG):  # of the tokenizer's files, those with a vocabulary
         return None
     try:
-        return json.loads(path.read_bytes())
+        return jsonio.load(path.read_bytes())
     except ValueError:
         return None
 
@@ -400,49 +400,14 @@ def _adapter_tensors(spans: dict[str, Span]) -> tuple[LockedTensor, ...]:
 def pin_task(task: str, beside: Path) -> LockedTask:
     """Pin an evaluation task: its file, and the local data files that it reads."""
     file = _pin(beside, task, "evaluate.tasks")
-    text = (beside / task).read_text(encoding="utf-8")
-    try:
-        spec = yamlio.load(text, yamlio.PyYamlLoader)
-        name = spec["task"]
-        data_files = spec["dataset_kwargs"]["data_files"]
-    except (yamlio.YamlError, KeyError, TypeError) as error:
-        raise RecipeError(
-            f"evaluate.tasks: {task}: expected an lm-eval task with `task` and local `dataset_kwargs.data_files` ({error!r})"
-        ) from error
-    problems = _unread(spec)
-    if problems:
+    spec, text = read_task(beside / task, task)
+    if problems := spec.unread():
         raise RecipeError([f"evaluate.tasks: {task}: {problem}" for problem in problems])
-    names = sorted(
-        {str(item) for item in (data_files.values() if isinstance(data_files, dict) else [data_files])}
-    )
+    names = spec.dataset_kwargs.names
     check_task(task, text, names, beside)
     folder = (beside / task).parent
     data = tuple(_pin(folder, item, f"evaluate.tasks: {task}") for item in names)
-    return LockedTask(name=name, file=file, data=data, metadata=spec.get("metadata") or {})
-
-
-def _unread(spec: dict[str, Any]) -> list[str]:
-    """Return what a task contains of which a part would be missing from the lock or from the results, a line each."""
-    problems = [
-        f"{key}: other files and groups of tasks are not supported; write one task into one file"
-        for key in ("include", "group")
-        if key in spec
-    ]
-    if not isinstance(spec["task"], str):
-        problems.append(f"task: {spec['task']!r} is not a name; write one task into one file")
-    filters = spec.get("filter_list") or []
-    if len(filters) > 1:
-        problems.append(
-            f"filter_list: {len(filters)} filters give each metric {len(filters)} values, and a measurement has one. Write a "
-            "task for each filter"
-        )
-    metrics = [str(item.get("metric")) for item in spec.get("metric_list") or [] if isinstance(item, dict)]
-    problems += [
-        f"metric_list: {metric} is listed twice; lm-eval keeps one of the values"
-        for metric in dict.fromkeys(metrics)
-        if metrics.count(metric) > 1
-    ]
-    return problems
+    return LockedTask(name=spec.task, file=file, data=data, metadata=spec.metadata or {})
 
 
 def _refuse_equal_names(tasks: dict[str, LockedTask]) -> None:
@@ -505,9 +470,9 @@ def _strings(path: Path, say: Callable[[str], None]) -> Iterator[str]:
         return
     try:
         try:
-            values = [json.loads(text)]
+            values = [jsonio.load(text)]
         except ValueError:
-            values = [json.loads(line) for line in text.split("\n") if line.strip()]
+            values = [jsonio.load(line) for line in text.split("\n") if line.strip()]
     except ValueError:
         values = [text]
     while values:
@@ -536,11 +501,9 @@ def _pin(folder: Path, name: str, where: str) -> LockedFile:
 
 def _config(content: bytes, what: str, file: str = "configuration") -> dict[str, Any]:
     try:
-        config = json.loads(content)
-    except ValueError as error:
-        raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise SourceError(f"{what}: its {file} is not a JSON object")
+        config = jsonio.load_object(content)
+    except jsonio.JsonError as error:
+        raise SourceError(f"{what}: its {file}: {error}") from error
     if "auto_map" in config:
         raise SourceError(f"{what}: refused: its configuration requires running its own code (auto_map)")
     return config

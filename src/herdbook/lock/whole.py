@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from herdbook import jsonio
+from herdbook.architectures.config import wrong_type
 from herdbook.architectures.form import QUANTIZED
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
@@ -46,7 +47,7 @@ def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str)
         files[tensor.name] = tensor.file
     if index is None:
         return
-    weight_map = {str(name): str(file) for name, file in json.loads(index)["weight_map"].items()}
+    weight_map = {str(name): str(file) for name, file in jsonio.load(index)["weight_map"].items()}
     for name, file in weight_map.items():
         if files.get(name) != file:
             found = f"is in {files[name]}" if name in files else "is in none of the weights files"
@@ -90,6 +91,8 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
             f"{what}: {CONFIG} has a text_config: models that also read images or sound are not supported. Save its language "
             "model alone, and name that folder."
         )
+    if problem := wrong_type(config):
+        raise SourceError(f"{what}: {CONFIG}: {problem}")
     if lacking := [key for key in COUNTS if type(config.get(key)) is not int]:
         raise SourceError(
             f"{what}: {CONFIG} of type {config.get('model_type')!r} has no number {lacking[0]}; this form of configuration is "

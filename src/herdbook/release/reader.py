@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from herdbook import hub
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, VerificationError
+from herdbook.humanize import first_problem
 from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.lock import Lock
 from herdbook.plan import make
@@ -127,11 +128,7 @@ class Release:
         try:
             return Lock.model_validate_json(self.subject.read(LOCK))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise VerificationError(
-                f"{LOCK}: is damaged at {where or 'its start'}: {first['msg']}"
-            ) from error
+            raise VerificationError(f"{LOCK}: is damaged at {first_problem(error)}") from error
 
     @cached_property
     def _plan(self) -> Plan:

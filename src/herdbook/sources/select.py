@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
+from herdbook import jsonio
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, GENERATION_CONFIG
 
@@ -67,7 +67,7 @@ def has_chat_template(names: Collection[str], read: Callable[[str], bytes], what
     if TOKENIZER_CONFIG not in names:
         return False
     try:
-        template = json.loads(read(TOKENIZER_CONFIG)).get("chat_template")
+        template = jsonio.load(read(TOKENIZER_CONFIG)).get("chat_template")
     except (ValueError, AttributeError) as error:
         raise SourceError(f"{what}: its {TOKENIZER_CONFIG} is not a JSON object: {error}") from error
     if isinstance(template, list):  # several templates by name, of which the default is used

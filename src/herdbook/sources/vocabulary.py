@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from herdbook import jsonio
 from herdbook.errors import SourceError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
         settings: dict[str, Any] = {}
         if SETTINGS in names:
             file = SETTINGS
-            settings = json.loads(read(file))
+            settings = jsonio.load(read(file))
         added = settings.get("added_tokens_decoder")
         for number, token in (added or {}).items():
             vocabulary.setdefault(_content(token), int(number))
@@ -66,10 +66,10 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
             vocabulary = {**_words(read(file)), **vocabulary}
         if added is None and NAMED in names:
             file = NAMED
-            settings |= json.loads(read(file))
+            settings |= jsonio.load(read(file))
         for token in _special(settings):
             vocabulary.setdefault(token, max(vocabulary.values(), default=-1) + 1)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise SourceError(
             f"{what}: {file} is not of the form that transformers writes ({error!r})"
         ) from error
@@ -78,7 +78,7 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
 
 def _fast(content: bytes) -> Vocabulary:
     """Read the format of the library tokenizers."""
-    tokenizer = json.loads(content)
+    tokenizer = jsonio.load(content)
     tokens = tokenizer["model"]["vocab"]
     if isinstance(tokens, list):  # with scores, in the order of their ids
         tokens = {token: number for number, (token, _) in enumerate(tokens)}
@@ -102,7 +102,7 @@ def _special(settings: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(content: bytes) -> Vocabulary:
-    return _checked(json.loads(content))
+    return _checked(jsonio.load(content))
 
 
 def _checked(tokens: dict[Any, Any]) -> Vocabulary:
