@@ -135,4 +135,6 @@ def first_problem(error: ValidationError) -> str:
     """Return the first problem that pydantic found, with its place: ``config.rope_theta: Input should be a valid number``."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where or 'its start'}: {first['msg']}"
+    value = first["input"]
+    found = f" (found {str(value)[:40]!r})" if isinstance(value, str | int | float) else ""
+    return f"{where or 'its start'}: {first['msg']}{found}"

@@ -8,13 +8,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from huggingface_hub import ModelInfo as HubModelInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its lazy exports
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from herdbook import jsonio
 from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
+from herdbook.humanize import first_problem
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
 from herdbook.sources.select import SIDE_FILES, check_name
 
@@ -67,6 +68,37 @@ class RemoteRepo:
     gated: Literal["auto", "manual", False]
 
 
+class _Described(BaseModel):
+    """What the Hub says of something; other entries are not read."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Pointer(_Described):
+    """What the Hub says of a large file."""
+
+    sha256: str
+
+
+class _Sibling(_Described):
+    """What the Hub says of a file."""
+
+    rfilename: str
+    size: int | None = None
+    blob_id: str | None = Field(None, alias="blobId")
+    lfs: _Pointer | None = None
+
+
+class _Answer(_Described):
+    """The Hub's description of a repository, as far as it is read here."""
+
+    id: str
+    sha: str
+    siblings: list[_Sibling] | None = None
+    card_data: dict[str, Any] | None = Field(None, alias="cardData")
+    gated: Any = None
+
+
 def resolve(repo: str, revision: str | None) -> RemoteRepo:
     """Look up a repository on the Hub, with one request.
 
@@ -81,17 +113,19 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
     """
     what = f"hub: {repo}@{revision}" if revision else f"hub: {repo}"
 
-    def ask() -> Any:
+    def ask() -> _Answer:
         validate_repo_id(repo)
         at = f"/revision/{quote(revision, safe='')}" if revision else ""
         content = read_whole(f"{client().endpoint}/api/models/{repo}{at}?blobs=True")
         try:
-            return HubModelInfo(**jsonio.load(content))  # type: ignore[no-untyped-call]
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError("the response does not describe a repository") from error
+            return _Answer.model_validate(jsonio.load(content))
+        except ValidationError as error:
+            raise ValueError(
+                f"the response does not describe a repository: {first_problem(error)}"
+            ) from error
 
     info = persist(ask, what, repo)
-    commit = str(info.sha)
+    commit = info.sha
     if not COMMIT.fullmatch(commit):
         raise WrongAnswerError(f"{what}: the Hub returned {commit!r} as its commit, which is not a commit")
     if revision and COMMIT.fullmatch(revision) and commit != revision:
@@ -99,10 +133,10 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
     files = sorted(
         (remote_file(sibling, what) for sibling in info.siblings or ()), key=lambda file: file.name
     )
-    card = info.card_data.to_dict() if info.card_data else {}
+    card = info.card_data or {}
     gated: Literal["auto", "manual", False] = "manual" if info.gated else False
     return RemoteRepo(
-        repo=str(info.id),
+        repo=info.id,
         commit=commit,
         files=tuple(files),
         license=", ".join(_strings(card.get("license"))) or None,

@@ -77,9 +77,12 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
         raise CheckpointError(f"{what}: its safetensors header is damaged: {error!r}") from error
     position = 8 + length
     for span in sorted(spans.values(), key=lambda span: (span.start, span.end)):
-        if not isinstance(span.dtype, str) or span.dtype not in ITEM_BYTES:
+        numbers = (span.start, span.end, *span.shape)  # in JSON, 1.0 and true are equal to a whole number
+        if not isinstance(span.dtype, str) or any(type(number) is not int for number in numbers):
+            raise CheckpointError(f"{what}: its safetensors header is damaged at tensor {span.name}")
+        if span.dtype not in ITEM_BYTES:
             raise CheckpointError(f"{what}: tensor {span.name}: dtype {span.dtype} is not supported")
-        if any(type(extent) is not int or extent < 0 for extent in span.shape):
+        if any(extent < 0 for extent in span.shape):
             raise CheckpointError(f"{what}: tensor {span.name}: shape {list(span.shape)} is invalid")
         size = math.prod(span.shape) * ITEM_BYTES[span.dtype]
         if span.start != position or span.end - span.start != size:

@@ -194,7 +194,7 @@ CASES = [
     Case(
         "a width that is not a number",
         source(config(intermediate_size="64")),
-        "models.base: its config.json has '64' as intermediate_size",
+        "folder: base: config.json: intermediate_size: Input should be a valid integer (found '64')",
     ),
     Case(
         "a model type that transformers does not have either",
