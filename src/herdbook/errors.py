@@ -16,7 +16,7 @@ HerdbookError                 exit status 1
 `herdbook verify` exits with 10 if the verifier itself failed, which is no evidence about the release.
 
 A message contains what is wrong, where (file, key or tensor), what was expected and what to do.
-The command line prints it unchanged and exits with the status above; `--debug` adds the traceback.
+The command line prints it after the filter of `herdbook.visible`, and exits with the status above; `--debug` adds the traceback.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ class HerdbookError(Exception):
     """Base of all errors for users."""
 
     exit_status: ClassVar[int] = 1
+
+    @property
+    def lines(self) -> list[str]:
+        """The message in lines; those after the first are indented, so that no text in it looks like a message of its own."""
+        first, *rest = str(self).split("\n")
+        return [first, *(f"  {line}" for line in rest)]
 
 
 class RecipeError(HerdbookError):
@@ -43,7 +49,13 @@ class RecipeError(HerdbookError):
     def __init__(self, problems: str | list[str], file: str | None = None) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         prefix = f"{file}: " if file else ""
-        super().__init__("\n".join(prefix + problem for problem in self.problems))
+        self._lines = [prefix + problem for problem in self.problems]
+        super().__init__("\n".join(self._lines))
+
+    @property
+    def lines(self) -> list[str]:
+        """The message in lines: one for each problem."""
+        return self._lines
 
 
 class LockError(HerdbookError):

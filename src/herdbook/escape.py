@@ -14,17 +14,11 @@ from jinja2 import Undefined
 
 from herdbook.errors import StepError
 from herdbook.humanize import joined
+from herdbook.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Control characters except tab and line feed, marks that change the direction of writing, halves of surrogate pairs,
-# and characters that XML cannot represent. They change what a reader sees without being visible.
-_UNSEEN = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb\ufffe\uffff]"
-)
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_LINE_ENDS = re.compile(r"\r\n|[\r\u2028\u2029]")
 
 # Characters that have a meaning anywhere in Markdown. Those that HTML or a table would interpret before Markdown's backslash
 # become entities.
@@ -42,7 +36,7 @@ class Markdown(str):
 
 
 def clean(text: Any) -> str:
-    """Return text with line feeds as line ends and every invisible character replaced by a visible one.
+    """Return text after the filter of ``herdbook.visible``: with line feeds alone, without invisible characters and tokens.
 
     Raises:
         TypeError: If it is not text.
@@ -52,7 +46,7 @@ def clean(text: Any) -> str:
         return str(text)  # a strict one raises here
     if not isinstance(text, str):
         raise TypeError(f"expected text, found {type(text).__name__}")
-    return _UNSEEN.sub(REPLACEMENT, _LINE_ENDS.sub("\n", text))
+    return visible(text)
 
 
 def one_line(text: Any) -> str:

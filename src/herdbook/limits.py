@@ -7,9 +7,7 @@ it has, so that the number of values is limited besides the length.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 
 class OverLimitError(ValueError):
@@ -48,18 +46,6 @@ def check_size(size_bytes: int, limit: int) -> None:
 def values_of(content: bytes) -> int:
     """Return how many values JSON can have at most, without parsing it: each but the first follows a comma or a bracket."""
     return 1 + sum(content.count(sign) for sign in b",[{")
-
-
-def parse_json(content: bytes, limit: Limit) -> Any:
-    """Parse JSON within a limit.
-
-    Raises:
-        OverLimitError: If it is over the limit.
-        ValueError: If it is not JSON.
-        RecursionError: If it is nested too deeply.
-    """
-    limit.check(content)
-    return json.loads(content)
 
 
 # -- what people write ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from herdbook import visible
 from herdbook.humanize import size
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _tracked(
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=title, disable=total == 0, file=sys.stderr, **settings) as bar:
+    with tqdm(total=total, desc=visible.line(title), disable=total == 0, file=sys.stderr, **settings) as bar:
 
         def advance(count: int) -> None:
             bar.update(count)
@@ -80,12 +81,11 @@ def _lines(title: str, total: int, show: Callable[[int], str]) -> Callable[[int]
     return advance
 
 
-def say(line: str) -> None:
+def say(text: str) -> None:
     """Print a line to standard error, without breaking a progress bar."""
     if not sys.stderr.isatty():
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        visible.say(text, file=sys.stderr)
         return
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(visible.line(text), file=sys.stderr)

@@ -98,7 +98,8 @@ def load(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> Any:
         raise YamlError(f"{position}{error.problem or 'not YAML'}") from error
     except yaml.YAMLError as error:
         raise YamlError(f"not YAML: {error}") from error
-    except (ValueError, ArithmeticError) as error:  # an impossible number or date
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        # an impossible number, date or truth, at which PyYAML ends in many ways
         raise YamlError(f"not YAML: {error}") from error
 
 

@@ -21,8 +21,19 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("changes", "errors", "graph", "humanize", "limits"),
-    ("architectures", "escape", "files", "key", "layout", "plain", "progress", "settings", "yamlio"),
+    ("changes", "errors", "graph", "humanize", "limits", "visible"),
+    (
+        "architectures",
+        "escape",
+        "files",
+        "jsonio",
+        "key",
+        "layout",
+        "plain",
+        "progress",
+        "settings",
+        "yamlio",
+    ),
     ("figures", "recipe", "sources", "tools", "weights"),
     ("hub",),
     ("lock",),

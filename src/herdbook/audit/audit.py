@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from herdbook import hub, humanize
+from herdbook import hub, humanize, visible
 from herdbook.audit import gguf, routers, side_files
 from herdbook.audit.configuration import MIXTURE, find
 from herdbook.audit.expected_tensors import expected, misfits, router_names
@@ -21,7 +21,7 @@ from herdbook.errors import GoneError, HerdbookError
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.subject import FolderSubject, open_subject
 from herdbook.verify.levels import LevelResult, guarded
-from herdbook.verify.report import LABEL_WIDTH, LABELS, plain
+from herdbook.verify.report import LABEL_WIDTH, LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -199,9 +199,9 @@ def _other_weights(merge: Model) -> Iterator[Finding]:
 def line(finding: Finding) -> str:
     """Return a finding for a terminal; an unproven statement is printed as a sentence alone."""
     if finding.check == UNPROVEN.name:
-        return plain(f"  - {finding.detail}")
+        return visible.line(f"  - {finding.detail}")
     text = f"{LABELS[finding.outcome]:{LABEL_WIDTH}} {finding.check:9} {finding.subject}: {finding.detail}"
     if finding.outcome is Outcome.FAILED:
         about = [(key, getattr(finding, key)) for key in ("file", "tensor", "expected", "found")]
         text += "".join(f"; {key} {value}" for key, value in about if value is not None)
-    return plain(text)
+    return visible.line(text)

@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from herdbook import settings
 from herdbook.cli import options, repository
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,4 +53,4 @@ def command(context: click.Context, recipe: Path, results: Path, key: str | None
             state = "signed without a key; `herdbook verify` shows the signer"
         case None:
             state = "not signed: no key is configured"
-    print(f"{plan.layout.release_folder}: {state}")
+    say(f"{plan.layout.release_folder}: {state}")

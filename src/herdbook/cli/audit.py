@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import findings, options
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,14 +66,14 @@ def command(
 
     def report_finding(finding: Finding) -> None:
         if finding.check == UNPROVEN.name and finding.check not in printed:
-            print("What remains unproven:")
+            say("What remains unproven:")
         printed.add(finding.check)
-        print(line(finding), flush=True)
+        say(line(finding))
 
-    print(f"{ABOUT.name}: {ABOUT.proves}")
+    say(f"{ABOUT.name}: {ABOUT.proves}")
     audit = Audit(model, config, gguf, chosen)
     results = [audit.run(report_finding)]
-    print(f"{humanize.size(results[0].read_bytes)} read in {results[0].seconds:.1f} s")
+    say(f"{humanize.size(results[0].read_bytes)} read in {results[0].seconds:.1f} s")
     reports.write(audit.name, results, chosen)
-    print(report.closing(audit.name, results))
+    say(report.closing(audit.name, results))
     return report.STATUSES[report.outcome(results)]

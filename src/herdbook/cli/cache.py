@@ -12,6 +12,7 @@ from herdbook import humanize, settings
 from herdbook.cli import options, repository
 from herdbook.cli.size import Age, Size
 from herdbook.errors import CacheError, HerdbookError
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,22 +84,22 @@ def command(context: click.Context, recipe: Path, results: Path, place: str | No
 @click.pass_obj
 def list_(target: Target, json: Path | None) -> None:
     """List all entries with size, last use and users."""
-    from herdbook.files import write_json
+    from herdbook.cli.output import write_report
 
     cache = target.open()
     entries = sorted(cache.entries(), key=lambda entry: (-entry.size_bytes, entry.kind, entry.id))
     releases = sorted({release for entry in entries for release in entry.uses})
-    print(f"{cache.store.place}: {_amount(entries)}")
+    say(f"{cache.store.place}: {_amount(entries)}")
     for release in releases:
         used = [entry for entry in entries if release in entry.uses]
         alone = [entry for entry in used if len(entry.uses) == 1]
-        print(f"  {release}: {_amount(used)}; {_amount(alone)} used by it alone")
+        say(f"  {release}: {_amount(used)}; {_amount(alone)} used by it alone")
     if entries:
-        print(f"{'kind':<9} {'size':>10}  {'last used':<16}  {'used by':<24}  what")
+        say(f"{'kind':<9} {'size':>10}  {'last used':<16}  {'used by':<24}  what")
     for entry in entries:
-        print(_line(entry))
+        say(_line(entry))
     if json:
-        write_json(json, {"place": cache.store.place, "entries": [_as_json(entry) for entry in entries]})
+        write_report(json, {"place": cache.store.place, "entries": [_as_json(entry) for entry in entries]})
 
 
 @command.command("add")
@@ -109,7 +110,7 @@ def add(target: Target) -> None:
 
     cache = target.open()
     new, total = step.add(target.plan(), cache)
-    print(
+    say(
         f"{cache.store.place}: {humanize.plural(new, 'new entry', 'new entries')}, {total - new} already present"
     )
 
@@ -137,9 +138,9 @@ def verify(target: Target) -> None:
         for entry in entries:
             for line in repair(cache, [entry], plan, known):
                 damaged += 1
-                print(line)
+                say(line)
             advance()
-    print(f"{cache.store.place}: {_amount(entries)} read, {damaged} damaged")
+    say(f"{cache.store.place}: {_amount(entries)} read, {damaged} damaged")
 
 
 @command.command("prune")
@@ -189,7 +190,7 @@ def prune(
         not_used_by=not_used_by,
     )
     for entry in pruned:
-        print(_line(entry))
+        say(_line(entry))
         if not dry_run:
             cache.remove(entry.name)
     left_over = list(cache.left_over())
@@ -198,7 +199,7 @@ def prune(
             cache.store.remove(file.name)
     action = "would be removed" if dry_run else "removed"
     size = sum(file.size_bytes for file in left_over)
-    print(
+    say(
         f"{_amount(pruned)} {action}; left over from killed builds: {humanize.plural(len(left_over), 'file')}, "
         f"{humanize.size(size)}"
     )

@@ -10,6 +10,7 @@ import click
 from herdbook.cli import completion, options, repository
 from herdbook.errors import RecipeError
 from herdbook.humanize import did_you_mean
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,10 +43,10 @@ def command(target: str, recipe: Path, results: Path) -> None:
     plan = plans.load(recipe, results)
     verdict = Verdict(plan, configured_signer(), available(plan))
     for job in _find(target, verdict.jobs, results):
-        print(f"{job.name}: {verdict.sentence(job)}")
+        say(f"{job.name}: {verdict.sentence(job)}")
         if job in verdict.run:
             for reason in verdict.reasons(job):
-                print(f"  {reason}")
+                say(f"  {reason}")
 
 
 def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:

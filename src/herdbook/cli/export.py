@@ -49,6 +49,6 @@ def command(format: str, release: str, to: Path, published: datetime) -> None:  
     copied, referenced, left_out = pack(subject, to, published.date().isoformat())
     for line in left_out:
         say(line)
-    print(f"{to}: {copied} files and {METADATA}; {referenced} weights files are referenced")
+    say(f"{to}: {copied} files and {METADATA}; {referenced} weights files are referenced")
     if subject.uri == "":
-        print(f"The digests of the weights are those in {SUMS}; `herdbook verify` checks them.")
+        say(f"The digests of the weights are those in {SUMS}; `herdbook verify` checks them.")

@@ -45,11 +45,12 @@ class Reports:
 
     def write(self, name: str, results: Sequence[LevelResult], chosen: Options) -> None:
         """Write the requested reports."""
-        from herdbook.files import write_json, write_text
+        from herdbook.cli.output import write_report
+        from herdbook.files import write_text
         from herdbook.verify import report
 
         if self.json:
-            write_json(self.json, report.as_json(name, results, chosen))
+            write_report(self.json, report.as_json(name, results, chosen))
         if self.junit:
             write_text(self.junit, report.as_junit(name, results))
         if self.summary:
@@ -59,11 +60,11 @@ class Reports:
 
 def write_summary(path: Path, release: Release, results: Sequence[LevelResult], chosen: Options) -> None:
     """Write a verification summary (in-toto's VSA)."""
-    from herdbook.files import write_json
+    from herdbook.cli.output import write_report
     from herdbook.verify import report
 
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    write_json(path, report.as_summary(release, results, chosen, when))
+    write_report(path, report.as_summary(release, results, chosen, when))
 
 
 def sample(function: options.Function) -> options.Function:

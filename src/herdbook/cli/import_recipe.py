@@ -9,6 +9,7 @@ import click
 
 from herdbook.cli import options
 from herdbook.errors import RecipeError
+from herdbook.visible import say
 
 
 @click.command(
@@ -43,9 +44,9 @@ def command(file: Path, output: Path | None, name: str | None, license_: str | N
     beside = output.parent if output else Path()
     text, assumptions = import_recipe(file, name=name, license_=license_, relative_to=beside)
     for line in assumptions:
-        print(f"assumed: {line}", file=sys.stderr)
+        say(f"assumed: {line}", file=sys.stderr)
     if output is None:
-        print(text, end="")
+        say(*text.removesuffix("\n").split("\n"))
         return
     write_text(output, text)
-    print(output)
+    say(output)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import options
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,5 +24,5 @@ def command(file: Path) -> None:
     from herdbook.signing.keys import generate
 
     public = generate(file)
-    print(f"private key: {file} (keep it secret)")
-    print(f"public key:  {file}.pub, fingerprint {public.fingerprint}")
+    say(f"private key: {file} (keep it secret)")
+    say(f"public key:  {file}.pub, fingerprint {public.fingerprint}")

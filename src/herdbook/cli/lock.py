@@ -9,6 +9,7 @@ import click
 
 from herdbook.cli import options, repository
 from herdbook.cli.checks import check
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,13 +33,13 @@ def command(recipe: Path) -> None:
     from herdbook.lock.pin import pin
 
     content = recipes.load(recipe)
-    lock = pin(content, recipe, lambda line: print(line, file=sys.stderr))
+    lock = pin(content, recipe, lambda line: say(line, file=sys.stderr))
     try:
         warnings = check(plans.make(content, lock, recipe))
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe)) from error
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", file=sys.stderr)
     path = locks.path_for(recipe)
     locks.write(lock, path)
-    print(path)
+    say(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -14,6 +15,7 @@ from click.shell_completion import shell_complete
 
 from herdbook.cli.commands import PROGRAM, herdbook
 from herdbook.errors import HerdbookError
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments without the program's name (default: those of this process).
     """
     sys.excepthook = _show_traceback
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an encoding without a character is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     with _environment():
         if instruction := os.environ.get(COMPLETE_VARIABLE):
             return shell_complete(herdbook, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
@@ -56,12 +61,15 @@ def _run(arguments: list[str]) -> int:
     except Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        say(*shown.getvalue().splitlines(), file=sys.stderr)
         return error.exit_code
     except HerdbookError as error:
         if debug:
             raise
-        print(f"{name}: {error}", file=sys.stderr)
+        first, *rest = error.lines
+        say(f"{name}: {first}", *rest, file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:  # the reader of the output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,10 +78,10 @@ def _run(arguments: list[str]) -> int:
         if debug:
             raise
         file = f"{error.filename}: " if error.filename else ""
-        print(f"{name}: {file}{error.strerror or error}", file=sys.stderr)
+        say(f"{name}: {file}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
+        say(
             f"{name}: interrupted; completed files are kept, run the command again to continue",
             file=sys.stderr,
         )
@@ -96,8 +104,8 @@ def _environment() -> Iterator[None]:
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback without tokens: a server's message in it may quote the token of the request."""
+    """Print a traceback: text of strangers in it passes the filter, too."""
     from herdbook.hub import without_tokens
 
     text = "".join(traceback.format_exception(kind, error, trace))
-    print(without_tokens(text), end="", file=sys.stderr)
+    say(*without_tokens(text).rstrip("\n").split("\n"), file=sys.stderr)

@@ -10,6 +10,7 @@ import click
 from herdbook import __version__
 from herdbook.cli import options
 from herdbook.errors import RecipeError
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def command(folder: Path) -> None:
         raise RecipeError("is not empty, so nothing was written; pass a new folder", str(folder))
     for source, name in _files(root()):
         write_text(folder / name, source.read_text(encoding="utf-8").replace(VERSION, __version__))
-    print(NEXT.format(folder=folder), end="")
+    say(*NEXT.format(folder=folder).removesuffix("\n").split("\n"))
 
 
 def _files(root: Path) -> Iterator[tuple[Path, Path]]:

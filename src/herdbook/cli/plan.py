@@ -11,6 +11,7 @@ import click
 
 from herdbook.cli import options, repository
 from herdbook.humanize import duration, integer, plural, size
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,13 +45,13 @@ def command(recipe: Path, results: Path, gpu_memory: int | None, *, elsewhere: b
     from herdbook.plan.jobs import jobs
 
     plan = plans.load(recipe, results)
-    print("\n".join([*_models(plan), *_jobs(plan), *_totals(plan)]))
+    say(*_models(plan), *_jobs(plan), *_totals(plan))
     for warning in plan.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", file=sys.stderr)
     if not elsewhere:
         unmade = [job for job in jobs(plan) if not all(map(Path.exists, job.outputs))]
         for line in needs.missing_software(unmade):  # the jobs may still run elsewhere, or with conda
-            print(f"warning: on this machine: {line}", file=sys.stderr)
+            say(f"warning: on this machine: {line}", file=sys.stderr)
         needs.check_disk(plan)
     needs.check_gpu(plan, gpu_memory)
 

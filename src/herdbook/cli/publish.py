@@ -9,6 +9,7 @@ import click
 from herdbook.cli import options, repository
 from herdbook.errors import StepError
 from herdbook.humanize import plural
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,7 @@ def command(
         text, problems, refused = step.preview(release, place)
         _show(text, problems)
         for problem in refused:
-            print(f"note: this token is not sufficient: {problem}")
+            say(f"note: this token is not sufficient: {problem}")
     else:
         signer = configured_signer()
         publication = step.publish(
@@ -75,7 +76,7 @@ def command(
         )
         if plan and not repo:
             write_json(plan.layout.publication, publication.as_json())
-        print(publication.url)
+        say(publication.url)
 
 
 def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
@@ -88,12 +89,10 @@ def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
         return
     proposal = folders.publish(release, folder)
     state = "already contains the release" if proposal.is_empty else "read back and compared"
-    print(f"{folder}: {len(proposal.result)} files, {state}")
+    say(f"{folder}: {len(proposal.result)} files, {state}")
 
 
 def _show(text: str, problems: list[str]) -> None:
-    for line in [text, *(f"refused: {problem}" for problem in problems)]:
-        if line:
-            print(line)
+    say(*(text.split("\n") if text else ()), *(f"refused: {problem}" for problem in problems))
     if problems:
         raise StepError(f"publishing would be refused for {plural(len(problems), 'reason')}, listed above")

@@ -9,6 +9,7 @@ import click
 
 from herdbook.cli import options, repository
 from herdbook.cli.checks import check
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,15 +42,15 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     """
     from herdbook import lock as locks
     from herdbook import plan as plans
+    from herdbook.cli.output import write_report
     from herdbook.errors import RecipeError, SourceError
-    from herdbook.files import write_json
     from herdbook.refresh import report as reports
     from herdbook.refresh.impact import rebuild_counts
     from herdbook.refresh.upstream import look_up
 
     before = plans.load(recipe, results)
     lock, changes = look_up(
-        before.recipe, before.lock, recipe.parent, lambda line: print(line, file=sys.stderr)
+        before.recipe, before.lock, recipe.parent, lambda line: say(line, file=sys.stderr)
     )
     report = reports.RefreshReport(str(recipe), changes)
     if lock != before.lock:
@@ -61,15 +62,15 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
         else:
             report = reports.RefreshReport(str(recipe), changes, rebuild=rebuild_counts(before, after))
             for warning in warnings:
-                print(f"warning: {warning}", file=sys.stderr)
+                say(f"warning: {warning}", file=sys.stderr)
             if not dry_run:
                 locks.write(lock, locks.path_for(recipe))
-    print(reports.as_text(report))
+    say(*reports.as_text(report).split("\n"))
     if json:
-        write_json(json, reports.as_json(report))
+        write_report(json, reports.as_json(report))
     if markdown:
         with markdown.open("a", encoding="utf-8") as file:
-            print(reports.as_markdown(report), file=file)
+            file.write(f"{reports.as_markdown(report)}\n")
     if report.problems:
         return RecipeError.exit_status
     return SourceError.exit_status if report.unavailable else 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import options
+from herdbook.visible import line, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,11 +29,11 @@ def command(model: str, json: Path | None) -> int:
     Hub.
     """
     from herdbook.audit.routers import as_json, as_text, read_routers
-    from herdbook.files import write_json
+    from herdbook.cli.output import write_report
     from herdbook.steps.routing.rows import verdict
 
     routers = read_routers(model)
-    print(as_text(model, routers))
+    say(*as_text(line(model), routers).split("\n"))
     if json:
-        write_json(json, as_json(model, routers))
+        write_report(json, as_json(model, routers))
     return 1 if verdict(routers) else 0

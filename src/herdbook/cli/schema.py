@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from herdbook.visible import say
+
 
 @click.command
 def command() -> None:
@@ -11,4 +13,4 @@ def command() -> None:
     from herdbook import recipe as recipes
     from herdbook.files import dump_json
 
-    print(dump_json(recipes.json_schema()), end="")
+    say(*dump_json(recipes.json_schema()).removesuffix("\n").split("\n"))

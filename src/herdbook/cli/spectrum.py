@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import options, repository
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,14 +71,15 @@ def command(
 
     MODEL is a folder, a safetensors file, or owner/name[@revision] on the Hub.
     """
-    from herdbook.files import write_json, write_text
+    from herdbook.cli.output import write_report
+    from herdbook.files import write_text
     from herdbook.steps.laser import spectrum as spectra
     from herdbook.steps.machine import devices
 
     selected = spectra.matrices(model, list(matrices), lambda layer: layers is None or layer in layers)
     computed = list(spectra.spectra(selected, threads, devices(device)[0]))
-    print(spectra.as_table(computed))
+    say(*spectra.as_table(computed).split("\n"))
     if json:
-        write_json(json, spectra.as_json(computed))
+        write_report(json, spectra.as_json(computed))
     if page:
         write_text(page, spectra.as_page(model, computed))

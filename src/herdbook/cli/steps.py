@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import completion, options, repository
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +104,6 @@ def _report(plan: Plan, job: Job, threads: int, seconds: float) -> None:
 
     if (used := peak_bytes()) is not None:
         planned = needs.memory_bytes(plan, job.subject, threads)
-        print(f"memory: {humanize.size(used)} used, {humanize.size(planned)} planned")
+        say(f"memory: {humanize.size(used)} used, {humanize.size(planned)} planned")
     limit = humanize.duration(needs.seconds(plan, job.subject, threads))
-    print(f"time: {humanize.duration(seconds)} used, {limit} planned")
+    say(f"time: {humanize.duration(seconds)} used, {limit} planned")

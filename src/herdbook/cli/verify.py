@@ -8,6 +8,7 @@ import click
 
 from herdbook.cli import findings, options
 from herdbook.errors import HerdbookError
+from herdbook.visible import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,7 @@ def command(
     RELEASE is a folder, or owner/name[@revision] on the Hub. For models that were
     not built with Herdbook, see `herdbook audit`.
     """
-    from herdbook.release.finding import Finding, Level, Options, outcome_of
+    from herdbook.release.finding import Finding, Level, Options, Outcome, outcome_of
     from herdbook.release.reader import Release
     from herdbook.release.subject import open_subject
     from herdbook.verify import levels, report
@@ -118,18 +119,20 @@ def command(
     opened: Release | None = None
     try:
         opened = Release(open_subject(release))
-    except (HerdbookError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - a release that cannot be opened is a finding, whatever the reason
         first: Level = levels.LEVELS["files"][0]
-        finding = Finding(first.name, "release", release, outcome_of(error), str(error))
+        expected = isinstance(error, HerdbookError | OSError)
+        outcome = outcome_of(error) if expected else Outcome.BROKEN
+        finding = Finding(first.name, "release", release, outcome, str(error))
         results.append(levels.LevelResult(first, (finding,), 0, 0.0))
-        print(report.level_text(results[0]))
+        say(*report.level_text(results[0]).split("\n"))
     else:
         for result in levels.run(opened, level, chosen):
             results.append(result)
-            print(report.level_text(result), flush=True)
+            say(*report.level_text(result).split("\n"))
     name = opened.name if opened else release
     reports.write(name, results, chosen)
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
-    print(report.closing(name, results))
+    say(report.closing(name, results))
     return report.STATUSES[report.outcome(results)]

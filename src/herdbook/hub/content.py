@@ -13,7 +13,7 @@ from herdbook.errors import CheckpointError, DigestMismatchError, SourceError, W
 from herdbook.files import git_blob_id, sha256_file
 from herdbook.hub.failure import persist
 from herdbook.hub.repository import COMMIT, SHA256, RemoteFile, check_pin, is_wanted
-from herdbook.hub.transport import client, read_range
+from herdbook.hub.transport import ContradictionError, client, read_range, refuse_echo
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES, Span, parse_header
 
 if TYPE_CHECKING:
@@ -163,7 +163,15 @@ def download(repo: str, commit: str, file: RemoteFile) -> Path:
         raise SourceError(f"{what}: the lock contains no digest of it. Run `herdbook lock`.")
     api = client()
     path = Path(persist(lambda: api.hf_hub_download(repo, file.name, revision=commit), what, repo))
-    found = sha256_file(path) if file.sha256 else git_blob_id(path.read_bytes())
+    if file.sha256:
+        found = sha256_file(path)
+    else:
+        content = path.read_bytes()
+        found = git_blob_id(content)
+        try:
+            refuse_echo(content)
+        except ContradictionError as error:
+            raise WrongAnswerError(f"{what}: {error}") from error
     if found != expected:
         raise DigestMismatchError(what, expected, found, _discard(path, repo, file.name))
     return path

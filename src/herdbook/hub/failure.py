@@ -25,6 +25,7 @@ from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore
 
 from herdbook.errors import GoneError, SourceError, WrongAnswerError
 from herdbook.hub.transport import ContradictionError, EndlessAnswerError, client
+from herdbook.visible import HIDDEN, conceal, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ MAX_WAIT_S = 300.0  # a longer wait that the Hub requests is an error, so that t
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 # What the client raises. RuntimeError comes from its Xet transfer, ValueError from invalid responses.
 FAILURES = (httpx.HTTPError, OSError, EntryNotFoundError, EndlessAnswerError, RuntimeError, ValueError)
-_TOKEN = re.compile(r"hf_\w{6,}")
+_TOKEN = re.compile(r"hf_\w{6,}")  # shorter than in `visible`, since here a server speaks
 
 
 def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
@@ -192,7 +193,5 @@ def redact(text: str) -> str:
 
 def without_tokens(text: str) -> str:
     """Return a server's text without anything that looks like a token or contains one: it may quote the request."""
-    token = get_token()
-    if token:
-        text = text.replace(token, "<token>")
-    return re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", _TOKEN.sub("<token>", text))
+    conceal(get_token())
+    return re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", _TOKEN.sub(HIDDEN, without_secrets(text)))

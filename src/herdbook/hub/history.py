@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from herdbook import jsonio
 from herdbook.hub.failure import persist
 from herdbook.hub.repository import COMMIT
 from herdbook.hub.transport import client, read_page
@@ -40,7 +40,7 @@ def read_refs(repo: str) -> Refs:
 
     def ask() -> Refs:
         content, _ = read_page(f"{client().endpoint}/api/models/{repo}/refs?include_prs=1")
-        groups = json.loads(content)
+        groups = jsonio.load(content)
         try:
             return Refs(
                 _listed([*groups["branches"], *groups.get("tags", [])]),
@@ -76,7 +76,7 @@ def _history(repo: str, ref: str) -> Iterator[str]:
 def _page(url: str) -> tuple[list[str], str | None]:
     content, following = read_page(url)
     try:
-        return [_commit(entry["id"]) for entry in json.loads(content)], following
+        return [_commit(entry["id"]) for entry in jsonio.load(content)], following
     except (KeyError, TypeError) as error:
         raise ValueError("the response does not describe a history") from error
 

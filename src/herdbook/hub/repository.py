@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from huggingface_hub import ModelInfo as HubModelInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its lazy exports
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from herdbook import limits
+from herdbook import jsonio, limits
 from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
+from herdbook.humanize import first_problem
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
 from herdbook.sources.select import SIDE_FILES, check_name
 
@@ -68,6 +68,37 @@ class RemoteRepo:
     gated: Literal["auto", "manual", False]
 
 
+class _Described(BaseModel):
+    """What the Hub says of something; other entries are not read."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Pointer(_Described):
+    """What the Hub says of a large file."""
+
+    sha256: str
+
+
+class _Sibling(_Described):
+    """What the Hub says of a file."""
+
+    rfilename: str
+    size: int | None = None
+    blob_id: str | None = Field(None, alias="blobId")
+    lfs: _Pointer | None = None
+
+
+class _Answer(_Described):
+    """The Hub's description of a repository, as far as it is read here."""
+
+    id: str
+    sha: str
+    siblings: list[_Sibling] | None = None
+    card_data: dict[str, Any] | None = Field(None, alias="cardData")
+    gated: Any = None
+
+
 def resolve(repo: str, revision: str | None) -> RemoteRepo:
     """Look up a repository on the Hub, with one request.
 
@@ -82,17 +113,19 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
     """
     what = f"hub: {repo}@{revision}" if revision else f"hub: {repo}"
 
-    def ask() -> Any:
+    def ask() -> _Answer:
         validate_repo_id(repo)
         at = f"/revision/{quote(revision, safe='')}" if revision else ""
         content = read_whole(f"{client().endpoint}/api/models/{repo}{at}?blobs=True")
         try:
-            return HubModelInfo(**json.loads(content))  # type: ignore[no-untyped-call]
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError("the response does not describe a repository") from error
+            return _Answer.model_validate(jsonio.load(content))
+        except ValidationError as error:
+            raise ValueError(
+                f"the response does not describe a repository: {first_problem(error)}"
+            ) from error
 
     info = persist(ask, what, repo)
-    commit = str(info.sha)
+    commit = info.sha
     if not COMMIT.fullmatch(commit):
         raise WrongAnswerError(f"{what}: the Hub returned {commit!r} as its commit, which is not a commit")
     if revision and COMMIT.fullmatch(revision) and commit != revision:
@@ -100,10 +133,10 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
     files = sorted(
         (remote_file(sibling, what) for sibling in info.siblings or ()), key=lambda file: file.name
     )
-    card = info.card_data.to_dict() if info.card_data else {}
+    card = info.card_data or {}
     gated: Literal["auto", "manual", False] = "manual" if info.gated else False
     return RemoteRepo(
-        repo=str(info.id),
+        repo=info.id,
         commit=commit,
         files=tuple(files),
         license=", ".join(_strings(card.get("license"))) or None,
@@ -133,7 +166,7 @@ def weights_of(
         check_name(name, what)
     if index is not None:
         try:
-            names = {str(name) for name in limits.parse_json(index, limits.DOCUMENT)["weight_map"].values()}
+            names = {str(name) for name in jsonio.load(index, limits.DOCUMENT)["weight_map"].values()}
         except limits.OverLimitError as error:
             raise SourceError(f"{what}: {WEIGHTS_INDEX} {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

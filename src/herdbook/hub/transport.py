@@ -6,10 +6,11 @@ from contextvars import copy_context
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from huggingface_hub import HfApi, constants, get_session, hf_raise_for_status
+from huggingface_hub import HfApi, constants, get_session, get_token, hf_raise_for_status
 from huggingface_hub.utils import build_hf_headers, httpx  # type: ignore[attr-defined]  # its lazy exports
 
 from herdbook import __version__
+from herdbook.visible import conceal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,7 @@ TRAFFIC = Traffic()
 
 def client() -> HfApi:
     """Return the client, for the endpoint that is configured now. Clients are created here and nowhere else."""
+    conceal(get_token())  # before a server knows it and can send it back
     return HfApi(endpoint=constants.ENDPOINT, library_name="herdbook", library_version=__version__)
 
 
@@ -110,6 +112,7 @@ def _read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
             f"bytes {start} to {stop - 1} were requested, but {len(data)} bytes came instead of {expected}"
         )
         raise ContradictionError(problem) if has_end else OSError(problem)
+    refuse_echo(data)
     return bytes(data[skipped:expected]), size_bytes
 
 
@@ -144,12 +147,27 @@ def _read_page(url: str) -> tuple[bytes, str | None]:
         raise ValueError(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
     if following is not None and not following.startswith(f"{constants.ENDPOINT}/api/"):
         raise ValueError("the listing continues on another server")  # which must not see the token
+    refuse_echo(data)
     return bytes(data), following
+
+
+def refuse_echo(data: bytes | bytearray) -> None:
+    """Refuse what a server sent if it is, or contains, the token that it got: it would come into locks and releases.
+
+    Raises:
+        ContradictionError: If it does.
+    """
+    token = get_token()
+    if token and token.encode() in data:
+        raise ContradictionError(
+            "the answer contains the token of the request, which no honest server sends back"
+        )
 
 
 def _open(url: str, headers: dict[str, str]) -> Any:
     """Send a request; the answer's body is not read yet, and is not compressed."""
     request_headers = build_hf_headers(library_name="herdbook", library_version=__version__)
+    conceal(get_token())
     request_headers |= {**headers, "Accept-Encoding": "identity"}
     TRAFFIC.count(0, requests=1)
     return get_session().stream(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
+from herdbook import jsonio
 from herdbook.errors import RecipeError
 from herdbook.lock.local import pin_local
 from herdbook.lock.model import LockedCalibration, request
@@ -69,9 +69,9 @@ def _strings(path: Path, say: Callable[[str], None]) -> Iterator[str]:
         return
     try:
         try:
-            values = [json.loads(text)]
+            values = [jsonio.load(text)]
         except ValueError:
-            values = [json.loads(line) for line in text.split("\n") if line.strip()]
+            values = [jsonio.load(line) for line in text.split("\n") if line.strip()]
     except ValueError:
         values = [text]
     while values:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from herdbook import hub, limits
+from herdbook import hub, jsonio, limits
 from herdbook.errors import SourceError
 from herdbook.key import digest
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
@@ -48,11 +47,11 @@ def _about(path: Path) -> Any:
     if path.suffix == ".safetensors":  # read before
         with path.open("rb") as file:
             header = file.read(int.from_bytes(file.read(8), "little"))
-            return limits.parse_json(header, limits.HEADER).get("__metadata__")
+            return jsonio.load(header, limits.HEADER).get("__metadata__")
     if not path.name.endswith(CONFIG):  # of the tokenizer's files, those with a vocabulary
         return None
     try:
-        return json.loads(path.read_bytes())
+        return jsonio.load(path.read_bytes())
     except ValueError:
         return None
 

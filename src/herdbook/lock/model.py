@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import FailFast, Field, ValidationError
+from pydantic import FailFast, Field, ValidationError, field_validator, model_validator
 
 from herdbook import limits
+from herdbook.architectures.config import wrong_type
 from herdbook.errors import LockError
 from herdbook.files import sha256_file, write_text
+from herdbook.humanize import first_problem
 from herdbook.recipe import Adapter, Folder, Hub, Pypi, Recipe, Section
 from herdbook.sources.purl import HubCommit
 from herdbook.weights.dtypes import ITEM_BYTES
@@ -48,8 +49,15 @@ class LockedTensor(Section):
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
     file: str
+
+    @field_validator("dtype")
+    @classmethod
+    def _is_known(cls, dtype: str) -> str:
+        if dtype not in ITEM_BYTES:
+            raise ValueError(f"{dtype!r} is not a dtype of safetensors that is supported")
+        return dtype
 
     @property
     def size_bytes(self) -> int:
@@ -93,6 +101,18 @@ class LockedSource(Section):
     base_models: Annotated[tuple[str, ...], FIRST] = ()
     gated: str | bool = False
     chat_template: bool = True
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> LockedSource:
+        if problem := wrong_type(self.config):
+            raise ValueError(f"config: {problem}")
+        files = {file.name for file in self.files}
+        if self.weights == "gguf" and not files:
+            raise ValueError("files: the wheel is missing")
+        lost = {tensor.file for tensor in self.tensors} - files if self.weights == "safetensors" else set()
+        if lost:
+            raise ValueError(f"tensors: {min(lost)!r} is not one of the files")
+        return self
 
 
 class LockedTokenDifference(Section):
@@ -180,8 +200,12 @@ def parse(content: bytes) -> Lock:
         ValidationError: If it is not a lock.
     """
     limits.LOCK.check(content)
-    with suppress(json.JSONDecodeError, RecursionError):  # which pydantic reports
+    try:
         json.loads(content, object_pairs_hook=_few_keys)
+    except limits.OverLimitError:
+        raise
+    except (ValueError, RecursionError):
+        pass  # pydantic reports it
     return Lock.model_validate_json(content.decode("utf-8"))
 
 
@@ -209,11 +233,7 @@ def load(path: Path) -> Lock:
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise LockError(
-            f"{path}: is damaged at {where or 'its start'}: {first['msg']}. Run `herdbook lock`."
-        ) from error
+        raise LockError(f"{path}: is damaged at {first_problem(error)}. Run `herdbook lock`.") from error
 
 
 def render(lock: Lock) -> str:

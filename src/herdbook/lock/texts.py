@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
+from herdbook import jsonio
 from herdbook.errors import LockError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def read_texts(path: Path, field: str, what: str) -> list[str]:
         if not line.strip():
             continue
         try:
-            text = json.loads(line)[field]
+            text = jsonio.load(line)[field]
         except (ValueError, KeyError, TypeError) as error:
             raise LockError(
                 f"{what}: {path}, line {number}: expected a JSON object with {field!r}"

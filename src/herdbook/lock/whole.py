@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from herdbook import limits
+from herdbook import jsonio, limits
+from herdbook.architectures.config import wrong_type
 from herdbook.architectures.form import QUANTIZED
 from herdbook.architectures.meaning import LLAMA_LIKE
 from herdbook.errors import SourceError
@@ -18,24 +18,6 @@ if TYPE_CHECKING:
     from herdbook.lock.model import LockedTensor
 
 COUNTS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
-
-# What the settings that are read are in JSON; each may also be null or missing.
-FORMS: tuple[tuple[str, type | tuple[type, ...], tuple[str, ...]], ...] = (
-    ("a text", str, ("hidden_act", "hidden_activation", "model_type")),
-    (
-        "a number",
-        (int, float),
-        ("partial_rotary_factor", "rms_norm_eps", "rope_local_base_freq", "rope_theta"),
-    ),
-    (
-        "a number",
-        (int, float),
-        ("rotary_emb_base", "rotary_pct", "sliding_window", "max_position_embeddings"),
-    ),
-    ("true or false", bool, ("attention_bias", "mlp_bias", "tie_word_embeddings", "use_sliding_window")),
-    ("an object", dict, ("rope_parameters", "rope_scaling")),
-    ("a list", list, ("architectures", "layer_types")),
-)
 
 # The ways to scale rotary embeddings that transformers has, each with the settings that it requires. Source: its
 # `modeling_rope_utils.py`.
@@ -87,26 +69,17 @@ def read_config(content: bytes, what: str, file: str = "configuration") -> dict[
         SourceError: If it is not a JSON object, or names code to run.
     """
     try:
-        limits.DOCUMENT.check(content)
-        config = json.loads(
-            content.decode("utf-8"), parse_constant=_refuse_constant
-        )  # as transformers reads it
+        config = jsonio.load_object(content, limits.DOCUMENT)
     except limits.OverLimitError as error:
         raise SourceError(f"{what}: refused: its {file} {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{what}: its {file} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise SourceError(f"{what}: its {file} is not a JSON object")
+    except jsonio.JsonError as error:
+        raise SourceError(f"{what}: its {file}: {error}") from error
     if setting := remote_code.named_in(config):
         raise SourceError(
             f"{what}: refused: its {file} requires running its own code ({setting}), which a release must not lead to. Use a "
             "revision or a copy without it, if transformers loads the model without that code"
         )
     return config
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"it contains {name}, which JSON does not have")
 
 
 def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str) -> None:
@@ -130,7 +103,7 @@ def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str)
     if index is None:
         return
     weight_map = {
-        str(name): str(file) for name, file in limits.parse_json(index, limits.DOCUMENT)["weight_map"].items()
+        str(name): str(file) for name, file in jsonio.load(index, limits.DOCUMENT)["weight_map"].items()
     }
     for name, file in weight_map.items():
         if files.get(name) != file:
@@ -175,6 +148,8 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
             f"{what}: {CONFIG} has a text_config: models that also read images or sound are not supported. Save its language "
             "model alone, and name that folder."
         )
+    if problem := wrong_type(config):
+        raise SourceError(f"{what}: {CONFIG}: {problem}")
     if lacking := [key for key in COUNTS if type(config.get(key)) is not int]:
         raise SourceError(
             f"{what}: {CONFIG} of type {config.get('model_type')!r} has no number {lacking[0]}; this form of configuration is "
@@ -184,13 +159,6 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         raise SourceError(
             f"{what}: {CONFIG}: num_hidden_layers is {layers}, over the limit of {limits.LAYERS:,}"
         )
-    for form, kind, keys in FORMS:
-        for key in keys:
-            value = config.get(key)
-            if value is not None and (
-                not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
-            ):
-                raise SourceError(f"{what}: {CONFIG} has {value!r} as {key}, which is not {form}")
     layer_types = config.get("layer_types")
     if layer_types is not None and len(layer_types) != config["num_hidden_layers"]:
         raise SourceError(

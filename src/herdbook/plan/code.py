@@ -46,6 +46,7 @@ NEUTRAL_MODULES = {
     "herdbook.errors": "an error ends a step, and nothing is written",
     "herdbook.limits": "refuses what is too large, and changes nothing",
     "herdbook.progress": "shows how far a step has got",
+    "herdbook.visible": "decides what people see of a text; documents, which contain such text, count it",
     "herdbook.key": "computes every key, so a change of the way keys are computed changes them all",
     "herdbook.layout": "decides the paths of files; documents, which quote the names, count it",
     "herdbook.plan.*": "the plan enters keys as parameters, tensors and parents; documents count the modules that they quote",
@@ -78,6 +79,7 @@ NEUTRAL_MODULES = {
 # The modules whose content or names a document (card, lineage, claims, checksums, a report) quotes, beyond its step's imports.
 DOCUMENTS = (
     "herdbook.layout",
+    "herdbook.visible",
     *sorted(f"herdbook.plan.{path.stem}" for path in (ROOT / "plan").glob("*.py") if path.stem != "__init__"),
     *(name for name, reason in NEUTRAL_MODULES.items() if reason in {_RECIPE, _LOCK}),
 )

@@ -25,6 +25,7 @@ from herdbook.layout import WEIGHTS_INDEX
 from herdbook.recipe.hub_values import Licensed
 from herdbook.recipe.moe import DRAWN_GATES, MERGEKIT_GATES
 from herdbook.recipe.reading import read_text
+from herdbook.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,6 +104,10 @@ def import_recipe(
     recipe = {"models": imported.models, "release": {"model": released, "name": name, **licensed}}
     head = [f"# Imported from {path.name}. Assumed:", *(f"# - {line}" for line in imported.assumed)]
     body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110)
+    if (
+        visible(body) != body
+    ):  # a terminal would not show it as it is: written with YAML's escape sequences instead
+        body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=False, width=110)
     recipes.parse(body, str(path))
     return "\n".join(head) + "\n" + body, imported.assumed
 

@@ -14,6 +14,7 @@ from herdbook import hub, limits
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, VerificationError
+from herdbook.humanize import first_problem
 from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.plan import make
 from herdbook.provenance import lineage
@@ -131,11 +132,7 @@ class Release:
             try:
                 return locks.parse(content)
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
-                raise VerificationError(
-                    f"{LOCK}: is damaged at {where or 'its start'}: {first['msg']}"
-                ) from error
+                raise VerificationError(f"{LOCK}: is damaged at {first_problem(error)}") from error
 
     @cached_property
     def _plan(self) -> Plan:

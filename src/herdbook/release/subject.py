@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from herdbook import hub, limits, plain
+from herdbook import hub, jsonio, limits, plain
 from herdbook.errors import DigestMismatchError, UnverifiedError, VerificationError
 from herdbook.files import git_blob_id
 from herdbook.sources import purl
@@ -124,10 +124,10 @@ class _Reading:
         try:
             limit.check_size(self._entry(name).size_bytes)
             content = self.read(name)
-            return limits.parse_json(content, limit), limits.values_of(content)
+            return jsonio.load(content, limit), limits.values_of(content)
         except limits.OverLimitError as error:
             raise VerificationError(f"{name}: refused: it {error}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise VerificationError(f"{name}: is not valid JSON: {error}") from error
 
     def header(self, name: str) -> dict[str, Span]:

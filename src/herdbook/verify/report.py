@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from herdbook import __version__
+from herdbook.escape import code
 from herdbook.humanize import size
 from herdbook.layout import CLAIMS
 from herdbook.provenance.slsa import STATEMENT_TYPE
 from herdbook.release.finding import Outcome
+from herdbook.visible import line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,6 @@ LABELS = {
 }
 LABEL_WIDTH = max(map(len, LABELS.values()))
 STATUSES = {Outcome.PASSED: 0, Outcome.FAILED: 8, Outcome.UNVERIFIED: 9, Outcome.BROKEN: 10}
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def outcome(results: Sequence[LevelResult]) -> Outcome:
@@ -64,7 +64,7 @@ def level_text(result: LevelResult) -> str:
     if result.unproven:
         lines.append(f"  unproven at this level: {'; '.join(result.unproven)}")
     lines.append(f"  {size(result.read_bytes)} read in {result.seconds:.1f} s")
-    return "\n".join(plain(line) for line in lines)
+    return "\n".join(line(text) for text in lines)
 
 
 def _by_weight() -> tuple[Outcome, ...]:
@@ -82,16 +82,11 @@ def _details(finding: Finding) -> list[str]:
     return lines
 
 
-def plain(text: str) -> str:
-    """Return a text without control characters, which a terminal would act on."""
-    return _CONTROLS.sub("?", text.replace("\n", " "))
-
-
 def closing(name: str, results: Sequence[LevelResult]) -> str:
     """Return the last line: the subject, the level, the outcome and the number of findings by outcome."""
     counts = Counter(finding.outcome for result in results for finding in result.findings)
     summary = ", ".join(f"{counts[each]} {each}" for each in Outcome if counts[each])
-    return plain(f"{name}: level {results[-1].level.name}: {outcome(results)} ({summary})")
+    return line(f"{name}: level {results[-1].level.name}: {outcome(results)} ({summary})")
 
 
 def as_json(name: str, results: Sequence[LevelResult], options: Options) -> dict[str, Any]:
@@ -118,7 +113,7 @@ def as_json(name: str, results: Sequence[LevelResult], options: Options) -> dict
 def as_junit(name: str, results: Sequence[LevelResult]) -> str:
     """Return the findings as JUnit XML: one suite per level, one case per finding. Unverified is ``skipped`` in JUnit."""
     tags = {Outcome.FAILED: "failure", Outcome.BROKEN: "error", Outcome.UNVERIFIED: "skipped"}
-    root = Element("testsuites", name=plain(name))
+    root = Element("testsuites", name=line(name))
     for result in results:
         counts = Counter(finding.outcome for finding in result.findings)
         suite = SubElement(
@@ -133,11 +128,11 @@ def as_junit(name: str, results: Sequence[LevelResult]) -> str:
         )
         for finding in result.findings:
             case = SubElement(
-                suite, "testcase", classname=f"{finding.level}.{finding.check}", name=plain(finding.subject)
+                suite, "testcase", classname=f"{finding.level}.{finding.check}", name=line(finding.subject)
             )
             if tag := tags.get(finding.outcome):
-                message = " ".join(line.strip() for line in _details(finding))
-                SubElement(case, tag, message=plain(message))
+                message = " ".join(text.strip() for text in _details(finding))
+                SubElement(case, tag, message=line(message))
     indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
 
@@ -145,7 +140,7 @@ def as_junit(name: str, results: Sequence[LevelResult]) -> str:
 def as_markdown(name: str, results: Sequence[LevelResult]) -> str:
     """Return a GitHub job summary (Markdown). Text from the release is shown as code, so that none of it is rendered."""
     lines = [
-        f"## {_code(name)}: {outcome(results)}",
+        f"## {code(name)}: {outcome(results)}",
         "",
         "| level | proves | passed | failed | unverified | read | seconds |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -166,7 +161,7 @@ def as_markdown(name: str, results: Sequence[LevelResult]) -> str:
             finding.outcome,
             f"{finding.level}/{finding.check}",
             *(
-                _code(text) if text else ""
+                code(text) if text else ""
                 for text in (
                     f"{finding.subject}: {finding.detail}",
                     finding.file,
@@ -179,10 +174,6 @@ def as_markdown(name: str, results: Sequence[LevelResult]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
-
-
-def _code(text: str) -> str:
-    return f"`{plain(text).replace('`', chr(39)).replace('|', '¦')}`"
 
 
 def as_summary(

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from herdbook.humanize import duration, size
 from herdbook.view import words
+from herdbook.visible import line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,7 @@ class Lines:
 
     def say(self, text: str, style: str = "") -> None:
         """Print text."""
-        self._console.print(Text(text, style))
+        self._console.print(Text(visible(text), style))
 
     def show(self, build: Build, now: float) -> None:
         """Print the progress, unless it was printed within the last minute."""
@@ -91,8 +92,8 @@ def picture(build: Build, now: float, rows: int) -> Group:
     for run in runs[:rows]:
         memory = "" if run.memory_bytes is None else size(run.memory_bytes)
         table.add_row(
-            Text(run.rule),
-            Text(run.label),
+            Text(line(run.rule)),
+            Text(line(run.label)),
             Text(duration(run.seconds(now))),
             Text(memory),
             Text(words.amount(run.written_bytes, run.expected_bytes)),
@@ -100,7 +101,7 @@ def picture(build: Build, now: float, rows: int) -> Group:
     more = [Text(f"and {len(runs) - rows} more")] if len(runs) > rows else []
     bar = ProgressBar(total=max(1, build.total), completed=len(build.finished), width=None)
     return Group(
-        Text(words.headline(build, now), "bold"), Padding(bar), table, *more
+        Text(line(words.headline(build, now)), "bold"), Padding(bar), table, *more
     )  # padding, since a bar does not end its line
 
 
@@ -109,5 +110,5 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
     for column, name in enumerate(head):
         table.add_column(name, justify="left" if column == 0 else "right", no_wrap=True)
     for row in body:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(line(cell)) for cell in row))
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from herdbook import visible
 from herdbook.humanize import duration, plural, size
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 LAST_LINES = 20
 LAST_BYTES = 64 * 1024
-CONTROL = re.compile(
-    r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)  # control sequences of terminals
+COLORS = re.compile(
+    r"\x1b\[[0-9;?]*[A-Za-z]|\x07"
+)  # what programs write for a terminal, of no use in a quotation
 
 
 def amount(done: int, expected: int) -> str:
@@ -80,7 +81,10 @@ def last_lines(path: Path) -> list[str]:
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
-    lines = [CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]).rstrip() for line in text.split("\n")]
+    lines = [
+        visible.line(COLORS.sub("", line.rstrip("\r").rpartition("\r")[2])).rstrip()
+        for line in text.split("\n")
+    ]
     return [line for line in lines if line][-LAST_LINES:]
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from herdbook import limits
+from herdbook import jsonio, limits
 from herdbook.errors import CheckpointError, DigestMismatchError
 from herdbook.files import CHUNK_BYTES, atomic_writer, write_json
 from herdbook.weights.dtypes import ITEM_BYTES
@@ -69,7 +69,7 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
     if 8 + length > file_bytes:
         raise CheckpointError(f"{what}: is truncated inside its header. {REMEDY}")
     try:
-        header = limits.parse_json(head[8 : 8 + length], limits.HEADER)
+        header = jsonio.load(head[8 : 8 + length], limits.HEADER)
         header.pop("__metadata__", None)
         spans = {}
         for name, item in header.items():
@@ -83,9 +83,12 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
         raise CheckpointError(f"{what}: its safetensors header is damaged: {error!r}") from error
     position = 8 + length
     for span in sorted(spans.values(), key=lambda span: (span.start, span.end)):
+        numbers = (span.start, span.end, *span.shape)  # in JSON, 1.0 and true are equal to a whole number
+        if not isinstance(span.dtype, str) or any(type(number) is not int for number in numbers):
+            raise CheckpointError(f"{what}: its safetensors header is damaged at tensor {span.name}")
         if span.dtype not in ITEM_BYTES:
             raise CheckpointError(f"{what}: tensor {span.name}: dtype {span.dtype} is not supported")
-        if any(not isinstance(extent, int) or extent < 0 for extent in span.shape):
+        if any(extent < 0 for extent in span.shape):
             raise CheckpointError(f"{what}: tensor {span.name}: shape {list(span.shape)} is invalid")
         size = math.prod(span.shape) * ITEM_BYTES[span.dtype]
         if span.start != position or span.end - span.start != size:

@@ -194,7 +194,7 @@ CASES = [
     Case(
         "a width that is not a number",
         source(config(intermediate_size="64")),
-        "models.base: its config.json has '64' as intermediate_size",
+        "folder: base: config.json: intermediate_size: Input should be a valid integer (found '64')",
     ),
     Case(
         "a model type that transformers does not have either",
@@ -210,14 +210,14 @@ CASES = [
         Case(
             f"`{key}` in `config.json` that is not {form}",
             source(config(**{key: value})),
-            f"folder: base: config.json has {value!r} as {key}, which is not {form}",
+            f"folder: base: config.json: {key}: Input should be a valid {expected}",
         )
-        for key, value, form in (
-            ("rope_scaling", "linear", "an object"),
-            ("rope_parameters", [1], "an object"),
-            ("rope_theta", "10000", "a number"),
-            ("hidden_act", ["silu"], "a text"),
-            ("tie_word_embeddings", "false", "true or false"),
+        for key, value, form, expected in (
+            ("rope_scaling", "linear", "an object", "dictionary (found 'linear')"),
+            ("rope_parameters", [1], "an object", "dictionary"),
+            ("rope_theta", "10000", "a number", "number (found '10000')"),
+            ("hidden_act", ["silu"], "a text", "string"),
+            ("tie_word_embeddings", "false", "true or false", "boolean (found 'false')"),
         )
     ),
     *(
@@ -269,12 +269,12 @@ CASES = [
                 "\ufeff" + (folder / "config.json").read_text()
             )
         ),
-        "folder: base: its configuration is not JSON: Unexpected UTF-8 BOM",
+        "folder: base: its configuration: it is not JSON: Unexpected UTF-8 BOM",
     ),
     Case(
         "a setting that is infinite",
         source(config(rope_theta=float("inf"))),
-        "folder: base: its configuration is not JSON: it contains Infinity, which JSON does not have",
+        "folder: base: its configuration: it is not JSON: Infinity is not a number in JSON",
     ),
     Case(
         "a configuration that lists more kinds of layers than there are layers",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from herdbook.errors import SourceError
-from herdbook.escape import xml
+from herdbook.escape import one_line, xml
 from herdbook.figures import Cut, draw_heatmap, draw_spectrum
 from herdbook.hub.tensors import open_tensors
 from herdbook.inference.threads import one_thread_a_matrix
@@ -147,7 +147,7 @@ def as_table(items: Sequence[Spectrum]) -> str:
     for kind, group in kinds.items():
         rows.append(
             [
-                kind,
+                one_line(kind),
                 str(len(group)),
                 "x".join(map(str, group[0].matrix.span.shape)),
                 f"{median(s.summary['noise'] for s in group):.3g}",

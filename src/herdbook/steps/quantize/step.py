@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from herdbook.files import write_json
+from herdbook.progress import say
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan, Quantized
@@ -16,7 +16,7 @@ def convert(plan: Plan) -> None:
     from herdbook.steps.quantize.convert import convert_folder
 
     folder = plan.layout.folder(plan.released)
-    convert_folder(folder, plan.layout.full_width(plan.conversion), metadata=plan.gguf_metadata, log=_print)
+    convert_folder(folder, plan.layout.full_width(plan.conversion), metadata=plan.gguf_metadata, log=say)
 
 
 def quantize(plan: Plan, item: Quantized, threads: int) -> None:
@@ -35,7 +35,3 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
     require_equal(derived, str(path))
     record = {"operation": "quantize", "key": item.key, "method": item.method, "name": item.file, **derived}
     write_json(plan.layout.quantized_record(item), record)
-
-
-def _print(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

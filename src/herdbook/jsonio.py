@@ -1,0 +1,65 @@
+"""Reading JSON from strangers: what Python's reader accepts beyond JSON, or ends at in another way, is one error."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from herdbook.limits import Limit
+
+
+class JsonError(ValueError):
+    """A text is not accepted as JSON; the message contains the reason."""
+
+
+def load(content: bytes | str, limit: Limit | None = None) -> Any:
+    """Return the content of a JSON document.
+
+    Args:
+        content: The document; bytes are UTF-8 without a byte order mark, as transformers reads them.
+        limit: The largest that is parsed.
+
+    Raises:
+        OverLimitError: If it is over the limit.
+        JsonError: If it is not JSON or not UTF-8, is nested too deeply, or contains a number that is not finite or has thousands
+            of digits.
+    """
+    if limit is not None:
+        limit.check(content.encode(errors="replace") if isinstance(content, str) else content)
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8")
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise JsonError("it is nested too deeply") from error
+    except ValueError as error:
+        raise JsonError(f"it is not JSON: {error}") from error
+
+
+def load_object(content: bytes | str, limit: Limit | None = None) -> dict[str, Any]:
+    """Return the content of a JSON document that is an object, and whose texts UTF-8 can represent.
+
+    Raises:
+        OverLimitError: As ``load``.
+        JsonError: As ``load``; and if it is something else.
+    """
+    value = load(content, limit)
+    if not isinstance(value, dict):
+        raise JsonError("it is not a JSON object")
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise JsonError("it contains half of a character, which UTF-8 cannot represent") from error
+    return value
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
