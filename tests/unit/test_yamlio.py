@@ -70,8 +70,12 @@ def test_merges_have_a_limit_together(monkeypatch):
     base = "b: &b {" + ", ".join(f"k{n}: 1" for n in range(50)) + "}\n"
     text = base + "".join(f"a{n}: {{<<: *b}}\n" for n in range(9))
     assert len(yamlio.load(text, yamlio.PyYamlLoader)["a8"]) == 50
-    monkeypatch.setattr(limits, "YAML_ENTRIES", 1050)  # more than it contains, and fewer than all merges construct
+    monkeypatch.setattr(
+        limits, "YAML_ENTRIES", 1050
+    )  # more than it contains, and fewer than all merges construct
     assert yamlio.load(text, yamlio.PyYamlLoader)
-    nested = base + "".join(f"a{n}: &a{n} {{<<: [*{'a' + str(n - 1) if n else 'b'}, *b]}}\n" for n in range(9))
+    nested = base + "".join(
+        f"a{n}: &a{n} {{<<: [*{'a' + str(n - 1) if n else 'b'}, *b]}}\n" for n in range(9)
+    )
     with pytest.raises(yamlio.YamlError, match="refused: it (merges|expands to) more than 1,050 entries"):
         yamlio.load(nested, yamlio.PyYamlLoader)
