@@ -321,7 +321,7 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
         (b"short", "too few for a header"),
         ((10**12).to_bytes(8, "little") + b"{}" * 100, "its header claims 1000000000000 bytes"),
         ((2**64 - 1).to_bytes(8, "little") + b"{}", "its header claims 18446744073709551615 bytes"),
-        ((90_000_000).to_bytes(8, "little") + b"{}" * 100, "truncated inside its header"),
+        ((30_000_000).to_bytes(8, "little") + b"{}" * 100, "truncated inside its header"),
         (raw_safetensors(b"not json"), "damaged"),
         (raw_safetensors(b"\xff\xfe"), "damaged"),
         (raw_safetensors(b"[]"), "damaged"),

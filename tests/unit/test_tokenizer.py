@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
 from herdbook import plan as plans
@@ -102,3 +102,15 @@ def test_a_row_that_embeddings_lack_is_not_read_from_the_next_tensor(tmp_path):
     assert torch.equal(weights.rows(EMBEDDINGS, [63])[0], weights[EMBEDDINGS][63])
     with pytest.raises(CheckpointError, match="has 64 rows, and row 64 is requested"):
         weights.rows(EMBEDDINGS, [64])
+
+
+@pytest.mark.parametrize("chat_template", [False, True])
+def test_a_prompt_of_which_the_tokenizer_would_make_gigabytes_is_refused(tmp_path, chat_template):
+    tiny.write_model(tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("w1", "w1" * 100)] * 4)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(
+        StepError, match=r"prompt 1: refused: the tokenizer of .* has a normalizer that can make"
+    ):
+        tokenize(tmp_path, ["w1 " * 100], chat_template=chat_template)

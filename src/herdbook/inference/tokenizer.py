@@ -60,6 +60,8 @@ def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = Fals
         ]
     except TemplateError as error:
         raise StepError(f"{folder}: its chat template failed: {error}") from error
+    for number, text in enumerate(texts, start=1):
+        _check_length(tokenizer, text, f"prompt {number}")
     return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
