@@ -124,7 +124,7 @@ def test_deepseek_s_first_layers_and_shared_experts():
         ({"intermediate_size": None}, "its config.json lacks 'intermediate_size'"),
         ({"hidden_size": "48"}, "its config.json has '48' as hidden_size"),
         ({"num_key_value_heads": -2}, "its config.json has -2 as num_key_value_heads"),
-        ({"num_hidden_layers": 10**12}, "its config.json implies more than 1,000,000 tensors"),
+        ({"num_hidden_layers": 10**12}, "its config.json implies more than 200,000 tensors"),
         ({"model_type": "mixtral", "num_local_experts": 10**12}, "its config.json implies more than"),
         ({"model_type": "qwen3_moe", "mlp_only_layers": 3}, "its config.json has 3 as mlp_only_layers"),
     ],

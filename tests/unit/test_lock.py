@@ -88,9 +88,7 @@ def test_a_tokenizer_has_a_chat_template_if_transformers_finds_one(recipe, setti
 
 def test_a_damaged_tokenizer_is_named(recipe):
     (recipe.parent / "base/tokenizer_config.json").write_text("[")
-    with pytest.raises(
-        SourceError, match=r"folder: base: tokenizer_config\.json is not of the form that transformers writes"
-    ):
+    with pytest.raises(SourceError, match=r"folder: base: its tokenizer_config\.json: it is not JSON"):
         tiny.lock(recipe)
 
 
