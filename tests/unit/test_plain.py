@@ -288,18 +288,18 @@ OPENED = {
         "path.read_bytes()",
     ): "the recipe and lock that the user named with --inputs",
     ("verify/rebuild/build.py", "(plan.layout.release_folder / SUMS).read_text(encoding='utf-8')"): SCRATCH,
-    ("verify/rebuild/recompute.py", "read_header(path)"): SCRATCH,
+    ("verify/rebuild/bounds.py", "read_header(path)"): SCRATCH,
+    ("verify/rebuild/bounds.py", "read_record(plan.layout.record(plan.parts[key]))"): SCRATCH,
+    ("verify/rebuild/bounds.py", "read_record(plan.layout.record(plan.parts[origin.part]))"): SCRATCH,
+    ("verify/rebuild/bounds.py", "read_span(path, ours)"): SCRATCH,
+    ("verify/rebuild/bounds.py", "read_span(path, span)"): SCRATCH,
+    ("verify/rebuild/recompute.py", "read_record(plan.layout.record(plan.parts[key]))"): SCRATCH,
     ("verify/rebuild/recompute.py", "read_record(plan.layout.record(part))"): SCRATCH,
-    (
-        "verify/rebuild/recompute.py",
-        "read_record(workspace.plan.layout.record(workspace.plan.parts[origin.part]))",
-    ): SCRATCH,
     ("verify/rebuild/tensors.py", "read_record(plan.layout.record(part))"): SCRATCH,
     ("verify/rebuild/routers.py", "read_record(scratch.layout.record(part))"): SCRATCH,
     ("verify/rebuild/routers.py", "read_header(shard)"): SCRATCH,
     ("verify/rebuild/routers.py", "read_span(shard, read_header(shard)[name])"): SCRATCH,
     ("verify/rebuild/routers.py", "stream_span(shard, span)"): SCRATCH,
-    ("verify/rebuild/recompute.py", "read_span(path, span)"): SCRATCH,
 }
 
 

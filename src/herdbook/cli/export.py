@@ -40,15 +40,16 @@ def command(format: str, release: str, to: Path, published: datetime) -> None:  
     RELEASE is a folder, or owner/name[@revision] on the Hub.
     """
     del format
+    from herdbook import progress
     from herdbook.export.archive import pack
     from herdbook.export.crate import METADATA
-    from herdbook.progress import say
     from herdbook.release.subject import open_subject
+    from herdbook.visible import say
 
     subject = open_subject(release)
     copied, referenced, left_out = pack(subject, to, published.date().isoformat())
     for line in left_out:
-        say(line)
+        progress.say(line)
     say(f"{to}: {copied} files and {METADATA}; {referenced} weights files are referenced")
     if subject.uri == "":
         say(f"The digests of the weights are those in {SUMS}; `herdbook verify` checks them.")

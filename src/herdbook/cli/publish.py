@@ -48,8 +48,8 @@ def command(
     added. Publishing a second time changes nothing.
     """
     from herdbook import plan as plans
+    from herdbook import progress
     from herdbook.files import write_json
-    from herdbook.progress import say
     from herdbook.publish import local, preflight, step
     from herdbook.signing.signer import configured_signer, line
 
@@ -60,7 +60,7 @@ def command(
         folder = plan.layout.release_folder
     release = local.read(folder)
     for note in release.ignored:
-        say(note)
+        progress.say(note)
     place = repo or release.recipe.release.repo
     if to:
         _to_folder(release, to, dry_run=dry_run)
@@ -72,7 +72,7 @@ def command(
     else:
         signer = configured_signer()
         publication = step.publish(
-            release, place, lambda claim: line(claim, signer).decode().rstrip("\n"), say
+            release, place, lambda claim: line(claim, signer).decode().rstrip("\n"), progress.say
         )
         if plan and not repo:
             write_json(plan.layout.publication, publication.as_json())
