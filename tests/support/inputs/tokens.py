@@ -110,4 +110,25 @@ CASES = [
         alone(lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")),
         "folder: a: tokenizer.json is not of the form that transformers writes",
     ),
+    *(
+        Case(
+            f"`{file}` {wrong}",
+            alone(lambda folder, file=file, text=text: (folder / file).write_text(text, encoding="utf-8")),
+            f"folder: a: {message}",
+        )
+        for file, wrong, text, message in (
+            (
+                "tokenizer_config.json",
+                "with a byte order mark, which transformers does not read",
+                "\ufeff{}",
+                "its tokenizer_config.json: it is not JSON: Unexpected UTF-8 BOM",
+            ),
+            (
+                "added_tokens.json",
+                "that is nested too deeply to be read",
+                "[" * 5000,
+                "added_tokens.json is not of the form that transformers writes",
+            ),
+        )
+    ),
 ]
