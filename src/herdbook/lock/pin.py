@@ -423,7 +423,19 @@ def pin_task(task: str, beside: Path) -> LockedTask:
 
 def _unread(spec: dict[str, Any]) -> list[str]:
     """Return what a task contains of which a part would be missing from the lock or from the results, a line each."""
+    forms = (
+        ("filter_list", list, "a list"),
+        ("metric_list", list, "a list"),
+        ("metadata", dict, "an object"),
+    )
     problems = [
+        f"{key}: {spec[key]!r} is not {form}"
+        for key, kind, form in forms
+        if spec.get(key) and not isinstance(spec[key], kind)
+    ]
+    if problems:
+        return problems
+    problems += [
         f"{key}: other files and groups of tasks are not supported; write one task into one file"
         for key in ("include", "group")
         if key in spec

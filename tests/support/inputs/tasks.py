@@ -71,4 +71,16 @@ CASES = [
         tasks({"task": ["words", "letters"]}),
         "evaluate.tasks: 0.yaml: task: ['words', 'letters'] is not a name",
     ),
+    *(
+        Case(
+            f"a task whose `{key}` is not {form}",
+            tasks({key: value}),
+            f"evaluate.tasks: 0.yaml: {key}: {value!r} is not {form}",
+        )
+        for key, value, form in (
+            ("metric_list", 1, "a list"),
+            ("filter_list", True, "a list"),
+            ("metadata", "1.0", "an object"),
+        )
+    ),
 ]
