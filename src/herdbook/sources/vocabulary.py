@@ -57,7 +57,7 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
         settings: dict[str, Any] = {}
         if SETTINGS in names:
             file = SETTINGS
-            settings = json.loads(read(file))
+            settings = _json(read(file))
         added = settings.get("added_tokens_decoder")
         for number, token in (added or {}).items():
             vocabulary.setdefault(_content(token), int(number))
@@ -66,19 +66,24 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
             vocabulary = {**_words(read(file)), **vocabulary}
         if added is None and NAMED in names:
             file = NAMED
-            settings |= json.loads(read(file))
+            settings |= _json(read(file))
         for token in _special(settings):
             vocabulary.setdefault(token, max(vocabulary.values(), default=-1) + 1)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise SourceError(
             f"{what}: {file} is not of the form that transformers writes ({error!r})"
         ) from error
     return vocabulary
 
 
+def _json(content: bytes) -> Any:
+    """Read JSON as transformers does: UTF-8 without a byte order mark."""
+    return json.loads(content.decode("utf-8"))
+
+
 def _fast(content: bytes) -> Vocabulary:
     """Read the format of the library tokenizers."""
-    tokenizer = json.loads(content)
+    tokenizer = _json(content)
     tokens = tokenizer["model"]["vocab"]
     if isinstance(tokens, list):  # with scores, in the order of their ids
         tokens = {token: number for number, (token, _) in enumerate(tokens)}
@@ -102,7 +107,7 @@ def _special(settings: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(content: bytes) -> Vocabulary:
-    return _checked(json.loads(content))
+    return _checked(_json(content))
 
 
 def _checked(tokens: dict[Any, Any]) -> Vocabulary:

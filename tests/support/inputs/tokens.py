@@ -110,4 +110,15 @@ CASES = [
         alone(lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")),
         "folder: a: tokenizer.json is not of the form that transformers writes",
     ),
+    *(
+        Case(
+            f"`{file}` {wrong}",
+            alone(lambda folder, file=file, text=text: (folder / file).write_text(text, encoding="utf-8")),
+            f"folder: a: {file} is not of the form that transformers writes",
+        )
+        for file, wrong, text in (
+            ("tokenizer_config.json", "with a byte order mark, which transformers does not read", "\ufeff{}"),
+            ("added_tokens.json", "that is nested too deeply to be read", "[" * 5000),
+        )
+    ),
 ]
