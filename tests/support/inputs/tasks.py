@@ -73,14 +73,14 @@ CASES = [
     ),
     *(
         Case(
-            f"a task whose `{key}` is not {form}",
+            f"a task whose `{key}` is not a {form}",
             tasks({key: value}),
-            f"evaluate.tasks: 0.yaml: {key}: {value!r} is not {form}",
+            f"{key}: Input should be a valid {form} (found {str(value)!r})",
         )
         for key, value, form in (
-            ("metric_list", 1, "a list"),
-            ("filter_list", True, "a list"),
-            ("metadata", "1.0", "an object"),
+            ("metric_list", 1, "list"),
+            ("filter_list", True, "list"),
+            ("metadata", "1.0", "dictionary"),
         )
     ),
 ]
