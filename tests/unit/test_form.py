@@ -213,6 +213,7 @@ def test_what_transformers_cannot_read_is_named(model_type, changes, message):
     assert message in line
 
 
+@pytest.mark.slow
 def test_a_configuration_takes_neither_all_time_nor_all_memory(monkeypatch):
     config = {"model_type": "gemma2", **SIZES, "num_labels": 10**10}  # transformers names each
     small = "from herdbook.weights import hollow; hollow.MEMORY = 1 << 28; hollow.main()"
