@@ -217,7 +217,6 @@ def test_a_recipe_from_a_stranger_s_configuration_keeps_its_characters(tmp_path)
     assert "one\u200bone \u202e" in json.dumps(yaml.safe_load(text), ensure_ascii=False)
 
 
-@pytest.mark.slow  # the client tries again for some seconds
 @pytest.mark.parametrize("place", ["commit", "file", "license"])
 def test_a_hub_that_sends_the_token_back_is_refused_and_does_not_get_it_printed(
     place, tmp_path, monkeypatch, capfd

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore[attr-defined]  # its lazy exports
 
 from herdbook.errors import GoneError, SourceError, WrongAnswerError
-from herdbook.hub.transport import ContradictionError, EndlessAnswerError, client
+from herdbook.hub.transport import ContradictionError, EchoError, EndlessAnswerError, client
 from herdbook.visible import HIDDEN, conceal, without_secrets
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def is_wrong(error: BaseException) -> bool:
 
 def is_transient(error: BaseException) -> bool:
     """Return whether a failure is transient."""
+    if isinstance(error, EchoError):
+        return False
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _TRANSIENT_STATUS
     if isinstance(

@@ -33,6 +33,10 @@ class ContradictionError(ValueError):
     """A complete answer came, but it contradicts itself or the request."""
 
 
+class EchoError(ContradictionError):
+    """An answer contains the token of the request. It is not asked for again, since the token would be sent again."""
+
+
 class Traffic:
     """What this process has received from the Hub, except for the files that ``download`` wrote to the cache.
 
@@ -155,13 +159,11 @@ def refuse_echo(data: bytes | bytearray) -> None:
     """Refuse what a server sent if it is, or contains, the token that it got: it would come into locks and releases.
 
     Raises:
-        ContradictionError: If it does.
+        EchoError: If it does.
     """
     token = get_token()
     if token and token.encode() in data:
-        raise ContradictionError(
-            "the answer contains the token of the request, which no honest server sends back"
-        )
+        raise EchoError("the answer contains the token of the request, which no honest server sends back")
 
 
 def _open(url: str, headers: dict[str, str]) -> Any:
