@@ -62,7 +62,8 @@ class Screen(Lines):
 
     def __init__(self, stream: TextIO, *, color: bool) -> None:
         super().__init__(stream)
-        self._console = Console(file=stream, force_terminal=True, no_color=not color, highlight=False)
+        plain = None if color else True  # None: NO_COLOR decides
+        self._console = Console(file=stream, force_terminal=True, no_color=plain, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
 
     def show(self, build: Build, now: float) -> None:
