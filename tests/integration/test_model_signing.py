@@ -9,8 +9,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from jsonschema import Draft202012Validator, ValidationError
-from referencing import Registry, Resource
 
 from herdbook.cli.main import main
 from herdbook.errors import StepError
@@ -293,6 +291,9 @@ def test_herdbook_accepts_what_the_reference_signs_without_a_key(services, tmp_p
 
 def validate(data):
     """Validate a model signature, and what it signs, by the specification's schemas."""
+    from jsonschema import Draft202012Validator
+    from referencing import Registry, Resource
+
     schemas = [json.loads(path.read_text()) for path in DATA.glob("*.schema.json")]
     registry = Registry().with_resources((one["$id"], Resource.from_contents(one)) for one in schemas)
     by_name = {one["$id"].split("/")[3]: one for one in schemas}
@@ -314,6 +315,8 @@ def test_vectors_that_are_good(name):
 
 @pytest.mark.parametrize("name", ["missing-envelope", "missing-verification-material", "wrong-predicate"])
 def test_vectors_that_are_bad(name):
+    from jsonschema import ValidationError
+
     with pytest.raises(ValidationError):
         validate(vector(name))
 

@@ -2,18 +2,19 @@
 
 import json
 
-import lm_eval
 import pytest
 import torch
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from herdbook.steps.evaluate.measure import measure
 from support import tiny
 
 
 def test_accuracy_has_the_standard_error_of_lm_eval(tmp_path):
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     folder = tiny.write_model(tmp_path / "base", seed=3)
     with (tmp_path / "data.jsonl").open("w", encoding="utf-8") as data:
         for number in range(7):

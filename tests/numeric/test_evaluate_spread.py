@@ -4,12 +4,9 @@ import threading
 
 import pytest
 import torch
-from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from herdbook.inference.threads import one_thread_a_matrix
-from herdbook.steps.evaluate.parallel import ParallelHFLM
 from support import tiny
 
 
@@ -29,6 +26,8 @@ def text(seed, words):
 
 def documents():
     """Seven documents of two tasks, of different lengths; one is longer than the model reads at once."""
+    from lm_eval.api.instance import Instance
+
     lengths = (40, 3, 90, 17, 300, 64, 5)
     return [
         Instance("loglikelihood_rolling", {}, (text(n, words),), 0, (f"task{n // 4}", n % 4, 1))
@@ -38,6 +37,8 @@ def documents():
 
 def questions():
     """Five documents with three answers each."""
+    from lm_eval.api.instance import Instance
+
     return [
         Instance(
             "loglikelihood", {}, (text(n, 6 + n), " " + text(100 + 3 * n + a, 1 + a)), a, ("asked", n, 1)
@@ -49,6 +50,10 @@ def questions():
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_what_one_thread_answers_several_answer(loaded, threads):
+    from lm_eval.models.huggingface import HFLM
+
+    from herdbook.steps.evaluate.parallel import ParallelHFLM
+
     with one_thread_a_matrix():
         reference = HFLM(batch_size=1, **loaded)
         rolled = reference.loglikelihood_rolling(documents())
@@ -60,6 +65,8 @@ def test_what_one_thread_answers_several_answer(loaded, threads):
 
 
 def test_documents_that_pass_together_are_the_same_for_any_number_of_threads(loaded):
+    from herdbook.steps.evaluate.parallel import ParallelHFLM
+
     with one_thread_a_matrix():
         answers = [
             ParallelHFLM(threads, 3, **loaded).loglikelihood_rolling(documents()) for threads in (1, 4)
@@ -69,6 +76,10 @@ def test_documents_that_pass_together_are_the_same_for_any_number_of_threads(loa
 
 def test_as_many_documents_are_read_at_once_as_there_are_threads(loaded, monkeypatch):
     """Three calls of the model wait for each other: fewer threads than that would never meet."""
+    from lm_eval.models.huggingface import HFLM
+
+    from herdbook.steps.evaluate.parallel import ParallelHFLM
+
     meeting = threading.Barrier(3, timeout=600)
     own = HFLM._model_call
 

@@ -14,14 +14,6 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from snakemake.api import SnakemakeApi
-from snakemake.settings.types import (
-    ConfigSettings,
-    OutputSettings,
-    Quietness,
-    ResourceSettings,
-    StorageSettings,
-)
 
 from herdbook.tools.converter import CONVERTER
 from herdbook.tools.mergekit import MERGEKIT
@@ -152,6 +144,15 @@ def test_an_environment_has_the_program_of_others_that_its_steps_run(step, tool)
 
 @pytest.mark.parametrize(("device", "kind"), [("cpu", ""), ("cuda:1", ".cuda")])
 def test_the_device_chooses_the_environment(device, kind, monkeypatch):
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.types import (
+        ConfigSettings,
+        OutputSettings,
+        Quietness,
+        ResourceSettings,
+        StorageSettings,
+    )
+
     monkeypatch.chdir(ROOT)
     # the workflow tells its steps by the environment, and this process is not the workflow's alone
     with mock.patch.dict(os.environ), SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:

@@ -9,7 +9,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from jsonschema import Draft202012Validator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -113,6 +112,8 @@ def test_the_controller_loads_no_torch():
 
 
 def test_schema_for_editors_is_that_of_the_recipe():
+    from jsonschema import Draft202012Validator
+
     path = ROOT / "config/recipe.schema.json"
     assert json.loads(path.read_text(encoding="utf-8")) == recipes.json_schema(), (
         "run: herdbook schema > config/recipe.schema.json"
@@ -121,6 +122,8 @@ def test_schema_for_editors_is_that_of_the_recipe():
 
 
 def test_schema_accepts_the_miniature_and_refuses_a_misspelt_key():
+    from jsonschema import Draft202012Validator
+
     validator = Draft202012Validator(recipes.json_schema())
     text = (ROOT / "config/miniature.yaml").read_text(encoding="utf-8")
     data = yamlio.load(text)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from lm_eval.api.metrics import mean_stderr
 
 from herdbook.errors import StepError
 from herdbook.steps.evaluate.measure import summarize
@@ -52,6 +51,8 @@ def spread(metric, own, **task):
 
 @pytest.mark.parametrize("metric", ["acc", "acc_norm", "exact_match"])
 def test_a_mean_has_the_standard_error_that_lm_eval_gives(metric):
+    from lm_eval.api.metrics import mean_stderr
+
     own = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]
     assert spread(metric, own) == pytest.approx(mean_stderr(own), rel=1e-5)
     share = np.mean(own)

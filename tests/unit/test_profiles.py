@@ -5,7 +5,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from snakemake import cli
 
 PROFILES = Path(__file__).parents[2] / "profiles"
 SITE = {
@@ -21,6 +20,8 @@ SITE = {
 
 def settings(name):
     """Return the options that a profile sets, as Snakemake reads them, with those of the default profile."""
+    from snakemake import cli
+
     parser = cli.get_argument_parser(profiles=[str(PROFILES / name), str(PROFILES / "default")])
     return parser.parse_args([])
 

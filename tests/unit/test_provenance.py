@@ -7,9 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-from cyclonedx.model.bom import Bom
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
@@ -269,12 +266,13 @@ def test_a_snapshot_that_changed_is_refused(built):
 # -- bills of materials -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("version", "schema_version"), [("1.6", SchemaVersion.V1_6), ("1.7", SchemaVersion.V1_7)]
-)
-def test_bills_are_valid_by_cyclonedx_s_own_schemas(built, version, schema_version):
+@pytest.mark.parametrize("version", BOMS)
+def test_bills_are_valid_by_cyclonedx_s_own_schemas(built, version):
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     text = (built.layout.release_folder / BOMS[version]).read_text()
-    validator = JsonStrictValidator(schema_version)
+    validator = JsonStrictValidator(SchemaVersion.from_version(version))
     assert validator.validate_str(text) is None
     bill = json.loads(text)
     bill["metadata"]["component"]["modelCard"]["task"] = "misplaced"
@@ -284,6 +282,8 @@ def test_bills_are_valid_by_cyclonedx_s_own_schemas(built, version, schema_versi
 @pytest.mark.parametrize("version", BOMS)
 def test_a_bill_is_read_by_cyclonedx_s_own_model(built, version):
     """All but the model card, which the library does not know."""
+    from cyclonedx.model.bom import Bom
+
     found = Bom.from_json(bill_of(built, version))
     component = found.metadata.component
     assert (component.group, component.name, component.type.value) == (
