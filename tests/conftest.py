@@ -1,5 +1,6 @@
 """What all tests share: a server from which they fork programs that they run many times."""
 
+import gc
 import json
 import logging
 
@@ -18,6 +19,13 @@ def pytest_configure(config):
         at_once = bool(config.getoption("numprocesses", None))  # while workers collect
         server = config.stash[SERVER] = forkserver.serve(at_once=at_once)
         server.__enter__()
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what stays anyway, modules and tests above all: looking at it takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_unconfigure(config):
