@@ -1,5 +1,6 @@
 """Environments of the steps: each list is whole, and all of them give one plan the same keys."""
 
+import functools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from herdbook.settings import PINS
 from herdbook.tools import installed
 
 ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "requirements.lock"
 
 
 def test_scripts_that_run_alone_name_no_file_of_a_checkout():
@@ -28,8 +30,9 @@ def test_scripts_that_run_alone_name_no_file_of_a_checkout():
 KEYS = "import herdbook.plan, pathlib; plan = herdbook.plan.load(pathlib.Path('config/miniature.yaml')); print(*plan.parts, *(i.key for i in plan.evaluations), *(i.key for i in plan.quantized))"
 
 
-def keys(*hidden, **variables):
-    """Return the keys of the miniature's plan, in a process where some packages are not installed."""
+@functools.cache
+def keys(*hidden, pins=None):
+    """Return the keys of the miniature's plan, in a process where some packages are not installed, or other pins hold."""
     hide = f"""
 import importlib.metadata as metadata
 original = metadata.version
@@ -42,7 +45,7 @@ metadata.version = version
     done = subprocess.run(
         [sys.executable, "-c", hide + KEYS],
         cwd=ROOT,
-        env={**os.environ, **variables},
+        env={**os.environ, **({PINS.variable: str(pins)} if pins else {})},
         capture_output=True,
         text=True,
         check=True,
@@ -51,19 +54,17 @@ metadata.version = version
 
 
 def test_keys_are_the_same_in_every_environment_of_a_lock():
-    pins = {PINS.variable: str(ROOT / "requirements.lock")}
     whole = keys()
-    assert keys(**pins) == whole
-    assert keys("torch", "gguf", "libgguf", "lm_eval", "transformers", **pins) == whole
+    assert keys(pins=LOCK) == whole
+    assert keys("torch", "gguf", "libgguf", "lm_eval", "transformers", pins=LOCK) == whole
     assert keys("gguf", "lm_eval") != whole  # why it is said
 
 
 def test_another_lock_makes_other_keys(tmp_path):
     other = tmp_path / "lock"
-    text = (ROOT / "requirements.lock").read_text()
+    text = LOCK.read_text()
     other.write_text(re.sub(r"(?m)^torch==.*$", "torch==9.9.9", text))
-    now = keys(**{PINS.variable: str(ROOT / "requirements.lock")})
-    then = keys(**{PINS.variable: str(other)})
+    now, then = keys(pins=LOCK), keys(pins=other)
     assert len(now) == len(then)
     assert set(now) != set(then)
 

@@ -21,13 +21,20 @@ DIALECTS = [yamlio.RecipeLoader, yamlio.PyYamlLoader]
         ("a: !!set {b, c}", "line 1, column 4: could not determine a constructor for the tag '!!set'"),
         ("a: 1" + ":59" * 101, "line 1, column 4: refused: a number of 304 characters"),
         ("a: " + "b " * 300_000, "refused: it has 600,003 characters, over the limit of 500,000"),
-        ("[" + "a," * 100_001 + "]", "refused: it contains more than 100,000 entries"),
     ],
 )
 def test_what_no_dialect_accepts(loader, text, problem):
     with pytest.raises(yamlio.YamlError) as caught:
         yamlio.load(text, loader)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("loader", DIALECTS)
+def test_entries_have_a_limit(loader, monkeypatch):
+    monkeypatch.setattr(limits, "YAML_ENTRIES", 1_000)
+    assert len(yamlio.load("[" + "a," * 999 + "]", loader)) == 999
+    with pytest.raises(yamlio.YamlError, match="refused: it contains more than 1,000 entries"):
+        yamlio.load("[" + "a," * 1_001 + "]", loader)
 
 
 def test_a_few_lines_that_stand_for_millions_of_entries():
