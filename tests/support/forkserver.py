@@ -49,7 +49,11 @@ def serve(*, at_once=False):
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(address)
         listening.listen(64)
-        environment = {**os.environ, "PYTHONPATH": f"{SOURCE}{os.pathsep}{Path(__file__).parents[1]}"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{SOURCE}{os.pathsep}{Path(__file__).parents[1]}",
+            "PYTHONHASHSEED": "random",  # its processes have sets in another order than the test run's
+        }
         with subprocess.Popen(
             [sys.executable, "-m", "support.forkserver", str(listening.fileno()), str(int(at_once))],
             stdin=subprocess.PIPE,

@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -20,11 +16,11 @@ from herdbook.plan.release import contents
 from herdbook.steps.card.step import render_card
 from herdbook.verify import levels
 from support import tiny
+from support.project import Project
 from support.verification import failures
 
 pytestmark = pytest.mark.usefixtures("transformers_here")
 
-ROOT = Path(__file__).parents[2]
 MODELS = {
     "base": {"folder": "base"},
     "tuned": {"adapter": "adapter", "on": "base"},
@@ -38,10 +34,15 @@ MODELS = {
 }
 
 
+def write(recipe):
+    """Write the sources and a recipe of them."""
+    tiny.write_model(recipe.parent / "base", seed=1, shards=2)
+    tiny.write_adapter(recipe.parent / "adapter", recipe.parent / "base", seed=2)
+    return tiny.write_recipe(recipe, MODELS)
+
+
 def make(folder):
-    tiny.write_model(folder / "base", seed=1, shards=2)
-    tiny.write_adapter(folder / "adapter", folder / "base", seed=2)
-    plan = tiny.build(tiny.write_recipe(folder / "r.yaml", MODELS), folder / "results")
+    plan = tiny.build(write(folder / "r.yaml"), folder / "results")
     render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
     return plan
@@ -92,18 +93,11 @@ def test_nothing_in_it_is_a_link_or_tells_the_machine(plan):
 
 
 def test_two_builds_are_the_same_byte_for_byte(plan, tmp_path):
-    """In another folder, with sets and mappings in another order."""
-    script = "import sys, pathlib; from tests.unit.test_release import make; make(pathlib.Path(sys.argv[1]))"
-    subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "elsewhere")],
-        check=True,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONHASHSEED": "12345",
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src", ROOT / "tests"))),
-        },
-    )
+    """Once here; once by the workflow in another folder, whose processes have sets in another order."""
+    project = Project(tmp_path / "elsewhere")
+    write(project.recipe)
+    tiny.lock(project.recipe)
+    project.run()
 
     def content(folder):
         return {
@@ -112,7 +106,7 @@ def test_two_builds_are_the_same_byte_for_byte(plan, tmp_path):
             if path.is_file()
         }
 
-    again = content(tmp_path / "elsewhere/results/Tiny/release")
+    again = content(project.results / "Tiny/release")
     assert again.keys() == content(plan.layout.release_folder).keys()
     assert [name for name, data in content(plan.layout.release_folder).items() if again[name] != data] == []
 
