@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from herdbook.architectures.dense import layer_of
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Patterns = Literal["rank_pattern", "alpha_pattern"]
 # What a tensor of an adapter is to the tensor that it changes.
 Role = Literal["A", "B", "embedding_A", "embedding_B", "magnitude", "bias", "tokens", "base", "saved"]
+ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 TENSOR = re.compile(
     r"base_model\.model\.(?P<module>.+?)\.(?:"
@@ -42,17 +43,24 @@ def changes_of(names: Iterable[str]) -> tuple[dict[str, dict[Role, str]], list[s
         if match is None:
             unknown.append(name)
             continue
-        role: Any = (
-            match["side"] or match["embedding"] or match["magnitude"] or match["bias"] or match["tokens"]
-        )
-        parameter = "bias" if match["bias"] else "weight"
-        if role is None:
-            role, parameter = ("base", match["of_base"]) if match["base"] else ("saved", match["saved"])
+        role, parameter = _role(match)
         roles = changes.setdefault(f"{match['module']}.{parameter}", {})
         if role in roles:
             unknown.append(name)
         roles[role] = name
     return changes, unknown
+
+
+def _role(match: re.Match[str]) -> tuple[Role, str]:
+    """Return a tensor's role, and whether it changes a weight or a bias."""
+    if match["base"]:
+        return "base", match["of_base"]
+    if match["saved"]:
+        return "saved", match["saved"]
+    for group in ("side", "embedding", "magnitude", "tokens"):
+        if match[group]:
+            return ROLES[match[group]], "weight"
+    return "bias", "bias"
 
 
 def is_targeted(config: dict[str, Any], module: str) -> bool:

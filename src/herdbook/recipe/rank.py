@@ -17,6 +17,8 @@ THRESHOLD_WORDS: dict[ThresholdName, str] = {
     "laser-rmt": "laserRMT's threshold",
 }
 
+CanonicalRule: TypeAlias = int | str | dict[str, Any]  # a rule in keys, records and results
+
 
 class _Rule:
     """What most rules have in common."""

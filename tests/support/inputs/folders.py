@@ -13,21 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from support import tiny
 from support.inputs import Case
+from support.inputs.tasks import DOCUMENTS, TASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-TASK = {
-    "task": "words",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": "data.jsonl"}},
-    "test_split": "test",
-    "output_type": "generate_until",
-    "doc_to_text": "{{question}}",
-    "doc_to_target": "{{answer}}",
-    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1000\n"
 
 
@@ -45,7 +36,7 @@ def recipe(base: str = "base", adapter: str = "adapter", **sections: Any) -> Cal
 def write(folder: Path) -> None:
     tiny.write_model(folder / "base", seed=1, shards=2)
     tiny.write_adapter(folder / "adapter", folder / "base")
-    (folder / "data.jsonl").write_text('{"question": "w1", "answer": "w2"}\n', encoding="utf-8")
+    (folder / "data.jsonl").write_text(DOCUMENTS, encoding="utf-8")
     (folder / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
 
 

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXACT = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
+TASK = {
+    "task": "words",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "data.jsonl"}},
+    "test_split": "test",
+    "output_type": "generate_until",
+    "doc_to_text": "{{question}}",
+    "doc_to_target": "{{answer}}",
+    "metric_list": [EXACT],
+}
+DOCUMENTS = '{"question": "w1", "answer": "w2"}\n'
 
 
 def tasks(*files: dict[str, Any]) -> Callable[[Path], Path]:
@@ -21,20 +32,9 @@ def tasks(*files: dict[str, Any]) -> Callable[[Path], Path]:
 
     def make(folder: Path) -> Path:
         tiny.write_model(folder / "base", seed=1)
-        (folder / "data.jsonl").write_text('{"question": "w1", "answer": "w2"}\n', encoding="utf-8")
+        (folder / "data.jsonl").write_text(DOCUMENTS, encoding="utf-8")
         for index, changes in enumerate(files):
-            task = {
-                "task": "words",
-                "dataset_path": "json",
-                "dataset_kwargs": {"data_files": {"test": "data.jsonl"}},
-                "test_split": "test",
-                "output_type": "generate_until",
-                "doc_to_text": "{{question}}",
-                "doc_to_target": "{{answer}}",
-                "metric_list": [EXACT],
-                **changes,
-            }
-            (folder / f"{index}.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+            (folder / f"{index}.yaml").write_text(yaml.safe_dump(TASK | changes), encoding="utf-8")
         measured = {"tasks": [f"{index}.yaml" for index in range(len(files))], "models": ["base"]}
         return tiny.write_recipe(folder / "recipe.yaml", {"base": {"folder": "base"}}, evaluate=measured)
 

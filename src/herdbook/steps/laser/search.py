@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Plan, Search
     from herdbook.recipe import RankRule
+    from herdbook.recipe.rank import CanonicalRule
     from herdbook.steps.laser.decompose import Decomposition
+    from herdbook.steps.laser.guard import PairedDifference
 
 DIGITS = 9  # significant digits of a loss: enough to distinguish any two float32 numbers
 
@@ -141,7 +143,7 @@ class _SearchRun:
         start = self._losses(self._model.layers, states, {})
         current = start
         accepted: dict[str, torch.Tensor] = {}
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, CanonicalRule] = {}
         journal = Journal(self._plan.layout.journal(self._planned), self._planned.key, start)
         if journal.trials:
             say(f"search {self._planned.model}: resuming after {len(journal.trials)} trials")
@@ -179,7 +181,7 @@ class _SearchRun:
     def _judge(
         self,
         name: str,
-        rule: Any,
+        rule: CanonicalRule,
         rank: int,
         start: Sequence[float],
         current: Sequence[float],
@@ -279,7 +281,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def known(self, tensor: str, rule: Any) -> dict[str, Any] | None:
+    def known(self, tensor: str, rule: CanonicalRule) -> dict[str, Any] | None:
         """Return the trial of a tensor and a rule; None if it was not made yet."""
         return self._known.get(self._name(tensor, rule))
 
@@ -295,7 +297,7 @@ class Journal:
         return json.dumps(entry, sort_keys=True) + "\n"
 
     @staticmethod
-    def _name(tensor: str, rule: Any) -> tuple[str, str]:
+    def _name(tensor: str, rule: CanonicalRule) -> tuple[str, str]:
         return tensor, json.dumps(rule, sort_keys=True)
 
 
@@ -311,7 +313,7 @@ def _from_the_top(names: Sequence[str]) -> list[tuple[int, list[str]]]:
     ]
 
 
-def _as_json(difference: Any) -> dict[str, float]:
+def _as_json(difference: PairedDifference) -> dict[str, float]:
     return {
         "mean": _rounded(difference.mean),
         "stderr": _rounded(difference.stderr),
