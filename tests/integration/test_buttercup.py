@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from herdbook import needs
 from herdbook import plan as plans
 from herdbook.errors import StepError
 from herdbook.tools.converter import CONVERTER
-from support import buttercup
+from support import buttercup, forkserver
 from support.project import REPOSITORY, Project
 
 NAME = "Buttercup-4x7B-V2-laser"
@@ -52,7 +51,7 @@ def copy_recipe(root, documents=None):
 
 def herdbook(environment, folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "herdbook", *map(str, arguments)],
+        [forkserver.PROGRAMS / "herdbook", *map(str, arguments)],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -17,6 +17,8 @@ from herdbook.verify.proofs import ASSERTED, FACTS, RECORD
 from support import lies, tiny
 from support.verification import findings, status
 
+pytestmark = pytest.mark.usefixtures("transformers_here")
+
 NAMES = list(LEVELS)
 LAST = "recomputed"  # a rebuild takes too long for each field
 MODELS = {

@@ -37,7 +37,8 @@ MODELS = {
     "mix": {
         "moe": {
             "base": "base",
-            "experts": [{"model": "cut", "prompts": ["w1"]}, {"model": "mean", "prompts": ["w2"]}],
+            "gate": "random",  # others load transformers
+            "experts": [{"model": "cut"}, {"model": "mean"}],
         }
     },
 }

@@ -14,7 +14,7 @@ from pytest_local_hub import LocalHub, client
 
 from herdbook.layout import CLAIMS
 from herdbook.signing.keys import generate, load_private
-from support import ro_crate
+from support import forkserver, ro_crate
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -53,7 +53,8 @@ def without_keys(text):
 def test_commands_print_what_the_page_says(release):
     before = ""  # functions that earlier commands defined
     ran = 0
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LC_ALL": "C"}
+    programs = [forkserver.PROGRAMS, Path(sys.executable).parent, os.environ["PATH"]]
+    environment = {**os.environ, "PATH": os.pathsep.join(map(str, programs)), "LC_ALL": "C"}
     for command, printed in sessions((DOCS / "provenance.md").read_text(encoding="utf-8")):
         done = subprocess.run(
             ["bash", "-c", f"{before}\n{command}"],
