@@ -96,3 +96,6 @@ WHEEL_METADATA_BYTES = 4_000_000
 TEXT_BYTES = 4_000
 # A book of 3 MB, in which the tokenizer of a Llama makes three bytes of a space. The library takes 40 bytes for each.
 NORMALIZED_BYTES = 10_000_000
+# Honest templates take milliseconds.
+TEMPLATE_SECONDS = 10
+TEMPLATE_MEMORY_BYTES = 500_000_000
