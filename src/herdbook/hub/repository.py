@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its lazy exports
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from herdbook import jsonio, limits
 from herdbook.errors import SourceError, WrongAnswerError
@@ -90,7 +90,7 @@ class _Answer(_Described):
 
     id: str
     sha: str
-    siblings: list[_Sibling] | None = None
+    siblings: Annotated[list[_Sibling] | None, FailFast()] = None
     gated: Any = None
 
 
@@ -113,7 +113,7 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
         at = f"/revision/{quote(revision, safe='')}" if revision else ""
         content = read_whole(f"{client().endpoint}/api/models/{repo}{at}?blobs=True")
         try:
-            return _Answer.model_validate(jsonio.load(content))
+            return _Answer.model_validate(jsonio.load(content, limits.ANSWER))
         except ValidationError as error:
             raise ValueError(
                 f"the response does not describe a repository: {first_problem(error)}"
