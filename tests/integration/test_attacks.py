@@ -1139,6 +1139,20 @@ def test_no_weights_are_downloaded_up_to_upstream(published):
     assert sent <= min(headers, weights)  # these tiny files are within what is asked of a header
 
 
+@pytest.mark.parametrize("version", [None, 0, 2])
+def test_a_lock_of_another_version_cannot_be_verified_here(stage, forger, version):
+    lock = json.loads((forger / LOCK).read_text())
+    (forger / LOCK).write_text(json.dumps({**lock, "version": version}))
+    resum(forger)
+    found = findings(forger, "equality")
+    about = [one for one in found if f"{LOCK}: " in one.detail]
+    assert {one.level for one in about} == {"claims", "upstream"}  # the others do not read it
+    assert {one.outcome for one in about} == {Outcome.UNVERIFIED}
+    told = f"is of version {version} of its format" if version is not None else "does not state the version"
+    assert all(told in one.detail for one in about)
+    assert Outcome.BROKEN not in {one.outcome for one in found}
+
+
 def test_what_the_description_says_of_the_card_does_not_count(published):
     published.hub.repos["herd/base"].card |= {"license": "gpl-3.0", "base_model": "herd/other"}
     assert status(findings(REPO, "upstream")) == 0
