@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ import pytest
 from tokenizers import normalizers
 
 from herdbook import limits
+from herdbook.architectures import patterns
 from herdbook.errors import SourceError, VerificationError
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
@@ -157,6 +159,51 @@ def test_a_tokenizer_that_makes_gigabytes_of_a_prompt_is_refused_when_it_is_lock
 
 def test_a_text_that_no_normalizer_changes_has_no_limit():
     check_growth(None, 2 * limits.NORMALIZED_BYTES)
+
+
+# -- adapters ------------------------------------------------------------------------------------------------------------
+
+MODULES = [f"model.layers.{number}.mlp.down_proj" for number in range(300)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": r"(.*)*x"},
+        {"exclude_modules": "([a-z.0-9_]+)+!"},
+        {"target_modules": ["down_proj"], "rank_pattern": {"down_proj": 4, "([a-z.0-9_]+)*!": 8}},
+    ],
+    ids=str,
+)
+def test_a_regular_expression_that_does_not_end_is_refused(monkeypatch, config):
+    monkeypatch.setattr(limits, "PATTERN_SECONDS", 1)
+    problem = patterns.endless(config, MODULES)
+    assert problem is not None
+    assert problem.startswith(f"{list(config)[-1]}: the regular expressions take more than 1 seconds")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["down_proj"]},
+        {"target_modules": "all-linear"},
+        {"target_modules": r"model\.layers\.(?:[0-9]|1[0-9])\.(?:mlp|self_attn)\.(?:down|up)_proj"},
+        {"target_modules": r"(?:.*?(?:language|text).*?(?:attn|mlp).*?(?:k_proj|down_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\..*)"},
+        {"rank_pattern": {"down_proj": 3, r"layers\.1.*": 4}, "alpha_pattern": {}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_regular_expressions_as_they_are_written_are_not(config):
+    assert patterns.endless(config, MODULES) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [("(" * 5000, "nested too deeply|missing"), ("a{9999999999999}", "too large"), ("a" * 10_001, "10,001 characters"), ("[", "")],
+)  # fmt: skip
+def test_what_is_no_regular_expression_is_told(pattern, problem):
+    assert re.search(problem, patterns.wrong_pattern(pattern))
+    assert patterns.wrong_pattern("a|b") is None
 
 
 # -- wheels --------------------------------------------------------------------------------------------------------------
