@@ -83,6 +83,9 @@ HEADER = Limit(32_000_000, 1_000_000)
 # 300 models: 300 kB a claim, which names 1,600 files; a release of the demo's size: 20 kB a claim.
 CLAIMS = Limit(8_000_000, 500_000)
 
+# Repository of 10,000 files: 3 MB, 120,000 values.
+ANSWER = Limit(64_000_000, 1_000_000)
+
 # -- others --------------------------------------------------------------------------------------------------------------
 
 # 300 models: 1,600 files, 230 kB.
@@ -90,9 +93,23 @@ SUMS_BYTES = 2_000_000
 # Weights in a wheel shrink to two thirds, tables of a tokenizer to a tenth.
 WHEEL_RATIO = 20
 WHEEL_SPARE_BYTES = 64_000_000
+# Directory of a wheel with 10,000 files: 1 MB.
+WHEEL_DIRECTORY_BYTES = 4_000_000
 # METADATA with a long description: 100 kB.
 WHEEL_METADATA_BYTES = 4_000_000
+# Calibration text: 1,000 windows of 4,096 tokens have 20 MB.
+TEXTS_BYTES = 256_000_000
 # Long prompts have 4 kB.
 TEXT_BYTES = 4_000
 # A book of 3 MB, in which the tokenizer of a Llama makes three bytes of a space. The library takes 40 bytes for each.
 NORMALIZED_BYTES = 10_000_000
+# Honest templates, and regular expressions of adapters, take milliseconds.
+TEMPLATE_SECONDS = 10
+TEMPLATE_MEMORY_BYTES = 500_000_000
+PATTERN_SECONDS = 5
+PATTERN_CHARACTERS = 10_000
+# Header of a GGUF with a vocabulary of 262,000 tokens, their merges, scores and types: 20 MB, 1,400,000 values.
+GGUF_HEADER_BYTES = 64_000_000
+GGUF_VALUES = 3_000_000
+# A release of 300 models: 1,600 files. Clones have some thousand more, of git's.
+FILES = 100_000

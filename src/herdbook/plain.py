@@ -13,7 +13,8 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from herdbook.errors import VerificationError
+from herdbook import limits
+from herdbook.errors import UnverifiedError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,12 +62,33 @@ def refusal(what: str) -> str:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield all that a folder contains, folders apart: the name below it, and what the file system says. Links are not followed."""
-    for parent, folders, names in os.walk(folder):
-        links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        for name in (*names, *links):
-            path = Path(parent) / name
-            yield path.relative_to(folder).as_posix(), path.lstat()
+    """Yield all that a folder contains, folders apart: the name below it, and what the file system says. Links are not followed.
+
+    Raises:
+        VerificationError: If there are more files and folders than in any release.
+        UnverifiedError: If a folder cannot be read.
+    """
+    found, waiting = 0, [""]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            entries = os.scandir(folder / parent)
+        except FileNotFoundError:  # it is no more
+            continue
+        except OSError as error:
+            raise UnverifiedError(f"{folder / parent}: cannot be read: {error.strerror}") from error
+        with entries:
+            for entry in entries:
+                found += 1
+                if found > limits.FILES:
+                    raise VerificationError(
+                        f"{folder}: has more than {limits.FILES:,} files and folders; is it the folder of a release?"
+                    )
+                name = f"{parent}/{entry.name}" if parent else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+                else:
+                    yield name, entry.stat(follow_symlinks=False)
 
 
 def open_file(folder: Path, name: str) -> BufferedReader:

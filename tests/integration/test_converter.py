@@ -9,8 +9,8 @@ import torch
 
 from herdbook.errors import StepError
 from herdbook.inference.forward import CheckpointFolder
-from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.tools.converter import CONVERTER
+from herdbook.weights.gguf_file import read_gguf
 from support import tiny
 
 pytestmark = pytest.mark.slow

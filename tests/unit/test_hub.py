@@ -45,8 +45,6 @@ def hub(tmp_path, monkeypatch):
         served.add_repo(
             REPO,
             {"config.json": CONFIG, "model.safetensors": WEIGHTS, "README.md": b"# Daisy\n"},
-            license="apache-2.0",
-            base_model=["herd/clover", "herd/bella"],
         )
         yield served
 
@@ -92,11 +90,7 @@ def test_resolve_says_what_the_hub_knows(hub):
     weights = by_name["model.safetensors"]
     assert (weights.size_bytes, weights.git_blob) == (len(WEIGHTS), None)
     assert weights.sha256 in hub.lfs
-    assert (remote.license, remote.base_models, remote.gated) == (
-        "apache-2.0",
-        ("herd/clover", "herd/bella"),
-        False,
-    )
+    assert remote.gated is False
     assert len(hub.requests) == 1
 
 
@@ -117,17 +111,6 @@ def test_resolve_of_a_branch_a_tag_and_a_commit(hub):
         "new.json",
     ]
     assert reader.resolve(REPO, first).files != reader.resolve(REPO, second).files
-
-
-@pytest.mark.parametrize(
-    ("card", "license_", "base_models"),
-    [({}, None, ()), ({"license": "mit", "base_model": "herd/clover"}, "mit", ("herd/clover",)),
-     ({"license": ["mit", "apache-2.0"], "base_model": [3, None, "herd/bella"]}, "mit, apache-2.0", ("herd/bella",))],
-)  # fmt: skip
-def test_resolve_reads_any_card(hub, card, license_, base_models):
-    hub.add_repo("herd/bella", {}, **card)
-    remote = reader.resolve("herd/bella", None)
-    assert (remote.license, remote.base_models, remote.files) == (license_, base_models, ())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ import pytest
 from tokenizers import normalizers
 
 from herdbook import limits
+from herdbook.architectures import patterns
 from herdbook.errors import SourceError, VerificationError
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
@@ -34,6 +36,19 @@ REFUSED = {
     "index": "hub: a/b: model.safetensors.index.json has about 3,800,003 values, over the limit of 1,000,000",
     "header that claims 99 MB": "its header claims 99000000 bytes, over the limit of 32,000,000",
     "header of values": "b.safetensors: its safetensors header has about 3,800,004 values, over the limit of 1,000,000",
+    "wheel of a long directory": "a.whl: is not a wheel, or is damaged: 50,000,000 bytes of it are to be read at once, over the limit",
+    "wheel that Python unpacks at once": "b.whl: refused: model.safetensors is compressed otherwise than by deflate",
+    "GGUF of values": "a.gguf: refused: its header has 1,099,511,627,777 values or more, over the limit of 3,000,000",
+    "GGUF of lists": "b.gguf: refused: its header has 4,000,003 values or more, over the limit of 3,000,000",
+    "GGUF of nested lists": "c.gguf: its header is damaged: lists are nested too deeply",
+    "GGUF of a long text": "d.gguf: refused: its header has 90,000,045 bytes or more, over the limit of 64,000,000",
+    "GGUF of keys": "e.gguf: refused: its header has 1,099,511,627,776 values or more, over the limit of 3,000,000",
+    "GGUF of tensors": "f.gguf: refused: its header has 1,000,000 tensors, over the limit of 200,000",
+    "GGUF of layers": "g.gguf: refused: llama.block_count is 1000000000, over the limit of 10,000",
+    "answer of the Hub": "returned an unexpected response: has about 3,800,003 values, over the limit of 1,000,000",
+    "card of the Hub": "README.md: its front matter: refused: it has 900,005 characters, over the limit of 500,000",
+    "calibration text": "a.jsonl, line 1: refused: it has about 3,800,003 values, over the limit of 1,000,000",
+    "long calibration text": "b.jsonl: refused: it has 10,000,000,000 bytes, over the limit of 256,000,000",
     "lineage of line feeds": "lineage: line 200001: is over the limits",
     "lineage of values": "lineage: line 1: is damaged",
     "released sums": "SHA256SUMS: has 60000000 bytes, more than any release needs (2000000)",
@@ -144,6 +159,51 @@ def test_a_tokenizer_that_makes_gigabytes_of_a_prompt_is_refused_when_it_is_lock
 
 def test_a_text_that_no_normalizer_changes_has_no_limit():
     check_growth(None, 2 * limits.NORMALIZED_BYTES)
+
+
+# -- adapters ------------------------------------------------------------------------------------------------------------
+
+MODULES = [f"model.layers.{number}.mlp.down_proj" for number in range(300)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": r"(.*)*x"},
+        {"exclude_modules": "([a-z.0-9_]+)+!"},
+        {"target_modules": ["down_proj"], "rank_pattern": {"down_proj": 4, "([a-z.0-9_]+)*!": 8}},
+    ],
+    ids=str,
+)
+def test_a_regular_expression_that_does_not_end_is_refused(monkeypatch, config):
+    monkeypatch.setattr(limits, "PATTERN_SECONDS", 1)
+    problem = patterns.endless(config, MODULES)
+    assert problem is not None
+    assert problem.startswith(f"{list(config)[-1]}: the regular expressions take more than 1 seconds")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["down_proj"]},
+        {"target_modules": "all-linear"},
+        {"target_modules": r"model\.layers\.(?:[0-9]|1[0-9])\.(?:mlp|self_attn)\.(?:down|up)_proj"},
+        {"target_modules": r"(?:.*?(?:language|text).*?(?:attn|mlp).*?(?:k_proj|down_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\..*)"},
+        {"rank_pattern": {"down_proj": 3, r"layers\.1.*": 4}, "alpha_pattern": {}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_regular_expressions_as_they_are_written_are_not(config):
+    assert patterns.endless(config, MODULES) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [("(" * 5000, "nested too deeply|missing"), ("a{9999999999999}", "too large"), ("a" * 10_001, "10,001 characters"), ("[", "")],
+)  # fmt: skip
+def test_what_is_no_regular_expression_is_told(pattern, problem):
+    assert re.search(problem, patterns.wrong_pattern(pattern))
+    assert patterns.wrong_pattern("a|b") is None
 
 
 # -- wheels --------------------------------------------------------------------------------------------------------------

@@ -137,12 +137,31 @@ def test_missing_and_damaged_locks(recipe):
     path = locks.path_for(recipe)
     for text, where in (
         ("{", "its start"),
-        ('{"version": 2}', "version"),
         ('{"version": 1, "sources": {"a": 1}}', "sources.a"),
     ):
         path.write_text(text)
         with pytest.raises(LockError, match=f"is damaged at {where}"):
             locks.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"version": 2, "herds": []}', "is of version 2 of its format, and this Herdbook"),
+        ('{"sources": {}, "version": 0}', "is of version 0 of its format, and this Herdbook"),
+        ("{}", "does not state the version of its format"),
+        ('{"version": "1"}', "does not state the version of its format"),
+        ('{"version": 1.0}', "does not state the version of its format"),
+        ('{"version": true}', "does not state the version of its format"),
+        ('{"version": null}', "does not state the version of its format"),
+        ('{"sources": {"version": 1}}', "does not state the version of its format"),
+    ],
+)
+def test_locks_of_other_versions(recipe, text, told):
+    path = locks.path_for(recipe)
+    path.write_text(text)
+    with pytest.raises(LockError, match=rf"r\.lock\.json: {told}.*, or run `herdbook lock`\.$"):
+        plans.load(recipe)
 
 
 def test_changed_evaluation_data_are_told(recipe):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from herdbook import plain
+from herdbook import limits, plain
 from herdbook.cli.main import main
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, PUBLIC_KEY, SIGNATURE, SUMS, WEIGHTS_INDEX
@@ -316,3 +316,37 @@ def openings():
 
 def test_all_that_reads_a_release_opens_its_files_by_one_function():
     assert set(openings()) == set(OPENED)
+
+
+def test_a_folder_of_more_files_than_any_release_has_is_refused(tmp_path, monkeypatch):
+    for number in range(10):
+        (tmp_path / f"a/{number}").mkdir(parents=True)
+        (tmp_path / f"a/{number}/file").touch()
+    monkeypatch.setattr(limits, "FILES", 21)
+    assert FolderSubject(tmp_path).files.keys() == {f"a/{number}/file" for number in range(10)}
+    monkeypatch.setattr(limits, "FILES", 20)
+    with pytest.raises(VerificationError, match="has more than 20 files and folders"):
+        FolderSubject(tmp_path)
+
+
+def test_a_folder_may_be_as_deep_as_its_names_are_short(tmp_path):
+    folders = [Path(f"{tmp_path}/{'a/' * depth}") for depth in range(1, 1201)]
+    for folder in folders:  # what removes or makes them in one go calls itself for each
+        folder.mkdir()
+    try:
+        file = folders[-1] / "file"
+        file.touch()
+        assert list(FolderSubject(tmp_path).files) == ["a/" * 1200 + "file"]
+        file.unlink()
+    finally:
+        for folder in reversed(folders):
+            folder.rmdir()
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UnverifiedError, match=f"{tmp_path}: cannot be read: Permission denied"):
+        FolderSubject(tmp_path)

@@ -18,9 +18,9 @@ from herdbook.errors import CheckpointError, StepError, VerificationError
 from herdbook.steps.card.counts import context_bytes
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.steps.quantize.encode import encode
-from herdbook.steps.quantize.gguf_file import TensorInfo, header, read_gguf
 from herdbook.steps.quantize.methods import METHODS
 from herdbook.steps.quantize.quantize import quantize_file
+from herdbook.weights.gguf_file import TensorInfo, header, read_gguf
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 PEER = json.loads((DATA / "peer.json").read_text(encoding="utf-8"))

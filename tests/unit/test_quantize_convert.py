@@ -232,8 +232,8 @@ def write_tokenizer(folder, vocabulary):
 @pytest.mark.parametrize("name", ["narrow", "four"])
 def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
     from herdbook.steps.quantize.derive import derive, require_equal
-    from herdbook.steps.quantize.gguf_file import read_gguf
     from herdbook.steps.quantize.quantize import quantize_file
+    from herdbook.weights.gguf_file import read_gguf
 
     small = small_models.MODELS[name]
     digests = []
@@ -268,7 +268,7 @@ def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
 @pytest.mark.parametrize("kind", ["linear", "yarn"])
 def test_the_real_converter_writes_the_rotary_settings_that_are_accepted(tmp_path, kind):
     from herdbook.architectures.conversion import ROTARY_SCALING, objection
-    from herdbook.steps.quantize.gguf_file import read_gguf
+    from herdbook.weights.gguf_file import read_gguf
 
     values = {"factor": 2.0, "original_max_position_embeddings": 64, "beta_fast": 16.0, "beta_slow": 2.0}
     names = {
@@ -336,7 +336,7 @@ def test_what_is_refused_or_warned_of_would_be_lost_without_a_word(tmp_path, cha
 @needs_converter
 def test_a_head_beside_tied_embeddings_would_be_used(tmp_path):
     from herdbook.architectures.conversion import objection
-    from herdbook.steps.quantize.gguf_file import read_gguf
+    from herdbook.weights.gguf_file import read_gguf
 
     small, folder = small_models.MODELS["narrow"], tmp_path / "model"
     small_models.write_folder(small, folder)

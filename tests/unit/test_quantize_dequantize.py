@@ -13,8 +13,8 @@ import transformers
 from herdbook.errors import CheckpointError
 from herdbook.steps.quantize import dequantize
 from herdbook.steps.quantize.dequantize import load_dequantized
-from herdbook.steps.quantize.gguf_file import header, read_gguf
 from herdbook.steps.quantize.quantize import quantize_file
+from herdbook.weights.gguf_file import header, read_gguf
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 

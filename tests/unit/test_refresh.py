@@ -160,17 +160,26 @@ def test_a_dry_run_leaves_the_lock(herd):
     assert (status, told["moved"], herd.lock.read_bytes()) == (0, 1, before)
 
 
-def test_licence_and_gating_without_a_commit(herd):
+def test_another_license_in_the_card(herd):
+    herd.hub.commit("herd/base", {"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n"})
+    _, _, told, _ = herd.refresh()
+    base = herd.source(told, "base")
+    assert base["facts"] == ["license: apache-2.0 -> cc-by-nc-4.0"]
+    assert (base["before"] == base["after"], base["files"]) == (False, [])
+    assert locks.load(herd.lock).sources["base"].license == "cc-by-nc-4.0"
+
+
+def test_gating_without_a_commit(herd):
     repo = herd.hub.repos["herd/base"]
-    repo.card["license"], repo.gated = "cc-by-nc-4.0", "manual"
+    repo.card["license"], repo.gated = "cc-by-nc-4.0", "manual"  # what the description says is not read
     status, text, told, _ = herd.refresh()
     base = herd.source(told, "base")
     assert status == 0
-    assert base["facts"] == ["license: apache-2.0 -> cc-by-nc-4.0", "gated: no -> manual"]
+    assert base["facts"] == ["gated: no -> manual"]
     assert (base["before"] == base["after"], base["files"]) == (True, [])
     assert "but with other content" in text
     pinned = locks.load(herd.lock).sources["base"]
-    assert (pinned.license, pinned.gated) == ("cc-by-nc-4.0", "manual")
+    assert (pinned.license, pinned.gated) == ("apache-2.0", "manual")
 
 
 def test_other_files_under_the_same_commit(herd):
@@ -386,10 +395,10 @@ def test_what_lies_beside_the_recipe_is_not_upstream(herd):
 
 def test_what_upstream_says_is_escaped(herd):
     wicked = "mit</td> @everyone [x](https://example.org) |\x1b[2J"
-    herd.hub.repos["herd/base"].card["license"] = wicked
+    card = f"---\n{json.dumps({'license': wicked})}\n---\n".encode()
     tensors = load_file(herd.folders["base"] / HALVES[0])
     tensors["|`x`\x1b[2J\n# loud"] = next(iter(tensors.values())).clone()
-    herd.hub.commit("herd/base", {HALVES[0]: save(tensors, metadata={"format": "pt"})})
+    herd.hub.commit("herd/base", {HALVES[0]: save(tensors, metadata={"format": "pt"}), "README.md": card})
     _, text, _, body = herd.refresh()
     assert "\x1b" not in text + body
     assert not re.search(r"(?<!\\)@everyone|(?<!\\)\[x\]|</td>", body)

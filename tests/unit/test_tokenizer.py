@@ -7,11 +7,13 @@ import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
+from herdbook import limits
 from herdbook import plan as plans
 from herdbook.errors import CheckpointError, StepError
 from herdbook.inference.forward import EMBEDDINGS, CheckpointFolder
+from herdbook.inference.prompts import tokenize
 from herdbook.inference.text import windows
-from herdbook.inference.tokenizer import ids_of, load_tokenizer, tokenize
+from herdbook.inference.tokenizer import ids_of, load_tokenizer
 from herdbook.steps.moe.mergekit_gates import mergekit_rows
 from support import tiny
 
@@ -114,3 +116,27 @@ def test_a_prompt_of_which_the_tokenizer_would_make_gigabytes_is_refused(tmp_pat
         StepError, match=r"prompt 1: refused: the tokenizer of .* has a normalizer that can make"
     ):
         tokenize(tmp_path, ["w1 " * 100], chat_template=chat_template)
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "more than 1 seconds",
+        ),
+        ("{{ 'a' * 3000000000 }}", "too much memory"),
+        ("{% for a in range(99999) %}{{ 'a' * 100000 }}{% endfor %}", "too much memory"),
+        ("{{ 'a' * 9999999 }}b{{ bos_token }}", "more than 10,000,000 characters"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
+        ("{{ raise_exception('no ' * 999) }}", "failed: no no"),
+        ("{% if", "unexpected"),
+    ],
+)
+def test_a_chat_template_takes_bounded_time_and_memory(tmp_path, monkeypatch, template, problem):
+    monkeypatch.setattr(limits, "TEMPLATE_SECONDS", 1)
+    tiny.write_model(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
+    with pytest.raises(StepError, match=problem) as refused:
+        tokenize(tmp_path, ["w1"], chat_template=True)
+    assert len(str(refused.value)) < 600

@@ -123,6 +123,7 @@ class Commit:
 class Repo:
     """A repository.
 
+    ``card`` is what its description says of the card. On the Hub it follows the card; here a test can let it say something else.
     ``gated`` restricts a repository's files, but not its description, to accounts with access; ``private`` hides it.
     """
 
@@ -235,8 +236,8 @@ class Store:
             name: ``owner/name``.
             files: Contents by name: bytes, a path, or ``OnDisk`` with a digest that need not be computed.
             repo_type: The kind of repository.
-            license: The license in its description.
-            base_model: The base model in its description.
+            license: The license in its card, and in its description.
+            base_model: The base model in its card, and in its description.
             private: Whether it is visible only to ``keeper``.
             gated: Whether only ``keeper`` may read its files.
         """
@@ -244,7 +245,7 @@ class Store:
         card = {"license": license, "base_model": base_model}
         card = {key: value for key, value in card.items() if value is not None}
         self.repos[key] = Repo(name, card, private, gated)
-        return self.commit(key, files, title="initial commit")
+        return self.commit(key, {**files, **_card(files.get("README.md", b""), card)}, title="initial commit")
 
     def commit(
         self,
@@ -266,3 +267,10 @@ class Store:
         if commit is None:
             raise KeyError(revision)
         self.repos[name].tags[tag] = commit.oid
+
+
+def _card(text: Content, entries: Mapping[str, Any]) -> dict[str, Content]:
+    """Return a card with front matter, by its name; nothing if there are no entries. JSON is YAML, too."""
+    if not entries or not isinstance(text, bytes):
+        return {}
+    return {"README.md": b"---\n" + json.dumps(dict(entries)).encode() + b"\n---\n" + text}

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from herdbook.architectures.dense import layer_of
+from herdbook.architectures.patterns import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -116,7 +117,7 @@ def matching(config: dict[str, Any], patterns: Patterns, module: str) -> list[fl
     Source: PEFT, ``get_pattern_key``.
     """
     values = config.get(patterns) or {}
-    return [float(value) for pattern, value in values.items() if re.match(rf"(.*\.)?({pattern})$", module)]
+    return [float(value) for pattern, value in values.items() if re.match(named(pattern), module)]
 
 
 def scale_of(config: dict[str, Any], module: str) -> float:

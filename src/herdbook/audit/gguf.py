@@ -24,12 +24,12 @@ from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.steps.quantize.derive import DIFFERS, compare_metadata
 from herdbook.steps.quantize.encode import FULL_WIDTH, decode_full_width, encode
-from herdbook.steps.quantize.gguf_file import parse_gguf
 from herdbook.steps.quantize.layout import layout, row_order
 from herdbook.steps.quantize.model_folder import DTYPES
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES
+from herdbook.weights.gguf_file import parse_gguf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from herdbook.audit.model import Model
     from herdbook.release.finding import Finding, Options
     from herdbook.release.subject import Subject
-    from herdbook.steps.quantize.gguf_file import GgufFile, TensorInfo
     from herdbook.steps.quantize.layout import TensorLayout
+    from herdbook.weights.gguf_file import GgufFile, TensorInfo
 
 GGUF = Check(LEVEL, "gguf")
 SUFFIX = ".gguf"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from herdbook import jsonio
+from herdbook import jsonio, limits
 from herdbook.hub.failure import persist
 from herdbook.hub.repository import COMMIT
 from herdbook.hub.transport import client, read_page
@@ -40,7 +40,7 @@ def read_refs(repo: str) -> Refs:
 
     def ask() -> Refs:
         content, _ = read_page(f"{client().endpoint}/api/models/{repo}/refs?include_prs=1")
-        groups = jsonio.load(content)
+        groups = jsonio.load(content, limits.ANSWER)
         try:
             return Refs(
                 _listed([*groups["branches"], *groups.get("tags", [])]),
@@ -76,7 +76,7 @@ def _history(repo: str, ref: str) -> Iterator[str]:
 def _page(url: str) -> tuple[list[str], str | None]:
     content, following = read_page(url)
     try:
-        return [_commit(entry["id"]) for entry in jsonio.load(content)], following
+        return [_commit(entry["id"]) for entry in jsonio.load(content, limits.ANSWER)], following
     except (KeyError, TypeError) as error:
         raise ValueError("the response does not describe a history") from error
 

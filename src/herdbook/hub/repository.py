@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its lazy exports
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from herdbook import jsonio, limits
 from herdbook.errors import SourceError, WrongAnswerError
@@ -55,16 +55,12 @@ class RemoteRepo:
         repo: ``owner/name`` as the Hub spells it now; differs from the request if the repository was renamed.
         commit: The commit, 40 hexadecimal digits.
         files: Its files, sorted by name.
-        license: The license that the card names.
-        base_models: The parents that the card names.
         gated: How access is granted, or False if the repository is public.
     """
 
     repo: str
     commit: str
     files: tuple[RemoteFile, ...]
-    license: str | None
-    base_models: tuple[str, ...]
     gated: Literal["auto", "manual", False]
 
 
@@ -94,8 +90,7 @@ class _Answer(_Described):
 
     id: str
     sha: str
-    siblings: list[_Sibling] | None = None
-    card_data: dict[str, Any] | None = Field(None, alias="cardData")
+    siblings: Annotated[list[_Sibling] | None, FailFast()] = None
     gated: Any = None
 
 
@@ -118,7 +113,7 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
         at = f"/revision/{quote(revision, safe='')}" if revision else ""
         content = read_whole(f"{client().endpoint}/api/models/{repo}{at}?blobs=True")
         try:
-            return _Answer.model_validate(jsonio.load(content))
+            return _Answer.model_validate(jsonio.load(content, limits.ANSWER))
         except ValidationError as error:
             raise ValueError(
                 f"the response does not describe a repository: {first_problem(error)}"
@@ -133,14 +128,11 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
     files = sorted(
         (remote_file(sibling, what) for sibling in info.siblings or ()), key=lambda file: file.name
     )
-    card = info.card_data or {}
     gated: Literal["auto", "manual", False] = "manual" if info.gated else False
     return RemoteRepo(
         repo=info.id,
         commit=commit,
         files=tuple(files),
-        license=", ".join(_strings(card.get("license"))) or None,
-        base_models=tuple(_strings(card.get("base_model"))),
         gated="auto" if info.gated == "auto" else gated,
     )
 
@@ -234,13 +226,6 @@ def remote_file(sibling: Any, what: str) -> RemoteFile:
     if not isinstance(sibling.size, int) or sibling.size < 0 or not plausible:
         raise WrongAnswerError(f"{what}: the Hub returned no valid size and digest of {name}")
     return RemoteFile(name, sibling.size, sha256, git_blob)
-
-
-def _strings(value: object) -> list[str]:
-    """Return a card's entry, one string or several, as a list; values that are not strings are left out."""
-    return [
-        item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item
-    ]
 
 
 def check_pin(commit: str, name: str, what: str) -> None:

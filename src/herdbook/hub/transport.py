@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from huggingface_hub import HfApi, constants, get_session, get_token, hf_raise_for_status
 from huggingface_hub.utils import build_hf_headers, httpx  # type: ignore[attr-defined]  # its lazy exports
 
-from herdbook import __version__
+from herdbook import __version__, limits
 from herdbook.visible import conceal
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 # Time limit for a whole answer, plus time for its bytes at the slowest rate: a server that never ends must not block us.
 ANSWER_S = 60.0
 SLOWEST_BYTES_S = 50_000
-MAX_ANSWER_BYTES = 64_000_000  # of a repository's description
 MAX_REFUSAL_BYTES = 1 << 16
 MAX_SIZE_DIGITS = 19
 MAX_SKIPPED_BYTES = 1 << 24  # that are read and discarded if a server does not support ranges
@@ -145,10 +144,10 @@ def read_page(url: str) -> tuple[bytes, str | None]:
 def _read_page(url: str) -> tuple[bytes, str | None]:
     with _open(url, {}) as response:
         _raise_for_status(response)
-        data = _read_body(response, MAX_ANSWER_BYTES + 1)
+        data = _read_body(response, limits.ANSWER.size_bytes + 1)
         following = response.links.get("next", {}).get("url")
-    if len(data) > MAX_ANSWER_BYTES:
-        raise ValueError(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+    if len(data) > limits.ANSWER.size_bytes:
+        raise ValueError(f"the answer has more than {limits.ANSWER.size_bytes} bytes")
     if following is not None and not following.startswith(f"{constants.ENDPOINT}/api/"):
         raise ValueError("the listing continues on another server")  # which must not see the token
     refuse_echo(data)

@@ -1,4 +1,4 @@
-"""Tokenizers as transformers loads them, and the ids of prompts and texts. A text of which a word would be lost is refused."""
+"""Tokenizers as transformers loads them, and the ids of texts. A text of which a word would be lost is refused."""
 
 from __future__ import annotations
 
@@ -17,52 +17,11 @@ if TYPE_CHECKING:
 WORD = re.compile(r"\S*[^\W_]\S*")  # has a letter or a digit
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: str | Path) -> Any:
     """Return a folder's tokenizer. No code from the folder is run, and nothing is downloaded."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-
-
-def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = False) -> list[list[int]]:
-    """Return the token ids of each prompt, with the beginning-of-sequence token where the tokenizer has one.
-
-    That token is prepended as text and no other special token is added, as in mergekit.
-
-    Args:
-        folder: The model.
-        prompts: Texts.
-        chat_template: Format each prompt as a user's message with the tokenizer's chat template instead, followed by the
-            beginning of the answer.
-
-    Raises:
-        StepError: If the tokenizer has no token for a word of a prompt, or if there is no template, or it rejects a single
-            message of a user.
-    """
-    tokenizer = load_tokenizer(folder)
-    for number, prompt in enumerate(prompts, start=1):
-        ids_of(tokenizer, prompt, f"prompt {number}")
-    if not chat_template:
-        start = tokenizer.bos_token or ""
-        return [tokenizer(start + prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    if not tokenizer.chat_template:
-        raise StepError(
-            f"{folder}: its tokenizer has no chat template; remove `chat_template` from the recipe"
-        )
-    from jinja2 import TemplateError
-
-    try:
-        texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-            )
-            for prompt in prompts
-        ]
-    except TemplateError as error:
-        raise StepError(f"{folder}: its chat template failed: {error}") from error
-    for number, text in enumerate(texts, start=1):
-        _check_length(tokenizer, text, f"prompt {number}")
-    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
 def ids_of(tokenizer: Any, text: str, what: str) -> list[int]:
@@ -79,7 +38,7 @@ def ids_of(tokenizer: Any, text: str, what: str) -> list[int]:
     Raises:
         StepError: If its normalizer can make the text too long, or if a word of the text has no token, not even that of unknown words.
     """
-    _check_length(tokenizer, text, what)
+    check_length(tokenizer, text, what)
     encoded = tokenizer(
         text, add_special_tokens=False, verbose=False, return_offsets_mapping=tokenizer.is_fast
     )
@@ -95,7 +54,7 @@ def ids_of(tokenizer: Any, text: str, what: str) -> list[int]:
     return ids
 
 
-def _check_length(tokenizer: Any, text: str, what: str) -> None:
+def check_length(tokenizer: Any, text: str, what: str) -> None:
     """Refuse a text of which the tokenizer's normalizer can make more than memory holds."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     normalizer = backend.normalizer if backend else None

@@ -51,7 +51,7 @@ def _about(path: Path) -> Any:
     if not path.name.endswith(CONFIG):  # of the tokenizer's files, those with a vocabulary
         return None
     try:
-        return jsonio.load(path.read_bytes())
+        return jsonio.load(path.read_bytes(), limits.DOCUMENT)
     except ValueError:
         return None
 

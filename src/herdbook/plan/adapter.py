@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from herdbook.architectures.form import HEAD
 from herdbook.architectures.lora import changes_of
 from herdbook.architectures.meaning import is_tied
+from herdbook.architectures.patterns import endless
 from herdbook.errors import RecipeError
 from herdbook.plan.adapter_fit import TIED, misfits, missing
 from herdbook.plan.adapter_settings import unsupported
@@ -39,6 +40,9 @@ def plan_adapter(
         for tensor in locked.tensors
         if tensor.dtype not in FLOATING
     ]
+    modules = dict.fromkeys(tensor.rpartition(".")[0] for tensor in parent.form)
+    if not problems and (problem := endless(locked.config, modules)):
+        problems.append(problem)
     shapes = {tensor.name: tensor.shape for tensor in locked.tensors}
     for target, roles in changes.items():
         if target == HEAD and is_tied(parent.config):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import re
+import sys
 from typing import TYPE_CHECKING, Any
+
+from herdbook.architectures.patterns import wrong_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,11 +99,8 @@ def unsupported(config: Mapping[str, Any]) -> list[str]:
 
 def _bad_modules(key: str, modules: Any) -> list[str]:
     if isinstance(modules, str) and key != "modules_to_save":
-        try:
-            re.compile(modules)
-        except re.error as error:
-            return [f"{key}: {modules!r} is not a regular expression: {error}"]
-        return []
+        problem = wrong_pattern(modules)
+        return [f"{key}: {modules[:200]!r} is not a regular expression: {problem}"] if problem else []
     if not isinstance(modules, list) or not all(isinstance(module, str) and module for module in modules):
         return [f"{key} {modules!r} is not a list of names"]
     return []
@@ -119,14 +117,12 @@ def _bad_patterns(key: str, patterns: Any) -> list[str]:
         return [f"{key} is not an object of patterns and numbers"]
     problems = []
     for pattern, value in patterns.items():
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            problems.append(f"{key}: {pattern!r} is not a regular expression: {error}")
+        if problem := wrong_pattern(pattern):
+            problems.append(f"{key}: {pattern[:200]!r} is not a regular expression: {problem}")
         if not _is_number(value):
             problems.append(f"{key}: {pattern!r}: {value!r} is not a positive number")
     return problems
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max

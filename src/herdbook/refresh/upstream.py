@@ -98,14 +98,8 @@ def _hub(name: str, model: Hub, pinned: LockedSource) -> tuple[UpstreamChange, L
     try:
         remote = _resolve(model)
         if remote.commit == pinned.revision and _has(remote, pinned):
-            # the files are unchanged, so what was read from them is too; the other facts can change without a commit
-            now = pinned.model_copy(
-                update={
-                    "license": remote.license,
-                    "base_models": remote.base_models,
-                    "gated": remote.gated,
-                }
-            )
+            # the files are unchanged, so what was read from them is too; who may download them can change without a commit
+            now = pinned.model_copy(update={"gated": remote.gated})
         else:
             now = pin_hub(model, remote)
     except HerdbookError as error:

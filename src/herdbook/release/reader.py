@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from herdbook import hub, limits
 from herdbook import lock as locks
 from herdbook import recipe as recipes
-from herdbook.errors import HerdbookError, VerificationError
+from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
 from herdbook.humanize import first_problem
 from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.plan import make
@@ -126,11 +126,13 @@ class Release:
 
     @cached_property
     def lock(self) -> Lock:
-        """Its own lock. Raises VerificationError if it is damaged."""
+        """Its own lock. Raises VerificationError if it is damaged, UnverifiedError if it is of another version."""
         content = self.subject.read(LOCK, limits.LOCK.size_bytes)
         with damaged(LOCK):
             try:
                 return locks.parse(content)
+            except locks.OtherVersionError as error:
+                raise UnverifiedError(f"{LOCK}: {error}.") from error
             except ValidationError as error:
                 raise VerificationError(f"{LOCK}: is damaged at {first_problem(error)}") from error
 

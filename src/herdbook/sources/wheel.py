@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import lzma
 import os
 import struct
@@ -16,10 +17,16 @@ from typing import TYPE_CHECKING
 
 from herdbook import limits
 from herdbook.errors import DigestMismatchError, SourceError
-from herdbook.files import CHUNK_BYTES, atomic_writer, remove_abandoned, scratch, sha256_file
+from herdbook.files import atomic_writer, remove_abandoned, scratch, sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+PIECE_BYTES = 1 << 20
+COMPRESSIONS = {
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+}  # of others Python unpacks pieces of any size at once
 
 
 def cache_folder() -> Path:
@@ -93,6 +100,18 @@ def download(requirement: str, sha256: str | None = None) -> Path:
     return target
 
 
+class _Pieces(io.FileIO):
+    """A file of which no more is read at once than a wheel's directory has: Python makes objects of all of that."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to ``size`` bytes. Raises ValueError if they are more."""
+        if size is not None and size > limits.WHEEL_DIRECTORY_BYTES:
+            raise ValueError(
+                f"{size:,} bytes of it are to be read at once, over the limit of {limits.WHEEL_DIRECTORY_BYTES:,}"
+            )
+        return super().read(size)
+
+
 @contextmanager
 def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
     """Open a wheel, for all that is done with it.
@@ -102,7 +121,7 @@ def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
             unpacks to far more than its size.
     """
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with _Pieces(wheel) as file, zipfile.ZipFile(file) as archive:
             _check_sizes(wheel, archive)
             yield archive
     except (
@@ -161,9 +180,8 @@ def extract(wheel: Path, member: str) -> Path:
         size = archive.getinfo(member).file_size
         if not (target.exists() and target.stat().st_size == size):
             with archive.open(member) as source, atomic_writer(target) as file:
-                while chunk := source.read(
-                    CHUNK_BYTES
-                ):  # never more than `size`; the last read checks the checksum
+                # never more than `size`; the last read checks the checksum
+                while chunk := source.read(PIECE_BYTES):
                     file.write(chunk)
     return target
 
@@ -172,8 +190,13 @@ def _check_sizes(wheel: Path, archive: zipfile.ZipFile) -> None:
     """Check that the files of a wheel are not much larger than the wheel, by its directory: no file is unpacked beyond that.
 
     Raises:
-        SourceError: If they are.
+        SourceError: If they are, or one is not compressed as wheels are.
     """
+    for member in archive.infolist():
+        if member.compress_type not in COMPRESSIONS:
+            raise SourceError(
+                f"{wheel.name}: refused: {member.filename} is compressed otherwise than by deflate"
+            )
     packed, unpacked = wheel.stat().st_size, sum(member.file_size for member in archive.infolist())
     most = limits.WHEEL_SPARE_BYTES + limits.WHEEL_RATIO * packed
     if unpacked > most:

@@ -90,7 +90,7 @@ def _source(release: Release, name: str) -> Source:
     findings += caught(_history(name, model, remote), MERGED, release)
     try:
         with damaged(locked.uri):
-            pinned = pin_hub(model, remote.remote)
+            pinned = pin_hub(model, remote.remote, remote)
     except (HerdbookError, OSError) as error:
         return Source([*findings, SAID.error(name, error, source=locked.uri)])
     return Source([*findings, *_said(name, locked, pinned)], pinned)

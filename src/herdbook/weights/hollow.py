@@ -8,13 +8,12 @@ transformers needs, and what it changes in its process.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from contextlib import redirect_stdout, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.form import described
+from herdbook.confine import confine
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
@@ -86,14 +85,6 @@ def _short(error: Exception) -> str:
     return next(filter(None, lines), type(error).__name__)[:200]
 
 
-def _limit_memory() -> None:
-    """Limit what the program may allocate from now on, where the system can."""
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])  # of data and stacks
-        limit = pages * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
 def main() -> None:
     """Answer the question on standard input."""
     question = json.load(sys.stdin)
@@ -101,7 +92,7 @@ def main() -> None:
     with redirect_stdout(sys.stderr):
         with suppress(ModuleNotFoundError):  # it is named below
             import transformers.modeling_utils  # noqa: F401
-        _limit_memory()
+        confine(MEMORY)
         try:
             answer = {"problems": problems(question["config"], question["form"])}
         except StepError as error:

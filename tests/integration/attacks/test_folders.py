@@ -1,15 +1,17 @@
 """Attacks on a release's folder: a small signed release is damaged in one way at a time, and caught where the table says."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from herdbook.layout import LOCK
 from herdbook.release.finding import Outcome
 from herdbook.verify.levels import LEVELS
 from support import copies
 from support.attacks.content import POINTER
-from support.attacks.forging import configured
+from support.attacks.forging import configured, resum
 from support.attacks.stage import REPO, files_of
 from support.attacks.tables import ON_FOLDERS, tables
 from support.verification import findings, status
@@ -94,6 +96,20 @@ def test_a_pointer_of_git_lfs_comes_with_advice(forger):
         one.file == path.name and one.check == "sums" and "git lfs pull" in one.detail
         for one in findings(forger, "files")
     )
+
+
+@pytest.mark.parametrize("version", [None, 0, 2])
+def test_a_lock_of_another_version_cannot_be_verified_here(stage, forger, version):
+    lock = json.loads((forger / LOCK).read_text())
+    (forger / LOCK).write_text(json.dumps({**lock, "version": version}))
+    resum(forger)
+    found = findings(forger, "equality")
+    about = [one for one in found if f"{LOCK}: " in one.detail]
+    assert {one.level for one in about} == {"claims", "upstream"}  # the others do not read it
+    assert {one.outcome for one in about} == {Outcome.UNVERIFIED}
+    told = f"is of version {version} of its format" if version is not None else "does not state the version"
+    assert all(told in one.detail for one in about)
+    assert Outcome.BROKEN not in {one.outcome for one in found}
 
 
 def test_the_documentation_has_these_tables():

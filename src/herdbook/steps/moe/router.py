@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from herdbook.inference.forward import EMBEDDINGS, CheckpointFolder, hidden_states, mlp_inputs
-from herdbook.inference.tokenizer import tokenize
+from herdbook.inference.prompts import tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

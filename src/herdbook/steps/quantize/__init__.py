@@ -8,7 +8,7 @@
 ``dequantize`` a GGUF back into a transformers model, to measure the loss by quantization
 =============  ==========================================================================================
 
-They use ``gguf_file`` (the container), ``mixture`` (llama.cpp's choice of types), ``encode`` (rows to bytes),
+They use ``herdbook.weights.gguf_file`` (the container), ``mixture`` (llama.cpp's choice of types), ``encode`` (rows to bytes),
 ``model_folder`` (named shards as one model) and ``layout`` (the safetensors tensors of each GGUF tensor). ``derive`` uses
 neither ``mixture`` nor the converter, which made the files that it checks.
 

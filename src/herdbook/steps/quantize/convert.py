@@ -11,17 +11,17 @@ from herdbook.errors import StepError
 from herdbook.files import dump_json, scratch
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.sources.select import TOKENIZER_FILES
-from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.steps.quantize.layout import layout
 from herdbook.steps.quantize.model_folder import DTYPES, read_folder
 from herdbook.tools.converter import CONVERTER
+from herdbook.weights.gguf_file import read_gguf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from herdbook.steps.quantize.gguf_file import GgufFile
     from herdbook.steps.quantize.model_folder import ModelFolder
+    from herdbook.weights.gguf_file import GgufFile
 
 # The folder's name could otherwise end up in the file.
 STAGING_NAME = "model"

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from herdbook.errors import CheckpointError
-from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.steps.quantize.layout import layout, row_order
+from herdbook.weights.gguf_file import read_gguf
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from herdbook.steps.quantize.gguf_file import GgufFile, TensorInfo
     from herdbook.steps.quantize.layout import TensorLayout
+    from herdbook.weights.gguf_file import GgufFile, TensorInfo
 
 
 def load_dequantized(gguf_path: Path, model: Path) -> Any:

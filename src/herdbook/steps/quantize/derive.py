@@ -18,9 +18,9 @@ from herdbook.errors import CheckpointError, VerificationError
 from herdbook.files import sha256_file
 from herdbook.progress import track
 from herdbook.steps.quantize.encode import block_rows, encode
-from herdbook.steps.quantize.gguf_file import read_gguf
 from herdbook.steps.quantize.layout import layout, row_order
 from herdbook.steps.quantize.model_folder import read_folder
+from herdbook.weights.gguf_file import read_gguf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from herdbook.steps.quantize.gguf_file import GgufFile, TensorInfo
     from herdbook.steps.quantize.layout import TensorLayout
     from herdbook.steps.quantize.model_folder import ModelFolder
+    from herdbook.weights.gguf_file import GgufFile, TensorInfo
 
 EQUAL, DIFFERS = "equal", "differs"
 

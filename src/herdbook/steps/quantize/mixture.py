@@ -16,8 +16,8 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.steps.quantize.gguf_file import TensorInfo
     from herdbook.steps.quantize.methods import Method
+    from herdbook.weights.gguf_file import TensorInfo
 
 Kind = GGMLQuantizationType
 

@@ -12,17 +12,17 @@ from herdbook.errors import StepError
 from herdbook.files import atomic_writer
 from herdbook.progress import track
 from herdbook.steps.quantize.encode import FULL_WIDTH, block_rows, decode_full_width, encode
-from herdbook.steps.quantize.gguf_file import ALIGNMENT, TensorInfo, header, number_value, padded, read_gguf
 from herdbook.steps.quantize.methods import find_method
 from herdbook.steps.quantize.mixture import Traits, choose_types
+from herdbook.weights.gguf_file import ALIGNMENT, TensorInfo, header, number_value, padded, read_gguf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Executor
     from pathlib import Path
 
-    from herdbook.steps.quantize.gguf_file import GgufFile
     from herdbook.steps.quantize.methods import Method
+    from herdbook.weights.gguf_file import GgufFile
 
 ARCHITECTURE = "llama"  # the architecture of Llama, Mistral and Mixtral in a GGUF
 

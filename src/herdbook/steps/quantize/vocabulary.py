@@ -40,7 +40,7 @@ def check_vocabulary(plan: Plan) -> str | None:
     unchecked = f"quantize: whether llama.cpp's converter reads the tokenizer of {origin.name!r} is not known"
     try:
         from herdbook.steps.quantize.convert import missing_tokens
-        from herdbook.steps.quantize.gguf_file import read_gguf
+        from herdbook.weights.gguf_file import read_gguf
 
         CONVERTER.find()
     except (StepError, ModuleNotFoundError) as error:

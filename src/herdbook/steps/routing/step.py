@@ -8,8 +8,8 @@ import torch
 
 from herdbook.files import write_json
 from herdbook.inference.mixture import LayerwiseMixture
+from herdbook.inference.prompts import tokenize
 from herdbook.inference.text import windows
-from herdbook.inference.tokenizer import tokenize
 from herdbook.progress import track
 from herdbook.recipe import Moe
 from herdbook.steps.routing.measure import DIGITS, count, mean

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
+from herdbook import limits
 from herdbook.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -153,13 +154,25 @@ class Window(Protocol):
 
 
 class _Cursor:
-    """Reads the header from the front, and checks each read against the end of the file."""
+    """Reads the header from the front, and checks each read against the end of the file and the limits of a header."""
 
     def __init__(self, data: Window, path: Path) -> None:
-        self.data, self.path, self.position = data, path, 0
+        self.data, self.path, self.position, self.values = data, path, 0, 0
+
+    def count(self, values: int) -> None:
+        """Count values before they are read."""
+        self.values += values
+        if self.values > limits.GGUF_VALUES:
+            raise CheckpointError(
+                f"{self.path}: refused: its header has {self.values:,} values or more, over the limit of {limits.GGUF_VALUES:,}"
+            )
 
     def take(self, size: int) -> bytes:
         end = self.position + size
+        if end > limits.GGUF_HEADER_BYTES:
+            raise CheckpointError(
+                f"{self.path}: refused: its header has {end:,} bytes or more, over the limit of {limits.GGUF_HEADER_BYTES:,}"
+            )
         if end > len(self.data):
             raise CheckpointError(f"{self.path}: is cut off inside its header. Download or rebuild it.")
         piece = self.data[self.position : end]
@@ -177,6 +190,7 @@ class _Cursor:
             self.take(self.number("Q"))
         elif kind == GGUFValueType.ARRAY:
             inner, count = self.number("I"), self.number("Q")
+            self.count(count)
             if inner in {GGUFValueType.STRING, GGUFValueType.ARRAY}:
                 for _ in range(count):
                     self.skip_value(inner)
@@ -214,6 +228,20 @@ def read_gguf(path: Path) -> GgufFile:
         raise CheckpointError(f"{path}: is not a GGUF: {error}") from error
 
 
+def check_source(path: Path) -> Path:
+    """Return the path of a GGUF that transformers is to read, after checking that nothing in its header takes it hours.
+
+    Raises:
+        CheckpointError: As ``read_gguf``; and if it has more layers than any model.
+    """
+    file = read_gguf(path)
+    key = f"{file.value('general.architecture')}.block_count"
+    layers = file.value(key)
+    if isinstance(layers, int) and layers > limits.LAYERS:
+        raise CheckpointError(f"{path}: refused: {key} is {layers}, over the limit of {limits.LAYERS:,}")
+    return path
+
+
 def parse_gguf(data: Window, path: Path) -> GgufFile:
     """Parse a GGUF's header, wherever its bytes are.
 
@@ -237,6 +265,11 @@ def _parse(cursor: _Cursor) -> GgufFile:
     if (version := cursor.number("I")) != VERSION:
         raise CheckpointError(f"{path}: is a GGUF of version {version}; only version {VERSION} is supported")
     tensor_count, key_count = cursor.number("Q"), cursor.number("Q")
+    cursor.count(tensor_count + key_count)
+    if tensor_count > limits.TENSORS:
+        raise CheckpointError(
+            f"{path}: refused: its header has {tensor_count:,} tensors, over the limit of {limits.TENSORS:,}"
+        )
     metadata: dict[str, bytes] = {}
     for _ in range(key_count):
         key, start = cursor.string(), cursor.position

@@ -1,0 +1,69 @@
+"""What the card of a source, ``README.md``, says of the source: its license and its parents.
+
+The card is read as it is in the pinned commit. The Hub's description of a repository says the same today, but may say
+something else tomorrow without a commit, and is not covered by a digest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from herdbook import yamlio
+from herdbook.errors import SourceError
+from herdbook.layout import CARD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+# As the Hub's client finds it: a card may begin with empty lines.
+_FRONT = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:\r\n|\n|$)", re.DOTALL)
+_ADVICE = "Its license is in there. Ask its owner to repair it, or name a copy of the model in a folder, with the license in the recipe"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says of a source.
+
+    Args:
+        license: The license; None if it names none.
+        base_models: The parents.
+    """
+
+    license: str | None = None
+    base_models: tuple[str, ...] = ()
+
+
+def read_card(names: Collection[str], read: Callable[[str], bytes], what: str) -> Card:
+    """Return what the card among a source's files says; nothing if there is none, or it has no front matter.
+
+    Args:
+        names: The names of the files.
+        read: Returns the content of one of them.
+        what: The source, for error messages.
+
+    Raises:
+        SourceError: If its front matter is no mapping in YAML, so that its license is not known.
+    """
+    if CARD not in names:
+        return Card()
+    match = _FRONT.match(read(CARD).decode("utf-8-sig", errors="replace"))
+    try:
+        entries = yamlio.load(match[1], yamlio.PyYamlLoader) if match else None
+    except yamlio.YamlError as error:
+        raise SourceError(f"{what}: {CARD}: its front matter: {error}. {_ADVICE}") from error
+    if not isinstance(entries, dict | None):
+        raise SourceError(f"{what}: {CARD}: its front matter is not a mapping. {_ADVICE}")
+    entries = entries or {}
+    return Card(
+        license=", ".join(_strings(entries.get("license"))) or None,
+        base_models=tuple(_strings(entries.get("base_model"))),
+    )
+
+
+def _strings(value: Any) -> list[str]:
+    """Return an entry, one string or several, as a list; values that are not strings are left out."""
+    return [
+        item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item
+    ]
