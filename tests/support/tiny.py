@@ -15,6 +15,13 @@ from herdbook import recipe as recipes
 from herdbook.lock.pin import pin
 
 SPECIAL = ("<unk>", "<s>", "</s>")
+# The classes whose names do not follow from the model type alone.
+CLASSES = {
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gpt_neox": "GPTNeoXForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+}
 CHARACTERS = "w0123456789Ġ"  # with the space, as tokenizers of bytes spell it
 
 
@@ -39,7 +46,7 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     heads, kv_heads = 4, 2
     config = {
-        "architectures": [f"{model_type.capitalize()}ForCausalLM"],
+        "architectures": [CLASSES.get(model_type, f"{model_type.capitalize()}ForCausalLM")],
         "model_type": model_type,
         "hidden_size": hidden,
         "intermediate_size": intermediate,

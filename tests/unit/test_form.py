@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from herdbook.architectures.form import implied, misfits
-from herdbook.errors import StepError
+from herdbook.errors import SourceError, StepError
+from herdbook.lock.whole import check_config
 from herdbook.weights import hollow, loading
 from support import loaded, tiny
 
@@ -145,6 +146,48 @@ def test_other_types_are_loaded_by_transformers_without_their_weights(model_type
     assert [missing in lines[0], name in lines[1], len(lines)] == [True, True, 2]
     [line] = hollow.problems(config, {**form, missing: (*shape[:-1], 7)})
     assert f"{missing} has shape {[*shape[:-1], 7]}, and its config.json implies {list(shape)}" in line
+
+
+@pytest.mark.parametrize(
+    "model_type", ["llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"]
+)
+def test_the_class_of_each_type_is_that_of_transformers(model_type):
+    config = {"model_type": model_type, **SIZES, **MIXED}
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    form = implied(config)
+    assert misfits({**config, "architectures": [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]]}, form) == []
+    for named in (["GemmaForCausalLM"], [f"{model_type.title()}Model"], "no list"):
+        [line] = misfits({**config, "architectures": named}, form)
+        assert f"its config.json has architectures {named}, and" in line
+
+
+@pytest.mark.parametrize("kind", ["gemma3_text", "olmo3", "modernbert-decoder", "granite"])
+@pytest.mark.parametrize(
+    "section", [{"type": "linear"}, {"rope_type": "linear"}, {"type": "linear", "rope_type": "default"}]
+)
+def test_rotary_settings_that_transformers_5_ignores_are_refused(kind, section):
+    """Of what is accepted, a factor changes the frequencies of a layer."""
+    scaled, plain = (_frequencies(kind, scaling) for scaling in ({**section, "factor": 8.0}, None))
+    config = {"model_type": kind, **SIZES, "rope_scaling": {**section, "factor": 8.0}}
+    if scaled != plain:
+        check_config(config, "folder: a")
+    else:
+        with pytest.raises(SourceError, match=r"folder: a: config\.json has rope_scaling with type 'linear'"):
+            check_config(config, "folder: a")
+
+
+def _frequencies(kind, scaling):
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    sizes = {**SIZES, "num_hidden_layers": 6, "pad_token_id": 0}  # with layers of each kind
+    config = CONFIG_MAPPING[kind](**sizes, **({"rope_scaling": scaling} if scaling else {}))
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+    return {
+        name: buffer.tolist()
+        for name, buffer in model.named_buffers()
+        if name.endswith(("_inv_freq", ".inv_freq")) and "original" not in name
+    }
 
 
 def test_transformers_loads_other_types_in_a_process_of_its_own(capfd):

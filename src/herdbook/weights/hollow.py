@@ -14,7 +14,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.form import described
+from herdbook.architectures.form import described, other_class
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
@@ -39,17 +39,20 @@ def problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> 
         import accelerate  # noqa: F401 - transformers requires it for models without content
         import torch
         from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     except ModuleNotFoundError as error:
         raise StepError(
             f"a model of type {kind[:40]!r} needs {error.name} for this check: pip install 'herdbook[build]'"
         ) from error
     if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise StepError(f"transformers has no language model of type {kind[:40]!r}")
+    if named := other_class(config, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]):
+        return named
     if deep := _too_deep(config.get("num_hidden_layers"), form):
         return deep  # before a configuration class makes a list of all layers
     try:
         settings = CONFIG_MAPPING[kind](
-            **{key: value for key, value in config.items() if key != "model_type"}
+            **{key: value for key, value in config.items() if key not in {"architectures", "model_type"}}
         )
     except Exception as error:  # noqa: BLE001 - each configuration class has checks and errors of its own
         return [f"transformers cannot read its config.json: {_short(error)}"]

@@ -21,7 +21,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 # Entries of a configuration that do not decide which tensors there are; for some, transformers would load other code.
 IRRELEVANT = frozenset(
     {
-        *("architectures", "auto_map", "custom_pipelines", "name_or_path", "transformers_version"),
+        *("auto_map", "custom_pipelines", "name_or_path", "transformers_version"),
         *(
             "attn_implementation",
             "experts_implementation",
