@@ -23,6 +23,7 @@ SOURCE = ROOT / "src" / "herdbook"
 LAYERS = (
     ("changes", "errors", "graph", "humanize", "limits", "visible"),
     (
+        "apart",
         "architectures",
         "escape",
         "files",

@@ -7,20 +7,16 @@ transformers needs, and what it changes in its process.
 
 from __future__ import annotations
 
-import json
-import resource
 import sys
 from contextlib import redirect_stdout, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from herdbook.apart import answer
 from herdbook.architectures.form import described, other_class
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-MEMORY = 4 << 30  # bytes, beyond what the program has when it starts to look at the configuration
 
 
 def problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -89,27 +85,19 @@ def _short(error: Exception) -> str:
     return next(filter(None, lines), type(error).__name__)[:200]
 
 
-def _limit_memory() -> None:
-    """Limit what the program may allocate from now on, where the system can."""
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])  # of data and stacks
-        limit = pages * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
 def main() -> None:
     """Answer the question on standard input."""
-    question = json.load(sys.stdin)
-    answer: dict[str, Any]
-    with redirect_stdout(sys.stderr):
-        with suppress(ModuleNotFoundError):  # it is named below
-            import transformers.modeling_utils  # noqa: F401
-        _limit_memory()
-        try:
-            answer = {"problems": problems(question["config"], question["form"])}
-        except StepError as error:
-            answer = {"error": str(error)}
-    sys.stdout.write(f"\n{json.dumps(answer)}\n")  # a line of its own, whatever libraries print
+    with redirect_stdout(sys.stderr), suppress(ModuleNotFoundError):  # it is named below
+        import transformers.modeling_utils  # noqa: F401
+    answer(reply)
+
+
+def reply(config: dict[str, Any], form: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return the ``problems``, or the ``error`` that kept the program from looking for them."""
+    try:
+        return {"problems": problems(config, form)}
+    except StepError as error:
+        return {"error": str(error)}
 
 
 if __name__ == "__main__":
