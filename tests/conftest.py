@@ -1,13 +1,13 @@
 """What all tests share: a server from which they fork programs that they run many times."""
 
 import gc
+import importlib
 import json
 import logging
 
 import pytest
 
-from herdbook.errors import StepError
-from herdbook.weights import loading
+from herdbook import apart
 from support import forkserver
 
 SERVER = pytest.StashKey()
@@ -35,19 +35,14 @@ def pytest_unconfigure(config):
 
 @pytest.fixture
 def transformers_here(monkeypatch):
-    """Ask transformers in this process whether a model loads whole: starting it takes longer than all else.
+    """Ask transformers about models and tokenizers in this process: starting it takes longer than all else.
 
-    The process of its own has tests in test_form.
+    The process of its own has tests in test_form and test_tokenizer.
     """
 
-    def ask(question):
-        from herdbook.weights import hollow
+    def ask(program, question):
+        return importlib.import_module(program).reply(**json.loads(question))
 
-        try:
-            return {"problems": hollow.problems(**json.loads(question))}
-        except StepError as error:
-            return {"error": str(error)}
-
-    monkeypatch.setattr(loading, "_ask", ask)
+    monkeypatch.setattr(apart, "ask", ask)
     # transformers logs to the standard error of an earlier test
     monkeypatch.setattr(logging, "raiseExceptions", False)

@@ -1,4 +1,4 @@
-"""Sources whose only tokenizer is a ``tokenizer.model``: SentencePiece's, or tiktoken's."""
+"""Tokenizers as transformers loads them, against SentencePiece and the library tokenizers."""
 
 import json
 import os
@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+from herdbook import apart
 from herdbook import plan as plans
+from herdbook.cli.main import main
 from herdbook.errors import RecipeError
+from herdbook.inference.agreement import disagreement
 from herdbook.inference.forward import CheckpointFolder
 from herdbook.inference.tokenizer import load_tokenizer
 from support import buttercup, tiny
@@ -112,3 +115,106 @@ def test_a_tokenizer_of_tiktoken_is_read(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
     expected = [256 + more.index(b"the"), 256 + more.index(b" qu"), *b"ick"]
     assert load_tokenizer(tmp_path)("the quick")["input_ids"] == expected
+
+
+NAMED = [None, "LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast", "Qwen2Tokenizer"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.json"])
+@pytest.mark.parametrize("named", NAMED)
+@pytest.mark.parametrize("kind", ["llama", "mistral", "mixtral", "qwen2", "qwen3"])
+def test_what_is_read_as_other_tokens_than_sentencepiece_is_found(tmp_path, tokenizer, kind, named, name):
+    """The right tokens are SentencePiece's for both files, since both describe one tokenizer."""
+    write_source(tmp_path, tokenizer, name, kind)
+    about = {"tokenizer_class": named} if named else {}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer / "tokenizer.model"))
+    loaded = load_tokenizer(tmp_path)
+    equal = all(loaded(text, add_special_tokens=False)["input_ids"] == pieces.encode(text) for text in TEXTS)
+    found = disagreement(tmp_path)
+    assert found["kind"] == type(loaded).__name__
+    assert ("text" not in found) == equal
+    if not equal:
+        text = found["text"]
+        assert found["own"] == loaded.convert_ids_to_tokens(pieces.encode(text))
+        assert found["read"] == loaded.tokenize(text)
+
+
+def test_a_token_that_no_common_text_has_is_compared(tmp_path, tokenizer):
+    """A word of the vocabulary that transformers leaves out, since its configuration adds it to the special tokens."""
+    write_source(tmp_path, tokenizer, "tokenizer.json")
+    assert "text" not in disagreement(tmp_path)
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    about["added_tokens_decoder"] = {"300": {"content": "her", "special": True, "lstrip": True}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
+    found = disagreement(tmp_path)
+    assert "her" in found["text"].lower()
+
+
+def test_settings_that_cut_or_fill_up_texts_do_not_count(tmp_path):
+    tiny.write_model(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["truncation"] = {"max_length": 2, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    content["padding"] = {
+        "strategy": {"Fixed": 9},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<unk>",
+    }
+    path.write_text(json.dumps(content))
+    assert disagreement(tmp_path) == {"kind": "TokenizersBackend"}
+
+
+def test_a_tokenizer_of_tiktoken_has_nothing_to_compare_with(tmp_path):
+    more = tiny.write_tiktoken(tmp_path)
+    config = {"model_type": "llama", "vocab_size": 256 + len(more)}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert "text" not in disagreement(tmp_path)
+
+
+def test_a_lock_asks_in_a_process_of_its_own(tmp_path, tokenizer, monkeypatch, capfd):
+    for name in ("a", "b"):
+        write_source(tmp_path / name, tokenizer, "tokenizer.json", "qwen2")
+    (tmp_path / "b/tokenizer_config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    mean = {"merge": {"method": "linear", "models": [{"model": "b"}, {"model": "a"}]}}
+    recipe = tiny.write_recipe(
+        tmp_path / "r.yaml", {**{name: {"folder": name} for name in "ab"}, "mean": mean}
+    )
+    assert main(["lock", "--recipe", str(recipe)]) == 2
+    error = capfd.readouterr().err
+    assert (
+        "models.b: transformers loads its tokenizer as Qwen2Tokenizer, in 'mean', of model_type 'qwen2', and"
+        in error
+    )
+    assert "Check that `model_type` in config.json" in error
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            {"missing": "transformers"},
+            "warning: models: whether transformers reads texts as the tokenizers say is not known",
+        ),
+        (
+            apart.FailedError("needs more than 300 seconds"),
+            "does not load its tokenizer, of model_type 'llama': its process needs",
+        ),
+    ],
+)
+def test_where_transformers_gives_no_answer(tmp_path, monkeypatch, capfd, answer, message):
+    def ask(program, question):
+        if isinstance(answer, Exception):
+            raise answer
+        return {"found": [answer]}
+
+    monkeypatch.setattr(apart, "ask", ask)
+    tiny.write_model(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {"a": {"folder": "a"}})
+    assert main(["lock", "--recipe", str(recipe)]) == (2 if isinstance(answer, Exception) else 0)
+    assert message in capfd.readouterr().err

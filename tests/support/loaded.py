@@ -1,5 +1,7 @@
 """Every release that a test builds is loaded by transformers itself, which must miss nothing, and find nothing else.
 
+It must also cut texts into the tokens that the release's tokenizer says.
+
 The release step is followed by this in the processes that are forked for tests, and in `tiny.release`. Releases that differ in
 nothing that decides it, which are many, are loaded once in a test run.
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from herdbook.architectures.form import misfits
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
+from herdbook.inference.agreement import disagreement
 from support import forkserver
 
 
@@ -37,10 +40,11 @@ def checked(release):
 
 def check(folder):
     """Check that a release loads whole, unless one like it was checked in this test run."""
+    tokenizer = [path.read_bytes() for path in sorted(folder.glob("tokenizer*"))]
     headers = {path.name: _header(path) for path in sorted(folder.glob("*.safetensors"))}
     config = (folder / "config.json").read_bytes()
     index = [path.read_bytes() for path in folder.glob("*.index.json")]
-    if not _is_first(repr([headers, config, index])):
+    if not _is_first(repr([headers, config, index, tokenizer])):
         return
     family = BY_MODEL_TYPE.get(json.loads(config)["model_type"])
     if family and not family.loadable:  # transformers does not have it
@@ -49,6 +53,9 @@ def check(folder):
         assert misfits(json.loads(config), shapes) == []
     else:
         loads_whole(folder)
+    if tokenizer:
+        found = disagreement(folder)
+        assert found.keys() == {"kind"}, f"{folder}: transformers reads other tokens: {found}"
 
 
 def _header(path):

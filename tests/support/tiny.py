@@ -8,13 +8,22 @@ from pathlib import Path
 import torch
 import yaml
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.lock.pin import pin
 
 SPECIAL = ("<unk>", "<s>", "</s>")
+# How a Qwen2's tokenizer splits text.
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# The classes whose names do not follow from the model type alone.
+CLASSES = {
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gpt_neox": "GPTNeoXForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+}
 CHARACTERS = "w0123456789Ġ"  # with the space, as tokenizers of bytes spell it
 
 
@@ -39,7 +48,7 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     heads, kv_heads = 4, 2
     config = {
-        "architectures": [f"{model_type.capitalize()}ForCausalLM"],
+        "architectures": [CLASSES.get(model_type, f"{model_type.capitalize()}ForCausalLM")],
         "model_type": model_type,
         "hidden_size": hidden,
         "intermediate_size": intermediate,
@@ -61,7 +70,7 @@ def write_model(
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     tensors = {name: _draw(seed, name, shape).to(dtype) for name, shape in shapes(config).items()}
     _write_shards(folder, tensors, shards)
-    _write_tokenizer(folder, vocab)
+    _write_tokenizer(folder, vocab, model_type)
     return folder
 
 
@@ -191,13 +200,23 @@ def _write_shards(folder, tensors, shards):
     (folder / "model.safetensors.index.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def _write_tokenizer(folder, vocab):
-    """Write a tokenizer of words that are built of characters, since of a Qwen transformers reads vocabulary and merges only."""
+def _write_tokenizer(folder, vocab, kind):
+    """Write a tokenizer of words that are built of characters; that of a Qwen2 in the only form in which transformers reads it."""
     words = [f"w{number}" for number in range(vocab - len(SPECIAL) - len(CHARACTERS))]
     tokens = {token: number for number, token in enumerate((*SPECIAL, *CHARACTERS, *words))}
     merges = [(word[:-1], word[-1]) for word in words]
-    tokenizer = Tokenizer(models.BPE(tokens, merges, unk_token=SPECIAL[0], fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if kind == "qwen2":
+        tokenizer = Tokenizer(models.BPE(tokens, merges))
+        tokenizer.normalizer, tokenizer.decoder = normalizers.NFC(), decoders.ByteLevel()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    else:
+        tokenizer = Tokenizer(models.BPE(tokens, merges, unk_token=SPECIAL[0], fuse_unk=True))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {

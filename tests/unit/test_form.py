@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from herdbook import apart
 from herdbook.architectures.form import implied, misfits
-from herdbook.errors import StepError
+from herdbook.errors import SourceError, StepError
+from herdbook.lock.whole import check_config
 from herdbook.weights import hollow, loading
 from support import loaded, tiny
 
@@ -147,6 +149,48 @@ def test_other_types_are_loaded_by_transformers_without_their_weights(model_type
     assert f"{missing} has shape {[*shape[:-1], 7]}, and its config.json implies {list(shape)}" in line
 
 
+@pytest.mark.parametrize(
+    "model_type", ["llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"]
+)
+def test_the_class_of_each_type_is_that_of_transformers(model_type):
+    config = {"model_type": model_type, **SIZES, **MIXED}
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    form = implied(config)
+    assert misfits({**config, "architectures": [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]]}, form) == []
+    for named in (["GemmaForCausalLM"], [f"{model_type.title()}Model"], "no list"):
+        [line] = misfits({**config, "architectures": named}, form)
+        assert f"its config.json has architectures {named}, and" in line
+
+
+@pytest.mark.parametrize("kind", ["gemma3_text", "olmo3", "modernbert-decoder", "granite"])
+@pytest.mark.parametrize(
+    "section", [{"type": "linear"}, {"rope_type": "linear"}, {"type": "linear", "rope_type": "default"}]
+)
+def test_rotary_settings_that_transformers_5_ignores_are_refused(kind, section):
+    """Of what is accepted, a factor changes the frequencies of a layer."""
+    scaled, plain = (_frequencies(kind, scaling) for scaling in ({**section, "factor": 8.0}, None))
+    config = {"model_type": kind, **SIZES, "rope_scaling": {**section, "factor": 8.0}}
+    if scaled != plain:
+        check_config(config, "folder: a")
+    else:
+        with pytest.raises(SourceError, match=r"folder: a: config\.json has rope_scaling with type 'linear'"):
+            check_config(config, "folder: a")
+
+
+def _frequencies(kind, scaling):
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    sizes = {**SIZES, "num_hidden_layers": 6, "pad_token_id": 0}  # with layers of each kind
+    config = CONFIG_MAPPING[kind](**sizes, **({"rope_scaling": scaling} if scaling else {}))
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+    return {
+        name: buffer.tolist()
+        for name, buffer in model.named_buffers()
+        if name.endswith(("_inv_freq", ".inv_freq")) and "original" not in name
+    }
+
+
 def test_transformers_loads_other_types_in_a_process_of_its_own(capfd):
     config = {"model_type": "gemma2", **SIZES, "pad_token_id": 0}
     form = of_transformers(config)
@@ -216,7 +260,7 @@ def test_what_transformers_cannot_read_is_named(model_type, changes, message):
 @pytest.mark.slow
 def test_a_configuration_takes_neither_all_time_nor_all_memory(monkeypatch):
     config = {"model_type": "gemma2", **SIZES, "num_labels": 10**10}  # transformers names each
-    small = "from herdbook.weights import hollow; hollow.MEMORY = 1 << 28; hollow.main()"
+    small = "from herdbook import apart; from herdbook.weights import hollow; apart.MEMORY = 1 << 28; hollow.main()"
     done = subprocess.run(
         [sys.executable, "-c", small],
         input=json.dumps({"config": config, "form": {"a": [1], "b": [1], "c": [1]}}),
@@ -225,9 +269,9 @@ def test_a_configuration_takes_neither_all_time_nor_all_memory(monkeypatch):
         check=True,
     )
     assert json.loads(done.stdout)["problems"] == ["transformers cannot read its config.json: MemoryError"]
-    monkeypatch.setattr(loading, "LIMIT", 0.1)
+    monkeypatch.setattr(apart, "LIMIT", 0.1)
     [line] = loading.loading_problems(config, {})
-    assert line == "transformers cannot make a model from its config.json within 0.1 seconds"
+    assert line == "transformers cannot load it: its process needs more than 0.1 seconds"
 
 
 def test_the_check_that_follows_every_built_release_can_fail(tmp_path):

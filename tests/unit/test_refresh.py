@@ -313,6 +313,8 @@ def test_a_tokenizer_that_can_no_longer_be_converted_is_told_and_not_locked(herd
 
 def test_an_adapter_on_the_hub(herd):
     folder = tiny.write_adapter(herd.root / "lora", herd.folders["base"])
+    tokenizer = (herd.folders["calf"] / "tokenizer.json").read_bytes()
+    (folder / "tokenizer.json").write_bytes(tokenizer)
     herd.hub.add_repo("herd/lora", {path.name: path.read_bytes() for path in folder.iterdir()})
     models = {"base": {"hub": "herd/base"}, "tuned": {"adapter": {"hub": "herd/lora"}, "on": "base"}}
     tiny.write_recipe(herd.recipe, models)

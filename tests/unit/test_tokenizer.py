@@ -134,7 +134,8 @@ def test_a_prompt_of_which_the_tokenizer_would_make_gigabytes_is_refused(tmp_pat
     ],
 )
 def test_a_chat_template_takes_bounded_time_and_memory(tmp_path, monkeypatch, template, problem):
-    monkeypatch.setattr(limits, "TEMPLATE_SECONDS", 1)
+    if "seconds" in problem:  # the others end earlier, and a busy machine may take longer
+        monkeypatch.setattr(limits, "TEMPLATE_SECONDS", 1)
     tiny.write_model(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
     with pytest.raises(StepError, match=problem) as refused:

@@ -28,6 +28,7 @@ class _Kind:
     """What tells one model type of the Llama family from another.
 
     Args:
+        architecture: The class in ``architectures`` of ``config.json``.
         key_value_heads: Their number if ``config.json`` does not contain it; None for that of all heads.
         head_width: Likewise the width of a head; None for the hidden size divided by the heads.
         biases: Projections of the attention that have a bias.
@@ -39,6 +40,7 @@ class _Kind:
         width_of_shared: The key with the width of the shared expert, if it is not a multiple of an expert's.
     """
 
+    architecture: str
     key_value_heads: int | None = None
     head_width: int | None = None
     biases: str = ""
@@ -52,19 +54,22 @@ class _Kind:
 
 # Source: transformers, configuration and modeling files of each type; for DeepSeek, the code in deepseek-ai/deepseek-moe-16b-base.
 _KINDS = {
-    "llama": _Kind(optional_biases="qkvo", mlp_bias=True),
-    "mistral": _Kind(key_value_heads=8),
-    "qwen2": _Kind(key_value_heads=32, biases="qkv"),
-    "qwen3": _Kind(key_value_heads=32, head_width=128, optional_biases="qkvo", norms=True),
-    "mixtral": _Kind(key_value_heads=8, width_of_experts="intermediate_size"),
-    "deepseek": _Kind(optional_biases="qkvo"),
+    "llama": _Kind("LlamaForCausalLM", optional_biases="qkvo", mlp_bias=True),
+    "mistral": _Kind("MistralForCausalLM", key_value_heads=8),
+    "qwen2": _Kind("Qwen2ForCausalLM", key_value_heads=32, biases="qkv"),
+    "qwen3": _Kind(
+        "Qwen3ForCausalLM", key_value_heads=32, head_width=128, optional_biases="qkvo", norms=True
+    ),
+    "mixtral": _Kind("MixtralForCausalLM", key_value_heads=8, width_of_experts="intermediate_size"),
+    "deepseek": _Kind("DeepseekForCausalLM", optional_biases="qkvo"),
     "qwen2_moe": _Kind(
+        "Qwen2MoeForCausalLM",
         key_value_heads=16,
         biases="qkv",
         switch="qkv_bias",
         width_of_shared="shared_expert_intermediate_size",
     ),
-    "qwen3_moe": _Kind(key_value_heads=4, optional_biases="qkvo", norms=True),
+    "qwen3_moe": _Kind("Qwen3MoeForCausalLM", key_value_heads=4, optional_biases="qkvo", norms=True),
 }
 
 
@@ -135,15 +140,42 @@ def bias_setting(tensor: str) -> str:
     return "mlp_bias" if ".mlp." in tensor else "attention_bias"
 
 
+def other_class(config: Mapping[str, Any], expected: str) -> list[str]:
+    """Return a line if ``architectures`` in a configuration names another class than the model type is loaded as.
+
+    transformers goes by ``model_type``; programs that serve or convert models go by ``architectures``, and a classifier or a
+    reward model lacks the output head, or has another one.
+
+    Args:
+        config: The content of ``config.json``.
+        expected: The class of language models of its type.
+    """
+    named = config.get("architectures") or []
+    if isinstance(named, list) and all(
+        str(name).lower() == expected.lower()
+        for name in named  # some early Llamas have LLaMAForCausalLM
+    ):
+        return []
+    line = (
+        f"its config.json has architectures {named}, and {expected} is the language model of its model_type "
+        f"{config.get('model_type')!r}; correct the one that is wrong, or use a model of that class"
+    )
+    return [line]
+
+
 def misfits(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return how a model's tensors differ from those that its configuration implies, one line for each kind of difference.
 
     A head beside tied embeddings and rotary frequencies, which older versions of transformers stored, are not differences.
 
+    A class that contradicts the model type is one.
+
     Args:
         config: The content of ``config.json``, of a known model type.
         form: The shape of each tensor by name.
     """
+    if problems := other_class(config, _KINDS[config["model_type"]].architecture):
+        return problems
     try:
         expected = implied(config, fused=any(name.endswith(".mlp.experts.gate_up_proj") for name in form))
     except ValueError as error:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from herdbook import limits
-from herdbook.confine import confine
+from herdbook import apart, limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 PLAIN = re.compile(r"[\w.\\^$-]*")  # neither repeats nor chooses, so that a comparison cannot take long
 WHOLE = ("target_modules", "exclude_modules")  # for the whole name of a module
@@ -64,24 +61,29 @@ def endless(config: Mapping[str, Any], modules: Iterable[str]) -> str | None:
 
 @lru_cache(maxsize=64)
 def _ends(patterns: tuple[str, ...], names: tuple[str, ...]) -> bool:
-    question = {"patterns": patterns, "names": names, "seconds": limits.PATTERN_SECONDS}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "herdbook.architectures.patterns"],
-        input=json.dumps(question),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode == 0
+    try:
+        apart.ask(
+            "herdbook.architectures.patterns",
+            json.dumps({"patterns": patterns, "names": names}),
+            limits.TEMPLATE_MEMORY_BYTES,
+            limits.PATTERN_SECONDS,
+        )
+    except apart.FailedError:
+        return False
+    return True
+
+
+def reply(patterns: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Compare each pattern with each name, and end; or be ended."""
+    for pattern in map(re.compile, patterns):
+        for name in names:
+            pattern.fullmatch(name)
+    return {}
 
 
 def main() -> None:
-    """Compare each pattern with each name, and end; or be ended."""
-    question = json.load(sys.stdin)
-    confine(limits.TEMPLATE_MEMORY_BYTES, question["seconds"])
-    for pattern in map(re.compile, question["patterns"]):
-        for name in question["names"]:
-            pattern.fullmatch(name)
+    """Answer the question on standard input."""
+    apart.answer(reply)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The checks of a new lock that other programs make: transformers of model types, llama.cpp of tokenizers."""
+"""The checks of a new lock that other programs make: transformers of model types and tokenizers, llama.cpp of tokenizers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ def check(plan: Plan) -> list[str]:
         The plan's warnings, and those of these checks.
 
     Raises:
-        RecipeError: If a model would not load whole, or its tokenizer cannot be converted.
+        RecipeError: If a model would not load whole, or its tokenizer would be read as another one, or cannot be converted.
         SourceError: If a file that a check reads is unavailable.
     """
     from herdbook.plan.whole import check_nodes
+    from herdbook.steps.fetch.tokenizer import check_tokenizers
     from herdbook.steps.quantize.vocabulary import check_vocabulary
 
     check_nodes(plan)
-    warning = check_vocabulary(plan)
-    return [*plan.warnings, *([warning] if warning else [])]
+    warnings = [check_tokenizers(plan), check_vocabulary(plan)]
+    return [*plan.warnings, *filter(None, warnings)]

@@ -8,13 +8,11 @@ time and memory as honest templates need many times over.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from herdbook import limits
-from herdbook.confine import confine
+from herdbook import apart, limits
 from herdbook.errors import StepError
 from herdbook.inference.tokenizer import load_tokenizer
 
@@ -35,26 +33,18 @@ def format_prompts(folder: Path, prompts: Sequence[str]) -> list[str]:
     Raises:
         StepError: If the template rejects a single message of a user, takes too long, or makes texts that are too long.
     """
-    question = {
-        "folder": str(folder),
-        "prompts": list(prompts),
-        "memory_bytes": limits.TEMPLATE_MEMORY_BYTES,
-        "seconds": limits.TEMPLATE_SECONDS,
-    }
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "herdbook.inference.chat"],
-        input=json.dumps(question),
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
+    try:
+        answer = apart.ask(
+            "herdbook.inference.chat",
+            json.dumps({"folder": str(folder), "prompts": list(prompts)}),
+            limits.TEMPLATE_MEMORY_BYTES,
+            limits.TEMPLATE_SECONDS,
+        )
+    except apart.FailedError as error:
         raise StepError(
             f"{folder}: its chat template failed: it takes more than {limits.TEMPLATE_SECONDS} seconds or "
-            f"{limits.TEMPLATE_MEMORY_BYTES:,} bytes (its process ended with status {done.returncode})"
-        )
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+            f"{limits.TEMPLATE_MEMORY_BYTES:,} bytes (its process {error})"
+        ) from error
     if "error" in answer:
         raise StepError(f"{folder}: its chat template failed: {answer['error']}")
     return [str(text) for text in answer["texts"]]
@@ -84,12 +74,12 @@ def _format(tokenizer: Any, prompts: Sequence[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer the question on standard input."""
-    question = json.load(sys.stdin)
+    question, confine = apart.read_question()
     with redirect_stdout(sys.stderr):
         tokenizer = load_tokenizer(question["folder"])
-        confine(question["memory_bytes"], question["seconds"])
+        confine()
         answer = _format(tokenizer, question["prompts"])
-    sys.stdout.write(f"\n{json.dumps(answer)}\n")  # a line of its own, whatever libraries print
+    apart.write_answer(answer)
 
 
 if __name__ == "__main__":

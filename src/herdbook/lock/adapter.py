@@ -1,10 +1,10 @@
-"""Pinning an adapter: its two files, its configuration, its tensors."""
+"""Pinning an adapter: its two files, its configuration, its tensors, and the tokenizer that its trainer left beside them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from herdbook import hub
+from herdbook import hub, jsonio, limits
 from herdbook.errors import SourceError
 from herdbook.lock.local import check_small, reader, refuse_pointers
 from herdbook.lock.model import (
@@ -17,14 +17,19 @@ from herdbook.lock.model import (
     request,
 )
 from herdbook.lock.paths import check_saved, is_absolute
+from herdbook.lock.tokens import describe
 from herdbook.lock.whole import read_config
 from herdbook.recipe import Hub
+from herdbook.sources.select import TOKENIZER_CONFIG, has_chat_template
+from herdbook.sources.vocabulary import read_vocabulary
 from herdbook.weights.checkpoint import read_header
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from herdbook.recipe import Adapter
+    from herdbook.sources.vocabulary import Vocabulary
     from herdbook.weights.checkpoint import Span
 
 ADAPTED = "base_model_name_or_path"  # in the configuration of an adapter
@@ -42,8 +47,10 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     if is_absolute(str(config.get(ADAPTED))):
         del config[ADAPTED]  # where its author had the base; the recipe names the base, so nothing reads it
     check_saved(config, f"{what}: {ADAPTER_CONFIG}")
+    names = [path.name for path in folder.iterdir() if path.is_file()]
     return LockedAdapter(
         asked=request(model),
+        **_trained_with(names, reader(folder), what),
         files=(
             pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG),
             pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS),
@@ -64,11 +71,46 @@ def _pin_hub_adapter(model: Adapter, source: Hub) -> LockedAdapter:
     config = hub.download(repo, remote.commit, files[ADAPTER_CONFIG]).read_bytes()
     return LockedAdapter(
         asked=request(model),
+        **_trained_with(files, _hub_reader(repo, remote, what), what),
         files=tuple(LockedFile(**vars(file)) for file in pinned),
         config=read_config(config, what),
         tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
         revision=remote.commit,
     )
+
+
+def adapter_vocabulary(model: Adapter, revision: str | None, beside: Path) -> Vocabulary:
+    """Read the tokens of the tokenizer beside a pinned adapter once more."""
+    if isinstance(model.adapter, Hub):
+        repo = model.adapter.hub.partition("@")[0]
+        remote = hub.resolve(repo, revision)
+        names, read = [file.name for file in remote.files], _hub_reader(repo, remote, repo)
+    else:
+        folder = beside / model.adapter
+        names, read = [path.name for path in folder.iterdir() if path.is_file()], reader(folder)
+    return read_vocabulary(names, read, model.place) or {}
+
+
+def _hub_reader(repo: str, remote: hub.RemoteRepo, what: str) -> Callable[[str], bytes]:
+    files = {file.name: file for file in remote.files}
+
+    def read(name: str) -> bytes:
+        check_small(files[name].size_bytes, f"{what}: {name}")
+        return hub.download(repo, remote.commit, files[name]).read_bytes()
+
+    return read
+
+
+def _trained_with(names: Collection[str], read: Callable[[str], bytes], what: str) -> dict[str, Any]:
+    """Return the fields of a lock's entry that describe the tokenizer beside an adapter."""
+    has_template = has_chat_template(names, read, what)  # which checks that the settings are an object
+    settings = jsonio.load(read(TOKENIZER_CONFIG), limits.DOCUMENT) if TOKENIZER_CONFIG in names else {}
+    padding = settings.get("pad_token") or ""
+    return {
+        "tokens": describe(read_vocabulary(names, read, what)),
+        "padding": str(padding.get("content") if isinstance(padding, dict) else padding),
+        "chat_template": has_template,
+    }
 
 
 def _check_adapter(names: set[str], what: str, place: str) -> None:

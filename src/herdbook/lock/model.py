@@ -154,13 +154,20 @@ class LockedTokenDifference(Section):
 
 
 class LockedAdapter(Section):
-    """A LoRA adapter, pinned: its files, its configuration, its tensors."""
+    """A LoRA adapter, pinned: its files, its configuration, its tensors, and the tokens that it was trained with.
+
+    ``tokens`` is None if no tokenizer lies beside the adapter, and in locks of older versions; ``padding`` is the token that
+    fills up texts in training, if that tokenizer names one; ``chat_template`` is whether it has one.
+    """
 
     asked: dict[str, Any]
     files: Annotated[tuple[LockedFile, ...], FIRST]
     config: dict[str, Any]
     tensors: Annotated[tuple[LockedTensor, ...], FIRST]
     revision: str | None = None  # the commit, if it is on the Hub
+    tokens: LockedTokens | None = None
+    padding: str = ""
+    chat_template: bool = False
 
 
 class LockedTask(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from herdbook.lock.adapter import pin_adapter
+from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap
 from herdbook.lock.folder import pin_folder
 from herdbook.lock.local import pin_local, reader
@@ -73,7 +73,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         tasks=tasks,
         leaderboards=boards,
         calibration=calibration,
-        token_differences=compare_tokens(recipe, sources, beside),
+        token_differences=compare_tokens(recipe, sources, beside, adapters=adapters),
     )
 
 
@@ -82,16 +82,23 @@ def compare_tokens(
     sources: Mapping[str, LockedSource],
     beside: Path,
     known: Iterable[LockedTokenDifference] = (),
+    adapters: Mapping[str, LockedAdapter] | None = None,
 ) -> tuple[LockedTokenDifference, ...]:
-    """Return how the tokens of a recipe's sources differ; tokenizers are read once more if their digests are not equal.
+    """Return how the tokens of a recipe's models differ; tokenizers are read once more if their digests are not equal.
 
     Args:
         recipe: The recipe.
         sources: Its sources, pinned.
         beside: The recipe's folder.
         known: Differences that were found before.
+        adapters: Its adapters, pinned, whose tokens are compared, too.
     """
-    readers = {
+    readers: dict[str, Callable[[], Vocabulary]] = {
+        locked.tokens.sha256: partial(adapter_vocabulary, model, locked.revision, beside)
+        for name, locked in (adapters or {}).items()
+        if locked.tokens and isinstance(model := recipe.models.get(name), Adapter)
+    }
+    readers |= {
         locked.tokens.sha256: partial(_vocabulary, recipe.models[name], locked, beside)
         for name, locked in sources.items()
         if locked.tokens and name in recipe.models

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import jsonio, limits
 from herdbook.architectures.config import wrong_type
 from herdbook.architectures.form import QUANTIZED
-from herdbook.architectures.meaning import LLAMA_LIKE
+from herdbook.architectures.meaning import LLAMA_LIKE, SAME_SCALING
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.sources import remote_code
@@ -29,6 +29,9 @@ SCALINGS: dict[str, tuple[str, ...]] = {
     "longrope": ("short_factor", "long_factor"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
+# Types with rotary embeddings for each kind of layer, whose configurations in transformers 5 begin with the `rope_type` default
+# and then update it: what does not say `rope_type` does not count.
+BY_KIND_OF_LAYER = frozenset({"gemma3_text", "gemma3n_text", "olmo3", "modernbert-decoder"})
 # The keys of transformers' `ACT2FN`.
 ACTIVATIONS = frozenset(
     {
@@ -172,6 +175,7 @@ def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield why some version of transformers would not load a model, or would compute something else than another version."""
     scaling, parameters = ({**(config.get(key) or {})} for key in ("rope_scaling", "rope_parameters"))
     kind = config.get("model_type")
+    yield from _ambiguous(config)
     if any(isinstance(value, dict) for value in parameters.values()):
         if kind in LLAMA_LIKE:
             yield f"has rope_parameters for kinds of layers, which type {kind!r} does not have"
@@ -194,6 +198,34 @@ def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"has rotary embeddings of type {scaled!r} without {lacking[0]}"
     if (activation := config.get("hidden_act")) and activation not in ACTIVATIONS:
         yield f"has hidden_act {activation!r}, which transformers does not have"
+
+
+def _ambiguous(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why versions of transformers read different ways to scale rotary embeddings from one section."""
+    kind = config.get("model_type")
+    for key in ("rope_scaling", "rope_parameters"):
+        section = config.get(key) or {}
+        inner = {f"{key}.{name}": value for name, value in section.items() if isinstance(value, dict)}
+        for place, settings in {key: section, **inner}.items():
+            old, new = (settings.get(name) for name in ("type", "rope_type"))
+            if old and new and SAME_SCALING.get(old, old) != SAME_SCALING.get(new, new):
+                yield f"has {place} with type {old!r} and rope_type {new!r}; remove the one that is wrong"
+        if kind not in BY_KIND_OF_LAYER:
+            continue
+        if (
+            key == "rope_scaling"
+            and section.get("type", "default") != "default"
+            and "rope_type" not in section
+        ):
+            yield (
+                f"has rope_scaling with type {section['type']!r}, which transformers 5 ignores for type {kind!r}; name it rope_type, "
+                "if the model was trained so, or remove it"
+            )
+        if key == "rope_parameters" and section and not inner:
+            yield (
+                f"has rope_parameters that are not for each kind of layers, which transformers 5 ignores for type {kind!r}; put "
+                "them under full_attention and sliding_attention"
+            )
 
 
 def _scaling_of(section: Mapping[str, Any]) -> str:

@@ -44,7 +44,6 @@ _HUB = "downloads files whose digests are compared with the lock; ranges of file
 # followed.
 NEUTRAL_MODULES = {
     "herdbook.errors": "an error ends a step, and nothing is written",
-    "herdbook.confine": "ends a process that takes too much, and changes nothing",
     "herdbook.limits": "refuses what is too large, and changes nothing",
     "herdbook.progress": "shows how far a step has got",
     "herdbook.visible": "decides what people see of a text; documents, which contain such text, count it",
@@ -52,6 +51,7 @@ NEUTRAL_MODULES = {
     "herdbook.layout": "decides the paths of files; documents, which quote the names, count it",
     "herdbook.plan.*": "the plan enters keys as parameters, tensors and parents; documents count the modules that they quote",
     "herdbook.needs.*": "estimates of memory, disk and time, which place layers on GPUs: every GPU computes the same",
+    "herdbook.apart": "starts a program of our own within limits, and changes nothing",
     "herdbook.weights.loading": "refuses a model that does not load whole, and changes nothing",
     "herdbook.settings": "the settings of a machine, none of which decides a result",
     "herdbook.recipe": _RECIPE,
@@ -106,9 +106,11 @@ DISTRIBUTIONS = {
     "rfc8785": "rfc8785",
     "rich": "rich",
     "safetensors": "safetensors",
+    "sentencepiece": "sentencepiece",
     "sigstore": "sigstore",
     "snakemake_interface_logger_plugins": "snakemake-interface-logger-plugins",
     "threadpoolctl": "threadpoolctl",
+    "tokenizers": "tokenizers",
     "torch": "torch",
     "tqdm": "tqdm",
     "transformers": "transformers",

@@ -13,6 +13,7 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
 from herdbook.layout import Layout
+from herdbook.plan.adapter_tokens import check_adapter_tokens
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
 from herdbook.plan.precision import roundings
@@ -143,7 +144,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
             )
         nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
         warnings += [*new_warnings, *roundings(nodes[name], nodes)]
-    warnings += check_tokens(lock, nodes, whole)
+    warnings += [*check_tokens(lock, nodes, whole), *check_adapter_tokens(lock, nodes)]
     nodes = _shared(recipe, nodes)
     warnings += check_usable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))

@@ -25,7 +25,7 @@ COMMAND = "from transformers import AutoTokenizer as T; T.from_pretrained('.').b
 def misread(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     """Return a line for each source whose tokenizer the build would read, or release, as other tokens."""
     problems: dict[str, str] = {}
-    for reader in _readers(recipe, nodes):
+    for reader in readers(recipe, nodes):
         kind = reader.config.get("model_type")
         if set(reader.files) & FORMATS != {SENTENCEPIECE}:
             continue
@@ -37,14 +37,22 @@ def misread(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
         problems.setdefault(
             origin.name,
             f"models.{origin.name}: has a tokenizer.model without tokenizer.json, which transformers 5 reads as other tokens than "
-            f"SentencePiece does (in {reader.name!r}, of type {kind}). Name a folder that also has the tokenizer.json of the model "
-            "that it was tuned from, or one that transformers 4 writes there: "
-            f'python -c "{COMMAND}"',
+            f"SentencePiece does (in {reader.name!r}, of type {kind}). {advice(is_fast=False)}",
         )
     return list(problems.values())
 
 
-def _readers(recipe: Recipe, nodes: Mapping[str, Node]) -> Iterator[Node]:
+def advice(is_fast: bool) -> str:
+    """Return what to do about a tokenizer that is read as other tokens; ``is_fast`` if it has a ``tokenizer.json``."""
+    if is_fast:
+        return "Check that `model_type` in config.json and `tokenizer_class` in tokenizer_config.json fit its tokenizer.json"
+    return (
+        "Name a folder that also has the tokenizer.json of the model that it was tuned from, or one that transformers 4 writes "
+        f'there: python -c "{COMMAND}"'
+    )
+
+
+def readers(recipe: Recipe, nodes: Mapping[str, Node]) -> Iterator[Node]:
     """Yield the models whose folder is released or read with a text: measured, searched, or the source of hidden states."""
     names = {recipe.release.model, *(recipe.evaluate.models if recipe.evaluate else ())}
     names |= {node.search.parent for node in nodes.values() if node.search}

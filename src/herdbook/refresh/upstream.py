@@ -89,7 +89,7 @@ def look_up(
             case _:
                 continue
         changes.append(change)
-    differences = compare_tokens(recipe, sources, beside, lock.token_differences)
+    differences = compare_tokens(recipe, sources, beside, lock.token_differences, adapters)
     now = {"sources": sources, "adapters": adapters, "token_differences": differences}
     return lock.model_copy(update=now), changes
 

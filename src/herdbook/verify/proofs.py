@@ -79,7 +79,7 @@ FACTS = (
     Fact(
         "what the lock says of the adapters",
         LOCK,
-        ("adapters.revision", "adapters.files", "adapters.config", "adapters.tensors"),
+        ("adapters.revision", "adapters.files", "adapters.config", "adapters.tensors", "adapters.tokens", "adapters.padding", "adapters.chat_template"),
         "the adapters, whose weights are compared as far as they are read",
         ASSERTED,
         _has(Adapter),

@@ -7,19 +7,16 @@ transformers needs, and what it changes in its process.
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.form import described
-from herdbook.confine import confine
+from herdbook.apart import answer
+from herdbook.architectures.form import described, other_class
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-MEMORY = 4 << 30  # bytes, beyond what the program has when it starts to look at the configuration
 
 
 def problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -38,17 +35,20 @@ def problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> 
         import accelerate  # noqa: F401 - transformers requires it for models without content
         import torch
         from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     except ModuleNotFoundError as error:
         raise StepError(
             f"a model of type {kind[:40]!r} needs {error.name} for this check: pip install 'herdbook[build]'"
         ) from error
     if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise StepError(f"transformers has no language model of type {kind[:40]!r}")
+    if named := other_class(config, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]):
+        return named
     if deep := _too_deep(config.get("num_hidden_layers"), form):
         return deep  # before a configuration class makes a list of all layers
     try:
         settings = CONFIG_MAPPING[kind](
-            **{key: value for key, value in config.items() if key != "model_type"}
+            **{key: value for key, value in config.items() if key not in {"architectures", "model_type"}}
         )
     except Exception as error:  # noqa: BLE001 - each configuration class has checks and errors of its own
         return [f"transformers cannot read its config.json: {_short(error)}"]
@@ -87,17 +87,17 @@ def _short(error: Exception) -> str:
 
 def main() -> None:
     """Answer the question on standard input."""
-    question = json.load(sys.stdin)
-    answer: dict[str, Any]
-    with redirect_stdout(sys.stderr):
-        with suppress(ModuleNotFoundError):  # it is named below
-            import transformers.modeling_utils  # noqa: F401
-        confine(MEMORY)
-        try:
-            answer = {"problems": problems(question["config"], question["form"])}
-        except StepError as error:
-            answer = {"error": str(error)}
-    sys.stdout.write(f"\n{json.dumps(answer)}\n")  # a line of its own, whatever libraries print
+    with redirect_stdout(sys.stderr), suppress(ModuleNotFoundError):  # it is named below
+        import transformers.modeling_utils  # noqa: F401
+    answer(reply)
+
+
+def reply(config: dict[str, Any], form: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return the ``problems``, or the ``error`` that kept the program from looking for them."""
+    try:
+        return {"problems": problems(config, form)}
+    except StepError as error:
+        return {"error": str(error)}
 
 
 if __name__ == "__main__":

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from herdbook import apart
 from herdbook.architectures.form import QUANTIZED, is_known, misfits
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# An honest model takes some seconds, most of which are for the start of transformers.
-LIMIT = 300  # seconds
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 # Entries of a configuration that do not decide which tensors there are; for some, transformers would load other code.
 IRRELEVANT = frozenset(
     {
-        *("architectures", "auto_map", "custom_pipelines", "name_or_path", "transformers_version"),
+        *("auto_map", "custom_pipelines", "name_or_path", "transformers_version"),
         *(
             "attn_implementation",
             "experts_implementation",
@@ -75,22 +70,6 @@ def _relevant(value: Any) -> Any:
 def _ask(question: str) -> dict[str, Any]:
     """Ask `herdbook.weights.hollow`; models of a recipe often differ in the content of their tensors alone."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "herdbook.weights.hollow"],
-            input=question,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=LIMIT,
-            check=False,
-            env={**os.environ, **OFFLINE},
-        )
-    except subprocess.TimeoutExpired:
-        line = f"transformers cannot make a model from its config.json within {LIMIT} seconds"
-        return {"problems": [line]}
-    if done.returncode:
-        last = (done.stderr.splitlines() or ["no message"])[-1]
-        line = f"transformers cannot load it: its process ended with status {done.returncode} ({last[:200]})"
-        return {"problems": [line]}
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+        return apart.ask("herdbook.weights.hollow", question)
+    except apart.FailedError as error:
+        return {"problems": [f"transformers cannot load it: its process {error}"]}

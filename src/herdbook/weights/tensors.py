@@ -38,6 +38,20 @@ def to_bytes(tensor: torch.Tensor) -> bytes:
     return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
+def finite_bytes(tensor: torch.Tensor, what: str) -> bytes:
+    """Return a computed tensor's data as bytes.
+
+    Raises:
+        CheckpointError: If a value is NaN or infinite, since the dtype cannot represent it; the message names the tensor, ``what``.
+    """
+    if not torch.isfinite(tensor).all():
+        dtype = next(code for code, known in DTYPES.items() if known == tensor.dtype)
+        raise CheckpointError(
+            f"{what}: has values that {dtype} cannot represent; choose bfloat16 or float32 as dtype, or another source"
+        )
+    return to_bytes(tensor)
+
+
 def sha256_tensor(tensor: torch.Tensor) -> str:
     """Return the SHA-256 of a tensor's bytes, as records contain it."""
     return hashlib.sha256(to_bytes(tensor)).hexdigest()

@@ -9,9 +9,9 @@ import pytest
 from herdbook.layout import LOCK
 from herdbook.release.finding import Outcome
 from herdbook.verify.levels import LEVELS
-from support import copies
+from support import copies, lies
 from support.attacks.content import POINTER
-from support.attacks.forging import configured, resum
+from support.attacks.forging import configured
 from support.attacks.stage import REPO, files_of
 from support.attacks.tables import ON_FOLDERS, tables
 from support.verification import findings, status
@@ -102,7 +102,7 @@ def test_a_pointer_of_git_lfs_comes_with_advice(forger):
 def test_a_lock_of_another_version_cannot_be_verified_here(stage, forger, version):
     lock = json.loads((forger / LOCK).read_text())
     (forger / LOCK).write_text(json.dumps({**lock, "version": version}))
-    resum(forger)
+    lies.write_sums(forger)
     found = findings(forger, "equality")
     about = [one for one in found if f"{LOCK}: " in one.detail]
     assert {one.level for one in about} == {"claims", "upstream"}  # the others do not read it

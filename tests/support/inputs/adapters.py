@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from support import tiny
 from support.inputs import Case
+from support.inputs.tokens import add, rename, swap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,7 +54,41 @@ def adapter(
     return make
 
 
+def trained(change: Callable[[Path], Any]) -> Callable[[Path], Path]:
+    """Return a maker of a model with an adapter beside which lies the model's tokenizer, changed."""
+
+    def make(folder: Path) -> Path:
+        recipe = adapter()(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / "adapter" / name).write_bytes((folder / "base" / name).read_bytes())
+        change(folder / "adapter")
+        return recipe
+
+    return make
+
+
+OTHER = "models.tuned.adapter: it was trained with another tokenizer: "
 CASES = [
+    Case(
+        "an adapter that was trained with a token that the model's tokenizer does not have",
+        trained(lambda folder: add(folder, "<|im_start|>", 64)),
+        f"{OTHER}'<|im_start|>' is not in that of 'base'",
+    ),
+    Case(
+        "an adapter that was trained with another token in place of one of the model's",
+        trained(lambda folder: rename(folder, {"w9": "<|im_start|>"})),
+        f"{OTHER}24 stands for '<|im_start|>' there, and for 'w9' in that of 'base'",
+    ),
+    Case(
+        "an adapter that was trained with other ids of tokens",
+        trained(swap),
+        f"{OTHER}'w1' is 17 there, and 16 in that of 'base'",
+    ),
+    Case(
+        "an adapter with an output head for more tokens",
+        adapter(modules_to_save=["lm_head"], tensors={"base_model.model.lm_head.weight": [66, 32]}),
+        f"{START}lm_head.weight: the adapter has it in the shape [66, 32], the model in [64, 32] (the vocabulary was resized",
+    ),
     *(
         Case(
             f"a LoRA with `init_lora_weights: {method}`, which changed the base",

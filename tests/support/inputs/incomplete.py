@@ -201,6 +201,19 @@ CASES = [
         source(config(model_type="of next year")),
         "models.base: transformers has no language model of type 'of next year'",
     ),
+    *(
+        Case(
+            f"`{named}` in `architectures` of a {kind}",
+            source(config(architectures=[named]), model_type=kind),
+            f"models.base: its config.json has architectures ['{named}'], and {expected} is the language model of its model_type "
+            f"'{kind}'",
+        )
+        for kind, named, expected in (
+            ("llama", "MistralForCausalLM", "LlamaForCausalLM"),
+            ("llama", "LlamaForSequenceClassification", "LlamaForCausalLM"),
+            ("gemma2", "Gemma2ForSequenceClassification", "Gemma2ForCausalLM"),
+        )
+    ),
     Case(
         "a type that is loaded by transformers, without one of its tensors",
         source(tensors(lambda held: held.pop(UP)), model_type="olmo", reduced=True),
@@ -259,6 +272,40 @@ CASES = [
                 "an activation that transformers does not have",
                 {"hidden_act": "silux"},
                 "has hidden_act 'silux', which transformers does not have",
+            ),
+        )
+    ),
+    *(
+        Case(wrong, source(config(**changes), model_type=kind), f"folder: base: config.json {message}")
+        for wrong, kind, changes, message in (
+            (
+                "a `type` of rotary embeddings that contradicts the `rope_type` beside it",
+                "llama",
+                {"rope_scaling": {"type": "yarn", "rope_type": "linear", "factor": 2.0}},
+                "has rope_scaling with type 'yarn' and rope_type 'linear'",
+            ),
+            (
+                "a Gemma 3 whose scaled rotary embeddings have a `type` and no `rope_type`",
+                "gemma3_text",
+                {"rope_scaling": {"type": "linear", "factor": 8.0}},
+                "has rope_scaling with type 'linear', which transformers 5 ignores for type 'gemma3_text'",
+            ),
+            (
+                "a Gemma 3 whose `rope_parameters` are not for each kind of layers",
+                "gemma3_text",
+                {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+                "has rope_parameters that are not for each kind of layers, which transformers 5 ignores",
+            ),
+            (
+                "a Gemma 3 that transformers 5 saved after it had ignored the `type` of its rotary embeddings",
+                "gemma3_text",
+                {
+                    "rope_theta": None,
+                    "rope_parameters": {
+                        "full_attention": {"type": "linear", "rope_type": "default", "factor": 8.0}
+                    },
+                },
+                "has rope_parameters.full_attention with type 'linear' and rope_type 'default'",
             ),
         )
     ),

@@ -35,7 +35,7 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
         device: Where matrices are decomposed. The CPU's result is the reference.
 
     Raises:
-        CheckpointError: If a parent's tensor is damaged, or contains NaN or infinite values; it is named.
+        CheckpointError: If a parent's tensor is damaged, or contains NaN or infinite values, before or after; it is named.
         StepError: If the search that chooses the matrices is missing or of another plan.
     """
     parents = ParentShards(plan)
@@ -47,7 +47,7 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
         )
         return
     from herdbook.inference.threads import one_thread_a_matrix
-    from herdbook.weights.tensors import to_bytes
+    from herdbook.weights.tensors import finite_bytes
 
     with (
         one_thread_a_matrix(),
@@ -65,7 +65,7 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
             def chunks() -> Iterator[bytes]:
                 reduction = reductions.take()
                 entry.update(reduction.evidence)
-                yield to_bytes(reduction.matrix)
+                yield finite_bytes(reduction.matrix, f"tensor {tensor.name}, reduced")
                 advance()
 
             return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)

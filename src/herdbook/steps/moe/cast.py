@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from herdbook.errors import CheckpointError
-from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
+from herdbook.weights.tensors import DTYPES, finite_bytes, from_bytes
 
 
 def cast(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], target: str, what: str) -> bytes:
@@ -12,9 +11,4 @@ def cast(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], target: st
     Raises:
         CheckpointError: If a value exceeds the range of the new dtype; NaN and infinities are refused too.
     """
-    tensor = from_bytes(data, dtype, shape, what).to(DTYPES[target])
-    if not tensor.isfinite().all():
-        raise CheckpointError(
-            f"{what}: has values that {target} cannot represent; choose bfloat16 or float32 as dtype"
-        )
-    return to_bytes(tensor)
+    return finite_bytes(from_bytes(data, dtype, shape, what).to(DTYPES[target]), what)

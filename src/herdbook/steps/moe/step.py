@@ -104,7 +104,7 @@ def _computed(
 ) -> bytes:
     """Return a matrix in a dtype, with the noise and scale of its expert if it has any."""
     from herdbook.steps.moe.cast import cast
-    from herdbook.weights.tensors import from_bytes, to_bytes
+    from herdbook.weights.tensors import finite_bytes, from_bytes
 
     span = parents.shard(origin.part).span(origin.tensor)
     what = f"tensor {origin.tensor}"
@@ -116,7 +116,9 @@ def _computed(
         scale = perturbing.scales[str(location[0]) if location else "shared"]
         residual = scale.residual if name.endswith(DOWN) else None
         tensor = from_bytes(data, span.dtype, span.shape, what)
-        data = to_bytes(perturb(tensor, name, perturbing.seed, scale.noise, residual))
+        data = finite_bytes(
+            perturb(tensor, name, perturbing.seed, scale.noise, residual), f"{what}, with noise"
+        )
     return bytes(data) if span.dtype == dtype else cast(data, span.dtype, span.shape, dtype, what)
 
 
@@ -131,7 +133,7 @@ def _random_routers(part: Part, draw: DrawRouters) -> Iterator[Produced]:
 
 
 def _routers(plan: Plan, part: Part, make: MakeRouters) -> Iterator[Produced]:
-    from herdbook.weights.tensors import DTYPES, to_bytes
+    from herdbook.weights.tensors import DTYPES, finite_bytes
 
     entry = {"action": "router", "gate": make.gate}
     heights = [tensor.shape[0] for tensor in part.tensors[: _routers_a_layer(part)]]
@@ -142,7 +144,7 @@ def _routers(plan: Plan, part: Part, make: MakeRouters) -> Iterator[Produced]:
     with track(f"moe {part.id}", len(layers)) as advance:
         for tensors, rows in zip(layers, _rows(plan, make, layers), strict=True):
             for tensor, own in zip(tensors, rows.split(heights), strict=True):
-                data = to_bytes(own.to(DTYPES[tensor.dtype]))
+                data = finite_bytes(own.to(DTYPES[tensor.dtype]), f"tensor {tensor.name}")
                 yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), dict(entry))
             advance()
 
