@@ -91,7 +91,15 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
             vocabulary.setdefault(token, max(vocabulary.values(), default=-1) + 1)
     except limits.OverLimitError as error:
         raise SourceError(f"{what}: refused: {file} {error}") from error
-    except (ValueError, OverflowError, KeyError, TypeError, IndexError, AttributeError, struct.error) as error:
+    except (
+        ValueError,
+        OverflowError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        struct.error,
+    ) as error:
         raise SourceError(
             f"{what}: {file} is not of the form that transformers writes ({error!r})"
         ) from error

@@ -34,7 +34,7 @@ class Kind(IntEnum):
     )
 
 
-_SCALARS = dict(
+_SCALARS: dict[int, str] = dict(
     zip([kind for kind in Kind if kind not in {Kind.STRING, Kind.ARRAY}], "BbHhIif?Qqd", strict=True)
 )
 
@@ -127,7 +127,7 @@ class _Cursor:
             self.take(self.size_of(kind))
 
     def size_of(self, kind: int) -> int:
-        code = _SCALARS.get(kind)  # type: ignore[call-overload]  # a number may be no kind
+        code = _SCALARS.get(kind)
         if code is None:
             raise CheckpointError(f"{self.path}: its header is damaged: unknown value type {kind}")
         return struct.calcsize("<" + code)
