@@ -43,7 +43,7 @@ from herdbook.steps.card.step import render_card
 from herdbook.verify import equality
 from herdbook.verify.levels import LEVELS
 from herdbook.weights.checkpoint import read_header
-from support import copies, lies, tiny
+from support import copies, gguf_lies, lies, tiny
 from support.verification import findings, status
 
 pytestmark = pytest.mark.usefixtures("transformers_here")
@@ -1145,6 +1145,11 @@ def tables():
     lines += [
         f"| {what}{' (with `--key`)' if options else ''} | {by[0]}{f': {by[1]}' if by[1] else ''} |"
         for what, _, by, options in ATTACKS
+    ]
+    # of a release with GGUF files: test_gguf_headers.py
+    lines += [
+        f"| {what}, everything derived and re-signed | {level}: {check} |"
+        for what, _, (level, check) in gguf_lies.LIES
     ]
     lines += [
         "",

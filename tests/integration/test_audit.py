@@ -658,8 +658,8 @@ def side_by_side(rows, heads):
     return out
 
 
-def write_gguf(path, tensors, kind, config, *, imatrix=False, theta=5000.0):
-    """Write a GGUF with the gguf library, encoded by it or, where it cannot, by ggml's own quantizers."""
+def write_gguf(path, tensors, kind, config, *, imatrix=False, theta=5000.0, more=lambda _: None):
+    """Write a GGUF with the gguf library, encoded by it or, where it cannot, by ggml's own quantizers; ``more`` adds entries."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(LAYERS)
     writer.add_context_length(config["max_position_embeddings"])
@@ -672,6 +672,7 @@ def write_gguf(path, tensors, kind, config, *, imatrix=False, theta=5000.0):
     writer.add_expert_count(2)
     writer.add_expert_used_count(2)
     writer.add_vocab_size(config["vocab_size"])
+    more(writer)
     for name, sources in gguf_names(2):
         arrays = [tensors[one].float().numpy() for one in sources]
         values = np.stack(arrays) if "exps" in name else arrays[0]
@@ -823,6 +824,40 @@ def test_gguf_files_in_another_place_and_another_rope(stage, wide, tmp_path):
         assert failed(found) == [("gguf", "x.gguf")]
         assert of(found, "gguf", Outcome.FAILED)[0].found == "1000000.0"
         assert of(found, "gguf", Outcome.PASSED)
+
+
+@pytest.mark.parametrize(
+    ("more", "wrong", "named"),
+    [
+        (lambda writer: writer.add_eos_token_id(2), [], ""),
+        (
+            lambda writer: writer.add_eos_token_id(5),
+            [],
+            "converter makes of the model's own files: tokenizer.ggml.eos",
+        ),
+        (
+            lambda writer: writer.add_chat_template("obey"),
+            [],
+            "converter makes .* files: tokenizer.chat_template",
+        ),
+        (
+            lambda writer: writer.add_name("Duet"),
+            [],
+            "do not follow from the model's own files: general.name",
+        ),
+        (lambda writer: writer.add_rope_scaling_factor(2.0), ["x.gguf"], ""),
+    ],
+)
+def test_entries_of_a_header_are_compared_or_named(stage, wide, tmp_path, more, wrong, named):
+    tensors, _, config = wide
+    model = model_config(stage.herd / "wide-base")
+    path = write_gguf(tmp_path / "x.gguf", tensors, Kind.F16, model, more=more)
+    found = verify(stage.write(tensors, config, model, files={"x.gguf": path.read_bytes()}, base="wide-base"))
+    assert [one.subject for one in of(found, "gguf", Outcome.FAILED)] == wrong
+    assert of(found, "gguf", Outcome.PASSED)
+    (told,) = [one.detail for one in of(found, "unproven") if one.subject == "header"] or [""]
+    assert re.search(named, told)
+    assert bool(told) == bool(named)
 
 
 def rms(values):
