@@ -14,9 +14,9 @@ from herdbook.release.subject import FolderSubject
 from herdbook.sources.vocabulary import read_pieces
 from herdbook.tools.converter import CONVERTER
 from herdbook.verify.gguf.compare import HeaderReader, compare
-from herdbook.verify.gguf.table import DEFAULTS, PRE, Model, size_label
+from herdbook.verify.gguf.table import DEFAULTS, PRE, Model, size_label, tokenizer_entries
 from herdbook.weights import gguf_header
-from herdbook.weights.gguf_header import encode, read_header
+from herdbook.weights.gguf_header import encode, parse_header
 from support import buttercup, tiny
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
@@ -65,7 +65,7 @@ def test_values_are_encoded_as_the_library_does(tmp_path):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    made = read_header((tmp_path / "x.gguf").read_bytes(), Path("x"))
+    made = parse_header((tmp_path / "x.gguf").read_bytes(), Path("x"))
     assert {key: encode(value) for key, value in values.items()} == {
         key: made.metadata[key] for key in values
     }
@@ -81,9 +81,9 @@ def test_headers_of_more_values_than_the_limit_are_refused(tmp_path, monkeypatch
     writer.close()
     monkeypatch.setattr(gguf_header.limits, "GGUF_VALUES", 51)
     with pytest.raises(CheckpointError, match="more than 51 values"):
-        read_header((tmp_path / "x.gguf").read_bytes(), Path("x"))
+        parse_header((tmp_path / "x.gguf").read_bytes(), Path("x"))
     monkeypatch.setattr(gguf_header.limits, "GGUF_VALUES", 52)
-    assert len(read_header((tmp_path / "x.gguf").read_bytes(), Path("x")).metadata) == 2
+    assert len(parse_header((tmp_path / "x.gguf").read_bytes(), Path("x")).metadata) == 2
 
 
 def test_pieces_are_those_of_the_library(tmp_path):
@@ -203,9 +203,10 @@ def test_the_real_converter_writes_what_follows(tmp_path, small, tokenizer, chan
         [str(folder), "--metadata", str(metadata), "--outfile", str(out), "--outtype", "bf16"], tmp_path
     )
     subject = FolderSubject(folder)
-    made = read_header(HeaderReader(subject, out.name), out)
-    model = Model(config, subject.files, subject.read, general={"general.name": "Small"})
-    compared = compare(model.of(32, made.tensors), made.metadata)
+    made = parse_header(HeaderReader(subject, out.name), out)
+    tokens = tokenizer_entries(config, subject.files, subject.read)
+    model = Model(config, tokens, {"general.name": "Small"}, 32, made.tensors)
+    compared = compare(model, made.metadata)
     assert not compared.different
     expected = [PRE] if tokenizer is byte_level else []
     assert compared.unknown == (

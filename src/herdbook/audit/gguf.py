@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,12 @@ from herdbook.steps.quantize.model_folder import DTYPES
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
 from herdbook.verify.gguf.compare import ABSENT, HeaderReader, compare, lines_of
-from herdbook.verify.gguf.table import CONFIG
+from herdbook.verify.gguf.table import CONFIG, tokenizer_entries
 from herdbook.verify.gguf.table import Model as HeaderModel
 from herdbook.weights.gguf_header import Listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from herdbook.release.subject import Subject
     from herdbook.steps.quantize.gguf_file import GgufFile, TensorInfo
     from herdbook.steps.quantize.layout import TensorLayout
+    from herdbook.weights.gguf_header import Value
 
 GGUF = Check(LEVEL, "gguf")
 SUFFIX = ".gguf"
@@ -84,13 +86,14 @@ def check(subject: Subject, merge: Model, options: Options) -> Iterator[Finding]
         yield GGUF.unverified(name, f"was not read: there are more than {MAX_FILES} GGUF files", file=name)
     parts: dict[str, TensorLayout] | None = None
     tensors_of: dict[str, set[str]] = {}
+    tokenizer = cache(partial(tokenizer_entries, merge.config, merge.subject.files, merge.subject.read))
     for name in names[:MAX_FILES]:
         try:
             parts = parts or _parts(merge)
             file = parse_gguf(HeaderReader(subject, name), Path(name))
             split = SPLIT.fullmatch(name)
             tensors_of.setdefault(split[1] if split else name, set()).update(file.tensors)
-            yield from _File(subject, name, file, merge, parts, bool(split)).check(options)
+            yield from _File(subject, name, file, merge, parts, None if split else tokenizer).check(options)
         except (HerdbookError, OSError) as error:
             yield GGUF.error(name, error, file=name)
         except DAMAGE as error:
@@ -117,15 +120,15 @@ class _File:
         file: GgufFile,
         merge: Model,
         parts: Mapping[str, TensorLayout],
-        split: bool,
+        tokenizer: Callable[[], Mapping[str, Value] | None] | None,
     ) -> None:
         self.subject, self.name, self.file, self.merge, self.parts = subject, name, file, merge, parts
-        self.split = split
+        self.tokenizer = tokenizer  # None for a part of a split file, whose header is none of the model
 
     def check(self, options: Options) -> Iterator[Finding]:
-        if not self.split:
+        if self.tokenizer:
             try:
-                yield from self._header()
+                yield from self._header(HeaderModel(self.merge.config, self.tokenizer()))
             except (HerdbookError, *DAMAGE) as error:
                 detail = f"{self.name}: its header is not proven: {error or type(error).__name__}"
                 yield UNPROVEN.unverified("header", detail, file=self.name)
@@ -151,11 +154,12 @@ class _File:
                 advance()
         yield from self._findings(comparison, sum(sizes), len(tensors), options)
 
-    def _header(self) -> Iterator[Finding]:
+    def _header(self, model: HeaderModel) -> Iterator[Finding]:
         """Yield the settings that differ from config.json, and which other entries are not proven."""
-        model = HeaderModel(self.merge.config, self.merge.subject.files, self.merge.subject.read)
-        tensors = [Listed(one.name, one.shape, one.type, one.start) for one in self.file.tensors.values()]
-        compared = compare(model.of(None, tensors), self.file.metadata)
+        tensors = tuple(
+            Listed(one.name, one.shape, one.type, one.start) for one in self.file.tensors.values()
+        )
+        compared = compare(replace(model, tensors=tensors), self.file.metadata)
         other = []
         for one in compared.different:
             if one.origin == CONFIG:

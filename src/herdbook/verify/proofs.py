@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from herdbook.release.reader import Release
 
 ASSERTED = "asserted"
+AGE = "that no newer release exists"
 
 
 def _always(recipe: Recipe) -> bool:
@@ -158,7 +159,7 @@ FACTS = (
         ASSERTED,
         _texts,
     ),
-    Fact("that no newer release exists", "*", (), "nobody: an old release is whole, too", ASSERTED),
+    Fact(AGE, "*", (), "a reference from elsewhere: `--expect`, `--not-before`", ASSERTED),
 )  # fmt: skip
 
 
@@ -177,6 +178,8 @@ def unproven(release: Release, level: str, levels: Sequence[str], options: Optio
         return ()
     done = levels[: levels.index(level) + 1]
     open_ = [fact for fact in FACTS if fact.level not in done and fact.concerns(recipe)]
+    if options.expect or options.not_before:
+        open_ = [fact for fact in open_ if fact.name != AGE]
     names = [
         f"{fact.name} ({fact.level if fact.level == ASSERTED else f'see level {fact.level}'})"
         for fact in open_

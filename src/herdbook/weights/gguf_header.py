@@ -133,7 +133,7 @@ class _Cursor:
         return struct.calcsize("<" + code)
 
 
-def read_header(data: Window, path: Path) -> Header:
+def parse_header(data: Window, path: Path) -> Header:
     """Read a GGUF's header, wherever its bytes are.
 
     Args:

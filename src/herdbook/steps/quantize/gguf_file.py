@@ -12,7 +12,7 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from herdbook.errors import CheckpointError
-from herdbook.weights.gguf_header import MAGIC, VERSION, count, encode_string, read_header, scalar
+from herdbook.weights.gguf_header import MAGIC, VERSION, count, encode_string, parse_header, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -150,7 +150,7 @@ def parse_gguf(data: Window, path: Path) -> GgufFile:
     Raises:
         CheckpointError: As ``read_gguf``.
     """
-    head = read_header(data, path)
+    head = parse_header(data, path)
     listed = [(one.name, one.shape, _tensor_type(path, one), one.offset) for one in head.tensors]
     placed = _place(listed, padded(head.size_bytes), path, len(data))
     return GgufFile(path, head.metadata, placed, len(data))

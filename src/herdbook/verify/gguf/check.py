@@ -7,6 +7,7 @@ tensors' shapes. The types of the tensors, and their bytes, are compared by the 
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ from herdbook.release.reader import damaged
 from herdbook.steps.quantize.layout import layout
 from herdbook.steps.quantize.methods import find_method
 from herdbook.verify.gguf.compare import HeaderReader, compare, lines_of
-from herdbook.verify.gguf.table import Model
-from herdbook.weights.gguf_header import read_header
+from herdbook.verify.gguf.table import Model, tokenizer_entries
+from herdbook.weights.gguf_header import parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,15 +42,18 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         each.describe().changed_modules for each in (CONVERT_CODE, QUANTIZE_CODE)
     )
     subject = release.subject
-    model = Model(plan.released.config, plan.released.files, subject.read, general=plan.gguf_metadata)
+    config = plan.released.config
+    with damaged("the tokenizer's files"):
+        tokenizer = tokenizer_entries(config, plan.released.files, subject.read)
+    model = Model(config, tokenizer, plan.gguf_metadata)
     shapes = _shapes(plan)
     for item in plan.quantized:
-        header = read_header(HeaderReader(subject, item.file), Path(item.file))
+        header = parse_header(HeaderReader(subject, item.file), Path(item.file))
         with damaged("what the header of a GGUF is made from"):
             try:
-                compared = compare(
-                    model.of(find_method(item.method).file_type, header.tensors), header.metadata
-                )
+                file_type = find_method(item.method).file_type
+                one = replace(model, file_type=file_type, tensors=header.tensors)
+                compared = compare(one, header.metadata)
             except struct.error as error:
                 raise CheckpointError(f"{item.file}: its header cannot be derived: {error}") from error
         problems: list[tuple[str, str, str, str | None]] = [

@@ -7,9 +7,8 @@ that it is given. A key that is not in it is never written for them.
 from __future__ import annotations
 
 import math
-from copy import copy
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
@@ -70,52 +69,47 @@ class Unknown:
     """A value that does not follow from what is at hand."""
 
 
+@dataclass(frozen=True)
 class Model:
     """What a header follows from.
 
     Args:
         config: The model's ``config.json``.
-        names: The names of the model's files.
-        read: Returns the content of one of them.
+        tokenizer: All entries that follow from the tokenizer's files, by key; None if there are none.
         general: The name and license that are written; None if nobody says.
-
-    Attributes:
         file_type: llama.cpp's number of the method; None if nobody says.
         tensors: The tensors that the header lists.
     """
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        names: Collection[str],
-        read: Callable[[str], bytes],
-        *,
-        general: Mapping[str, str] | None = None,
-    ) -> None:
-        self.config, self.general = config, general
-        self.files = TokenizerFiles(names, read)
-        self.file_type: int | None = None
-        self.tensors: tuple[Listed, ...] = ()
+    config: Mapping[str, Any]
+    tokenizer: Mapping[str, Value] | None
+    general: Mapping[str, str] | None = None
+    file_type: int | None = None
+    tensors: tuple[Listed, ...] = ()
 
-    def of(self, file_type: int | None, tensors: Iterable[Listed]) -> Model:
-        """Return what the header of one file follows from; what follows from the tokenizer is derived once for all."""
-        _ = self.tokenizer
-        one = copy(self)
-        one.file_type, one.tensors = file_type, tuple(tensors)
-        return one
 
-    @cached_property
-    def tokenizer(self) -> dict[str, Value] | None:
-        """All entries that follow from the tokenizer's files, by key; None if there are none."""
-        if not any(name in self.files.names for name in TOKENIZERS):
-            return None
-        tokens = token_entries(self.files, self.config)
-        length = tokens["tokens"]
-        limit = len(length) if isinstance(length, list) and tokens["model"] == ARCHITECTURE else None
-        special = special_entries(self.files, self.config, limit)
-        return {f"tokenizer.ggml.{name}": value for name, value in (tokens | special).items()} | templates(
-            self.files
-        )
+def tokenizer_entries(
+    config: Mapping[str, Any], names: Collection[str], read: Callable[[str], bytes]
+) -> dict[str, Value] | None:
+    """Return all entries that follow from the tokenizer's files, by key; None if there are no such files.
+
+    Args:
+        config: The model's ``config.json``.
+        names: The names of the model's files.
+        read: Returns the content of one of them.
+
+    Raises:
+        SourceError: If a file is not of its format.
+        ValueError, LookupError, TypeError, AttributeError: The same.
+    """
+    if not any(name in names for name in TOKENIZERS):
+        return None
+    files = TokenizerFiles(names, read)
+    tokens = token_entries(files, config)
+    length = tokens["tokens"]
+    limit = len(length) if isinstance(length, list) and tokens["model"] == ARCHITECTURE else None
+    entries = tokens | special_entries(files, config, limit)
+    return {f"tokenizer.ggml.{name}": value for name, value in entries.items()} | templates(files)
 
 
 @dataclass(frozen=True)
@@ -137,8 +131,7 @@ def derive(model: Model) -> dict[str, Value | May | Unknown]:
     """Return the entries of a model's header, without those that it must not have.
 
     Raises:
-        SourceError: If a tokenizer's file is not of its format.
-        ValueError, LookupError, TypeError, AttributeError: If a file of the model is damaged.
+        ValueError, LookupError, TypeError, AttributeError: If its configuration is damaged.
     """
     entries = {row.key: value for row in ROWS if (value := row.derive(model)) is not None}
     return entries | {
