@@ -125,13 +125,29 @@ def test_a_keyless_signer_is_named(tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_what_release_it_must_be_is_given(tmp_path):
+    references = {"expect": "12ab", "not-before": "v1 $(touch pwned)"}
+    runner = Runner(tmp_path, release="owner/name", seed="7", **references)
+    runner.pretend(0)
+    assert runner.run("verify").returncode == 0
+    arguments = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
+    for option, value in references.items():
+        assert arguments[arguments.index(f"--{option}") + 1] == value
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_without_key_and_token_none_is_given(tmp_path):
     runner = Runner(tmp_path, release="owner/name", seed="7")
     runner.pretend(0)
     runner.run("verify")
     given = (tmp_path / "arguments").read_text(encoding="utf-8")
-    assert not any(option in given for option in ("--key", "--identity", "--issuer"))
+    assert not any(
+        option in given for option in ("--key", "--identity", "--issuer", "--expect", "--not-before")
+    )
     assert (tmp_path / "token").read_text() == "none\n"
+
+
+NO_REFERENCE = {"expect": "", "not_before": ""}
 
 
 def listed(tmp_path, text, release=""):
@@ -151,10 +167,16 @@ def listed(tmp_path, text, release=""):
 def test_releases_are_read_from_the_file_or_asked_for(tmp_path):
     text = "# a comment\n\nowner/name@v1\n  owner/other@v2   .github/keys/owner.pem \n"
     assert listed(tmp_path, text) == [
-        {"number": 1, "release": "owner/name@v1", "key": ""},
-        {"number": 2, "release": "owner/other@v2", "key": ".github/keys/owner.pem"},
+        {"number": 1, "release": "owner/name@v1", "key": "", **NO_REFERENCE},
+        {"number": 2, "release": "owner/other@v2", "key": ".github/keys/owner.pem", **NO_REFERENCE},
     ]
-    assert listed(tmp_path, text, "a/b@main") == [{"number": 1, "release": "a/b@main", "key": ""}]
+    [asked] = listed(tmp_path, text, "a/b@main")
+    assert asked == {"number": 1, "release": "a/b@main", "key": "", **NO_REFERENCE}
+    text = "a/b keys/my key.pem sha256:12ab\na/b not-before:v1 k.pem\n"
+    assert listed(tmp_path, text) == [
+        {"number": 1, "release": "a/b", "key": "keys/my key.pem", "expect": "12ab", "not_before": ""},
+        {"number": 2, "release": "a/b", "key": "k.pem", "expect": "", "not_before": "v1"},
+    ]
     assert listed(tmp_path, (ROOT / ".github/releases.txt").read_text(encoding="utf-8")) == []
 
 

@@ -39,8 +39,8 @@ def side_by_side(rows, heads):
     return out
 
 
-def write_gguf(path, tensors, kind, config, *, imatrix=False, theta=5000.0):
-    """Write a GGUF with the gguf library, encoded by it or, where it cannot, by ggml's own quantizers."""
+def write_gguf(path, tensors, kind, config, *, imatrix=False, theta=5000.0, more=lambda _: None):
+    """Write a GGUF with the gguf library, encoded by it or, where it cannot, by ggml's own quantizers; ``more`` adds entries."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(LAYERS)
     writer.add_context_length(config["max_position_embeddings"])
@@ -53,6 +53,7 @@ def write_gguf(path, tensors, kind, config, *, imatrix=False, theta=5000.0):
     writer.add_expert_count(2)
     writer.add_expert_used_count(2)
     writer.add_vocab_size(config["vocab_size"])
+    more(writer)
     for name, sources in gguf_names(2):
         arrays = [tensors[one].float().numpy() for one in sources]
         values = np.stack(arrays) if "exps" in name else arrays[0]

@@ -49,7 +49,7 @@ def test_each_level_leaves_less_unproven_and_the_last_leaves_what_is_asserted():
     for before, after in itertools.pairwise(left):
         assert after <= before
     assert all("see level" not in each for each in left[-1])
-    assert any("GGUF header" in each for each in left[NAMES.index("recomputed")])
+    assert any("how GGUF files split text" in each for each in left[NAMES.index("recomputed")])
     assert not any("GGUF" in each for each in unproven(of(PLAIN), "claims", NAMES, Options()))
 
 

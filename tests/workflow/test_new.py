@@ -257,12 +257,13 @@ def test_a_pull_request_that_is_open_is_kept_and_its_body_fits(repository):
 
 
 def test_verifying_lists_releases_and_ends_as_herdbook_does(repository):
-    text = "# a comment\nowner/name@v1 keys/owner key.pem\n\nowner/other\n"
+    text = "# a comment\nowner/name@v1 keys/owner key.pem\n\nowner/other not-before:v1\n"
+    no_reference = {"expect": "", "not_before": ""}
     (repository.root / "releases.txt").write_text(text, encoding="utf-8")
     assert repository.step("verify", "list").returncode == 0
     assert json.loads(repository.outputs()["releases"]) == [
-        {"number": 1, "release": "owner/name@v1", "key": "keys/owner key.pem"},
-        {"number": 2, "release": "owner/other", "key": ""},
+        {**no_reference, "number": 1, "release": "owner/name@v1", "key": "keys/owner key.pem"},
+        {**no_reference, "number": 2, "release": "owner/other", "key": "", "not_before": "v1"},
     ]
     program = repository.runner / "bin/herdbook"
     program.parent.mkdir()
@@ -270,11 +271,22 @@ def test_verifying_lists_releases_and_ends_as_herdbook_does(repository):
         program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{repository.runner}/asked\nexit {status}\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         wicked = "$(touch pwned)"
-        done = repository.step("verify", "verify", RELEASE=wicked, KEY="a b.pem", SEED="7", HF_TOKEN="")
+        done = repository.step(
+            "verify",
+            "verify",
+            RELEASE=wicked,
+            KEY="a b.pem",
+            EXPECT="12ab",
+            NOT_BEFORE="",
+            SEED="7",
+            HF_TOKEN="",
+        )
         assert (done.returncode, says in done.stdout) == (status, True)
         asked = (repository.runner / "asked").read_text().splitlines()
         assert asked[-2:] == ["--", wicked]
         assert asked[asked.index("--key") + 1] == "a b.pem"
+        assert asked[asked.index("--expect") + 1] == "12ab"
+        assert "--not-before" not in asked
     assert not (repository.root / "pwned").exists()
 
 

@@ -26,6 +26,20 @@ ROTARY_SCALING: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "linear": (frozenset(("factor",)), frozenset(("factor",))),
     "yarn": (frozenset((*_YARN, "beta_fast", "beta_slow")), frozenset(_YARN)),
 }
+# The hyperparameters that llama.cpp computes with, and their keys in config.json.
+HYPERPARAMETERS = {
+    "llama.block_count": "num_hidden_layers",
+    "llama.context_length": "max_position_embeddings",
+    "llama.embedding_length": "hidden_size",
+    "llama.feed_forward_length": "intermediate_size",
+    "llama.attention.head_count": "num_attention_heads",
+    "llama.attention.head_count_kv": "num_key_value_heads",
+    "llama.attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "llama.rope.freq_base": "rope_theta",
+    "llama.expert_count": "num_local_experts",
+    "llama.expert_used_count": "num_experts_per_tok",
+    "llama.vocab_size": "vocab_size",
+}
 _NAMES = {"rope_theta", "rope_type", "type"}
 
 

@@ -8,7 +8,9 @@ their distance from the weights must be at most ``FACTOR`` times that of the ref
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+import struct
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +21,22 @@ from gguf.quants import dequantize
 
 from herdbook.audit.configuration import MAX_EXPERTS
 from herdbook.audit.level import LEVEL, UNPROVEN
-from herdbook.errors import CheckpointError, HerdbookError, StepError, UnverifiedError, VerificationError
+from herdbook.errors import HerdbookError, StepError, UnverifiedError, VerificationError
 from herdbook.progress import track
 from herdbook.release.finding import Check
-from herdbook.steps.quantize.derive import DIFFERS, compare_metadata
 from herdbook.steps.quantize.encode import FULL_WIDTH, decode_full_width, encode
 from herdbook.steps.quantize.layout import layout, row_order
 from herdbook.steps.quantize.model_folder import DTYPES
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
-from herdbook.weights.checkpoint import MAX_HEADER_BYTES
+from herdbook.verify.gguf.compare import ABSENT, HeaderReader, compare, lines_of
+from herdbook.verify.gguf.table import CONFIG, tokenizer_entries
+from herdbook.verify.gguf.table import Model as HeaderModel
 from herdbook.weights.gguf_file import parse_gguf
+from herdbook.weights.gguf_header import Listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -41,42 +45,23 @@ if TYPE_CHECKING:
     from herdbook.release.subject import Subject
     from herdbook.steps.quantize.layout import TensorLayout
     from herdbook.weights.gguf_file import GgufFile, TensorInfo
+    from herdbook.weights.gguf_header import Value
 
 GGUF = Check(LEVEL, "gguf")
 SUFFIX = ".gguf"
 SPLIT = re.compile(r"(.+)-\d{5}-of-\d{5}\.gguf")
-WINDOW_BYTES = 1 << 20
 MAX_ROW_BYTES = 1 << 26
 MAX_FILES = 100
+# What damaged headers and files of models lead to.
+DAMAGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, struct.error)
+MAX_KEYS = 20  # of a header that are named
 # Largest accepted distance of rows from the weights (root mean square), relative to the distance of the reference's rows.
 # An importance matrix trades errors between columns: with weights from 1 to 1000 it costs up to 1.4 (docs/audit.md).
 FACTOR = 2.0
 
 
-class HeaderReader:
-    """The beginning of a file, read on demand, up to the size that a header may have."""
-
-    def __init__(self, subject: Subject, name: str) -> None:
-        self.subject, self.name = subject, name
-        self.size = subject.files[name].size_bytes
-        self.head = b""
-
-    def __len__(self) -> int:
-        """Return the file's size."""
-        return self.size
-
-    def __getitem__(self, piece: slice) -> bytes:
-        """Return a piece of the header. Raises CheckpointError beyond the size that a header may have."""
-        if piece.stop > MAX_HEADER_BYTES:
-            raise CheckpointError(f"{self.name}: its header declares more than {MAX_HEADER_BYTES} bytes")
-        if piece.stop > len(self.head):
-            stop = min(self.size, max(piece.stop, 2 * len(self.head), WINDOW_BYTES))
-            self.head += self.subject.read_range(self.name, len(self.head), stop)
-        return self.head[piece]
-
-
 @dataclass
-class Comparison:
+class Rows:
     """The comparison of a file's tensors so far.
 
     Args:
@@ -101,16 +86,17 @@ def check(subject: Subject, merge: Model, options: Options) -> Iterator[Finding]
         yield GGUF.unverified(name, f"was not read: there are more than {MAX_FILES} GGUF files", file=name)
     parts: dict[str, TensorLayout] | None = None
     tensors_of: dict[str, set[str]] = {}
+    tokenizer = cache(partial(tokenizer_entries, merge.config, merge.subject.files, merge.subject.read))
     for name in names[:MAX_FILES]:
         try:
             parts = parts or _parts(merge)
             file = parse_gguf(HeaderReader(subject, name), Path(name))
             split = SPLIT.fullmatch(name)
             tensors_of.setdefault(split[1] if split else name, set()).update(file.tensors)
-            yield from _File(subject, name, file, merge, parts, bool(split)).check(options)
+            yield from _File(subject, name, file, merge, parts, None if split else tokenizer).check(options)
         except (HerdbookError, OSError) as error:
             yield GGUF.error(name, error, file=name)
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        except DAMAGE as error:
             yield GGUF.failed(name, f"its header or the model's configuration is damaged: {error}", file=name)
     for name, tensors in tensors_of.items():
         needed = {part.name for part in (parts or {}).values() if part.required}
@@ -134,19 +120,19 @@ class _File:
         file: GgufFile,
         merge: Model,
         parts: Mapping[str, TensorLayout],
-        split: bool,
+        tokenizer: Callable[[], Mapping[str, Value] | None] | None,
     ) -> None:
         self.subject, self.name, self.file, self.merge, self.parts = subject, name, file, merge, parts
-        self.split = split
+        self.tokenizer = tokenizer  # None for a part of a split file, whose header is none of the model
 
     def check(self, options: Options) -> Iterator[Finding]:
-        if not self.split:
-            for entry in compare_metadata(self.file, self.merge.config):
-                if entry["verdict"] == DIFFERS:
-                    found, expected = str(entry["found"]), str(entry["expected"])
-                    detail = f"{entry['key']} differs from config.json"
-                    yield GGUF.failed(self.name, detail, file=self.name, expected=expected, found=found)
-        comparison = Comparison()
+        if self.tokenizer:
+            try:
+                yield from self._header(HeaderModel(self.merge.config, self.tokenizer()))
+            except (HerdbookError, *DAMAGE) as error:
+                detail = f"{self.name}: its header is not proven: {error or type(error).__name__}"
+                yield UNPROVEN.unverified("header", detail, file=self.name)
+        comparison = Rows()
         tensors = [tensor for tensor in self.file.tensors.values() if self._fits(tensor, comparison)]
         sizes = [tensor.size_bytes for tensor in tensors]
         # even the whole file is read in blocks as small as a sample's, since decoded rows are many times larger
@@ -168,7 +154,29 @@ class _File:
                 advance()
         yield from self._findings(comparison, sum(sizes), len(tensors), options)
 
-    def _note(self, comparison: Comparison, tensor: str, distance: float) -> None:
+    def _header(self, model: HeaderModel) -> Iterator[Finding]:
+        """Yield the settings that differ from config.json, and which other entries are not proven."""
+        tensors = tuple(
+            Listed(one.name, one.shape, one.type, one.start) for one in self.file.tensors.values()
+        )
+        compared = compare(replace(model, tensors=tensors), self.file.metadata)
+        other = []
+        for one in compared.different:
+            if one.origin == CONFIG:
+                about = {"file": self.name, "expected": one.expected, "found": one.found}
+                yield GGUF.failed(self.name, lines_of(one), **about)
+            elif one.found != ABSENT:
+                other.append(one.key)
+        for keys, why in (
+            (other, "differ from what llama.cpp's converter makes of the model's own files"),
+            (compared.unknown, "do not follow from the model's own files"),
+        ):
+            if keys:
+                listed = ", ".join(sorted(keys)[:MAX_KEYS]) + (" and others" if len(keys) > MAX_KEYS else "")
+                detail = f"{self.name}: {len(keys)} entries of its header {why}: {listed}."
+                yield UNPROVEN.unverified("header", detail, file=self.name)
+
+    def _note(self, comparison: Rows, tensor: str, distance: float) -> None:
         if distance > FACTOR:
             comparison.wrong[tensor] = (
                 f"is {distance:.3g} times as far from the weights as its type explains: it was made from other weights"
@@ -178,7 +186,7 @@ class _File:
         else:
             comparison.equal.add(tensor)
 
-    def _fits(self, tensor: TensorInfo, comparison: Comparison) -> bool:
+    def _fits(self, tensor: TensorInfo, comparison: Rows) -> bool:
         """Return whether a tensor can be compared: it belongs to the model and has the right shape."""
         part = self.parts.get(tensor.name)
         if part is None:
@@ -268,9 +276,7 @@ class _File:
         data = self.merge.read(name, first * row, (first + count) * row)
         return decode_full_width(np.frombuffer(data, np.uint8).reshape(count, row), DTYPES[piece.dtype])
 
-    def _findings(
-        self, comparison: Comparison, size_bytes: int, count: int, options: Options
-    ) -> Iterator[Finding]:
+    def _findings(self, comparison: Rows, size_bytes: int, count: int, options: Options) -> Iterator[Finding]:
         for tensor, problem in list(comparison.wrong.items())[:20]:
             yield GGUF.failed(self.name, problem, file=self.name, tensor=tensor)
         if len(comparison.wrong) > 20:

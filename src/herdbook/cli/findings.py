@@ -43,14 +43,16 @@ class Reports:
     junit: Path | None
     summary: Path | None
 
-    def write(self, name: str, results: Sequence[LevelResult], chosen: Options) -> None:
-        """Write the requested reports."""
+    def write(
+        self, name: str, results: Sequence[LevelResult], chosen: Options, release: Release | None = None
+    ) -> None:
+        """Write the requested reports; those about a release name its digest."""
         from herdbook.cli.output import write_report
         from herdbook.files import write_text
         from herdbook.verify import report
 
         if self.json:
-            write_report(self.json, report.as_json(name, results, chosen))
+            write_report(self.json, report.as_json(name, results, chosen, release))
         if self.junit:
             write_text(self.junit, report.as_junit(name, results))
         if self.summary:

@@ -76,7 +76,11 @@ def command(
         )
         if plan and not repo:
             write_json(plan.layout.publication, publication.as_json())
-        say(publication.url)
+        say(_reference(release), publication.url)
+
+
+def _reference(release: LocalRelease) -> str:
+    return f"SHA256SUMS has the SHA-256 {release.digest}, for `herdbook verify --expect`"
 
 
 def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
@@ -89,7 +93,7 @@ def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
         return
     proposal = folders.publish(release, folder)
     state = "already contains the release" if proposal.is_empty else "read back and compared"
-    say(f"{folder}: {len(proposal.result)} files, {state}")
+    say(_reference(release), f"{folder}: {len(proposal.result)} files, {state}")
 
 
 def _show(text: str, problems: list[str]) -> None:

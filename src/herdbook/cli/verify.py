@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from herdbook.cli import findings, options
+from herdbook.cli.digest import Digest
 from herdbook.errors import HerdbookError
 from herdbook.visible import say
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from herdbook.release.reader import Release
     from herdbook.verify.levels import LevelResult
 
@@ -30,6 +30,7 @@ LEVELS = {
     epilog=options.examples(
         "herdbook verify owner/name",
         "herdbook verify owner/name --level equality --sample 500MB",
+        "herdbook verify owner/name --not-before v1.2.0",
         "herdbook verify results/Mine-4x7B/release --key signing.pem.pub",
     )
     + options.table("Levels", LEVELS)
@@ -57,6 +58,17 @@ LEVELS = {
     "Needs --issuer.",
 )
 @click.option("--issuer", metavar="URL", help="Identity provider that must vouch for --identity.")
+@click.option(
+    "--expect",
+    type=Digest(),
+    metavar="DIGEST",
+    help="Digest that the release must have: the SHA-256 of its SHA256SUMS, as `herdbook verify` and `herdbook publish` print it.",
+)
+@click.option(
+    "--not-before",
+    metavar="TAG",
+    help="Tag of its repository on the Hub; the release must be that one or a newer one.",
+)
 @findings.sample
 @click.option(
     "--inputs",
@@ -81,6 +93,8 @@ def command(
     key: Path | None,
     identity: str | None,
     issuer: str | None,
+    expect: str | None,
+    not_before: str | None,
     sample: int | None,
     seed: int,
     inputs: Path | None,
@@ -106,6 +120,10 @@ def command(
         raise click.UsageError(
             "--key and --identity exclude each other: a release is signed with a key or without one"
         )
+    if not_before and Path(release).is_dir():
+        raise click.UsageError(
+            "--not-before is for repositories on the Hub: a folder has no tags. Give the release's digest with --expect"
+        )
     chosen = Options(
         key=key,
         identity=identity,
@@ -114,11 +132,14 @@ def command(
         seed=seed,
         inputs=inputs,
         work=work,
+        expect=expect,
+        not_before=not_before,
     )
     results: list[LevelResult] = []
     opened: Release | None = None
     try:
         opened = Release(open_subject(release))
+        say(report.opening(opened, chosen))
     except Exception as error:  # noqa: BLE001 - a release that cannot be opened is a finding, whatever the reason
         first: Level = levels.LEVELS["files"][0]
         expected = isinstance(error, HerdbookError | OSError)
@@ -131,7 +152,7 @@ def command(
             results.append(result)
             say(*report.level_text(result).split("\n"))
     name = opened.name if opened else release
-    reports.write(name, results, chosen)
+    reports.write(name, results, chosen, opened)
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
     say(report.closing(name, results))

@@ -30,7 +30,7 @@ from herdbook.hub.failure import (
     server_message,
     without_tokens,
 )
-from herdbook.hub.history import PROPOSAL, Refs, leads_to, read_refs
+from herdbook.hub.history import PROPOSAL, Refs, history, leads_to, read_refs
 from herdbook.hub.repository import (
     PICKLE_SUFFIXES,
     RemoteFile,
@@ -59,6 +59,7 @@ __all__ = [
     "client",
     "download",
     "explain",
+    "history",
     "is_in_cache",
     "is_transient",
     "is_wanted",

@@ -58,11 +58,15 @@ def leads_to(repo: str, ref: str, commit: str) -> bool:
     Raises:
         SourceError: If it cannot be read, or has more pages than any model's.
     """
-    return any(commit == each for each in _history(repo, ref))
+    return any(commit == each for each in history(repo, ref))
 
 
-def _history(repo: str, ref: str) -> Iterator[str]:
-    """Yield the commits of a reference's history, newest first; pages are requested as they are needed."""
+def history(repo: str, ref: str) -> Iterator[str]:
+    """Yield the commits of a reference's history, newest first; pages are requested as they are needed.
+
+    Raises:
+        SourceError: See ``leads_to``.
+    """
     url: str | None = f"{client().endpoint}/api/models/{repo}/commits/{quote(ref, safe='')}"
     what = f"hub: {repo}@{ref}: history"
     for _ in range(MAX_PAGES):

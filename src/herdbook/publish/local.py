@@ -109,6 +109,11 @@ class LocalRelease:
         return self.release.digests
 
     @property
+    def digest(self) -> str:
+        """What identifies it, see ``Release.digest``."""
+        return self.release.digest
+
+    @property
     def name(self) -> str:
         """Its name, and its tag if it has one."""
         return " ".join(filter(None, (self.recipe.release.name, self.recipe.publish.tag)))

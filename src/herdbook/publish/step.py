@@ -40,6 +40,7 @@ class Publication:
         url: The address of the commit's page.
         commit: The commit that contains the release.
         tag: The tag of that commit.
+        digest: The release's digest, see ``Release.digest``.
         purl: The commit as a package URL.
         claim: The line of claims.jsonl that states it.
     """
@@ -48,6 +49,7 @@ class Publication:
     url: str
     commit: str
     tag: str | None
+    digest: str
     purl: str
     claim: str
 
@@ -115,7 +117,9 @@ def publish(release: LocalRelease, repo: str | None, sign: Sign, report: Report)
         _tag(release, repository, settings.tag, commit, report)
     claim = _claim(release, repository, commit, sign, report)
     purl = str(HubCommit(repo, commit, repository.endpoint))
-    return Publication(repo, f"{repository.url}/tree/{commit}", commit, settings.tag, purl, claim)
+    return Publication(
+        repo, f"{repository.url}/tree/{commit}", commit, settings.tag, release.digest, purl, claim
+    )
 
 
 def _commit(release: LocalRelease, repository: Repository, seen: RemoteState, report: Report) -> str:

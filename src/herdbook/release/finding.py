@@ -125,6 +125,8 @@ class Options:
         seed: Seed of the random sample.
         inputs: The recipe in the author's folder, or in a copy of it, for inputs that a release does not include.
         work: A folder for rebuilt files, which is kept; None for a temporary one.
+        expect: The digest that the release must have, 64 hexadecimal digits.
+        not_before: The tag of its repository that the release must not be older than.
     """
 
     key: Path | None = None
@@ -134,3 +136,5 @@ class Options:
     seed: int = 0
     inputs: Path | None = None
     work: Path | None = None
+    expect: str | None = None
+    not_before: str | None = None

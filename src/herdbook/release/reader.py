@@ -105,6 +105,11 @@ class Release:
         """SHA-256 of all files that its claims cover: those that SHA256SUMS lists, and SHA256SUMS itself."""
         return with_sums(self.sums, self.subject.read(SUMS))
 
+    @property
+    def digest(self) -> str:
+        """What identifies it: the SHA-256 of its SHA256SUMS, which has the digests of all other files."""
+        return self.digests[SUMS]
+
     def source(self, uri: str) -> Subject:
         """Return a model that it was made from, opened once. Raises as ``open_source``."""
         if uri not in self.sources:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook import jsonio, limits
@@ -27,7 +29,24 @@ MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
 TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")
 # Protocol Buffers: kinds of fields.
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-PIECES = TEXT = 1  # fields of SentencePiece's `ModelProto` and of its `SentencePiece`
+PIECES = 1  # a field of SentencePiece's `ModelProto`
+TEXT, SCORE, KIND = 1, 2, 3  # fields of its `SentencePiece`
+NORMAL = 1  # the kind of a piece that states none
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token of SentencePiece.
+
+    Args:
+        text: Its text.
+        score: Its score.
+        kind: ``SentencePiece.Type``: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    """
+
+    text: str
+    score: float
+    kind: int
 
 
 def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: str) -> Vocabulary | None:
@@ -68,11 +87,19 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
         if added is None and NAMED in names:
             file = NAMED
             settings |= jsonio.load(read(file), limits.DOCUMENT)
-        for token in _special(settings):
+        for token in named_special(settings):
             vocabulary.setdefault(token, max(vocabulary.values(), default=-1) + 1)
     except limits.OverLimitError as error:
         raise SourceError(f"{what}: refused: {file} {error}") from error
-    except (ValueError, OverflowError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (
+        ValueError,
+        OverflowError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        struct.error,
+    ) as error:
         raise SourceError(
             f"{what}: {file} is not of the form that transformers writes ({error!r})"
         ) from error
@@ -95,7 +122,7 @@ def _content(token: Any) -> str:
     return str(token if isinstance(token, str) else token["content"])
 
 
-def _special(settings: dict[str, Any]) -> Iterator[str]:
+def named_special(settings: dict[str, Any]) -> Iterator[str]:
     """Yield the special tokens that a tokenizer's settings name."""
     for key in SPECIAL:
         if settings.get(key):
@@ -117,17 +144,31 @@ def _checked(tokens: dict[Any, Any]) -> Vocabulary:
 
 
 def _sentencepiece(content: bytes) -> Vocabulary | None:
-    """Read SentencePiece's format, in which a token's id is its place. Source: ``sentencepiece_model.proto``."""
     if TIKTOKEN.match(content):
         return None
-    pieces = [dict(_fields(piece))[TEXT] for number, piece in _fields(content) if number == PIECES]
+    return {piece.text: number for number, piece in enumerate(read_pieces(content))}
+
+
+def read_pieces(content: bytes) -> list[Piece]:
+    """Read SentencePiece's format, in which a token's id is its place. Source: ``sentencepiece_model.proto``.
+
+    Raises:
+        ValueError, IndexError, KeyError, struct.error: If it is not of that format.
+    """
+    pieces = []
+    for number, piece in _fields(content):
+        if number != PIECES:
+            continue
+        fields: dict[int, Any] = dict(_fields(piece))
+        score = struct.unpack("<f", fields[SCORE])[0] if SCORE in fields else 0.0
+        pieces.append(Piece(fields[TEXT].decode("utf-8"), score, fields.get(KIND, NORMAL)))
     if not pieces:
         raise ValueError("it has no tokens")
-    return {piece.decode("utf-8"): number for number, piece in enumerate(pieces)}
+    return pieces
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield number and content of the fields of a message in Protocol Buffers; that of numbers is empty."""
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield number and content of the fields of a message in Protocol Buffers: an integer, or bytes."""
     at = 0
 
     def number() -> int:
@@ -145,9 +186,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         tag = number()
         kind = tag & 7
         if kind == VARINT:
-            number()
-            length = 0
-        elif kind == BYTES:
+            yield tag >> 3, number()
+            continue
+        if kind == BYTES:
             length = number()
         elif kind in {FIXED64, FIXED32}:
             length = 8 if kind == FIXED64 else 4
@@ -155,5 +196,5 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             raise ValueError(f"it has a field of the unknown kind {kind}")
         if at + length > len(message):
             raise ValueError("it ends in the middle of a field")
-        yield tag >> 3, message[at : at + length] if kind == BYTES else b""
+        yield tag >> 3, message[at : at + length]
         at += length

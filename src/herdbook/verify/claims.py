@@ -18,6 +18,7 @@ from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.reader import caught, damaged, derived
 from herdbook.verify import pedigree, pins, side_files, signature
+from herdbook.verify.gguf import check as gguf_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,6 +92,8 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         yield from caught(derived(pedigree.origins(plan, release)), pedigree.ORIGINS, release)
         beside = derived(side_files.check(plan, release, build.code))
         yield from caught(beside, side_files.BESIDE, release)
+        headers = derived(gguf_headers.check(plan, release, build.code))
+        yield from caught(headers, gguf_headers.HEADERS, release)
         yield from caught(_subjects(release, claims.claims), CLAIMED, release)
         written = [
             (_contents(plan, release), CONTENTS),

@@ -16,9 +16,10 @@ from herdbook.layout import CONFIG, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.release.places import told, unlisted
-from herdbook.release.reader import damaged
+from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import FolderSubject
 from herdbook.sources import lfs, remote_code
+from herdbook.verify import reference
 from herdbook.verify.ahead import THREADS, in_order
 from herdbook.weights.checkpoint import digest_open_shard
 from herdbook.weights.loading import loading_problems
@@ -63,7 +64,7 @@ class _Read:
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
     """Check every file, and every tensor's file, dtype and shape; in a folder also its digest."""
-    del options
+    yield from caught(reference.check(release, options), reference.REFERENCE, release)
     yield from _unlisted(release)
     in_folder = isinstance(release.subject, FolderSubject)
     contents: dict[str, _Read] = {}

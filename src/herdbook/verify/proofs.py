@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from herdbook.errors import HerdbookError
 from herdbook.layout import LOCK, SIGNATURE
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
+from herdbook.verify.gguf.table import CONFIG, CONVERTER, RECIPE, ROWS, TENSORS, TOKENIZER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from herdbook.release.reader import Release
 
 ASSERTED = "asserted"
+AGE = "that no newer release exists"
 
 
 def _always(recipe: Recipe) -> bool:
@@ -31,6 +33,10 @@ def _always(recipe: Recipe) -> bool:
 
 def _has(*kinds: type) -> Callable[[Recipe], bool]:
     return lambda recipe: any(isinstance(model, kinds) for model in recipe.models.values())
+
+
+def _quantizes(recipe: Recipe) -> bool:
+    return bool(recipe.quantize)
 
 
 def _texts(recipe: Recipe) -> bool:
@@ -58,6 +64,7 @@ class Fact:
     concerns: Callable[[Recipe], bool] = _always
 
 
+GGUF = "*.gguf"
 RECORD = "provenance/records/*.json"
 FACTS = (
     Fact("files", "SHA256SUMS", (), "the bytes of the files", "files"),
@@ -131,17 +138,19 @@ FACTS = (
     Fact("devices, and digests of spectra", RECORD, ("tensors.device", "tensors.spectrum.sha256"), "the builder", ASSERTED, _has(Laser)),
     Fact("the card", "README.md, figures", (), "records, results and snapshots", "recomputed"),
     Fact("lineage, bills of materials, claims of the build", "provenance", (), "recipe, lock and records", "claims"),
-    Fact(
-        "GGUF tensors and hyperparameters", "*.gguf", (), "the released weights", "recomputed", lambda recipe: bool(recipe.quantize)
+    *(
+        Fact(name, GGUF, tuple(row.key for row in ROWS if row.origin == origin), origin, level, _quantizes)
+        for name, origin, level in (
+            ("settings in the headers of GGUF files", CONFIG, "claims"),
+            ("tokens, special tokens and chat templates in the headers of GGUF files", TOKENIZER, "claims"),
+            ("names, licenses and methods in the headers of GGUF files", RECIPE, "claims"),
+            ("sizes in the headers of GGUF files", TENSORS, "claims"),
+            ("how GGUF files split text, unless their tokenizer is of SentencePiece's kind", CONVERTER, "rebuild"),
+        )
     ),
-    Fact(
-        "the rest of a GGUF header: chat template, tokens, rope scaling",
-        "*.gguf",
-        (),
-        "the converter, run again",
-        "rebuild",
-        lambda recipe: bool(recipe.quantize),
-    ),
+    Fact("names and shapes of the tensors in GGUF files", GGUF, (), "the released tensors", "claims", _quantizes),
+    Fact("types, order and bytes of the tensors in GGUF files", GGUF, (), "the released weights, and the recipe's methods", "recomputed", _quantizes),
+    Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), CONVERTER, "rebuild", _quantizes),
     Fact(
         "searches and measurements",
         "provenance/searches, evaluations, routing",
@@ -150,7 +159,7 @@ FACTS = (
         ASSERTED,
         _texts,
     ),
-    Fact("that no newer release exists", "*", (), "nobody: an old release is whole, too", ASSERTED),
+    Fact(AGE, "*", (), "a reference from elsewhere: `--expect`, `--not-before`", ASSERTED),
 )  # fmt: skip
 
 
@@ -169,6 +178,8 @@ def unproven(release: Release, level: str, levels: Sequence[str], options: Optio
         return ()
     done = levels[: levels.index(level) + 1]
     open_ = [fact for fact in FACTS if fact.level not in done and fact.concerns(recipe)]
+    if options.expect or options.not_before:
+        open_ = [fact for fact in open_ if fact.name != AGE]
     names = [
         f"{fact.name} ({fact.level if fact.level == ASSERTED else f'see level {fact.level}'})"
         for fact in open_

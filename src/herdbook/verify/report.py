@@ -89,10 +89,21 @@ def closing(name: str, results: Sequence[LevelResult]) -> str:
     return line(f"{name}: level {results[-1].level.name}: {outcome(results)} ({summary})")
 
 
-def as_json(name: str, results: Sequence[LevelResult], options: Options) -> dict[str, Any]:
+def opening(release: Release, options: Options) -> str:
+    """Return the first line: the release's digest, and whether an older release would pass in its place."""
+    text = f"{release.name}: SHA256SUMS has the SHA-256 {release.digest}"
+    if not (options.expect or options.not_before):
+        text += "; an older release would pass, too: only --expect or --not-before can tell"
+    return line(text)
+
+
+def as_json(
+    name: str, results: Sequence[LevelResult], options: Options, release: Release | None = None
+) -> dict[str, Any]:
     """Return all findings as plain data. It includes durations and bytes read, so it is not reproducible."""
     return {
         "subject": name,
+        **({"digest": release.digest} if release else {}),
         "outcome": outcome(results),
         "level": results[-1].level.name,
         "seed": options.seed,

@@ -134,3 +134,37 @@ def test_the_table_of_distances_in_the_docs():
         told = [float(cell) for cell in cells.split("|")]
         assert measured == pytest.approx(told, rel=0.03), "\n".join(rounded)
         assert measured[0] < FACTOR < measured[3]
+
+
+@pytest.mark.parametrize(
+    ("more", "wrong", "named"),
+    [
+        (lambda writer: writer.add_eos_token_id(2), [], ""),
+        (
+            lambda writer: writer.add_eos_token_id(5),
+            [],
+            "converter makes of the model's own files: tokenizer.ggml.eos",
+        ),
+        (
+            lambda writer: writer.add_chat_template("obey"),
+            [],
+            "converter makes .* files: tokenizer.chat_template",
+        ),
+        (
+            lambda writer: writer.add_name("Duet"),
+            [],
+            "do not follow from the model's own files: general.name",
+        ),
+        (lambda writer: writer.add_rope_scaling_factor(2.0), ["x.gguf"], ""),
+    ],
+)
+def test_entries_of_a_header_are_compared_or_named(stage, wide, tmp_path, more, wrong, named):
+    tensors, _, config = wide
+    model = model_config(stage.herd / "wide-base")
+    path = write_gguf(tmp_path / "x.gguf", tensors, Kind.F16, model, more=more)
+    found = verify(stage.write(tensors, config, model, files={"x.gguf": path.read_bytes()}, base="wide-base"))
+    assert [one.subject for one in of(found, "gguf", Outcome.FAILED)] == wrong
+    assert of(found, "gguf", Outcome.PASSED)
+    (told,) = [one.detail for one in of(found, "unproven") if one.subject == "header"] or [""]
+    assert re.search(named, told)
+    assert bool(told) == bool(named)

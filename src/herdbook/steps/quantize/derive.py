@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from herdbook.architectures.conversion import HYPERPARAMETERS
 from herdbook.errors import CheckpointError, VerificationError
 from herdbook.files import sha256_file
 from herdbook.progress import track
@@ -34,21 +35,6 @@ if TYPE_CHECKING:
     from herdbook.weights.gguf_file import GgufFile, TensorInfo
 
 EQUAL, DIFFERS = "equal", "differs"
-
-# The hyperparameters that llama.cpp computes with, and their keys in config.json.
-HYPERPARAMETERS = {
-    "llama.block_count": "num_hidden_layers",
-    "llama.context_length": "max_position_embeddings",
-    "llama.embedding_length": "hidden_size",
-    "llama.feed_forward_length": "intermediate_size",
-    "llama.attention.head_count": "num_attention_heads",
-    "llama.attention.head_count_kv": "num_key_value_heads",
-    "llama.attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "llama.rope.freq_base": "rope_theta",
-    "llama.expert_count": "num_local_experts",
-    "llama.expert_used_count": "num_experts_per_tok",
-    "llama.vocab_size": "vocab_size",
-}
 
 
 def derive(gguf_path: Path, model: Path, *, threads: int = 1) -> dict[str, Any]:

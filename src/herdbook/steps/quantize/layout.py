@@ -14,14 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from herdbook.architectures.conversion import objection
 from herdbook.errors import CheckpointError, StepError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -120,6 +119,8 @@ def row_order(rows: int, heads: int) -> NDArray[np.intp]:
     Returns:
         ``(rows,)`` integers.
     """
+    import numpy as np  # late: the list of tensors is compared where it is not installed, too
+
     order = np.arange(rows)
     if not heads:
         return order

@@ -14,7 +14,8 @@ from herdbook.progress import track
 from herdbook.steps.quantize.encode import FULL_WIDTH, block_rows, decode_full_width, encode
 from herdbook.steps.quantize.methods import find_method
 from herdbook.steps.quantize.mixture import Traits, choose_types
-from herdbook.weights.gguf_file import ALIGNMENT, TensorInfo, header, number_value, padded, read_gguf
+from herdbook.weights.gguf_file import ALIGNMENT, TensorInfo, header, padded, read_gguf
+from herdbook.weights.gguf_header import encode_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,8 +121,8 @@ def _traits(source: GgufFile) -> Traits:
 def _metadata(source: GgufFile, method: Method) -> dict[str, bytes]:
     """Return the source's metadata with the two keys that quantizing sets, at the end, as in llama.cpp."""
     new = {
-        "general.quantization_version": number_value(GGUFValueType.UINT32, GGML_QUANT_VERSION),
-        "general.file_type": number_value(GGUFValueType.UINT32, method.file_type),
+        "general.quantization_version": encode_number(GGUFValueType.UINT32, GGML_QUANT_VERSION),
+        "general.file_type": encode_number(GGUFValueType.UINT32, method.file_type),
     }
     return {key: raw for key, raw in source.metadata.items() if key not in new} | new
 

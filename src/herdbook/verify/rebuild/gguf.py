@@ -1,9 +1,12 @@
-"""Derive a release's GGUF files a second time, tensor by tensor, from its own safetensors."""
+"""Derive a release's GGUF files a second time, tensor by tensor, from its own safetensors.
+
+The types of the tensors, and their order, follow from the method that the recipe names: a file says nothing of them.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
     from herdbook.verify.rebuild.workspace import Workspace
+    from herdbook.weights.gguf_file import GgufFile
 
 PIECE_BYTES = 1 << 26
 
@@ -42,8 +46,18 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
             "GGUF files are derived from all weights of the release: pass --sample all, or verify a folder"
         )
     from herdbook.steps.quantize.derive import derive, require_equal
+    from herdbook.weights.gguf_file import read_gguf
 
     for item in items:
+        file = read_gguf(folder / item.file)
+        types = _types(file, folder, item.method)
+        for name, kind in types.items():
+            if name in file.tensors and (found := file.tensors[name].type) != kind:
+                detail = f"has another type than {item.method} gives it"
+                about = {"file": item.file, "tensor": name, "expected": kind.name, "found": found.name}
+                yield check.failed(item.file, detail, **about)
+        if list(types) != sorted(file.tensors, key=lambda name: file.tensors[name].start):
+            yield check.failed(item.file, "its tensors are not in the order of llama.cpp", file=item.file)
         derived = derive(folder / item.file, folder, threads=os.cpu_count() or 1)
         if isinstance(release.subject, FolderSubject):
             _require_plain(release.subject, inputs)
@@ -58,6 +72,35 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
                 f"{len(derived['tensors'])} tensors equal those derived from the released weights",
                 file=item.file,
             )
+
+
+def _types(file: GgufFile, model: Path, method: str) -> dict[str, Any]:
+    """Return the type of each tensor that a file lists, as a method gives it, in the order of llama.cpp."""
+    from gguf.constants import GGMLQuantizationType
+
+    from herdbook.steps.quantize.convert import outtype
+    from herdbook.steps.quantize.layout import layout
+    from herdbook.steps.quantize.methods import find_method
+    from herdbook.steps.quantize.mixture import Traits, choose_types
+    from herdbook.steps.quantize.model_folder import read_folder
+    from herdbook.weights.gguf_file import TensorInfo
+
+    folder = read_folder(model)
+    config, wide = folder.config, GGMLQuantizationType[outtype(folder).upper()]
+    sources = {name: part.sources[0] for name, part in layout(config, str(model)).items()}
+    full = {}
+    for name, tensor in file.tensors.items():
+        source = folder.tensors.get(sources.get(name, ""))
+        narrow = source is None or len(source[1].shape) == 1 or name.endswith(".ffn_gate_inp.weight")
+        full[name] = TensorInfo(name, tensor.shape, GGMLQuantizationType.F32 if narrow else wide)
+    heads = config["num_attention_heads"]
+    traits = Traits(
+        layers=config["num_hidden_layers"],
+        experts=config.get("num_local_experts") or 0,
+        heads=heads,
+        kv_heads=config.get("num_key_value_heads") or heads,
+    )
+    return choose_types(full, traits, find_method(method))
 
 
 def _model_files(workspace: Workspace) -> list[str]:

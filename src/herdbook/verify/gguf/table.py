@@ -1,0 +1,315 @@
+"""Each key of a GGUF's header, and what it follows from: the table by which headers are derived, compared and documented.
+
+It states what llama.cpp's converter writes for the architectures that are converted (Llama, Mistral, Mixtral), from the files
+that it is given. A key that is not in it is never written for them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
+from herdbook.architectures.dense import rope_of
+from herdbook.verify.gguf.special import ADDS, IDS, special_entries, templates
+from herdbook.verify.gguf.tokens import TokenizerFiles, token_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from herdbook.weights.gguf_header import Listed, Value
+
+CONFIG, TOKENIZER, RECIPE, TENSORS, CONVERTER = (
+    "`config.json`",
+    "the tokenizer's files",
+    "the recipe",
+    "the tensors' shapes",
+    "the converter, run again",
+)
+PRE = "tokenizer.ggml.pre"
+TEMPLATE = "tokenizer.chat_template"
+ARCHITECTURE = "llama"  # of Llama, Mistral and Mixtral in a GGUF
+QUANTIZATION_VERSION = 2  # ggml's, of the encodings
+
+# What transformers takes where a configuration says nothing.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 1e4},
+    "mistral": {
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+        "num_key_value_heads": 8,
+    },
+    "mixtral": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    },
+}
+
+
+@dataclass(frozen=True)
+class May:
+    """A value that a header may leave out, since it is what llama.cpp takes without it.
+
+    Args:
+        value: The value.
+    """
+
+    value: Value
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A value that does not follow from what is at hand."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a header follows from.
+
+    Args:
+        config: The model's ``config.json``.
+        tokenizer: All entries that follow from the tokenizer's files, by key; None if there are none.
+        general: The name and license that are written; None if nobody says.
+        file_type: llama.cpp's number of the method; None if nobody says.
+        tensors: The tensors that the header lists.
+    """
+
+    config: Mapping[str, Any]
+    tokenizer: Mapping[str, Value] | None
+    general: Mapping[str, str] | None = None
+    file_type: int | None = None
+    tensors: tuple[Listed, ...] = ()
+
+
+def tokenizer_entries(
+    config: Mapping[str, Any], names: Collection[str], read: Callable[[str], bytes]
+) -> dict[str, Value] | None:
+    """Return all entries that follow from the tokenizer's files, by key; None if there are no such files.
+
+    Args:
+        config: The model's ``config.json``.
+        names: The names of the model's files.
+        read: Returns the content of one of them.
+
+    Raises:
+        SourceError: If a file is not of its format.
+        ValueError, LookupError, TypeError, AttributeError: The same.
+    """
+    if not any(name in names for name in TOKENIZERS):
+        return None
+    files = TokenizerFiles(names, read)
+    tokens = token_entries(files, config)
+    length = tokens["tokens"]
+    limit = len(length) if isinstance(length, list) and tokens["model"] == ARCHITECTURE else None
+    entries = tokens | special_entries(files, config, limit)
+    return {f"tokenizer.ggml.{name}": value for name, value in entries.items()} | templates(files)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A key of the header.
+
+    Args:
+        key: The key.
+        origin: What it follows from, for people.
+        derive: Returns its value; None if the header must not have it.
+    """
+
+    key: str
+    origin: str
+    derive: Callable[[Model], Value | May | Unknown | None]
+
+
+def derive(model: Model) -> dict[str, Value | May | Unknown]:
+    """Return the entries of a model's header, without those that it must not have.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: If its configuration is damaged.
+    """
+    entries = {row.key: value for row in ROWS if (value := row.derive(model)) is not None}
+    return entries | {
+        key: value for key, value in (model.tokenizer or {}).items() if key.startswith(f"{TEMPLATE}.")
+    }
+
+
+def origin_of(key: str) -> str | None:
+    """Return what a key follows from; None if it is not in the table."""
+    return _ORIGINS.get(TEMPLATE if key.startswith(f"{TEMPLATE}.") else key)
+
+
+# -- config.json ---------------------------------------------------------------------------------------------------------
+
+
+def _default(name: str, model: Model) -> Any:
+    return DEFAULTS.get(model.config.get("model_type", ""), {}).get(name)
+
+
+def _number(names: tuple[str, ...], kind: type, model: Model) -> Value | None:
+    """Return the first of some settings, or its default, as an integer or a float."""
+    for name in names:
+        if (given := model.config.get(name)) is not None:
+            return cast("Value", kind(given))
+    default = next((found for name in names if (found := _default(name, model)) is not None), None)
+    return None if default is None else cast("Value", kind(default))
+
+
+def _head(model: Model) -> int | None:
+    width = model.config.get("head_dim")
+    return None if width is None else int(width)
+
+
+def _split(model: Model) -> int:
+    return int(model.config["hidden_size"]) // int(model.config["num_attention_heads"])
+
+
+def _length_of_head(model: Model) -> Value | May:
+    return _head(model) or May(_split(model))
+
+
+def _key_value_heads(model: Model) -> Value | May:
+    given = model.config.get("num_key_value_heads") or _default("num_key_value_heads", model)
+    return int(given) if given else May(int(model.config["num_attention_heads"]))
+
+
+def _base(model: Model) -> Value | None:
+    given = model.config.get("rope_theta") or (model.config.get("rope_parameters") or {}).get("rope_theta")
+    if given:
+        return rope_of(dict(model.config))[0]
+    return _number(("rope_theta",), float, model)
+
+
+def _scaling(name: str, kind: type, model: Model) -> Value | None:
+    """Return a setting of rotary embeddings that are scaled in a way that the converter writes."""
+    _, settings = rope_of(dict(model.config))
+    settings = settings or {}
+    way = settings.get("rope_type", settings.get("type"))
+    if way not in {"linear", "yarn"}:
+        return None
+    if name == "type":
+        return str(way)
+    given = settings.get(name)
+    return None if given is None or (way == "linear" and name != "factor") else cast("Value", kind(given))
+
+
+def _causal(model: Model) -> Value | None:
+    return False if model.config.get("is_causal") is False else None
+
+
+def _gating(model: Model) -> Unknown | None:
+    names = ("scoring_func", "score_function", "score_func", "moe_router_activation", "expert_selection_fn")
+    return Unknown() if any(model.config.get(name) is not None for name in names) else None
+
+
+_FLOATS = {"rms_norm_eps", "rope_theta"}
+_OWN = {"llama.attention.head_count_kv": _key_value_heads, "llama.rope.freq_base": _base}
+_MORE = {
+    "llama.expert_count": ("num_local_experts", "num_experts", "n_routed_experts"),
+    "llama.expert_group_count": ("n_group",),
+    "llama.expert_group_used_count": ("topk_group",),
+}
+_SCALING = {
+    "type": ("type", str),
+    "factor": ("factor", float),
+    "original_context_length": ("original_max_position_embeddings", int),
+    "yarn_beta_fast": ("beta_fast", float),
+    "yarn_beta_slow": ("beta_slow", float),
+}
+_CONFIG_ROWS = (
+    *(
+        (key, _OWN.get(key) or partial(_number, _MORE.get(key, (name,)), float if name in _FLOATS else int))
+        for key, name in HYPERPARAMETERS.items()
+    ),
+    *((key, partial(_number, names, int)) for key, names in _MORE.items() if key not in HYPERPARAMETERS),
+    ("llama.attention.key_length", _length_of_head),
+    ("llama.attention.value_length", _length_of_head),
+    ("llama.attention.causal", _causal),
+    (
+        "llama.attention.layer_norm_epsilon",
+        partial(_number, ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"), float),
+    ),
+    ("llama.rope.dimension_count", _length_of_head),
+    *((f"llama.rope.scaling.{key}", partial(_scaling, *about)) for key, about in _SCALING.items()),
+)
+
+
+# -- the recipe, the tensors, the tokenizer ------------------------------------------------------------------------------
+
+
+def _general(key: str, model: Model) -> Value | Unknown | None:
+    return Unknown() if model.general is None else model.general.get(key)
+
+
+def _license(model: Model) -> Value | May | Unknown:
+    """Return the license, which the pinned version of the converter leaves out."""
+    given = _general("general.license", model)
+    return May(given) if isinstance(given, str) else Unknown()
+
+
+def _file_type(model: Model) -> Value | Unknown:
+    return Unknown() if model.file_type is None else model.file_type
+
+
+def size_label(tensors: Iterable[Listed]) -> str:
+    """Return the size in words, such as ``4x135M``: of a mixture, that of all that one expert computes with."""
+    shared = expert = 0
+    counts = []
+    for tensor in tensors:
+        if "_exps." in tensor.name:
+            counts.append(tensor.shape[0])
+            expert += math.prod(tensor.shape[1:])
+        else:
+            shared += math.prod(tensor.shape)
+    label = _rounded(shared + expert)
+    return f"{sum(counts) // len(counts)}x{label}" if counts else label
+
+
+def _rounded(number: int) -> str:
+    scale, unit = next(
+        ((scale, unit) for scale, unit in ((12, "T"), (9, "B"), (6, "M")) if number > 10**scale), (3, "K")
+    )
+    scaled = number * 10.0**-scale
+    whole = str(round(scaled)).lstrip("0")
+    return f"{scaled:.{max(2 - len(whole), 0)}f}{unit}"
+
+
+def _of_tokenizer(key: str, model: Model) -> Value | Unknown | None:
+    if model.tokenizer is None:
+        return Unknown()
+    value = model.tokenizer.get(key)
+    if value is None and key == PRE:
+        return Unknown()
+    if key == "tokenizer.chat_templates":  # the converter writes the names in any order
+        return Unknown() if any(name.startswith(f"{TEMPLATE}.") for name in model.tokenizer) else None
+    return value
+
+
+_TOKENIZER_KEYS = (
+    *(f"tokenizer.ggml.{name}" for name in ("model", "tokens", "scores", "token_type", "merges")),
+    *(f"tokenizer.ggml.{name}" for name in (*IDS.values(), *ADDS.values(), "add_space_prefix")),
+    *(f"tokenizer.ggml.normalizer.{name}" for name in ("lowercase", "strip_accents")),
+    TEMPLATE,
+)
+ROWS: tuple[Row, ...] = (
+    Row("general.architecture", CONFIG, lambda _: ARCHITECTURE),
+    *(Row(key, CONFIG, derive) for key, derive in _CONFIG_ROWS),
+    Row("general.type", RECIPE, lambda _: "model"),
+    *(
+        Row(key, RECIPE, partial(_general, key))
+        for key in ("general.name", "general.license.name", "general.license.link")
+    ),
+    Row("general.license", RECIPE, _license),
+    Row("general.file_type", RECIPE, _file_type),
+    Row("general.quantization_version", RECIPE, lambda _: QUANTIZATION_VERSION),
+    Row("general.size_label", TENSORS, lambda model: size_label(model.tensors) if model.tensors else None),
+    *(Row(key, TOKENIZER, partial(_of_tokenizer, key)) for key in _TOKENIZER_KEYS),
+    *(Row(key, CONVERTER, partial(_of_tokenizer, key)) for key in (PRE, "tokenizer.chat_templates")),
+    Row("llama.expert_gating_func", CONVERTER, _gating),
+)
+_ORIGINS = {row.key: row.origin for row in ROWS}
