@@ -97,4 +97,4 @@ TEXT_BYTES = 4_000
 # A book of 3 MB, in which the tokenizer of a Llama makes three bytes of a space. The library takes 40 bytes for each.
 NORMALIZED_BYTES = 10_000_000
 # Vocabularies of 262,000 tokens with their merges: 1,100,000 texts in the header of a GGUF.
-GGUF_VALUES = 3_000_000
+GGUF_VALUES = 2_000_000
