@@ -34,7 +34,7 @@ class Kind(IntEnum):
     )
 
 
-_SCALARS: dict[int, str] = dict(
+SCALARS: dict[int, str] = dict(
     zip([kind for kind in Kind if kind not in {Kind.STRING, Kind.ARRAY}], "BbHhIif?Qqd", strict=True)
 )
 
@@ -119,7 +119,9 @@ class _Cursor:
         elif kind == Kind.ARRAY:
             inner, count = self.number("I"), self.number("Q")
             self.count(count)
-            if inner in {Kind.STRING, Kind.ARRAY}:
+            if inner == Kind.STRING:
+                self.skip_strings(count)
+            elif inner == Kind.ARRAY:
                 for _ in range(count):
                     self.skip_value(inner)
             else:
@@ -127,8 +129,21 @@ class _Cursor:
         else:
             self.take(self.size_of(kind))
 
+    def skip_strings(self, count: int) -> None:
+        """Skip texts, of which a vocabulary has hundreds of thousands."""
+        data, size, position = self.data, self.size, self.position
+        for _ in range(count):
+            if (end := position + 8) > size:
+                break
+            position = end + int.from_bytes(data[position:end], "little")
+        else:
+            if position <= size:
+                self.position = position
+                return
+        self.take(size)  # is cut off
+
     def size_of(self, kind: int) -> int:
-        code = _SCALARS.get(kind)
+        code = SCALARS.get(kind)
         if code is None:
             raise CheckpointError(f"{self.path}: its header is damaged: unknown value type {kind}")
         return struct.calcsize("<" + code)
@@ -195,7 +210,7 @@ def scalar(metadata: Mapping[str, bytes], key: str, default: Any = None) -> Any:
         return raw[12:].decode("utf-8", "replace")
     if kind == Kind.ARRAY:
         raise CheckpointError(f"{key} is a list where one value was expected")
-    return struct.unpack("<" + _SCALARS[Kind(kind)], raw[4:])[0]
+    return struct.unpack("<" + SCALARS[Kind(kind)], raw[4:])[0]
 
 
 def count(metadata: Mapping[str, bytes], key: str) -> int:
@@ -205,7 +220,7 @@ def count(metadata: Mapping[str, bytes], key: str) -> int:
 
 def encode_number(kind: int, value: float) -> bytes:
     """Encode a number as a metadata value, preceded by its type code."""
-    return struct.pack("<I" + _SCALARS[Kind(kind)], kind, value)
+    return struct.pack("<I" + SCALARS[Kind(kind)], kind, value)
 
 
 def encode_string(text: str) -> bytes:
@@ -229,5 +244,5 @@ def encode(value: Value) -> bytes:
         kind, items = Kind.STRING, b"".join(encode_string(str(text)) for text in value)
     else:
         kind = Kind.FLOAT32 if value and isinstance(value[0], float) else Kind.INT32
-        items = struct.pack(f"<{len(value)}{_SCALARS[kind]}", *value)
+        items = struct.pack(f"<{len(value)}{SCALARS[kind]}", *value)
     return struct.pack("<IIQ", Kind.ARRAY, kind, len(value)) + items

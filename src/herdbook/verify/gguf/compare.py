@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError
 from herdbook.verify.gguf.table import CONVERTER, May, Unknown, derive, origin_of
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES
-from herdbook.weights.gguf_header import Kind, encode, scalar
+from herdbook.weights.gguf_header import SCALARS, Kind, count, encode, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,41 +110,39 @@ def lines_of(different: Difference) -> str:
 
 def _shown(expected: bytes | None, found: bytes | None) -> tuple[str, str]:
     """Return two encoded values for people; of two lists, what differs first."""
-    values = [ABSENT if raw is None else _decoded(raw) for raw in (expected, found)]
-    if all(isinstance(value, list) for value in values):
-        ours, theirs = values
-        place = next(
-            (number for number, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
-            min(len(ours), len(theirs)),
-        )
-        return tuple(  # type: ignore[return-value]  # two texts
-            f"{len(value):,} values; number {place}: {str(value[place])[:80] if place < len(value) else 'none'}"
-            for value in values
-        )
-    return tuple(  # type: ignore[return-value]
-        f"{len(value):,} values" if isinstance(value, list) else str(value)[:200] for value in values
+    if not (expected and found and _is_list(expected) and _is_list(found)):
+        return _described(expected), _described(found)
+    pairs = enumerate(zip_longest(_items(expected), _items(found), fillvalue="none"))
+    number, pair = next(
+        ((at, pair) for at, pair in pairs if pair[0] != pair[1]), (0, ("", "of another type"))
     )
+    ours, theirs = (
+        f"{_described(raw)}; number {number}: {str(value)[:80]}"
+        for raw, value in zip((expected, found), pair, strict=True)
+    )
+    return ours, theirs
 
 
-def _decoded(raw: bytes) -> Any:
-    """Return a value; of lists of lists, only what they are."""
-    kind = int.from_bytes(raw[:4], "little")
-    if kind != Kind.ARRAY:
-        return scalar({"": raw}, "")
-    return list(_items(raw))
+def _is_list(raw: bytes) -> bool:
+    return int.from_bytes(raw[:4], "little") == Kind.ARRAY
+
+
+def _described(raw: bytes | None) -> str:
+    if raw is None:
+        return ABSENT
+    if _is_list(raw):
+        return f"{count({'': raw}, ''):,} values"
+    return str(scalar({"": raw}, ""))[:200]
 
 
 def _items(raw: bytes) -> Iterator[Any]:
-    inner, size = struct.unpack_from("<IQ", raw, 4)
-    at = 16
-    for _ in range(size):
-        if inner == Kind.STRING:
-            (length,) = struct.unpack_from("<Q", raw, at)
-            yield raw[at + 8 : at + 8 + length].decode("utf-8", "replace")
-            at += 8 + length
-        elif inner == Kind.ARRAY:
-            yield "a list"
-        else:
-            width = (len(raw) - 16) // size
-            yield scalar({"": struct.pack("<I", inner) + raw[at : at + width]}, "")
-            at += width
+    """Yield the elements of a list, as they are asked for; of lists of lists, nothing."""
+    inner = int.from_bytes(raw[4:8], "little")
+    if inner == Kind.STRING:
+        at = 16
+        while at < len(raw):
+            end = at + 8 + int.from_bytes(raw[at : at + 8], "little")
+            yield raw[at + 8 : end].decode("utf-8", "replace")
+            at = end
+    elif inner != Kind.ARRAY:
+        yield from (value for (value,) in struct.iter_unpack(f"<{SCALARS[inner]}", memoryview(raw)[16:]))
