@@ -8,7 +8,7 @@ error and not a vulnerability.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2 import Undefined
 
@@ -35,7 +35,7 @@ class Markdown(str):
     __slots__ = ()
 
 
-def clean(text: Any) -> str:
+def clean(text: object) -> str:
     """Return text after the filter of ``herdbook.visible``: with line feeds alone, without invisible characters and tokens.
 
     Raises:
@@ -49,19 +49,19 @@ def clean(text: Any) -> str:
     return visible(text)
 
 
-def one_line(text: Any) -> str:
+def one_line(text: object) -> str:
     """Return cleaned text on one line, with one space for each run of white space."""
     return " ".join(clean(text).split())
 
 
-def md(text: Any) -> Markdown:
+def md(text: object) -> Markdown:
     """Escape text so that Markdown shows it unchanged anywhere: in a paragraph, at the start of a line, in a table."""
     escaped = _SPECIAL.sub(lambda match: _ENTITIES.get(match[0], "\\" + match[0]), one_line(text))
     escaped = _LEADING_MARK.sub(lambda match: "\\" + match[0], escaped)
     return Markdown(_LEADING_NUMBER.sub(r"\1\\\2", escaped))
 
 
-def code(text: Any) -> Markdown:
+def code(text: object) -> Markdown:
     """Return text as a code span that its content cannot close, also valid in a table.
 
     A pipe would end a table's cell even inside a code span, and renderers disagree on how to escape it; text with a pipe is
@@ -75,19 +75,19 @@ def code(text: Any) -> Markdown:
     return Markdown(f"{ticks}{pad}{flat}{pad}{ticks}")
 
 
-def codes(names: Iterable[Any]) -> Markdown:
+def codes(names: Iterable[object]) -> Markdown:
     """Join names, each as a code span."""
     return Markdown(joined(code(name) for name in names))
 
 
-def fenced(text: Any, language: str = "") -> Markdown:
+def fenced(text: object, language: str = "") -> Markdown:
     """Return text as a fenced block that its content cannot close."""
     body = clean(text).strip("\n")
     fence = "`" * max(3, _longest_run(body) + 1)
     return Markdown(f"{fence}{language}\n{body}\n{fence}")
 
 
-def quoted(text: Any) -> Markdown:
+def quoted(text: object) -> Markdown:
     """Return text as a block quotation, line by line."""
     lines = [line for line in clean(text).split("\n") if line.strip()]
     return Markdown(
@@ -97,13 +97,13 @@ def quoted(text: Any) -> Markdown:
     )
 
 
-def link(text: Any) -> Markdown:
+def link(text: object) -> Markdown:
     """Return a web address as a link that shows where it leads; anything else as escaped text."""
     flat = one_line(text)
     return Markdown(f"<{flat}>") if _SAFE_URL.fullmatch(flat) else md(flat)
 
 
-def xml(text: Any) -> str:
+def xml(text: object) -> str:
     """Escape text for XML, in content and in attributes."""
     flat = one_line(text)
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
@@ -111,7 +111,7 @@ def xml(text: Any) -> str:
     return flat
 
 
-def only_escaped(value: Any) -> Any:
+def only_escaped(value: object) -> object:
     """Return a value that a template may print unchanged (for Jinja's ``finalize``).
 
     Raises:

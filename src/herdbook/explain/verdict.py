@@ -188,7 +188,7 @@ class Verdict:
             yield _fallback(job)
 
 
-def _differs(old: Any, new: Any) -> bool:
+def _differs(old: Path, new: Path) -> bool:
     return old.exists() and new.exists() and sha256_file(old) != sha256_file(new)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EMBEDDINGS = "model.embed_tokens.weight"
 LAST_NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -115,8 +116,11 @@ class LayerwiseModel:
 
     @contextmanager
     def layer(
-        self, number: int, replaced: Mapping[str, torch.Tensor] | None = None, mlp: Any = None
-    ) -> Iterator[Any]:
+        self,
+        number: int,
+        replaced: Mapping[str, torch.Tensor] | None = None,
+        mlp: torch.nn.Module | None = None,
+    ) -> Iterator[torch.nn.Module]:
         """Load a layer's weights for the duration of a block.
 
         Args:
@@ -145,12 +149,12 @@ class LayerwiseModel:
             module.to("meta")
 
     def run_recording(
-        self, module: Any, streams: Iterable[torch.Tensor]
+        self, module: torch.nn.Module, streams: Iterable[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Pass streams through a layer; return the inputs of its MLP and the layer's outputs, in the streams' order."""
         by_thread: dict[int, torch.Tensor] = {}  # each thread passes one stream at a time
 
-        def record(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+        def record(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             by_thread[get_ident()] = args[0]
 
         def pass_stream(stream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,7 +169,7 @@ class LayerwiseModel:
             hook.remove()
         return [mlp_input for mlp_input, _ in passed], [output for _, output in passed]
 
-    def run(self, module: Any, streams: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    def run(self, module: torch.nn.Module, streams: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """Pass streams, each of shape ``(1, tokens, hidden)``, through a layer; return its outputs of the same shapes."""
 
         def pass_stream(stream: torch.Tensor) -> torch.Tensor:
@@ -174,7 +178,7 @@ class LayerwiseModel:
 
         return self.each(pass_stream, streams)
 
-    def apply(self, module: Any, stream: torch.Tensor) -> torch.Tensor:
+    def apply(self, module: torch.nn.Module, stream: torch.Tensor) -> torch.Tensor:
         """Pass one stream of shape ``(1, tokens, hidden)`` through a layer."""
         positions = torch.arange(stream.shape[1], device=self.device).unsqueeze(0)
         # Without a mask and with more than one token, scaled dot product attention is causal.
@@ -227,7 +231,7 @@ class LayerwiseModel:
 
         return loss
 
-    def each(self, function: Callable[[Any], Result], items: Iterable[Any]) -> list[Result]:
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Apply a function to items in parallel, each item in one thread; return the results in the items' order."""
         if self.threads == 1:
             return [function(item) for item in items]

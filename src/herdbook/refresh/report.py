@@ -14,10 +14,10 @@ from herdbook.humanize import size
 from herdbook.refresh.difference import PinDifference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from herdbook.lock import LockedFile, LockedTensor
-    from herdbook.refresh.difference import Change
+    from herdbook.refresh.difference import Change, Thing
     from herdbook.refresh.impact import RebuildCount
     from herdbook.refresh.upstream import UpstreamChange
 
@@ -168,12 +168,12 @@ def _details(difference: PinDifference) -> Iterator[str]:
     yield from _listed([*difference.tensors], lambda change: f"tensor {_line(change, _tensor)}")
 
 
-def _line(change: Change[Any], label: Any) -> str:
+def _line(change: Change[Thing], label: Callable[[Thing], str]) -> str:
     states = " -> ".join(label(state) for state in (change.before, change.after) if state)
     return f"{change.name}: {change.word}, {states}"
 
 
-def _listed(items: list[Item], label: Any) -> Iterator[str]:
+def _listed(items: list[Item], label: Callable[[Item], str]) -> Iterator[str]:
     yield from (label(item) for item in items[:SHOWN])
     if len(items) > SHOWN:
         yield f"and {len(items) - SHOWN} more"
@@ -209,17 +209,15 @@ def _section(change: UpstreamChange) -> Iterator[str]:
         yield _changes("tensor", difference.tensors, _tensor)
 
 
-def _changes(kind: str, changes: Sequence[Change[Any]], label: Any) -> str:
-    rows = [
-        (
-            code(change.name),
-            change.word,
-            *(code(label(state)) if state else "" for state in (change.before, change.after)),
-        )
-        for change in changes[:SHOWN]
-    ]
+def _changes(kind: str, changes: Sequence[Change[Thing]], label: Callable[[Thing], str]) -> str:
+    rows = [_row(change, label) for change in changes[:SHOWN]]
     more = f"\n\nand {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
     return _table((kind, "", "was", "is"), rows) + more
+
+
+def _row(change: Change[Thing], label: Callable[[Thing], str]) -> list[str]:
+    states: list[str] = [code(label(state)) if state else "" for state in (change.before, change.after)]
+    return [code(change.name), change.word, *states]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markdown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from herdbook.errors import (
     DigestMismatchError,
@@ -57,6 +57,16 @@ class Finding:
     source: str | None = None
 
 
+class About(TypedDict, total=False):
+    """The fields of a finding that not every check has; see ``Finding``."""
+
+    expected: str | None
+    found: str | None
+    file: str | None
+    tensor: str | None
+    source: str | None
+
+
 @dataclass(frozen=True)
 class Check:
     """One check of a level; creates its findings."""
@@ -64,19 +74,19 @@ class Check:
     level: str
     name: str
 
-    def passed(self, subject: str, detail: str, **about: Any) -> Finding:
+    def passed(self, subject: str, detail: str, **about: Unpack[About]) -> Finding:
         """Return that a subject is as it should be; ``about`` are further fields of a finding."""
         return Finding(self.level, self.name, subject, Outcome.PASSED, detail, **about)
 
-    def failed(self, subject: str, detail: str, **about: Any) -> Finding:
+    def failed(self, subject: str, detail: str, **about: Unpack[About]) -> Finding:
         """Return that a subject is not as it should be."""
         return Finding(self.level, self.name, subject, Outcome.FAILED, detail, **about)
 
-    def unverified(self, subject: str, detail: str, **about: Any) -> Finding:
+    def unverified(self, subject: str, detail: str, **about: Unpack[About]) -> Finding:
         """Return that a subject could not be checked."""
         return Finding(self.level, self.name, subject, Outcome.UNVERIFIED, detail, **about)
 
-    def error(self, subject: str, error: Exception, **about: Any) -> Finding:
+    def error(self, subject: str, error: Exception, **about: Unpack[About]) -> Finding:
         """Return the finding for an error; see ``outcome_of``."""
         return Finding(self.level, self.name, subject, outcome_of(error), str(error), **about)
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Node, Plan
     from herdbook.steps.card.lasered import Lasered
     from herdbook.steps.card.routed import RoutingFacts
+    from herdbook.steps.laser.evidence import SpectrumSummary
 
 
 def render_card(plan: Plan, output: Path) -> None:
@@ -185,7 +186,8 @@ def _spectrum(name: str, entry: dict[str, Any]) -> str:
     from herdbook.steps.laser.law import noise_law
 
     rows, columns = entry["shape"]
-    spectrum, count = entry["spectrum"], entry["of"]
+    spectrum: SpectrumSummary = entry["spectrum"]
+    count: int = entry["of"]
     ranks = [place + 1 for place in places(count)]
     others = {rule: Cut(rule, cut["rank"], cut["value"]) for rule, cut in spectrum["thresholds"].items()}
     used = rank_rule(entry["rule"]).label

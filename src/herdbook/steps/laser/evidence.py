@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -14,6 +14,35 @@ POINTS = (
     33  # points of the spectrum in a record: the largest value, the smallest, and evenly spaced ones between
 )
 GOOD_FIT = 0.05  # distance from the law up to which a large spectrum's bulk counts as noise; see `is_noise`
+
+
+class ThresholdCut(TypedDict):
+    """A rule's threshold, and the rank that it would keep."""
+
+    value: float
+    rank: int
+
+
+class SpectrumSummary(TypedDict):
+    """What a record has of a spectrum.
+
+    Args:
+        sha256: Digest of the values, as float64, little-endian.
+        points: 33 values, evenly spaced by rank.
+        thresholds: Where the rules would cut.
+        noise: Standard deviation of an entry, if the median singular value is noise.
+        misfit: See ``NoiseLaw.misfit``.
+        snr: Energy above the noise's edge divided by the energy below it; None if it is infinite.
+        stable_rank: The sum of all squares divided by the largest.
+    """
+
+    sha256: str
+    points: list[float]
+    thresholds: dict[str, ThresholdCut]
+    noise: float
+    misfit: float
+    snr: float | None
+    stable_rank: float
 
 
 def rounded(value: float, digits: int = 6) -> float:
@@ -31,7 +60,7 @@ def is_noise(misfit: float, count: int) -> bool:
     return misfit <= GOOD_FIT + 2 / count
 
 
-def describe_spectrum(values: np.ndarray, rows: int, columns: int) -> dict[str, Any]:
+def describe_spectrum(values: np.ndarray, rows: int, columns: int) -> SpectrumSummary:
     """Summarize a spectrum.
 
     Args:
@@ -39,11 +68,6 @@ def describe_spectrum(values: np.ndarray, rows: int, columns: int) -> dict[str, 
         rows: Rows of the matrix.
         columns: Columns of the matrix.
 
-    Returns:
-        ``sha256`` of the values (float64, little-endian), ``points`` (33 values, evenly spaced by rank), ``thresholds`` of
-        the rules and the ranks that they would keep, ``noise`` (standard deviation of an entry, if the median singular
-        value is noise), ``misfit`` (see ``NoiseLaw.misfit``), ``snr`` (energy above the noise's edge divided by the energy
-        below it), ``stable_rank`` (the sum of all squares divided by the largest).
     """
     law = noise_law(rows, columns)
     squares = values**2

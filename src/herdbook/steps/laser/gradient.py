@@ -10,7 +10,7 @@ prediction by the sum is ours; the paper also clusters rows, which is not done h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -51,10 +51,15 @@ def gradients(
             ]
 
             def backward(
-                pair: tuple[torch.Tensor, torch.Tensor], module: Any = module, weights: Any = weights
-            ) -> Any:
+                pair: tuple[torch.Tensor, torch.Tensor],
+                module: torch.nn.Module = module,
+                weights: list[torch.Tensor] = weights,
+            ) -> tuple[torch.Tensor, ...]:
                 stream, above = pair[0].requires_grad_(), pair[1]
-                return torch.autograd.grad(model.apply(module, stream), [stream, *weights], above)
+                found: tuple[torch.Tensor, ...] = torch.autograd.grad(
+                    model.apply(module, stream), [stream, *weights], above
+                )
+                return found
 
             pairs = list(zip(states.entering(number), upstream, strict=True))
             totals = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]

@@ -77,9 +77,9 @@ def reduce(
         return Reduction(reduced, evidence)
     bound = tolerance(decomposition, rank, rows, columns)
     evidence["tolerance"] = rounded(bound, 2) if np.isfinite(bound) else None
-    evidence["spectrum"] = describe_spectrum(values, rows, columns)
+    evidence["spectrum"] = spectrum = describe_spectrum(values, rows, columns)
     if rule.assumes_noise:
-        evidence["assumption_holds"] = is_noise(evidence["spectrum"]["misfit"], len(values))
+        evidence["assumption_holds"] = is_noise(spectrum["misfit"], len(values))
     return Reduction(reduced, evidence)
 
 

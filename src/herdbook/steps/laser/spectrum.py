@@ -19,13 +19,13 @@ from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.progress import track
 from herdbook.recipe import rank_rule
 from herdbook.steps.laser.decompose import singular_values
-from herdbook.steps.laser.evidence import describe_spectrum, is_noise
+from herdbook.steps.laser.evidence import SpectrumSummary, describe_spectrum, is_noise
 from herdbook.steps.laser.law import noise_law
 from herdbook.steps.laser.rank import keep
 from herdbook.weights.tensors import DTYPES, from_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from herdbook.weights.checkpoint import Span
 
@@ -59,7 +59,7 @@ class Spectrum:
 
     matrix: Matrix
     values: np.ndarray
-    summary: dict[str, Any]
+    summary: SpectrumSummary
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
@@ -234,6 +234,6 @@ def draw(spectrum: Spectrum) -> str:
     return draw_spectrum(values, noise, count, spectrum.cuts, title)
 
 
-def _in_short(summary: Mapping[str, Any]) -> str:
+def _in_short(summary: SpectrumSummary) -> str:
     snr = "infinite" if summary["snr"] is None else f"{summary['snr']:.2f}"
     return f"noise {summary['noise']:.3g}, misfit {summary['misfit']:.2f}, signal to noise {snr}, stable rank {summary['stable_rank']:.0f}"

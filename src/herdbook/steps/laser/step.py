@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from herdbook.architectures.dense import layer_of, matrix_of
 from herdbook.errors import StepError
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from herdbook.plan.operation import CalibrationText
     from herdbook.recipe import RankRule
     from herdbook.steps.laser.reduce import Reduction
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None:
@@ -155,17 +158,21 @@ class Reducer:
                 advance()
 
 
-class _Prefetch:
+class _Prefetch(Generic[Item, Result]):
     """Applies a function to items in a pool, one item per thread at a time, and returns the results in order."""
 
     def __init__(
-        self, pool: ThreadPoolExecutor, threads: int, function: Callable[[Any], Any], items: Sequence[Any]
+        self,
+        pool: ThreadPoolExecutor,
+        threads: int,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
     ) -> None:
         self._pool, self._threads, self._function = pool, threads, function
         self._items = iter(items)
-        self._pending: list[Future[Any]] = []
+        self._pending: list[Future[Result]] = []
 
-    def take(self) -> Any:
+    def take(self) -> Result:
         """Return the next result. At most one result per thread is in memory."""
         while len(self._pending) < self._threads:
             item = next(self._items, None)

@@ -30,7 +30,7 @@ SMALL = 1e-7
 
 def whiten_layer(
     model: LayerwiseModel,
-    module: Any,
+    module: torch.nn.Module,
     streams: Sequence[torch.Tensor],
     matrices: Mapping[str, tuple[torch.Tensor, str]],
     store: DecompositionStore,
@@ -59,7 +59,7 @@ def whiten_layer(
 
 
 def moments(
-    model: LayerwiseModel, module: Any, streams: Sequence[torch.Tensor], matrices: Sequence[str]
+    model: LayerwiseModel, module: torch.nn.Module, streams: Sequence[torch.Tensor], matrices: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Return second moments of the inputs or the outputs of a layer's matrices, whichever are narrower.
 
@@ -84,7 +84,7 @@ def moments(
 
 
 def _moments(
-    model: LayerwiseModel, module: Any, stream: torch.Tensor, matrices: Sequence[str]
+    model: LayerwiseModel, module: torch.nn.Module, stream: torch.Tensor, matrices: Sequence[str]
 ) -> dict[str, np.ndarray]:
     by_name = {}
     for name, inputs in capture(model, module, stream, matrices).items():
@@ -97,7 +97,7 @@ def _moments(
 
 
 def capture(
-    model: LayerwiseModel, module: Any, stream: torch.Tensor, matrices: Sequence[str]
+    model: LayerwiseModel, module: torch.nn.Module, stream: torch.Tensor, matrices: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     """Return the inputs of a layer's matrices as it processes a stream: by name, shape ``(tokens, columns)``."""
     inputs: dict[str, torch.Tensor] = {}
