@@ -55,7 +55,7 @@ def check(folder):
         loads_whole(folder)
     if tokenizer:
         found = disagreement(folder)
-        assert found.keys() == {"kind"}, f"{folder}: transformers reads other tokens: {found}"
+        assert not found.keys() & {"text", "error"}, f"{folder}: transformers reads other tokens: {found}"
 
 
 def _header(path):

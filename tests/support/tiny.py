@@ -225,6 +225,8 @@ def _write_tokenizer(folder, vocab, kind):
         "eos_token": "</s>",
         "unk_token": "<unk>",
     }
+    if kind == "qwen2":  # whose class in transformers would add tokens
+        about |= {"pad_token": about["eos_token"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
 
 

@@ -9,10 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from herdbook import apart
-from herdbook.architectures.form import implied, misfits
+from herdbook.architectures.form import EMBEDDINGS, HEAD, implied, misfits
 from herdbook.errors import SourceError, StepError
-from herdbook.lock.whole import check_config
+from herdbook.lock import whole
+from herdbook.lock.whole import check_config, check_tied
 from herdbook.weights import hollow, loading
+from herdbook.weights.checkpoint import Span
 from support import loaded, tiny
 
 SIZES = {
@@ -176,6 +178,35 @@ def test_rotary_settings_that_transformers_5_ignores_are_refused(kind, section):
     else:
         with pytest.raises(SourceError, match=r"folder: a: config\.json has rope_scaling with type 'linear'"):
             check_config(config, "folder: a")
+
+
+@pytest.mark.parametrize("row", [0, 25, 49])
+def test_a_tied_head_that_is_another_matrix_is_refused_by_its_ends(row, monkeypatch):
+    """In the middle of a large matrix, it is not seen."""
+    monkeypatch.setattr(whole, "ENDS", 100)
+    matrices = {EMBEDDINGS: bytes(5000), HEAD: bytearray(5000)}
+    matrices[HEAD][row * 100] = 1
+    held = {
+        file: {name: Span(name, "U8", (50, 100), start, start + 5000)}
+        for file, name, start in (("a", EMBEDDINGS, 70), ("b", HEAD, 9))
+    }
+    asked = []
+
+    def read(file, span):
+        asked.append((file, span.start, span.end))
+        start = held[file][span.name].start
+        return bytes(matrices[span.name][span.start - start : span.end - start])
+
+    for tied in (False, True):
+        config = {"model_type": "llama", "tie_word_embeddings": tied}
+        if tied and row != 25:
+            with pytest.raises(
+                SourceError, match=r"here: config\.json has tie_word_embeddings, and lm_head.weight"
+            ):
+                check_tied(config, held, read, "here")
+        else:
+            check_tied(config, held, read, "here")
+    assert asked == [("a", 70, 170), ("a", 4970, 5070), ("b", 9, 109), ("b", 4909, 5009)]
 
 
 def _frequencies(kind, scaling):

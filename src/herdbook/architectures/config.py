@@ -59,7 +59,7 @@ class Config(BaseModel):
     rope_local_base_freq: float | None = None
     rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = None
-    rope_theta: float | None = None
+    rope_theta: Annotated[float, Field(gt=0)] | None = None
     rotary_emb_base: float | None = None
     rotary_pct: float | None = None
     shared_expert_intermediate_size: Number | None = None
@@ -76,7 +76,7 @@ class _Rope(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
     __pydantic_extra__: dict[str, float | str | bool | list[float] | None]
 
-    rope_theta: float | None = None
+    rope_theta: Annotated[float, Field(gt=0)] | None = None
     rope_type: str | None = None
     type: str | None = None
 

@@ -97,7 +97,7 @@ _APART_ENDS = (
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
-    """Return whether the output head is the embeddings. A head that is stored all the same is not read by transformers."""
+    """Return whether the output head is the embeddings. A head that is stored all the same must be equal, and is not read."""
     return bool(config.get("tie_word_embeddings", False))
 
 

@@ -38,8 +38,8 @@ def disagreement(folder: Path) -> dict[str, Any]:
         folder: A model's folder, without weights.
 
     Returns:
-        ``kind``, the class that transformers loads, and ``text``, ``read`` and ``own``; without the last three if nothing
-        differs, or no file says what is right. If it does not load, only ``error``; if a package is missing, only ``missing``.
+        ``kind``, the class that transformers loads, its ``last`` token and the id of that, ``highest``, and ``text``, ``read``
+        and ``own``; without the last three if nothing differs, or no file says what is right. If it does not load, only ``error``; if a package is missing, only ``missing``.
     """
     try:
         loaded = load_tokenizer(folder)
@@ -48,7 +48,8 @@ def disagreement(folder: Path) -> dict[str, Any]:
         return {"missing": error.name}
     except Exception as error:  # noqa: BLE001 - each class of tokenizers has errors of its own
         return {"error": " ".join(str(error).split())[:200] or type(error).__name__}
-    found: dict[str, Any] = {"kind": type(loaded).__name__}
+    token, number = max(loaded.get_vocab().items(), key=lambda item: item[1])
+    found: dict[str, Any] = {"kind": type(loaded).__name__, "last": token, "highest": number}
     if own is None:
         return found
     cut, tokens = own

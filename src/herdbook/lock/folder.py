@@ -12,9 +12,9 @@ from herdbook.lock.local import reader, refuse_pointers
 from herdbook.lock.model import LockedSource, LockedTensor, pin_file, request, uri_of
 from herdbook.lock.paths import check_saved
 from herdbook.lock.side_files import read_side_files
-from herdbook.lock.whole import check_config, check_dtypes, check_index, read_config
+from herdbook.lock.whole import check_config, check_dtypes, check_index, check_tied, read_config
 from herdbook.sources.select import side_files
-from herdbook.weights.checkpoint import read_header
+from herdbook.weights.checkpoint import read_header, read_span
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,13 +91,15 @@ def pin_files(
     config = read_config(small(CONFIG), what)
     check_config(config, what)
     files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
+    held = {name: read_header(folder / name) for name in weights}
     tensors = [
         LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)
-        for name in weights
-        for span in read_header(folder / name).values()
+        for name, spans in held.items()
+        for span in spans.values()
     ]
     check_index(index, tensors, what)
     check_dtypes(tensors, what)
+    check_tied(config, held, lambda name, span: bytes(read_span(folder / name, span)), what)
     side = read_side_files(members, small, what)
     return LockedSource(
         asked=asked,

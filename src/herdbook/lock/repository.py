@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from herdbook import hub
@@ -10,7 +11,7 @@ from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.lock.local import check_small
 from herdbook.lock.model import LockedFile, LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
-from herdbook.lock.whole import check_config, check_dtypes, check_index, read_config
+from herdbook.lock.whole import check_config, check_dtypes, check_index, check_tied, read_config
 from herdbook.sources.card import read_card
 from herdbook.sources.select import side_files
 
@@ -74,13 +75,15 @@ def pin_hub(
         raise SourceError(f"{what}: contains no {CONFIG}")
     config = read_config(small(CONFIG), what)
     check_config(config, what)
+    held = {file: opened.header(file) for file in weights}
     tensors = [
         LockedTensor(name=header.name, dtype=header.dtype, shape=tuple(header.shape), file=file)
-        for file in weights
-        for header in opened.header(file).values()
+        for file, headers in held.items()
+        for header in headers.values()
     ]
     check_index(index, tensors, what)
     check_dtypes(tensors, what)
+    check_tied(config, held, partial(hub.read_tensor, repo, remote.commit), what)
     side = read_side_files(members, small, what)
     card = read_card(files, small, what)
     return LockedSource(

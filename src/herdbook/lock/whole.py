@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook import jsonio, limits
 from herdbook.architectures.config import wrong_type
-from herdbook.architectures.form import QUANTIZED
-from herdbook.architectures.meaning import LLAMA_LIKE, SAME_SCALING
+from herdbook.architectures.form import EMBEDDINGS, HEAD, QUANTIZED
+from herdbook.architectures.meaning import LLAMA_LIKE, SAME_SCALING, is_tied
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.sources import remote_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from herdbook.lock.model import LockedTensor
+    from herdbook.weights.checkpoint import Span
 
+ENDS = 1 << 20  # bytes of a matrix that are compared at either end
 COUNTS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
 
 # The ways to scale rotary embeddings that transformers has, each with the settings that it requires. Source: its
@@ -133,6 +136,46 @@ def check_dtypes(tensors: Iterable[LockedTensor], what: str) -> None:
             )
 
 
+def check_tied(
+    config: Mapping[str, Any],
+    held: Mapping[str, Mapping[str, Span]],
+    read: Callable[[str, Span], bytes],
+    what: str,
+) -> None:
+    """Check that a head beside tied embeddings is equal to them, by their first and last rows.
+
+    transformers 4 uses the embeddings in any case, transformers 5 the head if it is another one.
+
+    Args:
+        config: The configuration.
+        held: The tensors of each weights file.
+        read: Returns some bytes of a file.
+        what: The source, for error messages.
+
+    Raises:
+        SourceError: If it is another one.
+    """
+    places = {
+        name: (file, spans[name])
+        for name in (EMBEDDINGS, HEAD)
+        for file, spans in held.items()
+        if name in spans
+    }
+    if not is_tied(config) or len(places) < len((EMBEDDINGS, HEAD)):
+        return
+
+    def ends(file: str, span: Span) -> list[bytes]:
+        first = replace(span, end=min(span.end, span.start + ENDS))
+        last = replace(span, start=max(span.start, span.end - ENDS))
+        return [read(file, end) for end in (first, last)]
+
+    if ends(*places[EMBEDDINGS]) != ends(*places[HEAD]):
+        raise SourceError(
+            f"{what}: {CONFIG} has tie_word_embeddings, and {HEAD} is not equal to {EMBEDDINGS}: transformers 4 uses the embeddings as "
+            "output head, transformers 5 the other matrix. Set tie_word_embeddings to false, or remove the matrix"
+        )
+
+
 def check_config(config: Mapping[str, Any], what: str) -> None:
     """Check that a configuration is that of a language model with full-width weights.
 
@@ -194,10 +237,30 @@ def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
     for scaled in kinds:
         if scaled not in SCALINGS:
             yield f"has rotary embeddings of type {scaled!r}, which is none of {', '.join(SCALINGS)}"
-        elif lacking := [key for key in SCALINGS[scaled] if not {**scaling, **parameters}.get(key)]:
+            continue
+        settings = {**scaling, **parameters}
+        if lacking := [key for key in SCALINGS[scaled] if not settings.get(key)]:
             yield f"has rotary embeddings of type {scaled!r} without {lacking[0]}"
+        for key in SCALINGS[scaled]:
+            yield from _wrong_setting(config, key, settings.get(key))
+    if any(
+        section.get("partial_rotary_factor") not in (None, 1) for section in (config, scaling, parameters)
+    ):
+        yield f"has a partial_rotary_factor, which type {kind!r} does not have"
     if (activation := config.get("hidden_act")) and activation not in ACTIVATIONS:
         yield f"has hidden_act {activation!r}, which transformers does not have"
+
+
+def _wrong_setting(config: Mapping[str, Any], key: str, value: Any) -> Iterator[str]:
+    """Yield why a setting of scaled rotary embeddings is not a positive number, or not one for each pair of a head's dimensions."""
+    if not key.startswith(("short_", "long_")):
+        if not isinstance(value, int | float) or value <= 0:
+            yield f"has rotary embeddings with {key} {value!r}, which is not a positive number"
+        return
+    width = config.get("head_dim") or config["hidden_size"] // max(1, config["num_attention_heads"])
+    if not isinstance(value, list) or len(value) != width // 2:
+        have = f"{len(value)} numbers" if isinstance(value, list) else repr(value)
+        yield f"has rotary embeddings with {have} as {key}, and heads of width {width} need {width // 2}"
 
 
 def _ambiguous(config: Mapping[str, Any]) -> Iterator[str]:

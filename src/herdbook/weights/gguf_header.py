@@ -131,7 +131,8 @@ class _Cursor:
 
     def skip_strings(self, count: int) -> None:
         """Skip texts, of which a vocabulary has hundreds of thousands."""
-        data, size, position = self.data, self.size, self.position
+        data, position = self.data, self.position
+        size = min(len(data), limits.GGUF_HEADER_BYTES)
         for _ in range(count):
             if (end := position + 8) > size:
                 break
@@ -140,7 +141,7 @@ class _Cursor:
             if position <= size:
                 self.position = position
                 return
-        self.take(size)  # is cut off
+        self.take(size - self.position + 1)  # is cut off, or too large
 
     def size_of(self, kind: int) -> int:
         code = SCALARS.get(kind)

@@ -275,6 +275,11 @@ CASES = [
             ),
         )
     ),
+    Case(
+        "tied embeddings beside an output head that is another matrix",
+        source(config(tie_word_embeddings=True)),
+        "folder: base: config.json has tie_word_embeddings, and lm_head.weight is not equal to model.embed_tokens.weight",
+    ),
     *(
         Case(wrong, source(config(**changes), model_type=kind), f"folder: base: config.json {message}")
         for wrong, kind, changes, message in (
@@ -283,6 +288,24 @@ CASES = [
                 "llama",
                 {"rope_scaling": {"type": "yarn", "rope_type": "linear", "factor": 2.0}},
                 "has rope_scaling with type 'yarn' and rope_type 'linear'",
+            ),
+            (
+                "rotary embeddings of a part of each head for a type that has none",
+                "llama",
+                {"partial_rotary_factor": 0.5},
+                "has a partial_rotary_factor, which type 'llama' does not have",
+            ),
+            (
+                "scaled rotary embeddings whose factor is a text",
+                "llama",
+                {"rope_scaling": {"rope_type": "dynamic", "factor": "2"}},
+                "has rotary embeddings with factor '2', which is not a positive number",
+            ),
+            (
+                "scaled rotary embeddings with too few factors",
+                "llama",
+                {"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}},
+                "has rotary embeddings with 1 numbers as short_factor, and heads of width 8 need 4",
             ),
             (
                 "a Gemma 3 whose scaled rotary embeddings have a `type` and no `rope_type`",
@@ -322,6 +345,11 @@ CASES = [
         "a setting that is infinite",
         source(config(rope_theta=float("inf"))),
         "folder: base: its configuration: it is not JSON: Infinity is not a number in JSON",
+    ),
+    Case(
+        "a negative base of the rotary embeddings",
+        source(config(rope_theta=-10000.0)),
+        "folder: base: config.json: rope_theta: Input should be greater than 0",
     ),
     Case(
         "a configuration that lists more kinds of layers than there are layers",

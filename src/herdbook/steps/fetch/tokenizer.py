@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook import apart
+from herdbook.architectures.form import EMBEDDINGS
 from herdbook.errors import RecipeError
 from herdbook.files import link, write_json
 from herdbook.key import digest
@@ -98,12 +99,20 @@ def _problem(found: dict[str, Any], reader: Node, origin: Node) -> str:
     whose = "" if reader.name == origin.name else f" in {reader.name!r},"
     kind = f"{whose} of model_type {reader.config.get('model_type')!r}"
     if error := found.get("error"):
-        return f"transformers does not load its tokenizer,{kind}: {error}"
-    if "text" not in found:
-        return ""
-    read, own = (_shown(found[key]) for key in ("read", "own"))
-    line = f"transformers loads its tokenizer as {found['kind']},{kind}, and cuts {found['text'][:40]!r} into {read}, not {own}"
-    return f"{line}. {advice(TOKENIZER in origin.files)}"
+        return f"transformers does not load its tokenizer or its config.json,{kind}: {error}"
+    start = f"transformers loads its tokenizer as {found['kind']},{kind}, and"
+    if "text" in found:
+        read, own = (_shown(found[key]) for key in ("read", "own"))
+        return (
+            f"{start} cuts {found['text'][:40]!r} into {read}, not {own}. {advice(TOKENIZER in origin.files)}"
+        )
+    rows = reader.form.get(EMBEDDINGS, (found["highest"] + 1,))[0]
+    if found["highest"] >= rows:
+        return (
+            f"{start} gives {found['last']!r} the id {found['highest']}, for which the embeddings, of {rows} rows, have none. Name the "
+            "special tokens in tokenizer_config.json (pad_token, ...)"
+        )
+    return ""
 
 
 def _shown(tokens: list[str]) -> str:
