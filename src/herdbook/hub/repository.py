@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from herdbook import jsonio, limits
+from herdbook.architectures.index import read_index
 from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
@@ -158,11 +159,11 @@ def weights_of(
         check_name(name, what)
     if index is not None:
         try:
-            names = {str(name) for name in jsonio.load(index, limits.DOCUMENT)["weight_map"].values()}
+            names = set(read_index(index).values())
         except limits.OverLimitError as error:
             raise SourceError(f"{what}: {WEIGHTS_INDEX} {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise SourceError(f"{what}: {WEIGHTS_INDEX} is damaged: {error!r}") from error
+        except ValueError as error:
+            raise SourceError(f"{what}: {WEIGHTS_INDEX} is damaged: {error}") from error
     elif WEIGHTS_INDEX in by_name:
         counts = {match[2] for match in map(_NUMBERED.fullmatch, by_name) if match}
         if len(counts) > 1:

@@ -6,7 +6,6 @@ batched; arithmetic is float32.
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import get_ident
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from herdbook.architectures.index import read_index
 from herdbook.errors import CheckpointError, StepError
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
 from herdbook.weights.checkpoint import Span, read_header, read_span
@@ -35,9 +35,10 @@ class CheckpointFolder:
     def __init__(self, folder: Path) -> None:
         self.path = folder
         index = folder / WEIGHTS_INDEX
-        files = (
-            sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else [WEIGHTS]
-        )
+        try:
+            files = sorted(set(read_index(index.read_bytes()).values())) if index.exists() else [WEIGHTS]
+        except ValueError as error:
+            raise CheckpointError(f"{index}: is damaged: {error}") from error
         self.spans = {
             name: (folder / file, span) for file in files for name, span in read_header(folder / file).items()
         }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import jsonio, limits
 from herdbook.architectures.config import wrong_type
 from herdbook.architectures.form import QUANTIZED
+from herdbook.architectures.index import read_index
 from herdbook.architectures.meaning import LLAMA_LIKE
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
@@ -102,9 +103,7 @@ def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str)
         files[tensor.name] = tensor.file
     if index is None:
         return
-    weight_map = {
-        str(name): str(file) for name, file in jsonio.load(index, limits.DOCUMENT)["weight_map"].items()
-    }
+    weight_map = read_index(index)
     for name, file in weight_map.items():
         if files.get(name) != file:
             found = f"is in {files[name]}" if name in files else "is in none of the weights files"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from herdbook import limits
+from herdbook.architectures.index import read_index
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer
 from herdbook.layout import WEIGHTS_INDEX
@@ -77,9 +79,9 @@ def _require_plain(subject: FolderSubject, names: list[str]) -> None:
     """
     indexed: set[str] = set()
     if WEIGHTS_INDEX in subject.files:
-        index = subject.json(WEIGHTS_INDEX)
+        content = subject.read(WEIGHTS_INDEX, limits.DOCUMENT.size_bytes)
         with damaged(WEIGHTS_INDEX):
-            indexed = {str(name) for name in index["weight_map"].values()}
+            indexed = set(read_index(content).values())
     for name in sorted({*names, *indexed}):
         subject.path(name)
 
