@@ -12,12 +12,12 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from herdbook import jsonio, limits
-from herdbook.architectures.index import read_index
 from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
 from herdbook.humanize import first_problem
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
+from herdbook.sources.index import read_index
 from herdbook.sources.select import SIDE_FILES, check_name
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from herdbook.architectures.index import read_index
 from herdbook.errors import CheckpointError, StepError
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
+from herdbook.sources.index import read_index
 from herdbook.weights.checkpoint import Span, read_header, read_span
 from herdbook.weights.tensors import from_bytes
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from herdbook import jsonio, limits
 from herdbook.architectures.config import wrong_type
 from herdbook.architectures.form import QUANTIZED
-from herdbook.architectures.index import read_index
 from herdbook.architectures.meaning import LLAMA_LIKE
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.sources import remote_code
+from herdbook.sources.index import read_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

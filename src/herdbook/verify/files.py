@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
-from herdbook.architectures.index import read_index
 from herdbook.errors import CheckpointError, HerdbookError, VerificationError
 from herdbook.layout import CONFIG, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
@@ -21,6 +20,7 @@ from herdbook.release.places import told, unlisted
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
 from herdbook.sources import lfs, remote_code
+from herdbook.sources.index import read_index
 from herdbook.verify.ahead import THREADS, in_order
 from herdbook.weights.checkpoint import digest_open_shard
 from herdbook.weights.loading import loading_problems

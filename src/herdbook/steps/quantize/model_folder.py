@@ -9,9 +9,9 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 
 from herdbook import jsonio, limits
-from herdbook.architectures.index import read_index
 from herdbook.errors import CheckpointError, StepError
 from herdbook.layout import CONFIG, WEIGHTS, WEIGHTS_INDEX
+from herdbook.sources.index import read_index
 from herdbook.steps.quantize.encode import decode_full_width
 from herdbook.weights.checkpoint import read_header
 

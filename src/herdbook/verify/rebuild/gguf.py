@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from herdbook import limits
-from herdbook.architectures.index import read_index
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer
 from herdbook.layout import WEIGHTS_INDEX
@@ -14,6 +13,7 @@ from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.progress import track
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
+from herdbook.sources.index import read_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
