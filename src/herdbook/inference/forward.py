@@ -6,7 +6,6 @@ batched; arithmetic is float32.
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import get_ident
@@ -16,6 +15,7 @@ import torch
 
 from herdbook.errors import CheckpointError, StepError
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
+from herdbook.sources.index import read_index
 from herdbook.weights.checkpoint import Span, read_header, read_span
 from herdbook.weights.tensors import from_bytes
 
@@ -36,9 +36,10 @@ class CheckpointFolder:
     def __init__(self, folder: Path) -> None:
         self.path = folder
         index = folder / WEIGHTS_INDEX
-        files = (
-            sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else [WEIGHTS]
-        )
+        try:
+            files = sorted(set(read_index(index.read_bytes()).values())) if index.exists() else [WEIGHTS]
+        except ValueError as error:
+            raise CheckpointError(f"{index}: is damaged: {error}") from error
         self.spans = {
             name: (folder / file, span) for file in files for name, span in read_header(folder / file).items()
         }

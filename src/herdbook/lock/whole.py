@@ -12,6 +12,7 @@ from herdbook.architectures.meaning import LLAMA_LIKE, SAME_SCALING, is_tied
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.sources import remote_code
+from herdbook.sources.index import read_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -108,9 +109,7 @@ def check_index(index: bytes | None, tensors: Iterable[LockedTensor], what: str)
         files[tensor.name] = tensor.file
     if index is None:
         return
-    weight_map = {
-        str(name): str(file) for name, file in jsonio.load(index, limits.DOCUMENT)["weight_map"].items()
-    }
+    weight_map = read_index(index)
     for name, file in weight_map.items():
         if files.get(name) != file:
             found = f"is in {files[name]}" if name in files else "is in none of the weights files"

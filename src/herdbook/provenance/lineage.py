@@ -7,12 +7,11 @@ which have the same kind of entry. So most of a merge can be proven by comparing
 from __future__ import annotations
 
 import io
-import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from herdbook import limits
+from herdbook import jsonio, limits
 from herdbook.architectures.mixtures import expert_of
 from herdbook.errors import CheckpointError, StepError, VerificationError
 from herdbook.key import canonical_json
@@ -322,8 +321,8 @@ def parse(text: str) -> list[LineageSlice]:
         if not line:
             continue
         try:
-            slices.append(_read_slice(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            slices.append(_read_slice(jsonio.load(line)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise VerificationError(f"lineage: line {number}: is damaged: {error!r}") from error
     return slices
 

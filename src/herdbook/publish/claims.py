@@ -7,9 +7,9 @@ commit's purl (https://github.com/in-toto/attestation/blob/main/spec/predicates/
 from __future__ import annotations
 
 import base64
-import json
 from typing import TYPE_CHECKING, Any
 
+from herdbook import jsonio, limits
 from herdbook.layout import SUMS
 from herdbook.provenance.claims import BUILD_CLAIMS
 from herdbook.provenance.slsa import statement
@@ -86,10 +86,10 @@ def _lines(content: bytes) -> list[bytes]:
 def _statement(line: bytes) -> dict[str, Any] | None:
     """Return the statement in a line, bare or in an envelope, with any signature; None if it has none."""
     try:
-        data = json.loads(line)
+        data = jsonio.load(line, limits.CLAIMS)
         if isinstance(data, dict) and isinstance(data.get("dsseEnvelope"), dict):
-            data = json.loads(base64.b64decode(data["dsseEnvelope"]["payload"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+            data = jsonio.load(base64.b64decode(data["dsseEnvelope"]["payload"]), limits.CLAIMS)
+    except (ValueError, KeyError, TypeError):
         return None
     return data if isinstance(data, dict) and isinstance(data.get("subject"), list) else None
 

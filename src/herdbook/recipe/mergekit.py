@@ -6,7 +6,6 @@ license. The recipe sets mergekit's semantics, so that the build reproduces merg
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
+from herdbook import jsonio, limits, yamlio
 from herdbook import recipe as recipes
-from herdbook import yamlio
 from herdbook.architectures.mergekit import EQUAL_ROWS
 from herdbook.architectures.mixtures import FAMILIES
 from herdbook.errors import RecipeError
@@ -302,7 +301,7 @@ class _Reader:
         index = self.path.parent / WEIGHTS_INDEX
         if index.is_file():
             try:
-                version = json.loads(index.read_text(encoding="utf-8"))["metadata"].get("mergekit_version")
+                version = jsonio.load(index.read_bytes(), limits.DOCUMENT)["metadata"].get("mergekit_version")
             except (ValueError, KeyError, TypeError, AttributeError):
                 version = None
         if version:

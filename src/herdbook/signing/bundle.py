@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from herdbook import jsonio, limits
 from herdbook.errors import VerificationError
 from herdbook.provenance.claims import canonical
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-MAX_LINE_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,9 @@ def read(text: str | bytes, what: str) -> Envelope:
     Raises:
         VerificationError: If it is neither.
     """
-    if len(text) > MAX_LINE_BYTES:
-        raise VerificationError(f"{what}: is larger than a claim may be ({MAX_LINE_BYTES} bytes)")
     raw = text if isinstance(text, str) else text.decode("utf-8", errors="replace")
     try:
-        data = json.loads(raw)
+        data = jsonio.load(raw, limits.CLAIMS)
         if "dsseEnvelope" not in data:
             return Envelope(_statement(data), canonical(data), raw=raw)
         envelope, material = data["dsseEnvelope"], data.get("verificationMaterial", {})
@@ -99,15 +96,10 @@ def read(text: str | bytes, what: str) -> Envelope:
         signatures = tuple(base64.b64decode(entry["sig"], validate=True) for entry in envelope["signatures"])
         hint = material.get("publicKey", {}).get("hint")
         certified = "certificate" in material
-        statement = _statement(json.loads(payload))
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        binascii.Error,
-    ) as error:
+        statement = _statement(jsonio.load(payload, limits.CLAIMS))
+    except limits.OverLimitError as error:
+        raise VerificationError(f"{what}: refused: it {error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, binascii.Error) as error:
         raise VerificationError(
             f"{what}: is neither a bundle nor a statement ({type(error).__name__})"
         ) from None

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook.errors import CheckpointError, HerdbookError, VerificationError
 from herdbook.layout import CONFIG, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
@@ -19,6 +20,7 @@ from herdbook.release.places import told, unlisted
 from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import FolderSubject
 from herdbook.sources import lfs, remote_code
+from herdbook.sources.index import read_index
 from herdbook.verify import reference
 from herdbook.verify.ahead import THREADS, in_order
 from herdbook.weights.checkpoint import digest_open_shard
@@ -211,9 +213,9 @@ def _index(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
                 WEIGHTS_INDEX, "is missing, although there are several weights files", file=WEIGHTS_INDEX
             )
         return
-    data = release.subject.json(WEIGHTS_INDEX)
+    content = release.subject.read(WEIGHTS_INDEX, limits.DOCUMENT.size_bytes)
     with damaged(WEIGHTS_INDEX):
-        listed = {str(tensor): str(name) for tensor, name in data["weight_map"].items()}
+        listed = read_index(content)
     wrong = sorted(t for t in listed.keys() | actual.keys() if listed.get(t) != actual.get(t))
     for tensor in wrong:
         yield INDEX.failed(

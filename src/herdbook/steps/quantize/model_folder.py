@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gguf.constants import GGMLQuantizationType
 
+from herdbook import jsonio, limits
 from herdbook.errors import CheckpointError, StepError
 from herdbook.layout import CONFIG, WEIGHTS, WEIGHTS_INDEX
+from herdbook.sources.index import read_index
 from herdbook.steps.quantize.encode import decode_full_width
 from herdbook.weights.checkpoint import read_header
 
@@ -85,8 +86,11 @@ def read_folder(path: Path) -> ModelFolder:
     config = _read_json(path / CONFIG)
     index_path = path / WEIGHTS_INDEX
     if index_path.exists():
-        weight_map = _read_json(index_path).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
+        try:
+            weight_map: dict[str, str] | None = read_index(index_path.read_bytes())
+        except ValueError as error:
+            raise CheckpointError(f"{index_path}: is damaged: {error}") from error
+        if not weight_map:
             raise CheckpointError(f"{index_path}: has no weight_map")
         names = sorted(set(weight_map.values()))
     else:
@@ -109,14 +113,11 @@ def read_folder(path: Path) -> ModelFolder:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return jsonio.load_object(path.read_bytes(), limits.DOCUMENT)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: is missing") from error
     except ValueError as error:
-        raise CheckpointError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: is not a JSON object")
-    return content
+        raise CheckpointError(f"{path}: is damaged: {error}") from error
 
 
 def _some(names: list[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer
 from herdbook.layout import WEIGHTS_INDEX
@@ -15,6 +16,7 @@ from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.progress import track
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
+from herdbook.sources.index import read_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,9 +122,9 @@ def _require_plain(subject: FolderSubject, names: list[str]) -> None:
     """
     indexed: set[str] = set()
     if WEIGHTS_INDEX in subject.files:
-        index = subject.json(WEIGHTS_INDEX)
+        content = subject.read(WEIGHTS_INDEX, limits.DOCUMENT.size_bytes)
         with damaged(WEIGHTS_INDEX):
-            indexed = {str(name) for name in index["weight_map"].values()}
+            indexed = set(read_index(content).values())
     for name in sorted({*names, *indexed}):
         subject.path(name)
 
