@@ -8,8 +8,8 @@ from pytest_local_hub import LocalHub, client
 
 from herdbook.release.finding import Outcome
 from herdbook.steps.card.step import render_card
+from herdbook.verify.facts import GGUF
 from herdbook.verify.gguf.table import PRE, ROWS
-from herdbook.verify.proofs import GGUF
 from herdbook.weights.gguf_file import read_gguf
 from herdbook.weights.gguf_header import encode
 from support import lies, quantized, tiny
@@ -26,9 +26,6 @@ MODELS = {
         }
     },
 }
-# Embeddings, head, and for each of two layers attention, norms and routers; and the MLP of one expert.
-SHARED = 2 * 64 * 32 + 32 + 2 * (2 * 32 * 32 + 2 * 16 * 32 + 2 * 32 + 2 * 32)
-EXPERT = 2 * 3 * 64 * 32
 YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
 
 
@@ -45,7 +42,7 @@ def made(tmp_path_factory):
         recipe = tiny.write_recipe(root / "r.yaml", MODELS, quantize={"methods": ["Q8_0", "Q4_K_M"]})
         patch.setattr("herdbook.steps.quantize.vocabulary.check_vocabulary", lambda _: None)
         plan = tiny.build(recipe, root / "results")
-        quantized.add_to(plan, f"2x{round((SHARED + EXPERT) / 1000)}K")
+        quantized.add_to(plan, quantized.size_label(experts=2))
         render_card(plan, plan.layout.card_folder)
         yield tiny.release(plan, lies.KEY), hub
 
@@ -148,11 +145,12 @@ def test_what_is_unproven_is_listed(made):
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
     from herdbook.release.subject import FolderSubject
+    from herdbook.verify.facts import FACTS
     from herdbook.verify.levels import LEVELS
-    from herdbook.verify.proofs import FACTS, unproven
+    from herdbook.verify.proofs import unproven
 
     release = Release(FolderSubject(made[0]))
     left = unproven(release, "claims", list(LEVELS), Options())
     assert any("how GGUF files split text" in each and "see level rebuild" in each for each in left)
     listed = [field for fact in FACTS if fact.file == GGUF for field in fact.fields]
-    assert sorted(listed) == sorted(row.key for row in ROWS)
+    assert sorted(listed) == sorted(["tensors", *(row.key for row in ROWS)])

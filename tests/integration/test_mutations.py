@@ -1,48 +1,71 @@
-"""Every field of the lock, the records and the configuration is changed, and caught where the table says that it is derived.
+"""Every field of every file of a release is changed, and caught where the table says that it is derived.
 
-A builder changes one field, derives everything else from that by the tool's own code, and signs it afresh.
+A builder changes one field, derives everything else from that by the tool's own code, and signs it afresh. The release has
+every part (``support.whole``). The fast test takes another sample each day, round-robin over the kinds of files.
 """
 
-import json
+import datetime as dt
+import itertools
 import shutil
+from collections import defaultdict
+from fnmatch import fnmatchcase
 
 import pytest
 from pytest_local_hub import LocalHub, client
 
 from herdbook.layout import CONFIG, LOCK, RECORDS
 from herdbook.release.finding import Outcome
-from herdbook.steps.card.step import render_card
+from herdbook.sources.select import TOKENIZER_FILES
+from herdbook.verify.facts import FACTS, fact_about
 from herdbook.verify.levels import LEVELS
-from herdbook.verify.proofs import ASSERTED, FACTS, RECORD
-from support import lies, tiny
+from support import fields, lies, whole
+from support.fields import Field
 from support.verification import findings, status
 
 pytestmark = pytest.mark.usefixtures("transformers_here")
 
 NAMES = list(LEVELS)
 LAST = "recomputed"  # a rebuild takes too long for each field
-MODELS = {
-    "base": {"hub": "herd/base"},
-    "tuned": {"hub": "herd/tuned"},
-    "cut": {"laser": "tuned", "rank": "mp-edge", "matrices": ["mlp.down_proj"]},
-    "mix": {
-        "moe": {
-            "base": "base",
-            "experts": [{"model": "cut", "prompts": ["w1"]}, {"model": "base", "prompts": ["w2"]}],
-        }
-    },
+SAMPLE = 20
+CHUNKS = 6
+# What a field is changed to, where another text or number would say nothing.
+VALUES = {
+    "sources.*.revision": "0" * 40,
+    "sources.*.weights": "gguf",
+    "sources.*.license": "mit",
+    "sources.*.gated": "manual",
+    "adapters.*.revision": "0" * 40,
+    "release.license": "mit",
+    "release.model": "cut",
+    "models.cut.laser": "base",
+    "models.cut.rank": "laser-rmt",
+    "models.*.matrices.[[]]": "mlp.up_proj",
+    "models.searched.laser": "tuned",
+    "models.searched.select.by": "laser-rmt-snr",
+    "models.searched.guard.confidence": 0.9,
+    "models.folded.on": "tuned",
+    "models.between.merge.base": "tuned",
+    "models.between.merge.other": "tuned",
+    "models.between.merge.t": 0.75,
+    "models.mix.moe.base": "tuned",
+    "models.mix.moe.experts.[[]].model": "tuned",
+    "leaderboards.board.direction": "higher",
+    "leaderboards.board.as_of": "2026-01-03",
+    "claims.[[]].on": "2026-01-04",
+    "trials.[[]].rule.fraction": 0.75,
+    "parameters.method": "linear",
 }
-# What a field of a source is changed to, where another text or number would not do.
-SOURCE = {
-    "asked": {"hub": "herd/other"},
-    "weights": "gguf",
-    "revision": "0" * 40,
-    "license": "mit",
-    "base_models": ["a/b"],
-    "gated": "manual",
-    "generation": {"temperature": 2.0},
-    "chat_template": True,
-}
+# Fields that a release need not have, which this one does not.
+ABSENT = (
+    Field(LOCK, ("sources", "*", "gated"), ("sources", "base", "gated")),
+    Field(LOCK, ("sources", "*", "chat_template"), ("sources", "base", "chat_template"), True),
+    Field(LOCK, ("adapters", "*", "chat_template"), ("adapters", "folded", "chat_template"), True),
+    Field(LOCK, ("token_differences",), ("token_differences",)),
+    Field(CONFIG, ("auto_map",), ("auto_map",)),
+)
+# Files of the table of which this release does not have all: other tokenizers and headers of GGUF files; and what is no file.
+NOT_HERE = {*TOKENIZER_FILES, "*.safetensors", "*.gguf", "the release"}
+DIFFERENCES = [{"between": ["0" * 64, "1" * 64], "moved": 1, "moved_token": ["w", 1, 2]}]
 
 
 @pytest.fixture(scope="module")
@@ -50,162 +73,112 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("mutations")
     with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
         client.use(hub, root / "home", patch)
-        for seed, name in enumerate(("base", "tuned")):
-            files = tiny.write_model(root / name, seed=seed, shards=2)
-            hub.add_repo(
-                f"herd/{name}",
-                {path.name: path.read_bytes() for path in files.iterdir()},
-                license="apache-2.0",
-            )
-        plan = tiny.build(tiny.write_recipe(root / "r.yaml", MODELS), root / "results")
-        render_card(plan, plan.layout.card_folder)
-        folder = tiny.release(plan, lies.KEY)
-        assert status(findings(folder, LAST)) == 0
+        whole.write_sources(root, hub)
+        folder = whole.build(root, lies.KEY, **whole.SECTIONS)
+        assert status(findings(folder, LAST, sample_bytes=None)) == 0
         yield folder
 
 
-@pytest.fixture
-def folder(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "copy")
+@pytest.fixture(scope="module")
+def groups(made):
+    """All fields of the release, those alike together; kinds of files take turns."""
+    alike, kinds = defaultdict(list), defaultdict(list)
+    for field in (*fields.fields(made), *absent(made)):
+        alike[field.group].append(field)
+    for group, found in alike.items():
+        kinds[group[0]].append(found)
+    turns = itertools.zip_longest(*kinds.values())
+    ordered = [group for turn in turns for group in turn if group]
+    print(f"{sum(map(len, ordered))} fields of {len(ordered)} kinds, in {len(kinds)} kinds of files")
+    return ordered
 
 
-def level_of(file, field):
-    """Return the last level in the table that proves a field."""
-    levels = [fact.level for fact in FACTS if fact.file == file and field in fact.fields]
-    assert levels, f"{field} of {file} is not in the table"
-    return min(levels, key=lambda level: NAMES.index(level) if level in NAMES else len(NAMES))
+def absent(made):
+    """Return fields that this release need not have."""
+    record = next((made / RECORDS).glob("cut.*.json"))
+    name, tensor = record.relative_to(made).as_posix(), "model.layers.0.mlp.down_proj.weight"
+    device = Field(name, ("tensors", "laser", "device"), ("tensors", tensor, "device"))
+    return (*ABSENT, device)
+
+
+def other(field):
+    """Return another value for a field."""
+    at = ".".join(field.at)
+    for pattern, value in VALUES.items():
+        if fnmatchcase(at, pattern):
+            return value
+    match field.value:
+        case bool():
+            return not field.value
+        case int() | float():
+            return field.value + 1
+        case str():
+            return field.value[:-1] + ("0" if field.value[-1:] != "0" else "1")
+        case list():
+            return [*field.value, "more"]
+        case dict():
+            return {"more": 1}
+    return DIFFERENCES if field.at == ("token_differences",) else "something"
 
 
 def caught(folder, level):
     """Return the first level that does not pass, as the command runs them."""
     found = [one for one in findings(folder, level, sample_bytes=None) if one.outcome is not Outcome.PASSED]
-    return next((name for name in NAMES if any(one.level == name for one in found)), None)
+    return next((name for name in NAMES if any(one.level == name for one in found)), None), found
 
 
-def other(value):
-    """Return a value of the same kind."""
-    match value:
-        case bool():
-            return not value
-        case int() | float():
-            return value + 1
-        case str():
-            return value[:-1] + ("0" if value[-1:] != "0" else "1")
-        case list():
-            return value[:-1]
-        case dict():
-            return {name: other(entry) for name, entry in value.items()} if value else {"more": 1}
-    return "something"
-
-
-def holds(folder, change, file, field):
-    """Check that a change is caught at its level at the latest, or passes all levels if the field is asserted."""
-    level = level_of(file, field)
+def misses(folder, field):
+    """Change a field, and return what the table says wrongly of it; nothing if it is caught where the table says so."""
+    fact = fact_about(field.file, field.at)
+    if fact is None:
+        return f"no row for {field} ({'.'.join(field.at)})"
+    why = ""
     try:
-        with lies.told(folder):
-            change()
-    except Exception:  # noqa: BLE001 - what cannot even be derived from is caught as early as can be
+        fields.change(folder, field, other(field))
+    except Exception as error:  # noqa: BLE001 - what cannot even be derived from is caught as early as can be
+        why = f" ({error!r})"
         lies.write_sums(folder)
-    seen = caught(folder, level if level in NAMES[: NAMES.index(LAST)] else LAST)
-    if level == ASSERTED or NAMES.index(level) > NAMES.index(LAST):
-        assert seen is None
+    if fact.level in NAMES[: NAMES.index(LAST) + 1]:
+        seen, _ = caught(folder, fact.level)
+        if seen is None or NAMES.index(seen) > NAMES.index(fact.level):
+            return f"{field}: is to be proven at {fact.level}, and was caught at {seen}"
     else:
-        assert seen is not None
-        assert NAMES.index(seen) <= NAMES.index(level)
+        seen, found = caught(folder, LAST)
+        if seen is not None:
+            return f"{field}: {fact.level}, but was caught at {seen}: {found[0].detail}{why}"
+    return None
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        f.removeprefix("sources.")
-        for fact in FACTS
-        if fact.file == LOCK
-        for f in fact.fields
-        if "sources." in f
-    ],
-)
-def test_a_field_of_a_source(folder, field):
-    def change():
-        lock = json.loads((folder / LOCK).read_text())
-        for source in lock["sources"].values():
-            if field == "config":
-                source["config"]["rope_theta"] += 1
-            elif field == "tokens":
-                source["tokens"]["sha256"] = other(source["tokens"]["sha256"])
-            else:
-                source[field] = SOURCE[field] if field in SOURCE else other(source[field])
-        (folder / LOCK).write_text(json.dumps(lock))
-
-    holds(folder, change, LOCK, f"sources.{field}")
+def all_caught(made, tmp_path, chosen):
+    wrong = []
+    for number, field in enumerate(chosen):
+        folder = shutil.copytree(made, tmp_path / str(number))
+        wrong += [problem] if (problem := misses(folder, field)) else []
+        shutil.rmtree(folder)
+    print(f"{len(chosen)} mutations")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("field", ["version", "token_differences"])
-def test_a_field_of_the_lock(folder, field):
-    def change():
-        lock = json.loads((folder / LOCK).read_text())
-        more = [{"between": ["0" * 64, "1" * 64], "moved": 1, "moved_token": ["w", 1, 2]}]
-        lock[field] = 2 if field == "version" else more
-        (folder / LOCK).write_text(json.dumps(lock))
-
-    holds(folder, change, LOCK, field)
+def test_every_field_has_a_row(groups):
+    unknown = [f"no row for {field}" for field, *_ in groups if fact_about(field.file, field.at) is None]
+    assert not unknown, "\n".join(unknown)
 
 
-@pytest.mark.parametrize("field", ["key", "code", "operation", "parameters", "file"])
-def test_a_field_of_a_record(folder, field):
-    def change():
-        (path,) = folder.glob(f"{RECORDS}/cut.*.json")
-        record = json.loads(path.read_text())
-        record[field] = other(record[field])
-        path.write_text(json.dumps(record))
-
-    holds(folder, change, RECORD, field)
+def test_every_row_has_a_field(groups):
+    met = {id(fact_about(field.file, field.at)) for group in groups for field in group}
+    idle = [fact for fact in FACTS if id(fact) not in met]
+    assert {fact.file for fact in idle if fact.name != "the version of mergekit"} <= NOT_HERE, idle
 
 
-@pytest.mark.parametrize(
-    "field",
-    sorted(
-        {
-            f.removeprefix("tensors.")
-            for fact in FACTS
-            if fact.file == RECORD
-            for f in fact.fields
-            if "tensors." in f
-        }
-    ),
-)
-def test_a_field_of_a_reduced_tensor(folder, field):
-    def change():
-        (path,) = folder.glob(f"{RECORDS}/{'mix.routers' if field == 'gate' else 'cut.'}*.json")
-        record = json.loads(path.read_text())
-        for entry in record["tensors"].values():
-            if entry["action"] == "laser":
-                *outer, last = field.split(".")
-                target = entry[outer[0]] if outer else entry
-                target[last] = other(target.get(last, "cpu"))
-            elif entry["action"] == "router" and field == "gate":
-                entry["gate"] = other(entry["gate"])
-        path.write_text(json.dumps(record))
-
-    holds(folder, change, RECORD, f"tensors.{field}")
+def test_a_sample_of_fields(made, tmp_path, groups):
+    day = dt.datetime.now(tz=dt.UTC).toordinal()
+    first = day * SAMPLE % len(groups)
+    print(f"day {day}: from kind {first}")
+    chosen = [group[day % len(group)] for group in (groups * 2)[first : first + SAMPLE]]
+    all_caught(made, tmp_path, chosen)
 
 
-def test_each_field_of_these_records_is_in_the_table(made):
-    listed = {field for fact in FACTS if fact.file == RECORD for field in fact.fields}
-    for path in made.glob(f"{RECORDS}/*.json"):
-        record = json.loads(path.read_text())
-        assert record.keys() - {"tensors"} <= listed
-        for entry in record["tensors"].values():
-            assert {f"tensors.{field}" for field in entry} <= listed
-
-
-def test_each_field_of_the_configuration(made, tmp_path):
-    fields = [*json.loads((made / CONFIG).read_text()), "auto_map"]
-    folder = shutil.copytree(made, tmp_path / "copy")
-    original = (folder / CONFIG).read_text()
-    for field in fields:
-        config = json.loads(original)
-        config[field] = other(config.get(field))
-        with lies.told(folder):
-            (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        found = findings(folder)
-        assert any(one.check == "side files" and one.outcome is Outcome.FAILED for one in found), field
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_each_field(made, tmp_path, groups, chunk):
+    all_caught(made, tmp_path, [group[0] for group in groups[chunk::CHUNKS]])

@@ -14,7 +14,8 @@ from herdbook.release.reader import Release
 from herdbook.release.subject import open_subject
 from herdbook.steps.card.step import render_card
 from herdbook.verify import reference
-from herdbook.verify.proofs import AGE, unproven
+from herdbook.verify.facts import AGE
+from herdbook.verify.proofs import unproven
 from support import tiny
 from support.verification import findings, status
 

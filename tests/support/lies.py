@@ -1,22 +1,41 @@
 """Builders who lie: they change what a release says, derive everything else from that, and sign it all afresh."""
 
-import hashlib
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from herdbook.errors import HerdbookError
 from herdbook.files import dump_json, sha256_file
-from herdbook.layout import BOMS, CLAIMS, LINEAGE, OUTSIDE_SUMS, PUBLIC_KEY, SIGNATURE, SUMS
+from herdbook.layout import (
+    BOMS,
+    CARD,
+    CLAIMS,
+    EVALUATIONS,
+    INPUTS,
+    LINEAGE,
+    OUTSIDE_SUMS,
+    PUBLIC_KEY,
+    RECORDS,
+    ROUTING,
+    SEARCHES,
+    SIGNATURE,
+    SUMS,
+    WEIGHTS_INDEX,
+)
 from herdbook.plan.folder import made_files
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import statements
 from herdbook.provenance.lineage import lines
-from herdbook.release.reader import Release
+from herdbook.release.finding import Options
+from herdbook.release.reader import Release, damaged
 from herdbook.release.subject import FolderSubject
 from herdbook.release.sums import format_sums, with_sums
 from herdbook.signing import keys
 from herdbook.signing.oms import manifest
 from herdbook.signing.signer import line, signed
+from herdbook.steps.assemble.step import index_of
+from herdbook.steps.card.step import card_texts
+from herdbook.verify.rebuild.workspace import open_workspace
 from herdbook.weights.checkpoint import read_header
 
 KEY = keys.PrivateKey(keys.ec.generate_private_key(keys.ec.SECP256R1()))
@@ -24,7 +43,7 @@ KEY = keys.PrivateKey(keys.ec.generate_private_key(keys.ec.SECP256R1()))
 
 @contextmanager
 def told(folder, key=KEY):
-    """Derive from what the block changes: keys of records, lineage, bills of materials, checksums, claims and signatures."""
+    """Derive all else from what the block changes: keys, names, lineage, bills, card, checksums, claims and signatures."""
     before = Release(FolderSubject(folder)).make_plan()
     yield
     write_sums(folder)
@@ -33,16 +52,25 @@ def told(folder, key=KEY):
     if before.released.config != after.released.config:
         for name in made_files(after, after.released):
             (folder / name).write_text(dump_json(after.released.config))
+    if before.released.shard_names != after.released.shard_names:
+        (folder / WEIGHTS_INDEX).write_text(dump_json(index_of(after.released)))
     write_sums(folder)
     release = Release(FolderSubject(folder))
     headers = {name: read_header(folder / name) for name in after.released.shard_names}
     (folder / LINEAGE).write_text("".join(lines(after, release.records(), headers)))
-    known = {
-        name: digest for name, digest in write_sums(folder).items() if name not in {*BOMS.values(), SUMS}
-    }
-    for version, name in BOMS.items():
-        (folder / name).write_text(dump_json(bom(after, version, known, lambda n: _json(folder, n))))
+    write_bills(folder, after)
     sign(folder, after, key)
+    if (folder / CARD).exists():
+        _write_card(folder)
+        write_bills(folder, after)
+        sign(folder, after, key)
+
+
+def write_bills(folder, plan):
+    """Write the bills of materials, by the code that builds them."""
+    known = {name: digest for name, digest in write_sums(folder).items() if name not in BOMS.values()}
+    for version, name in BOMS.items():
+        (folder / name).write_text(dump_json(bom(plan, version, known, lambda n: _json(folder, n))))
 
 
 def sign(folder, plan, key=KEY):
@@ -50,9 +78,15 @@ def sign(folder, plan, key=KEY):
     digests = with_sums(write_sums(folder), (folder / SUMS).read_bytes())
     claims = statements(plan, digests, lambda name: _json(folder, name))
     (folder / CLAIMS).write_bytes(b"".join(line(claim, key) for claim in claims))
+    sign_model(folder, plan.recipe.release.name, key)
+
+
+def sign_model(folder, name, key=KEY):
+    """Write the signature of all files, and the key that proves it."""
     (folder / PUBLIC_KEY).write_text(key.public.pem)
-    digests[PUBLIC_KEY] = hashlib.sha256(key.public.pem.encode()).hexdigest()
-    (folder / SIGNATURE).write_bytes(signed(manifest(plan.recipe.release.name, digests), key))
+    outside = {PUBLIC_KEY: sha256_file(folder / PUBLIC_KEY), SUMS: sha256_file(folder / SUMS)}
+    digests = Release(FolderSubject(folder)).sums | outside
+    (folder / SIGNATURE).write_bytes(signed(manifest(name, digests), key))
 
 
 def write_sums(folder):
@@ -64,20 +98,47 @@ def write_sums(folder):
 
 
 def _rekey(folder, before, after):
-    """Give records and results the keys that follow now."""
+    """Give records, results and files the keys and names that follow now."""
     renamed = dict(zip(before.parts, after.parts, strict=True))
+    renamed |= {old.file: new.file for old, new in zip(before.quantized, after.quantized, strict=True)}
+    results = {
+        **{f"{EVALUATIONS}/{item.id}.json": item for item in after.evaluations},
+        **{f"{SEARCHES}/{item.id}.json": item for item in after.searches.values()},
+        **({f"{ROUTING}/{after.report.id}.json": after.report} if after.report else {}),
+        **{f"{RECORDS}/{item.id}.gguf.json": item for item in after.quantized},
+    }
     for old, new in zip(contents(before), contents(after), strict=True):
+        if old.startswith(f"{INPUTS}/"):  # they are in the order of their digests
+            own = next(
+                one for one in contents(after) if one.startswith(f"{INPUTS}/") and one[-8:] == old[-8:]
+            )
+            (folder / old).rename(folder / own)
+            continue
         if not old.endswith(".json") or not old.startswith("provenance/"):
+            (folder / old).rename(folder / new)
             continue
         text = (folder / old).read_text()
         for key, now in renamed.items():
             text = text.replace(key, now)
         content = json.loads(text)
-        part = after.parts.get(content.get("key"))
-        if part is not None and old != new:
-            content |= part.about
+        if old != new:
+            part = after.parts.get(content.get("key")) or results.get(new)
+            content |= part.about if part else {}
         (folder / old).unlink()
         (folder / new).write_text(dump_json(content))
+
+
+def _write_card(folder):
+    """Write the card and its figures anew, from the release's own files."""
+    release = Release(FolderSubject(folder))
+    with open_workspace(release, Options(), "card") as workspace:
+        workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, ROUTING)
+        with (
+            suppress(HerdbookError),
+            damaged("the card"),
+        ):  # of some lies no card can tell; the one before stays
+            for name, text in card_texts(workspace.plan).items():
+                (folder / name).write_text(text)
 
 
 def _json(folder, name):

@@ -20,6 +20,14 @@ from support import lies
 SPECIAL = {"<unk>": "unk", "<s>": "bos", "</s>": "eos"}
 
 
+def size_label(experts):
+    """Return what the converter calls the size of a mixture of ``tiny`` models with heads of 8: that of all that one expert computes with."""
+    one = 2 * 3 * 64 * 32  # the MLP in two layers
+    layer = 2 * 32 * 32 + 2 * 16 * 32 + 2 * 32 + experts * 32  # attention, norms, router
+    shared = 2 * 64 * 32 + 32 + 2 * layer  # with embeddings, head and last norm
+    return f"{experts}x{round((shared + one) / 1000)}K"
+
+
 def add_to(plan, size_label):
     """Make the quantized files of a plan whose other results are made."""
     write_full(plan, size_label)

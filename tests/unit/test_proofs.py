@@ -8,10 +8,11 @@ import pytest
 
 from herdbook import recipe as recipes
 from herdbook.layout import LOCK, SIGNATURE
-from herdbook.lock import Lock, LockedAdapter, LockedSource
+from herdbook.lock import Lock, LockedAdapter, LockedCalibration, LockedFile, LockedSource, LockedTask
 from herdbook.release.finding import Finding, Options, Outcome
 from herdbook.verify import levels, report
-from herdbook.verify.proofs import ASSERTED, FACTS, table, unproven
+from herdbook.verify.facts import ASSERTED, FACTS, fact_about
+from herdbook.verify.proofs import table, unproven
 
 DOCS = Path(__file__).parents[2] / "docs/verify.md"
 NAMES = list(levels.LEVELS)
@@ -28,12 +29,43 @@ def of(text, *files):
     )
 
 
-def test_each_field_of_a_lock_is_in_the_table_once():
-    nested = {"sources": LockedSource, "adapters": LockedAdapter}
-    expected = {name for name in Lock.model_fields if name not in nested}
-    expected |= {f"{name}.{field}" for name, model in nested.items() for field in model.model_fields}
-    listed = [field for fact in FACTS if fact.file == LOCK for field in fact.fields]
-    assert sorted(listed) == sorted(expected)
+def test_each_field_of_a_lock_is_in_the_table():
+    nested = {
+        "sources": LockedSource,
+        "adapters": LockedAdapter,
+        "tasks": LockedTask,
+        "calibration": LockedCalibration,
+    }
+    nested["leaderboards"] = LockedFile
+    expected = {(name,) for name in Lock.model_fields if name not in nested}
+    expected |= {(name, "*", field) for name, model in nested.items() for field in model.model_fields}
+    expected.remove(("leaderboards", "*", "git_blob"))  # of files on the Hub
+    assert {at for at in expected if fact_about(LOCK, at) is None} == set()
+
+
+def test_no_field_is_in_the_table_twice():
+    listed = [(fact.file, field) for fact in FACTS for field in fact.fields or (fact.name,)]
+    assert sorted(set(listed)) == sorted(listed)
+
+
+@pytest.mark.parametrize(
+    ("file", "at", "name"),
+    [
+        ("provenance/records/x.json", ("tensors", "laser", "spectrum", "snr"), "ranks, energies and spectra"),
+        (
+            "provenance/records/x.json",
+            ("tensors", "laser", "spectrum", "sha256"),
+            "devices, and digests of spectra",
+        ),
+        ("provenance/records/x.gguf.json", ("encoder",), "the version of the encoder of GGUF files"),
+        ("provenance/records/x.json", ("more",), None),
+        ("x/config.json", (), None),
+        ("config.json", ("more",), "configuration and index"),
+    ],
+)
+def test_the_more_specific_fact_counts(file, at, name):
+    fact = fact_about(file, at)
+    assert (fact.name if fact else None) == name
 
 
 def test_levels_in_the_table_exist():

@@ -42,12 +42,14 @@ def disagreement(folder: Path) -> dict[str, Any]:
         and ``own``; without the last three if nothing differs, or no file says what is right. If it does not load, only ``error``; if a package is missing, only ``missing``.
     """
     try:
-        loaded = load_tokenizer(folder)
-        own = _own(folder)
+        return _compared(load_tokenizer(folder), _own(folder))
     except ModuleNotFoundError as error:
         return {"missing": error.name}
-    except Exception as error:  # noqa: BLE001 - each class of tokenizers has errors of its own
+    except Exception as error:  # noqa: BLE001 - each class of tokenizers has errors of its own, when it is loaded or used
         return {"error": " ".join(str(error).split())[:200] or type(error).__name__}
+
+
+def _compared(loaded: Any, own: tuple[Callable[[str], list[int]], Iterator[str]] | None) -> dict[str, Any]:
     token, number = max(loaded.get_vocab().items(), key=lambda item: item[1])
     found: dict[str, Any] = {"kind": type(loaded).__name__, "last": token, "highest": number}
     if own is None:

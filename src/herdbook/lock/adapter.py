@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
+    from herdbook.hub import RemoteRepo
     from herdbook.recipe import Adapter
     from herdbook.sources.vocabulary import Vocabulary
     from herdbook.weights.checkpoint import Span
@@ -38,7 +39,8 @@ ADAPTED = "base_model_name_or_path"  # in the configuration of an adapter
 def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     """Pin a LoRA adapter: its two files, its configuration, its tensors."""
     if isinstance(model.adapter, Hub):
-        return _pin_hub_adapter(model, model.adapter)
+        repo, _, revision = model.adapter.hub.partition("@")
+        return pin_hub_adapter(model, hub.resolve(repo, revision or None))
     folder = beside / model.adapter
     what = f"adapter: {model.adapter}"
     _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
@@ -60,9 +62,9 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     )
 
 
-def _pin_hub_adapter(model: Adapter, source: Hub) -> LockedAdapter:
-    repo, _, revision = source.hub.partition("@")
-    remote = hub.resolve(repo, revision or None)
+def pin_hub_adapter(model: Adapter, remote: RemoteRepo) -> LockedAdapter:
+    """Pin a LoRA adapter on the Hub, at a commit that was looked up."""
+    repo = remote.repo
     what = f"adapter: {repo}@{remote.commit[:8]}"
     files = {file.name: file for file in remote.files}
     _check_adapter(set(files), what, "the repository")

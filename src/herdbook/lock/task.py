@@ -68,18 +68,18 @@ class Task(BaseModel):
         return problems
 
 
-def read_task(path: Path, name: str) -> tuple[Task, str]:
+def read_task(content: bytes, name: str) -> tuple[Task, str]:
     """Return a task and the text of its file.
 
     Args:
-        path: The file.
+        content: The content of the file.
         name: Its path, as the recipe names it.
 
     Raises:
         RecipeError: If it is not a task with local data.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content.decode()
         return Task.model_validate(yamlio.load(text, yamlio.PyYamlLoader)), text
     except UnicodeDecodeError as error:
         problem = f"it is not UTF-8 ({error})"
@@ -95,7 +95,7 @@ def read_task(path: Path, name: str) -> tuple[Task, str]:
 def pin_task(task: str, beside: Path) -> LockedTask:
     """Pin an evaluation task: its file, and the local data files that it reads."""
     file = pin_local(beside, task, "evaluate.tasks")
-    spec, text = read_task(beside / task, task)
+    spec, text = read_task((beside / task).read_bytes(), task)
     if problems := spec.unread():
         raise RecipeError([f"evaluate.tasks: {task}: {problem}" for problem in problems])
     names = spec.dataset_kwargs.names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT, digest
@@ -34,6 +34,7 @@ class Evaluation:
         node: The model.
         quantized: The quantized file of the model, if that is measured.
         key: Digest that identifies it.
+        settings: How it is measured, as JSON.
         made_as: Name of the first measurement with the same key, whose file it shares; empty if it is the first.
     """
 
@@ -41,12 +42,24 @@ class Evaluation:
     node: Node
     quantized: Quantized | None
     key: str
+    settings: dict[str, Any] = field(hash=False)
     made_as: str = ""
 
     @property
     def id(self) -> str:
         """Name of its result file, without suffix."""
         return f"{self.made_as or self.name}-{self.key[:SHORT]}"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What its result says of how it was measured, as JSON."""
+        return {
+            "operation": "evaluate",
+            "key": self.key,
+            "name": self.made_as or self.name,
+            "settings": self.settings,
+            "code": EVALUATE_CODE.describe().json,
+        }
 
 
 def plan_evaluations(
@@ -64,13 +77,14 @@ def plan_evaluations(
         "code": EVALUATE_CODE.describe().json,
     }
 
+    measured_with = {"limit": section.limit, "batch_size": section.batch_size, "dtype": "float32"}
     first: dict[str, str] = {}
 
     def planned(name: str, node: Node, item: Quantized | None) -> Evaluation:
         measured = {"key": item.key, "code": DEQUANTIZE_CODE.describe().json} if item else None
         key = digest({**settings, "model": node.key, "quantized": measured})
         made_as = first.setdefault(key, name)
-        return Evaluation(name, node, item, key, made_as if made_as != name else "")
+        return Evaluation(name, node, item, key, measured_with, made_as if made_as != name else "")
 
     models = [planned(name, nodes[name], None) for name in section.models]
     if not (recipe.quantize and recipe.quantize.evaluate):

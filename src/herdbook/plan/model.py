@@ -161,6 +161,16 @@ class Search:
         return f"{self.model}-{self.key[:SHORT]}"
 
     @property
+    def about(self) -> Parameters:
+        """What its result says of how it was made, as JSON."""
+        return {
+            "operation": "search",
+            "key": self.key,
+            "code": self.code.json,
+            "parameters": self.parameters,
+        }
+
+    @property
     def parameters(self) -> Parameters:
         """All its parameters, as JSON, in the form of the key and of the result."""
         return {

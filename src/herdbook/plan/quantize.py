@@ -70,6 +70,11 @@ class Quantized:
         """Name of its file below ``results/quantized``, without suffix."""
         return f"{self.file.removesuffix('.gguf')}-{self.key[:SHORT]}"
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What its record says of how it was made, as JSON."""
+        return {"operation": "quantize", "key": self.key, "method": self.method, "name": self.file}
+
 
 def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str]) -> Conversion:
     """Return the full-width GGUF of the released model, with the metadata that is written into it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT, digest
 from herdbook.plan.code import TOKENIZERS, Code
@@ -39,6 +39,20 @@ class RoutingReport:
     def id(self) -> str:
         """Name of its file, without suffix."""
         return f"{self.node.name}-{self.key[:SHORT]}"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the report says of the mixture and of how it was made, as JSON."""
+        assert isinstance(self.node.recipe, Moe)  # noqa: S101 - no other model has a report
+        moe = self.node.recipe.moe
+        return {
+            "operation": "routing",
+            "key": self.key,
+            "model": self.node.key,
+            "code": self.code.json,
+            "experts": [expert.model for expert in moe.experts],
+            "experts_per_token": moe.experts_per_token,
+        }
 
 
 def plan_report(recipe: Recipe, lock: Lock, node: Node) -> RoutingReport | None:

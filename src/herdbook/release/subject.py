@@ -89,6 +89,9 @@ class Subject(Protocol):
             SourceError: If it cannot be read.
         """
 
+    def header_digest(self, name: str) -> str:
+        """Return the SHA-256 of what stands before the tensors of a safetensors file. Raises as ``header``."""
+
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Return a file's bytes from ``start`` up to ``stop``, all of them. Raises as ``read``."""
 
@@ -107,6 +110,7 @@ class _Reading:
         self.odd: dict[str, str] = {}
         self._lock = Lock()
         self._headers: dict[str, dict[str, Span]] = {}
+        self._header_digests: dict[str, str] = {}
 
     def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
         """Return a small file, see ``Subject``."""
@@ -139,7 +143,13 @@ class _Reading:
             if len(head) < stop <= min(size, 8 + MAX_HEADER_BYTES):
                 head += self.read_range(name, len(head), stop)
             self._headers[name] = hub.parse_untrusted_header(head, size, name)
+            self._header_digests[name] = hashlib.sha256(head[:stop]).hexdigest()
         return self._headers[name]
+
+    def header_digest(self, name: str) -> str:
+        """Return the digest of a header, see ``Subject``."""
+        self.header(name)
+        return self._header_digests[name]
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Return a part of a file, see ``Subject``."""

@@ -5,19 +5,23 @@ Each claim of a build is derived from the files and compared byte by byte, so a 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError, UnverifiedError, VerificationError
+from herdbook.files import dump_json
 from herdbook.layout import BOMS, CLAIMS, LINEAGE, SUMS
 from herdbook.plan.code import PACKAGE, RecordedCode, as_recorded, listed
 from herdbook.plan.release import PROVENANCE_CODE, contents
+from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import BUILD_CLAIMS, canonical, statements
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.reader import caught, damaged, derived
-from herdbook.verify import pedigree, pins, side_files, signature
+from herdbook.verify import pedigree, pins, results, side_files, signature
+from herdbook.verify.differences import difference
 from herdbook.verify.gguf import check as gguf_headers
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ LEVEL = "claims"
 CONTENTS = Check(LEVEL, "contents")
 CLAIMED = Check(LEVEL, "claims")
 CODE = Check(LEVEL, "code")
+BILLS = Check(LEVEL, "bills")
 VERSION = re.compile(r"[0-9][0-9A-Za-z]*([.+-][0-9A-Za-z]+)*")
 
 
@@ -94,10 +99,13 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         yield from caught(beside, side_files.BESIDE, release)
         headers = derived(gguf_headers.check(plan, release, build.code))
         yield from caught(headers, gguf_headers.HEADERS, release)
+        made = derived(results.check(plan, release, build.code))
+        yield from caught(made, results.RESULTS, release)
         yield from caught(_subjects(release, claims.claims), CLAIMED, release)
         written = [
             (_contents(plan, release), CONTENTS),
             (derived(_derived(plan, release, claims.claims)), CLAIMED),
+            (derived(_bills(plan, release)), BILLS),
         ]
         if all(finding.outcome is Outcome.PASSED for finding in steps):
             written.append((derived(pedigree.lineage(plan, release)), pedigree.LINEAGES))
@@ -212,6 +220,21 @@ def _contents(plan: Plan, release: Release) -> Iterator[Finding]:
         yield CONTENTS.passed(f"{len(expected)} files", "are exactly those that the recipe makes")
 
 
+def _bills(plan: Plan, release: Release) -> Iterator[Finding]:
+    """Check that the bills of materials follow from the release."""
+    digests = {name: digest for name, digest in release.sums.items() if name not in BOMS.values()}
+    wrong = False
+    for version, name in BOMS.items():
+        ours, theirs = bom(plan, version, digests, release.subject.json), release.subject.json(name)
+        if dump_json(ours).encode() != release.subject.read(name):
+            wrong = True
+            where, expected, found = difference(json.loads(dump_json(ours)), theirs)
+            detail = f"differs from the derived bill at {where}"
+            yield BILLS.failed(name, detail, file=name, expected=expected, found=found)
+    if not wrong:
+        yield BILLS.passed(f"{len(BOMS)} bills of materials", "follow from the release's own files")
+
+
 def _derived(plan: Plan, release: Release, claims: list[SignedClaim]) -> Iterator[Finding]:
     """Check that the claims of the build are those that follow from the release."""
     build_claims = [claim for claim in claims if claim.kind in BUILD_CLAIMS]
@@ -247,17 +270,3 @@ def _derived(plan: Plan, release: Release, claims: list[SignedClaim]) -> Iterato
         yield CLAIMED.passed(
             claim.kind, f"line {claim.number} was added after the build and is not checked", file=CLAIMS
         )
-
-
-def difference(expected: Any, found: Any, where: str = "") -> tuple[str, str, str]:
-    """Return the path at which two JSON values first differ, and both values at it, shortened."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        for key in sorted(expected.keys() | found.keys()):
-            if expected.get(key) != found.get(key) or (key in expected) != (key in found):
-                return difference(expected.get(key), found.get(key), f"{where}.{key}" if where else key)
-    if isinstance(expected, list) and isinstance(found, list):
-        for index in range(max(len(expected), len(found))):
-            left, right = (side[index] if index < len(side) else None for side in (expected, found))
-            if left != right:
-                return difference(left, right, f"{where}[{index}]")
-    return where or "the top level", str(expected)[:200], str(found)[:200]

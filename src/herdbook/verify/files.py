@@ -175,6 +175,12 @@ def _records(release: Release, contents: dict[str, _Read], *, with_digests: bool
         if record is None:
             yield RECORDED.failed(name, "no record describes this content", found=read.sha256, file=name)
             continue
+        size = release.subject.files[name].size_bytes
+        if record["file"].get("size_bytes") != size:
+            said = str(record["file"].get("size_bytes"))
+            yield RECORDED.failed(
+                name, "its record says another size", expected=str(size), found=said, file=name
+            )
         recorded = {
             tensor: (entry["dtype"], tuple(entry["shape"]), *([entry["sha256"]] if with_digests else []))
             for tensor, entry in record["tensors"].items()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import limits
 from herdbook.key import SHORT
 from herdbook.layout import LINEAGE
-from herdbook.plan.operation import DrawRouters, MakeRouters, ReduceAsSearched
+from herdbook.plan.operation import DrawRouters, MakeRouters, MergeTensors, ReduceAsSearched, RunMergekit
 from herdbook.provenance.lineage import lines
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
@@ -97,6 +97,12 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
             isinstance(part.operation, MakeRouters | DrawRouters) and entry.get("gate") != part.operation.gate
         ):
             yield tensor.name, "gate", part.operation.gate, str(entry.get("gate"))
+        elif isinstance(part.operation, MergeTensors | RunMergekit) and entry["action"] == "merge":
+            values = part.operation.values[tensor.name] if isinstance(part.operation, MergeTensors) else {}
+            planned = {"method": part.operation.method, **values}
+            said = {name: entry.get(name) for name in planned}
+            if planned != said:
+                yield tensor.name, "method or value", str(planned), str(said)
         elif tensor.action == "zeros" and entry["sha256"] != _digest_of_zeros(tensor.size_bytes):
             yield tensor.name, "digest than zeros have", _digest_of_zeros(tensor.size_bytes), entry["sha256"]
         cited = [

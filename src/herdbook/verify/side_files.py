@@ -10,12 +10,16 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from herdbook.files import dump_json, git_blob_id
-from herdbook.layout import LOCK, WEIGHTS_INDEX
+from herdbook.layout import LOCK, WEIGHTS_INDEX, input_file
+from herdbook.lock.task import read_task
 from herdbook.plan.folder import files_origin, folder_files, made_files
 from herdbook.plan.material import carried_inputs
 from herdbook.plan.node import ASSEMBLE_CODE
+from herdbook.plan.operation import FetchFile
 from herdbook.release.finding import Check
 from herdbook.steps.assemble.step import index_of
+from herdbook.verify.differences import difference
+from herdbook.weights.checkpoint import shard_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,10 +64,35 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             yield BESIDE.failed(name, detail, file=name, expected=expected, found=found, source=source)
     for name, (pinned, _) in carried_inputs(plan).items():
         found = release.digests.get(name, "no such file")
-        if found != pinned.sha256:
+        size = release.subject.files[name].size_bytes if name in release.subject.files else 0
+        if (found, size) != (pinned.sha256, pinned.size_bytes):
             wrong = True
             detail = f"is not the file that {LOCK} pins"
-            yield BESIDE.failed(name, detail, file=name, expected=str(pinned.sha256), found=found)
+            about = {
+                "expected": f"{pinned.sha256}, {pinned.size_bytes} bytes",
+                "found": f"{found}, {size} bytes",
+            }
+            yield BESIDE.failed(name, detail, file=name, **about)
+    for task in plan.lock.tasks.values():
+        name = input_file(task.file.name, str(task.file.sha256))
+        spec, _ = read_task(release.subject.read(name), name)
+        theirs = {"name": spec.task, "metadata": spec.metadata or {}}
+        ours = {"name": task.name, "metadata": task.metadata}
+        if theirs != ours:
+            wrong = True
+            where, expected, actual = difference(theirs, ours)
+            detail = f"{LOCK} says something else than the task's own file: {where}"
+            yield BESIDE.failed(name, detail, file=LOCK, expected=expected, found=actual)
+    for name, part in zip(node.shard_names, node.parts, strict=True):
+        if isinstance(part.operation, FetchFile) or name not in release.subject.files:
+            continue  # the source's own file, or none, which others report
+        start = shard_start(
+            (tensor.name, tensor.dtype, tensor.shape)
+            for tensor in sorted(part.tensors, key=lambda tensor: tensor.name)
+        )
+        if release.subject.header_digest(name) != hashlib.sha256(start).hexdigest():
+            wrong = True
+            yield BESIDE.failed(name, "its header is not what follows from recipe and lock", file=name)
     if not wrong:
         count = len(written) + len(taken)
         yield BESIDE.passed(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
 from herdbook.layout import LOCK, RECIPE
-from herdbook.lock import LockedSource
+from herdbook.lock.adapter import pin_hub_adapter
 from herdbook.lock.pin import compare_tokens
 from herdbook.lock.repository import pin_hub
 from herdbook.plan.material import adapter_uri
@@ -22,16 +22,18 @@ from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
 from herdbook.verify.ahead import in_order
-from herdbook.verify.claims import difference
+from herdbook.verify.differences import difference
 from herdbook.verify.pins import is_proposal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from herdbook.lock import LockedFile
+    from herdbook.lock import LockedAdapter, LockedFile, LockedSource
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
     from herdbook.release.subject import Subject
+
+    Pinned = LockedSource | LockedAdapter
 
 LEVEL = "upstream"
 PINNED = Check(LEVEL, "pinned")
@@ -70,7 +72,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         if not isinstance(model, Adapter):
             yield PINNED.failed(name, f"the lock pins an adapter that {RECIPE} does not name", file=LOCK)
             continue
-        yield from _pinned(release, f"adapter of {name}", adapter_uri(model, adapter), adapter.files)
+        yield from _adapter(release, f"adapter of {name}", model, adapter)
 
 
 def _source(release: Release, name: str) -> Source:
@@ -93,19 +95,31 @@ def _source(release: Release, name: str) -> Source:
             pinned = pin_hub(model, remote.remote, remote)
     except (HerdbookError, OSError) as error:
         return Source([*findings, SAID.error(name, error, source=locked.uri)])
-    return Source([*findings, *_said(name, locked, pinned)], pinned)
+    return Source([*findings, *_said(name, locked, pinned, locked.uri)], pinned)
 
 
-def _pinned(release: Release, name: str, uri: str, files: tuple[LockedFile, ...]) -> Iterator[Finding]:
-    """Check the files of an adapter."""
+def _adapter(release: Release, name: str, model: Adapter, locked: LockedAdapter) -> Iterator[Finding]:
+    """Check one adapter."""
+    uri, files = adapter_uri(model, locked), locked.files
     try:
         remote = release.source(uri)
     except GoneError as error:
         yield PINNED.failed(name, f"{uri} is gone: {error} {_elsewhere(uri, files)}", source=uri)
+        return
     except HerdbookError as error:
         yield PINNED.error(name, error, source=uri)
+        return
+    yield from _files(name, uri, files, remote)
+    if not isinstance(model.adapter, Hub) or not isinstance(remote, HubSubject):
+        return
+    yield from caught(_history(name, model.adapter, remote), MERGED, release)
+    try:
+        with damaged(uri):
+            pinned = pin_hub_adapter(model, remote.remote)
+    except (HerdbookError, OSError) as error:
+        yield SAID.error(name, error, source=uri)
     else:
-        yield from _files(name, uri, files, remote)
+        yield from _said(name, locked, pinned, uri)
 
 
 def _files(name: str, uri: str, files: tuple[LockedFile, ...], remote: Subject) -> Iterator[Finding]:
@@ -125,9 +139,9 @@ def _files(name: str, uri: str, files: tuple[LockedFile, ...], remote: Subject) 
         yield PINNED.passed(name, detail, source=uri)
 
 
-def _said(name: str, locked: LockedSource, pinned: LockedSource) -> Iterator[Finding]:
-    """Compare what a lock says of a source with what the source itself says."""
-    fields = [field for field in LockedSource.model_fields if field not in NOT_IN_A_COMMIT]
+def _said(name: str, locked: Pinned, pinned: Pinned, uri: str) -> Iterator[Finding]:
+    """Compare what a lock says of a source or an adapter with what that itself says."""
+    fields = [field for field in type(locked).model_fields if field not in NOT_IN_A_COMMIT]
     wrong = False
     for field in fields:
         ours, theirs = (entry.model_dump(mode="json", include={field})[field] for entry in (pinned, locked))
@@ -135,14 +149,14 @@ def _said(name: str, locked: LockedSource, pinned: LockedSource) -> Iterator[Fin
             continue
         wrong = True
         where, expected, found = difference(ours, theirs, field)
-        about = {"source": locked.uri, "expected": expected, "found": found}
+        about = {"source": uri, "expected": expected, "found": found}
         if field in ADDED_LATER and field not in locked.model_fields_set:
             detail = f"the lock does not say its {field}, as those of older versions do not"
             yield SAID.unverified(name, detail, **about)
         else:
             yield SAID.failed(name, f"the lock says something else than the source: {where}", **about)
     if not wrong:
-        yield SAID.passed(name, f"says what the source says: {', '.join(fields)}", source=locked.uri)
+        yield SAID.passed(name, f"says what the source says: {', '.join(fields)}", source=uri)
 
 
 def _history(name: str, model: Hub, remote: HubSubject) -> Iterator[Finding]:

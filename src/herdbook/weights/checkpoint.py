@@ -172,6 +172,23 @@ class Produced:
     expected: str | None = None
 
 
+def shard_start(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:
+    """Return what stands before the tensors in a shard: the length of the header, and the header.
+
+    Args:
+        tensors: Name, dtype and shape of each tensor, sorted by name.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, dtype, shape in tensors:
+        end = position + math.prod(shape) * ITEM_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    return len(head).to_bytes(8, "little") + head
+
+
 def write_shard(
     path: Path, record_path: Path, tensors: Iterable[Produced], about: dict[str, Any]
 ) -> dict[str, Any]:
@@ -194,21 +211,10 @@ def write_shard(
         DigestMismatchError: If a tensor's bytes do not have the expected digest.
     """
     ordered = sorted(tensors, key=lambda tensor: tensor.name)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for tensor in ordered:
-        size = math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
-        header[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [position, position + size],
-        }
-        position += size
-    head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    head += b" " * (-len(head) % 8)
+    start = shard_start((tensor.name, tensor.dtype, tensor.shape) for tensor in ordered)
     entries: dict[str, Any] = {}
+    position = 0
     with atomic_writer(path) as file, _Digests() as digests:
-        start = len(head).to_bytes(8, "little") + head
         file.write(start)
         digests.header(start)
         for tensor in ordered:
@@ -217,11 +223,12 @@ def write_shard(
                 digests.update(chunk)
                 file.write(chunk)
                 written += len(chunk)
-            first, last = header[tensor.name]["data_offsets"]
-            if written != last - first:
+            expected = math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
+            if written != expected:
                 raise CheckpointError(
-                    f"{path}: tensor {tensor.name}: {last - first} bytes expected, {written} written"
+                    f"{path}: tensor {tensor.name}: {expected} bytes expected, {written} written"
                 )
+            position += written
             tensor_sha256 = digests.end_tensor()
             if tensor.expected not in {None, tensor_sha256}:
                 raise DigestMismatchError(
@@ -239,7 +246,7 @@ def write_shard(
         sha256 = digests.end_file()
     record = {
         **about,
-        "file": {"size_bytes": 8 + len(head) + position, "sha256": sha256},
+        "file": {"size_bytes": len(start) + position, "sha256": sha256},
         "tensors": entries,
     }
     write_json(record_path, record)

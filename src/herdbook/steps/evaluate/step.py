@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.files import write_json
-from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.steps.evaluate.task import load_task
 from herdbook.weights.checkpoint import read_record
 
@@ -70,11 +69,7 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
     write_json(
         plan.layout.evaluation(item),
         {
-            "operation": "evaluate",
-            "key": item.key,
-            "name": item.name,
-            "settings": {"limit": settings.limit, "batch_size": settings.batch_size, "dtype": "float32"},
-            "code": EVALUATE_CODE.describe().json,
+            **item.about,
             **({} if devices[0] == "cpu" else {"device": devices[0].partition(":")[0]}),
             "weights": weights,
             "tasks": results,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from herdbook.plan import Plan, Search
-    from herdbook.recipe import RankRule
+    from herdbook.recipe import Guard, RankRule
     from herdbook.recipe.rank import CanonicalRule
     from herdbook.steps.laser.decompose import Decomposition
     from herdbook.steps.laser.guard import PairedDifference
@@ -87,10 +87,7 @@ class _SearchRun:
         select = self._planned.select
         names = list(self._planned.matrices)
         result: dict[str, Any] = {
-            "operation": "search",
-            "key": self._planned.key,
-            "code": self._planned.code.json,
-            "parameters": self._planned.parameters,
+            **self._planned.about,
             **({} if self._store.device == "cpu" else {"device": self._store.device.partition(":")[0]}),
         }
         scratch = self._plan.layout.scratch(self._planned)
@@ -140,6 +137,7 @@ class _SearchRun:
     # -- trying ----------------------------------------------------------------------------------------------------
 
     def _greedy(self, names: Sequence[str], states: States) -> dict[str, Any]:
+        assert self._guard is not None  # noqa: S101 - trials need a guard
         start = self._losses(self._model.layers, states, {})
         current = start
         accepted: dict[str, torch.Tensor] = {}
@@ -161,7 +159,7 @@ class _SearchRun:
                         if trial is None:
                             reduced = approximate(matrix, decomposition, rank, self._store.device)
                             losses = self._losses(layer, states, {**accepted, name: reduced})
-                            trial = self._judge(name, rule.canonical, rank, start, current, losses)
+                            trial = judged(self._guard, name, rule.canonical, rank, start, current, losses)
                             journal.add(trial)
                         if trial["kept"]:
                             accepted[name] = approximate(matrix, decomposition, rank, self._store.device)
@@ -174,44 +172,15 @@ class _SearchRun:
             "trials": journal.trials,
             "start": start,
             "end": current,
-            "difference": self._difference(start, current),
+            "difference": difference(self._guard, start, current),
             "confirmation": self._confirm(accepted),
-        }
-
-    def _judge(
-        self,
-        name: str,
-        rule: CanonicalRule,
-        rank: int,
-        start: Sequence[float],
-        current: Sequence[float],
-        losses: Sequence[float],
-    ) -> dict[str, Any]:
-        assert self._guard is not None  # noqa: S101 - trials need a guard
-        confidence, margin = self._guard.confidence, self._guard.margin
-        step, whole = paired(current, losses, confidence), paired(start, losses, confidence)
-        return {
-            "tensor": name,
-            "rule": rule,
-            "rank": rank,
-            "difference": _as_json(step),
-            "against_start": _as_json(whole),
-            "kept": accepts(step, whole, margin),
-            "losses": list(losses),
-        }
-
-    def _difference(self, before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
-        assert self._guard is not None  # noqa: S101 - trials need a guard
-        return {
-            "before": _rounded(fmean(before)),
-            "after": _rounded(fmean(after)),
-            **_as_json(paired(before, after, self._guard.confidence)),
         }
 
     def _confirm(self, accepted: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Compare start and end on windows that no trial used."""
+        assert self._guard is not None  # noqa: S101 - nothing is confirmed without a guard
         before = self._pass(self._confirming, {})
-        return self._difference(before, self._pass(self._confirming, accepted))
+        return difference(self._guard, before, self._pass(self._confirming, accepted))
 
     def _pass(self, sequences: Sequence[Sequence[int]], replaced: Mapping[str, torch.Tensor]) -> list[float]:
         return self._up(0, self._model.embed(sequences), sequences, replaced)
@@ -249,6 +218,47 @@ class _SearchRun:
             matrices = {str(matrix_of(name)): self._matrix(name) for name in names}
             streams = states.entering(layer)
             whiten_layer(self._model, module, streams, matrices, self._store, self._calibration)
+
+
+def judged(
+    guard: Guard,
+    name: str,
+    rule: Any,
+    rank: int,
+    start: Sequence[float],
+    current: Sequence[float],
+    losses: Sequence[float],
+) -> dict[str, Any]:
+    """Return a trial: what was reduced, how the loss changed, and whether it is kept.
+
+    Args:
+        guard: The test.
+        name: The matrix.
+        rule: The rule of its rank, as JSON.
+        rank: The rank.
+        start: The windows' losses before the first trial.
+        current: Their losses before this trial.
+        losses: Their losses in this trial.
+    """
+    step, whole = (paired(before, losses, guard.confidence) for before in (current, start))
+    return {
+        "tensor": name,
+        "rule": rule,
+        "rank": rank,
+        "difference": _as_json(step),
+        "against_start": _as_json(whole),
+        "kept": accepts(step, whole, guard.margin),
+        "losses": list(losses),
+    }
+
+
+def difference(guard: Guard, before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
+    """Return the difference between the losses of windows, with its error and its bound."""
+    return {
+        "before": _rounded(fmean(before)),
+        "after": _rounded(fmean(after)),
+        **_as_json(paired(before, after, guard.confidence)),
+    }
 
 
 class Journal:

@@ -33,5 +33,4 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
     quantize_file(plan.layout.full_width(plan.conversion), path, item.method, threads=threads)
     derived = derive(path, plan.layout.folder(plan.released), threads=threads)
     require_equal(derived, str(path))
-    record = {"operation": "quantize", "key": item.key, "method": item.method, "name": item.file, **derived}
-    write_json(plan.layout.quantized_record(item), record)
+    write_json(plan.layout.quantized_record(item), {**item.about, **derived})

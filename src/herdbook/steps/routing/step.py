@@ -77,13 +77,8 @@ def routing(plan: Plan, report: RoutingReport, threads: int = 1, device: str = "
     write_json(
         plan.layout.report(report),
         {
-            "operation": "routing",
-            "key": report.key,
-            "model": report.node.key,
-            "code": report.code.json,
+            **report.about,
             **({} if device == "cpu" else {"device": device.partition(":")[0]}),
-            "experts": [expert.model for expert in moe.experts],
-            "experts_per_token": moe.experts_per_token,
             "texts": texts,
             "layers": layers,
             "prompts": {group: mean(shares) for group, shares in prompts.items()},

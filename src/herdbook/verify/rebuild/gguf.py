@@ -5,23 +5,26 @@ The types of the tensors, and their order, follow from the method that the recip
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
 from herdbook.errors import UnverifiedError, VerificationError
-from herdbook.files import atomic_writer
-from herdbook.layout import WEIGHTS_INDEX
+from herdbook.files import atomic_writer, dump_json
+from herdbook.layout import RECORDS, WEIGHTS_INDEX
 from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.progress import track
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
 from herdbook.sources.index import read_index
+from herdbook.verify.differences import difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from herdbook.plan.quantize import Quantized
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
     from herdbook.verify.rebuild.workspace import Workspace
@@ -74,6 +77,20 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
                 f"{len(derived['tensors'])} tensors equal those derived from the released weights",
                 file=item.file,
             )
+        yield from _recorded(release, item, derived, check)
+
+
+def _recorded(release: Release, item: Quantized, derived: dict[str, Any], check: Check) -> Iterator[Finding]:
+    """Compare the record of a file with what came out here; the version of the encoder is the builder's."""
+    name = f"{RECORDS}/{item.id}.gguf.json"
+    found = release.subject.json(name)
+    with damaged(name):
+        theirs = {key: value for key, value in found.items() if key != "encoder"}
+    ours = json.loads(dump_json({key: value for key, value in derived.items() if key != "encoder"}))
+    where, expected, actual = difference({**item.about, **ours}, theirs)
+    if {**item.about, **ours} != theirs:
+        detail = f"says something else than came out here: {where}"
+        yield check.failed(name, detail, file=name, expected=expected, found=actual)
 
 
 def _types(file: GgufFile, model: Path, method: str) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from herdbook.errors import VerificationError
 from herdbook.layout import CARD, EVALUATIONS, LINEAGE, RECORDS, ROUTING, SEARCHES
 from herdbook.plan import Origin
-from herdbook.plan.card import CARD_CODE
+from herdbook.plan.card import CARD_CODE, described
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
 from herdbook.verify.equality import chance_of_catching
 from herdbook.verify.rebuild.bounds import allowed, distance
 from herdbook.verify.rebuild.evidence import differing
 from herdbook.verify.rebuild.gguf import quantized
+from herdbook.verify.rebuild.reports import reports
 from herdbook.verify.rebuild.routers import routers
 from herdbook.verify.rebuild.tensors import ancestors, recompute, slices_of
 from herdbook.verify.rebuild.workspace import open_workspace
@@ -42,6 +43,7 @@ MATRICES = Check(LEVEL, "made")
 EVIDENCE = Check(LEVEL, "evidence")
 ROUTERS = Check(LEVEL, "routers")
 GGUF = Check(LEVEL, "gguf")
+REPORTS = Check(LEVEL, "results")
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
@@ -52,6 +54,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         yield from caught(_matrices(workspace, release, options), MATRICES, release)
         yield from caught(routers(workspace, release, options, ROUTERS), ROUTERS, release)
         yield from caught(quantized(workspace, release, options, GGUF), GGUF, release)
+        yield from caught(reports(workspace, release, REPORTS), REPORTS, release)
 
 
 def _card(workspace: Workspace, release: Release) -> Iterator[Finding]:
@@ -98,6 +101,7 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
     """Recompute tensors of steps from upstream and compare them: bit by bit, else within the tolerance computed here."""
     with damaged(LINEAGE):
         targets = _targets(workspace.plan, release.lineage())
+    _add_told(workspace.plan, targets)
     blocked = _blocked(workspace.plan)
     out_of_reach = Counter(blocked[origin.part] for origin in targets if origin.part in blocked)
     for (
@@ -109,7 +113,11 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
         except VerificationError as error:
             yield MATRICES.error(f"{count} tensors", error)
     origins = [origin for origin in targets if origin.part not in blocked]
-    sizes = [sum(slice_.end - slice_.begin for slice_ in targets[origin]) for origin in origins]
+    sizes = [
+        sum(slice_.end - slice_.begin for slice_ in targets[origin])
+        or workspace.plan.nodes[workspace.plan.parts[origin.part].model].tensors[origin.tensor][1].size_bytes
+        for origin in origins
+    ]
     chosen = [origins[index] for index in draw_whole(sizes, options.sample_bytes, options.seed)]
     problems = recompute(workspace, release.records(), chosen)
     skipped = Counter(origin.part for origin in chosen if origin.part in problems)
@@ -186,6 +194,16 @@ def _targets(plan: Plan, lineage: list[LineageSlice]) -> dict[Origin, list[Linea
         part, _ = node.tensors[name]
         targets.setdefault(Origin(part.key, name), []).append(slice_)
     return targets
+
+
+def _add_told(plan: Plan, targets: dict[Origin, list[LineageSlice]]) -> None:
+    """Add the matrices that a card tells of and the release does not contain: reduced ones of which it takes other parts."""
+    known = ancestors(plan, targets)
+    for node in described(plan):
+        for part in node.parts:
+            for tensor in part.tensors:
+                if tensor.action == "laser" and tensor.name not in known.get(part.key, {}):
+                    targets.setdefault(Origin(part.key, tensor.name), [])
 
 
 def draw_whole(sizes: Sequence[int], sample_bytes: int | None, seed: int) -> list[int]:

@@ -1,0 +1,338 @@
+"""The facts of a release: what each field is derived from, and at which level it is proven; or that it is asserted.
+
+This is the table of docs/verify.md, and the only place of these facts. ``tests/integration/test_mutations.py`` holds them against
+what verification does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from herdbook.layout import (
+    BOMS,
+    CARD,
+    CLAIMS,
+    CONFIG,
+    EVALUATIONS,
+    FIGURES,
+    GENERATION_CONFIG,
+    INPUTS,
+    LINEAGE,
+    LOCK,
+    PUBLIC_KEY,
+    RECIPE,
+    ROUTING,
+    SEARCHES,
+    SIGNATURE,
+    SUMS,
+    WEIGHTS_INDEX,
+)
+from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
+from herdbook.sources.select import TOKENIZER_FILES
+from herdbook.verify.gguf.table import CONFIG as FROM_CONFIG
+from herdbook.verify.gguf.table import CONVERTER, ROWS, TENSORS, TOKENIZER
+from herdbook.verify.gguf.table import RECIPE as FROM_RECIPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from herdbook.recipe import Recipe
+
+ASSERTED = "asserted"
+TEXTS = "the author's texts (`rebuild --inputs`)"
+AGE = "that no newer release exists"
+
+
+def _always(recipe: Recipe) -> bool:
+    del recipe
+    return True
+
+
+def _has(*kinds: type) -> Callable[[Recipe], bool]:
+    return lambda recipe: any(isinstance(model, kinds) for model in recipe.models.values())
+
+
+def _texts(recipe: Recipe) -> bool:
+    return bool(recipe.evaluate or recipe.calibration)
+
+
+def _quantizes(recipe: Recipe) -> bool:
+    return bool(recipe.quantize)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that a release says.
+
+    Args:
+        name: What it is, for people.
+        file: The file that says it, or a pattern of such files.
+        fields: The fields of that file; empty for the whole file. ``*`` is any name or place. In records, a tensor is called by
+            its action (``tensors.laser.rank``), and for its digest by what became of it (``released``, ``input`` of a step that
+            made what is released, result ``between`` steps, ``unused``).
+        origin: What it is derived from, or who says so.
+        level: The level at which it is proven; ``ASSERTED`` if none does.
+        concerns: Whether releases of a recipe say it at all.
+    """
+
+    name: str
+    file: str
+    fields: tuple[str, ...]
+    origin: str
+    level: str
+    concerns: Callable[[Recipe], bool] = _always
+
+
+RECORD = "provenance/records/*.json"
+GGUF = "*.gguf"
+GGUF_RECORD = "provenance/records/*.gguf.json"
+MEASUREMENT = f"{EVALUATIONS}/*.json"
+SEARCH = f"{SEARCHES}/*.json"
+REPORT = f"{ROUTING}/*.json"
+WEIGHTS = "*.safetensors"
+AGAIN = "the steps, run again (a sample)"
+BUILDER = "the builder"
+# Of some facts, the more specific one counts: a field that is named, before a whole file.
+FACTS = (
+    Fact("files", SUMS, (), "the bytes of the files", "files"),
+    # -- the recipe and its lock
+    Fact("how the models are made", RECIPE, ("models", "shard_size"), AGAIN, "recomputed"),
+    Fact(
+        "what the author says of the release, and how it was searched and measured",
+        RECIPE,
+        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards"),
+        "the author",
+        ASSERTED,
+    ),
+    Fact(
+        "what was asked for",
+        RECIPE,
+        ("models.*.calibration", "release.model", "evaluate.tasks", "evaluate.models", "routing", "calibration", "quantize",
+         "leaderboards.*.snapshot", "leaderboards.*.model_column", "leaderboards.*.score_column", "leaderboards.*.task",
+         "leaderboards.*.metric"),
+        "the lock and the files of the release",
+        "recomputed",
+    ),
+    Fact(
+        "which sources, tasks, texts and snapshots are pinned",
+        LOCK,
+        ("version", "sources.*.asked", "sources.*.uri", "adapters.*.asked", "calibration.*.asked", "leaderboards.*.name"),
+        "the recipe",
+        "claims",
+    ),
+    Fact(
+        "commits and what the lock says of the sources",
+        LOCK,
+        (
+            *(f"sources.*.{field}" for field in ("revision", "weights", "files", "members", "tensors", "config")),
+            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "base_models", "chat_template")),
+            "token_differences",
+        ),
+        "the sources, on the Hub",
+        "upstream",
+    ),
+    Fact("who may download the sources", LOCK, ("sources.*.gated",), "the Hub, when it was locked", ASSERTED),
+    Fact(
+        "commits and what the lock says of the adapters",
+        LOCK,
+        tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors")),
+        "the adapters, on the Hub",
+        "upstream",
+        _has(Adapter),
+    ),
+    Fact(
+        "what the lock says of the tokens beside adapters",
+        LOCK,
+        tuple(f"adapters.*.{field}" for field in ("tokens", "padding", "chat_template")),
+        "the adapters, when they were locked",
+        ASSERTED,
+        _has(Adapter),
+    ),
+    Fact(
+        "tasks and snapshots of leaderboards",
+        LOCK,
+        ("tasks.*.name", "tasks.*.file", "tasks.*.metadata", "leaderboards.*.sha256", "leaderboards.*.size_bytes"),
+        f"the files in `{INPUTS}`",
+        "claims",
+        _texts,
+    ),
+    Fact(
+        "texts that were measured or calibrated on",
+        LOCK,
+        ("tasks.*.data", "calibration.*.data"),
+        "the author's folder",
+        ASSERTED,
+        _texts,
+    ),
+    Fact("tasks and snapshots of leaderboards", f"{INPUTS}/*", (), "the lock", "claims", _texts),
+    # -- the model
+    Fact("configuration and index", CONFIG, (), "recipe and lock", "claims"),
+    Fact("configuration and index", WEIGHTS_INDEX, (), "recipe and lock", "claims"),
+    *(
+        Fact("tokenizer, chat template, generation config", name, (), "the lock", "claims")
+        for name in (*TOKENIZER_FILES, GENERATION_CONFIG)
+    ),
+    Fact("headers of weights", WEIGHTS, ("header",), "the plan of recipe and lock", "claims"),
+    Fact("copied tensors", WEIGHTS, ("copy", "fetch", "stack"), "the sources' bytes", "equality"),
+    Fact("zeros", WEIGHTS, ("zeros",), "the plan of recipe and lock", "claims", _has(Moe)),
+    Fact(
+        "computed tensors",
+        WEIGHTS,
+        ("laser", "adapter", "merge", "alter", "cast", "router"),
+        f"{AGAIN}; all routers",
+        "recomputed",
+        lambda recipe: not all(isinstance(model, Hub) for model in recipe.models.values()),
+    ),
+    # -- the records
+    Fact(
+        "steps",
+        RECORD,
+        ("key", "code", "operation", "parameters", "tensors.*.action", "tensors.*.dtype", "tensors.*.shape",
+         "tensors.*.from", "tensors.*.slices", "tensors.router.gate", "tensors.merge"),
+        "the plan of recipe and lock",
+        "claims",
+    ),
+    Fact("files", RECORD, ("file.released", "tensors.released.sha256"), "the bytes of the files", "files"),
+    Fact(
+        "digests of what is not released, but was made from or into what is",
+        RECORD,
+        ("tensors.input.sha256",),
+        AGAIN,
+        "recomputed",
+    ),
+    Fact(
+        "digests of what is not released",
+        RECORD,
+        ("file.unreleased", "tensors.between.sha256", "tensors.unused.sha256"),
+        "the steps, run again",
+        "rebuild",
+    ),
+    Fact(
+        "ranks, energies and spectra",
+        RECORD,
+        tuple(f"tensors.laser.{field}" for field in ("rule", "rank", "of", "energy", "change", "tolerance", "threshold", "spectrum", "assumption_holds")),
+        AGAIN,
+        "recomputed",
+        _has(Laser),
+    ),
+    Fact(
+        "what the records say of folded tensors",
+        RECORD,
+        ("tensors.adapter",),
+        AGAIN,
+        "recomputed",
+        _has(Adapter),
+    ),
+    Fact("the version of mergekit", RECORD, ("mergekit", "tensors.merge.by"), "mergekit, run again", "rebuild", _has(Merge)),
+    Fact(
+        "devices, and digests of spectra",
+        RECORD,
+        ("device", "tensors.*.device", "tensors.laser.spectrum.sha256"),
+        BUILDER,
+        ASSERTED,
+        _has(Laser),
+    ),
+    # -- the results
+    Fact(
+        "what was measured, and how",
+        MEASUREMENT,
+        ("operation", "key", "name", "settings", "code", "weights", "tasks.*.title"),
+        "recipe, lock and records",
+        "claims",
+        _texts,
+    ),
+    Fact("measurements", MEASUREMENT, ("tasks", "device"), TEXTS, ASSERTED, _texts),
+    Fact("what was searched, and how", SEARCH, ("operation", "key", "code", "parameters"), "recipe and lock", "claims", _texts),
+    Fact(
+        "what searches chose",
+        SEARCH,
+        ("chosen", "end", "difference", "trials.*.difference", "trials.*.against_start", "trials.*.kept",
+         "trials.*.tensor", "trials.*.rule", "ranking.*.tensor"),
+        "the recipe, and the losses of their trials",
+        "recomputed",
+        _texts,
+    ),
+    Fact(
+        "the losses of searches",
+        SEARCH,
+        ("start", "trials", "confirmation", "ranking", "device"),
+        TEXTS,
+        ASSERTED,
+        _texts,
+    ),
+    Fact(
+        "of what the report on routers is",
+        REPORT,
+        ("operation", "key", "code", "model", "experts", "experts_per_token", "texts.*.windows", "texts.*.tokens"),
+        "recipe and lock",
+        "claims",
+        _has(Moe),
+    ),
+    Fact("rows of routers", REPORT, ("rows", "verdict"), "the released routers", "recomputed", _has(Moe)),
+    Fact("what the routers chose", REPORT, ("texts", "layers", "prompts", "device"), TEXTS, ASSERTED, _has(Moe)),
+    Fact(
+        "records of GGUF files",
+        GGUF_RECORD,
+        ("operation", "key", "method", "name", "file"),
+        "recipe, lock and files",
+        "claims",
+        _quantizes,
+    ),
+    Fact("records of GGUF files", GGUF_RECORD, (), "the released weights", "recomputed", _quantizes),
+    Fact("the version of the encoder of GGUF files", GGUF_RECORD, ("encoder",), BUILDER, ASSERTED, _quantizes),
+    # -- what is written about it
+    Fact("the card", CARD, (), "records, results and snapshots", "recomputed"),
+    Fact("figures", f"{FIGURES}/*", (), "records, results and snapshots", "recomputed"),
+    Fact("lineage", LINEAGE, (), "recipe, lock and records", "claims"),
+    *(Fact("bills of materials", name, (), "recipe, lock and records", "claims") for name in BOMS.values()),
+    Fact("claims of the build", CLAIMS, (), "recipe, lock, records and files", "claims"),
+    Fact(
+        "the version that built it",
+        CLAIMS,
+        ("predicate.runDetails.builder.version",),
+        BUILDER,
+        ASSERTED,
+    ),
+    Fact("signatures", SIGNATURE, (), "the public key, and the files", "claims"),
+    Fact("signatures", PUBLIC_KEY, (), "the signatures", "claims"),
+    # -- GGUF files
+    *(
+        Fact(name, GGUF, tuple(row.key for row in ROWS if row.origin == origin), origin, level, _quantizes)
+        for name, origin, level in (
+            ("settings in the headers of GGUF files", FROM_CONFIG, "claims"),
+            ("tokens, special tokens and chat templates in the headers of GGUF files", TOKENIZER, "claims"),
+            ("names, licenses and methods in the headers of GGUF files", FROM_RECIPE, "claims"),
+            ("sizes in the headers of GGUF files", TENSORS, "claims"),
+            ("how GGUF files split text, unless their tokenizer is of SentencePiece's kind", CONVERTER, "rebuild"),
+        )
+    ),
+    Fact("names and shapes of the tensors in GGUF files", GGUF, (), "the released tensors", "claims", _quantizes),
+    Fact("types, order and bytes of the tensors in GGUF files", GGUF, ("tensors",), "the released weights, and the recipe's methods", "recomputed", _quantizes),
+    Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), CONVERTER, "rebuild", _quantizes),
+    Fact(AGE, "the release", (), "a reference from elsewhere: `--expect`, `--not-before`", ASSERTED),
+)  # fmt: skip
+
+
+def fact_about(file: str, at: Sequence[str]) -> Fact | None:
+    """Return what proves a field of a release; None if nothing is known of it, which is a fault of the table.
+
+    Args:
+        file: The name of the file in the release.
+        at: The names on the way to the field. In records, a tensor is called by its action (see ``Fact``).
+    """
+    found: list[tuple[int, int, Fact]] = []
+    for fact in FACTS:
+        if fnmatchcase(file, fact.file) and ("/" in fact.file or "/" not in file):
+            fitting = [len(parts) for field in fact.fields or ("",) if _leads_to(parts := _parts(field), at)]
+            found += [(len(fact.file), length, fact) for length in fitting]
+    return max(found, key=lambda each: each[:2])[2] if found else None
+
+
+def _parts(field: str) -> list[str]:
+    return field.split(".") if field else []
+
+
+def _leads_to(parts: Sequence[str], at: Sequence[str]) -> bool:
+    return len(parts) <= len(at) and all(part in {"*", name} for part, name in zip(parts, at, strict=False))

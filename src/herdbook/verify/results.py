@@ -1,0 +1,190 @@
+"""The part of the level `claims` about results: measurements, searches, the report on routers, and records of GGUF files.
+
+What was measured is the builder's word. What was asked, of which files and by which code, follows from recipe, lock and records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES
+from herdbook.plan.evaluate import EVALUATE_CODE
+from herdbook.plan.laser import SEARCH_CODE
+from herdbook.plan.quantize import QUANTIZE_CODE
+from herdbook.plan.routing import ROUTING_CODE
+from herdbook.release.finding import Check
+from herdbook.release.reader import damaged
+from herdbook.verify.differences import difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.plan import Evaluation, Plan, Search
+    from herdbook.plan.code import Code, RecordedCode
+    from herdbook.plan.quantize import Quantized
+    from herdbook.plan.routing import RoutingReport
+    from herdbook.release.finding import Finding
+    from herdbook.release.reader import Release
+
+RESULTS = Check("claims", "results")
+DEVICE = "device"  # named by the results of a GPU
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a result must say.
+
+    Args:
+        name: Its file.
+        code: The code that wrote it.
+        said: The fields that follow from the plan, and their values.
+        free: The fields that the step wrote besides, which this level does not derive.
+        within: What else follows: of what the result says, what it should say.
+    """
+
+    name: str
+    code: Code
+    said: dict[str, Any]
+    free: frozenset[str]
+    within: list[tuple[Any, Any]] = field(default_factory=list)
+
+
+def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]:
+    """Compare what follows from the plan in each result."""
+    wrong = count = 0
+    for expected in _expected(plan, release):
+        count += 1
+        found = release.subject.json(expected.name)
+        with damaged(expected.name):
+            said = {name: value for name, value in found.items() if name not in expected.free}
+        pairs = [(expected.said, said), *expected.within]
+        for ours, theirs in pairs:
+            if ours == theirs:
+                continue
+            wrong += 1
+            where, wanted, actual = difference(ours, theirs)
+            about = {"file": expected.name, "expected": wanted, "found": actual}
+            detail = f"does not follow from recipe, lock and records: {where}"
+            if code.is_of_another_version and expected.code.describe().changed_modules:
+                yield RESULTS.unverified(expected.name, f"{detail}. {code.advice}", **about)
+            else:
+                yield RESULTS.failed(expected.name, detail, **about)
+            break
+    if count and not wrong:
+        yield RESULTS.passed(
+            f"{count} results", "are of the models, files, settings and code that they should be of"
+        )
+
+
+def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
+    for item in plan.evaluations:
+        yield _measurement(plan, release, item)
+    for search in plan.searches.values():
+        yield _search(release, search)
+    if plan.report:
+        yield _report(plan, release, plan.report)
+    for quantized in plan.quantized:
+        yield _quantized(release, quantized)
+
+
+def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
+    name = f"{EVALUATIONS}/{item.id}.json"
+    found = release.subject.json(name)
+    settings = plan.recipe.evaluate
+    assert settings is not None  # noqa: S101 - otherwise there is no measurement
+    with damaged(name):
+        titles = {task: result["title"] for task, result in found["tasks"].items()}
+        documents = [result["documents"] for result in found["tasks"].values()]
+        fields = [sorted(result) for result in found["tasks"].values()]
+        scores = [sorted(score) for result in found["tasks"].values() for score in result["metrics"].values()]
+    tasks = [plan.lock.tasks[task] for task in settings.tasks]
+    return Expected(
+        name,
+        EVALUATE_CODE,
+        {**item.about, "weights": _weights(release, item)},
+        frozenset({"tasks", DEVICE}),
+        [
+            ({task.name: task.metadata.get("title", task.name) for task in tasks}, titles),
+            ([min(count, settings.limit or count) for count in documents], documents),
+            ([["documents", "metrics", "title"]] * len(fields), fields),
+            ([["higher_is_better", "stderr", "value"]] * len(scores), scores),
+        ],
+    )
+
+
+def _weights(release: Release, item: Evaluation) -> dict[str, str]:
+    """Return the digests of the files that were measured, as the release has or records them."""
+    if item.quantized:
+        return {item.quantized.file: release.sums[item.quantized.file]}
+    records = release.records()
+    with damaged(f"the records of {item.node.name}"):
+        return {
+            name: records[part.key]["file"]["sha256"]
+            for name, part in zip(item.node.shard_names, item.node.parts, strict=True)
+        }
+
+
+def _search(release: Release, search: Search) -> Expected:
+    name = f"{SEARCHES}/{search.id}.json"
+    found = release.subject.json(name)
+    rules = [rule.canonical for rule in search.ranks]
+    free = {"chosen", DEVICE}
+    if search.select:
+        free |= {"ranking"}
+    if search.guard:
+        free |= {"trials", "start", "end", "difference", "confirmation"}
+    with damaged(name):
+        ranked = [entry["tensor"] for entry in found["ranking"]] if search.select else list(search.matrices)
+        tried = ranked[: search.select.count] if search.select else ranked
+        said = [
+            *found["chosen"].items(),
+            *((trial["tensor"], trial["rule"]) for trial in found.get("trials", [])),
+        ]
+    possible = [(matrix, rule) for matrix, rule in said if matrix in tried and rule in rules]
+    within = [(sorted(search.matrices), sorted(ranked)), (possible, said)]
+    return Expected(name, SEARCH_CODE, dict(search.about), frozenset(free), within)
+
+
+def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:
+    name = f"{ROUTING}/{report.id}.json"
+    found = release.subject.json(name)
+    with damaged(name):
+        texts = {
+            text: {key: value for key, value in entry.items() if key != "loss"}
+            for text, entry in found["texts"].items()
+        }
+        layers = [sorted(layer) for layer in found["layers"]]
+        prompts = sorted(found["prompts"])
+    asked = {text: plan.recipe.calibration[text] for text in report.texts}
+    experts = range(1, len(report.about["experts"]) + 1)
+    return Expected(
+        name,
+        ROUTING_CODE,
+        report.about,
+        frozenset({"texts", "layers", "prompts", "rows", "verdict", DEVICE}),
+        [
+            (
+                {
+                    text: {"windows": one.windows, "tokens": one.windows * one.tokens}
+                    for text, one in asked.items()
+                },
+                texts,
+            ),
+            ([sorted(report.texts)] * plan.released.config["num_hidden_layers"] if asked else layers, layers),
+            (sorted(f"prompts of expert {place}" for place in experts) if prompts else prompts, prompts),
+        ],
+    )
+
+
+def _quantized(release: Release, item: Quantized) -> Expected:
+    name = f"{RECORDS}/{item.id}.gguf.json"
+    found = release.subject.json(name)
+    file = release.subject.files.get(item.file)
+    said = {
+        **item.about,
+        "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
+    }
+    with damaged(name):
+        free = frozenset(found.keys() - said.keys())
+    return Expected(name, QUANTIZE_CODE, said, free)

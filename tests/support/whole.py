@@ -1,0 +1,115 @@
+"""Small releases that have every part: each operation, measurements, a search, a report on routers, a ranking, a GGUF.
+
+What other programs would do (lm-eval, llama.cpp's converter) is written by hand, in their place and form.
+"""
+
+import csv
+import io
+
+from herdbook.files import write_json
+from herdbook.steps.card.step import render_card
+from herdbook.weights.checkpoint import read_record
+from support import quantized, tiny
+
+PARTS = ["mlp.down_proj"]
+MODELS = {
+    "base": {"hub": "herd/base"},
+    "tuned": {"hub": "herd/tuned"},
+    "cut": {"laser": "tuned", "rank": "mp-edge", "matrices": PARTS},
+    "searched": {
+        "laser": "base",
+        "rank": [{"fraction": 0.5}, {"fraction": 0.75}],
+        "matrices": PARTS,
+        "select": {"by": "snr", "count": 1},
+        "calibration": "text",
+        "guard": {"margin": 1.0},
+    },
+    "folded": {"adapter": {"hub": "herd/adapter"}, "on": "base"},
+    "between": {"merge": {"method": "slerp", "base": "cut", "other": "base", "t": 0.25}},
+    "mix": {
+        "moe": {
+            "base": "base",
+            "experts": [
+                {"model": "cut", "prompts": ["w1"]},
+                {"model": "searched", "prompts": ["w2"]},
+                {"model": "folded", "prompts": ["w3"]},
+                {"model": "between", "prompts": ["w4"]},
+                {"model": "base", "prompts": ["w5"], "noise_scale": 0.01},
+            ],
+        }
+    },
+}
+BOARD = {
+    "snapshot": "board.csv",
+    "title": "Board",
+    "as_of": "2026-01-02",
+    "source": "https://example.org/board",
+    "model_column": "name",
+    "score_column": "bpb",
+    "direction": "lower",
+    "task": "held_out",
+    "metric": "bits_per_byte",
+}
+SECTIONS = {
+    "evaluate": {"tasks": ["task.yaml"], "models": ["base", "mix"], "limit": 4},
+    "quantize": {"methods": ["Q8_0"]},
+    "routing": {"texts": ["text"]},
+    "calibration": {"text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8}},
+    "leaderboards": {"board": BOARD},
+    "claims": [{"text": "It is small.", "by": "Somebody", "on": "2026-01-03"}],
+    "publish": {"tag": "v1.0", "licenses": {"by": "Somebody", "because": "of that"}},
+}
+GENERATION = {"temperature": 0.5, "eos_token_id": 2}
+
+
+def write_sources(root, hub):
+    """Write the sources that the recipes name, and put them on a Hub."""
+    for seed, name in enumerate(("base", "tuned")):
+        files = tiny.write_model(root / name, seed=seed, shards=2, head_dim=8)
+        (files / "generation_config.json").write_text(tiny.json.dumps(GENERATION))
+        (files / "chat_template.jinja").write_text("{{ messages }}")
+        add(hub, files, name)
+    add(hub, tiny.write_adapter(root / "adapter", root / "base", seed=7), "adapter")
+
+
+def add(hub, folder, name):
+    """Put a folder on a Hub."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.add_repo(f"herd/{name}", files, license="apache-2.0", base_model=["herd/elder"])
+
+
+def build(root, key, models=MODELS, **sections):
+    """Build a release; return its folder."""
+    tiny.write_task(root / "task.yaml")
+    lines = [f'{{"text": "{" ".join(f"w{(7 * n + i) % 40}" for i in range(40))}"}}\n' for n in range(40)]
+    (root / "calibration.jsonl").write_text("".join(lines))
+    rows = io.StringIO()
+    csv.writer(rows).writerows([("name", "bpb"), ("first", "0.7"), ("second", "0.95")])
+    (root / "board.csv").write_text(rows.getvalue())
+    plan = tiny.build(tiny.write_recipe(root / "r.yaml", models, **sections), root / "results")
+    if plan.quantized:
+        quantized.add_to(plan, quantized.size_label(experts=5))
+    for number, item in enumerate(plan.evaluations):
+        write_measurement(plan, item, 0.75 + number / 16)
+    render_card(plan, plan.layout.card_folder)
+    return tiny.release(plan, key)
+
+
+def write_measurement(plan, item, value):
+    """Write a result as the evaluate step does, without measuring."""
+    if item.quantized:
+        digests = {item.quantized.file: read_record(plan.layout.quantized_record(item.quantized))["file"]}
+    else:
+        records = [read_record(plan.layout.record(part))["file"] for part in item.node.parts]
+        digests = dict(zip(item.node.shard_names, records, strict=True))
+    score = {"value": value, "stderr": 0.125, "higher_is_better": False}
+    write_json(
+        plan.layout.evaluation(item),
+        {
+            **item.about,
+            "weights": {name: file["sha256"] for name, file in digests.items()},
+            "tasks": {
+                "held_out": {"title": "Held-out text", "documents": 1, "metrics": {"bits_per_byte": score}}
+            },
+        },
+    )
