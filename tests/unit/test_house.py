@@ -35,7 +35,7 @@ LAYERS = (
         "yamlio",
     ),
     ("figures", "recipe", "sources", "tools", "weights"),
-    ("hub",),
+    ("hub", "importing"),
     ("lock",),
     ("plan",),
     ("cache", "inference", "needs", "provenance"),

@@ -1,0 +1,355 @@
+"""Dense merges: mergekit's configuration of a step becomes an entry of the recipe, or several for several slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from herdbook.humanize import did_you_mean
+from herdbook.importing import methods
+from herdbook.importing.ignored import say_what_is_ignored
+from herdbook.importing.parameters import Condition, in_recipe, parameter
+from herdbook.importing.tokens import tokenizer_in_recipe
+from herdbook.recipe import Dense
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.importing.configuration import DenseConfiguration, Piece, Source
+    from herdbook.importing.models import Models
+    from herdbook.importing.references import Reference
+    from herdbook.importing.value import Notes, Value
+    from herdbook.recipe.mergekit_methods import Method
+
+DTYPES = ("bfloat16", "float16", "float32")
+STACK = "passthrough"
+SEMANTICS = "mergekit-0.1.5"
+
+
+def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[str, Any]:
+    """Return the entries of a recipe that a dense merge becomes; the last one is the merge.
+
+    Args:
+        configuration: The merge.
+        name: The merge's name in the recipe.
+        models: The recipe's models, to which the merged ones are added.
+    """
+    value = configuration.value
+    method = methods.ALL.get(configuration.method)
+    if method is None:
+        given = value.get("merge_method") or value
+        given.refuse(
+            f"unknown method {configuration.method!r}{did_you_mean(configuration.method, methods.ALL)}; there are "
+            f"{', '.join(sorted(methods.ALL))}"
+        )
+        return {}
+    for key in ("dtype", "out_dtype"):
+        dtype = getattr(configuration, key)
+        if dtype is not None and dtype not in DTYPES:
+            (value.get(key) or value).refuse(
+                f"{key} {dtype!r} is not one of {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}"
+            )
+    say_what_is_ignored(configuration, method, name)
+    merge = _Dense(configuration, method, models, name)
+    if configuration.method == STACK:
+        entries = {name: merge.stack()}
+    elif len(configuration.pieces) == 1:
+        entries = {name: merge.merge(configuration.pieces[0], name)}
+    else:
+        entries = merge.pieces()
+    return {key: {"merge": entry} for key, entry in entries.items()}
+
+
+@dataclass(frozen=True)
+class _Dense:
+    configuration: DenseConfiguration
+    method: Method
+    models: Models
+    name: str
+
+    @property
+    def _fields(self) -> set[str]:
+        """The keys that the recipe language has for the method."""
+        sections = get_args(get_args(Dense)[0])
+        return next(
+            set(section.model_fields)
+            for section in sections
+            if self.configuration.method in get_args(section.model_fields["method"].annotation)
+        )
+
+    @property
+    def notes(self) -> Notes:
+        return self.configuration.value.notes
+
+    def stack(self) -> dict[str, Any]:
+        """Return a stack of layers, which are copied or scaled."""
+        slices = []
+        for piece in self.configuration.pieces:
+            sources = self._with_base(piece)
+            if len(sources) != 1:
+                piece.value.refuse(
+                    f"passthrough takes one model for each slice, and {len(sources)} are given: "
+                    f"{', '.join(str(source.model) for source in sources)}"
+                )
+                continue
+            source = sources[0]
+            scale = parameter(self._levels(piece, source), "scale", "number")
+            layers = {} if source.layers is None else {"layers": _range(source.layers)}
+            slices.append(
+                {
+                    "model": self._name(source.model, source.value),
+                    **layers,
+                    **({"scale": in_recipe(scale)} if scale and scale != [Condition(None, 1.0)] else {}),
+                }
+            )
+            is_native = "semantics" not in self._fields
+            if (
+                is_native
+                and any(one.filter is None and one.value != 1.0 for one in scale)
+                and piece in (self.configuration.pieces[0], self.configuration.pieces[-1])
+            ):
+                self.notes.assume(
+                    "scale is not applied to embeddings, last norm and head, unlike in mergekit",
+                    *self._at("slices"),
+                )
+        semantics = {"semantics": SEMANTICS} if "semantics" in self._fields else {}
+        return {
+            "method": STACK,
+            **semantics,
+            "slices": slices,
+            **self._common(self.configuration.base),
+        }
+
+    def pieces(self) -> dict[str, dict[str, Any]]:
+        """Return a merge for each slice, and the stack of these."""
+        entries, slices = {}, []
+        for number, piece in enumerate(self.configuration.pieces, start=1):
+            name = self.models.reserve(f"{self.name}-slice-{number}")
+            entries[name] = self.merge(piece, name)
+            slices.append({"model": name})
+        self.notes.assume(
+            "each slice is a merge of its own, whose layers are stacked; embeddings are those of the first, last norm and head those "
+            "of the last, as in mergekit",
+            *self._at("slices"),
+        )
+        entries[self.name] = {"method": STACK, "slices": slices}
+        return entries
+
+    def merge(self, piece: Piece, name: str) -> dict[str, Any]:
+        """Return a merge of models, or of runs of their layers."""
+        sources = self._with_base(piece)
+        base = piece.base or self.configuration.base
+        if base is None and self.method.base == "required":
+            self.configuration.value.refuse(f"`base_model` is missing; {self.configuration.method} needs one")
+            return {}
+        others = (
+            sources
+            if self.method.base == "ignored"
+            else [source for source in sources if source.model != base]
+        )
+        if self.configuration.method == "slerp" and len(others) != 1 and len(sources) == 2:
+            others = sources[1:]  # a model with itself
+        counts = {self.method.models} if self.method.models else set()
+        if self.notes.problems and len(others) != self.method.models:
+            return {}  # what is wrong may be that a model could not be read
+        if not others or (counts and len(others) not in counts):
+            needed = self.method.models or "at least one"
+            piece.value.refuse(
+                f"{self.configuration.method} merges {needed} besides the base, and {len(others)} are given"
+            )
+            return {}
+        build = self._native if self.configuration.method in methods.NATIVE else self._by_mergekit
+        entry = {"method": self.configuration.method, **build(piece, base, others, name)}
+        return {**entry, **self._layers(sources), **self._common(base)}
+
+    # -- models and their parameters
+
+    def _native(
+        self, piece: Piece, base: Reference | None, others: list[Source], name: str
+    ) -> dict[str, Any]:
+        method = self.configuration.method
+        entry: dict[str, Any] = {}
+        if base and self.method.base == "required":
+            entry["base"] = self._name(base, self.configuration.value)
+        named = [self._name(source.model, source.value, again) for source, again in self._repetitions(others)]
+        if "semantics" in self._fields and not method.startswith("dare"):
+            entry["semantics"] = SEMANTICS
+        if method == "slerp":
+            return {**entry, "other": named[0], "t": self._required(piece, None, "t", name)}
+        for key in self.method.shared:
+            if key in methods.WITHOUT_EFFECT or self.method.shared[key] != "boolean":
+                continue
+            if key in methods.UNUSED.get(method, ()):
+                continue
+            if (given := self._constant(piece, key)) is None:
+                continue
+            if key in self._fields:
+                entry[key] = given
+            elif given:
+                piece.value.refuse(f"{key}: the recipe language has {method} without it only")
+        if method == "model_stock":
+            if len(named) < 2 and not self.notes.problems:
+                piece.value.refuse(
+                    f"model_stock merges at least two models besides the base, and {len(named)} is given"
+                )
+            return {**entry, "models": named}
+        entry["models"] = []
+        for model, source in zip(named, others, strict=True):
+            item = {"model": model, "weight": self._required(piece, source, "weight", name)}
+            density = parameter(self._levels(piece, source), "density", "number")
+            if "density" in methods.UNUSED.get(method, ()) or "density" not in self.method.of_models:
+                density = []
+            entry["models"].append({**item, **({"density": in_recipe(density)} if density else {})})
+        if "lambda" in self.method.shared and (scale := parameter(self._levels(piece), "lambda", "number")):
+            entry["lambda"] = in_recipe(scale)
+        if method.startswith("dare"):
+            self._drawn("elements are dropped at random", name)
+            if entry.get("rescale", True):
+                self.notes.assume(
+                    "rescale: kept elements are divided by the density, as in the paper; mergekit 0.1.5 scales them to the sum of "
+                    "magnitudes that there was before",
+                    *self._at("method", name),
+                )
+        return entry
+
+    def _by_mergekit(
+        self, piece: Piece, base: Reference | None, others: list[Source], name: str
+    ) -> dict[str, Any]:
+        entry: dict[str, Any] = {}
+        if base and self.method.base != "ignored":
+            entry["base"] = self._name(base, self.configuration.value)
+        levels = self._levels(piece)
+        entry["models"] = []
+        for source, again in self._repetitions(others):
+            own = self._given([source.parameters], self.method.of_models)
+            item: dict[str, Any] = {"model": self._name(source.model, source.value, again)}
+            entry["models"].append({**item, "parameters": own} if own else item)
+        shared = {key: kind for key, kind in self.method.shared.items() if key not in methods.WITHOUT_EFFECT}
+        parameters = self._given(levels, {**shared, **self.method.of_models})
+        for key in self.method.required:
+            given = key in parameters or all(key in item.get("parameters", {}) for item in entry["models"])
+            if not given and key == "weight":
+                self._taken(key, name)
+                parameters[key] = methods.TAKEN[key]
+            elif not given:
+                piece.value.refuse(f"{self.configuration.method} needs the parameter {key!r}")
+        if parameters:
+            entry["parameters"] = parameters
+        if self.configuration.method.startswith("della") or self.configuration.method == "arcee_fusion":
+            self._drawn("it draws at random", name)
+        return entry
+
+    def _given(self, levels: list[Value | None], known: Any) -> dict[str, Any]:
+        found = ((key, parameter(levels, key, kind)) for key, kind in known.items())
+        return {key: in_recipe(conditions) for key, conditions in found if conditions}
+
+    def _required(self, piece: Piece, source: Source | None, key: str, name: str) -> Any:
+        conditions = parameter(self._levels(piece, source), key, "number")
+        if conditions:
+            return in_recipe(conditions)
+        self._taken(key, name)
+        return methods.TAKEN[key]
+
+    def _taken(self, key: str, name: str) -> None:
+        self.notes.assume(
+            f"{key}: {methods.TAKEN[key]:g}, since the configuration gives none; mergekit 0.1.5 would refuse it",
+            *self._at(
+                "models" if key == "weight" and self.configuration.method in methods.NATIVE else key, name
+            ),
+        )
+
+    def _drawn(self, what: str, name: str) -> None:
+        self.notes.assume(
+            f"seed: 0; {what}, and the draw of the published model cannot be reproduced",
+            *self._at("method", name),
+        )
+
+    def _constant(self, piece: Piece, key: str) -> bool | None:
+        """Return a parameter of the whole merge that the recipe language has as one for all tensors."""
+        conditions = parameter(self._levels(piece), key, "boolean")
+        if not conditions:
+            return None
+        if conditions[0].filter is not None or isinstance(conditions[0].value, list):
+            piece.value.refuse(
+                f"{key} differs from tensor to tensor, which {self.configuration.method} here cannot do"
+            )
+        return bool(conditions[0].value)
+
+    # -- what is merged
+
+    def _with_base(self, piece: Piece) -> list[Source]:
+        """Return the sources of a slice, with the base that mergekit adds to whole models, if it is not listed."""
+        base = piece.base or self.configuration.base
+        listed = list(piece.sources)
+        if (
+            base is None
+            or any(source.model == base for source in listed)
+            or self.configuration.method == STACK
+        ):
+            return listed
+        layers = listed[0].layers if listed else None
+        if self.method.base != "ignored":
+            added = type(listed[0])(self.configuration.value, base, layers, None)
+            return [added, *listed]
+        if layers is None and self.method.base == "ignored":
+            self.notes.assume(
+                f"{base}: `base_model` takes part like any other model, since {self.configuration.method} has no base",
+                *self._at("models"),
+            )
+            return [*listed, type(listed[0])(self.configuration.value, base, None, None)]
+        return listed
+
+    def _repetitions(self, sources: list[Source]) -> Iterator[tuple[Source, int]]:
+        """Yield each source, with the number of earlier ones of the same model that give other layers."""
+        ranges: dict[Reference, list[Any]] = {}
+        for source in sources:
+            seen = ranges.setdefault(source.model, [])
+            if source.layers not in seen:
+                seen.append(source.layers)
+            yield source, seen.index(source.layers)
+
+    def _layers(self, sources: list[Source]) -> dict[str, Any]:
+        if any(source.layers is None for source in sources):
+            return {}
+        ranges = {
+            self._name(source.model, source.value, again): _range(source.layers or (0, 0))
+            for source, again in self._repetitions(sources)
+        }
+        return {"layers": next(iter(ranges.values())) if len(set(ranges.values())) == 1 else ranges}
+
+    def _levels(self, piece: Piece, source: Source | None = None) -> list[Value | None]:
+        own = [source.parameters] if source else []
+        return [*own, piece.parameters, *self.configuration.parameters]
+
+    # -- the rest
+
+    def _common(self, base: Reference | None) -> dict[str, Any]:
+        configuration = self.configuration
+        entry: dict[str, Any] = {}
+        if configuration.dtype:
+            entry["dtype"] = configuration.dtype
+        elif not configuration.out_dtype:
+            self.notes.assume(
+                "dtype: that of the first model, since the configuration names none", *self._at("method")
+            )
+        if configuration.out_dtype and configuration.out_dtype != configuration.dtype:
+            entry["out_dtype"] = configuration.out_dtype
+        if configuration.tokens or configuration.chat_template:
+            at = configuration.tokenizer or configuration.value
+            entry["tokenizer"] = tokenizer_in_recipe(
+                configuration.tokens, configuration.chat_template, lambda reference: self._name(reference, at)
+            )
+        elif base and (self.method.base == "ignored" or base != configuration.base):
+            entry["tokenizer"] = self._name(configuration.base or base, configuration.value)
+        return entry
+
+    def _name(self, reference: Reference, at: Value, again: int = 0) -> str:
+        return self.models.name(reference, at, again=again)
+
+    def _at(self, key: str = "", name: str = "") -> tuple[str, ...]:
+        return ("models", name or self.name, *(["merge", key] if key else []))
+
+
+def _range(layers: tuple[int, int]) -> str:
+    """Return a range of layers as a recipe writes it: with its last layer, not the one after it."""
+    return f"{layers[0]}-{layers[1] - 1}"
