@@ -153,6 +153,7 @@ class DenseConfiguration:
     tokenizer: Value | None = None
     chat_template: str | None = None
     tokens: Tokenizer | None = None
+    base_at: Value | None = None
 
     @property
     def is_whole(self) -> bool:

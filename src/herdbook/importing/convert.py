@@ -6,6 +6,7 @@ the license. All that is wrong is said at once, with line and key.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
-from herdbook.importing.configuration import MixtureConfiguration
+from herdbook.importing.configuration import DenseConfiguration, MixtureConfiguration
 from herdbook.importing.dense import dense
 from herdbook.importing.finding import find
 from herdbook.importing.mixtures import mixture
@@ -98,16 +99,22 @@ def convert(
         released = _add_steps(Steps(steps, notes, mapping), models, path)
         models.report()
     if notes.problems:
-        raise RecipeError(notes.problems, str(path))
+        raise RecipeError(sorted(notes.problems, key=_line), str(path))
     release = _release(found, steps, released, path, name, license_, notes)
     recipe = {"models": models.entries, "release": release}
     assumed = [assumption.text for assumption in notes.assumptions]
     return Imported(recipe_text(recipe, notes.assumptions, path.name), recipe, assumed)
 
 
+def _line(problem: str) -> float:
+    match = re.match(r"line (\d+)", problem)
+    return int(match[1]) if match else math.inf
+
+
 def _add_steps(steps: Steps, models: Models, path: Path) -> str:
     """Add all steps that are needed to the models; return the name of the released one."""
     order = steps.in_order()
+    models.reserved |= _words(order)
     names: dict[int, str] = {}
     for step in order:
         names[step.number] = models.reserve(slug(step.name) or _named_by(step, steps) or _default(step))
@@ -125,6 +132,18 @@ def _add_steps(steps: Steps, models: Models, path: Path) -> str:
         else:
             models.entries |= dense(step.configuration, name, models)
     return names[order[-1].number] if order else ""
+
+
+def _words(order: list[Step]) -> set[str]:
+    """Return words with which a recipe says where tokens and templates come from, so that no model may be called so."""
+    words: set[str] = set()
+    for step in order:
+        one = step.configuration
+        if isinstance(one, DenseConfiguration) and one.tokens:
+            words |= {"union"} | ({"base"} if one.base and slug(one.base.model.last) != "base" else set())
+        if isinstance(one, DenseConfiguration) and one.chat_template:
+            words.add(slug(one.chat_template))
+    return words
 
 
 def _default(step: Step) -> str:
@@ -174,7 +193,13 @@ def _license_on(front_matter: dict[str, Any]) -> tuple[dict[str, str], str]:
         return {"license": UNKNOWN}, (
             f"release.license: {UNKNOWN}; {stated}it depends on the sources' licenses, which `herdbook lock` records"
         )
-    return found, f"release.license: {found['license']}, from the card"
+    link = found.get("license_link", "https:")
+    file = (
+        ""
+        if link.startswith("https:")
+        else f"; {link} is a file of the card's repository, so put its address here"
+    )
+    return found, f"release.license: {found['license']}, from the card{file}"
 
 
 def _plain(name: str) -> str:

@@ -9,12 +9,18 @@ from herdbook.humanize import did_you_mean
 from herdbook.importing import methods
 from herdbook.importing.ignored import say_what_is_ignored
 from herdbook.importing.parameters import Condition, in_recipe, parameter
+from herdbook.importing.slices import (
+    base_at,
+    base_of,
+    layers_in_recipe,
+    range_in_recipe,
+    repetitions,
+    sources_of,
+)
 from herdbook.importing.tokens import tokenizer_in_recipe
 from herdbook.recipe import Dense
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from herdbook.importing.configuration import DenseConfiguration, Piece, Source
     from herdbook.importing.models import Models
     from herdbook.importing.references import Reference
@@ -36,6 +42,7 @@ def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[
     """
     value = configuration.value
     method = methods.ALL.get(configuration.method)
+    say_what_is_ignored(configuration, method, name)
     if method is None:
         given = value.get("merge_method") or value
         given.refuse(
@@ -47,12 +54,11 @@ def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[
         dtype = getattr(configuration, key)
         if dtype is not None and dtype not in DTYPES:
             (value.get(key) or value).refuse(
-                f"{key} {dtype!r} is not one of {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}"
+                f"{dtype!r} is not one of {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}"
             )
-    say_what_is_ignored(configuration, method, name)
     merge = _Dense(configuration, method, models, name)
     if configuration.method == STACK:
-        entries = {name: merge.stack()}
+        entries = {name: merge.copy() if configuration.is_whole else merge.stack()}
     elif len(configuration.pieces) == 1:
         entries = {name: merge.merge(configuration.pieces[0], name)}
     else:
@@ -81,24 +87,46 @@ class _Dense:
     def notes(self) -> Notes:
         return self.configuration.value.notes
 
+    def copy(self) -> dict[str, Any]:
+        """Return a whole model that is copied or scaled: a sum of this model alone, since its layers need no counting."""
+        piece = self.configuration.pieces[0]
+        if len(piece.sources) != 1:
+            self._one_source(piece)
+            return {}
+        source = piece.sources[0]
+        scale = parameter(self._levels(piece, source), "scale", "number")
+        if scale and scale[-1].filter is not None:
+            scale.append(Condition(None, 1.0))
+        model = {"model": self._name(source.model, _at(source))}
+        if scale:
+            model["weight"] = in_recipe(scale)
+        self.notes.assume(
+            "passthrough of one whole model is written as the sum of this model alone, which copies or scales it",
+            *self._at("method"),
+        )
+        semantics = {"semantics": SEMANTICS} if "semantics" in self._fields else {}
+        return {
+            "method": "linear",
+            **semantics,
+            "models": [model],
+            "normalize": False,
+            **self._common(self.configuration.base),
+        }
+
     def stack(self) -> dict[str, Any]:
         """Return a stack of layers, which are copied or scaled."""
         slices = []
         for piece in self.configuration.pieces:
-            sources = self._with_base(piece)
+            sources = piece.sources
             if len(sources) != 1:
-                piece.value.refuse(
-                    f"passthrough takes one model for each slice, and {len(sources)} are given: "
-                    f"{', '.join(str(source.model) for source in sources)}"
-                )
+                self._one_source(piece)
                 continue
             source = sources[0]
             scale = parameter(self._levels(piece, source), "scale", "number")
-            layers = {} if source.layers is None else {"layers": _range(source.layers)}
             slices.append(
                 {
-                    "model": self._name(source.model, source.value),
-                    **layers,
+                    "model": self._name(source.model, _at(source)),
+                    "layers": range_in_recipe(source.layers or (0, 1)),
                     **({"scale": in_recipe(scale)} if scale and scale != [Condition(None, 1.0)] else {}),
                 }
             )
@@ -120,13 +148,21 @@ class _Dense:
             **self._common(self.configuration.base),
         }
 
+    def _one_source(self, piece: Piece) -> None:
+        if not self.notes.problems:
+            piece.value.refuse(
+                f"passthrough takes one model for each slice, and {len(piece.sources)} are given: "
+                f"{', '.join(str(source.model) for source in piece.sources)}"
+            )
+
     def pieces(self) -> dict[str, dict[str, Any]]:
         """Return a merge for each slice, and the stack of these."""
         entries, slices = {}, []
         for number, piece in enumerate(self.configuration.pieces, start=1):
             name = self.models.reserve(f"{self.name}-slice-{number}")
             entries[name] = self.merge(piece, name)
-            slices.append({"model": name})
+            first, stop = next((source.layers for source in piece.sources if source.layers), (0, 1))
+            slices.append({"model": name, "layers": range_in_recipe((0, stop - first))})
         self.notes.assume(
             "each slice is a merge of its own, whose layers are stacked; embeddings are those of the first, last norm and head those "
             "of the last, as in mergekit",
@@ -137,45 +173,40 @@ class _Dense:
 
     def merge(self, piece: Piece, name: str) -> dict[str, Any]:
         """Return a merge of models, or of runs of their layers."""
-        sources = self._with_base(piece)
-        base = piece.base or self.configuration.base
+        method, base = self.configuration.method, base_of(self.configuration, piece)
         if base is None and self.method.base == "required":
-            self.configuration.value.refuse(f"`base_model` is missing; {self.configuration.method} needs one")
+            self.configuration.value.refuse(f"`base_model` is missing; {method} needs one")
             return {}
-        others = (
-            sources
-            if self.method.base == "ignored"
-            else [source for source in sources if source.model != base]
-        )
-        if self.configuration.method == "slerp" and len(others) != 1 and len(sources) == 2:
-            others = sources[1:]  # a model with itself
-        counts = {self.method.models} if self.method.models else set()
-        if self.notes.problems and len(others) != self.method.models:
-            return {}  # what is wrong may be that a model could not be read
-        if not others or (counts and len(others) not in counts):
-            needed = self.method.models or "at least one"
-            piece.value.refuse(
-                f"{self.configuration.method} merges {needed} besides the base, and {len(others)} are given"
-            )
+        sources = sources_of(self.configuration, piece, self.method, *self._at("", name))
+        entry: dict[str, Any] = {"method": method}
+        if base is not None and self.method.base != "ignored":
+            entry["base"] = self._name(base, base_at(self.configuration, piece))
+        if "semantics" in self._fields and not method.startswith("dare"):
+            entry["semantics"] = SEMANTICS
+        names = [
+            self._name(source.model, _at(source), again)
+            for source, again in zip(sources, repetitions(sources), strict=True)
+        ]
+        merged = list(zip(sources, names, strict=True))
+        others = [pair for pair in merged if self.method.base == "ignored" or pair[0].model != base]
+        if method == "slerp" and not others:
+            others = merged[1:]  # a model with itself
+        if not others or (self.method.models and len(others) != self.method.models):
+            needed = self.method.models or "at least one model"
+            if not self.notes.problems:  # otherwise it may be that a model could not be read
+                piece.value.refuse(f"{method} merges {needed} besides the base, and {len(others)} are given")
             return {}
-        build = self._native if self.configuration.method in methods.NATIVE else self._by_mergekit
-        entry = {"method": self.configuration.method, **build(piece, base, others, name)}
-        return {**entry, **self._layers(sources), **self._common(base)}
+        build = self._native if method in methods.NATIVE else self._by_mergekit
+        entry |= build(piece, others, name)
+        return {**entry, **layers_in_recipe(sources, names), **self._common(base)}
 
     # -- models and their parameters
 
-    def _native(
-        self, piece: Piece, base: Reference | None, others: list[Source], name: str
-    ) -> dict[str, Any]:
+    def _native(self, piece: Piece, others: list[tuple[Source, str]], name: str) -> dict[str, Any]:
         method = self.configuration.method
         entry: dict[str, Any] = {}
-        if base and self.method.base == "required":
-            entry["base"] = self._name(base, self.configuration.value)
-        named = [self._name(source.model, source.value, again) for source, again in self._repetitions(others)]
-        if "semantics" in self._fields and not method.startswith("dare"):
-            entry["semantics"] = SEMANTICS
         if method == "slerp":
-            return {**entry, "other": named[0], "t": self._required(piece, None, "t", name)}
+            return {"other": others[0][1], "t": self._required(piece, None, "t", name)}
         for key in self.method.shared:
             if key in methods.WITHOUT_EFFECT or self.method.shared[key] != "boolean":
                 continue
@@ -188,13 +219,13 @@ class _Dense:
             elif given:
                 piece.value.refuse(f"{key}: the recipe language has {method} without it only")
         if method == "model_stock":
-            if len(named) < 2 and not self.notes.problems:
+            if len(others) < 2 and not self.notes.problems:
                 piece.value.refuse(
-                    f"model_stock merges at least two models besides the base, and {len(named)} is given"
+                    "model_stock merges at least two models besides the base, and one is given"
                 )
-            return {**entry, "models": named}
+            return {**entry, "models": [model for _, model in others]}
         entry["models"] = []
-        for model, source in zip(named, others, strict=True):
+        for source, model in others:
             item = {"model": model, "weight": self._required(piece, source, "weight", name)}
             density = parameter(self._levels(piece, source), "density", "number")
             if "density" in methods.UNUSED.get(method, ()) or "density" not in self.method.of_models:
@@ -212,18 +243,12 @@ class _Dense:
                 )
         return entry
 
-    def _by_mergekit(
-        self, piece: Piece, base: Reference | None, others: list[Source], name: str
-    ) -> dict[str, Any]:
-        entry: dict[str, Any] = {}
-        if base and self.method.base != "ignored":
-            entry["base"] = self._name(base, self.configuration.value)
+    def _by_mergekit(self, piece: Piece, others: list[tuple[Source, str]], name: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {"models": []}
         levels = self._levels(piece)
-        entry["models"] = []
-        for source, again in self._repetitions(others):
+        for source, model in others:
             own = self._given([source.parameters], self.method.of_models)
-            item: dict[str, Any] = {"model": self._name(source.model, source.value, again)}
-            entry["models"].append({**item, "parameters": own} if own else item)
+            entry["models"].append({"model": model, **({"parameters": own} if own else {})})
         shared = {key: kind for key, kind in self.method.shared.items() if key not in methods.WITHOUT_EFFECT}
         parameters = self._given(levels, {**shared, **self.method.of_models})
         for key in self.method.required:
@@ -275,48 +300,6 @@ class _Dense:
             )
         return bool(conditions[0].value)
 
-    # -- what is merged
-
-    def _with_base(self, piece: Piece) -> list[Source]:
-        """Return the sources of a slice, with the base that mergekit adds to whole models, if it is not listed."""
-        base = piece.base or self.configuration.base
-        listed = list(piece.sources)
-        if (
-            base is None
-            or any(source.model == base for source in listed)
-            or self.configuration.method == STACK
-        ):
-            return listed
-        layers = listed[0].layers if listed else None
-        if self.method.base != "ignored":
-            added = type(listed[0])(self.configuration.value, base, layers, None)
-            return [added, *listed]
-        if layers is None and self.method.base == "ignored":
-            self.notes.assume(
-                f"{base}: `base_model` takes part like any other model, since {self.configuration.method} has no base",
-                *self._at("models"),
-            )
-            return [*listed, type(listed[0])(self.configuration.value, base, None, None)]
-        return listed
-
-    def _repetitions(self, sources: list[Source]) -> Iterator[tuple[Source, int]]:
-        """Yield each source, with the number of earlier ones of the same model that give other layers."""
-        ranges: dict[Reference, list[Any]] = {}
-        for source in sources:
-            seen = ranges.setdefault(source.model, [])
-            if source.layers not in seen:
-                seen.append(source.layers)
-            yield source, seen.index(source.layers)
-
-    def _layers(self, sources: list[Source]) -> dict[str, Any]:
-        if any(source.layers is None for source in sources):
-            return {}
-        ranges = {
-            self._name(source.model, source.value, again): _range(source.layers or (0, 0))
-            for source, again in self._repetitions(sources)
-        }
-        return {"layers": next(iter(ranges.values())) if len(set(ranges.values())) == 1 else ranges}
-
     def _levels(self, piece: Piece, source: Source | None = None) -> list[Value | None]:
         own = [source.parameters] if source else []
         return [*own, piece.parameters, *self.configuration.parameters]
@@ -340,7 +323,9 @@ class _Dense:
                 configuration.tokens, configuration.chat_template, lambda reference: self._name(reference, at)
             )
         elif base and (self.method.base == "ignored" or base != configuration.base):
-            entry["tokenizer"] = self._name(configuration.base or base, configuration.value)
+            entry["tokenizer"] = self._name(
+                configuration.base or base, configuration.base_at or configuration.value
+            )
         return entry
 
     def _name(self, reference: Reference, at: Value, again: int = 0) -> str:
@@ -350,6 +335,5 @@ class _Dense:
         return ("models", name or self.name, *(["merge", key] if key else []))
 
 
-def _range(layers: tuple[int, int]) -> str:
-    """Return a range of layers as a recipe writes it: with its last layer, not the one after it."""
-    return f"{layers[0]}-{layers[1] - 1}"
+def _at(source: Source) -> Value:
+    return source.value.get("model") or source.value

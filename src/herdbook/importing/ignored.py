@@ -18,37 +18,40 @@ if TYPE_CHECKING:
 MERGEKIT = "mergekit"
 
 
-def say_what_is_ignored(configuration: DenseConfiguration, method: Method, name: str) -> None:
+def say_what_is_ignored(configuration: DenseConfiguration, method: Method | None, name: str) -> None:
     """Go through all keys and parameters of a dense merge.
 
     Args:
         configuration: The merge.
-        method: Its method.
+        method: Its method; None if it is unknown, so that keys are looked at alone.
         name: Its name in the recipe, under which is said what is left out.
     """
+    _keys(configuration, ("models", name))
+    if method is None:
+        return
     checker = _Ignored(configuration, method, name)
-    checker.keys()
     for level in configuration.parameters:
         checker.parameters(level, (*method.shared, *method.of_models))
     for piece in configuration.pieces:
         checker.piece(piece)
 
 
+def _keys(configuration: DenseConfiguration, at: tuple[str, ...]) -> None:
+    value = configuration.value
+    modules = value.get("modules")
+    for section in (value, *(modules.items() if modules is not None else ())):
+        section.unknown(DENSE_KEYS, MERGEKIT, *at)
+    for piece in configuration.pieces:
+        ranged = piece.value.keys[-1:] != ("models",)
+        if ranged:
+            piece.value.unknown(SLICE_KEYS, MERGEKIT, *at)
+        for source in piece.sources:
+            source.value.unknown(SOURCE_KEYS if ranged else MODEL_KEYS, MERGEKIT, *at)
+
+
 class _Ignored:
     def __init__(self, configuration: DenseConfiguration, method: Method, name: str) -> None:
         self.configuration, self.method, self.at = configuration, method, ("models", name)
-
-    def keys(self) -> None:
-        value = self.configuration.value
-        modules = value.get("modules")
-        for section in (value, *(modules.items() if modules is not None else ())):
-            section.unknown(DENSE_KEYS, MERGEKIT, *self.at)
-        for piece in self.configuration.pieces:
-            ranged = piece.value.keys[-1:] != ("models",)
-            if ranged:
-                piece.value.unknown(SLICE_KEYS, MERGEKIT, *self.at)
-            for source in piece.sources:
-                source.value.unknown(SOURCE_KEYS if ranged else MODEL_KEYS, MERGEKIT, *self.at)
 
     def piece(self, piece: Piece) -> None:
         base = piece.base or self.configuration.base

@@ -61,7 +61,7 @@ class Models:
         """
         if reference.architecture:
             self.notes.assume(
-                f"override_architecture of {reference}: left out; tensors are taken by the names that they have in the files",
+                f"override_architecture of {reference.model.public}: left out; tensors are taken by the names that they have in the files",
                 "models",
             )
         base = self._source(reference.model, at, again)
@@ -96,7 +96,7 @@ class Models:
             )
             if not re.search(r"[/\\]", path):
                 kind = "is neither a folder on this machine nor owner/name on the Hub, nor another step"
-            self.notes.refuse(f"{places[0]}: {path!r} {kind}{hint}{_also(places)}")
+            self.notes.refuse(f"{places[0]}: '{line(path)}' {kind}{hint}{_also(places)}")
         if self._unknown:
             first = next(iter(self._unknown))
             self.notes.refuse(
@@ -139,17 +139,12 @@ class Models:
         if folder is not None:
             return {"folder": folder}
         if HUB.match(said):
-            self.notes.assume(
-                f"{said}, since --map says that {place.path!r} is it", "models", self._names_of(place)
-            )
+            self.notes.assume(f"{said}: what --map says that {place.public!r} is", "models")
             return self._hub(Place(said, revision or place.revision))
         self.notes.refuse(
             f"--map {place.path}={self.mapping[place.path]}: {said!r} is neither owner/name on the Hub nor a folder here"
         )
         return {"hub": "unknown/unknown"}
-
-    def _names_of(self, place: Place) -> str:
-        return next((name for key, name in self._names.items() if key[0] == str(place)), "")
 
     def _hub(self, place: Place) -> dict[str, Any]:
         if not place.revision and place.path not in self._moving:

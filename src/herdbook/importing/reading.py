@@ -51,17 +51,18 @@ def read(value: Value) -> Configuration | None:
 
 def _mixture(value: Value) -> MixtureConfiguration | None:
     base = _reference(value.required("base_model"))
-    if value.required("experts") is None or base is None:
-        return None
+    value.required("experts")
     experts = [_expert(entry) for entry in value.entries("experts")]
     shared = [_expert(entry) for entry in value.entries("shared_experts")]
-    if not experts:
-        value.child("experts").refuse("must name at least one")
+    if value.content.get("experts") == []:
+        value.child("experts").refuse("names no expert")
     gate, architecture = value.get("gate_mode"), value.get("architecture")
     per_token = value.get("experts_per_token")
     count = None if per_token is None else whole_number(per_token)
     if count is not None and count < 1:
         value.child("experts_per_token").refuse(f"{count} is not above 0")
+    if base is None:
+        return None
     return MixtureConfiguration(
         value,
         base,
@@ -94,7 +95,7 @@ def _texts(value: Value, key: str) -> Iterator[str]:
 
 
 def _dense(value: Value) -> DenseConfiguration | None:
-    contents = [key for key in ("modules", "models", "slices") if value.get(key) is not None]
+    contents = [key for key in ("modules", "models", "slices") if value.content.get(key)]
     if len(contents) != 1:
         found = f", found {' and '.join(contents)}" if contents else ""
         value.refuse(f"expected exactly one of `models`, `slices` and `modules`{found}")
@@ -110,7 +111,7 @@ def _dense(value: Value) -> DenseConfiguration | None:
     levels = [inner.get("parameters"), *([value.get("parameters")] if inner is not value else [])]
     method = setting("merge_method")
     name = value.required("merge_method") and "" if method is None else method.text()
-    base = _reference(setting("base_model"))
+    base = setting("base_model")
     source, tokenizer = setting("tokenizer_source"), setting("tokenizer")
     if source is not None and tokenizer is not None:
         source.refuse("cannot be given beside `tokenizer`, which has replaced it")
@@ -118,7 +119,7 @@ def _dense(value: Value) -> DenseConfiguration | None:
     return DenseConfiguration(
         value,
         name or "",
-        base,
+        _reference(base),
         tuple(_pieces(inner)),
         tuple(level for level in levels if level is not None and level.is_mapping()),
         _dtype(setting("dtype")),
@@ -126,6 +127,7 @@ def _dense(value: Value) -> DenseConfiguration | None:
         chosen,
         template.text() if (template := setting("chat_template")) is not None else None,
         None if chosen is None else read_tokenizer(chosen),
+        base,
     )
 
 
@@ -142,7 +144,7 @@ def _module(modules: Value) -> Value | None:
     inner = next(modules.items())
     if not inner.is_mapping():
         return None
-    inside = [key for key in ("models", "slices") if inner.get(key) is not None]
+    inside = [key for key in ("models", "slices") if inner.content.get(key)]
     if len(inside) != 1:
         inner.refuse("expected exactly one of `models` and `slices`")
         return None
@@ -192,12 +194,10 @@ def _row(value: Value | None) -> Reference | dict[str, Any] | None:
 
 
 def _pieces(value: Value) -> Iterator[Piece]:
-    if value.get("models") is not None:
+    if value.content.get("models"):
         listed = value.child("models")
         sources = [_source(entry, ranged=False) for entry in value.entries("models")]
         yield Piece(listed, tuple(source for source in sources if source))
-        if not sources:
-            listed.refuse("names no model")
         return
     for entry in value.entries("slices"):
         if not entry.is_mapping() or entry.required("sources") is None:
@@ -209,11 +209,9 @@ def _pieces(value: Value) -> Iterator[Piece]:
             entry.refuse(
                 f"its sources have different numbers of layers: {', '.join(map(str, sorted(counts)))}"
             )
-        if not sources:
+        if entry.content["sources"] == []:
             entry.child("sources").refuse("names no model")
         yield Piece(entry, known, _reference(entry.get("base_model")), entry.get("parameters"))
-    if value.get("slices") is not None and value.content["slices"] == []:
-        value.child("slices").refuse("names no model")
 
 
 def _source(value: Value, *, ranged: bool) -> Source | None:

@@ -42,6 +42,11 @@ class Place:
         """The last part of its path."""
         return re.split(r"[/\\]", self.path.rstrip("/\\"))[-1]
 
+    @property
+    def public(self) -> str:
+        """What a recipe may say of it: a repository, or the last part of a path, since a release contains no path of a machine."""
+        return str(self) if HUB.match(self.path) else self.last
+
 
 @dataclass(frozen=True)
 class Reference:

@@ -107,7 +107,9 @@ class Value:
         """Return an entry of a mapping; if it is missing, say so, and return None."""
         found = self.get(key)
         if found is None:
-            self.refuse(f"`{key}` is required")
+            others = self.content if isinstance(self.content, dict) and key not in self.content else ()
+            near = closest(key, others)
+            self.refuse(f"`{key}` is required" + (f", found {near!r}" if near else ""))
         return found
 
     def entries(self, key: str) -> list[Value]:

@@ -14,6 +14,7 @@ from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.operation import MergeTensors, RunMergekit, TakeOver
 from herdbook.plan.part import plan_part
+from herdbook.plan.runs import is_partial, taken
 from herdbook.plan.sharding import cut
 from herdbook.recipe import (
     Dare,
@@ -62,17 +63,18 @@ def plan_merge(
         RecipeError: If the models do not fit each other; all misfits are named.
     """
     where = f"models.{name}.merge"
-    inputs = [nodes[model] for model in dict.fromkeys(merge.inputs)]
+    models = taken(where, merge, nodes)
+    inputs = list(models.values())
     problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough))
     if isinstance(merge, Passthrough) and not problems:
         problems = _unstackable(where, inputs)
-    problems = problems or _without_effect(where, merge, nodes)
+    problems = problems or _without_effect(where, merge, models)
     if problems:
         raise RecipeError(problems)
     if isinstance(merge, Passthrough):
-        tensors, values, config = _stacked(where, merge, nodes)
+        tensors, values, config = _stacked(where, merge, models)
     else:
-        tensors, values = _joined(where, merge, [nodes[model] for model in merge.inputs])
+        tensors, values = _joined(where, merge, [models[model] for model in merge.inputs])
         config = dict(inputs[0].config)
     if merge.dtype:
         config |= {"dtype": merge.dtype, "torch_dtype": merge.dtype}
@@ -98,7 +100,8 @@ def _joined(where: str, merge: Dense, inputs: list[Node]) -> tuple[list[Tensor],
         if name.endswith("inv_freq") or _is_unread(first, name):
             continue
         dtype = DTYPE_CODES[merge.dtype] if merge.dtype else planned.dtype
-        origins = tuple(Origin(node.tensors[name][0].key, name) for node in inputs)
+        held = [node.tensors[name] for node in inputs]
+        origins = tuple(Origin(part.key, tensor.name) for part, tensor in held)
         tensors.append(Tensor(name, dtype, planned.shape, "merge", origins))
         values[name] = _values(where, merge, name, _depth(name, count))
     return tensors, values
@@ -246,7 +249,11 @@ def _part(name: str, label: str, merge: Dense, run: tuple[Tensor, ...], values: 
 
 def _by_mergekit(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: list[Tensor]) -> Part:
     """Return the one part of a merge that mergekit makes whole."""
-    request = merge.model_dump(mode="json", exclude={"tokenizer"}, exclude_none=True)
+    request = merge.model_dump(
+        mode="json",
+        exclude={"tokenizer", *([] if is_partial(merge, nodes) else ["layers"])},
+        exclude_none=True,
+    )
     models = {model: nodes[model].key for model in merge.inputs}
     if len(set(models.values())) < len(models):
         equal = [model for model, key in models.items() if list(models.values()).count(key) > 1]

@@ -20,6 +20,10 @@ def _not_boolean(value: Any) -> Any:
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_not_boolean)]
 
 
+# Consecutive layers, from the first to the last.
+Layers = Annotated[str, Field(pattern=r"^\d{1,6}-\d{1,6}$")]
+
+
 class Filtered(Section):
     """A value for some tensors."""
 
@@ -65,8 +69,36 @@ class _Merge(Section):
         """The settings of the method: those of ``normalize``, ``rescale`` and ``seed`` that it has."""
         return {}
 
+    @property
+    def ranges(self) -> dict[str, range]:
+        """Which layers of each model are merged; empty if all are."""
+        return {}
 
-class _Sum(_Merge):
+
+class _Joined(_Merge):
+    """A merge of whole models, or of a run of layers of each."""
+
+    layers: Layers | dict[Name, Layers] | None = Field(
+        None,
+        description="which layers of each model are merged, such as 0-15 (inclusive), or a mapping {model: 0-15, ...} of "
+        "equally many layers; all if left out",
+    )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The merged models, with repetitions."""
+        raise NotImplementedError
+
+    @property
+    def ranges(self) -> dict[str, range]:
+        """Which layers of each model are merged; empty if all are."""
+        if self.layers is None:
+            return {}
+        one = dict.fromkeys(self.inputs, self.layers) if isinstance(self.layers, str) else self.layers
+        return {name: layer_range(layers) for name, layers in one.items()}
+
+
+class _Sum(_Joined):
     normalize: bool
 
     @property
@@ -88,7 +120,7 @@ class Linear(_Sum):
         return tuple(entry.model for entry in self.models)
 
 
-class Slerp(_Merge):
+class Slerp(_Joined):
     """Interpolation along the great circle from one model to another (Shoemake 1985)."""
 
     method: Literal["slerp"]
@@ -152,7 +184,7 @@ class Dare(_TaskVectors):
         return {**super().settings, "rescale": self.rescale, "seed": self.seed}
 
 
-class ModelStock(_Merge):
+class ModelStock(_Joined):
     """A point between base and mean, by the angle between the task vectors (Jang et al. 2024, arXiv:2403.19522)."""
 
     method: Literal["model_stock"]
@@ -169,14 +201,13 @@ class Slice(Section):
     """A run of a model's layers."""
 
     model: Name
-    layers: str = Field(pattern=r"^\d+-\d+$", description="such as 0-15 (inclusive)")
+    layers: Layers = Field(description="such as 0-15 (inclusive)")
     scale: Value | None = Field(None, description="factor on its tensors")
 
     @property
     def depth(self) -> int:
         """How many layers it has."""
-        first, last = (int(number) for number in self.layers.split("-"))
-        return max(0, last + 1 - first)
+        return len(layer_range(self.layers))
 
 
 class Passthrough(_Merge):
@@ -203,7 +234,7 @@ class MergekitModel(Section):
     )
 
 
-class Mergekit(_Merge):
+class Mergekit(_Joined):
     """A method of mergekit, which runs in an environment of its own."""
 
     method: Literal[
@@ -265,9 +296,41 @@ def merge_problems(where: str, merge: Dense) -> list[str]:
         problems += [
             f"{where}.slices.{index}.layers: the range {piece.layers} is empty"
             for index, piece in enumerate(merge.slices)
-            if int(piece.layers.split("-")[0]) > int(piece.layers.split("-")[1])
+            if not layer_range(piece.layers)
         ]
+    else:
+        problems += _problems_of_layers(f"{where}.layers", merge)
     return problems
+
+
+def _problems_of_layers(where: str, merge: _Joined) -> list[str]:
+    if merge.layers is None:
+        return []
+    if isinstance(merge.layers, str):
+        return [] if layer_range(merge.layers) else [f"{where}: the range {merge.layers} is empty"]
+    problems = [
+        f"{where}: {name!r} is not one of the merged models"
+        for name in merge.layers
+        if name not in merge.inputs
+    ]
+    problems += [
+        f"{where}: {name!r} is missing" for name in dict.fromkeys(merge.inputs) if name not in merge.layers
+    ]
+    counts = {name: len(layer_range(layers)) for name, layers in merge.layers.items()}
+    problems += [
+        f"{where}.{name}: the range {merge.layers[name]} is empty" for name in counts if not counts[name]
+    ]
+    if len(set(counts.values())) > 1:
+        problems.append(
+            f"{where}: each model needs equally many layers; found {', '.join(map(str, counts.values()))}"
+        )
+    return problems
+
+
+def layer_range(layers: Layers) -> range:
+    """Return the numbers of the layers in a text such as 0-15."""
+    first, last = (int(number) for number in layers.split("-"))
+    return range(first, last + 1)
 
 
 def numbers(value: Any) -> list[float]:

@@ -13,7 +13,7 @@ from herdbook.tools.mergekit import MERGEKIT
 from herdbook.weights.checkpoint import Produced, finite, read_header, stream_span, write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from herdbook.plan import Part, Plan, Tensor
@@ -61,12 +61,43 @@ def _config(plan: Plan, part: Part, operation: RunMergekit) -> dict[str, Any]:
     return {
         "merge_method": operation.method,
         **({"base_model": folders[request["base"]]} if "base" in request else {}),
-        "models": [
-            {"model": folders[entry["model"]], "parameters": entry["parameters"]}
-            for entry in request["models"]
-        ],
+        **_models(request, folders),
         "parameters": request["parameters"],
         "dtype": request.get("dtype") or dtypes[part.tensors[0].dtype],
+    }
+
+
+def _models(request: Mapping[str, Any], folders: dict[str, str]) -> dict[str, Any]:
+    """Return the merged models, or the slice of their layers if these are chosen; that has to list the base."""
+    entries = request["models"]
+    if "layers" not in request:
+        return {
+            "models": [
+                {"model": folders[entry["model"]], "parameters": entry["parameters"]} for entry in entries
+            ]
+        }
+    listed = {entry["model"] for entry in entries}
+    base = request.get("base")
+    sources = [*entries, *([{"model": base, "parameters": {}}] if base and base not in listed else [])]
+
+    def taken(name: str) -> list[int]:
+        layers = request["layers"]
+        first, last = (layers[name] if isinstance(layers, dict) else layers).split("-")
+        return [int(first), int(last) + 1]
+
+    return {
+        "slices": [
+            {
+                "sources": [
+                    {
+                        "model": folders[entry["model"]],
+                        "layer_range": taken(entry["model"]),
+                        "parameters": entry["parameters"],
+                    }
+                    for entry in sources
+                ]
+            }
+        ]
     }
 
 
