@@ -126,7 +126,7 @@ def documents(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> list[Docu
         reader = loader(text)
         while reader.check_node():
             node = reader.get_node()
-            if (content := _construct(reader, node)) is not None:
+            if node is not None and (content := _construct(reader, node)) is not None:
                 found.append(Document(content, dict(_lines(reader, node, ()))))
     return found
 

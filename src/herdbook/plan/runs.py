@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of
+from herdbook.architectures.layers import layers_of
 from herdbook.architectures.meaning import PER_LAYER, numbered
 from herdbook.errors import RecipeError
 from herdbook.plan.model import Node
@@ -36,9 +37,7 @@ class Run(Node):
 
 def is_partial(merge: Dense, nodes: Mapping[str, Node]) -> bool:
     """Return whether a merge takes only some layers of a model."""
-    return any(
-        layers != range(nodes[name].config["num_hidden_layers"]) for name, layers in merge.ranges.items()
-    )
+    return any(layers != range(layers_of(nodes[name].config) or 0) for name, layers in merge.ranges.items())
 
 
 def taken(where: str, merge: Dense, nodes: Mapping[str, Node]) -> dict[str, Node]:
@@ -57,7 +56,7 @@ def taken(where: str, merge: Dense, nodes: Mapping[str, Node]) -> dict[str, Node
         return models
     problems = []
     for name, node in models.items():
-        count = node.config["num_hidden_layers"]
+        count = layers_of(node.config) or 0
         layers = merge.ranges[name]
         if layers[-1] >= count:
             problems.append(

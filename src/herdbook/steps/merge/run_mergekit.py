@@ -32,7 +32,7 @@ def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
     shard, record = plan.layout.shard(part), plan.layout.record(part)
     with scratch(shard) as folder:
         config = folder / "config.yml"
-        config.write_text(yaml.safe_dump(_config(plan, part, operation)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(_config(plan, operation)), encoding="utf-8")
         arguments = [
             str(config),
             str(folder / "out"),
@@ -51,10 +51,9 @@ def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
             write_shard(shard, record, tensors, {**part.about, "mergekit": MERGEKIT.version})
 
 
-def _config(plan: Plan, part: Part, operation: RunMergekit) -> dict[str, Any]:
+def _config(plan: Plan, operation: RunMergekit) -> dict[str, Any]:
     """Return mergekit's configuration, with the models' folders in place of their names."""
     request = operation.request
-    dtypes = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
     folders = {
         name: str(plan.layout.folder(plan.by_key[key]).absolute()) for name, key in operation.models.items()
     }
@@ -63,7 +62,7 @@ def _config(plan: Plan, part: Part, operation: RunMergekit) -> dict[str, Any]:
         **({"base_model": folders[request["base"]]} if "base" in request else {}),
         **_models(request, folders),
         "parameters": request["parameters"],
-        "dtype": request.get("dtype") or dtypes[part.tensors[0].dtype],
+        **{key: request[key] for key in ("dtype", "out_dtype") if key in request},
     }
 
 
