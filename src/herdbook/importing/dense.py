@@ -87,6 +87,17 @@ class _Dense:
     def notes(self) -> Notes:
         return self.configuration.value.notes
 
+    def _semantics(self, name: str) -> dict[str, Any]:
+        """Return the semantics that give mergekit's bits, for methods whose formulas are written in the recipe language."""
+        if "semantics" not in self._fields:
+            return {}
+        self.notes.assume(
+            "semantics: the bits of mergekit 0.1.5, since the configuration does not tell the version; some older ones rounded "
+            "otherwise",
+            *self._at("semantics", name),
+        )
+        return {"semantics": SEMANTICS}
+
     def copy(self) -> dict[str, Any]:
         """Return a whole model that is copied or scaled: a sum of this model alone, since its layers need no counting."""
         piece = self.configuration.pieces[0]
@@ -104,10 +115,9 @@ class _Dense:
             "passthrough of one whole model is written as the sum of this model alone, which copies or scales it",
             *self._at("method"),
         )
-        semantics = {"semantics": SEMANTICS} if "semantics" in self._fields else {}
         return {
             "method": "linear",
-            **semantics,
+            **self._semantics(self.name),
             "models": [model],
             "normalize": False,
             **self._common(self.configuration.base),
@@ -130,20 +140,9 @@ class _Dense:
                     **({"scale": in_recipe(scale)} if scale and scale != [Condition(None, 1.0)] else {}),
                 }
             )
-            is_native = "semantics" not in self._fields
-            if (
-                is_native
-                and any(one.filter is None and one.value != 1.0 for one in scale)
-                and piece in (self.configuration.pieces[0], self.configuration.pieces[-1])
-            ):
-                self.notes.assume(
-                    "scale is not applied to embeddings, last norm and head, unlike in mergekit",
-                    *self._at("slices"),
-                )
-        semantics = {"semantics": SEMANTICS} if "semantics" in self._fields else {}
         return {
             "method": STACK,
-            **semantics,
+            **self._semantics(self.name),
             "slices": slices,
             **self._common(self.configuration.base),
         }
@@ -181,8 +180,8 @@ class _Dense:
         entry: dict[str, Any] = {"method": method}
         if base is not None and self.method.base != "ignored":
             entry["base"] = self._name(base, base_at(self.configuration, piece))
-        if "semantics" in self._fields and not method.startswith("dare"):
-            entry["semantics"] = SEMANTICS
+        if not method.startswith("dare"):  # these draw at random, so that there are no bits to have
+            entry |= self._semantics(name)
         names = [
             self._name(source.model, _at(source), again)
             for source, again in zip(sources, repetitions(sources), strict=True)
@@ -313,7 +312,7 @@ class _Dense:
             entry["dtype"] = configuration.dtype
         elif not configuration.out_dtype:
             self.notes.assume(
-                "dtype: that of the first model, since the configuration names none", *self._at("method")
+                "dtype: the models' own, since the configuration names none", *self._at("method")
             )
         if configuration.out_dtype and configuration.out_dtype != configuration.dtype:
             entry["out_dtype"] = configuration.out_dtype
