@@ -10,12 +10,14 @@ from herdbook import recipe as recipes
 from herdbook import yamlio
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError
+from herdbook.importing import reading
 from herdbook.importing.convert import convert
 from herdbook.importing.methods import NATIVE
 from herdbook.recipe.merge import Linear
 from herdbook.recipe.mergekit_methods import METHODS
 
 DATA = Path(__file__).parents[1] / "data/mergekit"
+DOCS = Path(__file__).parents[2] / "docs/import.md"
 
 
 def hub(*names):
@@ -588,3 +590,81 @@ def test_a_recipe_contains_no_path_of_this_machine(tmp_path):
     assert "farm/b: what --map says that 'b' is" in made.text
     assert str(tmp_path) not in made.text
     assert "/root" not in made.text
+
+
+# What is done with each key of a configuration: of a dense merge, its slices and models, a mixture and its experts.
+KEYS = {
+    "merge_method": "the methods above; `moe` for a mixture",
+    "name": "names a step, which others use",
+    "models": "whole models",
+    "slices": "`layers` of a merge, a stack, or a stack of merges",
+    "modules": "one; several belong to multimodal models, which are refused",
+    "base_model": "also of a single slice; if listed among the models, it takes no part",
+    "parameters": "numbers, lists over the layers, filters; of models, slices, modules and the whole, in mergekit's order of precedence",
+    "dtype": "what is computed with",
+    "out_dtype": "what is written",
+    "tokenizer": "with `tokens` and `pad_to_multiple_of`",
+    "tokenizer_source": "the old form of `tokenizer.source`",
+    "chat_template": "in `tokenizer` of the recipe",
+    "sources": "the models of a slice",
+    "model": "`path@revision+adapter`, or the same as a mapping",
+    "layer_range": "`layers` of the recipe, which names the last layer instead of the one after it",
+    "residual_weight": "mergekit ignores it",
+    "experts": "the experts",
+    "shared_experts": "with prompts Qwen-MoE, unless `architecture` says otherwise",
+    "gate_mode": "`gate`",
+    "experts_per_token": "2 if left out",
+    "architecture": "`family`",
+    "source_model": "as `model`",
+    "positive_prompts": "`prompts`",
+    "negative_prompts": "as in mergekit",
+    "noise_scale": "0 is no noise",
+    "residual_scale": "0 is a factor",
+}
+
+
+def table():
+    """Return the documentation's tables of methods and keys."""
+    rows = ["| method | computed by |", "| --- | --- |"]
+    by_mergekit = [name for name, method in METHODS.items() if method.by_mergekit]
+    here = sorted({**NATIVE, **METHODS}.keys() - set(by_mergekit))
+    rows += [f"| {', '.join(f'`{name}`' for name in here)} | Herdbook ({len(here)}) |"]
+    rows += [
+        f"| {', '.join(f'`{name}`' for name in by_mergekit)} | mergekit, in an environment of its own ({len(by_mergekit)}) |"
+    ]
+    rows += [
+        "| any other | nothing: refused, with the nearest name |",
+        "",
+        "| key | becomes |",
+        "| --- | --- |",
+    ]
+    return "\n".join([*rows, *(f"| `{key}` | {meaning} |" for key, meaning in KEYS.items())])
+
+
+def test_the_documentation_lists_methods_and_keys():
+    sections = (
+        reading.DENSE_KEYS,
+        reading.SLICE_KEYS,
+        reading.SOURCE_KEYS,
+        reading.MIXTURE_KEYS,
+        reading.EXPERT_KEYS,
+    )
+    assert KEYS.keys() == {key for keys in sections for key in keys}
+    assert table() in DOCS.read_text(encoding="utf-8")
+
+
+def test_hostile_texts_take_no_time():
+    """Each would take minutes if looked at once for each of its lines."""
+    for text in (
+        "<pre>" * 80_000,
+        "```yaml\n" * 50_000,
+        "> " * 200_000 + "x\nexperts: [\n",
+        "`" * 400_000 + "\nmerge_method: x",
+        "**" * 200_000 + "\n```\nmerge_method: x\n```",
+        "models:\n" * 50_000,
+        "<pre>a</pre>" * 30_000 + "merge_method: x",
+        "```\nexperts: 1\n```\n" * 20_000,
+        "\n" * 400_000 + "experts: 1",
+    ):
+        with pytest.raises(RecipeError):
+            imported("x.md", "---\nlicense: mit\n---\n" + text)

@@ -6,6 +6,7 @@ import html
 import re
 import textwrap
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from herdbook import yamlio
@@ -25,13 +26,14 @@ QUOTE = re.compile(r"^(?:[ \t]*>)+ ?")
 # As in CommonMark, what follows an opening fence has no backticks: ```` ```pip install x``` ```` is no fence.
 OPENING = re.compile(r"^[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?(`{3,}|~{3,})[ \t]*([^`\n]*)$")
 YAML_INFO = re.compile(r"^(ya?ml)\b", re.IGNORECASE)
-IS_CONFIGURATION = re.compile(r"^\s*[\"']?(merge_method|experts)[\"']?\s*:", re.MULTILINE)
+IS_CONFIGURATION = re.compile(r"^[ \t]*[\"']?(merge_method|experts)[\"']?[ \t]*:", re.MULTILINE)
 STARTS = re.compile(
-    r"^\s*(?:- )?(?:name|models|modules|slices|base_model|merge_method|experts|gate_mode|dtype|parameters|tokenizer_source)\s*:"
+    r"^[ \t]*(?:- )?(?:name|models|modules|slices|base_model|merge_method|experts|gate_mode|dtype|parameters|tokenizer_source)\s*:"
 )
 LIKE_YAML = re.compile(r"^\s*(?:$|#|-(?:\s|$)|[\"']?[\w.-]+[\"']?\s*:(?:\s|$)|[\]})])")
 TAG = re.compile(r"<[^<>\n]{0,200}>")
-LABELS = re.compile(r"`([^`\n]{1,200})`|\*\*([^*\n]{1,200})\*\*|^\s*#{1,6}\s+(.{1,200})$", re.MULTILINE)
+LABELS = re.compile(r"`([^`\n]{1,200})`|\*\*([^*\n]{1,200})\*\*|^[ \t]*#{1,6}[ \t]+(.{1,200})$", re.MULTILINE)
+BLOCKS = 500  # of a card, in which people have about 50 at most
 LINK = re.compile(r"(?:huggingface\.co|hf\.co)/([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95})")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}")
 
@@ -85,13 +87,16 @@ def find(text: str, notes: Notes, kinds: Iterable[str] = tuple(KINDS)) -> Text:
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     start = next((number for number, content in enumerate(lines) if content.strip()), 0)
     front_matter, after = _front_matter(lines, start)
-    fenced = list(_fenced(lines, after))
-    blocks = [*fenced, *_preformatted(lines, after)]
+    blocks = list(islice(chain(_fenced(lines, after), _preformatted(lines, after)), BLOCKS + 1))
+    if len(blocks) > BLOCKS:
+        raise RecipeError(
+            f"refused: it has more than {BLOCKS:,} blocks; put the configuration into a file of its own"
+        )
     is_card = bool(after or blocks)
     if not is_card:
         blocks = [_Block(0, "\n".join(lines), "")]
     elif not any(IS_CONFIGURATION.search(block.body) for block in blocks):
-        blocks = list(_bare(lines, after))
+        blocks = list(islice(_bare(lines, after), BLOCKS))
     found: list[Found] = []
     for block in blocks:
         if is_card and not IS_CONFIGURATION.search(block.body):
