@@ -534,6 +534,15 @@ def test_a_step_that_is_not_used_is_named():
     assert any("the step 'extra' (line 1): left out" in line for line in made.assumed)
 
 
+def test_what_most_steps_lead_to_is_released():
+    card = f"## First: make **tmp-one**\n```yaml\n{LINEAR}```\n## Final\n```\nmerge_method: passthrough\nslices:\n"
+    card += "- sources: [{model: /work/tmp-one, layer_range: [0, 3]}]\n- sources: [{model: ./out/tmp-one, layer_range: [1, 4]}]\n"
+    made = imported("x.md", card + f"```\n## A variant\n```yaml\n{LINEAR.replace('a/c', 'a/d')}```\n")
+    assert set(made.content["models"]) == {"b", "c", "tmp-one", "merged"}
+    assert [one["model"] for one in made.content["models"]["merged"]["merge"]["slices"]] == ["tmp-one"] * 2
+    assert any("the step line 15: left out" in line for line in made.assumed)
+
+
 def test_one_model_with_two_runs_of_layers_has_two_names():
     sources = "{model: a/b, layer_range: [0, 4]}, {model: a/b, layer_range: [4, 8]}"
     made = imported(

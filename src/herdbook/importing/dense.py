@@ -92,8 +92,7 @@ class _Dense:
         if "semantics" not in self._fields:
             return {}
         self.notes.assume(
-            "semantics: the bits of mergekit 0.1.5, since the configuration does not tell the version; some older ones rounded "
-            "otherwise",
+            "semantics: those of mergekit 0.1.5, as no version is named; some older ones rounded otherwise",
             *self._at("semantics", name),
         )
         return {"semantics": SEMANTICS}
@@ -226,7 +225,7 @@ class _Dense:
         entry["models"] = []
         for source, model in others:
             item = {"model": model, "weight": self._required(piece, source, "weight", name)}
-            density = parameter(self._levels(piece, source), "density", "number")
+            density = parameter(self._levels(piece, source), "density", "number", shares=True)
             if "density" in methods.UNUSED.get(method, ()) or "density" not in self.method.of_models:
                 density = []
             entry["models"].append({**item, **({"density": in_recipe(density)} if density else {})})
@@ -264,11 +263,11 @@ class _Dense:
         return entry
 
     def _given(self, levels: list[Value | None], known: Any) -> dict[str, Any]:
-        found = ((key, parameter(levels, key, kind)) for key, kind in known.items())
+        found = ((key, parameter(levels, key, kind, shares=key == "density")) for key, kind in known.items())
         return {key: in_recipe(conditions) for key, conditions in found if conditions}
 
     def _required(self, piece: Piece, source: Source | None, key: str, name: str) -> Any:
-        conditions = parameter(self._levels(piece, source), key, "number")
+        conditions = parameter(self._levels(piece, source), key, "number", shares=key == "t")
         if conditions:
             return in_recipe(conditions)
         self._taken(key, name)

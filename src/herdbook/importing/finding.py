@@ -32,7 +32,8 @@ STARTS = re.compile(
 )
 LIKE_YAML = re.compile(r"^\s*(?:$|#|-(?:\s|$)|[\"']?[\w.-]+[\"']?\s*:(?:\s|$)|[\]})])")
 TAG = re.compile(r"<[^<>\n]{0,200}>")
-LABELS = re.compile(r"`([^`\n]{1,200})`|\*\*([^*\n]{1,200})\*\*|^[ \t]*#{1,6}[ \t]+(.{1,200})$", re.MULTILINE)
+MARKED = re.compile(r"`([^`\n]{1,200})`|\*\*([^*\n]{1,200})\*\*")
+HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]+(.{1,200})$", re.MULTILINE)
 BLOCKS = 500  # of a card, in which people have about 50 at most
 LINK = re.compile(r"(?:huggingface\.co|hf\.co)/([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95})")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}")
@@ -217,9 +218,9 @@ def _dedented(body: list[str]) -> str:
 def _labels(block: _Block) -> Iterator[str]:
     comments = re.match(r"(?:[ \t]*#[^\n]*\n|[ \t]*\n)*", block.body)
     text = f"{block.before}\n{comments[0] if comments else ''}"
-    for match in reversed(list(LABELS.finditer(text))):
-        label = next(part for part in match.groups() if part)
-        yield label.strip(" #*`:")
+    found = [*MARKED.finditer(text), *HEADING.finditer(text)]
+    for match in sorted(found, key=lambda match: match.start(), reverse=True):
+        yield next(part for part in match.groups() if part).strip(" #*`:")
 
 
 def _documents(block: _Block) -> list[yamlio.Document]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.importing.scalars import boolean, number, whole_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from herdbook.importing.value import Value
     from herdbook.recipe.mergekit_methods import Kind
@@ -36,21 +36,33 @@ class Condition:
     value: Scalar | list[Scalar]
 
 
-def parameter(levels: Iterable[Value | None], name: str, kind: Kind) -> list[Condition]:
+def parameter(
+    levels: Iterable[Value | None], name: str, kind: Kind, *, shares: bool = False
+) -> list[Condition]:
     """Return the conditions of a parameter of which the first that matches a tensor's name counts; none if it is not given.
 
     Args:
         levels: The levels that may give it, the one with the highest precedence first.
         name: Its name.
         kind: What its values are.
+        shares: Whether the recipe language has only values from 0 to 1.
     """
     conditions: list[Condition] = []
     for level in levels:
         given = None if level is None else level.get(name)
-        conditions += [] if given is None else _conditions(given, kind)
+        new = [] if given is None else _conditions(given, kind)
+        for value in _numbers(new) if shares else ():
+            if given is not None and not 0 <= value <= 1:
+                given.refuse(f"{value:g} is not between 0 and 1")
+        conditions += new
         if conditions and conditions[-1].filter is None:
             break
     return conditions
+
+
+def _numbers(conditions: Sequence[Condition]) -> Iterator[Scalar]:
+    for one in conditions:
+        yield from one.value if isinstance(one.value, list) else [one.value]
 
 
 def in_recipe(conditions: Sequence[Condition]) -> Any:

@@ -127,7 +127,8 @@ class Steps:
     def in_order(self) -> list[Step]:
         """Return the steps that are needed, each after those that it uses; the last one is released.
 
-        The released one is a step that no other uses: one without a name, as in mergekit-multi, or else the last. Steps that
+        The released one is a step that no other uses: one without a name, as in mergekit-multi, that
+        most steps lead to, or else the last. Steps that
         use each other in a circle are refused, and then there are none. Steps that are not used are named.
         """
         graph = {step.number: [parent.number for parent in self.parents(step)] for step in self.steps}
@@ -139,7 +140,10 @@ class Steps:
             return []
         ends = self.ends()
         unnamed = [step for step in ends if not step.name] if any(step.name for step in self.steps) else []
-        released = [*ends, *unnamed][-1]
+        # of several, what most steps lead to
+        released = max(
+            unnamed or ends, key=lambda step: (len(reachable([step.number], lambda n: graph[n])), step.number)
+        )
         needed = set(reachable([released.number], lambda number: graph[number]))
         for step in self.steps:
             if step.number not in needed:
