@@ -502,7 +502,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
             "merge_method: passthrough\nslices: [{sources: [{model: a/b, layer_range: [0, 9999999]}]}]",
             "is not a range of layers",
         ),
-        ("merge_method: [x]\nmodels: []", "is not a text"),
+        ("merge_method: [x]\nmodels: [{model: a/b}]", "is not a text"),
         ("merge_method: a b\nmodels: [{model: a/b}]", "plain word"),
         ("x: 2024-99-99\nexperts: []", "not YAML"),
         ("nothing: here", "contains no configuration"),
