@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from herdbook.architectures.layers import Depths
 from herdbook.errors import CheckpointError, RecipeError
@@ -219,6 +220,25 @@ def test_models_of_any_type_are_merged_and_lists_spread_over_their_layers(tmp_pa
         torch.testing.assert_close(found[name], (1 - share) * a[name] + share * b[name])
     assert any(f"{layers}.2." in name for name in found.spans)
     AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_masks_that_old_versions_stored_are_not_merged(tmp_path):
+    layers, sizes = OTHERS["gpt_neox"]
+    for seed, name in enumerate("ab"):
+        path = tiny.write_other_model(tmp_path / name, "gpt_neox", seed=seed, **sizes) / "model.safetensors"
+        tensors = load_file(path)
+        for number in range(3):
+            inside = f"{layers}.{number}.attention"
+            tensors[f"{inside}.bias"] = torch.ones(1, 1, 8, 8).tril().bool()
+            tensors[f"{inside}.masked_bias"] = torch.tensor(-1e9)
+            tensors[f"{inside}.rotary_emb.inv_freq"] = torch.ones(4)
+        save_file(tensors, path, metadata={"format": "pt"})
+    entry = {"method": "linear", "models": [{"model": "a"}, {"model": "b"}], "dtype": "float16"}
+    models = {"a": {"folder": "a"}, "b": {"folder": "b"}, "m": {"merge": entry}}
+    plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", models), tmp_path / "results")
+    check_nodes(plan)
+    found = CheckpointFolder(plan.layout.folder(plan.released))
+    assert not [name for name in found.spans if name.endswith((".attention.bias", "masked_bias", "inv_freq"))]
 
 
 def test_the_record_says_what_each_tensor_was_computed_with(tmp_path):

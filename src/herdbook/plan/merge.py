@@ -96,7 +96,7 @@ def _joined(where: str, merge: Dense, inputs: list[Node]) -> tuple[list[Tensor],
     first = inputs[0]
     depths = Depths(first.tensors, first.config)
     for name, (_, planned) in first.tensors.items():
-        if name.endswith("inv_freq") or is_unread(first, name):
+        if is_unread(first, name):
             continue
         held = [node.tensors[name] for node in inputs]
         if merge.written_dtype:
@@ -196,7 +196,7 @@ def _form(node: Node, *, stacked: bool) -> dict[str, tuple[int, ...]]:
     return {
         LAYER_NUMBER.sub("model.layers.*.", name) if stacked else name: shape
         for name, shape in node.form.items()
-        if not name.endswith("inv_freq") and not is_unread(node, name)
+        if not is_unread(node, name)
     }
 
 

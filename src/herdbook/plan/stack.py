@@ -12,7 +12,7 @@ from herdbook.architectures.meaning import FULL, PER_LAYER, is_tied, numbered
 from herdbook.errors import RecipeError
 from herdbook.plan.merge_values import value_at
 from herdbook.plan.model import Origin, Tensor
-from herdbook.weights.dtypes import DTYPE_CODES
+from herdbook.weights.dtypes import DTYPE_CODES, FLOATING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +69,7 @@ def stacked(
             number += 1
     for name in last.tensors:
         outside = layer_of(name) is None and "embed_tokens" not in name
-        if outside and not name.endswith("inv_freq") and not is_unread(last, name):
+        if outside and not is_unread(last, name):
             take(last, name, name, after)
     config = {**first.config, "num_hidden_layers": number}
     config |= {key: [kind[key] for kind in kinds] for key in PER_LAYER if all(key in kind for kind in kinds)}
@@ -90,10 +90,10 @@ def stacked(
 
 
 def _by_layer(node: Node) -> dict[int | None, list[str]]:
-    """Return the names of a model's tensors by layer, in the model's order, without rotary frequencies."""
+    """Return the names of a model's tensors by layer, in the model's order, without those that are not read."""
     held: dict[int | None, list[str]] = {}
     for name in node.tensors:
-        if not name.endswith("inv_freq"):
+        if layer_of(name) is None or not is_unread(node, name):
             held.setdefault(layer_of(name), []).append(name)
     return held
 
@@ -127,8 +127,14 @@ def _is_list(node: Node, key: str) -> bool:
 
 
 def is_unread(node: Node, tensor: str) -> bool:
-    """Return whether a tensor is an output head beside tied embeddings, which transformers does not read."""
-    return tensor == HEAD and is_tied(node.config)
+    """Return whether transformers does not read a tensor: a head beside tied embeddings, or what old versions stored.
+
+    Those stored rotary frequencies, masks and positions, which follow from the configuration.
+    """
+    if tensor.endswith(("inv_freq", ".masked_bias")):
+        return True
+    held = node.tensors.get(tensor)
+    return (tensor == HEAD and is_tied(node.config)) or (held is not None and held[1].dtype not in FLOATING)
 
 
 def _layers(text: str) -> range:
