@@ -515,6 +515,7 @@ def test_bad_input(text, problems):
     ("given", "model"),
     [
         ("a/b@v1", {"hub": "a/b@v1"}),
+        ("a/b/", {"hub": "a/b"}),
         ("https://huggingface.co/a/b/tree/v1", {"hub": "a/b@v1"}),
         (f"/root/.cache/huggingface/hub/models--a--b.c/snapshots/{'0' * 40}", {"hub": f"a/b.c@{'0' * 40}"}),
         ("{path: a/b, revision: 12}", {"hub": "a/b@12"}),

@@ -15,7 +15,7 @@ from herdbook.importing.value import Notes, Value
 from herdbook.yamlio import PyYamlLoader, YamlError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 # The keys that identify a configuration, each with its program and its required keys.
 KINDS = {
@@ -74,13 +74,12 @@ class _Block:
     before: str  # the text between the block before it and this one
 
 
-def find(text: str, notes: Notes, kinds: Iterable[str] = tuple(KINDS)) -> Text:
+def find(text: str, notes: Notes) -> Text:
     """Return the configurations in a text.
 
     Args:
         text: A YAML file, or a card.
         notes: What is said of the configurations.
-        kinds: Keys that identify a configuration.
 
     Raises:
         RecipeError: If it has none, or if one is not YAML.
@@ -104,22 +103,22 @@ def find(text: str, notes: Notes, kinds: Iterable[str] = tuple(KINDS)) -> Text:
             continue
         labels = tuple(_labels(block))
         for document in _documents(block):
-            if not _is_configuration(document.content, kinds):
+            if not _is_configuration(document.content):
                 continue
             if all(document.content != one.value.content for one in found):
                 found.append(Found(Value(document.content, (), document.lines, notes), labels))
     if not found:
-        raise RecipeError(f"contains no configuration of {' or '.join(KINDS[kind] for kind in kinds)}")
+        raise RecipeError(f"contains no configuration of {' or '.join(KINDS.values())}")
     card = "\n".join(lines) if is_card else ""
     return Text(tuple(found), front_matter, tuple(dict.fromkeys(_repositories(card, front_matter))))
 
 
-def _is_configuration(content: Any, kinds: Iterable[str]) -> bool:
+def _is_configuration(content: Any) -> bool:
     if not isinstance(content, dict):
         return False
     modules = content.get("modules")
     places = [content, *(modules.values() if isinstance(modules, dict) else ())]
-    return any(kind in place for kind in kinds for place in places if isinstance(place, dict))
+    return any(kind in place for kind in KINDS for place in places if isinstance(place, dict))
 
 
 def _front_matter(lines: list[str], start: int) -> tuple[dict[str, Any], int]:

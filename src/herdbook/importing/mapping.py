@@ -26,6 +26,7 @@ def read_mapping(given: Iterable[str]) -> dict[str, str]:
     problems = []
     for place, text in _texts(given):
         name, equals, model = (part.strip() for part in text.rpartition("="))
+        name = name.rstrip("/") or name
         if not (equals and name and model):
             problems.append(f"{place}: expected NAME=owner/name, found {text!r}")
         elif mapping.setdefault(name, model) != model:

@@ -65,7 +65,9 @@ def mixture(configuration: MixtureConfiguration, name: str, models: Models, file
             f"cannot choose {configuration.per_token} of {len(configuration.experts)} experts"
         )
     if configuration.shared:
-        entry["shared_experts"] = [_expert(expert, gate, models, at) for expert in configuration.shared]
+        entry["shared_experts"] = [
+            _expert(expert, gate, models, at, routed=False) for expert in configuration.shared
+        ]
     if family := _family(configuration, gate, at):
         entry["family"] = family
     if configuration.dtype:
@@ -76,8 +78,12 @@ def mixture(configuration: MixtureConfiguration, name: str, models: Models, file
     return {"moe": entry}
 
 
-def _expert(expert: Expert, gate: str, models: Models, at: tuple[str, ...]) -> dict[str, Any]:
+def _expert(
+    expert: Expert, gate: str, models: Models, at: tuple[str, ...], *, routed: bool = True
+) -> dict[str, Any]:
     expert.value.unknown(EXPERT_KEYS, MERGEKIT_MOE, *at)
+    if routed and not expert.value.content.get("positive_prompts") and gate not in DRAWN_GATES:
+        expert.value.refuse(f"gate {gate!r} needs at least one prompt (`positive_prompts`)")
     entry: dict[str, Any] = {"model": models.name(expert.model, expert.value.child("source_model"))}
     prompts = {"prompts": expert.prompts, "negative_prompts": expert.negative_prompts}
     if gate not in DRAWN_GATES:

@@ -113,4 +113,5 @@ def _place(text: str) -> Place | None:
     if match := CACHED.search(text):
         return Place(f"{match[1]}/{match[2]}", match[3] or "")
     path, _, revision = text.partition("@")
+    path = path.rstrip("/") or path
     return Place(path, revision) if path.strip() else None
