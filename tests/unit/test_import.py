@@ -8,8 +8,9 @@ import yaml
 
 from herdbook import recipe as recipes
 from herdbook import yamlio
+from herdbook.audit.configuration import parse
 from herdbook.cli.main import main
-from herdbook.errors import RecipeError
+from herdbook.errors import RecipeError, UnverifiedError
 from herdbook.importing import reading
 from herdbook.importing.convert import convert
 from herdbook.importing.methods import NATIVE
@@ -315,6 +316,7 @@ SAID = {
     "legacy-tokenizer.yaml": ["parameters.int8_mask"],
     "adapter.yaml": ["override_architecture of farm/elm@0123abc"],
     "adapter-alone.yaml": ["passthrough of one whole model"],
+    "twice.yaml": ["tokenizer: the first model's"],
     "evolved.yaml": ["each slice is a merge of its own"],
     "levels.yaml": ["parameters.t: left out; linear has no such parameter"],
 }
@@ -553,6 +555,20 @@ def test_one_model_with_two_runs_of_layers_has_two_names():
     entry = made.content["models"].pop("merged")["merge"]
     assert made.content["models"] == {"b": {"hub": "a/b"}, "b-2": {"hub": "a/b"}}
     assert (entry["base"], entry["other"], entry["layers"]) == ("b", "b-2", {"b": "0-3", "b-2": "4-7"})
+
+
+def test_an_audit_reads_the_last_of_several_steps():
+    read = parse((DATA / "card.md").read_bytes(), "README.md")
+    assert (read.method, read.base, read.models) == ("slerp", "Left-4B", ("Left-4B", "farm/ash"))
+    assert parse((DATA / "legacy-tokenizer.yaml").read_bytes(), "c.yml").dtype == "BF16"
+    runs = parse((DATA / "self-stack.yaml").read_bytes(), "c.yml").runs
+    assert [(run.source, run.first, run.stop) for run in runs][1:] == [
+        ("farm/oak", 6, 18),
+        ("farm/elm", 18, 24),
+    ]
+    card = f"```yaml\n{LINEAR}```\n```yaml\n{LINEAR.replace('a/c', 'a/d')}```\n"
+    with pytest.raises(UnverifiedError, match="several different configurations"):
+        parse(card.encode(), "README.md")
 
 
 def test_a_folder_is_one_if_it_is_there(tmp_path):

@@ -324,6 +324,11 @@ class _Dense:
             entry["tokenizer"] = self._name(
                 configuration.base or base, configuration.base_at or configuration.value
             )
+        elif base is None and len(set(configuration.references)) > 1:
+            self.notes.assume(
+                "tokenizer: the first model's, since no base and no tokenizer is given; mergekit takes that of any model",
+                *self._at("method"),
+            )
         return entry
 
     def _name(self, reference: Reference, at: Value, again: int = 0) -> str:
