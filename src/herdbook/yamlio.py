@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from herdbook import limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    # The keys and indexes that lead to an entry.
+    Keys = tuple[Any, ...]
 
 # Of YAML's own tags, those that JSON has too, and dates: sets and ordered maps are written as nothing that is read.
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
@@ -84,12 +92,68 @@ def load(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> Any:
     Raises:
         YamlError: If it is not YAML, contains duplicate keys, is nested too deeply, is too long, or expands to too many entries.
     """
+    with _explained(text):
+        reader = loader(text)
+        node = reader.get_single_node()
+        return None if node is None else _construct(reader, node)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML document, with the lines of its entries.
+
+    Args:
+        content: Its content.
+        lines: The line of each entry, from 1, by the keys and indexes that lead to it.
+    """
+
+    content: Any
+    lines: Mapping[Keys, int]
+
+
+def documents(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> list[Document]:
+    """Return the documents of a text, which ``---`` separates; without empty ones.
+
+    Args:
+        text: The text.
+        loader: The dialect, as for ``load``.
+
+    Raises:
+        YamlError: As ``load`` does.
+    """
+    found = []
+    with _explained(text):
+        reader = loader(text)
+        while reader.check_node():
+            node = reader.get_node()
+            if node is not None and (content := _construct(reader, node)) is not None:
+                found.append(Document(content, dict(_lines(reader, node, ()))))
+    return found
+
+
+def _lines(reader: PyYamlLoader, node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, int]]:
+    """Yield the line of each entry below a node: that of its key, if it has one."""
+    if not keys:
+        yield keys, node.start_mark.line + 1
+    children: list[tuple[Any, yaml.Node, yaml.Node]] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [(reader.construct_object(key, deep=True), key, value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(index, value, value) for index, value in enumerate(node.value)]
+    for name, start, value in children:
+        yield (*keys, name), start.start_mark.line + 1
+        yield from _lines(reader, value, (*keys, name))
+
+
+@contextmanager
+def _explained(text: str) -> Iterator[None]:
+    """Turn every way in which PyYAML ends into YamlError."""
     if len(text) > limits.YAML_CHARACTERS:
         raise YamlError(
             f"refused: it has {len(text):,} characters, over the limit of {limits.YAML_CHARACTERS:,}"
         )
     try:
-        return _read(loader(text))
+        yield
     except RecursionError as error:
         raise YamlError("is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
@@ -103,10 +167,7 @@ def load(text: str, loader: type[PyYamlLoader] = RecipeLoader) -> Any:
         raise YamlError(f"not YAML: {error}") from error
 
 
-def _read(loader: PyYamlLoader) -> Any:
-    node = loader.get_single_node()
-    if node is None:
-        return None
+def _construct(loader: PyYamlLoader, node: yaml.Node) -> Any:
     if _expanded_nodes(node, {}) > limits.YAML_ENTRIES:
         raise yaml.MarkedYAMLError(problem=_too_many("expands to"))
     return loader.construct_document(node)

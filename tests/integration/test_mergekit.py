@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from herdbook import plan as plans
 from herdbook.errors import StepError
-from herdbook.recipe.mergekit import import_recipe
+from herdbook.importing import import_recipe
 from herdbook.tools.external import Tool
 from support import tiny
 
@@ -66,7 +66,7 @@ def both(tmp_path, config):
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     MERGEKIT_MOE.run([str(path), str(tmp_path / "theirs")], tmp_path)
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(import_recipe(path, relative_to=tmp_path)[0], encoding="utf-8")
+    recipe.write_text(import_recipe(path, relative_to=tmp_path).text, encoding="utf-8")
     plan = tiny.build(recipe, tmp_path / "results")
     return plain(tensors_in(tmp_path / "theirs")), plain(tensors_in(plan.layout.folder(plan.released)))
 

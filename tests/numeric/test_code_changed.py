@@ -29,6 +29,13 @@ MODELS = {
         "merge": {"method": "passthrough", "slices": [{"model": "base", "layers": "0-1", "scale": 0.5}]}
     },
     "theirs": {"merge": {"method": "karcher", "models": [{"model": "base"}, {"model": "other"}]}},
+    "run": {
+        "merge": {
+            "method": "della",
+            "base": "base",
+            "models": [{"model": "other", "parameters": {"weight": 1}}],
+        }
+    },
     "hidden": {"moe": {"base": "base", "gate": "hidden", "experts": PROMPTS}},
     "ridge": {"moe": {"base": "base", "gate": "ridge", "experts": PROMPTS}},
     "bits": {"moe": {"base": "base", "gate": "hidden", "semantics": "mergekit-0.1.5", "experts": PROMPTS}},
@@ -116,8 +123,9 @@ def called(jobs):
     [
         # what used to go unnoticed: the formula of a scaled passthrough, and what DARE drops and noise is drawn by
         ("steps.merge.methods", 'inputs[0].float() * values["scale"]', 'inputs[0].float() * (values["scale"] * 1.0001)', MERGED),
-        ("weights.tensors", "[:15]", "[:14]", {*LASERED, "searched", *MERGED, "tuned.1", *FITTED, "noisy.expert1-1", *WIDE}),
-        ("steps.merge.run_mergekit", '"--num-threads", "1"', '"--num-threads", "2"', {"theirs.mergekit"}),
+        ("weights.tensors", "[:15]", "[:14]", {*LASERED, "searched", *MERGED, "theirs.1", "tuned.1", *FITTED, "noisy.expert1-1", *WIDE}),
+        ("steps.merge.run_mergekit", '"--num-threads", "1"', '"--num-threads", "2"', {"run.mergekit"}),
+        ("steps.merge.as_mergekit", "cos(norm)", "sin(norm)", {"theirs.1"}),
         ("steps.laser.whiten", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {"whitened.1", "searched", "searched.1"}),
         ("steps.laser.guard", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {"searched", "searched.1"}),
         ("steps.laser.rank", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {*LASERED, "searched", *DOCUMENTS}),

@@ -57,6 +57,13 @@ MODELS = {
         "merge": {"method": "passthrough", "slices": [{"model": "base", "layers": "0-1", "scale": 0.5}]}
     },
     "theirs": {"merge": {"method": "karcher", "models": [{"model": "base"}, {"model": "other"}]}},
+    "run": {
+        "merge": {
+            "method": "della",
+            "base": "base",
+            "models": [{"model": "other", "parameters": {"weight": 1}}],
+        }
+    },
     "hidden": mixture("cut", gate="hidden"),
     "templated": mixture("base", gate="cheap_embed"),
     "ridge": mixture("base", gate="ridge"),

@@ -5,11 +5,14 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from herdbook.architectures.layers import Depths
 from herdbook.errors import CheckpointError, RecipeError
 from herdbook.inference.forward import CheckpointFolder
 from herdbook.plan import load
-from herdbook.plan.merge import value_at
+from herdbook.plan.merge_values import value_at
+from herdbook.plan.whole import check_nodes
 from herdbook.recipe import Filtered, parse
 from herdbook.steps.merge import methods
 from herdbook.weights.checkpoint import read_record
@@ -114,6 +117,27 @@ def test_values():
     assert value_at(filters[:1], "model.norm.weight", 0.5) is None
 
 
+@pytest.mark.parametrize(
+    "layers", ["model.layers", "gpt_neox.layers", "transformer.h", "h", "bert.encoder.layer"]
+)
+def test_depth_in_layers_of_any_name(layers):
+    inside = [f"{layers}.{number}.mlp.experts.{expert}.weight" for number in range(5) for expert in (0, 7)]
+    depths = Depths(["embed.weight", *inside, "norm.weight"], {})
+    assert [depths.of(name) for name in inside] == [number / 4 for number in range(5) for _ in (0, 7)]
+    assert depths.of("embed.weight") == depths.of("norm.weight") == 0
+    assert Depths([inside[0]], {}).of(inside[0]) == 1  # a layer that is alone
+
+
+def test_depth_in_several_lists_of_layers_and_beyond_the_stated_ones():
+    encoder, decoder = (
+        [f"{part}.block.{n}.w" for n in range(count)] for part, count in (("encoder", 3), ("decoder", 2))
+    )
+    depths = Depths(encoder + decoder, {"num_layers": 3})
+    assert [depths.of(name) for name in encoder + decoder] == [0, 0.5, 1, 0, 1]
+    more = [f"model.layers.{number}.w" for number in range(4)]
+    assert [Depths(more, {"n_layer": 3}).of(name) for name in more] == [0, 0.5, 1, 1]
+
+
 HERD = {name: {"folder": name} for name in ("a", "b", "c")}
 MERGES = {
     "linear": {"models": [{"model": "a"}, {"model": "b", "weight": [0, 1]}]},
@@ -162,6 +186,59 @@ def test_linear_by_layer(tmp_path):
     for name in found.spans:  # weight of b: 1 in layer 1, 0 in layer 0 and outside the layers
         share = 0.5 if "layers.1" in name else 0
         assert found.stored(name).equal(((1 - share) * a[name] + share * b[name]).bfloat16()), name
+
+
+OTHERS = {
+    "gpt_neox": (
+        "gpt_neox.layers",
+        {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64},
+    ),
+    "gpt2": ("transformer.h", {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}),
+    "mamba": ("backbone.layers", {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4}),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_models_of_any_type_are_merged_and_lists_spread_over_their_layers(tmp_path, kind):
+    from transformers import AutoModelForCausalLM
+
+    layers, sizes = OTHERS[kind]
+    for seed, name in enumerate("ab"):
+        tiny.write_other_model(tmp_path / name, kind, seed=seed, **sizes)
+    weighted = [{"model": "a"}, {"model": "b", "weight": [0, 1, 3]}]
+    models = {
+        "a": {"folder": "a"},
+        "b": {"folder": "b"},
+        "m": {"merge": {"method": "linear", "models": weighted}},
+    }
+    plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", models), tmp_path / "results")
+    check_nodes(plan)
+    folder = plan.layout.folder(plan.released)
+    a, b, found = (CheckpointFolder(path) for path in (tmp_path / "a", tmp_path / "b", folder))
+    for name in found.spans:
+        share = next((s for number, s in enumerate((0, 1 / 2, 3 / 4)) if f"{layers}.{number}." in name), 0)
+        torch.testing.assert_close(found[name], (1 - share) * a[name] + share * b[name])
+    assert any(f"{layers}.2." in name for name in found.spans)
+    AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_masks_that_old_versions_stored_are_not_merged(tmp_path):
+    layers, sizes = OTHERS["gpt_neox"]
+    for seed, name in enumerate("ab"):
+        path = tiny.write_other_model(tmp_path / name, "gpt_neox", seed=seed, **sizes) / "model.safetensors"
+        tensors = load_file(path)
+        for number in range(3):
+            inside = f"{layers}.{number}.attention"
+            tensors[f"{inside}.bias"] = torch.ones(1, 1, 8, 8).tril().bool()
+            tensors[f"{inside}.masked_bias"] = torch.tensor(-1e9)
+            tensors[f"{inside}.rotary_emb.inv_freq"] = torch.ones(4)
+        save_file(tensors, path, metadata={"format": "pt"})
+    entry = {"method": "linear", "models": [{"model": "a"}, {"model": "b"}], "dtype": "float16"}
+    models = {"a": {"folder": "a"}, "b": {"folder": "b"}, "m": {"merge": entry}}
+    plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", models), tmp_path / "results")
+    check_nodes(plan)
+    found = CheckpointFolder(plan.layout.folder(plan.released))
+    assert not [name for name in found.spans if name.endswith((".attention.bias", "masked_bias", "inv_freq"))]
 
 
 def test_the_record_says_what_each_tensor_was_computed_with(tmp_path):

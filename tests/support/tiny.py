@@ -74,6 +74,21 @@ def write_model(
     return folder
 
 
+def write_other_model(folder, kind, seed=0, dtype=torch.float32, **config):
+    """Write a model folder of any type that transformers has, with weights from a seed; return its path."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = AutoConfig.for_model(kind, vocab_size=64, bos_token_id=1, eos_token_id=2, **config)
+    model = AutoModelForCausalLM.from_config(settings, dtype=dtype)
+    drawn = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=drawn) * 0.1)
+    model.save_pretrained(folder)
+    _write_tokenizer(folder, 64, kind)
+    return folder
+
+
 def shapes(config):
     """Return the shape of each tensor of a Llama, Mistral or Qwen, by name."""
     hidden, intermediate, kind = config["hidden_size"], config["intermediate_size"], config["model_type"]

@@ -34,7 +34,7 @@ LAYERS = (
         "yamlio",
     ),
     ("figures", "recipe", "sources", "tools", "weights"),
-    ("hub",),
+    ("hub", "importing"),
     ("lock",),
     ("plan",),
     ("cache", "inference", "needs", "provenance"),

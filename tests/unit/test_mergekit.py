@@ -6,7 +6,7 @@ import yaml
 from herdbook import recipe as recipes
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError
-from herdbook.recipe.mergekit import import_recipe
+from herdbook.importing import import_recipe
 
 BUTTERCUP = """\
 base_model: owner/WestLake-7B-v2
@@ -29,8 +29,8 @@ experts:
 def imported(tmp_path, text, name="mergekit_moe_config.yml", **options):
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
-    made, assumed = import_recipe(path, relative_to=tmp_path, **options)
-    return recipes.parse(made), "\n".join(assumed)
+    made = import_recipe(path, relative_to=tmp_path, **options)
+    return recipes.parse(made.text), "\n".join(made.assumed)
 
 
 def test_a_configuration_becomes_a_recipe(tmp_path):
@@ -121,8 +121,8 @@ def test_shared_experts_and_families(tmp_path):
     content |= {"shared_experts": [{"source_model": "owner/x"}], "architecture": "DeepSeek"}
     recipe, assumed = imported(tmp_path, yaml.safe_dump(content))
     moe = recipe.models["mixture"].moe
-    assert (moe.family, moe.experts_per_token, moe.shared_experts[0].model) == ("deepseek", 1, "x")
-    assert "experts_per_token: 1, mergekit's default here" in assumed
+    assert (moe.family, moe.experts_per_token, moe.shared_experts[0].model) == ("deepseek", 2, "x")
+    assert "experts_per_token: 2, mergekit's default" in assumed
 
 
 @pytest.mark.parametrize(
@@ -130,20 +130,20 @@ def test_shared_experts_and_families(tmp_path):
     [
         ("models: []\n", "contains no configuration of mergekit-moe"),
         ("a: [b\n", "line 2, column 1"),
-        ("base_model: a/b\nexperts: 3\n", "a list of `experts`"),
+        ("base_model: a/b\nexperts: 3\n", "line 2: experts: 3 is not a list"),
         ("experts: [{source_model: a/b}]\n", "`base_model`"),
-        ("base_model: a/b\nexperts: [{}]\n", "experts.0: `source_model` is required"),
+        ("base_model: a/b\nexperts: [{}]\n", "line 2: experts.0: `source_model` is required"),
         (
             "base_model: a\nexperts: [{source_model: a/b}]\n",
             "'a' is neither a folder on this machine nor owner/name",
         ),
-        ("base_model: a/b\ngate_mode: x\nexperts: []\n", "gate_mode: mergekit has no 'x'"),
+        ("base_model: a/b\ngate_mode: x\nexperts: []\n", "line 2: gate_mode: mergekit has no 'x'"),
         ("base_model: a/b\narchitecture: phi\nexperts: []\n", "architecture: mergekit-moe has no 'phi'"),
         (
             "base_model: a/b\nexperts: [{source_model: a/b}, {source_model: a/c}]\n",
             "needs at least one prompt",
         ),
-        ("base_model: [1]\nexperts: []\n", "base_model: [1] is not a model"),
+        ("base_model: [1]\nexperts: []\n", "line 1: base_model: [1] does not name a model"),
     ],
 )
 def test_what_cannot_be_imported(tmp_path, text, expected):
@@ -158,7 +158,7 @@ def test_the_command_keeps_what_is_there(tmp_path, capsys):
     arguments = ["import", str(path), "-o", str(output), "--name", "Mine", "--license", "mit"]
     assert main(arguments) == 0
     first = output.read_text()
-    assert first.startswith("# Imported from c.yml. Assumed:\n# - ")
+    assert first.startswith("# Imported from c.yml; comments say what was assumed.\n# owner/WestLake")
     assert "assumed: semantics" in capsys.readouterr().err
     assert main(arguments) != 0
     assert "the file exists; pass --force to replace it" in capsys.readouterr().err

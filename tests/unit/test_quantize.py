@@ -410,6 +410,7 @@ def test_memory_is_the_file_and_its_context():
     }
     # Mistral 7B's context takes 128 KiB a token in float16
     assert context_bytes(config, 4096) == 4096 * 128 * 1024
+    assert context_bytes({"num_hidden_layers": 32, "hidden_size": 64}) == 0  # of a Mamba: no attention
 
 
 def test_importing_the_package_loads_no_heavy_library():

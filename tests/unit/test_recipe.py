@@ -153,7 +153,7 @@ def test_all_problems_at_once_each_with_file_and_key():
         ),
         (
             "license: apache-2.0",
-            "license: other, license_name: ours, license_link: LICENSE",
+            "license: other, license_name: ours, license_link: terms.html",
             "release.license_link",  # a release contains no such file
         ),
         ("apache-2.0", "other, license_name: Our Own, license_link: https://a.org", "release.license_name"),

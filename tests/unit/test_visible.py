@@ -21,7 +21,7 @@ from herdbook.cli.output import write_report
 from herdbook.errors import RecipeError, StepError
 from herdbook.figures.heatmap import draw_heatmap
 from herdbook.figures.svg import document, label
-from herdbook.recipe.mergekit import import_recipe
+from herdbook.importing import import_recipe
 from herdbook.refresh import report as refreshed
 from herdbook.refresh.difference import PinDifference
 from herdbook.refresh.upstream import UpstreamChange
@@ -212,7 +212,7 @@ def test_a_recipe_from_a_stranger_s_configuration_keeps_its_characters(tmp_path)
         '  - {source_model: herd/b, positive_prompts: ["b"]}\n',
         encoding="utf-8",
     )  # fmt: skip
-    text, _ = import_recipe(tmp_path / "config.yml", name=None, license_="mit", relative_to=tmp_path)
+    text = import_recipe(tmp_path / "config.yml", license_="mit", relative_to=tmp_path).text
     assert not unseen(text)
     assert "one\u200bone \u202e" in json.dumps(yaml.safe_load(text), ensure_ascii=False)
 

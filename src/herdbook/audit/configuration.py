@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.errors import RecipeError, UnverifiedError
-from herdbook.recipe.mergekit import KINDS, find_configuration, split_reference
+from herdbook.importing.configuration import MixtureConfiguration
+from herdbook.importing.finding import find as find_configurations
+from herdbook.importing.mixtures import PER_TOKEN
+from herdbook.importing.steps import Steps, steps_of
+from herdbook.importing.value import Notes
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from herdbook.importing.configuration import DenseConfiguration, Expert, Source
     from herdbook.release.subject import Subject
 
 FILES = ("mergekit_moe_config.yml", "mergekit_config.yml", "README.md")  # the first one that exists is read
@@ -25,7 +30,6 @@ MAX_LAYERS = 1000
 MAX_MODELS = 300
 MIXTURE = "moe"
 PASSTHROUGH = "passthrough"
-_REFERENCE = re.compile(r"[^\x00-\x1f\x7f]{1,300}")
 _WORD = re.compile(r"[\w-]{1,40}", re.ASCII)
 
 
@@ -123,111 +127,98 @@ def _check_size(size_bytes: int, where: str) -> None:
 
 
 def parse(content: bytes, where: str) -> Configuration:
-    """Read a configuration, or the one in a card.
+    """Read a configuration, or the one in a card: of several that build on each other, the last one.
 
     Raises:
         UnverifiedError: If none is found that can be interpreted.
     """
+    notes = Notes()
     try:
-        config, _ = find_configuration(content.decode(), where, KINDS)
-        return (_mixture if "experts" in config else _dense)(config, where)
+        found = find_configurations(content.decode(), notes).found
     except UnicodeDecodeError as error:
         raise UnverifiedError(f"{where}: is not a text: {error}") from error
     except RecipeError as error:
-        raise UnverifiedError(f"{error}. Pass another configuration with --config FILE.") from error
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise UnverifiedError(f"{where}: is not a mergekit configuration: {_short(error)}") from error
+        raise UnverifiedError(f"{where}: {error}. Pass another configuration with --config FILE.") from error
+    steps = steps_of(found)
+    ends = Steps(steps, notes).ends() if steps and not notes.problems else []
+    if len(ends) > 1:
+        raise UnverifiedError(
+            f"{where}: contains several different configurations. Pass another configuration with --config FILE."
+        )
+    if not ends:
+        notes.refuse("its steps use each other in a circle")
+        raise UnverifiedError(f"{where}: is not a mergekit configuration: {_short(notes.problems[0])}")
+    last = ends[0].configuration
+    try:
+        return _mixture(last, where) if isinstance(last, MixtureConfiguration) else _dense(last, where)
+    except ValueError as error:
+        raise UnverifiedError(f"{where}: is not a mergekit configuration: {_short(str(error))}") from error
 
 
-def _mixture(config: dict[str, Any], where: str) -> Configuration:
-    base = _model(config["base_model"], "base_model")
-    experts = _experts(config["experts"], "experts")
-    shared = _experts(config.get("shared_experts") or [], "shared_experts")
-    if not experts:
-        raise ValueError("experts: must name at least one")
+def _mixture(read: MixtureConfiguration, where: str) -> Configuration:
+    experts, shared = _experts(read.experts, "experts"), _experts(read.shared, "shared_experts")
     return Configuration(
         where,
         MIXTURE,
-        base,
-        _unique([base, *(expert.source for expert in (*experts, *shared))]),
-        _dtype(config.get("dtype")),
+        str(read.base),
+        _unique([str(reference) for reference in read.references]),
+        _dtype(read.dtype),
         experts,
         shared,
-        gate=_word(config.get("gate_mode") or "hidden", "gate_mode"),
-        per_token=int(config.get("experts_per_token") or 2),
-        architecture=str(config["architecture"])[:40] if config.get("architecture") else None,
+        gate=_word(read.gate, "gate_mode"),
+        per_token=read.per_token or PER_TOKEN,
+        architecture=read.architecture[:40] or None,
     )
 
 
-def _experts(listed: Any, key: str) -> tuple[ExpertSource, ...]:
-    if not isinstance(listed, list) or len(listed) > MAX_EXPERTS:
-        raise TypeError(f"{key}: must be a list of at most {MAX_EXPERTS} experts")
-    return tuple(
-        ExpertSource(
-            _model(entry["source_model"], f"{key}.{number}.source_model"),
-            bool(entry.get("noise_scale")),
-            float(entry["residual_scale"]) if entry.get("residual_scale") is not None else None,
-        )
-        for number, entry in enumerate(listed)
-    )
+def _experts(experts: tuple[Expert, ...], key: str) -> tuple[ExpertSource, ...]:
+    if len(experts) > MAX_EXPERTS:
+        raise ValueError(f"{key}: names more than {MAX_EXPERTS} experts")
+    return tuple(ExpertSource(str(one.model), one.noise is not None, one.scale) for one in experts)
 
 
-def _dense(config: dict[str, Any], where: str) -> Configuration:
-    method = _word(config["merge_method"], "merge_method")
-    base = _model(config["base_model"], "base_model") if config.get("base_model") else None
-    slices, listed = config.get("slices") or [], config.get("models") or []
-    if not isinstance(slices, list) or not isinstance(listed, list):
-        raise TypeError("`slices` and `models` must be lists")
-    sources = [source for slice_ in slices for source in slice_["sources"]] + listed
+def _dense(read: DenseConfiguration, where: str) -> Configuration:
+    method = _word(read.method, "merge_method")
+    sources = [source for piece in read.pieces for source in piece.sources]
     if len(sources) > MAX_MODELS:
         raise ValueError(f"names more than {MAX_MODELS} models")
-    names = [_model(source["model"], "model") for source in sources]
-    only_copies = method == PASSTHROUGH and not config.get("parameters")
-    only_copies = only_copies and not any(source.get("parameters") for source in sources)
-    only_copies = only_copies and all(
-        len(slice_["sources"]) == 1 and not slice_.get("parameters") for slice_ in slices
+    parameters = (
+        *read.parameters,
+        *(one.parameters for one in read.pieces),
+        *(one.parameters for one in sources),
     )
-    runs: list[LayerRange] = []
-    if only_copies and slices:
-        runs = [_run(source, name) for source, name in zip(sources, names, strict=True)]
-    elif only_copies and len(names) == 1:
-        runs = [LayerRange(names[0], 0, None)]
+    only_copies = method == PASSTHROUGH and not any(one is not None and one.content for one in parameters)
+    only_copies = only_copies and all(len(piece.sources) == 1 for piece in read.pieces)
     return Configuration(
         where,
         method,
-        base,
-        _unique([*([base] if base else []), *names]),
-        _dtype(config.get("out_dtype") or config.get("dtype")),
-        runs=tuple(runs),
-        tokens_changed=bool(config.get("tokenizer_source") or config.get("tokenizer")),
+        str(read.base) if read.base else None,
+        _unique([str(reference) for reference in read.references]),
+        _dtype(read.out_dtype or read.dtype),
+        runs=tuple(_run(source) for source in sources) if only_copies else (),
+        tokens_changed=read.tokenizer is not None,
     )
 
 
-def _run(source: dict[str, Any], name: str) -> LayerRange:
-    first, stop = (int(number) for number in source["layer_range"])
-    if not 0 <= first < stop <= MAX_LAYERS:
+def _run(source: Source) -> LayerRange:
+    if source.layers is None:
+        return LayerRange(str(source.model), 0, None)
+    first, stop = source.layers
+    if stop > MAX_LAYERS:
         raise ValueError(f"layer_range: {first} to {stop} is not a range of layers")
-    return LayerRange(name, first, stop)
+    return LayerRange(str(source.model), first, stop)
 
 
-def _model(reference: Any, key: str) -> str:
-    model, lora = split_reference(reference)
-    text = f"{model}+{lora}" if lora else model
-    if text is None or not _REFERENCE.fullmatch(text):
-        raise ValueError(f"{key}: does not name a model")
-    return text
-
-
-def _dtype(name: Any) -> str | None:
+def _dtype(name: str | None) -> str | None:
     if name is None:
         return None
-    if str(name) not in DTYPE_CODES:
-        raise ValueError(f"dtype: {str(name)[:40]!r} is not one of {', '.join(DTYPE_CODES)}")
-    return DTYPE_CODES[str(name)]
+    if name not in DTYPE_CODES:
+        raise ValueError(f"dtype: {name[:40]!r} is not one of {', '.join(DTYPE_CODES)}")
+    return DTYPE_CODES[name]
 
 
-def _word(value: Any, key: str) -> str:
-    if not isinstance(value, str) or not _WORD.fullmatch(value):
+def _word(value: str, key: str) -> str:
+    if not _WORD.fullmatch(value):
         raise ValueError(f"{key}: is not a plain word")
     return value
 
@@ -236,7 +227,5 @@ def _unique(names: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _short(error: Exception) -> str:
-    missing = isinstance(error, KeyError)
-    text = f"`{error.args[0]}` is missing" if missing else str(error)
+def _short(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"

@@ -11,8 +11,8 @@ from herdbook import hub, limits
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, MLP
 from herdbook.audit.configuration import MAX_EXPERTS, MAX_LAYERS
 from herdbook.errors import SourceError, UnverifiedError, VerificationError
+from herdbook.importing.references import HUB
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
-from herdbook.recipe.mergekit import HUB
 from herdbook.release.subject import FolderSubject, HubSubject
 from herdbook.weights.dtypes import ITEM_BYTES
 

@@ -14,8 +14,9 @@ from herdbook.visible import say
 
 @click.command(
     epilog=options.examples(
-        "herdbook import mergekit_moe_config.yml -o config/mine.yaml",
+        "herdbook import mergekit_config.yml -o config/mine.yaml",
         "herdbook import README.md --name Mine-4x7B --license apache-2.0",
+        "herdbook import README.md --map 'D:/models/one=owner/one' --check",
     )
 )
 @click.argument("file", type=options.PATH)
@@ -28,25 +29,49 @@ from herdbook.visible import say
 )
 @click.option("--name", help="Name of the release.")
 @click.option("--license", "license_", help="Its license, by the Hub's identifier, such as apache-2.0.")
+@click.option(
+    "--map",
+    "mapped",
+    multiple=True,
+    metavar="NAME=MODEL",
+    help="What a name of a model stands for: owner/name on the Hub, or a folder. Repeatable; @FILE names a file with one "
+    "NAME=MODEL in each line.",
+)
+@click.option("--check", is_flag=True, help="Only print what is assumed or wrong; write nothing.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-def command(file: Path, output: Path | None, name: str | None, license_: str | None, *, force: bool) -> None:
+def command(
+    file: Path,
+    output: Path | None,
+    name: str | None,
+    license_: str | None,
+    mapped: tuple[str, ...],
+    *,
+    check: bool,
+    force: bool,
+) -> None:
     """Make a recipe from a mergekit configuration.
 
-    FILE is a mergekit_moe_config.yml or mergekit_config.yml, or a model card
-    (README.md) that contains one. Facts that the configuration lacks are assumed;
-    each assumption is printed.
+    FILE is a mergekit_config.yml or mergekit_moe_config.yml, or a model card
+    (README.md) that contains one or several that build on each other. Facts that
+    the configuration lacks are assumed; each assumption is printed, and stands in
+    the recipe as a comment. If anything is wrong, all of it is printed with its
+    line and key, nothing is written, and the exit status is 2.
     """
     from herdbook.files import write_text
-    from herdbook.recipe.mergekit import import_recipe
+    from herdbook.importing import import_recipe, read_mapping
 
-    if output and output.exists() and not force:
+    if output and output.exists() and not (force or check):
         raise RecipeError("the file exists; pass --force to replace it", str(output))
     beside = output.parent if output else Path()
-    text, assumptions = import_recipe(file, name=name, license_=license_, relative_to=beside)
-    for line in assumptions:
+    imported = import_recipe(
+        file, name=name, license_=license_, relative_to=beside, mapping=read_mapping(mapped)
+    )
+    for line in imported.assumed:
         say(f"assumed: {line}", file=sys.stderr)
-    if output is None:
-        say(*text.removesuffix("\n").split("\n"))
-        return
-    write_text(output, text)
-    say(output)
+    if check:
+        say(f"{file}: can be imported: {', '.join(imported.content['models'])}")
+    elif output is None:
+        say(*imported.text.removesuffix("\n").split("\n"))
+    else:
+        write_text(output, imported.text)
+        say(output)

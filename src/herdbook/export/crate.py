@@ -185,7 +185,7 @@ class _Crate:
 
     def _license(self, license_: str | None, link: str | None = None) -> Any:
         known = spdx(license_ or "")
-        address = f"https://spdx.org/licenses/{known}" if known else link
+        address = f"https://spdx.org/licenses/{known}" if known else link if link and "://" in link else None
         return ref(self._graph.add(address, "CreativeWork", name=known or license_)) if address else license_
 
     def _formal(self, way: str, name: str, kind: str, examples: list[str]) -> str:

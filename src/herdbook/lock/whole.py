@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import jsonio, limits
 from herdbook.architectures.config import wrong_type
-from herdbook.architectures.form import EMBEDDINGS, HEAD, QUANTIZED
+from herdbook.architectures.form import EMBEDDINGS, HEAD, QUANTIZED, is_known
+from herdbook.architectures.layers import LAYER_COUNTS, layers_of
 from herdbook.architectures.meaning import LLAMA_LIKE, SAME_SCALING, is_tied
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
@@ -195,20 +196,26 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         )
     if problem := wrong_type(config):
         raise SourceError(f"{what}: {CONFIG}: {problem}")
-    if lacking := [key for key in COUNTS if type(config.get(key)) is not int]:
+    # other types have other names for their counts; transformers is asked whether such a model loads whole
+    counts = COUNTS if is_known(config) else ("vocab_size",)
+    if lacking := [key for key in counts if type(config.get(key)) is not int]:
         raise SourceError(
             f"{what}: {CONFIG} of type {config.get('model_type')!r} has no number {lacking[0]}; this form of configuration is "
             "not supported"
         )
-    if (layers := config["num_hidden_layers"]) > limits.LAYERS:
+    layers = layers_of(config)
+    if layers is None:
+        raise SourceError(
+            f"{what}: {CONFIG} of type {config.get('model_type')!r} has no number of layers ({', '.join(LAYER_COUNTS)}); this "
+            "form of configuration is not supported"
+        )
+    if layers > limits.LAYERS:
         raise SourceError(
             f"{what}: {CONFIG}: num_hidden_layers is {layers}, over the limit of {limits.LAYERS:,}"
         )
     layer_types = config.get("layer_types")
-    if layer_types is not None and len(layer_types) != config["num_hidden_layers"]:
-        raise SourceError(
-            f"{what}: {CONFIG} lists {len(layer_types)} layer_types for {config['num_hidden_layers']} layers"
-        )
+    if layer_types is not None and len(layer_types) != layers:
+        raise SourceError(f"{what}: {CONFIG} lists {len(layer_types)} layer_types for {layers} layers")
     for problem in _computed_otherwise(config):
         raise SourceError(f"{what}: {CONFIG} {problem}")
 

@@ -110,9 +110,13 @@ def _part(plan: Plan, part: Part) -> tuple[int, int]:
         case FoldAdapter():
             # A matrix in float64, the LoRA product, and their sum.
             return TORCH_BYTES + 32 * max(tensor.elements for tensor in part.computed), 0
-        case MergeTensors():
+        case MergeTensors(settings=settings):
             largest = max(tensor.elements for tensor in part.computed)
-            return TORCH_BYTES + FLOAT32 * largest * (2 * len(part.computed[0].origins) + 4), 0
+            # mergekit sorts by an index of eight bytes, and has masks and products of all task vectors at once
+            tensors = (4, 8) if "semantics" in settings else (2, 4)
+            return TORCH_BYTES + FLOAT32 * largest * (
+                tensors[0] * len(part.computed[0].origins) + tensors[1]
+            ), 0
         case RunMergekit():
             return TORCH_BYTES + 2 * part.size_bytes, 0
         case MakeRouters() as make:

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
+from herdbook.architectures.dense import MATRICES, Architecture, layer_of, matrix_of
 from herdbook.errors import RecipeError
 from herdbook.key import digest
 from herdbook.plan.code import COPY, TOKENIZERS, Code
@@ -72,7 +72,7 @@ def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
     Raises:
         RecipeError: If one does not exist.
     """
-    layers = set(chosen_layers(model, parent.config["num_hidden_layers"], name))
+    layers = set(chosen_layers(model, Architecture.of(parent.config, model.laser).layers, name))
     named = list(MATRICES) if model.matrices == "all" else list(model.matrices)
     kinds = {matrix for matrix in named if matrix in MATRICES}
     single = {

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Parameters as JSON has them, in keys and in records.
 Parameters: TypeAlias = dict[str, Any]
+# The parameters of one merged tensor, by name.
+Values: TypeAlias = dict[str, float | list[float] | None]
 
 Rule = Literal["fetch", "laser", "adapter", "merge", "moe"]
 # What happens to one tensor: it comes from a source, is copied from a parent, or is computed.
@@ -262,14 +264,15 @@ class MergeTensors(_Operation):
 
     Args:
         method: The method.
-        settings: The settings of the method: those of ``normalize``, ``rescale`` and ``seed`` that it has.
-        values: The parameters of each tensor, by its name: ``weights``, ``densities``, ``scale``, ``t``.
+        settings: The settings of the method: those of ``normalize``, ``rescale``, ``filter_wise`` and ``seed`` that it has. With
+            mergekit's semantics also ``semantics``, and safetensors' code of the ``dtype`` that is computed in if one is set.
+        values: The parameters of each tensor, by its name: ``weights``, ``densities``, ``scale``, ``t``, ...
     """
 
     rule: ClassVar[Rule] = "merge"
     method: str
-    settings: Mapping[str, bool | int]
-    values: Mapping[str, Mapping[str, float | list[float]]]
+    settings: Mapping[str, bool | int | str]
+    values: Mapping[str, Values]
 
     @property
     def parameters(self) -> Parameters:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import limits
 from herdbook import lock as locks
 from herdbook import recipe as recipes
+from herdbook.architectures.layers import layers_of
 from herdbook.errors import RecipeError
 from herdbook.layout import Layout
 from herdbook.plan.adapter_tokens import check_adapter_tokens
@@ -181,8 +182,7 @@ def _tensors(model: Section, lock: Lock, name: str, nodes: Mapping[str, Node]) -
 
 
 def _layers(config: Mapping[str, Any]) -> int:
-    layers = config.get("num_hidden_layers")
-    return layers if isinstance(layers, int) else 0
+    return layers_of(config) or 0
 
 
 def _shared(recipe: Recipe, nodes: dict[str, Node]) -> dict[str, Node]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.recipe import Merge, Moe
+from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +27,11 @@ def roundings(node: Node, nodes: Mapping[str, Node]) -> Iterator[str]:
         return
     written = _dtypes(node)
     held = set().union(*(HOLDS.get(dtype, {dtype}) for dtype in written))
+    merge = node.recipe.merge if isinstance(node.recipe, Merge) else None
+    if merge and merge.is_as_mergekit and merge.dtype:
+        computed = DTYPE_CODES[merge.dtype]  # mergekit rounds to it before anything else
+        held &= HOLDS[computed]
+        written = list(dict.fromkeys([computed, *written]))
     for parent in dict.fromkeys(node.parents):
         lost = [dtype for dtype in _dtypes(nodes[parent]) if dtype not in held]
         if lost:

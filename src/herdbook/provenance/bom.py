@@ -239,7 +239,7 @@ def _data(plan: Plan) -> Iterator[dict[str, Any]]:
 
 def _licenses(license_: str, acknowledgement: str, url: str | None = None) -> list[dict[str, Any]]:
     known = spdx(license_)
-    named = {"id": known} if known else {"name": license_, **({"url": url} if url else {})}
+    named = {"id": known} if known else {"name": license_, **({"url": url} if url and "://" in url else {})}
     return [{"license": {**named, "acknowledgement": acknowledgement}}]
 
 

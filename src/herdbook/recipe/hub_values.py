@@ -90,7 +90,9 @@ class Licensed(Section):
         None, pattern=r"^[a-z0-9][a-z0-9.-]*$", description=f"with {OTHER}: the license's short name"
     )
     license_link: str | None = Field(
-        None, pattern=r"^https://\S+$", description=f"with {OTHER}: the address of the license's text"
+        None,
+        pattern=r"^(https://\S+|LICEN[SC]E(\.(md|txt))?)$",
+        description=f"with {OTHER}: the address of the license's text, or LICENSE, a file in the same repository",
     )
 
     @model_validator(mode="after")

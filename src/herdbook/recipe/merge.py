@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -17,7 +17,13 @@ def _not_boolean(value: Any) -> Any:
     return value
 
 
+# What a merge's bits are those of. mergekit 0.1.4 had other formulas of some methods.
+MergeSemantics = Literal["native-1", "mergekit-0.1.5"]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_not_boolean)]
+
+
+# Consecutive layers, from the first to the last.
+Layers = Annotated[str, Field(pattern=r"^\d{1,6}-\d{1,6}$")]
 
 
 class Filtered(Section):
@@ -55,18 +61,75 @@ class Sparsified(Weighted):
 
 
 class _Merge(Section):
-    dtype: Dtype | None = Field(None, description="dtype of the result; the first model's if left out")
+    dtype: Dtype | None = Field(
+        None,
+        description="dtype of the numbers that are merged, and of the result; the first model's if left out",
+    )
+    out_dtype: Dtype | None = Field(
+        None, description="dtype of the result, if it is another one than `dtype`"
+    )
     tokenizer: Name | None = Field(
         None, description="the model whose tokenizer and generation config are used; the first if left out"
     )
 
     @property
     def settings(self) -> dict[str, bool | int]:
-        """The settings of the method: those of ``normalize``, ``rescale`` and ``seed`` that it has."""
+        """The settings of the method: those of ``normalize``, ``rescale``, ``filter_wise`` and ``seed`` that it has."""
         return {}
 
+    @property
+    def ranges(self) -> dict[str, range]:
+        """Which layers of each model are merged; empty if all are."""
+        return {}
 
-class _Sum(_Merge):
+    @property
+    def written_dtype(self) -> Dtype | None:
+        """The dtype of the result, if the recipe sets one."""
+        return self.out_dtype or self.dtype
+
+    @property
+    def is_as_mergekit(self) -> bool:
+        """Whether the bits are those of mergekit."""
+        return True
+
+
+class _Joined(_Merge):
+    """A merge of whole models, or of a run of layers of each."""
+
+    layers: Layers | dict[Name, Layers] | None = Field(
+        None,
+        description="which layers of each model are merged, such as 0-15 (inclusive), or a mapping {model: 0-15, ...} of "
+        "equally many layers; all if left out",
+    )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The merged models, with repetitions."""
+        raise NotImplementedError
+
+    @property
+    def ranges(self) -> dict[str, range]:
+        """Which layers of each model are merged; empty if all are."""
+        if self.layers is None:
+            return {}
+        one = dict.fromkeys(self.inputs, self.layers) if isinstance(self.layers, str) else self.layers
+        return {name: layer_range(layers) for name, layers in one.items()}
+
+
+class _Native(_Merge):
+    semantics: MergeSemantics = Field(
+        "native-1",
+        description="native-1 computes in float32, and rounds once; mergekit-0.1.5 has mergekit's bits: it rounds all models to "
+        "`dtype`, and computes in it",
+    )
+
+    @property
+    def is_as_mergekit(self) -> bool:
+        """Whether the bits are those of mergekit."""
+        return self.semantics != "native-1"
+
+
+class _Sum(_Native, _Joined):
     normalize: bool
 
     @property
@@ -88,7 +151,7 @@ class Linear(_Sum):
         return tuple(entry.model for entry in self.models)
 
 
-class Slerp(_Merge):
+class Slerp(_Native, _Joined):
     """Interpolation along the great circle from one model to another (Shoemake 1985)."""
 
     method: Literal["slerp"]
@@ -108,9 +171,14 @@ class _TaskVectors(_Sum):
     scale: Value = Field(1.0, alias="lambda", description="factor on the merged task vector")
 
     @property
+    def others(self) -> tuple[tuple[int, Weighted], ...]:
+        """The models besides the base, with their places in ``models``; the base may be listed, and takes no part."""
+        return tuple((index, entry) for index, entry in enumerate(self.models) if entry.model != self.base)
+
+    @property
     def inputs(self) -> tuple[str, ...]:
-        """The base, and the models."""
-        return (self.base, *(entry.model for entry in self.models))
+        """The base, and the other models."""
+        return (self.base, *(entry.model for _, entry in self.others))
 
 
 class TaskArithmetic(_TaskVectors):
@@ -129,6 +197,14 @@ class Ties(_TaskVectors):
     normalize: bool = Field(
         True, description="divide by the sum of the weights that agree: a mean, not a sum"
     )
+    rescale: bool = Field(
+        False, description="multiply what is kept, so that the sum of magnitudes stays what it was"
+    )
+
+    @property
+    def settings(self) -> dict[str, bool | int]:
+        """``normalize``, and ``rescale`` if it is on."""
+        return {**super().settings, **({"rescale": True} if self.rescale else {})}
 
 
 class Dare(_TaskVectors):
@@ -152,34 +228,41 @@ class Dare(_TaskVectors):
         return {**super().settings, "rescale": self.rescale, "seed": self.seed}
 
 
-class ModelStock(_Merge):
+class ModelStock(_Native, _Joined):
     """A point between base and mean, by the angle between the task vectors (Jang et al. 2024, arXiv:2403.19522)."""
 
     method: Literal["model_stock"]
     base: Name = Field(description="the pretrained model that all models were fine-tuned from")
     models: list[Name] = Field(min_length=2)
+    filter_wise: bool = Field(
+        False, description="an angle for each row of a matrix, not for the whole tensor"
+    )
+
+    @property
+    def settings(self) -> dict[str, bool | int]:
+        """``filter_wise`` if it is on."""
+        return {"filter_wise": True} if self.filter_wise else {}
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The base, and its fine-tunes."""
-        return (self.base, *self.models)
+        """The base, and its fine-tunes; the base may be listed among them, and takes no part."""
+        return (self.base, *(model for model in self.models if model != self.base))
 
 
 class Slice(Section):
     """A run of a model's layers."""
 
     model: Name
-    layers: str = Field(pattern=r"^\d+-\d+$", description="such as 0-15 (inclusive)")
+    layers: Layers = Field(description="such as 0-15 (inclusive)")
     scale: Value | None = Field(None, description="factor on its tensors")
 
     @property
     def depth(self) -> int:
         """How many layers it has."""
-        first, last = (int(number) for number in self.layers.split("-"))
-        return max(0, last + 1 - first)
+        return len(layer_range(self.layers))
 
 
-class Passthrough(_Merge):
+class Passthrough(_Native):
     """Layers of several models stacked, unchanged (a frankenmerge)."""
 
     method: Literal["passthrough"]
@@ -203,8 +286,8 @@ class MergekitModel(Section):
     )
 
 
-class Mergekit(_Merge):
-    """A method of mergekit, which runs in an environment of its own."""
+class Mergekit(_Joined):
+    """A method of mergekit, with its parameters under its names."""
 
     method: Literal[
         "arcee_fusion",
@@ -223,12 +306,13 @@ class Mergekit(_Merge):
     base: Name | None = Field(None, description="mergekit's base_model, for methods that have one")
     models: list[MergekitModel] = Field(min_length=1)
     parameters: dict[str, Any] = Field({}, description="mergekit's parameters for all models")
-    seed: int = Field(0, ge=0, description="mergekit's --random-seed")
+    seed: int = Field(0, ge=0, description="mergekit's --random-seed, for the methods that mergekit runs")
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The base if there is one, then the models."""
-        return (*([self.base] if self.base else []), *(entry.model for entry in self.models))
+        """The base if there is one, then the other models; the base may be listed, and takes no part."""
+        others = (entry.model for entry in self.models if entry.model != self.base)
+        return (*([self.base] if self.base else []), *others)
 
 
 Dense = Annotated[
@@ -245,7 +329,7 @@ class Merge(Section):
 
 def merge_problems(where: str, merge: Dense) -> list[str]:
     """Return the problems of a dense merge, one line each; ``where`` is its key in the recipe."""
-    problems = []
+    problems = [*_problems_of_semantics(where, merge), *_problems_of_base(where, merge)]
     if isinstance(merge, Ties | Dare):
         for index, entry in enumerate(merge.models):
             problems += [
@@ -265,9 +349,70 @@ def merge_problems(where: str, merge: Dense) -> list[str]:
         problems += [
             f"{where}.slices.{index}.layers: the range {piece.layers} is empty"
             for index, piece in enumerate(merge.slices)
-            if int(piece.layers.split("-")[0]) > int(piece.layers.split("-")[1])
+            if not layer_range(piece.layers)
         ]
+    else:
+        problems += _problems_of_layers(f"{where}.layers", merge)
     return problems
+
+
+def _problems_of_layers(where: str, merge: _Joined) -> list[str]:
+    if merge.layers is None:
+        return []
+    if isinstance(merge.layers, str):
+        return [] if layer_range(merge.layers) else [f"{where}: the range {merge.layers} is empty"]
+    problems = [
+        f"{where}: {name!r} is not one of the merged models"
+        for name in merge.layers
+        if name not in merge.inputs
+    ]
+    problems += [
+        f"{where}: {name!r} is missing" for name in dict.fromkeys(merge.inputs) if name not in merge.layers
+    ]
+    counts = {name: len(layer_range(layers)) for name, layers in merge.layers.items()}
+    problems += [
+        f"{where}.{name}: the range {merge.layers[name]} is empty" for name in counts if not counts[name]
+    ]
+    if len(set(counts.values())) > 1:
+        problems.append(
+            f"{where}: each model needs equally many layers; found {', '.join(map(str, counts.values()))}"
+        )
+    return problems
+
+
+def layer_range(layers: Layers) -> range:
+    """Return the numbers of the layers in a text such as 0-15."""
+    first, last = (int(number) for number in layers.split("-"))
+    return range(first, last + 1)
+
+
+def _problems_of_semantics(where: str, merge: Dense) -> Iterator[str]:
+    if isinstance(merge, Dare) and merge.is_as_mergekit:
+        yield (
+            f"{where}.semantics: mergekit draws the elements that {merge.method} drops from one stream of random numbers for all "
+            "tensors, so its bits cannot be made tensor by tensor. Leave out `semantics`"
+        )
+    if not merge.is_as_mergekit and merge.out_dtype and merge.dtype not in {None, "float32"}:
+        yield (
+            f"{where}.dtype: native-1 computes in float32, not in {merge.dtype}, and rounds once to `out_dtype`. Leave out "
+            "`dtype`, or set `semantics: mergekit-0.1.5`"
+        )
+
+
+def _problems_of_base(where: str, merge: Dense) -> Iterator[str]:
+    """Yield what is wrong with a base that is listed among the models, as mergekit's configurations do."""
+    if isinstance(merge, _TaskVectors):
+        for index, entry in enumerate(merge.models):
+            if entry.model == merge.base and (given := entry.model_fields_set - {"model"}):
+                yield (
+                    f"{where}.models.{index}.{min(given)}: {entry.model!r} is the base, which takes no part in the sum of task "
+                    "vectors. Leave out its parameters"
+                )
+        if not merge.others:
+            yield f"{where}.models: lists no model besides the base {merge.base!r}"
+    few = 2
+    if isinstance(merge, ModelStock) and len(merge.inputs) - 1 < few:
+        yield f"{where}.models: model_stock needs two models besides the base {merge.base!r}"
 
 
 def numbers(value: Any) -> list[float]:

@@ -1,6 +1,8 @@
-"""The methods that mergekit itself computes: their parameters and models, so that nothing given to mergekit is ignored.
+"""The methods that have mergekit's names for their parameters: these, and the models that they merge.
 
-mergekit ignores parameters that a method does not have, and those given in a place that it does not read.
+mergekit ignores parameters that a method does not have, and those given in a place that it does not read; here they are
+refused. Most of the methods are computed here, tensor by tensor, in mergekit's bits. Those that draw random numbers for one
+tensor after another are run by mergekit.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from herdbook.recipe.merge import Mergekit
 
 Kind = Literal["number", "integer", "boolean"]
+Scalar = bool | int | float
 NOUNS = {"number": "a finite number", "integer": "an integer", "boolean": "true or false"}
 FILTER_KEYS = {"filter", "value"}
 
@@ -29,6 +32,8 @@ class Method:
         required: The parameters without a default.
         base: Whether it needs a base, may have one, or treats it like any other model.
         models: The number of models besides the base, if only one number is allowed.
+        by_mergekit: Whether mergekit runs it, since its random numbers depend on the order of the tensors.
+        defaults: The values of the parameters that are not required.
     """
 
     shared: dict[str, Kind] = field(default_factory=dict)
@@ -36,6 +41,8 @@ class Method:
     required: tuple[str, ...] = ()
     base: Literal["required", "optional", "ignored"] = "required"
     models: int | None = None
+    by_mergekit: bool = False
+    defaults: dict[str, Scalar] = field(default_factory=dict)
 
 
 _TASK_VECTORS: dict[str, Kind] = {
@@ -44,20 +51,41 @@ _TASK_VECTORS: dict[str, Kind] = {
     "rescale": "boolean",
     "lambda": "number",
 }
+_PLAIN: dict[str, Scalar] = {
+    "int8_mask": False,
+    "normalize": False,
+    "rescale": False,
+    "lambda": 1.0,
+    "density": 1.0,
+}
 _SPARSE: dict[str, Kind] = {"weight": "number", "density": "number"}
-_BREADCRUMBS = Method(_TASK_VECTORS, {**_SPARSE, "gamma": "number"}, ("weight",))
-_DELLA = Method(_TASK_VECTORS, {**_SPARSE, "epsilon": "number"}, ("weight",))
+_BREADCRUMBS = Method(
+    _TASK_VECTORS, {**_SPARSE, "gamma": "number"}, ("weight",), defaults={**_PLAIN, "gamma": 0.01}
+)
+
+
+def _della(*, normalize: bool) -> Method:
+    defaults: dict[str, Scalar] = {**_PLAIN, "normalize": normalize, "rescale": True, "epsilon": 0.15}
+    of_models: dict[str, Kind] = {**_SPARSE, "epsilon": "number"}
+    return Method(_TASK_VECTORS, of_models, ("weight",), by_mergekit=True, defaults=defaults)
+
 
 # Source: mergekit 0.1.5, ``merge_methods.registry``; a test compares them with the installed mergekit.
 METHODS = {
-    "arcee_fusion": Method(models=1),
+    "arcee_fusion": Method(models=1, by_mergekit=True),
     "breadcrumbs": _BREADCRUMBS,
     "breadcrumbs_ties": _BREADCRUMBS,
-    "della": _DELLA,
-    "della_linear": _DELLA,
-    "karcher": Method({"max_iter": "integer", "tol": "number"}, base="ignored"),
+    "della": _della(normalize=True),
+    "della_linear": _della(normalize=False),
+    "karcher": Method(
+        {"max_iter": "integer", "tol": "number"}, base="ignored", defaults={"max_iter": 10, "tol": 1e-5}
+    ),
     "multislerp": Method(
-        {"normalize_weights": "boolean", "eps": "number"}, {"weight": "number"}, ("weight",), "optional"
+        {"normalize_weights": "boolean", "eps": "number"},
+        {"weight": "number"},
+        ("weight",),
+        "optional",
+        defaults={"normalize_weights": True, "eps": 1e-8},
     ),
     "nearswap": Method({"t": "number"}, required=("t",), models=1),
     "nuslerp": Method(
@@ -66,10 +94,16 @@ METHODS = {
         ("weight",),
         "optional",
         2,
+        defaults={"nuslerp_row_wise": False, "nuslerp_flatten": True},
     ),
-    "ram": Method({"epsilon": "number"}),
-    "ramplus_tl": Method({"r": "number", "alpha": "number", "epsilon": "number"}),
-    "sce": Method({"int8_mask": "boolean", "select_topk": "number"}),
+    "ram": Method({"epsilon": "number"}, defaults={"epsilon": 1e-5}),
+    "ramplus_tl": Method(
+        {"r": "number", "alpha": "number", "epsilon": "number"},
+        defaults={"r": 0.1, "alpha": 0.2, "epsilon": 1e-5},
+    ),
+    "sce": Method(
+        {"int8_mask": "boolean", "select_topk": "number"}, defaults={"int8_mask": False, "select_topk": 1.0}
+    ),
 }
 
 
@@ -80,7 +114,7 @@ def mergekit_problems(where: str, merge: Mergekit) -> list[str]:
     problems = [
         f"{where}.models: {name!r} is listed twice; mergekit reads one entry for each model"
         for name in dict.fromkeys(names)
-        if names.count(name) > 1
+        if names.count(name) > 1 and (method.by_mergekit or name == merge.base)
     ]
     others = [name for name in names if name != merge.base]
     if method.base == "required" and merge.base is None:
@@ -89,7 +123,9 @@ def mergekit_problems(where: str, merge: Mergekit) -> list[str]:
         problems.append(
             f"{where}.base: {merge.method} has no base, and would merge it like any other model; list it in `models`"
         )
-    if method.models is not None and len(others) != method.models:
+    if not others:
+        problems.append(f"{where}.models: lists no model besides the base")
+    elif method.models is not None and len(others) != method.models:
         models = "model" if method.models == 1 else "models"
         problems.append(
             f"{where}.models: {merge.method} merges {method.models} {models} besides the base; {len(others)} are listed"

@@ -7,3 +7,4 @@ ITEM_BYTES = {
 }  # fmt: skip
 # safetensors' code, by the name in a configuration.
 DTYPE_CODES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+FLOATING = ("F64", "F32", "F16", "BF16")

@@ -55,8 +55,6 @@ def pair(
     return make
 
 
-GRADIENT = {"merge": {"method": "slerp", "base": "a", "other": "b", "t": [0, 1]}}
-# Twice the heads, each of half the width: the matrices have the shapes that they had.
 HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}
 CASES = [
     Case(
@@ -149,11 +147,6 @@ CASES = [
         "a stack of layers whose names are others than `model.layers.0`",
         pair(STACK, {"model_type": "gpt_neox"}, layers="gpt_neox.layers"),
         "models.made.merge: 'a' has tensors such as gpt_neox.layers.0",
-    ),
-    Case(
-        "a list of values that is spread over such layers",
-        pair(GRADIENT, {"model_type": "gpt_neox"}, layers="gpt_neox.layers"),
-        "models.made.merge.t: a list of values is spread over layers that are named model.layers.0",
     ),
     Case(
         "a stack of layers that alternate by their number, which the configuration does not list",

@@ -92,6 +92,52 @@ CASES = [
         "models.merged.merge.models.0.density: filter 'mlp' applies to no tensor",
     ),
     Case(
+        "a TIES merge all of whose weights are zero",
+        merge(
+            method="ties",
+            base="a",
+            models=[{"model": "b", "weight": [{"filter": "mlp", "value": 0}, {"value": 0}]}],
+        ),
+        "models.merged.merge.models: all weights are zero, so the merge would be the base 'a'",
+    ),
+    Case(
+        "a task vector whose factor is zero in all layers",
+        merge(method="task_arithmetic", base="a", models=[{"model": "b"}], **{"lambda": [0, 0]}),
+        "models.merged.merge.models: all weights are zero, so the merge would be the base 'a'",
+    ),
+    Case(
+        "a sum whose weights are all zero",
+        merge(method="linear", models=weighted(0, 0), normalize=False),
+        "models.merged.merge.models: all weights are zero, so the merge would be zero",
+    ),
+    Case(
+        "the base among the models of a TIES merge, with a weight",
+        merge(method="ties", base="a", models=weighted(0.5, 0.5)),
+        "models.merged.merge.models.0.weight: 'a' is the base, which takes no part in the sum of task vectors",
+    ),
+    Case(
+        "the base of task vectors as their only model",
+        merge(method="task_arithmetic", base="a", models=[{"model": "a"}]),
+        "models.merged.merge.models: lists no model besides the base 'a'",
+    ),
+    Case(
+        "the base as one of only two models of a model stock",
+        merge(method="model_stock", base="a", models=["a", "b"]),
+        "models.merged.merge.models: model_stock needs two models besides the base 'a'",
+    ),
+    Case(
+        "mergekit's bits of a method that draws random numbers",
+        merge(
+            method="dare_ties", base="a", models=[{"model": "b", "density": 0.5}], semantics="mergekit-0.1.5"
+        ),
+        "models.merged.merge.semantics: mergekit draws the elements that dare_ties drops from one stream of random numbers",
+    ),
+    Case(
+        "`out_dtype` beside a `dtype` that native-1 does not compute in",
+        merge(method="linear", models=weighted(0.5, 0.5), dtype="bfloat16", out_dtype="float16"),
+        "models.merged.merge.dtype: native-1 computes in float32, not in bfloat16",
+    ),
+    Case(
         "a weight so large that sums overflow",
         merge(method="linear", models=weighted(1e308, 1e308)),
         "models.merged.merge.models: a weight of lm_head.weight is larger than 1e+30",

@@ -103,9 +103,12 @@ def _kind(name: str) -> str:
 def context_bytes(config: Mapping[str, Any], tokens: int = CONTEXT_TOKENS) -> int:
     """Return the memory of a context's keys and values in float16, in bytes.
 
-    The product of two (keys and values), layers, key-value heads, width of a head, tokens and two bytes.
+    The product of two (keys and values), layers, key-value heads, width of a head, tokens and two bytes. It is zero for models
+    without attention, and for types whose counts have other names.
     """
-    heads = config["num_attention_heads"]
+    heads = config.get("num_attention_heads")
+    if not heads or not {"hidden_size", "num_hidden_layers"} <= config.keys():
+        return 0
     width = config.get("head_dim") or config["hidden_size"] // heads
     kv_heads = config.get("num_key_value_heads") or heads
     return int(2 * config["num_hidden_layers"] * kv_heads * width * tokens * F16_BYTES)

@@ -33,20 +33,23 @@ def merge_tensors(
         inputs: The tensors of all models, of one shape, any floating-point dtype; the base first if there is one.
         name: The tensor's name, which seeds random numbers.
         values: The parameters of this tensor: ``weights``, ``densities``, ``scale``, ``t``.
-        settings: The settings of the method: ``normalize``, ``rescale``, ``seed``.
+        settings: The settings of the method: ``normalize``, ``rescale``, ``filter_wise``, ``seed``.
     """
     if method == "linear":
         return linear(inputs, values["weights"], normalize=settings["normalize"])
     if method == "slerp":
         return slerp(inputs[0], inputs[1], values["t"])
     if method == "model_stock":
-        return model_stock(inputs[0], inputs[1:])
+        return model_stock(inputs[0], inputs[1:], by_row=settings.get("filter_wise", False))
     if method == "passthrough":
         return inputs[0].float() * values["scale"]
     base = inputs[0].float()
     deltas = [tensor.float() - base for tensor in inputs[1:]]
     if method == "ties":
-        deltas = [trim(delta, density) for delta, density in zip(deltas, values["densities"], strict=True)]
+        deltas = [
+            trim(delta, density, rescale=settings.get("rescale", False))
+            for delta, density in zip(deltas, values["densities"], strict=True)
+        ]
     if method in {"dare_linear", "dare_ties"}:
         deltas = [
             drop(delta, density, f"{name}:{index}", settings["seed"], rescale=settings["rescale"])
@@ -85,14 +88,17 @@ def slerp(start: torch.Tensor, end: torch.Tensor, t: float) -> torch.Tensor:
     )
 
 
-def model_stock(base: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+def model_stock(base: torch.Tensor, inputs: Tensors, *, by_row: bool = False) -> torch.Tensor:
     """Return the point between the base and the mean of its fine-tunes that is nearest to the center of such models.
 
     With N fine-tunes and the mean cosine c of the angles between their task vectors, the mean has the share
-    ``N c / (1 + (N - 1) c)``. Where that is undefined, the base is returned.
+    ``N c / (1 + (N - 1) c)``. Where that is undefined, the base is returned. With ``by_row``, each row is such a vector.
 
     Source: Jang et al. 2024, arXiv:2403.19522, section 4.
     """
+    if by_row and base.dim() > 1:
+        rows = zip(base, *inputs, strict=True)
+        return torch.stack([model_stock(row, others) for row, *others in rows])
     base = base.float()
     deltas = [tensor.float() - base for tensor in inputs]
     count = len(deltas)
@@ -111,8 +117,10 @@ def model_stock(base: torch.Tensor, inputs: Tensors) -> torch.Tensor:
     return base + total * (share / count)
 
 
-def trim(delta: torch.Tensor, density: float) -> torch.Tensor:
+def trim(delta: torch.Tensor, density: float, *, rescale: bool = False) -> torch.Tensor:
     """Return a task vector with its elements of smallest magnitude set to zero; ties with the last kept one are kept.
+
+    With ``rescale``, the kept elements are multiplied so that the sum of magnitudes is that of the whole vector, as in mergekit.
 
     Source: Yadav et al. 2023, arXiv:2306.01708, section 3.2, "Trim"; by tensor, not over the whole model.
     """
@@ -121,7 +129,9 @@ def trim(delta: torch.Tensor, density: float) -> torch.Tensor:
         return delta
     sizes = delta.abs().reshape(-1)
     threshold = sizes.kthvalue(delta.numel() - kept + 1).values
-    return torch.where(delta.abs() >= threshold, delta, 0.0)
+    trimmed = torch.where(delta.abs() >= threshold, delta, 0.0)
+    left = _size(trimmed) if rescale else 0.0
+    return trimmed * (_size(delta) / left) if left > TINY else trimmed
 
 
 def drop(delta: torch.Tensor, density: float, name: str, seed: int, *, rescale: bool) -> torch.Tensor:
@@ -165,6 +175,11 @@ def _dot(left: torch.Tensor, right: torch.Tensor) -> float:
     """Return the inner product in float64, piece by piece."""
     pairs = zip(left.reshape(-1).split(PIECE), right.reshape(-1).split(PIECE), strict=True)
     return math.fsum(float(torch.dot(a.double(), b.double())) for a, b in pairs)
+
+
+def _size(tensor: torch.Tensor) -> float:
+    """Return the sum of magnitudes in float64, piece by piece."""
+    return math.fsum(float(piece.double().abs().sum()) for piece in tensor.reshape(-1).split(PIECE))
 
 
 def _divisor(total: float) -> float:

@@ -13,7 +13,7 @@ from herdbook.tools.mergekit import MERGEKIT
 from herdbook.weights.checkpoint import Produced, finite, read_header, stream_span, write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from herdbook.plan import Part, Plan, Tensor
@@ -32,7 +32,7 @@ def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
     shard, record = plan.layout.shard(part), plan.layout.record(part)
     with scratch(shard) as folder:
         config = folder / "config.yml"
-        config.write_text(yaml.safe_dump(_config(plan, part, operation)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(_config(plan, operation)), encoding="utf-8")
         arguments = [
             str(config),
             str(folder / "out"),
@@ -51,22 +51,52 @@ def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
             write_shard(shard, record, tensors, {**part.about, "mergekit": MERGEKIT.version})
 
 
-def _config(plan: Plan, part: Part, operation: RunMergekit) -> dict[str, Any]:
+def _config(plan: Plan, operation: RunMergekit) -> dict[str, Any]:
     """Return mergekit's configuration, with the models' folders in place of their names."""
     request = operation.request
-    dtypes = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
     folders = {
         name: str(plan.layout.folder(plan.by_key[key]).absolute()) for name, key in operation.models.items()
     }
     return {
         "merge_method": operation.method,
         **({"base_model": folders[request["base"]]} if "base" in request else {}),
-        "models": [
-            {"model": folders[entry["model"]], "parameters": entry["parameters"]}
-            for entry in request["models"]
-        ],
+        **_models(request, folders),
         "parameters": request["parameters"],
-        "dtype": request.get("dtype") or dtypes[part.tensors[0].dtype],
+        **{key: request[key] for key in ("dtype", "out_dtype") if key in request},
+    }
+
+
+def _models(request: Mapping[str, Any], folders: dict[str, str]) -> dict[str, Any]:
+    """Return the merged models, or the slice of their layers if these are chosen; that has to list the base."""
+    entries = request["models"]
+    if "layers" not in request:
+        return {
+            "models": [
+                {"model": folders[entry["model"]], "parameters": entry["parameters"]} for entry in entries
+            ]
+        }
+    listed = {entry["model"] for entry in entries}
+    base = request.get("base")
+    sources = [*entries, *([{"model": base, "parameters": {}}] if base and base not in listed else [])]
+
+    def taken(name: str) -> list[int]:
+        layers = request["layers"]
+        first, last = (layers[name] if isinstance(layers, dict) else layers).split("-")
+        return [int(first), int(last) + 1]
+
+    return {
+        "slices": [
+            {
+                "sources": [
+                    {
+                        "model": folders[entry["model"]],
+                        "layer_range": taken(entry["model"]),
+                        "parameters": entry["parameters"],
+                    }
+                    for entry in sources
+                ]
+            }
+        ]
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.errors import CheckpointError
+from herdbook.errors import CheckpointError, StepError
 from herdbook.plan.operation import MergeTensors, RunMergekit
 from herdbook.progress import track
 from herdbook.steps.inputs import ParentShards
@@ -12,6 +12,8 @@ from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import torch
 
     from herdbook.plan import Part, Plan, Tensor
 
@@ -56,16 +58,13 @@ def _merged(
     }
 
     def chunks() -> Iterator[bytes]:
-        from herdbook.steps.merge.methods import merge_tensors
         from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
         inputs = []
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
             inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
-        result = merge_tensors(operation.method, inputs, tensor.name, values, operation.settings).to(
-            DTYPES[tensor.dtype]
-        )
+        result = _computed(operation, inputs, tensor.name).to(DTYPES[tensor.dtype])
         if not result.isfinite().all():
             raise CheckpointError(
                 f"tensor {tensor.name}: the merge has values that {tensor.dtype} cannot represent; check the weights, or "
@@ -75,3 +74,30 @@ def _merged(
         advance()
 
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)
+
+
+def _computed(operation: MergeTensors, inputs: list[torch.Tensor], name: str) -> torch.Tensor:
+    """Return a merged tensor in the dtype that it was computed in.
+
+    Raises:
+        StepError: If a method has no result for these tensors.
+    """
+    values, settings = operation.values[name], operation.settings
+    if "semantics" not in settings:
+        from herdbook.steps.merge.methods import merge_tensors
+
+        return merge_tensors(operation.method, inputs, name, values, settings)
+    from functools import reduce
+
+    import torch
+
+    from herdbook.steps.merge.as_mergekit import merge_as_mergekit
+    from herdbook.weights.tensors import DTYPES
+
+    # the dtype that the recipe sets; otherwise one that holds the numbers of all models
+    given = settings.get("dtype")
+    dtype = DTYPES[str(given)] if given else reduce(torch.promote_types, (one.dtype for one in inputs))
+    try:
+        return merge_as_mergekit(operation.method, [one.to(dtype) for one in inputs], {**settings, **values})
+    except ArithmeticError as error:
+        raise StepError(f"tensor {name}: {operation.method}: {error}") from error

@@ -1,0 +1,342 @@
+"""Dense merges: mergekit's configuration of a step becomes an entry of the recipe, or several for several slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from herdbook.humanize import did_you_mean
+from herdbook.importing import methods
+from herdbook.importing.ignored import say_what_is_ignored
+from herdbook.importing.parameters import Condition, in_recipe, parameter
+from herdbook.importing.slices import (
+    base_at,
+    base_of,
+    layers_in_recipe,
+    range_in_recipe,
+    repetitions,
+    sources_of,
+)
+from herdbook.importing.tokens import tokenizer_in_recipe
+from herdbook.recipe import Dense
+
+if TYPE_CHECKING:
+    from herdbook.importing.configuration import DenseConfiguration, Piece, Source
+    from herdbook.importing.models import Models
+    from herdbook.importing.references import Reference
+    from herdbook.importing.value import Notes, Value
+    from herdbook.recipe.mergekit_methods import Method
+
+DTYPES = ("bfloat16", "float16", "float32")
+STACK = "passthrough"
+SEMANTICS = "mergekit-0.1.5"
+
+
+def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[str, Any]:
+    """Return the entries of a recipe that a dense merge becomes; the last one is the merge.
+
+    Args:
+        configuration: The merge.
+        name: The merge's name in the recipe.
+        models: The recipe's models, to which the merged ones are added.
+    """
+    value = configuration.value
+    method = methods.ALL.get(configuration.method)
+    say_what_is_ignored(configuration, method, name)
+    if method is None:
+        given = value.get("merge_method") or value
+        given.refuse(
+            f"unknown method {configuration.method!r}{did_you_mean(configuration.method, methods.ALL)}; there are "
+            f"{', '.join(sorted(methods.ALL))}"
+        )
+        return {}
+    for key in ("dtype", "out_dtype"):
+        dtype = getattr(configuration, key)
+        if dtype is not None and dtype not in DTYPES:
+            (value.get(key) or value).refuse(
+                f"{dtype!r} is not one of {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}"
+            )
+    merge = _Dense(configuration, method, models, name)
+    if configuration.method == STACK:
+        entries = {name: merge.copy() if configuration.is_whole else merge.stack()}
+    elif len(configuration.pieces) == 1:
+        entries = {name: merge.merge(configuration.pieces[0], name)}
+    else:
+        entries = merge.pieces()
+    return {key: {"merge": entry} for key, entry in entries.items()}
+
+
+@dataclass(frozen=True)
+class _Dense:
+    configuration: DenseConfiguration
+    method: Method
+    models: Models
+    name: str
+
+    @property
+    def _fields(self) -> set[str]:
+        """The keys that the recipe language has for the method."""
+        sections = get_args(get_args(Dense)[0])
+        return next(
+            set(section.model_fields)
+            for section in sections
+            if self.configuration.method in get_args(section.model_fields["method"].annotation)
+        )
+
+    @property
+    def notes(self) -> Notes:
+        return self.configuration.value.notes
+
+    def _semantics(self, name: str) -> dict[str, Any]:
+        """Return the semantics that give mergekit's bits, for methods whose formulas are written in the recipe language."""
+        if "semantics" not in self._fields:
+            return {}
+        self.notes.assume(
+            "semantics: those of mergekit 0.1.5, as no version is named; some older ones rounded otherwise",
+            *self._at("semantics", name),
+        )
+        return {"semantics": SEMANTICS}
+
+    def copy(self) -> dict[str, Any]:
+        """Return a whole model that is copied or scaled: a sum of this model alone, since its layers need no counting."""
+        piece = self.configuration.pieces[0]
+        if len(piece.sources) != 1:
+            self._one_source(piece)
+            return {}
+        source = piece.sources[0]
+        scale = parameter(self._levels(piece, source), "scale", "number")
+        if scale and scale[-1].filter is not None:
+            scale.append(Condition(None, 1.0))
+        model = {"model": self._name(source.model, _at(source))}
+        if scale:
+            model["weight"] = in_recipe(scale)
+        self.notes.assume(
+            "passthrough of one whole model is written as the sum of this model alone, which copies or scales it",
+            *self._at("method"),
+        )
+        return {
+            "method": "linear",
+            **self._semantics(self.name),
+            "models": [model],
+            "normalize": False,
+            **self._common(self.configuration.base),
+        }
+
+    def stack(self) -> dict[str, Any]:
+        """Return a stack of layers, which are copied or scaled."""
+        slices = []
+        for piece in self.configuration.pieces:
+            sources = piece.sources
+            if len(sources) != 1:
+                self._one_source(piece)
+                continue
+            source = sources[0]
+            scale = parameter(self._levels(piece, source), "scale", "number")
+            slices.append(
+                {
+                    "model": self._name(source.model, _at(source)),
+                    "layers": range_in_recipe(source.layers or (0, 1)),
+                    **({"scale": in_recipe(scale)} if scale and scale != [Condition(None, 1.0)] else {}),
+                }
+            )
+        return {
+            "method": STACK,
+            **self._semantics(self.name),
+            "slices": slices,
+            **self._common(self.configuration.base),
+        }
+
+    def _one_source(self, piece: Piece) -> None:
+        if not self.notes.problems:
+            piece.value.refuse(
+                f"passthrough takes one model for each slice, and {len(piece.sources)} are given: "
+                f"{', '.join(str(source.model) for source in piece.sources)}"
+            )
+
+    def pieces(self) -> dict[str, dict[str, Any]]:
+        """Return a merge for each slice, and the stack of these."""
+        entries, slices = {}, []
+        for number, piece in enumerate(self.configuration.pieces, start=1):
+            name = self.models.reserve(f"{self.name}-slice-{number}")
+            entries[name] = self.merge(piece, name)
+            first, stop = next((source.layers for source in piece.sources if source.layers), (0, 1))
+            slices.append({"model": name, "layers": range_in_recipe((0, stop - first))})
+        self.notes.assume(
+            "each slice is a merge of its own, whose layers are stacked; embeddings are those of the first, last norm and head those "
+            "of the last, as in mergekit",
+            *self._at("slices"),
+        )
+        entries[self.name] = {"method": STACK, "slices": slices}
+        return entries
+
+    def merge(self, piece: Piece, name: str) -> dict[str, Any]:
+        """Return a merge of models, or of runs of their layers."""
+        method, base = self.configuration.method, base_of(self.configuration, piece)
+        if base is None and self.method.base == "required":
+            self.configuration.value.refuse(f"`base_model` is missing; {method} needs one")
+            return {}
+        sources = sources_of(self.configuration, piece, self.method, *self._at("", name))
+        entry: dict[str, Any] = {"method": method}
+        if base is not None and self.method.base != "ignored":
+            entry["base"] = self._name(base, base_at(self.configuration, piece))
+        if not method.startswith("dare"):  # these draw at random, so that there are no bits to have
+            entry |= self._semantics(name)
+        names = [
+            self._name(source.model, _at(source), again)
+            for source, again in zip(sources, repetitions(sources), strict=True)
+        ]
+        merged = list(zip(sources, names, strict=True))
+        others = [pair for pair in merged if self.method.base == "ignored" or pair[0].model != base]
+        if method == "slerp" and not others:
+            others = merged[1:]  # a model with itself
+        if not others or (self.method.models and len(others) != self.method.models):
+            needed = self.method.models or "at least one model"
+            if not self.notes.problems:  # otherwise it may be that a model could not be read
+                piece.value.refuse(f"{method} merges {needed} besides the base, and {len(others)} are given")
+            return {}
+        build = self._native if method in methods.NATIVE else self._by_mergekit
+        entry |= build(piece, others, name)
+        return {**entry, **layers_in_recipe(sources, names), **self._common(base)}
+
+    # -- models and their parameters
+
+    def _native(self, piece: Piece, others: list[tuple[Source, str]], name: str) -> dict[str, Any]:
+        method = self.configuration.method
+        entry: dict[str, Any] = {}
+        if method == "slerp":
+            return {"other": others[0][1], "t": self._required(piece, None, "t", name)}
+        for key in self.method.shared:
+            if key in methods.WITHOUT_EFFECT or self.method.shared[key] != "boolean":
+                continue
+            if key in methods.UNUSED.get(method, ()):
+                continue
+            if (given := self._constant(piece, key)) is None:
+                continue
+            if key in self._fields:
+                entry[key] = given
+            elif given:
+                piece.value.refuse(f"{key}: the recipe language has {method} without it only")
+        if method == "model_stock":
+            if len(others) < 2 and not self.notes.problems:
+                piece.value.refuse(
+                    "model_stock merges at least two models besides the base, and one is given"
+                )
+            return {**entry, "models": [model for _, model in others]}
+        entry["models"] = []
+        for source, model in others:
+            item = {"model": model, "weight": self._required(piece, source, "weight", name)}
+            density = parameter(self._levels(piece, source), "density", "number", shares=True)
+            if "density" in methods.UNUSED.get(method, ()) or "density" not in self.method.of_models:
+                density = []
+            entry["models"].append({**item, **({"density": in_recipe(density)} if density else {})})
+        if "lambda" in self.method.shared and (scale := parameter(self._levels(piece), "lambda", "number")):
+            entry["lambda"] = in_recipe(scale)
+        if method.startswith("dare"):
+            self._drawn("elements are dropped at random", name)
+            if entry.get("rescale", True):
+                self.notes.assume(
+                    "rescale: kept elements are divided by the density, as in the paper; mergekit 0.1.5 scales them to the sum of "
+                    "magnitudes that there was before",
+                    *self._at("method", name),
+                )
+        return entry
+
+    def _by_mergekit(self, piece: Piece, others: list[tuple[Source, str]], name: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {"models": []}
+        levels = self._levels(piece)
+        for source, model in others:
+            own = self._given([source.parameters], self.method.of_models)
+            entry["models"].append({"model": model, **({"parameters": own} if own else {})})
+        shared = {key: kind for key, kind in self.method.shared.items() if key not in methods.WITHOUT_EFFECT}
+        parameters = self._given(levels, {**shared, **self.method.of_models})
+        for key in self.method.required:
+            given = key in parameters or all(key in item.get("parameters", {}) for item in entry["models"])
+            if not given and key == "weight":
+                self._taken(key, name)
+                parameters[key] = methods.TAKEN[key]
+            elif not given:
+                piece.value.refuse(f"{self.configuration.method} needs the parameter {key!r}")
+        if parameters:
+            entry["parameters"] = parameters
+        if self.configuration.method.startswith("della") or self.configuration.method == "arcee_fusion":
+            self._drawn("it draws at random", name)
+        return entry
+
+    def _given(self, levels: list[Value | None], known: Any) -> dict[str, Any]:
+        found = ((key, parameter(levels, key, kind, shares=key == "density")) for key, kind in known.items())
+        return {key: in_recipe(conditions) for key, conditions in found if conditions}
+
+    def _required(self, piece: Piece, source: Source | None, key: str, name: str) -> Any:
+        conditions = parameter(self._levels(piece, source), key, "number", shares=key == "t")
+        if conditions:
+            return in_recipe(conditions)
+        self._taken(key, name)
+        return methods.TAKEN[key]
+
+    def _taken(self, key: str, name: str) -> None:
+        self.notes.assume(
+            f"{key}: {methods.TAKEN[key]:g}, since the configuration gives none; mergekit 0.1.5 would refuse it",
+            *self._at(
+                "models" if key == "weight" and self.configuration.method in methods.NATIVE else key, name
+            ),
+        )
+
+    def _drawn(self, what: str, name: str) -> None:
+        self.notes.assume(
+            f"seed: 0; {what}, and the draw of the published model cannot be reproduced",
+            *self._at("method", name),
+        )
+
+    def _constant(self, piece: Piece, key: str) -> bool | None:
+        """Return a parameter of the whole merge that the recipe language has as one for all tensors."""
+        conditions = parameter(self._levels(piece), key, "boolean")
+        if not conditions:
+            return None
+        if conditions[0].filter is not None or isinstance(conditions[0].value, list):
+            piece.value.refuse(
+                f"{key} differs from tensor to tensor, which {self.configuration.method} here cannot do"
+            )
+        return bool(conditions[0].value)
+
+    def _levels(self, piece: Piece, source: Source | None = None) -> list[Value | None]:
+        own = [source.parameters] if source else []
+        return [*own, piece.parameters, *self.configuration.parameters]
+
+    # -- the rest
+
+    def _common(self, base: Reference | None) -> dict[str, Any]:
+        configuration = self.configuration
+        entry: dict[str, Any] = {}
+        if configuration.dtype:
+            entry["dtype"] = configuration.dtype
+        elif not configuration.out_dtype:
+            self.notes.assume(
+                "dtype: the models' own, since the configuration names none", *self._at("method")
+            )
+        if configuration.out_dtype and configuration.out_dtype != configuration.dtype:
+            entry["out_dtype"] = configuration.out_dtype
+        if configuration.tokens or configuration.chat_template:
+            at = configuration.tokenizer or configuration.value
+            entry["tokenizer"] = tokenizer_in_recipe(
+                configuration.tokens, configuration.chat_template, lambda reference: self._name(reference, at)
+            )
+        elif base and (self.method.base == "ignored" or base != configuration.base):
+            entry["tokenizer"] = self._name(
+                configuration.base or base, configuration.base_at or configuration.value
+            )
+        elif base is None and len(set(configuration.references)) > 1:
+            self.notes.assume(
+                "tokenizer: the first model's, since no base and no tokenizer is given; mergekit takes that of any model",
+                *self._at("method"),
+            )
+        return entry
+
+    def _name(self, reference: Reference, at: Value, again: int = 0) -> str:
+        return self.models.name(reference, at, again=again)
+
+    def _at(self, key: str = "", name: str = "") -> tuple[str, ...]:
+        return ("models", name or self.name, *(["merge", key] if key else []))
+
+
+def _at(source: Source) -> Value:
+    return source.value.get("model") or source.value

@@ -1,0 +1,33 @@
+"""What mergekit's methods take: those that the recipe language has itself, and those that mergekit computes."""
+
+from __future__ import annotations
+
+from herdbook.recipe.mergekit_methods import METHODS, Method
+
+_TASK_VECTORS = Method(
+    {"int8_mask": "boolean", "normalize": "boolean", "rescale": "boolean", "lambda": "number"},
+    {"weight": "number", "density": "number"},
+    ("weight",),
+)
+
+# Source: mergekit 0.1.5, ``merge_methods.registry``; a test compares them with the installed mergekit.
+NATIVE = {
+    "linear": Method({"normalize": "boolean"}, {"weight": "number"}, ("weight",), "ignored"),
+    "slerp": Method({"t": "number"}, required=("t",), models=1),
+    "task_arithmetic": _TASK_VECTORS,
+    "ties": _TASK_VECTORS,
+    "dare_linear": _TASK_VECTORS,
+    "dare_ties": _TASK_VECTORS,
+    "model_stock": Method({"filter_wise": "boolean"}),
+    "passthrough": Method({}, {"scale": "number"}, base="ignored"),
+}
+ALL = {**NATIVE, **METHODS}
+PARAMETERS = sorted({name for method in ALL.values() for name in (*method.shared, *method.of_models)})
+# Parameters that a method has, and that change nothing.
+WITHOUT_EFFECT = {
+    "int8_mask": "it only saves memory in mergekit",
+}
+# Parameters that a method of mergekit declares, and does not use.
+UNUSED = {"task_arithmetic": ("density", "rescale")}
+# What is taken for a required parameter that is not given anywhere; mergekit refuses such a configuration.
+TAKEN = {"weight": 1.0, "t": 0.5}
