@@ -12,7 +12,6 @@ from herdbook.lock.model import (
     LockedTask,
     LockedTensor,
     LockedTokenDifference,
-    LockedTokens,
     check_fits,
     check_pinned,
     load,
@@ -25,6 +24,7 @@ from herdbook.lock.model import (
     uri_of,
     write,
 )
+from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, LockedVocabulary
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -33,12 +33,15 @@ __all__ = [
     "Lock",
     "LockedAdapter",
     "LockedCalibration",
+    "LockedChoice",
     "LockedFile",
     "LockedSource",
     "LockedTask",
     "LockedTensor",
+    "LockedToken",
     "LockedTokenDifference",
     "LockedTokens",
+    "LockedVocabulary",
     "check_fits",
     "check_pinned",
     "load",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from herdbook.lock import union
 from herdbook.lock.adapter import pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap
 from herdbook.lock.folder import pin_folder
@@ -14,6 +15,7 @@ from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
 from herdbook.lock.task import pin_task, refuse_equal_names
 from herdbook.lock.tokens import compare
+from herdbook.lock.union import SideFilesOf
 from herdbook.lock.wheel import pin_pypi, wheel_reader
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources.vocabulary import read_vocabulary
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.lock.model import LockedTokenDifference
+    from herdbook.lock.vocabulary import LockedVocabulary
     from herdbook.recipe import Recipe, Section
     from herdbook.sources.vocabulary import Vocabulary
 
@@ -74,6 +77,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         leaderboards=boards,
         calibration=calibration,
         token_differences=compare_tokens(recipe, sources, beside),
+        vocabularies=make_vocabularies(recipe, sources, beside),
     )
 
 
@@ -99,15 +103,39 @@ def compare_tokens(
     return compare(readers, known)
 
 
+def make_vocabularies(
+    recipe: Recipe, sources: Mapping[str, LockedSource], beside: Path
+) -> dict[str, LockedVocabulary]:
+    """Return the vocabularies that merges and mixtures of a recipe make; see ``union.make_vocabularies``."""
+    files = {
+        name: SideFilesOf(locked.members, _reader(recipe.models[name], locked, beside))
+        for name, locked in sources.items()
+        if name in recipe.models
+    }
+    return union.make_vocabularies(recipe, files)
+
+
 def _vocabulary(model: Section, locked: LockedSource, beside: Path) -> Vocabulary:
     """Read the tokens of a pinned source once more."""
-    match model:
-        case Hub():
-            read = hub_reader(model, locked)
-        case Folder():
-            read = reader(beside / model.folder)
-        case Pypi():
-            read = wheel_reader(model, locked)
-        case _:
-            raise TypeError(type(model))
-    return read_vocabulary(locked.members, read, locked.uri) or {}
+    return read_vocabulary(locked.members, _reader(model, locked, beside), locked.uri) or {}
+
+
+def _reader(model: Section, locked: LockedSource, beside: Path) -> Callable[[str], bytes]:
+    """Return a function that reads the small files of a pinned source, which is opened when the first is read."""
+
+    @cache
+    def opened() -> Callable[[str], bytes]:
+        match model:
+            case Hub():
+                return hub_reader(model, locked)
+            case Folder():
+                return reader(beside / model.folder)
+            case Pypi():
+                return wheel_reader(model, locked)
+            case _:
+                raise TypeError(type(model))
+
+    def read(name: str) -> bytes:
+        return opened()(name)
+
+    return read

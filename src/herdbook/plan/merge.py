@@ -10,6 +10,9 @@ from herdbook.architectures.dense import ONE_FORM, layer_of
 from herdbook.architectures.form import HEAD, bias_setting
 from herdbook.architectures.meaning import FULL, PER_LAYER, differences, is_tied, numbered, unsaid
 from herdbook.errors import RecipeError
+from herdbook.plan.aligned_merge import aligned, unaligned
+from herdbook.plan.aligned_merge import warnings as warnings_of
+from herdbook.plan.alignment import form_of_rows
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Part, Tensor
 from herdbook.plan.operation import MergeTensors, RunMergekit, TakeOver
@@ -26,23 +29,25 @@ from herdbook.recipe import (
     Ties,
 )
 from herdbook.recipe.mergekit_methods import without_value
+from herdbook.recipe.tokenizer import keeper
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from herdbook.plan.alignment import Alignment
     from herdbook.plan.model import Node
     from herdbook.recipe import Dense
 
     # The parameters of one tensor, by name.
-    Values = dict[str, float | list[float]]
+    Values = dict[str, Any]
 
 MERGE_CODE = Code("merge", ("herdbook.steps.merge.step",), without=("herdbook.steps.merge.run_mergekit",))
 # mergekit runs in a process of its own, with our torch and transformers; `run_mergekit` pins its version
 MERGEKIT_CODE = Code(
     "mergekit",
     ("herdbook.steps.merge.step",),
-    without=("herdbook.steps.merge.methods", "herdbook.weights.tensors"),
+    without=("herdbook.steps.aligned", "herdbook.steps.merge.methods", "herdbook.weights.tensors"),
     packages=("transformers",),
 )
 LAYER_NUMBER = re.compile(r"^model\.layers\.\d+\.")
@@ -54,16 +59,25 @@ LARGEST = 1e30  # a weight; sums of larger ones overflow
 
 
 def plan_merge(
-    name: str, merge: Dense, nodes: Mapping[str, Node], max_bytes: int
+    name: str, merge: Dense, nodes: Mapping[str, Node], max_bytes: int, alignment: Alignment | None = None
 ) -> tuple[tuple[Part, ...], dict[str, Any], list[str]]:
     """Return the parts of a dense merge, its configuration, and warnings.
+
+    Args:
+        name: The name of the merge.
+        merge: The merge.
+        nodes: The models of the recipe so far.
+        max_bytes: See ``cut``.
+        alignment: How the rows of the embeddings are lined up; None if equal rows are equal tokens in all models.
 
     Raises:
         RecipeError: If the models do not fit each other; all misfits are named.
     """
     where = f"models.{name}.merge"
     inputs = [nodes[model] for model in dict.fromkeys(merge.inputs)]
-    problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough))
+    problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough), by_token=alignment is not None)
+    if alignment:
+        problems += unaligned(where, merge, nodes, alignment)
     if isinstance(merge, Passthrough) and not problems:
         problems = _unstackable(where, inputs)
     problems = problems or _without_effect(where, merge, nodes)
@@ -74,6 +88,9 @@ def plan_merge(
     else:
         tensors, values = _joined(where, merge, [nodes[model] for model in merge.inputs])
         config = dict(inputs[0].config)
+    if alignment:
+        tensors, values = aligned(merge, tensors, values, alignment)
+        config |= alignment.settings(nodes[keeper(merge.tokenizer, merge.inputs[0])])
     if merge.dtype:
         config |= {"dtype": merge.dtype, "torch_dtype": merge.dtype}
     warnings = [
@@ -83,6 +100,8 @@ def plan_merge(
         for one, two in ((inputs[0], node), (node, inputs[0]))
         for setting in unsaid(one.config, two.config)
     ]
+    if alignment:
+        warnings += warnings_of(where, merge, alignment)
     if isinstance(merge, Mergekit):
         return (_by_mergekit(name, merge, nodes, tensors),), config, warnings
     runs = enumerate(cut(tensors, max_bytes), start=1)
@@ -258,11 +277,13 @@ def _by_mergekit(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors:
     return plan_part(name, "mergekit", operation, run, MERGEKIT_CODE)
 
 
-def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
+def _misfits(where: str, inputs: list[Node], *, stacked: bool, by_token: bool = False) -> list[str]:
     """Return why models cannot be merged, one line each."""
     problems = []
     first = inputs[0]
     expected = _form(first, stacked=stacked)
+    if by_token:
+        expected = form_of_rows(expected)
     for node in inputs[1:]:
         kinds = {_kind(first), _kind(node)}
         if len(kinds) > 1 and not kinds <= ONE_FORM:
@@ -275,6 +296,8 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
             for difference in differences(node.config, first.config)
         ]
         form = _form(node, stacked=stacked)
+        if by_token:
+            form = form_of_rows(form)
         differing = [tensor for tensor in {**expected, **form} if expected.get(tensor) != form.get(tensor)]
         if differing:
             tensor = differing[0]

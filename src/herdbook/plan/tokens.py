@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.form import EMBEDDINGS
 from herdbook.errors import RecipeError
 from herdbook.layout import CONFIG, GENERATION_CONFIG
+from herdbook.plan.alignment import origin_of, tokens_of
 from herdbook.recipe import Merge, Moe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from herdbook.lock import Lock, LockedSource, LockedTokenDifference
+    from herdbook.lock import Lock, LockedSource, LockedTokenDifference, LockedTokens
     from herdbook.plan.model import Node
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder_start_token_id")
@@ -59,9 +60,9 @@ class _Check:
     def joined(self, node: Node) -> None:
         """Compare the models that a merge or a mixture is made from with the one whose tokenizer it gets."""
         entry = node.recipe
-        chosen = entry.merge.tokenizer if isinstance(entry, Merge) else None
+        chosen = entry.merge.tokenizer if isinstance(entry, Merge) else None  # a name, or a template alone
         for member in dict.fromkeys(node.parents):
-            if self._origin(member) == self._origin(node.name):
+            if self._origin(member) == self._origin(node.name) or self._is_aligned(node):
                 continue
             difference = self._difference(node, member)
             if difference is None:
@@ -76,8 +77,7 @@ class _Check:
         if EMBEDDINGS not in node.form:
             return
         rows, origin = node.form[EMBEDDINGS][0], self._origin(node.name)
-        locked = self.lock.sources[origin]
-        tokens = locked.tokens
+        locked, tokens = self._locked(node.name), self._tokens(node.name)
         where = f"models.{node.name}"
         if tokens and tokens.highest >= rows and self._is_new("", origin, rows):
             whose = "its tokenizer" if node.files_from == node.name else f"the tokenizer of {origin!r}"
@@ -147,9 +147,9 @@ class _Check:
 
     def _difference(self, node: Node, member: str) -> LockedTokenDifference | None:
         """Return how a model's tokens differ from those of the model that it enters, seen from the former; None if not."""
-        one, other = self._locked(member).tokens, self._locked(node.name).tokens
+        one, other = self._tokens(member), self._tokens(node.name)
         if one is None or other is None:
-            missing = [name for name in (node.name, member) if self._locked(name).tokens is None]
+            missing = [name for name in (node.name, member) if self._tokens(name) is None]
             self._unpinned |= dict.fromkeys(map(self._origin, missing))
             return None
         if one.sha256 == other.sha256:
@@ -164,13 +164,20 @@ class _Check:
         return self._differences[low, high].seen_from(one.sha256)
 
     def _origin(self, name: str) -> str:
-        """Return the name of the source that a model has its tokenizer from."""
-        while self.nodes[name].files_from != name:
+        """Return the name of the model whose tokenizer a model has: a source, or one that makes a vocabulary."""
+        while self.nodes[name].files_from != name and name not in self.lock.vocabularies:
             name = self.nodes[name].files_from
         return name
 
     def _locked(self, name: str) -> LockedSource:
-        return self.lock.sources[self._origin(name)]
+        return self.lock.sources[origin_of(self.nodes, name)]
+
+    def _tokens(self, name: str) -> LockedTokens | None:
+        return tokens_of(self.lock, self.nodes, name)
+
+    def _is_aligned(self, node: Node) -> bool:
+        """Return whether the rows of a merge or a mixture are lined up by their tokens."""
+        return node.name in self.lock.vocabularies and bool(self.lock.vocabularies[node.name].rows)
 
     def _is_new(self, what: str, origin: str, rows: int) -> bool:
         """Return whether a problem was not found before: what is made of a model has it, too."""

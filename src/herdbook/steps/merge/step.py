@@ -48,6 +48,10 @@ def _merged(
     parents: ParentShards, tensor: Tensor, operation: MergeTensors, advance: Callable[[], None]
 ) -> Produced:
     values = operation.values[tensor.name]
+    if tensor.action == "rows":
+        from herdbook.steps.aligned import put_together
+
+        return put_together(parents, tensor, values["rows"], advance)
     entry = {
         "action": "merge",
         "method": operation.method,
@@ -63,6 +67,11 @@ def _merged(
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
             inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
+        if "rows" in values:
+            from herdbook.steps.aligned import line_up
+
+            given, width = dict(enumerate(inputs)), tensor.shape[1:]
+            inputs = [line_up(given, runs, width, DTYPES["F32"]) for runs in values["rows"]]
         result = merge_tensors(operation.method, inputs, tensor.name, values, operation.settings).to(
             DTYPES[tensor.dtype]
         )
