@@ -70,14 +70,15 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     }
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     refuse_overlap(recipe, beside, tasks, say)
+    vocabularies = make_vocabularies(recipe, sources, beside)
     return Lock(
         sources=sources,
         adapters=adapters,
         tasks=tasks,
         leaderboards=boards,
         calibration=calibration,
-        token_differences=compare_tokens(recipe, sources, beside),
-        vocabularies=make_vocabularies(recipe, sources, beside),
+        token_differences=compare_tokens(recipe, sources, beside, vocabularies=vocabularies),
+        vocabularies=vocabularies,
     )
 
 
@@ -86,6 +87,7 @@ def compare_tokens(
     sources: Mapping[str, LockedSource],
     beside: Path,
     known: Iterable[LockedTokenDifference] = (),
+    vocabularies: Mapping[str, LockedVocabulary] | None = None,
 ) -> tuple[LockedTokenDifference, ...]:
     """Return how the tokens of a recipe's sources differ; tokenizers are read once more if their digests are not equal.
 
@@ -94,8 +96,17 @@ def compare_tokens(
         sources: Its sources, pinned.
         beside: The recipe's folder.
         known: Differences that were found before.
+        vocabularies: The vocabularies that are made, by the name of the merge or the mixture.
     """
-    readers = {
+
+    def made(own: LockedVocabulary) -> Vocabulary:
+        origin = _vocabulary(recipe.models[own.origin], sources[own.origin], beside)
+        return {**origin, **{token.content: token.id for token in own.added}}
+
+    readers: dict[str, Callable[[], Vocabulary]] = {
+        own.tokens.sha256: partial(made, own) for own in (vocabularies or {}).values()
+    }
+    readers |= {
         locked.tokens.sha256: partial(_vocabulary, recipe.models[name], locked, beside)
         for name, locked in sources.items()
         if locked.tokens and name in recipe.models

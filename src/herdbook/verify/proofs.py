@@ -71,7 +71,7 @@ FACTS = (
     Fact(
         "commits and what the lock says of the sources",
         LOCK,
-        (*tuple(f"sources.{field}" for field in (*("revision", "weights", "files", "members", "tensors", "config"), *("tokens", "generation", "license", "base_models", "chat_template"))), "token_differences"),
+        (*tuple(f"sources.{field}" for field in (*("revision", "weights", "files", "members", "tensors", "config"), *("tokens", "generation", "license", "base_models", "chat_template"))), "token_differences", "vocabularies"),
         "the sources, on the Hub",
         "upstream",
     ),
