@@ -5,7 +5,7 @@ import json
 from contextlib import contextmanager
 
 from herdbook.files import dump_json, sha256_file
-from herdbook.layout import BOMS, CLAIMS, LINEAGE, OUTSIDE_SUMS, PUBLIC_KEY, SIGNATURE, SUMS
+from herdbook.layout import BOMS, CLAIMS, CONFIG, LINEAGE, OUTSIDE_SUMS, PUBLIC_KEY, SIGNATURE, SUMS
 from herdbook.plan.folder import made_files
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
@@ -30,9 +30,8 @@ def told(folder, key=KEY):
     write_sums(folder)
     after = Release(FolderSubject(folder)).make_plan()
     _rekey(folder, before, after)
-    if before.released.config != after.released.config:
-        for name in made_files(after, after.released):
-            (folder / name).write_text(dump_json(after.released.config))
+    if before.released.config != after.released.config and CONFIG in made_files(after, after.released):
+        (folder / CONFIG).write_text(dump_json(after.released.config))
     write_sums(folder)
     release = Release(FolderSubject(folder))
     headers = {name: read_header(folder / name) for name in after.released.shard_names}
