@@ -156,8 +156,9 @@ class _Vocabularies:
         if section.source == UNION:
             every = list(joined)
             settings = {token.content: token for one in reversed(every) for token in one.added.values()}
+            known = start.tokens.keys() | settings.keys()
             ordinary = (token for one in every for _, token in sorted(one.by_id.items()))
-            tokens = {token: AddedToken(token) for token in ordinary if token not in start.tokens | settings}
+            tokens = {token: AddedToken(token) for token in ordinary if token not in known}
             was_added = {token.content for token in start.added.values()}
             in_order = (token.content for one in every for token in one.added.values())
             tokens |= {token: settings[token] for token in in_order if token not in was_added}

@@ -306,7 +306,7 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool, by_token: bool = 
             if tensor == HEAD and (tensor not in form or tensor not in expected):
                 hint = " (one model has an output head of its own, the other ties it to the embeddings)"
             elif tensor in {HEAD, "model.embed_tokens.weight"}:
-                hint = " (their vocabularies differ)"
+                hint = " (their vocabularies differ; `tokenizer: {source: union}` lines them up)"
             elif bias_setting(tensor):
                 hint = f" (see {bias_setting(tensor)} in their config.json)"
             problems.append(

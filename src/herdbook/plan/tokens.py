@@ -107,8 +107,8 @@ class _Check:
         where, keeper = f"models.{node.name}.merge", node.files_from
         if difference.moved:
             self.problems.append(
-                f"{where}: {_moved(difference, member, keeper)}: the merge would mix up their embeddings. Merge models "
-                "with the same tokens"
+                f"{where}: {_moved(difference, member, keeper)}: the merge would mix up their embeddings. To line these up by "
+                "their tokens, set `tokenizer: {source: union}` or `{source: base}`"
             )
         if difference.reused:
             line = f"{where}: {_reused(difference, member, keeper)}"
