@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from herdbook import plan as plans
 from herdbook import recipe as recipes
-from herdbook.errors import RecipeError
+from herdbook.errors import LockError, RecipeError
 from herdbook.inference.forward import CheckpointFolder
 from support import tiny
 from support.inputs.tokens import add
@@ -101,15 +101,16 @@ def test_a_base_gives_its_rows_to_models_that_lack_them(herd, tmp_path):
 
 def test_the_vocabulary_of_a_model_and_its_special_tokens(tmp_path):
     herd = tmp_path / "herd"
-    write(herd / "a", 0, [])
-    write(herd / "b", 1, MORE["b"], bos_token_id=64, eos_token_id=[65], pad_token_id=0)
+    write(herd / "a", 0, [], pad_token_id=3)
+    write(herd / "b", 1, MORE["b"], bos_token_id=64, eos_token_id=[65])
     write(herd / "c", 2, MORE["c"])
     models = [{"model": "a"}, {"model": "b"}]
     merge = {"method": "linear", "models": models, "dtype": "float32", "tokenizer": {"source": "b"}}
     made = Made(herd, tmp_path / "results", {"merge": merge})
     assert (made.folder / "tokenizer.json").read_bytes() == (herd / "b/tokenizer.json").read_bytes()
     assert made.config["vocab_size"] == 66
-    assert [made.config[f"{kind}_token_id"] for kind in ("bos", "eos", "pad")] == [64, [65], 0]
+    special = {key: value for key, value in made.config.items() if key.endswith("_token_id")}
+    assert special == {"bos_token_id": 64, "eos_token_id": [65]}
     assert torch.allclose(made.row(START), made.source("b", START), atol=1e-7)
 
 
@@ -198,6 +199,36 @@ def test_a_merge_of_a_merge_has_all_tokens(herd, tmp_path):
     assert torch.allclose(made.row(END), (made.source("b", END) + made.source("c", END)) / 2, atol=1e-3)
     settings = json.loads((made.folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert list(settings["added_tokens_decoder"]) == ["0", "1", "2", "64", "65", "66", "67"]
+
+
+def test_tied_embeddings_have_one_tensor_of_rows(tmp_path):
+    herd = tmp_path / "herd"
+    for seed, name in enumerate(MORE):
+        write(herd / name, seed, MORE[name], tie_word_embeddings=True)
+    models = [{"model": "a", "density": 1.0}, {"model": "c", "density": 1.0}]
+    merge = {"method": "ties", "base": "b", "models": models, "dtype": "float32"}
+    made = Made(herd, tmp_path / "results", {"merge": {**merge, "tokenizer": {"source": "union"}}})
+    assert HEAD not in made.weights.spans
+    # of tokens that the base has and others do not, their task vectors are zero; of others, it has the row that they have
+    assert torch.allclose(made.row(START), made.source("b", START), atol=1e-6)
+    assert torch.allclose(made.row(TOOL), made.source("c", TOOL), atol=1e-6)
+    assert torch.allclose(made.row(END), made.source("c", END), atol=1e-6)
+
+
+def test_a_vocabulary_that_the_recipe_no_longer_asks_for_makes_the_lock_stale(herd, tmp_path):
+    merge = {**LINEAR, "tokenizer": {"source": "union"}}
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {**HERD, "made": {"merge": merge}})
+    for name in HERD:
+        (tmp_path / name).symlink_to(herd / name)
+    tiny.lock(recipe)
+    text = recipe.read_text(encoding="utf-8")
+    assert "source: union" in text
+    recipe.write_text(text.replace("source: union", "source: base"), encoding="utf-8")
+    with pytest.raises(LockError, match=r"does not match the recipe at models.made.tokenizer"):
+        plans.load(recipe, tmp_path)
+    tiny.write_recipe(tmp_path / "r.yaml", {**HERD, "made": {"merge": LINEAR}})
+    with pytest.raises(LockError, match=r"does not match the recipe at models.made.tokenizer"):
+        plans.load(recipe, tmp_path)
 
 
 def test_a_lock_of_other_tokenizers_is_refused(herd, tmp_path):

@@ -306,6 +306,11 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             made = lock.vocabularies[name].asked if name in lock.vocabularies else "no entry"
             if made != wanted:
                 yield Misfit(f"{where}.tokenizer", "was made for another request", str(wanted), str(made))
+    for name in lock.vocabularies:
+        if name not in recipe.models or not tokenizer_of(recipe.models[name]):
+            yield Misfit(
+                f"models.{name}.tokenizer", "makes a vocabulary that is not asked for", "no entry", name
+            )
     for task in recipe.evaluate.tasks if recipe.evaluate else []:
         if task not in lock.tasks:
             yield Misfit(f"evaluate.tasks {task}", "has no entry", task, "no entry")

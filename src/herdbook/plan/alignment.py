@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from herdbook import recipe as recipes
 from herdbook.architectures.form import EMBEDDINGS, HEAD
 from herdbook.errors import RecipeError
-from herdbook.plan.configuration import SPECIAL_TOKENS
 from herdbook.recipe import ModelToken, Zero
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 # The tensors that have a row for each token.
 PER_TOKEN = (EMBEDDINGS, HEAD)
 NUMBER = re.compile(r"\.\d+\.")  # of a layer
+SPECIAL_ID = re.compile(r"_token_id$")  # keys of special tokens in a configuration
 ROW, MEAN, ZERO, PADDING = "row", "mean", "zero", "padding"
 
 
@@ -108,10 +108,11 @@ class Alignment:
             elif (rows := nodes[model].form.get(EMBEDDINGS, (0,))[0]) <= (choice.row or 0):
                 yield f"{at}: {model!r} has {rows} rows, and none with number {choice.row}"
 
-    def settings(self, keeper: Node) -> dict[str, Any]:
-        """Return what changes in a ``config.json``: the number of rows, and the special tokens of the model that keeps its ids."""
-        special = {key: keeper.config[key] for key in SPECIAL_TOKENS if keeper.config.get(key) is not None}
-        return {**special, "vocab_size": self.rows}
+    def configured(self, config: Mapping[str, Any], keeper: Node) -> dict[str, Any]:
+        """Return a configuration with the number of rows, and the special tokens of the model that keeps its ids."""
+        kept = {key: value for key, value in config.items() if not SPECIAL_ID.search(key)}
+        special = {key: value for key, value in keeper.config.items() if SPECIAL_ID.search(key)}
+        return {**kept, **special, "vocab_size": self.rows}
 
     def _segments(self, models: Sequence[str]) -> Iterator[tuple[int, int, dict[str, int], str | None]]:
         """Yield runs of ids for which one rule applies: first, stop, the first row in each model, the token if it is chosen."""

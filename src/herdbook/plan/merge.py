@@ -90,7 +90,7 @@ def plan_merge(
         config = dict(inputs[0].config)
     if alignment:
         tensors, values = aligned(merge, tensors, values, alignment)
-        config |= alignment.settings(nodes[keeper(merge.tokenizer, merge.inputs[0])])
+        config = alignment.configured(config, nodes[keeper(merge.tokenizer, merge.inputs[0])])
     if merge.dtype:
         config |= {"dtype": merge.dtype, "torch_dtype": merge.dtype}
     warnings = [
