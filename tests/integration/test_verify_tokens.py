@@ -27,6 +27,12 @@ MIXED = {**MODELS, "mix": {"moe": {"base": "a", "experts": EXPERTS, "tokenizer":
 BOTH = [{"model": "a"}, {"model": "b"}]
 MERGED = {**MODELS, "one": {"merge": {"method": "linear", "models": BOTH, "tokenizer": UNION}}}
 
+LAYERS = [{"model": "a", "layers": "0-0"}, {"model": "b", "layers": "1-1"}]
+STACKED = {
+    **MODELS,
+    "tall": {"merge": {"method": "passthrough", "slices": LAYERS, "tokenizer": UNION}},
+}
+
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
@@ -81,6 +87,24 @@ def test_rows_of_a_mixture_are_compared_with_those_upstream(mixed):
     assert rows == {f"{EMBEDDINGS}[0:64]": "a", f"{EMBEDDINGS}[64:66]": "b[64, 66]"}
     again = {one.subject for one in found if one.level == "recomputed" and one.check == "made"}
     assert {f"{name}[66:72]" for name in (EMBEDDINGS, HEAD)} <= again
+
+
+def test_rows_of_stacked_layers_are_compared_and_zeros_are_zero(hub, tmp_path):
+    folder = build(tmp_path, STACKED)
+    found = findings(folder, "recomputed", sample_bytes=None)
+    assert status(found) == 0, bad(found)
+    rows = {
+        line["slice"]: line["equals"].get("rows", "all") if "equals" in line else line["made"]["action"]
+        for line in lineage(folder)
+        if line["slice"]
+    }
+    assert rows == {
+        f"{EMBEDDINGS}[0:64]": "all",
+        f"{EMBEDDINGS}[64:66]": "zeros",
+        f"{EMBEDDINGS}[66:72]": "rows",
+        f"{HEAD}[0:66]": "all",
+        f"{HEAD}[66:72]": "rows",
+    }
 
 
 def test_rows_of_a_merge_are_made_again(merged):

@@ -220,7 +220,9 @@ class _Vocabularies:
             return None
         if asked == AUTO:
             found = [(self._of(name).template or "").strip() for name in _inputs(model)]
-            return next((text for text, _ in Counter(filter(None, found)).most_common(1)), None)
+            if not any(found):
+                raise RecipeError(f"{where}.chat_template: none of the models has a chat template")
+            return Counter(filter(None, found)).most_common(1)[0][0]
         if asked in CHAT_TEMPLATES:
             return CHAT_TEMPLATES[asked]
         if asked not in self._recipe.models:

@@ -239,7 +239,9 @@ class _Origins:
         made = {
             "operation": part.rule,
             "action": "zeros" if slice_.get("kind") == ZERO else entry["action"],
-            "parameters": self._parameters(part, name, slice_ if "kind" in slice_ else entry),
+            "parameters": self._parameters(
+                part, name, {**slice_, "action": "rows"} if "kind" in slice_ else entry
+            ),
             "model": part.model,
             "tensor": name,
             "of": of,

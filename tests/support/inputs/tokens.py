@@ -202,6 +202,11 @@ CASES = [
         "models.made.merge.tokenizer.chat_template: the tokenizer of 'b' has no chat template",
     ),
     Case(
+        "the most frequent chat template of models that have none",
+        lined_up(chat_template="auto"),
+        "models.made.merge.tokenizer.chat_template: none of the models has a chat template",
+    ),
+    Case(
         "a vocabulary for a method of mergekit's",
         pair(
             {
