@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import limits
 from herdbook import recipe as recipes
-from herdbook.errors import RecipeError
+from herdbook.errors import RecipeError, SourceError
 from herdbook.key import digest
 from herdbook.lock.model import request
 from herdbook.lock.tokens import describe
@@ -108,8 +108,14 @@ class _Vocabularies:
             number: AddedToken(token, special=True, normalized=False)  # named only: transformers adds these
             for token, number in tokens.items()
             if token not in ordinary
-        } | read_added(source.names, source.read)
-        return _Tokenizer(name, tokens, added, read_template(source.names, source.read))
+        }
+        try:
+            added |= read_added(source.names, source.read)
+            return _Tokenizer(name, tokens, added, read_template(source.names, source.read))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SourceError(
+                f"models.{name}: the files of its tokenizer are not of the form that transformers writes ({error!r})"
+            ) from error
 
     def _make(self, name: str, model: Section, section: Tokenizer) -> _Tokenizer:
         """Return the tokenizer of a merge or a mixture, and add it to those that were made."""
@@ -119,6 +125,8 @@ class _Vocabularies:
         added = self._added(where, start, section, joined.values())
         tokens = start.tokens | {token.content: number for number, token in added.items()}
         template = self._template(where, section.chat_template, model)
+        for text in (*(token.content for token in added.values()), template or ""):
+            _check_text(where, text)
         made = _Tokenizer(start.origin, tokens, start.added | added, template or start.template)
         source = self._sources[start.origin]
         beyond = self._beyond(made)
@@ -231,6 +239,16 @@ class _Vocabularies:
         if template is None:
             raise RecipeError(f"{where}.chat_template: the tokenizer of {asked!r} has no chat template")
         return template
+
+
+def _check_text(where: str, text: str) -> None:
+    """Check that a lock can store a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(
+            f"{where}: {text[:40]!r} contains half of a character, which UTF-8 cannot represent"
+        ) from error
 
 
 def _inputs(model: Section) -> tuple[str, ...]:

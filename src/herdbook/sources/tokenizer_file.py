@@ -37,7 +37,10 @@ def read_added(names: Collection[str], read: Callable[[str], bytes]) -> dict[int
 
     Args:
         names: Names of the source's files.
-        read: Returns the content of one of them. They were read before, and are of their form.
+        read: Returns the content of one of them.
+
+    Raises:
+        ValueError: If a token has settings that the library tokenizers does not have; other errors if files are not of their form.
     """
     found: dict[int, AddedToken] = {}
     if SETTINGS in names:
@@ -102,8 +105,15 @@ def _added(token: Any) -> AddedToken:
     if isinstance(token, str):
         return AddedToken(token)
     known = {name: token[name] for name in AddedToken.__dataclass_fields__ if name in token}
+    wrong = [name for name, value in known.items() if type(value) is not (str if name == "content" else bool)]
+    if wrong:
+        raise ValueError(f"an added token has {wrong[0]} {known[wrong[0]]!r}")
     return AddedToken(**known)
 
 
 def _text(content: Any) -> bytes:
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a character, which only JSON can represent
+        return (json.dumps(content, indent=2) + "\n").encode()

@@ -60,6 +60,14 @@ def lined_up(change: Callable[[Path], None] = lambda _: None, **tokenizer: Any) 
     return pair({"merge": {**MEAN["merge"], "tokenizer": section}}, change)
 
 
+def odd_token(folder: Path) -> None:
+    """Give an added token a setting that is not one."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["added_tokens"][0]["special"] = []
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
 def without_tokenizer(folder: Path) -> None:
     """Remove a tokenizer."""
     (folder / "tokenizer.json").unlink()
@@ -200,6 +208,17 @@ CASES = [
         "the chat template of a model that has none",
         lined_up(chat_template="b"),
         "models.made.merge.tokenizer.chat_template: the tokenizer of 'b' has no chat template",
+    ),
+    Case(
+        "a token to be added that contains half of a character",
+        lined_up(lambda folder: rename(folder, {"w48": "\ud800"})),
+        r"models.made.merge.tokenizer: '\ud800' contains half of a character, which UTF-8 cannot represent",
+    ),
+    Case(
+        "a token to be added with a setting of another type",
+        lined_up(odd_token),
+        'models.b: the files of its tokenizer are not of the form that transformers writes (ValueError("an added token has '
+        'special []"))',
     ),
     Case(
         "the most frequent chat template of models that have none",
