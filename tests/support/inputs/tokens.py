@@ -217,8 +217,8 @@ CASES = [
     Case(
         "a token to be added with a setting of another type",
         lined_up(odd_token),
-        'models.b: the files of its tokenizer are not of the form that transformers writes (ValueError("an added token has '
-        'special []"))',
+        "models.b: the files of its tokenizer are not of the form that transformers writes (ValueError('an added token has "
+        "special []'))",
     ),
     Case(
         "the most frequent chat template of models that have none",
