@@ -148,10 +148,8 @@ def test_stacked_layers_take_rows_of_one_model(herd, tmp_path):
     assert torch.equal(stored[HEAD][:67], c)
     mean = torch.cat([a, torch.zeros(3, 32)]).float().mean(0).bfloat16()
     assert torch.equal(stored[EMBEDDINGS][67:], mean.expand(5, -1))
-    lines = [line for line in made.plan.warnings if "rows of zeros" in line]
-    assert len(lines) == 1
-    assert "3 tokens" in lines[0]
-    assert "'a'" in lines[0]
+    lines = [line for line in made.plan.warnings if "zeros" in line]
+    assert lines == ["models.made.merge: 3 tokens have rows of zeros, since 'a' has none"]
 
 
 def test_a_mixture_has_the_base_s_rows_and_those_of_experts_for_tokens_of_theirs(herd, tmp_path):
@@ -199,6 +197,28 @@ def test_a_merge_of_a_merge_has_all_tokens(herd, tmp_path):
     assert torch.allclose(made.row(END), (made.source("b", END) + made.source("c", END)) / 2, atol=1e-3)
     settings = json.loads((made.folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert list(settings["added_tokens_decoder"]) == ["0", "1", "2", "64", "65", "66", "67"]
+
+
+def test_tokens_that_were_added_to_a_tokenizer_alone_have_no_row_there(tmp_path):
+    """Neither ``a`` nor ``b`` has a row for its last token; ``c`` has one for that of ``a``."""
+    herd = tmp_path / "herd"
+    for seed, name in enumerate(MORE):
+        write(herd / name, seed, MORE[name])
+    for name, token, number in (("a", "<pad>", 64), ("b", "<only-b>", 66)):
+        add(herd / name, token, number)
+    entry = {"merge": {**LINEAR, "dtype": "float32", "tokenizer": {"source": "union"}}}
+    made = Made(herd, tmp_path / "results", entry)
+    assert "<only-b>" not in made.tokenizer.get_vocab()
+    assert made.tokenizer.convert_tokens_to_ids("<pad>") == 64
+    assert torch.allclose(made.row("<pad>"), made.source("c", PAD), atol=1e-7)
+    assert not [line for line in made.plan.warnings if "zeros" in line]
+    models = [{"model": "a"}, {"model": "b"}]
+    entry = {"merge": {"method": "linear", "models": models, "tokenizer": {"source": "base"}}}
+    made = Made(herd, tmp_path / "others", entry)
+    assert not made.row("<pad>").any()
+    assert [line for line in made.plan.warnings if "zeros" in line] == [
+        "models.made.merge: a token has a row of zeros, since none of 'a' and 'b' has one"
+    ]
 
 
 def test_tied_embeddings_have_one_tensor_of_rows(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from herdbook.architectures.form import EMBEDDINGS
 from herdbook.lock import union
 from herdbook.lock.adapter import pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap
@@ -119,7 +120,11 @@ def make_vocabularies(
 ) -> dict[str, LockedVocabulary]:
     """Return the vocabularies that merges and mixtures of a recipe make; see ``union.make_vocabularies``."""
     files = {
-        name: SideFilesOf(locked.members, _reader(recipe.models[name], locked, beside))
+        name: SideFilesOf(
+            locked.members,
+            _reader(recipe.models[name], locked, beside),
+            next((tensor.shape[0] for tensor in locked.tensors if tensor.name == EMBEDDINGS), None),
+        )
         for name, locked in sources.items()
         if name in recipe.models
     }

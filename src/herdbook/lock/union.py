@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -43,10 +43,12 @@ class SideFilesOf:
     Args:
         names: Their names.
         read: Returns the content of one of them.
+        rows: How many rows its embeddings have; None if that is not known.
     """
 
     names: Collection[str]
     read: Callable[[str], bytes]
+    rows: int | None = None
 
 
 def make_vocabularies(recipe: Recipe, sources: Mapping[str, SideFilesOf]) -> dict[str, LockedVocabulary]:
@@ -61,12 +63,25 @@ def make_vocabularies(recipe: Recipe, sources: Mapping[str, SideFilesOf]) -> dic
 
 @dataclass(frozen=True)
 class _Tokenizer:
-    """A tokenizer: its tokens, those that were added, its chat template, and the source whose files it starts from."""
+    """The tokenizer of a model, and how many rows its embeddings have.
+
+    Args:
+        origin: The source whose files it starts from.
+        tokens: Its tokens.
+        added: Those that were added.
+        template: Its chat template.
+        rows: How many rows the model has; None if it has one for each token.
+    """
 
     origin: str
     tokens: Vocabulary
     added: dict[int, AddedToken]
     template: str | None
+    rows: int | None = None
+
+    def has_row(self, number: int) -> bool:
+        """Return whether the model has a row for an id. Tokens that were added to a tokenizer alone have none."""
+        return self.rows is None or number < self.rows
 
     @cached_property
     def by_id(self) -> dict[int, str]:
@@ -90,7 +105,8 @@ class _Vocabularies:
             if section:
                 self._known[name] = self._make(name, model, section)
             elif keeper:
-                self._known[name] = self._of(keeper)
+                rows = self._of((_inputs(model) or (keeper,))[0]).rows
+                self._known[name] = replace(self._of(keeper), rows=rows)
             else:
                 self._known[name] = self._read(name)
         return self._known[name]
@@ -111,7 +127,8 @@ class _Vocabularies:
         }
         try:
             added |= read_added(source.names, source.read)
-            return _Tokenizer(name, tokens, added, read_template(source.names, source.read))
+            template = read_template(source.names, source.read)
+            return _Tokenizer(name, tokens, added, template, source.rows)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(
                 f"models.{name}: the files of its tokenizer are not of the form that transformers writes ({error!r})"
@@ -127,7 +144,8 @@ class _Vocabularies:
         template = self._template(where, section.chat_template, model)
         for text in (*(token.content for token in added.values()), template or ""):
             _check_text(where, text)
-        made = _Tokenizer(start.origin, tokens, start.added | added, template or start.template)
+        rows_of_all = None if joined else self._of(_inputs(model)[0]).rows
+        made = _Tokenizer(start.origin, tokens, start.added | added, template or start.template, rows_of_all)
         source = self._sources[start.origin]
         beyond = self._beyond(made)
         files = tokenizer_files(source.names, source.read, beyond, template)
@@ -163,13 +181,17 @@ class _Vocabularies:
         tokens: dict[str, AddedToken] = {}
         if section.source == UNION:
             every = list(joined)
-            settings = {token.content: token for one in reversed(every) for token in one.added.values()}
-            known = start.tokens.keys() | settings.keys()
-            ordinary = (token for one in every for _, token in sorted(one.by_id.items()))
-            tokens = {token: AddedToken(token) for token in ordinary if token not in known}
             was_added = {token.content for token in start.added.values()}
-            in_order = (token.content for one in every for token in one.added.values())
-            tokens |= {token: settings[token] for token in in_order if token not in was_added}
+            more: dict[str, AddedToken] = {}
+            for one in every:
+                for number, token in one.added.items():
+                    if token.content not in was_added and one.has_row(number):
+                        more.setdefault(token.content, token)
+            known = start.tokens.keys() | more.keys() | was_added
+            ordinary = (
+                token for one in every for number, token in sorted(one.by_id.items()) if one.has_row(number)
+            )
+            tokens = {token: AddedToken(token) for token in ordinary if token not in known} | more
         tokens |= {
             token: AddedToken(token)
             for token in section.tokens
@@ -178,10 +200,9 @@ class _Vocabularies:
         following = max(start.tokens.values()) + 1
         added: dict[int, AddedToken] = {}
         for content, token in tokens.items():
-            number = start.tokens.get(content)
-            if number is None:
-                number, following = following, following + 1
-            added[number] = token
+            if content not in start.tokens:
+                following += 1
+            added[start.tokens.get(content, following - 1)] = token
         if added:
             self._check_addition(where, start)
         return added
@@ -267,7 +288,7 @@ def _runs(made: _Tokenizer, one: _Tokenizer) -> Iterator[Run]:
     start = row = count = 0
     for number in sorted(made.by_id):
         own = one.tokens.get(made.by_id[number])
-        if own is None:
+        if own is None or not one.has_row(own):
             continue
         if count and (number, own) == (start + count, row + count):
             count += 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.form import EMBEDDINGS
-from herdbook.plan.alignment import PER_TOKEN, ZERO, row_tensor
+from herdbook.plan.alignment import PER_TOKEN, row_tensor
 from herdbook.recipe import Mergekit, Passthrough
 
 if TYPE_CHECKING:
@@ -59,13 +59,9 @@ def aligned(
 
 
 def warnings(where: str, merge: Dense, alignment: Alignment) -> Iterator[str]:
-    """Yield a line for each model of a merge that leaves tokens without a row of their own."""
+    """Yield a line for tokens without a row."""
     if not isinstance(merge, Passthrough):
+        yield from alignment.lacking(where, merge.inputs, merge.inputs[0], getattr(merge, "base", None))
         return
     for model in dict.fromkeys((merge.slices[0].model, merge.slices[-1].model)):
-        lacking = sum(run[1] for run in alignment.runs((model,), model, None) if run[2] == ZERO)
-        if lacking:
-            yield (
-                f"{where}: {lacking} tokens have rows of zeros, since {model!r} does not have them, and layers that are stacked "
-                "take the rows of one model"
-            )
+        yield from alignment.lacking(where, (model,), model, None)

@@ -108,6 +108,20 @@ class Alignment:
             elif (rows := nodes[model].form.get(EMBEDDINGS, (0,))[0]) <= (choice.row or 0):
                 yield f"{at}: {model!r} has {rows} rows, and none with number {choice.row}"
 
+    def lacking(self, where: str, models: Sequence[str], of: str, base: str | None) -> Iterator[str]:
+        """Yield a line if tokens have rows of zeros, since none of the models has a row for them."""
+        chosen = {choice.id for choice in self.vocabulary.choices.values()}
+        count = sum(
+            sum(number not in chosen for number in range(first, first + length))
+            for first, length, kind, *_ in self.runs(models, of, base)
+            if kind == ZERO
+        )
+        if count:
+            names = " and ".join(map(repr, dict.fromkeys(models)))
+            tokens = f"{count} tokens have rows" if count > 1 else "a token has a row"
+            none = "none of " if len(set(models)) > 1 else ""
+            yield f"{where}: {tokens} of zeros, since {none}{names} has {'one' if none else 'none'}"
+
     def configured(self, config: Mapping[str, Any], keeper: Node) -> dict[str, Any]:
         """Return a configuration with the number of rows, and the special tokens of the model that keeps its ids."""
         kept = {key: value for key, value in config.items() if not SPECIAL_ID.search(key)}

@@ -80,6 +80,8 @@ def plan_moe(
     )
     if alignment:
         config["vocab_size"] = alignment.rows
+        models = [node.name for node in planned.models]
+        warnings += alignment.lacking(f"models.{name}.moe", models, moe.base, moe.base)
     return tuple(planned.parts()), config, warnings
 
 

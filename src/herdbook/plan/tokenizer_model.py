@@ -25,7 +25,7 @@ COMMAND = "from transformers import AutoTokenizer as T; T.from_pretrained('.').b
 def misread(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     """Return a line for each source whose tokenizer the build would read, or release, as other tokens."""
     problems: dict[str, str] = {}
-    for reader in _readers(recipe, nodes):
+    for reader in readers(recipe, nodes):
         kind = reader.config.get("model_type")
         if set(reader.files) & FORMATS != {SENTENCEPIECE}:
             continue
@@ -44,7 +44,7 @@ def misread(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     return list(problems.values())
 
 
-def _readers(recipe: Recipe, nodes: Mapping[str, Node]) -> Iterator[Node]:
+def readers(recipe: Recipe, nodes: Mapping[str, Node]) -> Iterator[Node]:
     """Yield the models whose folder is released or read with a text: measured, searched, or the source of hidden states."""
     names = {recipe.release.model, *(recipe.evaluate.models if recipe.evaluate else ())}
     names |= {node.search.parent for node in nodes.values() if node.search}

@@ -15,7 +15,7 @@ from herdbook.plan.alignment import origin_of, tokens_of
 from herdbook.recipe import Merge, Moe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from herdbook.lock import Lock, LockedSource, LockedTokenDifference, LockedTokens
     from herdbook.plan.model import Node
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder_start_token_id")
 
 
-def check_tokens(lock: Lock, nodes: Mapping[str, Node], whole: set[str]) -> list[str]:
+def check_tokens(
+    lock: Lock, nodes: Mapping[str, Node], whole: set[str], read: Collection[str] = ()
+) -> list[str]:
     """Check the tokens of all models.
 
     Args:
         lock: The lock, which describes the vocabularies of the sources and how they differ.
         nodes: The models, parents first.
         whole: Names of the models whose embeddings or tokenizers are used; see ``needed_whole``.
+        read: Names of those whose tokenizer is used with their own embeddings; see ``readers``.
 
     Returns:
         Warnings, one line each.
@@ -41,7 +44,7 @@ def check_tokens(lock: Lock, nodes: Mapping[str, Node], whole: set[str]) -> list
     for node in nodes.values():
         if isinstance(node.recipe, Merge | Moe):
             check.joined(node)
-        if node.name in whole:
+        if node.name in whole and not check.only_lined_up(node.name, read):
             check.rows(node)
     if check.problems:
         raise RecipeError(check.problems)
@@ -91,6 +94,20 @@ class _Check:
                     self.problems.append(
                         f"{where}: {file} has {key} {number}, and its embeddings have {rows} rows. Correct the id"
                     )
+
+    def only_lined_up(self, name: str, read: Collection[str]) -> bool:
+        """Return whether nothing uses a model but lined-up rows of its embeddings, so that each token may have one or not."""
+        children = [node for node in self.nodes.values() if name in node.parents]
+        return (
+            bool(children)
+            and name not in read
+            and all(
+                self._is_aligned(node)
+                if isinstance(node.recipe, Merge | Moe)
+                else self.only_lined_up(node.name, read)
+                for node in children
+            )
+        )
 
     def unpinned_warnings(self) -> list[str]:
         """Return a line about sources that could not be compared."""
