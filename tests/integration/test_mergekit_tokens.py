@@ -190,8 +190,10 @@ CASES = {
 def test_rows_are_those_of_mergekit(herd, tmp_path, case):
     mine, config = CASES[case]
     found, expected = ours(herd, tmp_path, mine), theirs(herd, tmp_path, config)
-    tokens = Tokenizer.from_file(str(found / "tokenizer.json")).get_vocab()
-    assert tokens == Tokenizer.from_file(str(expected / "tokenizer.json")).get_vocab()
+    mine, their = (Tokenizer.from_file(str(one / "tokenizer.json")).get_vocab() for one in (found, expected))
+    assert mine.keys() == their.keys()
+    # mergekit takes the models of a union in the order of a set, which changes from run to run
+    order = [their[token] for token in sorted(mine, key=mine.get)]
     sizes = [json.loads((folder / "config.json").read_text())["vocab_size"] for folder in (found, expected)]
     assert sizes[0] == sizes[1]
     left, right = CheckpointFolder(found), CheckpointFolder(expected)
@@ -199,8 +201,11 @@ def test_rows_are_those_of_mergekit(herd, tmp_path, case):
     for name in left.spans:
         if name in ROWS:
             assert left[name].shape == right[name].shape == (sizes[0], 32)
+        theirs_in_order = right[name]
+        if name in ROWS:
+            theirs_in_order = torch.cat([theirs_in_order[order], theirs_in_order[len(order) :]])
         if case.startswith(SAME_ARITHMETIC):
-            assert torch.equal(left[name], right[name]), name
-        near = torch.isclose(left[name], right[name], rtol=1e-5, atol=1e-6)
+            assert torch.equal(left[name], theirs_in_order), name
+        near = torch.isclose(left[name], theirs_in_order, rtol=1e-5, atol=1e-6)
         # mergekit's TIES keeps one number of a tensor less, in tests/integration/test_mergekit_dense.py, too
         assert int((~near).sum()) <= (2 if case.startswith("ties") else 0), name

@@ -1,7 +1,7 @@
 """Making vocabularies of those of several models, as mergekit does: the tokens, and which rows belong to them.
 
-Ids are given in the order of the models and of their ids; in mergekit, those of ordinary tokens that the base does not have
-depend on the order of a hash table. Source: mergekit, ``tokenizer/build.py`` and ``merge.py``.
+Ids are given in the order of the models and of their ids; in mergekit, those of tokens that the base does not have depend on
+the order of hash tables. Source: mergekit, ``tokenizer/build.py`` and ``merge.py``.
 """
 
 from __future__ import annotations
