@@ -61,6 +61,8 @@ PROBLEMS = 100
 PLANNED_TENSORS = 600_000
 # The deepest stacks of layers that people merged have fewer than 300.
 LAYERS = 10_000
+# Models of one family: a few runs of equal tokens each, at most some hundreds. Unrelated vocabularies: one for each token.
+TOKEN_RUNS = 20_000
 # 46,000 in the largest mixtures that are published.
 TENSORS = 200_000
 

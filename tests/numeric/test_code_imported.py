@@ -126,7 +126,7 @@ def found(tmp_path_factory):
     odd = small_models.MODELS["odd"]
     small_models.write_folder(odd, folder / "odd")
     small_models.write_gguf(odd, folder / "full.gguf")
-    tiny._write_tokenizer(folder / "odd", small_models.config(odd)["vocab_size"])
+    tiny.write_tokenizer(folder / "odd", small_models.config(odd)["vocab_size"])
     write(
         "gguf",
         {"odd": {"folder": "../odd"}},

@@ -9,6 +9,7 @@ from herdbook.layout import (
     BOMS,
     CARD,
     CLAIMS,
+    CONFIG,
     EVALUATIONS,
     INPUTS,
     LINEAGE,
@@ -49,9 +50,8 @@ def told(folder, key=KEY):
     write_sums(folder)
     after = Release(FolderSubject(folder)).make_plan()
     _rekey(folder, before, after)
-    if before.released.config != after.released.config:
-        for name in made_files(after, after.released):
-            (folder / name).write_text(dump_json(after.released.config))
+    if before.released.config != after.released.config and CONFIG in made_files(after, after.released):
+        (folder / CONFIG).write_text(dump_json(after.released.config))
     if before.released.shard_names != after.released.shard_names:
         (folder / WEIGHTS_INDEX).write_text(dump_json(index_of(after.released)))
     write_sums(folder)

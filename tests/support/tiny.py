@@ -70,7 +70,7 @@ def write_model(
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     tensors = {name: _draw(seed, name, shape).to(dtype) for name, shape in shapes(config).items()}
     _write_shards(folder, tensors, shards)
-    _write_tokenizer(folder, vocab, model_type)
+    write_tokenizer(folder, vocab, model_type)
     return folder
 
 
@@ -85,7 +85,7 @@ def write_other_model(folder, kind, seed=0, dtype=torch.float32, **config):
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=drawn) * 0.1)
     model.save_pretrained(folder)
-    _write_tokenizer(folder, 64, kind)
+    write_tokenizer(folder, 64, kind)
     return folder
 
 
@@ -215,7 +215,7 @@ def _write_shards(folder, tensors, shards):
     (folder / "model.safetensors.index.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def _write_tokenizer(folder, vocab, kind):
+def write_tokenizer(folder, vocab, kind="llama"):
     """Write a tokenizer of words that are built of characters; that of a Qwen2 in the only form in which transformers reads it."""
     words = [f"w{number}" for number in range(vocab - len(SPECIAL) - len(CHARACTERS))]
     tokens = {token: number for number, token in enumerate((*SPECIAL, *CHARACTERS, *words))}

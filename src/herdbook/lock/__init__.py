@@ -12,7 +12,6 @@ from herdbook.lock.model import (
     LockedTask,
     LockedTensor,
     LockedTokenDifference,
-    LockedTokens,
     OtherVersionError,
     check_fits,
     check_pinned,
@@ -26,6 +25,7 @@ from herdbook.lock.model import (
     uri_of,
     write,
 )
+from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, LockedVocabulary
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -34,12 +34,15 @@ __all__ = [
     "Lock",
     "LockedAdapter",
     "LockedCalibration",
+    "LockedChoice",
     "LockedFile",
     "LockedSource",
     "LockedTask",
     "LockedTensor",
+    "LockedToken",
     "LockedTokenDifference",
     "LockedTokens",
+    "LockedVocabulary",
     "OtherVersionError",
     "check_fits",
     "check_pinned",

@@ -20,7 +20,8 @@ from herdbook.architectures.config import wrong_type
 from herdbook.errors import LockError
 from herdbook.files import sha256_file, write_text
 from herdbook.humanize import first_problem
-from herdbook.recipe import Adapter, Folder, Hub, Pypi, Recipe, Section
+from herdbook.lock.vocabulary import LockedTokens, LockedVocabulary  # noqa: TC001 - pydantic reads them
+from herdbook.recipe import Adapter, Folder, Hub, Pypi, Recipe, Section, tokenizer_of
 from herdbook.sources.purl import HubCommit
 from herdbook.weights.dtypes import ITEM_BYTES
 
@@ -71,15 +72,6 @@ class LockedTensor(Section):
         for extent in self.shape:
             count *= extent
         return count
-
-
-class LockedTokens(Section):
-    """The tokens of a source and their ids: how many there are, the token with the highest id, and a digest of all."""
-
-    count: int = Field(ge=0)
-    highest: int
-    last: str
-    sha256: str
 
 
 class LockedSource(Section):
@@ -196,6 +188,7 @@ class Lock(Section):
     leaderboards: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
+    vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
 
 
 def path_for(recipe_path: Path) -> Path:
@@ -342,6 +335,16 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
                 yield from _misfits_of_source(where, model, lock.sources.get(name))
             case Adapter():
                 yield from _misfits_of_adapter(where, model, lock.adapters.get(name))
+        if tokenizer := tokenizer_of(model):
+            wanted = request(tokenizer)
+            made = lock.vocabularies[name].asked if name in lock.vocabularies else "no entry"
+            if made != wanted:
+                yield Misfit(f"{where}.tokenizer", "was made for another request", str(wanted), str(made))
+    for name in lock.vocabularies:
+        if name not in recipe.models or not tokenizer_of(recipe.models[name]):
+            yield Misfit(
+                f"models.{name}.tokenizer", "makes a vocabulary that is not asked for", "no entry", name
+            )
     for task in recipe.evaluate.tasks if recipe.evaluate else []:
         if task not in lock.tasks:
             yield Misfit(f"evaluate.tasks {task}", "has no entry", task, "no entry")

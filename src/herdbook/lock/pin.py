@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from herdbook.architectures.form import EMBEDDINGS
+from herdbook.lock import union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap
 from herdbook.lock.folder import pin_folder
@@ -14,6 +16,7 @@ from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
 from herdbook.lock.task import pin_task, refuse_equal_names
 from herdbook.lock.tokens import compare
+from herdbook.lock.union import SideFilesOf
 from herdbook.lock.wheel import pin_pypi, wheel_reader
 from herdbook.recipe import Adapter, Folder, Hub, Pypi
 from herdbook.sources.vocabulary import read_vocabulary
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.lock.model import LockedTokenDifference
+    from herdbook.lock.vocabulary import LockedVocabulary
     from herdbook.recipe import Recipe, Section
     from herdbook.sources.vocabulary import Vocabulary
 
@@ -67,13 +71,17 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     }
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     refuse_overlap(recipe, beside, tasks, say)
+    vocabularies = make_vocabularies(recipe, sources, beside)
     return Lock(
         sources=sources,
         adapters=adapters,
         tasks=tasks,
         leaderboards=boards,
         calibration=calibration,
-        token_differences=compare_tokens(recipe, sources, beside, adapters=adapters),
+        token_differences=compare_tokens(
+            recipe, sources, beside, adapters=adapters, vocabularies=vocabularies
+        ),
+        vocabularies=vocabularies,
     )
 
 
@@ -83,6 +91,7 @@ def compare_tokens(
     beside: Path,
     known: Iterable[LockedTokenDifference] = (),
     adapters: Mapping[str, LockedAdapter] | None = None,
+    vocabularies: Mapping[str, LockedVocabulary] | None = None,
 ) -> tuple[LockedTokenDifference, ...]:
     """Return how the tokens of a recipe's models differ; tokenizers are read once more if their digests are not equal.
 
@@ -92,12 +101,19 @@ def compare_tokens(
         beside: The recipe's folder.
         known: Differences that were found before.
         adapters: Its adapters, pinned, whose tokens are compared, too.
+        vocabularies: The vocabularies that are made, by the name of the merge or the mixture.
     """
+
+    def made(own: LockedVocabulary) -> Vocabulary:
+        origin = _vocabulary(recipe.models[own.origin], sources[own.origin], beside)
+        return {**origin, **{token.content: token.id for token in own.added}}
+
     readers: dict[str, Callable[[], Vocabulary]] = {
         locked.tokens.sha256: partial(adapter_vocabulary, model, locked.revision, beside)
         for name, locked in (adapters or {}).items()
         if locked.tokens and isinstance(model := recipe.models.get(name), Adapter)
     }
+    readers |= {own.tokens.sha256: partial(made, own) for own in (vocabularies or {}).values()}
     readers |= {
         locked.tokens.sha256: partial(_vocabulary, recipe.models[name], locked, beside)
         for name, locked in sources.items()
@@ -106,15 +122,43 @@ def compare_tokens(
     return compare(readers, known)
 
 
+def make_vocabularies(
+    recipe: Recipe, sources: Mapping[str, LockedSource], beside: Path
+) -> dict[str, LockedVocabulary]:
+    """Return the vocabularies that merges and mixtures of a recipe make; see ``union.make_vocabularies``."""
+    files = {
+        name: SideFilesOf(
+            locked.members,
+            _reader(recipe.models[name], locked, beside),
+            next((tensor.shape[0] for tensor in locked.tensors if tensor.name == EMBEDDINGS), None),
+        )
+        for name, locked in sources.items()
+        if name in recipe.models
+    }
+    return union.make_vocabularies(recipe, files)
+
+
 def _vocabulary(model: Section, locked: LockedSource, beside: Path) -> Vocabulary:
     """Read the tokens of a pinned source once more."""
-    match model:
-        case Hub():
-            read = hub_reader(model, locked)
-        case Folder():
-            read = reader(beside / model.folder)
-        case Pypi():
-            read = wheel_reader(model, locked)
-        case _:
-            raise TypeError(type(model))
-    return read_vocabulary(locked.members, read, locked.uri) or {}
+    return read_vocabulary(locked.members, _reader(model, locked, beside), locked.uri) or {}
+
+
+def _reader(model: Section, locked: LockedSource, beside: Path) -> Callable[[str], bytes]:
+    """Return a function that reads the small files of a pinned source, which is opened when the first is read."""
+
+    @cache
+    def opened() -> Callable[[str], bytes]:
+        match model:
+            case Hub():
+                return hub_reader(model, locked)
+            case Folder():
+                return reader(beside / model.folder)
+            case Pypi():
+                return wheel_reader(model, locked)
+            case _:
+                raise TypeError(type(model))
+
+    def read(name: str) -> bytes:
+        return opened()(name)
+
+    return read

@@ -14,7 +14,7 @@ from herdbook.sources.vocabulary import read_vocabulary
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from herdbook.lock.model import LockedTokens
+    from herdbook.lock.vocabulary import LockedTokens
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from herdbook.key import digest
-from herdbook.lock.model import LockedTokenDifference, LockedTokens
+from herdbook.lock.model import LockedTokenDifference
+from herdbook.lock.vocabulary import LockedTokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

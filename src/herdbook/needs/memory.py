@@ -16,6 +16,7 @@ from herdbook.plan.operation import (
     FetchGguf,
     FetchRanges,
     FoldAdapter,
+    LineUp,
     MakeRouters,
     MergeTensors,
     PerturbExperts,
@@ -114,13 +115,16 @@ def _part(plan: Plan, part: Part) -> tuple[int, int]:
             largest = max(tensor.elements for tensor in part.computed)
             # mergekit sorts by an index of eight bytes, and has masks and products of all task vectors at once
             tensors = (4, 8) if "semantics" in settings else (2, 4)
-            return TORCH_BYTES + FLOAT32 * largest * (
-                tensors[0] * len(part.computed[0].origins) + tensors[1]
-            ), 0
+            inputs = max(len({*tensor.origins}) for tensor in part.computed)
+            return TORCH_BYTES + FLOAT32 * largest * (tensors[0] * inputs + tensors[1]), 0
         case RunMergekit():
             return TORCH_BYTES + 2 * part.size_bytes, 0
         case MakeRouters() as make:
             return TORCH_BYTES + _routers(plan.by_key[make.base]), 0
+        case LineUp():
+            largest = max(tensor.elements for tensor in part.tensors)
+            inputs = max(len({*tensor.origins}) for tensor in part.tensors)
+            return TORCH_BYTES + FLOAT32 * largest * (inputs + 3), 0
         case TakeOver() | PerturbExperts():
             if not any(tensor.action in {"alter", "cast"} for tensor in part.tensors):
                 return INTERPRETER_BYTES, 0

@@ -163,7 +163,12 @@ def _report(plan: Plan, report: RoutingReport, threads: int, rates: Rates) -> fl
 
 def _read_bytes(tensor: Tensor) -> int:
     """Return the bytes that are read for a tensor; its origins have its dtype."""
-    return tensor.size_bytes * (1 if tensor.slices else len(tensor.origins))
+    return tensor.size_bytes * (1 if tensor.slices else _inputs(tensor))
+
+
+def _inputs(tensor: Tensor) -> int:
+    """Return how many tensors of its size one is made from; those that it has several runs of rows of are read once."""
+    return len({*tensor.origins} if tensor.action == "rows" else tensor.origins)
 
 
 def _element_operations(plan: Plan, part: Part, tensor: Tensor) -> float:
@@ -179,7 +184,7 @@ def _element_operations(plan: Plan, part: Part, tensor: Tensor) -> float:
             default=0,
         )
         return 2.0 * rank * tensor.elements
-    return float(ELEMENTWISE * tensor.elements * max(1, len(tensor.origins)))
+    return float(ELEMENTWISE * tensor.elements * max(1, _inputs(tensor)))
 
 
 def _forward_operations(node: Node, tokens: float) -> float:

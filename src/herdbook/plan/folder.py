@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.plan.alignment import own_vocabulary
 from herdbook.recipe import Merge, Moe
 
 if TYPE_CHECKING:
@@ -43,10 +44,22 @@ def taken_files(plan: Plan, node: Node) -> list[Path]:
     return [folder / name for name in node.files if name not in made]
 
 
+def read_files(plan: Plan, node: Node) -> list[Path]:
+    """Return the paths of the files of its ``files_origin`` that a model's files are taken from, or made from."""
+    folder, made = plan.layout.folder(files_origin(plan, node)), made_files(plan, node)
+    return [folder / name for name in node.files if name not in made or name != CONFIG]
+
+
 def made_files(plan: Plan, node: Node) -> list[str]:
-    """Return the names of files that no source has: the configuration, from the first merge or mixture on."""
+    """Return the names of files that no source has.
+
+    These are the configuration, from the first merge or mixture on, and files of a tokenizer that has more tokens or another
+    chat template than that of ``files_origin``.
+    """
+    made = []
+    own = own_vocabulary(plan.lock, plan.nodes, node.name)
     while node.files_from != node.name:
         if isinstance(node.recipe, Merge | Moe):
-            return [CONFIG]
+            made = [CONFIG]
         node = plan.nodes[node.files_from]
-    return []
+    return [*made, *(own.files if own else ())]

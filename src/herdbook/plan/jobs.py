@@ -14,7 +14,7 @@ from herdbook.graph import reachable
 from herdbook.layout import SUMS
 from herdbook.plan.card import card_files, card_inputs, card_key
 from herdbook.plan.evaluate import Evaluation
-from herdbook.plan.folder import folder_paths, taken_files, weights_files
+from herdbook.plan.folder import folder_paths, read_files, weights_files
 from herdbook.plan.model import Node, Part, Search
 from herdbook.plan.quantize import Conversion, Quantized
 from herdbook.plan.release import (
@@ -234,7 +234,7 @@ def _models(plan: Plan) -> Iterator[Job]:
             )
         first = plan.by_key[node.key]
         also = other_name(first.name)
-        linked = (*(layout.shard(part) for part in node.parts), *taken_files(plan, node))
+        linked = (*(layout.shard(part) for part in node.parts), *read_files(plan, node))
         folder = folder_paths(plan, node)
         if node.files_from == node.name:
             # Models that descend from a source need its configuration and tokenizer, but not its weights.

@@ -9,6 +9,9 @@ from herdbook.architectures.form import HEAD, bias_setting
 from herdbook.architectures.layers import Depths
 from herdbook.architectures.meaning import differences, unsaid
 from herdbook.errors import RecipeError
+from herdbook.plan.aligned_merge import aligned, unaligned
+from herdbook.plan.aligned_merge import warnings as warnings_of
+from herdbook.plan.alignment import form_of_rows
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.merge_values import is_nothing, values_of, without_effect
 from herdbook.plan.model import Origin, Part, Tensor
@@ -19,11 +22,13 @@ from herdbook.plan.sharding import cut
 from herdbook.plan.stack import LAYER_NUMBER, is_unread, stacked, unstackable
 from herdbook.recipe import Linear, Mergekit, Passthrough, Slerp
 from herdbook.recipe.mergekit_methods import METHODS
+from herdbook.recipe.tokenizer import keeper
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from herdbook.plan.alignment import Alignment
     from herdbook.plan.model import Node
     from herdbook.plan.operation import Values
     from herdbook.recipe import Dense
@@ -37,16 +42,23 @@ AS_MERGEKIT_CODE = Code("merge-as-mergekit", ("herdbook.steps.merge.step",), wit
 MERGEKIT_CODE = Code(
     "mergekit",
     ("herdbook.steps.merge.step",),
-    without=(_NATIVE, _AS_MERGEKIT, "herdbook.weights.tensors"),
+    without=("herdbook.steps.aligned", _NATIVE, _AS_MERGEKIT, "herdbook.weights.tensors"),
     packages=("transformers",),
 )
 SEMANTICS = "mergekit-0.1.5"
 
 
 def plan_merge(
-    name: str, merge: Dense, nodes: Mapping[str, Node], max_bytes: int
+    name: str, merge: Dense, nodes: Mapping[str, Node], max_bytes: int, alignment: Alignment | None = None
 ) -> tuple[tuple[Part, ...], dict[str, Any], list[str]]:
     """Return the parts of a dense merge, its configuration, and warnings.
+
+    Args:
+        name: The name of the merge.
+        merge: The merge.
+        nodes: The models of the recipe so far.
+        max_bytes: See ``cut``.
+        alignment: How the rows of the embeddings are lined up; None if equal rows are equal tokens in all models.
 
     Raises:
         RecipeError: If the models do not fit each other; all misfits are named.
@@ -54,7 +66,9 @@ def plan_merge(
     where = f"models.{name}.merge"
     models = taken(where, merge, nodes)
     inputs = list(models.values())
-    problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough))
+    problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough), by_token=alignment is not None)
+    if alignment:
+        problems += unaligned(where, merge, models, alignment)
     if isinstance(merge, Passthrough) and not problems:
         problems = unstackable(where, inputs)
     problems = problems or without_effect(where, merge, models)
@@ -68,6 +82,9 @@ def plan_merge(
         if is_nothing(merge, values.values()):
             result = "zero" if isinstance(merge, Linear) else f"the base {inputs[0].name!r}"
             raise RecipeError(f"{where}.models: all weights are zero, so the merge would be {result}")
+    if alignment:
+        tensors, values = aligned(merge, tensors, values, alignment)
+        config = alignment.configured(config, nodes[keeper(merge.tokenizer, merge.inputs[0])])
     if merge.written_dtype or merge.is_as_mergekit:
         config |= _stated_dtype({tensor.dtype for tensor in tensors})
     warnings = [
@@ -84,6 +101,8 @@ def plan_merge(
         for node in inputs
         if base and node.name != base.name and node.key == base.key
     ]
+    if alignment:
+        warnings += warnings_of(where, merge, alignment)
     if isinstance(merge, Mergekit) and METHODS[merge.method].by_mergekit:
         return (_by_mergekit(name, merge, nodes, tensors),), config, warnings
     runs = enumerate(cut(tensors, max_bytes), start=1)
@@ -156,11 +175,13 @@ def _by_mergekit(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors:
     return plan_part(name, "mergekit", operation, run, MERGEKIT_CODE)
 
 
-def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
+def _misfits(where: str, inputs: list[Node], *, stacked: bool, by_token: bool = False) -> list[str]:
     """Return why models cannot be merged, one line each."""
     problems = []
     first = inputs[0]
     expected = _form(first, stacked=stacked)
+    if by_token:
+        expected = form_of_rows(expected)
     for node in inputs[1:]:
         kinds = {_kind(first), _kind(node)}
         if len(kinds) > 1 and not kinds <= ONE_FORM:
@@ -173,6 +194,8 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
             for difference in differences(node.config, first.config)
         ]
         form = _form(node, stacked=stacked)
+        if by_token:
+            form = form_of_rows(form)
         differing = [tensor for tensor in {**expected, **form} if expected.get(tensor) != form.get(tensor)]
         if differing:
             tensor = differing[0]
@@ -181,7 +204,7 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool) -> list[str]:
             if tensor == HEAD and (tensor not in form or tensor not in expected):
                 hint = " (one model has an output head of its own, the other ties it to the embeddings)"
             elif tensor in {HEAD, "model.embed_tokens.weight"}:
-                hint = " (their vocabularies differ)"
+                hint = " (their vocabularies differ; `tokenizer: {source: union}` lines them up)"
             elif bias_setting(tensor):
                 hint = f" (see {bias_setting(tensor)} in their config.json)"
             problems.append(

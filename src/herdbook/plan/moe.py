@@ -15,18 +15,21 @@ from herdbook.architectures.form import bias_setting
 from herdbook.architectures.meaning import differences, is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
+from herdbook.plan.alignment import PER_TOKEN, parts_of, row_tensor
 from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.plan.configuration import mixture_config
 from herdbook.plan.model import Origin, Part, Tensor
-from herdbook.plan.operation import DrawRouters, ExpertScale, MakeRouters, PerturbExperts, TakeOver
+from herdbook.plan.operation import DrawRouters, ExpertScale, LineUp, MakeRouters, PerturbExperts, TakeOver
 from herdbook.plan.part import plan_part
 from herdbook.plan.sharding import cut
+from herdbook.recipe.tokenizer import keeper
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from herdbook.architectures.mixtures import Family, Place
+    from herdbook.plan.alignment import Alignment
     from herdbook.plan.model import Node
     from herdbook.plan.operation import Action
     from herdbook.recipe import Expert, Mixture
@@ -37,18 +40,18 @@ DRAWN, FITTED, ROUTED, MERGEKITS, ALTERED, CAST = (
     f"herdbook.steps.moe.{name}"
     for name in ("random_gate", "ridge", "router", "mergekit_gates", "perturb", "cast")
 )
-ROUTER_CODE = Code("routers", STEP, (DRAWN, FITTED, MERGEKITS, ALTERED, CAST), TOKENIZERS)
-RIDGE_CODE = Code("routers-ridge", STEP, (DRAWN, MERGEKITS, ALTERED, CAST), TOKENIZERS)
-MERGEKIT_CODE = Code("routers-mergekit", STEP, (DRAWN, ROUTED, ALTERED, CAST), TOKENIZERS)
-DRAWN_CODE = Code(
-    "routers-drawn", STEP, (ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch")
-)
-ALTER_CODE = Code("experts-changed", STEP, (DRAWN, ROUTED, MERGEKITS))
+ALIGNED = "herdbook.steps.aligned"
+ROUTER_CODE = Code("routers", STEP, (DRAWN, FITTED, MERGEKITS, ALTERED, CAST, ALIGNED), TOKENIZERS)
+RIDGE_CODE = Code("routers-ridge", STEP, (DRAWN, MERGEKITS, ALTERED, CAST, ALIGNED), TOKENIZERS)
+MERGEKIT_CODE = Code("routers-mergekit", STEP, (DRAWN, ROUTED, ALTERED, CAST, ALIGNED), TOKENIZERS)
+WITHOUT_TORCH = (ALIGNED, "herdbook.weights.tensors", "torch")
+DRAWN_CODE = Code("routers-drawn", STEP, (ROUTED, MERGEKITS, ALTERED, CAST, *WITHOUT_TORCH))
+ALTER_CODE = Code("experts-changed", STEP, (DRAWN, ROUTED, MERGEKITS, ALIGNED))
 # Tensors that are copied under a new name, stacked or zero.
-TAKEN_CODE = Code(
-    "experts", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, CAST, "herdbook.weights.tensors", "torch")
-)
-CAST_CODE = Code("experts-cast", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
+TAKEN_CODE = Code("experts", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, CAST, *WITHOUT_TORCH))
+CAST_CODE = Code("experts-cast", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, ALIGNED))
+# Tensors with a row for each token; the others of the part are copied, cast or zero.
+ROWS_CODE = Code("rows", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
 # An expert's vocabulary may differ by as many tokens, which its tuning added; beyond that, it is a different vocabulary.
 ADDED_TOKENS = 1024
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
@@ -56,15 +59,15 @@ BIAS = re.compile(r"\.self_attn\.(\w+_proj)\.bias$")
 
 
 def plan_moe(
-    name: str, moe: Mixture, nodes: Mapping[str, Node], max_bytes: int
+    name: str, moe: Mixture, nodes: Mapping[str, Node], max_bytes: int, alignment: Alignment | None = None
 ) -> tuple[tuple[Part, ...], dict[str, Any], list[str]]:
     """Return the parts of a Mixture of Experts, its configuration, and warnings.
 
     Raises:
         RecipeError: If the experts do not fit the base; all misfits are named.
     """
-    family, warnings = _check(name, moe, nodes)
-    planned = _Mixture(name, moe, nodes, family, max_bytes)
+    family, warnings = _check(name, moe, nodes, alignment)
+    planned = _Mixture(name, moe, nodes, family, max_bytes, alignment)
     config = mixture_config(
         family,
         planned.base.config,
@@ -73,17 +76,31 @@ def plan_moe(
         shared=len(moe.shared_experts),
         dtype={code: dtype for dtype, code in DTYPE_CODES.items()}[planned.dtype],
         keep_window=moe.semantics == "native-1",
-        tokens_from=nodes[moe.tokenizer or moe.base].config,
+        tokens_from=nodes[keeper(moe.tokenizer, moe.base)].config,
     )
+    if alignment:
+        config["vocab_size"] = alignment.rows
+        models = [node.name for node in planned.models]
+        warnings += alignment.lacking(f"models.{name}.moe", models, moe.base, moe.base)
     return tuple(planned.parts()), config, warnings
 
 
 class _Mixture:
     def __init__(
-        self, name: str, moe: Mixture, nodes: Mapping[str, Node], family: Family, max_bytes: int
+        self,
+        name: str,
+        moe: Mixture,
+        nodes: Mapping[str, Node],
+        family: Family,
+        max_bytes: int,
+        alignment: Alignment | None,
     ) -> None:
         self.name, self.moe, self.nodes, self.family, self.max_bytes = name, moe, nodes, family, max_bytes
         self.base = nodes[moe.base]
+        models = list(dict.fromkeys((moe.base, *(expert.model for expert in moe.all_experts))))
+        self.models = [nodes[model] for model in models]
+        self.rows = alignment.rows if alignment else 0
+        self.runs = alignment.runs(models, moe.base, moe.base) if alignment else None
         self.shape = Architecture.of(self.base.config, moe.base)
         self.dtype = DTYPE_CODES[moe.dtype] if moe.dtype else _dtype_of(self.base, moe)
 
@@ -124,7 +141,19 @@ class _Mixture:
             bias = BIAS.search(tensor)
             dropped = bias and bias[1] not in self.family.biases
             if matrix_of(tensor) not in MATRICES and not dropped and not tensor.endswith("inv_freq"):
-                yield self._take(self.base, tensor, tensor)
+                yield self._by_token(tensor) if tensor in PER_TOKEN else self._take(self.base, tensor, tensor)
+
+    def _by_token(self, name: str) -> Tensor:
+        """Return a tensor with a row for each token: the base's, with rows of other models for tokens that it does not have."""
+        taken = self._take(self.base, name, name)
+        if self.runs is None:
+            return taken
+        used = {place for run in self.runs for place, _ in parts_of(run)}
+        origins = [
+            Origin(node.tensors[name][0].key, name) if place in used else taken.origins[0]
+            for place, node in enumerate(self.models)
+        ]
+        return row_tensor(taken, self.runs, self.rows, origins)
 
     def _zero_biases(self) -> Iterator[Tensor]:
         """Yield biases of zero where the mixture's class requires biases and the base has none."""
@@ -180,6 +209,9 @@ class _Mixture:
 
     def _taken(self, label: str, run: tuple[Tensor, ...]) -> Part:
         actions = {tensor.action for tensor in run}
+        if self.runs is not None and "rows" in actions:
+            rows = {tensor.name: self.runs for tensor in run if tensor.action == "rows"}
+            return plan_part(self.name, label, LineUp(rows), run, ROWS_CODE)
         if "alter" in actions:
             return plan_part(
                 self.name, label, PerturbExperts(self._scales(run), self.moe.seed), run, ALTER_CODE
@@ -220,10 +252,12 @@ def _dtype_of(node: Node, moe: Mixture) -> str:
     return max(sizes, key=lambda dtype: (sizes[dtype], dtype))
 
 
-def _check(name: str, moe: Mixture, nodes: Mapping[str, Node]) -> tuple[Family, list[str]]:
+def _check(
+    name: str, moe: Mixture, nodes: Mapping[str, Node], alignment: Alignment | None
+) -> tuple[Family, list[str]]:
     """Check that the base and the experts fit each other and the family; return the family, and warnings."""
     where = f"models.{name}.moe"
-    checks = _Checks(where, moe, nodes)
+    checks = _Checks(where, moe, nodes, aligned=alignment is not None)
     checks.itself_a_mixture()
     if checks.problems:
         raise RecipeError(checks.problems)
@@ -233,7 +267,9 @@ def _check(name: str, moe: Mixture, nodes: Mapping[str, Node]) -> tuple[Family, 
         for key, experts in (("experts", moe.experts), ("shared_experts", moe.shared_experts)):
             for index, expert in enumerate(experts):
                 checks.expert(f"{where}.{key}.{index}", expert)
-        if moe.tokenizer:
+        if alignment:
+            checks.rows(alignment)
+        elif keeper(moe.tokenizer, moe.base) != moe.base:
             checks.tokenizer()
         if moe.chat_template:
             checks.chat_template()
@@ -243,8 +279,8 @@ def _check(name: str, moe: Mixture, nodes: Mapping[str, Node]) -> tuple[Family, 
 
 
 class _Checks:
-    def __init__(self, where: str, moe: Mixture, nodes: Mapping[str, Node]) -> None:
-        self.where, self.moe, self.nodes = where, moe, nodes
+    def __init__(self, where: str, moe: Mixture, nodes: Mapping[str, Node], *, aligned: bool) -> None:
+        self.where, self.moe, self.nodes, self.aligned = where, moe, nodes, aligned
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self._base = nodes[moe.base]
@@ -369,7 +405,7 @@ class _Checks:
         if is_tied(node.config) != is_tied(base.config):
             tied = "tied" if is_tied(node.config) else "untied"
             self.misfit(f"{where} has an output head that is {tied} to its embeddings, unlike the base's")
-        difference = other.vocabulary - shape.vocabulary
+        difference = 0 if self.aligned else other.vocabulary - shape.vocabulary
         if abs(difference) > ADDED_TOKENS:
             self.misfit(
                 f"{where} has a vocabulary of {other.vocabulary}, the base of {shape.vocabulary}: "
@@ -381,8 +417,18 @@ class _Checks:
                 "the base; the merge keeps the base's"
             )
 
+    def rows(self, alignment: Alignment) -> None:
+        models = list(dict.fromkeys((self.moe.base, *(expert.model for expert in self.moe.all_experts))))
+        self.problems += alignment.problems(self.where, self.nodes, models)
+        self.problems += [
+            f"{self.where}.tokenizer: {name!r} has no {tensor}, and rows of it may be needed"
+            for name in models
+            for tensor in PER_TOKEN
+            if tensor in self._base.form and tensor not in self.nodes[name].form
+        ]
+
     def tokenizer(self) -> None:
-        name = str(self.moe.tokenizer)
+        name = keeper(self.moe.tokenizer, self.moe.base)
         rows = self._base.config["vocab_size"]
         tokens = self.nodes[name].config.get("vocab_size", rows)
         if tokens > rows:
@@ -392,7 +438,7 @@ class _Checks:
 
     def chat_template(self) -> None:
         # The routers are made with the base's, and the report on them reads the prompts with the mixture's.
-        for name in dict.fromkeys((self.moe.base, self.moe.tokenizer or self.moe.base)):
+        for name in dict.fromkeys((self.moe.base, keeper(self.moe.tokenizer, self.moe.base))):
             if not self.nodes[name].chat_template:
                 self.problems.append(
                     f"{self.where}.chat_template: the tokenizer of {name!r} has no chat template; leave `chat_template` out"

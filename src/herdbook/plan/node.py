@@ -10,6 +10,7 @@ from herdbook.architectures.form import is_known, misfits
 from herdbook.errors import RecipeError
 from herdbook.key import digest
 from herdbook.plan.adapter import plan_adapter
+from herdbook.plan.alignment import alignment_of
 from herdbook.plan.code import Code
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 
 
 # The index and, for merges and mixtures, the configuration are written, not linked. A source's other files are as fetched.
-ASSEMBLE_CODE = Code("assemble", ("herdbook.steps.assemble.step",), without=("herdbook.steps.fetch.step",))
+ASSEMBLE_CODE = Code(
+    "assemble",
+    ("herdbook.steps.assemble.step",),
+    without=("herdbook.steps.assemble.tokenizer", "herdbook.steps.fetch.step"),
+)
+# A tokenizer that gets more tokens or another chat template is written, too.
+TOKENIZER_CODE = Code("tokenizer", ("herdbook.steps.assemble.tokenizer",))
 
 
 def plan_node(
@@ -70,13 +77,13 @@ def _plan_node(
             parts = plan_adapter(name, model, lock.adapters[name], parent, size)
             return _kept_form(name, "adapter", model, parent, parts), warnings
         case Merge():
-            parts, config, warnings = plan_merge(name, model.merge, nodes, size)
-            files_from = nodes[model.merge.tokenizer or model.merge.inputs[0]]
-            return _new_form(name, "merge", model, parts, config, files_from), warnings
+            alignment = alignment_of(name, model, lock, nodes)
+            parts, config, warnings = plan_merge(name, model.merge, nodes, size, alignment)
+            return _new_form(name, "merge", model, parts, config, lock, nodes), warnings
         case Moe():
-            parts, config, warnings = plan_moe(name, model.moe, nodes, size)
-            files_from = nodes[model.moe.tokenizer or model.moe.base]
-            return _new_form(name, "moe", model, parts, config, files_from), warnings
+            alignment = alignment_of(name, model, lock, nodes)
+            parts, config, warnings = plan_moe(name, model.moe, nodes, size, alignment)
+            return _new_form(name, "moe", model, parts, config, lock, nodes), warnings
         case _:
             locked = lock.sources[name]
             parts = plan_source(name, model, locked, size, whole=name in whole)
@@ -99,13 +106,18 @@ def _new_form(
     model: Section,
     parts: tuple[Part, ...],
     config: dict[str, Any],
-    files_from: Node,
+    lock: Lock,
+    nodes: Mapping[str, Node],
 ) -> Node:
-    key = _node_key(parts, {"config": config, "from": files_from.key})
+    files_from = nodes[str(recipes.keeper_of(model))]
+    own = lock.vocabularies.get(name)
+    made = {"made": own.files, "code": TOKENIZER_CODE.describe().json} if own and own.files else {}
+    key = _node_key(parts, {"config": config, "from": files_from.key, **made})
     form = {tensor.name: tensor.shape for part in parts for tensor in part.tensors}
     parents, files = recipes.parents(model), files_from.files
     node = Node(name, operation, key, model, parents, parts, config, files, files_from.name, form=form)
-    return replace(node, chat_template=files_from.chat_template)
+    has_template = files_from.chat_template or (own is not None and own.chat_template is not None)
+    return replace(node, chat_template=has_template)
 
 
 def _kept_form(

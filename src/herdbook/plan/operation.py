@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 # Parameters as JSON has them, in keys and in records.
 Parameters: TypeAlias = dict[str, Any]
 # The parameters of one merged tensor, by name.
-Values: TypeAlias = dict[str, float | list[float] | None]
+Values: TypeAlias = dict[str, Any]
 
 Rule = Literal["fetch", "laser", "adapter", "merge", "moe"]
 # What happens to one tensor: it comes from a source, is copied from a parent, or is computed.
-Action = Literal["fetch", "copy", "zeros", "laser", "adapter", "merge", "cast", "alter", "stack", "router"]
+Action = Literal[
+    "fetch", "copy", "zeros", "rows", "laser", "adapter", "merge", "cast", "alter", "stack", "router"
+]
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,8 @@ class MergeTensors(_Operation):
         method: The method.
         settings: The settings of the method: those of ``normalize``, ``rescale``, ``filter_wise`` and ``seed`` that it has. With
             mergekit's semantics also ``semantics``, and safetensors' code of the ``dtype`` that is computed in if one is set.
-        values: The parameters of each tensor, by its name: ``weights``, ``densities``, ``scale``, ``t``, ...
+        values: The parameters of each tensor, by its name: ``weights``, ``densities``, ``scale``, ``t``, ...; and ``rows``, the runs
+            of rows by which each model's tensor is lined up (see ``alignment``).
     """
 
     rule: ClassVar[Rule] = "merge"
@@ -341,6 +344,23 @@ class PerturbExperts(_Operation):
         """Scales and seed."""
         scales = {place: [scale.noise, scale.residual] for place, scale in self.scales.items()}
         return {"scales": scales, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class LineUp(_Operation):
+    """Tensors with a row for each token are put together of rows; the others are taken over.
+
+    Args:
+        rows: The runs of rows of each such tensor, by its name (see ``alignment``).
+    """
+
+    rule: ClassVar[Rule] = "moe"
+    rows: Mapping[str, list[list[Any]]]
+
+    @property
+    def parameters(self) -> Parameters:
+        """The runs."""
+        return {"rows": dict(self.rows)}
 
 
 @dataclass(frozen=True)
@@ -420,6 +440,7 @@ Operation: TypeAlias = (
     | MergeTensors
     | RunMergekit
     | PerturbExperts
+    | LineUp
     | MakeRouters
     | DrawRouters
 )

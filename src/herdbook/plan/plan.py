@@ -21,6 +21,7 @@ from herdbook.plan.precision import roundings
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
 from herdbook.plan.routing import RoutingReport, plan_report
+from herdbook.plan.tokenizer_model import readers
 from herdbook.plan.tokens import check_tokens
 from herdbook.plan.usable import check_usable
 from herdbook.recipe import Merge, Moe, Passthrough
@@ -145,7 +146,8 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
             )
         nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
         warnings += [*new_warnings, *roundings(nodes[name], nodes)]
-    warnings += [*check_tokens(lock, nodes, whole), *check_adapter_tokens(lock, nodes)]
+    warnings += check_tokens(lock, nodes, whole, {node.name for node in readers(recipe, nodes)})
+    warnings += check_adapter_tokens(lock, nodes)
     nodes = _shared(recipe, nodes)
     warnings += check_usable(recipe, nodes)
     unused = sorted(set(recipe.models) - set(nodes))

@@ -11,24 +11,28 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.form import EMBEDDINGS
 from herdbook.errors import RecipeError
 from herdbook.layout import CONFIG, GENERATION_CONFIG
+from herdbook.plan.alignment import origin_of, tokens_of
 from herdbook.recipe import Merge, Moe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
-    from herdbook.lock import Lock, LockedSource, LockedTokenDifference
+    from herdbook.lock import Lock, LockedSource, LockedTokenDifference, LockedTokens
     from herdbook.plan.model import Node
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder_start_token_id")
 
 
-def check_tokens(lock: Lock, nodes: Mapping[str, Node], whole: set[str]) -> list[str]:
+def check_tokens(
+    lock: Lock, nodes: Mapping[str, Node], whole: set[str], read: Collection[str] = ()
+) -> list[str]:
     """Check the tokens of all models.
 
     Args:
         lock: The lock, which describes the vocabularies of the sources and how they differ.
         nodes: The models, parents first.
         whole: Names of the models whose embeddings or tokenizers are used; see ``needed_whole``.
+        read: Names of those whose tokenizer is used with their own embeddings; see ``readers``.
 
     Returns:
         Warnings, one line each.
@@ -40,7 +44,7 @@ def check_tokens(lock: Lock, nodes: Mapping[str, Node], whole: set[str]) -> list
     for node in nodes.values():
         if isinstance(node.recipe, Merge | Moe):
             check.joined(node)
-        if node.name in whole:
+        if node.name in whole and not check.only_lined_up(node.name, read):
             check.rows(node)
     if check.problems:
         raise RecipeError(check.problems)
@@ -59,9 +63,9 @@ class _Check:
     def joined(self, node: Node) -> None:
         """Compare the models that a merge or a mixture is made from with the one whose tokenizer it gets."""
         entry = node.recipe
-        chosen = entry.merge.tokenizer if isinstance(entry, Merge) else None
+        chosen = entry.merge.tokenizer if isinstance(entry, Merge) else None  # a name, or a template alone
         for member in dict.fromkeys(node.parents):
-            if self._origin(member) == self._origin(node.name):
+            if self._origin(member) == self._origin(node.name) or self._is_aligned(node):
                 continue
             difference = self._difference(node, member)
             if difference is None:
@@ -76,8 +80,7 @@ class _Check:
         if EMBEDDINGS not in node.form:
             return
         rows, origin = node.form[EMBEDDINGS][0], self._origin(node.name)
-        locked = self.lock.sources[origin]
-        tokens = locked.tokens
+        locked, tokens = self._locked(node.name), self._tokens(node.name)
         where = f"models.{node.name}"
         if tokens and tokens.highest >= rows and self._is_new("", origin, rows):
             whose = "its tokenizer" if node.files_from == node.name else f"the tokenizer of {origin!r}"
@@ -91,6 +94,20 @@ class _Check:
                     self.problems.append(
                         f"{where}: {file} has {key} {number}, and its embeddings have {rows} rows. Correct the id"
                     )
+
+    def only_lined_up(self, name: str, read: Collection[str]) -> bool:
+        """Return whether nothing uses a model but lined-up rows of its embeddings, so that each token may have one or not."""
+        children = [node for node in self.nodes.values() if name in node.parents]
+        return (
+            bool(children)
+            and name not in read
+            and all(
+                self._is_aligned(node)
+                if isinstance(node.recipe, Merge | Moe)
+                else self.only_lined_up(node.name, read)
+                for node in children
+            )
+        )
 
     def unpinned_warnings(self) -> list[str]:
         """Return a line about sources that could not be compared."""
@@ -107,8 +124,8 @@ class _Check:
         where, keeper = f"models.{node.name}.merge", node.files_from
         if difference.moved:
             self.problems.append(
-                f"{where}: {_moved(difference, member, keeper)}: the merge would mix up their embeddings. Merge models "
-                "with the same tokens"
+                f"{where}: {_moved(difference, member, keeper)}: the merge would mix up their embeddings. To line these up by "
+                "their tokens, set `tokenizer: {source: union}` or `{source: base}`"
             )
         if difference.reused:
             line = f"{where}: {_reused(difference, member, keeper)}"
@@ -147,9 +164,9 @@ class _Check:
 
     def _difference(self, node: Node, member: str) -> LockedTokenDifference | None:
         """Return how a model's tokens differ from those of the model that it enters, seen from the former; None if not."""
-        one, other = self._locked(member).tokens, self._locked(node.name).tokens
+        one, other = self._tokens(member), self._tokens(node.name)
         if one is None or other is None:
-            missing = [name for name in (node.name, member) if self._locked(name).tokens is None]
+            missing = [name for name in (node.name, member) if self._tokens(name) is None]
             self._unpinned |= dict.fromkeys(map(self._origin, missing))
             return None
         if one.sha256 == other.sha256:
@@ -164,13 +181,20 @@ class _Check:
         return self._differences[low, high].seen_from(one.sha256)
 
     def _origin(self, name: str) -> str:
-        """Return the name of the source that a model has its tokenizer from."""
-        while self.nodes[name].files_from != name:
+        """Return the name of the model whose tokenizer a model has: a source, or one that makes a vocabulary."""
+        while self.nodes[name].files_from != name and name not in self.lock.vocabularies:
             name = self.nodes[name].files_from
         return name
 
     def _locked(self, name: str) -> LockedSource:
-        return self.lock.sources[self._origin(name)]
+        return self.lock.sources[origin_of(self.nodes, name)]
+
+    def _tokens(self, name: str) -> LockedTokens | None:
+        return tokens_of(self.lock, self.nodes, name)
+
+    def _is_aligned(self, node: Node) -> bool:
+        """Return whether the rows of a merge or a mixture are lined up by their tokens."""
+        return node.name in self.lock.vocabularies and bool(self.lock.vocabularies[node.name].rows)
 
     def _is_new(self, what: str, origin: str, rows: int) -> bool:
         """Return whether a problem was not found before: what is made of a model has it, too."""

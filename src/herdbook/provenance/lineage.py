@@ -15,6 +15,7 @@ from herdbook import jsonio, limits
 from herdbook.architectures.mixtures import expert_of
 from herdbook.errors import CheckpointError, StepError, VerificationError
 from herdbook.key import canonical_json
+from herdbook.plan.alignment import ZERO
 from herdbook.plan.operation import (
     DrawRouters,
     FetchGguf,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 MAX_LINE = 1 << 20  # characters; a longer line is refused when it is written or read
 MAX_DEPTH = 64  # models between a release's tensor and a source
-NO_PARAMETERS = {"action", "dtype", "shape", "sha256", "from", "slices", "name", "spectrum"}
+NO_PARAMETERS = {"action", "dtype", "shape", "sha256", "from", "slices", "name", "spectrum", "kind"}
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,14 @@ class Equals:
         source: Name of its model in the recipe.
         file: The upstream file that contains it.
         tensor: Its name in that file.
+        rows: The rows of it that the bytes equal, as the first and the one after the last; None for all of them.
     """
 
     uri: str
     source: str
     file: str
     tensor: str
+    rows: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,8 @@ class _Origins:
             parent = cited[0]["key"], cited[0]["tensor"]
             if _equal(slice_, entry, self._entry(*parent)):
                 return self._origin(*parent)
+            if rows := self._equal_rows(entry, slice_, parent):
+                return rows
         part = self._plan.parts[key]
         name = slice_.get("name", tensor)
         if "slices" in slice_:
@@ -232,13 +237,31 @@ class _Origins:
             of = [self._origin(parent["key"], parent["tensor"]) for parent in cited]
         made = {
             "operation": part.rule,
-            "action": entry["action"],
-            "parameters": self._parameters(part, name, entry),
+            "action": "zeros" if slice_.get("kind") == ZERO else entry["action"],
+            "parameters": self._parameters(
+                part, name, {**slice_, "action": "rows"} if "kind" in slice_ else entry
+            ),
             "model": part.model,
             "tensor": name,
             "of": of,
         }
         return {"sha256": slice_["sha256"], "made": made}
+
+    def _equal_rows(
+        self, entry: Mapping[str, Any], slice_: Mapping[str, Any], parent: tuple[str, str]
+    ) -> dict[str, Any] | None:
+        """Return digest and origin of rows that equal rows of an upstream tensor; None if they are not such rows."""
+        if "rows" not in slice_ or self._entry(*parent)["dtype"] != entry["dtype"]:
+            return None
+        first = slice_["rows"][0]
+        rows = [first, first + slice_["shape"][0]]
+        origin = self._origin(*parent)
+        if "equals" not in origin:
+            return None
+        found = {"sha256": slice_["sha256"], "equals": {**origin["equals"], "rows": rows}}
+        return found | (
+            {"also": [{**one, "rows": rows} for one in origin["also"]]} if "also" in origin else {}
+        )
 
     def _fetched(self, key: str, tensor: str) -> dict[str, Any]:
         part = self._plan.parts[key]
@@ -357,9 +380,12 @@ def _read_origin(data: dict[str, Any], depth: int) -> TracedTensor:
         raise ValueError("either `equals` or `made` is needed")
     if "equals" in data:
         upstream = data["equals"]
-        return TracedTensor(
-            sha256, equals=Equals(*(_text(upstream[key]) for key in ("uri", "source", "file", "tensor")))
-        )
+        uri, source, file, tensor = (_text(upstream[key]) for key in ("uri", "source", "file", "tensor"))
+        rows = None
+        if "rows" in upstream:
+            first, stop = (_count(row) for row in upstream["rows"])
+            rows = (first, stop)
+        return TracedTensor(sha256, equals=Equals(uri, source, file, tensor, rows))
     derived = data["made"]
     if not isinstance(derived["parameters"], dict):
         raise TypeError("`parameters` is not an object")

@@ -14,7 +14,7 @@ from herdbook.layout import LINEAGE, LOCK, RECIPE
 from herdbook.plan.card import CARD_CODE
 from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE
 from herdbook.plan.material import inputs, materials
-from herdbook.plan.node import ASSEMBLE_CODE
+from herdbook.plan.node import ASSEMBLE_CODE, TOKENIZER_CODE
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.plan.release import PROVENANCE_CODE, RELEASE_CODE, VERSIONS
 
@@ -55,6 +55,8 @@ def codes(plan: Plan) -> list[DescribedCode]:
     """Return all code that a plan's keys and its release's documents depend on, each operation's once, sorted by name."""
     found = [code.describe() for code in (ASSEMBLE_CODE, CARD_CODE, PROVENANCE_CODE, RELEASE_CODE)]
     found += [part.code for part in plan.parts.values()]
+    if any(name in plan.nodes and own.files for name, own in plan.lock.vocabularies.items()):
+        found.append(TOKENIZER_CODE.describe())
     found += [search.code for search in plan.searches.values()]
     if plan.report:
         found.append(plan.report.code)

@@ -23,7 +23,8 @@ from herdbook.recipe.reading import json_schema, load, parse
 from herdbook.recipe.release import Leaderboard, Release
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
-from herdbook.recipe.whole import Recipe, ancestry, parents
+from herdbook.recipe.tokenizer import ModelToken, Tokenizer, Zero
+from herdbook.recipe.whole import Recipe, ancestry, keeper_of, parents, tokenizer_of
 
 __all__ = [
     "Adapter",
@@ -41,6 +42,7 @@ __all__ = [
     "Merge",
     "Mergekit",
     "Mixture",
+    "ModelToken",
     "Moe",
     "Passthrough",
     "Publish",
@@ -54,11 +56,15 @@ __all__ = [
     "SvdLlm",
     "TaskArithmetic",
     "Ties",
+    "Tokenizer",
     "Waiver",
+    "Zero",
     "ancestry",
     "json_schema",
+    "keeper_of",
     "load",
     "parents",
     "parse",
     "rank_rule",
+    "tokenizer_of",
 ]

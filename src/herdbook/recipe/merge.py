@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from herdbook.recipe.mergekit_methods import mergekit_problems
 from herdbook.recipe.section import Dtype, Name, Section
+from herdbook.recipe.tokenizer import Vocabulary
 
 
 def _not_boolean(value: Any) -> Any:
@@ -68,8 +69,10 @@ class _Merge(Section):
     out_dtype: Dtype | None = Field(
         None, description="dtype of the result, if it is another one than `dtype`"
     )
-    tokenizer: Name | None = Field(
-        None, description="the model whose tokenizer and generation config are used; the first if left out"
+    tokenizer: Vocabulary | None = Field(
+        None,
+        description="the model whose tokenizer and generation config are used, the first if left out; or how a vocabulary "
+        "is made of those of all models",
     )
 
     @property

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from herdbook.architectures.mixtures import FamilyName
 from herdbook.recipe.section import Dtype, Name, Section, Semantics
+from herdbook.recipe.tokenizer import Vocabulary
 
 Gate = Literal[
     "hidden",
@@ -91,8 +92,10 @@ class Mixture(Section):
     experts_per_token: int = Field(2, ge=1, description="how many experts each token is routed to")
     dtype: Dtype | None = Field(None, description="dtype of the result; the base's if left out")
     seed: int = Field(0, ge=0, description="for gate: random and uniform_random, and for noise_scale")
-    tokenizer: Name | None = Field(
-        None, description="the model whose tokenizer, chat template and generation config replace the base's"
+    tokenizer: Vocabulary | None = Field(
+        None,
+        description="the model whose tokenizer, chat template and generation config replace the base's; or how a vocabulary "
+        "is made of those of all models",
     )
     layout: Literal["canonical", "fused"] = Field(
         "canonical",

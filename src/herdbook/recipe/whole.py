@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -16,6 +16,10 @@ from herdbook.recipe.publish import Publish
 from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Release, Routing
 from herdbook.recipe.section import Name, Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
+from herdbook.recipe.tokenizer import Tokenizer, keeper, named, tokenizer_problems
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
 
 SHARD_SIZE_PATTERN = r"^[1-9][0-9]*(KB|MB|GB)$"
 
@@ -95,6 +99,7 @@ class Recipe(Section):
             problems += (
                 merge_problems(f"models.{name}.merge", model.merge) if isinstance(model, Merge) else []
             )
+            problems += _tokenizer_problems(name, model, self.models)
         problems += [
             f"models.{name}.calibration: no calibration is named {model.calibration!r}"
             f"{did_you_mean(str(model.calibration), self.calibration)}"
@@ -132,19 +137,56 @@ def parents(model: Section) -> tuple[str, ...]:
         case Adapter():
             return (model.on,)
         case Merge():
-            merge = model.merge
-            return (*merge.inputs, *([merge.tokenizer] if merge.tokenizer else []))
+            return (*model.merge.inputs, *named(model.merge.tokenizer))
         case Moe():
             moe = model.moe
-            tokenizer = (moe.tokenizer,) if moe.tokenizer else ()
-            return (moe.base, *(expert.model for expert in moe.all_experts), *tokenizer)
+            return (moe.base, *(expert.model for expert in moe.all_experts), *named(moe.tokenizer))
         case _:
             return ()
+
+
+def keeper_of(model: Section) -> str | None:
+    """Return the model whose tokenizer and generation config a model takes over, or starts from; None for a source."""
+    match model:
+        case Laser():
+            return model.laser
+        case Adapter():
+            return model.on
+        case Merge():
+            return keeper(model.merge.tokenizer, model.merge.inputs[0])
+        case Moe():
+            return keeper(model.moe.tokenizer, model.moe.base)
+        case _:
+            return None
+
+
+def tokenizer_of(model: Section) -> Tokenizer | None:
+    """Return the section of a merge or a mixture that makes a vocabulary or a chat template of its own."""
+    match model:
+        case Merge():
+            tokenizer = model.merge.tokenizer
+        case Moe():
+            tokenizer = model.moe.tokenizer
+        case _:
+            return None
+    return tokenizer if isinstance(tokenizer, Tokenizer) else None
 
 
 def ancestry(recipe: Recipe, *models: str) -> list[str]:
     """Return the names of ``models`` and of all their ancestors: in the order given, the nearest first."""
     return reachable(models, lambda name: parents(recipe.models[name]))
+
+
+def _tokenizer_problems(name: str, model: Section, models: Collection[str]) -> Iterator[str]:
+    match model:
+        case Merge(merge=merge):
+            inputs = merge.inputs
+            yield from tokenizer_problems(f"models.{name}.merge", merge.tokenizer, inputs[0], inputs, models)
+        case Moe(moe=moe):
+            inputs = (moe.base, *(expert.model for expert in moe.all_experts))
+            yield from tokenizer_problems(f"models.{name}.moe", moe.tokenizer, moe.base, inputs, models)
+        case _:
+            pass
 
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
 from herdbook.files import sha256_file
 from herdbook.lock.adapter import pin_adapter
-from herdbook.lock.pin import compare_tokens
+from herdbook.lock.pin import compare_tokens, make_vocabularies
 from herdbook.lock.repository import pin_hub
 from herdbook.lock.wheel import pin_pypi
 from herdbook.recipe import Adapter, Hub, Pypi
@@ -89,8 +89,16 @@ def look_up(
             case _:
                 continue
         changes.append(change)
-    differences = compare_tokens(recipe, sources, beside, lock.token_differences, adapters)
-    now = {"sources": sources, "adapters": adapters, "token_differences": differences}
+    vocabularies = make_vocabularies(recipe, sources, beside)
+    differences = compare_tokens(
+        recipe, sources, beside, lock.token_differences, adapters=adapters, vocabularies=vocabularies
+    )
+    now = {
+        "sources": sources,
+        "adapters": adapters,
+        "token_differences": differences,
+        "vocabularies": vocabularies,
+    }
     return lock.model_copy(update=now), changes
 
 

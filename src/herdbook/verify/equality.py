@@ -204,11 +204,18 @@ def _compare(release: Release, slice_: LineageSlice, block: Block) -> tuple[byte
     span = source.header(slice_.equals.file).get(slice_.equals.tensor)
     if span is None:
         raise VerificationError(f"{source.name}: {slice_.equals.file} has no tensor {slice_.equals.tensor}")
-    if (span.dtype, tuple(span.shape)) != (slice_.dtype, slice_.shape):
-        expected, found = f"{span.dtype} {list(span.shape)}", f"{slice_.dtype} {list(slice_.shape)}"
+    shape, first = tuple(span.shape), 0
+    if slice_.equals.rows:
+        first, stop = slice_.equals.rows
+        shape = (max(0, min(stop, shape[0]) - first), *shape[1:]) if shape else ()
+    if (span.dtype, shape) != (slice_.dtype, slice_.shape):
+        expected, found = f"{span.dtype} {list(shape)}", f"{slice_.dtype} {list(slice_.shape)}"
         detail = f"has another dtype or shape than {slice_.equals.tensor} of {source.name}"
         return ours, EQUAL.failed(_label(slice_), detail, expected=expected, found=found, **_about(slice_))
-    theirs = source.read_range(slice_.equals.file, span.start + block.start, span.start + block.stop)
+    start = span.start + first * (
+        (slice_.end - slice_.begin) // max(1, slice_.shape[0] if slice_.shape else 1)
+    )
+    theirs = source.read_range(slice_.equals.file, start + block.start, start + block.stop)
     if ours == theirs:
         return ours, None
     return ours, EQUAL.failed(
@@ -226,7 +233,8 @@ def _label(slice_: LineageSlice) -> str:
 
 def _about(slice_: LineageSlice) -> dict[str, str]:
     assert slice_.equals  # noqa: S101 - only such slices are compared
-    source = f"{slice_.equals.uri}#{slice_.equals.file}: {slice_.equals.tensor}"
+    rows = f"[{slice_.equals.rows[0]}:{slice_.equals.rows[1]}]" if slice_.equals.rows else ""
+    source = f"{slice_.equals.uri}#{slice_.equals.file}: {slice_.equals.tensor}{rows}"
     return {"file": slice_.file, "tensor": slice_.tensor, "source": source}
 
 

@@ -129,6 +129,7 @@ FACTS = (
             *(f"sources.*.{field}" for field in ("revision", "weights", "files", "members", "tensors", "config")),
             *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "base_models", "chat_template")),
             "token_differences",
+            "vocabularies",
         ),
         "the sources, on the Hub",
         "upstream",
@@ -175,7 +176,7 @@ FACTS = (
         for name in (*TOKENIZER_FILES, GENERATION_CONFIG)
     ),
     Fact("headers of weights", WEIGHTS, ("header",), "the plan of recipe and lock", "claims"),
-    Fact("copied tensors", WEIGHTS, ("copy", "fetch", "stack"), "the sources' bytes", "equality"),
+    Fact("copied tensors", WEIGHTS, ("copy", "fetch", "stack", "rows"), "the sources' bytes", "equality"),
     Fact("zeros", WEIGHTS, ("zeros",), "the plan of recipe and lock", "claims", _has(Moe)),
     Fact(
         "computed tensors",

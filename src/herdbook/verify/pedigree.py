@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
 from herdbook.key import SHORT
 from herdbook.layout import LINEAGE
-from herdbook.plan.operation import DrawRouters, MakeRouters, MergeTensors, ReduceAsSearched, RunMergekit
+from herdbook.plan.alignment import ZERO, parts_of
+from herdbook.plan.operation import (
+    DrawRouters,
+    LineUp,
+    MakeRouters,
+    MergeTensors,
+    ReduceAsSearched,
+    RunMergekit,
+)
 from herdbook.provenance.lineage import lines
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
+from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -103,6 +113,10 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
             said = {name: entry.get(name) for name in planned}
             if planned != said:
                 yield tensor.name, "method or value", str(planned), str(said)
+        elif tensor.action == "rows":
+            runs, found = _runs(part, tensor.name), [_rows(piece) for piece in entry.get("slices", [])]
+            if runs != found:
+                yield tensor.name, "order of rows", str(runs)[:1000], str(found)[:1000]
         elif tensor.action == "zeros" and entry["sha256"] != _digest_of_zeros(tensor.size_bytes):
             yield tensor.name, "digest than zeros have", _digest_of_zeros(tensor.size_bytes), entry["sha256"]
         cited = [
@@ -115,10 +129,28 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
             yield tensor.name, "origin", str(origins), str(cited)
 
 
+def _runs(part: Part, tensor: str) -> list[tuple[str, int, list[int]]]:
+    """Return the kind, the length and the first rows of each run of which a tensor is put together, as planned."""
+    operation = part.operation
+    runs = operation.rows[tensor] if isinstance(operation, LineUp) else []
+    if isinstance(operation, MergeTensors):
+        runs = operation.values[tensor]["rows"]
+    return [(run[2], run[1], [row for _, row in parts_of(run)]) for run in runs]
+
+
+def _rows(piece: Mapping[str, Any]) -> tuple[str, int, list[int]]:
+    """Return the same of a slice in a record; of one that is not of the planned kind, what is there."""
+    return piece["kind"], piece["shape"][0], piece["rows"]
+
+
 def _may_be(part: Part, tensor: Tensor, action: str) -> bool:
     """Return whether a step may have recorded an action: the planned one; a search may leave a matrix as it is."""
     unchanged = isinstance(part.operation, ReduceAsSearched) and tensor.action == "laser" and action == "copy"
     return action == tensor.action or unchanged
+
+
+def _size(piece: Mapping[str, Any], dtype: str) -> int:
+    return int(math.prod(piece["shape"])) * ITEM_BYTES[dtype]
 
 
 def _digest_of_zeros(size_bytes: int) -> str:
@@ -183,6 +215,8 @@ def _contradictions(
                     cited["sha256"],
                     piece["sha256"],
                 )
+        if piece.get("kind") == ZERO and piece["sha256"] != _digest_of_zeros(_size(piece, entry["dtype"])):
+            yield f"says that {piece['name']} is zero, and it is not", None, piece["sha256"]
         if entry["action"] == "copy" and not piece.get("from"):
             yield "is declared as a copy, but names no original", None, None
 

@@ -1,7 +1,7 @@
 """The part of the level `claims` about the files beside the weights: configuration, tokenizer, chat template, index.
 
-A file that is taken over from a source must have the digest that the lock pins; a file that is written for the model must be
-what the plan's own code writes. So neither can be altered without altering the lock, which the level `upstream` compares.
+A file that is taken over from a source must have the digest that the lock pins, as must a tokenizer that gets more tokens; any
+other file that is written for the model must be what the plan's own code writes. So neither can be altered without altering the lock, which the level `upstream` compares.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from herdbook.files import dump_json, git_blob_id
-from herdbook.layout import LOCK, WEIGHTS_INDEX, input_file
+from herdbook.layout import CONFIG, LOCK, WEIGHTS_INDEX, input_file
 from herdbook.lock.task import read_task
+from herdbook.plan.alignment import own_vocabulary
 from herdbook.plan.folder import files_origin, folder_files, made_files
 from herdbook.plan.material import carried_inputs
 from herdbook.plan.node import ASSEMBLE_CODE
@@ -35,12 +36,15 @@ BESIDE = Check("claims", "side files")
 def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]:
     """Derive each file beside the weights from recipe and lock, and compare it."""
     node = plan.released
-    written = {name: dump_json(node.config) for name in made_files(plan, node)}
+    own = own_vocabulary(plan.lock, plan.nodes, node.name)
+    written = {name: own.files[name] for name in made_files(plan, node) if own and name in own.files}
+    if CONFIG in made_files(plan, node):
+        written[CONFIG] = _digest(dump_json(node.config))
     if WEIGHTS_INDEX in folder_files(node):
-        written[WEIGHTS_INDEX] = dump_json(index_of(node))
+        written[WEIGHTS_INDEX] = _digest(dump_json(index_of(node)))
     wrong = False
-    for name, text in written.items():
-        expected, found = hashlib.sha256(text.encode()).hexdigest(), release.digests.get(name, "no such file")
+    for name, expected in written.items():
+        found = release.digests.get(name, "no such file")
         if expected == found:
             continue
         wrong = True
@@ -99,6 +103,10 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             f"{count} files",
             f"beside the weights follow from recipe and lock, or are as {origin.name} has them",
         )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _pinned(plan: Plan) -> dict[str, tuple[str | None, str | None]]:

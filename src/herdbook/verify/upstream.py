@@ -7,13 +7,16 @@ the headers of the weights, and small files that are compared with their digests
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic_core import to_jsonable_python
 
 from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
 from herdbook.layout import LOCK, RECIPE
+from herdbook.lock import LockedSource
 from herdbook.lock.adapter import pin_hub_adapter
-from herdbook.lock.pin import compare_tokens
+from herdbook.lock.pin import compare_tokens, make_vocabularies
 from herdbook.lock.repository import pin_hub
 from herdbook.plan.material import adapter_uri
 from herdbook.recipe import Adapter, Hub
@@ -188,19 +191,30 @@ def _token_differences(release: Release, again: Mapping[str, LockedSource]) -> I
     """Compare how the tokens of the sources differ with what the lock says, if all of them could be read."""
     said = release.lock.token_differences
     if not release.lock.sources.keys() & release.recipe.models.keys() <= again.keys():
-        if said:
+        if said or release.lock.vocabularies:
             detail = "the tokens of some sources could not be read, so how they differ is as the lock says"
             yield SAID.unverified("token_differences", detail)
         return
-    found = compare_tokens(release.recipe, again, Path(RECIPE).parent)
+    made = make_vocabularies(release.recipe, again, Path(RECIPE).parent)
+    found = compare_tokens(release.recipe, again, Path(RECIPE).parent, vocabularies=made)
     # those of adapters are as the lock says
     read = {source.tokens.sha256 for source in again.values() if source.tokens}
-    said = tuple(difference for difference in said if read.issuperset(difference.between))
-    if said != found:
-        ours, theirs = ([entry.model_dump(mode="json") for entry in entries] for entries in (found, said))
-        where, expected, actual = difference(ours, theirs)
+    read |= {own.tokens.sha256 for own in made.values()}
+    yield from _compared(
+        "token_differences",
+        found,
+        tuple(difference for difference in said if read.issuperset(difference.between)),
+    )
+    yield from _compared("vocabularies", made, release.lock.vocabularies)
+
+
+def _compared(field: str, ours: Any, theirs: Any) -> Iterator[Finding]:
+    """Compare what follows from the tokenizers with what the lock says."""
+    if ours != theirs:
+        pair = (to_jsonable_python(entries) for entries in (ours, theirs))
+        where, expected, actual = difference(*pair)
         detail = f"the lock says something else than the tokenizers: {where}"
-        yield SAID.failed("token_differences", detail, expected=expected, found=actual)
+        yield SAID.failed(field, detail, expected=expected, found=actual)
 
 
 def _repo(uri: str) -> str:

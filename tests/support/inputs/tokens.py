@@ -54,6 +54,43 @@ def alone(change: Callable[[Path], None], **settings: Any) -> Callable[[Path], P
     return make
 
 
+def lined_up(change: Callable[[Path], None] = lambda _: None, **tokenizer: Any) -> Callable[[Path], Path]:
+    """Return a maker of a mean of two models whose rows are lined up; ``b`` is changed."""
+    section = {"source": "union", **tokenizer}
+    return pair({"merge": {**MEAN["merge"], "tokenizer": section}}, change)
+
+
+def odd_token(folder: Path) -> None:
+    """Give an added token a setting that is not one."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["added_tokens"][0]["special"] = []
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def without_tokenizer(folder: Path) -> None:
+    """Remove a tokenizer."""
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+
+
+def with_a_gap(folder: Path) -> None:
+    """Leave an id of both models without a token, and give the second a token of its own."""
+    for name in "ab":
+        path = folder.parent / name / "tokenizer.json"
+        tokenizer = json.loads(path.read_text(encoding="utf-8"))
+        del tokenizer["model"]["vocab"]["w48"]  # the last word
+        tokenizer["model"]["merges"] = [
+            pair for pair in tokenizer["model"]["merges"] if "".join(pair) != "w48"
+        ]
+        del tokenizer["model"]["vocab"]["w30"]
+        tokenizer["model"]["merges"] = [
+            pair for pair in tokenizer["model"]["merges"] if "".join(pair) != "w30"
+        ]
+        path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    add(folder, "<tool>", 63)
+
+
 def swap(folder: Path) -> None:
     """Swap the ids of two tokens."""
     rename(folder, {"w1": "w2", "w2": "w1"})
@@ -130,5 +167,76 @@ CASES = [
                 "added_tokens.json is not of the form that transformers writes",
             ),
         )
+    ),
+    Case(
+        "a token whose row is to come from a model that does not have it",
+        lined_up(tokens={"<tool>": {"source": "b"}}),
+        "models.made.merge.tokenizer.tokens.<tool>.source: 'b' has no token '<tool>'",
+    ),
+    Case(
+        "a token whose row is to come from a token that does not exist",
+        lined_up(tokens={"<tool>": {"source": {"kind": "model_token", "model": "b", "token": "w99"}}}),
+        "models.made.merge.tokenizer.tokens.<tool>.source: 'b' has no token 'w99'",
+    ),
+    Case(
+        "a token whose row is to come from a row that does not exist",
+        lined_up(tokens={"<tool>": {"source": {"kind": "model_token", "model": "b", "token_id": 64}}}),
+        "models.made.merge.tokenizer.tokens.<tool>.source: 'b' has 64 rows, and none with number 64",
+    ),
+    Case(
+        "a chosen row of no token",
+        lined_up(tokens={"<tool>": {"source": {"kind": "model_token", "model": "b"}}}),
+        "models.made.merge.tokenizer.tokens.<tool>.source: give either `token` or `token_id`",
+    ),
+    Case(
+        "rows that are lined up with a model that has no tokenizer",
+        lined_up(without_tokenizer),
+        "models.b: has no tokenizer that can be read, so its tokens cannot be lined up",
+    ),
+    Case(
+        "tokens that are added to a tokenizer with an id of no token, since the library would give them other ids",
+        lined_up(with_a_gap),
+        "models.made.merge.tokenizer: of the ids of 'a', from 0 to 62, 62 are tokens, for 62 texts",
+    ),
+    Case(
+        "a misspelt chat template",
+        lined_up(chat_template="chat-ml"),
+        "models.made.merge.tokenizer.chat_template: 'chat-ml' is neither a chat template nor the name of one; did you mean "
+        "'chatml'?",
+    ),
+    Case(
+        "the chat template of a model that has none",
+        lined_up(chat_template="b"),
+        "models.made.merge.tokenizer.chat_template: the tokenizer of 'b' has no chat template",
+    ),
+    Case(
+        "a token to be added that contains half of a character",
+        lined_up(lambda folder: rename(folder, {"w48": "\ud800"})),
+        r"models.made.merge.tokenizer: '\ud800' contains half of a character, which UTF-8 cannot represent",
+    ),
+    Case(
+        "a token to be added with a setting of another type",
+        lined_up(odd_token),
+        "models.b: the files of its tokenizer are not of the form that transformers writes (ValueError('an added token has "
+        "special []'))",
+    ),
+    Case(
+        "the most frequent chat template of models that have none",
+        lined_up(chat_template="auto"),
+        "models.made.merge.tokenizer.chat_template: none of the models has a chat template",
+    ),
+    Case(
+        "a vocabulary for a method of mergekit's",
+        pair(
+            {
+                "merge": {
+                    "method": "karcher",
+                    "models": [{"model": "a"}, {"model": "b"}],
+                    "tokenizer": {"source": "union"},
+                }
+            },
+            lambda _: None,
+        ),
+        "models.made.merge.tokenizer: method karcher is computed by mergekit as a whole, and rows are not lined up for it",
     ),
 ]

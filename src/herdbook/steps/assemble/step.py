@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
 from herdbook.files import link, write_json
-from herdbook.layout import WEIGHTS_INDEX
-from herdbook.plan.folder import made_files, taken_files
+from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.plan.folder import files_origin, made_files, taken_files
 
 if TYPE_CHECKING:
     from herdbook.plan import Node, Plan
@@ -29,10 +29,12 @@ def assemble(plan: Plan, node: Node) -> None:
     """Make a model's folder.
 
     Weights are links to the shards; the other files come from the source that the model descends from, byte for byte; only
-    the configuration of a merge or a Mixture of Experts is written. Files that a source's folder contains already are kept.
+    the configuration of a merge or a Mixture of Experts is written, and the files of a tokenizer that it changes. Files that a
+    source's folder contains already are kept.
 
     Raises:
         StepError: If a shard is missing.
+        DigestMismatchError: If a file of a tokenizer does not become what was locked.
         SourceError: If a source's file cannot be read or downloaded.
     """
     folder = plan.layout.folder(node)
@@ -50,8 +52,13 @@ def assemble(plan: Plan, node: Node) -> None:
         return
     for path in taken_files(plan, node):
         link(path, folder / path.name)
-    for name in made_files(plan, node):
-        write_json(folder / name, node.config)
+    made = made_files(plan, node)
+    if CONFIG in made:
+        write_json(folder / CONFIG, node.config)
+    if set(made) - {CONFIG}:
+        from herdbook.steps.assemble.tokenizer import write_tokenizer
+
+        write_tokenizer(plan, node, plan.layout.folder(files_origin(plan, node)), folder)
 
 
 def index_of(node: Node) -> dict[str, object]:

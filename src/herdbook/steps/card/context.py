@@ -34,7 +34,19 @@ if TYPE_CHECKING:
 FULL_WIDTH = "Full width: for transformers and vLLM, for further merging, and for making other quantizations."
 
 # The actions that make tensors, in the order of the card.
-ACTIONS = ("fetch", "copy", "stack", "cast", "alter", "zeros", "adapter", "merge", "laser", "router")
+ACTIONS = (
+    "fetch",
+    "copy",
+    "stack",
+    "rows",
+    "cast",
+    "alter",
+    "zeros",
+    "adapter",
+    "merge",
+    "laser",
+    "router",
+)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError, StepError
 from herdbook.plan.operation import MergeTensors, RunMergekit
@@ -11,7 +11,7 @@ from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
 
@@ -50,6 +50,10 @@ def _merged(
     parents: ParentShards, tensor: Tensor, operation: MergeTensors, advance: Callable[[], None]
 ) -> Produced:
     values = operation.values[tensor.name]
+    if tensor.action == "rows":
+        from herdbook.steps.aligned import put_together
+
+        return put_together(parents, tensor, values["rows"], advance)
     entry = {
         "action": "merge",
         "method": operation.method,
@@ -64,7 +68,7 @@ def _merged(
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
             inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
-        result = _computed(operation, inputs, tensor.name).to(DTYPES[tensor.dtype])
+        result = _computed(operation, inputs, tensor).to(DTYPES[tensor.dtype])
         if not result.isfinite().all():
             raise CheckpointError(
                 f"tensor {tensor.name}: the merge has values that {tensor.dtype} cannot represent; check the weights, or "
@@ -76,17 +80,20 @@ def _merged(
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)
 
 
-def _computed(operation: MergeTensors, inputs: list[torch.Tensor], name: str) -> torch.Tensor:
+def _computed(operation: MergeTensors, inputs: list[torch.Tensor], tensor: Tensor) -> torch.Tensor:
     """Return a merged tensor in the dtype that it was computed in.
 
     Raises:
         StepError: If a method has no result for these tensors.
     """
-    values, settings = operation.values[name], operation.settings
+    values, settings = dict(operation.values[tensor.name]), operation.settings
+    rows = values.pop("rows", None)
     if "semantics" not in settings:
         from herdbook.steps.merge.methods import merge_tensors
+        from herdbook.weights.tensors import DTYPES
 
-        return merge_tensors(operation.method, inputs, name, values, settings)
+        inputs = _lined_up(inputs, rows, tensor, DTYPES["F32"])
+        return merge_tensors(operation.method, inputs, tensor.name, values, settings)
     from functools import reduce
 
     import torch
@@ -97,7 +104,19 @@ def _computed(operation: MergeTensors, inputs: list[torch.Tensor], name: str) ->
     # the dtype that the recipe sets; otherwise one that holds the numbers of all models
     given = settings.get("dtype")
     dtype = DTYPES[str(given)] if given else reduce(torch.promote_types, (one.dtype for one in inputs))
+    inputs = _lined_up([one.to(dtype) for one in inputs], rows, tensor, dtype)
     try:
-        return merge_as_mergekit(operation.method, [one.to(dtype) for one in inputs], {**settings, **values})
+        return merge_as_mergekit(operation.method, inputs, {**settings, **values})
     except ArithmeticError as error:
-        raise StepError(f"tensor {name}: {operation.method}: {error}") from error
+        raise StepError(f"tensor {tensor.name}: {operation.method}: {error}") from error
+
+
+def _lined_up(
+    inputs: list[torch.Tensor], rows: Sequence[Any] | None, tensor: Tensor, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """Return the models' tensors with a row for each token, if their tokens have other rows."""
+    if rows is None:
+        return inputs
+    from herdbook.steps.aligned import line_up
+
+    return [line_up(dict(enumerate(inputs)), runs, tensor.shape[1:], dtype) for runs in rows]

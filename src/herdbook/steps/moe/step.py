@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.mixtures import FAMILIES, MLP, expert_of
 from herdbook.files import CHUNK_BYTES
-from herdbook.plan.operation import DrawRouters, MakeRouters, PerturbExperts
+from herdbook.plan.operation import DrawRouters, LineUp, MakeRouters, PerturbExperts
 from herdbook.progress import track
 from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import torch
 
@@ -40,17 +40,26 @@ def moe(plan: Plan, part: Part) -> None:
             write_shard(shard, record, _random_routers(part, draw), part.about)
         case operation:
             perturbing = operation if isinstance(operation, PerturbExperts) else None
+            rows = operation.rows if isinstance(operation, LineUp) else {}
             parents = ParentShards(plan)
             with track(f"moe {part.id}", sum(bool(tensor.origins) for tensor in part.tensors)) as advance:
-                tensors = (_produced(parents, tensor, perturbing, advance) for tensor in part.tensors)
+                tensors = (_produced(parents, tensor, perturbing, rows, advance) for tensor in part.tensors)
                 write_shard(shard, record, tensors, part.about)
 
 
 def _produced(
-    parents: ParentShards, tensor: Tensor, perturbing: PerturbExperts | None, advance: Callable[[], None]
+    parents: ParentShards,
+    tensor: Tensor,
+    perturbing: PerturbExperts | None,
+    rows: Mapping[str, list[list[Any]]],
+    advance: Callable[[], None],
 ) -> Produced:
     if tensor.action == "zeros":
         return _zeros(tensor)
+    if tensor.action == "rows":
+        from herdbook.steps.aligned import put_together
+
+        return put_together(parents, tensor, rows[tensor.name], advance)
     if tensor.action == "copy":
         return parents.copy(tensor, advance)
     return _altered(parents, tensor, perturbing, advance)

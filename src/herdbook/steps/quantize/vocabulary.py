@@ -14,6 +14,7 @@ from herdbook.errors import RecipeError, StepError
 from herdbook.files import write_json
 from herdbook.layout import CONFIG
 from herdbook.plan.folder import files_origin
+from herdbook.steps.assemble.tokenizer import write_tokenizer
 from herdbook.steps.fetch.step import make_files
 from herdbook.tools.converter import CONVERTER
 
@@ -49,6 +50,7 @@ def check_vocabulary(plan: Plan) -> str | None:
         staging, converted = Path(scratch) / "model", Path(scratch) / "vocabulary.gguf"
         make_files(plan, origin, staging)
         write_json(staging / CONFIG, plan.released.config)
+        write_tokenizer(plan, plan.released, staging, staging)
         try:
             CONVERTER.run([str(staging), "--vocab-only", "--outfile", str(converted)], Path(scratch))
         except StepError as error:

@@ -10,6 +10,7 @@ from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, write_json
 from herdbook.layout import CONFIG, LINEAGE, WEIGHTS
 from herdbook.plan import Origin
+from herdbook.plan.alignment import own_vocabulary
 from herdbook.plan.folder import files_origin
 from herdbook.plan.operation import DrawRouters, MakeRouters
 from herdbook.recipe.moe import GATES
@@ -163,12 +164,15 @@ def _write_files(workspace: Workspace, release: Release, base: Node, folder: Pat
     """Write configuration and tokenizer beside the base's weights: the release's own where the files are the same."""
     plan = workspace.plan
     root, released = files_origin(plan, base), files_origin(plan, plan.released)
-    if root.name == released.name:
+    own, theirs = (own_vocabulary(plan.lock, plan.nodes, node.name) for node in (base, plan.released))
+    if root.name == released.name and own == theirs:
         for name in released.files:
             with atomic_writer(folder / name) as file:
                 file.write(release.subject.read(name))
     else:
+        from herdbook.steps.assemble.tokenizer import write_tokenizer
         from herdbook.steps.fetch.step import make_files
 
         make_files(plan, workspace.first_readable(root), folder)
+        write_tokenizer(plan, base, folder, folder)
     write_json(folder / CONFIG, base.config)

@@ -1,0 +1,67 @@
+"""Dense merges of models whose tokens have different rows: their tensors with a row for each token are made of lined-up rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from herdbook.architectures.form import EMBEDDINGS
+from herdbook.plan.alignment import PER_TOKEN, row_tensor
+from herdbook.recipe import Mergekit, Passthrough
+from herdbook.recipe.mergekit_methods import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from herdbook.plan.alignment import Alignment
+    from herdbook.plan.model import Node, Tensor
+    from herdbook.plan.operation import Values
+    from herdbook.recipe import Dense
+
+
+def unaligned(where: str, merge: Dense, nodes: Mapping[str, Node], alignment: Alignment) -> Iterator[str]:
+    """Yield why the rows of a merge's models cannot be lined up, one line each."""
+    if isinstance(merge, Mergekit) and METHODS[merge.method].by_mergekit:
+        yield (
+            f"{where}.tokenizer: method {merge.method} is computed by mergekit as a whole, and rows are not lined up for it. Name "
+            "the model whose tokens count"
+        )
+    groups = [merge.inputs]
+    if isinstance(
+        merge, Passthrough
+    ):  # a row comes from the model that the layer of the same kind comes from
+        groups = [(merge.slices[0].model,), (merge.slices[-1].model,)]
+    yield from dict.fromkeys(line for models in groups for line in alignment.problems(where, nodes, models))
+
+
+def aligned(
+    merge: Dense, tensors: list[Tensor], values: Mapping[str, Values], alignment: Alignment
+) -> tuple[list[Tensor], dict[str, Values]]:
+    """Return the tensors of a merge and their parameters, with lined-up rows.
+
+    Of stacked layers, the rows of one model are taken; otherwise those of all models are lined up, and then merged.
+    """
+    result, found = [], dict(values)
+    inputs, base = merge.inputs, getattr(merge, "base", None)
+    made = {model: alignment.runs(inputs, model, base) for model in dict.fromkeys(inputs)}
+    for tensor in tensors:
+        if tensor.name not in PER_TOKEN:
+            result.append(tensor)
+        elif isinstance(merge, Passthrough):
+            model = merge.slices[0 if tensor.name == EMBEDDINGS else -1].model
+            runs = alignment.runs((model,), model, None)
+            found[tensor.name] = {"rows": runs}
+            result.append(row_tensor(tensor, runs, alignment.rows, tensor.origins))
+        else:
+            found[tensor.name] = {**values[tensor.name], "rows": [made[model] for model in inputs]}
+            result.append(replace(tensor, shape=(alignment.rows, *tensor.shape[1:])))
+    return result, found
+
+
+def warnings(where: str, merge: Dense, alignment: Alignment) -> Iterator[str]:
+    """Yield a line for tokens without a row."""
+    if not isinstance(merge, Passthrough):
+        yield from alignment.lacking(where, merge.inputs, merge.inputs[0], getattr(merge, "base", None))
+        return
+    for model in dict.fromkeys((merge.slices[0].model, merge.slices[-1].model)):
+        yield from alignment.lacking(where, (model,), model, None)

@@ -1,0 +1,134 @@
+"""Releases with tokens of several models in other programs: both lines of transformers, and llama.cpp's converter."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from herdbook.errors import StepError
+from herdbook.inference.forward import CheckpointFolder
+from herdbook.tools.converter import CONVERTER
+from herdbook.weights.gguf_file import read_gguf
+from support import tiny
+from support.inputs.tokens import add
+
+pytestmark = pytest.mark.slow
+OVERLAY = Path(sys.prefix) / "tools" / "transformers-4"
+DEMO = Path(__file__).parents[2] / "results/models"
+KINDS = {"llama": {}, "mistral": {}, "qwen2": {}, "qwen3": {"head_dim": 8}}
+ADDED = ["<|im_start|>", "<|im_end|>"]
+EMBEDDINGS = "model.embed_tokens.weight"
+SCRIPT = """
+import json, sys
+import torch, transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+found = {"version": transformers.__version__}
+for kind, folder in json.loads(sys.argv[1]).items():
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "a b"}], tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(chat, add_special_tokens=False)["input_ids"]
+    found[kind] = {
+        "tokens": len(tokenizer), "chat": chat, "ids": ids, "decoded": tokenizer.decode(ids),
+        "without": tokenizer.decode(ids, skip_special_tokens=True),
+        "rows": [len(model.get_input_embeddings().weight), len(model.get_output_embeddings().weight)],
+        "vocab_size": model.config.vocab_size,
+        "finite": bool(torch.isfinite(model(torch.tensor([ids])).logits).all()),
+    }
+print(json.dumps(found))
+"""
+
+
+def write_bytes_tokenizer(folder):
+    """Write a tokenizer of bytes, as transformers 5 takes it of each type."""
+    tokens = [*tiny.SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(tiny.SPECIAL))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return len(tokens)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return the folder of a merge of two models of each type, one of which has the tokens of ChatML."""
+    folders = {}
+    for kind, settings in KINDS.items():
+        root = tmp_path_factory.mktemp(kind)
+        for seed, name in enumerate("ab"):
+            tiny.write_model(root / name, seed=seed, model_type=kind, vocab=259 + 2 * seed, **settings)
+            first = write_bytes_tokenizer(root / name)
+        for number, token in enumerate(ADDED, start=first):
+            add(root / "b", token, number)
+        tokenizer = {"source": "union", "pad_to_multiple_of": 64, "chat_template": "chatml"}
+        merge = {"method": "linear", "models": [{"model": "a"}, {"model": "b"}], "tokenizer": tokenizer}
+        entries = {**{name: {"folder": name} for name in "ab"}, "made": {"merge": merge}}
+        plan = tiny.build(tiny.write_recipe(root / "r.yaml", entries), root / "results")
+        folders[kind] = str(plan.layout.folder(plan.released))
+    return folders
+
+
+@pytest.mark.parametrize("line", [5, 4])
+def test_each_line_of_transformers_loads_the_tokens_and_their_rows(made, line):
+    if line == 4 and not OVERLAY.is_dir():
+        pytest.skip("transformers 4 is not installed; `make` installs it")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **({"PYTHONPATH": str(OVERLAY)} if line == 4 else {})}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SCRIPT, json.dumps(made)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("version").startswith(f"{line}.")
+    for kind, one in found.items():
+        # of a Qwen2, transformers 5 adds the token <|endoftext|> to any tokenizer
+        assert one["tokens"] == 261 + (kind == "qwen2" and line == 5), kind
+        assert one["vocab_size"] == 320, kind
+        assert one["rows"] == [320, 320], kind
+        assert one["chat"] == "<|im_start|>user\na b<|im_end|>\n<|im_start|>assistant\n", kind
+        assert [number for number in one["ids"] if number >= 259] == [259, 260, 259], kind
+        assert one["decoded"] == one["chat"], kind
+        assert one["without"] == "user\na b\nassistant\n", kind
+        assert one["finite"], kind
+
+
+def test_a_union_goes_through_the_converter(tmp_path):
+    try:
+        CONVERTER.find()
+    except StepError as error:
+        pytest.skip(str(error))
+    # The converter knows tokenizers by a table of real ones; that of the demo's base is in it.
+    demo = next(DEMO.glob("base-*/tokenizer.json"), None)
+    if demo is None:
+        pytest.skip("needs the demo's base: snakemake --cores all")
+    for seed, name in enumerate("ab"):
+        tiny.write_model(tmp_path / name, seed=seed, vocab=49152 + seed)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(demo.with_name(file), tmp_path / name / file)
+    add(tmp_path / "b", "<|tool|>", 49152)
+    merge = {
+        "method": "slerp",
+        "base": "a",
+        "other": "b",
+        "tokenizer": {"source": "union", "pad_to_multiple_of": 8},
+    }
+    entries = {**{name: {"folder": name} for name in "ab"}, "made": {"merge": merge}}
+    plan = tiny.build(tiny.write_recipe(tmp_path / "r.yaml", entries), tmp_path / "results")
+    folder = plan.layout.folder(plan.released).absolute()
+    CONVERTER.run([str(folder), "--outfile", str(tmp_path / "out.gguf"), "--outtype", "f32"], tmp_path)
+    converted = read_gguf(tmp_path / "out.gguf")
+    assert converted.count("tokenizer.ggml.tokens") == 49160
+    tensor = converted.tensors["token_embd.weight"]
+    rows = np.asarray(converted.read_rows(tensor, 0, tensor.rows)).view(np.float32).reshape(49160, -1)
+    assert np.array_equal(rows, CheckpointFolder(folder)[EMBEDDINGS].numpy())
