@@ -260,3 +260,24 @@ def test_a_lock_of_other_tokenizers_is_refused(herd, tmp_path):
     recipe.write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match="locked with other tokenizers"):
         plans.make(recipes.load(recipe), lock, recipe, tmp_path)
+
+
+def test_models_of_the_same_tokens_are_merged_row_by_row_by_any_method(tmp_path):
+    for seed, name in enumerate(("a", "b")):
+        tiny.write_model(tmp_path / name, seed=seed)
+    merges = {
+        "mean": {"method": "linear", "models": [{"model": "a"}, {"model": "b"}]},
+        "drawn": {
+            "method": "della_linear",
+            "base": "a",
+            "models": [{"model": "b", "parameters": {"weight": 1}}],
+        },
+    }
+    for merge in merges.values():
+        merge["tokenizer"] = {"source": "union"}
+        models = {"a": {"folder": "a"}, "b": {"folder": "b"}, "made": {"merge": merge}}
+        recipe = tiny.write_recipe(tmp_path / "recipe.yaml", models)
+        tiny.lock(recipe)
+        plan = plans.load(recipe, tmp_path / "results")
+        assert plan.released.form == plan.nodes["a"].form
+        assert not any("rows" in str(part.operation.parameters) for part in plan.released.parts)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def unaligned(where: str, merge: Dense, nodes: Mapping[str, Node], alignment: Alignment) -> Iterator[str]:
     """Yield why the rows of a merge's models cannot be lined up, one line each."""
+    if not alignment.changes(nodes, merge.inputs):
+        return
     if isinstance(merge, Mergekit) and METHODS[merge.method].by_mergekit:
         yield (
             f"{where}.tokenizer: method {merge.method} is computed by mergekit as a whole, and rows are not lined up for it. Name "
@@ -35,13 +37,19 @@ def unaligned(where: str, merge: Dense, nodes: Mapping[str, Node], alignment: Al
 
 
 def aligned(
-    merge: Dense, tensors: list[Tensor], values: Mapping[str, Values], alignment: Alignment
+    merge: Dense,
+    tensors: list[Tensor],
+    values: Mapping[str, Values],
+    nodes: Mapping[str, Node],
+    alignment: Alignment,
 ) -> tuple[list[Tensor], dict[str, Values]]:
-    """Return the tensors of a merge and their parameters, with lined-up rows.
+    """Return the tensors of a merge and their parameters, with lined-up rows; as they are if each row is where it belongs.
 
     Of stacked layers, the rows of one model are taken; otherwise those of all models are lined up, and then merged.
     """
     result, found = [], dict(values)
+    if not alignment.changes(nodes, merge.inputs):
+        return tensors, found
     inputs, base = merge.inputs, getattr(merge, "base", None)
     made = {model: alignment.runs(inputs, model, base) for model in dict.fromkeys(inputs)}
     for tensor in tensors:

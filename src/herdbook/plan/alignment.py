@@ -76,6 +76,15 @@ class Alignment:
         beyond = self.vocabulary.tokens.highest + 1
         return [*runs, [beyond, self.rows - beyond, PADDING]] if self.rows > beyond else runs
 
+    def changes(self, nodes: Mapping[str, Node], models: Sequence[str]) -> bool:
+        """Return whether the embeddings of any of the models get other rows than they have."""
+        return any(
+            nodes[model].form[EMBEDDINGS][0] != self.rows
+            or self.runs((model,), model, None) != [[0, self.rows, ROW, 0, 0]]
+            for model in dict.fromkeys(models)
+            if EMBEDDINGS in nodes[model].form
+        )
+
     def problems(self, where: str, nodes: Mapping[str, Node], models: Sequence[str]) -> Iterator[str]:
         """Yield why the rows of some models cannot be lined up, one line each."""
         for name in dict.fromkeys(models):

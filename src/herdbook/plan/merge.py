@@ -83,7 +83,7 @@ def plan_merge(
             result = "zero" if isinstance(merge, Linear) else f"the base {inputs[0].name!r}"
             raise RecipeError(f"{where}.models: all weights are zero, so the merge would be {result}")
     if alignment:
-        tensors, values = aligned(merge, tensors, values, alignment)
+        tensors, values = aligned(merge, tensors, values, models, alignment)
         config = alignment.configured(config, nodes[keeper(merge.tokenizer, merge.inputs[0])])
     if merge.written_dtype or merge.is_as_mergekit:
         config |= _stated_dtype({tensor.dtype for tensor in tensors})

@@ -230,13 +230,14 @@ CASES = [
         pair(
             {
                 "merge": {
-                    "method": "karcher",
-                    "models": [{"model": "a"}, {"model": "b"}],
+                    "method": "della_linear",
+                    "base": "a",
+                    "models": [{"model": "b", "parameters": {"weight": 1}}],
                     "tokenizer": {"source": "union"},
                 }
             },
-            lambda _: None,
+            lambda folder: add(folder, "<new>", 64),
         ),
-        "models.made.merge.tokenizer: method karcher is computed by mergekit as a whole, and rows are not lined up for it",
+        "models.made.merge.tokenizer: method della_linear is computed by mergekit as a whole, and rows are not lined up for it",
     ),
 ]
