@@ -236,7 +236,7 @@ CASES = [
                     "tokenizer": {"source": "union"},
                 }
             },
-            lambda folder: add(folder, "<new>", 64),
+            lambda folder: tiny.write_model(folder, seed=1, vocab=65),
         ),
         "models.made.merge.tokenizer: method della_linear is computed by mergekit as a whole, and rows are not lined up for it",
     ),
