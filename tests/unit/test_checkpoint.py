@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from herdbook.errors import CheckpointError, DigestMismatchError
-from herdbook.weights import checkpoint
+from herdbook.weights import checkpoint, finite
 from herdbook.weights.checkpoint import (
     Produced,
     digest_shard,
@@ -24,7 +24,7 @@ from herdbook.weights.checkpoint import (
     write_shard,
 )
 from herdbook.weights.digests import Digests
-from herdbook.weights.tensors import from_bytes, to_bytes
+from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
 TENSORS = {
     "b": torch.arange(12, dtype=torch.float32).reshape(3, 4),
@@ -230,3 +230,14 @@ def test_what_cannot_be_computed_with():
         from_bytes(raw(TENSORS["counts"]), "I64", (3,), "weight")
     with pytest.raises(CheckpointError, match="weight: contains NaN or infinite"):
         from_bytes(raw(torch.tensor([1.0, float("nan")])), "F32", (2,), "weight")
+
+
+@pytest.mark.parametrize("code", ["BF16", "F16", "F32", "F64"])
+@pytest.mark.parametrize("place", [0, finite.BLOCK - 1, finite.BLOCK, 2 * finite.BLOCK])
+def test_numbers_are_finite_as_torch_finds_them(code, place):
+    tensor = torch.linspace(-3, 3, 2 * finite.BLOCK + 1, dtype=torch.float64).to(DTYPES[code])
+    largest = torch.finfo(tensor.dtype).max
+    for number in (largest, -largest, 0.0, -0.0, float("nan"), -float("nan"), float("inf"), -float("inf")):
+        tensor[place] = number
+        assert finite.all_finite(to_bytes(tensor), code) == bool(tensor.isfinite().all())
+    assert finite.all_finite(b"", code)

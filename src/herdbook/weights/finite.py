@@ -21,8 +21,6 @@ BLOCK = 1 << 16  # elements that are looked at together: their bits stay in the 
 def finite(pieces: Iterable[Piece], span: Span, what: str) -> Iterator[Piece]:
     """Pass on a tensor's pieces, each of whole elements, while checking that all numbers are finite.
 
-    Nothing is decoded: a float is NaN or infinite if all bits of its exponent are set.
-
     Args:
         pieces: The tensor's bytes.
         span: The tensor.
@@ -31,21 +29,30 @@ def finite(pieces: Iterable[Piece], span: Span, what: str) -> Iterator[Piece]:
     Raises:
         CheckpointError: If a number is not finite.
     """
+    for piece in pieces:
+        if not all_finite(piece, span.dtype):
+            raise CheckpointError(
+                f"{what}: tensor {span.name} contains NaN or infinite values. It cannot be used: pick another "
+                "revision, or report it to its author."
+            )
+        yield piece
+
+
+def all_finite(data: Piece, dtype: str) -> bool:
+    """Return whether all numbers are finite; those of a dtype without NaN and infinities are.
+
+    Nothing is decoded: a float is NaN or infinite if all bits of its exponent are set.
+
+    Args:
+        data: Whole elements.
+        dtype: safetensors' code of their dtype.
+    """
     import numpy as np
 
-    exponent = EXPONENTS.get(span.dtype)
+    exponent = EXPONENTS.get(dtype)
     if exponent is None:
-        yield from pieces
-        return
-    dtype = np.dtype(f"<u{ITEM_BYTES[span.dtype]}")
-    held = np.empty(BLOCK, dtype)
-    for piece in pieces:
-        numbers = np.frombuffer(piece, dtype)
-        for start in range(0, numbers.size, BLOCK):
-            block = numbers[start : start + BLOCK]
-            if np.bitwise_and(block, exponent, out=held[: block.size]).max() == exponent:
-                raise CheckpointError(
-                    f"{what}: tensor {span.name} contains NaN or infinite values. It cannot be used: pick another "
-                    "revision, or report it to its author."
-                )
-        yield piece
+        return True
+    numbers = np.frombuffer(data, f"<u{ITEM_BYTES[dtype]}")
+    bits = np.empty(min(BLOCK, numbers.size), numbers.dtype)
+    blocks = (numbers[start : start + BLOCK] for start in range(0, numbers.size, BLOCK))
+    return all(np.bitwise_and(block, exponent, out=bits[: block.size]).max() != exponent for block in blocks)
