@@ -1,10 +1,11 @@
-"""A Mixture of Experts with layers as wide as Mistral-7B's: Herdbook, `cp` and mergekit-moe compared in one run.
+"""A Mixture of Experts with layers as wide as Mistral-7B's, from its sources on the disk to proven weights, in one run.
 
-The models are generated: random weights, as wide as Mistral-7B, with few layers. Then the same mixture is written three
-times, each in processes of its own: `cp` of the finished weights (no digests), mergekit-moe and `sha256sum` of its files
-(no digests of tensors), and Herdbook, with the SHA-256 of every file and tensor. Routers are random, so that only the
-merging is measured. Printed: seconds, the ratio to `cp`, and the largest resident memory of a process. Then the cost of
-another prompt, and the cost by number of layers and experts.
+The models are generated: random weights, as wide as Mistral-7B, with few layers. Herdbook fetches them and makes the mixture,
+with the SHA-256 of every file and tensor. It is compared with `sha256sum` of sources and results and one `cp` of the results, with
+the same by `openssl`, which hashes faster on most processors, and with mergekit-moe and `sha256sum` of its files. Routers are
+random, so that only the merging is measured. All is run in each round, and the fastest round counts. Printed: seconds, the
+ratio to the first row, seconds of processors, and the largest resident memory of a process. Then the cost of another prompt, and the
+cost by number of layers and experts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,7 @@ from herdbook.tools.external import Tool
 if TYPE_CHECKING:
     from herdbook.plan import Part, Plan
 
+OURS, YARDSTICK = "ours, all digests", "sha256sum, cp"
 MERGEKIT = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
 
 
@@ -52,64 +55,87 @@ def write_recipe(folder: Path, experts: list[str], name: str, **moe: Any) -> Pat
     return path
 
 
-class Process:
-    """A measured process: ``seconds``, ``peak_bytes`` of resident memory, and the exit ``status``."""
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that passed, seconds of processors, the peak of a process's resident memory, and an exit status."""
 
-    def __init__(
-        self,
-        command: list[str],
-        environment: dict[str, str] | None = None,
-        folder: Path | None = None,
-        accepted: tuple[int, ...] = (0,),
-    ) -> None:
-        self.peak_bytes = 0
-        started = time.perf_counter()
-        with tempfile.TemporaryFile() as output:
-            process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder
-            )
-            watching = threading.Thread(target=self._watch, args=(process.pid,))
-            watching.start()
-            self.status = process.wait()
-            if self.status not in accepted:
-                output.seek(0)
-                raise SystemExit(f"{command} failed:\n{output.read().decode()[-2000:]}")
-            self.seconds = time.perf_counter() - started
-            watching.join()
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    status: int = 0
 
-    def _watch(self, pid: int) -> None:
+    def then(self, other: Cost) -> Cost:
+        """Return the cost of both, one after the other."""
+        return Cost(
+            self.seconds + other.seconds,
+            self.cpu_seconds + other.cpu_seconds,
+            max(self.peak_bytes, other.peak_bytes),
+        )
+
+
+def run(
+    command: list[str],
+    environment: dict[str, str] | None = None,
+    folder: Path | None = None,
+    accepted: tuple[int, ...] = (0,),
+) -> Cost:
+    """Run a command; SystemExit with its last output if its exit status is not accepted."""
+    peak = 0
+
+    def watch() -> None:
+        nonlocal peak
         while True:
             try:
-                status = Path(f"/proc/{pid}/status").read_text()
+                status = Path(f"/proc/{process.pid}/status").read_text()
             except OSError:
                 return
             line = next((line for line in status.splitlines() if line.startswith("VmHWM")), None)
             if line is None:
                 return
-            self.peak_bytes = max(self.peak_bytes, int(line.split()[1]) * 1024)
+            peak = max(peak, int(line.split()[1]) * 1024)
             time.sleep(0.01)
 
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder
+        )
+        watching = threading.Thread(target=watch)
+        watching.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        watching.join()
+        if process.returncode not in accepted:
+            output.seek(0)
+            raise SystemExit(f"{command} failed:\n{output.read().decode()[-2000:]}")
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, peak, process.returncode)
 
-def run_parts(plan: Plan, parts: list[Part], workers: int) -> tuple[float, int]:
-    """Make parts as Snakemake does, each by its own command; return seconds, and the largest peak memory in bytes."""
-    environment = {**os.environ, "HERDBOOK_RECIPE": str(plan.recipe_path)}
 
-    def make(part: Part) -> Process:
-        command = [sys.executable, "-m", "herdbook", part.rule, part.key]
-        return Process([*command, "--results", str(plan.layout.root)], environment)
-
+def at_once(commands: list[list[str]], workers: int, environment: dict[str, str] | None = None) -> Cost:
+    """Run commands, several at once."""
     started = time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
-        processes = list(pool.map(make, parts))
-    return time.perf_counter() - started, max(process.peak_bytes for process in processes)
+        costs = list(pool.map(lambda command: run(command, environment), commands))
+    return Cost(
+        time.perf_counter() - started,
+        sum(cost.cpu_seconds for cost in costs),
+        max(cost.peak_bytes for cost in costs),
+    )
 
 
-def fresh_plan(recipe: Path, results: Path, workers: int) -> tuple[Plan, float]:
-    """Fetch a recipe's sources; return its plan, and the seconds that fetching took."""
-    plan = plans.load(recipe, results)
-    sources = [part for part in plan.parts.values() if part.rule == "fetch"]
-    seconds, _ = run_parts(plan, sources, workers)
-    return plan, seconds
+def run_parts(plan: Plan, parts: list[Part], workers: int) -> Cost:
+    """Make parts as Snakemake does, each by its own command."""
+    commands = [
+        [sys.executable, "-m", "herdbook", part.rule, part.key, "--results", str(plan.layout.root)]
+        for part in parts
+    ]
+    return at_once(commands, workers, {**os.environ, "HERDBOOK_RECIPE": str(plan.recipe_path)})
+
+
+def source_parts(plan: Plan) -> list[Part]:
+    """Return the parts of the sources."""
+    return [part for part in plan.parts.values() if part.rule == "fetch"]
 
 
 def mixture_parts(plan: Plan) -> list[Part]:
@@ -141,6 +167,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s; the fastest counts")
     parser.add_argument("--work", type=Path, help="folder for 30 GB (default: a temporary one)")
     parser.add_argument("--no-mergekit", action="store_true", help="skip mergekit-moe")
+    parser.add_argument("--no-prompt", action="store_true", help="skip the cost of another prompt")
     parser.add_argument("--no-scaling", action="store_true", help="skip the cost by layers and experts")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.work) as name:
@@ -152,42 +179,53 @@ def measure(work: Path, options: argparse.Namespace) -> None:
     herd = ["base", "one", "base", "two"]
     for seed, model in enumerate(dict.fromkeys(herd)):
         write_source(work / model, buttercup.Widths(layers=options.layers), seed)
-    recipe = write_recipe(work, herd, "recipe")
-    plan, fetching = fresh_plan(recipe, work / "results", options.workers)
+    plan = plans.load(write_recipe(work, herd, "recipe"), work / "results")
     sources = [work / model / "model.safetensors" for model in dict.fromkeys(herd)]
-    size = sum(part.size_bytes for part in plan.released.parts)
-    rows: dict[str, list[tuple[float, int]]] = {}
+    shards = [plan.layout.shard(part) for part in plan.released.parts]
+    rounds: list[dict[str, Cost]] = []
     for _ in range(options.rounds):
-        for part in plan.released.parts:
-            plan.layout.shard(part).unlink(missing_ok=True)
+        shutil.rmtree(work / "results", ignore_errors=True)
         os.sync()
         warm(sources)
-        rows.setdefault("ours, all digests", []).append(run_parts(plan, mixture_parts(plan), options.workers))
-        shards = [plan.layout.shard(part) for part in plan.released.parts]
-        warm(shards)
-        os.sync()
-        (work / "copy").mkdir()
-        copying = Process(["cp", *map(str, shards), str(work / "copy")])
-        rows.setdefault("cp", []).append((copying.seconds, copying.peak_bytes))
-        clear(work / "copy")
+        costs = {OURS: run_parts(plan, source_parts(plan), options.workers)}
+        costs["  of this, fetch"] = costs[OURS]
+        costs["  of this, moe"] = run_parts(plan, mixture_parts(plan), options.workers)
+        costs[OURS] = costs[OURS].then(costs["  of this, moe"])
+        for name, hashing in {
+            YARDSTICK: ["sha256sum"],
+            "openssl, cp": ["openssl", "dgst", "-sha256"],
+        }.items():
+            if not shutil.which(hashing[0]):
+                continue
+            warm([*sources, *shards])
+            os.sync()
+            costs[name] = at_once([[*hashing, str(path)] for path in [*sources, *shards]], options.workers)
+            (work / "copy").mkdir()
+            costs[name] = costs[name].then(run(["cp", *map(str, shards), str(work / "copy")]))
+            clear(work / "copy")
         if not options.no_mergekit:
             warm(sources)
-            rows.setdefault("mergekit-moe, sha256sum", []).append(run_mergekit(work, herd))
+            costs["mergekit-moe, sha256sum"] = run_mergekit(work, herd)
+        rounds.append(costs)
+    size = sum(part.size_bytes for part in plan.released.parts)
     print(
         f"{options.layers} layers, 4 experts, {size / GB:.2f} GB of output, {options.workers} jobs at once\n"
     )
-    print(f"{'':28}{'s':>8}{'of cp':>8}{'MB':>8}")
-    fastest = {name: (min(s for s, _ in runs), max(m for _, m in runs)) for name, runs in rows.items()}
-    for name, (seconds, peak) in sorted(fastest.items()):
-        print(f"{name:28}{seconds:8.1f}{seconds / fastest['cp'][0]:8.2f}{peak / MB:8.0f}")
-    print(f"\nfetching the sources before (with digests and a check for finite values): {fetching:.1f} s")
-    another_prompt(work, herd, plan)
+    print(f"{'':28}{'s':>8}{'ratio':>8}{'CPU s':>8}{'MB':>8}")
+    fastest = {
+        name: min((costs[name] for costs in rounds), key=lambda cost: cost.seconds) for name in rounds[0]
+    }
+    for name, cost in fastest.items():
+        ratio = cost.seconds / fastest[YARDSTICK].seconds
+        print(f"{name:28}{cost.seconds:8.1f}{ratio:8.2f}{cost.cpu_seconds:8.1f}{cost.peak_bytes / MB:8.0f}")
+    if not options.no_prompt:
+        another_prompt(work, herd, plan)
     if not options.no_scaling:
         scaling(work, options)
 
 
-def run_mergekit(work: Path, herd: list[str]) -> tuple[float, int]:
-    """Run mergekit-moe and `sha256sum`; return seconds, and the larger peak memory in bytes."""
+def run_mergekit(work: Path, herd: list[str]) -> Cost:
+    """Run mergekit-moe, and `sha256sum` of what it wrote."""
     try:
         command, environment = MERGEKIT.find()
     except StepError as error:
@@ -199,11 +237,11 @@ def run_mergekit(work: Path, herd: list[str]) -> tuple[float, int]:
         "experts": [{"source_model": str(work / model)} for model in herd],
     }
     (work / "moe.yml").write_text(yaml.safe_dump(config))
-    merging = Process([*command, str(work / "moe.yml"), str(work / "theirs")], environment)
+    merging = run([*command, str(work / "moe.yml"), str(work / "theirs")], environment)
     files = sorted(map(str, (work / "theirs").glob("*.safetensors")))
-    hashing = Process(["sha256sum", *files])
+    hashing = run(["sha256sum", *files])
     clear(work / "theirs")
-    return merging.seconds + hashing.seconds, max(merging.peak_bytes, hashing.peak_bytes)
+    return merging.then(hashing)
 
 
 def another_prompt(work: Path, herd: list[str], plan: Plan) -> None:
@@ -216,13 +254,13 @@ def another_prompt(work: Path, herd: list[str], plan: Plan) -> None:
         changed = plans.load(path, plan.layout.root)
         assemble(changed, changed.nodes["base"])
         parts = mixture_parts(changed)
-        seconds, peak = run_parts(changed, parts, 1)
+        cost = run_parts(changed, parts, 1)
         written = sum(part.size_bytes for part in parts)
     total = sum(part.size_bytes for part in changed.released.parts)
     labels = ", ".join(part.label for part in parts)
     print(
-        f"another prompt: {labels} rebuilt, {written:,} of {total:,} bytes, {seconds:.1f} s in {peak / MB:.0f} MB "
-        "(the base's layers run once, in sequence)"
+        f"\nanother prompt: {labels} rebuilt, {written:,} of {total:,} bytes, {cost.seconds:.1f} s in "
+        f"{cost.peak_bytes / MB:.0f} MB (the base's layers run once, in sequence)"
     )
 
 
@@ -234,7 +272,8 @@ def scaling(work: Path, options: argparse.Namespace) -> None:
         for seed, model in enumerate(("base", "one")):
             write_source(folder / model, buttercup.Widths(layers=layers), seed)
         recipe = write_recipe(folder, ["base", "one"] * (experts // 2), "recipe")
-        plan, _ = fresh_plan(recipe, folder / "results", options.workers)
+        plan = plans.load(recipe, folder / "results")
+        run_parts(plan, source_parts(plan), options.workers)
         best = min(timed(plan, options.workers) for _ in range(options.rounds))
         size = sum(part.size_bytes for part in plan.released.parts) / GB
         print(f"{layers:8}{experts:8}{size:8.2f}{best:8.1f}{best / size:8.2f}", flush=True)
@@ -246,7 +285,7 @@ def timed(plan: Plan, workers: int) -> float:
     for part in plan.released.parts:
         plan.layout.shard(part).unlink(missing_ok=True)
     os.sync()
-    return run_parts(plan, mixture_parts(plan), workers)[0]
+    return run_parts(plan, mixture_parts(plan), workers).seconds
 
 
 if __name__ == "__main__":

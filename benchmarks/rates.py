@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from gguf.constants import GGMLQuantizationType
-from merge import fresh_plan, write_recipe
+from merge import run_parts, source_parts, write_recipe
 from wide import buttercup, write_source
 
+from herdbook import plan as plans
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.needs import decomposition_operations
 from herdbook.steps.laser.decompose import approximate, decompose
@@ -115,7 +116,8 @@ def disk(work: Path) -> float:
     The source is in the page cache, since it was just written.
     """
     recipe = write_recipe(work, ["base", "base"], "rates")
-    plan, _ = fresh_plan(recipe, work / "results", 1)
+    plan = plans.load(recipe, work / "results")
+    run_parts(plan, source_parts(plan), 1)
     parts = [part for part in plan.released.parts if part.label.startswith("expert")]
     began = time.perf_counter()
     for part in parts:

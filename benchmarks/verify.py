@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from merge import Process, clear
+from merge import Cost, clear, run
 from pytest_local_hub import LocalHub
 from pytest_local_hub.client import environment
 from wide import GB, MB, buttercup, write_source
@@ -64,11 +64,11 @@ class Bench:
         self.recipe = write_recipe(work, layers)
         self.environment = environment(hub, work / "home", hub.token)
 
-    def herdbook(self, *arguments: str, accepted: tuple[int, ...] = (0,)) -> Process:
+    def herdbook(self, *arguments: str, accepted: tuple[int, ...] = (0,)) -> Cost:
         """Run a command of herdbook in the folder, as a user would."""
         variables = {**self.environment, "HERDBOOK_RECIPE": str(self.recipe)}
         command = [sys.executable, "-m", "herdbook", *arguments]
-        return Process(command, variables, accepted=accepted, folder=self.work)
+        return run(command, variables, accepted=accepted, folder=self.work)
 
     def publish_sources(self) -> None:
         """Generate the sources, and put them on the Hub."""
@@ -98,7 +98,7 @@ class Bench:
         clear(self.work / "home")
         return plan
 
-    def verify(self, *level: str) -> tuple[str, int, int, Process]:
+    def verify(self, *level: str) -> tuple[str, int, int, Cost]:
         """Verify the published release with an empty cache; return the result, bytes, requests, and the process."""
         clear(self.work / "home")
         self.hub.forget()

@@ -13,8 +13,10 @@ import os
 import re
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ PART = ".part"
 # goes on with it.
 _PART = re.compile(r"\..+\.(?:(?!herdbook\.)[a-z0-9_]{8}|[0-9]+)\.part", re.ASCII | re.DOTALL)
 CHUNK_BYTES = 1 << 22
+FLUSH_SECONDS = 0.25
 FICLONE = 0x40049409  # Linux, see `man 2 ioctl_ficlone`; Python names it from 3.14 on
 
 
@@ -61,6 +64,28 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def written_meanwhile(file: BinaryIO) -> Iterator[None]:
+    """Have the disk write a file's bytes while more are added, so that the last ``fsync`` need not wait for all of them.
+
+    Raises:
+        OSError: If the disk fails. The system tells that once: the last ``fsync`` would not.
+    """
+    ended = Event()
+
+    def flush() -> None:
+        while not ended.wait(FLUSH_SECONDS):
+            os.fdatasync(file.fileno())
+
+    with ThreadPoolExecutor(1) as pool:
+        flushing = pool.submit(flush)
+        try:
+            yield
+        finally:
+            ended.set()
+        flushing.result()
 
 
 @contextmanager

@@ -1,20 +1,22 @@
 """How much of a source is fetched: of an expert on the Hub its MLPs alone, by range requests."""
 
+import hashlib
 import json
 
 import pytest
 from pytest_local_hub import LocalHub, client
 
+from herdbook import files, needs
 from herdbook import hub as reader
-from herdbook import needs
 from herdbook import plan as plans
-from herdbook.errors import SourceError
+from herdbook.errors import DigestMismatchError, SourceError
 from herdbook.hub import content
 from herdbook.layout import CLAIMS
 from herdbook.plan.operation import FetchRanges
 from herdbook.plan.pruning import needed_whole
 from herdbook.recipe import parse
 from herdbook.steps.card.step import render_card
+from herdbook.steps.fetch import step as fetch_step
 from herdbook.weights.checkpoint import read_header, read_record, read_span
 from support import tiny
 from support.verification import failures
@@ -231,3 +233,30 @@ def test_laser_of_attention_alone_reaches_nothing_of_an_expert_and_the_card_says
     render_card(plan, plan.layout.card_folder)
     tiny.release(plan)
     assert failures(plan.layout.release_folder) == set()
+
+
+def test_a_whole_file_of_the_hub_is_hashed_once_and_a_damaged_copy_is_found(tmp_path, served, monkeypatch):
+    hashed = []
+
+    def sha256_file(path):
+        hashed.append(path)
+        return files.sha256_file(path)
+
+    for module in (content, fetch_step):
+        monkeypatch.setattr(module, "sha256_file", sha256_file)
+    path = tiny.write_recipe(tmp_path / "r.yaml", {"base": {"hub": "herd/base"}})
+    plan = tiny.build(path, tmp_path / "results")
+    assert not [path for path in hashed if path.suffix == ".safetensors"]
+    shards = [plan.layout.shard(part) for part in plan.released.parts]
+    records = [read_record(plan.layout.record(part)) for part in plan.released.parts]
+    for shard, record in zip(shards, records, strict=True):
+        assert record["file"]["sha256"] == hashlib.sha256(shard.read_bytes()).hexdigest()
+    part, blob = plan.released.parts[0], shards[0].resolve()
+    for damage in (lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: b"\xff" * len(data)):
+        blob.chmod(0o644)
+        blob.write_bytes(damage(blob.read_bytes()))
+        with pytest.raises(DigestMismatchError, match="removed"):
+            fetch_step.fetch(plan, part)
+        assert not blob.exists()
+        fetch_step.fetch(plan, part)
+        assert read_record(plan.layout.record(part)) == records[0]

@@ -1,8 +1,10 @@
 """Safetensors as bytes: what the reference library writes is read, and what is written it reads; damage is told."""
 
 import hashlib
+import io
 import json
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from herdbook.errors import CheckpointError, DigestMismatchError
+from herdbook.weights import checkpoint, finite
 from herdbook.weights.checkpoint import (
     Produced,
     digest_shard,
@@ -20,7 +23,8 @@ from herdbook.weights.checkpoint import (
     stream_span,
     write_shard,
 )
-from herdbook.weights.tensors import from_bytes, to_bytes
+from herdbook.weights.digests import Digests
+from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
 TENSORS = {
     "b": torch.arange(12, dtype=torch.float32).reshape(3, 4),
@@ -50,10 +54,49 @@ def test_reads_what_the_reference_library_writes(reference):
     }
     for name, tensor in TENSORS.items():
         assert read_span(reference, spans[name]) == raw(tensor)
-        assert b"".join(stream_span(reference, spans[name])) == raw(tensor)
+        assert b"".join(map(bytes, stream_span(reference, spans[name]))) == raw(tensor)
 
 
-def test_digests_are_those_of_hashlib(reference):
+@pytest.mark.parametrize("size", [4, 16, 64, 1 << 20])
+def test_pieces_of_any_size_make_the_same_file(reference, tmp_path, monkeypatch, size):
+    monkeypatch.setattr(checkpoint, "PIECE_BYTES", size)
+    tensors = [
+        Produced(name, span.dtype, span.shape, partial(stream_span, reference, span))
+        for name, span in read_header(reference).items()
+    ]
+    path, copy = tmp_path / "made.safetensors", io.BytesIO()
+    record = write_shard(path, tmp_path / "made.json", tensors, {})
+    assert {name: bytes(raw(tensor)) for name, tensor in load_file(path).items()} == {
+        name: raw(tensor) for name, tensor in TENSORS.items()
+    }
+    assert digest_shard(path, copy=copy) == (record["file"]["sha256"], record["tensors"])
+    assert copy.getvalue() == path.read_bytes()
+
+
+def test_a_piece_stays_until_the_next_but_one_is_asked_for(reference, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PIECE_BYTES", 4)
+    pieces = stream_span(reference, read_header(reference)["b"])
+    found, before = b"", next(pieces)
+    for piece in pieces:
+        found += before
+        before = piece
+    assert found + before == raw(TENSORS["b"])
+
+
+def test_a_piece_is_hashed_before_its_buffer_is_used_again():
+    digests, buffers, content = Digests(), (bytearray(1 << 22), bytearray(1 << 22)), b""
+    with digests:
+        for number in range(6):
+            piece = bytes([number]) * (1 << 22)
+            buffers[number % 2][:] = piece
+            digests.update(buffers[number % 2])
+            content += piece
+        assert digests.end_tensor() == digests.end_file() == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("size", [4, 16, 64, 1 << 20])
+def test_digests_are_those_of_hashlib(reference, monkeypatch, size):
+    monkeypatch.setattr(checkpoint, "PIECE_BYTES", size)
     whole, entries = digest_shard(reference)
     assert whole == hashlib.sha256(reference.read_bytes()).hexdigest()
     assert {name: entry["sha256"] for name, entry in entries.items()} == {
@@ -187,3 +230,14 @@ def test_what_cannot_be_computed_with():
         from_bytes(raw(TENSORS["counts"]), "I64", (3,), "weight")
     with pytest.raises(CheckpointError, match="weight: contains NaN or infinite"):
         from_bytes(raw(torch.tensor([1.0, float("nan")])), "F32", (2,), "weight")
+
+
+@pytest.mark.parametrize("code", ["BF16", "F16", "F32", "F64"])
+@pytest.mark.parametrize("place", [0, finite.BLOCK - 1, finite.BLOCK, 2 * finite.BLOCK])
+def test_numbers_are_finite_as_torch_finds_them(code, place):
+    tensor = torch.linspace(-3, 3, 2 * finite.BLOCK + 1, dtype=torch.float64).to(DTYPES[code])
+    largest = torch.finfo(tensor.dtype).max
+    for number in (largest, -largest, 0.0, -0.0, float("nan"), -float("nan"), float("inf"), -float("inf")):
+        tensor[place] = number
+        assert finite.all_finite(to_bytes(tensor), code) == bool(tensor.isfinite().all())
+    assert finite.all_finite(b"", code)

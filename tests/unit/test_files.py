@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from herdbook.files import (
     scratch,
     sha256_file,
     write_text,
+    written_meanwhile,
 )
 from herdbook.publish.folder import STAGE
 
@@ -50,6 +52,27 @@ def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_text(path, "new")
+    assert path.read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_disk_that_fails_while_a_file_is_written_leaves_the_old_file(tmp_path, monkeypatch):
+    path, told = tmp_path / "file", threading.Event()
+    path.write_text("old")
+
+    def fail(_):
+        told.set()
+        raise OSError(errno.EIO, "Input/output error")  # the system tells it once: `fsync` will not
+
+    monkeypatch.setattr(files, "FLUSH_SECONDS", 0.001)
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with (
+        pytest.raises(OSError, match="Input/output"),
+        atomic_writer(path) as file,
+        written_meanwhile(file),
+    ):
+        file.write(b"new")
+        assert told.wait(60)
     assert path.read_text() == "old"
     assert leftovers(tmp_path) == []
 

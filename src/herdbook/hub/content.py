@@ -17,7 +17,7 @@ from herdbook.hub.transport import ContradictionError, client, read_range, refus
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES, Span, parse_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # A tensor's place in a file on the Hub; `start` and `end` count bytes from the file's beginning.
 TensorHeader = Span
@@ -135,7 +135,7 @@ def is_in_cache(path: Path) -> bool:
     return path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
 
 
-def download(repo: str, commit: str, file: RemoteFile) -> Path:
+def download(repo: str, commit: str, file: RemoteFile, digest: Callable[[Path], str] = sha256_file) -> Path:
     """Return a file in the local Hugging Face cache after checking its digest; download it if the cache lacks it.
 
     No request is sent for a file in the cache. Its content is hashed each time.
@@ -144,6 +144,7 @@ def download(repo: str, commit: str, file: RemoteFile) -> Path:
         repo: ``owner/name``.
         commit: The commit, 40 hexadecimal digits.
         file: The file and its pinned digest.
+        digest: Computes the SHA-256 of a large file, for who wants to know more about it without reading it twice.
 
     Returns:
         The path inside the cache; not to be written to.
@@ -164,7 +165,7 @@ def download(repo: str, commit: str, file: RemoteFile) -> Path:
     api = client()
     path = Path(persist(lambda: api.hf_hub_download(repo, file.name, revision=commit), what, repo))
     if file.sha256:
-        found = sha256_file(path)
+        found = digest(path)
     else:
         content = path.read_bytes()
         found = git_blob_id(content)

@@ -6,29 +6,31 @@ writing, never by a second read. Format: https://github.com/huggingface/safetens
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from herdbook import jsonio, limits
 from herdbook.errors import CheckpointError, DigestMismatchError
-from herdbook.files import CHUNK_BYTES, atomic_writer, write_json
+from herdbook.files import atomic_writer, write_json, written_meanwhile
+from herdbook.weights.digests import Digests
 from herdbook.weights.dtypes import ITEM_BYTES
+from herdbook.weights.finite import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import Future
     from pathlib import Path
+
+    from herdbook.weights.digests import Piece
 
 MAX_HEADER_BYTES = limits.HEADER.size_bytes
 REMEDY = "Fetch or rebuild it."
-# The bits of a float's exponent, by the dtype codes of safetensors.
-EXPONENTS = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
+PIECE_BYTES = (
+    1 << 20
+)  # that are read at once: they stay in the processor's cache until they are hashed and written
+AHEAD_BYTES = 1 << 24  # that the disk is asked for before they are needed
 
 
 @dataclass(frozen=True)
@@ -126,29 +128,37 @@ def read_span(path: Path, span: Span) -> bytearray:
     data = bytearray(span.end - span.start)
     with path.open("rb", buffering=0) as file:
         file.seek(span.start)
-        filled, view = 0, memoryview(data)
-        while filled < len(data) and (count := file.readinto(view[filled:])):
-            filled += count
-    if filled != len(data):
-        raise CheckpointError(f"{path}: is truncated inside tensor {span.name}. {REMEDY}")
+        _fill(file, memoryview(data), span, str(path))
     return data
 
 
-def stream_span(path: Path, span: Span) -> Iterator[bytes]:
-    """Yield one tensor's bytes in pieces of a few MB."""
-    with path.open("rb") as file:
+def stream_span(path: Path, span: Span) -> Iterator[Piece]:
+    """Yield one tensor's bytes in pieces; each stays as it is until the next but one is asked for."""
+    with path.open("rb", buffering=0) as file:
         yield from _pieces(file, span, str(path))
 
 
-def _pieces(file: BinaryIO, span: Span, what: str) -> Iterator[bytes]:
+def _pieces(file: BinaryIO, span: Span, what: str) -> Iterator[Piece]:
     remaining = span.end - span.start
+    buffers = [memoryview(bytearray(min(PIECE_BYTES, remaining))) for _ in range(2)]
     file.seek(span.start)
     while remaining:
-        piece = file.read(min(CHUNK_BYTES, remaining))
-        if not piece:
-            raise CheckpointError(f"{what}: is truncated inside tensor {span.name}. {REMEDY}")
+        piece = buffers[0][: min(PIECE_BYTES, remaining)]
+        os.posix_fadvise(file.fileno(), span.end - remaining, AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+        _fill(file, piece, span, what)
+        buffers.reverse()
         remaining -= len(piece)
         yield piece
+
+
+def _fill(file: BinaryIO, data: memoryview, span: Span, what: str) -> None:
+    """Read the next bytes of a tensor into ``data``."""
+    filled = 0
+    while filled < len(data):
+        count = file.readinto(data[filled:])  # type: ignore[attr-defined]
+        if not count:
+            raise CheckpointError(f"{what}: is truncated inside tensor {span.name}. {REMEDY}")
+        filled += count
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,7 @@ class Produced:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    chunks: Callable[[], Iterable[bytes]]
+    chunks: Callable[[], Iterable[Piece]]
     made: dict[str, Any] = field(default_factory=dict)
     expected: str | None = None
 
@@ -214,7 +224,7 @@ def write_shard(
     start = shard_start((tensor.name, tensor.dtype, tensor.shape) for tensor in ordered)
     entries: dict[str, Any] = {}
     position = 0
-    with atomic_writer(path) as file, _Digests() as digests:
+    with atomic_writer(path) as file, written_meanwhile(file), Digests() as digests:
         file.write(start)
         digests.header(start)
         for tensor in ordered:
@@ -282,7 +292,7 @@ def digest_open_shard(
     """Digest a safetensors file that is open, and each of its tensors, as ``digest_shard`` does."""
     spans = sorted(_header(file, what).values(), key=lambda span: (span.start, span.end))
     entries: dict[str, dict[str, Any]] = {}
-    with _Digests() as digests:
+    with Digests() as digests:
         file.seek(0)
         head = file.read(spans[0].start if spans else os.fstat(file.fileno()).st_size)
         digests.header(head)
@@ -300,80 +310,6 @@ def digest_open_shard(
             }
         sha256 = digests.end_file()
     return sha256, dict(sorted(entries.items()))
-
-
-def finite(pieces: Iterable[bytes], span: Span, what: str) -> Iterator[bytes]:
-    """Pass on a tensor's pieces, each of whole elements, while checking that all numbers are finite.
-
-    Nothing is decoded: a float is NaN or infinite if all bits of its exponent are set.
-
-    Args:
-        pieces: The tensor's bytes.
-        span: The tensor.
-        what: The file, for error messages.
-
-    Raises:
-        CheckpointError: If a number is not finite.
-    """
-    import numpy as np
-
-    exponent = EXPONENTS.get(span.dtype)
-    for piece in pieces:
-        if exponent:
-            bits = np.frombuffer(piece, f"<u{ITEM_BYTES[span.dtype]}") & exponent
-            if bits.size and bits.max() == exponent:
-                raise CheckpointError(
-                    f"{what}: tensor {span.name} contains NaN or infinite values. It cannot be used: pick another "
-                    "revision, or report it to its author."
-                )
-        yield piece
-
-
-class _Digests:
-    """SHA-256 of a file and of each of its tensors, computed in parallel with reading and writing.
-
-    Hashing releases the interpreter's lock, so both digests are computed while the next bytes are moved.
-    """
-
-    AHEAD = 8  # pieces that may wait to be hashed; bounds the memory
-
-    def __init__(self) -> None:
-        self._pools = (ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        self._file, self._tensor = hashlib.sha256(), hashlib.sha256()
-        self._pending: deque[Future[None]] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for pool in self._pools:
-            pool.shutdown()
-
-    def header(self, piece: bytes) -> None:
-        """Add bytes that belong to no tensor."""
-        self._pending.append(self._pools[0].submit(self._file.update, piece))
-
-    def update(self, piece: bytes) -> None:
-        """Add the next bytes of a tensor."""
-        self.header(piece)
-        self._pending.append(self._pools[1].submit(self._tensor.update, piece))
-        while len(self._pending) > self.AHEAD:
-            self._pending.popleft().result()
-
-    def end_tensor(self) -> str:
-        """Return the digest of the tensor whose last bytes were added."""
-        self._wait()
-        sha256, self._tensor = self._tensor.hexdigest(), hashlib.sha256()
-        return sha256
-
-    def end_file(self) -> str:
-        """Return the digest of all bytes."""
-        self._wait()
-        return self._file.hexdigest()
-
-    def _wait(self) -> None:
-        while self._pending:
-            self._pending.popleft().result()
 
 
 def read_record(path: Path) -> dict[str, Any]:

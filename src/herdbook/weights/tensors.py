@@ -7,8 +7,10 @@ import hashlib
 import torch
 
 from herdbook.errors import CheckpointError
+from herdbook.weights.finite import all_finite
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def from_bytes(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], what: str) -> torch.Tensor:
@@ -25,12 +27,10 @@ def from_bytes(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], what
     """
     if dtype not in DTYPES:
         raise CheckpointError(f"{what}: dtype {dtype} is not supported; expected one of {', '.join(DTYPES)}")
-    tensor = torch.frombuffer(
-        data if isinstance(data, bytearray) else bytearray(data), dtype=DTYPES[dtype]
-    ).reshape(shape)
-    if not torch.isfinite(tensor).all():
+    if not all_finite(data, dtype):
         raise CheckpointError(f"{what}: contains NaN or infinite values")
-    return tensor
+    held = data if isinstance(data, bytearray) else bytearray(data)
+    return torch.frombuffer(held, dtype=DTYPES[dtype]).reshape(shape)
 
 
 def to_bytes(tensor: torch.Tensor) -> bytes:
@@ -44,12 +44,12 @@ def finite_bytes(tensor: torch.Tensor, what: str) -> bytes:
     Raises:
         CheckpointError: If a value is NaN or infinite, since the dtype cannot represent it; the message names the tensor, ``what``.
     """
-    if not torch.isfinite(tensor).all():
-        dtype = next(code for code, known in DTYPES.items() if known == tensor.dtype)
+    dtype, data = CODES[tensor.dtype], to_bytes(tensor)
+    if not all_finite(data, dtype):
         raise CheckpointError(
             f"{what}: has values that {dtype} cannot represent; choose bfloat16 or float32 as dtype, or another source"
         )
-    return to_bytes(tensor)
+    return data
 
 
 def sha256_tensor(tensor: torch.Tensor) -> str:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, cast
 
 from herdbook import hub
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
-from herdbook.files import atomic_writer, clone, git_blob_id, link, sha256_file, write_json
+from herdbook.files import atomic_writer, clone, git_blob_id, link, sha256_file, write_json, written_meanwhile
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges
 from herdbook.progress import track, track_bytes
 from herdbook.recipe import Folder, Hub, Pypi
 from herdbook.sources import wheel
-from herdbook.weights.checkpoint import Produced, digest_shard, finite, read_header, stream_span, write_shard
+from herdbook.weights.checkpoint import Produced, digest_shard, read_header, stream_span, write_shard
+from herdbook.weights.finite import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,20 +54,41 @@ def _take(plan: Plan, node: Node, locked: LockedSource, part: Part, name: str) -
     """Copy or link a weights file unchanged, after comparing it with its pin."""
     shard, record = plan.layout.shard(part), plan.layout.record(part)
     pinned = next(file for file in locked.files if file.name == name)
-    path = locate(plan, node, pinned)
-    with track_bytes(f"fetch {part.id}", pinned.size_bytes) as advance:
-        if isinstance(node.recipe, Folder):
-            with atomic_writer(shard) as held:
-                sha256, tensors = _copy(path, held, advance)
-                _check(node, part, pinned, path, sha256, tensors)
-        else:
-            sha256, tensors = digest_shard(path, copy=_counted(advance))
+    if isinstance(node.recipe, Folder):
+        path = locate(plan, node, pinned)
+        with (
+            track_bytes(f"fetch {part.id}", pinned.size_bytes) as advance,
+            atomic_writer(shard) as held,
+            written_meanwhile(held),
+        ):
+            sha256, tensors = _copy(path, held, advance)
             _check(node, part, pinned, path, sha256, tensors)
-            link(path.absolute(), shard)
+    else:
+        path, (sha256, tensors) = _locate_digested(plan, node, pinned, part)
+        _check(node, part, pinned, path, sha256, tensors)
+        link(path.absolute(), shard)
     for entry in tensors.values():
         entry["action"] = "fetch"
     file = {"size_bytes": shard.stat().st_size, "sha256": sha256}
     write_json(record, {**part.about, "file": file, "tensors": tensors})
+
+
+def _locate_digested(
+    plan: Plan, node: Node, pinned: LockedFile, part: Part
+) -> tuple[Path, tuple[str, dict[str, dict[str, Any]]]]:
+    """Locate a weights file and digest it as ``digest_shard`` does, in the one pass in which it is compared with its pin."""
+    found = []
+
+    def digest(path: Path) -> str:
+        try:
+            with track_bytes(f"fetch {part.id}", pinned.size_bytes) as advance:
+                found.append(digest_shard(path, copy=_counted(advance)))
+        except CheckpointError:  # a damaged copy, unless it is the file that was locked
+            return sha256_file(path)
+        return found[0][0]
+
+    path = locate(plan, node, pinned, digest)
+    return path, found[0] if found else digest_shard(path)
 
 
 def _copy(
@@ -108,8 +130,14 @@ def _check(
         raise CheckpointError(f"models.{node.name}: {pinned.name}: its tensors differ from those in the lock")
 
 
-def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
+def locate(plan: Plan, node: Node, pinned: LockedFile, digest: Callable[[Path], str] = sha256_file) -> Path:
     """Return the path of a source's file on this machine, after downloading it if necessary.
+
+    Args:
+        plan: The plan.
+        node: The source.
+        pinned: The file.
+        digest: Computes the SHA-256 of a large file of the Hub.
 
     Raises:
         SourceError: If it cannot be read or downloaded.
@@ -119,7 +147,7 @@ def locate(plan: Plan, node: Node, pinned: LockedFile) -> Path:
         case Hub():
             repo = node.recipe.hub.partition("@")[0]
             remote = hub.RemoteFile(pinned.name, pinned.size_bytes, pinned.sha256, pinned.git_blob)
-            return hub.download(repo, plan.lock.sources[node.name].revision, remote)
+            return hub.download(repo, plan.lock.sources[node.name].revision, remote, digest)
         case Folder():
             path = plan.beside_recipe(node.recipe.folder) / pinned.name
             if not path.is_file():

@@ -10,7 +10,8 @@ from herdbook.errors import StepError
 from herdbook.files import scratch
 from herdbook.progress import track
 from herdbook.tools.mergekit import MERGEKIT
-from herdbook.weights.checkpoint import Produced, finite, read_header, stream_span, write_shard
+from herdbook.weights.checkpoint import Produced, read_header, stream_span, write_shard
+from herdbook.weights.finite import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
