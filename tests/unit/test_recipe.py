@@ -184,6 +184,17 @@ def test_all_problems_at_once_each_with_file_and_key():
         ),
         ("\nrelease", "\nquantize: {methods: [Q9]}\nrelease", "quantize.methods.0"),
         ("\nrelease", "\nevaluate: {tasks: [t], models: [base, base]}\nrelease", "a model is named twice"),
+        *(
+            ("\nrelease", f"\nevaluate: {{tasks: [t], models: [base], compare: {wrong}}}\nrelease", message)
+            for wrong, message in (
+                (
+                    "{base: [bas]}",
+                    "evaluate.compare.base: 'bas' is not in evaluate.models; did you mean 'base'?",
+                ),
+                ("{base: [base]}", "evaluate.compare.base: a model is compared with itself"),
+                ("{base: []}", "evaluate.compare.base: no model to compare with"),
+            )
+        ),
     ],
 )
 def test_each_problem_names_its_key(old, new, expected):

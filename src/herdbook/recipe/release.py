@@ -45,6 +45,14 @@ class Evaluate(Section):
     batch_size: int = Field(
         1, ge=1, description="part of the result's key, since it changes the last digits of a result"
     )
+    compare: dict[Name, list[Name]] = Field(
+        {},
+        description="by name of a measured model, the measured models that it is compared with, document by document",
+    )
+    release_samples: bool = Field(
+        False,
+        description="release the results of each document, without its text, so that anyone can repeat the comparisons",
+    )
 
 
 class Routing(Section):

@@ -88,6 +88,7 @@ class Recipe(Section):
             self.evaluate.models if self.evaluate else []
         ):
             problems.append("evaluate.models: a model is named twice")
+        problems += _compared(self.evaluate) if self.evaluate else []
         if self.quantize and len(set(self.quantize.methods)) != len(self.quantize.methods):
             problems.append("quantize.methods: a method is named twice")
         for name, model in self.models.items():
@@ -157,6 +158,25 @@ def _references(recipe: Recipe) -> list[tuple[str, str]]:
             (f"evaluate.models.{index}", name) for index, name in enumerate(recipe.evaluate.models)
         ]
     return references
+
+
+def _compared(evaluate: Evaluate) -> list[str]:
+    """Return what is wrong with the comparisons."""
+    problems = []
+    for name, others in evaluate.compare.items():
+        where = f"evaluate.compare.{name}"
+        problems += [
+            f"{where}: {model!r} is not in evaluate.models{did_you_mean(model, evaluate.models)}"
+            for model in (name, *others)
+            if model not in evaluate.models
+        ]
+        if not others:
+            problems.append(f"{where}: no model to compare with")
+        if name in others:
+            problems.append(f"{where}: a model is compared with itself")
+        if len(set(others)) != len(others):
+            problems.append(f"{where}: a model is named twice")
+    return problems
 
 
 def _cycles(recipe: Recipe) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
-from herdbook.layout import LOCK, SIGNATURE
+from herdbook.layout import COMPARISONS, LOCK, SIGNATURE
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 from herdbook.verify.gguf.table import CONFIG, CONVERTER, RECIPE, ROWS, TENSORS, TOKENIZER
 
@@ -137,6 +137,22 @@ FACTS = (
     Fact("digests of shards that are not released", RECORD, ("file",), "the steps, run again", "rebuild"),
     Fact("devices, and digests of spectra", RECORD, ("tensors.device", "tensors.spectrum.sha256"), "the builder", ASSERTED, _has(Laser)),
     Fact("the card", "README.md, figures", (), "records, results and snapshots", "recomputed"),
+    Fact(
+        "comparisons of measurements, and whether these follow from their documents' results",
+        COMPARISONS,
+        (),
+        "the released samples",
+        "recomputed",
+        lambda recipe: bool(recipe.evaluate and recipe.evaluate.release_samples),
+    ),
+    Fact(
+        "probabilities and intervals of comparisons without released samples",
+        COMPARISONS,
+        (),
+        "the builder (`release_samples`)",
+        ASSERTED,
+        lambda recipe: bool(recipe.evaluate and not recipe.evaluate.release_samples),
+    ),
     Fact("lineage, bills of materials, claims of the build", "provenance", (), "recipe, lock and records", "claims"),
     *(
         Fact(name, GGUF, tuple(row.key for row in ROWS if row.origin == origin), origin, level, _quantizes)

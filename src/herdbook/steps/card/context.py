@@ -16,6 +16,7 @@ from herdbook.plan.card import CARD_CODE, described, shows_spectrum
 from herdbook.plan.material import ancestry, materials
 from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
 from herdbook.steps.card import metadata, results
+from herdbook.steps.card.compared import Compared, comparisons_of, titled
 from herdbook.steps.card.counts import Counts, context_bytes, count_parameters
 from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
 from herdbook.steps.card.rank import Ranked, rank_all
@@ -27,6 +28,7 @@ from herdbook.weights.checkpoint import read_record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from herdbook.comparison.compare import Comparison
     from herdbook.escape import Markdown
     from herdbook.plan import Node, Plan
     from herdbook.recipe import Recipe
@@ -138,6 +140,7 @@ class Facts:
     effects: tuple[Effect, ...]
     measurements: tuple[Measurement, ...]
     columns: tuple[Column, ...]
+    comparisons: tuple[Compared, ...]
     ranks: tuple[Ranked, ...]
     sources: tuple[Source, ...]
     made: tuple[MadeModel, ...]
@@ -160,8 +163,12 @@ class Facts:
         return mixture is None or mixture.loadable
 
 
-def gather(plan: Plan) -> Facts:
+def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     """Gather the facts of a plan's card.
+
+    Args:
+        plan: The plan.
+        taken: See ``herdbook.steps.card.step.render_card``.
 
     Raises:
         LockError: If a leaderboard's snapshot changed since it was locked.
@@ -194,6 +201,7 @@ def gather(plan: Plan) -> Facts:
         for node in nodes
         if isinstance(node.recipe, Laser)
     )
+    comparisons = comparisons_of(plan, measurements, taken)
     text = plan.recipe_path.read_bytes()
     return Facts(
         front_matter=metadata.render(metadata.build(plan.recipe.release, nodes, own)),
@@ -207,9 +215,10 @@ def gather(plan: Plan) -> Facts:
         moe=_moe(plan, model.moe, entries) if isinstance(model, Moe) else None,
         routing=read_routing(plan),
         lasered=lasered,
-        effects=effects(lasered, measurements),
+        effects=effects(lasered, measurements, comparisons),
         measurements=measurements,
         columns=results.columns(measurements),
+        comparisons=titled(comparisons, measurements),
         ranks=rank_all(plan, measurements),
         sources=tuple(_sources(plan, nodes)),
         made=tuple(
