@@ -9,21 +9,10 @@ import numpy as np
 import pytest
 
 from herdbook.comparison import paired as module
-from herdbook.comparison.compare import (
-    BETTER,
-    SAME,
-    UNTESTED,
-    WORSE,
-    Measured,
-    Wanted,
-    as_json,
-    compare,
-    from_json,
-    judge,
-    too_few,
-)
-from herdbook.comparison.paired import ALPHA, DRAWN, EXACT, FLIPS, holm, paired
+from herdbook.comparison.compare import Measured, Wanted, as_json, compare
+from herdbook.comparison.paired import DRAWN, EXACT, FLIPS, paired
 from herdbook.comparison.samples import Sample, SamplesError, pack, unpack
+from herdbook.comparison.verdict import ALPHA, BETTER, SAME, UNTESTED, WORSE, from_json, holm, judge, too_few
 
 
 def decimals(values):

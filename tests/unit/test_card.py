@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from herdbook.comparison.compare import from_json
+from herdbook.comparison.verdict import from_json
 from herdbook.errors import LockError, StepError
 from herdbook.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.files import write_json

@@ -1,4 +1,4 @@
-"""The comparisons of a build: a paired difference for each pair of models and task, and a verdict in words."""
+"""Making the comparisons of a build: a paired difference for each pair of models and task."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from herdbook.comparison.paired import ALPHA, FLIPS, RESAMPLES, SEED, holm, paired
+from herdbook.comparison.paired import FLIPS, RESAMPLES, SEED, paired
 from herdbook.comparison.samples import MEAN, RATIO, SamplesError, check_value, terms, unit
+from herdbook.comparison.verdict import ALPHA, UNTESTED, Comparison, judge, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from herdbook.comparison.samples import Sample
-
-BETTER, WORSE, SAME = "better", "worse", "no measurable difference"
-UNTESTED = "not tested: the metric is not a mean over documents"
-DIGITS = 6  # significant digits of what is written
 
 
 @dataclass(frozen=True)
@@ -27,41 +24,6 @@ class Wanted:
     other: str
     task: str
     metric: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison.
-
-    Args:
-        model: The model.
-        other: The model that it is compared with.
-        task: The task.
-        metric: The metric.
-        documents: Number of documents.
-        verdict: What the corrected test says of the model: better, worse, no measurable difference; or that there is no test.
-        difference: The model's result minus the other's; None without a test, as all that follows.
-        low: Lower end of the difference's 95 % interval.
-        high: Upper end of it.
-        p: Probability of so large a difference between equal models.
-        corrected: The same, corrected for the number of comparisons.
-        test: How the probability was computed.
-        least_p: The smallest probability that so many documents can give.
-    """
-
-    model: str
-    other: str
-    task: str
-    metric: str
-    documents: int
-    verdict: str
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    corrected: float | None = None
-    test: str | None = None
-    least_p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,32 +50,6 @@ def compare(wanted: Sequence[Wanted], measured: Mapping[str, Measured]) -> tuple
         for item in wanted
     ]
     return judge(made, higher)
-
-
-def judge(comparisons: Sequence[Comparison], higher_is_better: Sequence[bool]) -> tuple[Comparison, ...]:
-    """Return comparisons with their probabilities corrected for their number, and the verdicts that follow.
-
-    Args:
-        comparisons: The comparisons, with their differences and probabilities.
-        higher_is_better: For each, whether higher results are better.
-    """
-    corrected = iter(holm([item.p for item in comparisons if item.p is not None]))
-    judged = []
-    for item, higher in zip(comparisons, higher_is_better, strict=True):
-        if item.p is None or item.difference is None:
-            judged.append(replace(item, verdict=UNTESTED, corrected=None))
-            continue
-        p = _rounded(next(corrected))
-        ahead = (item.difference > 0) == higher
-        verdict = SAME if p > ALPHA or not item.difference else BETTER if ahead else WORSE
-        judged.append(replace(item, verdict=verdict, corrected=p))
-    return tuple(judged)
-
-
-def too_few(comparisons: Sequence[Comparison]) -> bool:
-    """Return whether some comparison has so few documents that it cannot show any difference, among so many."""
-    tests = sum(item.p is not None for item in comparisons)
-    return any(item.least_p is not None and item.least_p * tests > ALPHA for item in comparisons)
 
 
 def _compare(item: Wanted, ours: Measured, theirs: Measured) -> Comparison:
@@ -144,17 +80,13 @@ def _compare(item: Wanted, ours: Measured, theirs: Measured) -> Comparison:
     factor = unit(aggregation)
     return replace(
         comparison,
-        difference=_rounded(result.difference * factor),
-        low=_rounded(result.low * factor),
-        high=_rounded(result.high * factor),
-        p=_rounded(result.p),
-        least_p=_rounded(result.least_p),
+        difference=rounded(result.difference * factor),
+        low=rounded(result.low * factor),
+        high=rounded(result.high * factor),
+        p=rounded(result.p),
+        least_p=rounded(result.least_p),
         test=result.test,
     )
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
 
 
 def as_json(comparisons: Iterable[Comparison]) -> dict[str, Any]:
@@ -172,8 +104,3 @@ def as_json(comparisons: Iterable[Comparison]) -> dict[str, Any]:
         },
         "comparisons": [asdict(comparison) for comparison in comparisons],
     }
-
-
-def from_json(content: Any) -> tuple[Comparison, ...]:
-    """Return comparisons from what ``as_json`` returned. Raises LookupError or TypeError if it is damaged."""
-    return tuple(Comparison(**entry) for entry in content["comparisons"])

@@ -1,4 +1,4 @@
-"""Paired tests on the same documents: is there a difference, how large is it, and does it survive the number of tests?
+"""Paired tests on the same documents: is there a difference, and how large is it?
 
 All sums are of integers, and all random bits come from Python's Mersenne Twister, so that every machine gets the same result.
 """
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-ALPHA = 0.05  # probability of calling any difference measurable, over all tests together, where there is none
 SEED = 1234
 FLIPS = 9999
 RESAMPLES = 2000
@@ -81,20 +80,6 @@ def paired(differences: Sequence[Decimal], sizes: Sequence[int]) -> Paired:
         max(least, 1 / (FLIPS + 1)) if test == DRAWN else least,
         test,
     )
-
-
-def holm(probabilities: Sequence[float]) -> list[float]:
-    """Return probabilities corrected for their number: any one below a level is then so by chance no more often than that.
-
-    Source: Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure.
-    """
-    count = len(probabilities)
-    order = sorted(range(count), key=lambda index: probabilities[index])
-    corrected, largest = [0.0] * count, 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (count - place) * probabilities[index]))
-        corrected[index] = largest
-    return corrected
 
 
 def _sign_flips(values: Sequence[int]) -> tuple[float, str]:

@@ -9,11 +9,12 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
+from herdbook.recipe.evaluate import Evaluate, Mark, evaluate_problems, mark_problems
 from herdbook.recipe.laser import Calibration, Laser
 from herdbook.recipe.merge import Merge, merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
-from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Release, Routing
+from herdbook.recipe.release import Claim, Leaderboard, Quantize, Release, Routing
 from herdbook.recipe.section import Name, Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 
@@ -59,6 +60,7 @@ class Recipe(Section):
     models: dict[Name, Model] = Field(min_length=1)
     release: Release
     evaluate: Evaluate | None = None
+    marks: list[Mark] = Field([])
     routing: Routing | None = None
     quantize: Quantize | None = None
     leaderboards: dict[Name, Leaderboard] = Field({})
@@ -88,7 +90,8 @@ class Recipe(Section):
             self.evaluate.models if self.evaluate else []
         ):
             problems.append("evaluate.models: a model is named twice")
-        problems += _compared(self.evaluate) if self.evaluate else []
+        problems += evaluate_problems(self.evaluate) if self.evaluate else []
+        problems += mark_problems(self.marks, self.evaluate, self.release.model)
         if self.quantize and len(set(self.quantize.methods)) != len(self.quantize.methods):
             problems.append("quantize.methods: a method is named twice")
         for name, model in self.models.items():
@@ -158,25 +161,6 @@ def _references(recipe: Recipe) -> list[tuple[str, str]]:
             (f"evaluate.models.{index}", name) for index, name in enumerate(recipe.evaluate.models)
         ]
     return references
-
-
-def _compared(evaluate: Evaluate) -> list[str]:
-    """Return what is wrong with the comparisons."""
-    problems = []
-    for name, others in evaluate.compare.items():
-        where = f"evaluate.compare.{name}"
-        problems += [
-            f"{where}: {model!r} is not in evaluate.models{did_you_mean(model, evaluate.models)}"
-            for model in (name, *others)
-            if model not in evaluate.models
-        ]
-        if not others:
-            problems.append(f"{where}: no model to compare with")
-        if name in others:
-            problems.append(f"{where}: a model is compared with itself")
-        if len(set(others)) != len(others):
-            problems.append(f"{where}: a model is named twice")
-    return problems
 
 
 def _cycles(recipe: Recipe) -> list[str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from herdbook.comparison.compare import UNTESTED, Measured, Wanted, compare, judge
+from herdbook.comparison.compare import Measured, Wanted, compare
+from herdbook.comparison.marks import MarkError, judge_marks
 from herdbook.comparison.samples import SamplesError, unpack
+from herdbook.comparison.verdict import UNTESTED, judge
 from herdbook.errors import StepError
 from herdbook.layout import COMPARISONS
 from herdbook.plan.comparison import compared, compared_pairs
 from herdbook.steps.card.results import Score, read_json
 
 if TYPE_CHECKING:
-    from herdbook.comparison.compare import Comparison
+    from herdbook.comparison.marks import Outcome
+    from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Evaluation, Plan
     from herdbook.steps.card.results import Measurement
 
@@ -53,12 +57,20 @@ def comparisons_of(
         for name, other in compared_pairs(plan)
         for task, result in by_name[name].tasks.items()
     ]
+    wanted += [
+        Wanted(plan.released.name, mark.no_worse_than, mark.task, mark.metric)
+        for mark in plan.recipe.marks
+        if mark.no_worse_than
+    ]
+    wanted = list(dict.fromkeys(wanted))
     try:
         if taken is None:
             return compare(wanted, {item.name: _read(plan, item) for item in compared(plan)})
         recorded = [Wanted(item.model, item.other, item.task, item.metric) for item in taken]
         if recorded == wanted:
-            directions = [by_name[item.model].tasks[item.task].main.higher_is_better for item in wanted]
+            directions = [
+                by_name[item.model].tasks[item.task].scores[item.metric].higher_is_better for item in wanted
+            ]
             return judge(taken, directions)
     except SamplesError as error:
         raise StepError(f"card: compare: {error}. Delete both measurements and rerun `evaluate`.") from error
@@ -79,6 +91,18 @@ def titled(
         result = by_name[comparison.model].tasks[comparison.task]
         found.append(Compared(comparison, result.title, result.scores[comparison.metric]))
     return tuple(found)
+
+
+def marks_of(plan: Plan, comparisons: tuple[Comparison, ...]) -> tuple[Outcome, ...]:
+    """Return the outcomes of a plan's marks. Raises StepError if one cannot be compared with what was measured."""
+    if not plan.recipe.marks:
+        return ()
+    own = next(i for i in plan.evaluations if i.name == plan.released.name and i.quantized is None)
+    tasks = json.loads(plan.layout.evaluation(own).read_text(encoding="utf-8"))["tasks"]
+    try:
+        return judge_marks(plan, tasks, comparisons)
+    except MarkError as error:
+        raise StepError(f"card: {error}") from error
 
 
 def _read(plan: Plan, item: Evaluation) -> Measured:

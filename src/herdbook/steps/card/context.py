@@ -16,7 +16,7 @@ from herdbook.plan.card import CARD_CODE, described, shows_spectrum
 from herdbook.plan.material import ancestry, materials
 from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
 from herdbook.steps.card import metadata, results
-from herdbook.steps.card.compared import Compared, comparisons_of, titled
+from herdbook.steps.card.compared import Compared, comparisons_of, marks_of, titled
 from herdbook.steps.card.counts import Counts, context_bytes, count_parameters
 from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
 from herdbook.steps.card.rank import Ranked, rank_all
@@ -28,7 +28,8 @@ from herdbook.weights.checkpoint import read_record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.comparison.compare import Comparison
+    from herdbook.comparison.marks import Outcome
+    from herdbook.comparison.verdict import Comparison
     from herdbook.escape import Markdown
     from herdbook.plan import Node, Plan
     from herdbook.recipe import Recipe
@@ -141,6 +142,7 @@ class Facts:
     measurements: tuple[Measurement, ...]
     columns: tuple[Column, ...]
     comparisons: tuple[Compared, ...]
+    marks: tuple[Outcome, ...]
     ranks: tuple[Ranked, ...]
     sources: tuple[Source, ...]
     made: tuple[MadeModel, ...]
@@ -219,6 +221,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         measurements=measurements,
         columns=results.columns(measurements),
         comparisons=titled(comparisons, measurements),
+        marks=marks_of(plan, comparisons),
         ranks=rank_all(plan, measurements),
         sources=tuple(_sources(plan, nodes)),
         made=tuple(

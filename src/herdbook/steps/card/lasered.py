@@ -16,7 +16,7 @@ from herdbook.recipe import Laser
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from herdbook.comparison.compare import Comparison
+    from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Node
     from herdbook.steps.card.results import Measurement, Score
 

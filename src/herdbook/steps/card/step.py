@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import humanize
 from herdbook.architectures.dense import MATRICES
-from herdbook.comparison.compare import as_json, too_few
+from herdbook.comparison.compare import as_json
+from herdbook.comparison.verdict import too_few
 from herdbook.escape import Markdown, code, codes, fenced, link, md, only_escaped, quoted
 from herdbook.figures import (
     Box,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     import jinja2
 
-    from herdbook.comparison.compare import Comparison
+    from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Node, Plan
     from herdbook.steps.card.lasered import Lasered
     from herdbook.steps.card.routed import RoutingFacts

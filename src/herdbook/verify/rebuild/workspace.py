@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
-from herdbook.comparison.compare import from_json
+from herdbook.comparison.verdict import from_json
 from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, remove_abandoned
 from herdbook.layout import COMPARISONS, LOCK, RECIPE
@@ -26,7 +26,7 @@ from herdbook.verify.claims import RecordedBuild, recorded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.comparison.compare import Comparison
+    from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Node, Part, Plan
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
