@@ -8,7 +8,8 @@ rule evaluate:
     input:
         inputs,
     output:
-        PLAN.layout.evaluation(ANY),
+        result=PLAN.layout.evaluation(ANY),
+        samples=PLAN.layout.samples(ANY),
     log:
         "logs/evaluate/{id}.log",
     wildcard_constraints:

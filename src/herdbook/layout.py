@@ -25,6 +25,8 @@ ROUTING_FIGURE = f"{FIGURES}/routing.svg"
 RECORDS = "provenance/records"
 SEARCHES = "provenance/searches"
 EVALUATIONS = "provenance/evaluations"
+COMPARISONS = "provenance/comparisons.json"
+SAMPLES_SUFFIX = ".samples.jsonl.bz2"
 ROUTING = "provenance/routing"
 INPUTS = "provenance/inputs"
 LINEAGE = "provenance/lineage.jsonl"
@@ -117,6 +119,10 @@ class Layout:
     def evaluation(self, item: Named) -> Path:
         """Return the path of a measurement."""
         return self.root / "evaluations" / f"{item.id}.json"
+
+    def samples(self, item: Named) -> Path:
+        """Return the path of what a measurement found document by document."""
+        return self.root / "evaluations" / f"{item.id}{SAMPLES_SUFFIX}"
 
     def report(self, report: Named) -> Path:
         """Return the path of a report on routers."""

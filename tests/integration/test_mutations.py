@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import pytest
 from pytest_local_hub import LocalHub, client
 
-from herdbook.layout import CONFIG, LOCK, RECORDS
+from herdbook.layout import COMPARISONS, CONFIG, LOCK, RECORDS
 from herdbook.release.finding import Outcome
 from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.verify.facts import FACTS, fact_about
@@ -63,8 +63,8 @@ ABSENT = (
     Field(LOCK, ("token_differences",), ("token_differences",)),
     Field(CONFIG, ("auto_map",), ("auto_map",)),
 )
-# Files of the table of which this release does not have all: other tokenizers and headers of GGUF files; and what is no file.
-NOT_HERE = {*TOKENIZER_FILES, "*.safetensors", "*.gguf", "the release"}
+# Files of the table of which this release does not have all: other tokenizers and headers of GGUF files, comparisons; and what is no file.
+NOT_HERE = {*TOKENIZER_FILES, "*.safetensors", "*.gguf", COMPARISONS, "the release"}
 DIFFERENCES = [{"between": ["0" * 64, "1" * 64], "moved": 1, "moved_token": ["w", 1, 2]}]
 
 

@@ -34,7 +34,7 @@ def test_accuracy_has_the_standard_error_of_lm_eval(tmp_path):
         "pretrained": AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
         "tokenizer": AutoTokenizer.from_pretrained(folder),
     }
-    found = measure(loaded["pretrained"], loaded["tokenizer"], [task], None, 1)["words"]
+    found = measure(loaded["pretrained"], loaded["tokenizer"], [task], None, 1).tasks["words"]
     own = lm_eval.simple_evaluate(
         model=HFLM(batch_size=1, **loaded),
         tasks=[task],
@@ -43,6 +43,7 @@ def test_accuracy_has_the_standard_error_of_lm_eval(tmp_path):
     )["results"]["words"]
     assert found["documents"] == 7
     assert 0 < found["metrics"]["acc"]["value"] < 1
+    assert {found["metrics"][metric]["aggregation"] for metric in ("acc", "acc_norm")} == {"mean"}
     for metric in ("acc", "acc_norm"):
         assert found["metrics"][metric]["value"] == pytest.approx(own[f"{metric},none"], rel=1e-5)
         assert found["metrics"][metric]["stderr"] == pytest.approx(own[f"{metric}_stderr,none"], rel=1e-5)

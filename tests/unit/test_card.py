@@ -13,6 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from herdbook.comparison.verdict import from_json
 from herdbook.errors import LockError, StepError
 from herdbook.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.files import write_json
@@ -23,7 +24,7 @@ from herdbook.steps.card.counts import count_parameters
 from herdbook.steps.card.front_matter import check
 from herdbook.steps.card.rank import find_place
 from herdbook.tools.installed import card_templates
-from support import tiny
+from support import measured, tiny
 
 EVIL = "| x | <script>alert(1)</script> [a](javascript:b) `` ` `` {{ 7*7 }} # h\n# heading\n\u202etxet"
 MODELS = {
@@ -76,12 +77,7 @@ def prepare(folder, models=None, **sections):
     (folder / "board.csv").write_text(text.getvalue())
     plan = tiny.build(tiny.write_recipe(folder / "r.yaml", models or MODELS, **sections), folder / "results")
     for item in plan.evaluations:
-        metric = {"value": float(SCORES[item.name]), "stderr": 0.0123, "higher_is_better": False}
-        tasks = {"held_out": {"title": "Text", "documents": 12, "metrics": {"bits_per_byte": metric}}}
-        write_json(
-            plan.layout.evaluation(item),
-            {"key": item.key, "tasks": tasks, "weights": {}, "code": {"torch": "2"}},
-        )
+        measured.write(plan, item, [float(SCORES[item.name])] * 12)
     return plan
 
 
@@ -141,10 +137,76 @@ def test_table_holds_the_measured_numbers(card):
     }
     assert rows["`base`"] == "0.9123 ± 0.0123"
     assert rows["► `mix`"] == "**0.8988** ± 0.0123"  # the lowest, and lower is better
-    assert (
-        "| `cut` | Text (bits per byte) | 0.9123 | 0.9346 | +0.0222 | worse, by more than the standard error |"
-        in card
+    assert "| `cut` | Text (bits per byte) | 0.9123 | 0.9346 | +0.0222 | worse |" in card
+
+
+def compared(folder, name="mix", **changes):
+    """Return a plan whose mixture is compared with its base, measured with these results of documents."""
+    plan = prepare(
+        folder, **SECTIONS | {"evaluate": SECTIONS["evaluate"] | {"compare": {"mix": ["base"]}}} | changes
     )
+    for item in plan.evaluations:
+        shift = (-1) ** (item.name == "mix")
+        measured.write(plan, item, [0.9 + 0.001 * shift + 0.01 * number for number in range(20)])
+    return plan
+
+
+def test_comparisons_have_verdicts(tmp_path):
+    plan = compared(tmp_path)
+    texts = step.card_texts(plan)
+    assert sorted(texts) == sorted(card_files(plan))
+    assert (
+        "| `mix` | `base` | Text (bits per byte) | -0.0020 | -0.0020 to -0.0020 | 0.0002 | 20 | better |"
+        in texts["README.md"]
+    )
+    assert "corrected by Holm's method for 2 comparisons" in " ".join(texts["README.md"].split())
+    assert "fewer documents" not in texts["README.md"]
+    first, second = json.loads(texts["provenance/comparisons.json"])["comparisons"]
+    assert (first["verdict"], first["p"], first["corrected"]) == (
+        "better",
+        1 / 10_000,  # all differences have one sign, which none of 9,999 draws has
+        2 / 10_000,
+    )
+    assert (second["model"], second["other"], second["verdict"]) == (
+        "cut",
+        "base",
+        "no measurable difference",
+    )
+
+
+def test_comparisons_that_are_taken_over_must_be_those_of_the_recipe_and_their_verdicts_follow(tmp_path):
+    plan = compared(tmp_path)
+    texts = step.card_texts(plan)
+    recorded = json.loads(texts["provenance/comparisons.json"])
+    assert step.card_texts(plan, from_json(recorded)) == texts
+    recorded["comparisons"][1]["verdict"] = "better"
+    assert step.card_texts(plan, from_json(recorded)) == texts
+    with pytest.raises(StepError, match="other comparisons than those of the recipe"):
+        step.card_texts(plan, from_json({"comparisons": recorded["comparisons"][1:]}))
+
+
+def test_samples_of_another_measurement_are_refused(tmp_path):
+    plan = compared(tmp_path)
+    first, *_, last = plan.evaluations
+    content = plan.layout.samples(last).read_bytes()
+    plan.layout.samples(first).write_bytes(content)
+    with pytest.raises(
+        StepError, match=r"base-\w+\.samples\.jsonl\.bz2 has other samples than were measured"
+    ):
+        step.card_texts(plan)
+    plan.layout.samples(first).unlink()
+    with pytest.raises(StepError, match="the samples of base are missing"):
+        step.card_texts(plan)
+
+
+def test_a_value_that_does_not_follow_from_its_samples_is_refused(tmp_path):
+    plan = compared(tmp_path)
+    path = plan.layout.evaluation(plan.evaluations[0])
+    path.write_text(path.read_text().replace('"value": 0.996', '"value": 0.896'))
+    with pytest.raises(
+        StepError, match=r"gives 0\.996000 as bits_per_byte of base in held_out, .* says 0\.896"
+    ):
+        step.card_texts(plan)
 
 
 def test_twins_are_named(card):
@@ -190,6 +252,7 @@ def test_text_of_others_stays_text(card):
     assert {token.content for token in inline if token.type == "html_inline"} <= {"<br>"}
     targets = {token.attrs["href"] for token in inline if token.type == "link_open"}
     assert targets <= {
+        "#comparisons",
         "#how-this-card-knows",
         "https://arxiv.org/abs/2312.13558",
         "https://example.org/board",

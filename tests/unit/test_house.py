@@ -37,6 +37,7 @@ LAYERS = (
     ("hub", "importing"),
     ("lock",),
     ("plan",),
+    ("comparison",),
     ("cache", "inference", "needs", "provenance"),
     ("release", "signing"),
     ("steps",),

@@ -26,7 +26,7 @@ def test_documents_are_counted_once_for_all_filters():
     assert summarize({"task": "t"}, results_of(values, [0, 1, 0, 1])) == {
         "title": "t",
         "documents": 2,
-        "metrics": {"acc": {"value": 0.5, "stderr": None, "higher_is_better": True}},
+        "metrics": {"acc": {"value": 0.5, "stderr": None, "higher_is_better": True, "aggregation": "mean"}},
     }
 
 

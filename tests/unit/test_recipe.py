@@ -184,6 +184,40 @@ def test_all_problems_at_once_each_with_file_and_key():
         ),
         ("\nrelease", "\nquantize: {methods: [Q9]}\nrelease", "quantize.methods.0"),
         ("\nrelease", "\nevaluate: {tasks: [t], models: [base, base]}\nrelease", "a model is named twice"),
+        *(
+            ("\nrelease", f"\nevaluate: {{tasks: [t], models: [base], compare: {wrong}}}\nrelease", message)
+            for wrong, message in (
+                (
+                    "{base: [bas]}",
+                    "evaluate.compare.base: 'bas' is not in evaluate.models; did you mean 'base'?",
+                ),
+                ("{base: [base]}", "evaluate.compare.base: a model is compared with itself"),
+                ("{base: []}", "evaluate.compare.base: no model to compare with"),
+            )
+        ),
+        *(
+            (
+                "\nrelease",
+                f"\nevaluate: {{tasks: [t], models: [{measured}]}}\nmarks: [{{task: t, metric: acc{wrong}}}]\nrelease",
+                message,
+            )
+            for measured, wrong, message in (
+                ("base", ", at_least: 0.5", "marks: 'mix', which must reach them, is not in evaluate.models"),
+                ("base, mix", "", "give one of at_least, at_most, no_worse_than"),
+                (
+                    "base, mix",
+                    ", at_least: 0.5, at_most: 0.6",
+                    "give one of at_least, at_most, no_worse_than",
+                ),
+                ("base, mix", ", at_least: .nan", "marks.0.at_least"),
+                ("base, mix", ", no_worse_than: mix", "the released model is compared with itself"),
+                (
+                    "base, mix",
+                    ", no_worse_than: bas",
+                    "'bas' is not in evaluate.models; did you mean 'base'?",
+                ),
+            )
+        ),
     ],
 )
 def test_each_problem_names_its_key(old, new, expected):

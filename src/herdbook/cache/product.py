@@ -22,7 +22,7 @@ ROLES = {
     **dict.fromkeys(("fetch", "laser", "adapter", "merge", "moe"), PART),
     "search": ("result",),
     "quantize": ("file", "record"),
-    "evaluate": ("result",),
+    "evaluate": ("result", "samples"),
     "routing": ("result",),
 }
 

@@ -9,6 +9,7 @@ from herdbook.files import sha256_file
 from herdbook.key import digest
 from herdbook.layout import (
     CARD,
+    COMPARISONS,
     LINEAGE_FIGURE,
     MEASUREMENTS_FIGURE,
     ROUTING_FIGURE,
@@ -16,6 +17,7 @@ from herdbook.layout import (
     heat_map,
 )
 from herdbook.plan.code import DOCUMENTS, Code
+from herdbook.plan.comparison import compared
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Laser
 from herdbook.tools.installed import card_templates
@@ -37,6 +39,7 @@ def card_files(plan: Plan) -> list[str]:
         CARD,
         LINEAGE_FIGURE,
         *([MEASUREMENTS_FIGURE] if plan.evaluations else []),
+        *([COMPARISONS] if compared(plan) else []),
         *([ROUTING_FIGURE] if plan.report and plan.report.texts else []),
         *(heat_map(node.name) for node in lasered),
         *([SPECTRUM_FIGURE] if any(map(shows_spectrum, lasered)) else []),
@@ -50,6 +53,7 @@ def card_inputs(plan: Plan) -> list[Path]:
         *(plan.layout.record(part) for node in described(plan) for part in node.parts),
         *(plan.layout.search(node.search) for node in described(plan) if node.search),
         *(plan.layout.evaluation(item) for item in plan.evaluations),
+        *(plan.layout.samples(item) for item in compared(plan)),
         *([plan.layout.report(plan.report)] if plan.report else []),
         *(plan.layout.quantized_record(item) for item in plan.quantized),
         *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),

@@ -17,6 +17,7 @@ from herdbook.layout import (
     RECIPE,
     RECORDS,
     ROUTING,
+    SAMPLES_SUFFIX,
     SEARCHES,
     SIGNATURE,
     SUMS,
@@ -79,10 +80,19 @@ def contents(plan: Plan) -> dict[str, Path]:
     files |= {f"{RECORDS}/{item.id}.gguf.json": plan.layout.quantized_record(item) for item in plan.quantized}
     files |= {f"{SEARCHES}/{search.id}.json": plan.layout.search(search) for search in plan.searches.values()}
     files |= {f"{EVALUATIONS}/{item.id}.json": plan.layout.evaluation(item) for item in plan.evaluations}
+    if releases_samples(plan):
+        files |= {
+            f"{EVALUATIONS}/{item.id}{SAMPLES_SUFFIX}": plan.layout.samples(item) for item in plan.evaluations
+        }
     if plan.report:
         files[f"{ROUTING}/{plan.report.id}.json"] = plan.layout.report(plan.report)
     files |= {name: path for name, (_, path) in carried_inputs(plan).items()}
     return files
+
+
+def releases_samples(plan: Plan) -> bool:
+    """Return whether the release contains what was measured document by document."""
+    return bool(plan.recipe.evaluate and plan.recipe.evaluate.release_samples)
 
 
 def written_files(plan: Plan) -> list[str]:

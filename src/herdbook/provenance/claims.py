@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
+from herdbook.comparison.marks import outcomes
 from herdbook.layout import BOMS, EVALUATIONS, input_file
 from herdbook.provenance.slsa import PROVENANCE_TYPE, digest_set, provenance, statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from herdbook.comparison.marks import Outcome
     from herdbook.plan import Evaluation, Plan
 
 BOM_TYPE = "https://cyclonedx.org/bom"
@@ -45,6 +47,7 @@ def statements(
     results = sorted(
         ((f"{EVALUATIONS}/{item.id}.json", item) for item in plan.evaluations), key=lambda pair: pair[0]
     )
+    reached = outcomes(plan, read_json)
     return [
         statement(digests, PROVENANCE_TYPE, provenance(plan, digests)),
         statement(digests, BOM_TYPE, read_json(BOMS[BOM_VERSION])),
@@ -52,7 +55,13 @@ def statements(
             statement(
                 _measured(item, plan, result := read_json(name)),
                 TEST_RESULT_TYPE,
-                _result(plan, name, digests[name], result),
+                _result(
+                    plan,
+                    name,
+                    digests[name],
+                    result,
+                    reached if item.name == plan.released.name and item.quantized is None else (),
+                ),
             )
             for name, item in results
         ),
@@ -65,8 +74,11 @@ def _measured(item: Evaluation, plan: Plan, result: Mapping[str, Any]) -> dict[s
     return {name if own else f"{item.node.name}/{name}": sha256 for name, sha256 in result["weights"].items()}
 
 
-def _result(plan: Plan, name: str, sha256: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a test result. It is ``PASSED`` if everything was measured: recipes define no score to reach."""
+def _result(
+    plan: Plan, name: str, sha256: str, content: Mapping[str, Any], reached: Sequence[Outcome]
+) -> dict[str, Any]:
+    """Return a test result. It is ``FAILED`` if the recipe has a mark that was missed; otherwise everything was measured."""
+    missed = {outcome.mark.task for outcome in reached if not outcome.met}
     settings = canonical(content["settings"])
     configuration: list[dict[str, Any]] = [
         {
@@ -89,13 +101,14 @@ def _result(plan: Plan, name: str, sha256: str, content: Mapping[str, Any]) -> d
             for file in task.data
         ]
     return {
-        "result": "PASSED",
+        "result": "FAILED" if missed else "PASSED",
         "configuration": configuration,
-        "passedTests": sorted(content["tasks"]),
+        "passedTests": sorted(content["tasks"].keys() - missed),
         "warnedTests": [],
-        "failedTests": [],
+        "failedTests": sorted(missed),
         # Extension fields, named as in-toto's parsing rules ask.
         "herdbook_evidence": {"name": name, "digest": {"sha256": sha256}},
+        **({"herdbook_marks": [outcome.json for outcome in reached]} if reached else {}),
         "herdbook_metrics": {
             task: {
                 metric: {key: score[key] for key in ("value", "stderr", "higher_is_better")}

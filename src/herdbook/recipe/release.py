@@ -34,19 +34,6 @@ class Release(Licensed):
     quote: Quote | None = None
 
 
-class Evaluate(Section):
-    """What is measured, and on which models of the recipe."""
-
-    tasks: list[str] = Field(min_length=1, description="lm-eval task files, relative to the recipe")
-    models: list[Name] = Field(
-        min_length=1, description="models to measure, in the order of the card's table"
-    )
-    limit: int | None = Field(None, ge=1, description="measure only this many documents of each task")
-    batch_size: int = Field(
-        1, ge=1, description="part of the result's key, since it changes the last digits of a result"
-    )
-
-
 class Routing(Section):
     """The texts of the report on the released mixture's routers."""
 

@@ -9,11 +9,12 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
+from herdbook.recipe.evaluate import Evaluate, Mark, evaluate_problems, mark_problems
 from herdbook.recipe.laser import Calibration, Laser
 from herdbook.recipe.merge import Merge, merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
-from herdbook.recipe.release import Claim, Evaluate, Leaderboard, Quantize, Release, Routing
+from herdbook.recipe.release import Claim, Leaderboard, Quantize, Release, Routing
 from herdbook.recipe.section import Name, Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import Tokenizer, keeper, named, tokenizer_problems
@@ -63,6 +64,7 @@ class Recipe(Section):
     models: dict[Name, Model] = Field(min_length=1)
     release: Release
     evaluate: Evaluate | None = None
+    marks: list[Mark] = Field([])
     routing: Routing | None = None
     quantize: Quantize | None = None
     leaderboards: dict[Name, Leaderboard] = Field({})
@@ -92,6 +94,8 @@ class Recipe(Section):
             self.evaluate.models if self.evaluate else []
         ):
             problems.append("evaluate.models: a model is named twice")
+        problems += evaluate_problems(self.evaluate) if self.evaluate else []
+        problems += mark_problems(self.marks, self.evaluate, self.release.model)
         if self.quantize and len(set(self.quantize.methods)) != len(self.quantize.methods):
             problems.append("quantize.methods: a method is named twice")
         for name, model in self.models.items():

@@ -103,7 +103,7 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
         name,
         EVALUATE_CODE,
         {**item.about, "weights": _weights(release, item)},
-        frozenset({"tasks", DEVICE}),
+        frozenset({"tasks", "samples", DEVICE}),
         [
             ({task.name: task.metadata.get("title", task.name) for task in tasks}, titles),
             ([min(count, settings.limit or count) for count in documents], documents),

@@ -16,6 +16,7 @@ from herdbook.plan.card import CARD_CODE, described, shows_spectrum
 from herdbook.plan.material import ancestry, materials
 from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
 from herdbook.steps.card import metadata, results
+from herdbook.steps.card.compared import Compared, comparisons_of, marks_of, titled
 from herdbook.steps.card.counts import Counts, context_bytes, count_parameters
 from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
 from herdbook.steps.card.rank import Ranked, rank_all
@@ -27,6 +28,8 @@ from herdbook.weights.checkpoint import read_record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from herdbook.comparison.marks import Outcome
+    from herdbook.comparison.verdict import Comparison
     from herdbook.escape import Markdown
     from herdbook.plan import Node, Plan
     from herdbook.recipe import Recipe
@@ -150,6 +153,8 @@ class Facts:
     effects: tuple[Effect, ...]
     measurements: tuple[Measurement, ...]
     columns: tuple[Column, ...]
+    comparisons: tuple[Compared, ...]
+    marks: tuple[Outcome, ...]
     ranks: tuple[Ranked, ...]
     sources: tuple[Source, ...]
     made: tuple[MadeModel, ...]
@@ -172,8 +177,12 @@ class Facts:
         return mixture is None or mixture.loadable
 
 
-def gather(plan: Plan) -> Facts:
+def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     """Gather the facts of a plan's card.
+
+    Args:
+        plan: The plan.
+        taken: See ``herdbook.steps.card.step.render_card``.
 
     Raises:
         LockError: If a leaderboard's snapshot changed since it was locked.
@@ -206,6 +215,7 @@ def gather(plan: Plan) -> Facts:
         for node in nodes
         if isinstance(node.recipe, Laser)
     )
+    comparisons = comparisons_of(plan, measurements, taken)
     text = plan.recipe_path.read_bytes()
     return Facts(
         front_matter=metadata.render(metadata.build(plan.recipe.release, nodes, own)),
@@ -219,9 +229,11 @@ def gather(plan: Plan) -> Facts:
         moe=_moe(plan, model.moe, entries) if isinstance(model, Moe) else None,
         routing=read_routing(plan),
         lasered=lasered,
-        effects=effects(lasered, measurements),
+        effects=effects(lasered, measurements, comparisons),
         measurements=measurements,
         columns=results.columns(measurements),
+        comparisons=titled(comparisons, measurements),
+        marks=marks_of(plan, comparisons),
         ranks=rank_all(plan, measurements),
         sources=tuple(_sources(plan, nodes)),
         made=tuple(

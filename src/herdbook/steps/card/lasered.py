@@ -16,6 +16,7 @@ from herdbook.recipe import Laser
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Node
     from herdbook.steps.card.results import Measurement, Score
 
@@ -91,37 +92,19 @@ class SearchFacts:
 
 @dataclass(frozen=True)
 class Effect:
-    """One task's result before and after LASER."""
+    """One task's result before and after LASER, with the verdict of the paired comparison."""
 
     model: str
     parent: str
     title: str
     before: Score
     after: Score
+    verdict: str
 
     @property
     def difference(self) -> Decimal:
         """After minus before."""
         return self.after.value - self.before.value
-
-    @property
-    def stderr(self) -> Decimal | None:
-        """Standard error of the difference, as if both models had been measured on different documents."""
-        if self.before.stderr is None or self.after.stderr is None:
-            return None
-        return (self.before.stderr**2 + self.after.stderr**2).sqrt()
-
-    @property
-    def verdict(self) -> str:
-        """The direction of the change, and its size relative to the standard error."""
-        if self.difference == 0:
-            return "no change"
-        word = "better" if self.after.beats(self.before) else "worse"
-        if self.stderr is None:
-            return word
-        return (
-            f"{word}, by {'less' if abs(self.difference) < self.stderr else 'more'} than the standard error"
-        )
 
 
 def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[str, Any] | None) -> Lasered:
@@ -190,11 +173,23 @@ def rule_words(model: Laser) -> str:
     return f"{words}, guarded" if model.guard else words
 
 
-def effects(lasered: tuple[Lasered, ...], measurements: tuple[Measurement, ...]) -> tuple[Effect, ...]:
+def effects(
+    lasered: tuple[Lasered, ...],
+    measurements: tuple[Measurement, ...],
+    comparisons: tuple[Comparison, ...],
+) -> tuple[Effect, ...]:
     """Return the results before and after LASER of each lasered model that was measured together with its parent."""
+    verdicts = {(item.model, item.other, item.task, item.metric): item.verdict for item in comparisons}
     models = {measurement.name: measurement for measurement in measurements if measurement.method is None}
     return tuple(
-        Effect(item.name, item.parent, result.title, models[item.parent].tasks[task].main, result.main)
+        Effect(
+            item.name,
+            item.parent,
+            result.title,
+            models[item.parent].tasks[task].main,
+            result.main,
+            verdicts[item.name, item.parent, task, result.main.metric],
+        )
         for item in lasered
         if item.name in models and item.parent in models
         for task, result in models[item.name].tasks.items()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import humanize
 from herdbook.architectures.dense import MATRICES
+from herdbook.comparison.compare import as_json
+from herdbook.comparison.verdict import too_few
 from herdbook.escape import Markdown, code, codes, fenced, link, md, only_escaped, quoted
 from herdbook.figures import (
     Box,
@@ -18,8 +20,16 @@ from herdbook.figures import (
     draw_measurements,
     draw_spectrum,
 )
-from herdbook.files import write_text
-from herdbook.layout import CARD, LINEAGE_FIGURE, MEASUREMENTS_FIGURE, ROUTING_FIGURE, SPECTRUM_FIGURE
+from herdbook.files import dump_json, write_text
+from herdbook.layout import (
+    CARD,
+    COMPARISONS,
+    LINEAGE_FIGURE,
+    MEASUREMENTS_FIGURE,
+    ROUTING_FIGURE,
+    SPECTRUM_FIGURE,
+)
+from herdbook.plan.comparison import compared
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.recipe.rank import rank_rule
@@ -34,34 +44,38 @@ if TYPE_CHECKING:
 
     import jinja2
 
+    from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Node, Plan
     from herdbook.steps.card.lasered import Lasered
     from herdbook.steps.card.routed import RoutingFacts
     from herdbook.steps.laser.evidence import SpectrumSummary
 
 
-def render_card(plan: Plan, output: Path) -> None:
+def render_card(plan: Plan, output: Path, taken: tuple[Comparison, ...] | None = None) -> None:
     """Write a card and its figures.
 
     Args:
         plan: The plan; its models, evaluations and quantized files must exist.
         output: The folder to write to; for its files, see ``herdbook.plan.card.card_files``.
+        taken: Comparisons that are taken as recorded, where the samples are not at hand; None to make them.
 
     Raises:
         LockError: If a leaderboard's snapshot changed since it was locked.
         CheckpointError: If a shard's record is missing or damaged.
         StepError: If another input is missing or damaged, or the Hub would not accept the front matter.
     """
-    for name, text in card_texts(plan).items():
+    for name, text in card_texts(plan, taken).items():
         write_text(output / name, text)
 
 
-def card_texts(plan: Plan) -> dict[str, str]:
+def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[str, str]:
     """Return the files of a card as text, by name. Raises as ``render_card`` does."""
-    facts = gather(plan)
+    facts = gather(plan, taken)
     texts = {CARD: render_text(facts), LINEAGE_FIGURE: _lineage(plan, facts)}
     if plan.evaluations:
         texts[MEASUREMENTS_FIGURE] = _measurements(facts)
+    if compared(plan):
+        texts[COMPARISONS] = dump_json(as_json(item.comparison for item in facts.comparisons))
     for item in facts.lasered:
         texts[item.heatmap] = _heatmap(item)
     if facts.routing and facts.routing.kinds:
@@ -125,6 +139,7 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
             release=facts.recipe.release,
             best={column.task: results.best(facts.measurements, column.task) for column in facts.columns},
             metrics=list(_metrics(facts)),
+            too_few=too_few([row.comparison for row in facts.comparisons]),
             context_tokens=CONTEXT_TOKENS,
             lineage=LINEAGE_FIGURE,
             measurements_figure=MEASUREMENTS_FIGURE,

@@ -7,8 +7,9 @@ import math
 import os
 import tempfile
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from herdbook.comparison.samples import MEAN, RATIO, Sample, of_results
 from herdbook.errors import StepError
 from herdbook.inference.threads import one_thread_a_matrix
 
@@ -19,6 +20,19 @@ SEED = 1234
 DIGITS = 6  # significant digits of a result; beyond them, kernels of other processors differ
 
 
+class Measured(NamedTuple):
+    """What was measured.
+
+    Args:
+        tasks: By task name: title, number of documents, and metrics with value, standard error (None where there is no
+            estimate), direction and aggregation.
+        samples: The same document by document, task by task.
+    """
+
+    tasks: dict[str, Any]
+    samples: list[Sample]
+
+
 def measure(
     model: Any,
     tokenizer: Any,
@@ -26,7 +40,7 @@ def measure(
     limit: int | None,
     batch_size: int,
     threads: int = 1,
-) -> dict[str, Any]:
+) -> Measured:
     """Measure a model on tasks.
 
     Nothing is fetched, and lm-eval's cache is not used: its keys do not include the model.
@@ -38,10 +52,6 @@ def measure(
         limit: How many documents of each task are read; None for all.
         batch_size: How many documents form a batch; it changes the last digits of a result.
         threads: How many batches are read at the same time; it does not affect the result.
-
-    Returns:
-        By task name: title, number of documents, and metrics with value, standard error (None where there is no
-        estimate) and direction.
 
     Raises:
         StepError: If lm-eval does not return a result for every task.
@@ -80,7 +90,13 @@ def measure(
     missing = [name for name in names if not results or name not in results["results"]]
     if missing:
         raise StepError(f"lm-eval returned no result for {', '.join(missing)}")
-    return {task["task"]: summarize(task, results) for task in tasks}
+    measured = {task["task"]: summarize(task, results) for task in tasks}
+    samples = [
+        sample
+        for name, task in measured.items()
+        for sample in of_results(name, results["samples"][name], task["metrics"])
+    ]
+    return Measured(measured, samples)
 
 
 @contextlib.contextmanager
@@ -121,24 +137,31 @@ def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
                 f"lm-eval gave several values of {metric} of {name}, one for each filter of the task"
             )
         by_document = [sample[metric] for sample in samples if metric in sample]
+        aggregation = _aggregation(task, metric)
         metrics[metric] = {
             "value": _rounded(float(value)),
-            "stderr": _mean_error(by_document) if _is_mean(task, metric) else None,
+            "stderr": _standard_error(aggregation, by_document),
             "higher_is_better": bool(higher_is_better.get(metric, True)),
+            "aggregation": aggregation,
         }
-    if "bits_per_byte" in metrics:
-        metrics["bits_per_byte"]["stderr"] = _ratio_error([sample["bits_per_byte"] for sample in samples])
     title = (task.get("metadata") or {}).get("title", name)
     return {"title": title, "documents": len({sample["doc_id"] for sample in samples}), "metrics": metrics}
 
 
-def _is_mean(task: dict[str, Any], metric: str) -> bool:
-    """Return whether a metric is the mean of a number for each document: as the task says, or as lm-eval has it."""
-    from lm_eval.api.metrics import mean
+def _aggregation(task: dict[str, Any], metric: str) -> str:
+    """Return the name of what makes a metric from the documents' values: as the task says, or as lm-eval has it."""
     from lm_eval.api.registry import get_aggregation, get_metric_aggregation
 
     stated = {item["metric"]: item.get("aggregation") for item in task.get("metric_list") or []}.get(metric)
-    return (get_aggregation(stated) if stated else get_metric_aggregation(metric)) is mean
+    found = get_aggregation(stated) if stated else get_metric_aggregation(metric)
+    return str(getattr(found, "__name__", stated))
+
+
+def _standard_error(aggregation: str, values: list[Any]) -> float | None:
+    """Return the standard error over documents; None where there is no estimate."""
+    if aggregation == MEAN:
+        return _mean_error(values)
+    return _ratio_error(values) if aggregation == RATIO else None
 
 
 def _mean_error(values: list[float]) -> float | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.files import write_json
+from herdbook.comparison.samples import pack
+from herdbook.files import atomic_writer, write_json
 from herdbook.steps.evaluate.task import load_task
 from herdbook.weights.checkpoint import read_record
 
@@ -65,13 +66,17 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
         model = place_on_devices(model, devices, pass_bytes(plan, item))
         threads = 1  # one batch keeps a GPU busy
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    results = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
+    measured = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
+    content, sha256 = pack(measured.samples)
+    with atomic_writer(plan.layout.samples(item)) as file:
+        file.write(content)
     write_json(
         plan.layout.evaluation(item),
         {
             **item.about,
             **({} if devices[0] == "cpu" else {"device": devices[0].partition(":")[0]}),
             "weights": weights,
-            "tasks": results,
+            "tasks": measured.tasks,
+            "samples": {"sha256": sha256},
         },
     )

@@ -7,6 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from herdbook.comparison.marks import outcomes
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer, scratch, sha256_file, write_json, write_text
 from herdbook.layout import (
@@ -40,9 +41,10 @@ def release(plan: Plan) -> None:
     Raises:
         LockError: If a file that the recipe names changed since it was locked.
         CheckpointError: If a record is missing, damaged, or does not fit its shard.
-        StepError: If transformers would not find each tensor that the configuration implies.
+        StepError: If the released model misses a mark, or transformers would not find each tensor that the configuration implies.
     """
     folder = plan.layout.release_folder
+    _check_marks(plan)
     for name, (pinned, path) in carried_inputs(plan).items():
         check_pinned(path, pinned, name)
     known = dict(_known_digests(plan))
@@ -65,6 +67,19 @@ def release(plan: Plan) -> None:
     write_text(folder / SUMS, format_sums(digests))
     # claims and signatures of an earlier build are about other files
     _remove_all_but({*digests, SUMS}, folder)
+
+
+def _check_marks(plan: Plan) -> None:
+    """Check that the released model reaches the recipe's marks. Raises StepError, which names those that it misses."""
+    taken = contents(plan)
+    found = outcomes(plan, lambda name: json.loads(taken[name].read_text(encoding="utf-8")))
+    missed = [
+        f"marks: {outcome.mark.metric} of {outcome.mark.task} must be {outcome.asked}, and is {outcome.value} ({outcome.why})"
+        for outcome in found
+        if not outcome.met
+    ]
+    if missed:
+        raise StepError("\n".join(missed))
 
 
 def _check_whole(plan: Plan, folder: Path) -> None:

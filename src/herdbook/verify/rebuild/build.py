@@ -75,10 +75,13 @@ def _taken_over(workspace: Workspace) -> Iterator[Finding]:
 def _build(workspace: Workspace) -> None:
     """Run the jobs that the release needs, in order, except those whose outputs an earlier run left in the folder."""
     from herdbook.plan.jobs import FILES, needed_results
+    from herdbook.steps.card.step import render_card
     from herdbook.steps.machine import Machine
     from herdbook.steps.registry import STEPS
+    from herdbook.steps.release.step import release as put_together
 
     plan, machine = workspace.plan, Machine(threads=os.cpu_count() or 1)
+    taken = workspace.recorded_comparisons() if not workspace.own_inputs else None
     for job in needed_results(plan):
         readable, subject = plan, job.subject
         match subject:
@@ -86,10 +89,14 @@ def _build(workspace: Workspace) -> None:
                 readable, subject = workspace.readable(subject)
             case Node() if job.rule == FILES:
                 workspace.first_readable(subject)
+        if job.rule == "evaluate" and not workspace.own_inputs:
+            continue  # taken over, perhaps without samples
         if not all(path.exists() for path in job.outputs):
             STEPS[job.rule](readable, subject, machine)
-    for rule in ("card", "release"):  # their jobs' keys are not in a release
-        STEPS[rule](plan, None, machine)
+    render_card(
+        plan, plan.layout.card_folder, taken
+    )  # this job's key and the next one's are not in a release
+    put_together(plan)
 
 
 def _compared(workspace: Workspace, release: Release) -> Iterator[Finding]:

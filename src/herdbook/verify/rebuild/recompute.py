@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LEVEL = "recomputed"
 CARDS = Check(LEVEL, "card")
+COMPARED = Check(LEVEL, "compared")
 RANKS = Check(LEVEL, "rank")
 MATRICES = Check(LEVEL, "made")
 EVIDENCE = Check(LEVEL, "evidence")
@@ -64,7 +65,8 @@ def _card(workspace: Workspace, release: Release) -> Iterator[Finding]:
 
     workspace.code.require_installed(CARD_CODE.describe())
     with damaged("what the card is made from"):
-        texts = card_texts(workspace.plan)
+        taken = workspace.recorded_comparisons()
+        texts = card_texts(workspace.plan, taken)
     differing = 0
     for name, text in texts.items():
         released = release.subject.read(name).decode(errors="replace")
@@ -81,7 +83,11 @@ def _card(workspace: Workspace, release: Release) -> Iterator[Finding]:
     if differing:
         return
     yield CARDS.passed(CARD, f"and {len(texts) - 1} figures follow from the release's own records")
-    for ranked in gather(workspace.plan).ranks:
+    facts = gather(workspace.plan, taken)
+    if facts.comparisons and taken is None:
+        detail = "and their verdicts follow from the released samples, and so do the measured values"
+        yield COMPARED.passed(f"{len(facts.comparisons)} comparisons", detail)
+    for ranked in facts.ranks:
         standing = ranked.place
         detail = f"rank {standing.rank} of {standing.of} follows from the snapshot with SHA-256 {ranked.sha256} and the recorded score"
         yield RANKS.passed(ranked.key, detail)

@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
+from herdbook.comparison.verdict import from_json
 from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, remove_abandoned
-from herdbook.layout import LOCK, RECIPE
+from herdbook.layout import COMPARISONS, LOCK, RECIPE
 from herdbook.plan.code import as_recorded
+from herdbook.plan.comparison import compared
 from herdbook.plan.material import carried_inputs
 from herdbook.plan.operation import FetchFile
 from herdbook.plan.release import contents
 from herdbook.provenance.slsa import codes
 from herdbook.recipe import Adapter, Folder
+from herdbook.release.reader import damaged
 from herdbook.verify.claims import RecordedBuild, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Node, Part, Plan
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
@@ -88,6 +92,18 @@ class Workspace:
         for name, path in contents(self.plan).items():
             if name.startswith(tuple(f"{kind}/" for kind in kinds)):
                 _write(path, self._release.subject.read(name))
+
+    def recorded_comparisons(self) -> tuple[Comparison, ...] | None:
+        """Return the comparisons as the release records them, if the samples that they follow from are not there.
+
+        Raises:
+            VerificationError: If they are damaged.
+        """
+        items = compared(self.plan)
+        if all(self.plan.layout.samples(item).exists() for item in items):
+            return None
+        with damaged(COMPARISONS):
+            return from_json(self._release.subject.json(COMPARISONS))
 
     def readable(self, part: Part) -> tuple[Plan, Part]:
         """Return a part, and the plan with which its step reads what the verifier can read.

@@ -1,0 +1,1 @@
+"""Comparing measurements with care: what was measured document by document, paired tests on it, and marks."""

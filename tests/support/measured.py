@@ -1,0 +1,47 @@
+"""Measurements with made-up results of documents, as if ``evaluate`` had written them."""
+
+import math
+
+from herdbook.comparison.samples import Sample, pack
+from herdbook.files import atomic_writer, write_json
+
+
+def write(plan, item, by_document, *, metric="bits_per_byte", task="held_out", stderr=0.0123, length=100):
+    """Write a measurement of one task.
+
+    Args:
+        plan: The plan.
+        item: The measurement.
+        by_document: The result of each document, in the metric; all have the same length.
+        metric: The metric: bits per byte, or a mean of higher values that are better.
+        task: The task.
+        stderr: The standard error that it states.
+        length: The length of each document in bytes.
+    """
+    ratio = metric == "bits_per_byte"
+    value = float(f"{math.fsum(by_document) / len(by_document):.6g}")
+    samples = [
+        Sample(task, number, f"{number:x}", {metric: [-own * length * math.log(2), length] if ratio else own})
+        for number, own in enumerate(by_document)
+    ]
+    entry = {
+        "value": value,
+        "stderr": stderr,
+        "higher_is_better": not ratio,
+        "aggregation": "bits_per_byte" if ratio else "mean",
+    }
+    content, sha256 = pack(samples)
+    with atomic_writer(plan.layout.samples(item)) as file:
+        file.write(content)
+    result = {"title": "Text", "documents": len(samples), "metrics": {metric: entry}}
+    write_json(
+        plan.layout.evaluation(item),
+        {
+            "key": item.key,
+            "tasks": {task: result},
+            "settings": {"limit": None, "batch_size": 1, "dtype": "float32"},
+            "samples": {"sha256": sha256},
+            "weights": {},
+            "code": {"torch": "2"},
+        },
+    )
