@@ -8,9 +8,11 @@ from pytest_local_hub import LocalHub, client
 
 from herdbook.layout import COMPARISONS, EVALUATIONS
 from herdbook.release.finding import Outcome
+from herdbook.release.reader import Release
+from herdbook.release.subject import FolderSubject
 from herdbook.steps.card.step import render_card
 from support import measured, tiny
-from support.lies import KEY, told
+from support.lies import KEY, sign, told, write_bills
 from support.verification import findings
 
 MODELS = {"base": {"hub": "herd/base"}, "tuned": {"hub": "herd/tuned"}}
@@ -104,7 +106,11 @@ def test_a_rebuild_takes_comparisons_over(closed, open_):
 
 
 def test_another_probability_does_not_follow_from_the_samples(open_, tmp_path):
-    release = lied(open_, tmp_path / "r", edited(COMPARISONS, p=0.5))
+    release = shutil.copytree(open_, tmp_path / "r")
+    edited(COMPARISONS, p=0.5)(release)
+    plan = Release(FolderSubject(release)).make_plan()
+    write_bills(release, plan)
+    sign(release, plan)
     assert ("card", COMPARISONS) in wrong(release)
 
 

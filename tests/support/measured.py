@@ -4,6 +4,7 @@ import math
 
 from herdbook.comparison.samples import Sample, pack
 from herdbook.files import atomic_writer, write_json
+from herdbook.weights.checkpoint import read_record
 
 
 def write(plan, item, by_document, *, metric="bits_per_byte", task="held_out", stderr=0.0123, length=100):
@@ -33,15 +34,24 @@ def write(plan, item, by_document, *, metric="bits_per_byte", task="held_out", s
     content, sha256 = pack(samples)
     with atomic_writer(plan.layout.samples(item)) as file:
         file.write(content)
-    result = {"title": "Text", "documents": len(samples), "metrics": {metric: entry}}
+    [locked] = [one for one in plan.lock.tasks.values() if one.name == task]
+    title = locked.metadata.get("title", task)
+    result = {"title": title, "documents": len(samples), "metrics": {metric: entry}}
     write_json(
         plan.layout.evaluation(item),
         {
-            "key": item.key,
+            **item.about,
+            "weights": _weights(plan, item),
             "tasks": {task: result},
-            "settings": {"limit": None, "batch_size": 1, "dtype": "float32"},
             "samples": {"sha256": sha256},
-            "weights": {},
-            "code": {"torch": "2"},
         },
     )
+
+
+def _weights(plan, item):
+    if item.quantized:
+        return {
+            item.quantized.file: read_record(plan.layout.quantized_record(item.quantized))["file"]["sha256"]
+        }
+    records = [read_record(plan.layout.record(part))["file"]["sha256"] for part in item.node.parts]
+    return dict(zip(item.node.shard_names, records, strict=True))

@@ -6,10 +6,8 @@ What other programs would do (lm-eval, llama.cpp's converter) is written by hand
 import csv
 import io
 
-from herdbook.files import write_json
 from herdbook.steps.card.step import render_card
-from herdbook.weights.checkpoint import read_record
-from support import quantized, tiny
+from support import measured, quantized, tiny
 
 PARTS = ["mlp.down_proj"]
 MODELS = {
@@ -90,26 +88,6 @@ def build(root, key, models=MODELS, **sections):
     if plan.quantized:
         quantized.add_to(plan, quantized.size_label(experts=5))
     for number, item in enumerate(plan.evaluations):
-        write_measurement(plan, item, 0.75 + number / 16)
+        measured.write(plan, item, [0.75 + number / 16], stderr=0.125)
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)
-
-
-def write_measurement(plan, item, value):
-    """Write a result as the evaluate step does, without measuring."""
-    if item.quantized:
-        digests = {item.quantized.file: read_record(plan.layout.quantized_record(item.quantized))["file"]}
-    else:
-        records = [read_record(plan.layout.record(part))["file"] for part in item.node.parts]
-        digests = dict(zip(item.node.shard_names, records, strict=True))
-    score = {"value": value, "stderr": 0.125, "higher_is_better": False}
-    write_json(
-        plan.layout.evaluation(item),
-        {
-            **item.about,
-            "weights": {name: file["sha256"] for name, file in digests.items()},
-            "tasks": {
-                "held_out": {"title": "Held-out text", "documents": 1, "metrics": {"bits_per_byte": score}}
-            },
-        },
-    )

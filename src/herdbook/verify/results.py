@@ -108,7 +108,7 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
             ({task.name: task.metadata.get("title", task.name) for task in tasks}, titles),
             ([min(count, settings.limit or count) for count in documents], documents),
             ([["documents", "metrics", "title"]] * len(fields), fields),
-            ([["higher_is_better", "stderr", "value"]] * len(scores), scores),
+            ([["aggregation", "higher_is_better", "stderr", "value"]] * len(scores), scores),
         ],
     )
 
