@@ -197,6 +197,64 @@ def test_biases_are_those_of_the_fine_tune(tmp_path):
     assert all(built[name].equal(after[name]) for name in after if name.endswith("bias"))
 
 
+SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+OTHERS = {
+    "gpt_neox": {"num_attention_heads": 4},
+    "gemma2": {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8},  # tied by default
+    "phi3": {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_linear_layers_of_other_types_are_those_of_transformers(tmp_path, capsys, kind):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(4)
+    config = AutoConfig.for_model(kind, **SMALL, **OTHERS[kind])
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path / "base")
+    linear = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings()
+    }
+    assert len(linear) in {8, 14}
+
+    def change(name, tensor):
+        return tensor + torch.randn_like(tensor) / 50 if name in linear or name.endswith("bias") else None
+
+    tuned = tune(tmp_path / "base", tmp_path / "tuned", change)
+    arguments = (tmp_path / "base", tuned, "-o", tmp_path / "a")
+    assert extract(*arguments, "--rank", 64) == 0
+    assert extract(*arguments, "--check") == 0
+    assert set(json.loads((tmp_path / "a/extraction.json").read_text())["matrices"]) == linear
+    after = load(tuned)
+    result = merged(tmp_path / "base", tmp_path / "a")
+    renamed = {"embed_out.weight": "lm_head.weight"} if "lm_head.weight" in result else {}
+    for name, tensor in after.items():
+        torch.testing.assert_close(result[renamed.get(name, name)], tensor, atol=1e-6, rtol=1e-6)
+    if kind == "gpt_neox" and renamed:
+        assert (
+            extract(*arguments[:2], "-o", tmp_path / "b", "--rank", 4, "--modules-to-save", "embed_out") == 2
+        )
+        assert "embed_out.weight has another name in transformers" in capsys.readouterr().err
+    if kind == "gemma2":
+        assert (
+            extract(*arguments[:2], "-o", tmp_path / "b", "--rank", 4, "--modules-to-save", "embed_tokens")
+            == 2
+        )
+        assert "model.embed_tokens is also the model's output head" in capsys.readouterr().err
+
+
+def test_mixtures_are_refused(tmp_path, capsys):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(**SMALL, num_attention_heads=4, num_key_value_heads=2, num_local_experts=2)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "base")
+    assert extract(tmp_path / "base", tmp_path / "base", "-o", tmp_path / "a", "--rank", 4) == 2
+    assert "is a mixture of experts (mixtral)" in capsys.readouterr().err
+
+
 def test_threads_change_no_byte(base, tuned, tmp_path):
     for threads in (1, 3):
         assert extract(base, tuned, "-o", tmp_path / str(threads), "--rank", 4, "--threads", threads) == 0
@@ -256,7 +314,7 @@ def test_an_interrupted_extraction_continues(base, tuned, tmp_path, monkeypatch,
     assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
     capsys.readouterr()
     assert extract(base, tuned, "-o", folder, "--rank", 4) == 0
-    assert "is complete" in capsys.readouterr().out
+    assert "is already complete" in capsys.readouterr().out
     assert len(made) == 12
 
 
@@ -431,9 +489,14 @@ BAD = {
         "t is not a fine-tune of base: only one of them has tied embeddings",
     ),
     "a type that is not known": (
-        lambda folder, base: renamed(folder, base, model_type="gpt2", architectures=["GPT2LMHeadModel"]),
+        lambda folder, base: renamed(folder, base, model_type="sheep"),
         2,
-        "t: model_type 'gpt2' is not supported, only llama, mistral, qwen2 and qwen3",
+        "t: transformers has no language model of type 'sheep'",
+    ),
+    "no weights of its type": (
+        lambda folder, base: renamed(folder, base, num_hidden_layers=3),
+        2,
+        "t: its config.json implies the tensor model.layers.2.input_layernorm.weight, which it lacks",
     ),
     "a quantized model": (quantized, 4, "t: "),
     "no model": (lambda folder, _: folder.mkdir(), 4, "t: "),

@@ -69,7 +69,7 @@ class Rule(click.ParamType["RankRule"]):
     "--rank",
     type=Rule(),
     metavar="RULE",
-    help="How much of each change is kept: a rank rule as in a recipe, such as 64, 'energy: 0.9' or mp-edge.",
+    help="How much of each change is kept: a rule of recipes, such as 64, 'energy: 0.9' or mp-edge.",
 )
 @click.option(
     "--modules-to-save",
@@ -104,10 +104,11 @@ def command(
 ) -> int:
     """Extract a LoRA adapter from a fine-tune and its base.
 
-    BASE and TUNED are folders, or owner/name[@revision] on the Hub. The adapter is
-    one that PEFT loads, and a recipe too. The change of each matrix is
-    approximated in float64; extraction.json lists its rank and what is kept. An
-    interrupted extraction continues where it stopped.
+    BASE and TUNED are folders, or owner/name[@revision] on the Hub. The change of
+    each matrix is approximated by one of low rank, in float64. PEFT loads the
+    adapter, and a recipe can fold it into BASE. extraction.json lists the rank of
+    each matrix and what is kept. An interrupted extraction continues where it
+    stopped.
     """
     if check == (rank is not None):
         raise click.UsageError("pass either --rank RULE, to extract, or --check")
@@ -131,7 +132,7 @@ def command(
     pair = Pair(open_model(base), open_model(tuned), Choice(rank, modules_to_save, leave_out))
     extraction = Extraction(pair, output)
     if extraction.is_done():
-        say(f"{output}: is complete")
+        say(f"{output}: is already complete")
         return 0
     if dry_run:
         work = extraction.outlook()

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
-from herdbook.architectures.dense import matrix_of
-from herdbook.architectures.form import EMBEDDINGS, HEAD, is_known
+from herdbook.architectures.form import EMBEDDINGS, HEAD
 from herdbook.architectures.meaning import differences, is_tied
-from herdbook.architectures.mixtures import BY_MODEL_TYPE
-from herdbook.errors import RecipeError
+from herdbook.errors import RecipeError, StepError
+from herdbook.extract.linear import linear_of
 from herdbook.humanize import did_you_mean, plural
 from herdbook.weights.loading import loading_problems
 from herdbook.weights.tensors import DTYPES, from_bytes
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 # must be equal.
 Treatment = Literal["matrix", "bias", "saved", "left out", "other"]
 
-MATRIX = 2  # dimensions
 PIECE_ELEMENTS = 1 << 23  # elements of a tensor that are compared at a time: 64 MB of float64
 
 
@@ -61,7 +59,10 @@ class Pair:
 
     def __init__(self, base: Model, tuned: Model, choice: Choice) -> None:
         self.base, self.tuned, self.choice = base, tuned, choice
-        if found := self._problems() or self._problems_of_choice():
+        if found := self._problems():
+            raise RecipeError(found)
+        self._linear = linear_of(base.locked.config, _names(base), base.place)
+        if found := self._problems_of_choice():
             raise RecipeError(found)
         self.names = sorted(_names(base))
 
@@ -72,9 +73,9 @@ class Pair:
             return "saved"
         if matches_any(self.choice.left_out, module):
             return "left out"
-        if parameter == "bias":
+        if parameter == "bias" and name in self._linear.names:
             return "bias"
-        return "matrix" if matrix_of(name) and len(self.base.shape(name)) == MATRIX else "other"
+        return "matrix" if name in self._linear.layers else "other"
 
     def named(self, *treatments: Treatment) -> list[str]:
         """Return the tensors with these treatments, sorted by name."""
@@ -109,15 +110,12 @@ class Pair:
         """Return why no adapter leads from the base to the fine-tune, one line each."""
         problems = []
         for model in (self.base, self.tuned):
-            config, kind = model.locked.config, model.locked.config.get("model_type")
-            if not is_known(config) or kind in BY_MODEL_TYPE:
-                problems.append(
-                    f"{model.place}: model_type {kind!r} is not supported, only llama, mistral, qwen2 and qwen3: of others it is "
-                    "not known which matrices PEFT trains"
-                )
-                continue
+            config = model.locked.config
             form = {name: model.shape(name) for name in model.spans}
-            problems += [f"{model.place}: {problem}" for problem in loading_problems(config, form)]
+            try:
+                problems += [f"{model.place}: {problem}" for problem in loading_problems(config, form)]
+            except StepError as error:  # transformers does not know the type, or is not installed
+                problems.append(f"{model.place}: {error}")
             problems += [
                 f"{model.place}: tensor {name} has dtype {model.dtype(name)}; expected one of {', '.join(DTYPES)}"
                 for name in _names(model)
@@ -150,7 +148,9 @@ class Pair:
         return problems[:shown] + more
 
     def _problems_of_choice(self) -> list[str]:
-        modules = list(dict.fromkeys(name.rpartition(".")[0] for name in _names(self.base)))
+        modules: dict[str, list[str]] = {}
+        for name in _names(self.base):
+            modules.setdefault(name.rpartition(".")[0], []).append(name)
         ends = {module.rpartition(".")[2] for module in modules}
         problems = []
         for option, patterns in (
@@ -162,11 +162,16 @@ class Pair:
                 for pattern in patterns
                 if not any(matches(pattern, module) for module in modules)
             ]
-        for module in modules:
+        for module, names in modules.items():
             saved = matches_any(self.choice.saved, module)
             if saved and matches_any(self.choice.left_out, module):
                 problems.append(f"{module}: both --modules-to-save and --leave-out name it")
-            if saved and is_tied(self.base.locked.config) and f"{module}.weight" == EMBEDDINGS:
+            if saved and (others := [name for name in names if name not in self._linear.names]):
+                problems.append(
+                    f"--modules-to-save: {others[0]} has another name in transformers, under which PEFT would look for it; "
+                    "leave it out"
+                )
+            if saved and self._linear.tied and f"{module}.weight" == self._linear.embeddings:
                 problems.append(
                     f"--modules-to-save: {module} is also the model's output head (tie_word_embeddings), and PEFT would "
                     "replace one of the two uses alone"

@@ -37,7 +37,7 @@ def compare_whole(pair: Pair) -> Whole:
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         raise RecipeError(
             f"{pair.tuned.place}: {', '.join(others[:SHOWN])}{more} {'differ' if len(others) > 1 else 'differs'} from the "
-            "base's, and LoRA matrices are made for those of layers alone. --modules-to-save PATTERN saves such modules whole, "
+            "base's, and LoRA matrices are made for linear layers alone. --modules-to-save PATTERN saves such modules whole, "
             "--leave-out PATTERN leaves their changes out"
         )
     modules = {name.rpartition(".")[0] for name in pair.named("saved") if name in changes}
