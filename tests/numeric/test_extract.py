@@ -9,9 +9,11 @@ import torch
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save_file
 
+from herdbook import hub as remotes
 from herdbook.cli.main import main
 from support import tiny
 
+MATRIX = "model.layers.0.mlp.gate_proj.weight"
 EQUAL = ("model.layers.0.self_attn.k_proj.weight", "model.layers.1.mlp.up_proj.weight")
 
 
@@ -275,16 +277,27 @@ def test_models_of_the_hub_are_pinned_and_read_by_ranges(base, tuned, tmp_path, 
             hub.add_repo(f"herd/{folder.name}", {path.name: path.read_bytes() for path in folder.iterdir()})
         assert extract("herd/base", "herd/tuned", "-o", tmp_path / "remote", "--rank", 4, "--dry-run") == 0
         assert not (tmp_path / "remote").exists()
-        hub.requests.clear()
         assert extract("herd/base", "herd/tuned", "-o", tmp_path / "remote", "--rank", 4) == 0
         content = [r for r in hub.requests if r.method == "GET" and r.path.startswith("/lfs/")]
         assert extract("herd/base", "herd/tuned", "-o", tmp_path / "remote", "--check") == 0
+        for place in ("herd/base", "herd/tuned"):  # files in the cache are used as a whole
+            remote = remotes.resolve(place, None)
+            for file in remote.files:
+                if file.name.endswith(".safetensors"):
+                    remotes.download(place, remote.commit, file)
+        before = len(hub.requests)
+        assert extract("herd/base", "herd/tuned", "-o", tmp_path / "cached", "--rank", 4) == 0
+        pinning = [r for r in hub.requests[before:] if r.method == "GET" and r.path.startswith("/lfs/")]
     assert content
     assert all(request.range for request in content)
+    assert {request.range for request in pinning} == {"bytes=0-131071"}  # headers
+    assert not all(request.range.startswith("bytes=0-") for request in content)
     weights = "adapter_model.safetensors"
     assert (tmp_path / "remote" / weights).read_bytes() == (tmp_path / "local" / weights).read_bytes()
     config = json.loads((tmp_path / "remote/adapter_config.json").read_text())
     record = json.loads((tmp_path / "remote/extraction.json").read_text())
+    assert (tmp_path / "cached" / weights).read_bytes() == (tmp_path / "local" / weights).read_bytes()
+    assert merged(base, tmp_path / "remote")[MATRIX].equal(merged(base, tmp_path / "local")[MATRIX])
     assert config["base_model_name_or_path"] == "herd/base"
     assert f"herd/base@{config['revision']}" in record["request"]["base"]["uri"]
 
@@ -318,6 +331,22 @@ def test_an_interrupted_extraction_continues(base, tuned, tmp_path, monkeypatch,
     assert len(made) == 12
 
 
+def test_a_model_that_changes_meanwhile_is_noticed(base, tuned, tmp_path, monkeypatch, capsys):
+    from herdbook.extract import factors
+
+    def factorize(*arguments, original=factors.factorize):
+        tune(base, tmp_path / "next", lambda name, tensor: tensor * 2 if name == MATRIX else None)
+        for path in (tmp_path / "next").glob("*.safetensors"):
+            path.replace(tuned / path.name)
+        shutil.rmtree(tmp_path / "next")
+        return original(*arguments)
+
+    monkeypatch.setattr(factors, "factorize", factorize)
+    assert extract(base, tuned, "-o", tmp_path / "a", "--rank", 4) == 4
+    assert "was changed while it was read" in capsys.readouterr().err
+    assert not (tmp_path / "a/extraction.json").exists()
+
+
 def rewrite_weights(adapter, change):
     """Change tensors of an adapter, and state their new digests in its record."""
     from herdbook.weights.checkpoint import digest_shard
@@ -334,9 +363,6 @@ def state(adapter, change):
     record = json.loads((adapter / "extraction.json").read_text())
     change(record)
     (adapter / "extraction.json").write_text(json.dumps(record))
-
-
-MATRIX = "model.layers.0.mlp.gate_proj.weight"
 
 
 def first(name, tensor):

@@ -56,6 +56,7 @@ class Rule(click.ParamType["RankRule"]):
         {
             "0": "the adapter is complete, or passed the check",
             "2": "the models do not fit each other, or the folder is in use",
+            "4": "a model cannot be read, or the record is damaged",
             "8": "--check found a difference",
         },
     ),

@@ -100,15 +100,16 @@ class Extraction:
 
         Raises:
             RecipeError: If something differs that an adapter cannot contain, or nothing does.
+            SourceError: If a model cannot be read, or was changed meanwhile.
             CheckpointError: If a tensor contains NaN or infinite values.
         """
+        whole = compare_whole(self.pair)
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self.folder)
         for path in self.folder.glob(f"{PIECES}*"):
             if path != self.pieces:
                 shutil.rmtree(path)
         self.pieces.mkdir(exist_ok=True)
-        whole = compare_whole(self.pair)
         matrices = {name: entry for name, entry in self._matrices(threads, device) if entry}
         if not matrices:
             raise RecipeError(
@@ -159,6 +160,7 @@ class Extraction:
                 raise CheckpointError(f"{about}: is damaged; delete {self.pieces}") from error
         before = self.pair.base.matrix(name)
         difference = self.pair.tuned.matrix(name).sub_(before)
+        self.pair.check_unchanged()  # of what was read, the record has the digests
         change = float(torch.linalg.vector_norm(difference))
         if change == 0:
             write_json(about, {"entry": None})
@@ -190,9 +192,15 @@ class Extraction:
             for span in read_header(path).values():
                 yield Produced(span.name, span.dtype, span.shape, partial(stream_span, path, span))
         for name in (*whole.saved, *whole.biases):
-            model = self.pair.origin(name)
+            origin = self.pair.origin(name)
             key = stored_name(name, trained)
-            yield Produced(key, model.dtype(name), model.shape(name), partial(_streamed, model, name))
+            yield Produced(key, origin.dtype(name), origin.shape(name), partial(self._streamed, origin, name))
+
+    def _streamed(self, model: Model, name: str) -> Iterator[bytes]:
+        count = math.prod(model.shape(name))
+        for start in range(0, count, STREAMED):
+            yield bytes(model.read(name, start, min(count, start + STREAMED)))
+        self.pair.check_unchanged()
 
     def outlook(self) -> dict[str, Any]:
         """Return what an extraction would read and compute, at most: nothing of the weights is read for that."""
@@ -214,12 +222,6 @@ class Extraction:
 
 def _once(data: bytes) -> Iterable[bytes]:
     return [data]
-
-
-def _streamed(model: Model, name: str) -> Iterator[bytes]:
-    count = math.prod(model.shape(name))
-    for start in range(0, count, STREAMED):
-        yield bytes(model.read(name, start, min(count, start + STREAMED)))
 
 
 def equal_count(pair: Pair, matrices: Collection[str], whole: Whole) -> int:

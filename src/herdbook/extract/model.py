@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from herdbook import hub
-from herdbook.errors import RecipeError
+from herdbook import hub, plain
+from herdbook.errors import RecipeError, SourceError
 from herdbook.extract.record import Source
 from herdbook.lock import uri_of
 from herdbook.lock.folder import pin_files
@@ -38,6 +38,7 @@ class Model:
         repo: ``owner/name``; empty for a folder.
         spans: For each tensor, the name of its file, and its byte range there.
         paths: The files that are on this machine.
+        stamps: What tells whether these were changed since they were hashed.
     """
 
     place: str
@@ -45,6 +46,7 @@ class Model:
     repo: str
     spans: Mapping[str, tuple[str, Span]]
     paths: Mapping[str, Path]
+    stamps: Mapping[str, plain.Stamp]
 
     @property
     def about(self) -> Source:
@@ -74,6 +76,18 @@ class Model:
             return read_span(self.paths[file], part)
         return bytearray().join(hub.stream_tensor(self.repo, self.locked.revision, file, part))
 
+    def check_unchanged(self) -> None:
+        """Compare what is known of its files with what was known before they were hashed.
+
+        Raises:
+            SourceError: If one of them was changed since.
+        """
+        for file, path in self.paths.items():
+            if _stamp(path) != self.stamps[file]:
+                raise SourceError(
+                    f"{self.place}: {file} was changed while it was read. Run the command again while nothing writes to it."
+                )
+
     def matrix(self, name: str) -> torch.Tensor:
         """Return a tensor in float64. Raises CheckpointError if it contains NaN or infinite values."""
         import torch
@@ -98,11 +112,12 @@ def open_model(place: str) -> Model:
         folder = Path(place)
         names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         uri = uri_of(Folder(folder=str(folder.resolve())), "")
+        stamps = {name: _stamp(folder / name) for name in names}
         locked = pin_files(folder, names, place, asked={}, uri=uri, declared_license=None)
         files = dict.fromkeys(tensor.file for tensor in locked.tensors)
         headers = {file: read_header(folder / file) for file in files}
         paths = {file: folder / file for file in files}
-        return Model(place, locked, "", _by_name(headers), paths)
+        return Model(place, locked, "", _by_name(headers), paths, stamps)
     try:
         source = Hub(hub=place)
     except ValidationError as error:
@@ -116,7 +131,14 @@ def open_model(place: str) -> Model:
         for file in locked.files
         if file.name in files and hub.cached(repo, locked.revision, file.name)
     }
-    return Model(place, locked, repo, _by_name(headers), paths)
+    stamps = {
+        file: _stamp(path) for file, path in paths.items()
+    }  # nobody changes files in the cache in place
+    return Model(place, locked, repo, _by_name(headers), paths, stamps)
+
+
+def _stamp(path: Path) -> plain.Stamp:
+    return plain.Stamp.of(path.stat())
 
 
 def _by_name(headers: Mapping[str, Mapping[str, Span]]) -> dict[str, tuple[str, Span]]:

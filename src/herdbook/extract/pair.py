@@ -85,6 +85,11 @@ class Pair:
         """Return the model whose bytes an adapter has of a whole tensor."""
         return self.base if self.treatment(name) == "left out" else self.tuned
 
+    def check_unchanged(self) -> None:
+        """Compare the files of both models with what they were when they were pinned. Raises SourceError if they changed."""
+        for model in (self.base, self.tuned):
+            model.check_unchanged()
+
     def change(self, name: str) -> float | None:
         """Return the norm of a tensor's difference, relative to the base's tensor (infinite if that is zero); None if equal.
 

@@ -24,6 +24,7 @@ def compare_whole(pair: Pair) -> Whole:
     Raises:
         RecipeError: If something differs that has no place in an adapter.
         CheckpointError: If a tensor contains NaN or infinite values.
+        SourceError: If a model was changed meanwhile.
     """
     names = pair.named("other", "bias", "saved", "left out")
     changes = {}
@@ -33,6 +34,7 @@ def compare_whole(pair: Pair) -> Whole:
             if change is not None:
                 changes[name] = Copy(change=change if math.isfinite(change) else None)
             advance()
+    pair.check_unchanged()
     if others := [name for name in pair.named("other") if name in changes]:
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         raise RecipeError(
