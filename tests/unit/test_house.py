@@ -42,7 +42,7 @@ LAYERS = (
     ("release", "signing"),
     ("steps",),
     ("publish", "verify"),
-    ("audit", "explain", "export", "refresh", "view"),
+    ("audit", "explain", "export", "extract", "refresh", "view"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

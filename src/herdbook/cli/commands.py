@@ -23,6 +23,7 @@ GROUPS = {
     ),
     "Releases": ("publish", "verify", "audit", "export", "key"),
     "Inspecting any model": ("spectrum", "routers"),
+    "Adapters": ("extract",),
     "The cache": ("cache",),
 }
 NAMES = tuple(name for names in GROUPS.values() for name in names)
