@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Origin, Plan, Tensor
     from herdbook.weights.checkpoint import Span
+    from herdbook.weights.digests import Piece
 
 
 class ShardFile:
@@ -90,8 +91,8 @@ class ParentShards:
             for origin in origins
         ]
 
-    def stream(self, origin: Origin) -> Iterator[bytes]:
-        """Yield a parent's tensor in pieces.
+    def stream(self, origin: Origin) -> Iterator[Piece]:
+        """Yield a parent's tensor in pieces, as ``stream_span`` does.
 
         Raises:
             CheckpointError: If it is missing or truncated.
@@ -109,7 +110,7 @@ class ParentShards:
         shard = self.shard(origin.part)
         span = shard.span(origin.tensor)
 
-        def chunks() -> Iterator[bytes]:
+        def chunks() -> Iterator[Piece]:
             yield from stream_span(shard.path, span)
             advance()
 

@@ -21,11 +21,12 @@ from herdbook.weights.checkpoint import Produced, digest_shard, read_header, str
 from herdbook.weights.finite import finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, BinaryIO
 
     from herdbook.lock import LockedFile, LockedSource
     from herdbook.plan import Node, Part, Plan, Tensor
+    from herdbook.weights.digests import Piece
 
 
 def fetch(plan: Plan, part: Part) -> None:
@@ -187,8 +188,10 @@ def _read_ranges(
                 f"models.{node.name}: {file}: tensor {tensor.name} differs from the lock. Run `herdbook lock`."
             )
 
-        def chunks() -> Iterator[bytes]:
-            pieces = stream_span(cached, span) if cached else hub.stream_tensor(repo, commit, file, span)
+        def chunks() -> Iterator[Piece]:
+            pieces: Iterable[Piece] = (
+                stream_span(cached, span) if cached else hub.stream_tensor(repo, commit, file, span)
+            )
             yield from finite(pieces, span, f"models.{node.name}: tensor {tensor.name}")
             advance()
 

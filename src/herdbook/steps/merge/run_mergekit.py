@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Part, Plan, Tensor
     from herdbook.plan.operation import RunMergekit
     from herdbook.weights.checkpoint import Span
+    from herdbook.weights.digests import Piece
 
 
 def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
@@ -113,7 +114,7 @@ def _produced(
             f"{list(tensor.shape)}"
         )
 
-    def chunks() -> Iterator[bytes]:
+    def chunks() -> Iterator[Piece]:
         yield from finite(stream_span(path, span), span, f"tensor {tensor.name}")
         advance()
 

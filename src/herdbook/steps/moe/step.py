@@ -15,11 +15,12 @@ from herdbook.weights.checkpoint import Produced, write_shard
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import torch
 
     from herdbook.plan import Origin, Part, Plan, Tensor
+    from herdbook.weights.digests import Piece
 
 # The ends of the names of the matrices that a residual scale applies to.
 DOWN = tuple({f".{family.matrices[MLP[2]]}.weight" for family in FAMILIES.values()})
@@ -82,15 +83,15 @@ def _altered(
     names = tensor.slices or (tensor.name,)
     entry: dict[str, Any] = {"action": tensor.action}
 
-    def chunks() -> Iterator[bytes]:
+    def chunks() -> Iterator[Piece]:
         slices = []
         for name, origin in zip(names, tensor.origins, strict=True):
             span = parents.shard(origin.part).span(origin.tensor)
             digest = hashlib.sha256()
             if span.dtype == tensor.dtype and tensor.action == "stack":
-                pieces = parents.stream(origin)
+                pieces: Iterable[Piece] = parents.stream(origin)
             else:
-                pieces = iter([_computed(parents, origin, name, tensor.dtype, perturbing)])
+                pieces = [_computed(parents, origin, name, tensor.dtype, perturbing)]
             for piece in pieces:
                 digest.update(piece)
                 yield piece

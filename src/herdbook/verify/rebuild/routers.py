@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
     from herdbook.verify.rebuild.workspace import Workspace
+    from herdbook.weights.digests import Piece
 
 PIECE_BYTES = 1 << 24
 # Kernels of other processors sum in another order. In float32 the effect is far smaller than the rounding to the weights'
@@ -118,7 +119,7 @@ def _base(workspace: Workspace, scratch: Plan, release: Release, make: MakeRoute
     }
     by_digest: dict[str, LineageSlice] = {slice_.sha256: slice_ for slice_ in release.lineage()}
     records = release.records()
-    sources: dict[str, Callable[[], Iterable[bytes]]] = {}
+    sources: dict[str, Callable[[], Iterable[Piece]]] = {}
     missing = []
     for name, (holder, tensor) in needed.items():
         with damaged(f"the record of {holder.id}"):
