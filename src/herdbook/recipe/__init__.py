@@ -19,14 +19,16 @@ from herdbook.recipe.merge import (
 from herdbook.recipe.moe import Expert, Mixture, Moe
 from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
+from herdbook.recipe.ranks import Bounds, Leaderboard
 from herdbook.recipe.reading import json_schema, load, parse
-from herdbook.recipe.release import Leaderboard, Release
+from herdbook.recipe.release import Release
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.whole import Recipe, ancestry, parents
 
 __all__ = [
     "Adapter",
+    "Bounds",
     "Calibration",
     "Dare",
     "Dense",
