@@ -6,7 +6,17 @@ from herdbook.comparison.samples import Sample, pack
 from herdbook.files import atomic_writer, write_json
 
 
-def write(plan, item, by_document, *, metric="bits_per_byte", task="held_out", stderr=0.0123, length=100):
+def write(
+    plan,
+    item,
+    by_document,
+    *,
+    metric="bits_per_byte",
+    task="held_out",
+    stderr=0.0123,
+    length=100,
+    weights=None,
+):
     """Write a measurement of one task.
 
     Args:
@@ -17,6 +27,7 @@ def write(plan, item, by_document, *, metric="bits_per_byte", task="held_out", s
         task: The task.
         stderr: The standard error that it states.
         length: The length of each document in bytes.
+        weights: SHA-256 of each measured file, by its name.
     """
     ratio = metric == "bits_per_byte"
     value = float(f"{math.fsum(by_document) / len(by_document):.6g}")
@@ -41,7 +52,7 @@ def write(plan, item, by_document, *, metric="bits_per_byte", task="held_out", s
             "tasks": {task: result},
             "settings": {"limit": None, "batch_size": 1, "dtype": "float32"},
             "samples": {"sha256": sha256},
-            "weights": {},
+            "weights": weights or {},
             "code": {"torch": "2"},
         },
     )
