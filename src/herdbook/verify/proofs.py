@@ -43,6 +43,19 @@ def _texts(recipe: Recipe) -> bool:
     return bool(recipe.evaluate or recipe.calibration)
 
 
+def _compares(recipe: Recipe, *, samples: bool) -> bool:
+    """Return whether measurements are compared, and their samples released or not."""
+    section = recipe.evaluate
+    if section is None or section.release_samples is not samples:
+        return False
+    marked = any(mark.no_worse_than for mark in recipe.marks)
+    cut = any(
+        isinstance(model, Laser) and {name, model.laser} <= set(section.models)
+        for name, model in recipe.models.items()
+    )
+    return bool(section.compare) or marked or cut
+
+
 @dataclass(frozen=True)
 class Fact:
     """Something that a release says.
@@ -143,7 +156,7 @@ FACTS = (
         (),
         "the released samples",
         "recomputed",
-        lambda recipe: bool(recipe.evaluate and recipe.evaluate.release_samples),
+        lambda recipe: _compares(recipe, samples=True),
     ),
     Fact(
         "probabilities and intervals of comparisons without released samples",
@@ -151,7 +164,7 @@ FACTS = (
         (),
         "the builder (`release_samples`)",
         ASSERTED,
-        lambda recipe: bool(recipe.evaluate and not recipe.evaluate.release_samples),
+        lambda recipe: _compares(recipe, samples=False),
     ),
     Fact("lineage, bills of materials, claims of the build", "provenance", (), "recipe, lock and records", "claims"),
     *(
