@@ -34,7 +34,13 @@ def test_accuracy_has_the_standard_error_of_lm_eval(tmp_path):
         "pretrained": AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
         "tokenizer": AutoTokenizer.from_pretrained(folder),
     }
-    found = measure(loaded["pretrained"], loaded["tokenizer"], [task], None, 1).tasks["words"]
+    measured = measure(loaded["pretrained"], loaded["tokenizer"], [task], None, 1)
+    found = measured.tasks["words"]
+    for metric in ("acc", "acc_norm"):
+        by_document = [sample.values[metric] for sample in measured.samples]
+        assert sum(by_document) / 7 == pytest.approx(found["metrics"][metric]["value"], rel=1e-5)
+    assert [sample.document for sample in measured.samples] == list(range(7))
+    assert len({sample.sha256 for sample in measured.samples}) == 7
     own = lm_eval.simple_evaluate(
         model=HFLM(batch_size=1, **loaded),
         tasks=[task],

@@ -7,7 +7,17 @@ from herdbook.files import atomic_writer, write_json
 from herdbook.weights.checkpoint import read_record
 
 
-def write(plan, item, by_document, *, metric="bits_per_byte", task="held_out", stderr=0.0123, length=100):
+def write(
+    plan,
+    item,
+    by_document,
+    *,
+    metric="bits_per_byte",
+    task="held_out",
+    stderr=0.0123,
+    length=100,
+    weights=None,
+):
     """Write a measurement of one task.
 
     Args:
@@ -18,6 +28,7 @@ def write(plan, item, by_document, *, metric="bits_per_byte", task="held_out", s
         task: The task.
         stderr: The standard error that it states.
         length: The length of each document in bytes.
+        weights: SHA-256 of each measured file, by its name.
     """
     ratio = metric == "bits_per_byte"
     value = float(f"{math.fsum(by_document) / len(by_document):.6g}")
@@ -41,7 +52,7 @@ def write(plan, item, by_document, *, metric="bits_per_byte", task="held_out", s
         plan.layout.evaluation(item),
         {
             **item.about,
-            "weights": _weights(plan, item),
+            "weights": _weights(plan, item) if weights is None else weights,
             "tasks": {task: result},
             "samples": {"sha256": sha256},
         },

@@ -511,15 +511,15 @@ def test_bad_measurements_are_named(plan, tmp_path, edit, expected):
 
 def test_changed_snapshot_is_told(plan):
     path = plan.beside_recipe("board.csv")
-    before = path.read_text()
-    path.write_text(before + "new,0.1\n")
+    before = path.read_bytes()
+    path.write_bytes(before + b"new,0.1\n")
     try:
         with pytest.raises(
             LockError, match=r"leaderboards\.board: .*board\.csv has changed since it was locked"
         ):
             step.card_texts(plan)
     finally:
-        path.write_text(before)
+        path.write_bytes(before)  # its lines end as they did
 
 
 def test_no_example_of_a_model_that_transformers_cannot_load(tmp_path):

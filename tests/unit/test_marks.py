@@ -7,7 +7,7 @@ import pytest
 from herdbook import plan as plans
 from herdbook.errors import RecipeError, StepError
 from herdbook.layout import CLAIMS, SUMS
-from herdbook.plan.comparison import check_marks
+from herdbook.plan.comparison import check_tasks
 from herdbook.steps.card.step import card_texts, render_card
 from support import measured, tiny
 from support.verification import failures
@@ -115,5 +115,5 @@ def test_a_task_that_does_not_exist_is_refused_when_planning(tmp_path):
     with pytest.raises(
         RecipeError, match=r"marks\.0\.task: no task is named 'held_in'; did you mean 'held_out'"
     ):
-        check_marks(wrong, plan.lock)
+        check_tasks(wrong, plan.lock)
     assert plans.load(plan.recipe_path).recipe.marks == plan.recipe.marks

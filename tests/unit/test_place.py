@@ -2,6 +2,7 @@
 ``cpu:0`` takes the way of one, and where layers go is decided without it."""
 
 import json
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from herdbook import plan as plans
+from herdbook.comparison.samples import check_value, terms, unpack
 from herdbook.errors import StepError
 from herdbook.inference.devices import dispatch, layers_by_device
 from herdbook.layout import BOMS, CARD, EVALUATIONS, LINEAGE, LOCK, RECIPE, RECORDS, WEIGHTS_INDEX
@@ -43,10 +45,17 @@ def test_what_another_device_measures_is_told_and_near(plan):
     (item,) = plan.evaluations
     evaluate(plan, item, 1)
     ours = json.loads(plan.layout.evaluation(item).read_text())
+    kept = unpack(plan.layout.samples(item).read_bytes(), ours["samples"]["sha256"])["held_out"]
+    assert [len(sample.sha256) for sample in kept] == [64]
+    own = ours["tasks"]["held_out"]["metrics"]["bits_per_byte"]
+    parts = terms(kept, "bits_per_byte", own["aggregation"])
+    check_value(parts, own["aggregation"], Decimal(str(own["value"])), "bits_per_byte")
     evaluate(plan, item, 1, ["cpu:0"])
     theirs = json.loads(plan.layout.evaluation(item).read_text())
     assert "device" not in ours
     assert theirs.pop("device") == "cpu"  # of a GPU it would be cuda: the kind, without its number
+    told = [found.pop("samples")["sha256"] for found in (ours, theirs)]
+    assert all(len(digest) == 64 for digest in told)  # those of another device differ in the last digits
     values = [found.pop("tasks")["held_out"]["metrics"]["bits_per_byte"]["value"] for found in (ours, theirs)]
     assert values[0] == pytest.approx(values[1], rel=1e-5)
     assert ours == theirs

@@ -98,6 +98,21 @@ def test_without_a_key_the_author_is_unproven(files, key, expected):
     assert [each for each in left if "sign" in each] == ([expected] if expected else [])
 
 
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("", []),
+        ("evaluate: {tasks: [t], models: [base]}\n", []),
+        ("evaluate: {tasks: [t], models: [base, cut]}\n", ["asserted"]),  # LASER is always compared
+        ("evaluate: {tasks: [t], models: [base, cut], release_samples: true}\n", ["see level recomputed"]),
+    ],
+)
+def test_comparisons_follow_from_samples_only_where_these_are_released(section, expected):
+    left = unproven(of(MORE + section), "claims", NAMES, Options())
+    found = [each for each in left if "comparisons of measurements" in each or "of comparisons" in each]
+    assert [each.rpartition("(")[2].rstrip(")") for each in found] == expected
+
+
 def test_a_level_ends_with_what_is_unproven():
     level, _ = levels.LEVELS["claims"]
     finding = Finding(

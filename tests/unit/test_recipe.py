@@ -196,6 +196,18 @@ def test_all_problems_at_once_each_with_file_and_key():
             )
         ),
         *(
+            ("\nrelease", f"\nclaims: [{{text: x, by: y, {claim}}}]\nrelease", message)
+            for claim, message in (
+                ("rank: {leaderboard: b, place: 1}", "claims.0.rank: no leaderboard is named 'b'"),
+                ("rank: {leaderboard: b, place: 0}", "claims.0.rank.place"),
+                (
+                    "better: {than: base, task: t}",
+                    "claims.0.better: evaluate.compare does not compare 'mix' with 'base'",
+                ),
+                ("waived: no", "waived: nothing is checked without `rank` or `better`"),
+            )
+        ),
+        *(
             (
                 "\nrelease",
                 f"\nevaluate: {{tasks: [t], models: [{measured}]}}\nmarks: [{{task: t, metric: acc{wrong}}}]\nrelease",
@@ -228,7 +240,7 @@ def test_each_problem_names_its_key(old, new, expected):
 
 def test_leaderboard_needs_a_measured_release():
     board = (
-        "\nleaderboards: {b: {snapshot: s, title: t, as_of: 2026-01-01, source: s, model_column: m, score_column: s, "
+        "\nleaderboards: {b: {snapshot: s.csv, title: t, as_of: 2026-01-01, source: s, model_column: m, score_column: s, "
         "direction: lower, task: t, metric: m}}"
     )
     assert "the recipe has no `evaluate`" in problems(GOOD + board)[0]

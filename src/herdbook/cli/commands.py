@@ -21,7 +21,7 @@ GROUPS = {
         *("restore", "fetch", "search", "laser", "adapter", "merge", "moe", "files", "assemble", "routing"),
         *("evaluate", "convert", "quantize", "card", "release", "attest"),
     ),
-    "Releases": ("publish", "verify", "audit", "export", "key"),
+    "Releases": ("publish", "verify", "audit", "compare", "export", "key"),
     "Inspecting any model": ("spectrum", "routers"),
     "Adapters": ("extract",),
     "The cache": ("cache",),

@@ -62,6 +62,7 @@ NEUTRAL_MODULES = {
     "herdbook.recipe.mergekit_methods": _RECIPE,
     "herdbook.recipe.moe": _RECIPE,
     "herdbook.recipe.publish": _RECIPE,
+    "herdbook.recipe.ranks": _RECIPE,
     "herdbook.recipe.reading": _RECIPE,
     "herdbook.recipe.release": _RECIPE,
     "herdbook.recipe.section": _RECIPE,

@@ -33,13 +33,15 @@ def compared_pairs(plan: Plan) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(pairs))
 
 
-def check_marks(recipe: Recipe, lock: Lock) -> None:
-    """Check that each mark is on a task of the recipe, before anything is measured. Raises RecipeError."""
+def check_tasks(recipe: Recipe, lock: Lock) -> None:
+    """Check that marks and leaderboards are on tasks of the recipe, before anything is measured. Raises RecipeError."""
     names = [task.name for task in lock.tasks.values()]
+    asked = {f"marks.{index}": mark.task for index, mark in enumerate(recipe.marks)}
+    asked |= {f"leaderboards.{key}": board.task for key, board in recipe.leaderboards.items()}
     problems = [
-        f"marks.{index}.task: no task is named {mark.task!r}{did_you_mean(mark.task, names)}"
-        for index, mark in enumerate(recipe.marks)
-        if mark.task not in names
+        f"{where}.task: no task is named {task!r}{did_you_mean(task, names)}"
+        for where, task in asked.items()
+        if task not in names
     ]
     if problems:
         raise RecipeError(problems)

@@ -15,7 +15,7 @@ from herdbook.architectures.layers import layers_of
 from herdbook.errors import RecipeError
 from herdbook.layout import Layout
 from herdbook.plan.adapter_tokens import check_adapter_tokens
-from herdbook.plan.comparison import check_marks
+from herdbook.plan.comparison import check_tasks
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
 from herdbook.plan.precision import roundings
@@ -131,7 +131,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     Raises:
         RecipeError: If the recipe cannot be built.
     """
-    check_marks(recipe, lock)
+    check_tasks(recipe, lock)
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
     measured = recipe.evaluate.models if recipe.evaluate else ()

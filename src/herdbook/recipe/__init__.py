@@ -19,8 +19,9 @@ from herdbook.recipe.merge import (
 from herdbook.recipe.moe import Expert, Mixture, Moe
 from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
+from herdbook.recipe.ranks import Bounds, Leaderboard
 from herdbook.recipe.reading import json_schema, load, parse
-from herdbook.recipe.release import Leaderboard, Release
+from herdbook.recipe.release import Release
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import ModelToken, Tokenizer, Zero
@@ -28,6 +29,7 @@ from herdbook.recipe.whole import Recipe, ancestry, keeper_of, parents, tokenize
 
 __all__ = [
     "Adapter",
+    "Bounds",
     "Calibration",
     "Dare",
     "Dense",

@@ -1,4 +1,4 @@
-"""The sections of a recipe on its release: what is released, measured, quantized and claimed."""
+"""The sections of a recipe on its release: what is released, reported and quantized."""
 
 from __future__ import annotations
 
@@ -48,30 +48,3 @@ class Quantize(Section):
 
     methods: list[QuantizationMethod] = Field(min_length=1)
     evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")
-
-
-class Leaderboard(Section):
-    """A snapshot of a leaderboard, in which the released model is ranked by its measured score."""
-
-    snapshot: str = Field(description="CSV file with a header, relative to the recipe")
-    title: str = Field(description="the leaderboard's name on the card")
-    as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="day of the snapshot, YYYY-MM-DD")
-    source: str = Field(description="where the snapshot was taken from")
-    model_column: str = Field(description="column with the models' names")
-    score_column: str = Field(description="column with the scores")
-    direction: Literal["higher", "lower"] = Field(description="which scores are better")
-    task: str = Field(description="the evaluation task whose result is this model's score")
-    metric: str = Field(description="the metric of that task")
-
-
-class Claim(Section):
-    """A statement of the author that this build cannot check. The card prints it as asserted."""
-
-    text: str = Field(min_length=1)
-    by: str = Field(description="who states it")
-    on: str | None = Field(
-        None,
-        pattern=r"^\d{4}-\d{2}-\d{2}$",
-        description="the day of the statement, YYYY-MM-DD, if it is known",
-    )
-    source: str | None = Field(None, description="where it was stated")

@@ -14,7 +14,8 @@ from herdbook.recipe.laser import Calibration, Laser
 from herdbook.recipe.merge import Merge, merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
-from herdbook.recipe.release import Claim, Leaderboard, Quantize, Release, Routing
+from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems
+from herdbook.recipe.release import Quantize, Release, Routing
 from herdbook.recipe.section import Name, Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import Tokenizer, keeper, named, tokenizer_problems
@@ -95,6 +96,7 @@ class Recipe(Section):
         ):
             problems.append("evaluate.models: a model is named twice")
         problems += evaluate_problems(self.evaluate) if self.evaluate else []
+        problems += claim_problems(self.claims, self.leaderboards, self.evaluate, self.release.model)
         problems += mark_problems(self.marks, self.evaluate, self.release.model)
         if self.quantize and len(set(self.quantize.methods)) != len(self.quantize.methods):
             problems.append("quantize.methods: a method is named twice")

@@ -63,6 +63,19 @@ def _quantizes(recipe: Recipe) -> bool:
     return bool(recipe.quantize)
 
 
+def _compares(recipe: Recipe, *, samples: bool) -> bool:
+    """Return whether measurements are compared, and their samples released or not."""
+    section = recipe.evaluate
+    if section is None or section.release_samples is not samples:
+        return False
+    marked = any(mark.no_worse_than for mark in recipe.marks)
+    cut = any(
+        isinstance(model, Laser) and {name, model.laser} <= set(section.models)
+        for name, model in recipe.models.items()
+    )
+    return bool(section.compare) or marked or cut
+
+
 @dataclass(frozen=True)
 class Fact:
     """Something that a release says.
@@ -103,7 +116,7 @@ FACTS = (
     Fact(
         "what the author says of the release, and how it was searched and measured",
         RECIPE,
-        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards"),
+        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards", "marks"),
         "the author",
         ASSERTED,
     ),
@@ -292,7 +305,7 @@ FACTS = (
         (),
         "the released samples",
         "recomputed",
-        lambda recipe: bool(recipe.evaluate and recipe.evaluate.release_samples),
+        lambda recipe: _compares(recipe, samples=True),
     ),
     Fact(
         "probabilities and intervals of comparisons without released samples",
@@ -300,7 +313,7 @@ FACTS = (
         (),
         "the builder (`release_samples`)",
         ASSERTED,
-        lambda recipe: bool(recipe.evaluate and not recipe.evaluate.release_samples),
+        lambda recipe: _compares(recipe, samples=False),
     ),
     Fact("figures", f"{FIGURES}/*", (), "records, results and snapshots", "recomputed"),
     Fact("lineage", LINEAGE, (), "recipe, lock and records", "claims"),

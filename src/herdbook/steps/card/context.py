@@ -16,6 +16,7 @@ from herdbook.plan.card import CARD_CODE, described, shows_spectrum
 from herdbook.plan.material import ancestry, materials
 from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
 from herdbook.steps.card import metadata, results
+from herdbook.steps.card.asserted import Asserted, check_claims
 from herdbook.steps.card.compared import Compared, comparisons_of, marks_of, titled
 from herdbook.steps.card.counts import Counts, context_bytes, count_parameters
 from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
@@ -156,6 +157,7 @@ class Facts:
     comparisons: tuple[Compared, ...]
     marks: tuple[Outcome, ...]
     ranks: tuple[Ranked, ...]
+    asserted: tuple[Asserted, ...]
     sources: tuple[Source, ...]
     made: tuple[MadeModel, ...]
     choices: tuple[Choice, ...]
@@ -216,6 +218,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         if isinstance(node.recipe, Laser)
     )
     comparisons = comparisons_of(plan, measurements, taken)
+    compared, ranks = titled(comparisons, measurements), rank_all(plan, measurements)
     text = plan.recipe_path.read_bytes()
     return Facts(
         front_matter=metadata.render(metadata.build(plan.recipe.release, nodes, own)),
@@ -232,9 +235,10 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         effects=effects(lasered, measurements, comparisons),
         measurements=measurements,
         columns=results.columns(measurements),
-        comparisons=titled(comparisons, measurements),
+        comparisons=compared,
         marks=marks_of(plan, comparisons),
-        ranks=rank_all(plan, measurements),
+        ranks=ranks,
+        asserted=check_claims(plan, ranks, compared),
         sources=tuple(_sources(plan, nodes)),
         made=tuple(
             MadeModel(node.name, node.operation, note(node), tuple(dict.fromkeys(node.parents)), node.key)

@@ -6,10 +6,7 @@ the number of rows that are strictly better. Neither a snapshot nor a place in i
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from herdbook.errors import LockError, StepError
 from herdbook.escape import Markdown, md
 from herdbook.humanize import integer, joined, ordinal
+from herdbook.steps.card.snapshot import filters, number, read_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from herdbook.recipe import Leaderboard
     from herdbook.steps.card.results import Measurement, Score
 
-NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|[+-]?\.[0-9]+")
+NORMAL = Decimal("1.96")  # standard errors to each side, in which a normal variable is with probability 0.95
 NAMED_TIES = 8  # further ties are counted, not named
 DIGEST_DIGITS = 8
 
@@ -39,17 +37,40 @@ class Place:
         of: Number of rows that have a score, including this one.
         tied: Names of the rows with exactly this score, sorted.
         dropped: Number of rows without a score.
+        worse: Number of strictly worse rows.
+        above: Name and score of the nearest row that is strictly better; None if there is none.
+        below: The same of the nearest one that is strictly worse.
     """
 
     rank: int
     of: int
     tied: tuple[str, ...]
     dropped: int
+    worse: int = 0
+    above: tuple[str, str] | None = None
+    below: tuple[str, str] | None = None
+
+    @property
+    def share_of_worse(self) -> float:
+        """Share of the other rows that are strictly worse."""
+        return self.worse / (self.of - 1)
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A place in one leaderboard, with its sentence on the card."""
+    """A place in one leaderboard, with its sentence on the card.
+
+    Args:
+        key: Name of the leaderboard in the recipe.
+        board: The leaderboard.
+        place: The place.
+        score: The model's score.
+        sentence: The sentence.
+        sha256: Digest of the snapshot.
+        within: The best and the worst place inside the score's 95 % interval; None if it has no standard error.
+        left_out: How many rows the filters leave out.
+        filters: The filters in words.
+    """
 
     key: str
     board: Leaderboard
@@ -57,6 +78,14 @@ class Ranked:
     score: Score
     sentence: Markdown
     sha256: str
+    within: tuple[int, int] | None
+    left_out: int
+    filters: str
+
+    def allows(self, place: int) -> bool:
+        """Return whether the model may have a place: it is inside the score's interval, or shared with tied rows."""
+        first, last = self.within or (self.place.rank, self.place.rank)
+        return first <= place <= max(last, self.place.rank + len(self.place.tied))
 
 
 def find_place(
@@ -69,47 +98,20 @@ def find_place(
         rows: Name and score of each row, as text; the order does not matter.
         direction: Which scores are better.
     """
-    better = of = dropped = 0
-    tied: list[str] = []
-    for name, text in rows:
-        if not NUMBER.fullmatch(text.strip()):
-            dropped += 1
-            continue
-        other = Decimal(text.strip())
-        of += 1
-        if other == score:
-            tied.append(name)
-        elif (other > score) == (direction == "higher"):
-            better += 1
-    return Place(better + 1, of + 1, tuple(sorted(tied)), dropped)
-
-
-def read_snapshot(content: bytes, board: Leaderboard, where: str) -> list[tuple[str, str]]:
-    """Return the name and the score of each row of a snapshot, as text.
-
-    Raises:
-        StepError: If it is not CSV in UTF-8, or does not have exactly one column of each name.
-    """
-    try:
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise StepError(f"{where}: {board.snapshot}: is not CSV in UTF-8: {error}") from error
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    columns = []
-    for key, column in (("model_column", board.model_column), ("score_column", board.score_column)):
-        if header.count(column) != 1:
-            raise StepError(
-                f"{where}.{key}: {board.snapshot} has {header.count(column)} columns named {column!r}; "
-                f"its columns are {', '.join(header) or 'none'}"
-            )
-        columns.append(header.index(column))
-    model, score = columns
-    cells = [
-        [*line, *([""] * (len(header) - len(line)))]
-        for line in lines[1:]
-        if any(cell.strip() for cell in line)
-    ]
-    return [(line[model].strip() or "unnamed", line[score]) for line in cells]
+    scored = [(name, text.strip(), number(text.strip())) for name, text in rows]
+    others = sorted((value, name, text) for name, text, value in scored if value is not None)
+    lower = [(name, text) for value, name, text in others if value < score]
+    higher = [(name, text) for value, name, text in reversed(others) if value > score]
+    better, worse = (higher, lower) if direction == "higher" else (lower, higher)
+    return Place(
+        len(better) + 1,
+        len(others) + 1,
+        tuple(sorted(name for value, name, _ in others if value == score)),
+        len(scored) - len(others),
+        len(worse),
+        better[-1] if better else None,
+        worse[-1] if worse else None,
+    )
 
 
 def rank_all(plan: Plan, measurements: tuple[Measurement, ...]) -> tuple[Ranked, ...]:
@@ -139,12 +141,24 @@ def _rank(plan: Plan, key: str, board: Leaderboard, own: Measurement | None) -> 
             else "has changed since it was locked"
         )
         raise LockError(f"{where}: {path} {state}. Restore it, or run `herdbook lock`.")
-    place = find_place(score.value, read_snapshot(content, board, where), board.direction)
+    rows, left_out = read_snapshot(content, board, where)
+    place = find_place(score.value, rows, board.direction)
     if place.of == 1:
+        passing = f" among the rows of {filters(board)}" if left_out else ""
         raise StepError(
-            f"{where}.score_column: {board.snapshot} has no number in column {board.score_column!r}"
+            f"{where}.score_column: {board.snapshot} has no number in column {board.score_column!r}{passing}"
         )
-    return Ranked(key, board, place, score, sentence(place, board, sha256), sha256)
+    within = None
+    if score.stderr is not None:
+        margin = NORMAL * score.stderr
+        ends = (
+            find_place(end, rows, board.direction).rank
+            for end in (score.value - margin, score.value + margin)
+        )
+        first, last = sorted(ends)
+        within = first, last
+    said = sentence(place, board, sha256)
+    return Ranked(key, board, place, score, said, sha256, within, left_out, filters(board))
 
 
 def _own_score(where: str, board: Leaderboard, own: Measurement | None) -> Score:

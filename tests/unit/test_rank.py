@@ -1,0 +1,199 @@
+"""Ranks in leaderboards and what authors assert: ties, gaps, filters, intervals, contradictions."""
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from herdbook.errors import StepError
+from herdbook.recipe import Leaderboard
+from herdbook.steps.card.context import gather
+from herdbook.steps.card.rank import find_place
+from herdbook.steps.card.snapshot import read_snapshot
+from herdbook.steps.card.step import card_texts
+from support import measured, tiny
+
+ROWS = [
+    {"model": "a", "score": 0.80, "size": 7, "license": "mit"},
+    {"model": "b", "score": 0.86, "size": 7, "license": "apache-2.0"},
+    {"model": "c", "score": 0.90, "size": 13, "license": "mit"},
+    {"model": "d", "score": 0.90, "size": 70, "license": "other"},
+    {"model": "e", "score": None, "size": 7, "license": "mit"},
+    {"model": "f", "score": 0.99, "size": None, "license": "mit"},
+]
+BOARD = {
+    "snapshot": "board.json",
+    "title": "Board",
+    "as_of": "2026-01-02",
+    "source": "https://example.org/board",
+    "model_column": "model",
+    "score_column": "score",
+    "direction": "lower",
+    "task": "held_out",
+    "metric": "bits_per_byte",
+}
+MODELS = {"base": {"folder": "base"}, "tuned": {"folder": "tuned"}}
+
+
+def board(**changes):
+    return Leaderboard.model_validate(BOARD | changes)
+
+
+def as_csv(rows):
+    lines = [",".join(rows[0])]
+    return "\n".join([*lines, *(",".join("" if v is None else str(v) for v in row.values()) for row in rows)])
+
+
+FORMS = {
+    "board.json": json.dumps(ROWS),
+    "board.jsonl": "\n".join(map(json.dumps, ROWS)) + "\n",
+    "board.csv": as_csv(ROWS),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({}, "abcdef"),
+        ({"license": "mit"}, "acef"),
+        ({"license": ["mit", "other"]}, "acdef"),
+        ({"size": {"at_most": 13}}, "abce"),  # f has no size
+        ({"size": {"at_least": 13, "at_most": 70}}, "cd"),
+        ({"size": {"at_most": 7}, "license": "mit"}, "ae"),
+    ],
+)
+def test_filters_keep_the_rows_that_they_name_in_each_format(name, where, expected):
+    rows, left_out = read_snapshot(FORMS[name].encode(), board(snapshot=name, where=where), "leaderboards.x")
+    assert "".join(model for model, _ in rows) == expected
+    assert left_out == len(ROWS) - len(expected)
+    scores = {row["model"]: "" if row["score"] is None else str(row["score"]) for row in ROWS}
+    assert [Decimal(score) if score else "" for _, score in rows] == [
+        Decimal(scores[model]) if scores[model] else "" for model in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("board.json", "{}", "is not JSON in UTF-8: it is not a list of objects"),
+        ("board.json", "[1]", "it is not a list of objects"),
+        ("board.json", '[{"model": 1, "model": 2}]', "an object has a key twice"),
+        ("board.json", "[", "is not JSON in UTF-8"),
+        ("board.jsonl", '{"model": "a"}\n3', "is not JSONL in UTF-8"),
+        ("board.json", '[{"model": "a"}]', "has 0 columns named 'score'; its columns are model"),
+        ("board.csv", "model,score,score\n", "has 2 columns named 'score'"),
+    ],
+)
+def test_a_snapshot_of_another_form_is_refused(name, content, message):
+    with pytest.raises(StepError, match="leaderboards.x.*" + message.replace("[", r"\[")):
+        read_snapshot(content.encode(), board(snapshot=name), "leaderboards.x")
+
+
+def test_a_filter_on_a_column_that_does_not_exist_is_refused():
+    with pytest.raises(StepError, match=r"leaderboards\.x\.where\.licence: .* 0 columns named 'licence'"):
+        read_snapshot(
+            FORMS["board.csv"].encode(),
+            board(snapshot="board.csv", where={"licence": "mit"}),
+            "leaderboards.x",
+        )
+
+
+def test_neighbors_and_the_share_that_is_worse():
+    rows = [(row["model"], "" if row["score"] is None else str(row["score"])) for row in ROWS]
+    place = find_place(Decimal("0.9"), rows, "lower")
+    assert (place.rank, place.of, place.tied, place.dropped) == (3, 6, ("c", "d"), 1)
+    assert (place.above, place.below, place.share_of_worse) == (("b", "0.86"), ("f", "0.99"), 0.2)
+    turned = find_place(Decimal("0.87"), rows, "higher")
+    assert (turned.rank, turned.above[1], turned.below) == (4, "0.9", ("b", "0.86"))
+    assert find_place(Decimal(2), rows, "lower").below is None
+
+
+def plan_of(folder, better=0.0, stderr=0.0123, claims=(), **changes):
+    for seed, name in enumerate(MODELS):
+        tiny.write_model(folder / name, seed)
+    tiny.write_task(folder / "task.yaml")
+    (folder / "board.json").write_text(FORMS["board.json"])
+    sections = {
+        "evaluate": {"tasks": ["task.yaml"], "models": list(MODELS), "compare": {"tuned": ["base"]}},
+        "leaderboards": {"board": BOARD | changes},
+        "claims": [{"text": "So it is.", "by": "Somebody"} | claim for claim in claims],
+    }
+    plan = tiny.build(tiny.write_recipe(folder / "r.yaml", MODELS, **sections), folder / "results")
+    for item in plan.evaluations:
+        own = [0.83 + number / 1000 - better * (item.name == "tuned") for number in range(11)]
+        measured.write(plan, item, own, stderr=stderr)
+    return plan
+
+
+def said(plan):
+    text = card_texts(plan)["README.md"].partition("## Rank and claims")[2]
+    return " ".join(text.replace("\\", "").split())
+
+
+def test_the_card_states_neighbors_share_and_the_places_inside_the_interval(tmp_path):
+    plan = plan_of(
+        tmp_path, stderr=0.02
+    )  # 0.835: between a and b; 1.96 standard errors reach 0.7958 and 0.8742
+    text = said(plan)
+    assert "**2nd of 6 on Board" in text
+    assert "Better than 80.0 % of the others; next above is a with 0.8; next below is b with 0.86." in text
+    assert "Inside the score's 95 % interval are the places 1 to 3." in text
+
+
+def test_filters_are_stated(tmp_path):
+    text = said(plan_of(tmp_path, where={"license": "mit"}))
+    assert "**2nd of 4 on Board" in text
+    assert "Only rows with license mit: 2 others are left out." in text
+
+
+def test_no_standard_error_no_interval(tmp_path):
+    plan = plan_of(tmp_path, stderr=None)
+    (ranked,) = gather(plan).ranks
+    assert ranked.within is None
+    assert (ranked.allows(2), ranked.allows(1), ranked.allows(3)) == (True, False, False)
+    assert "interval are the places" not in said(plan)
+
+
+@pytest.mark.parametrize(("place", "right"), [(1, True), (3, True), (4, False)])
+def test_an_asserted_place_is_contradicted_outside_the_interval(tmp_path, place, right):
+    claim = {"rank": {"leaderboard": "board", "place": place}}
+    plan = plan_of(tmp_path, stderr=0.02, claims=[claim])
+    if right:
+        text = said(plan)
+        assert "*Asserted* by Somebody; this build found that it is 2nd of 6 on Board, 1 to 3 inside" in text
+        assert "contradicts" not in text
+    else:
+        with pytest.raises(StepError) as refused:
+            card_texts(plan)
+        assert "claims.0: the evidence contradicts 'So it is.': it is 2nd of 6" in str(refused.value)
+
+
+def test_a_contradicted_claim_stays_only_with_a_reason(tmp_path):
+    claim = {"rank": {"leaderboard": "board", "place": 6}, "waived": "It was so in the spring."}
+    text = said(plan_of(tmp_path, claims=[claim]))
+    assert (
+        "**The evidence contradicts it.** It stays, as the author says, because: It was so in the spring."
+        in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("better", "verdict", "fails"),
+    [(0.01, "better", False), (-0.01, "worse", True), (0.0, "no measurable difference", False)],
+)
+def test_an_asserted_improvement_stands_beside_the_verdict(tmp_path, better, verdict, fails):
+    plan = plan_of(tmp_path, better, claims=[{"better": {"than": "base", "task": "held_out"}}])
+    if fails:
+        with pytest.raises(StepError, match=f"compared with base in held_out: {verdict}"):
+            card_texts(plan)
+    else:
+        assert f"found that compared with base in held_out: {verdict}." in said(plan)
+
+
+def test_an_improvement_in_a_task_that_was_not_compared_is_refused(tmp_path):
+    plan = plan_of(tmp_path, claims=[{"better": {"than": "base", "task": "other"}}])
+    with pytest.raises(
+        StepError, match=r"claims\.0\.better\.task: 'other' was not compared; compared were held_out"
+    ):
+        card_texts(plan)
