@@ -14,6 +14,7 @@ from herdbook.needs import disk, gpu, memory
 from herdbook.needs.layerwise import reading
 from herdbook.needs.memory import MATRIX_PIECE_BYTES, matrix_bytes
 from herdbook.plan import Evaluation
+from herdbook.recipe import rank_rule
 from herdbook.steps.laser import decompose
 from herdbook.steps.quantize import encode
 from support import tiny
@@ -238,6 +239,17 @@ def test_a_search_keeps_hidden_states_before_and_after_each_layer(plan):
     longer = dataclasses.replace(search.text, windows=130)
     more = needs.disk_bytes(plan, dataclasses.replace(search, text=longer)) - needs.disk_bytes(plan, search)
     assert more == 4 * (100 * 10 * 32) * (3 + 1)
+
+
+def test_a_search_for_a_budget_reads_no_text_and_decomposes_a_matrix_for_each_thread(plan):
+    search = plan.nodes["searched"].search
+    budget = dataclasses.replace(search, ranks=(rank_rule({"budget": 0.5}),), guard=None, text=None)
+    matrices = [tensor for _, tensor in plan.nodes["base"].tensors.values() if tensor.name in search.matrices]
+    matrix = matrix_bytes(matrices, whitened=False)
+    assert needs.memory_bytes(plan, budget, 3) - needs.memory_bytes(plan, budget, 1) == 2 * matrix
+    written = needs.disk_bytes(plan, budget) - disk.LEAST_BYTES - len(matrices) * disk.ENTRY_BYTES
+    assert written == sum(8 * min(tensor.shape) ** 2 for tensor in matrices)
+    assert 0 < needs.seconds(plan, budget) <= needs.seconds(plan, search)
 
 
 def test_what_lies_on_the_disk_is_within_what_was_asked(plan):

@@ -191,7 +191,7 @@ def _search(plan: Plan, search: Search) -> tuple[int, int]:
         moments = _moments(tensors)
         shared += moments
         thread += moments
-    if ranked or whitens:
+    if ranked or whitens or search.spreads:
         thread = max(thread, matrix)
     return TORCH_BYTES + shared + matrix + thread, thread
 

@@ -146,7 +146,8 @@ def calibration_text(name: str, recipe: Recipe, lock: Lock) -> CalibrationText:
 def _search(
     name: str, model: Laser, chosen: set[str], text: CalibrationText | None, parent: Node
 ) -> Search | None:
-    if model.guard is None and model.select is None:
+    spread = any(rule.spreads is not None for rule in model.ranks)
+    if model.guard is None and model.select is None and not spread:
         return None
     code = SEARCH_CODE.describe()
     search = Search(

@@ -39,6 +39,11 @@ def _quantizes(recipe: Recipe) -> bool:
     return bool(recipe.quantize)
 
 
+def _spreads(recipe: Recipe) -> bool:
+    lasered = (model for model in recipe.models.values() if isinstance(model, Laser))
+    return any(rule.spreads is not None for model in lasered for rule in model.ranks)
+
+
 def _texts(recipe: Recipe) -> bool:
     return bool(recipe.evaluate or recipe.calibration)
 
@@ -151,6 +156,14 @@ FACTS = (
     Fact("names and shapes of the tensors in GGUF files", GGUF, (), "the released tensors", "claims", _quantizes),
     Fact("types, order and bytes of the tensors in GGUF files", GGUF, (), "the released weights, and the recipe's methods", "recomputed", _quantizes),
     Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), CONVERTER, "rebuild", _quantizes),
+    Fact(
+        "budgets of rank that were spread over matrices, unless by a text",
+        "provenance/searches/*.json",
+        ("budgets", "chosen"),
+        "the recipe, and the spectra, made again (a sample)",
+        "recomputed",
+        _spreads,
+    ),
     Fact(
         "searches and measurements",
         "provenance/searches, evaluations, routing",

@@ -4,6 +4,7 @@ From the bottom up:
 
 ``law``          the distribution of the singular values of pure noise
 ``rank``         rank rules and rankings: functions of singular values
+``budget``       a budget of rank, spread over matrices by their spectra
 ``decompose``    exact decompositions and approximations; ``store`` keeps them
 ``whiten``       decompositions by a matrix's outputs on text (SVD-LLM)
 ``evidence``     the description of a spectrum in a record
@@ -12,6 +13,7 @@ From the bottom up:
 ``states``       hidden states entering each layer, on disk
 ``gradient``     the effect of reductions on the loss, to first order
 ``guard``        the paired test
+``journal``      the trials of a search, on disk
 ``search``       the choice of matrices and ranks: ranking, trials, confirmation
 ``spectrum``     spectra of any checkpoint, before anything is built
 """
