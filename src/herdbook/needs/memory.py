@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 INTERPRETER_BYTES = 150_000_000
 TORCH_BYTES = 700_000_000
 FLOAT64 = 8
-# Reducing a matrix needs this many squares of its smaller side in float64; whitening adds the moments and two bases.
-SQUARES, WHITENED_SQUARES = 5, 9
+# Reducing a matrix needs this many squares of its smaller side in float64; whitening adds the moment and a second basis.
+SQUARES, WHITENED_SQUARES = 5, 7
 # The pieces in which ``herdbook.steps.laser.decompose`` reads a matrix.
 MATRIX_PIECES, MATRIX_PIECE_BYTES = 3, 1 << 26
 # The pieces in which ``herdbook.steps.quantize.encode`` reads a tensor in float32, with its copies of one.
@@ -135,7 +135,7 @@ def matrix_bytes(tensors: Iterable[Tensor], *, whitened: bool) -> int:
     """Return the memory of reducing one matrix at a time, for the one that needs most.
 
     Squares of the smaller side in float64: the Gram matrix, and for its vectors a copy and LAPACK's workspace of two; or
-    the vectors, and the copy that is written to the disk. Whitening adds the moments and two bases. Pieces of the matrix
+    the vectors, and the copy that is written to the disk. Whitening adds the moment and a second basis. Pieces of the matrix
     in float64, and the matrix as it was read, as it is computed and as it is written, come on top.
 
     Args:

@@ -105,7 +105,7 @@ def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:
     prompts = part.operation.prompts if isinstance(part.operation, MakeRouters) else ()
     tokens = _prompt_tokens(prompts, rates) + _text_tokens(part.operation.text)
     forward = sum(_forward_operations(node, tokens) for node in folders)
-    decompositions = 3 if part.operation.text else 1  # whitening adds two
+    decompositions = 3 if part.operation.text else 1  # whitening adds one, and products for another
     reduced = decompositions * sum(decomposition_operations(tensor.shape) for tensor in part.reduced)
     return (
         rates.start
