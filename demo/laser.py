@@ -47,6 +47,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "fraction 0.9": {"rank": FRACTION},
     "energy 0.99": {"rank": {"energy": 0.99}},
     "budget 0.9": {"rank": BUDGET},
+    "4 clusters, fraction 0.9": {"rank": {"clustered": {"clusters": 4, "keep": FRACTION}}},
     "rank 400": {"rank": 400},
     "mp-edge": {"rank": "mp-edge"},
     "gavish-donoho": {"rank": "gavish-donoho"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -194,6 +195,7 @@ _KEYS = {
     "fraction": "Fraction",
     "energy": "Energy",
     "budget": "Budget",
+    "clustered": "Clustered",
     "gavish-donoho": "KnownNoise",
     "svd-llm": "SvdLlm",
 }
@@ -222,6 +224,55 @@ HowMuch = Annotated[
         custom_error_message="give a number, {fraction: 0.9}, {energy: 0.99} or {budget: 0.9}",
     ),
 ]
+
+
+Each = Annotated[
+    Annotated[Count, Tag("count")] | Annotated[Fraction, Tag("Fraction")],
+    Discriminator(
+        lambda value: tag if (tag := _tag(value)) in {"count", "Fraction"} else None,
+        custom_error_type="each",
+        custom_error_message="give a number or {fraction: 0.9}: all clusters keep the same rank",
+    ),
+]
+
+
+class Clusters(Section):
+    """How many clusters, and what is kept of each."""
+
+    clusters: int = Field(ge=2, le=64, strict=True, description="how many clusters the rows fall into")
+    keep: Each = Field(
+        description="how much of each cluster is kept: a rank, or {fraction: 0.9} of the values that a cluster of "
+        "average size has"
+    )
+
+
+class Clustered(_Keyed):
+    """Clusters the rows around subspaces, and reduces each cluster by itself."""
+
+    clustered: Clusters = Field(description="clusters: how many; keep: what is kept of each")
+
+    @property
+    def inner(self) -> RankRule:
+        """The rule that applies to each cluster."""
+        return rank_rule(self.clustered.keep)
+
+    def rank_of_each(self, rows: int, columns: int) -> int:
+        """Return the rank of each cluster of a matrix."""
+        if isinstance(self.clustered.keep, int):
+            return self.clustered.keep
+        return max(
+            1, math.floor(self.clustered.keep.fraction * min(rows // self.clustered.clusters, columns))
+        )
+
+    @property
+    def label(self) -> str:
+        """Its form in headings."""
+        return f"{self.clustered.clusters} clusters, {self.inner.label}"
+
+    @property
+    def words(self) -> str:
+        """Its form in sentences."""
+        return f"rows in {self.clustered.clusters} clusters, {self.inner.words} of each"
 
 
 class SvdLlm(_Keyed):
@@ -269,17 +320,18 @@ Rank = Annotated[
     | Annotated[Fraction, Tag("Fraction")]
     | Annotated[Energy, Tag("Energy")]
     | Annotated[Budget, Tag("Budget")]
+    | Annotated[Clustered, Tag("Clustered")]
     | Annotated[KnownNoise, Tag("KnownNoise")]
     | Annotated[SvdLlm, Tag("SvdLlm")],
     Discriminator(
         _tag,
         custom_error_type="rank_rule",
         custom_error_message="give a number, mp-edge, gavish-donoho, laser-rmt, or one of "
-        "fraction, energy, budget, gavish-donoho, svd-llm as {name: value}",
+        "fraction, energy, budget, clustered, gavish-donoho, svd-llm as {name: value}",
     ),
 ]
 
-RankRule: TypeAlias = FixedRank | Threshold | Fraction | Energy | Budget | KnownNoise | SvdLlm
+RankRule: TypeAlias = FixedRank | Threshold | Fraction | Energy | Budget | Clustered | KnownNoise | SvdLlm
 
 _RANK: TypeAdapter[Any] = TypeAdapter(Rank)
 
@@ -291,8 +343,8 @@ def rank_rule(value: Any) -> RankRule:
         ValueError: If it is not a rank rule.
     """
     try:
-        rank: int | ThresholdName | Fraction | Energy | Budget | KnownNoise | SvdLlm = _RANK.validate_python(
-            value
+        rank: int | ThresholdName | Fraction | Energy | Budget | Clustered | KnownNoise | SvdLlm = (
+            _RANK.validate_python(value)
         )
     except ValidationError as error:
         raise ValueError(f"not a rank rule: {value!r}") from error

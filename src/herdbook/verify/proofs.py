@@ -126,7 +126,7 @@ FACTS = (
         "ranks, energies and spectra",
         RECORD,
         ("tensors.rule", "tensors.rank", "tensors.of", "tensors.energy", "tensors.change", "tensors.tolerance",
-         "tensors.threshold", "tensors.spectrum", "tensors.assumption_holds"),
+         "tensors.threshold", "tensors.clusters", "tensors.spectrum", "tensors.assumption_holds"),
         "the steps, run again (a sample)",
         "recomputed",
         _has(Laser),

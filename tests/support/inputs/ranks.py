@@ -44,5 +44,8 @@ CASES = [
             ": svd-llm, `select: {by: gradient}` and `guard` read a text",
         ),
         ("a budget by the outputs of a rule that has none", {"svd-llm": {"gavish-donoho": 0.1}}, ".rank.svd-llm: give a number, {fraction: 0.9}, {energy: 0.99} or {budget: 0.9}"),
+        ("clusters without a rank", {"clustered": {"clusters": 4}}, ".rank.clustered.keep: missing"),
+        ("one cluster", {"clustered": {"clusters": 1, "keep": 4}}, ".rank.clustered.clusters: input should be greater than or equal to 2 (found 1)"),
+        ("clusters that each keep another rank", {"clustered": {"clusters": 4, "keep": {"energy": 0.9}}}, ".rank.clustered.keep: give a number or {fraction: 0.9}: all clusters keep the same rank"),
     )
 ]  # fmt: skip

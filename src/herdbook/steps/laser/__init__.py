@@ -6,6 +6,7 @@ From the bottom up:
 ``rank``         rank rules and rankings: functions of singular values
 ``budget``       a budget of rank, spread over matrices by their spectra
 ``decompose``    exact decompositions and approximations; ``store`` keeps them
+``clusters``     rows clustered around several subspaces, each decomposed by itself
 ``whiten``       decompositions by a matrix's outputs on text (SVD-LLM, Swift-SVD)
 ``evidence``     the description of a spectrum in a record
 ``reduce``       the reduction of one matrix by one rule, with its evidence

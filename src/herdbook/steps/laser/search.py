@@ -18,11 +18,11 @@ from herdbook.inference.text import calibration_id, windows
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.progress import say, track
 from herdbook.steps.laser.budget import spread
-from herdbook.steps.laser.decompose import approximate
-from herdbook.steps.laser.gradient import gradients, predicted_changes
+from herdbook.steps.laser.gradient import gradients, predicted_change
 from herdbook.steps.laser.guard import accepts, paired
 from herdbook.steps.laser.journal import Journal
-from herdbook.steps.laser.rank import keep, laser_rmt_snr, signal_to_noise
+from herdbook.steps.laser.rank import laser_rmt_snr, signal_to_noise
+from herdbook.steps.laser.reduce import Cut
 from herdbook.steps.laser.states import States
 from herdbook.steps.laser.store import DecompositionStore
 from herdbook.steps.laser.whiten import whiten_layer
@@ -124,8 +124,7 @@ class _SearchRun:
                 for name, gradient in gradients(self._model, states, self._windows, names):
                     matrix, sha256 = self._matrix(name)
                     decomposition = self._store.decomposition(matrix, sha256)
-                    rank = keep(rules[name][0], decomposition.values, *matrix.shape).rank
-                    scores[name] = float(predicted_changes(matrix, decomposition, gradient)[rank])
+                    scores[name] = predicted_change(matrix, decomposition, rules[name][0], gradient)
                     advance()
             else:
                 ranking = signal_to_noise if by == "snr" else laser_rmt_snr
@@ -194,17 +193,16 @@ class _SearchRun:
                     matrix, sha256 = self._matrix(name)
                     for rule in rules[name]:
                         decomposition = self._decomposition(matrix, sha256, rule)
-                        rank = keep(rule, decomposition.values, *matrix.shape).rank
-                        if rank >= len(decomposition.values):
+                        cut = Cut(matrix, decomposition, rule, self._store.device)
+                        if cut.rank >= cut.of:
                             continue
                         trial = journal.known(name, rule.canonical)
                         if trial is None:
-                            reduced = approximate(matrix, decomposition, rank, self._store.device)
-                            losses = self._losses(layer, states, {**accepted, name: reduced})
-                            trial = self._judge(name, rule.canonical, rank, start, current, losses)
+                            losses = self._losses(layer, states, {**accepted, name: cut.make()})
+                            trial = self._judge(name, rule.canonical, cut.rank, start, current, losses)
                             journal.add(trial)
                         if trial["kept"]:
-                            accepted[name] = approximate(matrix, decomposition, rank, self._store.device)
+                            accepted[name] = cut.make()
                             chosen[name] = rule.canonical
                             current = trial["losses"]
                             break

@@ -1,4 +1,4 @@
-"""A budget of rank at the level `recomputed`: an honest one is proven, and one that was bent is named."""
+"""A budget of rank, and clusters, at the level `recomputed`: honest ones are proven, and those that were bent are named."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from pytest_local_hub import LocalHub, client
 
 from herdbook.signing import keys
 from herdbook.steps.card.step import render_card
-from herdbook.steps.laser import budget, search
+from herdbook.steps.laser import budget, clusters, search
 from support import tiny
 from support.verification import findings, status
 
@@ -14,6 +14,11 @@ KEY = keys.PrivateKey(keys.ec.generate_private_key(keys.ec.SECP256R1()))
 MODELS = {
     "base": {"hub": "herd/base"},
     "cut": {"laser": "base", "rank": {"budget": 0.5}, "matrices": ["mlp.down_proj", "self_attn.k_proj"]},
+    "clustered": {
+        "laser": "cut",
+        "rank": {"clustered": {"clusters": 2, "keep": 4}},
+        "matrices": ["mlp.up_proj"],
+    },
 }
 
 
@@ -45,6 +50,21 @@ def test_an_honest_budget_is_proven(hub, tmp_path):
     (one,) = told(folder)
     assert one.outcome.name == "PASSED"
     assert "add up to the budget" in one.detail
+
+
+def test_clusters_that_nobody_looked_for_are_named(hub, tmp_path, monkeypatch):
+    """Runs of rows are passed off as what the rounds found."""
+    monkeypatch.setattr(clusters, "_nearest", lambda *given: given[2])
+    folder = build(tmp_path)
+    monkeypatch.undo()
+    client.use(hub, tmp_path / "home", monkeypatch)
+    found = findings(folder, "recomputed", sample_bytes=None)
+    assert status(found) == 8
+    wrong = [one for one in found if one.outcome.name == "FAILED"]
+    names = {f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(2)}
+    assert {one.tensor for one in wrong if one.check == "made"} == names
+    evidence = [one.detail for one in wrong if one.check == "evidence"]
+    assert any("clusters.places_sha256" in detail for detail in evidence)
 
 
 def moved(spectra, share):
