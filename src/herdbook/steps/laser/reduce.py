@@ -101,10 +101,10 @@ def reduce(
 
     Returns:
         The best approximation of the rank that the rule chooses; the same bits if nothing is removed. The evidence:
-        ``rule``, ``rank`` kept out of ``of``, ``threshold`` and ``clusters`` if there are any, ``energy`` kept (share of the sum of squared
-        singular values, of the outputs for ``svd-llm``), ``change`` (Frobenius norm of the difference, after rounding,
-        divided by that of the original), ``tolerance`` before rounding (not for ``svd-llm``), ``spectrum`` of the matrix,
-        and ``assumption_holds`` for rules that assume noise.
+        ``rule``, ``rank`` kept out of ``of``, ``threshold`` and ``clusters`` if there are any, ``energy`` kept (share of the
+        sum of squared singular values, of the outputs for ``svd-llm``), ``change`` (Frobenius norm of the difference,
+        after rounding, divided by that of the original), ``tolerance`` before rounding (not for ``svd-llm``),
+        ``spectrum`` of the matrix, and ``assumption_holds`` for rules that assume noise.
 
     Source: Sharma et al. 2023, arXiv:2312.13558.
     """
