@@ -41,17 +41,20 @@ FIRST_LAYER = 20  # of 30; the layers below are not changed
 TOKENS, WINDOWS = 128, 20  # length of a held-out window, and windows of each kind of text
 COUNT = 15  # matrices that a ranking selects, as in laserRMT
 
-FRACTION = {"fraction": 0.9}
+FRACTION, BUDGET = {"fraction": 0.9}, {"budget": 0.9}
 # By name: the recipe's settings besides the model, the matrices and the layers.
 WAYS: dict[str, dict[str, Any]] = {
     "fraction 0.9": {"rank": FRACTION},
     "energy 0.99": {"rank": {"energy": 0.99}},
+    "budget 0.9": {"rank": BUDGET},
+    "4 clusters, fraction 0.9": {"rank": {"clustered": {"clusters": 4, "keep": FRACTION}}},
     "rank 400": {"rank": 400},
     "mp-edge": {"rank": "mp-edge"},
     "gavish-donoho": {"rank": "gavish-donoho"},
     "gavish-donoho, noise 0.05": {"rank": {"gavish-donoho": 0.05}},
     "laser-rmt": {"rank": "laser-rmt"},
     "svd-llm, fraction 0.9": {"rank": {"svd-llm": FRACTION}, "calibration": "validation"},
+    "svd-llm, budget 0.9": {"rank": {"svd-llm": BUDGET}, "calibration": "validation"},
     "fraction 0.9, 15 by snr": {"rank": FRACTION, "select": {"by": "snr", "count": COUNT}},
     "fraction 0.9, 15 by laser-rmt-snr": {
         "rank": FRACTION,

@@ -40,7 +40,11 @@ def transformers_here(monkeypatch):
     The process of its own has tests in test_form and test_tokenizer.
     """
 
-    def ask(program, question):
+    own = apart.ask
+
+    def ask(program, question, *limits):
+        if limits:  # what needs them is not asked here
+            return own(program, question, *limits)
         return importlib.import_module(program).reply(**json.loads(question))
 
     monkeypatch.setattr(apart, "ask", ask)

@@ -46,7 +46,7 @@ class Stage:
             self.folders.append(tiny.release(plan))
             files = files_of(self.folders[-1])
             self.commits.append(
-                hub.commit(REPO, files) if self.commits else hub.add_repo(REPO, files, license="apache-2.0")
+                hub.commit(REPO, files) if self.commits else hub.add_repo(REPO, files)
             )
             if number < 3:
                 hub.tag(REPO, f"v{number}")
@@ -111,7 +111,7 @@ def test_a_tag_tells_older_releases(shared, revision, tag, expected):
 def test_an_older_release_committed_once_more_is_told(shared):
     hub = shared.hub
     new = files_of(shared.folders[2])
-    hub.add_repo("herd/Again", files_of(shared.folders[0]), license="apache-2.0")
+    hub.add_repo("herd/Again", files_of(shared.folders[0]))
     first = open_subject("herd/Again").commit
     gone = dict.fromkeys(files_of(shared.folders[0]).keys() - new.keys())
     hub.commit("herd/Again", {**gone, **new})

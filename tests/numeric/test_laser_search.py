@@ -25,7 +25,8 @@ from herdbook.inference.text import windows
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.steps.fetch.step import fetch
 from herdbook.steps.inputs import ParentShards
-from herdbook.steps.laser.decompose import approximate, decompose
+from herdbook.steps.laser import whiten as whitening
+from herdbook.steps.laser.decompose import approximate, decompose, eigen
 from herdbook.steps.laser.gradient import gradients, predicted_changes
 from herdbook.steps.laser.guard import accepts, paired, t_quantile
 from herdbook.steps.laser.search import search
@@ -218,6 +219,40 @@ def test_inputs_that_span_less_than_the_columns_are_no_obstacle():
     reduced = approximate(matrix, whiten(matrix, (inputs.T @ inputs).numpy()), 4)
     torch.testing.assert_close(inputs @ reduced.T, inputs @ matrix.T, rtol=1e-6, atol=1e-6)
     assert torch.linalg.matrix_rank(reduced, atol=1e-6) == 4
+
+
+def swift_svd(matrix, inputs, rank):
+    """Swift-SVD as its paper has it, W as columns by rows: Y = X W, V of Y^T Y, W V_k V_k^T."""
+    W = matrix.numpy().T
+    Y = inputs.numpy() @ W
+    _, vectors = np.linalg.eigh(Y.T @ Y)
+    leading = vectors[:, ::-1][:, :rank]
+    return torch.from_numpy((W @ leading @ leading.T).T.copy())
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+@pytest.mark.parametrize(("rows", "columns"), [(12, 20), (20, 12), (16, 16)])
+def test_whitening_is_one_eigendecomposition_of_the_outputs(rows, columns, dependent, monkeypatch):
+    generator = torch.Generator().manual_seed(6)
+    matrix = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    if dependent:  # W^T W has no Cholesky factor either
+        matrix[:, 3] = 0
+    inputs = torch.randn(200, columns, generator=generator, dtype=torch.float64) * torch.logspace(
+        0, 1, columns, dtype=torch.float64
+    )
+    outputs = inputs @ matrix.T
+    sizes = []
+    monkeypatch.setattr(
+        whitening, "eigen", lambda gram, device: sizes.append(len(gram)) or eigen(gram, device)
+    )
+    found = whiten(matrix, (outputs.T @ outputs if rows <= columns else inputs.T @ inputs).numpy())
+    assert sizes == [min(rows, columns)] * (2 if dependent and rows > columns else 1)
+    for rank in (1, 5, 11):
+        torch.testing.assert_close(
+            approximate(matrix, found, rank), swift_svd(matrix, inputs, rank), rtol=1e-7, atol=1e-9
+        )
+    expected = torch.linalg.svdvals(outputs)[: min(rows, columns)].numpy()
+    np.testing.assert_allclose(found.values, expected, rtol=1e-8, atol=1e-6)
 
 
 def test_moments_are_those_of_what_passes(folder, whole, sequences):

@@ -22,6 +22,7 @@ MODELS = {
         "calibration": "text",
         "guard": {"margin": 1.0},
     },
+    "spread": {"laser": "tuned", "rank": {"budget": 0.5}, "matrices": PARTS},
     "folded": {"adapter": {"hub": "herd/adapter"}, "on": "base"},
     "between": {"merge": {"method": "slerp", "base": "cut", "other": "base", "t": 0.25}},
     "mix": {
@@ -33,6 +34,7 @@ MODELS = {
                 {"model": "folded", "prompts": ["w3"]},
                 {"model": "between", "prompts": ["w4"]},
                 {"model": "base", "prompts": ["w5"], "noise_scale": 0.01},
+                {"model": "spread", "prompts": ["w6"]},
             ],
         }
     },
@@ -86,7 +88,7 @@ def build(root, key, models=MODELS, **sections):
     (root / "board.csv").write_text(rows.getvalue())
     plan = tiny.build(tiny.write_recipe(root / "r.yaml", models, **sections), root / "results")
     if plan.quantized:
-        quantized.add_to(plan, quantized.size_label(experts=5))
+        quantized.add_to(plan, quantized.size_label(experts=6))
     for number, item in enumerate(plan.evaluations):
         measured.write(plan, item, [0.75 + number / 16], stderr=0.125)
     render_card(plan, plan.layout.card_folder)

@@ -13,7 +13,10 @@ from herdbook.errors import RecipeError
 from herdbook.needs import disk, gpu, memory
 from herdbook.needs.layerwise import reading
 from herdbook.needs.memory import MATRIX_PIECE_BYTES, matrix_bytes
+from herdbook.needs.time import SLOW
 from herdbook.plan import Evaluation
+from herdbook.plan.operation import Reduce
+from herdbook.recipe import rank_rule
 from herdbook.steps.laser import decompose
 from herdbook.steps.quantize import encode
 from support import tiny
@@ -213,7 +216,7 @@ def measured(plan):
         for layer in range(32)
     )
     node = dataclasses.replace(node, parts=(dataclasses.replace(part, tensors=tensors),))
-    return Evaluation("one", node, None, "0" * 64)
+    return Evaluation("one", node, None, "0" * 64, {})
 
 
 # -- the disk ------------------------------------------------------------------------------------------------------------
@@ -238,6 +241,37 @@ def test_a_search_keeps_hidden_states_before_and_after_each_layer(plan):
     longer = dataclasses.replace(search.text, windows=130)
     more = needs.disk_bytes(plan, dataclasses.replace(search, text=longer)) - needs.disk_bytes(plan, search)
     assert more == 4 * (100 * 10 * 32) * (3 + 1)
+
+
+def test_a_search_for_a_budget_reads_no_text_and_decomposes_a_matrix_for_each_thread(plan):
+    search = plan.nodes["searched"].search
+    budget = dataclasses.replace(search, ranks=(rank_rule({"budget": 0.5}),), guard=None, text=None)
+    matrices = [tensor for _, tensor in plan.nodes["base"].tensors.values() if tensor.name in search.matrices]
+    matrix = matrix_bytes(matrices, whitened=False)
+    assert needs.memory_bytes(plan, budget, 3) - needs.memory_bytes(plan, budget, 1) == 2 * matrix
+    written = needs.disk_bytes(plan, budget) - disk.LEAST_BYTES - len(matrices) * disk.ENTRY_BYTES
+    assert written == sum(8 * min(tensor.shape) ** 2 for tensor in matrices)
+    assert 0 < needs.seconds(plan, budget) <= needs.seconds(plan, search)
+
+
+def test_clusters_take_the_memory_of_their_bases_and_the_time_of_their_rounds(plan):
+    part = lasered(plan, (1000, 200))
+    few, many = (
+        dataclasses.replace(
+            part,
+            operation=Reduce(
+                rank_rule({"clustered": {"clusters": 4, "keep": {"fraction": 0.5}}} if each else 100)
+            ),
+        )
+        for each in (False, True)
+    )
+    more = needs.memory_bytes(plan, many) - needs.memory_bytes(plan, few)
+    assert more == 2 * 8 * 1000 * 200  # as many elements as the matrix, twice, in float64
+    rates = dataclasses.replace(SLOW, float64=1.0)
+    operations = needs.seconds(plan, many, 1, rates) - needs.seconds(plan, few, 1, rates)
+    # nine times four clusters of 250 x 200, and eight times projections of all rows on four bases of 100
+    of_one = needs.decomposition_operations((250, 200))
+    assert operations == pytest.approx(9 * 4 * of_one + 8 * 2 * 1000 * 200 * 4 * 100, rel=1e-3)
 
 
 def test_what_lies_on_the_disk_is_within_what_was_asked(plan):

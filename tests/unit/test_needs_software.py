@@ -19,7 +19,7 @@ def recipe(tmp_path, monkeypatch):
     """A recipe that needs both programs, locked, on a machine that has none."""
     for seed, name in enumerate("ab"):
         tiny.write_model(tmp_path / name, seed=seed)
-    merge = {"method": "nearswap", "base": "a", "models": [{"model": "b"}], "parameters": {"t": 0.1}}
+    merge = {"method": "della_linear", "base": "a", "models": [{"model": "b", "parameters": {"weight": 1}}]}
     models = {"a": {"folder": "a"}, "b": {"folder": "b"}, "merged": {"merge": merge}}
     recipe = tiny.write_recipe(tmp_path / "recipe.yaml", models, quantize={"methods": ["Q8_0"]})
     tiny.lock(recipe)

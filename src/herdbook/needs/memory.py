@@ -9,6 +9,7 @@ from herdbook.architectures.dense import layer_of
 from herdbook.architectures.form import is_known
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.layerwise import FLOAT32, LOGITS, reading
+from herdbook.needs.ranks import rank_rules
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.operation import (
     DrawRouters,
@@ -26,6 +27,7 @@ from herdbook.plan.operation import (
     TakeOver,
 )
 from herdbook.recipe import Moe
+from herdbook.recipe.rank import Clustered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 INTERPRETER_BYTES = 150_000_000
 TORCH_BYTES = 700_000_000
 FLOAT64 = 8
-# Reducing a matrix needs this many squares of its smaller side in float64; whitening adds the moments and two bases.
-SQUARES, WHITENED_SQUARES = 5, 9
+# Reducing a matrix needs this many squares of its smaller side in float64; whitening adds the moment and a second basis.
+SQUARES, WHITENED_SQUARES = 5, 7
 # The pieces in which ``herdbook.steps.laser.decompose`` reads a matrix.
 MATRIX_PIECES, MATRIX_PIECE_BYTES = 3, 1 << 26
 # The pieces in which ``herdbook.steps.quantize.encode`` reads a tensor in float32, with its copies of one.
@@ -139,27 +141,34 @@ def _routers(base: Node) -> int:
     return 2 * FLOAT32 * (layer + table)
 
 
-def matrix_bytes(tensors: Iterable[Tensor], *, whitened: bool) -> int:
+def matrix_bytes(tensors: Iterable[Tensor], *, whitened: bool, clustered: bool = False) -> int:
     """Return the memory of reducing one matrix at a time, for the one that needs most.
 
     Squares of the smaller side in float64: the Gram matrix, and for its vectors a copy and LAPACK's workspace of two; or
-    the vectors, and the copy that is written to the disk. Whitening adds the moments and two bases. Pieces of the matrix
+    the vectors, and the copy that is written to the disk. Whitening adds the moment and a second basis. Pieces of the matrix
     in float64, and the matrix as it was read, as it is computed and as it is written, come on top.
 
     Args:
         tensors: The matrices.
         whitened: Whether they are whitened.
+        clustered: Whether their rows are clustered. The decompositions of all clusters, and the bases of their subspaces,
+            have at most as many elements as the matrix.
     """
+    bases = 2 * FLOAT64 if clustered else 0
     squares = FLOAT64 * (WHITENED_SQUARES if whitened else SQUARES)
     return max(
-        squares * min(tensor.shape) ** 2 + MATRIX_PIECES * MATRIX_PIECE_BYTES + 3 * tensor.size_bytes
+        squares * min(tensor.shape) ** 2
+        + MATRIX_PIECES * MATRIX_PIECE_BYTES
+        + 3 * tensor.size_bytes
+        + bases * tensor.elements
         for tensor in tensors
     )
 
 
 def _reduce(plan: Plan, part: Part) -> tuple[int, int]:
     computed, text = part.reduced, part.operation.text
-    matrix = matrix_bytes(computed, whitened=text is not None)
+    clustered = any(isinstance(rule, Clustered) for rule in rank_rules(plan, part))
+    matrix = matrix_bytes(computed, whitened=text is not None, clustered=clustered)
     if text is None:
         return TORCH_BYTES + matrix, matrix
     read = reading(plan.by_key[part.operation.folders[0]], text.windows, text.tokens)
@@ -177,7 +186,8 @@ def _search(plan: Plan, search: Search) -> tuple[int, int]:
     parent, chosen = plan.nodes[search.parent], set(search.matrices)
     tensors = [tensor for name, (_, tensor) in parent.tensors.items() if name in chosen]
     whitens = search.needs_text
-    matrix = matrix_bytes(tensors, whitened=whitens)
+    clustered = any(isinstance(rule, Clustered) for rule in search.ranks)
+    matrix = matrix_bytes(tensors, whitened=whitens, clustered=clustered)
     select, text = search.select, search.text
     ranked = select is not None and select.by != "gradient"
     if text is None:
@@ -199,7 +209,7 @@ def _search(plan: Plan, search: Search) -> tuple[int, int]:
         moments = _moments(tensors)
         shared += moments
         thread += moments
-    if ranked or whitens:
+    if ranked or whitens or search.spreads:
         thread = max(thread, matrix)
     return TORCH_BYTES + shared + matrix + thread, thread
 

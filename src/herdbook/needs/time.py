@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import fetch_bytes
+from herdbook.needs.ranks import rank_rules
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.operation import MakeRouters
 from herdbook.recipe import Moe
+from herdbook.recipe.rank import Clustered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan, Tensor
     from herdbook.plan.jobs import Subject
     from herdbook.plan.operation import CalibrationText
+    from herdbook.recipe import RankRule
 
 ELEMENTWISE = 100  # operations per element of work beyond copying: sorting, drawing noise, rounding
 # How much faster Q8_0 is than the other types, since it takes its scale from a block's largest number; measured: 17.
 UNSEARCHED = 10
+CLUSTER_ROUNDS = 8  # those of ``herdbook.steps.laser.clusters``
 PROMPT_BYTES = 64  # what a chat template puts around a prompt
 
 
@@ -62,6 +66,20 @@ def decomposition_operations(shape: tuple[int, ...]) -> float:
     """Return the operations of reducing a matrix, by the table in ``herdbook.steps.laser.decompose``, at the costliest rank."""
     small, large = sorted(shape)
     return large * small**2 + 14 / 3 * small**3 + 2 * large * small**2
+
+
+def clustered_operations(shape: tuple[int, ...], rule: Clustered) -> float:
+    """Return the operations of reducing a matrix in clusters of equal size, where every round moves rows."""
+    rows, columns = shape
+    count, rank = rule.clustered.clusters, rule.rank_of_each(rows, columns)
+    clusters = count * decomposition_operations((rows // count, columns))
+    return (CLUSTER_ROUNDS + 1) * clusters + CLUSTER_ROUNDS * 2 * rows * columns * count * rank
+
+
+def _clustered(shapes: Iterable[tuple[int, ...]], rules: Iterable[RankRule]) -> float:
+    """Return the operations of clustering matrices, once by each rule that does."""
+    found = [rule for rule in rules if isinstance(rule, Clustered)]
+    return sum(clustered_operations(shape, rule) for shape in shapes for rule in found)
 
 
 def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates = SLOW) -> float:
@@ -105,8 +123,9 @@ def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:
     prompts = part.operation.prompts if isinstance(part.operation, MakeRouters) else ()
     tokens = _prompt_tokens(prompts, rates) + _text_tokens(part.operation.text)
     forward = sum(_forward_operations(node, tokens) for node in folders)
-    decompositions = 3 if part.operation.text else 1  # whitening adds two
+    decompositions = 3 if part.operation.text else 1  # whitening adds one, and products for another
     reduced = decompositions * sum(decomposition_operations(tensor.shape) for tensor in part.reduced)
+    reduced += _clustered((tensor.shape for tensor in part.reduced), rank_rules(plan, part))
     return (
         rates.start
         + fetched / rates.network
@@ -121,6 +140,8 @@ def _search(plan: Plan, search: Search, threads: int, rates: Rates) -> float:
     parent = plan.nodes[search.parent]
     candidates = search.matrices
     reduced = 3 * sum(decomposition_operations(parent.form[name]) for name in candidates)
+    # For a ranking, and for a trial.
+    reduced += 2 * _clustered((parent.form[name] for name in candidates), search.ranks)
     passes = [0, 0, 0]  # the layer each starts at: through all layers once at the start, and twice at the end
     if search.select and search.select.by == "gradient":
         passes += [0, 0]  # a backward pass costs two forward passes

@@ -41,7 +41,7 @@ OF_A_MODEL = (ASSEMBLE, FILES)
 # Why a recipe may have no job of a rule.
 ABSENT = {
     "routing": "; the released model is not a mixture, so it has no routers",
-    "search": "; no model has `select` or `guard`",
+    "search": "; no model has `select`, `guard` or a `budget` of rank",
     "convert": "; it has no `quantize`",
     "quantize": "; it has no `quantize`",
     "evaluate": "; it has no `evaluate`",

@@ -13,6 +13,7 @@ from herdbook.plan.code import COPY, TOKENIZERS, Code
 from herdbook.plan.model import Part, Search, Tensor
 from herdbook.plan.operation import CalibrationText, Reduce, ReduceAsSearched, TakeOver, Whitening
 from herdbook.plan.part import parts_like, plan_part
+from herdbook.recipe.rank import Clustered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ def plan_laser(
     """
     named = chosen_matrices(name, model, parent)
     chosen = named & parent.tensors.keys()
+    _check_clusters(name, model, chosen, parent)
     text = _calibration(name, model, recipe, lock)
     search = _search(name, model, chosen, text, parent)
     whitens = any(rule.needs_text for rule in model.ranks)
@@ -64,6 +66,17 @@ def plan_laser(
         if rule.assumes_noise and not model.guard
     ]
     return parts_like(parent, chosen, "laser", max_bytes, part), search, warnings
+
+
+def _check_clusters(name: str, model: Laser, chosen: set[str], parent: Node) -> None:
+    """Check that each matrix has rows for the clusters. Raises RecipeError if one does not."""
+    for rule in (rule for rule in model.ranks if isinstance(rule, Clustered)):
+        for tensor in sorted(chosen):
+            clusters, rows = rule.clustered.clusters, parent.form[tensor][0]
+            if rows < 2 * clusters:
+                raise RecipeError(
+                    f"models.{name}.rank: {clusters} clusters need at least {2 * clusters} rows, and {tensor} has {rows}"
+                )
 
 
 def chosen_matrices(name: str, model: Laser, parent: Node) -> set[str]:
@@ -146,7 +159,8 @@ def calibration_text(name: str, recipe: Recipe, lock: Lock) -> CalibrationText:
 def _search(
     name: str, model: Laser, chosen: set[str], text: CalibrationText | None, parent: Node
 ) -> Search | None:
-    if model.guard is None and model.select is None:
+    spread = any(rule.spreads is not None for rule in model.ranks)
+    if model.guard is None and model.select is None and not spread:
         return None
     code = SEARCH_CODE.describe()
     search = Search(

@@ -186,6 +186,11 @@ class Search:
         """Whether one of its rank rules reads calibration text."""
         return any(rule.needs_text for rule in self.ranks)
 
+    @property
+    def spreads(self) -> bool:
+        """Whether one of its rank rules spreads a budget over the matrices."""
+        return any(rule.spreads is not None for rule in self.ranks)
+
 
 @dataclass(frozen=True)
 class Node:

@@ -57,7 +57,7 @@ class Laser(Section):
 
     laser: Name = Field(description="the model to start from")
     rank: Ranks = Field(
-        description="how much is kept: {fraction: 0.9}, {energy: 0.99}, a number, mp-edge, gavish-donoho, "
+        description="how much is kept: {fraction: 0.9}, {energy: 0.99}, {budget: 0.9}, {clustered: {clusters: 4, keep: {fraction: 0.9}}}, a number, mp-edge, gavish-donoho, "
         "{gavish-donoho: 0.02}, laser-rmt, {svd-llm: {fraction: 0.9}}; with a guard also a list, tried in order"
     )
     matrices: Literal["all"] | list[MatrixName] = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -32,6 +33,19 @@ class _Rule:
     def needs_text(self) -> bool:
         """Whether it needs the matrix's outputs on calibration text."""
         return False
+
+    @property
+    def spreads(self) -> float | None:
+        """The share of the ranks of all matrices that it spreads over them; None if it applies to each matrix by itself."""
+        return None
+
+    def at(self, rank: int) -> RankRule:
+        """Return the rule for one matrix that gets this rank of what is spread.
+
+        Raises:
+            TypeError: If nothing is spread.
+        """
+        raise TypeError(f"{self} spreads nothing, so it gives no matrix rank {rank}")
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,30 @@ class Energy(_Keyed):
         return f"{self.energy * 100:g} % of the energy"
 
 
+class Budget(_Keyed):
+    """Keeps a share of the singular values of all matrices together: of each matrix as many as lose least in sum."""
+
+    budget: float = Field(
+        gt=0,
+        le=1,
+        description="share of the singular values of all chosen matrices together that is kept; at least one of each is",
+    )
+
+    @property
+    def spreads(self) -> float:
+        """Its share."""
+        return self.budget
+
+    def at(self, rank: int) -> FixedRank:
+        """Return the rule for one matrix that gets this rank."""
+        return FixedRank(rank)
+
+    @property
+    def words(self) -> str:
+        """Its form in sentences."""
+        return f"{self.budget * 100:g} % of the rank of all matrices together"
+
+
 class KnownNoise(_Keyed):
     """Keeps the singular values above Gavish and Donoho's threshold for noise of a known level."""
 
@@ -153,7 +191,14 @@ class KnownNoise(_Keyed):
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 # The class of each rule that is a mapping, by its key.
-_KEYS = {"fraction": "Fraction", "energy": "Energy", "gavish-donoho": "KnownNoise", "svd-llm": "SvdLlm"}
+_KEYS = {
+    "fraction": "Fraction",
+    "energy": "Energy",
+    "budget": "Budget",
+    "clustered": "Clustered",
+    "gavish-donoho": "KnownNoise",
+    "svd-llm": "SvdLlm",
+}
 
 
 def _tag(value: Any) -> str | None:
@@ -169,20 +214,73 @@ def _tag(value: Any) -> str | None:
 
 
 HowMuch = Annotated[
-    Annotated[Count, Tag("count")] | Annotated[Fraction, Tag("Fraction")] | Annotated[Energy, Tag("Energy")],
+    Annotated[Count, Tag("count")]
+    | Annotated[Fraction, Tag("Fraction")]
+    | Annotated[Energy, Tag("Energy")]
+    | Annotated[Budget, Tag("Budget")],
     Discriminator(
         _tag,
         custom_error_type="how_much",
-        custom_error_message="give a number, {fraction: 0.9} or {energy: 0.99}",
+        custom_error_message="give a number, {fraction: 0.9}, {energy: 0.99} or {budget: 0.9}",
     ),
 ]
+
+
+Each = Annotated[
+    Annotated[Count, Tag("count")] | Annotated[Fraction, Tag("Fraction")],
+    Discriminator(
+        lambda value: tag if (tag := _tag(value)) in {"count", "Fraction"} else None,
+        custom_error_type="each",
+        custom_error_message="give a number or {fraction: 0.9}: all clusters keep the same rank",
+    ),
+]
+
+
+class Clusters(Section):
+    """How many clusters, and what is kept of each."""
+
+    clusters: int = Field(ge=2, le=64, strict=True, description="how many clusters the rows fall into")
+    keep: Each = Field(
+        description="how much of each cluster is kept: a rank, or {fraction: 0.9} of the values that a cluster of "
+        "average size has"
+    )
+
+
+class Clustered(_Keyed):
+    """Clusters the rows around subspaces, and reduces each cluster by itself."""
+
+    clustered: Clusters = Field(description="clusters: how many; keep: what is kept of each")
+
+    @property
+    def inner(self) -> RankRule:
+        """The rule that applies to each cluster."""
+        return rank_rule(self.clustered.keep)
+
+    def rank_of_each(self, rows: int, columns: int) -> int:
+        """Return the rank of each cluster of a matrix."""
+        if isinstance(self.clustered.keep, int):
+            return self.clustered.keep
+        return max(
+            1, math.floor(self.clustered.keep.fraction * min(rows // self.clustered.clusters, columns))
+        )
+
+    @property
+    def label(self) -> str:
+        """Its form in headings."""
+        return f"{self.clustered.clusters} clusters, {self.inner.label}"
+
+    @property
+    def words(self) -> str:
+        """Its form in sentences."""
+        return f"rows in {self.clustered.clusters} clusters, {self.inner.words} of each"
 
 
 class SvdLlm(_Keyed):
     """Removes what changes the matrix's outputs on calibration text least, instead of the matrix itself."""
 
     svd_llm: HowMuch = Field(
-        alias="svd-llm", description="how much is kept: a rank, {fraction: 0.9} or {energy: 0.999}"
+        alias="svd-llm",
+        description="how much is kept: a rank, {fraction: 0.9}, {energy: 0.999} or {budget: 0.9}",
     )
 
     @property
@@ -194,6 +292,15 @@ class SvdLlm(_Keyed):
     def needs_text(self) -> bool:
         """Always true."""
         return True
+
+    @property
+    def spreads(self) -> float | None:
+        """The share of the inner rule."""
+        return self.inner.spreads
+
+    def at(self, rank: int) -> SvdLlm:
+        """Return the rule for one matrix that gets this rank."""
+        return SvdLlm.model_validate({"svd-llm": self.inner.at(rank).canonical})
 
     @property
     def label(self) -> str:
@@ -212,17 +319,19 @@ Rank = Annotated[
     | Annotated[Count, Tag("count")]
     | Annotated[Fraction, Tag("Fraction")]
     | Annotated[Energy, Tag("Energy")]
+    | Annotated[Budget, Tag("Budget")]
+    | Annotated[Clustered, Tag("Clustered")]
     | Annotated[KnownNoise, Tag("KnownNoise")]
     | Annotated[SvdLlm, Tag("SvdLlm")],
     Discriminator(
         _tag,
         custom_error_type="rank_rule",
         custom_error_message="give a number, mp-edge, gavish-donoho, laser-rmt, or one of "
-        "fraction, energy, gavish-donoho, svd-llm as {name: value}",
+        "fraction, energy, budget, clustered, gavish-donoho, svd-llm as {name: value}",
     ),
 ]
 
-RankRule: TypeAlias = FixedRank | Threshold | Fraction | Energy | KnownNoise | SvdLlm
+RankRule: TypeAlias = FixedRank | Threshold | Fraction | Energy | Budget | Clustered | KnownNoise | SvdLlm
 
 _RANK: TypeAdapter[Any] = TypeAdapter(Rank)
 
@@ -234,7 +343,9 @@ def rank_rule(value: Any) -> RankRule:
         ValueError: If it is not a rank rule.
     """
     try:
-        rank: int | ThresholdName | Fraction | Energy | KnownNoise | SvdLlm = _RANK.validate_python(value)
+        rank: int | ThresholdName | Fraction | Energy | Budget | Clustered | KnownNoise | SvdLlm = (
+            _RANK.validate_python(value)
+        )
     except ValidationError as error:
         raise ValueError(f"not a rank rule: {value!r}") from error
     match rank:

@@ -55,6 +55,11 @@ def _has(*kinds: type) -> Callable[[Recipe], bool]:
     return lambda recipe: any(isinstance(model, kinds) for model in recipe.models.values())
 
 
+def _spreads(recipe: Recipe) -> bool:
+    lasered = (model for model in recipe.models.values() if isinstance(model, Laser))
+    return any(rule.spreads is not None for model in lasered for rule in model.ranks)
+
+
 def _texts(recipe: Recipe) -> bool:
     return bool(recipe.evaluate or recipe.calibration)
 
@@ -227,7 +232,7 @@ FACTS = (
     Fact(
         "ranks, energies and spectra",
         RECORD,
-        tuple(f"tensors.laser.{field}" for field in ("rule", "rank", "of", "energy", "change", "tolerance", "threshold", "spectrum", "assumption_holds")),
+        tuple(f"tensors.laser.{field}" for field in ("rule", "rank", "of", "energy", "change", "tolerance", "threshold", "clusters", "spectrum", "assumption_holds")),
         AGAIN,
         "recomputed",
         _has(Laser),
@@ -268,6 +273,14 @@ FACTS = (
         "the recipe, and the losses of their trials",
         "recomputed",
         _texts,
+    ),
+    Fact(
+        "budgets of rank that were spread over matrices, unless by a text",
+        SEARCH,
+        ("budgets",),
+        "the recipe, and the spectra, made again (a sample)",
+        "recomputed",
+        _spreads,
     ),
     Fact(
         "the losses of searches",

@@ -18,7 +18,7 @@ from herdbook.release.reader import damaged
 from herdbook.verify.differences import difference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from herdbook.plan import Evaluation, Plan, Search
     from herdbook.plan.code import Code, RecordedCode
@@ -128,8 +128,10 @@ def _weights(release: Release, item: Evaluation) -> dict[str, str]:
 def _search(release: Release, search: Search) -> Expected:
     name = f"{SEARCHES}/{search.id}.json"
     found = release.subject.json(name)
-    rules = [rule.canonical for rule in search.ranks]
+    spread = [rule for rule in search.ranks if rule.spreads is not None]
     free = {"chosen", DEVICE}
+    if spread:
+        free |= {"budgets"}
     if search.select:
         free |= {"ranking"}
     if search.guard:
@@ -141,9 +143,22 @@ def _search(release: Release, search: Search) -> Expected:
             *found["chosen"].items(),
             *((trial["tensor"], trial["rule"]) for trial in found.get("trials", [])),
         ]
-    possible = [(matrix, rule) for matrix, rule in said if matrix in tried and rule in rules]
+        ranks = [entry["ranks"] for entry in found["budgets"]] if spread else []
+        possible = [
+            (matrix, rule)
+            for matrix, rule in said
+            if matrix in tried and rule in _rules(search, matrix, ranks)
+        ]
     within = [(sorted(search.matrices), sorted(ranked)), (possible, said)]
     return Expected(name, SEARCH_CODE, dict(search.about), frozenset(free), within)
+
+
+def _rules(search: Search, matrix: str, spread: Sequence[Mapping[str, int]]) -> list[Any]:
+    """Return the rules of a matrix; of budgets, with the ranks that each was spread into."""
+    given = iter(spread)
+    return [
+        (rule if rule.spreads is None else rule.at(next(given)[matrix])).canonical for rule in search.ranks
+    ]
 
 
 def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:

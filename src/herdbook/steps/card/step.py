@@ -202,12 +202,14 @@ def _spectrum(name: str, entry: dict[str, Any]) -> str:
 
     rows, columns = entry["shape"]
     spectrum: SpectrumSummary = entry["spectrum"]
-    count: int = entry["of"]
+    count = min(rows, columns)
     ranks = [place + 1 for place in places(count)]
     others = {rule: Cut(rule, cut["rank"], cut["value"]) for rule, cut in spectrum["thresholds"].items()}
     used = rank_rule(entry["rule"]).label
     others.pop(used, None)
-    cuts = [Cut(f"{used} (used)", entry["rank"], entry.get("threshold")), *others.values()]
+    cuts = list(others.values())
+    if "clusters" not in entry:  # which cut spectra of their own
+        cuts.insert(0, Cut(f"{used} (used)", entry["rank"], entry.get("threshold")))
     noise = noise_law(rows, columns).expected(spectrum["noise"], ranks)
     points = list(zip(ranks, spectrum["points"], strict=True))
     return draw_spectrum(points, noise, count, cuts, f"{name} ({rows} x {columns})")

@@ -5,7 +5,7 @@ where dL/ds_i = u_i^T G v_i and G is the gradient with respect to the matrix. So
 text predicts the effect of every reduction, and only the promising ones need to be tried.
 
 Source: Sreeram et al. 2025, arXiv:2510.20800, for ranking matrices by these gradients on about 100 samples. The
-prediction by the sum is ours; the paper also clusters rows, which is not done here.
+prediction by the sum is ours. The paper also clusters rows: ``herdbook.steps.laser.clusters``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ import numpy as np
 import torch
 
 from herdbook.architectures.dense import layer_of, matrix_of
+from herdbook.recipe.rank import Clustered
+from herdbook.steps.laser.rank import keep
+from herdbook.steps.laser.reduce import Cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from herdbook.inference.forward import LayerwiseModel
+    from herdbook.recipe import RankRule
     from herdbook.steps.laser.decompose import Decomposition
     from herdbook.steps.laser.states import States
 
@@ -69,6 +73,24 @@ def gradients(
                     upstream.append(below)
                     totals = [total + gradient for total, gradient in zip(totals, of_weights, strict=True)]
         yield from zip(in_layer, (total.cpu() for total in totals), strict=True)
+
+
+def predicted_change(
+    matrix: torch.Tensor, decomposition: Decomposition, rule: RankRule, gradient: torch.Tensor
+) -> float:
+    """Return the change of the loss that a rule's reduction would cause, to first order, in nats.
+
+    Args:
+        matrix: Shape ``(rows, columns)``.
+        decomposition: The matrix's own decomposition (not a whitened one).
+        rule: The rule.
+        gradient: The gradient of the loss with respect to the matrix, float64.
+    """
+    if isinstance(rule, Clustered):  # the clusters' singular vectors are not the matrix's
+        change = Cut(matrix, decomposition, rule).make().to(torch.float64) - matrix.to(torch.float64)
+        return float((gradient * change).sum())
+    rank = keep(rule, decomposition.values, *matrix.shape).rank
+    return float(predicted_changes(matrix, decomposition, gradient)[rank])
 
 
 def predicted_changes(

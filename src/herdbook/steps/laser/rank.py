@@ -5,7 +5,9 @@ and ``gavish-donoho`` assume a low-rank signal in white noise and remove what no
 different (see ``NoiseLaw.misfit``), and these rules remove 65 to 100 % of their spectrum. ``laser-rmt`` is the threshold of
 the program laserRMT, for parity with models that were made with it.
 
-``svd-llm`` (see ``herdbook.steps.laser.whiten``) applies one of the first three to the spectrum of a matrix's outputs.
+``svd-llm`` (see ``herdbook.steps.laser.whiten``) applies one of the first three to the spectrum of a matrix's outputs. A
+``budget`` is for several matrices together: ``herdbook.steps.laser.budget`` turns it into a rank for each. ``clustered`` is
+for clusters of rows, which have spectra of their own: see ``herdbook.steps.laser.clusters``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from herdbook.recipe.rank import Energy, FixedRank, Fraction, KnownNoise, SvdLlm, Threshold
+from herdbook.recipe.rank import Budget, Clustered, Energy, FixedRank, Fraction, KnownNoise, SvdLlm, Threshold
 from herdbook.steps.laser.law import noise_law
 
 if TYPE_CHECKING:
@@ -48,9 +50,14 @@ def keep(rule: RankRule, values: np.ndarray, rows: int, columns: int) -> Kept:
 
     Returns:
         The rank, at least one and at most the number of values, and the threshold.
+
+    Raises:
+        TypeError: If it says nothing of a single spectrum: a budget before it is spread, or clusters.
     """
     count = len(values)
     match rule:
+        case Budget() | Clustered():
+            raise TypeError(f"{rule.label} does not follow from the spectrum of a matrix")
         case FixedRank():
             return Kept(min(rule.rank, count))
         case Fraction():

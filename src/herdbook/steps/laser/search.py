@@ -1,4 +1,4 @@
-"""The search step: choosing a model's matrices and their ranks by ranking and by trials.
+"""The search step: choosing a model's matrices and their ranks by ranking, by a budget and by trials.
 
 The search is greedy, from the last layer to the first: each candidate is tried with each rule in the recipe's order, until
 the guard keeps one. No layer below the current one has changed yet, so the hidden states that enter it are unchanged and
@@ -8,22 +8,21 @@ interrupted search resumes after the last one.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import MATRICES, layer_of, matrix_of
-from herdbook.files import write_json, write_text
+from herdbook.files import write_json
 from herdbook.inference.forward import LayerwiseModel
 from herdbook.inference.text import calibration_id, windows
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.progress import say, track
-from herdbook.steps.laser.decompose import approximate
-from herdbook.steps.laser.gradient import gradients, predicted_changes
+from herdbook.steps.laser.budget import spread
+from herdbook.steps.laser.gradient import gradients, predicted_change
 from herdbook.steps.laser.guard import accepts, paired
-from herdbook.steps.laser.rank import keep, laser_rmt_snr, signal_to_noise
+from herdbook.steps.laser.journal import Journal
+from herdbook.steps.laser.rank import laser_rmt_snr, signal_to_noise
+from herdbook.steps.laser.reduce import Cut
 from herdbook.steps.laser.states import States
 from herdbook.steps.laser.store import DecompositionStore
 from herdbook.steps.laser.whiten import whiten_layer
@@ -31,8 +30,8 @@ from herdbook.weights.tensors import sha256_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+    import numpy as np
     import torch
 
     from herdbook.plan import Plan, Search
@@ -83,7 +82,7 @@ class _SearchRun:
             self._windows, self._confirming = drawn[:count], drawn[count:]
 
     def run(self) -> None:
-        """Rank, try, confirm, and write the result."""
+        """Rank, spread, try, confirm, and write the result."""
         select = self._planned.select
         names = list(self._planned.matrices)
         result: dict[str, Any] = {
@@ -96,11 +95,14 @@ class _SearchRun:
             if select:
                 result["ranking"] = self._ranking(select.by, names, states)
                 names = [entry["tensor"] for entry in result["ranking"][: select.count]]
+            rules, budgets = self._rules(names, states)
+            if budgets:
+                result["budgets"] = budgets
             if self._guard:
                 assert states is not None  # noqa: S101 - a guard reads text
-                result |= self._greedy(names, states)
+                result |= self._greedy(rules, states)
             else:
-                result["chosen"] = dict.fromkeys(sorted(names), self._planned.ranks[0].canonical)
+                result["chosen"] = {name: rules[name][0].canonical for name in sorted(names)}
         finally:
             if states:
                 states.remove()
@@ -115,11 +117,11 @@ class _SearchRun:
         with track(f"ranking {self._planned.model}", len(names)) as advance:
             if by == "gradient":
                 assert states is not None  # noqa: S101 - a gradient reads text
+                rules, _ = self._rules(names, states)
                 for name, gradient in gradients(self._model, states, self._windows, names):
                     matrix, sha256 = self._matrix(name)
                     decomposition = self._store.decomposition(matrix, sha256)
-                    rank = keep(self._planned.ranks[0], decomposition.values, *matrix.shape).rank
-                    scores[name] = float(predicted_changes(matrix, decomposition, gradient)[rank])
+                    scores[name] = predicted_change(matrix, decomposition, rules[name][0], gradient)
                     advance()
             else:
                 ranking = signal_to_noise if by == "snr" else laser_rmt_snr
@@ -134,9 +136,46 @@ class _SearchRun:
         ordered = sorted(scores, key=lambda name: (scores[name], name))
         return [{"tensor": name, "score": _rounded(min(scores[name], 1e300))} for name in ordered]
 
+    # -- spreading -------------------------------------------------------------------------------------------------
+
+    def _rules(
+        self, names: Sequence[str], states: States | None
+    ) -> tuple[dict[str, list[RankRule]], list[dict[str, Any]]]:
+        """Return each matrix's rules in the recipe's order, with ranks instead of budgets; and how budgets were spread."""
+        rules: dict[str, list[RankRule]] = {name: [] for name in names}
+        budgets = []
+        for rule in self._planned.ranks:
+            if rule.spreads is None:
+                for of_matrix in rules.values():
+                    of_matrix.append(rule)
+                continue
+            found = spread(self._spectra(rule, names, states), rule.spreads)
+            for name, of_matrix in rules.items():
+                of_matrix.append(rule.at(found.ranks[name]))
+            budgets.append(
+                {"rule": rule.canonical, "ranks": dict(sorted(found.ranks.items())), "level": found.level}
+            )
+        return rules, budgets
+
+    def _spectra(self, rule: RankRule, names: Sequence[str], states: States | None) -> dict[str, np.ndarray]:
+        """Return the singular values of matrices, or of their outputs, as the rule needs."""
+        if rule.needs_text:
+            assert states is not None  # noqa: S101 - the rule reads text
+            for layer, group in _from_the_top(names):
+                self._whiten(layer, group, states)
+        with track(f"spectra {self._planned.model}", len(names)) as advance:
+
+            def values(name: str) -> np.ndarray:
+                matrix, sha256 = self._matrix(name)
+                found = self._store.values(matrix, sha256, self._calibration if rule.needs_text else "")
+                advance()
+                return found
+
+            return dict(zip(names, self._model.each(values, names), strict=True))
+
     # -- trying ----------------------------------------------------------------------------------------------------
 
-    def _greedy(self, names: Sequence[str], states: States) -> dict[str, Any]:
+    def _greedy(self, rules: Mapping[str, Sequence[RankRule]], states: States) -> dict[str, Any]:
         assert self._guard is not None  # noqa: S101 - trials need a guard
         start = self._losses(self._model.layers, states, {})
         current = start
@@ -145,24 +184,25 @@ class _SearchRun:
         journal = Journal(self._plan.layout.journal(self._planned), self._planned.key, start)
         if journal.trials:
             say(f"search {self._planned.model}: resuming after {len(journal.trials)} trials")
-        with journal, track(f"search {self._planned.model}", len(names)) as advance:
-            for layer, group in _from_the_top(names):
+        with journal, track(f"search {self._planned.model}", len(rules)) as advance:
+            for layer, group in _from_the_top(list(rules)):
                 self._whiten(layer, group, states)
                 for name in group:
                     matrix, sha256 = self._matrix(name)
-                    for rule in self._planned.ranks:
+                    for rule in rules[name]:
                         decomposition = self._decomposition(matrix, sha256, rule)
-                        rank = keep(rule, decomposition.values, *matrix.shape).rank
-                        if rank >= len(decomposition.values):
+                        cut = Cut(matrix, decomposition, rule, self._store.device)
+                        if cut.rank >= cut.of:
                             continue
                         trial = journal.known(name, rule.canonical)
                         if trial is None:
-                            reduced = approximate(matrix, decomposition, rank, self._store.device)
-                            losses = self._losses(layer, states, {**accepted, name: reduced})
-                            trial = judged(self._guard, name, rule.canonical, rank, start, current, losses)
+                            losses = self._losses(layer, states, {**accepted, name: cut.make()})
+                            trial = judged(
+                                self._guard, name, rule.canonical, cut.rank, start, current, losses
+                            )
                             journal.add(trial)
                         if trial["kept"]:
-                            accepted[name] = approximate(matrix, decomposition, rank, self._store.device)
+                            accepted[name] = cut.make()
                             chosen[name] = rule.canonical
                             current = trial["losses"]
                             break
@@ -259,56 +299,6 @@ def difference(guard: Guard, before: Sequence[float], after: Sequence[float]) ->
         "after": _rounded(fmean(after)),
         **_as_json(paired(before, after, guard.confidence)),
     }
-
-
-class Journal:
-    """The trials of a search, one per line; each is written to the disk before the next begins.
-
-    Args:
-        path: The journal's file. If it contains trials of the same search with the same start, the search resumes there.
-        key: The search's key.
-        start: The windows' losses at the start.
-    """
-
-    def __init__(self, path: Path, key: str, start: Sequence[float]) -> None:
-        self.trials: list[dict[str, Any]] = []
-        self._path, self._head = path, {"key": key, "start": list(start)}
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
-        complete = lines[:-1]  # the last item is empty, or a line that was only partly written
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if complete and json.loads(complete[0]) == self._head:
-                for line in complete[1:]:
-                    trial = json.loads(line)
-                    trial["tensor"], trial["rule"], trial["kept"], trial["losses"]  # all keys must exist
-                    self.trials.append(trial)
-        self._known = {self._name(trial["tensor"], trial["rule"]): trial for trial in self.trials}
-
-    def __enter__(self) -> Self:
-        write_text(self._path, "".join(self._line(entry) for entry in (self._head, *self.trials)))
-        self._file = self._path.open("a", encoding="utf-8")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def known(self, tensor: str, rule: CanonicalRule) -> dict[str, Any] | None:
-        """Return the trial of a tensor and a rule; None if it was not made yet."""
-        return self._known.get(self._name(tensor, rule))
-
-    def add(self, trial: dict[str, Any]) -> None:
-        """Record a trial."""
-        self.trials.append(trial)
-        self._file.write(self._line(trial))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    @staticmethod
-    def _line(entry: dict[str, Any]) -> str:
-        return json.dumps(entry, sort_keys=True) + "\n"
-
-    @staticmethod
-    def _name(tensor: str, rule: CanonicalRule) -> tuple[str, str]:
-        return tensor, json.dumps(rule, sort_keys=True)
 
 
 def _from_the_top(names: Sequence[str]) -> list[tuple[int, list[str]]]:

@@ -80,10 +80,14 @@ class DecompositionStore:
         """Return whether a decomposition exists and is intact."""
         return self._read(self._key(matrix, sha256, calibration)) is not None
 
-    def values(self, matrix: torch.Tensor, sha256: str) -> np.ndarray:
-        """Return a matrix's singular values, descending; vectors are not read if the values are stored."""
-        stored = _values(self._path(self._key(matrix, sha256, ""), "values"))
-        return self.decomposition(matrix, sha256).values if stored is None else stored[0]
+    def values(self, matrix: torch.Tensor, sha256: str, calibration: str = "") -> np.ndarray:
+        """Return the values of a decomposition, descending; vectors are not read if the values are stored.
+
+        Raises:
+            StepError: If a whitened decomposition is missing.
+        """
+        stored = _values(self._path(self._key(matrix, sha256, calibration), "values"))
+        return self.decomposition(matrix, sha256, calibration).values if stored is None else stored[0]
 
     def _key(self, matrix: torch.Tensor, sha256: str, calibration: str) -> str:
         return digest(

@@ -1,10 +1,15 @@
 """SVD-LLM: decompositions by a matrix's outputs on a text, not by the matrix itself.
 
 For inputs X (tokens by columns) and outputs Y = X W^T, the best W' of a rank, which changes Y least in the Frobenius norm,
-is W projected on the leading directions of the outputs: W' = U_k U_k^T W, where U are the eigenvectors of Y^T Y. SVD-LLM
-arrives at the same result through S with S S^T = X^T X, as the truncated SVD of W S times the inverse of S (W S S^-1
-cancels), which needs X^T X to be positive definite; the projection does not. The result is one dense matrix with the shape
-of W. Source: Wang et al. 2024, arXiv:2403.07378, section 3.1.
+is W projected on the leading directions of the outputs: W' = U_k U_k^T W, where U are the eigenvectors of Y^T Y (Qi et al.
+2026, Swift-SVD, arXiv:2604.01609, whose tokens are rows and whose W is ours transposed). So one eigendecomposition is enough.
+SVD-LLM (Wang et al. 2024, arXiv:2403.07378, section 3.1) arrives at the same result through S with S S^T = X^T X, as the
+truncated SVD of W S times the inverse of S, which needs X^T X to be positive definite; the projection does not. The result
+is one dense matrix with the shape of W.
+
+For a tall W, Y^T Y has the larger side. With R^T R = W^T W, W = Q R for a Q with orthonormal columns, so that
+Y^T Y = Q (R X^T X R^T) Q^T: the eigenvectors are U = Q Z with Z those of the square of the smaller side in the brackets.
+That this gives the same result on the smaller side is ours.
 
 The result is only as good as the calibration text: directions that the text never uses are removed first.
 """
@@ -141,13 +146,20 @@ def whiten(matrix: torch.Tensor, moment: np.ndarray, device: str = "cpu") -> Dec
     if rows <= columns:
         # Projecting the outputs is projecting the smaller side, as `approximate` does for a matrix that is not tall.
         return Decomposition(*eigen(moment, device))
-    # Tall: with X^T X = S S^T and G = W^T W, the values are those of S^T G S =: V diag(s^2) V^T, U_k = W S V_k / s, and
-    # U_k U_k^T W = W (S V_k) (V_k^T S^T G / s^2): an oblique projector on the inputs' side.
-    roots, directions = eigen(moment, device)
-    S = directions * roots
-    G = gram_matrix(matrix, device)
-    values, V = eigen(S.T @ G @ S, device)
-    basis = S @ V
+    # Tall, with C = X^T X: R C R^T =: Z diag(s^2) Z^T and U = Q Z. From U_k = W C R^T Z_k / s^2, without an inverse of R or C:
+    # U_k U_k^T W = W (C R^T Z_k / s^2) (R^T Z_k)^T, an oblique projector on the inputs' side.
+    R = root(gram_matrix(matrix, device), device)
+    values, Z = eigen(R @ moment @ R.T, device)
+    dual = R.T @ Z
     with np.errstate(divide="ignore", invalid="ignore"):
         inverse = np.where(values > SMALL * values[0], values**-2.0, 0.0)
-    return Decomposition(values, basis, np.ascontiguousarray(G @ basis * inverse))
+    return Decomposition(values, moment @ dual * inverse, dual)
+
+
+def root(gram: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """Return an R with R^T R = ``gram``: Cholesky's factor, or, where columns depend on others, one by the eigenvectors."""
+    try:
+        return np.ascontiguousarray(np.linalg.cholesky(gram).T)
+    except np.linalg.LinAlgError:
+        roots, directions = eigen(gram, device)
+        return np.ascontiguousarray((directions * roots).T)

@@ -18,6 +18,7 @@ from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
 from herdbook.verify.equality import chance_of_catching
 from herdbook.verify.rebuild.bounds import allowed, distance
+from herdbook.verify.rebuild.budget import budgets
 from herdbook.verify.rebuild.evidence import differing
 from herdbook.verify.rebuild.gguf import quantized
 from herdbook.verify.rebuild.reports import reports
@@ -41,6 +42,7 @@ CARDS = Check(LEVEL, "card")
 COMPARED = Check(LEVEL, "compared")
 RANKS = Check(LEVEL, "rank")
 MATRICES = Check(LEVEL, "made")
+BUDGETS = Check(LEVEL, "budget")
 EVIDENCE = Check(LEVEL, "evidence")
 ROUTERS = Check(LEVEL, "routers")
 GGUF = Check(LEVEL, "gguf")
@@ -133,7 +135,9 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
         if origin.part not in problems:
             for slice_ in targets[origin]:
                 yield _compared(workspace, release, origin, slice_)
-    yield from _evidence(workspace, release, [origin for origin in chosen if origin.part not in problems])
+    made = [origin for origin in chosen if origin.part not in problems]
+    yield from _evidence(workspace, release, made)
+    yield from caught(budgets(workspace.plan, release, made, BUDGETS), BUDGETS, release)
     done = len(chosen) - skipped.total()
     if not targets:
         yield MATRICES.passed(
