@@ -1,14 +1,12 @@
 """What all tests share: a server from which they fork programs that they run many times."""
 
 import gc
-import importlib
-import json
-import logging
 
 import pytest
 
 from herdbook import apart
 from support import forkserver
+from support.asked_here import answering
 
 SERVER = pytest.StashKey()
 
@@ -33,20 +31,8 @@ def pytest_unconfigure(config):
         server.__exit__(None, None, None)
 
 
-@pytest.fixture
-def transformers_here(monkeypatch):
-    """Ask transformers about models and tokenizers in this process: starting it takes longer than all else.
-
-    The process of its own has tests in test_form and test_tokenizer.
-    """
-
-    own = apart.ask
-
-    def ask(program, question, *limits):
-        if limits:  # what needs them is not asked here
-            return own(program, question, *limits)
-        return importlib.import_module(program).reply(**json.loads(question))
-
-    monkeypatch.setattr(apart, "ask", ask)
-    # transformers logs to the standard error of an earlier test
-    monkeypatch.setattr(logging, "raiseExceptions", False)
+@pytest.fixture(autouse=True)
+def transformers_here(request, monkeypatch):
+    """Ask transformers about models and tokenizers in this process, unless a test is about the other one."""
+    if not request.node.get_closest_marker("own_process"):
+        monkeypatch.setattr(apart, "ask", answering(apart.ask))

@@ -127,7 +127,6 @@ FILES = [
 HEADERS = ["calf/model.safetensors", "adapter/adapter_model.safetensors"]
 
 
-@pytest.mark.usefixtures("transformers_here")
 @pytest.mark.parametrize("name", [*FILES, *HEADERS])
 def test_lock_of_a_damaged_input(name, copy, capsys, budget):
     mutate = mutations.mutated_header if name in HEADERS else mutations.mutated
@@ -191,7 +190,6 @@ def mutated_gguf(content, random):
     return mutations.mutated_bytes(content[:900], random) + content[900:]
 
 
-@pytest.mark.usefixtures("transformers_here")
 @pytest.mark.parametrize("kind", ["gguf", "wheel"])
 def test_lock_of_a_damaged_wheel(kind, tmp_path, monkeypatch, capsys, budget):
     weights = write_gguf(tmp_path / "model.gguf").read_bytes()

@@ -22,7 +22,6 @@ CASES = [case for kind in KINDS for case in kind.CASES]
 REFUSALS = {error.exit_status for error in (LockError, RecipeError, SourceError)}
 
 
-@pytest.mark.usefixtures("transformers_here")
 @pytest.mark.parametrize(
     "case", [pytest.param(case, id=case.wrong, marks=[pytest.mark.slow] * case.slow) for case in CASES]
 )

@@ -22,8 +22,6 @@ from support import fields, lies, whole
 from support.fields import Field
 from support.verification import findings, status
 
-pytestmark = pytest.mark.usefixtures("transformers_here")
-
 NAMES = list(LEVELS)
 LAST = "recomputed"  # a rebuild takes too long for each field
 SAMPLE = 20

@@ -45,9 +45,7 @@ class Stage:
             render_card(plan, plan.layout.card_folder)
             self.folders.append(tiny.release(plan))
             files = files_of(self.folders[-1])
-            self.commits.append(
-                hub.commit(REPO, files) if self.commits else hub.add_repo(REPO, files)
-            )
+            self.commits.append(hub.commit(REPO, files) if self.commits else hub.add_repo(REPO, files))
             if number < 3:
                 hub.tag(REPO, f"v{number}")
             hub.commit(REPO, {"notes.jpg": str(number).encode()})

@@ -102,14 +102,17 @@ def import_all():
     import pkgutil
 
     import herdbook
+    from herdbook import apart
     from herdbook.plan import code
     from herdbook.steps.release import step
     from support import loaded
+    from support.asked_here import answering
 
     own = [module.name for module in pkgutil.walk_packages(herdbook.__path__, "herdbook.")]
     for name in (*IMPORTED, *(name for name in own if not name.endswith("__main__"))):
         importlib.import_module(name)
     step.release = loaded.checked(step.release)
+    apart.ask = answering(apart.ask)
     for name in own:  # keys contain digests of the code, which is not read again by the processes
         code.module_digest(name)
         code.is_empty(name)

@@ -222,6 +222,7 @@ def _frequencies(kind, scaling):
     }
 
 
+@pytest.mark.own_process
 def test_transformers_loads_other_types_in_a_process_of_its_own(capfd):
     config = {"model_type": "gemma2", **SIZES, "pad_token_id": 0}
     form = of_transformers(config)
@@ -289,12 +290,12 @@ def test_what_transformers_cannot_read_is_named(model_type, changes, message):
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_a_configuration_takes_neither_all_time_nor_all_memory(monkeypatch):
     config = {"model_type": "gemma2", **SIZES, "num_labels": 10**10}  # transformers names each
-    small = "from herdbook import apart; from herdbook.weights import hollow; apart.MEMORY = 1 << 28; hollow.main()"
     done = subprocess.run(
-        [sys.executable, "-c", small],
-        input=json.dumps({"config": config, "form": {"a": [1], "b": [1], "c": [1]}}),
+        [sys.executable, "-m", "herdbook.weights.hollow"],
+        input=json.dumps([{"config": config, "form": {"a": [1], "b": [1], "c": [1]}}, 1 << 28, None]),
         capture_output=True,
         text=True,
         check=True,

@@ -19,8 +19,6 @@ from support import tiny
 from support.project import Project
 from support.verification import failures
 
-pytestmark = pytest.mark.usefixtures("transformers_here")
-
 MODELS = {
     "base": {"folder": "base"},
     "tuned": {"adapter": "adapter", "on": "base"},

@@ -16,8 +16,6 @@ from support.attacks.stage import REPO, files_of
 from support.attacks.tables import ON_FOLDERS, tables
 from support.verification import findings, status
 
-pytestmark = pytest.mark.usefixtures("transformers_here")
-
 DOCS = Path(__file__).parents[3] / "docs/verify.md"
 
 

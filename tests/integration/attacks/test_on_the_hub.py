@@ -18,8 +18,6 @@ from support.attacks.on_the_hub import CASES, gated, source_altered, squashed
 from support.attacks.stage import REPO, weights_in
 from support.verification import findings, status
 
-pytestmark = pytest.mark.usefixtures("transformers_here")
-
 
 @pytest.fixture
 def published(stage, tmp_path, monkeypatch):
