@@ -175,7 +175,7 @@ def _write_about(folder, widths, layout):
     }
     for name, content in contents.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
-    (folder / "README.md").write_text("# A source\n", encoding="utf-8")
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A source\n", encoding="utf-8")
 
 
 def write_tokenizer(folder, lines):

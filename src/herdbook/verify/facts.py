@@ -339,6 +339,13 @@ FACTS = (
         BUILDER,
         ASSERTED,
     ),
+    Fact(
+        "versions of packages that decide no weights",
+        CLAIMS,
+        ("predicate.buildDefinition.internalParameters.operations.*.packages",),
+        BUILDER,
+        ASSERTED,
+    ),
     Fact("signatures", SIGNATURE, (), "the public key, and the files", "claims"),
     Fact("signatures", PUBLIC_KEY, (), "the signatures", "claims"),
     # -- GGUF files

@@ -198,12 +198,13 @@ def _token_differences(release: Release, again: Mapping[str, LockedSource]) -> I
     made = make_vocabularies(release.recipe, again, Path(RECIPE).parent)
     found = compare_tokens(release.recipe, again, Path(RECIPE).parent, vocabularies=made)
     # those of adapters are as the lock says
+    adapters = {adapter.tokens.sha256 for adapter in release.lock.adapters.values() if adapter.tokens}
     read = {source.tokens.sha256 for source in again.values() if source.tokens}
     read |= {own.tokens.sha256 for own in made.values()}
     yield from _compared(
         "token_differences",
         found,
-        tuple(difference for difference in said if read.issuperset(difference.between)),
+        tuple(one for one in said if read.issuperset(one.between) or not adapters & {*one.between}),
     )
     yield from _compared("vocabularies", made, release.lock.vocabularies)
 
