@@ -60,7 +60,7 @@ CONTRADICTED = (
     "start.*",
     "trials.*.losses.*",
     "*.runDetails.builder.version.*",
-    "*.operations.*.packages.*",
+    "*.operations.*.packages*",
 )
 # Fields that a release need not have, which this one does not.
 ABSENT = (
