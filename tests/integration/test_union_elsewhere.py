@@ -92,7 +92,6 @@ def test_each_line_of_transformers_loads_the_tokens_and_their_rows(made, line):
     found = json.loads(done.stdout.splitlines()[-1])
     assert found.pop("version").startswith(f"{line}.")
     for kind, one in found.items():
-        # of a Qwen2, transformers 5 adds the token <|endoftext|> to any tokenizer
         assert one["tokens"] == 261, kind
         assert one["vocab_size"] == 320, kind
         assert one["rows"] == [320, 320], kind

@@ -72,8 +72,13 @@ class RecordedBuild:
             raise self.code.error(f"{CLAIMS}: the build type is {self.type}, not {BUILD_TYPE}")
         try:
             return release.make_plan(*paths)
+        except UnverifiedError as error:
+            if self.code.is_of_another_version:
+                raise
+            # a lock in the format of another version, which the named one does not write
+            raise VerificationError(f"{error} The provenance names Herdbook {self.code.version}") from error
         except (RecipeError, VerificationError) as error:
-            if self.code.is_of_another_version and not isinstance(error, UnverifiedError):
+            if self.code.is_of_another_version:
                 raise self.code.error(f"the installed version cannot plan it: {error}") from error
             raise
 

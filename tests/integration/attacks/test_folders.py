@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from herdbook.layout import LOCK
+from herdbook.plan.code import RecordedCode
 from herdbook.release.finding import Outcome
 from herdbook.verify.levels import LEVELS
 from support import copies, lies
@@ -96,18 +97,22 @@ def test_a_pointer_of_git_lfs_comes_with_advice(forger):
     )
 
 
+@pytest.mark.parametrize("named", ["this version", "another version"])
 @pytest.mark.parametrize("version", [None, 0, 2])
-def test_a_lock_of_another_version_cannot_be_verified_here(stage, forger, version):
+def test_a_lock_of_another_format_fails_unless_another_version_is_named(forger, monkeypatch, version, named):
     lock = json.loads((forger / LOCK).read_text())
     (forger / LOCK).write_text(json.dumps({**lock, "version": version}))
     lies.write_sums(forger)
+    if named == "another version":
+        monkeypatch.setattr(RecordedCode, "is_of_another_version", True)
     found = findings(forger, "equality")
     about = [one for one in found if f"{LOCK}: " in one.detail]
     assert {one.level for one in about} == {"claims", "upstream"}  # the others do not read it
-    assert {one.outcome for one in about} == {Outcome.UNVERIFIED}
     told = f"is of version {version} of its format" if version is not None else "does not state the version"
     assert all(told in one.detail for one in about)
-    assert Outcome.BROKEN not in {one.outcome for one in found}
+    failed = {one.level for one in about if one.outcome is Outcome.FAILED}
+    assert failed == ({"claims"} if named == "this version" else set())
+    assert {one.outcome for one in found} <= {Outcome.PASSED, Outcome.UNVERIFIED, Outcome.FAILED}
 
 
 def test_the_documentation_has_these_tables():
