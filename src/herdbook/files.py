@@ -71,7 +71,7 @@ def written_meanwhile(file: BinaryIO) -> Iterator[None]:
     """Have the disk write a file's bytes while more are added, so that the last ``fsync`` need not wait for all of them.
 
     Raises:
-        OSError: If the disk fails. The system tells that once: the last ``fsync`` would not.
+        OSError: If the disk fails. The system reports that once: the last ``fsync`` would not.
     """
     ended = Event()
 

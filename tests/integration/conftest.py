@@ -1,5 +1,8 @@
 import pytest
 
+from herdbook.errors import StepError
+from herdbook.tools.mergekit import MERGEKIT
+
 
 @pytest.fixture
 def hub(local_hub_client):
@@ -19,3 +22,13 @@ def waits(monkeypatch):
 def said():
     """A place for what a step says."""
     return []
+
+
+@pytest.fixture
+def mergekit():
+    """mergekit, in the environment of its own that `make` installs."""
+    try:
+        MERGEKIT.find()
+    except StepError as error:
+        pytest.skip(str(error))
+    return MERGEKIT

@@ -17,16 +17,8 @@ from herdbook.recipe.mergekit_methods import METHODS
 from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 HERD = {name: {"folder": name} for name in ("a", "b", "c")}
-
-
-@pytest.fixture(autouse=True)
-def _installed():
-    try:
-        MERGEKIT.find()
-    except StepError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

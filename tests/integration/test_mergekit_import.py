@@ -4,22 +4,13 @@ import pytest
 import torch
 import yaml
 
-from herdbook.errors import StepError
 from herdbook.importing import import_recipe
 from herdbook.inference.forward import CheckpointFolder
 from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 HERD = "abc"
-
-
-@pytest.fixture(autouse=True)
-def _installed():
-    try:
-        MERGEKIT.find()
-    except StepError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

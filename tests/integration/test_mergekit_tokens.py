@@ -7,24 +7,15 @@ import torch
 import yaml
 from tokenizers import Tokenizer
 
-from herdbook.errors import StepError
 from herdbook.inference.forward import CheckpointFolder
 from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
 from support.inputs.tokens import add
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 # The others are computed in another order, lined up or not.
 SAME_ARITHMETIC = ("linear", "passthrough")
 ROWS = ("model.embed_tokens.weight", "lm_head.weight")
-
-
-@pytest.fixture(autouse=True)
-def _installed():
-    try:
-        MERGEKIT.find()
-    except StepError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import imported, loaded, tiny
+from support.boards import BOARD
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data" / "quantize"
@@ -73,18 +74,6 @@ MODELS = {
     "wide": mixture("base", gate="random", dtype="float32"),
 }
 
-BOARD = {
-    "snapshot": "board.csv",
-    "title": "Board",
-    "as_of": "2026-01-02",
-    "source": "https://example.org",
-    "model_column": "name",
-    "score_column": "score",
-    "direction": "lower",
-    "task": "held_out",
-    "metric": "bits_per_byte",
-}
-
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
@@ -121,7 +110,7 @@ def found(tmp_path_factory):
         calibration=text,
         routing={"texts": ["c"]},
         evaluate={**measured, "models": ["base", "hidden"]},
-        leaderboards={"board": {**BOARD, "snapshot": "../board.csv"}},
+        leaderboards={"board": {**BOARD, "snapshot": "../board.csv", "score_column": "score"}},
     )
     odd = small_models.MODELS["odd"]
     small_models.write_folder(odd, folder / "odd")

@@ -12,6 +12,7 @@ from herdbook.layout import (
     BOMS,
     CARD,
     CLAIMS,
+    COMPARISONS,
     CONFIG,
     EVALUATIONS,
     FIGURES,
@@ -32,7 +33,18 @@ from herdbook.weights.gguf_file import header, read_gguf
 from support import lies
 
 # What follows from the rest: to change it before the rest is derived would change nothing.
-WRITTEN = {CONFIG, WEIGHTS_INDEX, LINEAGE, CARD, CLAIMS, SIGNATURE, SUMS, *OUTSIDE_SUMS, *BOMS.values()}
+WRITTEN = {
+    COMPARISONS,
+    CONFIG,
+    WEIGHTS_INDEX,
+    LINEAGE,
+    CARD,
+    CLAIMS,
+    SIGNATURE,
+    SUMS,
+    *OUTSIDE_SUMS,
+    *BOMS.values(),
+}
 MERGED_KEYS = {
     "adapters",
     "code",

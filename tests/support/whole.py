@@ -8,6 +8,7 @@ import io
 
 from herdbook.steps.card.step import render_card
 from support import measured, quantized, tiny
+from support.boards import BOARD
 
 PARTS = ["mlp.down_proj"]
 MODELS = {
@@ -39,19 +40,14 @@ MODELS = {
         }
     },
 }
-BOARD = {
-    "snapshot": "board.csv",
-    "title": "Board",
-    "as_of": "2026-01-02",
-    "source": "https://example.org/board",
-    "model_column": "name",
-    "score_column": "bpb",
-    "direction": "lower",
-    "task": "held_out",
-    "metric": "bits_per_byte",
-}
 SECTIONS = {
-    "evaluate": {"tasks": ["task.yaml"], "models": ["base", "mix"], "limit": 4},
+    "evaluate": {
+        "tasks": ["task.yaml"],
+        "models": ["base", "mix"],
+        "limit": 4,
+        "compare": {"mix": ["base"]},
+        "release_samples": True,
+    },
     "quantize": {"methods": ["Q8_0"]},
     "routing": {"texts": ["text"]},
     "calibration": {"text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8}},

@@ -25,6 +25,7 @@ from herdbook.steps.card.front_matter import check
 from herdbook.steps.card.rank import find_place
 from herdbook.tools.installed import card_templates
 from support import measured, tiny
+from support.boards import BOARD
 
 EVIL = "| x | <script>alert(1)</script> [a](javascript:b) `` ` `` {{ 7*7 }} # h\n# heading\n\u202etxet"
 MODELS = {
@@ -43,17 +44,6 @@ MODELS = {
     },
 }
 SCORES = {"base": "0.912345", "cut": "0.934567", "mix": "0.898765"}
-BOARD = {
-    "snapshot": "board.csv",
-    "title": "Board",
-    "as_of": "2026-01-02",
-    "source": "https://example.org/board",
-    "model_column": "name",
-    "score_column": "bpb",
-    "direction": "lower",
-    "task": "held_out",
-    "metric": "bits_per_byte",
-}
 SECTIONS = {
     "evaluate": {"tasks": ["task.yaml"], "models": list(SCORES)},
     "leaderboards": {"board": BOARD},

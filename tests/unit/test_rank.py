@@ -12,6 +12,7 @@ from herdbook.steps.card.rank import find_place
 from herdbook.steps.card.snapshot import read_snapshot
 from herdbook.steps.card.step import card_texts
 from support import measured, tiny
+from support.boards import JSON_BOARD as BOARD
 
 ROWS = [
     {"model": "a", "score": 0.80, "size": 7, "license": "mit"},
@@ -21,17 +22,6 @@ ROWS = [
     {"model": "e", "score": None, "size": 7, "license": "mit"},
     {"model": "f", "score": 0.99, "size": None, "license": "mit"},
 ]
-BOARD = {
-    "snapshot": "board.json",
-    "title": "Board",
-    "as_of": "2026-01-02",
-    "source": "https://example.org/board",
-    "model_column": "model",
-    "score_column": "score",
-    "direction": "lower",
-    "task": "held_out",
-    "metric": "bits_per_byte",
-}
 MODELS = {"base": {"folder": "base"}, "tuned": {"folder": "tuned"}}
 
 

@@ -25,6 +25,7 @@ from herdbook.layout import (
     PUBLIC_KEY,
     RECIPE,
     ROUTING,
+    SAMPLES_SUFFIX,
     SEARCHES,
     SIGNATURE,
     SUMS,
@@ -66,6 +67,10 @@ def _texts(recipe: Recipe) -> bool:
 
 def _quantizes(recipe: Recipe) -> bool:
     return bool(recipe.quantize)
+
+
+def _releases_samples(recipe: Recipe) -> bool:
+    return bool(recipe.evaluate and recipe.evaluate.release_samples)
 
 
 def _compares(recipe: Recipe, *, samples: bool) -> bool:
@@ -128,7 +133,8 @@ FACTS = (
     Fact(
         "what was asked for",
         RECIPE,
-        ("models.*.calibration", "release.model", "evaluate.tasks", "evaluate.models", "routing", "calibration", "quantize",
+        ("models.*.calibration", "release.model", "evaluate.tasks", "evaluate.models", "evaluate.compare",
+         "evaluate.release_samples", "routing", "calibration", "quantize",
          "leaderboards.*.snapshot", "leaderboards.*.model_column", "leaderboards.*.score_column", "leaderboards.*.task",
          "leaderboards.*.metric"),
         "the lock and the files of the release",
@@ -264,6 +270,22 @@ FACTS = (
         _texts,
     ),
     Fact("measurements", MEASUREMENT, ("tasks", "samples", "device"), TEXTS, ASSERTED, _texts),
+    Fact(
+        "measured values, where the results of each document are released",
+        MEASUREMENT,
+        ("tasks.*.metrics.*.value", "samples.sha256"),
+        "the released samples",
+        "recomputed",
+        _releases_samples,
+    ),
+    Fact(
+        "results of each document",
+        f"{EVALUATIONS}/*{SAMPLES_SUFFIX}",
+        (),
+        "the digests in the measurements",
+        "recomputed",
+        _releases_samples,
+    ),
     Fact("what was searched, and how", SEARCH, ("operation", "key", "code", "parameters"), "recipe and lock", "claims", _texts),
     Fact(
         "what searches chose",

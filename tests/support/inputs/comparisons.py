@@ -6,23 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from support import tiny
+from support.boards import JSON_BOARD as BOARD
 from support.inputs import Case
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-BOARD = {
-    "snapshot": "board.json",
-    "title": "Board",
-    "as_of": "2026-01-02",
-    "source": "https://example.org/board",
-    "model_column": "model",
-    "score_column": "score",
-    "direction": "lower",
-    "task": "held_out",
-    "metric": "bits_per_byte",
-}
 
 
 def recipe(**changes: Any) -> Callable[[Path], Path]:

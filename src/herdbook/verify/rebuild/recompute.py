@@ -207,7 +207,7 @@ def _targets(plan: Plan, lineage: list[LineageSlice]) -> dict[Origin, list[Linea
 
 
 def _add_told(plan: Plan, targets: dict[Origin, list[LineageSlice]]) -> None:
-    """Add the matrices that a card tells of and the release does not contain: reduced ones of which it takes other parts."""
+    """Add the matrices that are on a card and not in the release: reduced ones of which it takes other parts."""
     known = ancestors(plan, targets)
     for node in described(plan):
         for part in node.parts:
