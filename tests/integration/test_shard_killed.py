@@ -51,10 +51,14 @@ def test_a_kill_at_any_moment_leaves_no_half_shard_and_the_next_run_writes_it(tm
     expected = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert expected.keys() == {"s.safetensors", "s.json"}
     random = Random(f"{SEED} shard")
+    endings = []
     for number in range(KILLS):
         folder = tmp_path / str(number)
         killed = write(folder, random.randrange(1, int(done.stdout)))
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        # Calls differ by a few between runs (a module is compiled, an object collected): a moment near
+        # the end may come after it.
+        endings.append(killed.returncode)
+        assert killed.returncode in {0, -signal.SIGKILL}, killed.stderr
         left = {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
         parts = {name for name in left if name.endswith(PART)}
         assert {name: left[name] for name in left.keys() - parts}.items() <= expected.items()
@@ -65,3 +69,4 @@ def test_a_kill_at_any_moment_leaves_no_half_shard_and_the_next_run_writes_it(tm
         assert (
             read_record(folder / "s.json")["tensors"].keys() == read_header(folder / "s.safetensors").keys()
         )
+    assert endings.count(-signal.SIGKILL) > KILLS // 2
