@@ -8,7 +8,7 @@ import pytest
 from herdbook.cli.main import main
 from herdbook.layout import EVALUATIONS, RECIPE
 from herdbook.steps.card.step import render_card
-from herdbook.weights.checkpoint import read_record
+from herdbook.weights.record import read_record
 from support import measured, tiny
 
 

@@ -8,7 +8,8 @@ from random import Random
 import pytest
 
 from herdbook.files import PART, remove_abandoned
-from herdbook.weights.checkpoint import read_header, read_record
+from herdbook.weights.checkpoint import read_header
+from herdbook.weights.record import read_record
 from support.mutations import BUDGET, SEED
 
 KILLS = BUDGET // 100 or 12

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from herdbook.architectures.lora import scale_of
 from herdbook.errors import CheckpointError
 from herdbook.steps.adapter.fold import fold
-from herdbook.weights.checkpoint import read_record
+from herdbook.weights.record import read_record
 from support import tiny
 
 

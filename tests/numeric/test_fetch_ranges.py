@@ -17,7 +17,8 @@ from herdbook.plan.pruning import needed_whole
 from herdbook.recipe import parse
 from herdbook.steps.card.step import render_card
 from herdbook.steps.fetch import step as fetch_step
-from herdbook.weights.checkpoint import read_header, read_record, read_span
+from herdbook.weights.checkpoint import read_header, read_span
+from herdbook.weights.record import read_record
 from support import tiny
 from support.verification import failures
 

@@ -15,7 +15,7 @@ from herdbook.plan.merge_values import value_at
 from herdbook.plan.whole import check_nodes
 from herdbook.recipe import Filtered, parse
 from herdbook.steps.merge import methods
-from herdbook.weights.checkpoint import read_record
+from herdbook.weights.record import read_record
 from support import tiny
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from herdbook.errors import StepError
 from herdbook.steps.moe.random_gate import as_bytes, random_rows
 from herdbook.steps.moe.router import router_rows
-from herdbook.weights.checkpoint import read_record
+from herdbook.weights.record import read_record
 from herdbook.weights.tensors import DTYPES, to_bytes
 from support import tiny
 

@@ -13,9 +13,11 @@ from herdbook.errors import CheckpointError, VerificationError
 from herdbook.layout import LINEAGE
 from herdbook.lock import Lock, LockedFile, LockedSource, LockedTensor
 from herdbook.provenance import lineage
-from herdbook.provenance.lineage import lines, parse
+from herdbook.provenance.lineage import parse
+from herdbook.provenance.origins import lines
 from herdbook.steps.card.step import render_card
-from herdbook.weights.checkpoint import Span, read_record
+from herdbook.weights.checkpoint import Span
+from herdbook.weights.record import read_record
 from support import tiny
 
 PROMPTS = [{"prompts": ["w1"]}, {"prompts": ["w2"]}]

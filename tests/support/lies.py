@@ -26,7 +26,7 @@ from herdbook.plan.folder import made_files
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import statements
-from herdbook.provenance.lineage import lines
+from herdbook.provenance.origins import lines
 from herdbook.release.finding import Options
 from herdbook.release.reader import Release, damaged
 from herdbook.release.subject import FolderSubject

@@ -4,7 +4,7 @@ import math
 
 from herdbook.comparison.samples import Sample, pack
 from herdbook.files import atomic_writer, write_json
-from herdbook.weights.checkpoint import read_record
+from herdbook.weights.record import read_record
 
 
 def write(

@@ -18,12 +18,12 @@ from herdbook.weights.checkpoint import (
     digest_shard,
     parse_header,
     read_header,
-    read_record,
     read_span,
     stream_span,
     write_shard,
 )
 from herdbook.weights.digests import Digests
+from herdbook.weights.record import read_record
 from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
 TENSORS = {

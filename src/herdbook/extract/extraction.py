@@ -123,11 +123,10 @@ class Extraction:
             "equal": equal_count(self.pair, matrices, whole),
         }
         write_json(self.folder / ADAPTER_CONFIG, settings(self.request.base, matrices, whole))
-        record = write_shard(
-            self.folder / ADAPTER_WEIGHTS, self.folder / RECORD, self._tensors(matrices, whole), about
-        )
+        tensors = self._tensors(matrices, whole)
+        contents = write_shard(self.folder / ADAPTER_WEIGHTS, self.folder / RECORD, tensors, about)
         shutil.rmtree(self.pieces)
-        return Record(**record)
+        return Record.model_validate(contents)
 
     def _matrices(self, threads: int, device: str) -> Iterator[tuple[str, Matrix | None]]:
         """Make the factors of each matrix, or take those of an earlier run; yield the entries of the record."""

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from herdbook.plan.code import DescribedCode
-    from herdbook.plan.operation import Action, CalibrationText, Operation, Parameters, Rule
+    from herdbook.plan.operation import CalibrationText, Operation, Parameters, Rule
     from herdbook.recipe import Guard, RankRule, Section, Select
+    from herdbook.weights.record import Action
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from herdbook.architectures.mixtures import Family, Place
     from herdbook.plan.alignment import Alignment
     from herdbook.plan.model import Node
-    from herdbook.plan.operation import Action
     from herdbook.recipe import Expert, Mixture
+    from herdbook.weights.record import Action
 
 MATRICES = {f"mlp.{name}": name for name in MLP}
 STEP = ("herdbook.steps.moe.step",)

@@ -17,10 +17,6 @@ Parameters: TypeAlias = dict[str, Any]
 Values: TypeAlias = dict[str, Any]
 
 Rule = Literal["fetch", "laser", "adapter", "merge", "moe"]
-# What happens to one tensor: it comes from a source, is copied from a parent, or is computed.
-Action = Literal[
-    "fetch", "copy", "zeros", "rows", "laser", "adapter", "merge", "cast", "alter", "stack", "router"
-]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from herdbook.plan.code import Code
     from herdbook.plan.model import Node
-    from herdbook.plan.operation import Action, Operation
+    from herdbook.plan.operation import Operation
+    from herdbook.weights.record import Action
 
 
 def plan_part(model: str, label: str, operation: Operation, tensors: tuple[Tensor, ...], code: Code) -> Part:

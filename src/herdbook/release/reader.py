@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from herdbook.recipe import Recipe
     from herdbook.release.finding import Check, Finding
     from herdbook.release.subject import Subject
+    from herdbook.weights.record import Record
 
 
 @contextmanager
@@ -174,7 +175,7 @@ class Release:
         return tuple(line for line in text.split("\n") if line.strip())
 
     @cached_property
-    def _records(self) -> dict[str, dict[str, Any]]:
+    def _records(self) -> dict[str, Record]:
         names = [n for n in sorted(self.sums) if n.startswith(RECORDS) and not n.endswith(".gguf.json")]
         with damaged(f"the records in {RECORDS}"):
             sizes = [self.subject.files[name].size_bytes for name in names if name in self.subject.files]
@@ -189,7 +190,7 @@ class Release:
                 by_key[record["key"]] = record
         return by_key
 
-    def records(self) -> dict[str, dict[str, Any]]:
+    def records(self) -> dict[str, Record]:
         """Return the records of all shards of its build, by key.
 
         Raises:

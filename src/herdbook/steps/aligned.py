@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.plan.alignment import MEAN, PADDING, ROW, parts_of
 from herdbook.weights.checkpoint import Produced
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Origin, Tensor
     from herdbook.plan.alignment import Run
     from herdbook.steps.inputs import ParentShards
+    from herdbook.weights.record import SliceEntry, TensorEntry
 
 
 def line_up(
@@ -54,7 +55,7 @@ def put_together(
     parents: ParentShards, tensor: Tensor, runs: Sequence[Run], advance: Callable[[], None]
 ) -> Produced:
     """Return a tensor that is put together of rows; each run is a slice in its record."""
-    entry: dict[str, Any] = {"action": "rows"}
+    entry: TensorEntry = {"action": "rows"}
 
     def chunks() -> Iterator[bytes]:
         origins = iter(tensor.origins)
@@ -62,7 +63,7 @@ def put_together(
         by_place = {place: origin for run in cited for origin, place, _ in run}
         read = {place: _read(parents, origin) for place, origin in by_place.items()}
         made = line_up(read, runs, tensor.shape[1:], DTYPES[tensor.dtype])
-        slices = []
+        slices: list[SliceEntry] = []
         for (first, count, kind, *_), of in zip(runs, cited, strict=True):
             data = to_bytes(made[first : first + count])
             slices.append(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.errors import CheckpointError, DigestMismatchError
-from herdbook.weights.checkpoint import Produced, read_header, read_record, read_span, stream_span
+from herdbook.weights.checkpoint import Produced, read_header, read_span, stream_span
+from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Origin, Plan, Tensor
     from herdbook.weights.checkpoint import Span
     from herdbook.weights.digests import Piece
+    from herdbook.weights.record import CitedTensor, Record
 
 
 class ShardFile:
@@ -30,7 +32,7 @@ class ShardFile:
         return read_header(self.path)
 
     @cached_property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """Its record."""
         return read_record(self.record_path)
 
@@ -47,7 +49,7 @@ class ShardFile:
             raise CheckpointError(
                 f"{self.record_path}: does not contain tensor {tensor}. Delete it and its shard, and rebuild."
             )
-        return str(entry["sha256"])
+        return entry["sha256"]
 
 
 class ParentShards:
@@ -76,7 +78,7 @@ class ParentShards:
         self._compare(shard, origin, hashlib.sha256(data).hexdigest())
         return data
 
-    def cite(self, origins: tuple[Origin, ...]) -> list[dict[str, str]]:
+    def cite(self, origins: tuple[Origin, ...]) -> list[CitedTensor]:
         """Return the entries of a record for the tensors that something was made from.
 
         Parents are cited by key: a record that named them would be out of date once a recipe gives them other names, since

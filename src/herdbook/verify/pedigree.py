@@ -23,7 +23,7 @@ from herdbook.plan.operation import (
     ReduceAsSearched,
     RunMergekit,
 )
-from herdbook.provenance.lineage import lines
+from herdbook.provenance.origins import lines
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.weights.dtypes import ITEM_BYTES

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from herdbook import jsonio, limits
 from herdbook.errors import CheckpointError, DigestMismatchError
@@ -18,12 +18,14 @@ from herdbook.files import atomic_writer, write_json, written_meanwhile
 from herdbook.weights.digests import Digests
 from herdbook.weights.dtypes import ITEM_BYTES
 from herdbook.weights.finite import finite
+from herdbook.weights.record import TensorEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from herdbook.weights.digests import Piece
+    from herdbook.weights.record import Contents, FileEntry
 
 MAX_HEADER_BYTES = limits.HEADER.size_bytes
 REMEDY = "Fetch or rebuild it."
@@ -178,7 +180,7 @@ class Produced:
     dtype: str
     shape: tuple[int, ...]
     chunks: Callable[[], Iterable[Piece]]
-    made: dict[str, Any] = field(default_factory=dict)
+    made: TensorEntry = field(default_factory=TensorEntry)
     expected: str | None = None
 
 
@@ -200,8 +202,8 @@ def shard_start(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:
 
 
 def write_shard(
-    path: Path, record_path: Path, tensors: Iterable[Produced], about: dict[str, Any]
-) -> dict[str, Any]:
+    path: Path, record_path: Path, tensors: Iterable[Produced], about: Mapping[str, Any]
+) -> Contents:
     """Write a shard and its record.
 
     Tensors are sorted by name and stored without gaps, and the header is padded with spaces to a multiple of eight bytes,
@@ -222,7 +224,7 @@ def write_shard(
     """
     ordered = sorted(tensors, key=lambda tensor: tensor.name)
     start = shard_start((tensor.name, tensor.dtype, tensor.shape) for tensor in ordered)
-    entries: dict[str, Any] = {}
+    entries: dict[str, TensorEntry] = {}
     position = 0
     with atomic_writer(path) as file, written_meanwhile(file), Digests() as digests:
         file.write(start)
@@ -247,25 +249,22 @@ def write_shard(
                     tensor_sha256,
                     "A file that it is made from was damaged after its check; delete that file and run the build again.",
                 )
-            entries[tensor.name] = {
+            form: TensorEntry = {
                 "dtype": tensor.dtype,
                 "shape": list(tensor.shape),
                 "sha256": tensor_sha256,
-                **tensor.made,
             }
+            entries[tensor.name] = {**form, **tensor.made}
         sha256 = digests.end_file()
-    record = {
-        **about,
-        "file": {"size_bytes": len(start) + position, "sha256": sha256},
-        "tensors": entries,
-    }
+    file_entry: FileEntry = {"size_bytes": len(start) + position, "sha256": sha256}
+    record = {**about, "file": file_entry, "tensors": entries}
     write_json(record_path, record)
-    return record
+    return cast("Contents", record)
 
 
 def digest_shard(
     path: Path, what: str = "", copy: BinaryIO | None = None
-) -> tuple[str, dict[str, dict[str, Any]]]:
+) -> tuple[str, dict[str, TensorEntry]]:
     """Digest a safetensors file and each of its tensors in one pass, and check that all numbers are finite.
 
     Args:
@@ -288,10 +287,10 @@ def digest_shard(
 
 def digest_open_shard(
     file: BinaryIO, what: str, copy: BinaryIO | None = None
-) -> tuple[str, dict[str, dict[str, Any]]]:
+) -> tuple[str, dict[str, TensorEntry]]:
     """Digest a safetensors file that is open, and each of its tensors, as ``digest_shard`` does."""
     spans = sorted(_header(file, what).values(), key=lambda span: (span.start, span.end))
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, TensorEntry] = {}
     with Digests() as digests:
         file.seek(0)
         head = file.read(spans[0].start if spans else os.fstat(file.fileno()).st_size)
@@ -310,21 +309,3 @@ def digest_open_shard(
             }
         sha256 = digests.end_file()
     return sha256, dict(sorted(entries.items()))
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a record.
-
-    Raises:
-        CheckpointError: If it is missing or damaged.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["file"]["sha256"], record["tensors"]  # both are required
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: the record is missing. Rebuild the shard.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: the record is damaged. Delete it and its shard, and rebuild both."
-        ) from error
-    return dict(record)

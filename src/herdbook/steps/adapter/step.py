@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from herdbook.architectures.lora import Role
     from herdbook.lock import LockedFile
     from herdbook.plan import Part, Plan, Tensor
+    from herdbook.weights.record import TensorEntry
 
 
 def adapter(plan: Plan, part: Part) -> None:
@@ -41,7 +42,7 @@ def adapter(plan: Plan, part: Part) -> None:
         def make(tensor: Tensor) -> Produced:
             if tensor.action == "copy" or folding is None:
                 return parents.copy(tensor)
-            entry: dict[str, Any] = {}
+            entry: TensorEntry = {"action": "adapter"}
             chunks = partial(folding.make, tensor, entry)
             return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)
 
@@ -70,7 +71,7 @@ class _Folding:
         self.spans = read_header(self.weights)
         self.changes, _ = changes_of(self.spans)
 
-    def make(self, tensor: Tensor, entry: dict[str, Any]) -> Iterator[bytes]:
+    def make(self, tensor: Tensor, entry: TensorEntry) -> Iterator[bytes]:
         """Yield the bytes of a changed tensor, and complete its entry in the record."""
         import torch
 
@@ -78,7 +79,7 @@ class _Folding:
 
         (origin,) = tensor.origins
         roles = self.changes[tensor.name]
-        entry.update({"action": "adapter", "from": self.parents.cite(tensor.origins)})
+        entry["from"] = self.parents.cite(tensor.origins)
         if "base" in roles:
             weight = self._read(roles["base"])
         else:
@@ -93,7 +94,7 @@ class _Folding:
         self.advance()
 
     def _changed(
-        self, name: str, weight: torch.Tensor, roles: dict[Role, str], entry: dict[str, Any]
+        self, name: str, weight: torch.Tensor, roles: dict[Role, str], entry: TensorEntry
     ) -> torch.Tensor:
         """Return what becomes of a tensor, before it is rounded; complete its entry in the record."""
         import torch

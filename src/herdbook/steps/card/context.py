@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, expert_of
 from herdbook.errors import StepError
@@ -24,7 +24,7 @@ from herdbook.steps.card.rank import Ranked, rank_all
 from herdbook.steps.card.results import Column, Measurement, read_json, read_measurements, versions_of
 from herdbook.steps.card.routed import RoutingFacts, read_routing
 from herdbook.steps.quantize.methods import METHODS
-from herdbook.weights.checkpoint import read_record
+from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from herdbook.escape import Markdown
     from herdbook.plan import Node, Plan
     from herdbook.recipe import Recipe
+    from herdbook.weights.record import TensorEntry
 
 FULL_WIDTH = "Full width: for transformers and vLLM, for further merging, and for making other quantizations."
 
@@ -164,7 +165,7 @@ class Facts:
     weights: tuple[FileFacts, ...]
     quantized: tuple[FileFacts, ...]
     actions: tuple[tuple[str, int], ...]
-    spectrum: tuple[str, dict[str, Any]] | None
+    spectrum: tuple[str, TensorEntry] | None
     versions: tuple[tuple[str, tuple[str, ...]], ...]
 
     @property
@@ -270,9 +271,9 @@ def note(node: Node) -> str:
             return str(next(iter(node.recipe.model_dump().values())))
 
 
-def _entries(plan: Plan, node: Node) -> dict[str, dict[str, Any]]:
+def _entries(plan: Plan, node: Node) -> dict[str, TensorEntry]:
     """Return the entries of a model's tensors in the records of its shards, after checking them against the plan."""
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, TensorEntry] = {}
     for part in node.parts:
         record = read_record(plan.layout.record(part))
         if record.get("key", part.key) != part.key:
@@ -291,7 +292,8 @@ def _entries(plan: Plan, node: Node) -> dict[str, dict[str, Any]]:
                     "Delete it and its shard, and rebuild."
                 )
             # Tensors that are stacked in one are counted separately.
-            entries |= {item["name"]: item for item in entry.get("slices", ())} or {tensor.name: entry}
+            slices = {item["name"]: cast("TensorEntry", item) for item in entry.get("slices", ())}
+            entries |= slices or {tensor.name: entry}
     return entries
 
 
@@ -331,7 +333,7 @@ def _check_weights(plan: Plan, measurements: Iterable[Measurement], digests: dic
             )
 
 
-def _moe(plan: Plan, mixture: Mixture, entries: dict[str, dict[str, Any]]) -> MoeFacts:
+def _moe(plan: Plan, mixture: Mixture, entries: dict[str, TensorEntry]) -> MoeFacts:
     weights: dict[int, dict[str, str]] = {}
     for name, entry in entries.items():
         if location := expert_of(name):
@@ -370,8 +372,8 @@ def _choices(
 
 
 def _spectrum(
-    nodes: tuple[Node, ...], records: dict[str, dict[str, dict[str, Any]]]
-) -> tuple[str, dict[str, Any]] | None:
+    nodes: tuple[Node, ...], records: dict[str, dict[str, TensorEntry]]
+) -> tuple[str, TensorEntry] | None:
     """Return the name and the record's entry of the matrix that LASER changed most, whose spectrum is shown."""
     cut = {
         f"{name} of {node.name}": entry
@@ -384,7 +386,7 @@ def _spectrum(
 
 
 def _actions(
-    nodes: tuple[Node, ...], records: dict[str, dict[str, dict[str, Any]]]
+    nodes: tuple[Node, ...], records: dict[str, dict[str, TensorEntry]]
 ) -> tuple[tuple[str, int], ...]:
     """Return how many tensors each action made, over the released model and its ancestors."""
     counts = dict.fromkeys(ACTIONS, 0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Node
     from herdbook.steps.card.results import Measurement, Score
+    from herdbook.weights.record import TensorEntry
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Effect:
         return self.after.value - self.before.value
 
 
-def describe_laser(node: Node, entries: dict[str, dict[str, Any]], search: dict[str, Any] | None) -> Lasered:
+def describe_laser(node: Node, entries: dict[str, TensorEntry], search: dict[str, Any] | None) -> Lasered:
     """Summarize the changes that LASER made to a model.
 
     Args:

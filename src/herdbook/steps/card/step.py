@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook import humanize
 from herdbook.architectures.dense import MATRICES
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from herdbook.steps.card.lasered import Lasered
     from herdbook.steps.card.routed import RoutingFacts
     from herdbook.steps.laser.evidence import SpectrumSummary
+    from herdbook.weights.record import TensorEntry
 
 
 def render_card(plan: Plan, output: Path, taken: tuple[Comparison, ...] | None = None) -> None:
@@ -196,7 +197,7 @@ def _routing(routing: RoutingFacts) -> str:
     return draw_heatmap(shares, list(rows.values()), range(routing.layers), title, "of the choices")
 
 
-def _spectrum(name: str, entry: dict[str, Any]) -> str:
+def _spectrum(name: str, entry: TensorEntry) -> str:
     from herdbook.steps.laser.evidence import places
     from herdbook.steps.laser.law import noise_law
 

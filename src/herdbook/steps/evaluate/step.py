@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from herdbook.comparison.samples import pack
 from herdbook.files import atomic_writer, write_json
 from herdbook.steps.evaluate.task import load_task
-from herdbook.weights.checkpoint import read_record
+from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,11 +22,12 @@ from herdbook.weights.finite import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any, BinaryIO
+    from typing import BinaryIO
 
     from herdbook.lock import LockedFile, LockedSource
     from herdbook.plan import Node, Part, Plan, Tensor
     from herdbook.weights.digests import Piece
+    from herdbook.weights.record import TensorEntry
 
 
 def fetch(plan: Plan, part: Part) -> None:
@@ -76,7 +77,7 @@ def _take(plan: Plan, node: Node, locked: LockedSource, part: Part, name: str) -
 
 def _locate_digested(
     plan: Plan, node: Node, pinned: LockedFile, part: Part
-) -> tuple[Path, tuple[str, dict[str, dict[str, Any]]]]:
+) -> tuple[Path, tuple[str, dict[str, TensorEntry]]]:
     """Locate a weights file and digest it as ``digest_shard`` does, in the one pass in which it is compared with its pin."""
     found = []
 
@@ -92,9 +93,7 @@ def _locate_digested(
     return path, found[0] if found else digest_shard(path)
 
 
-def _copy(
-    path: Path, held: BinaryIO, advance: Callable[[int], None]
-) -> tuple[str, dict[str, dict[str, Any]]]:
+def _copy(path: Path, held: BinaryIO, advance: Callable[[int], None]) -> tuple[str, dict[str, TensorEntry]]:
     """Copy a weights file into an open, empty one, and digest the copy as ``digest_shard`` does."""
     read_header(path)  # a damaged file is reported under its own name
     with path.open("rb") as source:
@@ -122,7 +121,7 @@ def _counted(advance: Callable[[int], None], file: BinaryIO | None = None) -> Bi
 
 
 def _check(
-    node: Node, part: Part, pinned: LockedFile, path: Path, sha256: str, tensors: dict[str, dict[str, Any]]
+    node: Node, part: Part, pinned: LockedFile, path: Path, sha256: str, tensors: dict[str, TensorEntry]
 ) -> None:
     _compare(pinned, path, sha256, f"models.{node.name}: {pinned.name}")
     expected = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in part.tensors}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from herdbook.recipe import RankRule
     from herdbook.steps.laser.clusters import Cluster
     from herdbook.steps.laser.decompose import Decomposition
+    from herdbook.weights.record import Evidence
 
 
 class Cut:
@@ -80,7 +81,7 @@ class Reduction:
     """A reduced matrix, with the original's shape and dtype, and its evidence for the record."""
 
     matrix: torch.Tensor
-    evidence: dict[str, Any]
+    evidence: Evidence
 
 
 def reduce(
@@ -112,7 +113,7 @@ def reduce(
     values = decomposition.values
     cut = Cut(matrix, decomposition, rule, device)
     rank, reduced = (0, matrix) if cut.is_zero else (cut.rank, cut.make())
-    evidence: dict[str, Any] = {
+    evidence: Evidence = {
         "rule": rule.canonical,
         "rank": rank,
         "of": cut.of,

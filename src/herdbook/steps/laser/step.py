@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from herdbook.architectures.dense import layer_of, matrix_of
 from herdbook.errors import StepError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from herdbook.plan.operation import CalibrationText
     from herdbook.recipe import RankRule
     from herdbook.steps.laser.reduce import Reduction
+    from herdbook.weights.record import TensorEntry
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -63,11 +64,11 @@ def laser(plan: Plan, part: Part, threads: int = 1, device: str = "cpu") -> None
         def make(tensor: Tensor) -> Produced:
             if tensor.name not in rules:
                 return parents.copy(tensor)
-            entry: dict[str, Any] = {"action": "laser", "from": parents.cite(tensor.origins)}
+            entry: TensorEntry = {"action": "laser", "from": parents.cite(tensor.origins)}
 
             def chunks() -> Iterator[bytes]:
                 reduction = reductions.take()
-                entry.update(reduction.evidence)
+                entry.update(cast("TensorEntry", reduction.evidence))
                 yield finite_bytes(reduction.matrix, f"tensor {tensor.name}, reduced")
                 advance()
 
@@ -211,7 +212,7 @@ def _chosen(plan: Plan, search: Search) -> dict[str, RankRule]:
     raise StepError(f"{path}: belongs to another plan. Delete it and rerun `search`.")
 
 
-def _warn(entries: dict[str, Any]) -> None:
+def _warn(entries: Mapping[str, TensorEntry]) -> None:
     """Warn of the matrices for which a rule's assumption does not hold."""
     wrong = [entry for entry in entries.values() if entry.get("assumption_holds") is False]
     if wrong:

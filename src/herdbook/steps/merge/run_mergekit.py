@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from herdbook.plan.operation import RunMergekit
     from herdbook.weights.checkpoint import Span
     from herdbook.weights.digests import Piece
+    from herdbook.weights.record import TensorEntry
 
 
 def mergekit(plan: Plan, part: Part, operation: RunMergekit) -> None:
@@ -118,7 +119,7 @@ def _produced(
         yield from finite(stream_span(path, span), span, f"tensor {tensor.name}")
         advance()
 
-    entry = {
+    entry: TensorEntry = {
         "action": "merge",
         "method": method,
         "by": f"mergekit {MERGEKIT.version}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from herdbook.errors import CheckpointError, StepError
 from herdbook.plan.operation import MergeTensors, RunMergekit
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from herdbook.plan import Part, Plan, Tensor
+    from herdbook.weights.record import TensorEntry
 
 
 def merge(plan: Plan, part: Part) -> None:
@@ -54,12 +55,8 @@ def _merged(
         from herdbook.steps.aligned import put_together
 
         return put_together(parents, tensor, values["rows"], advance)
-    entry = {
-        "action": "merge",
-        "method": operation.method,
-        **values,
-        "from": parents.cite(tensor.origins),
-    }
+    entry: TensorEntry = {"action": "merge", "method": operation.method, "from": parents.cite(tensor.origins)}
+    entry.update(cast("TensorEntry", values))
 
     def chunks() -> Iterator[bytes]:
         from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Origin, Part, Plan, Tensor
     from herdbook.weights.digests import Piece
+    from herdbook.weights.record import SliceEntry, TensorEntry
 
 # The ends of the names of the matrices that a residual scale applies to.
 DOWN = tuple({f".{family.matrices[MLP[2]]}.weight" for family in FAMILIES.values()})
@@ -81,10 +82,10 @@ def _altered(
 ) -> Produced:
     """Return a tensor that is cast or altered, or in which several tensors are stacked."""
     names = tensor.slices or (tensor.name,)
-    entry: dict[str, Any] = {"action": tensor.action}
+    entry: TensorEntry = {"action": tensor.action}
 
     def chunks() -> Iterator[Piece]:
-        slices = []
+        slices: list[SliceEntry] = []
         for name, origin in zip(names, tensor.origins, strict=True):
             span = parents.shard(origin.part).span(origin.tensor)
             digest = hashlib.sha256()
@@ -103,7 +104,10 @@ def _altered(
                     "from": parents.cite((origin,)),
                 }
             )
-        entry.update({"slices": slices} if tensor.slices else {"from": slices[0]["from"]})
+        if tensor.slices:
+            entry["slices"] = slices
+        else:
+            entry["from"] = slices[0]["from"]
         advance()
 
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)
@@ -138,14 +142,14 @@ def _random_routers(part: Part, draw: DrawRouters) -> Iterator[Produced]:
     for tensor in part.tensors:
         experts, hidden = tensor.shape
         data = as_bytes(random_rows(draw.gate, tensor.name, (experts, hidden), draw.seed), tensor.dtype)
-        entry = {"action": "router", "gate": draw.gate}
+        entry: TensorEntry = {"action": "router", "gate": draw.gate}
         yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), entry)
 
 
 def _routers(plan: Plan, part: Part, make: MakeRouters) -> Iterator[Produced]:
     from herdbook.weights.tensors import DTYPES, finite_bytes
 
-    entry = {"action": "router", "gate": make.gate}
+    entry: TensorEntry = {"action": "router", "gate": make.gate}
     heights = [tensor.shape[0] for tensor in part.tensors[: _routers_a_layer(part)]]
     layers = [
         part.tensors[start : start + len(heights)] for start in range(0, len(part.tensors), len(heights))
@@ -155,7 +159,7 @@ def _routers(plan: Plan, part: Part, make: MakeRouters) -> Iterator[Produced]:
         for tensors, rows in zip(layers, _rows(plan, make, layers), strict=True):
             for tensor, own in zip(tensors, rows.split(heights), strict=True):
                 data = finite_bytes(own.to(DTYPES[tensor.dtype]), f"tensor {tensor.name}")
-                yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), dict(entry))
+                yield Produced(tensor.name, tensor.dtype, tensor.shape, _constant(data), entry)
             advance()
 
 

@@ -21,10 +21,11 @@ from herdbook.lock import check_pinned
 from herdbook.plan.material import carried_inputs
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
-from herdbook.provenance.lineage import lines
+from herdbook.provenance.origins import lines
 from herdbook.release.sums import format_sums
-from herdbook.weights.checkpoint import read_header, read_record
+from herdbook.weights.checkpoint import read_header
 from herdbook.weights.loading import loading_problems
+from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

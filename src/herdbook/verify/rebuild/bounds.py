@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from herdbook.verify.rebuild.tensors import ancestors, slices_of
-from herdbook.weights.checkpoint import read_header, read_record, read_span
+from herdbook.weights.checkpoint import read_header, read_span
+from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -25,7 +25,7 @@ from herdbook.verify.rebuild.reports import reports
 from herdbook.verify.rebuild.routers import routers
 from herdbook.verify.rebuild.tensors import ancestors, recompute, slices_of
 from herdbook.verify.rebuild.workspace import open_workspace
-from herdbook.weights.checkpoint import read_record
+from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,14 +16,8 @@ from herdbook.plan.operation import DrawRouters, MakeRouters
 from herdbook.recipe.moe import GATES
 from herdbook.release.reader import damaged
 from herdbook.verify.rebuild.tensors import recompute
-from herdbook.weights.checkpoint import (
-    Produced,
-    read_header,
-    read_record,
-    read_span,
-    stream_span,
-    write_shard,
-)
+from herdbook.weights.checkpoint import Produced, read_header, read_span, stream_span, write_shard
+from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

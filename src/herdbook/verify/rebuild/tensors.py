@@ -20,7 +20,7 @@ from herdbook.plan.operation import (
 from herdbook.progress import track
 from herdbook.recipe import Hub
 from herdbook.release.reader import damaged
-from herdbook.weights.checkpoint import read_record
+from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
