@@ -26,6 +26,7 @@ from herdbook.plan.folder import made_files
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import statements
+from herdbook.provenance.lineage import parse
 from herdbook.provenance.origins import lines
 from herdbook.release.finding import Options
 from herdbook.release.reader import Release, damaged
@@ -76,7 +77,8 @@ def write_bills(folder, plan):
 def sign(folder, plan, key=KEY):
     """Write checksums, claims and signatures, by the code that builds them."""
     digests = with_sums(write_sums(folder), (folder / SUMS).read_bytes())
-    claims = statements(plan, digests, lambda name: _json(folder, name))
+    slices = parse((folder / LINEAGE).read_text())
+    claims = statements(plan, digests, lambda name: _json(folder, name), slices)
     (folder / CLAIMS).write_bytes(b"".join(line(claim, key) for claim in claims))
     sign_model(folder, plan.recipe.release.name, key)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
@@ -26,6 +27,7 @@ from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import canonical, statements
 from herdbook.provenance.license import spdx
+from herdbook.provenance.lineage import parse
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.recipe.hub_values import LICENSES
 from support import tiny
@@ -109,7 +111,7 @@ def bill_of(plan, version):
 
 def test_claims_are_statements_by_in_toto_s_own_library(built):
     found = claims_of(built)
-    assert len(found) == 4
+    assert len(found) == 5
     for claim in found:
         message = json_format.ParseDict(claim, statement_pb2.Statement())
         Statement.copy_from_pb(message).validate()
@@ -117,7 +119,7 @@ def test_claims_are_statements_by_in_toto_s_own_library(built):
 
 def test_predicates_are_what_their_types_say(built):
     """Parsed by the types' protocol buffers: the provenance with no field that they do not know."""
-    provenance, _, *results = claims_of(built)
+    provenance, _, _, *results = claims_of(built)
     assert provenance["predicateType"] == "https://slsa.dev/provenance/v1"
     parsed = json_format.ParseDict(provenance["predicate"], provenance_pb2.Provenance())
     assert parsed.build_definition.build_type == BUILD_TYPE
@@ -140,6 +142,24 @@ def test_claims_are_about_every_file(built):
         }
         assert list(said) == sorted(said)
     assert files & OUTSIDE_SUMS == {SUMS, CLAIMS}
+
+
+def test_the_claim_of_the_lineage_counts_each_byte_of_the_weights_once(built):
+    claim = claims_of(built)[2]
+    folder = built.layout.release_folder
+    weights = {path.name: path for path in folder.glob("*.safetensors")}
+    assert {one["name"] for one in claim["subject"]} == weights.keys()
+    headers = {name: 8 + int.from_bytes(path.read_bytes()[:8], "little") for name, path in weights.items()}
+    tensors = sum(path.stat().st_size - headers[name] for name, path in weights.items())
+    predicate = claim["predicate"]
+    assert predicate["bytes"] == tensors
+    assert sum(entry["bytes"] for entry in predicate["equal"] + predicate["computed"]) == tensors
+    lines = [json.loads(line) for line in (folder / LINEAGE).read_text().splitlines()]
+    for entry in predicate["equal"]:
+        own = [line for line in lines if line.get("equals", {}).get("uri") == entry["uri"]]
+        assert entry["bytes"] == sum(line["end"] - line["begin"] for line in own) > 0
+    schema = json.loads((Path(__file__).parents[2] / "docs/spec/lineage.schema.json").read_text())
+    jsonschema.validate(predicate, {**schema["$defs"]["predicate"], "$defs": schema["$defs"]})
 
 
 def test_claims_about_measured_models_beside_the_release_pass(built):
@@ -165,7 +185,8 @@ def test_claims_are_canonical_and_follow_from_the_release_alone(built, monkeypat
             locks.load(folder / "recipe.lock.json"),
             folder / "recipe.yaml",
         )
-        again = statements(plan, digests, lambda name: json.loads((folder / name).read_text()))
+        slices = parse((folder / LINEAGE).read_text())
+        again = statements(plan, digests, lambda name: json.loads((folder / name).read_text()), slices)
     assert [canonical(one) for one in again] == lines
 
 
@@ -218,7 +239,7 @@ def test_provenance_names_the_lineage_and_nothing_of_the_machine(built):
 
 
 def test_results_are_those_that_were_measured(built):
-    _, _, base, mix = claims_of(built)
+    *_, base, mix = claims_of(built)
     for claim, name in ((base, "base"), (mix, "mix")):
         evidence = claim["predicate"]["herdbook_evidence"]
         path = built.layout.release_folder / evidence["name"]

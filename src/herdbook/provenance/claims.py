@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 import rfc8785
 
 from herdbook.comparison.marks import outcomes
-from herdbook.layout import BOMS, EVALUATIONS, input_file
+from herdbook.layout import BOMS, EVALUATIONS, LINEAGE, input_file
 from herdbook.provenance.slsa import PROVENANCE_TYPE, digest_set, provenance, statement
+from herdbook.provenance.tensor_lineage import LINEAGE_TYPE, predicate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from herdbook.comparison.marks import Outcome
     from herdbook.plan import Evaluation, Plan
+    from herdbook.provenance.lineage import LineageSlice
 
 BOM_TYPE = "https://cyclonedx.org/bom"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
 # Claims of a build about its own files. The next build's claims replace them, as its files replace the files.
-BUILD_CLAIMS = frozenset({PROVENANCE_TYPE, BOM_TYPE, TEST_RESULT_TYPE})
+BUILD_CLAIMS = frozenset({PROVENANCE_TYPE, BOM_TYPE, LINEAGE_TYPE, TEST_RESULT_TYPE})
 BOM_VERSION = "1.6"  # of the claimed bill; the other bill has the same content in another format version
 
 
@@ -35,14 +37,15 @@ def canonical(value: Any) -> bytes:
 
 
 def statements(
-    plan: Plan, digests: Mapping[str, str], read_json: Callable[[str], Any]
+    plan: Plan, digests: Mapping[str, str], read_json: Callable[[str], Any], slices: Iterable[LineageSlice]
 ) -> list[dict[str, Any]]:
-    """Return the claims of a build, in order: its provenance, its bill of materials, then each measurement.
+    """Return the claims of a build, in order: its provenance, bill of materials and lineage, then each measurement.
 
     Args:
         plan: The plan of the release's own recipe and lock.
         digests: SHA-256 by name of the checksums and of all files that they list.
         read_json: Returns a JSON file of the release by its name.
+        slices: The release's lineage.
     """
     results = sorted(
         ((f"{EVALUATIONS}/{item.id}.json", item) for item in plan.evaluations), key=lambda pair: pair[0]
@@ -51,6 +54,7 @@ def statements(
     return [
         statement(digests, PROVENANCE_TYPE, provenance(plan, digests)),
         statement(digests, BOM_TYPE, read_json(BOMS[BOM_VERSION])),
+        statement(_weights(digests, plan), LINEAGE_TYPE, predicate(slices, digests[LINEAGE])),
         *(
             statement(
                 _measured(item, plan, result := read_json(name)),
@@ -66,6 +70,11 @@ def statements(
             for name, item in results
         ),
     ]
+
+
+def _weights(digests: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """Return the digests of the files that the lineage is about."""
+    return {name: digests[name] for name in plan.released.shard_names}
 
 
 def _measured(item: Evaluation, plan: Plan, result: Mapping[str, Any]) -> dict[str, str]:

@@ -245,7 +245,8 @@ def _derived(plan: Plan, release: Release, claims: list[SignedClaim]) -> Iterato
     build_claims = [claim for claim in claims if claim.kind in BUILD_CLAIMS]
     payloads = [claim.payload for claim in build_claims]
     expected_claims = [
-        (canonical(claim), claim) for claim in statements(plan, release.digests, release.subject.json)
+        (canonical(claim), claim)
+        for claim in statements(plan, release.digests, release.subject.json, release.lineage())
     ]
     unmatched = [
         claim for claim in build_claims if claim.payload not in [payload for payload, _ in expected_claims]

@@ -19,7 +19,7 @@ def unsigned(folder):
 
 
 CASES = [
-    ("a claim removed", claim_removed, ("claims", "claims", "https://cyclonedx.org/bom"), {}),
+    ("a claim removed", claim_removed, ("claims", "claims", "urn:herdbook:predicate:tensor-lineage:v1"), {}),
     ("all claims removed", claims_gone, ("claims", "level", ""), {}),
     ("the model's signature removed", unsigned, ("claims", "signature", SIGNATURE), {}),
     ("everything re-signed with another key", sign_again, ("claims", "signature", SIGNATURE), KEY),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from herdbook import plain
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer
-from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
+from herdbook.layout import CLAIMS, LINEAGE, PUBLIC_KEY, SIGNATURE, SUMS
+from herdbook.provenance import lineage
 from herdbook.provenance.claims import statements
 from herdbook.release.sums import parse_sums, with_sums
 from herdbook.signing.keys import PrivateKey
@@ -33,7 +34,8 @@ def attest(plan: Plan, signer: Signer | None) -> None:
     """
     folder = plan.layout.release_folder
     digests = _digests(folder)
-    claims = statements(plan, digests, lambda name: json.loads(plain.read(folder, name)))
+    slices = lineage.parse(plain.read(folder, LINEAGE).decode())
+    claims = statements(plan, digests, lambda name: json.loads(plain.read(folder, name)), slices)
     written: dict[str, bytes] = {}
     if isinstance(signer, PrivateKey):
         written[PUBLIC_KEY] = signer.public.pem.encode()
