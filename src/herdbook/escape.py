@@ -26,6 +26,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 _SPECIAL = re.compile(r"[\\`*_\[\]#~$@&<>|]|:(?=//)|(?<=[wW]{3})\.")
 _LEADING_MARK = re.compile(r"^[-+=]")
 _LEADING_NUMBER = re.compile(r"^(\d{1,9})([.)])")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SAFE_URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9._~:/?#@!$&'*+,;=%-]*")
 
 
@@ -101,6 +102,18 @@ def link(text: object) -> Markdown:
     """Return a web address as a link that shows where it leads; anything else as escaped text."""
     flat = one_line(text)
     return Markdown(f"<{flat}>") if _SAFE_URL.fullmatch(flat) else md(flat)
+
+
+def titled(address: object, title: object) -> Markdown:
+    """Return a web address as a link under a title; of anything else, the title as escaped text."""
+    flat = one_line(address)
+    return Markdown(f"[{md(title)}](<{flat}>)") if _SAFE_URL.fullmatch(flat) else md(title)
+
+
+def file_link(name: object) -> Markdown:
+    """Return the name of a file beside the card as a link to it; a pattern of names as code."""
+    flat = one_line(name)
+    return Markdown(f"[{code(flat)}]({flat})") if _FILE_NAME.fullmatch(flat) else code(flat)
 
 
 def xml(text: object) -> str:

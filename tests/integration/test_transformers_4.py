@@ -50,6 +50,10 @@ RELEASES = {
     "qwen2 moe": ("qwen2", SHARED, {}, "Qwen2MoeForCausalLM"),
     "qwen3 moe": ("qwen3", MIXED, {"head_dim": 8}, "Qwen3MoeForCausalLM"),
 }
+# Releases with a chat template, whose example uses it.
+CHAT = {"llama", "mixtral"}
+TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+ANSWERED = "user: What is the capital of France?\nassistant:"
 # Runs each card's example as it is printed, then compares what loads with what is there.
 SCRIPT = """
 import contextlib, io, json, sys, traceback
@@ -92,6 +96,8 @@ def releases(tmp_path_factory):
                 root / source, seed=seed, model_type=kind, vocab=VOCABULARY, rope_theta=777.0, **changes
             )
             write_tokenizer(root / source)
+            if name in CHAT:
+                (root / source / "chat_template.jinja").write_text(TEMPLATE)
         recipe = {"base": {"folder": "base"}, "b": {"folder": "b"}, "made": made}
         plan = tiny.build(tiny.write_recipe(root / "r.yaml", recipe), root / "results")
         render_card(plan, plan.layout.card_folder)
@@ -144,7 +150,7 @@ def test_the_example_of_the_card_runs_and_both_lines_compute_the_same(loaded, na
     for found in (new, old):
         assert "error" not in found, found["error"]
         assert found["report"] == {}
-        assert "The capital of France is" in found["printed"]
+        assert (ANSWERED if name in CHAT else "The capital of France is") in found["printed"]
         assert found["class"] == RELEASES[name][3]
         assert found["theta"] == 777.0
         assert found["layers"] == (3 if "stacked" in name else 2)

@@ -16,7 +16,7 @@ TOLD = {
     "router_input": "what the base's MLP sees at the end of an expert's prompts",
     "router_input_avg": "what the base's MLP sees, on average over an expert's prompts",
     "centred": "less the mean over all experts",
-    "ridge": "a ridge regression",
+    "ridge": "a closed-form ridge regression",
 }
 
 

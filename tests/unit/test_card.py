@@ -151,6 +151,8 @@ def test_comparisons_have_verdicts(tmp_path):
     )
     assert "corrected by Holm's method for 2 comparisons" in " ".join(texts["README.md"].split())
     assert "fewer documents" not in texts["README.md"]
+    sentence = "Compared with `base` on the same documents, this release is **better** on Text."
+    assert sentence in texts["README.md"]
     first, second = json.loads(texts["provenance/comparisons.json"])["comparisons"]
     assert (first["verdict"], first["p"], first["corrected"]) == (
         "better",
@@ -162,6 +164,14 @@ def test_comparisons_have_verdicts(tmp_path):
         "base",
         "no measurable difference",
     )
+
+
+def test_a_release_that_was_not_compared_is_not_called_better(card):
+    answer = card.partition("## Is it good?")[2].partition("\n## ")[0]
+    assert "did not compare the release with another model" in answer
+    assert "**better**" not in answer
+    row = "| Text (bits per byte, lower is better) | 0.8988 ± 0.0123 | 0.9123 | 0.9346 (`cut`) |"
+    assert row in answer  # the base, and the other parent that was measured
 
 
 def test_comparisons_that_are_taken_over_must_be_those_of_the_recipe_and_their_verdicts_follow(tmp_path):
@@ -238,12 +248,19 @@ def test_text_of_others_stays_text(card):
     parser = MarkdownIt("gfm-like", {"html": True, "linkify": False})
     tokens = parser.parse(body(card))
     inline = [child for token in tokens for child in (token.children or [])]
-    assert not [token for token in tokens if token.type == "html_block"]
+    blocks = {token.content for token in tokens if token.type == "html_block"}
+    assert {re.sub(r"<summary>[A-Z][\w:? ]+</summary>", "", block) for block in blocks} == {
+        "<details>\n\n",
+        "</details>\n",
+    }
     assert {token.content for token in inline if token.type == "html_inline"} <= {"<br>"}
     targets = {token.attrs["href"] for token in inline if token.type == "link_open"}
     assert targets <= {
+        "#can-i-trust-it",
         "#comparisons",
-        "#how-this-card-knows",
+        "#is-it-good",
+        "SHA256SUMS",
+        "model.safetensors",
         "https://arxiv.org/abs/2312.13558",
         "https://example.org/board",
         "https://example.org/claim",
@@ -252,7 +269,7 @@ def test_text_of_others_stays_text(card):
         tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"
     ]
     assert "heading" not in headings
-    assert headings[:3] == ["Tiny", "Lineage", "Recipe"]
+    assert headings[:3] == ["Tiny", "Which file?", "Run it"]
     assert "\u202e" not in card
     assert "{{ 7" in card or "{{ 7\\*7 }}" in card  # printed, not computed
     columns = [len(row.split(" | ")) for row in card.splitlines() if row.startswith("| `base` | `folder")]
@@ -369,7 +386,7 @@ def test_the_card_promises_no_standard_error_that_it_does_not_have(tmp_path, car
         write_json(path, result)
     without = step.card_texts(plan)["README.md"]
     assert "in float32; value. The best" in without
-    assert "±" not in without.partition("## Measurements")[2].partition("\n## ")[0]
+    assert "±" not in without.partition("<summary>All measurements")[2].partition("</details>")[0]
 
 
 def test_text_without_a_filter_is_refused():
@@ -414,15 +431,13 @@ def test_sections_vanish_with_what_they_are_about(tmp_path):
     }
     card = step.card_texts(prepare(tmp_path / "dense", dense))["README.md"]
     headings = [line[3:] for line in card.splitlines() if line.startswith("## ")]
-    assert headings == ["Lineage", "Recipe", "LASER", "Files", "How this card knows"]
+    assert headings == ["Which file?", "Run it", "Can I trust it?", "Lineage", "Details"]
+    assert "<summary>LASER" in card
+    assert "Mixture" not in card
     plain = {"base": {"folder": "base"}}
     card = step.card_texts(prepare(tmp_path / "plain", plain))["README.md"]
-    assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == [
-        "Lineage",
-        "Recipe",
-        "Files",
-        "How this card knows",
-    ]
+    assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == headings
+    assert "LASER" not in body(card)
     assert "\n\n\n" not in body(card).lstrip("\n")
 
 
@@ -445,7 +460,7 @@ def test_a_search_is_told_with_its_evidence(tmp_path):
     kept = len(found["chosen"])
     assert kept
     assert f"{kept} of {len(found['trials'])} trials were" in said
-    assert f"by as many that no trial had seen by {found['confirmation']['mean']:+.4f}" in said
+    assert f"on as many that no trial had seen by {found['confirmation']['mean']:+.4f}" in said
     assert "rank 3 or 90 % of the rank, guarded" in said
     assert sorted(texts) == sorted(card_files(plan))
 
@@ -525,5 +540,5 @@ def test_no_example_of_a_model_that_transformers_cannot_load(tmp_path):
 
 
 def test_example_of_a_model_that_transformers_loads(card):
-    assert "AutoModelForCausalLM.from_pretrained(folder" in card
+    assert "AutoModelForCausalLM.from_pretrained(model_id" in card
     assert "no class for this architecture" not in card

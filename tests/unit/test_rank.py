@@ -117,7 +117,7 @@ def plan_of(folder, better=0.0, stderr=0.0123, claims=(), **changes):
 
 
 def said(plan):
-    text = card_texts(plan)["README.md"].partition("## Rank and claims")[2]
+    text = card_texts(plan)["README.md"].partition("## Is it good?")[2].partition("\n## ")[0]
     return " ".join(text.replace("\\", "").split())
 
 

@@ -17,6 +17,7 @@ class Quote(Section):
 
     text: str = Field(min_length=1)
     author: str | None = None
+    source: str | None = Field(None, description="where it is from: a book, a film")
 
 
 class Release(Licensed):
@@ -31,6 +32,9 @@ class Release(Licensed):
     )
     language: Languages = Field(["en"], description="codes of ISO 639, such as en")
     summary: str | None = Field(None, description="a sentence or two that introduce the model")
+    limits: str | None = Field(
+        None, description="what the model must not be used for, or is known to do badly; the card warns of it"
+    )
     quote: Quote | None = None
 
 

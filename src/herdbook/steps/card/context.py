@@ -15,15 +15,17 @@ from herdbook.humanize import plural
 from herdbook.plan.card import CARD_CODE, described, shows_spectrum
 from herdbook.plan.material import ancestry, materials
 from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
+from herdbook.sources import purl
 from herdbook.steps.card import metadata, results
 from herdbook.steps.card.asserted import Asserted, check_claims
+from herdbook.steps.card.choices import Choice, FileFacts, Fit, choices, context_length, fits
 from herdbook.steps.card.compared import Compared, comparisons_of, marks_of, titled
-from herdbook.steps.card.counts import Counts, context_bytes, count_parameters
+from herdbook.steps.card.counts import Counts, count_parameters
 from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
 from herdbook.steps.card.rank import Ranked, rank_all
 from herdbook.steps.card.results import Column, Measurement, read_json, read_measurements, versions_of
 from herdbook.steps.card.routed import RoutingFacts, read_routing
-from herdbook.steps.quantize.methods import METHODS
+from herdbook.steps.card.standing import Standings, standings
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from herdbook.plan import Node, Plan
     from herdbook.recipe import Recipe
     from herdbook.weights.record import TensorEntry
-
-FULL_WIDTH = "Full width: for transformers and vLLM, for further merging, and for making other quantizations."
 
 # The actions that make tensors, in the order of the card.
 ACTIONS = (
@@ -82,36 +82,6 @@ class MoeFacts:
 
 
 @dataclass(frozen=True)
-class FileFacts:
-    """A weights file: its name, size in bytes, and digest."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A row of the table of files: the full-width weights, or a quantized file.
-
-    Args:
-        name: The file to load.
-        method: The quantization method; None for the full-width weights.
-        bits: Bits per weight, measured: the size of the file's tensors divided by the model's parameters.
-        size_bytes: Size on the disk.
-        memory_bytes: Memory for the weights and for a context of ``CONTEXT_TOKENS``.
-        use: When to use it.
-    """
-
-    name: str
-    method: str | None
-    bits: float
-    size_bytes: int
-    memory_bytes: int
-    use: str
-
-
-@dataclass(frozen=True)
 class Source:
     """A model or an adapter that this build did not make.
 
@@ -124,6 +94,23 @@ class Source:
     license: str | None
     files: tuple[FileFacts, ...]
     in_part: bool = False
+
+    @property
+    def pin(self) -> str:
+        """What pins it: the commit, or the digest of its first file."""
+        return self.revision or self.files[0].sha256
+
+    @property
+    def page(self) -> str | None:
+        """The web address of its pinned commit, if it is on the Hub."""
+        commit = purl.parse(self.uri)
+        return f"{commit.endpoint}/{commit.repo}/tree/{commit.commit}" if commit else None
+
+    @property
+    def place(self) -> str:
+        """Where it is from, for people: the repository on the Hub, or its URI."""
+        commit = purl.parse(self.uri)
+        return commit.repo if commit else self.uri
 
 
 @dataclass(frozen=True)
@@ -162,6 +149,8 @@ class Facts:
     sources: tuple[Source, ...]
     made: tuple[MadeModel, ...]
     choices: tuple[Choice, ...]
+    fits: tuple[Fit, ...]
+    standings: Standings | None
     weights: tuple[FileFacts, ...]
     quantized: tuple[FileFacts, ...]
     actions: tuple[tuple[str, int], ...]
@@ -178,6 +167,11 @@ class Facts:
         """Whether transformers has the released model's class."""
         mixture = BY_MODEL_TYPE.get(self.released.config.get("model_type", ""))
         return mixture is None or mixture.loadable
+
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens the released model was made for; None if its configuration does not say."""
+        return context_length(self.released.config)
 
 
 def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
@@ -219,6 +213,8 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         if isinstance(node.recipe, Laser)
     )
     comparisons = comparisons_of(plan, measurements, taken)
+    files = choices(plan, counts, weights, quantized, measurements)
+    columns = results.columns(measurements)
     compared, ranks = titled(comparisons, measurements), rank_all(plan, measurements)
     text = plan.recipe_path.read_bytes()
     return Facts(
@@ -235,7 +231,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         lasered=lasered,
         effects=effects(lasered, measurements, comparisons),
         measurements=measurements,
-        columns=results.columns(measurements),
+        columns=columns,
         comparisons=compared,
         marks=marks_of(plan, comparisons),
         ranks=ranks,
@@ -246,7 +242,9 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
             for node in nodes
             if node.parents
         ),
-        choices=tuple(_choices(plan, counts, weights, quantized)),
+        choices=files,
+        fits=fits(files, plan.released.config),
+        standings=standings(plan, measurements, columns, compared, files),
         weights=weights,
         quantized=tuple(file for file, _ in quantized.values()),
         actions=_actions(nodes, records),
@@ -354,20 +352,6 @@ def _sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
         )
         yield Source(
             material.name, material.uri, material.revision, material.license, files, material.in_part
-        )
-
-
-def _choices(
-    plan: Plan, counts: Counts, weights: tuple[FileFacts, ...], quantized: dict[str, tuple[FileFacts, float]]
-) -> Iterable[Choice]:
-    context = context_bytes(plan.released.config)
-    full = sum(file.size_bytes for file in weights)
-    name = weights[0].name if len(weights) == 1 else f"model-*-of-{len(weights):05d}.safetensors"
-    yield Choice(name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, FULL_WIDTH)
-    for item in plan.quantized:
-        file, bits = quantized[item.file]
-        yield Choice(
-            item.file, item.method, bits, file.size_bytes, file.size_bytes + context, METHODS[item.method].use
         )
 
 

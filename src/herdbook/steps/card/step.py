@@ -8,7 +8,7 @@ from herdbook import humanize
 from herdbook.architectures.dense import MATRICES
 from herdbook.comparison.compare import as_json
 from herdbook.comparison.verdict import too_few
-from herdbook.escape import Markdown, code, codes, fenced, link, md, only_escaped, quoted
+from herdbook.escape import Markdown, code, codes, fenced, file_link, link, md, only_escaped, quoted, titled
 from herdbook.figures import (
     Box,
     Cut,
@@ -34,6 +34,7 @@ from herdbook.plan.material import ancestry
 from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.recipe.rank import rank_rule
 from herdbook.steps.card import results
+from herdbook.steps.card.choices import TOLERATED
 from herdbook.steps.card.context import Facts, gather, note
 from herdbook.steps.card.counts import CONTEXT_TOKENS
 from herdbook.tools.installed import CARD_TEMPLATE, card_templates
@@ -104,7 +105,10 @@ def environment(folder: Path) -> jinja2.Environment:
         fenced=fenced,
         quoted=quoted,
         link=link,
+        titled=titled,
+        file_link=file_link,
         codes=codes,
+        titles=lambda names: Markdown(humanize.joined(md(name) for name in names)),
         commas=_markdown(humanize.integer),
         amount=_markdown(humanize.amount),
         size=_markdown(humanize.size),
@@ -142,6 +146,10 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
             metrics=list(_metrics(facts)),
             too_few=too_few([row.comparison for row in facts.comparisons]),
             context_tokens=CONTEXT_TOKENS,
+            tolerated=TOLERATED,
+            where=Markdown(
+                facts.recipe.release.repo or "path/to/this/folder"
+            ),  # the recipe allows nothing to be escaped
             lineage=LINEAGE_FIGURE,
             measurements_figure=MEASUREMENTS_FIGURE,
             spectrum_figure=SPECTRUM_FIGURE,

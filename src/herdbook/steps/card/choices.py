@@ -1,0 +1,149 @@
+"""The files that a visitor can choose from: their sizes, what each loses by this build's measurements, which one fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from herdbook.steps.card.counts import CONTEXT_TOKENS, context_bytes
+from herdbook.steps.quantize.methods import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from decimal import Decimal
+
+    from herdbook.plan import Plan
+    from herdbook.steps.card.counts import Counts
+    from herdbook.steps.card.results import Measurement
+
+FULL_WIDTH = "transformers, vLLM, further merging, other quantizations"
+TOLERATED = 0.02  # the share of a score that the recommended file may lose in any task
+MEMORIES_GB = (8, 12, 16, 24)
+USABLE = 0.9  # of a memory; the rest is for the program
+CONTEXT_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_sequence_length",
+    "max_seq_len",
+    "seq_length",
+)
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A weights file: its name, size in bytes, and digest."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row of the table of files: the full-width weights, or a quantized file.
+
+    Args:
+        name: The file to load.
+        method: The quantization method; None for the full-width weights.
+        bits: Bits per weight, measured: the size of the file's tensors divided by the model's parameters.
+        size_bytes: Size on the disk.
+        memory_bytes: Memory for the weights and for a context of ``CONTEXT_TOKENS``.
+        use: When to use it.
+        loss: The share of the full-width weights' score that it loses in the task in which it loses most; negative if it
+            gains in all. None for the full width, and if either was not measured.
+        recommended: Whether it is the smallest file that loses no more than ``TOLERATED`` in any task.
+    """
+
+    name: str
+    method: str | None
+    bits: float
+    size_bytes: int
+    memory_bytes: int
+    use: str
+    loss: Decimal | None = None
+    recommended: bool = False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a memory, and all up to the next, have room for: the largest file, and the tokens of context beside it."""
+
+    memory_gb: int
+    choice: Choice | None
+    tokens: int = 0
+
+
+def choices(
+    plan: Plan,
+    counts: Counts,
+    weights: Sequence[FileFacts],
+    quantized: Mapping[str, tuple[FileFacts, float]],
+    measurements: Iterable[Measurement],
+) -> tuple[Choice, ...]:
+    """Return the rows of the table of files.
+
+    Args:
+        plan: The plan.
+        counts: The released model's parameters.
+        weights: The files of full width.
+        quantized: Each quantized file with its bits per weight, by name.
+        measurements: All measurements.
+    """
+    context = context_bytes(plan.released.config)
+    full = sum(file.size_bytes for file in weights)
+    name = weights[0].name if len(weights) == 1 else f"model-*-of-{len(weights):05d}.safetensors"
+    rows = [Choice(name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, FULL_WIDTH)]
+    own = {m.method: m for m in measurements if m.node == plan.released.name}
+    for item in plan.quantized:
+        file, bits = quantized[item.file]
+        rows.append(
+            Choice(
+                item.file,
+                item.method,
+                bits,
+                file.size_bytes,
+                file.size_bytes + context,
+                METHODS[item.method].use,
+                _loss(own.get(None), own.get(item.method)),
+            )
+        )
+    near = [row for row in rows if row.loss is not None and row.loss <= TOLERATED]
+    best = min(near, key=lambda row: row.size_bytes, default=None)
+    return tuple(replace(row, recommended=True) if row is best else row for row in rows)
+
+
+def _loss(full: Measurement | None, file: Measurement | None) -> Decimal | None:
+    """Return the share of a score that is lost in the task in which most is lost; None if a share does not exist."""
+    if not full or not file or any(not result.main.value for result in full.tasks.values()):
+        return None
+    shares = []
+    for task, result in full.tasks.items():
+        change = (file.tasks[task].main.value - result.main.value) / abs(result.main.value)
+        shares.append(-change if result.main.higher_is_better else change)
+    return max(shares, default=None)
+
+
+def context_length(config: Mapping[str, object]) -> int | None:
+    """Return how many tokens a model was made for; None if its configuration does not say."""
+    lengths = (config.get(name) for name in CONTEXT_LENGTHS)
+    return next((length for length in lengths if type(length) is int), None)
+
+
+def fits(rows: Sequence[Choice], config: Mapping[str, object]) -> tuple[Fit, ...]:
+    """Return for each usual memory which file is the largest that fits, with at least ``CONTEXT_TOKENS`` of context.
+
+    A memory that has room for no more than the one before it is left out. Nothing is returned for models whose context takes an
+    unknown amount of memory.
+    """
+    limit, token = context_length(config), context_bytes(config, 1)
+    if not limit or not token:
+        return ()
+    found: list[Fit] = []
+    for memory in MEMORIES_GB:
+        room = int(memory * 10**9 * USABLE)
+        fitting = [row for row in rows if row.size_bytes + min(limit, CONTEXT_TOKENS) * token <= room]
+        choice = max(fitting, key=lambda row: row.size_bytes, default=None)
+        tokens = min(limit, (room - choice.size_bytes) // token) if choice else 0
+        if not found or (found[-1].choice, found[-1].tokens) != (choice, tokens):
+            found.append(Fit(memory, choice, tokens))
+    return tuple(found)

@@ -1,0 +1,81 @@
+"""The table of files and the sentence on the release: computed from measurements, against naive loops and closed forms."""
+
+from decimal import Decimal
+
+import pytest
+
+from herdbook.escape import file_link, titled
+from herdbook.steps.card.choices import MEMORIES_GB, Choice, _loss, fits
+from herdbook.steps.card.results import Measurement, Score, TaskResult
+
+CONFIG = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 32768,
+}
+TOKEN_BYTES = 2 * 32 * 8 * 128 * 2
+
+
+def measurement(**tasks):
+    results = {
+        name: TaskResult(
+            name, name, 10, {"acc": Score("acc", None if value is None else Decimal(value), None, higher)}
+        )
+        for name, (value, higher) in tasks.items()
+    }
+    return Measurement("m", "m", None, results, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ({"a": ("0.49", True), "b": ("1.01", False)}, "0.02"),
+        ({"a": ("0.50", True), "b": ("1.05", False)}, "0.05"),
+        ({"a": ("0.55", True), "b": ("0.99", False)}, "-0.01"),  # better everywhere: least so in the second
+    ],
+)
+def test_loss_is_the_share_that_the_worst_task_loses(file, expected):
+    full = measurement(a=("0.50", True), b=("1.00", False))
+    assert _loss(full, measurement(**file)) == Decimal(expected)
+
+
+def test_no_loss_is_stated_where_nothing_was_measured_or_a_share_does_not_exist():
+    full = measurement(a=("0", True))
+    assert _loss(full, full) is None
+    assert _loss(None, full) is None
+    assert _loss(full, None) is None
+
+
+def choice(name, size_gb):
+    return Choice(name, name, 4.0, int(size_gb * 10**9), 0, "")
+
+
+def test_the_largest_file_that_fits_and_its_context_are_those_of_a_naive_search():
+    rows = [choice("full", 14.5), choice("Q8", 7.7), choice("Q4", 4.4)]
+    expected = []
+    for memory in MEMORIES_GB:
+        fitting = [row for row in rows if row.size_bytes + 4096 * TOKEN_BYTES <= memory * 9 * 10**8]
+        row = max(fitting, key=lambda row: row.size_bytes)
+        tokens = 4096
+        while tokens < 32768 and row.size_bytes + (tokens + 1) * TOKEN_BYTES <= memory * 9 * 10**8:
+            tokens += 1
+        if not expected or expected[-1][1:] != (row.name, tokens):
+            expected.append((memory, row.name, tokens))
+    assert [(fit.memory_gb, fit.choice.name, fit.tokens) for fit in fits(rows, CONFIG)] == expected
+    assert [name for _, name, _ in expected] == ["Q4", "Q8", "Q8", "full"]
+
+
+def test_a_memory_that_is_too_small_says_so_and_an_unknown_context_says_nothing():
+    (first, *_) = fits([choice("full", 14.5)], CONFIG)
+    assert first.choice is None
+    assert fits([choice("full", 14.5)], {"d_model": 64}) == ()
+
+
+def test_only_names_and_web_addresses_become_links():
+    assert file_link("a-1.Q4_K_M.gguf") == "[`a-1.Q4_K_M.gguf`](a-1.Q4_K_M.gguf)"
+    assert file_link("model-*-of-00002.safetensors") == "`model-*-of-00002.safetensors`"
+    assert file_link("../a") == "`../a`"
+    assert titled("https://example.org/a", "a|b") == "[a&#124;b](<https://example.org/a>)"
+    assert titled("javascript:alert(1)", "a") == "a"
