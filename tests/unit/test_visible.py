@@ -127,7 +127,7 @@ WAYS = {
     "an audit": lambda: "\n".join(map(audited, FINDINGS)),
     "a refresh": lambda: refreshed.as_text(refreshed.RefreshReport("recipe.yaml", CHANGES, problems=[ALL])),
     "a pull request": lambda: refreshed.as_markdown(refreshed.RefreshReport("r.yaml", CHANGES, problems=[ALL])),
-    "a figure": lambda: document(9, 9, ALL, [label(1, 1, ALL, 9)]),
+    "a figure": lambda: document(9, ALL, [label(1, 1, ALL, 9)]),
     "a heat map": lambda: draw_heatmap({(ALL, 0): 0.5}, [ALL], [0], ALL, ALL, ALL),
     "Markdown": lambda: "".join(filter_(ALL) for filter_ in (escape.md, escape.code, escape.fenced, escape.quoted, escape.link)),
     "the view": lambda: said(ALL) + tabulated(ALL),

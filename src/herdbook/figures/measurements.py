@@ -6,15 +6,26 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
-from herdbook.figures.svg import FAINT, GRID, INK, document, fit, label, line, text_width
+from herdbook.figures.svg import (
+    BLUE,
+    FAINT,
+    GREEN,
+    MARGIN,
+    SMALL,
+    WIDTH,
+    document,
+    fit,
+    heading,
+    label,
+    line,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WIDTH, MARGIN, ROW = 860.0, 24.0, 26.0
-HEAD, FOOT = 34.0, 34.0  # above the first row of a panel, below its last
-MAX_NAME = 250.0
-DOT, BEST, RELEASED = "#5b7aa8", "#3f8a5c", "#f1efe6"
+ROW, FOOT = 22.0, 36.0  # heights of a row, and of what is below the last row of a panel
+MAX_NAME = 150.0
 
 
 @dataclass(frozen=True)
@@ -49,18 +60,20 @@ class Panel:
 def draw_measurements(panels: Sequence[Panel], title: str) -> str:
     """Return the chart as SVG; each panel has an axis of its own, which does not have to start at zero."""
     rows = [row for panel in panels for row in panel.rows]
-    names = min(MAX_NAME, max(text_width(row.name, 13) for row in rows) + 6)
-    values = max(text_width(row.shown, 12) for row in rows) + 8
-    left, right = MARGIN + names + 16, WIDTH - MARGIN - values - 16
+    names = min(MAX_NAME, max(text_width(row.name, SMALL) for row in rows) + 4)
+    values = max(text_width(row.shown, SMALL) for row in rows)
+    left, right = MARGIN + names + 12, WIDTH - MARGIN - values - 12
     body: list[str] = []
     top = MARGIN
     for panel in panels:
-        body += _panel(panel, top, left, right, names)
-        top += HEAD + ROW * len(panel.rows) + FOOT + 8
-    return document(WIDTH, top + MARGIN - 20, title, body)
+        shapes, top = heading(top, panel.title)
+        body += shapes
+        body += _panel(panel, top + 4, left, right, names)
+        top += 4 + ROW * len(panel.rows) + FOOT
+    return document(top - FOOT + 22 + MARGIN, title, body)
 
 
-def _panel(panel: Panel, top: float, left: float, right: float, names: float) -> list[str]:
+def _panel(panel: Panel, first: float, left: float, right: float, names: float) -> list[str]:
     low = min(row.value - (row.stderr or 0) for row in panel.rows)
     high = max(row.value + (row.stderr or 0) for row in panel.rows)
     pad = (high - low) * Decimal("0.06") or max(abs(high) * Decimal("0.05"), Decimal("0.001"))
@@ -69,32 +82,35 @@ def _panel(panel: Panel, top: float, left: float, right: float, names: float) ->
     def at(value: Decimal) -> float:
         return left + (right - left) * float((value - low) / (high - low))
 
-    first = top + HEAD
     bottom = first + ROW * len(panel.rows)
-    shapes = [label(MARGIN, top + 14, fit(panel.title, 14, WIDTH - 2 * MARGIN), 14, bold=True)]
+    shapes = []
     for index, row in enumerate(panel.rows):
         if row.released:
             y = first + ROW * index
             shapes.append(
-                f'<rect x="{MARGIN - 8:.1f}" y="{y:.1f}" width="{WIDTH - 2 * MARGIN + 16:.1f}" height="{ROW:.0f}" rx="5" fill="{RELEASED}"/>'
+                f'<rect x="{MARGIN - 6:.1f}" y="{y:.1f}" width="{WIDTH - 2 * MARGIN + 12:.1f}" height="{ROW:.0f}" rx="4" class="hb-band"/>'
             )
+    end = left
     for tick in ticks(low, high):
-        shapes.append(line(at(tick), first, at(tick), bottom, GRID))
-        shapes.append(label(at(tick), bottom + 16, f"{tick:f}", 11, anchor="middle", fill=FAINT))
-    shapes.append(line(left, bottom, right, bottom, FAINT))
+        shapes.append(line(at(tick), first, at(tick), bottom, "hb-grid"))
+        half = text_width(f"{tick:f}", SMALL) / 2
+        if at(tick) - half >= end:  # numbers that would overlap are left out
+            shapes.append(label(at(tick), bottom + 16, f"{tick:f}", SMALL, anchor="middle", ink=FAINT))
+            end = at(tick) + half + 4
+    shapes.append(line(left, bottom, right, bottom, "hb-axis"))
     for index, row in enumerate(panel.rows):
         y = first + ROW * (index + 0.5)
-        color = BEST if row.best else DOT
-        shapes.append(label(MARGIN, y + 4.5, fit(row.name, 13, names), 13, bold=row.released))
+        color = GREEN if row.best else BLUE
+        shapes.append(label(MARGIN, y + 4.5, fit(row.name, SMALL, names), SMALL, bold=row.released))
         if row.stderr:
-            start, end = at(row.value - row.stderr), at(row.value + row.stderr)
+            start, stop = at(row.value - row.stderr), at(row.value + row.stderr)
             shapes += [
-                line(start, y, end, y, color, 2),
+                line(start, y, stop, y, color, 2),
                 line(start, y - 5, start, y + 5, color, 2),
-                line(end, y - 5, end, y + 5, color, 2),
+                line(stop, y - 5, stop, y + 5, color, 2),
             ]
         shapes.append(f'<circle cx="{at(row.value):.1f}" cy="{y:.1f}" r="5" fill="{color}"/>')
-        shapes.append(label(WIDTH - MARGIN, y + 4.5, row.shown, 12, anchor="end", fill=INK, bold=row.best))
+        shapes.append(label(WIDTH - MARGIN, y + 4.5, row.shown, SMALL, anchor="end", bold=row.best))
     return shapes
 
 

@@ -6,14 +6,31 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from herdbook.figures.svg import FAINT, GRID, INK, document, fit, label, line
+from herdbook.figures.svg import (
+    BLUE,
+    FAINT,
+    GRAY,
+    GREEN,
+    MARGIN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    SMALL,
+    VERMILION,
+    WIDTH,
+    document,
+    fit,
+    heading,
+    label,
+    line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860.0, 380.0, 78.0, 240.0, 56.0, 52.0
-VALUES, NOISE = "#26547c", "#b5762a"
-RULES = ("#3f8a5c", "#8a3f6b", "#6b5fa8", "#a0522d", "#4a4a4a")
+HEIGHT, LEFT, KEY = 230.0, 62.0, 20.0  # of the plot; of its left edge; of a line of the key below it
+VALUES, NOISE = BLUE, ORANGE
+RULES = (GREEN, PURPLE, VERMILION, SKY, GRAY)
 DECADES = 8  # at most; smaller values are drawn at the bottom
 
 
@@ -48,38 +65,40 @@ def draw_spectrum(
     high = math.log10(highest)
     span = max(high - low, 0.3)
     low, high = low - 0.05 * span, high + 0.05 * span
-    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    body, top = heading(MARGIN, title)
+    top += 8
+    width, height = WIDTH - LEFT - MARGIN, HEIGHT
 
     def x(rank: float) -> float:
         return LEFT + width * (rank - 1) / max(1, count - 1)
 
     def y(value: float) -> float:
         power = math.log10(value) if value > 0 else low
-        return TOP + height * (high - min(max(power, low), high)) / (high - low)
+        return top + height * (high - min(max(power, low), high)) / (high - low)
 
-    body = [label(24, 32, fit(title, 14, WIDTH - 48), 14, bold=True)]
     for power in _ticks(low, high):
-        body.append(line(LEFT, y(power), LEFT + width, y(power), GRID))
-        body.append(label(LEFT - 8, y(power) + 4, f"{power:.3g}", 11, anchor="end", fill=FAINT))
+        body.append(line(LEFT, y(power), LEFT + width, y(power), "hb-grid"))
+        body.append(label(LEFT - 8, y(power) + 4, f"{power:.3g}", SMALL, anchor="end", ink=FAINT))
     body += [
-        label(x(rank), TOP + height + 18, str(rank), 11, anchor="middle", fill=FAINT)
+        label(x(rank), top + height + 18, str(rank), SMALL, anchor="middle", ink=FAINT)
         for rank in sorted({1, *(round(count * part / 4) for part in (1, 2, 3)), count} - {0})
     ]
-    body.append(label(LEFT + width / 2, TOP + height + 38, "rank", 11, anchor="middle", fill=FAINT))
+    body.append(label(LEFT - 8, top + height + 18, "rank", SMALL, anchor="end", ink=FAINT))
     body.append(_curve([(x(r), y(v)) for r, v in noise], NOISE, "5 4"))
     body.append(_curve([(x(r), y(v)) for r, v in values], VALUES))
     keys = [("singular values", VALUES), ("pure noise of this shape", NOISE)]
     for index, cut in enumerate(cuts):
         color = RULES[index % len(RULES)]
-        body.append(line(x(max(cut.rank, 1)), TOP, x(max(cut.rank, 1)), TOP + height, color, 1.5))
+        body.append(line(x(max(cut.rank, 1)), top, x(max(cut.rank, 1)), top + height, color, 1.5))
         if cut.threshold is not None and low <= _log(cut.threshold) <= high:
             body.append(line(LEFT, y(cut.threshold), LEFT + width, y(cut.threshold), color, 0.75))
         keys.append((f"{cut.name}: {cut.rank} of {count}", color))
+    first = top + height + 44
     for index, (text, color) in enumerate(keys):
-        baseline = TOP + 10 + 20 * index
-        body.append(line(LEFT + width + 14, baseline - 4, LEFT + width + 30, baseline - 4, color, 2.5))
-        body.append(label(LEFT + width + 36, baseline, fit(text, 11, RIGHT - 44), 11, fill=INK))
-    return document(WIDTH, HEIGHT, title, body)
+        baseline = first + KEY * index
+        body.append(line(LEFT, baseline - 4, LEFT + 18, baseline - 4, color, 2.5))
+        body.append(label(LEFT + 26, baseline, fit(text, SMALL, WIDTH - LEFT - 26 - MARGIN), SMALL))
+    return document(first + KEY * (len(keys) - 1) + MARGIN, title, body)
 
 
 def _log(value: float) -> float:

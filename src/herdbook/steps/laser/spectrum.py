@@ -216,9 +216,12 @@ def as_page(model: str, items: Sequence[Spectrum]) -> str:
                     f"<details><summary>layer {spectrum.matrix.layer}: {xml(_in_short(spectrum.summary))}</summary>"
                     f"{drawing}</details>"
                 )
-    style = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em}svg{max-width:100%}"
+    style = (
+        ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em}"
+        "svg{max-width:100%;height:auto}"
+    )
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{xml(model)}: spectra</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{xml(model)}: spectra</title>'
         f"<style>{style}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
 
