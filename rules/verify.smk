@@ -3,7 +3,7 @@
 
 rule verify:
     """
-    Verify the release and write the report.
+    Verify the release, and write the findings and a page for people.
     """
     input:
         OF_THE_RELEASE["verify"].inputs,
@@ -22,5 +22,5 @@ rule verify:
         key=OF_THE_RELEASE["verify"].key,
     shell:
         r"""
-        herdbook verify {params.folder:q} --json {output:q} >{log:q} 2>&1
+        herdbook verify {params.folder:q} --json {output[0]:q} --page {output[1]:q} >{log:q} 2>&1
         """

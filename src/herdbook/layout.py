@@ -156,6 +156,11 @@ class Layout:
         return self.root / self.release / "verification.json"
 
     @property
+    def page(self) -> Path:
+        """Path of the page on the release and its verification."""
+        return self.root / self.release / "report.html"
+
+    @property
     def publication(self) -> Path:
         """Path of the note on where the release was published."""
         return self.root / self.release / "publication.json"

@@ -140,6 +140,7 @@ def _made(recipe):
             from herdbook.cli.main import main
 
             arguments = ["verify", str(plan.layout.release_folder), "--json", str(plan.layout.verification)]
+            arguments += ["--page", str(plan.layout.page)]
             main(arguments)
             levels = json.loads(plan.layout.verification.read_text(encoding="utf-8"))["levels"]
             found = [one for level in levels for one in level["findings"]]

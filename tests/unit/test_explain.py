@@ -53,8 +53,8 @@ def released(tmp_path_factory):
         plan = tiny.build(recipe.relative_to(root), (root / "results").relative_to(root))
         render_card(plan, plan.layout.card_folder)
         tiny.release(plan)
-        report = plan.layout.verification
-        assert cli.main(["verify", str(plan.layout.release_folder), "--json", str(report)]) == 0
+        reports = ["--json", str(plan.layout.verification), "--page", str(plan.layout.page)]
+        assert cli.main(["verify", str(plan.layout.release_folder), *reports]) == 0
         note(job for job in jobs(plan) if not job.id)
     finally:
         os.chdir(here)

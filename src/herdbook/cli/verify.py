@@ -85,6 +85,12 @@ LEVELS = {
 )
 @findings.reports
 @click.option(
+    "--page",
+    type=options.FILE,
+    metavar="FILE",
+    help="Write a page on the release and the findings to FILE: HTML that needs no network.",
+)
+@click.option(
     "--vsa", type=options.FILE, metavar="FILE", help="Write a verification summary (in-toto VSA) to FILE."
 )
 def command(
@@ -100,6 +106,7 @@ def command(
     inputs: Path | None,
     work: Path | None,
     reports: findings.Reports,
+    page: Path | None,
     vsa: Path | None,
 ) -> int:
     """Verify a release, without its recipe.
@@ -153,6 +160,11 @@ def command(
             say(*report.level_text(result).split("\n"))
     name = opened.name if opened else release
     reports.write(name, results, chosen, opened)
+    if page:
+        from herdbook.files import write_text
+        from herdbook.verify.page import as_page
+
+        write_text(page, as_page(name, results, opened))
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
     say(report.closing(name, results))

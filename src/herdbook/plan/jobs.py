@@ -285,5 +285,5 @@ def _release(plan: Plan, signer: SignerIdentity | None) -> Iterator[Job]:
     yield Job("card", "", card_key(plan), tuple(card_inputs(plan)), card)
     yield Job("release", "", release_key(plan), tuple(contents(plan).values()), written)
     yield Job("attest", "", attest_key(plan, signer), written, attested)
-    verified = (plan.layout.verification,)
+    verified = (plan.layout.verification, plan.layout.page)
     yield Job("verify", "", verification_key(plan, signer), (folder / SUMS, *attested), verified)

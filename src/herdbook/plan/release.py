@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from herdbook import lock as locks
@@ -30,15 +31,19 @@ from herdbook.plan.material import carried_inputs
 from herdbook.settings import KEYLESS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from herdbook.plan.plan import Plan
 
 VERSIONS = ("herdbook", "snakemake")  # claims state their versions
 # The code that writes claims and bills of materials; as it is recorded, a verifier knows whether its own code is the same.
 PROVENANCE_CODE = Code(
     "provenance",
-    (*(f"herdbook.provenance.{name}" for name in ("bom", "claims", "lineage", "slsa")), *DOCUMENTS),
+    (
+        *(
+            f"herdbook.provenance.{name}"
+            for name in ("bom", "claims", "lineage", "origins", "slsa", "tensor_lineage")
+        ),
+        *DOCUMENTS,
+    ),
     packages=VERSIONS,
 )
 RELEASE_CODE = Code("release", ("herdbook.steps.release.step", *DOCUMENTS), packages=VERSIONS)
@@ -48,9 +53,17 @@ ATTEST_CODE = Code(
 KEYLESS_CODE = Code(
     "attest-keyless", ATTEST_CODE.entries, without=("cryptography", "sigstore"), packages=VERSIONS
 )
+# What the page is made of besides code.
+PAGE, PAGE_FILES = Path(__file__).parents[1] / "verify" / "page", {".j2", ".css", ".js"}
 VERIFY_CODE = Code(
     "verify",
-    ("herdbook.verify.levels", "herdbook.verify.report", "herdbook.release.reader", *DOCUMENTS),
+    (
+        "herdbook.verify.levels",
+        "herdbook.verify.report",
+        "herdbook.verify.page",
+        "herdbook.release.reader",
+        *DOCUMENTS,
+    ),
     without=tuple(
         f"herdbook.verify.{name}" for name in ("equality", "upstream", "rebuild.build", "rebuild.recompute")
     ),
@@ -131,4 +144,5 @@ def attest_key(plan: Plan, signer: SignerIdentity | None) -> str:
 
 def verification_key(plan: Plan, signer: SignerIdentity | None) -> str:
     """Return the digest of what a verification of a plan's release depends on."""
-    return digest({"attested": attest_key(plan, signer), "code": VERIFY_CODE.describe().json})
+    page = {path.name: sha256_file(path) for path in sorted(PAGE.iterdir()) if path.suffix in PAGE_FILES}
+    return digest({"attested": attest_key(plan, signer), "code": VERIFY_CODE.describe().json, "page": page})
