@@ -1,7 +1,7 @@
 import pytest
 
 from herdbook.errors import StepError
-from herdbook.tools.mergekit import MERGEKIT
+from support.mergekit import MERGEKIT
 
 
 @pytest.fixture

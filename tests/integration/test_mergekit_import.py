@@ -6,8 +6,8 @@ import yaml
 
 from herdbook.importing import import_recipe
 from herdbook.inference.forward import CheckpointFolder
-from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
+from support.mergekit import MERGEKIT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 HERD = "abc"

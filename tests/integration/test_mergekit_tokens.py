@@ -8,9 +8,9 @@ import yaml
 from tokenizers import Tokenizer
 
 from herdbook.inference.forward import CheckpointFolder
-from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
 from support.inputs.tokens import add
+from support.mergekit import MERGEKIT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 # The others are computed in another order, lined up or not.

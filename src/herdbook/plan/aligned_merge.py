@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.architectures.form import EMBEDDINGS
 from herdbook.plan.alignment import PER_TOKEN, row_tensor
-from herdbook.recipe import Mergekit, Passthrough
-from herdbook.recipe.mergekit_methods import METHODS
+from herdbook.recipe import Passthrough
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,11 +22,6 @@ def unaligned(where: str, merge: Dense, nodes: Mapping[str, Node], alignment: Al
     """Yield why the rows of a merge's models cannot be lined up, one line each."""
     if not alignment.changes(nodes, merge.inputs):
         return
-    if isinstance(merge, Mergekit) and METHODS[merge.method].by_mergekit:
-        yield (
-            f"{where}.tokenizer: method {merge.method} is computed by mergekit as a whole, and rows are not lined up for it. Name "
-            "the model whose tokens count"
-        )
     groups = [merge.inputs]
     if isinstance(
         merge, Passthrough

@@ -15,13 +15,12 @@ from herdbook.plan.alignment import form_of_rows
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.merge_values import is_nothing, values_of, without_effect
 from herdbook.plan.model import Origin, Part, Tensor
-from herdbook.plan.operation import MergeTensors, RunMergekit, TakeOver
+from herdbook.plan.operation import MergeTensors, TakeOver
 from herdbook.plan.part import plan_part
-from herdbook.plan.runs import is_partial, taken
+from herdbook.plan.runs import taken
 from herdbook.plan.sharding import cut
 from herdbook.plan.stack import LAYER_NUMBER, is_unread, stacked, unstackable
-from herdbook.recipe import Linear, Mergekit, Passthrough, Slerp
-from herdbook.recipe.mergekit_methods import METHODS
+from herdbook.recipe import Linear, Passthrough, Slerp
 from herdbook.recipe.tokenizer import keeper
 from herdbook.weights.dtypes import DTYPE_CODES
 
@@ -33,18 +32,9 @@ if TYPE_CHECKING:
     from herdbook.plan.operation import Values
     from herdbook.recipe import Dense
 
-_RUN, _NATIVE, _AS_MERGEKIT = (
-    f"herdbook.steps.merge.{module}" for module in ("run_mergekit", "methods", "as_mergekit")
-)
-MERGE_CODE = Code("merge", ("herdbook.steps.merge.step",), without=(_RUN, _AS_MERGEKIT))
-AS_MERGEKIT_CODE = Code("merge-as-mergekit", ("herdbook.steps.merge.step",), without=(_RUN, _NATIVE))
-# mergekit runs in a process of its own, with our torch and transformers; `run_mergekit` pins its version
-MERGEKIT_CODE = Code(
-    "mergekit",
-    ("herdbook.steps.merge.step",),
-    without=("herdbook.steps.aligned", _NATIVE, _AS_MERGEKIT, "herdbook.weights.tensors"),
-    packages=("transformers",),
-)
+_NATIVE, _AS_MERGEKIT = (f"herdbook.steps.merge.{module}" for module in ("methods", "as_mergekit"))
+MERGE_CODE = Code("merge", ("herdbook.steps.merge.step",), without=(_AS_MERGEKIT,))
+AS_MERGEKIT_CODE = Code("merge-as-mergekit", ("herdbook.steps.merge.step",), without=(_NATIVE,))
 SEMANTICS = "mergekit-0.1.5"
 
 
@@ -103,8 +93,6 @@ def plan_merge(
     ]
     if alignment:
         warnings += warnings_of(where, merge, alignment)
-    if isinstance(merge, Mergekit) and METHODS[merge.method].by_mergekit:
-        return (_by_mergekit(name, merge, nodes, tensors),), config, warnings
     runs = enumerate(cut(tensors, max_bytes), start=1)
     return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config, warnings
 
@@ -155,24 +143,6 @@ def _stated_dtype(written: set[str]) -> dict[str, str]:
     names = {code: name for name, code in DTYPE_CODES.items()}
     name = names.get(min(written)) if len(written) == 1 else None
     return {"dtype": name, "torch_dtype": name} if name else {}
-
-
-def _by_mergekit(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: list[Tensor]) -> Part:
-    """Return the one part of a merge that mergekit makes whole."""
-    request = merge.model_dump(
-        mode="json",
-        exclude={"tokenizer", *([] if is_partial(merge, nodes) else ["layers"])},
-        exclude_none=True,
-    )
-    models = {model: nodes[model].key for model in merge.inputs}
-    if len(set(models.values())) < len(models):
-        equal = [model for model, key in models.items() if list(models.values()).count(key) > 1]
-        raise RecipeError(
-            f"models.{name}.merge: {' and '.join(map(repr, equal))} are equal, and mergekit reads one entry for each model"
-        )
-    run = tuple(Tensor(tensor.name, tensor.dtype, tensor.shape, "merge") for tensor in tensors)
-    operation = RunMergekit(merge.method, merge.seed, request, models)
-    return plan_part(name, "mergekit", operation, run, MERGEKIT_CODE)
 
 
 def _misfits(where: str, inputs: list[Node], *, stacked: bool, by_token: bool = False) -> list[str]:

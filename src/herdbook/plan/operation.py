@@ -287,34 +287,6 @@ class MergeTensors(_Operation):
         }
 
 
-@dataclass(frozen=True)
-class RunMergekit(_Operation):
-    """mergekit merges whole models.
-
-    Args:
-        method: mergekit's method.
-        seed: mergekit's random seed.
-        request: The recipe's entry, as JSON.
-        models: Keys of the models that it reads, by name.
-    """
-
-    rule: ClassVar[Rule] = "merge"
-    method: str
-    seed: int
-    request: Mapping[str, Any]
-    models: Mapping[str, str]
-
-    @property
-    def parameters(self) -> Parameters:
-        """Request and models."""
-        return {"mergekit": dict(self.request), "folders": dict(self.models)}
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """The models, each once."""
-        return tuple(dict.fromkeys(self.models.values()))
-
-
 # -- Mixtures of Experts ----------------------------------------------------------------------------------------------------
 
 
@@ -438,7 +410,6 @@ Operation: TypeAlias = (
     | ReduceAsSearched
     | FoldAdapter
     | MergeTensors
-    | RunMergekit
     | PerturbExperts
     | LineUp
     | MakeRouters

@@ -23,7 +23,6 @@ from herdbook.plan.operation import (
     MakeRouters,
     MergeTensors,
     PerturbExperts,
-    RunMergekit,
 )
 from herdbook.recipe import Moe
 from herdbook.weights.dtypes import ITEM_BYTES
@@ -311,8 +310,6 @@ class _Origins:
                 }
             case FoldAdapter() as fold if entry["action"] == "adapter":
                 result["files"] = dict(fold.files)
-            case RunMergekit() as run:
-                result |= {"models": list(run.models), "seed": run.seed}
             case MergeTensors() as merge if entry["action"] == "merge":
                 result |= {"method": merge.method, **merge.settings}
             case _:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from herdbook.recipe.mergekit_methods import mergekit_problems
+from herdbook.recipe.mergekit_methods import METHODS, mergekit_problems
 from herdbook.recipe.section import Dtype, Name, Section
 from herdbook.recipe.tokenizer import Vocabulary
 
@@ -218,7 +218,11 @@ class Dare(_TaskVectors):
     normalize: bool = Field(
         False, description="divide by the sum of the weights (dare_ties: of those that agree)"
     )
-    rescale: bool = Field(True, description="divide the kept elements by the density")
+    rescale: bool = Field(
+        True,
+        description="divide the kept elements by the density; with mergekit's semantics multiply them, so that the sum of "
+        "magnitudes stays what it was",
+    )
     seed: int = Field(
         0,
         ge=0,
@@ -281,7 +285,7 @@ class Passthrough(_Native):
 
 
 class MergekitModel(Section):
-    """A model that mergekit merges."""
+    """A model of a merge whose parameters have mergekit's names."""
 
     model: Name
     parameters: dict[str, Any] = Field(
@@ -309,7 +313,16 @@ class Mergekit(_Joined):
     base: Name | None = Field(None, description="mergekit's base_model, for methods that have one")
     models: list[MergekitModel] = Field(min_length=1)
     parameters: dict[str, Any] = Field({}, description="mergekit's parameters for all models")
-    seed: int = Field(0, ge=0, description="mergekit's --random-seed, for the methods that mergekit runs")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="of della and della_linear: decides, together with the names of tensor and model, which elements are dropped",
+    )
+
+    @property
+    def settings(self) -> dict[str, bool | int]:
+        """``seed``, if the method draws random numbers."""
+        return {"seed": self.seed} if METHODS[self.method].draws else {}
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -390,11 +403,6 @@ def layer_range(layers: Layers) -> range:
 
 
 def _problems_of_semantics(where: str, merge: Dense) -> Iterator[str]:
-    if isinstance(merge, Dare) and merge.is_as_mergekit:
-        yield (
-            f"{where}.semantics: mergekit draws the elements that {merge.method} drops from one stream of random numbers for all "
-            "tensors, so its bits cannot be made tensor by tensor. Leave out `semantics`"
-        )
     if not merge.is_as_mergekit and merge.out_dtype and merge.dtype not in {None, "float32"}:
         yield (
             f"{where}.dtype: native-1 computes in float32, not in {merge.dtype}, and rounds once to `out_dtype`. Leave out "

@@ -225,19 +225,4 @@ CASES = [
         lined_up(chat_template="auto"),
         "models.made.merge.tokenizer.chat_template: none of the models has a chat template",
     ),
-    Case(
-        "a vocabulary for a method of mergekit's",
-        pair(
-            {
-                "merge": {
-                    "method": "della_linear",
-                    "base": "a",
-                    "models": [{"model": "b", "parameters": {"weight": 1}}],
-                    "tokenizer": {"source": "union"},
-                }
-            },
-            lambda folder: tiny.write_model(folder, seed=1, vocab=65),
-        ),
-        "models.made.merge.tokenizer: method della_linear is computed by mergekit as a whole, and rows are not lined up for it",
-    ),
 ]
