@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from herdbook import plan as plans
 from herdbook import recipe as recipes
@@ -131,6 +131,51 @@ def test_chosen_rows(herd, tmp_path):
     assert torch.allclose(made.row(TOOL), 2 * made.source("c", TOOL) / 4, atol=1e-7)
     assert torch.allclose(made.row("<new>"), made.sources["b"][EMBEDDINGS][5], atol=1e-7)
     assert made.tokenizer.convert_tokens_to_ids("<new>") == 68
+
+
+# By their types: what transformers calls their embeddings and heads.
+OTHERS = {
+    "gpt2": (
+        {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 16},
+        ["transformer.wte.weight"],
+    ),
+    "gpt_neox": (
+        {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64},
+        ["gpt_neox.embed_in.weight", "embed_out.weight"],
+    ),
+    "phi": (
+        {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64},
+        ["model.embed_tokens.weight", "lm_head.weight", "lm_head.bias"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_embeddings_and_heads_of_other_names(tmp_path, kind):
+    sizes, names = OTHERS[kind]
+    for seed, name in enumerate("ab"):
+        tokens = MORE[name]
+        folder = tiny.write_other_model(
+            tmp_path / name, kind, seed=seed, **sizes, vocab_size=64 + len(tokens)
+        )
+        for number, token in enumerate(tokens, start=64):
+            add(folder, token, number)
+    entry = {
+        "method": "linear",
+        "models": [{"model": "a", "weight": 1}, {"model": "b", "weight": 3}],
+        "tokenizer": {"source": "union"},
+    }
+    models = {name: {"folder": name} for name in "ab"}
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {**models, "made": {"merge": entry}})
+    plan = tiny.build(recipe, tmp_path / "results")
+    folder = plan.layout.folder(plan.released)
+    a, b, made = map(CheckpointFolder, (tmp_path / "a", tmp_path / "b", folder))
+    for name in names:
+        assert torch.allclose(made[name][:64], (a[name] + 3 * b[name][:64]) / 4, atol=1e-6), name
+        assert torch.allclose(made[name][64:], b[name][64:], atol=1e-6), name
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values())
+    assert len(model.get_input_embeddings().weight) == 66
 
 
 def test_stacked_layers_take_rows_of_one_model(herd, tmp_path):

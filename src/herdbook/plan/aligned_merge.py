@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from herdbook.architectures.form import EMBEDDINGS
-from herdbook.plan.alignment import PER_TOKEN, row_tensor
+from herdbook.architectures.rows import is_embeddings, is_per_token
+from herdbook.plan.alignment import row_tensor
 from herdbook.recipe import Passthrough
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def aligned(
     inputs, base = merge.inputs, getattr(merge, "base", None)
     made = {model: alignment.runs(inputs, model, base) for model in dict.fromkeys(inputs)}
     for tensor in tensors:
-        if tensor.name not in PER_TOKEN:
+        if not is_per_token(tensor.name):
             result.append(tensor)
         elif isinstance(merge, Passthrough):
-            model = merge.slices[0 if tensor.name == EMBEDDINGS else -1].model
+            model = merge.slices[0 if is_embeddings(tensor.name) else -1].model
             runs = alignment.runs((model,), model, None)
             found[tensor.name] = {"rows": runs}
             result.append(row_tensor(tensor, runs, alignment.rows, tensor.origins))

@@ -8,6 +8,7 @@ from herdbook.architectures.dense import ONE_FORM
 from herdbook.architectures.form import HEAD, bias_setting
 from herdbook.architectures.layers import Depths
 from herdbook.architectures.meaning import differences, unsaid
+from herdbook.architectures.rows import is_per_token
 from herdbook.errors import RecipeError
 from herdbook.plan.aligned_merge import aligned, unaligned
 from herdbook.plan.aligned_merge import warnings as warnings_of
@@ -173,7 +174,7 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool, by_token: bool = 
             hint = ""
             if tensor == HEAD and (tensor not in form or tensor not in expected):
                 hint = " (one model has an output head of its own, the other ties it to the embeddings)"
-            elif tensor in {HEAD, "model.embed_tokens.weight"}:
+            elif is_per_token(tensor):
                 hint = " (their vocabularies differ; `tokenizer: {source: union}` lines them up)"
             elif bias_setting(tensor):
                 hint = f" (see {bias_setting(tensor)} in their config.json)"
