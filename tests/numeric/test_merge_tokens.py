@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from herdbook import plan as plans
@@ -176,6 +177,35 @@ def test_embeddings_and_heads_of_other_names(tmp_path, kind):
     model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values())
     assert len(model.get_input_embeddings().weight) == 66
+
+
+@pytest.mark.parametrize("semantics", ["native-1", "mergekit-0.1.5"])
+def test_rows_that_not_all_models_have_are_cropped(tmp_path, semantics):
+    for seed, name in enumerate("abc"):
+        write(tmp_path / name, seed, [])
+    tiny.write_model(tmp_path / "b", seed=1, vocab=70)
+    tiny.write_tokenizer(tmp_path / "b", 64)
+    entry = {
+        "method": "ties",
+        "base": "a",
+        "models": [{"model": "b", "density": 0.5}, {"model": "c"}],
+        "dtype": "float32",
+        "semantics": semantics,
+    }
+    made = Made(tmp_path, tmp_path / "made", {"merge": {**entry, "vocabulary": "crop"}})
+    assert any("the last 6 rows of the embeddings of 'b' are left out" in line for line in made.plan.warnings)
+    # the same merge with a model that never had these rows
+    path = tmp_path / "b/model.safetensors"
+    tensors = load_file(path)
+    save_file(
+        {name: tensor[:64].clone() if len(tensor) == 70 else tensor for name, tensor in tensors.items()}, path
+    )
+    config = json.loads((tmp_path / "b/config.json").read_text(encoding="utf-8"))
+    (tmp_path / "b/config.json").write_text(json.dumps({**config, "vocab_size": 64}), encoding="utf-8")
+    expected = Made(tmp_path, tmp_path / "expected", {"merge": entry})
+    assert made.config == expected.config
+    for name in expected.weights.spans:
+        assert made.weights.stored(name).equal(expected.weights.stored(name)), name
 
 
 def test_stacked_layers_take_rows_of_one_model(herd, tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from herdbook.architectures.rows import is_embeddings, is_per_token
-from herdbook.plan.alignment import row_tensor
+from herdbook.architectures.rows import is_embeddings, is_per_token, rows_of
+from herdbook.errors import RecipeError
+from herdbook.plan.alignment import ROW, row_tensor
 from herdbook.recipe import Passthrough
 
 if TYPE_CHECKING:
@@ -58,6 +59,50 @@ def aligned(
             found[tensor.name] = {**values[tensor.name], "rows": [made[model] for model in inputs]}
             result.append(replace(tensor, shape=(alignment.rows, *tensor.shape[1:])))
     return result, found
+
+
+def crops(merge: Dense) -> bool:
+    """Return whether rows beyond those that all models have are left out."""
+    return not isinstance(merge, Passthrough) and merge.vocabulary is not None
+
+
+def cropped(
+    where: str, merge: Dense, tensors: list[Tensor], values: Mapping[str, Values], nodes: Mapping[str, Node]
+) -> tuple[list[Tensor], dict[str, Values], list[str]]:
+    """Return the tensors of a merge and their parameters, without the last rows of models that have more; and warnings.
+
+    Raises:
+        RecipeError: If the embeddings of a model are not known by their name, or all models have equally many rows.
+    """
+    counts = {name: rows_of(nodes[name].form) for name in merge.inputs}
+    for name, count in counts.items():
+        if count is None or type(nodes[name].config.get("vocab_size")) is not int:
+            raise RecipeError(
+                f"{where}.vocabulary: which tensors of {name!r} have a row for each token, or the key of their number in its "
+                "config.json, is not known"
+            )
+    known = {name: count for name, count in counts.items() if count is not None}
+    rows = min(known.values())
+    if rows == max(known.values()):
+        raise RecipeError(
+            f"{where}.vocabulary: all models have {rows} rows, so that nothing is cropped; leave it out"
+        )
+    runs = [[[0, rows, ROW, place, 0]] for place in range(len(merge.inputs))]
+    found = {name: {**of, "rows": runs} if is_per_token(name) else of for name, of in values.items()}
+    made = [
+        replace(tensor, shape=(rows, *tensor.shape[1:])) if is_per_token(tensor.name) else tensor
+        for tensor in tensors
+    ]
+    return (
+        made,
+        found,
+        [
+            f"{where}: the last {count - rows} rows of the embeddings of {name!r} are left out; the others are taken to be of the "
+            "same tokens in all models"
+            for name, count in known.items()
+            if count > rows
+        ],
+    )
 
 
 def warnings(where: str, merge: Dense, alignment: Alignment) -> Iterator[str]:

@@ -8,9 +8,9 @@ from herdbook.architectures.dense import ONE_FORM
 from herdbook.architectures.form import HEAD, bias_setting
 from herdbook.architectures.layers import Depths
 from herdbook.architectures.meaning import differences, unsaid
-from herdbook.architectures.rows import is_per_token
+from herdbook.architectures.rows import is_per_token, rows_of
 from herdbook.errors import RecipeError
-from herdbook.plan.aligned_merge import aligned, unaligned
+from herdbook.plan.aligned_merge import aligned, cropped, crops, unaligned
 from herdbook.plan.aligned_merge import warnings as warnings_of
 from herdbook.plan.alignment import form_of_rows
 from herdbook.plan.code import COPY, Code
@@ -57,7 +57,8 @@ def plan_merge(
     where = f"models.{name}.merge"
     models = taken(where, merge, nodes)
     inputs = list(models.values())
-    problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough), by_token=alignment is not None)
+    by_token = alignment is not None or crops(merge)
+    problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough), by_token=by_token)
     if alignment:
         problems += unaligned(where, merge, models, alignment)
     if isinstance(merge, Passthrough) and not problems:
@@ -76,6 +77,10 @@ def plan_merge(
     if alignment:
         tensors, values = aligned(merge, tensors, values, models, alignment)
         config = alignment.configured(config, nodes[keeper(merge.tokenizer, merge.inputs[0])])
+    left_out: list[str] = []
+    if crops(merge):
+        tensors, values, left_out = cropped(where, merge, tensors, values, models)
+        config |= {"vocab_size": rows_of({tensor.name: tensor.shape for tensor in tensors})}
     if merge.written_dtype or merge.is_as_mergekit:
         config |= _stated_dtype({tensor.dtype for tensor in tensors})
     warnings = [
@@ -92,6 +97,7 @@ def plan_merge(
         for node in inputs
         if base and node.name != base.name and node.key == base.key
     ]
+    warnings += left_out
     if alignment:
         warnings += warnings_of(where, merge, alignment)
     runs = enumerate(cut(tensors, max_bytes), start=1)

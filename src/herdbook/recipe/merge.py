@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from herdbook.recipe.mergekit_methods import METHODS, mergekit_problems
 from herdbook.recipe.section import Dtype, Name, Section
-from herdbook.recipe.tokenizer import Vocabulary
+from herdbook.recipe.tokenizer import Tokenizer, Vocabulary
 
 
 def _not_boolean(value: Any) -> Any:
@@ -103,6 +103,11 @@ class _Joined(_Merge):
         None,
         description="which layers of each model are merged, such as 0-15 (inclusive), or a mapping {model: 0-15, ...} of "
         "equally many layers; all if left out",
+    )
+    vocabulary: Literal["crop"] | None = Field(
+        None,
+        description="crop: embeddings and head have as many rows as those of the model with the fewest, the first ones, as with "
+        "mergekit's --unsafe-truncate-embeddings. If left out, models with different numbers of rows are refused",
     )
 
     @property
@@ -369,6 +374,10 @@ def merge_problems(where: str, merge: Dense) -> list[str]:
         ]
     else:
         problems += _problems_of_layers(f"{where}.layers", merge)
+        if merge.vocabulary and isinstance(merge.tokenizer, Tokenizer) and merge.tokenizer.source:
+            problems.append(
+                f"{where}.vocabulary: rows are either cropped, or lined up by `tokenizer.source`; leave out one of them"
+            )
     return problems
 
 
