@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("bfloat16", "float16", "float32")
 STACK = "passthrough"
+PLAIN_MODULE = "default"  # mergekit's name of the only module of a text model
 SEMANTICS = "mergekit-0.1.5"
 
 
@@ -44,11 +45,7 @@ def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[
     method = methods.ALL.get(configuration.method)
     say_what_is_ignored(configuration, method, name)
     if method is None:
-        given = value.get("merge_method") or value
-        given.refuse(
-            f"unknown method {configuration.method!r}{did_you_mean(configuration.method, methods.ALL)}; there are "
-            f"{', '.join(sorted(methods.ALL))}"
-        )
+        methods.refuse_unknown(configuration.method, value.get("merge_method") or value)
         return {}
     for key in ("dtype", "out_dtype"):
         dtype = getattr(configuration, key)
@@ -56,6 +53,12 @@ def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[
             (value.get(key) or value).refuse(
                 f"{dtype!r} is not one of {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}"
             )
+    if (module := configuration.module) is not None and module != PLAIN_MODULE:
+        value.notes.assume(
+            f"modules: {module} alone is merged, as in mergekit, so the models must have nothing else: no parts that read images "
+            "or sound",
+            *("models", name),
+        )
     merge = _Dense(configuration, method, models, name)
     if configuration.method == STACK:
         entries = {name: merge.copy() if configuration.is_whole else merge.stack()}
@@ -191,7 +194,11 @@ class _Dense:
         if not others or (self.method.models and len(others) != self.method.models):
             needed = self.method.models or "at least one model"
             if not self.notes.problems:  # otherwise it may be that a model could not be read
-                piece.value.refuse(f"{method} merges {needed} besides the base, and {len(others)} are given")
+                missing = base is not None and base not in (source.model for source in piece.sources)
+                apart = f"; the base {base} is not among the models" if missing else ""
+                piece.value.refuse(
+                    f"{method} merges {needed} besides the base, and {len(others)} are given{apart}"
+                )
             return {}
         build = self._native if method in methods.NATIVE else self._as_named
         entry |= build(piece, others, name)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from herdbook.humanize import did_you_mean
 from herdbook.recipe.mergekit_methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from herdbook.importing.value import Value
 
 _TASK_VECTORS = Method(
     {"int8_mask": "boolean", "normalize": "boolean", "rescale": "boolean", "lambda": "number"},
@@ -34,3 +39,9 @@ WITHOUT_EFFECT = {
 UNUSED = {"task_arithmetic": ("density", "rescale")}
 # What is taken for a required parameter that is not given anywhere; mergekit refuses such a configuration.
 TAKEN = {"weight": 1.0, "t": 0.5}
+
+
+def refuse_unknown(method: str, at: Value) -> None:
+    """Refuse a method that mergekit does not have; there is nothing to say of one that it has."""
+    if method not in ALL:
+        at.refuse(f"unknown method {method!r}{did_you_mean(method, ALL)}; there are {', '.join(sorted(ALL))}")
