@@ -8,6 +8,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from herdbook.errors import StepError
+from herdbook.steps.moe import states
 from herdbook.steps.moe.random_gate import as_bytes, random_rows
 from herdbook.steps.moe.router import router_rows
 from herdbook.weights.checkpoint import read_record
@@ -56,6 +57,34 @@ def test_routers_are_made_of_what_enters_each_layer(base, gate, pick):
     assert len(rows) == 3
     for layer, found in enumerate(rows):
         torch.testing.assert_close(found, expected_rows(base, pick, layer), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("gate", ["hidden", "router_input_avg", "ridge"])
+def test_states_that_are_kept_give_the_same_bits_and_only_new_prompts_are_read(
+    base, gate, tmp_path, monkeypatch
+):
+    def rows(prompts, kept=tmp_path / "states"):
+        return list(router_rows(gate, base, prompts, 3, kept=kept))
+
+    read = []
+    for name in ("hidden_states", "mlp_inputs"):
+        own = getattr(states, name)
+        monkeypatch.setattr(
+            states, name, lambda folder, ids, own=own: read.append(len(ids)) or own(folder, ids)
+        )
+    expected = rows(PROMPTS, None)
+    number = read.pop()
+    assert all(map(torch.equal, rows(PROMPTS), expected))
+    assert read == [number]
+    assert all(map(torch.equal, rows(PROMPTS), expected))
+    assert read == [number]
+    other = [(["w5 w6", *PROMPTS[0][0]], PROMPTS[0][1]), *PROMPTS[1:]]
+    assert all(map(torch.equal, rows(other), rows(other, None)))
+    assert read == [number, 1, number + 1]
+    for path in (tmp_path / "states").glob("*.states"):
+        path.write_bytes(path.read_bytes()[:-100] + bytes(100))  # as after a power cut
+    assert all(map(torch.equal, rows(other), rows(other, None)))
+    assert read[3:] == [number + 1, number + 1]
 
 
 def test_cheap_embed_is_the_tokens_sum(base):
