@@ -14,11 +14,10 @@ from herdbook.inference.forward import CheckpointFolder
 from herdbook.plan.merge_values import value_at
 from herdbook.recipe.merge import Value
 from herdbook.recipe.mergekit_methods import METHODS
-from herdbook.steps.merge import as_mergekit
 from support import tiny
-from support.mergekit import MERGEKIT
+from support.mergekit import MERGEKIT, merge_all
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit", "same_draw")]
 HERD = {name: {"folder": name} for name in ("a", "b", "c")}
 
 
@@ -138,26 +137,6 @@ def test_our_formulas_are_those_of_mergekit(herd, method):
 
 # -- the same bits -----------------------------------------------------------------------------------------------------------
 
-# Merges many configurations, which come as JSON with their folders, as mergekit-yaml does; one start for all. Its random numbers
-# come from one stream for all tensors, ours do not, so both draw the same ones for each tensor here.
-DRAW = 7
-MERGE_ALL = f"""
-import json, sys
-import torch
-from mergekit.config import MergeConfiguration
-from mergekit.merge import run_merge
-from mergekit.options import MergeOptions
-
-def bernoulli(shares):
-    drawn = torch.rand(shares.shape, generator=torch.Generator().manual_seed({DRAW}))
-    return (drawn < shares).to(shares.dtype)
-
-torch.set_num_threads(1)
-torch.bernoulli = bernoulli
-options = MergeOptions(copy_tokenizer=False, write_model_card=False, quiet=True)
-for folder, config in json.load(sys.stdin):
-    run_merge(MergeConfiguration.model_validate(config), folder, options)
-"""
 LIST = [0.2, 0.9, 0.35]
 MIXED = [{"filter": "mlp", "value": LIST}, {"value": 0.4}]
 SPARSE = {"weight": [0.5, LIST], "density": [0.5, [0.9, 0.3]]}
@@ -275,19 +254,6 @@ def as_theirs(merge, root):
     }
 
 
-def merge_all(configs):
-    """Make merges by mergekit; ``configs`` are by folder."""
-    _, environment = MERGEKIT.find()
-    subprocess.run(
-        [sys.executable, "-P", "-c", MERGE_ALL],
-        env=environment,
-        input=json.dumps([(str(folder), config) for folder, config in configs.items()]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-
 def same_bits(found, expected):
     assert found.spans.keys() == expected.spans.keys()
     for name in found.spans:
@@ -320,12 +286,6 @@ def build_as(root, results, merge):
     recipe = tiny.write_recipe(root / "r.yaml", {**HERD, "merged": {"merge": merge}})
     plan = tiny.build(recipe, root / results)
     return CheckpointFolder(plan.layout.folder(plan.released))
-
-
-@pytest.fixture(autouse=True)
-def same_draw(monkeypatch):
-    """The same random numbers for each tensor, as in MERGE_ALL."""
-    monkeypatch.setattr(as_mergekit, "generator", lambda *_: torch.Generator().manual_seed(DRAW))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -227,6 +227,19 @@ def test_stacked_layers_take_rows_of_one_model(herd, tmp_path):
     assert lines == ["models.made.merge: 3 tokens have rows of zeros, since 'a' has none"]
 
 
+def test_rows_of_stacked_layers_are_scaled_as_the_layers_are(herd, tmp_path):
+    slices = [{"model": "a", "layers": "0-0"}, {"model": "c", "layers": "1-1", "scale": 0.5}]
+    merge = {
+        "method": "passthrough",
+        "slices": slices,
+        "semantics": "mergekit-0.1.5",  # head and last norm have the scale of the last slice
+        "tokenizer": {"source": "union"},
+    }
+    made = Made(herd, tmp_path, {"merge": merge})
+    assert torch.equal(made.weights[HEAD], made.sources["c"][HEAD] / 2)
+    assert torch.equal(made.weights[EMBEDDINGS][:64], made.sources["a"][EMBEDDINGS])
+
+
 def test_a_mixture_has_the_base_s_rows_and_those_of_experts_for_tokens_of_theirs(herd, tmp_path):
     experts = [{"model": "b", "prompts": ["w1"]}, {"model": "c-laser", "prompts": ["w9"]}]
     laser = {"laser": "c", "rank": 8, "matrices": ["mlp.up_proj"]}

@@ -53,6 +53,10 @@ def aligned(
         elif isinstance(merge, Passthrough):
             model = merge.slices[0 if is_embeddings(tensor.name) else -1].model
             runs = alignment.runs((model,), model, None)
+            if tensor.name in values:  # scaled, or written in another dtype
+                found[tensor.name] = {**values[tensor.name], "rows": [runs]}
+                result.append(replace(tensor, shape=(alignment.rows, *tensor.shape[1:])))
+                continue
             found[tensor.name] = {"rows": runs}
             result.append(row_tensor(tensor, runs, alignment.rows, tensor.origins))
         else:
