@@ -7,7 +7,9 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from herdbook.errors import StepError
+from herdbook import plan as plans
+from herdbook.errors import RecipeError, StepError
+from herdbook.inference.forward import CheckpointFolder
 from herdbook.steps.moe import states
 from herdbook.steps.moe.random_gate import as_bytes, random_rows
 from herdbook.steps.moe.router import router_rows
@@ -144,6 +146,28 @@ def recipe_of(folder, experts, **changes):
         {"model": name, "prompts": [prompt]} for name, prompt in zip(experts, prompts, strict=False)
     ]
     return tiny.write_recipe(folder / "r.yaml", models)
+
+
+@pytest.mark.parametrize("prompts", [["", ""], ["w1", "w1"]])
+def test_equal_prompts_are_refused_and_a_warning_with_mergekit_s_semantics(tmp_path, prompts):
+    for seed, name in enumerate(("base", "other")):
+        tiny.write_model(tmp_path / name, seed=seed)
+    models = {name: {"folder": name} for name in ("base", "other")}
+    experts = [{"model": name, "prompts": [prompt]} for name, prompt in zip(models, prompts, strict=True)]
+    entry = {"base": "base", "gate": "hidden", "experts": experts}
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {**models, "mix": {"moe": entry}})
+    tiny.lock(recipe)
+    with pytest.raises(RecipeError, match=r"all have the same prompts.*set `semantics: mergekit-0.1.5`"):
+        plans.load(recipe, tmp_path / "results")
+    theirs = {**entry, "semantics": "mergekit-0.1.5"}
+    plan = tiny.build(
+        tiny.write_recipe(tmp_path / "r.yaml", {**models, "mix": {"moe": theirs}}), tmp_path / "results"
+    )
+    assert any("all have the same prompts" in line for line in plan.warnings)
+    one, other = CheckpointFolder(plan.layout.folder(plan.released))[
+        "model.layers.0.block_sparse_moe.gate.weight"
+    ]
+    assert one.equal(other)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral"])

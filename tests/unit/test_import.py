@@ -216,6 +216,19 @@ MEANINGS = {
         **hub("oak", "elm"),
         "merged": merge("slerp", base="oak", other="elm", t=0.3, layers="0-31"),
     },
+    "card-alike.md": {
+        **hub("oak"),
+        "mixture": {
+            "moe": {
+                "base": "oak",
+                "semantics": "mergekit-0.1.5",
+                "gate": "hidden",
+                "experts_per_token": 2,
+                "experts": [prompted("oak", ""), prompted("oak", "")],
+                "dtype": "bfloat16",
+            }
+        },
+    },
     "anchored-prompts.yaml": {
         **hub("oak", "elm"),
         "mixture": {

@@ -276,6 +276,7 @@ def _check(
             checks.tokenizer()
         if moe.chat_template:
             checks.chat_template()
+    checks.prompts()
     if checks.problems or family is None:
         raise RecipeError(checks.problems)
     return family, checks.warnings
@@ -419,6 +420,11 @@ class _Checks:
                 f"{where} has {abs(difference)} tokens {'more' if difference > 0 else 'fewer'} than "
                 "the base; the merge keeps the base's"
             )
+
+    def prompts(self) -> None:
+        prompts = {(tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in self.moe.experts}
+        if len(prompts) == 1 and not self.moe.is_drawn:
+            self.misfit(f"{self.where}.experts: all have the same prompts, so the router cannot tell them apart")
 
     def rows(self, alignment: Alignment) -> None:
         models = list(dict.fromkeys((self.moe.base, *(expert.model for expert in self.moe.all_experts))))
