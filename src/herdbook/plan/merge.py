@@ -181,7 +181,8 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool, by_token: bool = 
             if tensor == HEAD and (tensor not in form or tensor not in expected):
                 hint = " (one model has an output head of its own, the other ties it to the embeddings)"
             elif is_per_token(tensor):
-                hint = " (their vocabularies differ; `tokenizer: {source: union}` lines them up)"
+                crop = "" if stacked else ", and `vocabulary: crop` leaves out rows that not all have"
+                hint = f" (their vocabularies differ; `tokenizer: {{source: union}}` lines them up{crop})"
             elif bias_setting(tensor):
                 hint = f" (see {bias_setting(tensor)} in their config.json)"
             problems.append(

@@ -424,7 +424,9 @@ class _Checks:
     def prompts(self) -> None:
         prompts = {(tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in self.moe.experts}
         if len(prompts) == 1 and not self.moe.is_drawn:
-            self.misfit(f"{self.where}.experts: all have the same prompts, so the router cannot tell them apart")
+            self.misfit(
+                f"{self.where}.experts: all have the same prompts, so the router cannot tell them apart"
+            )
 
     def rows(self, alignment: Alignment) -> None:
         models = list(dict.fromkeys((self.moe.base, *(expert.model for expert in self.moe.all_experts))))
