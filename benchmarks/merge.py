@@ -245,23 +245,28 @@ def run_mergekit(work: Path, herd: list[str]) -> Cost:
 
 
 def another_prompt(work: Path, herd: list[str], plan: Plan) -> None:
-    """Print what is rebuilt when a prompt changes, with routers from prompts."""
-    for name, words in (("before", {}), ("after", {"negative_prompts": ["w9"]})):
-        path = write_recipe(work, herd, name, gate="hidden")
+    """Print what is rebuilt when prompts change, with routers from prompts: the first time, then with states that are kept."""
+    changes = {
+        "routers from prompts": {},
+        "another prompt": {"negative_prompts": ["w9"]},
+        "the same prompts, another gate": {"gate": "hidden_avg"},
+    }
+    print()
+    for number, (change, words) in enumerate(changes.items()):
+        path = write_recipe(work, herd, f"prompts-{number}", gate="hidden")
         content = yaml.safe_load(path.read_text())
-        content["models"]["mixture"]["moe"]["experts"][1] |= words
+        mixture = content["models"]["mixture"]["moe"]
+        (mixture if "gate" in words else mixture["experts"][1]).update(words)
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         changed = plans.load(path, plan.layout.root)
         assemble(changed, changed.nodes["base"])
         parts = mixture_parts(changed)
         cost = run_parts(changed, parts, 1)
         written = sum(part.size_bytes for part in parts)
-    total = sum(part.size_bytes for part in changed.released.parts)
-    labels = ", ".join(part.label for part in parts)
-    print(
-        f"\nanother prompt: {labels} rebuilt, {written:,} of {total:,} bytes, {cost.seconds:.1f} s in "
-        f"{cost.peak_bytes / MB:.0f} MB (the base's layers run once, in sequence)"
-    )
+        labels = ", ".join(part.label for part in parts)
+        print(
+            f"{change}: {labels} built, {written:,} bytes, {cost.seconds:.1f} s in {cost.peak_bytes / MB:.0f} MB"
+        )
 
 
 def scaling(work: Path, options: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ ENVIRONMENTS = {
     "build": (
         "What fetch, laser, adapter, merge, moe, assemble, card, release, attest and verify need",
         ("build", "gguf", "keyless", "s3"),
-        ("mergekit",),
+        (),
     ),
     "evaluate": (
         "What evaluate needs: the models, quantized files, and lm-eval",

@@ -112,6 +112,10 @@ class Layout:
         """Return the folder of decompositions, which all models share."""
         return self.root / "decompositions"
 
+    def states(self, model: str) -> Path:
+        """Return the folder of what prompts become inside a model, by the model's key."""
+        return self.root / "states" / model
+
     def folder(self, node: Named) -> Path:
         """Return the path of a model's folder, as transformers loads it."""
         return self.root / "models" / node.id

@@ -1,7 +1,9 @@
 import pytest
+import torch
 
 from herdbook.errors import StepError
-from herdbook.tools.mergekit import MERGEKIT
+from herdbook.steps.merge import as_mergekit
+from support.mergekit import DRAW, MERGEKIT
 
 
 @pytest.fixture
@@ -22,6 +24,12 @@ def waits(monkeypatch):
 def said():
     """A place for what a step says."""
     return []
+
+
+@pytest.fixture
+def same_draw(monkeypatch):
+    """The same random numbers for each tensor, as in ``merge_all``."""
+    monkeypatch.setattr(as_mergekit, "generator", lambda *_: torch.Generator().manual_seed(DRAW))
 
 
 @pytest.fixture

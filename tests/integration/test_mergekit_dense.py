@@ -14,10 +14,10 @@ from herdbook.inference.forward import CheckpointFolder
 from herdbook.plan.merge_values import value_at
 from herdbook.recipe.merge import Value
 from herdbook.recipe.mergekit_methods import METHODS
-from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
+from support.mergekit import MERGEKIT, merge_all
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit", "same_draw")]
 HERD = {name: {"folder": name} for name in ("a", "b", "c")}
 
 
@@ -135,36 +135,13 @@ def test_our_formulas_are_those_of_mergekit(herd, method):
     assert total - close <= (2 * len(found.spans) if method == "ties" else 0)
 
 
-def test_methods_with_random_numbers_are_made_by_mergekit(herd):
-    models = [{"model": name, "parameters": {"density": 0.5, "weight": 0.5}} for name in "bc"]
-    merge = {"method": "della", "base": "a", "models": models, "seed": 5}
-    found, again = ours(herd, merge), ours(herd, {**merge, "out_dtype": "bfloat16"}, "again")
-    for name in found.spans:
-        assert torch.isfinite(found[name]).all()
-        assert again.spans[name][1].dtype == "BF16"
-        assert found.stored(name).bfloat16().equal(again.stored(name)), name
-    a = CheckpointFolder(herd / "a")
-    assert not found["model.layers.0.mlp.up_proj.weight"].equal(a["model.layers.0.mlp.up_proj.weight"])
-
-
 # -- the same bits -----------------------------------------------------------------------------------------------------------
 
-# Merges many configurations, which come as JSON with their folders, as mergekit-yaml does; one start for all.
-MERGE_ALL = """
-import json, sys
-import torch
-from mergekit.config import MergeConfiguration
-from mergekit.merge import run_merge
-from mergekit.options import MergeOptions
-
-torch.set_num_threads(1)
-options = MergeOptions(copy_tokenizer=False, write_model_card=False, quiet=True)
-for folder, config in json.load(sys.stdin):
-    run_merge(MergeConfiguration.model_validate(config), folder, options)
-"""
 LIST = [0.2, 0.9, 0.35]
 MIXED = [{"filter": "mlp", "value": LIST}, {"value": 0.4}]
 SPARSE = {"weight": [0.5, LIST], "density": [0.5, [0.9, 0.3]]}
+MIXED_SPREAD = [{"filter": "mlp", "value": [0.1, 0.05]}, {"value": 0.02}]
+RANDOM = {"weight": [0.5, LIST], "density": [[0.8, 1.0], [0.7, 0.3]]}
 DTYPES = {
     "as stored": {},
     "bfloat16": {"dtype": "bfloat16"},
@@ -220,6 +197,19 @@ BITS = {
     ),
     "breadcrumbs": (None, nested(**SPARSE), {"gamma": 0.02, "lambda": 0.8}),
     "breadcrumbs_ties": (None, nested(**SPARSE), {"normalize": True, "rescale": True, "int8_mask": True}),
+    "dare_linear": (
+        {"base": "a", "models": flat(**SPARSE), "normalize": True},
+        nested(**SPARSE),
+        {"normalize": True},
+    ),
+    "dare_ties, not rescaled": (
+        {"base": "a", "models": flat(**SPARSE), "rescale": False, "lambda": 0.7},
+        nested(**SPARSE),
+        {"rescale": False, "lambda": 0.7},
+    ),
+    "della": (None, nested(**RANDOM), {"epsilon": MIXED_SPREAD}),
+    "della_linear": (None, nested(epsilon=[0.05, [0.1, 0.2]], **RANDOM), {"lambda": 0.8, "rescale": False}),
+    "arcee_fusion": (None, nested("b"), {}),
     "nuslerp": (None, nested(weight=[0.5, LIST]), {}),
     "nuslerp, by column": (None, nested(weight=[0.5, LIST]), {"nuslerp_flatten": False}),
     "nuslerp, by row": (
@@ -234,6 +224,8 @@ BITS = {
     "ramplus_tl": (None, nested(), {"r": 0.5, "epsilon": "1e-1"}),
     "sce": (None, nested(), {"select_topk": [0.3, 0.8]}),
 }
+# mergekit leaves these in float32, whatever their configuration states.
+LEFT_WIDE = {("ramplus_tl", "bfloat16"), ("arcee_fusion", "bfloat16"), ("arcee_fusion", "as stored")}
 WITHOUT_BASE = ("linear", "karcher", "multislerp")
 
 
@@ -260,19 +252,6 @@ def as_theirs(merge, root):
         "parameters": parameters,
         **({} if method_of(merge) in WITHOUT_BASE else {"base_model": str(root / "a")}),
     }
-
-
-def merge_all(configs):
-    """Make merges by mergekit; ``configs`` are by folder."""
-    _, environment = MERGEKIT.find()
-    subprocess.run(
-        [sys.executable, "-P", "-c", MERGE_ALL],
-        env=environment,
-        input=json.dumps([(str(folder), config) for folder, config in configs.items()]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
 
 
 def same_bits(found, expected):
@@ -314,10 +293,7 @@ def build_as(root, results, merge):
 def test_the_bits_are_those_of_mergekit(mixed_herd, merge, dtype):
     found = build_as(mixed_herd, "results", {**as_ours(merge), **DTYPES[dtype]})
     expected = CheckpointFolder(mixed_herd / f"{merge} {dtype}")
-    if (merge, dtype) == (
-        "ramplus_tl",
-        "bfloat16",
-    ):  # mergekit leaves the result in float32, whatever its configuration states
+    if (merge, dtype) in LEFT_WIDE:
         assert {span.dtype for _, span in expected.spans.values()} == {"F32"}
         for name in found.spans:
             assert found.stored(name).equal(expected.stored(name).bfloat16()), name

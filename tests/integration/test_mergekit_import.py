@@ -5,9 +5,11 @@ import torch
 import yaml
 
 from herdbook.importing import import_recipe
+from herdbook.importing.methods import ALL
 from herdbook.inference.forward import CheckpointFolder
-from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
+from support.inputs.tokens import add
+from support.mergekit import MERGEKIT, merge_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 HERD = "abc"
@@ -80,3 +82,109 @@ def test_an_imported_configuration_gives_the_tensors_of_mergekit(herd, name):
     assert ours.spans.keys() == theirs.spans.keys()
     for one in ours.spans:
         assert torch.equal(ours[one], theirs[one]), one
+
+
+# -- each method, with everything that a configuration can have ------------------------------------------------------------------
+
+GRADIENT = [0.2, 0.9, 0.35]
+FILTERED = [{"filter": "mlp", "value": GRADIENT}, {"filter": "embed", "value": 0.7}, {"value": 0.4}]
+# Values of parameters, by name, for the first model and for the second.
+OF_MODELS = {
+    "weight": [FILTERED, GRADIENT],
+    "density": [[0.5, 0.8], 0.7],
+    "gamma": [0.02, 0.05],
+    "epsilon": [0.05, 0.1],
+    "scale": [FILTERED, 0.5],
+}
+SHARED = {
+    "normalize": True,
+    "rescale": True,
+    "int8_mask": True,
+    "lambda": FILTERED,
+    "t": FILTERED,
+    "filter_wise": True,
+    "max_iter": 5,
+    "tol": "1e-9",
+    "normalize_weights": False,
+    "eps": 1e-8,
+    "nuslerp_flatten": False,
+    "nuslerp_row_wise": True,
+    "epsilon": 0.1,
+    "r": 0.5,
+    "alpha": 0.3,
+    "select_topk": [0.3, 0.8],
+}
+
+
+def whole(method, root):
+    """Return mergekit's configuration of a merge of the step ``first`` and another model, with all that it may have."""
+    known = ALL[method]
+    models = ["first", str(root / "c")][: known.models or 2]
+    own = {
+        model: {key: OF_MODELS[key][number] for key in known.of_models} for number, model in enumerate(models)
+    }
+    settings = {
+        "merge_method": method,
+        "dtype": "float32",
+        "out_dtype": "bfloat16",
+        # without a base, mergekit takes the ids of any of the models for a union
+        "tokenizer": {"source": "first" if known.base == "ignored" else "union", "pad_to_multiple_of": 4},
+        **({} if known.base == "ignored" else {"base_model": str(root / "a")}),
+        "parameters": {key: SHARED[key] for key in known.shared},
+    }
+    if method == "passthrough":
+        slices = [
+            {"model": model, "layer_range": [n, n + 2], "parameters": own[model]}
+            for n, model in enumerate(models)
+        ]
+        return {**settings, "slices": [{"sources": [one]} for one in slices]}
+    entries = [{"model": model, "parameters": own[model]} for model in models]
+    if known.base != "ignored":
+        entries.insert(1, {"model": str(root / "a")})
+    return {**settings, "models": entries}
+
+
+@pytest.mark.usefixtures("same_draw")
+def test_each_method_with_all_options_in_two_steps_has_the_bits_of_mergekit(tmp_path):
+    for seed, name in enumerate(HERD):
+        # only one of them has tokens of its own, since mergekit takes models in an order that changes
+        more = ["<|im_start|>", "<|im_end|>"] if name == "b" else []
+        tiny.write_model(tmp_path / name, seed=seed, layers=3, vocab=64 + len(more))
+        tiny.write_tokenizer(tmp_path / name, 64)
+        for number, token in enumerate(more, start=64):
+            add(tmp_path / name, token, number)
+    a, b = (str(tmp_path / name) for name in "ab")
+    first = {
+        "merge_method": "linear",
+        "base_model": a,
+        "models": [{"model": a, "parameters": {"weight": 0.3}}, {"model": b, "parameters": {"weight": 0.7}}],
+        "dtype": "float32",
+        "tokenizer": {"source": "union"},
+    }
+    made = str(tmp_path / "theirs/first")
+    merge_all(
+        {
+            made: first,
+            **{
+                tmp_path / "theirs" / method: yaml.safe_load(
+                    yaml.safe_dump(whole(method, tmp_path)).replace(": first", f": {made}")
+                )
+                for method in ALL
+            },
+        }
+    )
+    for method in ALL:
+        path = tmp_path / f"{method}.yml"
+        path.write_text(
+            yaml.safe_dump_all([{"name": "first", **first}, whole(method, tmp_path)]), encoding="utf-8"
+        )
+        recipe = tmp_path / f"{method}-recipe.yaml"
+        recipe.write_text(import_recipe(path, relative_to=tmp_path).text, encoding="utf-8")
+        plan = tiny.build(recipe, tmp_path / "results")
+        ours = CheckpointFolder(plan.layout.folder(plan.released))
+        theirs = CheckpointFolder(tmp_path / "theirs" / method)
+        assert ours.spans.keys() == theirs.spans.keys(), method
+        for one in ours.spans:
+            mine, their = ours.stored(one), theirs.stored(one)
+            assert (mine.dtype, mine.shape) == (their.dtype, their.shape), (method, one)
+            assert torch.equal(mine, their), (method, one)

@@ -7,10 +7,11 @@ import torch
 import yaml
 from tokenizers import Tokenizer
 
+from herdbook.architectures.rows import is_per_token
 from herdbook.inference.forward import CheckpointFolder
-from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
 from support.inputs.tokens import add
+from support.mergekit import MERGEKIT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 # The others are computed in another order, lined up or not.
@@ -177,14 +178,44 @@ CASES = {
 }
 
 
+def order_of(found, expected):
+    """Return mergekit's row of each token of ours: it takes models in the order of a set, which changes from run to run."""
+    mine, their = (Tokenizer.from_file(str(one / "tokenizer.json")).get_vocab() for one in (found, expected))
+    assert mine.keys() == their.keys()
+    return [their[token] for token in sorted(mine, key=mine.get)]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "phi"])
+def test_rows_of_other_names_are_those_of_mergekit(tmp_path, kind):
+    sizes = {"gpt2": {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 16}}.get(
+        kind, {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    )
+    tokens = {"a": [], "b": ["<|im_start|>", "<|im_end|>"], "c": ["<pad>", "<|im_end|>", "<tool>"]}
+    for seed, (name, more) in enumerate(tokens.items()):
+        tiny.write_other_model(tmp_path / name, kind, seed=seed, **sizes, vocab_size=64 + len(more))
+        for number, token in enumerate(more, start=64):
+            add(tmp_path / name, token, number)
+    settings = {"dtype": "float32", "tokenizer": {"source": "union", "pad_to_multiple_of": 8}}
+    found = ours(tmp_path, tmp_path, {**THREE, **settings, "semantics": "mergekit-0.1.5"})
+    expected = theirs(tmp_path, tmp_path, {**THREE_OF_THEIRS, "base_model": "ROOT/a", **settings})
+    order = order_of(found, expected)
+    left, right = CheckpointFolder(found), CheckpointFolder(expected)
+    assert left.spans.keys() == right.spans.keys()
+    for name in left.spans:
+        mine, their = left[name], right[name]
+        if is_per_token(name):
+            assert len(mine) == len(their) == 72
+            # means of all rows, which mergekit has in another order
+            assert torch.allclose(mine[len(order) :], their[len(order) :]), name
+            mine, their = mine[: len(order)], their[order]
+        assert torch.equal(mine, their), name
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_rows_are_those_of_mergekit(herd, tmp_path, case):
     mine, config = CASES[case]
     found, expected = ours(herd, tmp_path, mine), theirs(herd, tmp_path, config)
-    mine, their = (Tokenizer.from_file(str(one / "tokenizer.json")).get_vocab() for one in (found, expected))
-    assert mine.keys() == their.keys()
-    # mergekit takes the models of a union in the order of a set, which changes from run to run
-    order = [their[token] for token in sorted(mine, key=mine.get)]
+    order = order_of(found, expected)
     sizes = [json.loads((folder / "config.json").read_text())["vocab_size"] for folder in (found, expected)]
     assert sizes[0] == sizes[1]
     left, right = CheckpointFolder(found), CheckpointFolder(expected)

@@ -29,11 +29,11 @@ MODELS = {
         "merge": {"method": "passthrough", "slices": [{"model": "base", "layers": "0-1", "scale": 0.5}]}
     },
     "theirs": {"merge": {"method": "karcher", "models": [{"model": "base"}, {"model": "other"}]}},
-    "run": {
+    "della": {
         "merge": {
             "method": "della",
             "base": "base",
-            "models": [{"model": "other", "parameters": {"weight": 1}}],
+            "models": [{"model": "other", "parameters": {"weight": 1, "density": 0.5}}],
         }
     },
     "hidden": {"moe": {"base": "base", "gate": "hidden", "experts": PROMPTS}},
@@ -49,6 +49,7 @@ WIDE = {"wide.base-1", "wide.expert1-1", "wide.expert2-1"}
 DOCUMENTS = {"card", "release", "attest", "verify"}
 LASERED = {"cut.1", "whitened.1", "searched.1"}
 MERGED = {"dare.1", "stacked.1"}
+AS_MERGEKIT = {"theirs.1", "della.1"}
 FITTED = {"hidden.routers", "ridge.routers", "bits.routers"}
 
 
@@ -123,9 +124,8 @@ def called(jobs):
     [
         # what used to go unnoticed: the formula of a scaled passthrough, and what DARE drops and noise is drawn by
         ("steps.merge.methods", 'inputs[0].float() * values["scale"]', 'inputs[0].float() * (values["scale"] * 1.0001)', MERGED),
-        ("weights.tensors", "[:15]", "[:14]", {*LASERED, "searched", *MERGED, "theirs.1", "tuned.1", *FITTED, "noisy.expert1-1", *WIDE}),
-        ("steps.merge.run_mergekit", '"--num-threads", "1"', '"--num-threads", "2"', {"run.mergekit"}),
-        ("steps.merge.as_mergekit", "cos(norm)", "sin(norm)", {"theirs.1"}),
+        ("weights.tensors", "[:15]", "[:14]", {*LASERED, "searched", *MERGED, *AS_MERGEKIT, "tuned.1", *FITTED, "noisy.expert1-1", *WIDE}),
+        ("steps.merge.as_mergekit", "cos(norm)", "sin(norm)", AS_MERGEKIT),
         ("steps.laser.whiten", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {"whitened.1", "searched", "searched.1"}),
         ("steps.laser.guard", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {"searched", "searched.1"}),
         ("steps.laser.rank", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {*LASERED, "searched", *DOCUMENTS}),

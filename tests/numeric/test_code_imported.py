@@ -58,11 +58,11 @@ MODELS = {
         "merge": {"method": "passthrough", "slices": [{"model": "base", "layers": "0-1", "scale": 0.5}]}
     },
     "theirs": {"merge": {"method": "karcher", "models": [{"model": "base"}, {"model": "other"}]}},
-    "run": {
+    "della": {
         "merge": {
             "method": "della",
             "base": "base",
-            "models": [{"model": "other", "parameters": {"weight": 1}}],
+            "models": [{"model": "other", "parameters": {"weight": 1, "density": 0.5}}],
         }
     },
     "hidden": mixture("cut", gate="hidden"),

@@ -13,6 +13,7 @@ from herdbook.recipe.merge import Mergekit
 from herdbook.steps.merge.as_mergekit import merge_as_mergekit
 from support import tiny
 
+NAME = "model.layers.0.mlp.up_proj.weight"
 PLAIN = {"normalize": False, "scale": 1.0}
 
 
@@ -31,7 +32,7 @@ def sign(number):
 def test_task_vectors_are_computed_in_the_dtype_of_the_inputs():
     base, one, other = (tensor.bfloat16() for tensor in draw(3))
     values = {"weights": [0.3, 0.7], "normalize": False, "scale": 1.0}
-    found = merge_as_mergekit("task_arithmetic", [base, one, other], values)
+    found = merge_as_mergekit("task_arithmetic", [base, one, other], NAME, values)
     rounded = [float(torch.tensor(weight).bfloat16()) for weight in values["weights"]]
     expected = []
     for b, x, y in zip(base.tolist(), one.tolist(), other.tolist(), strict=True):
@@ -50,7 +51,7 @@ def test_task_vectors_are_computed_in_the_dtype_of_the_inputs():
 def test_breadcrumbs_drop_the_largest_and_the_smallest(rescale):
     base, model = draw(2)
     values = {**PLAIN, "weights": [0.5], "densities": [0.5], "gammas": [0.1], "rescale": rescale}
-    found = merge_as_mergekit("breadcrumbs", [base, model], values)
+    found = merge_as_mergekit("breadcrumbs", [base, model], NAME, values)
     delta = [x - b for x, b in zip(model.tolist(), base.tolist(), strict=True)]
     order = sorted(range(40), key=lambda i: abs(delta[i]))
     kept = set(order[16:36])  # 4 of 40 are the largest, 20 are kept
@@ -72,13 +73,62 @@ def test_consensus_takes_the_sign_of_the_sum():
         "densities": [1.0, 1.0],
         "gammas": [0.0, 0.0],
     }
-    found = merge_as_mergekit("breadcrumbs_ties", [base, *models], values)
+    found = merge_as_mergekit("breadcrumbs_ties", [base, *models], NAME, values)
     assert found.tolist() == [-2.0, 1.0, 3.5]  # -6 beats 1; -3 + 3 counts as positive; both, by their weights
+
+
+def test_dare_drops_by_the_tensor_s_name_and_keeps_the_sum_of_magnitudes():
+    base, model = draw(2, size=4000)
+    values = {**PLAIN, "weights": [1.0], "densities": [0.3], "rescale": True, "seed": 0}
+    found = merge_as_mergekit("dare_linear", [base, model], NAME, values) - base
+    delta = model - base
+    kept = found.abs() > 1e-6
+    assert abs(int(kept.sum()) - 1200) < 100
+    assert float(found.abs().sum()) == pytest.approx(float(delta.abs().sum()), rel=1e-4)
+    ratio = float(delta.abs().sum() / delta[kept].abs().sum())
+    torch.testing.assert_close(found[kept], ratio * delta[kept], rtol=1e-3, atol=1e-5)
+    again, other, seeded = (
+        merge_as_mergekit("dare_linear", [base, model], name, {**values, "seed": seed}) - base
+        for name, seed in ((NAME, 0), ("another", 0), (NAME, 1))
+    )
+    assert again.equal(found)
+    assert not other.equal(found)
+    assert not seeded.equal(found)
+
+
+def test_della_keeps_large_elements_of_a_row_more_often():
+    base = torch.zeros(2000, 5)
+    model = torch.tensor([0.1, -5.0, 2.0, -0.3, 1.0]).repeat(2000, 1)
+    values = {**PLAIN, "weights": [1.0], "densities": [0.5], "epsilons": [0.4], "rescale": False, "seed": 3}
+    found = merge_as_mergekit("della_linear", [base, model], NAME, values)
+    shares = (found != 0).float().mean(dim=0).tolist()
+    # from 0.1 for the smallest of five to 0.9 for the largest, in even steps
+    assert shares == pytest.approx([0.1, 0.9, 0.7, 0.3, 0.5], abs=0.04)
+    assert found[found != 0].unique().tolist() == model[0].sort().values.tolist()
+    with pytest.raises(ArithmeticError, match="rows of a single number"):
+        merge_as_mergekit("della", [base[:, :1], model[:, :1]], NAME, values)
+
+
+def test_arcee_fusion_takes_elements_that_matter_far_more_than_the_median():
+    base, change = (tensor.reshape(5, 8) for tensor in draw(2))
+    model = base + 0.1 * change
+    scores = []
+    for b, m in zip(base.tolist(), model.tolist(), strict=True):
+        old, new = ([math.exp(x) / sum(map(math.exp, row)) + 1e-8 for x in row] for row in (b, m))
+        divergence = sum(p * math.log(p / q) for p, q in zip(new, old, strict=True))
+        scores += [abs(y - x) * divergence for x, y in zip(b, m, strict=True)]
+    ordered = sorted(scores)
+    low, middle, high = (ordered[int(share * 39)] for share in (0.25, 0.5, 0.75))
+    taken = [score >= middle + 1.5 * (high - low) for score in scores]
+    assert 0 < sum(taken) < 20
+    found = merge_as_mergekit("arcee_fusion", [base, model], NAME, {})
+    expected = torch.where(torch.tensor(taken).reshape(5, 8), model, base)
+    torch.testing.assert_close(found, expected)
 
 
 def test_nearswap_moves_by_at_most_t():
     base, other = draw(2)
-    found = merge_as_mergekit("nearswap", [base, other], {"t": 0.5})
+    found = merge_as_mergekit("nearswap", [base, other], NAME, {"t": 0.5})
     expected = [
         b + sign(o - b) * min(abs(o - b), 0.5) for b, o in zip(base.tolist(), other.tolist(), strict=True)
     ]
@@ -91,7 +141,7 @@ def test_nuslerp_is_on_the_arc(with_base):
     origin = base if with_base else torch.zeros(40)
     values = {"weights": [1.0, 3.0], "nuslerp_flatten": True, "nuslerp_row_wise": False}
     bases = [base] if with_base else []
-    found = merge_as_mergekit("nuslerp", [*bases, origin + one, origin + other], values) - origin
+    found = merge_as_mergekit("nuslerp", [*bases, origin + one, origin + other], NAME, values) - origin
     angle = math.acos(float(one @ other))
     assert math.acos(float(unit(found) @ one)) == pytest.approx(0.75 * angle, abs=1e-3)
     assert float(found.norm()) == pytest.approx(1, abs=1e-5)
@@ -100,28 +150,28 @@ def test_nuslerp_is_on_the_arc(with_base):
 def test_nuslerp_by_row_and_by_column():
     one, other = (tensor.reshape(5, 8) for tensor in draw(2))
     values = {"weights": [1.0, 1.0], "nuslerp_flatten": False}
-    columns = merge_as_mergekit("nuslerp", [one, other], {**values, "nuslerp_row_wise": True})
-    rows = merge_as_mergekit("nuslerp", [one, other], {**values, "nuslerp_row_wise": False})
+    columns = merge_as_mergekit("nuslerp", [one, other], NAME, {**values, "nuslerp_row_wise": True})
+    rows = merge_as_mergekit("nuslerp", [one, other], NAME, {**values, "nuslerp_row_wise": False})
     torch.testing.assert_close(
         rows,
         torch.stack(
             [
-                merge_as_mergekit("nuslerp", list(pair), {**values, "nuslerp_row_wise": False})
+                merge_as_mergekit("nuslerp", list(pair), NAME, {**values, "nuslerp_row_wise": False})
                 for pair in zip(one, other, strict=True)
             ]
         ),
     )
     torch.testing.assert_close(
-        columns, merge_as_mergekit("nuslerp", [one.T, other.T], {**values, "nuslerp_row_wise": False}).T
+        columns, merge_as_mergekit("nuslerp", [one.T, other.T], NAME, {**values, "nuslerp_row_wise": False}).T
     )
 
 
 def test_the_karcher_mean_of_two_is_the_middle_of_the_arc():
     one, other = draw(2)
-    found = merge_as_mergekit("karcher", [one, other], {"max_iter": 100, "tol": 1e-7})
+    found = merge_as_mergekit("karcher", [one, other], NAME, {"max_iter": 100, "tol": 1e-7})
     expected = unit(unit(one) + unit(other)) * (one.norm() + other.norm()) / 2
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    twice = merge_as_mergekit("karcher", [one, other, one], {"max_iter": 100, "tol": 1e-7})
+    twice = merge_as_mergekit("karcher", [one, other, one], NAME, {"max_iter": 100, "tol": 1e-7})
     angle = math.acos(float(unit(one) @ unit(other)))
     assert math.acos(float(unit(twice) @ unit(one))) == pytest.approx(angle / 3, abs=1e-3)
 
@@ -129,7 +179,7 @@ def test_the_karcher_mean_of_two_is_the_middle_of_the_arc():
 def test_multislerp_of_equal_weights_is_the_middle_and_opposites_have_none():
     one, other = draw(2)
     values = {"weights": [2.0, 2.0], "normalize_weights": True, "eps": 1e-8}
-    found = merge_as_mergekit("multislerp", [one, other], values)
+    found = merge_as_mergekit("multislerp", [one, other], NAME, values)
     expected = unit(unit(one) + unit(other)) * (one.norm() + other.norm()) / 2
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     corners = [
@@ -137,7 +187,7 @@ def test_multislerp_of_equal_weights_is_the_middle_and_opposites_have_none():
         for a in (0, 2 * math.pi / 3, 4 * math.pi / 3)
     ]
     with pytest.raises(ArithmeticError, match="sum to zero"):
-        merge_as_mergekit("multislerp", corners, {**values, "weights": [1.0] * 3})
+        merge_as_mergekit("multislerp", corners, NAME, {**values, "weights": [1.0] * 3})
 
 
 @pytest.mark.parametrize("method", ["ram", "ramplus_tl"])
@@ -160,7 +210,7 @@ def test_ram_takes_what_one_model_changed_and_averages_what_several_did(method):
         )
         for n, (b, who) in enumerate(zip(base.tolist(), changed, strict=True))
     ]
-    found = merge_as_mergekit(method, [base, *models], {"epsilon": limit, "r": 0.5, "alpha": 0.2})
+    found = merge_as_mergekit(method, [base, *models], NAME, {"epsilon": limit, "r": 0.5, "alpha": 0.2})
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
@@ -179,7 +229,7 @@ def test_sce_selects_by_variance_weighs_by_size_and_erases_the_minority():
         agreeing = [i for i in range(3) if sign(deltas[i][n]) == majority]
         total = sum(weights[i] * deltas[i][n] for i in agreeing)
         expected.append(b + total / max(1e-6, sum(weights[i] for i in agreeing)))
-    found = merge_as_mergekit("sce", [base, *models], {"select_topk": 0.25})
+    found = merge_as_mergekit("sce", [base, *models], NAME, {"select_topk": 0.25})
     torch.testing.assert_close(found, torch.tensor(expected))
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from herdbook import plan as plans
 from herdbook import recipe as recipes
@@ -133,6 +134,80 @@ def test_chosen_rows(herd, tmp_path):
     assert made.tokenizer.convert_tokens_to_ids("<new>") == 68
 
 
+# By their types: what transformers calls their embeddings and heads.
+OTHERS = {
+    "gpt2": (
+        {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 16},
+        ["transformer.wte.weight"],
+    ),
+    "gpt_neox": (
+        {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64},
+        ["gpt_neox.embed_in.weight", "embed_out.weight"],
+    ),
+    "phi": (
+        {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64},
+        ["model.embed_tokens.weight", "lm_head.weight", "lm_head.bias"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_embeddings_and_heads_of_other_names(tmp_path, kind):
+    sizes, names = OTHERS[kind]
+    for seed, name in enumerate("ab"):
+        tokens = MORE[name]
+        folder = tiny.write_other_model(
+            tmp_path / name, kind, seed=seed, **sizes, vocab_size=64 + len(tokens)
+        )
+        for number, token in enumerate(tokens, start=64):
+            add(folder, token, number)
+    entry = {
+        "method": "linear",
+        "models": [{"model": "a", "weight": 1}, {"model": "b", "weight": 3}],
+        "tokenizer": {"source": "union"},
+    }
+    models = {name: {"folder": name} for name in "ab"}
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {**models, "made": {"merge": entry}})
+    plan = tiny.build(recipe, tmp_path / "results")
+    folder = plan.layout.folder(plan.released)
+    a, b, made = map(CheckpointFolder, (tmp_path / "a", tmp_path / "b", folder))
+    for name in names:
+        assert torch.allclose(made[name][:64], (a[name] + 3 * b[name][:64]) / 4, atol=1e-6), name
+        assert torch.allclose(made[name][64:], b[name][64:], atol=1e-6), name
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values())
+    assert len(model.get_input_embeddings().weight) == 66
+
+
+@pytest.mark.parametrize("semantics", ["native-1", "mergekit-0.1.5"])
+def test_rows_that_not_all_models_have_are_cropped(tmp_path, semantics):
+    for seed, name in enumerate("abc"):
+        write(tmp_path / name, seed, [])
+    tiny.write_model(tmp_path / "b", seed=1, vocab=70)
+    tiny.write_tokenizer(tmp_path / "b", 64)
+    entry = {
+        "method": "ties",
+        "base": "a",
+        "models": [{"model": "b", "density": 0.5}, {"model": "c"}],
+        "dtype": "float32",
+        "semantics": semantics,
+    }
+    made = Made(tmp_path, tmp_path / "made", {"merge": {**entry, "vocabulary": "crop"}})
+    assert any("the last 6 rows of the embeddings of 'b' are left out" in line for line in made.plan.warnings)
+    # the same merge with a model that never had these rows
+    path = tmp_path / "b/model.safetensors"
+    tensors = load_file(path)
+    save_file(
+        {name: tensor[:64].clone() if len(tensor) == 70 else tensor for name, tensor in tensors.items()}, path
+    )
+    config = json.loads((tmp_path / "b/config.json").read_text(encoding="utf-8"))
+    (tmp_path / "b/config.json").write_text(json.dumps({**config, "vocab_size": 64}), encoding="utf-8")
+    expected = Made(tmp_path, tmp_path / "expected", {"merge": entry})
+    assert made.config == expected.config
+    for name in expected.weights.spans:
+        assert made.weights.stored(name).equal(expected.weights.stored(name)), name
+
+
 def test_stacked_layers_take_rows_of_one_model(herd, tmp_path):
     slices = [{"model": "a", "layers": "0-0"}, {"model": "c", "layers": "1-1"}]
     merge = {
@@ -150,6 +225,19 @@ def test_stacked_layers_take_rows_of_one_model(herd, tmp_path):
     assert torch.equal(stored[EMBEDDINGS][67:], mean.expand(5, -1))
     lines = [line for line in made.plan.warnings if "zeros" in line]
     assert lines == ["models.made.merge: 3 tokens have rows of zeros, since 'a' has none"]
+
+
+def test_rows_of_stacked_layers_are_scaled_as_the_layers_are(herd, tmp_path):
+    slices = [{"model": "a", "layers": "0-0"}, {"model": "c", "layers": "1-1", "scale": 0.5}]
+    merge = {
+        "method": "passthrough",
+        "slices": slices,
+        "semantics": "mergekit-0.1.5",  # head and last norm have the scale of the last slice
+        "tokenizer": {"source": "union"},
+    }
+    made = Made(herd, tmp_path, {"merge": merge})
+    assert torch.equal(made.weights[HEAD], made.sources["c"][HEAD] / 2)
+    assert torch.equal(made.weights[EMBEDDINGS][:64], made.sources["a"][EMBEDDINGS])
 
 
 def test_a_mixture_has_the_base_s_rows_and_those_of_experts_for_tokens_of_theirs(herd, tmp_path):

@@ -7,7 +7,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from herdbook.errors import StepError
+from herdbook import plan as plans
+from herdbook.errors import RecipeError, StepError
+from herdbook.inference.forward import CheckpointFolder
+from herdbook.steps.moe import states
 from herdbook.steps.moe.random_gate import as_bytes, random_rows
 from herdbook.steps.moe.router import router_rows
 from herdbook.weights.record import read_record
@@ -56,6 +59,34 @@ def test_routers_are_made_of_what_enters_each_layer(base, gate, pick):
     assert len(rows) == 3
     for layer, found in enumerate(rows):
         torch.testing.assert_close(found, expected_rows(base, pick, layer), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("gate", ["hidden", "router_input_avg", "ridge"])
+def test_states_that_are_kept_give_the_same_bits_and_only_new_prompts_are_read(
+    base, gate, tmp_path, monkeypatch
+):
+    def rows(prompts, kept=tmp_path / "states"):
+        return list(router_rows(gate, base, prompts, 3, kept=kept))
+
+    read = []
+    for name in ("hidden_states", "mlp_inputs"):
+        own = getattr(states, name)
+        monkeypatch.setattr(
+            states, name, lambda folder, ids, own=own: read.append(len(ids)) or own(folder, ids)
+        )
+    expected = rows(PROMPTS, None)
+    number = read.pop()
+    assert all(map(torch.equal, rows(PROMPTS), expected))
+    assert read == [number]
+    assert all(map(torch.equal, rows(PROMPTS), expected))
+    assert read == [number]
+    other = [(["w5 w6", *PROMPTS[0][0]], PROMPTS[0][1]), *PROMPTS[1:]]
+    assert all(map(torch.equal, rows(other), rows(other, None)))
+    assert read == [number, 1, number + 1]
+    for path in (tmp_path / "states").glob("*.states"):
+        path.write_bytes(path.read_bytes()[:-100] + bytes(100))  # as after a power cut
+    assert all(map(torch.equal, rows(other), rows(other, None)))
+    assert read[3:] == [number + 1, number + 1]
 
 
 def test_cheap_embed_is_the_tokens_sum(base):
@@ -115,6 +146,28 @@ def recipe_of(folder, experts, **changes):
         {"model": name, "prompts": [prompt]} for name, prompt in zip(experts, prompts, strict=False)
     ]
     return tiny.write_recipe(folder / "r.yaml", models)
+
+
+@pytest.mark.parametrize("prompts", [["", ""], ["w1", "w1"]])
+def test_equal_prompts_are_refused_and_a_warning_with_mergekit_s_semantics(tmp_path, prompts):
+    for seed, name in enumerate(("base", "other")):
+        tiny.write_model(tmp_path / name, seed=seed)
+    models = {name: {"folder": name} for name in ("base", "other")}
+    experts = [{"model": name, "prompts": [prompt]} for name, prompt in zip(models, prompts, strict=True)]
+    entry = {"base": "base", "gate": "hidden", "experts": experts}
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {**models, "mix": {"moe": entry}})
+    tiny.lock(recipe)
+    with pytest.raises(RecipeError, match=r"all have the same prompts.*set `semantics: mergekit-0.1.5`"):
+        plans.load(recipe, tmp_path / "results")
+    theirs = {**entry, "semantics": "mergekit-0.1.5"}
+    plan = tiny.build(
+        tiny.write_recipe(tmp_path / "r.yaml", {**models, "mix": {"moe": theirs}}), tmp_path / "results"
+    )
+    assert any("all have the same prompts" in line for line in plan.warnings)
+    one, other = CheckpointFolder(plan.layout.folder(plan.released))[
+        "model.layers.0.block_sparse_moe.gate.weight"
+    ]
+    assert one.equal(other)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral"])

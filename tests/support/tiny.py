@@ -78,7 +78,9 @@ def write_other_model(folder, kind, seed=0, dtype=torch.float32, **config):
     """Write a model folder of any type that transformers has, with weights from a seed; return its path."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    settings = AutoConfig.for_model(kind, vocab_size=64, bos_token_id=1, eos_token_id=2, **config)
+    settings = AutoConfig.for_model(
+        kind, **{"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, **config}
+    )
     model = AutoModelForCausalLM.from_config(settings, dtype=dtype)
     drawn = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -16,7 +16,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from herdbook.tools.converter import CONVERTER
-from herdbook.tools.mergekit import MERGEKIT
 
 ROOT = Path(__file__).parents[2]
 ENVS = ROOT / "envs"
@@ -123,7 +122,7 @@ def test_what_lies_there_is_what_is_rendered(monkeypatch):
     assert not stale, "run: python envs/render.py"
 
 
-@pytest.mark.parametrize(("step", "tool"), [("build", MERGEKIT), ("quantize", CONVERTER)])
+@pytest.mark.parametrize(("step", "tool"), [("quantize", CONVERTER)])
 def test_an_environment_has_the_program_of_others_that_its_steps_run(step, tool):
     for kind in ("", ".cuda"):
         script = (ENVS / f"{step}{kind}.post-deploy.sh").read_text(encoding="utf-8")
@@ -214,10 +213,7 @@ def test_a_container_installs_the_locked_requirements_and_the_programs(kind):
     ]
     assert installed(commands) == {
         "": [f"envs/herdbook{kind}.txt"],
-        **{
-            f"/opt/herdbook/tools/{tool.package}": [f"envs/{tool.package}.txt"]
-            for tool in (MERGEKIT, CONVERTER)
-        },
+        f"/opt/herdbook/tools/{CONVERTER.package}": [f"envs/{CONVERTER.package}.txt"],
     }
     # an unpinned name would be neither a file of requirements nor the package itself
     for words in map(shlex.split, commands):

@@ -159,6 +159,117 @@ MEANINGS = {
             }
         },
     },
+    "card-prose.md": {
+        **hub("root", "oak", "elm"),
+        "oak2flat": merge("task_arithmetic", base="root", models=[{"model": "oak", "weight": 1.0}]),
+        "merged": merge(
+            "passthrough",
+            slices=[{"model": "oak2flat", "layers": "0-12"}, {"model": "elm", "layers": "3-21"}],
+        ),
+    },
+    "card-details.md": {
+        **hub("root", "oak", "elm", "ash"),
+        "first": merge(
+            "karcher",
+            models=[{"model": "oak"}, {"model": "elm"}],
+            parameters={"tol": 1e-10, "max_iter": 1200},
+            tokenizer={"source": "union"},
+        ),
+        "merged": merge(
+            "della_linear",
+            base="root",
+            models=[
+                {
+                    "model": "first",
+                    "parameters": {"density": 0.5, "epsilon": 0.4, "weight": [0.9, 0.2, 0.2, 0.95, 0.4, 0.2]},
+                },
+                {"model": "ash", "parameters": {"density": 0.5, "epsilon": 0.4, "weight": [0.1, 0.9, 1.0]}},
+            ],
+            parameters={"lambda": 1.0, "normalize": True},
+            layers="0-39",
+            tokenizer={"source": "union"},
+        ),
+    },
+    "base-with-parameters.yaml": {
+        **hub("root", "oak"),
+        "merged": merge(
+            "della_linear",
+            base="root",
+            models=[
+                {
+                    "model": "oak",
+                    "parameters": {
+                        "weight": [
+                            {"filter": "self_attn", "value": 0.35},
+                            {"filter": "mlp", "value": 0.2},
+                            {"value": 0.25},
+                        ],
+                        "density": 0.65,
+                    },
+                }
+            ],
+            parameters={"normalize": True, "epsilon": 0.05, "lambda": 1},
+            tokenizer={"source": "union", "chat_template": "chatml"},
+        ),
+    },
+    "one-module.yaml": {
+        **hub("oak", "elm"),
+        "merged": merge("slerp", base="oak", other="elm", t=0.3, layers="0-31"),
+    },
+    "card-alike.md": {
+        **hub("oak"),
+        "mixture": {
+            "moe": {
+                "base": "oak",
+                "semantics": "mergekit-0.1.5",
+                "gate": "hidden",
+                "experts_per_token": 2,
+                "experts": [prompted("oak", ""), prompted("oak", "")],
+                "dtype": "bfloat16",
+            }
+        },
+    },
+    "anchored-prompts.yaml": {
+        **hub("oak", "elm"),
+        "mixture": {
+            "moe": {
+                "base": "oak",
+                "semantics": "mergekit-0.1.5",
+                "gate": "hidden",
+                "experts_per_token": 2,
+                "experts": [
+                    prompted("oak", "chat", "code", negative_prompts=["scene"]),
+                    prompted("elm", "scene", negative_prompts=["chat", "code"]),
+                ],
+            }
+        },
+    },
+    "revision-beside.yaml": {
+        **hub("oak"),
+        "merged": merge(
+            "passthrough", slices=[{"model": "oak", "layers": "0-23"}, {"model": "oak", "layers": "8-31"}]
+        ),
+    },
+    "adapters-of-a-base.yaml": {
+        **hub("root", "ash"),
+        "moss": {"adapter": {"hub": "farm/moss"}, "on": "root"},
+        "fern": {"adapter": {"hub": "farm/fern"}, "on": "root"},
+        "merged": merge("model_stock", base="root", models=["moss", "fern", "ash"]),
+    },
+    "fusion.md": {
+        **hub("oak", "elm"),
+        "merged": merge("arcee_fusion", base="oak", models=[{"model": "elm"}]),
+    },
+    "text-numbers.yaml": {
+        **hub("root", "oak"),
+        "merged": merge(
+            "task_arithmetic",
+            base="root",
+            models=[{"model": "oak", "weight": 0.5}],
+            normalize=False,
+            **{"lambda": 1.0},
+        ),
+    },
     "modules.yaml": {
         **hub("oak", "elm"),
         "merged": merge(
@@ -316,6 +427,12 @@ SAID = {
     "adapter-alone.yaml": ["passthrough of one whole model"],
     "twice.yaml": ["tokenizer: the first model's"],
     "evolved.yaml": ["each slice is a merge of its own"],
+    "one-module.yaml": ["modules: text_decoder alone is merged"],
+    "revision-beside.yaml": ["slices.0.sources.0.revision: left out"],
+    "base-with-parameters.yaml": [
+        "parameters.int_space: left out",
+        "models.1.parameters.weight: left out; the base takes part",
+    ],
     "levels.yaml": ["parameters.t: left out; linear has no such parameter"],
 }
 # Configurations that cannot be imported, and all that is wrong with them, in order.
@@ -460,7 +577,7 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
         (f"name: one\n{LINEAR}---\nname: one\n{LINEAR.replace('a/c', 'a/d')}", ["line 5: name: another step is called 'one', too"]),
         (
             "merge_method: linear\nmodules:\n  text_decoder: {models: [{model: a/b}]}\n  vision: {models: [{model: a/b}]}\n",
-            ["line 2: modules: text_decoder, vision: a model of several modules is multimodal"],
+            ["line 2: modules: text_decoder, vision: a model of several modules also reads images or sound, or has an encoder"],
         ),
         (LINEAR + "slices: [{sources: []}]\n", ["line 1: expected exactly one of `models`, `slices` and `modules`, found models and slices"]),
         ("merge_method: slerp\nmodels: [{model: a/b}, {model: a/c}]\n", ["line 1: `base_model` is missing; slerp needs one"]),
@@ -480,6 +597,22 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
             "merge_method: linear\nslices:\n  - sources: [{model: a/b, layer_range: [0, 4]}, {model: a/c, layer_range: [0, 5]}]\n",
             ["line 3: slices.0: its sources have different numbers of layers: 4, 5"],
         ),
+        (
+            "merge_method: cabs\nsources: {a: {path: /b}}\n",
+            ["line 1: expected exactly one of `models`, `slices` and `modules`", "line 1: merge_method: unknown method 'cabs'"],
+        ),
+        (
+            "merge_method: slerp\nbase_model: a/b\nmodels: [{model: a/c}, {model: a/d}]\n",
+            ["line 3: models: slerp merges 1 besides the base, and 2 are given; the base a/b is not among the models"],
+        ),
+        (
+            LINEAR + "tokenizer: {tokens: {<x>: {force: true}}}\n",
+            ["line 3: tokenizer.tokens.<x>: `source` is missing: mergekit fails if a model does not have the token"],
+        ),
+        (
+            LINEAR.replace("a/c", "output/c"),
+            ["line 2: models.1.model: 'output/c' is neither a folder on this machine nor another step", "--map 'output/c=owner/name'"],
+        ),
         (LINEAR.replace("a/c", "../c"), ["line 2: models.1.model: '../c' is neither a folder", "--map '../c=owner/name'"]),
         (LINEAR.replace("a/c", '"a/c\\u202e\\x1b"'), ["line 2: models.1.model: "]),
         (BOMB + LINEAR, ["expands to more than"]),
@@ -493,6 +626,29 @@ def test_bad_input(text, problems):
     for words, line in zip(problems, found, strict=True):
         assert words in line
         assert len(line) < 500
+
+
+def test_prompts_keep_control_characters_which_nobody_s_terminal_gets():
+    prompts = ["red \x1b[31m\u202e", "\ttab\nline\0"]
+    experts = [
+        {"source_model": f"a/{n}", "positive_prompts": [text]} for n, text in zip("bc", prompts, strict=True)
+    ]
+    text = yaml.safe_dump({"base_model": "a/b", "gate_mode": "hidden", "experts": experts})
+    made = imported("x.yaml", text)
+    assert [one["prompts"] for one in made.content["models"]["mixture"]["moe"]["experts"]] == [
+        [one] for one in prompts
+    ]
+    assert yaml.safe_load(made.text) == made.content
+    assert all(one.isprintable() for one in made.text.splitlines())
+    assert recipes.parse(made.text).models["mixture"].moe.experts[1].prompts == [prompts[1]]
+
+
+def test_a_megabyte_of_aliases_is_refused_before_it_is_expanded():
+    text = BOMB + "more: [" + ", ".join(["*a"] * 250_000) + "]\n" + LINEAR
+    assert len(text) > 1_000_000
+    assert "refused: it has" in refused(text)[0]
+    shorter = BOMB + f"more: [{', '.join(['*i'] * 1000)}]\n" + LINEAR
+    assert "expands to more than" in refused(shorter)[0]
 
 
 @pytest.mark.parametrize(
@@ -606,7 +762,7 @@ KEYS = {
     "name": "names a step, which others use",
     "models": "whole models",
     "slices": "`layers` of a merge, a stack, or a stack of merges",
-    "modules": "one; several belong to multimodal models, which are refused",
+    "modules": "one; several are refused, since they belong to models that also read images or sound, or have an encoder",
     "base_model": "also of a single slice; if listed among the models, it takes no part",
     "parameters": "numbers, lists over the layers, filters; of models, slices, modules and the whole, in mergekit's order of precedence",
     "dtype": "what is computed with",
@@ -634,11 +790,12 @@ KEYS = {
 def table():
     """Return the documentation's tables of methods and keys."""
     rows = ["| method | computed by |", "| --- | --- |"]
-    by_mergekit = [name for name, method in METHODS.items() if method.by_mergekit]
-    here = sorted({**NATIVE, **METHODS}.keys() - set(by_mergekit))
-    rows += [f"| {', '.join(f'`{name}`' for name in here)} | Herdbook ({len(here)}) |"]
+    drawn = sorted(name for name, method in {**NATIVE, **METHODS}.items() if method.draws)
+    here = sorted({**NATIVE, **METHODS}.keys() - set(drawn))
+    rows += [f"| {', '.join(f'`{name}`' for name in here)} | Herdbook, in mergekit's bits ({len(here)}) |"]
     rows += [
-        f"| {', '.join(f'`{name}`' for name in by_mergekit)} | mergekit, in an environment of its own ({len(by_mergekit)}) |"
+        f"| {', '.join(f'`{name}`' for name in drawn)} | Herdbook, with random numbers of its own ({len(drawn)}) |",
+        "| none | mergekit (0) |",
     ]
     rows += [
         "| any other | nothing: refused, with the nearest name |",

@@ -10,18 +10,16 @@ from herdbook import plan as plans
 from herdbook.cli.main import main
 from herdbook.plan.jobs import jobs
 from herdbook.tools.converter import CONVERTER
-from herdbook.tools.mergekit import MERGEKIT
 from support import tiny
 
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    """A recipe that needs both programs, locked, on a machine that has none."""
-    for seed, name in enumerate("ab"):
-        tiny.write_model(tmp_path / name, seed=seed)
-    merge = {"method": "della_linear", "base": "a", "models": [{"model": "b", "parameters": {"weight": 1}}]}
-    models = {"a": {"folder": "a"}, "b": {"folder": "b"}, "merged": {"merge": merge}}
-    recipe = tiny.write_recipe(tmp_path / "recipe.yaml", models, quantize={"methods": ["Q8_0"]})
+    """A recipe that needs the program, locked, on a machine that lacks it."""
+    tiny.write_model(tmp_path / "a")
+    recipe = tiny.write_recipe(
+        tmp_path / "recipe.yaml", {"a": {"folder": "a"}}, quantize={"methods": ["Q8_0"]}
+    )
     tiny.lock(recipe)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
     monkeypatch.setenv("PATH", "/nowhere")
@@ -33,20 +31,20 @@ def install(tool):
     (Path(sys.prefix) / "tools" / tool.package / distribution).mkdir(parents=True)
 
 
-def test_each_missing_program_is_named_with_a_job_that_needs_it(recipe, tmp_path):
+def test_a_missing_program_is_named_with_a_job_that_needs_it(recipe, tmp_path):
     planned = jobs(plans.load(recipe, tmp_path / "results"))
-    merge, convert = needs.missing_software(planned)
-    assert merge.startswith("merge merged.")
-    assert f"the program mergekit {MERGEKIT.version} is not installed. Install it with:\n" in merge
+    (convert,) = needs.missing_software(planned)
     assert convert.startswith("convert Tiny-")
+    assert (
+        f"the program {CONVERTER.package} {CONVERTER.version} is not installed. Install it with:\n" in convert
+    )
     assert convert.endswith(f"{CONVERTER.package}=={CONVERTER.version}")
-    assert not needs.missing_software(job for job in planned if job.rule not in {"merge", "convert"})
-    install(MERGEKIT)
-    assert needs.missing_software(planned) == [convert]
+    assert not needs.missing_software(job for job in planned if job.rule != "convert")
+    install(CONVERTER)
+    assert not needs.missing_software(planned)
 
 
 def test_a_missing_package_of_a_late_job_is_named_with_its_extra(recipe, tmp_path, monkeypatch):
-    install(MERGEKIT)
     install(CONVERTER)
     planned = jobs(plans.load(recipe, tmp_path / "results"))
     assert not needs.missing_software(planned)
@@ -66,6 +64,5 @@ def test_the_plan_warns_unless_it_is_for_another_machine(recipe, tmp_path, capsy
     assert main(arguments) == 0
     said = capsys.readouterr().err
     assert "warning: on this machine: convert Tiny-" in said
-    assert "warning: on this machine: merge merged." in said
     assert main([*arguments, "--elsewhere"]) == 0
     assert "on this machine" not in capsys.readouterr().err

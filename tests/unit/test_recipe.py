@@ -113,7 +113,6 @@ def test_all_problems_at_once_each_with_file_and_key():
             "prompts: []",
             "models.mix.moe.experts.1.prompts: gate 'ridge' needs at least one prompt",
         ),
-        ("prompts: [two]", "prompts: [one]", "models.mix.moe.experts: all experts have the same prompts"),
         (
             "base: base\n",
             "base: base\n      experts_per_token: 3\n",

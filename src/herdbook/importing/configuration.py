@@ -93,7 +93,7 @@ class Token:
     """Where the embedding of a token comes from.
 
     Args:
-        source: A model; a mapping with ``kind``; or None for mergekit's choice.
+        source: A model; a mapping with ``kind``; or None if it cannot be read.
         force: Whether models that have the token take it, too.
     """
 
@@ -141,6 +141,9 @@ class DenseConfiguration:
         out_dtype: What is written, or None.
         tokenizer: ``tokenizer`` or ``tokenizer_source``, or None.
         chat_template: The chat template, or None.
+        tokens: Which tokenizer the result gets, as read from ``tokenizer``.
+        base_at: The entry that names the base.
+        module: The name of its only module, or None if it is written without modules.
     """
 
     value: Value
@@ -154,6 +157,7 @@ class DenseConfiguration:
     chat_template: str | None = None
     tokens: Tokenizer | None = None
     base_at: Value | None = None
+    module: str | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("bfloat16", "float16", "float32")
 STACK = "passthrough"
+PLAIN_MODULE = "default"  # mergekit's name of the only module of a text model
 SEMANTICS = "mergekit-0.1.5"
 
 
@@ -44,11 +45,7 @@ def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[
     method = methods.ALL.get(configuration.method)
     say_what_is_ignored(configuration, method, name)
     if method is None:
-        given = value.get("merge_method") or value
-        given.refuse(
-            f"unknown method {configuration.method!r}{did_you_mean(configuration.method, methods.ALL)}; there are "
-            f"{', '.join(sorted(methods.ALL))}"
-        )
+        methods.refuse_unknown(configuration.method, value.get("merge_method") or value)
         return {}
     for key in ("dtype", "out_dtype"):
         dtype = getattr(configuration, key)
@@ -56,6 +53,12 @@ def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[
             (value.get(key) or value).refuse(
                 f"{dtype!r} is not one of {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}"
             )
+    if (module := configuration.module) is not None and module != PLAIN_MODULE:
+        value.notes.assume(
+            f"modules: {module} alone is merged, as in mergekit, so the models must have nothing else: no parts that read images "
+            "or sound",
+            *("models", name),
+        )
     merge = _Dense(configuration, method, models, name)
     if configuration.method == STACK:
         entries = {name: merge.copy() if configuration.is_whole else merge.stack()}
@@ -179,8 +182,7 @@ class _Dense:
         entry: dict[str, Any] = {"method": method}
         if base is not None and self.method.base != "ignored":
             entry["base"] = self._name(base, base_at(self.configuration, piece))
-        if not method.startswith("dare"):  # these draw at random, so that there are no bits to have
-            entry |= self._semantics(name)
+        entry |= self._semantics(name)
         names = [
             self._name(source.model, _at(source), again)
             for source, again in zip(sources, repetitions(sources), strict=True)
@@ -192,10 +194,16 @@ class _Dense:
         if not others or (self.method.models and len(others) != self.method.models):
             needed = self.method.models or "at least one model"
             if not self.notes.problems:  # otherwise it may be that a model could not be read
-                piece.value.refuse(f"{method} merges {needed} besides the base, and {len(others)} are given")
+                missing = base is not None and base not in (source.model for source in piece.sources)
+                apart = f"; the base {base} is not among the models" if missing else ""
+                piece.value.refuse(
+                    f"{method} merges {needed} besides the base, and {len(others)} are given{apart}"
+                )
             return {}
-        build = self._native if method in methods.NATIVE else self._by_mergekit
+        build = self._native if method in methods.NATIVE else self._as_named
         entry |= build(piece, others, name)
+        if self.method.draws:
+            self._drawn(name)
         return {**entry, **layers_in_recipe(sources, names), **self._common(base)}
 
     # -- models and their parameters
@@ -231,17 +239,9 @@ class _Dense:
             entry["models"].append({**item, **({"density": in_recipe(density)} if density else {})})
         if "lambda" in self.method.shared and (scale := parameter(self._levels(piece), "lambda", "number")):
             entry["lambda"] = in_recipe(scale)
-        if method.startswith("dare"):
-            self._drawn("elements are dropped at random", name)
-            if entry.get("rescale", True):
-                self.notes.assume(
-                    "rescale: kept elements are divided by the density, as in the paper; mergekit 0.1.5 scales them to the sum of "
-                    "magnitudes that there was before",
-                    *self._at("method", name),
-                )
         return entry
 
-    def _by_mergekit(self, piece: Piece, others: list[tuple[Source, str]], name: str) -> dict[str, Any]:
+    def _as_named(self, piece: Piece, others: list[tuple[Source, str]], name: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"models": []}
         levels = self._levels(piece)
         for source, model in others:
@@ -258,8 +258,6 @@ class _Dense:
                 piece.value.refuse(f"{self.configuration.method} needs the parameter {key!r}")
         if parameters:
             entry["parameters"] = parameters
-        if self.configuration.method.startswith("della") or self.configuration.method == "arcee_fusion":
-            self._drawn("it draws at random", name)
         return entry
 
     def _given(self, levels: list[Value | None], known: Any) -> dict[str, Any]:
@@ -281,9 +279,9 @@ class _Dense:
             ),
         )
 
-    def _drawn(self, what: str, name: str) -> None:
+    def _drawn(self, name: str) -> None:
         self.notes.assume(
-            f"seed: 0; {what}, and the draw of the published model cannot be reproduced",
+            "seed: 0; elements are dropped at random, and the draw of the published model cannot be reproduced",
             *self._at("method", name),
         )
 

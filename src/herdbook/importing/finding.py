@@ -34,6 +34,8 @@ LIKE_YAML = re.compile(r"^\s*(?:$|#|-(?:\s|$)|[\"']?[\w.-]+[\"']?\s*:(?:\s|$)|[\
 TAG = re.compile(r"<[^<>\n]{0,200}>")
 MARKED = re.compile(r"`([^`\n]{1,200})`|\*\*([^*\n]{1,200})\*\*")
 HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]+(.{1,200})$", re.MULTILINE)
+WORD = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+LONGEST_LINE = 500
 BLOCKS = 500  # of a card, in which people have about 50 at most
 LINK = re.compile(r"(?:huggingface\.co|hf\.co)/([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95})")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}")
@@ -45,7 +47,8 @@ class Found:
 
     Args:
         value: The configuration.
-        labels: What the text calls it: headings, names in backticks or in bold before it, the nearest first.
+        labels: What the text calls it: headings, names in backticks or in bold before it, the nearest first, and names in the
+            line before it.
     """
 
     value: Value
@@ -220,6 +223,9 @@ def _labels(block: _Block) -> Iterator[str]:
     found = [*MARKED.finditer(text), *HEADING.finditer(text)]
     for match in sorted(found, key=lambda match: match.start(), reverse=True):
         yield next(part for part in match.groups() if part).strip(" #*`:")
+    before = block.before.rstrip().rpartition("\n")[2][:LONGEST_LINE]
+    # an ordinary word is no name
+    yield from (word for word in WORD.findall(before) if not (word.isalpha() and word.islower()))
 
 
 def _documents(block: _Block) -> list[yamlio.Document]:

@@ -1,14 +1,22 @@
-"""What mergekit's methods take: those that the recipe language has itself, and those that mergekit computes."""
+"""What mergekit's methods take: those that the recipe language has under its own names, and those under mergekit's."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from herdbook.humanize import did_you_mean
 from herdbook.recipe.mergekit_methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from herdbook.importing.value import Value
 
 _TASK_VECTORS = Method(
     {"int8_mask": "boolean", "normalize": "boolean", "rescale": "boolean", "lambda": "number"},
     {"weight": "number", "density": "number"},
     ("weight",),
 )
+_DARE = replace(_TASK_VECTORS, draws=True)
 
 # Source: mergekit 0.1.5, ``merge_methods.registry``; a test compares them with the installed mergekit.
 NATIVE = {
@@ -16,8 +24,8 @@ NATIVE = {
     "slerp": Method({"t": "number"}, required=("t",), models=1),
     "task_arithmetic": _TASK_VECTORS,
     "ties": _TASK_VECTORS,
-    "dare_linear": _TASK_VECTORS,
-    "dare_ties": _TASK_VECTORS,
+    "dare_linear": _DARE,
+    "dare_ties": _DARE,
     "model_stock": Method({"filter_wise": "boolean"}),
     "passthrough": Method({}, {"scale": "number"}, base="ignored"),
 }
@@ -31,3 +39,9 @@ WITHOUT_EFFECT = {
 UNUSED = {"task_arithmetic": ("density", "rescale")}
 # What is taken for a required parameter that is not given anywhere; mergekit refuses such a configuration.
 TAKEN = {"weight": 1.0, "t": 0.5}
+
+
+def refuse_unknown(method: str, at: Value) -> None:
+    """Refuse a method that mergekit does not have; there is nothing to say of one that it has."""
+    if method not in ALL:
+        at.refuse(f"unknown method {method!r}{did_you_mean(method, ALL)}; there are {', '.join(sorted(ALL))}")

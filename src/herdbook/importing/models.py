@@ -94,7 +94,9 @@ class Models:
                 if _is_elsewhere(path)
                 else "is neither a folder on this machine nor owner/name on the Hub"
             )
-            if not re.search(r"[/\\]", path):
+            if HUB.match(path):
+                kind = "is neither a folder on this machine nor another step"
+            elif not re.search(r"[/\\]", path):
                 kind = "is neither a folder on this machine nor owner/name on the Hub, nor another step"
             self.notes.refuse(f"{places[0]}: '{line(path)}' {kind}{hint}{_also(places)}")
         if self._unknown:
@@ -128,7 +130,7 @@ class Models:
         folder = self._folder(str(place))
         if folder is not None:
             return {"folder": folder}
-        if HUB.match(place.path) and ".." not in place.path:
+        if place.is_on_hub:
             return self._hub(place)
         self._unknown.setdefault(place.path, []).append(at.place)
         return {"hub": "unknown/unknown"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
-from herdbook.importing import references
+from herdbook.importing import methods, references
 from herdbook.importing.configuration import (
     DenseConfiguration,
     Expert,
@@ -99,6 +99,8 @@ def _dense(value: Value) -> DenseConfiguration | None:
     if len(contents) != 1:
         found = f", found {' and '.join(contents)}" if contents else ""
         value.refuse(f"expected exactly one of `models`, `slices` and `modules`{found}")
+        if (given := value.get("merge_method")) is not None and isinstance(given.content, str):
+            methods.refuse_unknown(given.content, given)
         return None
     inner = value if contents != ["modules"] else _module(value.child("modules"))
     if inner is None:
@@ -128,6 +130,7 @@ def _dense(value: Value) -> DenseConfiguration | None:
         template.text() if (template := setting("chat_template")) is not None else None,
         None if chosen is None else read_tokenizer(chosen),
         base,
+        None if inner is value else str(inner.keys[-1]),
     )
 
 
@@ -138,7 +141,8 @@ def _module(modules: Value) -> Value | None:
     if len(modules.content) != 1:
         names = ", ".join(map(str, modules.content))
         modules.refuse(
-            f"{names}: a model of several modules is multimodal, and Herdbook merges text models only"
+            f"{names}: a model of several modules also reads images or sound, or has an encoder, and Herdbook merges decoders of "
+            "text only. To merge these alone, leave out the other modules, and name models that consist of this one"
         )
         return None
     inner = next(modules.items())
@@ -164,6 +168,11 @@ def read_tokenizer(value: Value) -> Tokenizer | None:
         token = str(entry.keys[-1])
         if not entry.is_mapping():
             continue
+        if entry.get("source") is None:
+            entry.refuse(
+                "`source` is missing: mergekit fails if a model does not have the token. Name the model whose row counts, or leave "
+                "the entry out if all have it"
+            )
         forced = entry.get("force")
         tokens[token] = Token(_row(entry.get("source")), forced is not None and bool(boolean(forced)))
     pad = value.get("pad_to_multiple_of")

@@ -18,6 +18,23 @@ CACHED = re.compile(
     r"(?:^|[/\\])models--([\w.-]+?)--([\w.-]+)(?:[/\\]snapshots[/\\]([0-9a-f]{40}))?[/\\]?$", re.ASCII
 )
 LONGEST = 300
+# Folders that people write the results of steps to, as in output/left; none of them is an owner on the Hub.
+WORK_FOLDERS = frozenset(
+    [
+        "intermediate",
+        "intermediates",
+        "merge",
+        "merges",
+        "merged",
+        "model",
+        "models",
+        "out",
+        "output",
+        "outputs",
+        "tmp",
+        "temp",
+    ]
+)
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f]+")
 LONG_FORM = {"model", "lora", "override_architecture"}
 
@@ -41,6 +58,12 @@ class Place:
     def last(self) -> str:
         """The last part of its path."""
         return re.split(r"[/\\]", self.path.rstrip("/\\"))[-1]
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether it is a repository by its form."""
+        owner = self.path.partition("/")[0].lower()
+        return bool(HUB.match(self.path)) and ".." not in self.path and owner not in WORK_FOLDERS
 
     @property
     def public(self) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from herdbook.graph import reachable
 from herdbook.importing.reading import read
-from herdbook.importing.references import HUB
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -17,24 +16,6 @@ if TYPE_CHECKING:
     from herdbook.importing.finding import Found
     from herdbook.importing.references import Place
     from herdbook.importing.value import Notes
-
-# Folders that mergekit's users write the results of steps to, as in ./intermediates/left; none of them is an owner on the Hub.
-WORK_FOLDERS = {
-    *(
-        "intermediate",
-        "intermediates",
-        "merge",
-        "merges",
-        "merged",
-        "model",
-        "models",
-        "out",
-        "output",
-        "outputs",
-        "tmp",
-        "temp",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -100,8 +81,7 @@ class Steps:
         exact = [step for step in self.steps if step.name and step.name == place.path]
         if exact:
             return exact[0]
-        owner = place.path.partition("/")[0].lower()
-        if HUB.match(place.path) and owner not in WORK_FOLDERS:
+        if place.is_on_hub:
             return None
         last = place.last.casefold()
         by_name = [step for step in self.steps if step.name.casefold() == last and step is not user]

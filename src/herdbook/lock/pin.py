@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from herdbook.architectures.form import EMBEDDINGS
+from herdbook.architectures.rows import is_embeddings
 from herdbook.lock import union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap
@@ -130,7 +130,7 @@ def make_vocabularies(
         name: SideFilesOf(
             locked.members,
             _reader(recipe.models[name], locked, beside),
-            next((tensor.shape[0] for tensor in locked.tensors if tensor.name == EMBEDDINGS), None),
+            next((tensor.shape[0] for tensor in locked.tensors if is_embeddings(tensor.name)), None),
         )
         for name, locked in sources.items()
         if name in recipe.models

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from herdbook import humanize
 from herdbook.errors import RecipeError
 from herdbook.files import clone
-from herdbook.needs.layerwise import FLOAT32
+from herdbook.needs.layerwise import FLOAT32, PROMPT_BYTES
 from herdbook.needs.memory import FLOAT64
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
-from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges, RunMergekit
+from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges, MakeRouters
 from herdbook.recipe import Folder, Hub, Pypi
+from herdbook.recipe.moe import GATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,10 +178,21 @@ def _part(plan: Plan, part: Part) -> int:
         written += 2 * _fetched(plan, part)  # the package, and the weights unpacked from it
     elif isinstance(source, Hub) and is_link(plan, part):
         written += _fetched(plan, part)
-    if isinstance(part.operation, RunMergekit):
-        written += part.size_bytes  # mergekit's own output, from which the shard is written
+    if isinstance(part.operation, MakeRouters):
+        written += _states(plan, part.operation)
     bases = 2 if part.operation.text else 1  # an oblique projection has two
     return written + sum(vectors_bytes(tensor.shape, bases) for tensor in part.reduced)
+
+
+def _states(plan: Plan, make: MakeRouters) -> int:
+    """Return what the hidden states of prompts take at most: each byte of a prompt is one token or less."""
+    if make.as_mergekit or not GATES[make.gate].layers:
+        return 0
+    base = plan.by_key[make.base].config
+    texts = [text for sides in make.prompts for side in sides for text in side]
+    tokens = sum(len(text.encode()) + (PROMPT_BYTES if make.chat_template else 1) for text in texts)
+    states: int = FLOAT32 * tokens * base["hidden_size"] * base["num_hidden_layers"]
+    return states + LEAST_BYTES
 
 
 def _fetched(plan: Plan, part: Part) -> int:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Node
 
 FLOAT32 = 4
+PROMPT_BYTES = 64  # what a chat template puts around a prompt
 STREAMS = 3  # hidden states: a layer's input, its output, and a copy in transfer between devices or disk
 SCORES = 2  # a window's attention scores before and after the softmax, where no fused kernel avoids them
 LOGITS = 3  # a window's logits, their logarithms, and a copy

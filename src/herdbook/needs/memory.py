@@ -23,7 +23,6 @@ from herdbook.plan.operation import (
     PerturbExperts,
     Reduce,
     ReduceAsSearched,
-    RunMergekit,
     TakeOver,
 )
 from herdbook.recipe import Moe
@@ -119,8 +118,6 @@ def _part(plan: Plan, part: Part) -> tuple[int, int]:
             tensors = (4, 8) if "semantics" in settings else (2, 4)
             inputs = max(len({*tensor.origins}) for tensor in part.computed)
             return TORCH_BYTES + FLOAT32 * largest * (tensors[0] * inputs + tensors[1]), 0
-        case RunMergekit():
-            return TORCH_BYTES + 2 * part.size_bytes, 0
         case MakeRouters() as make:
             return TORCH_BYTES + _routers(plan.by_key[make.base]), 0
         case LineUp():

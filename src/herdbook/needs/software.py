@@ -9,10 +9,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
-from herdbook.plan import Conversion, Evaluation, Part, Quantized
-from herdbook.plan.operation import RunMergekit
+from herdbook.plan import Conversion, Evaluation, Quantized
 from herdbook.tools.converter import CONVERTER
-from herdbook.tools.mergekit import MERGEKIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,12 +21,7 @@ if TYPE_CHECKING:
 
 def program(subject: Subject | None) -> Tool | None:
     """Return the external program that makes an item of the plan; None if our own code does."""
-    match subject:
-        case Conversion():
-            return CONVERTER
-        case Part(operation=RunMergekit()):
-            return MERGEKIT
-    return None
+    return CONVERTER if isinstance(subject, Conversion) else None
 
 
 def extra(subject: Subject | None) -> tuple[str, str] | None:

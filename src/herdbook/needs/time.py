@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import fetch_bytes
+from herdbook.needs.layerwise import PROMPT_BYTES
 from herdbook.needs.ranks import rank_rules
 from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.operation import MakeRouters
@@ -31,7 +32,6 @@ ELEMENTWISE = 100  # operations per element of work beyond copying: sorting, dra
 # How much faster Q8_0 is than the other types, since it takes its scale from a block's largest number; measured: 17.
 UNSEARCHED = 10
 CLUSTER_ROUNDS = 8  # those of ``herdbook.steps.laser.clusters``
-PROMPT_BYTES = 64  # what a chat template puts around a prompt
 
 
 @dataclass(frozen=True)

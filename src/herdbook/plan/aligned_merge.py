@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from herdbook.architectures.form import EMBEDDINGS
-from herdbook.plan.alignment import PER_TOKEN, row_tensor
-from herdbook.recipe import Mergekit, Passthrough
-from herdbook.recipe.mergekit_methods import METHODS
+from herdbook.architectures.rows import is_embeddings, is_per_token, rows_of
+from herdbook.errors import RecipeError
+from herdbook.plan.alignment import ROW, row_tensor
+from herdbook.recipe import Passthrough
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,11 +23,6 @@ def unaligned(where: str, merge: Dense, nodes: Mapping[str, Node], alignment: Al
     """Yield why the rows of a merge's models cannot be lined up, one line each."""
     if not alignment.changes(nodes, merge.inputs):
         return
-    if isinstance(merge, Mergekit) and METHODS[merge.method].by_mergekit:
-        yield (
-            f"{where}.tokenizer: method {merge.method} is computed by mergekit as a whole, and rows are not lined up for it. Name "
-            "the model whose tokens count"
-        )
     groups = [merge.inputs]
     if isinstance(
         merge, Passthrough
@@ -53,17 +48,65 @@ def aligned(
     inputs, base = merge.inputs, getattr(merge, "base", None)
     made = {model: alignment.runs(inputs, model, base) for model in dict.fromkeys(inputs)}
     for tensor in tensors:
-        if tensor.name not in PER_TOKEN:
+        if not is_per_token(tensor.name):
             result.append(tensor)
         elif isinstance(merge, Passthrough):
-            model = merge.slices[0 if tensor.name == EMBEDDINGS else -1].model
+            model = merge.slices[0 if is_embeddings(tensor.name) else -1].model
             runs = alignment.runs((model,), model, None)
+            if tensor.name in values:  # scaled, or written in another dtype
+                found[tensor.name] = {**values[tensor.name], "rows": [runs]}
+                result.append(replace(tensor, shape=(alignment.rows, *tensor.shape[1:])))
+                continue
             found[tensor.name] = {"rows": runs}
             result.append(row_tensor(tensor, runs, alignment.rows, tensor.origins))
         else:
             found[tensor.name] = {**values[tensor.name], "rows": [made[model] for model in inputs]}
             result.append(replace(tensor, shape=(alignment.rows, *tensor.shape[1:])))
     return result, found
+
+
+def crops(merge: Dense) -> bool:
+    """Return whether rows beyond those that all models have are left out."""
+    return not isinstance(merge, Passthrough) and merge.vocabulary is not None
+
+
+def cropped(
+    where: str, merge: Dense, tensors: list[Tensor], values: Mapping[str, Values], nodes: Mapping[str, Node]
+) -> tuple[list[Tensor], dict[str, Values], list[str]]:
+    """Return the tensors of a merge and their parameters, without the last rows of models that have more; and warnings.
+
+    Raises:
+        RecipeError: If the embeddings of a model are not known by their name, or all models have equally many rows.
+    """
+    counts = {name: rows_of(nodes[name].form) for name in merge.inputs}
+    for name, count in counts.items():
+        if count is None or type(nodes[name].config.get("vocab_size")) is not int:
+            raise RecipeError(
+                f"{where}.vocabulary: which tensors of {name!r} have a row for each token, or the key of their number in its "
+                "config.json, is not known"
+            )
+    known = {name: count for name, count in counts.items() if count is not None}
+    rows = min(known.values())
+    if rows == max(known.values()):
+        raise RecipeError(
+            f"{where}.vocabulary: all models have {rows} rows, so that nothing is cropped; leave it out"
+        )
+    runs = [[[0, rows, ROW, place, 0]] for place in range(len(merge.inputs))]
+    found = {name: {**of, "rows": runs} if is_per_token(name) else of for name, of in values.items()}
+    made = [
+        replace(tensor, shape=(rows, *tensor.shape[1:])) if is_per_token(tensor.name) else tensor
+        for tensor in tensors
+    ]
+    return (
+        made,
+        found,
+        [
+            f"{where}: the last {count - rows} rows of the embeddings of {name!r} are left out; the others are taken to be of the "
+            "same tokens in all models"
+            for name, count in known.items()
+            if count > rows
+        ],
+    )
 
 
 def warnings(where: str, merge: Dense, alignment: Alignment) -> Iterator[str]:

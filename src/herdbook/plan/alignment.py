@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from herdbook import recipe as recipes
-from herdbook.architectures.form import EMBEDDINGS, HEAD
+from herdbook.architectures.rows import is_other_table, is_per_token, rows_of
 from herdbook.errors import RecipeError
 from herdbook.recipe import ModelToken, Zero
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     Run = list[Any]
 
-# The tensors that have a row for each token.
-PER_TOKEN = (EMBEDDINGS, HEAD)
 NUMBER = re.compile(r"\.\d+\.")  # of a layer
 SPECIAL_ID = re.compile(r"_token_id$")  # keys of special tokens in a configuration
 ROW, MEAN, ZERO, PADDING = "row", "mean", "zero", "padding"
@@ -79,10 +77,9 @@ class Alignment:
     def changes(self, nodes: Mapping[str, Node], models: Sequence[str]) -> bool:
         """Return whether the embeddings of any of the models get other rows than they have."""
         return any(
-            nodes[model].form[EMBEDDINGS][0] != self.rows
-            or self.runs((model,), model, None) != [[0, self.rows, ROW, 0, 0]]
+            rows != self.rows or self.runs((model,), model, None) != [[0, self.rows, ROW, 0, 0]]
             for model in dict.fromkeys(models)
-            if EMBEDDINGS in nodes[model].form
+            if (rows := rows_of(nodes[model].form)) is not None
         )
 
     def problems(self, where: str, nodes: Mapping[str, Node], models: Sequence[str]) -> Iterator[str]:
@@ -92,15 +89,20 @@ class Alignment:
             others = [
                 tensor
                 for tensor, shape in form.items()
-                if shape[:1] == (rows,) and tensor not in PER_TOKEN and not NUMBER.search(tensor)
-                if len(shape) > 1
-                or rows != nodes[name].config.get("hidden_size")  # a norm of as many numbers
-            ]
-            if EMBEDDINGS not in form or others:
-                yield (
-                    f"{where}.tokenizer: {name!r} has rows for tokens in {others[0] if others else 'other tensors'}; only those "
-                    f"of {EMBEDDINGS} and {HEAD} can be lined up"
+                if not is_per_token(tensor) and not NUMBER.search(tensor)
+                if is_other_table(tensor, shape)
+                or (
+                    shape[:1] == (rows,)  # but a norm may have as many numbers
+                    and (len(shape) > 1 or rows != nodes[name].config.get("hidden_size"))
                 )
+            ]
+            if rows_of(form) is None or others:
+                yield (
+                    f"{where}.tokenizer: {name!r} may have rows for tokens in {others[0] if others else 'tensors of other names'}; "
+                    "only those of embeddings and head can be lined up"
+                )
+            elif type(rows) is not int:
+                yield f"{where}.tokenizer: the config.json of {name!r} states no vocab_size, so the number of rows cannot be changed"
         for token, entry in self.section.tokens.items():
             choice, source = self.vocabulary.choices[token], entry.source
             at = f"{where}.tokenizer.tokens.{token}.source"
@@ -114,7 +116,7 @@ class Alignment:
                     first <= choice.id < first + count for first, _, count in self.vocabulary.rows[model]
                 ):
                     yield f"{at}: {model!r} has no token {token!r}"
-            elif (rows := nodes[model].form.get(EMBEDDINGS, (0,))[0]) <= (choice.row or 0):
+            elif (rows := (rows_of(nodes[model].form) or 0)) <= (choice.row or 0):
                 yield f"{at}: {model!r} has {rows} rows, and none with number {choice.row}"
 
     def lacking(self, where: str, models: Sequence[str], of: str, base: str | None) -> Iterator[str]:
@@ -251,7 +253,7 @@ def parts_of(run: Run) -> list[tuple[int, int]]:
 
 def form_of_rows(form: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of tensors, of those with a row for each token without the number of rows."""
-    return {name: shape[1:] if name in PER_TOKEN else shape for name, shape in form.items()}
+    return {name: shape[1:] if is_per_token(name) else shape for name, shape in form.items()}
 
 
 def _continues(last: Run, run: Run) -> bool:

@@ -59,6 +59,7 @@ NEUTRAL_MODULES = {
     "herdbook.recipe.hub_values": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,
     "herdbook.recipe.merge": _RECIPE,
+    "herdbook.recipe.merge_problems": _RECIPE,
     "herdbook.recipe.mergekit_methods": _RECIPE,
     "herdbook.recipe.moe": _RECIPE,
     "herdbook.recipe.publish": _RECIPE,

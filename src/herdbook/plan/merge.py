@@ -8,20 +8,20 @@ from herdbook.architectures.dense import ONE_FORM
 from herdbook.architectures.form import HEAD, bias_setting
 from herdbook.architectures.layers import Depths
 from herdbook.architectures.meaning import differences, unsaid
+from herdbook.architectures.rows import is_per_token, rows_of
 from herdbook.errors import RecipeError
-from herdbook.plan.aligned_merge import aligned, unaligned
+from herdbook.plan.aligned_merge import aligned, cropped, crops, unaligned
 from herdbook.plan.aligned_merge import warnings as warnings_of
 from herdbook.plan.alignment import form_of_rows
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.merge_values import is_nothing, values_of, without_effect
 from herdbook.plan.model import Origin, Part, Tensor
-from herdbook.plan.operation import MergeTensors, RunMergekit, TakeOver
+from herdbook.plan.operation import MergeTensors, TakeOver
 from herdbook.plan.part import plan_part
-from herdbook.plan.runs import is_partial, taken
+from herdbook.plan.runs import taken
 from herdbook.plan.sharding import cut
 from herdbook.plan.stack import LAYER_NUMBER, is_unread, stacked, unstackable
-from herdbook.recipe import Linear, Mergekit, Passthrough, Slerp
-from herdbook.recipe.mergekit_methods import METHODS
+from herdbook.recipe import Linear, Passthrough, Slerp
 from herdbook.recipe.tokenizer import keeper
 from herdbook.weights.dtypes import DTYPE_CODES
 
@@ -33,18 +33,9 @@ if TYPE_CHECKING:
     from herdbook.plan.operation import Values
     from herdbook.recipe import Dense
 
-_RUN, _NATIVE, _AS_MERGEKIT = (
-    f"herdbook.steps.merge.{module}" for module in ("run_mergekit", "methods", "as_mergekit")
-)
-MERGE_CODE = Code("merge", ("herdbook.steps.merge.step",), without=(_RUN, _AS_MERGEKIT))
-AS_MERGEKIT_CODE = Code("merge-as-mergekit", ("herdbook.steps.merge.step",), without=(_RUN, _NATIVE))
-# mergekit runs in a process of its own, with our torch and transformers; `run_mergekit` pins its version
-MERGEKIT_CODE = Code(
-    "mergekit",
-    ("herdbook.steps.merge.step",),
-    without=("herdbook.steps.aligned", _NATIVE, _AS_MERGEKIT, "herdbook.weights.tensors"),
-    packages=("transformers",),
-)
+_NATIVE, _AS_MERGEKIT = (f"herdbook.steps.merge.{module}" for module in ("methods", "as_mergekit"))
+MERGE_CODE = Code("merge", ("herdbook.steps.merge.step",), without=(_AS_MERGEKIT,))
+AS_MERGEKIT_CODE = Code("merge-as-mergekit", ("herdbook.steps.merge.step",), without=(_NATIVE,))
 SEMANTICS = "mergekit-0.1.5"
 
 
@@ -66,7 +57,8 @@ def plan_merge(
     where = f"models.{name}.merge"
     models = taken(where, merge, nodes)
     inputs = list(models.values())
-    problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough), by_token=alignment is not None)
+    by_token = alignment is not None or crops(merge)
+    problems = _misfits(where, inputs, stacked=isinstance(merge, Passthrough), by_token=by_token)
     if alignment:
         problems += unaligned(where, merge, models, alignment)
     if isinstance(merge, Passthrough) and not problems:
@@ -85,6 +77,10 @@ def plan_merge(
     if alignment:
         tensors, values = aligned(merge, tensors, values, models, alignment)
         config = alignment.configured(config, nodes[keeper(merge.tokenizer, merge.inputs[0])])
+    left_out: list[str] = []
+    if crops(merge):
+        tensors, values, left_out = cropped(where, merge, tensors, values, models)
+        config |= {"vocab_size": rows_of({tensor.name: tensor.shape for tensor in tensors})}
     if merge.written_dtype or merge.is_as_mergekit:
         config |= _stated_dtype({tensor.dtype for tensor in tensors})
     warnings = [
@@ -101,10 +97,9 @@ def plan_merge(
         for node in inputs
         if base and node.name != base.name and node.key == base.key
     ]
+    warnings += left_out
     if alignment:
         warnings += warnings_of(where, merge, alignment)
-    if isinstance(merge, Mergekit) and METHODS[merge.method].by_mergekit:
-        return (_by_mergekit(name, merge, nodes, tensors),), config, warnings
     runs = enumerate(cut(tensors, max_bytes), start=1)
     return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config, warnings
 
@@ -157,24 +152,6 @@ def _stated_dtype(written: set[str]) -> dict[str, str]:
     return {"dtype": name, "torch_dtype": name} if name else {}
 
 
-def _by_mergekit(name: str, merge: Mergekit, nodes: Mapping[str, Node], tensors: list[Tensor]) -> Part:
-    """Return the one part of a merge that mergekit makes whole."""
-    request = merge.model_dump(
-        mode="json",
-        exclude={"tokenizer", *([] if is_partial(merge, nodes) else ["layers"])},
-        exclude_none=True,
-    )
-    models = {model: nodes[model].key for model in merge.inputs}
-    if len(set(models.values())) < len(models):
-        equal = [model for model, key in models.items() if list(models.values()).count(key) > 1]
-        raise RecipeError(
-            f"models.{name}.merge: {' and '.join(map(repr, equal))} are equal, and mergekit reads one entry for each model"
-        )
-    run = tuple(Tensor(tensor.name, tensor.dtype, tensor.shape, "merge") for tensor in tensors)
-    operation = RunMergekit(merge.method, merge.seed, request, models)
-    return plan_part(name, "mergekit", operation, run, MERGEKIT_CODE)
-
-
 def _misfits(where: str, inputs: list[Node], *, stacked: bool, by_token: bool = False) -> list[str]:
     """Return why models cannot be merged, one line each."""
     problems = []
@@ -203,8 +180,9 @@ def _misfits(where: str, inputs: list[Node], *, stacked: bool, by_token: bool = 
             hint = ""
             if tensor == HEAD and (tensor not in form or tensor not in expected):
                 hint = " (one model has an output head of its own, the other ties it to the embeddings)"
-            elif tensor in {HEAD, "model.embed_tokens.weight"}:
-                hint = " (their vocabularies differ; `tokenizer: {source: union}` lines them up)"
+            elif is_per_token(tensor):
+                crop = "" if stacked else ", and `vocabulary: crop` leaves out rows that not all have"
+                hint = f" (their vocabularies differ; `tokenizer: {{source: union}}` lines them up{crop})"
             elif bias_setting(tensor):
                 hint = f" (see {bias_setting(tensor)} in their config.json)"
             problems.append(

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 # Methods that divide by the sum of all weights if they normalize; TIES divides element by element, by those that agree.
 AVERAGED = ("linear", "task_arithmetic", "dare_linear")
 SMALLEST_SUM = 1e-8
-# Our names of mergekit's parameters.
-OURS = {"weight": "weights", "density": "densities", "gamma": "gammas", "lambda": "scale"}
+# Our names of mergekit's parameters: of one for all models, and of lists of those of each.
+SHARED_NAMES = {"lambda": "scale"}
+LISTED_NAMES = {"weight": "weights", "density": "densities", "gamma": "gammas", "epsilon": "epsilons"}
 LARGEST = 1e30  # a weight; sums of larger ones overflow
 
 
@@ -91,11 +92,9 @@ def _of_mergekit(where: str, merge: Mergekit, tensor: str, depth: float) -> Valu
     """Return the parameters of a method that has mergekit's names; those of each model as lists, without the base.
 
     Raises:
-        RecipeError: If a list of integers has a value between two of them for the tensor.
+        RecipeError: If a list of integers has a value between two of them for the tensor, or if a probability is not one.
     """
     method = METHODS[merge.method]
-    if method.by_mergekit:
-        return {}
 
     def at(key: str, kind: Kind, *places: Mapping[str, Any]) -> Scalar:
         given = (_scalar_at(place[key], kind, tensor, depth) for place in places if key in place)
@@ -108,13 +107,20 @@ def _of_mergekit(where: str, merge: Mergekit, tensor: str, depth: float) -> Valu
         return int(value) if kind == "integer" else value
 
     values: Values = {
-        OURS.get(key, key): at(key, kind, merge.parameters)
+        SHARED_NAMES.get(key, key): at(key, kind, merge.parameters)
         for key, kind in method.shared.items()
         if key != "int8_mask"  # saves memory in mergekit, and changes no bit
     }
     others = [entry for entry in merge.models if entry.model != merge.base]
     for key, kind in method.of_models.items():
-        values[OURS.get(key, key)] = [at(key, kind, entry.parameters, merge.parameters) for entry in others]
+        values[LISTED_NAMES[key]] = [at(key, kind, entry.parameters, merge.parameters) for entry in others]
+    if "epsilons" in values:
+        for density, spread in zip(values["densities"], values["epsilons"], strict=True):
+            if density < 1 and not abs(spread) < min(density, 1 - density):
+                raise RecipeError(
+                    f"{where}: {tensor}: density {density:g} and epsilon {spread:g} give probabilities from "
+                    f"{density - spread:g} to {density + spread:g}, which are not between 0 and 1. Choose a smaller epsilon"
+                )
     return values
 
 

@@ -14,8 +14,9 @@ from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matri
 from herdbook.architectures.form import bias_setting
 from herdbook.architectures.meaning import differences, is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
+from herdbook.architectures.rows import is_per_token
 from herdbook.errors import RecipeError
-from herdbook.plan.alignment import PER_TOKEN, parts_of, row_tensor
+from herdbook.plan.alignment import parts_of, row_tensor
 from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.plan.configuration import mixture_config
 from herdbook.plan.model import Origin, Part, Tensor
@@ -141,7 +142,9 @@ class _Mixture:
             bias = BIAS.search(tensor)
             dropped = bias and bias[1] not in self.family.biases
             if matrix_of(tensor) not in MATRICES and not dropped and not tensor.endswith("inv_freq"):
-                yield self._by_token(tensor) if tensor in PER_TOKEN else self._take(self.base, tensor, tensor)
+                yield (
+                    self._by_token(tensor) if is_per_token(tensor) else self._take(self.base, tensor, tensor)
+                )
 
     def _by_token(self, name: str) -> Tensor:
         """Return a tensor with a row for each token: the base's, with rows of other models for tokens that it does not have."""
@@ -273,6 +276,7 @@ def _check(
             checks.tokenizer()
         if moe.chat_template:
             checks.chat_template()
+    checks.prompts()
     if checks.problems or family is None:
         raise RecipeError(checks.problems)
     return family, checks.warnings
@@ -417,14 +421,21 @@ class _Checks:
                 "the base; the merge keeps the base's"
             )
 
+    def prompts(self) -> None:
+        prompts = {(tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in self.moe.experts}
+        if len(prompts) == 1 and not self.moe.is_drawn:
+            self.misfit(
+                f"{self.where}.experts: all have the same prompts, so the router cannot tell them apart"
+            )
+
     def rows(self, alignment: Alignment) -> None:
         models = list(dict.fromkeys((self.moe.base, *(expert.model for expert in self.moe.all_experts))))
         self.problems += alignment.problems(self.where, self.nodes, models)
         self.problems += [
             f"{self.where}.tokenizer: {name!r} has no {tensor}, and rows of it may be needed"
             for name in models
-            for tensor in PER_TOKEN
-            if tensor in self._base.form and tensor not in self.nodes[name].form
+            for tensor in self._base.form
+            if is_per_token(tensor) and tensor not in self.nodes[name].form
         ]
 
     def tokenizer(self) -> None:

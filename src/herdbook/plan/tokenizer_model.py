@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.plan.operation import RunMergekit
 from herdbook.sources.select import TOKENIZER_CONFIG
 from herdbook.sources.vocabulary import SENTENCEPIECE, TOKENIZER, WORDS
 
@@ -56,11 +55,5 @@ def readers(recipe: Recipe, nodes: Mapping[str, Node]) -> Iterator[Node]:
     """Yield the models whose folder is released or read with a text: measured, searched, or the source of hidden states."""
     names = {recipe.release.model, *(recipe.evaluate.models if recipe.evaluate else ())}
     names |= {node.search.parent for node in nodes.values() if node.search}
-    keys = {
-        key
-        for node in nodes.values()
-        for part in node.parts
-        if not isinstance(part.operation, RunMergekit)
-        for key in part.operation.folders
-    }
+    keys = {key for node in nodes.values() for part in node.parts for key in part.operation.folders}
     yield from (node for name, node in nodes.items() if name in names or node.key in keys)

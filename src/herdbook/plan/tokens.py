@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.form import EMBEDDINGS
+from herdbook.architectures.rows import rows_of
 from herdbook.errors import RecipeError
 from herdbook.layout import CONFIG, GENERATION_CONFIG
 from herdbook.plan.alignment import origin_of, tokens_of
@@ -77,9 +77,9 @@ class _Check:
 
     def rows(self, node: Node) -> None:
         """Check that a model's embeddings have a row for each id that its tokenizer or its configuration names."""
-        if EMBEDDINGS not in node.form:
+        rows, origin = rows_of(node.form), self._origin(node.name)
+        if rows is None:
             return
-        rows, origin = node.form[EMBEDDINGS][0], self._origin(node.name)
         locked, tokens = self._locked(node.name), self._tokens(node.name)
         where = f"models.{node.name}"
         if tokens and tokens.highest >= rows and self._is_new("", origin, rows):

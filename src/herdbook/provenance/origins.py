@@ -16,7 +16,6 @@ from herdbook.plan.operation import (
     MakeRouters,
     MergeTensors,
     PerturbExperts,
-    RunMergekit,
 )
 from herdbook.provenance.lineage import MAX_LINE
 from herdbook.recipe import Moe
@@ -255,8 +254,6 @@ class _Origins:
                 }
             case FoldAdapter() as fold if entry["action"] == "adapter":
                 result["files"] = dict(fold.files)
-            case RunMergekit() as run:
-                result |= {"models": list(run.models), "seed": run.seed}
             case MergeTensors() as merge if entry["action"] == "merge":
                 result |= {"method": merge.method, **merge.settings}
             case _:

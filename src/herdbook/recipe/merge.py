@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from herdbook.recipe.mergekit_methods import mergekit_problems
+from herdbook.recipe.mergekit_methods import METHODS
 from herdbook.recipe.section import Dtype, Name, Section
 from herdbook.recipe.tokenizer import Vocabulary
 
@@ -25,6 +25,12 @@ Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_not_boole
 
 # Consecutive layers, from the first to the last.
 Layers = Annotated[str, Field(pattern=r"^\d{1,6}-\d{1,6}$")]
+
+
+def layer_range(layers: Layers) -> range:
+    """Return the numbers of the layers in a text such as 0-15."""
+    first, last = (int(number) for number in layers.split("-"))
+    return range(first, last + 1)
 
 
 class Filtered(Section):
@@ -96,13 +102,18 @@ class _Merge(Section):
         return True
 
 
-class _Joined(_Merge):
+class Joined(_Merge):
     """A merge of whole models, or of a run of layers of each."""
 
     layers: Layers | dict[Name, Layers] | None = Field(
         None,
         description="which layers of each model are merged, such as 0-15 (inclusive), or a mapping {model: 0-15, ...} of "
         "equally many layers; all if left out",
+    )
+    vocabulary: Literal["crop"] | None = Field(
+        None,
+        description="crop: embeddings and head have as many rows as those of the model with the fewest, the first ones, as with "
+        "mergekit's --unsafe-truncate-embeddings. If left out, models with different numbers of rows are refused",
     )
 
     @property
@@ -132,7 +143,7 @@ class _Native(_Merge):
         return self.semantics != "native-1"
 
 
-class _Sum(_Native, _Joined):
+class _Sum(_Native, Joined):
     normalize: bool
 
     @property
@@ -154,7 +165,7 @@ class Linear(_Sum):
         return tuple(entry.model for entry in self.models)
 
 
-class Slerp(_Native, _Joined):
+class Slerp(_Native, Joined):
     """Interpolation along the great circle from one model to another (Shoemake 1985)."""
 
     method: Literal["slerp"]
@@ -168,7 +179,9 @@ class Slerp(_Native, _Joined):
         return (self.base, self.other)
 
 
-class _TaskVectors(_Sum):
+class TaskVectors(_Sum):
+    """A base plus what other models differ from it in, summed up."""
+
     base: Name = Field(description="the model that is subtracted to get task vectors")
     models: Sequence[Weighted]
     scale: Value = Field(1.0, alias="lambda", description="factor on the merged task vector")
@@ -184,7 +197,7 @@ class _TaskVectors(_Sum):
         return (self.base, *(entry.model for _, entry in self.others))
 
 
-class TaskArithmetic(_TaskVectors):
+class TaskArithmetic(TaskVectors):
     """The base plus a weighted sum of task vectors (Ilharco et al. 2022, arXiv:2212.04089)."""
 
     method: Literal["task_arithmetic"]
@@ -192,7 +205,7 @@ class TaskArithmetic(_TaskVectors):
     normalize: bool = Field(False, description="divide the sum by the sum of the weights")
 
 
-class Ties(_TaskVectors):
+class Ties(TaskVectors):
     """Trim, elect signs, mean of the elements that agree (Yadav et al. 2023, arXiv:2306.01708)."""
 
     method: Literal["ties"]
@@ -210,7 +223,7 @@ class Ties(_TaskVectors):
         return {**super().settings, **({"rescale": True} if self.rescale else {})}
 
 
-class Dare(_TaskVectors):
+class Dare(TaskVectors):
     """Drop elements at random and rescale the rest by 1 / density (Yu et al. 2023, arXiv:2311.03099)."""
 
     method: Literal["dare_linear", "dare_ties"]
@@ -218,7 +231,11 @@ class Dare(_TaskVectors):
     normalize: bool = Field(
         False, description="divide by the sum of the weights (dare_ties: of those that agree)"
     )
-    rescale: bool = Field(True, description="divide the kept elements by the density")
+    rescale: bool = Field(
+        True,
+        description="divide the kept elements by the density; with mergekit's semantics multiply them, so that the sum of "
+        "magnitudes stays what it was",
+    )
     seed: int = Field(
         0,
         ge=0,
@@ -231,7 +248,7 @@ class Dare(_TaskVectors):
         return {**super().settings, "rescale": self.rescale, "seed": self.seed}
 
 
-class ModelStock(_Native, _Joined):
+class ModelStock(_Native, Joined):
     """A point between base and mean, by the angle between the task vectors (Jang et al. 2024, arXiv:2403.19522)."""
 
     method: Literal["model_stock"]
@@ -281,7 +298,7 @@ class Passthrough(_Native):
 
 
 class MergekitModel(Section):
-    """A model that mergekit merges."""
+    """A model of a merge whose parameters have mergekit's names."""
 
     model: Name
     parameters: dict[str, Any] = Field(
@@ -289,7 +306,7 @@ class MergekitModel(Section):
     )
 
 
-class Mergekit(_Joined):
+class Mergekit(Joined):
     """A method of mergekit, with its parameters under its names."""
 
     method: Literal[
@@ -309,7 +326,16 @@ class Mergekit(_Joined):
     base: Name | None = Field(None, description="mergekit's base_model, for methods that have one")
     models: list[MergekitModel] = Field(min_length=1)
     parameters: dict[str, Any] = Field({}, description="mergekit's parameters for all models")
-    seed: int = Field(0, ge=0, description="mergekit's --random-seed, for the methods that mergekit runs")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="of della and della_linear: decides, together with the names of tensor and model, which elements are dropped",
+    )
+
+    @property
+    def settings(self) -> dict[str, bool | int]:
+        """``seed``, if the method draws random numbers."""
+        return {"seed": self.seed} if METHODS[self.method].draws else {}
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -328,98 +354,3 @@ class Merge(Section):
     """A merge of several dense models into one."""
 
     merge: Dense
-
-
-def merge_problems(where: str, merge: Dense) -> list[str]:
-    """Return the problems of a dense merge, one line each; ``where`` is its key in the recipe."""
-    problems = [*_problems_of_semantics(where, merge), *_problems_of_base(where, merge)]
-    if isinstance(merge, Ties | Dare):
-        for index, entry in enumerate(merge.models):
-            problems += [
-                f"{where}.models.{index}.density: {value:g} is not above 0 and at most 1"
-                for value in numbers(entry.density)
-                if not 0 < value <= 1
-            ]
-    if isinstance(merge, Slerp):
-        problems += [
-            f"{where}.t: {value:g} is not between 0 and 1"
-            for value in numbers(merge.t)
-            if not 0 <= value <= 1
-        ]
-    if isinstance(merge, Mergekit):
-        problems += mergekit_problems(where, merge)
-    if isinstance(merge, Passthrough):
-        problems += [
-            f"{where}.slices.{index}.layers: the range {piece.layers} is empty"
-            for index, piece in enumerate(merge.slices)
-            if not layer_range(piece.layers)
-        ]
-    else:
-        problems += _problems_of_layers(f"{where}.layers", merge)
-    return problems
-
-
-def _problems_of_layers(where: str, merge: _Joined) -> list[str]:
-    if merge.layers is None:
-        return []
-    if isinstance(merge.layers, str):
-        return [] if layer_range(merge.layers) else [f"{where}: the range {merge.layers} is empty"]
-    problems = [
-        f"{where}: {name!r} is not one of the merged models"
-        for name in merge.layers
-        if name not in merge.inputs
-    ]
-    problems += [
-        f"{where}: {name!r} is missing" for name in dict.fromkeys(merge.inputs) if name not in merge.layers
-    ]
-    counts = {name: len(layer_range(layers)) for name, layers in merge.layers.items()}
-    problems += [
-        f"{where}.{name}: the range {merge.layers[name]} is empty" for name in counts if not counts[name]
-    ]
-    if len(set(counts.values())) > 1:
-        problems.append(
-            f"{where}: each model needs equally many layers; found {', '.join(map(str, counts.values()))}"
-        )
-    return problems
-
-
-def layer_range(layers: Layers) -> range:
-    """Return the numbers of the layers in a text such as 0-15."""
-    first, last = (int(number) for number in layers.split("-"))
-    return range(first, last + 1)
-
-
-def _problems_of_semantics(where: str, merge: Dense) -> Iterator[str]:
-    if isinstance(merge, Dare) and merge.is_as_mergekit:
-        yield (
-            f"{where}.semantics: mergekit draws the elements that {merge.method} drops from one stream of random numbers for all "
-            "tensors, so its bits cannot be made tensor by tensor. Leave out `semantics`"
-        )
-    if not merge.is_as_mergekit and merge.out_dtype and merge.dtype not in {None, "float32"}:
-        yield (
-            f"{where}.dtype: native-1 computes in float32, not in {merge.dtype}, and rounds once to `out_dtype`. Leave out "
-            "`dtype`, or set `semantics: mergekit-0.1.5`"
-        )
-
-
-def _problems_of_base(where: str, merge: Dense) -> Iterator[str]:
-    """Yield what is wrong with a base that is listed among the models, as mergekit's configurations do."""
-    if isinstance(merge, _TaskVectors):
-        for index, entry in enumerate(merge.models):
-            if entry.model == merge.base and (given := entry.model_fields_set - {"model"}):
-                yield (
-                    f"{where}.models.{index}.{min(given)}: {entry.model!r} is the base, which takes no part in the sum of task "
-                    "vectors. Leave out its parameters"
-                )
-        if not merge.others:
-            yield f"{where}.models: lists no model besides the base {merge.base!r}"
-    few = 2
-    if isinstance(merge, ModelStock) and len(merge.inputs) - 1 < few:
-        yield f"{where}.models: model_stock needs two models besides the base {merge.base!r}"
-
-
-def numbers(value: Any) -> list[float]:
-    """Return all numbers in a value."""
-    if isinstance(value, list):
-        return [number for item in value for number in numbers(item)]
-    return numbers(value.value) if isinstance(value, Filtered) else [float(value)]

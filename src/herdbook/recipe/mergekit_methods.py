@@ -1,8 +1,8 @@
 """The methods that have mergekit's names for their parameters: these, and the models that they merge.
 
 mergekit ignores parameters that a method does not have, and those given in a place that it does not read; here they are
-refused. Most of the methods are computed here, tensor by tensor, in mergekit's bits. Those that draw random numbers for one
-tensor after another are run by mergekit.
+refused. All are computed tensor by tensor, in mergekit's bits. Only those that draw random numbers draw other ones: mergekit
+takes them for one tensor after another, here the tensor's name seeds them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Method:
         required: The parameters without a default.
         base: Whether it needs a base, may have one, or treats it like any other model.
         models: The number of models besides the base, if only one number is allowed.
-        by_mergekit: Whether mergekit runs it, since its random numbers depend on the order of the tensors.
+        draws: Whether it draws random numbers.
         defaults: The values of the parameters that are not required.
     """
 
@@ -41,7 +41,7 @@ class Method:
     required: tuple[str, ...] = ()
     base: Literal["required", "optional", "ignored"] = "required"
     models: int | None = None
-    by_mergekit: bool = False
+    draws: bool = False
     defaults: dict[str, Scalar] = field(default_factory=dict)
 
 
@@ -67,12 +67,12 @@ _BREADCRUMBS = Method(
 def _della(*, normalize: bool) -> Method:
     defaults: dict[str, Scalar] = {**_PLAIN, "normalize": normalize, "rescale": True, "epsilon": 0.15}
     of_models: dict[str, Kind] = {**_SPARSE, "epsilon": "number"}
-    return Method(_TASK_VECTORS, of_models, ("weight",), by_mergekit=True, defaults=defaults)
+    return Method(_TASK_VECTORS, of_models, ("weight",), draws=True, defaults=defaults)
 
 
 # Source: mergekit 0.1.5, ``merge_methods.registry``; a test compares them with the installed mergekit.
 METHODS = {
-    "arcee_fusion": Method(models=1, by_mergekit=True),
+    "arcee_fusion": Method(models=1),
     "breadcrumbs": _BREADCRUMBS,
     "breadcrumbs_ties": _BREADCRUMBS,
     "della": _della(normalize=True),
@@ -112,10 +112,12 @@ def mergekit_problems(where: str, merge: Mergekit) -> list[str]:
     method = METHODS[merge.method]
     names = [entry.model for entry in merge.models]
     problems = [
-        f"{where}.models: {name!r} is listed twice; mergekit reads one entry for each model"
+        f"{where}.models: {name!r} is listed twice, and is the base; leave out one of the entries"
         for name in dict.fromkeys(names)
-        if names.count(name) > 1 and (method.by_mergekit or name == merge.base)
+        if names.count(name) > 1 and name == merge.base
     ]
+    if "seed" in merge.model_fields_set and not method.draws:
+        problems.append(f"{where}.seed: {merge.method} draws no random numbers; leave it out")
     others = [name for name in names if name != merge.base]
     if method.base == "required" and merge.base is None:
         problems.append(f"{where}.base: {merge.method} needs a base")

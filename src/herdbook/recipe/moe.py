@@ -138,9 +138,4 @@ def mixture_problems(where: str, moe: Mixture) -> list[str]:
         for index, expert in enumerate(moe.experts)
         if not expert.prompts
     ]
-    prompts = [(tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in moe.experts]
-    if any(expert.prompts for expert in moe.experts) and len(set(prompts)) == 1:
-        problems.append(
-            f"{where}.experts: all experts have the same prompts, so the router cannot tell them apart"
-        )
     return problems

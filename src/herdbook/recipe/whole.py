@@ -11,7 +11,8 @@ from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
 from herdbook.recipe.evaluate import Evaluate, Mark, evaluate_problems, mark_problems
 from herdbook.recipe.laser import Calibration, Laser
-from herdbook.recipe.merge import Merge, merge_problems
+from herdbook.recipe.merge import Merge
+from herdbook.recipe.merge_problems import merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
 from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems

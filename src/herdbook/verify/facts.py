@@ -31,7 +31,7 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
+from herdbook.recipe import Adapter, Hub, Laser, Moe
 from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.verify.gguf.table import CONFIG as FROM_CONFIG
 from herdbook.verify.gguf.table import CONVERTER, ROWS, TENSORS, TOKENIZER
@@ -251,7 +251,6 @@ FACTS = (
         "recomputed",
         _has(Adapter),
     ),
-    Fact("the version of mergekit", RECORD, ("mergekit", "tensors.merge.by"), "mergekit, run again", "rebuild", _has(Merge)),
     Fact(
         "devices, and digests of spectra",
         RECORD,

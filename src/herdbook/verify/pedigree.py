@@ -21,7 +21,6 @@ from herdbook.plan.operation import (
     MakeRouters,
     MergeTensors,
     ReduceAsSearched,
-    RunMergekit,
 )
 from herdbook.provenance.origins import lines
 from herdbook.release.finding import Check
@@ -107,9 +106,8 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
             isinstance(part.operation, MakeRouters | DrawRouters) and entry.get("gate") != part.operation.gate
         ):
             yield tensor.name, "gate", part.operation.gate, str(entry.get("gate"))
-        elif isinstance(part.operation, MergeTensors | RunMergekit) and entry["action"] == "merge":
-            values = part.operation.values[tensor.name] if isinstance(part.operation, MergeTensors) else {}
-            planned = {"method": part.operation.method, **values}
+        elif isinstance(part.operation, MergeTensors) and entry["action"] == "merge":
+            planned = {"method": part.operation.method, **part.operation.values[tensor.name]}
             said = {name: entry.get(name) for name in planned}
             if planned != said:
                 yield tensor.name, "method or value", str(planned), str(said)

@@ -82,7 +82,6 @@ class TensorEntry(_Made, Evidence, total=False):
     slices: list[SliceEntry]
     gate: str
     method: str
-    by: str
     scale: float
     tokens: list[int] | None
 

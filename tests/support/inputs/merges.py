@@ -26,8 +26,8 @@ def merge(**entry: Any) -> Callable[[Path], Path]:
     return make
 
 
-def by_mergekit(method: str = "della", **entry: Any) -> Callable[[Path], Path]:
-    """Return a maker of a merge by mergekit, with base ``a`` and model ``b`` unless ``entry`` has others."""
+def as_mergekit(method: str = "della", **entry: Any) -> Callable[[Path], Path]:
+    """Return a maker of a merge with mergekit's names, with base ``a`` and model ``b`` unless ``entry`` has others."""
     return merge(**{"method": method, "base": "a", "models": [{"model": "b"}], **entry})
 
 
@@ -37,17 +37,6 @@ def of_b(**parameters: Any) -> list[dict[str, Any]]:
 
 def weighted(first: Any, second: Any) -> list[dict[str, Any]]:
     return [{"model": "a", "weight": first}, {"model": "b", "weight": second}]
-
-
-def alike(folder: Path) -> Path:
-    """Make a merge of a model and its copy."""
-    for seed, name in zip((1, 2, 2), "abc", strict=True):
-        tiny.write_model(folder / name, seed=seed)
-    models = [{"model": name, "parameters": {"weight": 0.5}} for name in "bc"]
-    entry = {"method": "della", "base": "a", "models": models}
-    return tiny.write_recipe(
-        folder / "recipe.yaml", {**{name: {"folder": name} for name in "abc"}, "merged": {"merge": entry}}
-    )
 
 
 CASES = [
@@ -126,13 +115,6 @@ CASES = [
         "models.merged.merge.models: model_stock needs two models besides the base 'a'",
     ),
     Case(
-        "mergekit's bits of a method that draws random numbers",
-        merge(
-            method="dare_ties", base="a", models=[{"model": "b", "density": 0.5}], semantics="mergekit-0.1.5"
-        ),
-        "models.merged.merge.semantics: mergekit draws the elements that dare_ties drops from one stream of random numbers",
-    ),
-    Case(
         "`out_dtype` beside a `dtype` that native-1 does not compute in",
         merge(method="linear", models=weighted(0.5, 0.5), dtype="bfloat16", out_dtype="float16"),
         "models.merged.merge.dtype: native-1 computes in float32, not in bfloat16",
@@ -163,78 +145,83 @@ CASES = [
         "models.merged.merge.models.0.weight",
     ),
     Case(
-        "a misspelt parameter of a merge by mergekit",
-        by_mergekit(models=of_b(), parameters={"normalise": False}),
+        "a misspelt parameter of a merge",
+        as_mergekit(models=of_b(), parameters={"normalise": False}),
         "models.merged.merge.parameters: della has no parameter 'normalise', and mergekit would ignore it",
     ),
     Case(
         "a parameter of another method of mergekit",
-        by_mergekit("breadcrumbs", models=of_b(epsilon=0.1)),
+        as_mergekit("breadcrumbs", models=of_b(epsilon=0.1)),
         "models.merged.merge.models.0.parameters: breadcrumbs has no parameter 'epsilon'",
     ),
     Case(
         "a parameter of the whole merge at a single model",
-        by_mergekit(models=of_b(normalize=False)),
+        as_mergekit(models=of_b(normalize=False)),
         "models.merged.merge.models.0.parameters: normalize is a parameter of the whole merge, and mergekit ignores it here",
     ),
     Case(
-        "parameters of the base of a merge by mergekit",
-        by_mergekit(models=[{"model": "a", "parameters": {"weight": 0.5}}, *of_b()]),
+        "parameters of the base of a merge",
+        as_mergekit(models=[{"model": "a", "parameters": {"weight": 0.5}}, *of_b()]),
         "models.merged.merge.models.0.parameters: 'a' is the base, whose parameters mergekit ignores",
     ),
     Case(
-        "a merge by mergekit without a required parameter",
-        by_mergekit(),
+        "a merge without a required parameter",
+        as_mergekit(),
         "models.merged.merge.models.0.parameters.weight: no value applies to lm_head.weight",
     ),
     Case(
         "a required parameter of mergekit with a filter that leaves out tensors",
-        by_mergekit(models=of_b(weight=MLP_ALONE)),
+        as_mergekit(models=of_b(weight=MLP_ALONE)),
         "models.merged.merge.models.0.parameters.weight: no value applies to lm_head.weight",
     ),
     Case(
-        "`density` of a merge by mergekit in percent",
-        by_mergekit(models=of_b(density=50)),
+        "`density` of a merge in percent",
+        as_mergekit(models=of_b(density=50)),
         "models.merged.merge.models.0.parameters.density: 50 is not above 0 and at most 1",
     ),
     Case(
         "a parameter of mergekit that is not a number",
-        by_mergekit(models=of_b(density=[0.5, "half"])),
+        as_mergekit(models=of_b(density=[0.5, "half"])),
         "models.merged.merge.models.0.parameters.density: 'half' is not a finite number",
     ),
     Case(
         "a parameter of mergekit without a value",
-        by_mergekit(models=of_b(density=None)),
+        as_mergekit(models=of_b(density=None)),
         "models.merged.merge.models.0.parameters.density: None is not a finite number",
     ),
     Case(
         "a misspelt filter of mergekit",
-        by_mergekit(models=of_b(density=[{"filters": "mlp", "value": 0.5}])),
+        as_mergekit(models=of_b(density=[{"filters": "mlp", "value": 0.5}])),
         "models.merged.merge.models.0.parameters.density: {'filters': 'mlp', 'value': 0.5} is not of the form",
     ),
     Case(
-        "a model twice in a merge by mergekit",
-        by_mergekit(models=of_b() + of_b(weight=0.5)),
-        "models.merged.merge.models: 'b' is listed twice",
+        "the base twice among the models",
+        as_mergekit(models=[{"model": "a"}, *of_b(), {"model": "a"}]),
+        "models.merged.merge.models: 'a' is listed twice, and is the base",
+    ),
+    Case(
+        "a `density` and an `epsilon` that give no probabilities",
+        as_mergekit(models=of_b(density=0.5, epsilon=0.5)),
+        "models.merged.merge: lm_head.weight: density 0.5 and epsilon 0.5 give probabilities from 0 to 1",
+    ),
+    Case(
+        "a seed of a method that draws nothing",
+        as_mergekit("breadcrumbs", models=of_b(), seed=1),
+        "models.merged.merge.seed: breadcrumbs draws no random numbers; leave it out",
     ),
     Case(
         "a base for a method of mergekit that has none",
-        by_mergekit("karcher"),
+        as_mergekit("karcher"),
         "models.merged.merge.base: karcher has no base",
     ),
     Case(
         "a method of mergekit without its base",
-        by_mergekit("sce", base=None),
+        as_mergekit("sce", base=None),
         "models.merged.merge.base: sce needs a base",
     ),
     Case(
         "too few models for a method of mergekit",
-        by_mergekit("nuslerp", models=of_b()),
+        as_mergekit("nuslerp", models=of_b()),
         "models.merged.merge.models: nuslerp merges 2 models besides the base; 1 are listed",
-    ),
-    Case(
-        "one model under two names in a merge by mergekit",
-        alike,
-        "models.merged.merge: 'b' and 'c' are equal",
     ),
 ]

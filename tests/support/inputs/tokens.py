@@ -23,6 +23,9 @@ def rename(folder: Path, names: dict[str, str]) -> None:
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
+LINEAR_OF_TWO = {"method": "linear", "models": [{"model": "a"}, {"model": "b"}]}
+
+
 def add(folder: Path, token: str, number: int) -> None:
     """Add a token to a tokenizer."""
     path = folder / "tokenizer.json"
@@ -226,18 +229,24 @@ CASES = [
         "models.made.merge.tokenizer.chat_template: none of the models has a chat template",
     ),
     Case(
-        "a vocabulary for a method of mergekit's",
+        "a vocabulary that is both cropped and lined up",
         pair(
-            {
-                "merge": {
-                    "method": "della_linear",
-                    "base": "a",
-                    "models": [{"model": "b", "parameters": {"weight": 1}}],
-                    "tokenizer": {"source": "union"},
-                }
-            },
+            {"merge": {**LINEAR_OF_TWO, "vocabulary": "crop", "tokenizer": {"source": "union"}}},
             lambda folder: tiny.write_model(folder, seed=1, vocab=65),
         ),
-        "models.made.merge.tokenizer: method della_linear is computed by mergekit as a whole, and rows are not lined up for it",
+        "models.made.merge.vocabulary: rows are either cropped, or lined up by `tokenizer.source`",
+    ),
+    Case(
+        "a vocabulary to crop that is the same in all models",
+        pair({"merge": {**LINEAR_OF_TWO, "vocabulary": "crop"}}, lambda _: None),
+        "models.made.merge.vocabulary: all models have 64 rows, so that nothing is cropped",
+    ),
+    Case(
+        "a cropped vocabulary with a tokenizer that has tokens beyond it",
+        pair(
+            {"merge": {**LINEAR_OF_TWO, "vocabulary": "crop", "tokenizer": "b"}},
+            lambda folder: (tiny.write_model(folder, seed=1, vocab=65), add(folder, "<new>", 64)),
+        ),
+        "has the token '<new>' with id 64, and its embeddings have 64 rows",
     ),
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook import apart
-from herdbook.architectures.form import EMBEDDINGS
+from herdbook.architectures.rows import rows_of
 from herdbook.errors import RecipeError
 from herdbook.files import link, write_json
 from herdbook.key import digest
@@ -106,7 +106,7 @@ def _problem(found: dict[str, Any], reader: Node, origin: Node) -> str:
         return (
             f"{start} cuts {found['text'][:40]!r} into {read}, not {own}. {advice(TOKENIZER in origin.files)}"
         )
-    rows = reader.form.get(EMBEDDINGS, (found["highest"] + 1,))[0]
+    rows = rows_of(reader.form) or found["highest"] + 1
     if found["highest"] >= rows:
         return (
             f"{start} gives {found['last']!r} the id {found['highest']}, for which the embeddings, of {rows} rows, have none. Name the "

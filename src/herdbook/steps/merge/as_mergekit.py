@@ -1,7 +1,8 @@
 """Merge methods as mergekit computes them: in the dtype of the inputs, operation by operation, so that the bits are mergekit's.
 
 A sum in another order or another precision has other last digits, so each formula takes the operations of torch that mergekit
-takes. The caller limits torch to one thread.
+takes. The caller limits torch to one thread. Random numbers are other ones than mergekit's, which come from one stream for all
+tensors: here the tensor's name seeds them.
 
 Source: mergekit 0.1.5, ``merge_methods`` and ``sparsify.py``; tests compare the bits with those of the installed mergekit.
 """
@@ -12,24 +13,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from herdbook.weights.tensors import generator
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     Tensors = Sequence[torch.Tensor]
     Values = Mapping[str, Any]
 
-CONSENSUS = ("ties", "breadcrumbs_ties")
+CONSENSUS = ("ties", "dare_ties", "breadcrumbs_ties", "della")
 PARALLEL = 0.9995  # cosine beyond which slerp takes the straight line
 PIECE = 1 << 20  # elements that slerp adds up at a time
 
 
-def merge_as_mergekit(method: str, inputs: Tensors, values: Values) -> torch.Tensor:
+def merge_as_mergekit(method: str, inputs: Tensors, name: str, values: Values) -> torch.Tensor:
     """Return the merged tensor, in the dtype of the inputs.
 
     Args:
         method: A method of the recipe.
         inputs: The tensors of all models, of one shape and floating-point dtype; the base first if there is one.
+        name: The tensor's name, which seeds random numbers.
         values: The method's settings, and the parameters of this tensor.
+
+    Raises:
+        ArithmeticError: If the method has no result for these tensors.
     """
     match method:
         case "linear":
@@ -54,8 +61,10 @@ def merge_as_mergekit(method: str, inputs: Tensors, values: Values) -> torch.Ten
             return _ram(inputs[0], inputs[1:], method, values)
         case "sce":
             return _sce(inputs[0], inputs[1:], values["select_topk"])
+        case "arcee_fusion":
+            return _fusion(inputs[0], inputs[1])
         case _:
-            return _task_vectors(method, inputs[0], inputs[1:], values)
+            return _task_vectors(method, inputs[0], inputs[1:], name, values)
 
 
 def _work_dtype(tensor: torch.Tensor) -> torch.dtype:
@@ -126,10 +135,12 @@ def _model_stock(base: torch.Tensor, models: Tensors, *, by_row: bool) -> torch.
 # -- task vectors ------------------------------------------------------------------------------------------------------------
 
 
-def _task_vectors(method: str, base: torch.Tensor, models: Tensors, values: Values) -> torch.Tensor:
+def _task_vectors(
+    method: str, base: torch.Tensor, models: Tensors, name: str, values: Values
+) -> torch.Tensor:
     deltas = torch.empty((len(models), *base.shape), dtype=base.dtype)
     for index, model in enumerate(models):
-        deltas[index] = _sparse(method, model - base, index, values)
+        deltas[index] = _sparse(method, model - base, index, name, values)
     weights = torch.tensor(values["weights"], dtype=base.dtype).reshape(-1, *(1,) * base.dim())
     deltas.mul_(weights)
     if method in CONSENSUS:
@@ -151,25 +162,78 @@ def _agree(deltas: torch.Tensor) -> torch.Tensor:
     return deltas.sign() == torch.where(deltas.sum(dim=0) >= 0, 1, -1).to(deltas.dtype)
 
 
-def _sparse(method: str, delta: torch.Tensor, index: int, values: Values) -> torch.Tensor:
-    """Return a task vector without its smallest elements, and for breadcrumbs without its largest; others keep all."""
+def _sparse(method: str, delta: torch.Tensor, index: int, name: str, values: Values) -> torch.Tensor:
+    """Return a task vector with some of its elements; others are zero, and with ``rescale`` the sum of magnitudes stays."""
     density = values["densities"][index] if "densities" in values else 1.0
-    count = delta.numel()
     if density >= 1 or method == "task_arithmetic":
         return delta
+    if method in {"ties", "breadcrumbs", "breadcrumbs_ties"}:
+        gamma = values["gammas"][index] if "gammas" in values else None
+        return _masked(delta, _by_size(delta, density, gamma), values)
+    # mergekit draws, and rescales, half-precision numbers in float32
+    wide = delta if delta.dtype == torch.bfloat16 else delta.to(torch.float32)
+    if method in {"dare_linear", "dare_ties"}:
+        shares = torch.full_like(wide, density)
+    else:
+        shares = _by_rank(delta, density, values["epsilons"][index]).to(wide.dtype)
+    drawn = torch.rand(shares.shape, generator=generator(values["seed"], f"{name}:{index}"))
+    return _masked(wide, (drawn < shares).to(wide.dtype), values).to(delta.dtype)
+
+
+def _by_size(delta: torch.Tensor, density: float, gamma: float | None) -> torch.Tensor:
+    """Return which elements are kept, as ones: the largest ones; with ``gamma``, those below this share of the largest ones."""
+    count = delta.numel()
     sizes = delta.abs().reshape(-1).float()
     kept = torch.zeros(count, dtype=delta.dtype)
-    if method == "ties":
+    if gamma is None:
         kept[torch.argsort(sizes, descending=True)[: max(1, int(density * count))]] = 1
     else:
         target = int(density * count)
-        smallest = max(0, count - target - int(values["gammas"][index] * count))
+        smallest = max(0, count - target - int(gamma * count))
         kept[torch.sort(sizes).indices[smallest : smallest + target]] = 1
-    masked = delta * kept.reshape(delta.shape)
+    return kept.reshape(delta.shape)
+
+
+def _by_rank(delta: torch.Tensor, density: float, spread: float) -> torch.Tensor:
+    """Return the probability with which each element is kept.
+
+    It grows with the rank in the row, from ``density - spread`` for the smallest element to ``density + spread``.
+
+    Raises:
+        ArithmeticError: If rows have one element, which has no rank.
+    """
+    rows = delta.abs() if delta.dim() > 1 else delta.abs().unsqueeze(0)
+    if rows.shape[1] == 1:
+        raise ArithmeticError("rows of a single number have no smallest and largest one")
+    dtype = delta.dtype if delta.dtype == torch.bfloat16 else torch.float32
+    ranks = torch.argsort(rows, dim=1).argsort(dim=1).to(dtype) + 1
+    first, last = (one(dim=1, keepdim=True).values for one in (ranks.min, ranks.max))
+    place = ((ranks - first) / (last - first)).clamp(0, 1)
+    return ((density - spread) + place * 2 * spread).reshape(delta.shape)
+
+
+def _masked(delta: torch.Tensor, kept: torch.Tensor, values: Values) -> torch.Tensor:
+    masked = delta * kept
     if not values.get("rescale"):
         return masked
     before, after = delta.abs().sum(), masked.abs().sum()
     return masked if before < 1e-7 or after < 1e-7 else masked * (before / after)
+
+
+def _fusion(base: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+    """Take the elements that matter most from the model, the others from the base.
+
+    An element matters by its change times the divergence of its row, as a distribution. Those above the median by one and a
+    half times the range of the middle half are taken. mergekit draws a million elements of larger tensors for these quartiles;
+    here they are those of all elements.
+    """
+    change = (model - base).abs()
+    new, old = (torch.nn.functional.softmax(one, dim=-1) + 1e-8 for one in (model, base))
+    scores = change * torch.sum(new * torch.log(new / old), dim=-1, keepdim=True)
+    ordered = torch.sort(scores.reshape(-1)).values
+    low, middle, high = ordered[(torch.tensor([0.25, 0.5, 0.75]) * (ordered.numel() - 1)).long()]
+    taken = (scores >= middle + 1.5 * (high - low)).float()
+    return base + (model - base) * taken
 
 
 def _ram(base: torch.Tensor, models: Tensors, method: str, values: Values) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from herdbook.errors import CheckpointError, StepError
-from herdbook.plan.operation import MergeTensors, RunMergekit
+from herdbook.plan.operation import MergeTensors
 from herdbook.progress import track
 from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
@@ -24,14 +24,9 @@ def merge(plan: Plan, part: Part) -> None:
 
     Raises:
         CheckpointError: If a parent's tensor is damaged, or the result exceeds the range of its dtype; it is named.
-        StepError: If the method is mergekit's, and mergekit is not installed or fails.
+        StepError: If the method has no result for a tensor; it is named.
     """
     operation = part.operation
-    if isinstance(operation, RunMergekit):
-        from herdbook.steps.merge.run_mergekit import mergekit
-
-        mergekit(plan, part, operation)
-        return
     parents = ParentShards(plan)
     if isinstance(operation, MergeTensors):
         import torch
@@ -103,7 +98,7 @@ def _computed(operation: MergeTensors, inputs: list[torch.Tensor], tensor: Tenso
     dtype = DTYPES[str(given)] if given else reduce(torch.promote_types, (one.dtype for one in inputs))
     inputs = _lined_up([one.to(dtype) for one in inputs], rows, tensor, dtype)
     try:
-        return merge_as_mergekit(operation.method, inputs, {**settings, **values})
+        return merge_as_mergekit(operation.method, inputs, tensor.name, {**settings, **values})
     except ArithmeticError as error:
         raise StepError(f"tensor {tensor.name}: {operation.method}: {error}") from error
 

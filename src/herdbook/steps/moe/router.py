@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from herdbook.inference.forward import EMBEDDINGS, CheckpointFolder, hidden_states, mlp_inputs
+from herdbook.inference.forward import EMBEDDINGS, CheckpointFolder
 from herdbook.inference.prompts import tokenize
+from herdbook.steps.moe.states import StateStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from herdbook.steps.moe.states import Kind
 
     Vectors = list[torch.Tensor]
 
@@ -26,7 +29,13 @@ Prompts = tuple[list[str], list[str]]  # the positive and the negative prompts o
 
 
 def router_rows(
-    gate: str, folder: Path, prompts: Sequence[Prompts], layers: int, *, chat_template: bool = False
+    gate: str,
+    folder: Path,
+    prompts: Sequence[Prompts],
+    layers: int,
+    *,
+    chat_template: bool = False,
+    kept: Path | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield the router of each layer.
 
@@ -39,6 +48,7 @@ def router_rows(
         prompts: For each expert, positive and negative prompts.
         layers: Number of layers.
         chat_template: Whether the base's chat template is applied to the prompts.
+        kept: The folder in which the base's hidden states are kept; None to keep none.
 
     Yields:
         Tensors of shape ``(experts, hidden)``, float32; each row has length one, except for ``ridge``.
@@ -55,14 +65,14 @@ def router_rows(
         )
         yield from (rows for _ in range(layers))
         return
+    kind: Kind = "stream" if gate.startswith("hidden") else "mlp"
+    states = StateStore(kept).read(kind, folder, sequences, layers)
     if gate == "ridge":
-        yield from (_fitted(prompts, inputs) for inputs in mlp_inputs(folder, sequences))
+        yield from (_fitted(prompts, inputs) for inputs in states)
         return
-    states = hidden_states if gate.startswith("hidden") else mlp_inputs
     pick = _last if gate in {"hidden", "router_input"} else _average
-    for streams in states(folder, sequences):
-        rows = _rows(prompts, [pick(stream) for stream in streams], _mean, centred=gate == "centred")
-        yield rows
+    for streams in states:
+        yield _rows(prompts, [pick(stream) for stream in streams], _mean, centred=gate == "centred")
 
 
 def _fitted(prompts: Sequence[Prompts], inputs: Vectors) -> torch.Tensor:

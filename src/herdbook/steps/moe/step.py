@@ -182,7 +182,10 @@ def _rows(plan: Plan, make: MakeRouters, layers: list[tuple[Tensor, ...]]) -> It
     from herdbook.steps.moe.router import router_rows
 
     torch.set_num_threads(1)  # sums over a tensor depend on the number of threads that share them
-    yield from router_rows(make.gate, folder, prompts, len(layers), chat_template=make.chat_template)
+    kept = plan.layout.states(make.base)
+    yield from router_rows(
+        make.gate, folder, prompts, len(layers), chat_template=make.chat_template, kept=kept
+    )
 
 
 def _constant(data: bytes) -> Any:

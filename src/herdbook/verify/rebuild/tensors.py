@@ -15,7 +15,6 @@ from herdbook.plan.operation import (
     FoldAdapter,
     Reduce,
     ReduceAsSearched,
-    RunMergekit,
 )
 from herdbook.progress import track
 from herdbook.recipe import Hub
@@ -102,8 +101,6 @@ def _make(workspace: Workspace, part: Part) -> None:
             raise UnverifiedError(
                 f"{part.model}: its ranks depend on running a text through the whole model; see level rebuild"
             )
-        case RunMergekit():
-            raise UnverifiedError(f"{part.model}: was merged by mergekit as a whole; see level rebuild")
     STEPS[part.rule](plan, part, Machine(threads=os.cpu_count() or 1))
 
 
