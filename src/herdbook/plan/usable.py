@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.architectures import conversion
-from herdbook.architectures.mixtures import BY_MODEL_TYPE
+from herdbook.architectures.mixtures import BY_MODEL_TYPE, window_of
 from herdbook.errors import RecipeError
 from herdbook.plan.tokenizer_model import misread
 from herdbook.recipe import Moe
@@ -54,7 +54,7 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
             )
     if problems:
         raise RecipeError(problems)
-    if recipe.quantize and (window := conversion.ignored_window(released.config)):
+    if recipe.quantize and (window := window_of(released.config)):
         return [
             f"quantize: llama.cpp ignores the sliding window of {window} tokens, so it computes longer texts differently"
         ]
