@@ -107,7 +107,8 @@ TEXTS_BYTES = 256_000_000
 TEXT_BYTES = 4_000
 # A book of 3 MB, in which the tokenizer of a Llama makes three bytes of a space. The library takes 40 bytes for each.
 NORMALIZED_BYTES = 10_000_000
-# Honest templates, and regular expressions of adapters, take milliseconds.
+# Honest templates have up to 30,000 characters; they, and regular expressions of adapters, take milliseconds.
+TEMPLATE_CHARACTERS = 200_000
 TEMPLATE_SECONDS = 10
 TEMPLATE_MEMORY_BYTES = 500_000_000
 PATTERN_SECONDS = 5
