@@ -31,6 +31,7 @@ from herdbook.layout import (
     WEIGHTS_INDEX,
 )
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
+from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.verify.fact import ASSERTED, Fact
 from herdbook.verify.gguf.table import CONFIG as FROM_CONFIG
@@ -48,6 +49,20 @@ AGE = "that no newer release exists"
 
 def _has(*kinds: type) -> Callable[[Recipe], bool]:
     return lambda recipe: any(isinstance(model, kinds) for model in recipe.models.values())
+
+
+def _lines_up(recipe: Recipe) -> bool:
+    joined = (
+        model.moe if isinstance(model, Moe) else model.merge
+        for model in recipe.models.values()
+        if isinstance(model, Moe | Merge)
+    )
+    chosen = (one.tokenizer for one in joined)
+    return any(isinstance(one, Tokenizer) and one.source is not None for one in chosen)
+
+
+def _stacks(recipe: Recipe) -> bool:
+    return any(isinstance(model, Moe) and model.moe.layout == "fused" for model in recipe.models.values())
 
 
 def _spreads(recipe: Recipe) -> bool:
@@ -198,6 +213,22 @@ FACTS = (
         ("tensors.input.sha256",),
         AGAIN,
         "recomputed",
+    ),
+    Fact(
+        "digests of lined-up rows, if they are copied; those of means at `recomputed`",
+        RECORD,
+        ("tensors.rows.slices.*.sha256",),
+        "the sources' bytes",
+        "equality",
+        _lines_up,
+    ),
+    Fact(
+        "digests of computed slices of stacked tensors",
+        RECORD,
+        ("tensors.alter.slices.*.sha256", "tensors.cast.slices.*.sha256"),
+        AGAIN,
+        "recomputed",
+        _stacks,
     ),
     Fact(
         "digests of what is not released",
