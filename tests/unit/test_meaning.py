@@ -43,6 +43,13 @@ def test_spellings_of_one_meaning_are_equal(one, other):
     assert differences(LLAMA | one, LLAMA | other | {"rms_norm_eps": 1e-3}) != []
 
 
+@pytest.mark.parametrize("kind", ["qwen2_moe", "qwen3_moe", "deepseek"])
+def test_mixtures_that_weight_their_experts_otherwise_differ(kind):
+    one, other = ({"model_type": kind, "norm_topk_prob": value} for value in (True, False))
+    assert differences(one, other) == ["a norm_topk_prob of True, not False"]
+    assert differences(other, {"model_type": kind}) == []  # the default
+
+
 def test_a_setting_that_only_one_configuration_contains_is_told(tmp_path):
     granite = {"model_type": "granite", "embedding_multiplier": 12.0}
     tiny.write_model(tmp_path / "a", **granite, logits_scaling=8.0)
@@ -71,6 +78,8 @@ QWEN = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 128
          ["context (2048 tokens, 8192 tokens)"]),
         (QWEN, QWEN | {"use_sliding_window": False}, ["sliding window (128 tokens, none)"]),
         (QWEN, QWEN | {"max_window_layers": 7}, ["layers with the window (from 28 on, from 7 on)"]),
+        ({"model_type": "mixtral"}, {"model_type": "mixtral", "num_experts_per_tok": 4},
+         ["experts per token (2, 4)"]),
         ({"model_type": "gemma2", "sliding_window": 64}, {"model_type": "gemma2", "sliding_window": 32},
          ["sliding_window (64, 32)"]),
     ],

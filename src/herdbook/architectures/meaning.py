@@ -80,6 +80,7 @@ _GENERATION = (
 # Settings that `_settings` reads, under all their names.
 _READ = (
     *("hidden_act", "hidden_activation", "num_attention_heads", "num_key_value_heads", "rms_norm_eps"),
+    *("norm_topk_prob", "scoring_func"),
     *("partial_rotary_factor", "rope_local_base_freq", "rope_parameters", "rope_scaling", "rope_theta"),
     *(ORIGINAL, "rotary_emb_base", "rotary_pct"),
 )
@@ -154,9 +155,9 @@ def unsaid(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def lengths(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return the settings of how far the attention reaches in which a model differs from another one.
+    """Return the settings of how far the attention reaches, and how many experts a token has, in which models differ.
 
-    Equal numbers mean the same in both; but what is made of them has the lengths of one of them.
+    Equal numbers mean the same in both; but what is made of them has the settings of one of them.
 
     Args:
         config: The ``config.json`` of the one.
@@ -180,6 +181,7 @@ def _lengths(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         "context": f"{value_of(config, LENGTH)} tokens",
         "sliding window": f"{window} tokens" if window else "none",
+        "experts per token": value_of(config, "num_experts_per_tok"),
     }
     if window and default_of(config["model_type"], "max_window_layers"):
         kinds = config.get("layer_types")
@@ -197,6 +199,8 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "a number of key and value heads": value_of(config, "num_key_value_heads") or heads,
         "an activation": SAME_ACTIVATION.get(activation, activation),
         "a norm epsilon": value_of(config, "rms_norm_eps"),
+        "a norm_topk_prob": value_of(config, "norm_topk_prob"),
+        "a scoring_func": value_of(config, "scoring_func"),
     }
     if not is_known:  # its defaults are not known either
         settings = {name: value for name, value in settings.items() if value is not None}

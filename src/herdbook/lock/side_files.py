@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
+from herdbook.architectures.config import wrong_generation
 from herdbook.errors import SourceError
 from herdbook.layout import GENERATION_CONFIG
 from herdbook.lock.tokens import describe
@@ -97,6 +98,8 @@ def read_side_files(names: Collection[str], read: Callable[[str], bytes], what: 
     generation = (
         read_config(read(GENERATION_CONFIG), what, GENERATION_CONFIG) if GENERATION_CONFIG in names else {}
     )
+    if problem := wrong_generation(generation):
+        raise SourceError(f"{what}: {GENERATION_CONFIG}: {problem}")
     if TOKENIZER_CONFIG in names:
         read_config(read(TOKENIZER_CONFIG), what, TOKENIZER_CONFIG)
     return SideFiles(read_tokenizer(names, read, what), generation)

@@ -110,9 +110,9 @@ def swap(folder: Path) -> None:
     rename(folder, {"w1": "w2", "w2": "w1"})
 
 
-def with_generation(folder: Path) -> None:
-    """Write a generation config of a larger vocabulary."""
-    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 64]}', encoding="utf-8")
+def with_generation(folder: Path, content: str = '{"eos_token_id": [2, 64]}') -> None:
+    """Write a generation config, by default that of a larger vocabulary."""
+    (folder / "generation_config.json").write_text(content, encoding="utf-8")
 
 
 CASES = [
@@ -181,6 +181,11 @@ CASES = [
                 "added_tokens.json is not of the form that transformers writes",
             ),
         )
+    ),
+    Case(
+        "`generation_config.json` with a token that is a text",
+        alone(lambda folder: with_generation(folder, '{"eos_token_id": "2"}')),
+        "folder: a: generation_config.json: eos_token_id",
     ),
     Case(
         "a `tokenizer.json` in which two tokens have one id",
