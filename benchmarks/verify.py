@@ -3,7 +3,7 @@
 Three sources of random weights with Mistral-7B's shapes and few layers are put on a local Hub. The ordinary steps build a
 release from them (the base is lasered in its last layer, then four experts are merged) and publish it on that Hub. Then each
 level is verified by a process of its own, from the name of the repository alone. Printed for each level: result, bytes
-transferred (counted by the Hub), requests, seconds, and peak resident memory.
+transferred (counted by the Hub), requests, seconds, seconds of processors, and peak resident memory.
 """
 
 from __future__ import annotations
@@ -135,12 +135,12 @@ def measure(bench: Bench) -> None:
         f"\n{bench.layers} layers, {size / GB:.2f} GB, {count} tensors; made and published in "
         f"{time.perf_counter() - started:.0f} s\n"
     )
-    print(f"{'level':26}{'result':>12}{'MB read':>10}{'requests':>10}{'s':>8}{'MB memory':>11}")
+    print(f"{'level':26}{'result':>12}{'MB read':>10}{'requests':>10}{'s':>8}{'CPU s':>8}{'MB memory':>11}")
     for level in CHECKS:
         result, read, requests, done = bench.verify(*level)
         print(
             f"{' '.join(level):26}{result:>12}{read / MB:10.1f}{requests:10}{done.seconds:8.1f}"
-            f"{done.peak_bytes / MB:11.0f}",
+            f"{done.cpu_seconds:8.1f}{done.peak_bytes / MB:11.0f}",
             flush=True,
         )
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support import buttercup  # noqa: E402
+from support import buttercup, tiny  # noqa: E402
 
 MB, GB = 10**6, 10**9
+VOCABULARY = 120  # tokens of the small tokenizer
 ROWS = 2048  # that are drawn at once
 
 
@@ -48,17 +49,10 @@ def write_source(folder: Path, widths: buttercup.Widths, seed: int, tokenizer: P
     write_shard(folder / "model.safetensors", folder / "made.json", tensors, {})
     (folder / "made.json").unlink()
     write_json(folder / "config.json", widths.config())
-    if tokenizer:
-        config = {**buttercup.SPECIAL, "tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
-        for file in tokenizer.iterdir():
-            shutil.copy(file, folder)
-    else:
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w1", "eos_token": "w2"}
-        words = {
-            "version": "1.0",
-            "added_tokens": [],
-            "pre_tokenizer": {"type": "Whitespace"},
-            "model": {"type": "WordLevel", "vocab": {f"w{n}": n for n in range(100)}, "unk_token": "w0"},
-        }
-        write_json(folder / "tokenizer.json", words)
+    if tokenizer is None:
+        tiny.write_tokenizer(folder, VOCABULARY)
+        return
+    for file in tokenizer.iterdir():
+        shutil.copy(file, folder)
+    config = {**buttercup.SPECIAL, "tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
     write_json(folder / "tokenizer_config.json", config)

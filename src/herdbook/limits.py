@@ -107,9 +107,14 @@ TEXTS_BYTES = 256_000_000
 TEXT_BYTES = 4_000
 # A book of 3 MB, in which the tokenizer of a Llama makes three bytes of a space. The library takes 40 bytes for each.
 NORMALIZED_BYTES = 10_000_000
-# Honest templates, and regular expressions of adapters, take milliseconds.
+# Honest templates have up to 30,000 characters; they, and regular expressions of adapters, take milliseconds.
+TEMPLATE_CHARACTERS = 200_000
 TEMPLATE_SECONDS = 10
 TEMPLATE_MEMORY_BYTES = 500_000_000
+# The regular expressions of tokenizers read some million characters a second; a text of 20 MB takes a gigabyte.
+TOKENIZER_SECONDS = 10
+TOKENIZER_CHARACTERS_PER_SECOND = 100_000
+TOKENIZER_MEMORY_BYTES = 4_000_000_000
 PATTERN_SECONDS = 5
 PATTERN_CHARACTERS = 10_000
 # Header of a GGUF with a vocabulary of 262,000 tokens, their merges, scores and types: 20 MB, 1,400,000 values.

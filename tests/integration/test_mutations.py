@@ -1,7 +1,7 @@
 """Every field of every file of a release is changed, and caught where the table says that it is derived.
 
-A builder changes one field, derives everything else from that by the tool's own code, and signs it afresh. The release has
-every part (``support.whole``). The fast test takes another sample each day, round-robin over the kinds of files.
+A builder changes one field, derives everything else from that by the tool's own code, and signs it afresh. The releases have
+every part together (``support.whole``). The fast test takes another sample each day, round-robin over the kinds of files.
 """
 
 import datetime as dt
@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import pytest
 from pytest_local_hub import LocalHub, client
 
-from herdbook.layout import CONFIG, LOCK, RECORDS
+from herdbook.layout import CONFIG, LINEAGE, LOCK, RECORDS
 from herdbook.release.finding import Outcome
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
@@ -74,26 +74,46 @@ ABSENT = (
 )
 # Files of the table of which this release does not have all: other tokenizers and headers of GGUF files; and what is no file.
 NOT_HERE = {*TOKENIZER_FILES, "*.safetensors", "*.gguf", "the release"}
+SAYS_WHAT_WAS_DONE = (f"{RECORDS}/*", LOCK, LINEAGE, "*.safetensors")
 DIFFERENCES = [{"between": ["0" * 64, "1" * 64], "moved": 1, "moved_token": ["w", 1, 2]}]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def sources(tmp_path_factory):
+    """Put the sources on a Hub; return the folder of it all."""
     root = tmp_path_factory.mktemp("mutations")
     with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
         client.use(hub, root / "home", patch)
         whole.write_sources(root, hub)
-        folder = whole.build(root, lies.KEY, **whole.SECTIONS)
-        assert status(findings(folder, LAST, sample_bytes=None)) == 0
-        yield folder
+        yield root
+
+
+@pytest.fixture(scope="module")
+def made(sources):
+    """Return the release with most parts."""
+    return honest(whole.build(sources, lies.KEY, **whole.SECTIONS))
+
+
+@pytest.fixture(scope="module")
+def others(sources):
+    """Return releases of what one cannot have besides."""
+    made = []
+    for number, models in enumerate((whole.OTHERS, whole.STACKED)):
+        folder = sources / str(number)
+        folder.mkdir()
+        made.append(honest(whole.build(folder, lies.KEY, models)))
+    return made
+
+
+def honest(folder):
+    assert status(findings(folder, LAST, sample_bytes=None)) == 0
+    return folder
 
 
 @pytest.fixture(scope="module")
 def groups(made):
     """All fields of the release, those alike together; kinds of files take turns."""
-    alike, kinds = defaultdict(list), defaultdict(list)
-    for field in (*fields.fields(made), *absent(made)):
-        alike[field.group].append(field)
+    alike, kinds = grouped(made), defaultdict(list)
     for group, found in alike.items():
         kinds[group[0]].append(found)
     turns = itertools.zip_longest(*kinds.values())
@@ -102,9 +122,18 @@ def groups(made):
     return ordered
 
 
+def grouped(made):
+    alike = defaultdict(list)
+    for field in (*fields.fields(made), *absent(made)):
+        alike[field.group].append(field)
+    return alike
+
+
 def absent(made):
     """Return fields that this release need not have."""
-    record = next((made / RECORDS).glob("cut.*.json"))
+    record = next((made / RECORDS).glob("cut.*.json"), None)
+    if record is None:
+        return ()
     name, tensor = record.relative_to(made).as_posix(), "model.layers.0.mlp.down_proj.weight"
     device = Field(name, ("tensors", "laser", "device"), ("tensors", tensor, "device"))
     return (*ABSENT, device)
@@ -192,3 +221,22 @@ def test_a_sample_of_fields(made, tmp_path, groups):
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_each_field(made, tmp_path, groups, chunk):
     all_caught(made, tmp_path, [group[0] for group in groups[chunk::CHUNKS]])
+
+
+@pytest.mark.slow
+def test_each_field_that_only_other_releases_have(made, others, tmp_path):
+    """Tried are the files that say what was done; all others follow from them, and are tried above."""
+    before = grouped(made)
+    for number, other in enumerate(others):
+        new = {group: found for group, found in grouped(other).items() if group not in before}
+        before |= new
+        assert [
+            str(found[0]) for found in new.values() if fact_about(found[0].file, found[0].at) is None
+        ] == []
+        (tmp_path / str(number)).mkdir()
+        told = [
+            found[0]
+            for found in new.values()
+            if any(fnmatchcase(found[0].file, one) for one in SAYS_WHAT_WAS_DONE)
+        ]
+        all_caught(other, tmp_path / str(number), told)

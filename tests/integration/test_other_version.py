@@ -15,7 +15,7 @@ from pytest_local_hub import LocalHub, client
 from herdbook.errors import RecipeError
 from herdbook.export.archive import pack
 from herdbook.layout import CLAIMS
-from herdbook.plan import code
+from herdbook.plan import code, parsed
 from herdbook.provenance import slsa
 from herdbook.release import reader
 from herdbook.release.finding import Outcome
@@ -110,9 +110,9 @@ def forge(folder, change):
 
 def as_this_version(monkeypatch):
     """Let the program that verifies have the version that the release names."""
-    version = code.package_version
+    version = parsed.package_version
     monkeypatch.setattr(
-        code, "package_version", lambda name: VERSION if name == "herdbook" else version(name)
+        parsed, "package_version", lambda name: VERSION if name == "herdbook" else version(name)
     )
 
 
@@ -226,9 +226,9 @@ def test_claims_that_other_code_writes_in_another_way_are_unverified(built, monk
     """But only if that code is another one, and never a claim about other files."""
     monkeypatch.setattr(slsa, "BUILDER", "urn:herdbook:builder:other:v1")
     assert status(findings(built)) == 8
-    digest = code.module_digest
+    digest = parsed.module_digest
     monkeypatch.setattr(
-        code, "module_digest", lambda name: "0" if name == "herdbook.provenance.slsa" else digest(name)
+        parsed, "module_digest", lambda name: "0" if name == "herdbook.provenance.slsa" else digest(name)
     )
     found = findings(built)
     assert status(found) == 9
@@ -237,9 +237,9 @@ def test_claims_that_other_code_writes_in_another_way_are_unverified(built, monk
 
 
 def test_a_claim_about_other_files_is_a_failure_whatever_wrote_it(folder, monkeypatch):
-    digest = code.module_digest
+    digest = parsed.module_digest
     monkeypatch.setattr(
-        code, "module_digest", lambda name: "0" if name == "herdbook.provenance.slsa" else digest(name)
+        parsed, "module_digest", lambda name: "0" if name == "herdbook.provenance.slsa" else digest(name)
     )
     first, *others = (folder / CLAIMS).read_text().splitlines()
     statement = json.loads(first)

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from herdbook.layout import CARD, LOCK, RECIPE
 from herdbook.plan import code
-from herdbook.plan.code import package_version
+from herdbook.plan.parsed import package_version
 from herdbook.release.finding import Outcome
 from herdbook.signing import keys
 from herdbook.steps.card.step import render_card

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from herdbook.architectures.defaults import DEFAULTS
 from herdbook.steps.card.step import render_card
 from support import tiny
 
@@ -18,6 +19,12 @@ pytestmark = pytest.mark.slow
 OVERLAY = Path(sys.prefix) / "tools" / "transformers-4"
 VOCABULARY = 288
 IDS = [[1, *range(3, 40)]]
+# A Qwen has a window, if it is to have one.
+KINDS = {
+    kind: {"use_sliding_window": True} if "use_sliding_window" in settings else {}
+    for kind, settings in DEFAULTS.items()
+    if kind != "deepseek"  # which transformers does not have
+}
 EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TWO = [{"model": "base", "prompts": ["w1"]}, {"model": "b", "prompts": ["w9"]}]
 MERGED = {
@@ -58,10 +65,11 @@ ANSWERED = "user: What is the capital of France?\nassistant:"
 SCRIPT = """
 import contextlib, io, json, sys, traceback
 import torch, transformers
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
-releases, ids = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+releases, ids, kinds = map(json.loads, sys.argv[1:])
 found = {"version": transformers.__version__}
+found["defaults"] = {kind: AutoConfig.for_model(kind, **settings).to_dict() for kind, settings in kinds.items()}
 for name, (folder, example) in releases.items():
     printed = io.StringIO()
     try:
@@ -127,7 +135,7 @@ def load_with(line, releases):
         pytest.skip("transformers 4 is not installed; `make` installs it")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **({"PYTHONPATH": str(OVERLAY)} if line == 4 else {})}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", SCRIPT, json.dumps(releases), json.dumps(IDS)],
+        [sys.executable, "-P", "-c", SCRIPT, *map(json.dumps, (releases, IDS, KINDS))],
         env=environment,
         capture_output=True,
         text=True,
@@ -156,3 +164,12 @@ def test_the_example_of_the_card_runs_and_both_lines_compute_the_same(loaded, na
         assert found["layers"] == (3 if "stacked" in name else 2)
         assert found["tied"] == ("tied" in name)
     torch.testing.assert_close(torch.tensor(old["logits"]), torch.tensor(new["logits"]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_lines_take_the_same_for_what_a_configuration_does_not_state(loaded, kind):
+    expected = {key: value for key, value in DEFAULTS[kind].items() if key != "use_sliding_window"}
+    old, new = (loaded[line]["defaults"][kind] for line in (4, 5))
+    new["rope_theta"] = new["rope_parameters"]["rope_theta"]
+    for found in (old, new):
+        assert {key: found[key] for key in expected} == expected

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from herdbook import plan as plans
-from herdbook.plan import code
+from herdbook.plan import code, parsed
 from herdbook.plan.jobs import all_jobs
 from support import tiny
 
@@ -91,18 +91,22 @@ def changed(recipe, monkeypatch):
         }
 
     before = keys()
-    source = code._source
+    source = parsed._source
 
     def change(module, edit):
         text = source(module).decode()
         edited = edit(text)
         assert edited != text
-        monkeypatch.setattr(code, "_source", lambda name: edited.encode() if name == module else source(name))
+        monkeypatch.setattr(
+            parsed, "_source", lambda name: edited.encode() if name == module else source(name)
+        )
         for name in OF_A_MODULE:  # of the others the answer is known
-            known = getattr(code, name)
+            known = getattr(parsed, name)
             anew = known.__wrapped__
             monkeypatch.setattr(
-                code, name, lambda asked, known=known, anew=anew: (anew if asked == module else known)(asked)
+                parsed,
+                name,
+                lambda asked, known=known, anew=anew: (anew if asked == module else known)(asked),
             )
         after = keys()
         monkeypatch.undo()

@@ -18,6 +18,8 @@ from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError
 from herdbook.hub import repository
 from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
+from herdbook.lock import calibration
+from herdbook.lock.local import pin_local
 from herdbook.lock.texts import read_texts
 from herdbook.plan import make
 from herdbook.provenance import lineage
@@ -181,6 +183,10 @@ def bombs(folder):
         "calibration text": lines_of(folder / "a.jsonl", MANY),
         "long calibration text": lambda: read_texts(
             sparse(folder / "b.jsonl", 10**10), "text", "calibration.c"
+        ),
+        "data of a task": lambda: list(calibration._strings(written(folder / "c.json", MANY), print)),
+        "long data of a task": lambda: pin_local(
+            sparse(folder / "d.parquet", 10**10).parent, "d.parquet", "evaluate.tasks: t.yaml"
         ),
         "lineage of line feeds": lambda: lineage.parse("\n" * 60_000_000),
         "lineage of values": lambda: lineage.parse(("[" + "[]," * 300_000 + "[]]\n") * 60),

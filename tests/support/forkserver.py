@@ -103,7 +103,7 @@ def import_all():
 
     import herdbook
     from herdbook import apart
-    from herdbook.plan import code
+    from herdbook.plan import parsed
     from herdbook.steps.release import step
     from support import loaded
     from support.asked_here import answering
@@ -114,9 +114,9 @@ def import_all():
     step.release = loaded.checked(step.release)
     apart.ask = answering(apart.ask)
     for name in own:  # keys contain digests of the code, which is not read again by the processes
-        code.module_digest(name)
-        code.is_empty(name)
-        code.imports(name)
+        parsed.module_digest(name)
+        parsed.is_empty(name)
+        parsed.imports(name)
     gc.collect()
     gc.freeze()  # pages of what is there stay shared
 

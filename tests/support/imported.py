@@ -119,7 +119,7 @@ def _made(recipe):
     """
     edges = builtins.__import__ = Edges()
     from herdbook import plan as plans
-    from herdbook.plan import code
+    from herdbook.plan import code, parsed
     from herdbook.plan.jobs import all_jobs
     from herdbook.steps import registry
 
@@ -156,9 +156,9 @@ def _made(recipe):
         assert roots, job.rule
         stops = {one for one in sys.modules if code.neutral(one) and one not in keyed}
         reached = edges.reached(roots, stops.__contains__)
-        ours = {one for one in reached if one.startswith("herdbook.") and not code.is_empty(one)}
+        ours = {one for one in reached if one.startswith("herdbook.") and not parsed.is_empty(one)}
         others = {one.partition(".")[0] for one in reached} - sys.stdlib_module_names - {"herdbook"}
-        others = {code.DISTRIBUTIONS[one] for one in others} - code.NEUTRAL_PACKAGES.keys()
+        others = {parsed.DISTRIBUTIONS[one] for one in others} - code.NEUTRAL_PACKAGES.keys()
         made[job.name] = {"key": keyed, "imported": sorted(ours | others)}
     return made
 

@@ -6,9 +6,12 @@ What other programs would do (lm-eval, llama.cpp's converter) is written by hand
 import csv
 import io
 
+import torch
+
 from herdbook.steps.card.step import render_card
 from support import measured, quantized, tiny
 from support.boards import BOARD
+from support.inputs.tokens import add as add_token
 
 PARTS = ["mlp.down_proj"]
 MODELS = {
@@ -40,6 +43,55 @@ MODELS = {
         }
     },
 }
+# What one mixture cannot be besides: drawn routers, biases of zero, stacked experts, casts, lined-up rows, stacks of layers.
+OTHERS = {
+    "base": {"hub": "herd/base"},
+    "tuned": {"hub": "herd/tuned"},
+    "wide": {"hub": "herd/wide"},
+    "tall": {
+        "merge": {
+            "method": "passthrough",
+            "slices": [
+                {"layers": "0-0", "model": "base"},
+                {"layers": "1-1", "model": "tuned", "scale": 0.5},
+            ],
+        }
+    },
+    "sparse": {
+        "merge": {
+            "method": "dare_ties",
+            "base": "base",
+            "models": [
+                {"model": "tuned", "weight": 1, "density": 0.5},
+                {"model": "tall", "weight": 0.5, "density": 0.5},
+            ],
+            "seed": 3,
+        }
+    },
+    "mix": {
+        "moe": {
+            "base": "base",
+            "family": "qwen2",
+            "gate": "random",
+            "layout": "fused",
+            "experts": [{"model": "base"}, {"model": "tall"}, {"model": "sparse"}],
+            "shared_experts": [{"model": "wide"}],
+            "tokenizer": {"source": "union"},
+        }
+    },
+}
+# Stacked experts that are not all copies.
+STACKED = {
+    **{name: OTHERS[name] for name in ("base", "wide")},
+    "mix": {
+        "moe": {
+            "base": "base",
+            "gate": "uniform_random",
+            "layout": "fused",
+            "experts": [{"model": "base"}, {"model": "wide"}],
+        }
+    },
+}
 SECTIONS = {
     "evaluate": {
         "tasks": ["task.yaml"],
@@ -65,6 +117,11 @@ def write_sources(root, hub):
         (files / "generation_config.json").write_text(tiny.json.dumps(GENERATION))
         (files / "chat_template.jinja").write_text("{{ messages }}")
         add(hub, files, name)
+    wide = tiny.write_model(root / "wide", seed=2, head_dim=8, vocab=66, dtype=torch.float32)
+    tiny.write_tokenizer(wide, 64)
+    for number, token in enumerate(("<|im_start|>", "<|im_end|>"), start=64):
+        add_token(wide, token, number)
+    add(hub, wide, "wide")
     add(hub, tiny.write_adapter(root / "adapter", root / "base", seed=7), "adapter")
 
 

@@ -11,19 +11,18 @@ from pathlib import Path
 import pytest
 
 from herdbook.errors import UnverifiedError, VerificationError
-from herdbook.plan import code
+from herdbook.plan import code, parsed
 from herdbook.plan.code import (
-    DISTRIBUTIONS,
     NEUTRAL_MODULES,
     NEUTRAL_PACKAGES,
     Code,
     RecordedCode,
     as_recorded,
-    package_version,
 )
 from herdbook.plan.merge import MERGE_CODE
+from herdbook.plan.parsed import DISTRIBUTIONS, package_version
 
-SOURCE = Path(code.__file__).parents[1]
+SOURCE = Path(parsed.__file__).parents[1]
 PLAIN = '''\
 """A module."""
 
@@ -83,7 +82,7 @@ def formula(
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A package in place of ours; return a function that writes its modules, by their names."""
-    monkeypatch.setattr(code, "ROOT", tmp_path)
+    monkeypatch.setattr(parsed, "ROOT", tmp_path)
 
     def write(**sources):
         for name, text in sources.items():
@@ -101,13 +100,14 @@ def package(tmp_path, monkeypatch):
 
 
 def forget():
-    for name in ("module_digest", "imports", "_closure", "is_empty", "_tree", "_is_module"):
-        getattr(code, name).cache_clear()
+    code._closure.cache_clear()
+    for name in ("module_digest", "imports", "is_empty", "_tree", "_is_module"):
+        getattr(parsed, name).cache_clear()
 
 
 def digest_of(package, text):
     package(m=text)
-    return code.module_digest("herdbook.m")
+    return parsed.module_digest("herdbook.m")
 
 
 def test_how_a_module_is_written_does_not_count(package):
@@ -148,11 +148,11 @@ def test_the_form_is_the_same_in_all_versions_of_python(package, tmp_path):
     script = (
         "import importlib.util, pathlib, sys, types\n"
         "sys.modules['herdbook.settings'] = types.SimpleNamespace(PINS=None)\n"
-        f"spec = importlib.util.spec_from_file_location('code_in_keys', {str(SOURCE / 'plan/code.py')!r})\n"
-        "sys.modules['code_in_keys'] = code = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(code)\n"
-        f"code.ROOT = pathlib.Path({str(tmp_path)!r})\n"
-        "print(code.module_digest('herdbook.m'))\n"
+        f"spec = importlib.util.spec_from_file_location('code_in_keys', {str(SOURCE / 'plan/parsed.py')!r})\n"
+        "sys.modules['code_in_keys'] = parsed = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(parsed)\n"
+        f"parsed.ROOT = pathlib.Path({str(tmp_path)!r})\n"
+        "print(parsed.module_digest('herdbook.m'))\n"
     )
     for version in ("3.11", "3.12", "3.13", "3.14"):
         python = shutil.which(f"python{version}")
@@ -229,16 +229,16 @@ def test_unknown_module_is_an_error():
 
 def test_local_version_labels_do_not_count(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda _: "2.13.0+cpu")
-    code.package_version.cache_clear()
-    assert code.package_version("torch") == "2.13.0"
-    code.package_version.cache_clear()
+    parsed.package_version.cache_clear()
+    assert parsed.package_version("torch") == "2.13.0"
+    parsed.package_version.cache_clear()
 
 
 def test_code_is_digests_and_versions(package):
     package(step="import tqdm, yaml\n")
     found = Code("step", ("herdbook.step",), packages=("no-such-package",)).describe()
     assert found.json == {
-        "herdbook.step": code.module_digest("herdbook.step"),
+        "herdbook.step": parsed.module_digest("herdbook.step"),
         "PyYAML": importlib.metadata.version("PyYAML"),
         "no-such-package": "absent",
     }
@@ -263,7 +263,7 @@ def test_every_package_that_is_imported_is_declared_with_its_distribution():
     """As far as it is installed here, the distribution is that which the installation names."""
     wanted = set()
     for module in every_module():
-        for node in ast.walk(code._tree(module)):
+        for node in ast.walk(parsed._tree(module)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             wanted |= {name.partition(".")[0] for name in names}
@@ -272,7 +272,7 @@ def test_every_package_that_is_imported_is_declared_with_its_distribution():
     assert wanted == set(DISTRIBUTIONS)
     installed = importlib.metadata.packages_distributions()
     for name in wanted & installed.keys():
-        assert code._plain(DISTRIBUTIONS[name]) in map(code._plain, installed[name]), name
+        assert parsed._plain(DISTRIBUTIONS[name]) in map(parsed._plain, installed[name]), name
 
 
 def test_what_is_declared_neutral_exists_and_says_why():

@@ -14,7 +14,7 @@ from herdbook.release.subject import FolderSubject
 from herdbook.sources.vocabulary import read_pieces
 from herdbook.tools.converter import CONVERTER
 from herdbook.verify.gguf.compare import HeaderReader, compare
-from herdbook.verify.gguf.table import DEFAULTS, PRE, Model, size_label, tokenizer_entries
+from herdbook.verify.gguf.table import PRE, Model, size_label, tokenizer_entries
 from herdbook.weights import gguf_header
 from herdbook.weights.gguf_header import encode, parse_header
 from support import buttercup, tiny
@@ -25,15 +25,6 @@ _spec = importlib.util.spec_from_file_location("small_models", DATA / "small_mod
 small_models = importlib.util.module_from_spec(_spec)
 sys.modules["small_models"] = small_models
 _spec.loader.exec_module(small_models)
-
-
-@pytest.mark.parametrize("kind", list(DEFAULTS))
-def test_defaults_are_those_of_transformers(kind):
-    from transformers import AutoConfig
-
-    theirs = AutoConfig.for_model(kind).to_dict()
-    theirs["rope_theta"] = theirs["rope_parameters"]["rope_theta"]
-    assert {key: theirs[key] for key in DEFAULTS[kind]} == DEFAULTS[kind]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
-from herdbook.plan.code import package_version
+from herdbook.plan.parsed import package_version
 from herdbook.plan.release import attest_key, attested_files
 from herdbook.signing import keys, oms
 from herdbook.signing.bundle import MEDIA_TYPE, bundle, read
@@ -450,7 +450,7 @@ def test_nothing_is_signed_again_that_is_signed_already(plan, services, tmp_path
     first = attest_key(plan, Keyless())
     services.name = "somebody@example.com"
     monkeypatch.setattr(
-        "herdbook.plan.code.package_version",
+        "herdbook.plan.parsed.package_version",
         lambda name: "9.9" if name == "sigstore" else package_version(name),
     )
     assert attest_key(plan, Keyless()) == first

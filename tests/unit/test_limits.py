@@ -50,6 +50,8 @@ REFUSED = {
     "card of the Hub": "README.md: its front matter: refused: it has 900,005 characters, over the limit of 500,000",
     "calibration text": "a.jsonl, line 1: refused: it has about 3,800,003 values, over the limit of 1,000,000",
     "long calibration text": "b.jsonl: refused: it has 10,000,000,000 bytes, over the limit of 256,000,000",
+    "data of a task": "c.json: refused: it has about 3,800,003 values, over the limit of 1,000,000",
+    "long data of a task": "d.parquet: refused: it has 10,000,000,000 bytes, over the limit of 256,000,000",
     "lineage of line feeds": "lineage: line 200001: is over the limits",
     "lineage of values": "lineage: line 1: is damaged",
     "released sums": "SHA256SUMS: has 60000000 bytes, more than any release needs (2000000)",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from herdbook.architectures.meaning import ALIKE, differences
+from herdbook.architectures.meaning import ALIKE, differences, lengths
 from herdbook.lock.whole import ACTIVATIONS, SCALINGS
 from herdbook.plan import load
 from support import tiny
@@ -43,6 +43,13 @@ def test_spellings_of_one_meaning_are_equal(one, other):
     assert differences(LLAMA | one, LLAMA | other | {"rms_norm_eps": 1e-3}) != []
 
 
+@pytest.mark.parametrize("kind", ["qwen2_moe", "qwen3_moe", "deepseek"])
+def test_mixtures_that_weight_their_experts_otherwise_differ(kind):
+    one, other = ({"model_type": kind, "norm_topk_prob": value} for value in (True, False))
+    assert differences(one, other) == ["a norm_topk_prob of True, not False"]
+    assert differences(other, {"model_type": kind}) == []  # the default
+
+
 def test_a_setting_that_only_one_configuration_contains_is_told(tmp_path):
     granite = {"model_type": "granite", "embedding_multiplier": 12.0}
     tiny.write_model(tmp_path / "a", **granite, logits_scaling=8.0)
@@ -55,6 +62,45 @@ def test_a_setting_that_only_one_configuration_contains_is_told(tmp_path):
     tiny.lock(path)
     (warning,) = load(path).warnings
     assert "models.mean.merge: 'a' has a logits_scaling of 8.0, and 'b' does not say" in warning
+
+
+MISTRAL = {"model_type": "mistral"}
+QWEN = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 128}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (MISTRAL, MISTRAL | {"sliding_window": 4096, "max_position_embeddings": 131072}, []),
+        (MISTRAL, MISTRAL | {"sliding_window": None}, ["sliding window (4096 tokens, none)"]),
+        (MISTRAL | {"sliding_window": None}, {"model_type": "llama", "max_position_embeddings": 131072}, []),
+        ({"model_type": "llama"}, {"model_type": "llama", "max_position_embeddings": 8192},
+         ["context (2048 tokens, 8192 tokens)"]),
+        (QWEN, QWEN | {"use_sliding_window": False}, ["sliding window (128 tokens, none)"]),
+        (QWEN, QWEN | {"max_window_layers": 7}, ["layers with the window (from 28 on, from 7 on)"]),
+        ({"model_type": "mixtral"}, {"model_type": "mixtral", "num_experts_per_tok": 4},
+         ["experts per token (2, 4)"]),
+        ({"model_type": "gemma2", "sliding_window": 64}, {"model_type": "gemma2", "sliding_window": 32},
+         ["sliding_window (64, 32)"]),
+    ],
+)  # fmt: skip
+def test_lengths_that_differ_are_told(one, other, expected):
+    assert lengths(one, other) == expected
+    assert bool(lengths(other, one)) == bool(expected)
+
+
+def test_a_merge_of_models_with_other_windows_says_whose_it_has(tmp_path):
+    for seed, (name, window) in enumerate({"a": 16, "b": None}.items()):
+        tiny.write_model(tmp_path / name, seed=seed, model_type="mistral", sliding_window=window)
+    models = {
+        **{name: {"folder": name} for name in "ab"},
+        "mean": {"merge": {"method": "linear", "models": [{"model": "a"}, {"model": "b"}]}},
+    }
+    path = tiny.write_recipe(tmp_path / "r.yaml", models)
+    tiny.lock(path)
+    assert load(path).warnings == (
+        "models.mean.merge: 'a' and 'b' differ in sliding window (16 tokens, none); the result has that of 'a'",
+    )
 
 
 # Settings as the configurations of version 4 have them, by type; of each that transformers 5 writes, nothing may differ.

@@ -178,7 +178,7 @@ def test_claims_are_canonical_and_follow_from_the_release_alone(built, monkeypat
     internal = json.loads(lines[0])["predicate"]["buildDefinition"]["internalParameters"]
     digests = {line.partition("  ")[2]: line[:64] for line in (folder / SUMS).read_text().splitlines()}
     digests[SUMS] = sha256_file(folder / SUMS)
-    monkeypatch.setattr("herdbook.plan.code.package_version", lambda _: "of another machine")
+    monkeypatch.setattr("herdbook.plan.parsed.package_version", lambda _: "of another machine")
     with as_recorded(RecordedCode("0.0.1", internal["operations"])):
         plan = plans.make(
             recipes.load(folder / "recipe.yaml"),

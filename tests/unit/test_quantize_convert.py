@@ -312,7 +312,8 @@ MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "ma
     ids=["activation", "dynamic", "mscale", "truncate", "partial", "window"],
 )
 def test_what_is_refused_or_warned_of_would_be_lost_without_a_word(tmp_path, change, base):
-    from herdbook.architectures.conversion import ignored_window, objection
+    from herdbook.architectures.conversion import objection
+    from herdbook.architectures.mixtures import window_of
 
     small = small_models.MODELS["narrow"]
     headers = []
@@ -324,7 +325,7 @@ def test_what_is_refused_or_warned_of_would_be_lost_without_a_word(tmp_path, cha
         for key in ("rope_scaling", "rope_parameters"):
             config.pop(key, None)
         config |= setting
-        assert bool(objection(config) or ignored_window(config)) == (name == "changed")
+        assert bool(objection(config) or window_of(config)) == (name == "changed")
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         converted = tmp_path / name / "vocabulary.gguf"
         CONVERTER.run([str(folder), "--vocab-only", "--outfile", str(converted)], tmp_path / name)

@@ -11,7 +11,7 @@ from herdbook.cli.main import main
 from herdbook.errors import StepError
 from herdbook.files import sha256_file
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS
-from herdbook.plan import code
+from herdbook.plan import parsed
 from herdbook.plan.release import contents
 from herdbook.steps.card.step import render_card
 from herdbook.verify import levels
@@ -168,7 +168,7 @@ def test_record_that_was_changed_to_fit(folder):
 
 
 def test_release_of_this_version_has_the_code_of_this_version(folder, monkeypatch):
-    monkeypatch.setattr("herdbook.plan.code.module_digest", lambda _: "of someone else")
+    monkeypatch.setattr("herdbook.plan.parsed.module_digest", lambda _: "of someone else")
     assert failures(folder) >= {
         ("claims", "code", "laser"),
         ("claims", "code", "provenance"),
@@ -176,8 +176,10 @@ def test_release_of_this_version_has_the_code_of_this_version(folder, monkeypatc
 
 
 def test_release_of_other_packages_is_checked_by_the_versions_that_it_names(folder, monkeypatch):
-    version = code.package_version
-    monkeypatch.setattr(code, "package_version", lambda name: version(name) if name == "herdbook" else "9.9")
+    version = parsed.package_version
+    monkeypatch.setattr(
+        parsed, "package_version", lambda name: version(name) if name == "herdbook" else "9.9"
+    )
     assert failures(folder) == set()
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
 from herdbook import limits
@@ -117,6 +117,30 @@ def test_a_prompt_of_which_the_tokenizer_would_make_gigabytes_is_refused(tmp_pat
         StepError, match=r"prompt 1: refused: the tokenizer of .* has a normalizer that can make"
     ):
         tokenize(tmp_path, ["w1 " * 100], chat_template=chat_template)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "seconds"),
+    [
+        (r"\w+|\s+", 10),  # which ends
+        ("(a|a|ab?)+$x", 10),  # after too many steps for the library, which ends the process
+        ("((a|a){14}b|a)", 1),  # at each of many places
+    ],
+)
+def test_a_tokenizer_s_regular_expressions_take_bounded_time(tmp_path, monkeypatch, pattern, seconds):
+    monkeypatch.setattr(limits, "TOKENIZER_SECONDS", seconds)
+    tiny.write_model(tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    before = tokenize(tmp_path, ["w1 w2"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), tokenizer.pre_tokenizer]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    if pattern.startswith("("):
+        with pytest.raises(StepError, match="prompts: refused: the regular expressions of the tokenizer of"):
+            tokenize(tmp_path, ["w1 " + "a" * 20000])
+    else:
+        assert tokenize(tmp_path, ["w1 w2"]) == before
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The types of what a model's ``config.json`` says: checked once, where it is read, so that nothing else has to.
+"""The types of what a model's ``config.json`` and ``generation_config.json`` say: checked once, where it is read, so that nothing else has to.
 
 Only keys that Herdbook reads have a type here. Which of them a model must have, and what their values mean, others check.
 """
@@ -55,7 +55,7 @@ class Config(BaseModel):
     pad_token_id: Tokens | None = None
     partial_rotary_factor: float | None = None
     qkv_bias: bool | None = None
-    rms_norm_eps: float | None = None
+    rms_norm_eps: Annotated[float, Field(ge=0)] | None = None
     rope_local_base_freq: float | None = None
     rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = None
@@ -79,6 +79,33 @@ class _Rope(BaseModel):
     rope_theta: Annotated[float, Field(gt=0)] | None = None
     rope_type: str | None = None
     type: str | None = None
+
+
+class Generation(BaseModel):
+    """The content of ``generation_config.json``; null stands for a key that is missing."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    bos_token_id: Tokens | None = None
+    decoder_start_token_id: Tokens | None = None
+    do_sample: bool | None = None
+    eos_token_id: Tokens | None = None
+    max_length: Number | None = None
+    max_new_tokens: Number | None = None
+    pad_token_id: Tokens | None = None
+    repetition_penalty: float | None = None
+    temperature: float | None = None
+    top_k: Number | None = None
+    top_p: float | None = None
+
+
+def wrong_generation(content: Mapping[str, Any]) -> str | None:
+    """Return which value of a generation config has another type than it must have, and why; None if there is none."""
+    try:
+        Generation.model_validate(dict(content))
+    except ValidationError as error:
+        return first_problem(error)
+    return None
 
 
 def wrong_type(config: Mapping[str, Any]) -> str | None:

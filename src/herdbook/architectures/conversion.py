@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.form import HEAD
 from herdbook.architectures.meaning import ACTIVATION, SAME_ACTIVATION, is_tied
-from herdbook.architectures.mixtures import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -59,14 +58,6 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
     if is_tied(config) and HEAD in tensors:
         return f"its embeddings are tied, and llama.cpp would use {HEAD} all the same, which transformers does not"
     return _rotary_objection(config)
-
-
-def ignored_window(config: Mapping[str, Any]) -> int | None:
-    """Return the sliding window in tokens that a GGUF of a model lacks; None if it has none, or its context is shorter."""
-    if config.get("model_type") != "mixtral":
-        return window_of(config)
-    window = config.get("sliding_window")
-    return int(window) if window and window < config.get("max_position_embeddings", window + 1) else None
 
 
 def _rotary_objection(config: Mapping[str, Any]) -> str | None:

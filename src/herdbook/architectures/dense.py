@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from herdbook.architectures.defaults import default_of
 from herdbook.errors import RecipeError
 
-DEFAULT_THETA = 10000.0  # of Llama, Mistral and Qwen, if config.json contains none
+DEFAULT_THETA = 10000.0  # of most types, if config.json contains none
 LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)$")
 
 # The attention and MLP matrices of a Llama or Mistral layer, by their names inside the layer.
@@ -34,7 +35,6 @@ class Architecture:
     hidden: int
     intermediate: int
     heads: int
-    key_value_heads: int
     vocabulary: int
 
     @classmethod
@@ -51,7 +51,6 @@ class Architecture:
                 hidden=config["hidden_size"],
                 intermediate=config["intermediate_size"],
                 heads=config["num_attention_heads"],
-                key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
                 vocabulary=config["vocab_size"],
             )
         except KeyError as error:
@@ -73,7 +72,8 @@ def matrix_of(name: str) -> str | None:
 def rope_of(config: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
     """Return base and scaling of the rotary embeddings, from configurations of any version of transformers."""
     rope = dict(config.get("rope_parameters") or {})
-    theta = rope.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_THETA
+    theta = rope.pop("rope_theta", None) or config.get("rope_theta")
+    theta = theta or default_of(config.get("model_type"), "rope_theta") or DEFAULT_THETA
     scaling = {**(config.get("rope_scaling") or {}), **rope}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     return float(theta), scaling if kind != "default" else None

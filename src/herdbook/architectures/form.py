@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
+from herdbook.architectures.defaults import default_of
 from herdbook.architectures.meaning import is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 
@@ -29,8 +30,6 @@ class _Kind:
 
     Args:
         architecture: The class in ``architectures`` of ``config.json``.
-        key_value_heads: Their number if ``config.json`` does not contain it; None for that of all heads.
-        head_width: Likewise the width of a head; None for the hidden size divided by the heads.
         biases: Projections of the attention that have a bias.
         switch: The key that turns these off if it is false.
         optional_biases: Those that have one with ``attention_bias``.
@@ -41,8 +40,6 @@ class _Kind:
     """
 
     architecture: str
-    key_value_heads: int | None = None
-    head_width: int | None = None
     biases: str = ""
     switch: str | None = None
     optional_biases: str = ""
@@ -55,21 +52,18 @@ class _Kind:
 # Source: transformers, configuration and modeling files of each type; for DeepSeek, the code in deepseek-ai/deepseek-moe-16b-base.
 _KINDS = {
     "llama": _Kind("LlamaForCausalLM", optional_biases="qkvo", mlp_bias=True),
-    "mistral": _Kind("MistralForCausalLM", key_value_heads=8),
-    "qwen2": _Kind("Qwen2ForCausalLM", key_value_heads=32, biases="qkv"),
-    "qwen3": _Kind(
-        "Qwen3ForCausalLM", key_value_heads=32, head_width=128, optional_biases="qkvo", norms=True
-    ),
-    "mixtral": _Kind("MixtralForCausalLM", key_value_heads=8, width_of_experts="intermediate_size"),
+    "mistral": _Kind("MistralForCausalLM"),
+    "qwen2": _Kind("Qwen2ForCausalLM", biases="qkv"),
+    "qwen3": _Kind("Qwen3ForCausalLM", optional_biases="qkvo", norms=True),
+    "mixtral": _Kind("MixtralForCausalLM", width_of_experts="intermediate_size"),
     "deepseek": _Kind("DeepseekForCausalLM", optional_biases="qkvo"),
     "qwen2_moe": _Kind(
         "Qwen2MoeForCausalLM",
-        key_value_heads=16,
         biases="qkv",
         switch="qkv_bias",
         width_of_shared="shared_expert_intermediate_size",
     ),
-    "qwen3_moe": _Kind("Qwen3MoeForCausalLM", key_value_heads=4, optional_biases="qkvo", norms=True),
+    "qwen3_moe": _Kind("Qwen3MoeForCausalLM", optional_biases="qkvo", norms=True),
 }
 
 
@@ -89,13 +83,16 @@ def implied(config: Mapping[str, Any], *, fused: bool = False) -> Form:
     Raises:
         ValueError: If the configuration lacks a width or a count, or one of them is not a number; the message names it.
     """
-    kind = _KINDS[config["model_type"]]
+    model_type = config["model_type"]
+    kind = _KINDS[model_type]
     hidden, heads, vocabulary = (
         _count(config, key) for key in ("hidden_size", "num_attention_heads", "vocab_size")
     )
-    groups = _count(config, "num_key_value_heads", kind.key_value_heads or heads, null=heads)
+    groups = _count(
+        config, "num_key_value_heads", default_of(model_type, "num_key_value_heads") or heads, null=heads
+    )
     split = hidden // heads
-    width = _count(config, "head_dim", kind.head_width or split, null=split)
+    width = _count(config, "head_dim", default_of(model_type, "head_dim") or split, null=split)
     biases = kind.biases if kind.switch is None or config.get(kind.switch, True) else ""
     biases += kind.optional_biases if config.get("attention_bias") else ""
     form: Form = {

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
+from herdbook.architectures.mixtures import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# Defaults of transformers for Llama, Mistral and Qwen.
 ACTIVATION = "silu"
-EPSILON = 1e-6
 SAME_ACTIVATION = {"swish": "silu"}
 SAME_SCALING = {"su": "longrope"}
 # Ways to scale rotary embeddings that take the model's length where their settings do not contain the original one.
@@ -80,6 +80,7 @@ _GENERATION = (
 # Settings that `_settings` reads, under all their names.
 _READ = (
     *("hidden_act", "hidden_activation", "num_attention_heads", "num_key_value_heads", "rms_norm_eps"),
+    *("norm_topk_prob", "scoring_func"),
     *("partial_rotary_factor", "rope_local_base_freq", "rope_parameters", "rope_scaling", "rope_theta"),
     *(ORIGINAL, "rotary_emb_base", "rotary_pct"),
 )
@@ -153,16 +154,56 @@ def unsaid(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [f"{name} of {mine[name]}" for name in mine if name not in theirs and mine[name]]
 
 
+def lengths(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the settings of how far the attention reaches, and how many experts a token has, in which models differ.
+
+    Equal numbers mean the same in both; but what is made of them has the settings of one of them.
+
+    Args:
+        config: The ``config.json`` of the one.
+        other: That of the other.
+
+    Returns:
+        A phrase for each difference, such as ``sliding window (4096 tokens, none)``.
+    """
+    mine, theirs = _lengths(config), _lengths(other)
+    return [
+        f"{name} ({mine[name]}, {theirs[name]})"
+        for name in mine
+        if name in theirs and mine[name] != theirs[name]
+    ]
+
+
+def _lengths(config: Mapping[str, Any]) -> dict[str, Any]:
+    if config.get("model_type") not in LLAMA_LIKE:
+        return {key: config[key] for key in _LENGTHS if config.get(key) is not None}
+    window = window_of(config)
+    found = {
+        "context": f"{value_of(config, LENGTH)} tokens",
+        "sliding window": f"{window} tokens" if window else "none",
+        "experts per token": value_of(config, "num_experts_per_tok"),
+    }
+    if window and default_of(config["model_type"], "max_window_layers"):
+        kinds = config.get("layer_types")
+        first = value_of(config, "max_window_layers")
+        found["layers with the window"] = f"{kinds}" if kinds else f"from {first} on"
+    return found
+
+
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    activation = config.get("hidden_activation") or config.get("hidden_act") or ACTIVATION
+    is_known = config.get("model_type") in LLAMA_LIKE
+    activation = config.get("hidden_activation") or value_of(config, "hidden_act")
     heads = config.get("num_attention_heads")
     settings = {
         "a number of attention heads": heads,
-        "a number of key and value heads": config.get("num_key_value_heads") or heads,
+        "a number of key and value heads": value_of(config, "num_key_value_heads") or heads,
         "an activation": SAME_ACTIVATION.get(activation, activation),
-        "a norm epsilon": config.get("rms_norm_eps", EPSILON),
+        "a norm epsilon": value_of(config, "rms_norm_eps"),
+        "a norm_topk_prob": value_of(config, "norm_topk_prob"),
+        "a scoring_func": value_of(config, "scoring_func"),
     }
-    if config.get("model_type") not in LLAMA_LIKE:
+    if not is_known:  # its defaults are not known either
+        settings = {name: value for name, value in settings.items() if value is not None}
         settings |= {
             f"a {key}": value or 0
             for key, value in config.items()

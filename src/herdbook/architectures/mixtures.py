@@ -10,14 +10,16 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from herdbook.architectures.defaults import default_of, value_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 FamilyName = Literal["mixtral", "qwen2", "qwen3", "deepseek"]
 Place = int | Literal["shared"]
 MLP = ("gate_proj", "up_proj", "down_proj")  # the matrices of a dense MLP, in the order of fused tensors
+WINDOWLESS = frozenset({"llama", "deepseek"})
 OWN_NAMES = {matrix: matrix for matrix in MLP}
-MISTRAL_WINDOW = 4096  # the default of transformers if a Mistral's config.json contains none
 
 _EXPERT = re.compile(r"\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(.+)$")
 _ROUTER = re.compile(r"\.(?:block_sparse_moe|mlp)\.(?:gate|shared_expert_gate)\.weight$")
@@ -171,15 +173,13 @@ def is_router(name: str) -> bool:
 
 
 def window_of(config: Mapping[str, Any]) -> int | None:
-    """Return the sliding window of a dense model's attention in tokens, or None if it has none."""
+    """Return the sliding window of a model's attention in tokens; None if it has none, or its context is shorter."""
     kind = config.get("model_type")
-    if kind == "mistral":
-        window = config.get("sliding_window", MISTRAL_WINDOW)
-    else:
-        window = (
-            config.get("sliding_window") if kind != "llama" and config.get("use_sliding_window") else None
-        )
-    return int(window) if window and window < config.get("max_position_embeddings", window + 1) else None
+    is_off = default_of(kind, "use_sliding_window") is False and not config.get("use_sliding_window")
+    if kind in WINDOWLESS or is_off:
+        return None
+    window, context = (value_of(config, key) for key in ("sliding_window", "max_position_embeddings"))
+    return int(window) if window and (context is None or window < context) else None
 
 
 def fitting(model_type: str, shared: int, names: Iterable[FamilyName] = FAMILIES) -> Family | None:

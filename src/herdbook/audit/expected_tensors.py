@@ -9,7 +9,7 @@ from herdbook.architectures.dense import LAYER, layer_of, matrix_of
 from herdbook.architectures.mixtures import MLP, fitting
 from herdbook.audit.configuration import MIXTURE
 from herdbook.errors import UnverifiedError
-from herdbook.plan.moe import BIAS, MATRICES
+from herdbook.plan.moe_fit import BIAS, MATRICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -13,7 +13,7 @@ from herdbook.comparison.samples import unpack
 from herdbook.comparison.verdict import BETTER, WORSE
 from herdbook.explain.difference import code
 from herdbook.layout import CARD, EVALUATIONS, FIGURES, LOCK, RECIPE, SAMPLES_SUFFIX
-from herdbook.plan.code import PACKAGE
+from herdbook.plan.parsed import PACKAGE
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
 from herdbook.steps.card.results import MAIN_METRICS

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
 from herdbook.inference.chat import format_prompts
+from herdbook.inference.expressions import check_time
 from herdbook.inference.tokenizer import check_length, ids_of, load_tokenizer
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = Fals
             message of a user.
     """
     tokenizer = load_tokenizer(folder)
+    start = tokenizer.bos_token or ""
+    check_time(tokenizer, [*prompts, *(start + prompt for prompt in prompts)], "prompts")
     for number, prompt in enumerate(prompts, start=1):
         ids_of(tokenizer, prompt, f"prompt {number}")
     if not chat_template:
-        start = tokenizer.bos_token or ""
         return [tokenizer(start + prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     if not tokenizer.chat_template:
         raise StepError(
@@ -41,4 +43,5 @@ def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = Fals
     texts = format_prompts(folder, prompts)
     for number, text in enumerate(texts, start=1):
         check_length(tokenizer, text, f"prompt {number}")
+    check_time(tokenizer, texts, "prompts")
     return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]

@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
+from herdbook.inference.expressions import check_time
 from herdbook.inference.forward import check_sequences
 from herdbook.inference.tokenizer import ids_of, load_tokenizer
 from herdbook.key import digest
@@ -54,7 +55,9 @@ def windows(plan: Plan, name: str, folder: Path, config: Any, count: int) -> lis
     length = settings.tokens - len(start)
     drawn: list[list[int]] = []
     for file in settings.data:
-        for text in read_texts(plan.beside_recipe(file), settings.field, f"calibration.{name}"):
+        texts = read_texts(plan.beside_recipe(file), settings.field, f"calibration.{name}")
+        check_time(tokenizer, texts, f"calibration.{name}: {file}")
+        for text in texts:
             ids = ids_of(tokenizer, text, f"calibration.{name}: {file}")
             drawn += [start + ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
     if len(drawn) < count:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from herdbook import hub, jsonio, limits
+from herdbook import hub
 from herdbook.errors import SourceError
 from herdbook.lock.local import check_small, reader, refuse_pointers
 from herdbook.lock.model import (
@@ -17,15 +17,14 @@ from herdbook.lock.model import (
     request,
 )
 from herdbook.lock.paths import check_saved, is_absolute
-from herdbook.lock.tokens import describe
+from herdbook.lock.side_files import read_tokenizer
 from herdbook.lock.whole import read_config
 from herdbook.recipe import Hub
-from herdbook.sources.select import TOKENIZER_CONFIG, has_chat_template
 from herdbook.sources.vocabulary import read_vocabulary
 from herdbook.weights.checkpoint import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from pathlib import Path
 
     from herdbook.hub import RemoteRepo
@@ -52,7 +51,7 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     names = [path.name for path in folder.iterdir() if path.is_file()]
     return LockedAdapter(
         asked=request(model),
-        **_trained_with(names, reader(folder), what),
+        **vars(read_tokenizer(names, reader(folder), what)),
         files=(
             pin_file(folder / ADAPTER_CONFIG, ADAPTER_CONFIG),
             pin_file(folder / ADAPTER_WEIGHTS, ADAPTER_WEIGHTS),
@@ -73,7 +72,7 @@ def pin_hub_adapter(model: Adapter, remote: RemoteRepo) -> LockedAdapter:
     config = hub.download(repo, remote.commit, files[ADAPTER_CONFIG]).read_bytes()
     return LockedAdapter(
         asked=request(model),
-        **_trained_with(files, _hub_reader(repo, remote, what), what),
+        **vars(read_tokenizer(files, _hub_reader(repo, remote, what), what)),
         files=tuple(LockedFile(**vars(file)) for file in pinned),
         config=read_config(config, what),
         tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
@@ -101,18 +100,6 @@ def _hub_reader(repo: str, remote: hub.RemoteRepo, what: str) -> Callable[[str],
         return hub.download(repo, remote.commit, files[name]).read_bytes()
 
     return read
-
-
-def _trained_with(names: Collection[str], read: Callable[[str], bytes], what: str) -> dict[str, Any]:
-    """Return the fields of a lock's entry that describe the tokenizer beside an adapter."""
-    has_template = has_chat_template(names, read, what)  # which checks that the settings are an object
-    settings = jsonio.load(read(TOKENIZER_CONFIG), limits.DOCUMENT) if TOKENIZER_CONFIG in names else {}
-    padding = settings.get("pad_token") or ""
-    return {
-        "tokens": describe(read_vocabulary(names, read, what)),
-        "padding": str(padding.get("content") if isinstance(padding, dict) else padding),
-        "chat_template": has_template,
-    }
 
 
 def _check_adapter(names: set[str], what: str, place: str) -> None:

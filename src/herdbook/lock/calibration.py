@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from herdbook import jsonio
+from herdbook import jsonio, limits
 from herdbook.errors import RecipeError
 from herdbook.lock.local import pin_local
 from herdbook.lock.model import LockedCalibration, request
@@ -68,18 +68,28 @@ def _strings(path: Path, say: Callable[[str], None]) -> Iterator[str]:
         say(f"warning: {path} is not UTF-8 text, so it was not compared with the calibration text")
         return
     try:
-        try:
-            values = [jsonio.load(text)]
-        except ValueError:
-            values = [jsonio.load(line) for line in text.split("\n") if line.strip()]
-    except ValueError:
-        values = [text]
+        values = _values(text)
+    except limits.OverLimitError as error:
+        raise RecipeError(f"evaluate.tasks: {path}: refused: it {error}") from error
     while values:
         value = values.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, list | dict):
             values += value.values() if isinstance(value, dict) else value
+
+
+def _values(text: str) -> list[Any]:
+    """Return the values of JSON Lines or JSON; or else the text itself."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    try:
+        return [jsonio.load(line, limits.DOCUMENT) for line in lines]
+    except jsonio.JsonError:
+        pass
+    try:
+        return [jsonio.load(text, limits.SAMPLES)]
+    except jsonio.JsonError:
+        return [text]
 
 
 def _within(essence: str, text: str) -> bool:

@@ -110,8 +110,8 @@ def pin_files(
         members=tuple(members),
         tensors=tuple(tensors),
         config=config,
-        tokens=side.tokens,
+        tokens=side.tokenizer.tokens,
         generation=side.generation,
-        chat_template=side.chat_template,
+        chat_template=side.tokenizer.chat_template,
         license=declared_license,
     )

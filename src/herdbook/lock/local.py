@@ -26,11 +26,15 @@ def pin_local(folder: Path, name: str, where: str) -> LockedFile:
         where: The key of the recipe that names it, for error messages.
 
     Raises:
-        SourceError: If it does not exist.
+        SourceError: If it does not exist, or is larger than any.
     """
     path = folder / name
     if not path.is_file():
         raise SourceError(f"{where}: the file {os.path.normpath(path)} does not exist")
+    try:
+        limits.check_size(path.stat().st_size, limits.TEXTS_BYTES)
+    except limits.OverLimitError as error:
+        raise SourceError(f"{where}: {os.path.normpath(path)}: refused: it {error}") from error
     return pin_file(path, name)
 
 

@@ -22,7 +22,9 @@ from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedVocabulary
 from herdbook.recipe import Merge, ModelToken, Moe
 from herdbook.recipe.tokenizer import AUTO, UNION
 from herdbook.sources.chat_templates import CHAT_TEMPLATES
-from herdbook.sources.tokenizer_file import AddedToken, read_added, read_template, tokenizer_files
+from herdbook.sources.template_syntax import wrong_template
+from herdbook.sources.tokenizer_file import AddedToken, read_added, tokenizer_files
+from herdbook.sources.tokenizer_settings import DEFAULT, read_templates
 from herdbook.sources.vocabulary import SENTENCEPIECE, SETTINGS, TOKENIZER, WORDS, read_vocabulary
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ class _Vocabularies:
         }
         try:
             added |= read_added(source.names, source.read)
-            template = read_template(source.names, source.read)
+            template = read_templates(source.names, source.read).get(DEFAULT)
             return _Tokenizer(name, tokens, added, template, source.rows)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(
@@ -255,6 +257,8 @@ class _Vocabularies:
         if asked in CHAT_TEMPLATES:
             return CHAT_TEMPLATES[asked]
         if asked not in self._recipe.models:
+            if problem := wrong_template([asked]):
+                raise RecipeError(f"{where}.chat_template: is not one that transformers can use: {problem}")
             return asked
         template = self._of(asked).template
         if template is None:

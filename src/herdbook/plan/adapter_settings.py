@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from herdbook.architectures.patterns import wrong_pattern
+from herdbook.humanize import first_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Settings(BaseModel):
+    """The types of the settings that are understood; null stands for one that is missing.
+
+    Source: PEFT's ``LoraConfig``, whose fields are the keys of ``adapter_config.json``.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    alpha_pattern: dict[str, Positive] | None = None
+    bias: Literal["none", "all", "lora_only"] | None = None
+    exclude_modules: str | list[Name] | None = None
+    init_lora_weights: bool | str | None = None
+    layers_to_transform: int | list[int] | None = None
+    lora_alpha: Positive
+    lora_bias: bool | None = None
+    modules_to_save: list[Name] | None = None
+    peft_type: str
+    r: Positive
+    rank_pattern: dict[str, Positive] | None = None
+    target_modules: str | list[Name] | None = None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    use_dora: bool | None = None
+    use_rslora: bool | None = None
+
 
 # Settings of training and of the computer: they do not affect what an adapter's tensors mean.
 WITHOUT_EFFECT = frozenset(
@@ -27,28 +58,9 @@ WITHOUT_EFFECT = frozenset(
         "task_type",
     }
 )
-UNDERSTOOD = frozenset(
-    {
-        "alpha_pattern",
-        "bias",
-        "exclude_modules",
-        "init_lora_weights",
-        "layers_to_transform",
-        "lora_alpha",
-        "lora_bias",
-        "modules_to_save",
-        "peft_type",
-        "r",
-        "rank_pattern",
-        "target_modules",
-        "trainable_token_indices",
-        "use_dora",
-        "use_rslora",
-    }
-)
+UNDERSTOOD = frozenset(_Settings.model_fields)
 # Initializations after which the model's own weights are as they were.
 KEPT_BASE = ("gaussian", "eva", "orthogonal")
-BIASES = ("none", "all", "lora_only")
 
 
 def unsupported(config: Mapping[str, Any]) -> list[str]:
@@ -58,71 +70,30 @@ def unsupported(config: Mapping[str, Any]) -> list[str]:
 
     Source: PEFT's ``LoraConfig``, whose fields are the keys of ``adapter_config.json``.
     """
-    problems = []
-    if str(config.get("peft_type", "")).upper() != "LORA":
-        problems.append(f"peft_type {config.get('peft_type')!r} is not LORA")
-    problems += [
+    if str(config.get("peft_type")).upper() != "LORA":
+        return [f"peft_type {config.get('peft_type')!r} is not LORA"]
+    try:
+        settings = _Settings.model_validate(dict(config))
+    except ValidationError as error:
+        return [first_problem(error)]
+    problems = [
         f"{key} is not supported"
         for key, value in config.items()
         if value and key not in WITHOUT_EFFECT and key not in UNDERSTOOD
     ]
-    start = config.get("init_lora_weights")
+    start = settings.init_lora_weights
     if start not in (None, True, False, *KEPT_BASE):
         problems.append(
             f"init_lora_weights {start!r}: this initialization also changes the model's weights, or is unknown. "
             "Convert the adapter to a plain LoRA: PEFT's save_pretrained(..., "
             "path_initial_model_for_weight_conversion=...)"
         )
-    if (config.get("bias") or "none") not in BIASES:
-        problems.append(f"bias {config['bias']!r} is not one of {', '.join(BIASES)}")
-    problems += [
-        f"{key} {config[key]!r} is not true or false"
-        for key in ("lora_bias", "use_dora", "use_rslora")
-        if not isinstance(config.get(key), bool | None)
-    ]
-    problems += [
-        f"{key} {config.get(key)!r} is not a positive number"
-        for key in ("r", "lora_alpha")
-        if not _is_number(config.get(key))
-    ]
-    for key in ("rank_pattern", "alpha_pattern"):
-        problems += _bad_patterns(key, config.get(key) or {})
-    for key in ("target_modules", "exclude_modules", "modules_to_save"):
-        problems += _bad_modules(key, config.get(key) or [])
-    if not _is_integers(config.get("layers_to_transform"), single=True):
-        problems.append(f"layers_to_transform {config['layers_to_transform']!r} is not a list of layers")
-    tokens = config.get("trainable_token_indices")
-    if not all(map(_is_integers, tokens.values() if isinstance(tokens, dict) else [tokens])):
-        problems.append("trainable_token_indices is not a list of tokens, nor one for each module")
-    return problems
+    return [*problems, *_wrong_patterns(settings)]
 
 
-def _bad_modules(key: str, modules: Any) -> list[str]:
-    if isinstance(modules, str) and key != "modules_to_save":
-        problem = wrong_pattern(modules)
-        return [f"{key}: {modules[:200]!r} is not a regular expression: {problem}"] if problem else []
-    if not isinstance(modules, list) or not all(isinstance(module, str) and module for module in modules):
-        return [f"{key} {modules!r} is not a list of names"]
-    return []
-
-
-def _is_integers(value: Any, *, single: bool = False) -> bool:
-    if value is None or (single and isinstance(value, int)):
-        return True
-    return isinstance(value, list) and all(type(one) is int for one in value)
-
-
-def _bad_patterns(key: str, patterns: Any) -> list[str]:
-    if not isinstance(patterns, dict):
-        return [f"{key} is not an object of patterns and numbers"]
-    problems = []
-    for pattern, value in patterns.items():
-        if problem := wrong_pattern(pattern):
-            problems.append(f"{key}: {pattern[:200]!r} is not a regular expression: {problem}")
-        if not _is_number(value):
-            problems.append(f"{key}: {pattern!r}: {value!r} is not a positive number")
-    return problems
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+def _wrong_patterns(settings: _Settings) -> Iterator[str]:
+    for key in ("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules"):
+        value = getattr(settings, key) or ()
+        for pattern in [value] if isinstance(value, str) else value if isinstance(value, dict) else ():
+            if problem := wrong_pattern(pattern):
+                yield f"{key}: {pattern[:200]!r} is not a regular expression: {problem}"

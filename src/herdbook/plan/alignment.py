@@ -251,6 +251,11 @@ def parts_of(run: Run) -> list[tuple[int, int]]:
     return [(place, row) for place, row in what[0]] if kind == MEAN else []
 
 
+def name_of(tensor: str, run: Run) -> str:
+    """Return the name of a run of a tensor's rows, as records have it."""
+    return f"{tensor}[{run[0]}:{run[0] + run[1]}]"
+
+
 def form_of_rows(form: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of tensors, of those with a row for each token without the number of rows."""
     return {name: shape[1:] if is_per_token(name) else shape for name, shape in form.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.defaults import default_of, key_value_heads, value_of
 from herdbook.architectures.dense import rope_of
 from herdbook.architectures.mixtures import window_of
 
@@ -59,8 +60,8 @@ def mixture_config(
     theta, scaling = rope_of(base)
     window = window_of(base) if keep_window and family.window else None
     config = {
-        **{key: base[key] for key in KEPT if base.get(key) is not None},
-        **{key: tokens_from[key] for key in SPECIAL_TOKENS if tokens_from.get(key) is not None},
+        **_stated(base, KEPT, family.model_type),
+        **_stated(tokens_from, SPECIAL_TOKENS, family.model_type),
         **family.settings,
         **dict(zip(family.counts, (experts, shared or None), strict=False)),
         **dict.fromkeys(family.widths, base["intermediate_size"]),
@@ -68,7 +69,7 @@ def mixture_config(
         "dtype": dtype,
         "model_type": family.model_type,
         "num_experts_per_tok": experts_per_token,
-        "num_key_value_heads": base.get("num_key_value_heads") or base["num_attention_heads"],
+        "num_key_value_heads": key_value_heads(base),
         "rope_parameters": {**(scaling or {"rope_type": "default"}), "rope_theta": theta},
         **({"rope_scaling": scaling} if scaling else {}),
         "rope_theta": theta,
@@ -83,3 +84,14 @@ def mixture_config(
         if window:
             config |= {key: base[key] for key in ("layer_types", "max_window_layers") if key in base}
     return config
+
+
+def _stated(config: dict[str, Any], keys: tuple[str, ...], model_type: str) -> dict[str, Any]:
+    """Return the settings of a model that a configuration of another type must state: its own, and defaults that differ."""
+    missing = [key for key in keys if key not in config]
+    kind = config.get("model_type")
+    return {key: config[key] for key in keys if config.get(key) is not None} | {
+        key: value_of(config, key)
+        for key in missing
+        if default_of(kind, key) not in {None, default_of(model_type, key)}
+    }

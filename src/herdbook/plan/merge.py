@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.dense import ONE_FORM
 from herdbook.architectures.form import HEAD, bias_setting
 from herdbook.architectures.layers import Depths
-from herdbook.architectures.meaning import differences, unsaid
+from herdbook.architectures.meaning import differences, lengths, unsaid
 from herdbook.architectures.rows import is_per_token, rows_of
 from herdbook.errors import RecipeError
 from herdbook.plan.aligned_merge import aligned, cropped, crops, unaligned
@@ -89,6 +89,11 @@ def plan_merge(
         for node in inputs[1:]
         for one, two in ((inputs[0], node), (node, inputs[0]))
         for setting in unsaid(one.config, two.config)
+    ]
+    warnings += [
+        f"{where}: {inputs[0].name!r} and {node.name!r} differ in {difference}; the result has that of {inputs[0].name!r}"
+        for node in inputs[1:]
+        for difference in lengths(inputs[0].config, node.config)
     ]
     subtracted = None if isinstance(merge, Slerp) else getattr(merge, "base", None)
     base = nodes[subtracted] if subtracted else None

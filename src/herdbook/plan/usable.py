@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.architectures import conversion
-from herdbook.architectures.mixtures import BY_MODEL_TYPE
+from herdbook.architectures.mixtures import BY_MODEL_TYPE, window_of
 from herdbook.errors import RecipeError
-from herdbook.plan.tokenizer_model import misread
+from herdbook.plan.tokenizer_model import FORMATS, misread
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -54,8 +54,14 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
             )
     if problems:
         raise RecipeError(problems)
-    if recipe.quantize and (window := conversion.ignored_window(released.config)):
-        return [
+    warnings = []
+    if not FORMATS & set(released.files):
+        warnings.append(
+            f"release: {released.name!r} has no tokenizer ({', '.join(sorted(FORMATS))}), so that the release cannot be used with "
+            "text; add one to the source"
+        )
+    if recipe.quantize and (window := window_of(released.config)):
+        warnings.append(
             f"quantize: llama.cpp ignores the sliding window of {window} tokens, so it computes longer texts differently"
-        ]
-    return []
+        )
+    return warnings

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
-from herdbook import jsonio, limits
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, GENERATION_CONFIG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Iterable
 
 CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -49,27 +48,3 @@ def check_name(name: str, what: str) -> str:
 def side_files(names: Iterable[str]) -> list[str]:
     """Return those of the names that are files of a model besides its weights, sorted."""
     return sorted(set(names) & set(SIDE_FILES))
-
-
-def has_chat_template(names: Collection[str], read: Callable[[str], bytes], what: str) -> bool:
-    """Return whether transformers finds a chat template for a single message in a model's files.
-
-    Args:
-        names: The names of the files.
-        read: Returns the content of one of them.
-        what: The source, for error messages.
-
-    Raises:
-        SourceError: If the tokenizer's configuration is damaged.
-    """
-    if CHAT_TEMPLATE in names:  # it replaces the one in the configuration
-        return bool(read(CHAT_TEMPLATE))
-    if TOKENIZER_CONFIG not in names:
-        return False
-    try:
-        template = jsonio.load(read(TOKENIZER_CONFIG), limits.DOCUMENT).get("chat_template")
-    except (ValueError, AttributeError) as error:
-        raise SourceError(f"{what}: its {TOKENIZER_CONFIG} is not a JSON object: {error}") from error
-    if isinstance(template, list):  # several templates by name, of which the default is used
-        return any(isinstance(one, dict) and one.get("name") == "default" for one in template)
-    return bool(template)

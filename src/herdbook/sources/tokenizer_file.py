@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import jsonio, limits
 from herdbook.sources.select import CHAT_TEMPLATE, TOKENIZER_CONFIG
+from herdbook.sources.tokenizer_settings import read_settings
 from herdbook.sources.vocabulary import SETTINGS, TOKENIZER
 
 if TYPE_CHECKING:
@@ -44,24 +45,12 @@ def read_added(names: Collection[str], read: Callable[[str], bytes]) -> dict[int
     """
     found: dict[int, AddedToken] = {}
     if SETTINGS in names:
-        decoder = jsonio.load(read(SETTINGS), limits.DOCUMENT).get(DECODER) or {}
+        decoder = read_settings(read(SETTINGS)).get(DECODER) or {}
         found = {int(number): _added(token) for number, token in decoder.items()}
     if TOKENIZER in names:
         tokenizer = jsonio.load(read(TOKENIZER), limits.TOKENIZER)
         found |= {token["id"]: _added(token) for token in tokenizer.get("added_tokens") or []}
     return dict(sorted(found.items()))
-
-
-def read_template(names: Collection[str], read: Callable[[str], bytes]) -> str | None:
-    """Return the chat template that transformers finds in a source's files; None if there is none."""
-    if CHAT_TEMPLATE in names:
-        return read(CHAT_TEMPLATE).decode("utf-8") or None
-    if TOKENIZER_CONFIG not in names:
-        return None
-    template = jsonio.load(read(TOKENIZER_CONFIG), limits.DOCUMENT).get("chat_template")
-    if isinstance(template, list):
-        template = next((one.get("template") for one in template if one.get("name") == "default"), None)
-    return template if isinstance(template, str) and template else None
 
 
 def tokenizer_files(
@@ -88,7 +77,7 @@ def tokenizer_files(
         tokens |= {number: {"id": number, **asdict(token)} for number, token in added.items()}
         changed[TOKENIZER] = {**tokenizer, "added_tokens": [tokens[number] for number in sorted(tokens)]}
     if TOKENIZER_CONFIG in names and (added or template is not None):
-        settings = jsonio.load(read(TOKENIZER_CONFIG), limits.DOCUMENT)
+        settings = read_settings(read(TOKENIZER_CONFIG))
         if added:
             every = {**read_added(names, read), **added}
             settings[DECODER] = {str(number): asdict(every[number]) for number in sorted(every)}

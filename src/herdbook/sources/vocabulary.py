@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import jsonio, limits
 from herdbook.errors import SourceError
 from herdbook.sources.growth import check_growth
+from herdbook.sources.tokenizer_settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -77,7 +78,7 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
         settings: dict[str, Any] = {}
         if SETTINGS in names:
             file = SETTINGS
-            settings = jsonio.load(read(file), limits.DOCUMENT)
+            settings = read_settings(read(file))
         added = settings.get("added_tokens_decoder")
         for number, token in (added or {}).items():
             vocabulary.setdefault(_content(token), int(number))
@@ -86,7 +87,7 @@ def read_vocabulary(names: Collection[str], read: Callable[[str], bytes], what: 
             vocabulary = {**_words(read(file)), **vocabulary}
         if added is None and NAMED in names:
             file = NAMED
-            settings |= jsonio.load(read(file), limits.DOCUMENT)
+            settings |= read_settings(read(file))
         for token in named_special(settings):
             vocabulary.setdefault(token, max(vocabulary.values(), default=-1) + 1)
     except limits.OverLimitError as error:
@@ -140,13 +141,26 @@ def _checked(tokens: dict[Any, Any]) -> Vocabulary:
     for token, number in tokens.items():
         if type(number) is not int or number < 0:
             raise ValueError(f"token {token!r} has id {number!r}")
+    if len(set(tokens.values())) < len(tokens):
+        by_id: dict[int, str] = {}
+        one, other, number = next(
+            (before, token, number)
+            for token, number in tokens.items()
+            if (before := by_id.setdefault(number, token)) != token
+        )
+        raise ValueError(f"tokens {one!r} and {other!r} both have id {number}")
     return tokens
 
 
 def _sentencepiece(content: bytes) -> Vocabulary | None:
     if TIKTOKEN.match(content):
         return None
-    return {piece.text: number for number, piece in enumerate(read_pieces(content))}
+    pieces = read_pieces(content)
+    found = {piece.text: number for number, piece in enumerate(pieces)}
+    if len(found) < len(pieces):
+        twice = next(piece.text for number, piece in enumerate(pieces) if found[piece.text] != number)
+        raise ValueError(f"it has the token {twice!r} twice")
+    return found
 
 
 def read_pieces(content: bytes) -> list[Piece]:

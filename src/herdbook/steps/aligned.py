@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from herdbook.plan.alignment import MEAN, PADDING, ROW, parts_of
+from herdbook.plan.alignment import MEAN, PADDING, ROW, name_of, parts_of
 from herdbook.weights.checkpoint import Produced
 from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
@@ -64,11 +64,12 @@ def put_together(
         read = {place: _read(parents, origin) for place, origin in by_place.items()}
         made = line_up(read, runs, tensor.shape[1:], DTYPES[tensor.dtype])
         slices: list[SliceEntry] = []
-        for (first, count, kind, *_), of in zip(runs, cited, strict=True):
+        for run, of in zip(runs, cited, strict=True):
+            first, count, kind, *_ = run
             data = to_bytes(made[first : first + count])
             slices.append(
                 {
-                    "name": f"{tensor.name}[{first}:{first + count}]",
+                    "name": name_of(tensor.name, run),
                     "shape": [count, *tensor.shape[1:]],
                     "sha256": hashlib.sha256(data).hexdigest(),
                     "kind": kind,

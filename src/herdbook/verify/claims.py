@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from herdbook.errors import RecipeError, UnverifiedError, VerificationError
 from herdbook.files import dump_json
 from herdbook.layout import BOMS, CLAIMS, LINEAGE, SUMS
-from herdbook.plan.code import PACKAGE, RecordedCode, as_recorded, listed
+from herdbook.plan.code import RecordedCode, as_recorded, listed
+from herdbook.plan.parsed import PACKAGE
 from herdbook.plan.release import PROVENANCE_CODE, contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import BUILD_CLAIMS, canonical, statements

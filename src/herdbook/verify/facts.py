@@ -6,7 +6,6 @@ what verification does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -31,8 +30,10 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, Laser, Moe
+from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
+from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import TOKENIZER_FILES
+from herdbook.verify.fact import ASSERTED, Fact
 from herdbook.verify.gguf.table import CONFIG as FROM_CONFIG
 from herdbook.verify.gguf.table import CONVERTER, ROWS, TENSORS, TOKENIZER
 from herdbook.verify.gguf.table import RECIPE as FROM_RECIPE
@@ -42,18 +43,26 @@ if TYPE_CHECKING:
 
     from herdbook.recipe import Recipe
 
-ASSERTED = "asserted"
 TEXTS = "the author's texts (`rebuild --inputs`)"
 AGE = "that no newer release exists"
 
 
-def _always(recipe: Recipe) -> bool:
-    del recipe
-    return True
-
-
 def _has(*kinds: type) -> Callable[[Recipe], bool]:
     return lambda recipe: any(isinstance(model, kinds) for model in recipe.models.values())
+
+
+def _lines_up(recipe: Recipe) -> bool:
+    joined = (
+        model.moe if isinstance(model, Moe) else model.merge
+        for model in recipe.models.values()
+        if isinstance(model, Moe | Merge)
+    )
+    chosen = (one.tokenizer for one in joined)
+    return any(isinstance(one, Tokenizer) and one.source is not None for one in chosen)
+
+
+def _stacks(recipe: Recipe) -> bool:
+    return any(isinstance(model, Moe) and model.moe.layout == "fused" for model in recipe.models.values())
 
 
 def _spreads(recipe: Recipe) -> bool:
@@ -84,29 +93,6 @@ def _compares(recipe: Recipe, *, samples: bool) -> bool:
         for name, model in recipe.models.items()
     )
     return bool(section.compare) or marked or cut
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something that a release says.
-
-    Args:
-        name: What it is, for people.
-        file: The file that says it, or a pattern of such files.
-        fields: The fields of that file; empty for the whole file. ``*`` is any name or place. In records, a tensor is called by
-            its action (``tensors.laser.rank``), and for its digest by what became of it (``released``, ``input`` of a step that
-            made what is released, result ``between`` steps, ``unused``).
-        origin: What it is derived from, or who says so.
-        level: The level at which it is proven; ``ASSERTED`` if none does.
-        concerns: Whether releases of a recipe say it at all.
-    """
-
-    name: str
-    file: str
-    fields: tuple[str, ...]
-    origin: str
-    level: str
-    concerns: Callable[[Recipe], bool] = _always
 
 
 RECORD = "provenance/records/*.json"
@@ -227,6 +213,22 @@ FACTS = (
         ("tensors.input.sha256",),
         AGAIN,
         "recomputed",
+    ),
+    Fact(
+        "digests of lined-up rows, if they are copied; those of means at `recomputed`",
+        RECORD,
+        ("tensors.rows.slices.*.sha256",),
+        "the sources' bytes",
+        "equality",
+        _lines_up,
+    ),
+    Fact(
+        "digests of computed slices of stacked tensors",
+        RECORD,
+        ("tensors.alter.slices.*.sha256", "tensors.cast.slices.*.sha256"),
+        AGAIN,
+        "recomputed",
+        _stacks,
     ),
     Fact(
         "digests of what is not released",
@@ -397,14 +399,5 @@ def fact_about(file: str, at: Sequence[str]) -> Fact | None:
     found: list[tuple[int, int, Fact]] = []
     for fact in FACTS:
         if fnmatchcase(file, fact.file) and ("/" in fact.file or "/" not in file):
-            fitting = [len(parts) for field in fact.fields or ("",) if _leads_to(parts := _parts(field), at)]
-            found += [(len(fact.file), length, fact) for length in fitting]
+            found += [(len(fact.file), length, fact) for length in fact.fitting(at)]
     return max(found, key=lambda each: each[:2])[2] if found else None
-
-
-def _parts(field: str) -> list[str]:
-    return field.split(".") if field else []
-
-
-def _leads_to(parts: Sequence[str], at: Sequence[str]) -> bool:
-    return len(parts) <= len(at) and all(part in {"*", name} for part, name in zip(parts, at, strict=False))

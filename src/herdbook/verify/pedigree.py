@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import limits
 from herdbook.key import SHORT
 from herdbook.layout import LINEAGE
-from herdbook.plan.alignment import ZERO, parts_of
+from herdbook.plan.alignment import ZERO, name_of, parts_of
 from herdbook.plan.operation import (
     DrawRouters,
     LineUp,
@@ -115,6 +115,10 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
             runs, found = _runs(part, tensor.name), [_rows(piece) for piece in entry.get("slices", [])]
             if runs != found:
                 yield tensor.name, "order of rows", str(runs)[:1000], str(found)[:1000]
+        elif tensor.slices and (named := [piece["name"] for piece in entry.get("slices", [])]) != list(
+            tensor.slices
+        ):
+            yield tensor.name, "list of slices", str(list(tensor.slices))[:1000], str(named)[:1000]
         elif tensor.action == "zeros" and entry["sha256"] != _digest_of_zeros(tensor.size_bytes):
             yield tensor.name, "digest than zeros have", _digest_of_zeros(tensor.size_bytes), entry["sha256"]
         cited = [
@@ -127,18 +131,18 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
             yield tensor.name, "origin", str(origins), str(cited)
 
 
-def _runs(part: Part, tensor: str) -> list[tuple[str, int, list[int]]]:
-    """Return the kind, the length and the first rows of each run of which a tensor is put together, as planned."""
+def _runs(part: Part, tensor: str) -> list[tuple[str, str, int, list[int]]]:
+    """Return the name, the kind, the length and the first rows of each run of which a tensor is put together, as planned."""
     operation = part.operation
     runs = operation.rows[tensor] if isinstance(operation, LineUp) else []
     if isinstance(operation, MergeTensors):
         runs = operation.values[tensor]["rows"]
-    return [(run[2], run[1], [row for _, row in parts_of(run)]) for run in runs]
+    return [(name_of(tensor, run), run[2], run[1], [row for _, row in parts_of(run)]) for run in runs]
 
 
-def _rows(piece: Mapping[str, Any]) -> tuple[str, int, list[int]]:
+def _rows(piece: Mapping[str, Any]) -> tuple[str, str, int, list[int]]:
     """Return the same of a slice in a record; of one that is not of the planned kind, what is there."""
-    return piece["kind"], piece["shape"][0], piece["rows"]
+    return piece["name"], piece["kind"], piece["shape"][0], piece["rows"]
 
 
 def _may_be(part: Part, tensor: Tensor, action: str) -> bool:
@@ -207,7 +211,7 @@ def _contradictions(
                     parent.get("sha256"),
                     cited["sha256"],
                 )
-            elif entry["action"] == "copy" and cited["sha256"] != piece["sha256"]:
+            elif entry["action"] in {"copy", "stack"} and cited["sha256"] != piece["sha256"]:
                 yield (
                     f"is declared as a copy of {where}, but differs from it",
                     cited["sha256"],

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
 from herdbook.layout import SIGNATURE
-from herdbook.verify.facts import AGE, ASSERTED, FACTS
+from herdbook.verify.fact import ASSERTED
+from herdbook.verify.facts import AGE, FACTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -124,9 +124,9 @@ CASES = [
     *(
         Case(f"an adapter with `{key}: {value}`", adapter(**{key: value}), f"{START}{message}")
         for key, value, message in [
-            ("bias", "some", "bias 'some' is not one of none, all, lora_only"),
-            ("use_dora", "yes", "use_dora 'yes' is not true or false"),
-            ("modules_to_save", "lm_head", "modules_to_save 'lm_head' is not a list of names"),
+            ("bias", "some", "bias: Input should be 'none', 'all' or 'lora_only' (found 'some')"),
+            ("use_dora", "yes", "use_dora: Input should be a valid boolean (found 'yes')"),
+            ("modules_to_save", "lm_head", "modules_to_save: Input should be a valid list (found 'lm_head')"),
             ("target_modules", "(", "target_modules: '(' is not a regular expression"),
             (
                 "target_modules",
@@ -143,7 +143,11 @@ CASES = [
                 ["down_proj"],
                 f"{DOWN}: it has LoRA matrices, and target_modules do not include it",
             ),
-            ("trainable_token_indices", ["<eos>"], "trainable_token_indices is not a list of tokens"),
+            (
+                "trainable_token_indices",
+                ["<eos>"],
+                "trainable_token_indices.list[int].0: Input should be a valid integer (found '<eos>')",
+            ),
         ]
     ),
     *(
@@ -248,7 +252,7 @@ CASES = [
     Case(
         "`lora_alpha` that is not a number",
         adapter(lora_alpha="16"),
-        f"{START}lora_alpha '16' is not a positive number",
+        f"{START}lora_alpha: Input should be a valid number (found '16')",
     ),
     Case(
         "an adapter without the tensors of one of its target modules",

@@ -146,6 +146,21 @@ CASES = [
         "models.base: model.layers.0.self_attn.k_proj.weight has shape [16, 32]",
     ),
     Case(
+        "heads that are not a multiple of the key and value heads, so that no token can be computed",
+        source(config(num_key_value_heads=3)),
+        "folder: base: config.json has 4 heads, which is not a multiple of its 3 key and value heads",
+    ),
+    Case(
+        "heads of an odd width",
+        source(config(head_dim=7)),
+        "folder: base: config.json has heads of width 7, which rotary embeddings cannot turn in pairs",
+    ),
+    Case(
+        "a mixture with more experts for each token than it has",
+        source(config(model_type="mixtral", num_local_experts=2, num_experts_per_tok=3)),
+        "folder: base: config.json has num_experts_per_tok 3, and 2 experts",
+    ),
+    Case(
         "a multimodal model (`text_config`)",
         source(config(text_config={"num_hidden_layers": 2}, num_hidden_layers=None)),
         "folder: base: config.json has a text_config",

@@ -44,15 +44,6 @@ def released(
     return make
 
 
-def collided(folder: Path) -> Path:
-    """Write a model whose tokenizer adds a token with the id of another one, for which the library takes the next."""
-    path = tiny.write_model(folder / "base") / "tokenizer.json"
-    content = json.loads(path.read_text())
-    content["added_tokens"].append({**content["added_tokens"][-1], "content": "<x>", "id": 20})
-    path.write_text(json.dumps(content))
-    return tiny.write_recipe(folder / "recipe.yaml", {"base": {"folder": "base"}})
-
-
 def broken(folder: Path) -> Path:
     """Write a model whose tokenizer has a part of a kind that does not exist."""
     path = tiny.write_model(folder / "base") / "tokenizer.json"
@@ -83,11 +74,6 @@ CASES = [
         "a Llama whose `tokenizer_config.json` names the class of another tokenizer",
         released("llama", named="Qwen2Tokenizer", form="tokenizer.json"),
         "models.base: transformers loads its tokenizer as Qwen2Tokenizer, of model_type 'llama', and cuts 'The herd book",
-    ),
-    Case(
-        "a `tokenizer.json` that adds a token with the id of another one",
-        collided,
-        "models.base: transformers loads its tokenizer as TokenizersBackend, of model_type 'llama', and gives '<x>' the id 64",
     ),
     Case(
         "a `tokenizer.json` that the library does not read",

@@ -34,6 +34,20 @@ def add(folder: Path, token: str, number: int) -> None:
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
+def number(folder: Path, token: str, number: int) -> None:
+    """Give a token of a tokenizer another id."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["model"]["vocab"][token] = number
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def settings(folder: Path, **changes: Any) -> None:
+    """Change settings of a tokenizer."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
+
+
 def pair(entry: dict[str, Any], change: Callable[[Path], None]) -> Callable[[Path], Path]:
     """Return a maker of two models, of which the second is changed, and a model made from both."""
 
@@ -99,9 +113,9 @@ def swap(folder: Path) -> None:
     rename(folder, {"w1": "w2", "w2": "w1"})
 
 
-def with_generation(folder: Path) -> None:
-    """Write a generation config of a larger vocabulary."""
-    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 64]}', encoding="utf-8")
+def with_generation(folder: Path, content: str = '{"eos_token_id": [2, 64]}') -> None:
+    """Write a generation config, by default that of a larger vocabulary."""
+    (folder / "generation_config.json").write_text(content, encoding="utf-8")
 
 
 CASES = [
@@ -170,6 +184,46 @@ CASES = [
                 "added_tokens.json is not of the form that transformers writes",
             ),
         )
+    ),
+    Case(
+        "`generation_config.json` with a token that is a text",
+        alone(lambda folder: with_generation(folder, '{"eos_token_id": "2"}')),
+        "folder: a: generation_config.json: eos_token_id",
+    ),
+    Case(
+        "a `tokenizer.json` in which two tokens have one id",
+        alone(lambda folder: number(folder, "w2", 16)),
+        "folder: a: tokenizer.json is not of the form that transformers writes (ValueError(\"tokens 'w1' and 'w2' both have id 16",
+    ),
+    Case(
+        "a `tokenizer.json` that adds a token with the id of another one",
+        alone(lambda folder: add(folder, "<x>", 20)),
+        "folder: a: tokenizer.json is not of the form that transformers writes (ValueError(\"tokens 'w5' and '<x>' both have id 20",
+    ),
+    Case(
+        "`tokenizer_config.json` with a token that is a number",
+        alone(lambda folder: settings(folder, eos_token=2)),
+        "folder: a: its tokenizer_config.json: eos_token",
+    ),
+    *(
+        Case(
+            f"a chat template {wrong}",
+            alone(lambda folder, text=text: settings(folder, chat_template=text)),
+            f"folder: a: its chat template is not one that transformers can use: {message}",
+        )
+        for wrong, text, message in (
+            ("with a syntax error", "{% if a %}\n{{ messages }", "line 2: unexpected '}'"),
+            (
+                "with a filter that does not exist",
+                "{{ messages | upcase }}",
+                "line 1: No filter named 'upcase'",
+            ),
+        )
+    ),
+    Case(
+        "a chat template in the recipe with a syntax error",
+        lined_up(chat_template="{% for message in messages %}"),
+        "models.made.merge.tokenizer.chat_template: is not one that transformers can use: line 1: Unexpected end of template",
     ),
     Case(
         "a token whose row is to come from a model that does not have it",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.defaults import head_width, key_value_heads
 from herdbook.architectures.mixtures import expert_of, is_router
 
 if TYPE_CHECKING:
@@ -109,6 +110,5 @@ def context_bytes(config: Mapping[str, Any], tokens: int = CONTEXT_TOKENS) -> in
     heads = config.get("num_attention_heads")
     if not heads or not {"hidden_size", "num_hidden_layers"} <= config.keys():
         return 0
-    width = config.get("head_dim") or config["hidden_size"] // heads
-    kv_heads = config.get("num_key_value_heads") or heads
-    return int(2 * config["num_hidden_layers"] * kv_heads * width * tokens * F16_BYTES)
+    elements = config["num_hidden_layers"] * key_value_heads(config) * head_width(config) * tokens
+    return int(2 * elements * F16_BYTES)

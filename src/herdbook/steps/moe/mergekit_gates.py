@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from herdbook.inference.expressions import check_time
 from herdbook.inference.forward import (
     EMBEDDINGS,
     LAST_NORM,
@@ -53,9 +54,10 @@ def mergekit_rows(gate: str, folder: Path, prompts: Sequence[Prompts]) -> torch.
     vectors = _embedded(folder, config) if gate == "cheap_embed" else _run(folder, model, gate)
 
     def side(texts: list[str]) -> torch.Tensor:
+        start = tokenizer.bos_token or ""
+        check_time(tokenizer, [*texts, *(start + text for text in texts)], "prompts")
         for number, text in enumerate(texts, start=1):
             ids_of(tokenizer, text, f"prompt {number}")
-        start = tokenizer.bos_token or ""
         batch = tokenizer(
             [start + text for text in texts], return_tensors="pt", padding=True, add_special_tokens=False
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.conversion import objection
+from herdbook.architectures.defaults import key_value_heads
 from herdbook.errors import CheckpointError, StepError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
     if architecture == "MixtralForCausalLM" and config["num_local_experts"] < 2:
         raise StepError(f"{where}: a mixture of {config['num_local_experts']} experts is not supported.")
     heads = config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or heads
+    kv_heads = key_value_heads(config)
     parts = [
         TensorLayout("token_embd.weight", ("model.embed_tokens.weight",)),
         TensorLayout("output_norm.weight", ("model.norm.weight",)),

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
+from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
 from herdbook.verify.gguf.special import ADDS, IDS, special_entries, templates
 from herdbook.verify.gguf.tokens import TokenizerFiles, token_entries
@@ -32,25 +33,6 @@ PRE = "tokenizer.ggml.pre"
 TEMPLATE = "tokenizer.chat_template"
 ARCHITECTURE = "llama"  # of Llama, Mistral and Mixtral in a GGUF
 QUANTIZATION_VERSION = 2  # ggml's, of the encodings
-
-# What transformers takes where a configuration says nothing.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 1e4},
-    "mistral": {
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1e4,
-        "num_key_value_heads": 8,
-    },
-    "mixtral": {
-        "max_position_embeddings": 131072,
-        "num_key_value_heads": 8,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 1e6,
-        "num_local_experts": 8,
-        "num_experts_per_tok": 2,
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -147,16 +129,13 @@ def origin_of(key: str) -> str | None:
 # -- config.json ---------------------------------------------------------------------------------------------------------
 
 
-def _default(name: str, model: Model) -> Any:
-    return DEFAULTS.get(model.config.get("model_type", ""), {}).get(name)
-
-
 def _number(names: tuple[str, ...], kind: type, model: Model) -> Value | None:
     """Return the first of some settings, or its default, as an integer or a float."""
     for name in names:
         if (given := model.config.get(name)) is not None:
             return cast("Value", kind(given))
-    default = next((found for name in names if (found := _default(name, model)) is not None), None)
+    of_type = (default_of(model.config.get("model_type"), name) for name in names)
+    default = next((found for found in of_type if found is not None), None)
     return None if default is None else cast("Value", kind(default))
 
 
@@ -174,7 +153,7 @@ def _length_of_head(model: Model) -> Value | May:
 
 
 def _key_value_heads(model: Model) -> Value | May:
-    given = model.config.get("num_key_value_heads") or _default("num_key_value_heads", model)
+    given = value_of(model.config, "num_key_value_heads")
     return int(given) if given else May(int(model.config["num_attention_heads"]))
 
 

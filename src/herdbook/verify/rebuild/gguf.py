@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
+from herdbook.architectures.defaults import key_value_heads
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer, dump_json
 from herdbook.layout import RECORDS, WEIGHTS_INDEX
@@ -117,7 +118,7 @@ def _types(file: GgufFile, model: Path, method: str) -> dict[str, Any]:
         layers=config["num_hidden_layers"],
         experts=config.get("num_local_experts") or 0,
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
+        kv_heads=key_value_heads(config),
     )
     return choose_types(full, traits, find_method(method))
 
