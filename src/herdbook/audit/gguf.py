@@ -19,13 +19,13 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 from gguf.quants import dequantize
 
+from herdbook.architectures.gguf_tensors import layout, row_order
 from herdbook.audit.configuration import MAX_EXPERTS
 from herdbook.audit.level import LEVEL, UNPROVEN
 from herdbook.errors import HerdbookError, StepError, UnverifiedError, VerificationError
 from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.steps.quantize.encode import FULL_WIDTH, decode_full_width, encode
-from herdbook.steps.quantize.layout import layout, row_order
 from herdbook.steps.quantize.model_folder import DTYPES
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.audit.model import Model
     from herdbook.release.finding import Finding, Options
     from herdbook.release.subject import Subject
-    from herdbook.steps.quantize.layout import TensorLayout
     from herdbook.weights.gguf_file import GgufFile, TensorInfo
     from herdbook.weights.gguf_header import Value
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.architectures import conversion
+from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
-from herdbook.errors import RecipeError
+from herdbook.errors import CheckpointError, RecipeError, StepError
+from herdbook.plan.quantize import check_types
 from herdbook.plan.tokenizer_model import misread
 from herdbook.recipe import Moe
 
@@ -40,6 +42,8 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
             problems.append(
                 f"quantize: {released.name!r} cannot be converted to GGUF: {reason}; leave `quantize` out"
             )
+        elif reason := _unstorable(released):
+            problems.append(f"quantize: {reason}; leave `quantize` out")
         elif not set(conversion.TOKENIZERS) & set(released.files):
             problems.append(
                 f"quantize: {released.name!r} has no tokenizer ({' or '.join(conversion.TOKENIZERS)}), which a GGUF must contain; leave "
@@ -54,8 +58,19 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
             )
     if problems:
         raise RecipeError(problems)
+    check_types(recipe, released)
     if recipe.quantize and (window := conversion.ignored_window(released.config)):
         return [
             f"quantize: llama.cpp ignores the sliding window of {window} tokens, so it computes longer texts differently"
         ]
     return []
+
+
+def _unstorable(released: Node) -> str | None:
+    """Return which of a model's tensors a GGUF cannot have, or lacks; None if it can be made."""
+    shapes = {name: tensor.shape for name, (_, tensor) in released.tensors.items()}
+    try:
+        gguf_shapes(released.config, shapes, repr(released.name))
+    except (CheckpointError, StepError) as error:
+        return str(error).rstrip(".")
+    return None

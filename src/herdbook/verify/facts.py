@@ -325,7 +325,7 @@ FACTS = (
     Fact(
         "records of GGUF files",
         GGUF_RECORD,
-        ("operation", "key", "method", "name", "file"),
+        ("operation", "key", "method", "name", "chosen", "replaced", "file"),
         "recipe, lock and files",
         "claims",
         _quantizes,

@@ -23,7 +23,6 @@ from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects
 from herdbook.steps.card.rank import Ranked, rank_all
 from herdbook.steps.card.results import Column, Measurement, read_json, read_measurements, versions_of
 from herdbook.steps.card.routed import RoutingFacts, read_routing
-from herdbook.steps.quantize.methods import METHODS
 from herdbook.weights.checkpoint import read_record
 
 if TYPE_CHECKING:
@@ -364,9 +363,7 @@ def _choices(
     yield Choice(name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, FULL_WIDTH)
     for item in plan.quantized:
         file, bits = quantized[item.file]
-        yield Choice(
-            item.file, item.method, bits, file.size_bytes, file.size_bytes + context, METHODS[item.method].use
-        )
+        yield Choice(item.file, item.method, bits, file.size_bytes, file.size_bytes + context, item.use)
 
 
 def _spectrum(

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from herdbook.architectures.gguf_tensors import layout, row_order
 from herdbook.errors import CheckpointError
-from herdbook.steps.quantize.layout import layout, row_order
 from herdbook.weights.gguf_file import read_gguf
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from herdbook.steps.quantize.layout import TensorLayout
+    from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.weights.gguf_file import GgufFile, TensorInfo
 
 

@@ -11,12 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.errors import CheckpointError
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
-from herdbook.steps.quantize.layout import layout
-from herdbook.steps.quantize.methods import find_method
 from herdbook.verify.gguf.compare import HeaderReader, compare, lines_of
 from herdbook.verify.gguf.table import Model, tokenizer_entries
 from herdbook.weights.gguf_header import parse_header
@@ -51,8 +50,7 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         header = parse_header(HeaderReader(subject, item.file), Path(item.file))
         with damaged("what the header of a GGUF is made from"):
             try:
-                file_type = find_method(item.method).file_type
-                one = replace(model, file_type=file_type, tensors=header.tensors)
+                one = replace(model, file_type=item.file_type, tensors=header.tensors)
                 compared = compare(one, header.metadata)
             except struct.error as error:
                 raise CheckpointError(f"{item.file}: its header cannot be derived: {error}") from error
@@ -79,17 +77,16 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
 def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor in a GGUF of the released model, by its name there, as a header lists it."""
     tensors = {name: tensor.shape for name, (_, tensor) in plan.released.tensors.items()}
-    shapes = {}
-    for part in layout(plan.released.config, plan.released.name).values():
-        if not part.required and not any(source in tensors for source in part.sources):
-            continue
-        with damaged("the released model's tensors"):
-            shape = tensors[part.sources[0]]
-        shape = (len(part.sources), *shape) if part.stacked else shape
-        while len(shape) > 1 and shape[0] == 1:  # as ggml lists it
-            shape = shape[1:]
-        shapes[part.name] = shape
-    return shapes
+    with damaged("the released model's tensors"):
+        shapes = gguf_shapes(plan.released.config, tensors, plan.released.name)
+    return {name: _as_listed(shape) for name, shape in shapes.items()}
+
+
+def _as_listed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape as ggml lists it, without slow extents of 1."""
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape
 
 
 def _misfits(

@@ -18,7 +18,7 @@ from herdbook.architectures.conversion import objection
 from herdbook.errors import CheckpointError, StepError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -107,6 +107,64 @@ def _experts(name: str, source: str, count: int) -> list[TensorLayout]:
         sources = tuple(f"{source}.experts.{expert}.{theirs}.weight" for expert in range(count))
         parts.append(TensorLayout(f"{name}_{ours}_exps.weight", sources, stacked=True))
     return parts
+
+
+def gguf_architecture(config: Mapping[str, Any]) -> str:  # noqa: ARG001 - there is one
+    """Return the name of a model's architecture in a GGUF."""
+    return "llama"
+
+
+def made_from(config: Mapping[str, Any], tensors: Collection[str], where: str) -> dict[str, TensorLayout]:
+    """Return the tensors of the GGUF of a model that has certain tensors, by their names in the GGUF.
+
+    Args:
+        config: The model's ``config.json``.
+        tensors: The names of the tensors that the model has.
+        where: The model's name in errors.
+
+    Raises:
+        CheckpointError: If tensors are missing, or a GGUF could not contain one.
+        StepError: As ``layout``.
+    """
+    parts = {
+        name: part
+        for name, part in layout(config, where).items()
+        if part.required or any(source in tensors for source in part.sources)
+    }
+    for part in parts.values():
+        for source in part.sources:
+            if source not in tensors:
+                raise CheckpointError(f"{where}: the tensor {source} is missing")
+    known = {source for part in parts.values() for source in part.sources}
+    # old checkpoints contain the rotary frequencies, which can be computed
+    unused = [name for name in sorted(tensors) if name not in known and not name.endswith(".inv_freq")]
+    if unused:
+        raise CheckpointError(f"{where}: has tensors that a GGUF cannot contain: {', '.join(unused)}")
+    return parts
+
+
+def shape_of(part: TensorLayout, shapes: Mapping[str, tuple[int, ...]], where: str) -> tuple[int, ...]:
+    """Return the shape of a tensor in a GGUF, from those of the tensors that it is made from.
+
+    Raises:
+        CheckpointError: If experts differ in shape, or rows cannot be divided among heads.
+    """
+    found = {shapes[source] for source in part.sources}
+    if len(found) > 1:
+        raise CheckpointError(f"{where}: the experts stacked in {part.name} differ in shape: {sorted(found)}")
+    shape = found.pop()
+    if part.heads and shape[0] % (2 * part.heads):
+        raise CheckpointError(
+            f"{where}: the {shape[0]} rows of {part.sources[0]} cannot be divided among {part.heads} heads"
+        )
+    return (len(part.sources), *shape) if part.stacked else shape
+
+
+def gguf_shapes(
+    config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a model's GGUF by name, from those of its own tensors. Raises as ``made_from``."""
+    return {name: shape_of(part, shapes, where) for name, part in made_from(config, shapes, where).items()}
 
 
 def row_order(rows: int, heads: int) -> NDArray[np.intp]:
