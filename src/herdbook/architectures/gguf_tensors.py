@@ -1,27 +1,35 @@
 """The safetensors tensors that each tensor of a GGUF is made from: names, stacked experts, the order of q and k rows.
 
-Two facts of the format, both from llama.cpp's converter (class ``LlamaModel``):
+Facts of the format, from llama.cpp's converter:
 
-- Rotary embeddings: Hugging Face rotates pairs that lie half a head apart, ggml pairs that lie side by side. So within
-  each head, row ``i`` of the first half and row ``i`` of the second half of q and k become neighbours.
-- The experts of a layer are stacked along a new first axis; ``w1`` is the gate, ``w3`` up, ``w2`` down.
+- Rotary embeddings: Hugging Face rotates pairs that lie half a head apart. In some architectures ggml rotates pairs that lie
+  side by side, so within each head, row ``i`` of the first half and row ``i`` of the second half of q and k become neighbours.
+- The experts of a layer are stacked along a new first axis.
+- The scaling of rotary embeddings of Llama 3 is a tensor of factors, which follow from ``config.json``.
 
 Norms, biases and routers are kept in F32; a tied output matrix is not stored a second time.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.conversion import objection
+from herdbook.architectures.dense import rope_of
+from herdbook.architectures.gguf_forms import expert_count, form_of
 from herdbook.errors import CheckpointError, StepError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from herdbook.architectures.gguf_forms import Experts, Form, Piece
+
+ROPE_FREQUENCIES = "rope_freqs.weight"
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,13 @@ class TensorLayout:
 
     Args:
         name: Its name in the GGUF.
-        sources: The tensors it is made from, by their names in the safetensors; several are stacked in this order.
+        sources: The tensors it is made from, by their names in the safetensors; several are stacked in this order. None for
+            a tensor that follows from ``config.json``.
         heads: Number of heads whose rows are reordered; 0 if rows keep their order.
         stacked: Whether the sources are stacked along a new first axis.
         required: Whether every model has it.
+        length: The number of weights of a tensor without sources.
+        is_row: Whether it is a vector, and its source a matrix of one row.
     """
 
     name: str
@@ -41,6 +52,15 @@ class TensorLayout:
     heads: int = 0
     stacked: bool = False
     required: bool = True
+    length: int = 0
+    is_row: bool = False
+
+
+def gguf_architecture(config: Mapping[str, Any]) -> str:
+    """Return the name of a model's architecture in a GGUF, which has one."""
+    form = form_of(config)
+    assert form is not None  # noqa: S101 - `layout` refuses it before
+    return form.architecture
 
 
 def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
@@ -52,66 +72,99 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
 
     Raises:
         CheckpointError: If ``config`` lacks a number that every such model has.
-        StepError: If the architecture, the activation, the rotary embeddings or the number of experts is not supported.
+        StepError: If the architecture, a setting or the number of experts is not supported.
     """
     if reason := objection(config):
         raise StepError(f"{where}: {reason}.")
-    architecture = config["architectures"][0]
-    needed = ["num_attention_heads", "num_hidden_layers", "num_local_experts"]
-    for key in needed if architecture == "MixtralForCausalLM" else needed[:2]:
+    form = form_of(config)
+    assert form is not None  # noqa: S101 - otherwise there is an objection
+    for key in ("num_attention_heads", "num_hidden_layers"):
         if key not in config:
             raise CheckpointError(f"{where}: config.json lacks {key}")
-    if architecture == "MixtralForCausalLM" and config["num_local_experts"] < 2:
-        raise StepError(f"{where}: a mixture of {config['num_local_experts']} experts is not supported.")
-    heads = config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or heads
+    if form.experts and (count := expert_count(config)) < 2:
+        raise StepError(f"{where}: a mixture of {count} experts is not supported.")
     parts = [
         TensorLayout("token_embd.weight", ("model.embed_tokens.weight",)),
         TensorLayout("output_norm.weight", ("model.norm.weight",)),
         # a tied model may still contain an output matrix, which the converter then writes
         TensorLayout(
-            "output.weight", ("lm_head.weight",), required=not config.get("tie_word_embeddings", False)
+            "output.weight", ("lm_head.weight",), required=not config.get("tie_word_embeddings", form.tied)
         ),
     ]
+    if _llama3(config):
+        parts.append(TensorLayout(ROPE_FREQUENCIES, (), length=_head_width(config) // 2))
     for layer in range(config["num_hidden_layers"]):
-        ours, theirs = f"blk.{layer}", f"model.layers.{layer}"
-        parts += [
-            TensorLayout(f"{ours}.attn_norm.weight", (f"{theirs}.input_layernorm.weight",)),
-            TensorLayout(f"{ours}.ffn_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
-        ]
-        for name, source, row_heads in (
-            ("attn_q", "self_attn.q_proj", heads),
-            ("attn_k", "self_attn.k_proj", kv_heads),
-            ("attn_v", "self_attn.v_proj", 0),
-            ("attn_output", "self_attn.o_proj", 0),
-        ):
-            parts += _with_bias(f"{ours}.{name}", f"{theirs}.{source}", row_heads)
-        if architecture == "MixtralForCausalLM":
-            parts += _experts(f"{ours}.ffn", f"{theirs}.block_sparse_moe", config["num_local_experts"])
-        else:
-            for name in ("gate", "up", "down"):
-                parts += _with_bias(f"{ours}.ffn_{name}", f"{theirs}.mlp.{name}_proj", 0)
+        parts += _layer(form, config, layer)
     return {part.name: part for part in parts}
 
 
-def _with_bias(name: str, source: str, heads: int) -> list[TensorLayout]:
-    return [
-        TensorLayout(f"{name}.weight", (f"{source}.weight",), heads),
-        TensorLayout(f"{name}.bias", (f"{source}.bias",), heads, required=False),
-    ]
+def _layer(form: Form, config: Mapping[str, Any], layer: int) -> Iterator[TensorLayout]:
+    ours, theirs = f"blk.{layer}", f"model.layers.{layer}"
+    experts = form.experts
+    for piece in (*form.norms, *form.attention, *form.mlp):
+        yield from _tensors(piece, f"{ours}.{piece.name}", f"{theirs}.{piece.source}", _heads(piece, config))
+    if experts:
+        yield from _mixture(experts, f"{ours}.ffn", f"{theirs}.{experts.block}", config)
 
 
-def _experts(name: str, source: str, count: int) -> list[TensorLayout]:
-    parts = [TensorLayout(f"{name}_gate_inp.weight", (f"{source}.gate.weight",))]
-    for ours, theirs in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
-        sources = tuple(f"{source}.experts.{expert}.{theirs}.weight" for expert in range(count))
-        parts.append(TensorLayout(f"{name}_{ours}_exps.weight", sources, stacked=True))
-    return parts
+def _heads(piece: Piece, config: Mapping[str, Any]) -> int:
+    if not piece.rows:
+        return 0
+    heads = int(config["num_attention_heads"])
+    return heads if piece.rows == "q" else int(config.get("num_key_value_heads") or heads)
 
 
-def gguf_architecture(config: Mapping[str, Any]) -> str:  # noqa: ARG001 - there is one
-    """Return the name of a model's architecture in a GGUF."""
-    return "llama"
+def _tensors(piece: Piece, name: str, source: str, heads: int) -> Iterator[TensorLayout]:
+    yield TensorLayout(f"{name}.weight", (f"{source}.weight",), heads, required=piece.required)
+    if piece.bias:
+        yield TensorLayout(f"{name}.bias", (f"{source}.bias",), heads, required=False)
+
+
+def _mixture(experts: Experts, name: str, source: str, config: Mapping[str, Any]) -> Iterator[TensorLayout]:
+    yield TensorLayout(f"{name}_gate_inp.weight", (f"{source}.gate.weight",))
+    for ours, theirs in experts.matrices.items():
+        sources = tuple(
+            f"{source}.experts.{expert}.{theirs}.weight" for expert in range(expert_count(config))
+        )
+        yield TensorLayout(f"{name}_{ours}_exps.weight", sources, stacked=True)
+    if experts.shared:
+        for ours, theirs in experts.matrices.items():
+            yield TensorLayout(f"{name}_{ours}_shexp.weight", (f"{source}.{experts.shared}.{theirs}.weight",))
+    if experts.shared_gate:
+        gate = f"{source}.{experts.shared}_gate.weight"
+        yield TensorLayout(f"{name}_gate_inp_shexp.weight", (gate,), is_row=True)
+
+
+def _head_width(config: Mapping[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def _llama3(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the scaling of rotary embeddings of Llama 3; None if a model has none or another one."""
+    _, scaling = rope_of(dict(config))
+    return scaling if scaling and scaling.get("rope_type", scaling.get("type")) == "llama3" else None
+
+
+def rope_frequencies(config: Mapping[str, Any]) -> list[float]:
+    """Return what divides each frequency of the rotary embeddings of a Llama 3.
+
+    Wavelengths below ``original_max_position_embeddings / high_freq_factor`` stay, those above
+    ``original_max_position_embeddings / low_freq_factor`` are stretched by ``factor``, and between them it is interpolated.
+    """
+    base, scaling = rope_of(dict(config))
+    assert scaling is not None  # noqa: S101 - only such models have the tensor
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    context, factor, width = (
+        scaling["original_max_position_embeddings"],
+        scaling["factor"],
+        _head_width(config),
+    )
+    factors = []
+    for index in range(0, width, 2):
+        turns = context / (2 * math.pi * base ** (index / width))
+        share = min(max((turns - low) / (high - low), 0.0), 1.0)
+        factors.append(1 / ((1 - share) / factor + share))
+    return factors
 
 
 def made_from(config: Mapping[str, Any], tensors: Collection[str], where: str) -> dict[str, TensorLayout]:
@@ -149,6 +202,8 @@ def shape_of(part: TensorLayout, shapes: Mapping[str, tuple[int, ...]], where: s
     Raises:
         CheckpointError: If experts differ in shape, or rows cannot be divided among heads.
     """
+    if not part.sources:
+        return (part.length,)
     found = {shapes[source] for source in part.sources}
     if len(found) > 1:
         raise CheckpointError(f"{where}: the experts stacked in {part.name} differ in shape: {sorted(found)}")
@@ -157,6 +212,10 @@ def shape_of(part: TensorLayout, shapes: Mapping[str, tuple[int, ...]], where: s
         raise CheckpointError(
             f"{where}: the {shape[0]} rows of {part.sources[0]} cannot be divided among {part.heads} heads"
         )
+    if part.is_row:
+        if len(shape) != 2 or shape[0] != 1:
+            raise CheckpointError(f"{where}: {part.sources[0]} is not one row: its shape is {list(shape)}")
+        return shape[1:]
     return (len(part.sources), *shape) if part.stacked else shape
 
 

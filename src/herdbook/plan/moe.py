@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matrix_of
 from herdbook.architectures.form import bias_setting
+from herdbook.architectures.gguf_forms import EXPERT_COUNTS
 from herdbook.architectures.meaning import differences, is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, expert_of, fitting, window_of
 from herdbook.errors import RecipeError
@@ -54,7 +55,7 @@ CAST_CODE = Code("experts-cast", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED, ALIGN
 ROWS_CODE = Code("rows", STEP, (DRAWN, ROUTED, MERGEKITS, ALTERED))
 # An expert's vocabulary may differ by as many tokens, which its tuning added; beyond that, it is a different vocabulary.
 ADDED_TOKENS = 1024
-EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
 BIAS = re.compile(r"\.self_attn\.(\w+_proj)\.bias$")
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.gguf_forms import expert_count
 from herdbook.architectures.gguf_tensors import gguf_architecture, gguf_shapes
 from herdbook.errors import RecipeError
 from herdbook.humanize import plural
@@ -165,11 +166,10 @@ def chosen_types(recipe: Recipe, released: Node) -> tuple[tuple[Typed, ...], ...
 def traits_of(config: Mapping[str, Any]) -> Traits:
     """Return the traits that llama.cpp's mixtures depend on."""
     heads = config["num_attention_heads"]
-    experts = (config.get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts"))
     return Traits(
         gguf_architecture(config),
         config["num_hidden_layers"],
-        next((count for count in experts if count), 0),
+        expert_count(config),
         heads,
         config.get("num_key_value_heads") or heads,
     )

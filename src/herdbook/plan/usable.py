@@ -27,16 +27,10 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     """
     problems = misread(recipe, nodes)
     released = nodes[recipe.release.model]
-    if recipe.quantize and isinstance(released.recipe, Moe):
-        family = BY_MODEL_TYPE[released.config["model_type"]]
-        if not family.convertible:
-            problems.append(
-                f"quantize: llama.cpp cannot convert a mixture of family {family.name} to GGUF; leave `quantize` out"
-            )
-        elif released.recipe.moe.layout == "fused":
-            problems.append(
-                "quantize: llama.cpp's converter does not read `layout: fused`; leave out `quantize` or the layout"
-            )
+    if recipe.quantize and isinstance(released.recipe, Moe) and released.recipe.moe.layout == "fused":
+        problems.append(
+            "quantize: llama.cpp's converter does not read `layout: fused`; leave out `quantize` or the layout"
+        )
     if recipe.quantize and not problems:
         if reason := conversion.objection(released.config, released.form):
             problems.append(
@@ -56,6 +50,12 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
                 f"evaluate.models.{index}: transformers cannot load {name!r}, since it has no class for family "
                 f"{mixture.name}; leave the model out"
             )
+    mixture = BY_MODEL_TYPE.get(released.config.get("model_type", ""))
+    if recipe.evaluate and recipe.quantize and recipe.quantize.evaluate and mixture and not mixture.loadable:
+        problems.append(
+            f"quantize: transformers cannot load {released.name!r} to measure its files, since it has no class for family "
+            f"{mixture.name}; set `evaluate: false`"
+        )
     if problems:
         raise RecipeError(problems)
     check_types(recipe, released)

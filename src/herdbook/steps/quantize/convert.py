@@ -7,9 +7,13 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from gguf.constants import GGMLQuantizationType
 from gguf.utility import size_label
 
 from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
+from herdbook.architectures.dense import rope_of
+from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, gguf_architecture, rope_frequencies
 from herdbook.errors import StepError
 from herdbook.files import dump_json, scratch
 from herdbook.layout import CONFIG
@@ -17,11 +21,13 @@ from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.source import shape_in, tensors_of
 from herdbook.tools.converter import CONVERTER
-from herdbook.weights.gguf_file import read_gguf
+from herdbook.weights.gguf_file import TensorInfo, header, padded, read_gguf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from herdbook.steps.quantize.model_folder import ModelFolder
     from herdbook.weights.gguf_file import GgufFile
@@ -33,7 +39,7 @@ STAGING_NAME = "model"
 def convert_folder(
     model: Path, output: Path, *, metadata: Mapping[str, Any], log: Callable[[str], None] | None = None
 ) -> None:
-    """Write the header of a model's GGUF files: a GGUF without tensors.
+    """Write the header of a model's GGUF files: a GGUF with no tensor of the model.
 
     The bytes depend only on configuration, tokenizer, the shapes of the tensors and ``metadata``: not on the paths of files,
     the names of shards, or a model card.
@@ -70,11 +76,13 @@ def convert_folder(
         converted = place / "header.gguf"
         arguments = [str(staging), "--vocab-only", "--metadata", str(metadata_path)]
         CONVERTER.run([*arguments, "--outfile", str(converted)], place, log)
-        header = read_gguf(converted)
-        if missing := missing_tokens(header, folder.config):
+        made = read_gguf(converted)
+        if missing := missing_tokens(made, folder.config):
             raise StepError(f"{model}: {missing}.")
-        if wrong := list(_misread(header, folder.config)):
+        if wrong := list(_misread(made, folder.config)):
             raise StepError(f"{model}: llama.cpp's converter read it as another model: {'; '.join(wrong)}.")
+        if ROPE_FREQUENCIES in tensors_of(folder):
+            _add_frequencies(made, folder.config)
         with converted.open("rb") as file:
             os.fsync(file.fileno())
         converted.replace(output)
@@ -93,16 +101,42 @@ def missing_tokens(file: GgufFile, config: Mapping[str, Any]) -> str | None:
 
 def _misread(file: GgufFile, config: Mapping[str, Any]) -> Iterator[str]:
     """Yield the hyperparameters that the header does not take from ``config.json``; those that it lacks are left out."""
-    import numpy as np
-
     rope = config.get("rope_parameters") or {}
-    for key, theirs in HYPERPARAMETERS.items():
+    for name, theirs in HYPERPARAMETERS.items():
+        key = f"{gguf_architecture(config)}.{name}"
         expected = config.get(theirs, rope.get(theirs))
         if expected is None:
             continue
         found = file.value(key)
         if found is None or np.float32(found) != np.float32(expected):  # numbers in the file are float32
             yield f"{key} is {found}, but {theirs} is {expected}"
+
+
+def _add_frequencies(file: GgufFile, config: Mapping[str, Any]) -> None:
+    """Add the only tensor that follows from the configuration alone, which the converter writes with the weights."""
+    values = _frequencies(config)
+    tensor = TensorInfo(ROPE_FREQUENCIES, values.shape, GGMLQuantizationType.F32)
+    data = values.tobytes()
+    data += bytes(padded(len(data)) - len(data))
+    file.path.write_bytes(header(file.metadata, [tensor]) + data)
+
+
+def _frequencies(config: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Return ``rope_frequencies``, rounded as the converter's operations in float32 round them."""
+    import torch
+
+    base, scaling = rope_of(dict(config))
+    assert scaling is not None  # noqa: S101 - only such models have the tensor
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    context, factor = scaling["original_max_position_embeddings"], scaling["factor"]
+    width = 2 * len(rope_frequencies(config))
+    frequencies = 1.0 / (base ** (torch.arange(0, width, 2, dtype=torch.float32) / width))
+    lengths = 2 * math.pi / frequencies
+    share = (context / lengths - low) / (high - low)
+    between = 1 / ((1 - share) / factor + share)
+    factors = torch.where(lengths > context / low, torch.full_like(lengths, factor), between)
+    result: NDArray[np.float32] = torch.where(lengths < context / high, 1.0, factors).numpy()
+    return result
 
 
 def _size_label(folder: ModelFolder) -> str:
@@ -112,7 +146,7 @@ def _size_label(folder: ModelFolder) -> str:
     for part in tensors_of(folder).values():
         shape = shape_in(folder, part)
         elements = math.prod(shape)
-        if part.stacked:
+        if "_exps." in part.name:
             counts.append(shape[0])
             expert += elements // shape[0]
         else:

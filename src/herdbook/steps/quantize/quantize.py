@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.steps.quantize.model_folder import ModelFolder
+    from herdbook.weights.gguf_file import GgufFile
 
 
 def quantize_file(
@@ -69,7 +70,8 @@ def quantize_file(
         TensorInfo(name, shape_in(folder, parts[name]), GGMLQuantizationType[kind])
         for name, kind in types.items()
     ]
-    written = _Written(header(_metadata(head, file_type), tensors))
+    source = read_gguf(head)
+    written = _Written(header(_metadata(source, file_type), tensors))
     with (
         ThreadPoolExecutor(threads) as pool,
         atomic_writer(output) as file,
@@ -78,7 +80,12 @@ def quantize_file(
         file.write(written.head)
         for tensor in tensors:
             part = parts[tensor.name]
-            for piece in _encoded(folder, part, tensor, pool if threads > 1 else None):
+            pieces = (
+                _encoded(folder, part, tensor, pool if threads > 1 else None)
+                if part.sources
+                else _copied(source, tensor)
+            )
+            for piece in pieces:
                 file.write(written.piece(piece))
             file.write(written.end(tensor, part))
             advance()
@@ -137,16 +144,23 @@ def summary(tensors: list[TensorInfo]) -> dict[str, Any]:
     }
 
 
-def _metadata(head: Path, file_type: int) -> dict[str, bytes]:
+def _metadata(source: GgufFile, file_type: int) -> dict[str, bytes]:
     """Return the header's metadata with the two keys that quantizing sets, at the end, as in llama.cpp."""
-    source = read_gguf(head)
     if source.value("general.alignment", ALIGNMENT) != ALIGNMENT:
-        raise StepError(f"{head}: tensors are not aligned to {ALIGNMENT} bytes; rerun `convert`.")
+        raise StepError(f"{source.path}: tensors are not aligned to {ALIGNMENT} bytes; rerun `convert`.")
     new = {
         "general.quantization_version": encode_number(GGUFValueType.UINT32, GGML_QUANT_VERSION),
         "general.file_type": encode_number(GGUFValueType.UINT32, file_type),
     }
     return {key: raw for key, raw in source.metadata.items() if key not in new} | new
+
+
+def _copied(source: GgufFile, tensor: TensorInfo) -> Iterator[bytes]:
+    """Yield the bytes of a tensor that follows from the configuration, which ``convert`` has computed."""
+    found = source.tensors.get(tensor.name)
+    if found is None or (found.shape, found.type) != (tensor.shape, tensor.type):
+        raise CheckpointError(f"{source.path}: lacks the tensor {tensor.name}; rerun `convert`")
+    yield source.read_rows(found, 0, found.rows).tobytes()
 
 
 def _encoded(
