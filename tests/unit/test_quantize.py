@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import gguf
-import libgguf
 import numpy as np
 import pytest
 
@@ -112,14 +111,6 @@ def test_methods_carry_llama_cpps_numbers():
         assert method.use.endswith(".")
         assert method.base in TYPES
         assert method.ends is None or method.ends in TYPES
-
-
-def test_types_are_those_of_ggml():
-    for name, kind in TYPES.items():
-        theirs = gguf.GGMLQuantizationType[name]
-        assert (kind.number, (kind.block, kind.block_bytes)) == (theirs, gguf.GGML_QUANT_SIZES[theirs])
-        assert kind.narrower is None or TYPES[kind.narrower].block < kind.block
-        assert not libgguf.quantize_requires_imatrix(theirs) or kind.needs_matrix
 
 
 def test_another_reader_understands_the_file(herd, tmp_path):
