@@ -196,8 +196,7 @@ def _stand_in():
             config = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
             shutil.copytree(config["models"][0]["model"], arguments[1])
         else:
-            option = dict(zip(arguments[1::2], arguments[2::2], strict=False))
-            shutil.copyfile("full.gguf", option["--outfile"])
+            shutil.copyfile("full.gguf", arguments[arguments.index("--outfile") + 1])
         del folder
 
     Tool.run = run
