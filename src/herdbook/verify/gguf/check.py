@@ -1,7 +1,7 @@
 """The part of the level `claims` about GGUF files: each entry of their headers, and the list of their tensors.
 
 Configuration and tokenizer are proven at this level; what the headers say follows from them, from the recipe and from the
-tensors' shapes. The types of the tensors, and their bytes, are compared by the level `recomputed`.
+tensors' shapes. The bytes of the tensors are compared by the level `recomputed`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.errors import CheckpointError
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
+from herdbook.quantization.types import TYPES
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.gguf.compare import HeaderReader, compare, lines_of
@@ -23,12 +23,14 @@ from herdbook.weights.gguf_header import parse_header
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.plan import Plan
+    from herdbook.plan import Plan, Quantized
     from herdbook.plan.code import RecordedCode
     from herdbook.release.finding import Finding
     from herdbook.release.reader import Release
     from herdbook.weights.gguf_header import Header
 
+_NAMES = {kind.number: name for name, kind in TYPES.items()}
+ABSENT = "no such tensor"
 HEADERS = Check("claims", "gguf headers")
 SHOWN = 20  # wrong entries and tensors of a file that get a finding of their own
 
@@ -45,7 +47,6 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
     with damaged("the tokenizer's files"):
         tokenizer = tokenizer_entries(config, plan.released.files, subject.read)
     model = Model(config, tokenizer, plan.gguf_metadata)
-    shapes = _shapes(plan)
     for item in plan.quantized:
         header = parse_header(HeaderReader(subject, item.file), Path(item.file))
         with damaged("what the header of a GGUF is made from"):
@@ -57,7 +58,7 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         problems: list[tuple[str, str, str, str | None]] = [
             (lines_of(one), one.expected, one.found, None) for one in compared.different
         ]
-        problems += list(_misfits(header, shapes))
+        problems += list(_misfits(header, item))
         for detail, expected, found, tensor in problems[:SHOWN]:
             about = {"file": item.file, "expected": expected, "found": found, "tensor": tensor}
             if excused:
@@ -68,18 +69,27 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             more = f"{len(problems) - SHOWN} more entries and tensors are wrong"
             yield HEADERS.unverified(item.file, more) if excused else HEADERS.failed(item.file, more)
         if not problems:
-            detail = f"{len(compared.equal)} entries and {len(shapes)} tensors are those that follow"
+            detail = f"{len(compared.equal)} entries and {len(item.tensors)} tensors are those that follow"
             if compared.unknown:
                 detail += f", all but {', '.join(compared.unknown)} (see level rebuild)"
             yield HEADERS.passed(item.file, detail, file=item.file)
 
 
-def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor in a GGUF of the released model, by its name there, as a header lists it."""
-    tensors = {name: tensor.shape for name, (_, tensor) in plan.released.tensors.items()}
-    with damaged("the released model's tensors"):
-        shapes = gguf_shapes(plan.released.config, tensors, plan.released.name)
-    return {name: _as_listed(shape) for name, shape in shapes.items()}
+def _misfits(header: Header, item: Quantized) -> Iterator[tuple[str, str, str, str | None]]:
+    """Yield what is wrong with the list of tensors: detail, expected and found value, and the tensor."""
+    expected = {one.name: f"{one.type} {list(_as_listed(one.shape))}" for one in item.tensors}
+    found = {one.name: f"{_NAMES.get(one.type, one.type)} {list(one.shape)}" for one in header.tensors}
+    for name in sorted(expected.keys() | found.keys()):
+        ours, theirs = expected.get(name), found.get(name)
+        if ours is None or theirs is None:
+            yield "lists a tensor that is not the model's", ours or ABSENT, theirs or ABSENT, name
+        elif ours != theirs:
+            yield f"has another type or shape than {item.method} gives it", ours, theirs, name
+    if len(found) != len(header.tensors):
+        yield "lists a tensor twice", str(len(found)), str(len(header.tensors)), None
+    elif expected == found and list(expected) != list(found):
+        at = next(number for number, name in enumerate(found) if name != list(expected)[number])
+        yield "its tensors are not in the order of llama.cpp", list(expected)[at], list(found)[at], None
 
 
 def _as_listed(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -87,18 +97,3 @@ def _as_listed(shape: tuple[int, ...]) -> tuple[int, ...]:
     while len(shape) > 1 and shape[0] == 1:
         shape = shape[1:]
     return shape
-
-
-def _misfits(
-    header: Header, shapes: dict[str, tuple[int, ...]]
-) -> Iterator[tuple[str, str, str, str | None]]:
-    """Yield what is wrong with the list of tensors: detail, expected and found value, and the tensor."""
-    found = {tensor.name: tensor.shape for tensor in header.tensors}
-    for name in sorted(shapes.keys() | found.keys()):
-        if shapes.get(name) != found.get(name):
-            expected, actual = (
-                str(list(each[name])) if name in each else "no such tensor" for each in (shapes, found)
-            )
-            yield "lists a tensor that is not the model's", expected, actual, name
-    if len(found) != len(header.tensors):
-        yield "lists a tensor twice", str(len(found)), str(len(header.tensors)), None
