@@ -1,14 +1,14 @@
-"""Quantization: the released model as GGUF, each file checked tensor by tensor against the safetensors."""
+"""Quantization: the released model as GGUF, each file made from the safetensors in one pass."""
 
 
 rule convert:
     """
-    Make the full-width GGUF from which the quantized files are made, with llama.cpp's own converter.
+    Make the header of the quantized files, hyperparameters and vocabulary, with llama.cpp's own converter.
     """
     input:
         inputs,
     output:
-        PLAN.layout.full_width(ANY),
+        PLAN.layout.header(ANY),
     log:
         "logs/convert/{id}.log",
     wildcard_constraints:
@@ -29,7 +29,7 @@ rule convert:
 
 rule quantize:
     """
-    Make one quantized file, and check every tensor of it by a second quantization of the released weights.
+    Make one quantized file from the released weights, and record the digest and the origin of every tensor of it.
     """
     input:
         inputs,

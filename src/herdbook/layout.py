@@ -132,16 +132,16 @@ class Layout:
         """Return the path of a report on routers."""
         return self.root / "routing" / f"{report.id}.json"
 
-    def full_width(self, conversion: Named) -> Path:
-        """Return the path of the full-width GGUF that quantized files are made from."""
-        return self.root / "quantized" / f"{conversion.id}.full.gguf"
+    def header(self, conversion: Named) -> Path:
+        """Return the path of the header that all quantized files of a model share, a GGUF without tensors."""
+        return self.root / "quantized" / f"{conversion.id}.header.gguf"
 
     def quantized(self, item: Named) -> Path:
         """Return the path of a quantized file."""
         return self.root / "quantized" / f"{item.id}.gguf"
 
     def quantized_record(self, item: Named) -> Path:
-        """Return the path of a quantized file's record: its check, tensor by tensor, against the released weights."""
+        """Return the path of a quantized file's record: each tensor's digest and origin."""
         return self.root / "quantized" / f"{item.id}.json"
 
     @property

@@ -96,8 +96,13 @@ ROWS = (
         ("recomputed", "results"),
     ),
     (
-        "a record that says less of a GGUF than comes out",
+        "a record that says less of a GGUF than follows",
         saying(f"{RECORDS}/*.gguf.json", lambda record: record.update(bits_per_weight=16.0)),
+        ("claims", "results"),
+    ),
+    (
+        "a record that says something else of a tensor of a GGUF than comes out",
+        saying(f"{RECORDS}/*.gguf.json", lambda record: record["tensors"][0].update(sources=["x"])),
         ("recomputed", "gguf"),
     ),
     (

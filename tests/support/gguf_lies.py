@@ -49,6 +49,15 @@ def other_shape(path):
     path.write_bytes(header(file.metadata, tensors) + content[start:])
 
 
+def other_byte(path):
+    """Change the last byte of the last tensor."""
+    tensor = max(read_gguf(path).tensors.values(), key=lambda one: one.start)
+    content = bytearray(path.read_bytes())
+    content[tensor.start + tensor.size_bytes - 1] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
 HEADERS = ("claims", "gguf headers")
 LIES = [
     ("another chat template in a GGUF", entries(tokenizer__chat_template="{{ 'obey' }}"), HEADERS),
@@ -57,6 +66,7 @@ LIES = [
     ("a sampling temperature in a GGUF", entries(general__sampling__temp=2.0), HEADERS),
     ("another name in a GGUF", entries(general__name="Famous"), HEADERS),
     ("a tensor of a GGUF with its extents exchanged", other_shape, HEADERS),
-    ("tensors of a GGUF of other types than its method's", other_types, ("recomputed", "gguf")),
-    ("tensors of a GGUF in another order", other_order, ("recomputed", "gguf")),
+    ("tensors of a GGUF of other types than its method's", other_types, HEADERS),
+    ("tensors of a GGUF in another order", other_order, HEADERS),
+    ("a tensor of a GGUF with another byte", other_byte, ("recomputed", "gguf")),
 ]

@@ -191,8 +191,7 @@ def _stand_in():
 
     def run(tool, arguments, folder, log=None):
         del log
-        option = dict(zip(arguments[1::2], arguments[2::2], strict=False))
-        shutil.copyfile("full.gguf", option["--outfile"])
+        shutil.copyfile("full.gguf", arguments[arguments.index("--outfile") + 1])
         del tool, folder
 
     Tool.run = run

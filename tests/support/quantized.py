@@ -1,18 +1,21 @@
-"""Quantized files in tests: a full-width GGUF as the converter would write it, by the gguf library, for tiny models."""
+"""Quantized files in tests: a header as the converter would write it, by the gguf library, for tiny models."""
 
 import json
 import struct
 from pathlib import Path
 
 import gguf
-import numpy as np
 
+from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.files import dump_json, sha256_file
 from herdbook.layout import RECORDS
+from herdbook.plan.quantize import traits_of
+from herdbook.quantization.methods import METHODS
+from herdbook.quantization.mixture import choose_types
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
-from herdbook.steps.quantize.layout import layout, row_order
 from herdbook.steps.quantize.model_folder import read_folder
+from herdbook.steps.quantize.quantize import quantize_file
 from herdbook.steps.quantize.step import quantize
 from herdbook.weights.gguf_file import header, padded, read_gguf
 from support import lies
@@ -30,17 +33,32 @@ def size_label(experts):
 
 def add_to(plan, size_label):
     """Make the quantized files of a plan whose other results are made."""
-    write_full(plan, size_label)
+    write_header(plan, size_label)
     for item in plan.quantized:
         quantize(plan, item, 1)
 
 
-def write_full(plan, size_label):
-    """Write the full-width GGUF of a released mixture whose tokenizer ``tiny`` wrote."""
+def types_of(folder, method, choices=None):
+    """Return the types of a model's tensors, as a plan chooses them."""
+    model = read_folder(folder)
+    shapes = {name: span.shape for name, (_, span) in model.tensors.items()}
+    shapes = gguf_shapes(model.config, shapes, "model")
+    chosen = choose_types(shapes, traits_of(model.config), METHODS[method], choices)
+    return {tensor.name: tensor.type for tensor in chosen}
+
+
+def quantize_folder(folder, head, output, method, *, choices=None, threads=1):
+    """Quantize a model's folder, without a plan; of ``head``, a GGUF, only the metadata are read."""
+    types = types_of(folder, method, choices)
+    return quantize_file(head, folder, output, types, METHODS[method].file_type, threads=threads)
+
+
+def write_header(plan, size_label):
+    """Write the header of the GGUF files of a released mixture whose tokenizer ``tiny`` wrote."""
     folder = plan.layout.folder(plan.released)
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    path = plan.layout.full_width(plan.conversion)
+    path = plan.layout.header(plan.conversion)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_type("model")
@@ -76,31 +94,9 @@ def write_full(plan, size_label):
         getattr(writer, f"add_{kind}_token_id")(tokens.index(token))
     if (folder / "chat_template.jinja").exists():
         writer.add_chat_template((folder / "chat_template.jinja").read_text())
-    _add_tensors(writer, folder, config)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
     writer.close()
-
-
-def _add_tensors(writer, folder, config):
-    model = read_folder(folder)
-    for part in layout(config, "model").values():
-        if part.sources[0] not in model.tensors:
-            continue
-        shape = model.tensors[part.sources[0]][1].shape
-        order = slice(None) if len(shape) == 1 else row_order(shape[0], part.heads)
-        values = np.stack([model.rows(source, order).reshape(shape) for source in part.sources])
-        values = values if part.stacked else values[0]
-        if values.ndim == 1 or "gate_inp" in part.name:
-            writer.add_tensor(part.name, values)
-        else:
-            bits = (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
-            writer.add_tensor(
-                part.name,
-                bits.reshape(*values.shape[:-1], -1),
-                raw_dtype=gguf.GGMLQuantizationType.BF16,
-            )
 
 
 def rewrite(path: Path, change, keep=None):

@@ -30,6 +30,7 @@ LAYERS = (
         "layout",
         "plain",
         "progress",
+        "quantization",
         "settings",
         "yamlio",
     ),

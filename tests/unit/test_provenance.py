@@ -421,7 +421,7 @@ def test_the_recorded_code_is_all_that_a_plan_asks_for():
     with as_recorded(RecordedCode("0.0.1", recorded)):
         again = plans.load(recipe)
         assert contents(again) == contents(plan)
-        assert again.layout.full_width(again.conversion) == plan.layout.full_width(plan.conversion)
+        assert again.layout.header(again.conversion) == plan.layout.header(plan.conversion)
 
 
 def test_keys_follow_from_a_record_in_one_way():

@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError, VerificationError
+from herdbook.quantization.methods import METHODS
+from herdbook.quantization.types import TYPES
 from herdbook.steps.card.counts import context_bytes
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.steps.quantize.encode import encode
-from herdbook.steps.quantize.methods import METHODS
+from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.quantize import quantize_file
 from herdbook.weights.gguf_file import TensorInfo, header, read_gguf
+from support.quantized import quantize_folder, types_of
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 PEER = json.loads((DATA / "peer.json").read_text(encoding="utf-8"))
@@ -48,6 +51,12 @@ def herd(tmp_path_factory):
     return make
 
 
+def quantize(models, output, method, **options):
+    """Quantize a small model, given as its folder and its full-width GGUF, of which only the header is read."""
+    folder, full = models
+    return quantize_folder(folder, full, output, method, **options)
+
+
 def flip(path, at):
     """Damage one byte."""
     data = bytearray(path.read_bytes())
@@ -55,14 +64,17 @@ def flip(path, at):
     path.write_bytes(data)
 
 
-def rewrite(path, output, *, leave_out=(), rename=()):
-    """Write a GGUF again, without some tensors or under other names."""
+def rewrite(path, output, *, leave_out=(), rename=(), twice=()):
+    """Write a GGUF again, without some tensors, under other names, or with tensors twice, under two names."""
     source = read_gguf(path)
     kept = [tensor for name, tensor in source.tensors.items() if name not in leave_out]
     renamed = dict(rename)
     infos = [
         type(tensor)(renamed.get(tensor.name, tensor.name), tensor.shape, tensor.type) for tensor in kept
     ]
+    for name, other in twice:
+        kept.append(source.tensors[name])
+        infos.append(type(kept[-1])(other, kept[-1].shape, kept[-1].type))
     with output.open("wb") as file:
         file.write(header(source.metadata, infos))
         for tensor in kept:
@@ -75,9 +87,8 @@ def rewrite(path, output, *, leave_out=(), rename=()):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_files_are_those_of_llama_cpp(herd, tmp_path, name):
-    _, full = herd(name)
     for method in MODELS[name].methods:
-        record = quantize_file(full, tmp_path / "made.gguf", method, threads=2)
+        record = quantize(herd(name), tmp_path / "made.gguf", method, threads=2)
         peer = PEER[f"{name} {method}"]
         types = {entry["name"]: entry["type"] for entry in record["tensors"]}
         assert types == {tensor: kind for tensor, (kind, _) in peer["tensors"].items()}, method
@@ -90,18 +101,20 @@ def test_files_are_those_of_llama_cpp(herd, tmp_path, name):
 
 def test_the_peer_covers_every_method():
     made = {key.split()[1] for key in PEER if key != "about"}
-    assert made == set(METHODS)
+    assert made == set(small_models.METHODS)
 
 
 def test_methods_carry_llama_cpps_numbers():
     for method in METHODS.values():
-        assert gguf.LlamaFileType[f"MOSTLY_{method.name}"] == method.file_type
+        prefix = "ALL_" if method.name == "F32" else "MOSTLY_"
+        assert gguf.LlamaFileType[f"{prefix}{method.rules}"] == method.file_type
         assert method.use.endswith(".")
+        assert method.base in TYPES
+        assert method.ends is None or method.ends in TYPES
 
 
 def test_another_reader_understands_the_file(herd, tmp_path):
-    _, full = herd("narrow")
-    record = quantize_file(full, tmp_path / "made.gguf", "Q4_K_M")
+    record = quantize(herd("narrow"), tmp_path / "made.gguf", "Q4_K_M")
     reader = gguf.GGUFReader(tmp_path / "made.gguf")
     assert reader.get_field("general.file_type").contents() == gguf.LlamaFileType.MOSTLY_Q4_K_M
     assert reader.get_field("general.quantization_version").contents() == gguf.GGML_QUANT_VERSION
@@ -114,10 +127,9 @@ def test_another_reader_understands_the_file(herd, tmp_path):
 
 
 def test_threads_and_pieces_do_not_change_a_byte(herd, tmp_path, monkeypatch):
-    _, full = herd("narrow")
-    one = quantize_file(full, tmp_path / "one.gguf", "Q4_K_M", threads=1)
+    one = quantize(herd("narrow"), tmp_path / "one.gguf", "Q4_K_M", threads=1)
     monkeypatch.setattr("herdbook.steps.quantize.encode.BLOCK_BYTES", 4 * 192 * 50)
-    three = quantize_file(full, tmp_path / "three.gguf", "Q4_K_M", threads=3)
+    three = quantize(herd("narrow"), tmp_path / "three.gguf", "Q4_K_M", threads=3)
     assert one == three
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "three.gguf").read_bytes()
 
@@ -174,27 +186,28 @@ def test_weights_that_are_no_numbers_are_refused(rows):
 # --- refusals
 
 
-def test_an_unknown_method_is_refused(herd, tmp_path):
-    with pytest.raises(StepError, match=r"unknown method 'Q9_0'.*Q4_K_M"):
-        quantize_file(herd("odd")[1], tmp_path / "made.gguf", "Q9_0")
-
-
-def test_a_quantized_file_is_not_quantized_again(herd, tmp_path):
-    quantize_file(herd("four")[1], tmp_path / "four.gguf", "Q8_0")
-    with pytest.raises(StepError, match=r"token_embd\.weight is quantized already \(Q8_0\)"):
-        quantize_file(tmp_path / "four.gguf", tmp_path / "made.gguf", "Q4_K_M")
+def test_types_of_another_model_are_refused(herd, tmp_path):
+    folder, full = herd("odd")
+    types = types_of(folder, "Q8_0")
+    del types["blk.1.ffn_up.weight"]
+    with pytest.raises(CheckpointError, match=r"not the planned ones, such as blk\.1\.ffn_up\.weight"):
+        quantize_file(full, folder, tmp_path / "made.gguf", types, 7)
     assert not (tmp_path / "made.gguf").exists()
 
 
-def test_another_architecture_is_refused(tmp_path):
-    writer = gguf.GGUFWriter(str(tmp_path / "bert.gguf"), "bert")
-    writer.add_tensor("a.weight", np.zeros((2, 32), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with pytest.raises(StepError, match="architecture 'bert' is not supported"):
-        quantize_file(tmp_path / "bert.gguf", tmp_path / "made.gguf", "Q8_0")
+def test_weights_that_are_no_numbers_leave_no_file(herd, tmp_path):
+    folder, full = herd("odd")
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    shard, span = read_folder(broken).tensors["model.layers.1.mlp.up_proj.weight"]
+    data = bytearray(shard.read_bytes())
+    data[span.start : span.start + 4] = np.float32(np.nan).tobytes()
+    shard.write_bytes(data)
+    with pytest.raises(
+        CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight: has weights that are infinite"
+    ):
+        quantize((broken, full), tmp_path / "made.gguf", "Q8_0")
+    assert not (tmp_path / "made.gguf").exists()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.00001, 0.001, 0.05, 0.5, 0.999])
@@ -236,11 +249,11 @@ def test_what_is_no_gguf_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["narrow", "odd", "eight"])
 def test_files_derive_from_their_safetensors(herd, tmp_path, name):
     folder, full = herd(name)
-    quantize_file(full, tmp_path / "made.gguf", "Q4_K_M", threads=2)
+    made = quantize(herd(name), tmp_path / "made.gguf", "Q4_K_M", threads=2)
     for file in (full, tmp_path / "made.gguf"):
-        record = derive(file, folder, threads=2)
-        require_equal(record, "file")
-        assert record["differing"] == []
+        derived = derive(file, folder, threads=2)
+        require_equal(derived, "file")
+        record = derived.record
         assert json.loads(json.dumps(record)) == record
         assert record["file"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         reader = gguf.GGUFReader(file)
@@ -252,11 +265,12 @@ def test_files_derive_from_their_safetensors(herd, tmp_path, name):
             tensor.name: hashlib.sha256(tensor.data.tobytes()).hexdigest() for tensor in reader.tensors
         }
         assert {entry["name"]: entry["sha256"] for entry in record["tensors"]} == digests
+    assert record == made  # the second derivation says what the first pass did
 
 
 def test_derivation_says_what_a_tensor_is_made_of(herd):
     folder, full = herd("four")
-    entries = {entry["name"]: entry for entry in derive(full, folder)["tensors"]}
+    entries = {entry["name"]: entry for entry in derive(full, folder).record["tensors"]}
     experts = [f"model.layers.2.block_sparse_moe.experts.{number}.w3.weight" for number in range(4)]
     assert entries["blk.2.ffn_up_exps.weight"]["sources"] == experts
     assert entries["blk.2.ffn_gate_inp.weight"]["type"] == "F32"
@@ -266,17 +280,17 @@ def test_derivation_says_what_a_tensor_is_made_of(herd):
 def test_one_flipped_bit_is_found_and_named(herd, tmp_path):
     folder, full = herd("eight")
     made, damaged = tmp_path / "made.gguf", tmp_path / "damaged.gguf"
-    quantize_file(full, made, "Q8_0", threads=2)
+    quantize((folder, full), made, "Q8_0", threads=2)
     tensors = read_gguf(made).tensors
     for name in ("blk.1.ffn_down_exps.weight", "token_embd.weight", "blk.0.attn_norm.weight"):
         shutil.copy(made, damaged)
         flip(damaged, tensors[name].start + tensors[name].size_bytes - 1)
-        record = derive(damaged, folder, threads=2)
-        assert (record["verdict"], record["differing"]) == ("differs", [name])
+        derived = derive(damaged, folder, threads=2)
+        assert list(derived.problems) == [name]
         with pytest.raises(
             VerificationError, match=rf"tensor {name} .*: 1 of {tensors[name].size_bytes} bytes differ"
         ):
-            require_equal(record, "made.gguf")
+            require_equal(derived, "made.gguf")
 
 
 def test_swapped_experts_are_found(herd, tmp_path):
@@ -301,20 +315,7 @@ def test_swapped_experts_are_found(herd, tmp_path):
         names = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         index |= {name: shard for name in names if name != "__metadata__"}
     (swapped / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}), encoding="utf-8")
-    assert derive(full, swapped)["differing"] == ["blk.1.ffn_down_exps.weight"]
-
-
-def test_a_changed_header_is_found(herd, tmp_path):
-    folder, full = herd("odd")
-    made = tmp_path / "made.gguf"
-    data = full.read_bytes()
-    key = b"llama.rope.freq_base"
-    at = data.index(key) + len(key) + 4
-    made.write_bytes(data[:at] + np.float32(500000).tobytes() + data[at + 4 :])
-    record = derive(made, folder)
-    assert record["differing"] == ["llama.rope.freq_base"]
-    with pytest.raises(VerificationError, match=r"freq_base is 500000\.0, but 10000\.0 in the model"):
-        require_equal(record, "made.gguf")
+    assert list(derive(full, swapped).problems) == ["blk.1.ffn_down_exps.weight"]
 
 
 def test_missing_and_foreign_tensors_are_refused(herd, tmp_path):
@@ -343,15 +344,15 @@ def test_tensors_that_nothing_accounts_for_are_refused(herd, tmp_path):
     config = json.loads((shorter / "config.json").read_text(encoding="utf-8")) | {"num_hidden_layers": 1}
     (shorter / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(
-        CheckpointError, match=r"odd\.gguf: has tensors that the model does not have: blk\.1\.attn_norm"
-    ):
-        derive(full, shorter)
-    upper = [name for name in read_gguf(full).tensors if name.startswith("blk.1.")]
-    rewrite(full, tmp_path / "shorter.gguf", leave_out=upper)
-    with pytest.raises(
         CheckpointError, match=r"has tensors that a GGUF cannot contain: model\.layers\.1\.input_layernorm"
     ):
-        derive(tmp_path / "shorter.gguf", shorter)
+        derive(full, shorter)
+    more = tmp_path / "more.gguf"
+    rewrite(full, more, twice=[("blk.1.ffn_up.weight", "blk.2.ffn_up.weight")])
+    with pytest.raises(
+        CheckpointError, match=r"more\.gguf: has tensors that the model does not have: blk\.2\.ffn_up"
+    ):
+        derive(more, folder)
 
 
 def test_a_shape_that_does_not_fit_is_named(herd, tmp_path):
@@ -359,9 +360,9 @@ def test_a_shape_that_does_not_fit_is_named(herd, tmp_path):
     crossed = tmp_path / "crossed.gguf"
     up, down = "blk.0.ffn_up.weight", "blk.0.ffn_down.weight"
     rewrite(full, crossed, rename=[(up, down), (down, up)])
-    record = derive(crossed, folder)
-    assert sorted(record["differing"]) == [down, up]
-    assert "shape is [80, 48], [48, 80] expected" in json.dumps(record)
+    problems = derive(crossed, folder).problems
+    assert sorted(problems) == [down, up]
+    assert any("shape is [80, 48], [48, 80] expected" in problem for problem in problems.values())
 
 
 def test_a_model_without_a_tensor_is_refused(herd, tmp_path):
@@ -414,6 +415,6 @@ def test_memory_is_the_file_and_its_context():
 
 
 def test_importing_the_package_loads_no_heavy_library():
-    script = "import sys, herdbook.steps.quantize, herdbook.steps.quantize.methods; print({'torch', 'gguf', 'numpy'} & set(sys.modules))"
+    script = "import sys, herdbook.steps.quantize, herdbook.quantization.mixture; print({'torch', 'gguf', 'numpy'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

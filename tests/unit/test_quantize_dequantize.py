@@ -13,8 +13,8 @@ import transformers
 from herdbook.errors import CheckpointError
 from herdbook.steps.quantize import dequantize
 from herdbook.steps.quantize.dequantize import load_dequantized
-from herdbook.steps.quantize.quantize import quantize_file
 from herdbook.weights.gguf_file import header, read_gguf
+from support.quantized import quantize_folder
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
 
@@ -85,7 +85,7 @@ def test_wider_types_lose_less(herd, tmp_path, name):
     source = logits(load_dequantized(full, folder))
     losses = []
     for method in ("Q8_0", "Q3_K_M"):
-        quantize_file(full, tmp_path / "made.gguf", method, threads=2)
+        quantize_folder(folder, full, tmp_path / "made.gguf", method, threads=2)
         losses.append((logits(load_dequantized(tmp_path / "made.gguf", folder)) - source).abs().mean().item())
     assert 0 < losses[0] < losses[1]
 
@@ -131,7 +131,7 @@ def test_parameters_are_counted(herd, tmp_path):
     model = load_dequantized(full, folder)
     without(full, tmp_path / "lacking.gguf", "blk.1.ffn_up_exps.weight")
     with pytest.raises(CheckpointError, match=r"contains \d+ parameters, the model has \d+"):
-        dequantize._check_count(model, read_gguf(tmp_path / "lacking.gguf"))
+        dequantize._check_count(model, read_gguf(tmp_path / "lacking.gguf"), 0)
 
 
 def test_a_file_of_another_model_is_refused(herd, tmp_path):

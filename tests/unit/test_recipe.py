@@ -1,17 +1,13 @@
 """Recipes: all problems at once, each with its key; nothing unsafe is read."""
 
 import locale
-import typing
 from pathlib import Path
 
 import pytest
 
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
-from herdbook.plan.quantize import BITS
 from herdbook.recipe.hub_values import LANGUAGES
-from herdbook.recipe.release import QuantizationMethod
-from herdbook.steps.quantize.methods import METHODS
 
 GOOD = """
 models:
@@ -276,9 +272,3 @@ def test_random_gates_need_no_prompts():
 
 def test_the_repository_s_recipe_is_good():
     recipes.load(Path(__file__).parents[2] / "config" / "miniature.yaml")
-
-
-def test_quantization_methods_have_a_width_and_a_description():
-    methods = set(typing.get_args(QuantizationMethod))
-    assert set(BITS) == methods
-    assert methods <= set(METHODS)

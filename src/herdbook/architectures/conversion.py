@@ -11,34 +11,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.form import HEAD
-from herdbook.architectures.meaning import ACTIVATION, SAME_ACTIVATION, is_tied
+from herdbook.architectures.gguf_forms import FORMS, REFUSED, form_of
+from herdbook.architectures.meaning import SAME_ACTIVATION, is_tied
+from herdbook.architectures.mixtures import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")
+    from herdbook.architectures.gguf_forms import Form
+
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # one of them is converted
 # The settings that are written for each way to scale rotary embeddings; those in the second set are required.
 _YARN = ("factor", "original_max_position_embeddings")
+_LLAMA3 = (*_YARN, "low_freq_factor", "high_freq_factor")
 ROTARY_SCALING: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "default": (frozenset(("factor",)), frozenset()),
     "linear": (frozenset(("factor",)), frozenset(("factor",))),
     "yarn": (frozenset((*_YARN, "beta_fast", "beta_slow")), frozenset(_YARN)),
+    "llama3": (frozenset(_LLAMA3), frozenset(_LLAMA3)),
 }
 # The hyperparameters that llama.cpp computes with, and their keys in config.json.
 HYPERPARAMETERS = {
-    "llama.block_count": "num_hidden_layers",
-    "llama.context_length": "max_position_embeddings",
-    "llama.embedding_length": "hidden_size",
-    "llama.feed_forward_length": "intermediate_size",
-    "llama.attention.head_count": "num_attention_heads",
-    "llama.attention.head_count_kv": "num_key_value_heads",
-    "llama.attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "llama.rope.freq_base": "rope_theta",
-    "llama.expert_count": "num_local_experts",
-    "llama.expert_used_count": "num_experts_per_tok",
-    "llama.vocab_size": "vocab_size",
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "rope.freq_base": "rope_theta",
+    "expert_used_count": "num_experts_per_tok",
 }
+NO_ROPE_INTERVAL = 4  # of SmolLM3's layers, in llama.cpp
 _NAMES = {"rope_theta", "rope_type", "type"}
 
 
@@ -50,25 +54,52 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
         tensors: The names of its tensors, if they are known.
     """
     architecture = (config.get("architectures") or [None])[0]
-    if architecture not in ARCHITECTURES:
-        return f"the architecture {architecture} is not supported, only {', '.join(ARCHITECTURES)}"
-    activation = config.get("hidden_act") or ACTIVATION
-    if SAME_ACTIVATION.get(activation, activation) != ACTIVATION:
-        return f"llama.cpp computes {ACTIVATION} in place of the activation {activation} (hidden_act)"
+    form = form_of(config)
+    if architecture in REFUSED:
+        return f"the architecture {architecture} is not supported: {REFUSED[architecture]}"
+    if form is None:
+        return f"the architecture {architecture} is not supported, only {', '.join(FORMS)}"
+    activation = config.get("hidden_act") or form.activation
+    if SAME_ACTIVATION.get(activation, activation) != form.activation:
+        return f"llama.cpp computes {form.activation} in place of the activation {activation} (hidden_act)"
+    for key, (default, only) in form.fixed.items():
+        if (value := config.get(key, default)) != only:
+            return f"llama.cpp computes as if {key} were {only}, and config.json has {value}"
     if is_tied(config) and HEAD in tensors:
         return f"its embeddings are tied, and llama.cpp would use {HEAD} all the same, which transformers does not"
-    return _rotary_objection(config)
+    return _layers_objection(form, config) or _rotary_objection(form, config)
 
 
-def _rotary_objection(config: Mapping[str, Any]) -> str | None:
+def _layers_objection(form: Form, config: Mapping[str, Any]) -> str | None:
+    """Return why single layers compute something else in llama.cpp."""
+    if form.architecture == "smollm3":
+        layers = config.get("no_rope_layers")
+        interval = config.get("no_rope_layer_interval", NO_ROPE_INTERVAL)
+        given = layers or [(at + 1) % interval != 0 for at in range(config.get("num_hidden_layers", 0))]
+        if [bool(one) for one in given] != [(at + 1) % NO_ROPE_INTERVAL != 0 for at in range(len(given))]:
+            return f"llama.cpp leaves out rotary embeddings in every {NO_ROPE_INTERVAL}th layer, and config.json in others"
+        if config.get("use_sliding_window"):
+            return "llama.cpp has no sliding window for it"
+    return None
+
+
+def ignored_window(config: Mapping[str, Any]) -> int | None:
+    """Return the sliding window in tokens that a GGUF of a model lacks; None if it has none, or its context is shorter."""
+    if config.get("model_type") != "mixtral":
+        return window_of(config)
+    window = config.get("sliding_window")
+    return int(window) if window and window < config.get("max_position_embeddings", window + 1) else None
+
+
+def _rotary_objection(form: Form, config: Mapping[str, Any]) -> str | None:
     sections = [config[key] for key in ("rope_scaling", "rope_parameters") if config.get(key)]
     settings = {key: value for section in sections for key, value in section.items()}
     kinds = {section.get("rope_type") or section.get("type") or "default" for section in sections}
     if len(kinds) > 1:
         return f"rope_scaling and rope_parameters contradict each other: {' and '.join(sorted(kinds))}"
     kind = kinds.pop() if kinds else "default"
-    if kind not in ROTARY_SCALING:
-        return f"rotary embeddings with rope_type {kind} are not supported, only {', '.join(ROTARY_SCALING)}"
+    if kind not in form.scaling:
+        return f"rotary embeddings with rope_type {kind} are not supported, only {', '.join(form.scaling)}"
     written, required = ROTARY_SCALING[kind]
     given = {key for key, value in settings.items() if value is not None}
     partial = {config.get("partial_rotary_factor"), settings.get("partial_rotary_factor")} - {None, 1}

@@ -43,7 +43,6 @@ class Family:
         needs_biases: Whether all these biases are required; missing ones are written as zeros.
         window: Whether its attention can have a sliding window.
         fused: Whether transformers 5 stores its experts as fused tensors; these can be written, too.
-        convertible: Whether it can be converted to GGUF, and the conversion checked.
         loadable: Whether transformers has its class, so that it can be measured without code from elsewhere.
         counts: Keys of ``config.json`` for the number of experts and of shared experts.
         widths: Keys of ``config.json`` for the width of an expert.
@@ -63,7 +62,6 @@ class Family:
     needs_biases: bool = False
     window: bool = True
     fused: bool = True
-    convertible: bool = False
     loadable: bool = True
     counts: tuple[str, ...] = ("num_experts",)
     widths: tuple[str, ...] = ("moe_intermediate_size",)
@@ -103,7 +101,6 @@ FAMILIES: dict[FamilyName, Family] = {
             {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"},
             counts=("num_local_experts",),
             widths=(),
-            convertible=True,
             settings={
                 "output_router_logits": False,
                 "router_aux_loss_coef": 0.001,

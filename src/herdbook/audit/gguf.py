@@ -7,6 +7,7 @@ their distance from the weights must be at most ``FACTOR`` times that of the ref
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from dataclasses import dataclass, field, replace
@@ -19,13 +20,13 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 from gguf.quants import dequantize
 
+from herdbook.architectures.gguf_tensors import layout, row_order
 from herdbook.audit.configuration import MAX_EXPERTS
 from herdbook.audit.level import LEVEL, UNPROVEN
 from herdbook.errors import HerdbookError, StepError, UnverifiedError, VerificationError
 from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.steps.quantize.encode import FULL_WIDTH, decode_full_width, encode
-from herdbook.steps.quantize.layout import layout, row_order
 from herdbook.steps.quantize.model_folder import DTYPES
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.audit.model import Model
     from herdbook.release.finding import Finding, Options
     from herdbook.release.subject import Subject
-    from herdbook.steps.quantize.layout import TensorLayout
     from herdbook.weights.gguf_file import GgufFile, TensorInfo
     from herdbook.weights.gguf_header import Value
 
@@ -192,6 +193,9 @@ class _File:
         if part is None:
             comparison.wrong[tensor.name] = "the model has no such tensor"
             return False
+        if not part.sources:
+            comparison.unread[tensor.name] = "it follows from config.json"
+            return False
         if tensor.row_bytes > MAX_ROW_BYTES:
             comparison.unread[tensor.name] = f"its rows have {tensor.row_bytes} bytes"
             return False
@@ -201,7 +205,7 @@ class _File:
             comparison.wrong[tensor.name] = "the full-width model lacks the tensors that it is made from"
             return False
         shape = shapes.pop()
-        expected = (len(pieces), *shape) if part.stacked else shape
+        expected = (len(pieces), *shape) if part.stacked else shape[1:] if part.is_row else shape
         if tensor.shape != expected or (part.heads and shape[0] % (2 * part.heads)):
             comparison.wrong[tensor.name] = f"its shape is {list(tensor.shape)}, expected {list(expected)}"
             return False
@@ -249,7 +253,7 @@ class _File:
 
     def _vector(self, part: TensorLayout) -> NDArray[np.float32]:
         name = part.sources[0]
-        vector = self._read(name, 0, self.merge.pieces[name].shape[0], 1)[:, 0]
+        vector = self._read(name, 0, math.prod(self.merge.pieces[name].shape), 1)[:, 0]
         return vector[row_order(len(vector), part.heads)]
 
     def _rows(self, name: str, part: TensorLayout, first: int, count: int) -> NDArray[np.float32]:

@@ -77,7 +77,7 @@ class Product:
 def products(plan: Plan) -> list[Product]:
     """Return the cacheable results of a plan.
 
-    The full-width GGUF and models' folders are not cached: they are copies of cached results, or links to them.
+    The headers of GGUF files and models' folders are not cached: they take seconds, or are links to cached results.
     """
     gated = _gated(plan)
     return [

@@ -132,7 +132,7 @@ class _Runs:
                 item.id,
                 item.file,
                 "quantize",
-                f"Converted the released model to GGUF and quantized it by {item.method}; each tensor was derived a second time and compared",
+                f"Made a GGUF of the released model, quantized by {item.method}, from its weights in one pass",
                 name,
                 self._folder(self._plan.released),
                 (Item(item.file, released=item.file),),

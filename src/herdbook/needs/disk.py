@@ -1,6 +1,6 @@
 """Disk space: what each job writes (results and intermediate files, but not links), and what it downloads.
 
-Sizes of weights are exact; those of quantized files, records and figures are upper estimates.
+Sizes of weights and of quantized files are exact, up to their headers; those of records and figures are upper estimates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.plan import Plan, Tensor
+    from herdbook.plan import Plan
     from herdbook.plan.jobs import Subject
 
 # A log, a record without tensors, a result.
@@ -57,10 +57,10 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
         case RoutingReport() | Node():
             return LEAST_BYTES
         case Conversion():
-            return VOCABULARY_BYTES + subject.size_bytes + _widened(plan)
+            return VOCABULARY_BYTES
         case Quantized():
             entries = ENTRY_BYTES * len(plan.released.tensors)
-            return VOCABULARY_BYTES + subject.size_bytes + _widened(plan) + entries
+            return VOCABULARY_BYTES + subject.size_bytes + entries
         case None:
             # Weights are linked.
             return CARD_BYTES + LISTED_BYTES * sum(len(part.tensors) for part in plan.parts.values())
@@ -146,8 +146,6 @@ def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
     for part in plan.parts.values():
         if not is_link(plan, part):
             yield plan.layout.shard(part), part.size_bytes
-    if plan.quantized:
-        yield plan.layout.full_width(plan.conversion), plan.conversion.size_bytes
     # A matrix is decomposed once, however many reductions of it are built.
     matrices = {tensor.origins: tensor for part in plan.parts.values() for tensor in part.reduced}
     for tensor in matrices.values():
@@ -217,12 +215,3 @@ def _search(plan: Plan, search: Search) -> int:
         states = text.windows * text.tokens * parent.config["hidden_size"]
         written += FLOAT32 * states * (parent.config["num_hidden_layers"] + 1)
     return LEAST_BYTES + ENTRY_BYTES * len(search.matrices) + written
-
-
-def _widened(plan: Plan) -> int:
-    """Return what norms and routers take in addition in a GGUF, where they stay in float32."""
-    return FLOAT32 * sum(t.elements for _, t in plan.released.tensors.values() if _stays_float32(t))
-
-
-def _stays_float32(tensor: Tensor) -> bool:
-    return len(tensor.shape) == 1 or tensor.action == "router"

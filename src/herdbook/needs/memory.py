@@ -25,7 +25,6 @@ from herdbook.plan.operation import (
     ReduceAsSearched,
     TakeOver,
 )
-from herdbook.recipe import Moe
 from herdbook.recipe.rank import Clustered
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
             further = _report_thread(plan, subject)
             first = TORCH_BYTES + report_data_bytes(plan, subject)
         case Conversion():
-            first, further = _conversion(plan), 0
+            first, further = TORCH_BYTES, 0  # the converter and the vocabulary
         case Quantized():
             first, further = INTERPRETER_BYTES + QUANTIZED_PIECES * QUANTIZED_PIECE_BYTES, 0
         case Node():
@@ -282,14 +281,3 @@ def _report_thread(plan: Plan, report: RoutingReport) -> int:
 
 def _longest(plan: Plan, report: RoutingReport) -> int:
     return max((plan.recipe.calibration[name].tokens for name in report.texts), default=0)
-
-
-def _conversion(plan: Plan) -> int:
-    """Return the memory of making the full-width GGUF: the largest tensor, stacked over all experts as in a GGUF."""
-    released = plan.released
-    experts = len(released.recipe.moe.experts) if isinstance(released.recipe, Moe) else 1
-    largest = max(
-        tensor.elements * (1 if tensor.slices or not expert_of(name) else experts)
-        for name, (_, tensor) in released.tensors.items()
-    )
-    return TORCH_BYTES + ELEMENT_BYTES * largest

@@ -7,6 +7,7 @@ limit is retried with a longer one. No result and no key depends on any of this.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from herdbook.recipe import RankRule
 
 ELEMENTWISE = 100  # operations per element of work beyond copying: sorting, drawing noise, rounding
-# How much faster Q8_0 is than the other types, since it takes its scale from a block's largest number; measured: 17.
-UNSEARCHED = 10
+# How fast types are encoded, relative to K types, which search for scales: the others take their scale from a block's largest
+# number (measured: 5 to 30), or search in a grid as well (1/10 to 1/2).
+UNSEARCHED, IN_GRID = 10, 1 / 6
 CLUSTER_ROUNDS = 8  # those of ``herdbook.steps.laser.clusters``
 
 
@@ -44,8 +46,7 @@ class Rates:
         network: Bytes per second that are downloaded.
         float64: Operations per second of one core in decompositions.
         float32: Operations per second of one core in running text through a model.
-        quantized: Elements per second of one core in the slowest type: scales are searched for, and every tensor is
-            derived a second time.
+        quantized: Elements per second of one core in the slowest K type.
         token_bytes: Bytes of text per token.
     """
 
@@ -59,7 +60,7 @@ class Rates:
 
 
 # Packages are loaded from a shared file system, and every byte of a text is a token.
-SLOW = Rates(start=300, disk=50e6, network=5e6, float64=8e9, float32=16e9, quantized=1.5e6)
+SLOW = Rates(start=300, disk=50e6, network=5e6, float64=8e9, float32=16e9, quantized=3e6)
 
 
 def decomposition_operations(shape: tuple[int, ...]) -> float:
@@ -101,18 +102,24 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
         case RoutingReport():
             return _report(plan, subject, threads, rates)
         case Conversion():
-            return rates.start + 2 * plan.released.size_bytes / rates.disk  # all weights are read and written
+            return rates.start  # the vocabulary alone
         case Quantized():
-            # After quantizing, every tensor is derived a second time from the released weights.
-            moved = 2 * plan.released.size_bytes + 2 * subject.size_bytes
-            rate = rates.quantized * (UNSEARCHED if subject.method == "Q8_0" else 1)
-            return rates.start + moved / rates.disk + plan.released.parameters / rate / threads
+            moved = plan.released.size_bytes + subject.size_bytes
+            effort = sum(math.prod(each.shape) / _speed(each.type) for each in subject.tensors)
+            return rates.start + moved / rates.disk + effort / rates.quantized / threads
         case Node():
             return rates.start  # links, and small files
         case None:
             # All files of the release are copied or read once.
             quantized = sum(item.size_bytes for item in plan.quantized)
             return rates.start + (plan.released.size_bytes + quantized) / rates.disk
+
+
+def _speed(kind: str) -> float:
+    """Return how fast a type is encoded, relative to K types."""
+    if kind.startswith("IQ"):
+        return IN_GRID
+    return 1 if kind.endswith("_K") else UNSEARCHED
 
 
 def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:

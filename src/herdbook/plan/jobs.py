@@ -262,12 +262,12 @@ def _measured(plan: Plan) -> Iterator[Job]:
         yield Job("routing", report.id, report.key, released, (layout.report(report),), report)
     if plan.quantized:
         item = plan.conversion
-        full = layout.full_width(item)
-        yield Job("convert", item.id, item.key, released, (full,), item, item.size_bytes)
+        header = layout.header(item)
+        yield Job("convert", item.id, item.key, released, (header,), item)
         for quantized in plan.quantized:
             files = (layout.quantized(quantized), layout.quantized_record(quantized))
             size = quantized.size_bytes
-            yield Job("quantize", quantized.id, quantized.key, (full, *released), files, quantized, size)
+            yield Job("quantize", quantized.id, quantized.key, (header, *released), files, quantized, size)
     for measured in plan.evaluations:
         read = folder_paths(plan, measured.node)
         if measured.quantized:

@@ -9,6 +9,7 @@ from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matri
 from herdbook.architectures.form import bias_setting
 from herdbook.architectures.meaning import differences, is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, fitting, window_of
+from herdbook.architectures.rows import is_per_token
 from herdbook.errors import RecipeError
 from herdbook.recipe.tokenizer import keeper
 

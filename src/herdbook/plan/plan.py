@@ -20,7 +20,7 @@ from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
 from herdbook.plan.precision import roundings
 from herdbook.plan.pruning import needed_whole
-from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized
+from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized, replaced_types
 from herdbook.plan.routing import RoutingReport, plan_report
 from herdbook.plan.tokenizer_model import readers
 from herdbook.plan.tokens import check_tokens
@@ -94,7 +94,7 @@ class Plan:
 
     @cached_property
     def conversion(self) -> Conversion:
-        """The full-width GGUF of the released model; it is made if there are quantized files."""
+        """The header of the released model's GGUF files; it is made if there are quantized files."""
         return plan_conversion(self.recipe, self.released, self.gguf_metadata)
 
     @property
@@ -152,6 +152,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     warnings += check_adapter_tokens(lock, nodes)
     nodes = _shared(recipe, nodes)
     warnings += check_usable(recipe, nodes)
+    warnings += replaced_types(recipe, nodes[recipe.release.model])
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.architectures import conversion
-from herdbook.architectures.mixtures import BY_MODEL_TYPE, window_of
-from herdbook.errors import RecipeError
+from herdbook.architectures.gguf_tensors import gguf_shapes
+from herdbook.architectures.mixtures import BY_MODEL_TYPE
+from herdbook.errors import CheckpointError, RecipeError, StepError
+from herdbook.plan.quantize import check_types
 from herdbook.plan.tokenizer_model import FORMATS, misread
 from herdbook.recipe import Moe
 
@@ -25,21 +27,17 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     """
     problems = misread(recipe, nodes)
     released = nodes[recipe.release.model]
-    if recipe.quantize and isinstance(released.recipe, Moe):
-        family = BY_MODEL_TYPE[released.config["model_type"]]
-        if not family.convertible:
-            problems.append(
-                f"quantize: llama.cpp cannot convert a mixture of family {family.name} to GGUF; leave `quantize` out"
-            )
-        elif released.recipe.moe.layout == "fused":
-            problems.append(
-                "quantize: llama.cpp's converter does not read `layout: fused`; leave out `quantize` or the layout"
-            )
+    if recipe.quantize and isinstance(released.recipe, Moe) and released.recipe.moe.layout == "fused":
+        problems.append(
+            "quantize: llama.cpp's converter does not read `layout: fused`; leave out `quantize` or the layout"
+        )
     if recipe.quantize and not problems:
         if reason := conversion.objection(released.config, released.form):
             problems.append(
                 f"quantize: {released.name!r} cannot be converted to GGUF: {reason}; leave `quantize` out"
             )
+        elif reason := _unstorable(released):
+            problems.append(f"quantize: {reason}; leave `quantize` out")
         elif not set(conversion.TOKENIZERS) & set(released.files):
             problems.append(
                 f"quantize: {released.name!r} has no tokenizer ({' or '.join(conversion.TOKENIZERS)}), which a GGUF must contain; leave "
@@ -52,16 +50,33 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
                 f"evaluate.models.{index}: transformers cannot load {name!r}, since it has no class for family "
                 f"{mixture.name}; leave the model out"
             )
+    mixture = BY_MODEL_TYPE.get(released.config.get("model_type", ""))
+    if recipe.evaluate and recipe.quantize and recipe.quantize.evaluate and mixture and not mixture.loadable:
+        problems.append(
+            f"quantize: transformers cannot load {released.name!r} to measure its files, since it has no class for family "
+            f"{mixture.name}; set `evaluate: false`"
+        )
     if problems:
         raise RecipeError(problems)
+    check_types(recipe, released)
     warnings = []
     if not FORMATS & set(released.files):
         warnings.append(
             f"release: {released.name!r} has no tokenizer ({', '.join(sorted(FORMATS))}), so that the release cannot be used with "
             "text; add one to the source"
         )
-    if recipe.quantize and (window := window_of(released.config)):
+    if recipe.quantize and (window := conversion.ignored_window(released.config)):
         warnings.append(
             f"quantize: llama.cpp ignores the sliding window of {window} tokens, so it computes longer texts differently"
         )
     return warnings
+
+
+def _unstorable(released: Node) -> str | None:
+    """Return which of a model's tensors a GGUF cannot have, or lacks; None if it can be made."""
+    shapes = {name: tensor.shape for name, (_, tensor) in released.tensors.items()}
+    try:
+        gguf_shapes(released.config, shapes, repr(released.name))
+    except (CheckpointError, StepError) as error:
+        return str(error).rstrip(".")
+    return None

@@ -1,15 +1,11 @@
-"""The sections of a recipe on its release: what is released, reported and quantized."""
+"""The sections of a recipe on its release: what is released and reported."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from pydantic import Field
 
 from herdbook.recipe.hub_values import Languages, Licensed
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
-
-QuantizationMethod = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S"]
 
 
 class Quote(Section):
@@ -45,10 +41,3 @@ class Routing(Section):
         min_length=1,
         description="kinds of text, named as in `calibration`: each expert's share of their tokens is reported",
     )
-
-
-class Quantize(Section):
-    """Which quantized files of the released model are made."""
-
-    methods: list[QuantizationMethod] = Field(min_length=1)
-    evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")

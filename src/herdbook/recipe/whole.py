@@ -15,8 +15,9 @@ from herdbook.recipe.merge import Merge
 from herdbook.recipe.merge_problems import merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
+from herdbook.recipe.quantize import Quantize, quantize_problems
 from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems
-from herdbook.recipe.release import Quantize, Release, Routing
+from herdbook.recipe.release import Release, Routing
 from herdbook.recipe.section import Name, Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import Tokenizer, keeper, named, tokenizer_problems
@@ -99,8 +100,7 @@ class Recipe(Section):
         problems += evaluate_problems(self.evaluate) if self.evaluate else []
         problems += claim_problems(self.claims, self.leaderboards, self.evaluate, self.release.model)
         problems += mark_problems(self.marks, self.evaluate, self.release.model)
-        if self.quantize and len(set(self.quantize.methods)) != len(self.quantize.methods):
-            problems.append("quantize.methods: a method is named twice")
+        problems += quantize_problems(self.quantize) if self.quantize else []
         for name, model in self.models.items():
             problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
             problems += (

@@ -326,7 +326,7 @@ FACTS = (
     Fact(
         "records of GGUF files",
         GGUF_RECORD,
-        ("operation", "key", "method", "name", "file"),
+        ("operation", "key", "method", "name", "chosen", "replaced", "file", "parameters", "bits_per_weight", "types"),
         "recipe, lock and files",
         "claims",
         _quantizes,
@@ -382,8 +382,8 @@ FACTS = (
             ("how GGUF files split text, unless their tokenizer is of SentencePiece's kind", CONVERTER, "rebuild"),
         )
     ),
-    Fact("names and shapes of the tensors in GGUF files", GGUF, (), "the released tensors", "claims", _quantizes),
-    Fact("types, order and bytes of the tensors in GGUF files", GGUF, ("tensors",), "the released weights, and the recipe's methods", "recomputed", _quantizes),
+    Fact("names, shapes, types and order of the tensors in GGUF files", GGUF, (), "the released tensors, and the recipe's methods", "claims", _quantizes),
+    Fact("bytes of the tensors in GGUF files", GGUF, ("tensors",), "the released weights", "recomputed", _quantizes),
     Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), CONVERTER, "rebuild", _quantizes),
     Fact(AGE, "the release", (), "a reference from elsewhere: `--expect`, `--not-before`", ASSERTED),
 )  # fmt: skip

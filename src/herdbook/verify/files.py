@@ -281,28 +281,20 @@ def _remote_code(release: Release) -> Iterator[Finding]:
 
 
 def _quantized(release: Release) -> Iterator[Finding]:
-    """Check that each quantized file has a record of an equal second derivation from the released weights."""
-    records: dict[str, Any] = {}
+    """Check that each quantized file has a record of its content, and of what each of its tensors was made from."""
+    records: dict[str, int] = {}
     for name in sorted(
         name for name in release.sums if name.startswith(RECORDS) and name.endswith(".gguf.json")
     ):
         record = release.subject.json(name)
         with damaged(name):
-            records[record["file"]["sha256"]] = (
-                record["verdict"],
-                len(record["tensors"]),
-                record["differing"],
-            )
+            records[record["file"]["sha256"]] = len(record["tensors"])
     for name in sorted(name for name in release.sums if name.endswith(".gguf")):
-        verdict, _, differing = records.get(release.sums[name], (None, 0, None))
-        if verdict is None:
+        count = records.get(release.sums[name])
+        if count is None:
             yield QUANTIZED.failed(
                 name, "no record describes this content", found=release.sums[name], file=name
             )
-        elif verdict != "equal":
-            yield QUANTIZED.failed(
-                name, f"its record lists tensors that differ from the weights: {differing}", file=name
-            )
         else:
-            detail = "its record confirms that every tensor was derived a second time from the weights, with equal bytes"
+            detail = f"its record says what each of its {count} tensors was made from (see level recomputed)"
             yield QUANTIZED.passed(name, detail, file=name)

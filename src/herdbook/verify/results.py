@@ -5,6 +5,8 @@ What was measured is the builder's word. What was asked, of which files and by w
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +202,16 @@ def _quantized(release: Release, item: Quantized) -> Expected:
         **item.about,
         "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
     }
+    parameters: Counter[str] = Counter()
+    for tensor in item.tensors:
+        parameters[tensor.type] += math.prod(tensor.shape)
+    said |= {
+        "parameters": parameters.total(),
+        "bits_per_weight": round(8 * item.size_bytes / parameters.total(), 3),
+        "types": dict(sorted(parameters.items())),
+    }
     with damaged(name):
         free = frozenset(found.keys() - said.keys())
-    return Expected(name, QUANTIZE_CODE, said, free)
+        listed = [[entry["name"], entry["type"]] for entry in found["tensors"]]
+    planned = [[tensor.name, tensor.type] for tensor in item.tensors]
+    return Expected(name, QUANTIZE_CODE, said, free, [(planned, listed)])

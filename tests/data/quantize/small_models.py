@@ -74,6 +74,36 @@ MODELS = {
     ),
 }
 
+# The types that llama.cpp chooses for these are in ``types.json``: as few rows as the rules need.
+_THIN = {"ffn": 256, "head_dim": 32, "heads": 8, "vocabulary": 32}
+MIXTURES = {
+    "tied": Small("tied; three query heads share a value head", layers=9, kv_heads=2, hidden=256, ffn=256, heads=6, head_dim=128, tied=True, vocabulary=32),
+    "grouped": Small("four query heads share a value head", layers=17, kv_heads=2, **_THIN),
+    "two": Small("two experts", layers=1, kv_heads=4, experts=2, **_THIN),
+    "four": Small("four experts", layers=9, kv_heads=4, experts=4, **_THIN),
+    "eight": Small("eight experts", layers=9, kv_heads=2, experts=8, **_THIN),
+    "narrow": Small("rows of 320 and 96", layers=2, hidden=96, ffn=320, heads=2, kv_heads=1, head_dim=48, vocabulary=32),
+}  # fmt: skip
+ENCODED = ("two", "narrow")
+# LLAMA_FTYPE_* of llama.cpp's llama.h
+ALL_METHODS = METHODS | {
+    "F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q4_1": 3, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_S": 11, "Q3_K_L": 13,
+    "IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26,
+    "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "IQ1_M": 31, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38,
+}  # fmt: skip
+NEED_MATRIX = {"IQ2_XXS", "IQ2_XS", "Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ1_S", "IQ2_S", "IQ2_M", "IQ1_M"}
+# By a label: a method, and what is chosen in place of its rules.
+CHOSEN: dict[str, tuple[str, dict]] = {
+    "Q4_K_L": ("Q4_K_M", {"output": "Q8_0", "embeddings": "Q8_0"}),
+    "output": ("Q4_K_M", {"output": "F16"}),
+    "embeddings": ("Q5_K_S", {"embeddings": "Q4_0"}),
+    "patterns": (
+        "Q4_K_M",
+        {"types": {"attn_(k|v)": "Q8_0", r"ffn_down.*\.weight": "Q6_K", r"blk\.1\.": "F16"}},
+    ),
+    "both": ("Q3_K_M", {"types": {"token_embd|output": "Q5_1"}, "embeddings": "Q8_0"}),
+}
+
 
 def names(small: Small) -> dict[str, tuple[int, ...]]:
     """Return the safetensors tensors of a model and their shapes."""

@@ -17,7 +17,9 @@ START = "quantize: 'base' cannot be converted to GGUF: "
 TOKENIZER = "quantize: 'base' cannot be converted to GGUF with the tokenizer of 'base': "
 
 
-def quantized(*, without: tuple[str, ...] = (), **changes: Any) -> Callable[[Path], Path]:
+def quantized(
+    *, without: tuple[str, ...] = (), methods: tuple[Any, ...] = ("Q8_0",), **changes: Any
+) -> Callable[[Path], Path]:
     """Return a maker of a quantized model with a changed configuration, or without some files."""
 
     def make(folder: Path) -> Path:
@@ -25,9 +27,18 @@ def quantized(*, without: tuple[str, ...] = (), **changes: Any) -> Callable[[Pat
         for name in without:
             (folder / "base" / name).unlink()
         models = {"base": {"folder": "base"}}
-        return tiny.write_recipe(folder / "recipe.yaml", models, quantize={"methods": ["Q8_0"]})
+        return tiny.write_recipe(folder / "recipe.yaml", models, quantize={"methods": list(methods)})
 
     return make
+
+
+def mixture(folder: Path) -> Path:
+    """Write a mixture of the family of Qwen2, which is quantized."""
+    tiny.write_model(folder / "base", seed=1, model_type="qwen2")
+    experts = [{"model": "base"}, {"model": "base"}]
+    moe = {"base": "base", "gate": "random", "experts": experts, "shared_experts": [{"model": "base"}]}
+    models = {"base": {"folder": "base"}, "mix": {"moe": moe}}
+    return tiny.write_recipe(folder / "recipe.yaml", models, quantize={"methods": ["Q8_0"]})
 
 
 def with_tokenizer(write: Callable[[Path], None]) -> Callable[[Path], Path]:
@@ -59,12 +70,6 @@ def with_second_head(folder: Path) -> Path:
 
 
 SCALED: dict[str, dict[str, Any]] = {
-    "llama3": {
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 64,
-    },
     "dynamic": {"factor": 2.0},
     "longrope": {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
 }
@@ -72,8 +77,28 @@ YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 
 CASES = [
     Case(
         "`quantize` of another architecture",
-        quantized(model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
-        f"{START}the architecture Qwen2ForCausalLM is not supported",
+        quantized(model_type="granite", architectures=["GraniteForCausalLM"]),
+        f"{START}the architecture GraniteForCausalLM is not supported",
+    ),
+    Case(
+        "`quantize` of a mixture whose routers llama.cpp computes otherwise",
+        mixture,
+        "quantize: 'mix' cannot be converted to GGUF: llama.cpp computes as if norm_topk_prob were False, and config.json has True",
+    ),
+    Case(
+        "`quantize` by a method that needs an importance matrix",
+        quantized(hidden=256, intermediate=256, methods=("Q8_0", "IQ2_XS")),
+        "quantize.methods.1: IQ2_XS needs an importance matrix, without which IQ2_XS would be useless",
+    ),
+    Case(
+        "`quantize` with a type for no tensor",
+        quantized(methods=({"method": "Q8_0", "name": "mine", "types": {"attn_qkv": "F16"}},)),
+        "quantize.methods.0.types: no tensor that is quantized fits 'attn_qkv'",
+    ),
+    Case(
+        "`quantize` with types of its own under the name of a method",
+        quantized(methods=({"method": "Q4_K_M", "output": "Q8_0"},)),
+        "quantize.methods.0: a file with types of its own needs a `name` that is not a method's",
     ),
     Case(
         "`quantize` of a model with another activation",
@@ -86,7 +111,7 @@ CASES = [
             quantized(rope_scaling={name: kind, **SCALED[kind]}),
             f"{START}rotary embeddings with rope_type {kind} are not supported",
         )
-        for kind, name in (("llama3", "rope_type"), ("dynamic", "type"), ("longrope", "rope_type"))
+        for kind, name in (("dynamic", "type"), ("longrope", "rope_type"))
     ),
     Case(
         "`quantize` of a model with YaRN and a setting that is not converted",

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from herdbook.steps.card.counts import CONTEXT_TOKENS, context_bytes
-from herdbook.steps.quantize.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -103,7 +102,7 @@ def choices(
                 bits,
                 file.size_bytes,
                 file.size_bytes + context,
-                METHODS[item.method].use,
+                item.use,
                 _loss(own.get(None), own.get(item.method)),
             )
         )

@@ -1,24 +1,33 @@
-"""A Hugging Face folder to a GGUF of full width, by llama.cpp's own converter in a process of its own."""
+"""The header of a model's GGUF files, by llama.cpp's own converter in a process of its own: hyperparameters and vocabulary."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.conversion import TOKENIZERS
+import numpy as np
+from gguf.constants import GGMLQuantizationType
+from gguf.utility import size_label
+
+from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
+from herdbook.architectures.dense import rope_of
+from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, gguf_architecture, rope_frequencies
 from herdbook.errors import StepError
 from herdbook.files import dump_json, scratch
-from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.layout import CONFIG
 from herdbook.sources.select import TOKENIZER_FILES
-from herdbook.steps.quantize.layout import layout
-from herdbook.steps.quantize.model_folder import DTYPES, read_folder
+from herdbook.steps.quantize.model_folder import read_folder
+from herdbook.steps.quantize.source import shape_in, tensors_of
 from herdbook.tools.converter import CONVERTER
-from herdbook.weights.gguf_file import read_gguf
+from herdbook.weights.gguf_file import TensorInfo, header, padded, read_gguf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from herdbook.steps.quantize.model_folder import ModelFolder
     from herdbook.weights.gguf_file import GgufFile
@@ -30,15 +39,14 @@ STAGING_NAME = "model"
 def convert_folder(
     model: Path, output: Path, *, metadata: Mapping[str, Any], log: Callable[[str], None] | None = None
 ) -> None:
-    """Convert a model to a GGUF of full width, without loss.
+    """Write the header of a model's GGUF files: a GGUF with no tensor of the model.
 
-    Matrices keep the dtype of the safetensors (BF16, F16 or F32; F32 if they are mixed), norms and routers become F32. The
-    bytes depend only on weights, configuration, tokenizer and ``metadata``: not on the paths of files, the names of shards,
-    or a model card.
+    The bytes depend only on configuration, tokenizer, the shapes of the tensors and ``metadata``: not on the paths of files,
+    the names of shards, or a model card.
 
     Args:
         model: A folder with named shards and their index (or one ``model.safetensors``), ``config.json`` and the
-            tokenizer's files. Files may be symbolic links.
+            tokenizer's files. Files may be symbolic links. Of the shards, only the headers are read.
         output: The path of the GGUF, which is written atomically.
         metadata: Entries of the header, by GGUF key: ``general.name`` is required; ``general.license``,
             ``general.base_models`` (a list of ``name``, ``version``, ``repo_url``, ...) and others are optional.
@@ -46,16 +54,16 @@ def convert_folder(
 
     Raises:
         CheckpointError: If files of the model are missing or damaged.
-        StepError: If the architecture or a dtype is not supported, the converter is not installed, or it failed.
+        StepError: If the architecture is not supported, the converter is not installed, or it failed.
     """
     if not metadata.get("general.name"):
         raise StepError(
             "convert: the metadata lack general.name, without which the converter would use a folder's name."
         )
     folder = read_folder(model)
-    layout(
-        folder.config, str(model)
-    )  # refuses models whose tensors could not be derived from the safetensors
+    label = {
+        "general.size_label": _size_label(folder)
+    }  # the converter computes it only if it reads the tensors
     if not any((model / name).exists() for name in TOKENIZERS):
         raise StepError(f"{model}: has no tokenizer ({' or '.join(TOKENIZERS)}), which a GGUF must contain.")
     # In the output's folder, so that the finished file is renamed, not copied; by its absolute path, since the converter
@@ -64,20 +72,17 @@ def convert_folder(
         staging = place / STAGING_NAME
         stage(folder, staging)
         metadata_path = place / "metadata.json"
-        metadata_path.write_text(dump_json(dict(metadata)), encoding="utf-8")
-        converted = place / "full.gguf"
-        arguments = [
-            str(staging),
-            "--outtype",
-            outtype(folder),
-            "--metadata",
-            str(metadata_path),
-            "--outfile",
-            str(converted),
-        ]
-        CONVERTER.run(arguments, place, log)
-        if missing := missing_tokens(read_gguf(converted), folder.config):
+        metadata_path.write_text(dump_json({**metadata, **label}), encoding="utf-8")
+        converted = place / "header.gguf"
+        arguments = [str(staging), "--vocab-only", "--metadata", str(metadata_path)]
+        CONVERTER.run([*arguments, "--outfile", str(converted)], place, log)
+        made = read_gguf(converted)
+        if missing := missing_tokens(made, folder.config):
             raise StepError(f"{model}: {missing}.")
+        if wrong := list(_misread(made, folder.config)):
+            raise StepError(f"{model}: llama.cpp's converter read it as another model: {'; '.join(wrong)}.")
+        if ROPE_FREQUENCIES in tensors_of(folder):
+            _add_frequencies(made, folder.config)
         with converted.open("rb") as file:
             os.fsync(file.fileno())
         converted.replace(output)
@@ -94,43 +99,64 @@ def missing_tokens(file: GgufFile, config: Mapping[str, Any]) -> str | None:
     return f"the tokenizer has {tokens} tokens for {rows} rows of embeddings, and llama.cpp does not load such a GGUF"
 
 
-def outtype(folder: ModelFolder) -> str:
-    """Return the narrowest ``--outtype`` that represents all matrices of a model without loss: bf16, f16 or f32.
+def _misread(file: GgufFile, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the hyperparameters that the header does not take from ``config.json``; those that it lacks are left out."""
+    rope = config.get("rope_parameters") or {}
+    for name, theirs in HYPERPARAMETERS.items():
+        key = f"{gguf_architecture(config)}.{name}"
+        expected = config.get(theirs, rope.get(theirs))
+        if expected is None:
+            continue
+        found = file.value(key)
+        if found is None or np.float32(found) != np.float32(expected):  # numbers in the file are float32
+            yield f"{key} is {found}, but {theirs} is {expected}"
 
-    Vectors and routers do not count: the converter always writes them as F32.
-    """
-    dtypes = set()
-    for name, (shard, span) in folder.tensors.items():
-        if span.dtype not in DTYPES:
-            raise StepError(
-                f"{shard}: tensor {name} has dtype {span.dtype}; only {', '.join(DTYPES)} are supported."
-            )
-        if len(span.shape) > 1 and not name.endswith(".block_sparse_moe.gate.weight"):
-            dtypes.add(span.dtype)
-    return dtypes.pop().lower() if len(dtypes) == 1 else "f32"
+
+def _add_frequencies(file: GgufFile, config: Mapping[str, Any]) -> None:
+    """Add the only tensor that follows from the configuration alone, which the converter writes with the weights."""
+    values = _frequencies(config)
+    tensor = TensorInfo(ROPE_FREQUENCIES, values.shape, GGMLQuantizationType.F32)
+    data = values.tobytes()
+    data += bytes(padded(len(data)) - len(data))
+    file.path.write_bytes(header(file.metadata, [tensor]) + data)
+
+
+def _frequencies(config: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Return ``rope_frequencies``, rounded as the converter's operations in float32 round them."""
+    import torch
+
+    base, scaling = rope_of(dict(config))
+    assert scaling is not None  # noqa: S101 - only such models have the tensor
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    context, factor = scaling["original_max_position_embeddings"], scaling["factor"]
+    width = 2 * len(rope_frequencies(config))
+    frequencies = 1.0 / (base ** (torch.arange(0, width, 2, dtype=torch.float32) / width))
+    lengths = 2 * math.pi / frequencies
+    share = (context / lengths - low) / (high - low)
+    between = 1 / ((1 - share) / factor + share)
+    factors = torch.where(lengths > context / low, torch.full_like(lengths, factor), between)
+    result: NDArray[np.float32] = torch.where(lengths < context / high, 1.0, factors).numpy()
+    return result
+
+
+def _size_label(folder: ModelFolder) -> str:
+    """Return the size in words that llama.cpp's converter writes, such as ``4x135M``."""
+    shared = expert = 0
+    counts = []
+    for part in tensors_of(folder).values():
+        shape = shape_in(folder, part)
+        elements = math.prod(shape)
+        if "_exps." in part.name:
+            counts.append(shape[0])
+            expert += elements // shape[0]
+        else:
+            shared += elements
+    return str(size_label(shared, shared, expert, sum(counts) // len(counts) if counts else 0))
 
 
 def stage(folder: ModelFolder, staging: Path) -> None:
-    """Prepare the converter's input: links to the shards, and nothing whose name or path could affect the result.
-
-    Shards are renamed: the converter finds only files whose names begin with ``model``, and reads them in order of name.
-    """
+    """Prepare the converter's input: the configuration and the tokenizer, and nothing whose name or path could matter."""
     staging.mkdir()
-    # Ordered by content, so that the order of tensors in the file does not depend on the names of the shards.
-    firsts = {
-        shard: min(name for name, (file, _) in folder.tensors.items() if file == shard)
-        for shard in folder.shards
-    }
-    shards = sorted(folder.shards, key=lambda shard: firsts[shard])
-    names = {
-        shard: f"model-{number:05}-of-{len(shards):05}.safetensors" for number, shard in enumerate(shards, 1)
-    }
-    for shard, name in names.items():
-        (staging / name).symlink_to(shard.resolve())
-    weight_map = {tensor: names[shard] for tensor, (shard, _) in sorted(folder.tensors.items())}
-    (staging / WEIGHTS_INDEX).write_text(
-        dump_json({"metadata": {}, "weight_map": weight_map}), encoding="utf-8"
-    )
     # transformers writes the path that a model was loaded from into its configuration, and the converter would use it
     config = {key: value for key, value in folder.config.items() if key != "_name_or_path"}
     (staging / CONFIG).write_text(json.dumps(config), encoding="utf-8")

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from herdbook.architectures.gguf_tensors import layout, row_order
 from herdbook.errors import CheckpointError
-from herdbook.steps.quantize.layout import layout, row_order
 from herdbook.weights.gguf_file import read_gguf
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from herdbook.steps.quantize.layout import TensorLayout
+    from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.weights.gguf_file import GgufFile, TensorInfo
 
 
@@ -74,7 +74,7 @@ def load_dequantized(gguf_path: Path, model: Path) -> Any:
         if problems := info.get(word):
             listed = ", ".join(str(item) for item in sorted(problems, key=str))
             raise CheckpointError(f"{gguf_path}: does not fit the model: {word.replace('_', ' ')}: {listed}")
-    _check_count(loaded, file)
+    _check_count(loaded, file, sum(part.length for part in parts.values()))
     return loaded.eval()
 
 
@@ -82,6 +82,8 @@ def _restored(file: GgufFile, tensor: TensorInfo, part: TensorLayout) -> dict[st
     """Return the safetensors tensors that a GGUF tensor stands for, float32, by name."""
     from gguf.quants import dequantize
 
+    if not part.sources:  # follows from the configuration, which transformers reads itself
+        return {}
     data = file.read_rows(tensor, 0, tensor.rows)
     # a copy if dequantizing made none: torch needs writable memory
     values = np.require(dequantize(data, tensor.type), np.float32, ["C", "W"]).reshape(tensor.shape)
@@ -99,12 +101,17 @@ def _restored(file: GgufFile, tensor: TensorInfo, part: TensorLayout) -> dict[st
         restored = np.empty_like(values)
         restored[row_order(tensor.shape[0], part.heads)] = values
         values = restored
+    if part.is_row:
+        values = values.reshape(1, -1)
     return {part.sources[0]: values}
 
 
-def _check_count(loaded: Any, file: GgufFile) -> None:
-    """Compare numbers of parameters: a second check that no weight was left random (shared parameters count once)."""
+def _check_count(loaded: Any, file: GgufFile, other: int) -> None:
+    """Compare numbers of parameters: a second check that no weight was left random (shared parameters count once).
+
+    Of the file's, ``other`` are none of the model's.
+    """
     expected = sum(parameter.numel() for parameter in loaded.parameters())
-    count = sum(tensor.parameters for tensor in file.tensors.values())
+    count = sum(tensor.parameters for tensor in file.tensors.values()) - other
     if expected != count:
         raise CheckpointError(f"{file.path}: contains {count} parameters, the model has {expected}")

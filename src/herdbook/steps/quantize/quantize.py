@@ -1,140 +1,171 @@
-"""A full-width GGUF to a quantized one: the file that llama.cpp's ``llama-quantize`` would write, tensor by tensor."""
+"""A model's safetensors to a quantized GGUF: the file that llama.cpp's ``llama-quantize`` would write, tensor by tensor.
+
+Every tensor is read from the shards, encoded and written once. Its digest, and that of the file, are computed in the same
+pass, so the record says what the file contains and what it was made from.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from gguf.constants import GGML_QUANT_VERSION, GGUFValueType
+from gguf.constants import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType
 
-from herdbook.errors import StepError
+from herdbook.errors import CheckpointError, StepError
 from herdbook.files import atomic_writer
 from herdbook.progress import track
-from herdbook.steps.quantize.encode import FULL_WIDTH, block_rows, decode_full_width, encode
-from herdbook.steps.quantize.methods import find_method
-from herdbook.steps.quantize.mixture import Traits, choose_types
+from herdbook.steps.quantize.encode import encode
+from herdbook.steps.quantize.model_folder import read_folder
+from herdbook.steps.quantize.source import rows_of, shape_in, tensors_of
 from herdbook.weights.gguf_file import ALIGNMENT, TensorInfo, header, padded, read_gguf
 from herdbook.weights.gguf_header import encode_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from concurrent.futures import Executor
     from pathlib import Path
 
-    from herdbook.steps.quantize.methods import Method
+    from herdbook.architectures.gguf_tensors import TensorLayout
+    from herdbook.steps.quantize.model_folder import ModelFolder
     from herdbook.weights.gguf_file import GgufFile
 
-ARCHITECTURE = "llama"  # the architecture of Llama, Mistral and Mixtral in a GGUF
 
-
-def quantize_file(full: Path, output: Path, method: str, *, threads: int = 1) -> dict[str, Any]:
-    """Quantize a full-width GGUF.
+def quantize_file(
+    head: Path, model: Path, output: Path, types: Mapping[str, str], file_type: int, *, threads: int = 1
+) -> dict[str, Any]:
+    """Make a quantized GGUF of a model.
 
     Only a piece of a tensor is in memory at a time. The bytes depend neither on the number of threads nor on the names of
-    files; on x86-64 they equal those of llama.cpp's ``llama_model_quantize`` without an importance matrix (measured against
-    llama-cpp-python 0.3.36, see ``tests/data/quantize/peer.json``).
+    files; on x86-64 they equal those that llama.cpp's ``llama_model_quantize`` makes of the full-width GGUF by its converter
+    (measured against llama-cpp-python 0.3.36, see ``tests/data/quantize``).
 
     Args:
-        full: A GGUF of the llama architecture in F32, F16 or BF16, as ``convert`` writes it.
+        head: A GGUF with the metadata, as ``convert`` writes it.
+        model: The Hugging Face folder.
         output: The path of the quantized file, which is written atomically.
-        method: One of ``methods.METHODS``.
+        types: The type of each tensor by its name in the GGUF, in the order of the file.
+        file_type: llama.cpp's number of the method.
         threads: How many threads encode.
 
     Returns:
-        A record: ``method``, ``file`` (``size_bytes``, ``sha256``) and ``tensors``, each ``name``, ``type``, ``shape``
-        (fastest-moving extent last) and ``sha256`` of its bytes, in the order of the file.
+        A record: ``file`` (``size_bytes``, ``sha256``), ``encoder``, ``parameters``, ``bits_per_weight`` (bits of all tensors
+        divided by parameters, three decimals, without the header), ``types`` (parameters by type) and ``tensors`` (each
+        ``name``, ``type``, ``sha256`` of its bytes in the file, and ``sources``).
 
     Raises:
-        StepError: If the method is unknown, or the file's architecture is not supported, or it is quantized already.
-        CheckpointError: If the file is damaged, or weights are infinite or not a number.
+        StepError: If the architecture or a dtype is not supported, or a type needs an importance matrix.
+        CheckpointError: If a file is damaged, weights are infinite or not a number, or ``types`` are another model's.
     """
-    chosen = find_method(method)
-    source = read_gguf(full)
-    types = choose_types(source.tensors, _traits(source), chosen)
-    tensors = [TensorInfo(name, source.tensors[name].shape, kind) for name, kind in types.items()]
-    head = header(_metadata(source, chosen), tensors)
-    file_sha256 = hashlib.sha256(head)
-    entries = []
+    folder = read_folder(model)
+    parts = tensors_of(folder)
+    if parts.keys() != types.keys():
+        odd = min(parts.keys() ^ types.keys())
+        raise CheckpointError(
+            f"{model}: its tensors are not the planned ones, such as {odd}; rerun the build"
+        )
+    tensors = [
+        TensorInfo(name, shape_in(folder, parts[name]), GGMLQuantizationType[kind])
+        for name, kind in types.items()
+    ]
+    source = read_gguf(head)
+    written = _Written(header(_metadata(source, file_type), tensors))
     with (
         ThreadPoolExecutor(threads) as pool,
         atomic_writer(output) as file,
-        track(f"quantize {method}", len(tensors)) as advance,
+        track(f"quantize {output.name}", len(tensors)) as advance,
     ):
-        file.write(head)
+        file.write(written.head)
         for tensor in tensors:
-            sha256 = hashlib.sha256()
-            for piece in _encoded(source, tensor, pool if threads > 1 else None):
-                sha256.update(piece)
-                file_sha256.update(piece)
-                file.write(piece)
-            padding = bytes(padded(tensor.size_bytes) - tensor.size_bytes)
-            file_sha256.update(padding)
-            file.write(padding)
-            entries.append(
-                {
-                    "name": tensor.name,
-                    "type": tensor.type.name,
-                    "shape": list(tensor.shape),
-                    "sha256": sha256.hexdigest(),
-                }
+            part = parts[tensor.name]
+            pieces = (
+                _encoded(folder, part, tensor, pool if threads > 1 else None)
+                if part.sources
+                else _copied(source, tensor)
             )
+            for piece in pieces:
+                file.write(written.piece(piece))
+            file.write(written.end(tensor, part))
             advance()
-        size_bytes = file.tell()
+    return written.record(tensors)
+
+
+class _Written:
+    """What has been written: digests and entries of the record."""
+
+    def __init__(self, head: bytes) -> None:
+        self.head = head
+        self.file, self.size_bytes = hashlib.sha256(head), len(head)
+        self.tensor = hashlib.sha256()
+        self.entries: list[dict[str, Any]] = []
+
+    def piece(self, data: bytes) -> bytes:
+        """Count a piece of a tensor, and return it."""
+        self.tensor.update(data)
+        self.file.update(data)
+        self.size_bytes += len(data)
+        return data
+
+    def end(self, tensor: TensorInfo, part: TensorLayout) -> bytes:
+        """Count the end of a tensor, and return the bytes after it."""
+        padding = bytes(padded(tensor.size_bytes) - tensor.size_bytes)
+        self.file.update(padding)
+        self.size_bytes += len(padding)
+        self.entries.append(
+            {
+                "name": tensor.name,
+                "type": tensor.type.name,
+                "sources": list(part.sources),
+                "sha256": self.tensor.hexdigest(),
+            }
+        )
+        self.tensor = hashlib.sha256()
+        return padding
+
+    def record(self, tensors: list[TensorInfo]) -> dict[str, Any]:
+        """Return the record."""
+        about = {"size_bytes": self.size_bytes, "sha256": self.file.hexdigest()}
+        return {"file": about, **summary(tensors), "tensors": self.entries}
+
+
+def summary(tensors: list[TensorInfo]) -> dict[str, Any]:
+    """Return what a record says of all tensors of a file together."""
+    types: Counter[str] = Counter()
+    for tensor in tensors:
+        types[tensor.type.name] += tensor.parameters
+    bits = 8 * sum(tensor.size_bytes for tensor in tensors)
     return {
-        "method": chosen.name,
-        "file": {"size_bytes": size_bytes, "sha256": file_sha256.hexdigest()},
-        "tensors": entries,
+        "encoder": f"libgguf {version('libgguf')}",
+        "parameters": types.total(),
+        "bits_per_weight": round(bits / types.total(), 3),
+        "types": dict(sorted(types.items())),
     }
 
 
-def _traits(source: GgufFile) -> Traits:
-    """Return the model's traits; refuse files that cannot be quantized."""
-    architecture = source.value("general.architecture")
-    if architecture != ARCHITECTURE:
-        raise StepError(
-            f"{source.path}: the architecture {architecture!r} is not supported, only {ARCHITECTURE!r} "
-            "(Llama, Mistral, Mixtral)."
-        )
+def _metadata(source: GgufFile, file_type: int) -> dict[str, bytes]:
+    """Return the header's metadata with the two keys that quantizing sets, at the end, as in llama.cpp."""
     if source.value("general.alignment", ALIGNMENT) != ALIGNMENT:
         raise StepError(f"{source.path}: tensors are not aligned to {ALIGNMENT} bytes; rerun `convert`.")
-    for tensor in source.tensors.values():
-        if tensor.type not in FULL_WIDTH:
-            raise StepError(
-                f"{source.path}: tensor {tensor.name} is quantized already ({tensor.type.name}). Quantize from the "
-                "full-width file."
-            )
-    numbers = {}
-    for key in ("block_count", "attention.head_count"):
-        numbers[key] = source.value(f"{ARCHITECTURE}.{key}")
-        if numbers[key] is None:
-            raise StepError(f"{source.path}: its metadata lack {ARCHITECTURE}.{key}; rerun `convert`.")
-    heads = numbers["attention.head_count"]
-    return Traits(
-        layers=numbers["block_count"],
-        experts=source.value(f"{ARCHITECTURE}.expert_count", 0),
-        heads=heads,
-        kv_heads=source.value(f"{ARCHITECTURE}.attention.head_count_kv", heads),
-    )
-
-
-def _metadata(source: GgufFile, method: Method) -> dict[str, bytes]:
-    """Return the source's metadata with the two keys that quantizing sets, at the end, as in llama.cpp."""
     new = {
         "general.quantization_version": encode_number(GGUFValueType.UINT32, GGML_QUANT_VERSION),
-        "general.file_type": encode_number(GGUFValueType.UINT32, method.file_type),
+        "general.file_type": encode_number(GGUFValueType.UINT32, file_type),
     }
     return {key: raw for key, raw in source.metadata.items() if key not in new} | new
 
 
-def _encoded(source: GgufFile, target: TensorInfo, pool: Executor | None) -> Iterator[bytes]:
-    """Yield a tensor's new bytes, a piece at a time."""
-    tensor = source.tensors[target.name]
-    step = block_rows(tensor.width)
-    for first in range(0, tensor.rows, step):
-        data = source.read_rows(tensor, first, min(step, tensor.rows - first))
-        if target.type == tensor.type:
-            yield data.tobytes()
-        else:
-            rows = decode_full_width(data, tensor.type)
-            yield encode(rows, target.type, pool, f"{source.path}: tensor {tensor.name}").tobytes()
+def _copied(source: GgufFile, tensor: TensorInfo) -> Iterator[bytes]:
+    """Yield the bytes of a tensor that follows from the configuration, which ``convert`` has computed."""
+    found = source.tensors.get(tensor.name)
+    if found is None or (found.shape, found.type) != (tensor.shape, tensor.type):
+        raise CheckpointError(f"{source.path}: lacks the tensor {tensor.name}; rerun `convert`")
+    yield source.read_rows(found, 0, found.rows).tobytes()
+
+
+def _encoded(
+    folder: ModelFolder, part: TensorLayout, tensor: TensorInfo, pool: Executor | None
+) -> Iterator[bytes]:
+    """Yield a tensor's bytes, a piece at a time."""
+    for source, rows in rows_of(folder, part):
+        yield encode(rows, tensor.type, pool, f"{folder.path}: {source}").tobytes()

@@ -1,4 +1,4 @@
-"""The convert and quantize steps: the released model as GGUF, and each file verified against the safetensors."""
+"""The convert and quantize steps: the released model as GGUF, each file made from the safetensors in one pass."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ if TYPE_CHECKING:
 
 
 def convert(plan: Plan) -> None:
-    """Make the full-width GGUF of the released model. Raises as ``convert.convert_folder`` does."""
+    """Make the header of the released model's GGUF files. Raises as ``convert.convert_folder`` does."""
     from herdbook.steps.quantize.convert import convert_folder
 
     folder = plan.layout.folder(plan.released)
-    convert_folder(folder, plan.layout.full_width(plan.conversion), metadata=plan.gguf_metadata, log=say)
+    convert_folder(folder, plan.layout.header(plan.conversion), metadata=plan.gguf_metadata, log=say)
 
 
 def quantize(plan: Plan, item: Quantized, threads: int) -> None:
-    """Make a quantized file, then recompute each of its tensors directly from the safetensors and compare.
+    """Make a quantized file and its record, which names each tensor's digest and the tensors that it was made from.
 
     Raises:
-        VerificationError: If a tensor of the file differs from the one that follows from the released weights; it is named.
-        StepError: If the method is unknown or the model cannot be quantized.
+        CheckpointError: If the weights are damaged, infinite or not a number.
+        StepError: If the model cannot be quantized.
     """
-    from herdbook.steps.quantize.derive import derive, require_equal
     from herdbook.steps.quantize.quantize import quantize_file
 
-    path = plan.layout.quantized(item)
-    quantize_file(plan.layout.full_width(plan.conversion), path, item.method, threads=threads)
-    derived = derive(path, plan.layout.folder(plan.released), threads=threads)
-    require_equal(derived, str(path))
-    write_json(plan.layout.quantized_record(item), {**item.about, **derived})
+    path, head = plan.layout.quantized(item), plan.layout.header(plan.conversion)
+    folder = plan.layout.folder(plan.released)
+    made = quantize_file(head, folder, path, item.types, item.file_type, threads=threads)
+    write_json(plan.layout.quantized_record(item), {**item.about, **made})

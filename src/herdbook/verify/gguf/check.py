@@ -1,7 +1,7 @@
 """The part of the level `claims` about GGUF files: each entry of their headers, and the list of their tensors.
 
 Configuration and tokenizer are proven at this level; what the headers say follows from them, from the recipe and from the
-tensors' shapes. The types of the tensors, and their bytes, are compared by the level `recomputed`.
+tensors' shapes. The bytes of the tensors are compared by the level `recomputed`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import CheckpointError
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
+from herdbook.quantization.types import TYPES
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
-from herdbook.steps.quantize.layout import layout
-from herdbook.steps.quantize.methods import find_method
 from herdbook.verify.gguf.compare import HeaderReader, compare, lines_of
 from herdbook.verify.gguf.table import Model, tokenizer_entries
 from herdbook.weights.gguf_header import parse_header
@@ -24,12 +23,14 @@ from herdbook.weights.gguf_header import parse_header
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.plan import Plan
+    from herdbook.plan import Plan, Quantized
     from herdbook.plan.code import RecordedCode
     from herdbook.release.finding import Finding
     from herdbook.release.reader import Release
     from herdbook.weights.gguf_header import Header
 
+_NAMES = {kind.number: name for name, kind in TYPES.items()}
+ABSENT = "no such tensor"
 HEADERS = Check("claims", "gguf headers")
 SHOWN = 20  # wrong entries and tensors of a file that get a finding of their own
 
@@ -46,20 +47,18 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
     with damaged("the tokenizer's files"):
         tokenizer = tokenizer_entries(config, plan.released.files, subject.read)
     model = Model(config, tokenizer, plan.gguf_metadata)
-    shapes = _shapes(plan)
     for item in plan.quantized:
         header = parse_header(HeaderReader(subject, item.file), Path(item.file))
         with damaged("what the header of a GGUF is made from"):
             try:
-                file_type = find_method(item.method).file_type
-                one = replace(model, file_type=file_type, tensors=header.tensors)
+                one = replace(model, file_type=item.file_type, tensors=header.tensors)
                 compared = compare(one, header.metadata)
             except struct.error as error:
                 raise CheckpointError(f"{item.file}: its header cannot be derived: {error}") from error
         problems: list[tuple[str, str, str, str | None]] = [
             (lines_of(one), one.expected, one.found, None) for one in compared.different
         ]
-        problems += list(_misfits(header, shapes))
+        problems += list(_misfits(header, item))
         for detail, expected, found, tensor in problems[:SHOWN]:
             about = {"file": item.file, "expected": expected, "found": found, "tensor": tensor}
             if excused:
@@ -70,38 +69,31 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             more = f"{len(problems) - SHOWN} more entries and tensors are wrong"
             yield HEADERS.unverified(item.file, more) if excused else HEADERS.failed(item.file, more)
         if not problems:
-            detail = f"{len(compared.equal)} entries and {len(shapes)} tensors are those that follow"
+            detail = f"{len(compared.equal)} entries and {len(item.tensors)} tensors are those that follow"
             if compared.unknown:
                 detail += f", all but {', '.join(compared.unknown)} (see level rebuild)"
             yield HEADERS.passed(item.file, detail, file=item.file)
 
 
-def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor in a GGUF of the released model, by its name there, as a header lists it."""
-    tensors = {name: tensor.shape for name, (_, tensor) in plan.released.tensors.items()}
-    shapes = {}
-    for part in layout(plan.released.config, plan.released.name).values():
-        if not part.required and not any(source in tensors for source in part.sources):
-            continue
-        with damaged("the released model's tensors"):
-            shape = tensors[part.sources[0]]
-        shape = (len(part.sources), *shape) if part.stacked else shape
-        while len(shape) > 1 and shape[0] == 1:  # as ggml lists it
-            shape = shape[1:]
-        shapes[part.name] = shape
-    return shapes
-
-
-def _misfits(
-    header: Header, shapes: dict[str, tuple[int, ...]]
-) -> Iterator[tuple[str, str, str, str | None]]:
+def _misfits(header: Header, item: Quantized) -> Iterator[tuple[str, str, str, str | None]]:
     """Yield what is wrong with the list of tensors: detail, expected and found value, and the tensor."""
-    found = {tensor.name: tensor.shape for tensor in header.tensors}
-    for name in sorted(shapes.keys() | found.keys()):
-        if shapes.get(name) != found.get(name):
-            expected, actual = (
-                str(list(each[name])) if name in each else "no such tensor" for each in (shapes, found)
-            )
-            yield "lists a tensor that is not the model's", expected, actual, name
+    expected = {one.name: f"{one.type} {list(_as_listed(one.shape))}" for one in item.tensors}
+    found = {one.name: f"{_NAMES.get(one.type, one.type)} {list(one.shape)}" for one in header.tensors}
+    for name in sorted(expected.keys() | found.keys()):
+        ours, theirs = expected.get(name), found.get(name)
+        if ours is None or theirs is None:
+            yield "lists a tensor that is not the model's", ours or ABSENT, theirs or ABSENT, name
+        elif ours != theirs:
+            yield f"has another type or shape than {item.method} gives it", ours, theirs, name
     if len(found) != len(header.tensors):
         yield "lists a tensor twice", str(len(found)), str(len(header.tensors)), None
+    elif expected == found and list(expected) != list(found):
+        at = next(number for number, name in enumerate(found) if name != list(expected)[number])
+        yield "its tensors are not in the order of llama.cpp", list(expected)[at], list(found)[at], None
+
+
+def _as_listed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape as ggml lists it, without slow extents of 1."""
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.gguf_forms import form_of
 from herdbook.sources.select import CHAT_TEMPLATE
 from herdbook.sources.vocabulary import SETTINGS, TOKENIZER
 
@@ -58,13 +59,15 @@ def special_entries(files: TokenizerFiles, config: Mapping[str, Any], limit: int
     for kind, number in (*_named_ids(files, settings, kinds), *_configured_ids(config, kinds)):
         if limit is None or number < limit:
             ids.setdefault(kind, number)
-    if config.get("vocab_size") == CODE_LLAMA:
+    form = form_of(config)
+    of_llama = form is None or "fallback" in form.readers
+    if of_llama and config.get("vocab_size") == CODE_LLAMA:
         ids.setdefault("eot", CODE_LLAMA_EOT)
-    if config.get("vocab_size") == WITHOUT_BOS:
+    if of_llama and config.get("vocab_size") == WITHOUT_BOS:
         adds["bos"] = False
     entries: dict[str, Value] = {IDS[kind]: number for kind, number in ids.items() if kind in IDS}
     entries |= {ADDS[kind]: add for kind, add in adds.items() if kind in ADDS}
-    if settings.get("add_prefix_space") is not None:
+    if of_llama and settings.get("add_prefix_space") is not None:
         entries["add_space_prefix"] = bool(settings["add_prefix_space"])
     for step in _steps(tokenizer.get("normalizer") or {}):
         entries |= _normalized(step)

@@ -1,7 +1,8 @@
 """Each key of a GGUF's header, and what it follows from: the table by which headers are derived, compared and documented.
 
-It states what llama.cpp's converter writes for the architectures that are converted (Llama, Mistral, Mixtral), from the files
-that it is given. A key that is not in it is never written for them.
+It states what llama.cpp's converter writes for the architectures that are converted (``architectures.gguf_forms``), from the
+files that it is given. A key that is not in it is never written for them. Keys that begin with ``*`` begin with the name of the
+architecture in a file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
 from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
+from herdbook.architectures.gguf_forms import EXPERT_COUNTS
+from herdbook.architectures.gguf_tensors import gguf_architecture
 from herdbook.verify.gguf.special import ADDS, IDS, special_entries, templates
 from herdbook.verify.gguf.tokens import TokenizerFiles, token_entries
 
@@ -31,7 +34,10 @@ CONFIG, TOKENIZER, RECIPE, TENSORS, CONVERTER = (
 )
 PRE = "tokenizer.ggml.pre"
 TEMPLATE = "tokenizer.chat_template"
-ARCHITECTURE = "llama"  # of Llama, Mistral and Mixtral in a GGUF
+OWN = "*."  # the start of keys that begin with the architecture's name
+# Architectures whose width of rotary embeddings and number of rows of embeddings are written.
+_WITH_WIDTHS = ("llama", "smollm3")
+_GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # llama.cpp's numbers
 QUANTIZATION_VERSION = 2  # ggml's, of the encodings
 
 
@@ -69,6 +75,11 @@ class Model:
     file_type: int | None = None
     tensors: tuple[Listed, ...] = ()
 
+    @property
+    def architecture(self) -> str:
+        """Its name in a GGUF."""
+        return gguf_architecture(self.config)
+
 
 def tokenizer_entries(
     config: Mapping[str, Any], names: Collection[str], read: Callable[[str], bytes]
@@ -89,7 +100,7 @@ def tokenizer_entries(
     files = TokenizerFiles(names, read)
     tokens = token_entries(files, config)
     length = tokens["tokens"]
-    limit = len(length) if isinstance(length, list) and tokens["model"] == ARCHITECTURE else None
+    limit = len(length) if isinstance(length, list) and tokens["model"] == "llama" else None
     entries = tokens | special_entries(files, config, limit)
     return {f"tokenizer.ggml.{name}": value for name, value in entries.items()} | templates(files)
 
@@ -115,7 +126,10 @@ def derive(model: Model) -> dict[str, Value | May | Unknown]:
     Raises:
         ValueError, LookupError, TypeError, AttributeError: If its configuration is damaged.
     """
-    entries = {row.key: value for row in ROWS if (value := row.derive(model)) is not None}
+    own = model.architecture
+    entries = {
+        row.key.replace(OWN, f"{own}.", 1): value for row in ROWS if (value := row.derive(model)) is not None
+    }
     return entries | {
         key: value for key, value in (model.tokenizer or {}).items() if key.startswith(f"{TEMPLATE}.")
     }
@@ -123,7 +137,10 @@ def derive(model: Model) -> dict[str, Value | May | Unknown]:
 
 def origin_of(key: str) -> str | None:
     """Return what a key follows from; None if it is not in the table."""
-    return _ORIGINS.get(TEMPLATE if key.startswith(f"{TEMPLATE}.") else key)
+    if key.startswith(f"{TEMPLATE}."):
+        return _ORIGINS[TEMPLATE]
+    own = OWN + key.partition(".")[2]
+    return _ORIGINS.get(key) or _ORIGINS.get(own)
 
 
 # -- config.json ---------------------------------------------------------------------------------------------------------
@@ -140,7 +157,7 @@ def _number(names: tuple[str, ...], kind: type, model: Model) -> Value | None:
 
 
 def _head(model: Model) -> int | None:
-    width = model.config.get("head_dim")
+    width = value_of(model.config, "head_dim")
     return None if width is None else int(width)
 
 
@@ -177,21 +194,32 @@ def _scaling(name: str, kind: type, model: Model) -> Value | None:
     return None if given is None or (way == "linear" and name != "factor") else cast("Value", kind(given))
 
 
+def _of_rotary(model: Model) -> Value | May | None:
+    return _length_of_head(model) if model.architecture in _WITH_WIDTHS else None
+
+
+def _rows(model: Model) -> Value | None:
+    return _number(("vocab_size",), int, model) if model.architecture in _WITH_WIDTHS else None
+
+
 def _causal(model: Model) -> Value | None:
     return False if model.config.get("is_causal") is False else None
 
 
-def _gating(model: Model) -> Unknown | None:
+def _gating(model: Model) -> Value | Unknown | None:
     names = ("scoring_func", "score_function", "score_func", "moe_router_activation", "expert_selection_fn")
-    return Unknown() if any(model.config.get(name) is not None for name in names) else None
+    given = next((value for name in names if (value := model.config.get(name)) is not None), None)
+    return None if given is None else _GATING.get(given, Unknown())
 
 
 _FLOATS = {"rms_norm_eps", "rope_theta"}
-_OWN = {"llama.attention.head_count_kv": _key_value_heads, "llama.rope.freq_base": _base}
+_OTHERWISE = {"attention.head_count_kv": _key_value_heads, "rope.freq_base": _base}
 _MORE = {
-    "llama.expert_count": ("num_local_experts", "num_experts", "n_routed_experts"),
-    "llama.expert_group_count": ("n_group",),
-    "llama.expert_group_used_count": ("topk_group",),
+    "expert_count": EXPERT_COUNTS,
+    "expert_group_count": ("n_group",),
+    "expert_group_used_count": ("topk_group",),
+    "expert_feed_forward_length": ("moe_intermediate_size",),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
 }
 _SCALING = {
     "type": ("type", str),
@@ -202,19 +230,21 @@ _SCALING = {
 }
 _CONFIG_ROWS = (
     *(
-        (key, _OWN.get(key) or partial(_number, _MORE.get(key, (name,)), float if name in _FLOATS else int))
+        (key, _OTHERWISE.get(key) or partial(_number, (name,), float if name in _FLOATS else int))
         for key, name in HYPERPARAMETERS.items()
     ),
-    *((key, partial(_number, names, int)) for key, names in _MORE.items() if key not in HYPERPARAMETERS),
-    ("llama.attention.key_length", _length_of_head),
-    ("llama.attention.value_length", _length_of_head),
-    ("llama.attention.causal", _causal),
+    *((key, partial(_number, names, int)) for key, names in _MORE.items()),
+    ("vocab_size", _rows),
+    ("attention.key_length", _length_of_head),
+    ("attention.value_length", _length_of_head),
+    ("attention.causal", _causal),
     (
-        "llama.attention.layer_norm_epsilon",
+        "attention.layer_norm_epsilon",
         partial(_number, ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"), float),
     ),
-    ("llama.rope.dimension_count", _length_of_head),
-    *((f"llama.rope.scaling.{key}", partial(_scaling, *about)) for key, about in _SCALING.items()),
+    ("rope.dimension_count", _of_rotary),
+    *((f"rope.scaling.{key}", partial(_scaling, *about)) for key, about in _SCALING.items()),
+    ("expert_gating_func", _gating),
 )
 
 
@@ -276,8 +306,8 @@ _TOKENIZER_KEYS = (
     TEMPLATE,
 )
 ROWS: tuple[Row, ...] = (
-    Row("general.architecture", CONFIG, lambda _: ARCHITECTURE),
-    *(Row(key, CONFIG, derive) for key, derive in _CONFIG_ROWS),
+    Row("general.architecture", CONFIG, lambda model: model.architecture),
+    *(Row(f"{OWN}{key}", CONFIG, derive) for key, derive in _CONFIG_ROWS),
     Row("general.type", RECIPE, lambda _: "model"),
     *(
         Row(key, RECIPE, partial(_general, key))
@@ -289,6 +319,5 @@ ROWS: tuple[Row, ...] = (
     Row("general.size_label", TENSORS, lambda model: size_label(model.tensors) if model.tensors else None),
     *(Row(key, TOKENIZER, partial(_of_tokenizer, key)) for key in _TOKENIZER_KEYS),
     *(Row(key, CONVERTER, partial(_of_tokenizer, key)) for key in (PRE, "tokenizer.chat_templates")),
-    Row("llama.expert_gating_func", CONVERTER, _gating),
 )
 _ORIGINS = {row.key: row.origin for row in ROWS}

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from herdbook import jsonio, limits
+from herdbook.architectures.gguf_forms import LLAMA_READERS, form_of
 from herdbook.sources.vocabulary import (
     ADDED,
     NAMED,
@@ -104,9 +105,11 @@ def token_entries(files: TokenizerFiles, config: Mapping[str, Any]) -> dict[str,
         SourceError: If a file is not of its format.
         ValueError, LookupError, TypeError, AttributeError: The same.
     """
-    if files.is_sentencepiece:
+    form = form_of(config)
+    readers = form.readers if form else LLAMA_READERS
+    if files.is_sentencepiece and "sentencepiece" in readers:
         return {"model": "llama", "pre": "default", **_of_sentencepiece(files, config["vocab_size"])}
-    if files.has_bytes:
+    if files.has_bytes and "fallback" in readers:
         return {"model": "llama", "pre": "default", **_of_fallback(files)}
     return {"model": "gpt2", **_of_bytes(files, config["vocab_size"])}
 

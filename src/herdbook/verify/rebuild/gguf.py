@@ -10,7 +10,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
-from herdbook.architectures.defaults import key_value_heads
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer, dump_json
 from herdbook.layout import RECORDS, WEIGHTS_INDEX
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
     from herdbook.verify.rebuild.workspace import Workspace
-    from herdbook.weights.gguf_file import GgufFile
 
 PIECE_BYTES = 1 << 26
 
@@ -56,13 +54,12 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
 
     for item in items:
         file = read_gguf(folder / item.file)
-        types = _types(file, folder, item.method)
-        for name, kind in types.items():
-            if name in file.tensors and (found := file.tensors[name].type) != kind:
+        for name, kind in item.types.items():
+            if name in file.tensors and (found := file.tensors[name].type.name) != kind:
                 detail = f"has another type than {item.method} gives it"
-                about = {"file": item.file, "tensor": name, "expected": kind.name, "found": found.name}
+                about = {"file": item.file, "tensor": name, "expected": kind, "found": found}
                 yield check.failed(item.file, detail, **about)
-        if list(types) != sorted(file.tensors, key=lambda name: file.tensors[name].start):
+        if list(item.types) != sorted(file.tensors, key=lambda name: file.tensors[name].start):
             yield check.failed(item.file, "its tensors are not in the order of llama.cpp", file=item.file)
         derived = derive(folder / item.file, folder, threads=os.cpu_count() or 1)
         if isinstance(release.subject, FolderSubject):
@@ -70,15 +67,15 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
         try:
             require_equal(derived, item.file)
         except VerificationError as error:
-            names = ", ".join(derived["differing"][:10])
+            names = ", ".join(list(derived.problems)[:10])
             yield check.failed(item.file, str(error), file=item.file, tensor=names)
         else:
             yield check.passed(
                 item.file,
-                f"{len(derived['tensors'])} tensors equal those derived from the released weights",
+                f"{len(item.types)} tensors equal those derived from the released weights",
                 file=item.file,
             )
-        yield from _recorded(release, item, derived, check)
+        yield from _recorded(release, item, derived.record, check)
 
 
 def _recorded(release: Release, item: Quantized, derived: dict[str, Any], check: Check) -> Iterator[Finding]:
@@ -92,35 +89,6 @@ def _recorded(release: Release, item: Quantized, derived: dict[str, Any], check:
     if {**item.about, **ours} != theirs:
         detail = f"says something else than came out here: {where}"
         yield check.failed(name, detail, file=name, expected=expected, found=actual)
-
-
-def _types(file: GgufFile, model: Path, method: str) -> dict[str, Any]:
-    """Return the type of each tensor that a file lists, as a method gives it, in the order of llama.cpp."""
-    from gguf.constants import GGMLQuantizationType
-
-    from herdbook.steps.quantize.convert import outtype
-    from herdbook.steps.quantize.layout import layout
-    from herdbook.steps.quantize.methods import find_method
-    from herdbook.steps.quantize.mixture import Traits, choose_types
-    from herdbook.steps.quantize.model_folder import read_folder
-    from herdbook.weights.gguf_file import TensorInfo
-
-    folder = read_folder(model)
-    config, wide = folder.config, GGMLQuantizationType[outtype(folder).upper()]
-    sources = {name: part.sources[0] for name, part in layout(config, str(model)).items()}
-    full = {}
-    for name, tensor in file.tensors.items():
-        source = folder.tensors.get(sources.get(name, ""))
-        narrow = source is None or len(source[1].shape) == 1 or name.endswith(".ffn_gate_inp.weight")
-        full[name] = TensorInfo(name, tensor.shape, GGMLQuantizationType.F32 if narrow else wide)
-    heads = config["num_attention_heads"]
-    traits = Traits(
-        layers=config["num_hidden_layers"],
-        experts=config.get("num_local_experts") or 0,
-        heads=heads,
-        kv_heads=key_value_heads(config),
-    )
-    return choose_types(full, traits, find_method(method))
 
 
 def _model_files(workspace: Workspace) -> list[str]:

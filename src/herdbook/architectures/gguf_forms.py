@@ -1,0 +1,183 @@
+"""The architectures that are converted to GGUF, as data: the names of their tensors there, and what llama.cpp computes with.
+
+A form is what llama.cpp's converter writes for a class of transformers, and llama.cpp's loader and graph read. A tensor that
+is not in it could not be read; a setting that is not `fixed` to what the graph computes would be ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Rows = Literal["", "q", "k"]
+# SentencePiece's own file; merges with a fallback to bytes, as in Llama 2; tokens of bytes, in GPT-2's spelling.
+Reader = Literal["sentencepiece", "fallback", "bytes"]
+LLAMA_READERS: tuple[Reader, ...] = ("sentencepiece", "fallback", "bytes")
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor of a layer.
+
+    Args:
+        name: Its name in the GGUF, inside the layer, without suffix.
+        source: Its name in the safetensors, inside the layer, without suffix.
+        rows: Whose heads' rows are reordered: those of queries or of keys.
+        bias: Whether it can have a bias.
+        required: Whether every model has it.
+    """
+
+    name: str
+    source: str
+    rows: Rows = ""
+    bias: bool = False
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The mixture in a layer.
+
+    Args:
+        block: Its name in the safetensors, inside the layer.
+        matrices: By the matrix's name in the GGUF, its name inside an expert.
+        shared: The name of the shared expert inside the block, if there is one.
+        shared_gate: Whether the shared expert has a gate of its own.
+    """
+
+    block: str
+    matrices: Mapping[str, str] = field(hash=False)
+    shared: str | None = None
+    shared_gate: bool = False
+
+
+@dataclass(frozen=True)
+class Form:
+    """An architecture in GGUF.
+
+    Args:
+        architecture: Its name there.
+        attention: The tensors of the attention.
+        mlp: The tensors of a dense MLP.
+        norms: The norms of a layer.
+        experts: The mixture; None for a dense model.
+        fixed: Settings of ``config.json`` that llama.cpp does not read: what transformers takes if one is absent, and the only
+            value with which llama.cpp computes the same.
+        scaling: The ways to scale rotary embeddings that the converter writes and the graph computes with.
+        activation: The only activation.
+        tied: Whether output and embeddings are tied if ``config.json`` says nothing.
+        readers: The ways in which the converter reads a tokenizer, of which it takes the first that fits.
+    """
+
+    architecture: str
+    attention: tuple[Piece, ...]
+    mlp: tuple[Piece, ...]
+    norms: tuple[Piece, ...]
+    experts: Experts | None = None
+    fixed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, hash=False)
+    scaling: tuple[str, ...] = ("default", "linear", "yarn")
+    activation: str = "silu"
+    tied: bool = False
+    readers: tuple[Reader, ...] = ("sentencepiece", "bytes")
+
+
+def _attention(rows: bool, biases: str, norms: bool = False) -> tuple[Piece, ...]:
+    """Return an attention: whether q and k are reordered, which projections can have a bias, whether q and k have norms."""
+    return (
+        Piece("attn_q", "self_attn.q_proj", "q" if rows else "", "q" in biases),
+        Piece("attn_k", "self_attn.k_proj", "k" if rows else "", "k" in biases),
+        Piece("attn_v", "self_attn.v_proj", "", "v" in biases),
+        Piece("attn_output", "self_attn.o_proj", "", "o" in biases),
+        *(
+            (Piece("attn_q_norm", "self_attn.q_norm"), Piece("attn_k_norm", "self_attn.k_norm"))
+            if norms
+            else ()
+        ),
+    )
+
+
+def _mlp(bias: bool = False) -> tuple[Piece, ...]:
+    return tuple(Piece(f"ffn_{name}", f"mlp.{name}_proj", bias=bias) for name in ("gate", "up", "down"))
+
+
+_OWN = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+_MIXTRAL = Experts("block_sparse_moe", {"gate": "w1", "up": "w3", "down": "w2"})
+_NORMS = (Piece("attn_norm", "input_layernorm"), Piece("ffn_norm", "post_attention_layernorm"))
+_EVERY_LAYER = {"decoder_sparse_step": (1, 1), "mlp_only_layers": ([], [])}
+_LLAMA_SCALING = ("default", "linear", "yarn", "llama3")
+
+FORMS: dict[str, Form] = {
+    "LlamaForCausalLM": Form(
+        "llama",
+        _attention(True, "qkvo"),
+        _mlp(bias=True),
+        _NORMS,
+        scaling=_LLAMA_SCALING,
+        readers=LLAMA_READERS,
+    ),
+    "MistralForCausalLM": Form(
+        "llama",
+        _attention(True, "qkvo"),
+        _mlp(bias=True),
+        _NORMS,
+        scaling=_LLAMA_SCALING,
+        readers=LLAMA_READERS,
+    ),
+    "MixtralForCausalLM": Form(
+        "llama",
+        _attention(True, "qkvo"),
+        (),
+        _NORMS,
+        _MIXTRAL,
+        scaling=_LLAMA_SCALING,
+        readers=LLAMA_READERS,
+    ),
+    "Qwen2ForCausalLM": Form("qwen2", _attention(False, "qkv"), _mlp(), _NORMS),
+    "Qwen3ForCausalLM": Form("qwen3", _attention(False, "qkv", norms=True), _mlp(), _NORMS),
+    "Qwen2MoeForCausalLM": Form(
+        "qwen2moe",
+        _attention(False, "qkv"),
+        (),
+        _NORMS,
+        Experts("mlp", _OWN, "shared_expert", shared_gate=True),
+        {"norm_topk_prob": (False, False), **_EVERY_LAYER},
+        readers=("bytes",),
+    ),
+    "Qwen3MoeForCausalLM": Form(
+        "qwen3moe",
+        _attention(False, "qkv", norms=True),
+        (),
+        _NORMS,
+        Experts("mlp", _OWN),
+        {"norm_topk_prob": (False, True), **_EVERY_LAYER},
+        readers=("bytes",),
+    ),
+    "SmolLM3ForCausalLM": Form(
+        "smollm3",
+        _attention(True, "qkv"),
+        _mlp(),
+        _NORMS,
+        scaling=("default",),
+        tied=True,
+        readers=LLAMA_READERS,
+    ),
+}
+
+# Architectures that llama.cpp has, and that are refused all the same.
+REFUSED = {
+    "DeepseekForCausalLM": "llama.cpp's converter does not read it, and its graph leaves out norm_topk_prob",
+}
+
+
+def form_of(config: Mapping[str, Any]) -> Form | None:
+    """Return the form of a model; None if it is not converted."""
+    return FORMS.get((config.get("architectures") or [""])[0])
+
+
+def expert_count(config: Mapping[str, Any]) -> int:
+    """Return the number of a model's experts, under any of its names; 0 if it is dense."""
+    return int(next((config[key] for key in EXPERT_COUNTS if config.get(key)), 0))

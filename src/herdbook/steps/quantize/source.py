@@ -1,0 +1,41 @@
+"""The rows of a GGUF's tensors, read from a model's safetensors: named, in llama.cpp's order, stacked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook.architectures.gguf_tensors import made_from, row_order, shape_of
+from herdbook.steps.quantize.encode import block_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from herdbook.architectures.gguf_tensors import TensorLayout
+    from herdbook.steps.quantize.model_folder import ModelFolder
+
+
+def tensors_of(folder: ModelFolder) -> dict[str, TensorLayout]:
+    """Return how each tensor of a model's GGUF is made, by its name there. Raises as ``made_from``."""
+    return made_from(folder.config, folder.tensors, str(folder.path))
+
+
+def shape_in(folder: ModelFolder, part: TensorLayout) -> tuple[int, ...]:
+    """Return the shape of a tensor in the GGUF. Raises as ``shape_of``."""
+    shapes = {source: folder.tensors[source][1].shape for source in part.sources}
+    return shape_of(part, shapes, str(folder.path))
+
+
+def rows_of(folder: ModelFolder, part: TensorLayout) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield the rows of a GGUF tensor in its order, a piece at a time: their source, and ``(n, width)`` float32."""
+    for source in part.sources:
+        shape = folder.tensors[source][1].shape
+        if len(shape) == 1:
+            vector = folder.rows(source, slice(None))
+            yield source, vector[:, row_order(shape[0], part.heads)]
+            continue
+        order, step = row_order(shape[0], part.heads), block_rows(shape[1])
+        for first in range(0, shape[0], step):
+            yield source, folder.rows(source, order[first : first + step])

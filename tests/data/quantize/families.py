@@ -1,0 +1,133 @@
+"""Small seeded models of each family that is converted to GGUF, as Hugging Face folders.
+
+Needs numpy only. The names of the tensors are those of transformers, restated here by plain loops, independent of
+``herdbook.architectures``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from small_models import encoded, rounded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAYERS, HIDDEN, FFN, EXPERT_FFN, SHARED_FFN = 4, 32, 64, 32, 48
+HEADS, KV_HEADS, HEAD_DIM, VOCABULARY, EXPERTS = 4, 2, 8, 320, 2
+
+COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "intermediate_size": FFN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "head_dim": HEAD_DIM,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 5000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+SPARSE = {
+    "moe_intermediate_size": EXPERT_FFN,
+    "num_experts": EXPERTS,
+    "num_experts_per_tok": 1,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
+# By name: what a config.json has in addition to, or in place of, what all have.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama3": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_scaling": LLAMA3},
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
+    "qwen2_moe": {
+        "architectures": ["Qwen2MoeForCausalLM"],
+        "model_type": "qwen2_moe",
+        "shared_expert_intermediate_size": SHARED_FFN,
+        "norm_topk_prob": False,
+        **SPARSE,
+    },
+    "qwen3_moe": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "norm_topk_prob": True,
+        **SPARSE,
+    },
+    "smollm3": {
+        "architectures": ["SmolLM3ForCausalLM"],
+        "model_type": "smollm3",
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def config(name: str) -> dict[str, Any]:
+    """Return a family's ``config.json``."""
+    return COMMON | CONFIGS[name]
+
+
+def names(name: str) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of a family and their shapes."""
+    settings = config(name)
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+    }
+    if not settings["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (VOCABULARY, HIDDEN)
+    for layer in range(LAYERS):
+        prefix = f"model.layers.{layer}"
+        shapes[f"{prefix}.input_layernorm.weight"] = (HIDDEN,)
+        shapes[f"{prefix}.post_attention_layernorm.weight"] = (HIDDEN,)
+        for projection, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
+            shapes[f"{prefix}.self_attn.{projection}_proj.weight"] = (heads * HEAD_DIM, HIDDEN)
+            if name.startswith("qwen2"):
+                shapes[f"{prefix}.self_attn.{projection}_proj.bias"] = (heads * HEAD_DIM,)
+        shapes[f"{prefix}.self_attn.o_proj.weight"] = (HIDDEN, HEADS * HEAD_DIM)
+        if name.startswith("qwen3"):
+            shapes[f"{prefix}.self_attn.q_norm.weight"] = (HEAD_DIM,)
+            shapes[f"{prefix}.self_attn.k_norm.weight"] = (HEAD_DIM,)
+        mlps = {"mlp": FFN}
+        if name.endswith("moe"):
+            shapes[f"{prefix}.mlp.gate.weight"] = (EXPERTS, HIDDEN)
+            mlps = {f"mlp.experts.{expert}": EXPERT_FFN for expert in range(EXPERTS)}
+            if name == "qwen2_moe":
+                mlps["mlp.shared_expert"] = SHARED_FFN
+                shapes[f"{prefix}.mlp.shared_expert_gate.weight"] = (1, HIDDEN)
+        for mlp, width in mlps.items():
+            shapes[f"{prefix}.{mlp}.gate_proj.weight"] = (width, HIDDEN)
+            shapes[f"{prefix}.{mlp}.up_proj.weight"] = (width, HIDDEN)
+            shapes[f"{prefix}.{mlp}.down_proj.weight"] = (HIDDEN, width)
+    return shapes
+
+
+def write_folder(name: str, folder: Path) -> None:
+    """Write the Hugging Face folder: one file, bfloat16, and the configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = np.random.PCG64(7)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    data = b""
+    for tensor, shape in names(name).items():
+        raw = stream.random_raw(int(np.prod(shape)) + 1).view("<u2").reshape(-1, 4)[:-1]
+        values = (raw.sum(axis=1, dtype=np.int64) - 2 * 65535).astype(np.float32) / np.float32(2**17)
+        piece = encoded(rounded(values.reshape(shape), "BF16"), "BF16")
+        offsets = [len(data), len(data) + len(piece)]
+        header[tensor] = {"dtype": "BF16", "shape": list(shape), "data_offsets": offsets}
+        data += piece
+    head = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + data)
+    (folder / "config.json").write_text(json.dumps(config(name)), encoding="utf-8")

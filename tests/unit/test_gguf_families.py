@@ -1,0 +1,181 @@
+"""Each family that becomes GGUF, beside what llama.cpp's converter makes of it: tensors, sizes, hyperparameters."""
+
+import hashlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import gguf
+import numpy as np
+import pytest
+
+from herdbook.architectures import conversion
+from herdbook.architectures.gguf_forms import FORMS
+from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, rope_frequencies
+from herdbook.errors import CheckpointError
+from herdbook.steps.quantize.convert import _add_frequencies, _size_label
+from herdbook.steps.quantize.dequantize import load_dequantized
+from herdbook.steps.quantize.derive import derive, require_equal
+from herdbook.steps.quantize.model_folder import read_folder
+from herdbook.verify.gguf.compare import compare
+from herdbook.verify.gguf.table import Model, size_label
+from herdbook.weights.gguf_file import read_gguf
+from support.quantized import quantize_folder
+
+DATA = Path(__file__).parents[1] / "data" / "quantize"
+PEER = json.loads((DATA / "families.json").read_text(encoding="utf-8"))
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, DATA / f"{name}.py")
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+load("small_models")
+families = load("families")
+FAMILIES = list(families.CONFIGS)
+
+
+def write_header(path, name):
+    """Write the hyperparameters that the converter wrote, without a tokenizer."""
+    peer = PEER[name]
+    writer = gguf.GGUFWriter(str(path), peer["architecture"])
+    for key, (kind, value) in peer["fields"].items():
+        writer.add_key_value(key, value, gguf.GGUFValueType[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return read_gguf(path)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def made(request, tmp_path_factory):
+    """Make the full-width file of a family."""
+    root = tmp_path_factory.mktemp(request.param)
+    folder, head, path = root / "model", root / "head.gguf", root / "made.gguf"
+    families.write_folder(request.param, folder)
+    header = write_header(head, request.param)
+    if request.param == "llama3":
+        _add_frequencies(header, families.config("llama3"))
+    record = quantize_folder(folder, head, path, "BF16")
+    return SimpleNamespace(name=request.param, folder=folder, head=head, path=path, record=record)
+
+
+def test_tensors_are_those_of_the_converter(made):
+    theirs = PEER[made.name]["tensors"]
+    file = read_gguf(made.path)
+    ours = {
+        name: [
+            tensor.type.name,
+            list(tensor.shape),
+            hashlib.sha256(file.read_rows(tensor, 0, tensor.rows).tobytes()).hexdigest(),
+        ]
+        for name, tensor in file.tensors.items()
+    }
+    # a quantized file lists no slow extents of 1, as llama-quantize does not
+    assert ours == {
+        name: [kind, shape[-1:] if shape[0] == 1 else shape, digest]
+        for name, (kind, shape, digest) in theirs.items()
+    }
+
+
+def test_the_size_in_words_is_the_converters(made):
+    assert _size_label(read_folder(made.folder)) == PEER[made.name]["size_label"]
+    tensors = read_gguf(made.path).tensors.values()
+    assert size_label(tensors) == PEER[made.name]["size_label"]
+
+
+def test_hyperparameters_follow_from_the_configuration(made):
+    compared = compare(Model(families.config(made.name), None), read_gguf(made.head).metadata)
+    # the tokenizer's, and what the recipe says, are not in this header
+    wrong = [one for one in compared.different if not one.key.startswith(("tokenizer.", "general."))]
+    assert wrong == []
+    own = [key for key in compared.equal if key.startswith(PEER[made.name]["architecture"])]
+    assert len(own) == len([key for key in PEER[made.name]["fields"] if not key.startswith("general.")])
+
+
+def test_what_was_made_derives_and_what_was_changed_does_not(made, tmp_path):
+    derived = derive(made.path, made.folder)
+    require_equal(derived, made.name)
+    assert derived.record == made.record
+    damaged = tmp_path / "damaged.gguf"
+    first, *_, last = read_gguf(made.path).tensors.values()
+    for tensor in (first, last):
+        data = bytearray(made.path.read_bytes())
+        data[tensor.start + 1] ^= 64
+        damaged.write_bytes(data)
+        assert list(derive(damaged, made.folder).problems) == [tensor.name]
+
+
+def test_every_parameter_comes_back(made):
+    from transformers import AutoModelForCausalLM
+
+    loaded = load_dequantized(made.path, made.folder)
+    theirs = AutoModelForCausalLM.from_pretrained(made.folder, dtype="float32").state_dict()
+    ours = loaded.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_every_form_has_a_peer():
+    tried = {families.config(name)["architectures"][0] for name in FAMILIES}
+    assert set(FORMS) - tried == {"MistralForCausalLM", "MixtralForCausalLM"}  # of test_quantize_convert
+
+
+# --- Llama 3
+
+
+def test_frequencies_are_those_of_transformers():
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    config = families.config("llama3") | {"head_dim": 64}
+    plain = [5000.0 ** (-index / 64) for index in range(0, 64, 2)]
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](LlamaConfig(**config), "cpu")
+    factors = rope_frequencies(config)
+    assert (min(factors), max(factors)) == (1, 8)
+    assert len(set(factors)) > 3
+    assert np.allclose(np.array(plain) / factors, scaled.numpy(), rtol=1e-5)
+
+
+def test_other_frequencies_do_not_derive(tmp_path):
+    folder, head, path = tmp_path / "model", tmp_path / "head.gguf", tmp_path / "made.gguf"
+    families.write_folder("llama3", folder)
+    header = write_header(head, "llama3")
+    with pytest.raises(CheckpointError, match=rf"lacks the tensor {ROPE_FREQUENCIES}; rerun `convert`"):
+        quantize_folder(folder, head, path, "Q8_0")
+    changed = families.config("llama3")
+    changed["rope_scaling"] = changed["rope_scaling"] | {"factor": 4.0}
+    _add_frequencies(header, changed)
+    quantize_folder(folder, head, path, "Q8_0")
+    assert derive(path, folder).problems == {ROPE_FREQUENCIES: "(F32): does not follow from config.json"}
+
+
+# --- what llama.cpp would compute otherwise
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("qwen2_moe", {"norm_topk_prob": True}, "as if norm_topk_prob were False, and config.json has True"),
+        ("qwen3_moe", {"norm_topk_prob": False}, "as if norm_topk_prob were True, and config.json has False"),
+        ("qwen3_moe", {"norm_topk_prob": None}, "as if norm_topk_prob were True"),
+        ("qwen3_moe", {"mlp_only_layers": [1]}, r"as if mlp_only_layers were \[\]"),
+        ("qwen3", {"rope_scaling": families.LLAMA3}, "rope_type llama3 are not supported"),
+        ("smollm3", {"no_rope_layers": [1, 1, 1, 1]}, "every 4th layer, and config.json in others"),
+        ("smollm3", {"no_rope_layer_interval": 3}, "every 4th layer"),
+        ("smollm3", {"use_sliding_window": True}, "no sliding window"),
+        ("qwen3_moe", {"architectures": ["DeepseekForCausalLM"]}, "its graph leaves out norm_topk_prob"),
+        ("llama3", {"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel is not supported, only LlamaFor"),
+    ],
+)
+def test_what_llama_cpp_would_compute_otherwise_is_refused(name, change, message):
+    import re
+
+    config = {key: value for key, value in (families.config(name) | change).items() if value is not None}
+    assert conversion.objection(families.config(name)) is None
+    assert re.search(message, conversion.objection(config))
