@@ -124,6 +124,10 @@ class Layout:
         """Return the path of what a measurement found document by document."""
         return self.root / "evaluations" / f"{item.id}{SAMPLES_SUFFIX}"
 
+    def answers(self, item: Named) -> Path:
+        """Return the path of the answers of a measurement that has not ended."""
+        return self.root / "evaluations" / f"{item.id}.answers.jsonl"
+
     def report(self, report: Named) -> Path:
         """Return the path of a report on routers."""
         return self.root / "routing" / f"{report.id}.json"

@@ -74,10 +74,11 @@ def plan_evaluations(
         "tasks": [lock.tasks[task].model_dump(mode="json") for task in section.tasks],
         "limit": section.limit,
         "batch_size": section.batch_size,
+        "dtype": section.dtype,
         "code": EVALUATE_CODE.describe().json,
     }
 
-    measured_with = {"limit": section.limit, "batch_size": section.batch_size, "dtype": "float32"}
+    measured_with = {"limit": section.limit, "batch_size": section.batch_size, "dtype": section.dtype}
     first: dict[str, str] = {}
 
     def planned(name: str, node: Node, item: Quantized | None) -> Evaluation:

@@ -42,7 +42,9 @@ class Leaderboard(Section):
     score_column: str = Field(description="column with the scores")
     direction: Literal["higher", "lower"] = Field(description="which scores are better")
     task: str = Field(description="the evaluation task whose result is this model's score")
-    metric: str = Field(description="the metric of that task")
+    metric: str = Field(
+        description="the metric of that task; of a task with filters, `metric,filter`, such as `exact_match,strict-match`"
+    )
     where: dict[str, str | list[str] | Bounds] = Field(
         {},
         description="only rows whose column has this text, one of these texts, or a number within bounds",

@@ -137,7 +137,7 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
         .render(
             facts=facts,
             release=facts.recipe.release,
-            best={column.task: results.best(facts.measurements, column.task) for column in facts.columns},
+            best=[results.best(facts.measurements, column) for column in facts.columns],
             metrics=list(_metrics(facts)),
             too_few=too_few([row.comparison for row in facts.comparisons]),
             context_tokens=CONTEXT_TOKENS,
@@ -153,9 +153,9 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
 
 def _metrics(facts: Facts) -> Iterator[tuple[str, str]]:
     """Yield each main metric of the table with its explanation, if it has one."""
-    for metric, name in dict.fromkeys((column.score.metric, column.score.name) for column in facts.columns):
-        if metric in results.METRIC_WORDS:
-            yield name, results.METRIC_WORDS[metric]
+    for kind in dict.fromkeys(column.score.kind for column in facts.columns):
+        if kind in results.METRIC_WORDS:
+            yield results.METRIC_NAMES.get(kind, kind.replace("_", " ")), results.METRIC_WORDS[kind]
 
 
 def _lineage(plan: Plan, facts: Facts) -> str:
@@ -243,10 +243,10 @@ def _role(node: Node, parent: str) -> str:
 def _measurements(facts: Facts) -> str:
     panels = []
     for column in facts.columns:
-        top = results.best(facts.measurements, column.task)
+        top = results.best(facts.measurements, column)
         rows = []
         for measured in facts.measurements:
-            score = measured.tasks[column.task].main
+            score = measured.tasks[column.task].scores[column.score.metric]
             error = "" if score.stderr is None else f" ± {humanize.fixed(score.stderr, score.digits)}"
             released = measured.node == facts.released.name and measured.method is None
             shown = humanize.fixed(score.value, score.digits) + error
