@@ -105,6 +105,7 @@ DISTRIBUTIONS = {
     "lm_eval": "lm_eval",
     "numpy": "numpy",
     "psutil": "psutil",
+    "pyarrow": "pyarrow",
     "pydantic": "pydantic",
     "pydantic_core": "pydantic_core",
     "rfc8785": "rfc8785",

@@ -69,6 +69,10 @@ def _quantizes(recipe: Recipe) -> bool:
     return bool(recipe.quantize)
 
 
+def _fetches(recipe: Recipe) -> bool:
+    return any(board.fetch and board.fetch.dataset for board in recipe.leaderboards.values())
+
+
 def _releases_samples(recipe: Recipe) -> bool:
     return bool(recipe.evaluate and recipe.evaluate.release_samples)
 
@@ -143,7 +147,8 @@ FACTS = (
     Fact(
         "which sources, tasks, texts and snapshots are pinned",
         LOCK,
-        ("version", "sources.*.asked", "sources.*.uri", "adapters.*.asked", "calibration.*.asked", "leaderboards.*.name"),
+        ("version", "sources.*.asked", "sources.*.uri", "adapters.*.asked", "calibration.*.asked", "leaderboards.*.name",
+         "leaderboards.*.uri"),
         "the recipe",
         "claims",
     ),
@@ -191,6 +196,14 @@ FACTS = (
         "the author's folder",
         ASSERTED,
         _texts,
+    ),
+    Fact(
+        "the commits of data sets that snapshots were fetched from",
+        LOCK,
+        ("leaderboards.*.revision",),
+        "the builder (the snapshot is in the release)",
+        ASSERTED,
+        _fetches,
     ),
     Fact("tasks and snapshots of leaderboards", f"{INPUTS}/*", (), "the lock", "claims", _texts),
     # -- the model

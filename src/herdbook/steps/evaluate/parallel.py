@@ -78,7 +78,7 @@ class ParallelHFLM(HFLM):  # type: ignore[misc] # lm-eval has no types
         ]
         found = self._read([window for _, window in windows], batches, "windows of text")
         totals = [0.0] * len(requests)
-        for (place, _), (value, _) in zip(windows, found, strict=True):
+        for (place, _window), (value, _likeliest) in zip(windows, found, strict=True):
             totals[place] += value
         return totals
 
