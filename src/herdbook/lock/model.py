@@ -359,8 +359,8 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
         snapshot = lock.leaderboards[name].name if name in lock.leaderboards else "no entry"
         if snapshot != board.snapshot:
             yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
-        elif (uri := lock.leaderboards[name].uri) != (wanted := board.fetch.uri if board.fetch else None):
-            yield Misfit(f"leaderboards.{name}", "has a snapshot from elsewhere", str(wanted), str(uri))
+        elif (uri := lock.leaderboards[name].uri) != (origin := board.fetch.uri if board.fetch else None):
+            yield Misfit(f"leaderboards.{name}", "has a snapshot from elsewhere", str(origin), str(uri))
     for name, text in recipe.calibration.items():
         asked = lock.calibration[name].asked if name in lock.calibration else "no entry"
         if asked != request(text):

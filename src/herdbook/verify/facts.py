@@ -16,6 +16,7 @@ from herdbook.layout import (
     CLAIMS,
     COMPARISONS,
     CONFIG,
+    EVAL_RESULTS,
     EVALUATIONS,
     FIGURES,
     GENERATION_CONFIG,
@@ -130,7 +131,7 @@ FACTS = (
     Fact(
         "what the author says of the release, and how it was searched and measured",
         RECIPE,
-        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards", "marks"),
+        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards", "marks", "benchmarks"),
         "the author",
         ASSERTED,
     ),
@@ -347,6 +348,14 @@ FACTS = (
     Fact("the version of the encoder of GGUF files", GGUF_RECORD, ("encoder",), BUILDER, ASSERTED, _quantizes),
     # -- what is written about it
     Fact("the card", CARD, (), "records, results and snapshots", "recomputed"),
+    Fact(
+        "results of the Hub's benchmarks",
+        f"{EVAL_RESULTS}/*",
+        (),
+        "measurements and the recipe",
+        "recomputed",
+        lambda recipe: bool(recipe.benchmarks),
+    ),
     Fact(
         "comparisons of measurements, and whether these follow from their documents' results",
         COMPARISONS,

@@ -7,6 +7,7 @@ measured by the build, recomputed from a locked source, or asserted by a person.
 ``step``         writes the card and its figures
 ``context``      gathers the facts as frozen dataclasses
 ``results``      reads measurements, chooses each task's main metric
+``benchmarks``   results of the Hub's benchmarks
 ``counts``       numbers of parameters, by their purpose
 ``lasered``      what LASER removed, and measurements before and after
 ``rank``         places in locked snapshots of leaderboards

@@ -105,6 +105,7 @@ class Measurement:
         tasks: Results by task.
         weights: SHA-256 of each measured weights file, by its name; empty if the result does not contain them.
         versions: Versions of the packages that ran the measurement.
+        dtype: The type in which it was measured.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Measurement:
     tasks: dict[str, TaskResult]
     weights: dict[str, str]
     versions: dict[str, str]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
             tasks,
             dict(data.get("weights") or {}),
             versions_of(data.get("versions") or data.get("code") or {}),
+            str((data.get("settings") or {}).get("dtype", "float32")),
         )
     except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
         raise StepError(

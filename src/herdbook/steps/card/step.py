@@ -34,6 +34,7 @@ from herdbook.plan.material import ancestry
 from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.recipe.rank import rank_rule
 from herdbook.steps.card import results
+from herdbook.steps.card.benchmarks import benchmark_texts
 from herdbook.steps.card.context import Facts, gather, note
 from herdbook.steps.card.counts import CONTEXT_TOKENS
 from herdbook.tools.installed import CARD_TEMPLATE, card_templates
@@ -76,6 +77,7 @@ def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[
         texts[MEASUREMENTS_FIGURE] = _measurements(facts)
     if compared(plan):
         texts[COMPARISONS] = dump_json(as_json(item.comparison for item in facts.comparisons))
+    texts |= benchmark_texts(plan, facts.own)
     for item in facts.lasered:
         texts[item.heatmap] = _heatmap(item)
     if facts.routing and facts.routing.kinds:
