@@ -95,11 +95,12 @@ def test_what_lm_eval_reports_and_what_is_stated_differ_in_nothing(
 
     from herdbook.inference.threads import one_thread_a_matrix
     from herdbook.steps.evaluate import measure as module
+    from herdbook.steps.evaluate.parallel import ParallelHFLM
 
     monkeypatch.setattr(module, "BOOTSTRAPS", 1000)  # of the 100000 that take a minute
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
     loaded = load(folder, dtype)
-    ours = measure(loaded["pretrained"], loaded["tokenizer"], tasks, None, batch_size, threads=2)
+    ours = measure(lambda: ParallelHFLM(2, batch_size, **loaded), tasks, None)
     with one_thread_a_matrix():
         theirs = lm_eval.simple_evaluate(
             model=HFLM(batch_size=batch_size, **loaded),

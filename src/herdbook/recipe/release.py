@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from herdbook.recipe.hub_values import Languages, Licensed
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
@@ -48,3 +48,15 @@ class Quantize(Section):
 
     methods: list[QuantizationMethod] = Field(min_length=1)
     evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")
+    runtime: Literal["llama.cpp"] | None = Field(
+        None,
+        description="measure each file a second time, run by llama.cpp itself, which must be installed (llama-cpp-python)",
+    )
+
+    @model_validator(mode="after")
+    def _compares_both(self) -> Quantize:
+        if self.runtime and not self.evaluate:
+            raise ValueError(
+                "runtime: is compared with the dequantized file, which `evaluate: false` does not measure"
+            )
+        return self

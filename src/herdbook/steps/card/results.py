@@ -102,6 +102,7 @@ class Measurement:
         name: Name of the model in the recipe, or of the quantized file.
         node: Name of the model in the recipe.
         method: The quantization method; None if the model itself was measured.
+        runtime: What ran the quantized file; empty if it was dequantized.
         tasks: Results by task.
         weights: SHA-256 of each measured weights file, by its name; empty if the result does not contain them.
         versions: Versions of the packages that ran the measurement.
@@ -115,6 +116,7 @@ class Measurement:
     weights: dict[str, str]
     versions: dict[str, str]
     dtype: str = "float32"
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,34 @@ def best(measurements: tuple[Measurement, ...], column: Column) -> Decimal | Non
     return (max if scores[0].higher_is_better else min)(score.value for score in scores)
 
 
+@dataclass(frozen=True)
+class Gap:
+    """How far a quantized file that llama.cpp runs is from the same file dequantized, in each column."""
+
+    method: str
+    differences: tuple[tuple[Column, Decimal], ...]
+
+
+def gaps(measurements: tuple[Measurement, ...], shown: tuple[Column, ...]) -> tuple[Gap, ...]:
+    """Return how far the files that were run by llama.cpp are from the same files dequantized."""
+    dequantized = {str(m.method): m for m in measurements if m.method and not m.runtime}
+    return tuple(
+        Gap(
+            str(run.method),
+            tuple(
+                (
+                    column,
+                    run.tasks[column.task].scores[column.score.metric].value
+                    - dequantized[str(run.method)].tasks[column.task].scores[column.score.metric].value,
+                )
+                for column in shown
+            ),
+        )
+        for run in measurements
+        if run.runtime
+    )
+
+
 def versions_of(code: dict[str, Any]) -> dict[str, str]:
     """Return the versions of packages in a record's code (our own modules are recorded by digest)."""
     return {name: str(version) for name, version in code.items() if name.partition(".")[0] != "herdbook"}
@@ -206,6 +236,7 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
             dict(data.get("weights") or {}),
             versions_of(data.get("versions") or data.get("code") or {}),
             str((data.get("settings") or {}).get("dtype", "float32")),
+            item.runtime,
         )
     except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
         raise StepError(

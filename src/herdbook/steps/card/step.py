@@ -141,6 +141,7 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
             release=facts.recipe.release,
             best=[results.best(facts.measurements, column) for column in facts.columns],
             metrics=list(_metrics(facts)),
+            gaps=results.gaps(facts.measurements, facts.columns),
             too_few=too_few([row.comparison for row in facts.comparisons]),
             context_tokens=CONTEXT_TOKENS,
             lineage=LINEAGE_FIGURE,

@@ -14,9 +14,7 @@ from herdbook.errors import StepError
 from herdbook.inference.threads import one_thread_a_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from herdbook.steps.evaluate.answers import Answers
+    from collections.abc import Callable, Iterator, Sequence
 
 SEED = 1234
 CUSTOM = "of the task"  # an aggregation that is not lm-eval's
@@ -38,28 +36,18 @@ class Measured(NamedTuple):
 
 
 def measure(
-    model: Any,
-    tokenizer: Any,
+    opened: Callable[[], Any],
     tasks: Sequence[dict[str, Any]],
     limit: int | None,
-    batch_size: int,
-    threads: int = 1,
-    answers: Answers | None = None,
-    title: str = "evaluate",
 ) -> Measured:
     """Measure a model on tasks.
 
     Nothing is fetched, and lm-eval's cache is not used: its keys do not include the model.
 
     Args:
-        model: A causal language model of transformers, in evaluation mode.
-        tokenizer: Its tokenizer.
+        opened: Returns lm-eval's model to measure.
         tasks: Configurations of lm-eval tasks over local data.
         limit: How many documents of each task are read; None for all.
-        batch_size: How many requests form a batch; it changes the last digits of a result.
-        threads: How many batches are answered at the same time; it does not affect the result.
-        answers: The answers of an earlier, interrupted evaluation, to which new ones are added; None to keep none.
-        title: The name of what is measured, for progress.
 
     Raises:
         StepError: If logits contain NaN, a result is not a number, or lm-eval does not return one for every task.
@@ -79,12 +67,10 @@ def measure(
         import lm_eval
         from lm_eval.tasks import TaskManager
 
-        from herdbook.steps.evaluate.parallel import ParallelHFLM
-
         datasets.config.HF_DATASETS_CACHE = scratch  # in case the library was imported before
         datasets.disable_progress_bars()
         results = lm_eval.simple_evaluate(
-            model=ParallelHFLM(threads, batch_size, answers, title, pretrained=model, tokenizer=tokenizer),
+            model=opened(),
             tasks=[dict(task) for task in tasks],
             task_manager=TaskManager(include_defaults=False),
             limit=limit,
