@@ -24,7 +24,7 @@ EVALUATE_CODE = Code(
 )
 DEQUANTIZE_CODE = Code("dequantize", ("herdbook.steps.quantize.dequantize",))
 # The version of llama.cpp's runtime stands in the module, since few machines have it, and all must compute the same key.
-RUNTIME_CODE = Code("runtime", ("herdbook.steps.evaluate.llama",), without=("llama_cpp",))
+RUNTIME_CODE = Code("runtime", ("herdbook.steps.evaluate.llama",), without=("llama-cpp-python",))
 
 
 @dataclass(frozen=True)
