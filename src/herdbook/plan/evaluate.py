@@ -86,8 +86,8 @@ def plan_evaluations(
     first: dict[str, str] = {}
 
     def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Evaluation:
-        code = (RUNTIME_CODE if runtime else DEQUANTIZE_CODE).describe().json
-        measured = {"key": item.key, "code": code} if item else None
+        code = RUNTIME_CODE if runtime else DEQUANTIZE_CODE
+        measured = {"key": item.key, "code": code.describe().json} if item else None
         own = {"runtime": runtime} if runtime else {}
         key = digest({**settings, **own, "model": node.key, "quantized": measured})
         made_as = first.setdefault(key, name)

@@ -35,8 +35,9 @@ from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.recipe.rank import rank_rule
 from herdbook.steps.card import results
 from herdbook.steps.card.benchmarks import benchmark_texts
-from herdbook.steps.card.context import Facts, gather, note
+from herdbook.steps.card.context import Facts, gather
 from herdbook.steps.card.counts import CONTEXT_TOKENS
+from herdbook.steps.card.origins import note
 from herdbook.tools.installed import CARD_TEMPLATE, card_templates
 
 if TYPE_CHECKING:
