@@ -5,11 +5,13 @@ import pytest
 from herdbook import needs
 from herdbook import plan as plans
 from herdbook.errors import RecipeError
+from herdbook.layout import BOMS
 from herdbook.needs.software import missing_software
 from herdbook.plan.jobs import result_jobs
 from herdbook.recipe import load
-from herdbook.steps.card.step import card_texts
+from herdbook.steps.card.step import card_texts, render_card
 from support import measured, quantized, tiny
+from support.verification import failures
 
 VALUES = {"mix": 0.9, "mix.Q8_0": 0.91, "mix.Q8_0.llama.cpp": 0.915}
 EXPERTS = [{"model": "base", "prompts": ["w1"]}, {"model": "base", "prompts": ["w2"]}]
@@ -35,6 +37,11 @@ def test_the_card_says_how_far_both_differ(tmp_path):
         measured.write(plan, item, [VALUES[item.name]] * 3)
     card = card_texts(plan)["README.md"]
     assert "| `mix.Q8_0.llama.cpp` | 0.9150 ± 0.0123 |" in card
+    render_card(plan, plan.layout.card_folder)
+    release = tiny.release(plan)
+    assert not failures(release, "claims")
+    bill = (release / BOMS["1.6"]).read_text()
+    assert "Tiny.Q8_0.gguf run by llama.cpp: held_out" in bill
     assert "\n- Q8\\_0: +0.0050 in Held-out text (bits per byte)\n" in card
 
 
@@ -56,6 +63,7 @@ def test_the_runtime_is_missed_before_anything_is_built(tmp_path, monkeypatch):
     [missed] = [line for line in missing_software(result_jobs(plan)) if "llama.cpp" in line]
     assert missed.startswith("evaluate mix.Q8_0.llama.cpp-")
     assert ": llama.cpp's runtime is not installed (`quantize.runtime`)" in missed
+    assert [needs.gpus(plan, item, 10**11) for item in plan.evaluations] == [1, 1, 0]
     assert all(needs.memory_bytes(plan, item) > 0 for item in plan.evaluations)
 
 

@@ -50,7 +50,7 @@ def gpus(plan: Plan, subject: Subject | None, gpu_bytes: int | None) -> int:
             return 1 if subject.reduced else 0
         case Search() | RoutingReport():
             return 1
-        case Evaluation():
+        case Evaluation() if not subject.runtime:
             # Enough to hold the model in the type in which it is measured.
             if gpu_bytes is None:
                 return 1
@@ -75,7 +75,7 @@ def gpu_bytes(plan: Plan, subject: Subject | None, threads: int, gpu_bytes: int 
             return _search(plan, subject)
         case RoutingReport():
             return LIBRARIES_BYTES + report_data_bytes(plan, subject)
-        case Evaluation():
+        case Evaluation() if not subject.runtime:
             return evaluation_bytes(plan, subject, gpus(plan, subject, gpu_bytes))
     return 0
 
@@ -161,7 +161,7 @@ def _least(plan: Plan) -> Iterator[tuple[str, int]]:
         yield f"search {search.id}", _search(plan, search)
     if plan.report:
         yield f"routing {plan.report.id}", gpu_bytes(plan, plan.report, 1, None)
-    for item in plan.evaluations:
+    for item in (item for item in plan.evaluations if not item.runtime):
         yield f"evaluate {item.id}", _least_evaluation(plan, item)
 
 
