@@ -3,48 +3,38 @@
 The stand-in takes its logits from transformers, so each answer must be that of lm-eval's own class of transformers.
 """
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from herdbook.errors import StepError
 from herdbook.inference.threads import one_thread_a_matrix
-from herdbook.steps.evaluate import llama
+from herdbook.steps.evaluate import llama_runtime
 from herdbook.steps.evaluate.llama import LlamaLM
 from support import tiny
 
 
 class Runtime:
-    """llama_cpp.Llama, as far as it is used."""
+    """``llama_runtime.Runtime``, with logits of transformers."""
 
-    def __init__(self, model, tokenizer, tokens):
-        self._model, self._tokenizer = model, tokenizer
-        self.scores = np.full((tokens, model.config.vocab_size), np.nan, dtype=np.float32)
-        self.n_tokens, self._read = 0, []
+    def __init__(self, model, tokenizer, room):
+        self._model, self._tokenizer, self._room, self._read = model, tokenizer, room, []
+        self.first, self.last = tokenizer.bos_token_id, tokenizer.eos_token_id
 
-    def token_bos(self):
-        return self._tokenizer.bos_token_id
+    def close(self):
+        self._room = 0
 
-    def token_eos(self):
-        return self._tokenizer.eos_token_id
+    def tokens(self, text, *, begin):
+        return self._tokenizer.encode(text, add_special_tokens=begin)
 
-    def tokenize(self, text, *, add_bos, special):  # noqa: ARG002 - as the runtime has it
-        return self._tokenizer.encode(text.decode(), add_special_tokens=add_bos)
+    def text(self, tokens, *, special=False):
+        return self._tokenizer.decode(tokens, skip_special_tokens=not special)
 
-    def detokenize(self, tokens, *, special=False):
-        return self._tokenizer.decode(tokens, skip_special_tokens=not special).encode()
-
-    def reset(self):
-        self.n_tokens, self._read = 0, []
-
-    def eval(self, tokens):
-        assert self.n_tokens + len(tokens) <= len(self.scores), "no room"
-        self._read += tokens
+    def logits(self, tokens, *, new=False):
+        self._read = [*(self._read if new else []), *tokens]
+        assert len(self._read) <= self._room
         with torch.no_grad():
-            logits = self._model(torch.tensor([self._read])).logits[0].numpy()
-        self.scores[self.n_tokens : len(self._read)] = logits[self.n_tokens :]
-        self.n_tokens = len(self._read)
+            return self._model(torch.tensor([self._read])).logits[0].numpy()[-len(tokens) :]
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +113,11 @@ def test_generated_texts_are_those_of_transformers(loaded):
 def test_another_version_of_the_runtime_is_refused(tmp_path, monkeypatch, installed):
     def version(name):
         if installed is None:
-            raise llama.importlib.metadata.PackageNotFoundError(name)
+            raise llama_runtime.importlib.metadata.PackageNotFoundError(name)
         return installed
 
-    monkeypatch.setattr(llama.importlib.metadata, "version", version)
+    monkeypatch.setattr(llama_runtime.importlib.metadata, "version", version)
     with pytest.raises(
-        StepError, match=f"llama-cpp-python {llama.VERSION} is needed, and {installed or 'none'}"
+        StepError, match=f"llama-cpp-python {llama_runtime.VERSION} is needed, and {installed or 'none'}"
     ):
-        llama.runtime(tmp_path / "m.gguf", 1)
+        llama_runtime.opener(tmp_path / "m.gguf", 1)

@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 EVALUATE_CODE = Code(
     "evaluate",
     ("herdbook.steps.evaluate.step",),
-    without=("herdbook.steps.quantize.dequantize", "herdbook.steps.evaluate.llama"),
+    without=(
+        "herdbook.steps.quantize.dequantize",
+        "herdbook.steps.evaluate.llama",
+        "herdbook.steps.evaluate.llama_runtime",
+    ),
     packages=TOKENIZERS,
 )
 DEQUANTIZE_CODE = Code("dequantize", ("herdbook.steps.quantize.dequantize",))
 # The version of llama.cpp's runtime stands in the module, since few machines have it, and all must compute the same key.
-RUNTIME_CODE = Code("runtime", ("herdbook.steps.evaluate.llama",), without=("llama-cpp-python",))
+RUNTIME_CODE = Code(
+    "runtime",
+    ("herdbook.steps.evaluate.llama", "herdbook.steps.evaluate.llama_runtime"),
+    without=("llama-cpp-python",),
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ others. Here llama.cpp returns the logits of all tokens, and the rest is arithme
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,47 +16,18 @@ from herdbook.steps.evaluate.batches import Batched, NanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from herdbook.steps.evaluate.answers import Answers
+    from herdbook.steps.evaluate.llama_runtime import Runtime
 
-VERSION = "0.3.36"  # of llama-cpp-python; another may compute in another way
 GENERATED = 256  # tokens, where a task does not say how many; lm-eval's default
-
-
-def runtime(file: Path, threads: int) -> Callable[[int], Any]:
-    """Return a function that opens a GGUF for some number of tokens; for 0, only to cut text into tokens.
-
-    Raises:
-        StepError: If llama.cpp's runtime is not installed, or in another version, whose results would be others.
-    """
-    try:
-        version = importlib.metadata.version("llama-cpp-python")
-    except importlib.metadata.PackageNotFoundError:
-        version = "none"
-    if version != VERSION:
-        raise StepError(
-            f"quantize.runtime: llama-cpp-python {VERSION} is needed, and {version} is installed. "
-            f"`pip install llama-cpp-python=={VERSION}` builds it, which takes minutes."
-        )
-    import llama_cpp
-
-    def opened(tokens: int) -> Any:
-        common = {"model_path": str(file), "verbose": False, "n_gpu_layers": 0}
-        if not tokens:
-            return llama_cpp.Llama(**common, vocab_only=True)
-        return llama_cpp.Llama(
-            **common, n_ctx=tokens, n_batch=tokens, n_ubatch=tokens, n_threads=threads, logits_all=True
-        )
-
-    return opened
 
 
 class LlamaLM(Batched):
     """A GGUF that llama.cpp runs.
 
     Args:
-        opened: Opens the model for some number of tokens, see ``runtime``.
+        opened: Opens the model for some number of tokens, see ``opener``.
         max_length: The most tokens that the model reads at once.
         answers: See ``Batched``.
         title: See ``Batched``.
@@ -65,25 +35,26 @@ class LlamaLM(Batched):
 
     def __init__(
         self,
-        opened: Callable[[int], Any],
+        opened: Callable[[int], Runtime],
         max_length: int,
         answers: Answers | None = None,
         title: str = "evaluate",
     ) -> None:
         super().__init__()
         self.threads, self.size, self.answers, self.title = 1, 1, answers, title
-        self._opened, self._words, self._model, self._room = opened, opened(0), None, 0
+        self._opened, self._words, self._room = opened, opened(0), 0
+        self._model: Runtime | None = None
         self._max_length = max_length
 
     @property
     def eot_token_id(self) -> int:
         """The token that ends a text."""
-        return int(self._words.token_eos())
+        return self._words.last
 
     @property
     def prefix_token_id(self) -> int:
         """The token before a text: that of its beginning, or where there is none, of its end."""
-        first = int(self._words.token_bos())
+        first = self._words.first
         return first if first >= 0 else self.eot_token_id
 
     @property
@@ -98,10 +69,10 @@ class LlamaLM(Batched):
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Return the tokens of a text, with the token before it if the file adds one, and unless that is refused."""
-        first = self._words.detokenize([self.prefix_token_id], special=True).decode(errors="replace")
+        first = self._words.text([self.prefix_token_id], special=True)
         begun = bool(first) and string.startswith(first)
         add = add_special_tokens is not False and not (add_special_tokens is None and begun)
-        return list(self._words.tokenize(string.encode(), add_bos=add, special=True))
+        return self._words.tokens(string, begin=add)
 
     def read_batch(self, batch: list[Any]) -> list[Any]:
         """See ``Batched``. Requests in a batch differ in their last token at most, so one pass answers them."""
@@ -121,7 +92,7 @@ class LlamaLM(Batched):
         """See ``Batched``."""
         [(context, given)] = [request.args for request in batch]
         settings = normalize_gen_kwargs(dict(given), GENERATED)
-        end = self._words.detokenize([self.eot_token_id], special=True).decode(errors="replace")
+        end = self._words.text([self.eot_token_id], special=True)
         until = handle_stop_sequences(settings.pop("until", None), eos=end or None)
         length = int(settings.pop("max_gen_toks"))
         if settings.pop("do_sample", False) or settings.pop("temperature", 0.0):
@@ -139,21 +110,17 @@ class LlamaLM(Batched):
             if token == self.eot_token_id:
                 break
             written.append(token)
-            text = self._words.detokenize(written).decode(errors="replace")
+            text = self._words.text(written)
             if any(stop in text for stop in until):
                 break
-        text = self._words.detokenize(written).decode(errors="replace")
+        text = self._words.text(written)
         return [postprocess_generated_text(text, until, None)]
 
     def _logits(self, tokens: list[int], *, new: bool = False) -> Any:
         """Return the logits after each of some tokens; if only the last is new, after it alone."""
-        if len(tokens) > self._room:
-            self._model, new = None, False  # its memory first
-            self._room = min(self.max_length, max(64, 2 ** (len(tokens) - 1).bit_length()))
+        if self._model is None or len(tokens) > self._room:
+            if self._model is not None:
+                self._model.close()
+            self._room, new = min(self.max_length, max(64, 2 ** (len(tokens) - 1).bit_length())), False
             self._model = self._opened(self._room)
-        assert self._model is not None  # noqa: S101 - it was opened above
-        if not new:
-            self._model.reset()
-        self._model.eval(tokens[-1:] if new else tokens)
-        end = self._model.n_tokens
-        return np.asarray(self._model.scores[end - (1 if new else len(tokens)) : end])
+        return self._model.logits(tokens[-1:] if new else tokens, new=new)

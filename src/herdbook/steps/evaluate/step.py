@@ -104,9 +104,10 @@ def _load(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str], an
 
 def _run(plan: Plan, item: Evaluation, threads: int, _: Sequence[str], answers: Answers) -> Any:
     """Return lm-eval's model of a quantized file that llama.cpp runs, on the CPU."""
-    from herdbook.steps.evaluate.llama import LlamaLM, runtime
+    from herdbook.steps.evaluate.llama import LlamaLM
+    from herdbook.steps.evaluate.llama_runtime import opener
 
     assert item.quantized is not None  # noqa: S101 - so it was planned
     longest = int(item.node.config["max_position_embeddings"])
-    opened = runtime(plan.layout.quantized(item.quantized), threads)
+    opened = opener(plan.layout.quantized(item.quantized), threads)
     return LlamaLM(opened, longest, answers, f"evaluate {item.name}")
