@@ -25,6 +25,7 @@ ROUTING_FIGURE = f"{FIGURES}/routing.svg"
 RECORDS = "provenance/records"
 SEARCHES = "provenance/searches"
 EVALUATIONS = "provenance/evaluations"
+EVAL_RESULTS = ".eval_results"  # where the Hub looks for results of its benchmarks
 COMPARISONS = "provenance/comparisons.json"
 SAMPLES_SUFFIX = ".samples.jsonl.bz2"
 ROUTING = "provenance/routing"
@@ -52,6 +53,11 @@ def input_file(name: str, sha256: str) -> str:
         sha256: Its digest.
     """
     return f"{INPUTS}/{sha256[:12]}-{name.rpartition('/')[2]}"
+
+
+def eval_results(task: str) -> str:
+    """Return the name of the file with the result of a benchmark of the Hub."""
+    return f"{EVAL_RESULTS}/{task}.yaml"
 
 
 def heat_map(model: str) -> str:
@@ -127,6 +133,10 @@ class Layout:
     def samples(self, item: Named) -> Path:
         """Return the path of what a measurement found document by document."""
         return self.root / "evaluations" / f"{item.id}{SAMPLES_SUFFIX}"
+
+    def answers(self, item: Named) -> Path:
+        """Return the path of the answers of a measurement that has not ended."""
+        return self.root / "evaluations" / f"{item.id}.answers.jsonl"
 
     def report(self, report: Named) -> Path:
         """Return the path of a report on routers."""

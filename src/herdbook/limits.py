@@ -66,6 +66,14 @@ TOKEN_RUNS = 20_000
 # 46,000 in the largest mixtures that are published.
 TENSORS = 200_000
 
+# -- leaderboards --------------------------------------------------------------------------------------------------------
+
+# The archive of the Open LLM Leaderboard has 4,576 rows and 40 columns: 1.3 MB as Parquet, 4 MB as text.
+SNAPSHOT_BYTES = 64_000_000
+SNAPSHOT_ROWS = 1_000_000
+# The longest names of models have 100 characters.
+SNAPSHOT_CELL = 10_000
+
 # -- JSON ----------------------------------------------------------------------------------------------------------------
 
 # Index of 36,000 tensors: 3.4 MB. Record of a merge of 300 models in one shard: 17 MB, 360,000 values.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from herdbook import visible
-from herdbook.humanize import size
+from herdbook.humanize import duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +76,10 @@ def _lines(title: str, total: int, show: Callable[[int], str]) -> Callable[[int]
         # also at the end if lines were printed before, so that a log shows that the operation ended
         if now - printed >= INTERVAL_S or (done == total and printed > start):
             printed = now
-            say(f"{title}: {show(done)} of {show(total)} after {now - start:.0f} s")
+            left = (
+                f", about {duration((now - start) / done * (total - done))} left" if 0 < done < total else ""
+            )
+            say(f"{title}: {show(done)} of {show(total)} after {now - start:.0f} s{left}")
 
     return advance
 

@@ -176,7 +176,8 @@ def _code_of(plan, job):
         "verify": release.VERIFY_CODE,
     }
     if job.rule == "evaluate":
-        more = evaluate.DEQUANTIZE_CODE.describe().json if job.subject.quantized else {}
+        made = evaluate.RUNTIME_CODE if job.subject.runtime else evaluate.DEQUANTIZE_CODE
+        more = made.describe().json if job.subject.quantized else {}
         return evaluate.EVALUATE_CODE.describe().json | more
     if job.rule in codes:
         return codes[job.rule].describe().json

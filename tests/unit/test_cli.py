@@ -404,8 +404,8 @@ def test_lines_now_and_then_where_nobody_watches(monkeypatch, capsys):
         for _ in range(5):
             advance()
     assert capsys.readouterr().err.splitlines() == [
-        "work: 2 of 5 after 31 s",
-        "work: 4 of 5 after 70 s",
+        "work: 2 of 5 after 31 s, about 46 s left",
+        "work: 4 of 5 after 70 s, about 18 s left",
         "work: 5 of 5 after 71 s",
     ]
 
@@ -417,7 +417,7 @@ def test_bytes_are_shown_as_sizes(monkeypatch, capsys):
         advance(5 * 10**9)
         advance(9 * 10**9)
     assert capsys.readouterr().err.splitlines() == [
-        "copy: 5.00 GB of 14.00 GB after 31 s",
+        "copy: 5.00 GB of 14.00 GB after 31 s, about 56 s left",
         "copy: 14.00 GB of 14.00 GB after 62 s",
     ]
     monkeypatch.undo()

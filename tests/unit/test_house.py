@@ -34,7 +34,7 @@ LAYERS = (
         "settings",
         "yamlio",
     ),
-    ("figures", "recipe", "sources", "tools", "weights"),
+    ("figures", "journal", "recipe", "sources", "tools", "weights"),
     ("hub", "importing"),
     ("lock",),
     ("plan",),

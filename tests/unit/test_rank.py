@@ -1,9 +1,12 @@
 """Ranks in leaderboards and what authors assert: ties, gaps, filters, intervals, contradictions."""
 
+import io
 import json
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from herdbook.errors import StepError
 from herdbook.recipe import Leaderboard
@@ -34,10 +37,22 @@ def as_csv(rows):
     return "\n".join([*lines, *(",".join("" if v is None else str(v) for v in row.values()) for row in rows)])
 
 
+def as_parquet(rows, **types):
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    table = pa.table({name: pa.array(column, types.get(name)) for name, column in columns.items()})
+    file = io.BytesIO()
+    parquet.write_table(table, file)
+    return file.getvalue()
+
+
 FORMS = {
-    "board.json": json.dumps(ROWS),
-    "board.jsonl": "\n".join(map(json.dumps, ROWS)) + "\n",
-    "board.csv": as_csv(ROWS),
+    "board.json": json.dumps(ROWS).encode(),
+    "board.jsonl": ("\n".join(map(json.dumps, ROWS)) + "\n").encode(),
+    "board.csv": as_csv(ROWS).encode(),
+    "board.parquet": as_parquet(ROWS),
+    "single.parquet": as_parquet(
+        ROWS, score=pa.float32(), size=pa.int16(), license=pa.dictionary(pa.int8(), pa.string())
+    ),
 }
 
 
@@ -54,7 +69,7 @@ FORMS = {
     ],
 )
 def test_filters_keep_the_rows_that_they_name_in_each_format(name, where, expected):
-    rows, left_out = read_snapshot(FORMS[name].encode(), board(snapshot=name, where=where), "leaderboards.x")
+    rows, left_out = read_snapshot(FORMS[name], board(snapshot=name, where=where), "leaderboards.x")
     assert "".join(model for model, _ in rows) == expected
     assert left_out == len(ROWS) - len(expected)
     scores = {row["model"]: "" if row["score"] is None else str(row["score"]) for row in ROWS}
@@ -73,6 +88,7 @@ def test_filters_keep_the_rows_that_they_name_in_each_format(name, where, expect
         ("board.jsonl", '{"model": "a"}\n3', "is not JSONL in UTF-8"),
         ("board.json", '[{"model": "a"}]', "has 0 columns named 'score'; its columns are model"),
         ("board.csv", "model,score,score\n", "has 2 columns named 'score'"),
+        ("board.parquet", "model,score\n", "is not Parquet: "),
     ],
 )
 def test_a_snapshot_of_another_form_is_refused(name, content, message):
@@ -80,10 +96,25 @@ def test_a_snapshot_of_another_form_is_refused(name, content, message):
         read_snapshot(content.encode(), board(snapshot=name), "leaderboards.x")
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_small_parquet_that_would_fill_the_memory_is_refused(kind):
+    """A long text that each row repeats takes a few bytes in the file."""
+    rows = [{"model": "m" * 1_000_000, "score": 1.0}] * 3000
+    content = as_parquet(rows, model=kind)
+    assert len(content) < 3_000_000
+    with pytest.raises(
+        StepError, match=r"leaderboards\.x: board\.parquet: is refused: it has a cell of more"
+    ):
+        read_snapshot(content, board(snapshot="board.parquet"), "leaderboards.x")
+    many = as_parquet([{"model": "m", "score": 1.0}] * 1_000_001)
+    with pytest.raises(StepError, match="it has 1,000,001 rows, over the limit of 1,000,000"):
+        read_snapshot(many, board(snapshot="board.parquet"), "leaderboards.x")
+
+
 def test_a_filter_on_a_column_that_does_not_exist_is_refused():
     with pytest.raises(StepError, match=r"leaderboards\.x\.where\.licence: .* 0 columns named 'licence'"):
         read_snapshot(
-            FORMS["board.csv"].encode(),
+            FORMS["board.csv"],
             board(snapshot="board.csv", where={"licence": "mit"}),
             "leaderboards.x",
         )
@@ -103,7 +134,7 @@ def plan_of(folder, better=0.0, stderr=0.0123, claims=(), **changes):
     for seed, name in enumerate(MODELS):
         tiny.write_model(folder / name, seed)
     tiny.write_task(folder / "task.yaml")
-    (folder / "board.json").write_text(FORMS["board.json"])
+    (folder / "board.json").write_bytes(FORMS["board.json"])
     sections = {
         "evaluate": {"tasks": ["task.yaml"], "models": list(MODELS), "compare": {"tuned": ["base"]}},
         "leaderboards": {"board": BOARD | changes},

@@ -92,7 +92,7 @@ def judge_marks(
         metrics = tasks[mark.task]["metrics"]
         if mark.metric not in metrics:
             raise MarkError(
-                f"{where}.metric: {mark.task} has no {mark.metric!r}; it has {', '.join(metrics)}"
+                f"{where}.metric: {mark.task} has no {mark.metric!r}; it has {'; '.join(metrics)}"
             )
         score = metrics[mark.metric]
         higher = score["higher_is_better"]

@@ -19,6 +19,7 @@ from herdbook import limits
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+NO_FILTER = "none"  # lm-eval's name for it
 DIGITS = 9  # significant digits of a number: enough to distinguish any two float32 numbers
 MEAN = "mean"
 RATIO = "bits_per_byte"  # of sums: of log-likelihoods in nats, and of lengths in bytes
@@ -37,7 +38,7 @@ class Sample:
         task: The task.
         document: Its number in the task's data.
         sha256: Digest of the document.
-        values: By metric: a number, a pair of numbers, or what else lm-eval has.
+        values: By label of the metric: a number, a pair of numbers, or what else lm-eval has.
     """
 
     task: str
@@ -46,19 +47,33 @@ class Sample:
     values: Mapping[str, Any]
 
 
+def label(metric: str, filter_name: str) -> str:
+    """Return the name of a metric of one filter, as lm-eval writes it; without a filter, that of the metric.
+
+    A filter is what takes the answer out of a generated text; a task with several has each metric several times.
+    """
+    return metric if filter_name == NO_FILTER else f"{metric},{filter_name}"
+
+
 def of_results(task: str, samples: Iterable[Mapping[str, Any]], metrics: Iterable[str]) -> list[Sample]:
-    """Return the samples of a task from lm-eval's, in the order of its documents."""
-    names = list(metrics)
-    found = [
-        Sample(
-            task,
-            int(sample["doc_id"]),
-            str(sample.get("doc_hash", "")),
-            {name: _plain(sample[name]) for name in names if name in sample},
+    """Return the samples of a task from lm-eval's, which has one for each document and filter, in the order of its documents.
+
+    Args:
+        task: The task.
+        samples: lm-eval's samples.
+        metrics: The labels of the metrics.
+    """
+    wanted = set(metrics)
+    values: dict[int, dict[str, Any]] = {}
+    digests: dict[int, str] = {}
+    for sample in samples:
+        document = int(sample["doc_id"])
+        digests[document] = str(sample.get("doc_hash", ""))
+        own = {label(name, sample["filter"]): sample[name] for name in sample["metrics"] if name in sample}
+        values.setdefault(document, {}).update(
+            {name: _plain(value) for name, value in own.items() if name in wanted}
         )
-        for sample in samples
-    ]
-    return sorted(found, key=lambda sample: sample.document)
+    return [Sample(task, document, digests[document], values[document]) for document in sorted(values)]
 
 
 def pack(samples: Iterable[Sample]) -> tuple[bytes, str]:

@@ -16,7 +16,7 @@ from herdbook.layout import CARD, EVALUATIONS, FIGURES, LOCK, RECIPE, SAMPLES_SU
 from herdbook.plan.parsed import PACKAGE
 from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
-from herdbook.steps.card.results import MAIN_METRICS
+from herdbook.steps.card.results import main_metrics
 from herdbook.verify.claims import recorded
 
 if TYPE_CHECKING:
@@ -158,12 +158,11 @@ def _measured(first: Release, second: Release) -> tuple[tuple[Comparison, ...], 
             notes.append(f"{task}: {SECOND} was not measured in it")
             continue
         places = [[(item.document, item.sha256) for item in side.samples.get(task, ())] for side in sides]
-        metrics = result["metrics"].keys() & theirs.tasks[task]["metrics"].keys()
-        metric = next((name for name in MAIN_METRICS if name in metrics), min(metrics, default=None))
-        if places[0] != places[1] or metric is None:
+        metrics = main_metrics(result["metrics"].keys() & theirs.tasks[task]["metrics"].keys())
+        if places[0] != places[1] or not metrics:
             notes.append(f"{task}: was not measured on the same documents and in the same metric")
         else:
-            wanted.append(Wanted(FIRST, SECOND, task, metric))
+            wanted += [Wanted(FIRST, SECOND, task, metric) for metric in metrics]
     return compare(wanted, {FIRST: ours, SECOND: theirs}), tuple(notes)
 
 

@@ -40,6 +40,7 @@ from herdbook.hub.repository import (
     resolve,
     weights_of,
 )
+from herdbook.hub.snapshot import file_of_data_set, matches, read_of_data_set, read_url
 from herdbook.hub.transport import TRAFFIC, client, read_range
 
 __all__ = [
@@ -59,17 +60,21 @@ __all__ = [
     "client",
     "download",
     "explain",
+    "file_of_data_set",
     "history",
     "is_in_cache",
     "is_transient",
     "is_wanted",
     "leads_to",
+    "matches",
     "parse_untrusted_header",
     "persist",
     "read_file",
+    "read_of_data_set",
     "read_range",
     "read_refs",
     "read_tensor",
+    "read_url",
     "redact",
     "remote_file",
     "requested_wait_s",

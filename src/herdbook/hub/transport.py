@@ -154,6 +154,26 @@ def _read_page(url: str) -> tuple[bytes, str | None]:
     return bytes(data), following
 
 
+def read_public(url: str, limit_bytes: int) -> bytes:
+    """Return a whole answer of any server, which sees no token.
+
+    Raises:
+        EndlessAnswerError: If it takes too long.
+        ValueError: If it is longer than the limit.
+    """
+
+    def read() -> bytes:
+        headers = build_hf_headers(token=False, library_name="herdbook", library_version=__version__)
+        with _request(url, headers) as response:
+            _raise_for_status(response)
+            data = _read_body(response, limit_bytes + 1)
+        if len(data) > limit_bytes:
+            raise ValueError(f"the answer has more than {limit_bytes} bytes")
+        return bytes(data)
+
+    return _within(ANSWER_S + limit_bytes / SLOWEST_BYTES_S, read)
+
+
 def refuse_echo(data: bytes | bytearray) -> None:
     """Refuse what a server sent if it is, or contains, the token that it got: it would come into locks and releases.
 
@@ -167,12 +187,19 @@ def refuse_echo(data: bytes | bytearray) -> None:
 
 def _open(url: str, headers: dict[str, str]) -> Any:
     """Send a request; the answer's body is not read yet, and is not compressed."""
-    request_headers = build_hf_headers(library_name="herdbook", library_version=__version__)
     conceal(get_token())
-    request_headers |= {**headers, "Accept-Encoding": "identity"}
+    return _request(
+        url, {**build_hf_headers(library_name="herdbook", library_version=__version__), **headers}
+    )
+
+
+def _request(url: str, headers: dict[str, str]) -> Any:
     TRAFFIC.count(0, requests=1)
     return get_session().stream(
-        "GET", url, headers=request_headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+        "GET",
+        url,
+        headers={**headers, "Accept-Encoding": "identity"},
+        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
     )
 
 

@@ -50,6 +50,13 @@ class LockedFile(Section):
     git_blob: str | None = None
 
 
+class LockedSnapshot(LockedFile):
+    """A snapshot of a leaderboard; ``uri`` and ``revision`` say where it was fetched from, if the recipe does."""
+
+    uri: str | None = None
+    revision: str | None = None
+
+
 class LockedTensor(Section):
     """A tensor of a source: its name, dtype by safetensors' code, shape, and the weights file that contains it."""
 
@@ -185,7 +192,7 @@ class Lock(Section):
     sources: Annotated[dict[str, LockedSource], FIRST] = Field(default_factory=dict)
     adapters: Annotated[dict[str, LockedAdapter], FIRST] = Field(default_factory=dict)
     tasks: Annotated[dict[str, LockedTask], FIRST] = Field(default_factory=dict)
-    leaderboards: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
+    leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
@@ -352,6 +359,8 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
         snapshot = lock.leaderboards[name].name if name in lock.leaderboards else "no entry"
         if snapshot != board.snapshot:
             yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
+        elif (uri := lock.leaderboards[name].uri) != (origin := board.fetch.uri if board.fetch else None):
+            yield Misfit(f"leaderboards.{name}", "has a snapshot from elsewhere", str(origin), str(uri))
     for name, text in recipe.calibration.items():
         asked = lock.calibration[name].asked if name in lock.calibration else "no entry"
         if asked != request(text):

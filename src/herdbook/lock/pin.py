@@ -10,10 +10,11 @@ from herdbook.lock import union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap
 from herdbook.lock.folder import pin_folder
-from herdbook.lock.local import pin_local, reader
+from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
+from herdbook.lock.snapshot import pin_snapshot
 from herdbook.lock.task import pin_task, refuse_equal_names
 from herdbook.lock.tokens import compare
 from herdbook.lock.union import SideFilesOf
@@ -65,10 +66,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
                 pass
     tasks = {task: pin_task(task, beside) for task in (recipe.evaluate.tasks if recipe.evaluate else [])}
     refuse_equal_names(tasks)
-    boards = {
-        name: pin_local(beside, board.snapshot, f"leaderboards.{name}")
-        for name, board in recipe.leaderboards.items()
-    }
+    boards = {name: pin_snapshot(name, board, beside, say) for name, board in recipe.leaderboards.items()}
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     refuse_overlap(recipe, beside, tasks, say)
     vocabularies = make_vocabularies(recipe, sources, beside)

@@ -53,12 +53,6 @@ class Task(BaseModel):
         ]
         if not isinstance(self.task, str):
             problems.append(f"task: {self.task!r} is not a name; write one task into one file")
-        filters = self.filter_list or []
-        if len(filters) > 1:
-            problems.append(
-                f"filter_list: {len(filters)} filters give each metric {len(filters)} values, and a measurement has one. "
-                "Write a task for each filter"
-            )
         metrics = [str(item.get("metric")) for item in self.metric_list or []]
         problems += [
             f"metric_list: {metric} is listed twice; lm-eval keeps one of the values"

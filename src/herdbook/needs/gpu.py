@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING
 from herdbook import humanize
 from herdbook.architectures.dense import layer_of
 from herdbook.errors import RecipeError
-from herdbook.needs.layerwise import FLOAT32, reading
-from herdbook.needs.memory import FLOAT64, MATRIX_PIECE_BYTES, MATRIX_PIECES, pass_bytes, report_data_bytes
+from herdbook.needs.layerwise import reading
+from herdbook.needs.memory import (
+    FLOAT64,
+    MATRIX_PIECE_BYTES,
+    MATRIX_PIECES,
+    pass_bytes,
+    report_data_bytes,
+    weight_bytes,
+)
 from herdbook.plan import Evaluation, Part, RoutingReport, Search
 
 if TYPE_CHECKING:
@@ -43,12 +50,12 @@ def gpus(plan: Plan, subject: Subject | None, gpu_bytes: int | None) -> int:
             return 1 if subject.reduced else 0
         case Search() | RoutingReport():
             return 1
-        case Evaluation():
-            # Enough to hold the model in float32.
+        case Evaluation() if not subject.runtime:
+            # Enough to hold the model in the type in which it is measured.
             if gpu_bytes is None:
                 return 1
             room = USABLE * gpu_bytes - LIBRARIES_BYTES - pass_bytes(plan, subject)
-            return max(1, -int(-FLOAT32 * subject.node.parameters // max(room, 1)))
+            return max(1, -int(-weight_bytes(plan) * subject.node.parameters // max(room, 1)))
     return 0
 
 
@@ -68,7 +75,7 @@ def gpu_bytes(plan: Plan, subject: Subject | None, threads: int, gpu_bytes: int 
             return _search(plan, subject)
         case RoutingReport():
             return LIBRARIES_BYTES + report_data_bytes(plan, subject)
-        case Evaluation():
+        case Evaluation() if not subject.runtime:
             return evaluation_bytes(plan, subject, gpus(plan, subject, gpu_bytes))
     return 0
 
@@ -117,7 +124,7 @@ def _search(plan: Plan, search: Search) -> int:
 
 def evaluation_bytes(plan: Plan, item: Evaluation, count: int) -> int:
     """Return the memory that a measurement needs on each of ``count`` GPUs that hold the whole model, in bytes."""
-    return LIBRARIES_BYTES + FLOAT32 * item.node.parameters // count + pass_bytes(plan, item)
+    return LIBRARIES_BYTES + weight_bytes(plan) * item.node.parameters // count + pass_bytes(plan, item)
 
 
 def _least_evaluation(plan: Plan, item: Evaluation) -> int:
@@ -125,7 +132,7 @@ def _least_evaluation(plan: Plan, item: Evaluation) -> int:
     layers: dict[int | None, int] = {}
     for name, (_, tensor) in item.node.tensors.items():
         layers[layer_of(name)] = layers.get(layer_of(name), 0) + tensor.elements
-    return LIBRARIES_BYTES + 2 * FLOAT32 * max(layers.values()) + pass_bytes(plan, item)
+    return LIBRARIES_BYTES + 2 * weight_bytes(plan) * max(layers.values()) + pass_bytes(plan, item)
 
 
 def check_gpu(plan: Plan, gpu_bytes: int | None) -> None:
@@ -154,7 +161,7 @@ def _least(plan: Plan) -> Iterator[tuple[str, int]]:
         yield f"search {search.id}", _search(plan, search)
     if plan.report:
         yield f"routing {plan.report.id}", gpu_bytes(plan, plan.report, 1, None)
-    for item in plan.evaluations:
+    for item in (item for item in plan.evaluations if not item.runtime):
         yield f"evaluate {item.id}", _least_evaluation(plan, item)
 
 

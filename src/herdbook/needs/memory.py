@@ -72,7 +72,7 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
             first, further = _search(plan, subject)
         case Evaluation():
             further = pass_bytes(plan, subject)
-            first = TORCH_BYTES + _weights(subject) + further
+            first = TORCH_BYTES + _weights(plan, subject) + further
         case RoutingReport():
             further = _report_thread(plan, subject)
             first = TORCH_BYTES + report_data_bytes(plan, subject)
@@ -236,11 +236,19 @@ def pass_bytes(plan: Plan, item: Evaluation) -> int:
     return 3 * FLOAT32 * TOKENS_AT_ONCE * batch * vocabulary
 
 
-def _weights(item: Evaluation) -> int:
-    return FLOAT32 * item.node.parameters * (2 if item.quantized else 1) + stacking_bytes(item.node)
+def weight_bytes(plan: Plan) -> int:
+    """Return the bytes of one weight of a measured model."""
+    settings = plan.recipe.evaluate
+    return FLOAT32 if settings is None or settings.dtype == "float32" else FLOAT32 // 2
 
 
-def stacking_bytes(node: Node) -> int:
+def _weights(plan: Plan, item: Evaluation) -> int:
+    if item.quantized:  # which is dequantized to float32 first
+        return 2 * FLOAT32 * item.node.parameters + stacking_bytes(item.node)
+    return weight_bytes(plan) * item.node.parameters + stacking_bytes(item.node, weight_bytes(plan))
+
+
+def stacking_bytes(node: Node, width: int = FLOAT32) -> int:
     """Return the memory of loading a mixture beyond its weights: transformers joins a layer's experts, then frees them.
 
     A layer's experts are in memory as they were read. Their gates and their ups are stacked, each kind by itself, and the
@@ -252,8 +260,8 @@ def stacking_bytes(node: Node) -> int:
     smallest = math.inf
     for name, (_, tensor) in node.tensors.items():
         if expert_of(name) or tensor.slices:
-            layers[layer_of(name)] = layers.get(layer_of(name), 0) + FLOAT32 * tensor.elements
-            smallest = min(smallest, FLOAT32 * tensor.elements)
+            layers[layer_of(name)] = layers.get(layer_of(name), 0) + width * tensor.elements
+            smallest = min(smallest, width * tensor.elements)
     if not layers:
         return 0
     joined = max(layers.values()) * 4 // 3

@@ -40,6 +40,7 @@ def missing_software(jobs: Iterable[Job]) -> list[str]:
     """Return, for each program or package that some jobs need and that is not installed here, one of them and the remedy."""
     programs: dict[Tool, str] = {}
     extras: dict[tuple[str, str], str] = {}
+    jobs = list(jobs)
     for job in jobs:
         if tool := program(job.subject):
             programs.setdefault(tool, job.name)
@@ -51,6 +52,12 @@ def missing_software(jobs: Iterable[Job]) -> list[str]:
             tool.find()
         except StepError as error:
             missing.append(f"{user}: {error}")
+    run = [job.name for job in jobs if getattr(job.subject, "runtime", "")]
+    if run and find_spec("llama_cpp") is None:
+        missing.append(
+            f"{run[0]}: llama.cpp's runtime is not installed (`quantize.runtime`). Install it with:\n"
+            "  pip install llama-cpp-python"
+        )
     missing += [
         f"{user}: the package {package} is not installed. Install it with:\n  pip install 'herdbook[{name}]'"
         for (package, name), user in extras.items()

@@ -14,6 +14,7 @@ from herdbook.layout import (
     MEASUREMENTS_FIGURE,
     ROUTING_FIGURE,
     SPECTRUM_FIGURE,
+    eval_results,
     heat_map,
 )
 from herdbook.plan.code import DOCUMENTS, Code
@@ -40,6 +41,7 @@ def card_files(plan: Plan) -> list[str]:
         LINEAGE_FIGURE,
         *([MEASUREMENTS_FIGURE] if plan.evaluations else []),
         *([COMPARISONS] if compared(plan) else []),
+        *(eval_results(benchmark.task) for benchmark in plan.recipe.benchmarks),
         *([ROUTING_FIGURE] if plan.report and plan.report.texts else []),
         *(heat_map(node.name) for node in lasered),
         *([SPECTRUM_FIGURE] if any(map(shows_spectrum, lasered)) else []),

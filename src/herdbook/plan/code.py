@@ -44,6 +44,7 @@ NEUTRAL_MODULES = {
     "herdbook.quantization.mixture": "chooses the types of tensors, which enter keys as parameters",
     "herdbook.settings": "the settings of a machine, none of which decides a result",
     "herdbook.recipe": _RECIPE,
+    "herdbook.recipe.benchmarks": _RECIPE,
     "herdbook.recipe.evaluate": _RECIPE,
     "herdbook.recipe.hub_values": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,

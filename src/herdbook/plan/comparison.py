@@ -34,9 +34,10 @@ def compared_pairs(plan: Plan) -> tuple[tuple[str, str], ...]:
 
 
 def check_tasks(recipe: Recipe, lock: Lock) -> None:
-    """Check that marks and leaderboards are on tasks of the recipe, before anything is measured. Raises RecipeError."""
+    """Check that marks, benchmarks and leaderboards are on tasks of the recipe, before anything is measured. Raises RecipeError."""
     names = [task.name for task in lock.tasks.values()]
     asked = {f"marks.{index}": mark.task for index, mark in enumerate(recipe.marks)}
+    asked |= {f"benchmarks.{index}": one.task for index, one in enumerate(recipe.benchmarks)}
     asked |= {f"leaderboards.{key}": board.task for key, board in recipe.leaderboards.items()}
     problems = [
         f"{where}.task: no task is named {task!r}{did_you_mean(task, names)}"

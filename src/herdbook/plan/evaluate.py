@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 EVALUATE_CODE = Code(
     "evaluate",
     ("herdbook.steps.evaluate.step",),
-    without=("herdbook.steps.quantize.dequantize",),
+    without=(
+        "herdbook.steps.quantize.dequantize",
+        "herdbook.steps.evaluate.llama",
+        "herdbook.steps.evaluate.llama_runtime",
+    ),
     packages=TOKENIZERS,
 )
 DEQUANTIZE_CODE = Code("dequantize", ("herdbook.steps.quantize.dequantize",))
+# The version of llama.cpp's runtime stands in the module, since few machines have it, and all must compute the same key.
+RUNTIME_CODE = Code(
+    "runtime",
+    ("herdbook.steps.evaluate.llama", "herdbook.steps.evaluate.llama_runtime"),
+    without=("llama-cpp-python",),
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Evaluation:
         quantized: The quantized file of the model, if that is measured.
         key: Digest that identifies it.
         settings: How it is measured, as JSON.
+        runtime: What runs the quantized file; empty if it is dequantized.
         made_as: Name of the first measurement with the same key, whose file it shares; empty if it is the first.
     """
 
@@ -44,6 +55,7 @@ class Evaluation:
     key: str
     settings: dict[str, Any] = field(hash=False)
     made_as: str = ""
+    runtime: str = ""
 
     @property
     def id(self) -> str:
@@ -74,20 +86,35 @@ def plan_evaluations(
         "tasks": [lock.tasks[task].model_dump(mode="json") for task in section.tasks],
         "limit": section.limit,
         "batch_size": section.batch_size,
+        "dtype": section.dtype,
         "code": EVALUATE_CODE.describe().json,
     }
 
-    measured_with = {"limit": section.limit, "batch_size": section.batch_size, "dtype": "float32"}
+    measured_with = {"limit": section.limit, "batch_size": section.batch_size, "dtype": section.dtype}
     first: dict[str, str] = {}
 
-    def planned(name: str, node: Node, item: Quantized | None) -> Evaluation:
-        measured = {"key": item.key, "code": DEQUANTIZE_CODE.describe().json} if item else None
-        key = digest({**settings, "model": node.key, "quantized": measured})
+    def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Evaluation:
+        code = RUNTIME_CODE if runtime else DEQUANTIZE_CODE
+        measured = {"key": item.key, "code": code.describe().json} if item else None
+        own = {"runtime": runtime} if runtime else {}
+        key = digest({**settings, **own, "model": node.key, "quantized": measured})
         made_as = first.setdefault(key, name)
-        return Evaluation(name, node, item, key, measured_with, made_as if made_as != name else "")
+        return Evaluation(
+            name, node, item, key, {**measured_with, **own}, made_as if made_as != name else "", runtime
+        )
 
     models = [planned(name, nodes[name], None) for name in section.models]
     if not (recipe.quantize and recipe.quantize.evaluate):
         return tuple(models)
     released = nodes[recipe.release.model]
-    return (*models, *(planned(f"{released.name}.{item.method}", released, item) for item in quantized))
+    files = list(quantized)
+    runtime = recipe.quantize.runtime
+    return (
+        *models,
+        *(planned(f"{released.name}.{item.method}", released, item) for item in files),
+        *(
+            planned(f"{released.name}.{item.method}.{runtime}", released, item, runtime)
+            for item in files
+            if runtime
+        ),
+    )

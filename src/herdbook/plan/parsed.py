@@ -39,6 +39,7 @@ DISTRIBUTIONS = {
     "huggingface_hub": "huggingface_hub",
     "jinja2": "jinja2",
     "libgguf": "libgguf",
+    "llama_cpp": "llama-cpp-python",
     "lm_eval": "lm_eval",
     "numpy": "numpy",
     "psutil": "psutil",

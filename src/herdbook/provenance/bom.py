@@ -152,6 +152,7 @@ def _metrics(
 ) -> Iterator[dict[str, str]]:
     for item in measured:
         what = item.quantized.file if item.quantized else plan.recipe.release.name
+        what += f" run by {item.runtime}" if item.runtime else ""
         for task, result in sorted(read_json(f"{EVALUATIONS}/{item.id}.json")["tasks"].items()):
             for metric, score in sorted(result["metrics"].items()):
                 error = (

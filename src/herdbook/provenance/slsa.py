@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from herdbook.layout import LINEAGE, LOCK, RECIPE
 from herdbook.plan.card import CARD_CODE
-from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE
+from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE, RUNTIME_CODE
 from herdbook.plan.material import inputs, materials
 from herdbook.plan.node import ASSEMBLE_CODE, TOKENIZER_CODE
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
@@ -64,6 +64,8 @@ def codes(plan: Plan) -> list[DescribedCode]:
         found.append(EVALUATE_CODE.describe())
     if any(item.quantized for item in plan.evaluations):
         found.append(DEQUANTIZE_CODE.describe())
+    if any(item.runtime for item in plan.evaluations):
+        found.append(RUNTIME_CODE.describe())
     if plan.quantized:
         found += [CONVERT_CODE.describe(), QUANTIZE_CODE.describe()]
     by_name = {code.of.name: code for code in found}

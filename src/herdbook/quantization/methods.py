@@ -40,9 +40,7 @@ METHODS = {
         Method(
             "F16", 1, "F16", "Full width for hardware without bfloat16; very large weights lose precision."
         ),
-        Method(
-            "Q8_0", 7, "Q8_0", "Nearly the same answers as full width; take it where memory is no concern."
-        ),
+        Method("Q8_0", 7, "Q8_0", "Nearly the same answers as full width."),
         Method("Q6_K", 18, "Q6_K", "Very close to Q8_0 at three quarters of its size; the careful choice."),
         Method("Q6_K_L", 18, "Q6_K", f"Q6_K {_WIDE_ENDS}; slightly larger.", "Q6_K", "Q8_0"),
         Method("Q5_K_M", 17, "Q5_K", "A little smaller than Q6_K, with a loss that is still hard to notice."),
@@ -50,7 +48,7 @@ METHODS = {
         Method("Q5_K_S", 16, "Q5_K", "Q5_K_M without its wider tensors; for when Q5_K_M just does not fit."),
         Method("Q5_1", 9, "Q5_1", "Legacy, for old programs; Q5_K_M is the usual choice now."),
         Method("Q5_0", 8, "Q5_0", "Legacy, for old programs; Q5_K_S is the usual choice now."),
-        Method("Q4_K_M", 15, "Q4_K", "Small, fast and good enough for most uses; the one to try first."),
+        Method("Q4_K_M", 15, "Q4_K", "Small and fast, with a small loss."),
         Method("Q4_K_L", 15, "Q4_K", f"Q4_K_M {_WIDE_ENDS}.", "Q4_K_M", "Q8_0"),
         Method("Q4_K_S", 14, "Q4_K", "Slightly smaller than Q4_K_M, slightly worse; for tight memory."),
         Method("Q4_1", 3, "Q4_1", "Legacy, for old programs; Q4_K_S is the usual choice now."),

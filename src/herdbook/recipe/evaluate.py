@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,13 @@ class Evaluate(Section):
     )
     limit: int | None = Field(None, ge=1, description="measure only this many documents of each task")
     batch_size: int = Field(
-        1, ge=1, description="part of the result's key, since it changes the last digits of a result"
+        1,
+        ge=1,
+        description="how many requests form a batch; part of the result's key, since it changes the last digits of a result",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="the type in which models are measured; the smaller ones need half the memory, and change the results a little",
     )
     compare: dict[Name, list[Name]] = Field(
         {},
@@ -38,7 +44,9 @@ class Mark(Section):
     """A result that the released model must reach; a release that misses it is not made."""
 
     task: str = Field(description="the task, by the name in its file")
-    metric: str = Field(description="the metric of that task")
+    metric: str = Field(
+        description="the metric of that task; of a task with filters, `metric,filter`, such as `exact_match,strict-match`"
+    )
     at_least: float | None = Field(
         None, allow_inf_nan=False, description="for metrics of which higher results are better"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
@@ -97,6 +97,18 @@ class Quantize(Section):
         ]
     ] = Field(min_length=1)
     evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")
+    runtime: Literal["llama.cpp"] | None = Field(
+        None,
+        description="measure each file a second time, run by llama.cpp itself, which must be installed (llama-cpp-python)",
+    )
+
+    @model_validator(mode="after")
+    def _compares_both(self) -> Quantize:
+        if self.runtime and not self.evaluate:
+            raise ValueError(
+                "runtime: is compared with the dequantized file, which `evaluate: false` does not measure"
+            )
+        return self
 
     @property
     def files(self) -> tuple[QuantizedFile, ...]:

@@ -28,12 +28,38 @@ class Bounds(Section):
         return self
 
 
+class Origin(Section):
+    """Where a snapshot is fetched from: an address, or a file of a data set on the Hub."""
+
+    url: str | None = Field(None, pattern=r"^https?://[^\s@]+$", description="its address")
+    dataset: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$",
+        description="a data set on the Hub, `owner/name` or `owner/name@revision`",
+    )
+    file: str | None = Field(None, min_length=1, description="the file in the data set")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Origin:
+        if (self.url is None) == (self.dataset is None) or (self.dataset is None) != (self.file is None):
+            raise ValueError("give `url`, or `dataset` and `file`")
+        return self
+
+    @property
+    def uri(self) -> str:
+        """What it is called in locks."""
+        return self.url or f"hf://datasets/{self.dataset}/{self.file}"
+
+
 class Leaderboard(Section):
     """A snapshot of a leaderboard, in which the released model is ranked by its measured score."""
 
     snapshot: str = Field(
-        pattern=r"\.(csv|json|jsonl)$",
-        description="file relative to the recipe: CSV with a header, a JSON list of objects, or lines of them",
+        pattern=r"\.(csv|json|jsonl|parquet)$",
+        description="file relative to the recipe: CSV with a header, a JSON list of objects, or lines of them, or Parquet",
+    )
+    fetch: Origin | None = Field(
+        None, description="where `herdbook lock` fetches the snapshot from if the file does not exist yet"
     )
     title: str = Field(description="the leaderboard's name on the card")
     as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="day of the snapshot, YYYY-MM-DD")
@@ -42,7 +68,9 @@ class Leaderboard(Section):
     score_column: str = Field(description="column with the scores")
     direction: Literal["higher", "lower"] = Field(description="which scores are better")
     task: str = Field(description="the evaluation task whose result is this model's score")
-    metric: str = Field(description="the metric of that task")
+    metric: str = Field(
+        description="the metric of that task; of a task with filters, `metric,filter`, such as `exact_match,strict-match`"
+    )
     where: dict[str, str | list[str] | Bounds] = Field(
         {},
         description="only rows whose column has this text, one of these texts, or a number within bounds",

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
+from herdbook.recipe.benchmarks import Benchmark, benchmark_problems
 from herdbook.recipe.evaluate import Evaluate, Mark, evaluate_problems, mark_problems
 from herdbook.recipe.laser import Calibration, Laser
 from herdbook.recipe.merge import Merge
@@ -68,6 +69,7 @@ class Recipe(Section):
     release: Release
     evaluate: Evaluate | None = None
     marks: list[Mark] = Field([])
+    benchmarks: list[Benchmark] = Field([])
     routing: Routing | None = None
     quantize: Quantize | None = None
     leaderboards: dict[Name, Leaderboard] = Field({})
@@ -101,6 +103,7 @@ class Recipe(Section):
         problems += claim_problems(self.claims, self.leaderboards, self.evaluate, self.release.model)
         problems += mark_problems(self.marks, self.evaluate, self.release.model)
         problems += quantize_problems(self.quantize) if self.quantize else []
+        problems += benchmark_problems(self.benchmarks, self.evaluate, self.release.model)
         for name, model in self.models.items():
             problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
             problems += (

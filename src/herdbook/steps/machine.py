@@ -51,6 +51,8 @@ class Machine:
         Raises:
             StepError: If this machine has no such device.
         """
+        if item.runtime:  # llama.cpp's results on the CPU are the reference
+            return ["cpu"]
         return devices(self.device, item.key, needs.gpus(plan, item, self.gpu_bytes))
 
 

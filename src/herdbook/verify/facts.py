@@ -15,6 +15,7 @@ from herdbook.layout import (
     CLAIMS,
     COMPARISONS,
     CONFIG,
+    EVAL_RESULTS,
     EVALUATIONS,
     FIGURES,
     GENERATION_CONFIG,
@@ -78,6 +79,10 @@ def _quantizes(recipe: Recipe) -> bool:
     return bool(recipe.quantize)
 
 
+def _fetches(recipe: Recipe) -> bool:
+    return any(board.fetch and board.fetch.dataset for board in recipe.leaderboards.values())
+
+
 def _releases_samples(recipe: Recipe) -> bool:
     return bool(recipe.evaluate and recipe.evaluate.release_samples)
 
@@ -112,7 +117,7 @@ FACTS = (
     Fact(
         "what the author says of the release, and how it was searched and measured",
         RECIPE,
-        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards", "marks"),
+        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards", "marks", "benchmarks"),
         "the author",
         ASSERTED,
     ),
@@ -129,7 +134,8 @@ FACTS = (
     Fact(
         "which sources, tasks, texts and snapshots are pinned",
         LOCK,
-        ("version", "sources.*.asked", "sources.*.uri", "adapters.*.asked", "calibration.*.asked", "leaderboards.*.name"),
+        ("version", "sources.*.asked", "sources.*.uri", "adapters.*.asked", "calibration.*.asked", "leaderboards.*.name",
+         "leaderboards.*.uri"),
         "the recipe",
         "claims",
     ),
@@ -177,6 +183,14 @@ FACTS = (
         "the author's folder",
         ASSERTED,
         _texts,
+    ),
+    Fact(
+        "the commits of data sets that snapshots were fetched from",
+        LOCK,
+        ("leaderboards.*.revision",),
+        "the builder (the snapshot is in the release)",
+        ASSERTED,
+        _fetches,
     ),
     Fact("tasks and snapshots of leaderboards", f"{INPUTS}/*", (), "the lock", "claims", _texts),
     # -- the model
@@ -335,6 +349,14 @@ FACTS = (
     Fact("the version of the encoder of GGUF files", GGUF_RECORD, ("encoder",), BUILDER, ASSERTED, _quantizes),
     # -- what is written about it
     Fact("the card", CARD, (), "records, results and snapshots", "recomputed"),
+    Fact(
+        "results of the Hub's benchmarks",
+        f"{EVAL_RESULTS}/*",
+        (),
+        "measurements and the recipe",
+        "recomputed",
+        lambda recipe: bool(recipe.benchmarks),
+    ),
     Fact(
         "comparisons of measurements, and whether these follow from their documents' results",
         COMPARISONS,

@@ -29,6 +29,7 @@ def recipe(**changes: Any) -> Callable[[Path], Path]:
 
 
 MARK = {"task": "held_out", "metric": "bits_per_byte"}
+BENCHMARK = {"task": "held_out", "metric": "acc", "dataset": "a/b", "id": "b", "scale": 100}
 CLAIM = {"text": "So it is.", "by": "Somebody"}
 CASES = [
     Case(
@@ -57,8 +58,38 @@ CASES = [
         "leaderboards.board.task: no task is named 'held_in'; did you mean 'held_out'?",
     ),
     Case(
+        "a snapshot that is to be fetched from two places",
+        recipe(leaderboards={"board": {**BOARD, "fetch": {"url": "https://a.org/b.csv", "dataset": "a/b"}}}),
+        "leaderboards.board.fetch: ",
+    ),
+    Case(
+        "a snapshot on another kind of server",
+        recipe(leaderboards={"board": {**BOARD, "fetch": {"url": "ftp://a.org/b.csv"}}}),
+        "leaderboards.board.fetch.url: ",
+    ),
+    Case(
+        "a benchmark of the Hub that is measured in part",
+        recipe(evaluate={"limit": 4}, benchmarks=[BENCHMARK]),
+        "benchmarks: evaluate.limit measures only 4 documents of each",
+    ),
+    Case(
+        "a benchmark on a task that the recipe does not have",
+        recipe(benchmarks=[{**BENCHMARK, "task": "held_in"}]),
+        "benchmarks.0.task: no task is named 'held_in'; did you mean 'held_out'?",
+    ),
+    Case(
+        "a type to measure in that no model has",
+        recipe(evaluate={"dtype": "float8"}),
+        "evaluate.dtype: ",
+    ),
+    Case(
+        "llama.cpp's runtime without the dequantized file to compare with",
+        recipe(quantize={"methods": ["Q8_0"], "evaluate": False, "runtime": "llama.cpp"}),
+        "quantize: runtime: is compared with the dequantized file",
+    ),
+    Case(
         "a snapshot in another format",
-        recipe(leaderboards={"board": {**BOARD, "snapshot": "board.parquet"}}),
+        recipe(leaderboards={"board": {**BOARD, "snapshot": "board.xlsx"}}),
         "leaderboards.board.snapshot: ",
     ),
     Case(

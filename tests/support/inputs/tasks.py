@@ -41,20 +41,11 @@ def tasks(*files: dict[str, Any]) -> Callable[[Path], Path]:
     return make
 
 
-def filtered(name: str) -> dict[str, Any]:
-    return {"name": name, "filter": [{"function": "take_first"}]}
-
-
 CASES = [
     Case(
         "two task files of one name",
         tasks({}, {"doc_to_text": "{{question}} {{question}}"}),
         "evaluate.tasks: 0.yaml and 1.yaml are both named 'words'",
-    ),
-    Case(
-        "a task with two filters on its metrics",
-        tasks({"filter_list": [filtered("strict"), filtered("flexible")]}),
-        "evaluate.tasks: 0.yaml: filter_list: 2 filters give each metric 2 values",
     ),
     Case(
         "a task with one metric twice",

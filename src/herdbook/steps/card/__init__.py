@@ -6,7 +6,10 @@ measured by the build, recomputed from a locked source, or asserted by a person.
 ===============  =====================================================================================
 ``step``         writes the card and its figures
 ``context``      gathers the facts as frozen dataclasses
+``files``        the files that it lists
+``origins``      sources, and the models that the build made
 ``results``      reads measurements, chooses each task's main metric
+``benchmarks``   results of the Hub's benchmarks
 ``counts``       numbers of parameters, by their purpose
 ``lasered``      what LASER removed, and measurements before and after
 ``rank``         places in locked snapshots of leaderboards

@@ -76,10 +76,12 @@ def _better(
         return
     pair = (released, claim.better.than)
     of_pair = [item.comparison for item in compared if (item.comparison.model, item.comparison.other) == pair]
-    found = next((item for item in of_pair if item.task == claim.better.task), None)
-    if found is None:
-        tasks = ", ".join(item.task for item in of_pair)
+    found = [item for item in of_pair if item.task == claim.better.task]
+    if not found:
+        tasks = ", ".join(dict.fromkeys(item.task for item in of_pair))
         raise StepError(
             f"claims.{index}.better.task: {claim.better.task!r} was not compared; compared were {tasks}"
         )
-    yield f"compared with {found.other} in {found.task}: {found.verdict}", found.verdict == WORSE
+    for item in found:
+        metric = f" ({item.metric})" if len(found) > 1 else ""
+        yield f"compared with {item.other} in {item.task}{metric}: {item.verdict}", item.verdict == WORSE

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Plan
     from herdbook.steps.card.counts import Counts
+    from herdbook.steps.card.files import FileFacts
     from herdbook.steps.card.results import Measurement
 
 FULL_WIDTH = "transformers, vLLM, further merging, other quantizations"
@@ -26,15 +27,6 @@ CONTEXT_LENGTHS = (
     "max_seq_len",
     "seq_length",
 )
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """A weights file: its name, size in bytes, and digest."""
-
-    name: str
-    size_bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,7 @@ def choices(
     full = sum(file.size_bytes for file in weights)
     name = weights[0].name if len(weights) == 1 else f"model-*-of-{len(weights):05d}.safetensors"
     rows = [Choice(name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, FULL_WIDTH)]
-    own = {m.method: m for m in measurements if m.node == plan.released.name}
+    own = {m.method: m for m in measurements if m.node == plan.released.name and not m.runtime}
     for item in plan.quantized:
         file, bits = quantized[item.file]
         rows.append(
@@ -113,12 +105,15 @@ def choices(
 
 def _loss(full: Measurement | None, file: Measurement | None) -> Decimal | None:
     """Return the share of a score that is lost in the task in which most is lost; None if a share does not exist."""
-    if not full or not file or any(not result.main.value for result in full.tasks.values()):
+    if not full or not file:
         return None
     shares = []
     for task, result in full.tasks.items():
-        change = (file.tasks[task].main.value - result.main.value) / abs(result.main.value)
-        shares.append(-change if result.main.higher_is_better else change)
+        for score in result.main:
+            if not score.value:
+                return None
+            change = (file.tasks[task].scores[score.metric].value - score.value) / abs(score.value)
+            shares.append(-change if score.higher_is_better else change)
     return max(shares, default=None)
 
 

@@ -53,9 +53,10 @@ def comparisons_of(
     """
     by_name = {m.name: m for m in measurements if m.method is None}
     wanted = [
-        Wanted(name, other, task, result.main.metric)
+        Wanted(name, other, task, score.metric)
         for name, other in compared_pairs(plan)
         for task, result in by_name[name].tasks.items()
+        for score in result.main
     ]
     wanted += [
         Wanted(plan.released.name, mark.no_worse_than, mark.task, mark.metric)

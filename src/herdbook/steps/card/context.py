@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, cast
 
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, expert_of
 from herdbook.errors import StepError
-from herdbook.humanize import plural
 from herdbook.plan.card import CARD_CODE, described, shows_spectrum
-from herdbook.plan.material import ancestry, materials
-from herdbook.recipe import Adapter, Expert, Laser, Merge, Mixture, Moe
-from herdbook.sources import purl
+from herdbook.plan.material import ancestry
+from herdbook.recipe import Expert, Laser, Mixture, Moe
 from herdbook.steps.card import metadata, results
 from herdbook.steps.card.asserted import Asserted, check_claims
-from herdbook.steps.card.choices import Choice, FileFacts, Fit, choices, context_length, fits
+from herdbook.steps.card.choices import Choice, Fit, choices, context_length, fits
 from herdbook.steps.card.compared import Compared, comparisons_of, marks_of, titled
 from herdbook.steps.card.counts import Counts, count_parameters
-from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects, rule_words
+from herdbook.steps.card.files import FileFacts, check_weights, quantized_of, weights_of
+from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects
+from herdbook.steps.card.origins import MadeModel, Source, made_models, sources
 from herdbook.steps.card.rank import Ranked, rank_all
 from herdbook.steps.card.results import Column, Measurement, read_json, read_measurements, versions_of
 from herdbook.steps.card.routed import RoutingFacts, read_routing
@@ -29,8 +29,6 @@ from herdbook.steps.card.standing import Standings, standings
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from herdbook.comparison.marks import Outcome
     from herdbook.comparison.verdict import Comparison
     from herdbook.escape import Markdown
@@ -79,49 +77,6 @@ class MoeFacts:
     def experts(self) -> tuple[tuple[int, Expert], ...]:
         """The experts with their places, from 1."""
         return tuple(enumerate(self.mixture.experts, start=1))
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model or an adapter that this build did not make.
-
-    ``files`` are those that contain weights; with ``in_part``, only the MLPs were read from them.
-    """
-
-    name: str
-    uri: str
-    revision: str | None
-    license: str | None
-    files: tuple[FileFacts, ...]
-    in_part: bool = False
-
-    @property
-    def pin(self) -> str:
-        """What pins it: the commit, or the digest of its first file."""
-        return self.revision or self.files[0].sha256
-
-    @property
-    def page(self) -> str | None:
-        """The web address of its pinned commit, if it is on the Hub."""
-        commit = purl.parse(self.uri)
-        return f"{commit.endpoint}/{commit.repo}/tree/{commit.commit}" if commit else None
-
-    @property
-    def place(self) -> str:
-        """Where it is from, for people: the repository on the Hub, or its URI."""
-        commit = purl.parse(self.uri)
-        return commit.repo if commit else self.uri
-
-
-@dataclass(frozen=True)
-class MadeModel:
-    """A model that this build made: its name, its operation, its parents in order, and its key."""
-
-    name: str
-    operation: str
-    note: str
-    parents: tuple[str, ...]
-    key: str
 
 
 @dataclass(frozen=True)
@@ -190,9 +145,9 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     records = {node.name: _entries(plan, node) for node in described(plan)}
     entries = records[plan.released.name]
     measurements = read_measurements(plan)
-    weights = _weights(plan)
-    quantized = {item.file: _quantized(plan, item.method) for item in plan.quantized}
-    _check_weights(
+    weights = weights_of(plan)
+    quantized = {item.file: quantized_of(plan, item.method) for item in plan.quantized}
+    check_weights(
         plan,
         measurements,
         {file.name: file.sha256 for file in (*weights, *(q for q, _ in quantized.values()))},
@@ -236,12 +191,8 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         marks=marks_of(plan, comparisons),
         ranks=ranks,
         asserted=check_claims(plan, ranks, compared),
-        sources=tuple(_sources(plan, nodes)),
-        made=tuple(
-            MadeModel(node.name, node.operation, note(node), tuple(dict.fromkeys(node.parents)), node.key)
-            for node in nodes
-            if node.parents
-        ),
+        sources=tuple(sources(plan, nodes)),
+        made=made_models(nodes),
         choices=files,
         fits=fits(files, plan.released.config),
         standings=standings(plan, measurements, columns, compared, files),
@@ -251,22 +202,6 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         spectrum=_spectrum(nodes, records),
         versions=_versions(plan, nodes, measurements),
     )
-
-
-def note(node: Node) -> str:
-    """Return how a model was made, in a few words."""
-    match node.recipe:
-        case Laser() as model:
-            return f"LASER, {rule_words(model)}"
-        case Adapter():
-            return "LoRA adapter folded in"
-        case Merge() as model:
-            return f"{model.merge.method}, {plural(len(dict.fromkeys(model.merge.inputs)), 'model')}"
-        case Moe() as model:
-            return f"MoE, {len(model.moe.experts)} experts, {model.moe.experts_per_token} a token"
-        case _:
-            # the source's repository, folder or package
-            return str(next(iter(node.recipe.model_dump().values())))
 
 
 def _entries(plan: Plan, node: Node) -> dict[str, TensorEntry]:
@@ -295,42 +230,6 @@ def _entries(plan: Plan, node: Node) -> dict[str, TensorEntry]:
     return entries
 
 
-def _weights(plan: Plan) -> tuple[FileFacts, ...]:
-    files = []
-    for name, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
-        file = read_record(plan.layout.record(part))["file"]
-        files.append(FileFacts(name, int(file["size_bytes"]), str(file["sha256"])))
-    return tuple(files)
-
-
-def _quantized(plan: Plan, method: str) -> tuple[FileFacts, float]:
-    item = next(item for item in plan.quantized if item.method == method)
-    path = plan.layout.quantized_record(item)
-    record = read_json(path, f"record of {item.file}")
-    try:
-        if record.get("method", method) != method or record.get("key", item.key) != item.key:
-            raise StepError(f"card: {path}: belongs to another plan. Delete it and rerun `quantize`.")
-        file = FileFacts(item.file, int(record["file"]["size_bytes"]), str(record["file"]["sha256"]))
-        return file, float(record["bits_per_weight"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StepError(
-            f"card: {path}: the record of {item.file} is damaged ({error!r}). Delete it and rerun `quantize`."
-        ) from error
-
-
-def _check_weights(plan: Plan, measurements: Iterable[Measurement], digests: dict[str, str]) -> None:
-    """Check that the weights measured under the release's name are the released ones."""
-    for measurement in measurements:
-        if measurement.node != plan.released.name:
-            continue
-        wrong = sorted(name for name, sha256 in measurement.weights.items() if digests.get(name) != sha256)
-        if wrong:
-            raise StepError(
-                f"card: {measurement.name}: the measured weights differ from the released ones ({wrong[0]}). "
-                "Delete the measurement and rerun `evaluate`."
-            )
-
-
 def _moe(plan: Plan, mixture: Mixture, entries: dict[str, TensorEntry]) -> MoeFacts:
     weights: dict[int, dict[str, str]] = {}
     for name, entry in entries.items():
@@ -341,18 +240,6 @@ def _moe(plan: Plan, mixture: Mixture, entries: dict[str, TensorEntry]) -> MoeFa
         groups.setdefault(tuple(sorted(weights[expert].items())), []).append(expert + 1)
     twins = tuple(tuple(group) for group in groups.values() if len(group) > 1)
     return MoeFacts(mixture, plan.nodes[mixture.base].parameters, twins, len(groups))
-
-
-def _sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
-    for material in materials(plan, nodes):
-        files = tuple(
-            FileFacts(file.name, file.size_bytes, file.sha256 or "")
-            for file in material.files
-            if file.name in material.weights
-        )
-        yield Source(
-            material.name, material.uri, material.revision, material.license, files, material.in_part
-        )
 
 
 def _spectrum(

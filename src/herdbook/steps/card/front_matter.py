@@ -31,6 +31,7 @@ class Dataset(_Part):
 
     name: Text
     type: Text
+    args: dict[str, int] | None = None
 
 
 class Metric(_Part):
@@ -39,6 +40,7 @@ class Metric(_Part):
     type: str = Field(pattern=r"^[A-Za-z0-9_.@+-]+$")
     value: float
     name: Text | None = None
+    args: dict[str, float] | None = None
 
 
 class Result(_Part):

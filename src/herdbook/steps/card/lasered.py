@@ -187,11 +187,12 @@ def effects(
             item.name,
             item.parent,
             result.title,
-            models[item.parent].tasks[task].main,
-            result.main,
-            verdicts[item.name, item.parent, task, result.main.metric],
+            models[item.parent].tasks[task].scores[score.metric],
+            score,
+            verdicts[item.name, item.parent, task, score.metric],
         )
         for item in lasered
         if item.name in models and item.parent in models
         for task, result in models[item.name].tasks.items()
+        for score in result.main
     )

@@ -11,7 +11,6 @@ from herdbook.errors import StepError
 from herdbook.escape import Markdown, one_line
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 from herdbook.steps.card.front_matter import check
-from herdbook.steps.card.results import METRIC_NAMES
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -72,12 +71,17 @@ def _results(measured: Measurement) -> list[dict[str, Any]]:
     return [
         {
             "task": {"type": "text-generation", "name": "Text Generation"},
-            "dataset": {"name": one_line(result.title), "type": one_line(result.task)},
+            "dataset": {
+                "name": one_line(result.title),
+                "type": one_line(result.task),
+                "args": {"documents": result.documents},
+            },
             "metrics": [
                 {
-                    "type": score.metric,
+                    "type": score.kind,
                     "value": _number(score.value),
-                    "name": METRIC_NAMES.get(score.metric, score.metric),
+                    "name": one_line(score.name),
+                    **({} if score.stderr is None else {"args": {"stderr": _number(score.stderr)}}),
                 }
                 for score in result.scores.values()
             ],

@@ -170,7 +170,7 @@ def _own_score(where: str, board: Leaderboard, own: Measurement | None) -> Score
         )
     scores = own.tasks[board.task].scores
     if board.metric not in scores:
-        raise StepError(f"{where}.metric: {board.task} has no {board.metric!r}; it has {', '.join(scores)}")
+        raise StepError(f"{where}.metric: {board.task} has no {board.metric!r}; it has {'; '.join(scores)}")
     score = scores[board.metric]
     if score.higher_is_better != (board.direction == "higher"):
         raise StepError(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from herdbook.plan import Evaluation, Plan
 
-# The main metric of a task is the first of these that it has, otherwise its first by name.
+# The main metric of a task is the first of these that it has, otherwise its first by name; of each filter.
 MAIN_METRICS = ("bits_per_byte", "acc", "acc_norm", "exact_match", "f1")
 METRIC_WORDS = {
     "bits_per_byte": (
@@ -33,7 +34,10 @@ METRIC_NAMES = {"bits_per_byte": "bits per byte", "acc": "accuracy", "acc_norm":
 
 @dataclass(frozen=True)
 class Score:
-    """A result in one metric, with the exact numbers of the result file."""
+    """A result in one metric, with the exact numbers of the result file.
+
+    ``metric`` is its label: of a task with filters, the metric and the filter (see ``herdbook.comparison.samples.label``).
+    """
 
     metric: str
     value: Decimal
@@ -42,8 +46,15 @@ class Score:
 
     @property
     def name(self) -> str:
-        """The metric in words."""
-        return METRIC_NAMES.get(self.metric, self.metric.replace("_", " "))
+        """The metric in words, with its filter."""
+        kind, _, filter_name = self.metric.partition(",")
+        words = METRIC_NAMES.get(kind, kind.replace("_", " "))
+        return f"{words} ({filter_name})" if filter_name else words
+
+    @property
+    def kind(self) -> str:
+        """The metric without its filter."""
+        return self.metric.partition(",")[0]
 
     @property
     def direction(self) -> str:
@@ -53,11 +64,19 @@ class Score:
     @property
     def digits(self) -> int:
         """Number of decimals to print."""
-        return 2 if self.metric.endswith("perplexity") else 4
+        return 2 if self.kind.endswith("perplexity") else 4
 
     def beats(self, other: Score) -> bool:
         """Return whether this is strictly better than ``other``."""
         return self.value > other.value if self.higher_is_better else self.value < other.value
+
+
+def main_metrics(metrics: Iterable[str]) -> list[str]:
+    """Return the labels of a task's main metric, one for each filter, sorted."""
+    labels = sorted(metrics)
+    kinds = {metric.partition(",")[0] for metric in labels}
+    main = next((kind for kind in MAIN_METRICS if kind in kinds), min(kinds, default=""))
+    return [metric for metric in labels if metric.partition(",")[0] == main]
 
 
 @dataclass(frozen=True)
@@ -70,11 +89,9 @@ class TaskResult:
     scores: dict[str, Score]
 
     @property
-    def main(self) -> Score:
-        """The result in the task's main metric."""
-        return self.scores[
-            next((metric for metric in MAIN_METRICS if metric in self.scores), min(self.scores))
-        ]
+    def main(self) -> tuple[Score, ...]:
+        """The results in the task's main metric: one, or one for each filter, of which none is preferred."""
+        return tuple(self.scores[metric] for metric in main_metrics(self.scores))
 
 
 @dataclass(frozen=True)
@@ -85,9 +102,11 @@ class Measurement:
         name: Name of the model in the recipe, or of the quantized file.
         node: Name of the model in the recipe.
         method: The quantization method; None if the model itself was measured.
+        runtime: What ran the quantized file; empty if it was dequantized.
         tasks: Results by task.
         weights: SHA-256 of each measured weights file, by its name; empty if the result does not contain them.
         versions: Versions of the packages that ran the measurement.
+        dtype: The type in which it was measured.
     """
 
     name: str
@@ -96,11 +115,13 @@ class Measurement:
     tasks: dict[str, TaskResult]
     weights: dict[str, str]
     versions: dict[str, str]
+    dtype: str = "float32"
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: one task, in its main metric."""
+    """A column of the table: one task, in its main metric, of one filter."""
 
     task: str
     title: str
@@ -121,7 +142,7 @@ def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
             if (
                 theirs is None
                 or theirs.documents != result.documents
-                or theirs.main.metric != result.main.metric
+                or main_metrics(theirs.scores) != main_metrics(result.scores)
             ):
                 raise StepError(
                     f"card: {measurements[0].name} and {other.name} were not measured in the same way in task {task!r}. "
@@ -135,17 +156,46 @@ def columns(measurements: tuple[Measurement, ...]) -> tuple[Column, ...]:
     if not measurements:
         return ()
     return tuple(
-        Column(result.task, result.title, result.documents, result.main)
+        Column(result.task, result.title, result.documents, score)
         for result in measurements[0].tasks.values()
+        for score in result.main
     )
 
 
-def best(measurements: tuple[Measurement, ...], task: str) -> Decimal | None:
-    """Return the best value in a task; None if fewer than two models were measured."""
-    scores = [measurement.tasks[task].main for measurement in measurements]
+def best(measurements: tuple[Measurement, ...], column: Column) -> Decimal | None:
+    """Return the best value of a column; None if fewer than two models were measured."""
+    scores = [measurement.tasks[column.task].scores[column.score.metric] for measurement in measurements]
     if len(scores) < 2:
         return None
     return (max if scores[0].higher_is_better else min)(score.value for score in scores)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far a quantized file that llama.cpp runs is from the same file dequantized, in each column."""
+
+    method: str
+    differences: tuple[tuple[Column, Decimal], ...]
+
+
+def gaps(measurements: tuple[Measurement, ...], shown: tuple[Column, ...]) -> tuple[Gap, ...]:
+    """Return how far the files that were run by llama.cpp are from the same files dequantized."""
+    dequantized = {str(m.method): m for m in measurements if m.method and not m.runtime}
+    return tuple(
+        Gap(
+            str(run.method),
+            tuple(
+                (
+                    column,
+                    run.tasks[column.task].scores[column.score.metric].value
+                    - dequantized[str(run.method)].tasks[column.task].scores[column.score.metric].value,
+                )
+                for column in shown
+            ),
+        )
+        for run in measurements
+        if run.runtime
+    )
 
 
 def versions_of(code: dict[str, Any]) -> dict[str, str]:
@@ -185,6 +235,8 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
             tasks,
             dict(data.get("weights") or {}),
             versions_of(data.get("versions") or data.get("code") or {}),
+            str((data.get("settings") or {}).get("dtype", "float32")),
+            item.runtime,
         )
     except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
         raise StepError(

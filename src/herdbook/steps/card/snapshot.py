@@ -1,4 +1,4 @@
-"""Snapshots of leaderboards: rows of text by column, from CSV or JSON, and the filters of a recipe."""
+"""Snapshots of leaderboards: rows of text by column, from CSV, JSON or Parquet, and the filters of a recipe."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook.errors import StepError
 from herdbook.recipe import Bounds
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from herdbook.recipe import Leaderboard
 
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|[+-]?\.[0-9]+")
@@ -24,12 +27,24 @@ def read_snapshot(content: bytes, board: Leaderboard, where: str) -> tuple[list[
     Raises:
         StepError: If it is not what its name says, or does not have exactly one column of each name.
     """
+    kind = board.snapshot.rpartition(".")[2]
+    wanted = {board.model_column, board.score_column, *board.where}
     try:
-        text = content.decode("utf-8-sig")
-        columns, rows = _csv(text) if board.snapshot.endswith(".csv") else _json(text, board.snapshot)
-    except (ValueError, csv.Error, RecursionError) as error:
-        kind = board.snapshot.rpartition(".")[2].upper()
-        raise StepError(f"{where}: {board.snapshot}: is not {kind} in UTF-8: {error}") from error
+        if kind == "parquet":
+            columns, rows = _parquet(content, wanted)
+        elif kind == "csv":
+            columns, rows = _csv(content.decode("utf-8-sig"))
+        else:
+            columns, rows = _json(content.decode("utf-8-sig"), lines=kind == "jsonl")
+    except limits.OverLimitError as error:
+        raise StepError(f"{where}: {board.snapshot}: is refused: it {error}") from error
+    except ImportError as error:
+        raise StepError(
+            f"{where}: {board.snapshot}: reading Parquet needs pyarrow. Install it with `pip install 'herdbook[evaluate]'`."
+        ) from error
+    except (ValueError, OSError, csv.Error, RecursionError) as error:
+        known = "Parquet" if kind == "parquet" else f"{kind.upper()} in UTF-8"
+        raise StepError(f"{where}: {board.snapshot}: is not {known}: {error}") from error
     asked = [("model_column", board.model_column), ("score_column", board.score_column)]
     for key, column in (*asked, *((f"where.{column}", column) for column in board.where)):
         if columns.count(column) != 1:
@@ -69,7 +84,47 @@ def _csv(text: str) -> tuple[list[str], list[dict[str, str]]]:
     return columns, [{name: cell.strip() for name, cell in zip(columns, row, strict=False)} for row in rows]
 
 
-def _json(text: str, name: str) -> tuple[list[str], list[dict[str, str]]]:
+def _parquet(content: bytes, wanted: Container[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the names of all columns, and the rows of those that are wanted. Files of strangers may say anything of sizes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    source = pa.BufferReader(content)
+    about = parquet.read_metadata(source)
+    if about.num_rows > limits.SNAPSHOT_ROWS:
+        raise limits.OverLimitError(
+            f"has {about.num_rows:,} rows, over the limit of {limits.SNAPSHOT_ROWS:,}"
+        )
+    columns = list(parquet.read_schema(source).names)
+    read = [name for name in dict.fromkeys(columns) if name in wanted]
+    # Texts stay in their dictionaries: a long text could be repeated in each row.
+    with parquet.ParquetFile(source, read_dictionary=read) as file:
+        rows: list[dict[str, str]] = []
+        for batch in file.iter_batches(batch_size=1000, columns=read):
+            for column in batch.columns:
+                texts = column.dictionary if isinstance(column, pa.DictionaryArray) else column
+                if texts.nbytes > 1000 * limits.SNAPSHOT_CELL or any(
+                    isinstance(text, str) and len(text) > limits.SNAPSHOT_CELL for text in texts.to_pylist()
+                ):
+                    raise limits.OverLimitError(
+                        f"has a cell of more than {limits.SNAPSHOT_CELL:,} characters"
+                    )
+            found = {name: batch.column(name) for name in batch.schema.names}
+            cells = {
+                name: [_cell(value) for value in _plain(column).to_pylist()] for name, column in found.items()
+            }
+            rows += [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+    return columns, rows
+
+
+def _plain(column: Any) -> Any:
+    """Return a column with numbers of single precision as text, in as few digits as distinguish them."""
+    import pyarrow as pa
+
+    return column.cast(pa.string()) if column.type in {pa.float16(), pa.float32()} else column
+
+
+def _json(text: str, *, lines: bool) -> tuple[list[str], list[dict[str, str]]]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, str]:
         if len({key for key, _ in pairs}) < len(pairs):
             raise ValueError("an object has a key twice")
@@ -78,7 +133,6 @@ def _json(text: str, name: str) -> tuple[list[str], list[dict[str, str]]]:
     def load(part: str) -> Any:
         return json.loads(part, parse_float=str, parse_int=str, object_pairs_hook=once)
 
-    lines = name.endswith(".jsonl")
     rows = [load(line) for line in text.split("\n") if line.strip()] if lines else load(text)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("it is not a list of objects")
@@ -86,10 +140,10 @@ def _json(text: str, name: str) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _cell(value: Any) -> str:
-    """Return a value of JSON as text; numbers are text already."""
+    """Return a value of JSON or Parquet as text; numbers of JSON are text already."""
     if value is None:
         return ""
-    return value.strip() if isinstance(value, str) else json.dumps(value)
+    return value.strip() if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _passes(cell: str, wanted: str | list[str] | Bounds) -> bool:

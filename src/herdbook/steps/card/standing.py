@@ -83,23 +83,25 @@ def standings(
     if own is None:
         return None
     recommended = next((choice.method for choice in choices if choice.recommended), None)
-    file = next((m for m in measurements if m.node == own.node and m.method == recommended), None)
+    file = next(
+        (m for m in measurements if m.node == own.node and m.method == recommended and not m.runtime), None
+    )
     base = _base(plan, models)
     parents = [name for name in dict.fromkeys(plan.released.parents) if name in models and name != base]
     rows = []
     for column in columns:
         best: tuple[str, Score] | None = None
         for name in parents:
-            score = models[name].tasks[column.task].main
+            score = models[name].tasks[column.task].scores[column.score.metric]
             if best is None or score.beats(best[1]):
                 best = name, score
         rows.append(
             Row(
                 column,
-                own.tasks[column.task].main,
-                models[base].tasks[column.task].main if base else None,
+                own.tasks[column.task].scores[column.score.metric],
+                models[base].tasks[column.task].scores[column.score.metric] if base else None,
                 best,
-                file.tasks[column.task].main if recommended and file else None,
+                file.tasks[column.task].scores[column.score.metric] if recommended and file else None,
             )
         )
     return Standings(tuple(_verdicts(plan.released.name, compared)), tuple(rows), base, recommended)

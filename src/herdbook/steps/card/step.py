@@ -34,9 +34,11 @@ from herdbook.plan.material import ancestry
 from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.recipe.rank import rank_rule
 from herdbook.steps.card import results
+from herdbook.steps.card.benchmarks import benchmark_texts
 from herdbook.steps.card.choices import TOLERATED
-from herdbook.steps.card.context import Facts, gather, note
+from herdbook.steps.card.context import Facts, gather
 from herdbook.steps.card.counts import CONTEXT_TOKENS
+from herdbook.steps.card.origins import note
 from herdbook.tools.installed import CARD_TEMPLATE, card_templates
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[
         texts[MEASUREMENTS_FIGURE] = _measurements(facts)
     if compared(plan):
         texts[COMPARISONS] = dump_json(as_json(item.comparison for item in facts.comparisons))
+    texts |= benchmark_texts(plan, facts.own)
     for item in facts.lasered:
         texts[item.heatmap] = _heatmap(item)
     if facts.routing and facts.routing.kinds:
@@ -142,8 +145,9 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
         .render(
             facts=facts,
             release=facts.recipe.release,
-            best={column.task: results.best(facts.measurements, column.task) for column in facts.columns},
+            best=[results.best(facts.measurements, column) for column in facts.columns],
             metrics=list(_metrics(facts)),
+            gaps=results.gaps(facts.measurements, facts.columns),
             too_few=too_few([row.comparison for row in facts.comparisons]),
             context_tokens=CONTEXT_TOKENS,
             tolerated=TOLERATED,
@@ -162,9 +166,9 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
 
 def _metrics(facts: Facts) -> Iterator[tuple[str, str]]:
     """Yield each main metric of the table with its explanation, if it has one."""
-    for metric, name in dict.fromkeys((column.score.metric, column.score.name) for column in facts.columns):
-        if metric in results.METRIC_WORDS:
-            yield name, results.METRIC_WORDS[metric]
+    for kind in dict.fromkeys(column.score.kind for column in facts.columns):
+        if kind in results.METRIC_WORDS:
+            yield results.METRIC_NAMES.get(kind, kind.replace("_", " ")), results.METRIC_WORDS[kind]
 
 
 def _lineage(plan: Plan, facts: Facts) -> str:
@@ -252,10 +256,10 @@ def _role(node: Node, parent: str) -> str:
 def _measurements(facts: Facts) -> str:
     panels = []
     for column in facts.columns:
-        top = results.best(facts.measurements, column.task)
+        top = results.best(facts.measurements, column)
         rows = []
         for measured in facts.measurements:
-            score = measured.tasks[column.task].main
+            score = measured.tasks[column.task].scores[column.score.metric]
             error = "" if score.stderr is None else f" ± {humanize.fixed(score.stderr, score.digits)}"
             released = measured.node == facts.released.name and measured.method is None
             shown = humanize.fixed(score.value, score.digits) + error

@@ -9,14 +9,16 @@ import tempfile
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from herdbook.comparison.samples import MEAN, RATIO, Sample, of_results
+from herdbook.comparison.samples import MEAN, RATIO, Sample, label, of_results
 from herdbook.errors import StepError
 from herdbook.inference.threads import one_thread_a_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 SEED = 1234
+CUSTOM = "of the task"  # an aggregation that is not lm-eval's
+BOOTSTRAPS = 100_000  # as the command `lm_eval` makes, for metrics whose standard error has no closed form
 DIGITS = 6  # significant digits of a result; beyond them, kernels of other processors differ
 
 
@@ -24,8 +26,8 @@ class Measured(NamedTuple):
     """What was measured.
 
     Args:
-        tasks: By task name: title, number of documents, and metrics with value, standard error (None where there is no
-            estimate), direction and aggregation.
+        tasks: By task name: title, number of documents, and metrics (by ``label``) with value, standard error (None where
+            there is no estimate), direction and aggregation.
         samples: The same document by document, task by task.
     """
 
@@ -34,27 +36,21 @@ class Measured(NamedTuple):
 
 
 def measure(
-    model: Any,
-    tokenizer: Any,
+    opened: Callable[[], Any],
     tasks: Sequence[dict[str, Any]],
     limit: int | None,
-    batch_size: int,
-    threads: int = 1,
 ) -> Measured:
     """Measure a model on tasks.
 
     Nothing is fetched, and lm-eval's cache is not used: its keys do not include the model.
 
     Args:
-        model: A causal language model of transformers, in evaluation mode.
-        tokenizer: Its tokenizer.
+        opened: Returns lm-eval's model to measure.
         tasks: Configurations of lm-eval tasks over local data.
         limit: How many documents of each task are read; None for all.
-        batch_size: How many documents form a batch; it changes the last digits of a result.
-        threads: How many batches are read at the same time; it does not affect the result.
 
     Raises:
-        StepError: If lm-eval does not return a result for every task.
+        StepError: If logits contain NaN, a result is not a number, or lm-eval does not return one for every task.
     """
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -63,6 +59,7 @@ def measure(
             HF_DATASETS_OFFLINE="1",
             HF_DATASETS_CACHE=scratch,
             TOKENIZERS_PARALLELISM="false",
+            DISABLE_MULTIPROC="1",  # bootstraps are equal, and no process with threads is forked
         ),
         one_thread_a_matrix(),
     ):
@@ -70,17 +67,15 @@ def measure(
         import lm_eval
         from lm_eval.tasks import TaskManager
 
-        from herdbook.steps.evaluate.parallel import ParallelHFLM
-
         datasets.config.HF_DATASETS_CACHE = scratch  # in case the library was imported before
         datasets.disable_progress_bars()
         results = lm_eval.simple_evaluate(
-            model=ParallelHFLM(threads, batch_size, pretrained=model, tokenizer=tokenizer),
+            model=opened(),
             tasks=[dict(task) for task in tasks],
             task_manager=TaskManager(include_defaults=False),
             limit=limit,
             log_samples=True,
-            bootstrap_iters=0,
+            bootstrap_iters=BOOTSTRAPS,
             random_seed=SEED,
             numpy_random_seed=SEED,
             torch_random_seed=SEED,
@@ -114,63 +109,55 @@ def _environment(**variables: str) -> Iterator[None]:
 def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     """Return a task's title, number of documents and metrics from lm-eval's results.
 
+    Values, standard errors and the number of documents are lm-eval's own. It has no standard error of bits per byte; that is
+    estimated here.
+
     Args:
         task: The task's configuration.
         results: What ``simple_evaluate`` returns for all tasks, with samples.
 
     Raises:
-        StepError: If a metric is not one number: several filters give it several values, or it is of another type.
+        StepError: If a metric is not a finite number.
     """
     name = task["task"]
     values = results["results"][name]
     samples = results["samples"][name]
     higher_is_better = results["higher_is_better"].get(name, {})
     metrics: dict[str, Any] = {}
-    for label, value in sorted(values.items()):
-        metric, _, filter_name = label.partition(",")
+    for key, value in values.items():
+        metric, _, filter_name = key.partition(",")
         if not filter_name or metric.endswith("_stderr"):
             continue
-        if not isinstance(value, Real):
+        if not isinstance(value, Real) or not math.isfinite(value):
             raise StepError(f"lm-eval gave {value!r} as {metric} of {name}, which is not a number")
-        if metric in metrics:
-            raise StepError(
-                f"lm-eval gave several values of {metric} of {name}, one for each filter of the task"
-            )
-        by_document = [sample[metric] for sample in samples if metric in sample]
         aggregation = _aggregation(task, metric)
-        metrics[metric] = {
+        error = values.get(f"{metric}_stderr,{filter_name}")
+        if aggregation == RATIO:
+            error = _ratio_error([one[metric] for one in samples if one["filter"] == filter_name])
+        metrics[label(metric, filter_name)] = {
             "value": _rounded(float(value)),
-            "stderr": _standard_error(aggregation, by_document),
+            "stderr": _rounded(float(error)) if isinstance(error, Real) and math.isfinite(error) else None,
             "higher_is_better": bool(higher_is_better.get(metric, True)),
             "aggregation": aggregation,
         }
     title = (task.get("metadata") or {}).get("title", name)
-    return {"title": title, "documents": len({sample["doc_id"] for sample in samples}), "metrics": metrics}
+    return {"title": title, "documents": results["n-samples"][name]["effective"], "metrics": metrics}
 
 
 def _aggregation(task: dict[str, Any], metric: str) -> str:
     """Return the name of what makes a metric from the documents' values: as the task says, or as lm-eval has it."""
     from lm_eval.api.registry import get_aggregation, get_metric_aggregation
 
-    stated = {item["metric"]: item.get("aggregation") for item in task.get("metric_list") or []}.get(metric)
+    listed = {
+        getattr(item["metric"], "__name__", item["metric"]): item.get("aggregation")
+        for item in task.get("metric_list") or []
+    }
+    if listed and metric not in listed:
+        return MEAN  # lm-eval says so in a warning
+    if callable(stated := listed.get(metric)):  # the task's own, whatever its name
+        return CUSTOM
     found = get_aggregation(stated) if stated else get_metric_aggregation(metric)
     return str(getattr(found, "__name__", stated))
-
-
-def _standard_error(aggregation: str, values: list[Any]) -> float | None:
-    """Return the standard error over documents; None where there is no estimate."""
-    if aggregation == MEAN:
-        return _mean_error(values)
-    return _ratio_error(values) if aggregation == RATIO else None
-
-
-def _mean_error(values: list[float]) -> float | None:
-    """Return the standard error of the mean of documents; lm-eval computes it only together with slow bootstraps."""
-    count = len(values)
-    if count < 2:
-        return None
-    mean = sum(values) / count
-    return _rounded(math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count))
 
 
 def _ratio_error(pairs: list[tuple[float, float]]) -> float | None:
@@ -190,7 +177,7 @@ def _ratio_error(pairs: list[tuple[float, float]]) -> float | None:
     total = sum(length for _, length in pairs)
     ratio = sum(value for value, _ in pairs) / total
     squares = sum((value - ratio * length) ** 2 for value, length in pairs)
-    return _rounded(math.sqrt(count / (count - 1) * squares) / total / math.log(2))
+    return math.sqrt(count / (count - 1) * squares) / total / math.log(2)
 
 
 def _rounded(value: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook.comparison.samples import pack
 from herdbook.files import atomic_writer, write_json
@@ -13,60 +13,39 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from herdbook.plan import Evaluation, Plan
+    from herdbook.steps.evaluate.answers import Answers
 
 
 def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] = ("cpu",)) -> None:
     """Measure a model of the graph or a quantized file, and write the result.
 
-    A quantized file is dequantized into the reference model, so that both run with the same code in float32.
+    A quantized file is dequantized into the reference model, so that both run with the same code in the same type, or it is run by
+    llama.cpp itself. Answers are kept while it runs, so that a killed evaluation goes on from them.
 
     Args:
         plan: The plan; the model's folder must exist.
         item: The measurement.
-        threads: How many batches of documents the CPU reads at the same time; it does not affect the result.
+        threads: How many batches the CPU answers at the same time; it does not affect the result.
         devices: Where the model runs. The CPU's result is the reference; results of other devices name the device.
 
     Raises:
         LockError: If a task or its data changed since it was locked.
-        StepError: If lm-eval does not return a result for every task.
+        StepError: If logits contain NaN, or lm-eval does not return a result for every task.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from herdbook.steps.evaluate.answers import Answers
     from herdbook.steps.evaluate.measure import measure
 
-    torch.set_num_threads(threads)  # for loading; each batch of documents is read by one thread
+    torch.set_num_threads(threads)  # for loading; each batch is answered by one thread
     settings = plan.recipe.evaluate
     assert settings is not None  # noqa: S101 - otherwise the plan would have no evaluation
     tasks = [load_task(plan.beside_recipe(task), plan.lock.tasks[task]) for task in settings.tasks]
-    folder = plan.layout.folder(item.node)
-    if item.quantized is None:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        ).eval()
-        records = [read_record(plan.layout.record(part)) for part in item.node.parts]
-        weights = {
-            name: record["file"]["sha256"]
-            for name, record in zip(item.node.shard_names, records, strict=True)
-        }
-    else:
-        from herdbook.steps.quantize.dequantize import load_dequantized
-
-        model = load_dequantized(plan.layout.quantized(item.quantized), folder)
-        record = read_record(plan.layout.quantized_record(item.quantized))
-        weights = {item.quantized.file: record["file"]["sha256"]}
-    if devices[0] != "cpu":
-        from herdbook.inference.devices import place_on_devices
-        from herdbook.needs import pass_bytes
-
-        model = place_on_devices(model, devices, pass_bytes(plan, item))
-        threads = 1  # one batch keeps a GPU busy
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    measured = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
+    weights = _weights(plan, item)
+    device = {} if devices[0] == "cpu" or item.runtime else {"device": devices[0].partition(":")[0]}
+    with Answers(plan.layout.answers(item), {"key": item.key, **device}) as answers:
+        opened = _run if item.runtime else _load
+        measured = measure(lambda: opened(plan, item, threads, devices, answers), tasks, settings.limit)
     content, sha256 = pack(measured.samples)
     with atomic_writer(plan.layout.samples(item)) as file:
         file.write(content)
@@ -74,9 +53,61 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
         plan.layout.evaluation(item),
         {
             **item.about,
-            **({} if devices[0] == "cpu" else {"device": devices[0].partition(":")[0]}),
+            **device,
             "weights": weights,
             "tasks": measured.tasks,
             "samples": {"sha256": sha256},
         },
     )
+    plan.layout.answers(item).unlink()
+
+
+def _weights(plan: Plan, item: Evaluation) -> dict[str, str]:
+    """Return the digest of each file that a measured model's weights are in."""
+    if item.quantized is not None:
+        record = read_record(plan.layout.quantized_record(item.quantized))
+        return {item.quantized.file: record["file"]["sha256"]}
+    records = [read_record(plan.layout.record(part)) for part in item.node.parts]
+    return {
+        name: record["file"]["sha256"] for name, record in zip(item.node.shard_names, records, strict=True)
+    }
+
+
+def _load(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str], answers: Answers) -> Any:
+    """Return lm-eval's model of a model in transformers; a quantized file is dequantized into one."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from herdbook.steps.evaluate.parallel import ParallelHFLM
+
+    settings, folder = plan.recipe.evaluate, plan.layout.folder(item.node)
+    assert settings is not None  # noqa: S101 - otherwise the plan would have no evaluation
+    dtype = getattr(torch, settings.dtype)
+    if item.quantized is not None:
+        from herdbook.steps.quantize.dequantize import load_dequantized
+
+        model = load_dequantized(plan.layout.quantized(item.quantized), folder).to(dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        ).eval()
+    if devices[0] != "cpu":
+        from herdbook.inference.devices import place_on_devices
+        from herdbook.needs import pass_bytes
+
+        model = place_on_devices(model, devices, pass_bytes(plan, item))
+        threads = 1  # one batch keeps a GPU busy
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    title = f"evaluate {item.name}"
+    return ParallelHFLM(threads, settings.batch_size, answers, title, pretrained=model, tokenizer=tokenizer)
+
+
+def _run(plan: Plan, item: Evaluation, threads: int, _: Sequence[str], answers: Answers) -> Any:
+    """Return lm-eval's model of a quantized file that llama.cpp runs, on the CPU."""
+    from herdbook.steps.evaluate.llama import LlamaLM
+    from herdbook.steps.evaluate.llama_runtime import opener
+
+    assert item.quantized is not None  # noqa: S101 - so it was planned
+    longest = int(item.node.config["max_position_embeddings"])
+    opened = opener(plan.layout.quantized(item.quantized), threads)
+    return LlamaLM(opened, longest, answers, f"evaluate {item.name}")

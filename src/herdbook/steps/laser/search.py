@@ -20,7 +20,7 @@ from herdbook.progress import say, track
 from herdbook.steps.laser.budget import spread
 from herdbook.steps.laser.gradient import gradients, predicted_change
 from herdbook.steps.laser.guard import accepts, paired
-from herdbook.steps.laser.journal import Journal
+from herdbook.steps.laser.journal import Trials
 from herdbook.steps.laser.rank import laser_rmt_snr, signal_to_noise
 from herdbook.steps.laser.reduce import Cut
 from herdbook.steps.laser.states import States
@@ -181,9 +181,9 @@ class _SearchRun:
         current = start
         accepted: dict[str, torch.Tensor] = {}
         chosen: dict[str, CanonicalRule] = {}
-        journal = Journal(self._plan.layout.journal(self._planned), self._planned.key, start)
-        if journal.trials:
-            say(f"search {self._planned.model}: resuming after {len(journal.trials)} trials")
+        journal = Trials(self._plan.layout.journal(self._planned), self._planned.key, start)
+        if journal.entries:
+            say(f"search {self._planned.model}: resuming after {len(journal.entries)} trials")
         with journal, track(f"search {self._planned.model}", len(rules)) as advance:
             for layer, group in _from_the_top(list(rules)):
                 self._whiten(layer, group, states)
@@ -209,7 +209,7 @@ class _SearchRun:
                     advance()
         return {
             "chosen": dict(sorted(chosen.items())),
-            "trials": journal.trials,
+            "trials": journal.entries,
             "start": start,
             "end": current,
             "difference": difference(self._guard, start, current),
