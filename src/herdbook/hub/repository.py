@@ -17,6 +17,7 @@ from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
 from herdbook.humanize import first_problem
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
+from herdbook.sources.data_set import is_data
 from herdbook.sources.index import read_index
 from herdbook.sources.select import SIDE_FILES, check_name
 
@@ -29,6 +30,14 @@ _LICENSE = re.compile(r"licen[cs]e[\w-]*(\.(txt|md|rst|pdf))?", re.IGNORECASE)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBERED = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+
+
+Kind = Literal["model", "dataset"]  # of repositories, as the Hub's client calls them
+
+
+def spelt(repo: str, kind: Kind) -> str:
+    """Return a repository's name as the Hub's addresses have it."""
+    return repo if kind == "model" else f"datasets/{repo}"
 
 
 @dataclass(frozen=True)
@@ -95,24 +104,25 @@ class _Answer(_Described):
     gated: Any = None
 
 
-def resolve(repo: str, revision: str | None) -> RemoteRepo:
+def resolve(repo: str, revision: str | None, kind: Kind = "model") -> RemoteRepo:
     """Look up a repository on the Hub, with one request.
 
     Args:
         repo: ``owner/name``.
         revision: A branch, tag or commit; None for the main branch.
+        kind: Whether it is that of a model or of a data set.
 
     Raises:
         GoneError: If the repository has no such revision.
         SourceError: If it is unavailable, or if the answer names files outside the repository.
         WrongAnswerError: If the answer contradicts itself or the request.
     """
-    what = f"hub: {repo}@{revision}" if revision else f"hub: {repo}"
+    what = f"hub: {spelt(repo, kind)}@{revision}" if revision else f"hub: {spelt(repo, kind)}"
 
     def ask() -> _Answer:
         validate_repo_id(repo)
         at = f"/revision/{quote(revision, safe='')}" if revision else ""
-        content = read_whole(f"{client().endpoint}/api/models/{repo}{at}?blobs=True")
+        content = read_whole(f"{client().endpoint}/api/{kind}s/{repo}{at}?blobs=True")
         try:
             return _Answer.model_validate(jsonio.load(content, limits.ANSWER))
         except ValidationError as error:
@@ -120,7 +130,7 @@ def resolve(repo: str, revision: str | None) -> RemoteRepo:
                 f"the response does not describe a repository: {first_problem(error)}"
             ) from error
 
-    info = persist(ask, what, repo)
+    info = persist(ask, what, spelt(repo, kind))
     commit = info.sha
     if not COMMIT.fullmatch(commit):
         raise WrongAnswerError(f"{what}: the Hub returned {commit!r} as its commit, which is not a commit")
@@ -203,8 +213,10 @@ def weights_of(
     return tuple(by_name[name] for name in sorted(names))
 
 
-def is_wanted(name: str) -> bool:
-    """Return whether a file of this name may be downloaded: weights, or data that belongs to them."""
+def is_wanted(name: str, kind: Kind = "model") -> bool:
+    """Return whether a file of this name may be downloaded: weights, or data that belongs to them; or documents."""
+    if kind == "dataset":
+        return is_data(name)
     last = PurePosixPath(name).name
     return (
         last.endswith((".safetensors", ".json"))

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
-from herdbook.plan import Conversion, Evaluation, Part, Quantized
+from herdbook.plan import Conversion, Evaluation, EvaluationData, Part, Quantized
 from herdbook.plan.operation import RunMergekit
 from herdbook.tools.converter import CONVERTER
 from herdbook.tools.mergekit import MERGEKIT
@@ -38,7 +38,7 @@ def extra(subject: Subject | None) -> tuple[str, str] | None:
             return "gguf", "quantize"
         case Quantized():
             return "libgguf", "quantize"
-        case Evaluation():
+        case Evaluation() | EvaluationData():
             return "lm_eval", "evaluate"
     return None
 

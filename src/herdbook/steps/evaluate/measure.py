@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import json
 import math
-import os
-import tempfile
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from herdbook.comparison.samples import MEAN, RATIO, Sample, of_results
 from herdbook.errors import StepError
 from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.lock import SEED
+from herdbook.steps.evaluate.offline import offline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-SEED = 1234
 DIGITS = 6  # significant digits of a result; beyond them, kernels of other processors differ
 
 
@@ -36,10 +36,11 @@ class Measured(NamedTuple):
 def measure(
     model: Any,
     tokenizer: Any,
-    tasks: Sequence[dict[str, Any]],
+    tasks: Sequence[Any],
     limit: int | None,
     batch_size: int,
     threads: int = 1,
+    **options: Any,
 ) -> Measured:
     """Measure a model on tasks.
 
@@ -48,35 +49,24 @@ def measure(
     Args:
         model: A causal language model of transformers, in evaluation mode.
         tokenizer: Its tokenizer.
-        tasks: Configurations of lm-eval tasks over local data.
+        tasks: lm-eval's tasks and groups, or configurations of tasks over local data.
         limit: How many documents of each task are read; None for all.
         batch_size: How many documents form a batch; it changes the last digits of a result.
         threads: How many batches are read at the same time; it does not affect the result.
+        options: Further arguments of ``simple_evaluate``.
 
     Raises:
         StepError: If lm-eval does not return a result for every task.
     """
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        _environment(
-            HF_HUB_OFFLINE="1",
-            HF_DATASETS_OFFLINE="1",
-            HF_DATASETS_CACHE=scratch,
-            TOKENIZERS_PARALLELISM="false",
-        ),
-        one_thread_a_matrix(),
-    ):
-        import datasets
+    with offline(TOKENIZERS_PARALLELISM="false"), one_thread_a_matrix():
         import lm_eval
         from lm_eval.tasks import TaskManager
 
         from herdbook.steps.evaluate.parallel import ParallelHFLM
 
-        datasets.config.HF_DATASETS_CACHE = scratch  # in case the library was imported before
-        datasets.disable_progress_bars()
         results = lm_eval.simple_evaluate(
             model=ParallelHFLM(threads, batch_size, pretrained=model, tokenizer=tokenizer),
-            tasks=[dict(task) for task in tasks],
+            tasks=[dict(task) if isinstance(task, dict) else task for task in tasks],
             task_manager=TaskManager(include_defaults=False),
             limit=limit,
             log_samples=True,
@@ -85,12 +75,16 @@ def measure(
             numpy_random_seed=SEED,
             torch_random_seed=SEED,
             fewshot_random_seed=SEED,
+            **options,
         )
-    names = [task["task"] for task in tasks]
-    missing = [name for name in names if not results or name not in results["results"]]
+    configs = {config["task"]: config for task in tasks for config in _configs(task)}
+    missing = [name for name in configs if not results or name not in results["results"]]
     if missing:
         raise StepError(f"lm-eval returned no result for {', '.join(missing)}")
-    measured = {task["task"]: summarize(task, results) for task in tasks}
+    measured = {
+        name: {**summarize(config, results), "requests": _requests(results["samples"][name])}
+        for name, config in configs.items()
+    }
     samples = [
         sample
         for name, task in measured.items()
@@ -99,16 +93,23 @@ def measure(
     return Measured(measured, samples)
 
 
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """Set environment variables and restore the previous ones at the end, since the caller may use the Hub afterwards."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def _configs(task: Any) -> list[dict[str, Any]]:
+    """Return the configurations of a task of lm-eval, or of all tasks in a group."""
+    if isinstance(task, dict):
+        return [task]
+    leaves = task.get_all_tasks() if hasattr(task, "get_all_tasks") else [task]
+    return [
+        {name: getattr(leaf.config, name) for name in ("task", "metric_list", "metadata")} for leaf in leaves
+    ]
+
+
+def _requests(samples: list[dict[str, Any]]) -> str:
+    """Return the digest of all that a model was asked in a task: of the rendered requests of each document, in order."""
+    asked = {int(sample["doc_id"]): sample["arguments"] for sample in samples}
+    text = json.dumps(
+        [[document, asked[document]] for document in sorted(asked)], ensure_ascii=False, default=str
+    )
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +146,11 @@ def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
             "aggregation": aggregation,
         }
     title = (task.get("metadata") or {}).get("title", name)
-    return {"title": title, "documents": len({sample["doc_id"] for sample in samples}), "metrics": metrics}
+    return {
+        "title": title,
+        "documents": len({sample["doc_id"] for sample in samples}),
+        "metrics": metrics,
+    }
 
 
 def _aggregation(task: dict[str, Any], metric: str) -> str:

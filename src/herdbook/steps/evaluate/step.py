@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from herdbook.comparison.samples import pack
 from herdbook.files import atomic_writer, write_json
-from herdbook.steps.evaluate.task import load_task
 from herdbook.weights.checkpoint import read_record
 
 if TYPE_CHECKING:
@@ -33,12 +32,12 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from herdbook.steps.evaluate.measure import measure
+    from herdbook.steps.evaluate.measure import Measured, measure
+    from herdbook.steps.evaluate.tasks import rounds
 
     torch.set_num_threads(threads)  # for loading; each batch of documents is read by one thread
     settings = plan.recipe.evaluate
     assert settings is not None  # noqa: S101 - otherwise the plan would have no evaluation
-    tasks = [load_task(plan.beside_recipe(task), plan.lock.tasks[task]) for task in settings.tasks]
     folder = plan.layout.folder(item.node)
     if item.quantized is None:
         model = AutoModelForCausalLM.from_pretrained(
@@ -66,7 +65,15 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
         model = place_on_devices(model, devices, pass_bytes(plan, item))
         threads = 1  # one batch keeps a GPU busy
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    measured = measure(model, tokenizer, tasks, settings.limit, settings.batch_size, threads)
+    with rounds(plan) as asked:
+        answered = [
+            measure(model, tokenizer, one.tasks, one.limit, settings.batch_size, threads, **one.options)
+            for one in asked
+        ]
+    measured = Measured(
+        {name: result for one in answered for name, result in one.tasks.items()},
+        [sample for one in answered for sample in one.samples],
+    )
     content, sha256 = pack(measured.samples)
     with atomic_writer(plan.layout.samples(item)) as file:
         file.write(content)
