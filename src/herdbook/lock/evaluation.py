@@ -72,6 +72,12 @@ class LockedTask(Section):
         own = () if self.file is None else (self.file,)
         return (*own, *(file for file in self.sources if not file.name.startswith(OWN)))
 
+    def leaves(self, name: str) -> tuple[str, ...]:
+        """Return the tasks in a group of it, also in groups of that; a task itself."""
+        if name not in self.groups:
+            return (name,)
+        return tuple(leaf for member in self.groups[name].members for leaf in self.leaves(member))
+
     @property
     def repos(self) -> tuple[str, ...]:
         """The data sets on the Hub that it reads, by their keys in the lock."""

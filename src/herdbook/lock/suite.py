@@ -38,21 +38,24 @@ def pin_suites(evaluate: Evaluate, beside: Path) -> dict[str, LockedSuite]:
 
 def check_scores(suites: Mapping[str, LockedSuite], tasks: Mapping[str, LockedTask]) -> None:
     """Refuse scores of suites from tasks or metrics that there are not. Raises RecipeError."""
-    definitions = {name: config for task in tasks.values() for name, config in task.definitions.items()}
+    results = {
+        name: labels_of(config) for task in tasks.values() for name, config in task.definitions.items()
+    }
+    for task in tasks.values():
+        for name in task.groups:
+            of_tasks = [results[leaf] for leaf in task.leaves(name)]
+            results[name] = tuple(label for label in of_tasks[0] if all(label in own for own in of_tasks))
     problems = []
     for path, locked in suites.items():
         for score, parts in locked.suite.scores.items():
             where = f"{path}: scores.{score}"
             for part in parts:
-                if part.task not in definitions:
+                if part.task not in results:
                     problems.append(
-                        f"{where}: no task is named {part.task!r}{did_you_mean(part.task, definitions)}"
+                        f"{where}: no task is named {part.task!r}{did_you_mean(part.task, results)}"
                     )
-                    continue
-                labels = labels_of(definitions[part.task])
-                if part.metric not in labels:
-                    problems.append(
-                        f"{where}: {part.task} has no metric {part.metric!r}{did_you_mean(part.metric, labels)}"
-                    )
+                elif part.metric not in results[part.task]:
+                    near = did_you_mean(part.metric, results[part.task])
+                    problems.append(f"{where}: {part.task} has no metric {part.metric!r}{near}")
     if problems:
         raise RecipeError(problems)

@@ -3,7 +3,7 @@
 Reading a recipe uses no network and imports no torch.
 """
 
-from herdbook.recipe.evaluate import Asked, Evaluate, Suite, beside_suite, is_file, measured
+from herdbook.recipe.evaluate import Asked, Bounded, Evaluate, Suite, beside_suite, is_file, measured
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select
 from herdbook.recipe.merge import (
     Dare,
@@ -31,6 +31,7 @@ from herdbook.recipe.whole import Recipe, ancestry, keeper_of, parents, tokenize
 __all__ = [
     "Adapter",
     "Asked",
+    "Bounded",
     "Bounds",
     "Calibration",
     "Dare",

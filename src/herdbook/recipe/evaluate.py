@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -73,9 +73,21 @@ class AskedSuite(Asked):
 class Bounded(Section):
     """A result that takes part in a score: its place between the worst that counts and the best."""
 
-    task: str
+    task: str = Field(description="a task, or a group of them")
     metric: str
-    lowest: float = Field(0.0, ge=0, lt=1, description="what guessing reaches; what is below counts as zero")
+    weigh: Literal["documents", "tasks"] = Field(
+        "documents", description="of a group: the mean over all documents, or the mean of the tasks' results"
+    )
+    lowest: float = Field(
+        0.0, allow_inf_nan=False, description="what guessing reaches; what is below counts as zero"
+    )
+    highest: float = Field(1.0, allow_inf_nan=False, description="the best possible result")
+
+    @model_validator(mode="after")
+    def _spans(self) -> Bounded:
+        if self.lowest >= self.highest:
+            raise ValueError("lowest is not below highest")
+        return self
 
 
 class Suite(Section):
@@ -88,7 +100,7 @@ class Suite(Section):
     )
     tasks: list[AskedTask] = Field(min_length=1)
     scores: dict[str, list[Bounded]] = Field(
-        {}, description="by name, the results whose mean it is, each between `lowest` (0) and 1 (100)"
+        {}, description="by name, the results whose mean it is, each between `lowest` (0) and `highest` (100)"
     )
 
 

@@ -23,6 +23,7 @@ from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects
 from herdbook.steps.card.rank import Ranked, rank_all
 from herdbook.steps.card.results import Column, Measurement, read_json, read_measurements, versions_of
 from herdbook.steps.card.routed import RoutingFacts, read_routing
+from herdbook.steps.card.suites import SuiteTable, suite_tables
 from herdbook.steps.quantize.methods import METHODS
 from herdbook.weights.checkpoint import read_record
 
@@ -153,6 +154,7 @@ class Facts:
     lasered: tuple[Lasered, ...]
     effects: tuple[Effect, ...]
     measurements: tuple[Measurement, ...]
+    suites: tuple[SuiteTable, ...]
     columns: tuple[Column, ...]
     comparisons: tuple[Compared, ...]
     marks: tuple[Outcome, ...]
@@ -234,6 +236,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         lasered=lasered,
         effects=effects(lasered, measurements, comparisons),
         measurements=measurements,
+        suites=suite_tables(plan, measurements),
         columns=results.columns(measurements),
         comparisons=compared,
         marks=marks_of(plan, comparisons),
