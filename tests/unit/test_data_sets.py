@@ -191,3 +191,25 @@ def test_a_copy_s_card_says_nothing_of_other_files():
         "configs": [{"config_name": "b", "data_files": "b/*", "default": True}],
         "dataset_info": [{"config_name": "b", "features": []}],
     }
+
+
+def test_the_level_upstream_pins_data_sets_again(local_hub_client):
+    from herdbook.lock.data_set import readings
+    from herdbook.verify.upstream import _data_set
+
+    benchmarks.arc(local_hub_client)
+    tasks = {"t": LockedTask(name="t", definitions={"t": {"task": "t", **CHOICE}})}
+    [(asked, read)] = readings(tasks).items()
+    locked = pin_data_sets(tasks, lambda _: None)[asked]
+    fewer = locked.model_copy(update={"files": locked.files[1:]})
+    other = locked.files[0].model_copy(update={"sha256": "0" * 64})
+    gone = locked.model_copy(update={"revision": "0" * 40})
+    local_hub_client.commit("datasets/allenai/ai2_arc", {"more.txt": b"more"})
+    for claimed, outcomes in (
+        (locked, ["passed"]),
+        (fewer, ["failed"]),
+        (locked.model_copy(update={"files": (other, *locked.files[1:])}), ["failed"]),
+        (gone, ["failed"]),
+    ):
+        found = list(_data_set(asked, claimed, read))
+        assert [finding.outcome.value for finding in found] == outcomes, found

@@ -32,31 +32,40 @@ def pin_data_sets(tasks: Mapping[str, LockedTask], say: Callable[[str], None]) -
     Raises:
         SourceError: If a data set or a revision is unavailable, or has not what a task reads of it; both are named.
     """
-    readings: dict[str, dict[Reading, str]] = {}
-    for locked in tasks.values():
-        for name, config in locked.definitions.items():
-            if (asked := data_set_of(config)) is not None:
-                readings.setdefault(asked, {}).setdefault(reading_of(config), name)
     pinned = {}
-    for asked, read in readings.items():
+    for asked, read in readings(tasks).items():
         say(f"data set: {asked}")
-        pinned[asked] = pin_data_set(asked, read)
+        repo, _, revision = asked.partition("@")
+        branch = revision or "main"
+        remote = hub.resolve(repo, revision or None, "dataset")
+        if is_script(repo, [file.name for file in remote.files]):
+            branch = CONVERTED
+            remote = hub.resolve(repo, branch, "dataset")
+        pinned[asked] = pin_data_set(repo, remote, branch, read)
     return pinned
 
 
-def pin_data_set(asked: str, read: Mapping[Reading, str]) -> LockedDataSet:
-    """Pin a data set.
+def readings(tasks: Mapping[str, LockedTask]) -> dict[str, dict[Reading, str]]:
+    """Return how tasks read each data set: by its key in the lock, each way with the name of a task that reads it so."""
+    found: dict[str, dict[Reading, str]] = {}
+    for locked in tasks.values():
+        for name, config in locked.definitions.items():
+            if (asked := data_set_of(config)) is not None:
+                found.setdefault(asked, {}).setdefault(reading_of(config), name)
+    return found
+
+
+def pin_data_set(
+    repo: str, remote: hub.RemoteRepo, branch: str, read: Mapping[Reading, str]
+) -> LockedDataSet:
+    """Pin a data set at a commit.
 
     Args:
-        asked: ``owner/name``, or ``owner/name@revision``.
+        repo: ``owner/name``.
+        remote: What it resolved to.
+        branch: Where that is.
         read: How it is read, each with the name of a task that does.
     """
-    repo, _, revision = asked.partition("@")
-    branch = revision or "main"
-    remote = hub.resolve(repo, revision or None, "dataset")
-    if is_script(repo, [file.name for file in remote.files]):
-        branch = CONVERTED
-        remote = hub.resolve(repo, branch, "dataset")
     files = {file.name: file for file in remote.files}
     what = f"hub: datasets/{repo}@{remote.commit[:8]}"
     front = front_of(repo, remote.commit, branch, files, what)

@@ -81,9 +81,17 @@ def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]
         if task not in lock.tasks:
             yield Misfit(f"evaluate.tasks {task}", "has no entry", task, "no entry")
             continue
-        for repo in lock.tasks[task].repos:
-            if repo not in lock.data_sets:
-                yield Misfit(f"evaluate.tasks {task}", "has no data set", repo, "no entry")
+        for asked in lock.tasks[task].repos:
+            repo, _, revision = asked.partition("@")
+            pinned = lock.data_sets.get(asked)
+            where = f"evaluate.tasks {task}"
+            if pinned is None or pinned.repo != repo:
+                found = pinned.repo if pinned else "no entry"
+                yield Misfit(where, "pins another data set", repo, found)
+            elif not COMMIT.fullmatch(pinned.revision):
+                yield Misfit(where, "pins what is not a commit", revision or "a commit", pinned.revision)
+            elif COMMIT.fullmatch(revision) and revision != pinned.revision:
+                yield Misfit(where, "pins another commit", revision, pinned.revision)
 
 
 def _misfits_of_source(
