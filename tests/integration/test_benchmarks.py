@@ -10,7 +10,7 @@ import pytest
 from pytest_local_hub import LocalHub, client
 
 from herdbook import plan as plans
-from herdbook.errors import DigestMismatchError
+from herdbook.errors import DigestMismatchError, LockError
 from herdbook.plan.jobs import result_jobs
 from herdbook.steps.evaluate.tasks import rounds
 from herdbook.steps.registry import run
@@ -24,12 +24,39 @@ task: [mmlu_anatomy, mmlu_virology]
 aggregate_metric_list: [{metric: acc, weight_by_size: true}]
 metadata: {version: 1}
 """
+COMMON = """
+dataset_path: json
+dataset_kwargs: {data_files: {train: train.jsonl, test: test.jsonl}}
+training_split: train
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: ["w1", "w2 w3"]
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+# YAML with code beside it, of which no definition says more than where it is.
+OWN = """
+include: common
+task: own
+process_docs: !function code.odd
+doc_to_target: !function code.target
+num_fewshot: 1
+"""
+CODE = """
+def odd(documents):
+    return documents.filter(lambda document: document["number"] % 2)
+
+
+def target(document):
+    return document["number"] // 2 % 2
+"""
 ASKED = [
     "hellaswag",
     {"task": "arc_challenge", "num_fewshot": 3, "limit": 5},
     {"task": "gsm8k", "num_fewshot": 2, "gen_kwargs": SHORT},
     {"task": "small.yaml", "num_fewshot": 2, "chat_template": True, "system": "w7 w8"},
     {"task": "eq_bench", "gen_kwargs": SHORT},
+    "own/own.yaml",
 ]
 IFEVAL = [{"task": "leaderboard_ifeval", "gen_kwargs": SHORT}] if find_spec("langdetect") else []
 TEMPLATE = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
@@ -71,7 +98,14 @@ def plan(hub, tmp_path_factory):
         json.dumps({**settings, "chat_template": TEMPLATE}), encoding="utf-8"
     )
     (folder / "small.yaml").write_text(GROUP, encoding="utf-8")
-    evaluate = {"tasks": [*ASKED, *IFEVAL], "models": ["base"]}
+    (folder / "own").mkdir()
+    files = {"common": COMMON, "own.yaml": OWN, "code.py": CODE}
+    for split, count in (("train", 6), ("test", 8)):
+        rows = [{"number": number, "question": f"w{number}"} for number in range(count)]
+        files[f"{split}.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows)
+    for name, text in files.items():
+        (folder / "own" / name).write_text(text, encoding="utf-8")
+    evaluate = {"tasks": [*ASKED, *IFEVAL], "models": ["base"], "trust": ["own/code.py"]}
     recipe = tiny.write_recipe(folder / "r.yaml", {"base": {"folder": "base"}}, evaluate=evaluate)
     tiny.lock(recipe)
     made = plans.load(recipe, folder / "results")
@@ -117,6 +151,7 @@ def test_what_is_asked_and_what_comes_out_is_as_by_hand(hub, plan, tmp_path):
         },
         {"tasks": ["eq_bench", *(one["task"] for one in IFEVAL)], "gen_kwargs": SHORT},
     ]
+    calls[0]["tasks"].append("own")
     package = Path(lm_eval.__file__).parent / "tasks"
     folders = (
         "arc",
@@ -126,8 +161,8 @@ def test_what_is_asked_and_what_comes_out_is_as_by_hand(hub, plan, tmp_path):
         "eq_bench",
         *(["leaderboard/ifeval"] if IFEVAL else []),
     )
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own/small.yaml").write_text(GROUP, encoding="utf-8")
+    own = plan.recipe_path.parent / "own"
+    (own / "small.yaml").write_text(GROUP, encoding="utf-8")
     command = [
         sys.executable,
         "-c",
@@ -138,7 +173,7 @@ def test_what_is_asked_and_what_comes_out_is_as_by_hand(hub, plan, tmp_path):
     ]
     environment = client.environment(hub, tmp_path / "home", hub.token)
     done = subprocess.run(
-        [*command, str(tmp_path / "own")], env=environment, capture_output=True, text=True, check=False
+        [*command, str(own)], cwd=own, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     by_hand = json.loads(done.stdout.splitlines()[-1])
@@ -152,10 +187,32 @@ def test_what_is_asked_and_what_comes_out_is_as_by_hand(hub, plan, tmp_path):
     assert "w7 w8" in str(by_hand["prompts"]["mmlu_anatomy"][0])
 
 
+def test_the_lock_pins_all_that_tasks_are_made_of(plan):
+    own = plan.lock.tasks["own/own.yaml"]
+    assert [file.name for file in own.sources] == ["own/code.py", "own/common"]
+    assert own.definitions["own"]["process_docs"] == {"!function": "odd", "file": "own/code.py"}
+    assert "include" not in own.definitions["own"]
+    names = {file.name for file in plan.lock.tasks["hellaswag"].sources}
+    assert names == {"lm_eval:tasks/hellaswag/hellaswag.yaml", "lm_eval:tasks/hellaswag/utils.py"}
+    assert str(plan.recipe_path.parent) not in plan.recipe_path.with_suffix(".lock.json").read_text(
+        encoding="utf-8"
+    )
+
+
 def test_documents_are_counted_before_a_model_is_built(plan):
     record = json.loads(plan.layout.data_record(plan.data).read_text(encoding="utf-8"))
     assert record["documents"]["arc_challenge"] == 6
     assert record["documents"]["mmlu_anatomy"] == 4
+    assert record["documents"]["own"] == 4
+
+
+def test_code_that_changed_is_not_run(plan):
+    path = plan.recipe_path.parent / "own/code.py"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before + "raise SystemExit\n", encoding="utf-8")
+    with pytest.raises(LockError, match=r"own/code\.py has changed since it was locked"), rounds(plan):
+        pass
+    path.write_text(before, encoding="utf-8")
 
 
 def test_data_that_are_not_the_pinned_ones_are_refused(hub, plan):

@@ -12,6 +12,7 @@ from herdbook.comparison.samples import MEAN, RATIO, Sample, of_results
 from herdbook.errors import StepError
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.lock import SEED
+from herdbook.steps.evaluate.context import check_context
 from herdbook.steps.evaluate.offline import offline
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ def measure(
 
         from herdbook.steps.evaluate.parallel import ParallelHFLM
 
+        lm = ParallelHFLM(threads, batch_size, pretrained=model, tokenizer=tokenizer)
+        check_context(tasks, lm, limit, options)
         results = lm_eval.simple_evaluate(
-            model=ParallelHFLM(threads, batch_size, pretrained=model, tokenizer=tokenizer),
+            model=lm,
             tasks=[dict(task) if isinstance(task, dict) else task for task in tasks],
             task_manager=TaskManager(include_defaults=False),
             limit=limit,
