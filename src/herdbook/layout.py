@@ -126,6 +126,14 @@ class Layout:
         """Return the path of a model's folder, as transformers loads it."""
         return self.root / "models" / node.id
 
+    def data(self, item: Named, repo: str, name: str) -> Path:
+        """Return the path of a file of a data set on the Hub."""
+        return self.root / "data" / item.id / repo.replace("/", "--") / name
+
+    def data_record(self, item: Named) -> Path:
+        """Return the path of what tasks find in data sets: how many documents each has."""
+        return self.root / "data" / f"{item.id}.json"
+
     def evaluation(self, item: Named) -> Path:
         """Return the path of a measurement."""
         return self.root / "evaluations" / f"{item.id}.json"

@@ -46,8 +46,9 @@ def write(
     with atomic_writer(plan.layout.samples(item)) as file:
         file.write(content)
     [locked] = [one for one in plan.lock.tasks.values() if one.name == task]
-    title = locked.metadata.get("title", task)
-    result = {"title": title, "documents": len(samples), "metrics": {metric: entry}}
+    title = locked.titles[task]
+    result = {"title": title, "documents": len(samples), "requests": "0" * 64}
+    result["metrics"] = {metric: entry}
     write_json(
         plan.layout.evaluation(item),
         {

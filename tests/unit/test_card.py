@@ -56,6 +56,7 @@ def prepare(folder, models=None, **sections):
         tiny.write_model(folder / name, seed=seed)
     data = {
         "task": "held_out",
+        "output_type": "loglikelihood_rolling",
         "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
         "metadata": {"title": "Text"},
     }

@@ -241,6 +241,7 @@ def test_a_measurement(tmp_path, monkeypatch, capsys):
     (tmp_path / "text.jsonl").write_text('{"text": "w1"}\n', encoding="utf-8")
     task = {
         "task": "held_out",
+        "output_type": "loglikelihood_rolling",
         "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
         "metadata": {"title": "Text"},
     }

@@ -15,6 +15,8 @@ from support import tiny
 MODELS = {"base": {"folder": "base"}, "tuned": {"adapter": "adapter", "on": "base"}}
 TASK = {
     "task": "held_out",
+    "dataset_path": "json",
+    "output_type": "loglikelihood_rolling",
     "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
     "metadata": {"title": "Text"},
 }

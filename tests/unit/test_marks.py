@@ -7,7 +7,7 @@ import pytest
 from herdbook import plan as plans
 from herdbook.errors import RecipeError, StepError
 from herdbook.layout import CLAIMS, SUMS
-from herdbook.plan.comparison import check_tasks
+from herdbook.plan.asked import check_tasks
 from herdbook.steps.card.step import card_texts, render_card
 from support import measured, tiny
 from support.verification import failures
@@ -94,7 +94,6 @@ def test_more_comparisons_do_not_make_a_mark_easier(tmp_path):
 @pytest.mark.parametrize(
     ("mark", "message"),
     [
-        ({"metric": "acc", "at_least": 0.5}, "marks.0.metric: held_out has no 'acc'; it has bits_per_byte"),
         (
             {"metric": "bits_per_byte", "at_least": 0.5},
             "marks.0: of bits_per_byte, lower results are better: use `at_most`",
@@ -107,13 +106,16 @@ def test_a_mark_that_does_not_fit_the_measurement_is_refused(tmp_path, mark, mes
         card_texts(plan)
 
 
-def test_a_task_that_does_not_exist_is_refused_when_planning(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "held_in"}, r"marks\.0\.task: no task is named 'held_in'; did you mean 'held_out'"),
+        ({"metric": "acc"}, r"marks\.0\.metric: held_out has no 'acc'; it has bits_per_byte"),
+    ],
+)
+def test_a_result_that_does_not_exist_is_refused_when_planning(tmp_path, changes, message):
     plan = build(tmp_path, REACHED)
-    wrong = plan.recipe.model_copy(
-        update={"marks": [plan.recipe.marks[0].model_copy(update={"task": "held_in"})]}
-    )
-    with pytest.raises(
-        RecipeError, match=r"marks\.0\.task: no task is named 'held_in'; did you mean 'held_out'"
-    ):
+    wrong = plan.recipe.model_copy(update={"marks": [plan.recipe.marks[0].model_copy(update=changes)]})
+    with pytest.raises(RecipeError, match=message):
         check_tasks(wrong, plan.lock)
     assert plans.load(plan.recipe_path).recipe.marks == plan.recipe.marks

@@ -437,8 +437,8 @@ def test_keys_follow_from_a_record_in_one_way():
         keys = {name: node.key for name, node in plan.nodes.items()}
         parts = [*plan.parts, *(item.key for item in (*plan.quantized, *plan.evaluations))]
     assert (BUILD_TYPE, digest([keys, parts])) == (
-        "urn:herdbook:buildtype:release:v2",
-        "8d0e358a697b5163f146d362edd35fbbb57979d4ddc17a545b6a1932e94b85e4",
+        "urn:herdbook:buildtype:release:v3",
+        "09b78820a228245e310df1a83f83183397b99ab35f0c2e79b7371e0fb89eb270",
     )
 
 

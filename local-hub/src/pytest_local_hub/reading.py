@@ -92,7 +92,8 @@ def _refs(handler: Handler, kind: str, name: str) -> None:
     def listed(refs: dict[str, str], group: str) -> list[dict[str, Any]]:
         return [{"name": ref, "ref": f"refs/{group}/{ref}", "targetCommit": oid} for ref, oid in refs.items()]
 
-    refs = {"branches": listed(repo.branches, "heads"), "tags": listed(repo.tags, "tags"), "converts": []}
+    refs = {"branches": listed(repo.branches, "heads"), "tags": listed(repo.tags, "tags")}
+    refs["converts"] = listed(repo.converts, "convert")
     if "include_prs" in handler.query:
         refs["pullRequests"] = listed(repo.pull_requests, "pr")
     handler.send_json(refs)

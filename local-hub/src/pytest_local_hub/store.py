@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 KEEPER = "keeper"  # the account that may do everything
 PIECE_BYTES = 1 << 16
-LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".model", ".npz")
+LFS_SUFFIXES = (".parquet", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".model", ".npz")
 LFS_BYTES = 10 * 1024 * 1024  # larger files go to LFS, whatever their name
 
 
@@ -135,6 +135,7 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     pull_requests: dict[str, str] = field(default_factory=dict)
+    converts: dict[str, str] = field(default_factory=dict)
 
     def commit(
         self, files: Mapping[str, Content | Blob | None], branch: str = "main", title: str = "commit"
@@ -156,11 +157,26 @@ class Repo:
         self.pull_requests[number] = self.branches.pop(f"refs/pr/{number}")
         return oid
 
+    def convert(self, files: Mapping[str, Content | Blob]) -> str:
+        """Add a data set's conversion to Parquet, ``configuration/split/0000.parquet``, as the Hub's bot does; return its commit."""
+        state = {
+            name: content if isinstance(content, Blob) else Blob.of(name, content)
+            for name, content in files.items()
+        }
+        oid = self._add_commit(None, "Update parquet files", state, "refs/convert/parquet")
+        self.converts["parquet"] = self.branches.pop("refs/convert/parquet")
+        return oid
+
     def squash(self, branch: str = "main", title: str = "Super-squash branch 'main'") -> str:
         """Replace a branch's commits by one; the old ones are removed, unless another branch or a tag leads to them."""
         state = self.commits[self.branches[branch]].files
         oid = self._add_commit(None, title, dict(state), branch)
-        heads = [*self.branches.values(), *self.tags.values(), *self.pull_requests.values()]
+        heads = [
+            *self.branches.values(),
+            *self.tags.values(),
+            *self.pull_requests.values(),
+            *self.converts.values(),
+        ]
         self.commits = {commit.oid: commit for head in heads for commit in self.history(self.commits[head])}
         return oid
 
@@ -173,8 +189,9 @@ class Repo:
 
     def find(self, revision: str) -> Commit | None:
         """Return the commit that a branch, a tag, a pull request or a commit's id refers to."""
-        if revision.startswith("refs/pr/"):
-            return self.commits.get(self.pull_requests.get(revision.removeprefix("refs/pr/"), ""))
+        for group, refs in (("refs/pr/", self.pull_requests), ("refs/convert/", self.converts)):
+            if revision.startswith(group):
+                return self.commits.get(refs.get(revision.removeprefix(group), ""))
         short = re.sub(r"^refs/(heads|tags)/", "", revision)
         return self.commits.get(self.branches.get(short) or self.tags.get(short) or revision)
 
@@ -256,6 +273,14 @@ class Store:
     ) -> str:
         """Change files of a repository (None deletes one), and return the new commit's id."""
         oid = self.repos[name].commit(files, branch, title)
+        for blob in self.repos[name].commits[oid].files.values():
+            if blob.lfs:
+                self.lfs.setdefault(blob.sha256, blob)
+        return oid
+
+    def convert(self, name: str, files: Mapping[str, Content | Blob]) -> str:
+        """Add the conversion of a data set to Parquet, which is at ``refs/convert/parquet``; return its commit's id."""
+        oid = self.repos[name].convert(files)
         for blob in self.repos[name].commits[oid].files.values():
             if blob.lfs:
                 self.lfs.setdefault(blob.sha256, blob)

@@ -152,8 +152,8 @@ class Verdict:
                 yield from difference.code(record.get("code", {}), search.code.json)
             case RoutingReport() as report:
                 yield from difference.code(record.get("code", {}), report.code.json)
-            case Evaluation() if settings := self._plan.recipe.evaluate:
-                now = {"limit": settings.limit, "batch_size": settings.batch_size}
+            case Evaluation() as measured:
+                now = {name: measured.settings[name] for name in ("limit", "batch_size", "tasks")}
                 before = {name: record.get("settings", {}).get(name) for name in now}
                 yield from changed_parameters(before, now)
                 yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe().json)

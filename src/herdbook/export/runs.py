@@ -222,9 +222,9 @@ class _Runs:
             else self._folder(item.node)
         )
         texts = (
-            self._inputs[file.name]
-            for task in self._plan.lock.tasks.values()
-            for file in (task.file, *task.data)
+            self._inputs[entry.file.name]
+            for entry in inputs(self._plan)
+            if entry.role in {"task", "task data", "data set"}
         )
         return StepRun(
             f"evaluate-{item.id}",

@@ -12,7 +12,7 @@ from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError, WrongAnswerError
 from herdbook.files import git_blob_id, sha256_file
 from herdbook.hub.failure import persist
-from herdbook.hub.repository import COMMIT, SHA256, RemoteFile, check_pin, is_wanted
+from herdbook.hub.repository import COMMIT, SHA256, Kind, RemoteFile, check_pin, is_wanted, spelt
 from herdbook.hub.transport import ContradictionError, client, read_range, refuse_echo
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES, Span, parse_header
 
@@ -135,7 +135,13 @@ def is_in_cache(path: Path) -> bool:
     return path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
 
 
-def download(repo: str, commit: str, file: RemoteFile, digest: Callable[[Path], str] = sha256_file) -> Path:
+def download(
+    repo: str,
+    commit: str,
+    file: RemoteFile,
+    digest: Callable[[Path], str] = sha256_file,
+    kind: Kind = "model",
+) -> Path:
     """Return a file in the local Hugging Face cache after checking its digest; download it if the cache lacks it.
 
     No request is sent for a file in the cache. Its content is hashed each time.
@@ -145,6 +151,7 @@ def download(repo: str, commit: str, file: RemoteFile, digest: Callable[[Path], 
         commit: The commit, 40 hexadecimal digits.
         file: The file and its pinned digest.
         digest: Computes the SHA-256 of a large file, for who wants to know more about it without reading it twice.
+        kind: Whether the repository is that of a model or of a data set.
 
     Returns:
         The path inside the cache; not to be written to.
@@ -153,17 +160,25 @@ def download(repo: str, commit: str, file: RemoteFile, digest: Callable[[Path], 
         SourceError: If it cannot be downloaded, or is of a kind that is never downloaded.
         DigestMismatchError: If it does not match its pin. A damaged copy is removed from the cache.
     """
-    what = f"hub: {repo}@{commit}: {file.name}"
+    what = f"hub: {spelt(repo, kind)}@{commit}: {file.name}"
     check_pin(commit, file.name, what)
-    if not is_wanted(file.name):
+    if not is_wanted(file.name, kind):
         raise SourceError(
             f"{what}: refused: it is neither a safetensors file nor one of the files that belong to a model"
+            if kind == "model"
+            else f"{what}: refused: it is not a file of documents in a supported format"
         )
     expected = file.sha256 or file.git_blob
     if expected is None:
         raise SourceError(f"{what}: the lock contains no digest of it. Run `herdbook lock`.")
     api = client()
-    path = Path(persist(lambda: api.hf_hub_download(repo, file.name, revision=commit), what, repo))
+    path = Path(
+        persist(
+            lambda: api.hf_hub_download(repo, file.name, revision=commit, repo_type=kind),
+            what,
+            spelt(repo, kind),
+        )
+    )
     if file.sha256:
         found = digest(path)
     else:
@@ -174,7 +189,7 @@ def download(repo: str, commit: str, file: RemoteFile, digest: Callable[[Path], 
         except ContradictionError as error:
             raise WrongAnswerError(f"{what}: {error}") from error
     if found != expected:
-        raise DigestMismatchError(what, expected, found, _discard(path, repo, file.name))
+        raise DigestMismatchError(what, expected, found, _discard(path, f"{kind}s/{repo}", file.name))
     return path
 
 
@@ -184,7 +199,7 @@ def _discard(path: Path, repo: str, name: str) -> str:
     A blob in the cache is named after its content. Only a blob that contradicts its own name is damaged and can be removed;
     one that matches it is what the Hub serves, and other programs may need it.
     """
-    by_hand = f"`hf cache rm hf://models/{repo}/{name}`"
+    by_hand = f"`hf cache rm hf://{repo}/{name}`"
     storage = path.parents[len(PurePosixPath(name).parts) + 1]
     blob = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else path
     if SHA256.fullmatch(blob.name):

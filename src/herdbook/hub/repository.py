@@ -17,6 +17,7 @@ from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
 from herdbook.humanize import first_problem
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
+from herdbook.sources.data_set import is_data
 from herdbook.sources.index import read_index
 from herdbook.sources.select import SIDE_FILES, check_name
 
@@ -212,8 +213,10 @@ def weights_of(
     return tuple(by_name[name] for name in sorted(names))
 
 
-def is_wanted(name: str) -> bool:
-    """Return whether a file of this name may be downloaded: weights, or data that belongs to them."""
+def is_wanted(name: str, kind: Kind = "model") -> bool:
+    """Return whether a file of this name may be downloaded: weights, or data that belongs to them; or documents."""
+    if kind == "dataset":
+        return is_data(name)
     last = PurePosixPath(name).name
     return (
         last.endswith((".safetensors", ".json"))

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import SourceError
+from herdbook.lock.file import LockedFile, pin_file
 from herdbook.lock.local import check_small, reader, refuse_pointers
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     LockedAdapter,
-    LockedFile,
     LockedTensor,
-    pin_file,
     request,
 )
 from herdbook.lock.paths import check_saved, is_absolute

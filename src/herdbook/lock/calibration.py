@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from herdbook.lock.model import LockedTask
+    from herdbook.lock.evaluation import LockedTask
     from herdbook.recipe import Calibration, Recipe
 
 LONG = 100  # characters; shorter documents are not searched for inside others

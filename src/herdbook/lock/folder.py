@@ -8,8 +8,9 @@ from herdbook import hub, jsonio, limits
 from herdbook.errors import SourceError
 from herdbook.key import digest
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.lock.file import pin_file
 from herdbook.lock.local import reader, refuse_pointers
-from herdbook.lock.model import LockedSource, LockedTensor, pin_file, request, uri_of
+from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.paths import check_saved
 from herdbook.lock.side_files import read_side_files
 from herdbook.lock.whole import check_config, check_dtypes, check_index, check_tied, read_config

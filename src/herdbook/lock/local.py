@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from herdbook import limits
 from herdbook.errors import SourceError
-from herdbook.lock.model import pin_file
+from herdbook.lock.file import pin_file
 from herdbook.sources import lfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from herdbook.lock.model import LockedFile
+    from herdbook.lock.file import LockedFile
 
 
 def pin_local(folder: Path, name: str, where: str) -> LockedFile:

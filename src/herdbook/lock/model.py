@@ -8,46 +8,39 @@ neither network nor torch.
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import FailFast, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from herdbook import __version__, limits
 from herdbook.architectures.config import wrong_type
 from herdbook.errors import LockError
-from herdbook.files import sha256_file, write_text
+from herdbook.files import write_text
 from herdbook.humanize import first_problem
+from herdbook.lock.evaluation import (  # noqa: TC001 - pydantic reads them
+    LockedDataSet,
+    LockedHarness,
+    LockedSuite,
+    LockedTask,
+)
+from herdbook.lock.file import FIRST, LockedFile
 from herdbook.lock.vocabulary import LockedTokens, LockedVocabulary  # noqa: TC001 - pydantic reads them
-from herdbook.recipe import Adapter, Folder, Hub, Pypi, Recipe, Section, tokenizer_of
+from herdbook.recipe import Adapter, Folder, Hub, Pypi, Section
 from herdbook.sources.purl import HubCommit
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 LINE_LENGTH = 200
-FIRST = FailFast()  # one error is reported, and those of a million wrong entries would take all memory
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-COMMIT = re.compile(r"[0-9a-f]{40}")
 VERSION = 1  # of the format
 
 
 class OtherVersionError(ValueError):
     """A lock is of a version that is not read here; the message is to follow the file's name."""
-
-
-class LockedFile(Section):
-    """A file of a source. Small files on the Hub have only git's id of their content."""
-
-    name: str
-    size_bytes: int = Field(ge=0)
-    sha256: str | None = None
-    git_blob: str | None = None
 
 
 class LockedSnapshot(LockedFile):
@@ -169,15 +162,6 @@ class LockedAdapter(Section):
     chat_template: bool = False
 
 
-class LockedTask(Section):
-    """An evaluation task, pinned: the task file and the data it reads."""
-
-    name: str
-    file: LockedFile
-    data: Annotated[tuple[LockedFile, ...], FIRST]
-    metadata: dict[str, Any] = Field(default_factory=dict)
-
-
 class LockedCalibration(Section):
     """Calibration text, pinned: its files."""
 
@@ -192,6 +176,9 @@ class Lock(Section):
     sources: Annotated[dict[str, LockedSource], FIRST] = Field(default_factory=dict)
     adapters: Annotated[dict[str, LockedAdapter], FIRST] = Field(default_factory=dict)
     tasks: Annotated[dict[str, LockedTask], FIRST] = Field(default_factory=dict)
+    suites: Annotated[dict[str, LockedSuite], FIRST] = Field(default_factory=dict)
+    data_sets: Annotated[dict[str, LockedDataSet], FIRST] = Field(default_factory=dict)
+    harness: LockedHarness | None = None
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
@@ -304,23 +291,6 @@ def request(model: Section) -> dict[str, Any]:
     return entry
 
 
-@dataclass(frozen=True)
-class Misfit:
-    """A place at which a lock does not pin what its recipe asks for.
-
-    Args:
-        where: The place in the recipe.
-        what: What is wrong with the lock there.
-        expected: What the recipe asks for.
-        found: What the lock has.
-    """
-
-    where: str
-    what: str
-    expected: str
-    found: str
-
-
 def uri_of(model: Hub | Folder | Pypi, revision: str) -> str:
     """Return where a source comes from, at the revision that its name resolved to: a package URL if it has one."""
     match model:
@@ -331,105 +301,3 @@ def uri_of(model: Hub | Folder | Pypi, revision: str) -> str:
         case Pypi():
             package, _, version = model.pypi.partition("==")
             return f"pkg:pypi/{package.lower().replace('_', '-')}@{version}"
-
-
-def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
-    """Yield where a lock does not pin what its recipe asks for: entries, repositories, commits, versions, licenses."""
-    for name, model in recipe.models.items():
-        where = f"models.{name}"
-        match model:
-            case Hub() | Folder() | Pypi():
-                yield from _misfits_of_source(where, model, lock.sources.get(name))
-            case Adapter():
-                yield from _misfits_of_adapter(where, model, lock.adapters.get(name))
-        if tokenizer := tokenizer_of(model):
-            wanted = request(tokenizer)
-            made = lock.vocabularies[name].asked if name in lock.vocabularies else "no entry"
-            if made != wanted:
-                yield Misfit(f"{where}.tokenizer", "was made for another request", str(wanted), str(made))
-    for name in lock.vocabularies:
-        if name not in recipe.models or not tokenizer_of(recipe.models[name]):
-            yield Misfit(
-                f"models.{name}.tokenizer", "makes a vocabulary that is not asked for", "no entry", name
-            )
-    for task in recipe.evaluate.tasks if recipe.evaluate else []:
-        if task not in lock.tasks:
-            yield Misfit(f"evaluate.tasks {task}", "has no entry", task, "no entry")
-    for name, board in recipe.leaderboards.items():
-        snapshot = lock.leaderboards[name].name if name in lock.leaderboards else "no entry"
-        if snapshot != board.snapshot:
-            yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
-        elif (uri := lock.leaderboards[name].uri) != (origin := board.fetch.uri if board.fetch else None):
-            yield Misfit(f"leaderboards.{name}", "has a snapshot from elsewhere", str(origin), str(uri))
-    for name, text in recipe.calibration.items():
-        asked = lock.calibration[name].asked if name in lock.calibration else "no entry"
-        if asked != request(text):
-            yield Misfit(
-                f"calibration.{name}", "was made for another request", str(request(text)), str(asked)
-            )
-
-
-def _misfits_of_source(
-    where: str, model: Hub | Folder | Pypi, locked: LockedSource | None
-) -> Iterator[Misfit]:
-    asked = request(model)
-    if locked is None or locked.asked != asked:
-        found = str(locked.asked) if locked else "no entry"
-        yield Misfit(where, "was made for another request", str(asked), found)
-        return
-    if isinstance(model, Hub):
-        yield from _misfits_of_revision(where, model, locked.revision)
-    elif model.license is not None and locked.license != model.license:
-        yield Misfit(where, "names another license", model.license, str(locked.license))
-    uri = uri_of(model, locked.revision)
-    if locked.uri != uri:
-        yield Misfit(where, "leads elsewhere", uri, locked.uri)
-
-
-def _misfits_of_adapter(where: str, model: Adapter, locked: LockedAdapter | None) -> Iterator[Misfit]:
-    asked = request(model)
-    if locked is None or locked.asked != asked:
-        found = str(locked.asked) if locked else "no entry"
-        yield Misfit(where, "was made for another request", str(asked), found)
-    elif isinstance(model.adapter, Hub):
-        yield from _misfits_of_revision(where, model.adapter, str(locked.revision))
-    elif locked.revision is not None:
-        yield Misfit(where, "pins a commit of a folder", "no commit", locked.revision)
-
-
-def _misfits_of_revision(where: str, model: Hub, revision: str) -> Iterator[Misfit]:
-    asked = model.hub.partition("@")[2]
-    if not COMMIT.fullmatch(revision):
-        yield Misfit(where, "pins what is not a commit", asked or "a commit", revision)
-    elif COMMIT.fullmatch(asked) and asked != revision:
-        yield Misfit(where, "pins another commit", asked, revision)
-
-
-def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
-    """Check that a lock fits its recipe.
-
-    Raises:
-        LockError: If an entry is missing or was made for another request; the message names each.
-    """
-    stale = [misfit.where for misfit in misfits(lock, recipe)]
-    if stale:
-        raise LockError(
-            f"{path}: the lock does not match the recipe at {', '.join(dict.fromkeys(stale))}. Run `herdbook lock`."
-        )
-
-
-def pin_file(path: Path, name: str) -> LockedFile:
-    """Return the pin of a local file, under ``name``."""
-    return LockedFile(name=name, size_bytes=path.stat().st_size, sha256=sha256_file(path))
-
-
-def check_pinned(path: Path, pinned: LockedFile, what: str) -> None:
-    """Check a small local file against its pin.
-
-    Raises:
-        LockError: If it changed since it was locked.
-    """
-    current = pin_file(path, pinned.name) if path.is_file() else None
-    if current is None or current.sha256 != pinned.sha256:
-        state = "was deleted" if current is None else "has changed"
-        raise LockError(f"{what}: {path} {state} since it was locked. Restore it, or run `herdbook lock`.")

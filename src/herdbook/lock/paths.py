@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError, SourceError
-from herdbook.recipe import Adapter, Folder
+from herdbook.recipe import Adapter, Folder, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,11 @@ def named(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"models.{name}.folder", model.folder
         elif isinstance(model, Adapter) and isinstance(model.adapter, str):
             yield f"models.{name}.adapter", model.adapter
-    for index, task in enumerate(recipe.evaluate.tasks if recipe.evaluate else []):
-        yield f"evaluate.tasks.{index}", task
+    for index, entry in enumerate(recipe.evaluate.entries if recipe.evaluate else []):
+        if is_file(entry.path):
+            yield f"evaluate.tasks.{index}", entry.path
+    for index, path in enumerate(recipe.evaluate.trust if recipe.evaluate else []):
+        yield f"evaluate.trust.{index}", path
     for name, text in recipe.calibration.items():
         for index, file in enumerate(text.data):
             yield f"calibration.{name}.data.{index}", file

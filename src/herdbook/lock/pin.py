@@ -6,26 +6,31 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.rows import is_embeddings
-from herdbook.lock import union
+from herdbook.errors import RecipeError
+from herdbook.lock import harness, union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap
+from herdbook.lock.data_set import pin_data_sets
+from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
 from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
 from herdbook.lock.snapshot import pin_snapshot
-from herdbook.lock.task import pin_task, refuse_equal_names
+from herdbook.lock.suite import check_scores, pin_suites
+from herdbook.lock.task import pin_tasks
 from herdbook.lock.tokens import compare
 from herdbook.lock.union import SideFilesOf
 from herdbook.lock.wheel import pin_pypi, wheel_reader
-from herdbook.recipe import Adapter, Folder, Hub, Pypi
+from herdbook.recipe import Adapter, Folder, Hub, Pypi, is_file, measured
 from herdbook.sources.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from herdbook.lock.evaluation import LockedSuite, LockedTask
     from herdbook.lock.model import LockedTokenDifference
     from herdbook.lock.vocabulary import LockedVocabulary
     from herdbook.recipe import Recipe, Section
@@ -64,8 +69,10 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
                 adapters[name] = pin_adapter(model, beside)
             case _:
                 pass
-    tasks = {task: pin_task(task, beside) for task in (recipe.evaluate.tasks if recipe.evaluate else [])}
-    refuse_equal_names(tasks)
+    suites = pin_suites(recipe.evaluate, beside) if recipe.evaluate else {}
+    tasks = _pin_tasks(recipe, suites, beside, say)
+    check_scores(suites, tasks)
+    data_sets = pin_data_sets(tasks, say)
     boards = {name: pin_snapshot(name, board, beside, say) for name, board in recipe.leaderboards.items()}
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     refuse_overlap(recipe, beside, tasks, say)
@@ -74,6 +81,9 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         sources=sources,
         adapters=adapters,
         tasks=tasks,
+        suites=suites,
+        data_sets=data_sets,
+        harness=LockedHarness(lm_eval=harness.version()) if tasks else None,
         leaderboards=boards,
         calibration=calibration,
         token_differences=compare_tokens(
@@ -81,6 +91,19 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         ),
         vocabularies=vocabularies,
     )
+
+
+def _pin_tasks(
+    recipe: Recipe, suites: Mapping[str, LockedSuite], beside: Path, say: Callable[[str], None]
+) -> dict[str, LockedTask]:
+    if recipe.evaluate is None:
+        return {}
+    asked = [task for task, _ in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
+    if twice := [task for index, task in enumerate(asked) if task in asked[:index]]:
+        raise RecipeError(f"evaluate.tasks: {twice[0]} is measured twice. Leave one of them out")
+    if any(not is_file(task) for task in asked):
+        say("tasks: names are looked up in lm-eval")
+    return pin_tasks(asked, recipe.evaluate.trust, beside)
 
 
 def compare_tokens(

@@ -1,8 +1,12 @@
-"""Pinning an evaluation task: its file, as far as Herdbook reads it, and the local data files that it reads."""
+"""Pinning evaluation tasks: their definitions with all that they include, their code, and their local data.
+
+A file that includes nothing is its own definition. lm-eval resolves the others, and its own tasks by their names.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -10,101 +14,252 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from herdbook import yamlio
 from herdbook.errors import RecipeError
 from herdbook.humanize import first_problem
+from herdbook.lock.definition import data_files, problems_of
+from herdbook.lock.evaluation import FUNCTION, OWN, LockedGroup, LockedTask, harness_folder
+from herdbook.lock.file import pin_file
+from herdbook.lock.harness import FOLDER, resolve
 from herdbook.lock.local import pin_local
-from herdbook.lock.model import LockedTask
-from herdbook.lock.paths import check_task
+from herdbook.lock.paths import check_task, problem
+from herdbook.recipe import is_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Sequence
+
+    import yaml
+
+    from herdbook.lock.file import LockedFile
+
+RESOLVED = ("include", "group", "class")  # keys of a file that is not its own definition
 
 
-class Data(BaseModel):
-    """The local files that a task reads: one, or that of each split."""
+class _Loader(yamlio.PyYamlLoader):
+    """The YAML of tasks, with the places of code instead of functions."""
+
+    tags = yamlio.PyYamlLoader.tags | {FUNCTION}
+
+
+def _function(loader: _Loader, node: yaml.ScalarNode) -> dict[str, Any]:
+    return {FUNCTION: loader.construct_scalar(node)}
+
+
+_Loader.add_constructor(FUNCTION, _function)
+
+
+class Plain(BaseModel):
+    """A task file that is its own definition, as far as it is read here; other keys are lm-eval's alone."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    data_files: str | dict[str, str]
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the files, sorted."""
-        return sorted(
-            set(self.data_files.values()) if isinstance(self.data_files, dict) else {self.data_files}
-        )
-
-
-class Task(BaseModel):
-    """A task of lm-eval; keys that are not named here are lm-eval's alone."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    task: Any
-    dataset_kwargs: Data
+    task: str
+    dataset_path: str | None = None
+    dataset_kwargs: dict[str, Any] | None = None
     metadata: dict[str, JsonValue] | None = None
     filter_list: list[Any] | None = None
     metric_list: list[dict[str, Any]] | None = None
 
-    def unread(self) -> list[str]:
-        """Return what it contains of which a part would be missing from the lock or from the results, a line each."""
-        problems = [
-            f"{key}: other files and groups of tasks are not supported; write one task into one file"
-            for key in ("include", "group")
-            if key in (self.model_extra or {})
-        ]
-        if not isinstance(self.task, str):
-            problems.append(f"task: {self.task!r} is not a name; write one task into one file")
-        metrics = [str(item.get("metric")) for item in self.metric_list or []]
-        problems += [
-            f"metric_list: {metric} is listed twice; lm-eval keeps one of the values"
-            for metric in dict.fromkeys(metrics)
-            if metrics.count(metric) > 1
-        ]
-        return problems
 
-
-def read_task(content: bytes, name: str) -> tuple[Task, str]:
-    """Return a task and the text of its file.
+def read_task(content: bytes, name: str) -> dict[str, Any] | None:
+    """Return the definition of a task that a file contains; None if lm-eval has to resolve it.
 
     Args:
         content: The content of the file.
         name: Its path, as the recipe names it.
 
     Raises:
-        RecipeError: If it is not a task with local data.
+        RecipeError: If it is not a task.
     """
+    spec = _read(content, name)
+    return spec if _is_plain(spec) else None
+
+
+def _read(content: bytes, name: str) -> dict[str, Any]:
+    """Return what a task file says. Raises RecipeError if it is not a task."""
     try:
-        text = content.decode()
-        return Task.model_validate(yamlio.load(text, yamlio.PyYamlLoader)), text
+        spec = yamlio.load(content.decode(), _Loader)
+        if not isinstance(spec, dict) or _is_plain(spec):
+            Plain.model_validate(spec)
+        found: dict[str, Any] = spec
     except UnicodeDecodeError as error:
-        problem = f"it is not UTF-8 ({error})"
+        wrong = f"it is not UTF-8 ({error})"
     except yamlio.YamlError as error:
-        problem = str(error)
+        wrong = str(error)
     except ValidationError as error:
-        problem = first_problem(error)
-    raise RecipeError(
-        f"evaluate.tasks: {name}: expected an lm-eval task with `task` and local `dataset_kwargs.data_files`: {problem}"
-    )
+        wrong = first_problem(error)
+    else:
+        return found
+    raise RecipeError(f"evaluate.tasks: {name}: expected a task of lm-eval: {wrong}")
 
 
-def pin_task(task: str, beside: Path) -> LockedTask:
-    """Pin an evaluation task: its file, and the local data files that it reads."""
-    file = pin_local(beside, task, "evaluate.tasks")
-    spec, text = read_task((beside / task).read_bytes(), task)
-    if problems := spec.unread():
-        raise RecipeError([f"evaluate.tasks: {task}: {problem}" for problem in problems])
-    names = spec.dataset_kwargs.names
-    check_task(task, text, names, beside)
-    folder = (beside / task).parent
-    data = tuple(pin_local(folder, item, f"evaluate.tasks: {task}") for item in names)
-    return LockedTask(name=spec.task, file=file, data=data, metadata=spec.metadata or {})
+def _is_plain(spec: dict[str, Any]) -> bool:
+    return not any(key in spec for key in RESOLVED) and not any(True for _ in _functions(spec))
 
 
-def refuse_equal_names(tasks: Mapping[str, LockedTask]) -> None:
-    """Refuse two tasks of one name, by which lm-eval and the results identify a task."""
-    files: dict[str, str] = {}
-    for file, task in tasks.items():
-        if task.name in files:
+def pin_tasks(asked: Sequence[str], trust: Sequence[str], beside: Path) -> dict[str, LockedTask]:
+    """Pin tasks, by their names and files, as they are named relative to the recipe.
+
+    Args:
+        asked: The tasks.
+        trust: The files of code that tasks may run.
+        beside: The recipe's folder.
+
+    Raises:
+        RecipeError: If a task does not exist, cannot be measured as it is, or runs code that nobody trusted.
+        SourceError: If a file does not exist.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    files: dict[str, Path] = {}
+    for task in filter(is_file, asked):
+        pin_local(beside, task, "evaluate.tasks")
+        spec = _read((beside / task).read_bytes(), task)
+        if _is_plain(spec):
+            found[task] = {
+                "name": spec["task"],
+                "definitions": {spec["task"]: spec},
+                "groups": {},
+                "files": [],
+            }
+        else:
+            _Pinning(task, beside, trust).check(spec)
+            files[task] = beside / task
+    names = [task for task in asked if not is_file(task)]
+    found |= resolve(names, files) if names or files else {}
+    pinned = {task: _Pinning(task, beside, trust).pin(found[task]) for task in asked}
+    _refuse_equal_names(pinned)
+    used = {file.name for locked in pinned.values() for file in locked.sources}
+    if idle := [path for path in trust if os.path.normpath(path) not in used]:
+        raise RecipeError(f"evaluate.trust: {idle[0]}: no task runs it; leave it out")
+    return pinned
+
+
+class _Pinning:
+    """One task as it is pinned: where its files are, and what is wrong with it."""
+
+    def __init__(self, task: str, beside: Path, trust: Sequence[str]) -> None:
+        self._task, self._beside = task, beside
+        self._where = f"evaluate.tasks: {task}"
+        self._trust = {os.path.normpath(path) for path in trust}
+        self._problems: list[str] = []
+        self._sources: dict[str, LockedFile] = {}
+
+    def check(self, spec: dict[str, Any]) -> None:
+        """Refuse what can be seen without lm-eval: files that are missing, and code that nobody trusted."""
+        folder = (self._beside / self._task).parent
+        listed = spec.get("include") or []
+        for name in listed if isinstance(listed, list) else [listed]:
+            if not (folder / str(name)).is_file():
+                self._problems.append(f"include: {name} does not exist")
+        for function in _functions(spec):
+            self._placed({**function, FOLDER: str(folder)})
+        self._refuse()
+
+    def _refuse(self) -> None:
+        if self._problems:
+            raise RecipeError([f"{self._where}: {wrong}" for wrong in self._problems])
+
+    def pin(self, found: dict[str, Any]) -> LockedTask:
+        """Return its pins, from what it was resolved to. Raises RecipeError if something is wrong with it."""
+        local = is_file(self._task)
+        file = pin_local(self._beside, self._task, "evaluate.tasks") if local else None
+        own = (self._beside / self._task).resolve()
+        for path in map(Path, found["files"]):
+            if path != own or not local:
+                self._add(path)
+        definitions = {name: self._placed(config) for name, config in found["definitions"].items()}
+        for name, config in definitions.items():
+            where = "" if name == found["name"] else f"{name}: "
+            self._problems += [f"{where}{wrong}" for wrong in problems_of(config)]
+        self._refuse()
+        names = sorted({name for config in definitions.values() for name in data_files(config)})
+        if names and not local:
             raise RecipeError(
-                f"evaluate.tasks: {files[task.name]} and {file} are both named {task.name!r} (`task:`). Change one of the names"
+                f"{self._where}: reads {names[0]}, which is not on the Hub, and cannot be pinned"
             )
-        files[task.name] = file
+        if local:
+            for source in (self._task, *(name for name in self._sources if not name.startswith(OWN))):
+                text = (self._beside / source).read_text(encoding="utf-8")
+                check_task(source, text, names if source == self._task else [], self._beside)
+        folder = (self._beside / self._task).parent
+        data = tuple(pin_local(folder, name, self._where) for name in names)
+        for pinned in data:
+            if not (folder / pinned.name).read_bytes().strip():
+                raise RecipeError(f"{self._where}: {pinned.name} is empty; there is nothing to measure")
+        return LockedTask(
+            name=found["name"],
+            file=file,
+            sources=tuple(self._sources[name] for name in sorted(self._sources)),
+            data=data,
+            definitions=definitions,
+            groups={name: LockedGroup(**group) for name, group in found["groups"].items()},
+        )
+
+    def _placed(self, value: Any) -> Any:
+        """Return a definition in which each function has the place of its code in the place of a folder of this machine."""
+        if isinstance(value, list):
+            return [self._placed(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if FUNCTION not in value:
+            return {key: self._placed(item) for key, item in value.items()}
+        module, _, name = str(value[FUNCTION]).rpartition(".")
+        beside: Path = Path(value[FOLDER], f"{module.replace('.', '/')}.py").resolve()
+        path = beside if beside.is_file() else _module(module)
+        if path is None:
+            self._problems.append(
+                f"!function {value[FUNCTION]}: {module.replace('.', '/')}.py is not beside the task"
+            )
+            return value
+        label = self._add(path)
+        if label.startswith(OWN):
+            for sibling in path.parent.glob("*.py"):  # which it may import
+                self._add(sibling)
+        elif label not in self._trust:
+            advice = "Read it, and name it in evaluate.trust"
+            untrusted = f"runs code, {label} (!function {value[FUNCTION]}). {advice}: [{label}]"
+            self._problems += [untrusted] * (untrusted not in self._problems)
+        return {FUNCTION: name, "file": label}
+
+    def _add(self, path: Path) -> str:
+        """Pin a further file, and return its name: below lm-eval's package, or relative to the recipe."""
+        package = harness_folder()
+        if package and path.is_relative_to(package):
+            label = f"{OWN}{path.relative_to(package).as_posix()}"
+        else:
+            label = os.path.relpath(path, self._beside.resolve())
+            if wrong := problem(label, self._beside):
+                self._problems.append(wrong)
+        self._sources.setdefault(label, pin_file(path, label))
+        return label
+
+
+def _module(name: str) -> Path | None:
+    """Return the file of a module of lm-eval, by its dotted name."""
+    package = harness_folder()
+    if package is None or not name.startswith("lm_eval."):
+        return None
+    path = package.joinpath(*name.split(".")[1:]).with_suffix(".py")
+    return path if path.is_file() else None
+
+
+def _functions(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the functions in a definition."""
+    if isinstance(value, dict):
+        if FUNCTION in value:
+            yield value
+        else:
+            value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        yield from _functions(item)
+
+
+def _refuse_equal_names(pinned: dict[str, LockedTask]) -> None:
+    """Refuse two tasks of one name, by which lm-eval and the results identify a task."""
+    entries: dict[str, str] = {}
+    for asked, locked in pinned.items():
+        for name in (*locked.definitions, *locked.groups):
+            if name in entries:
+                raise RecipeError(
+                    f"evaluate.tasks: {entries[name]} and {asked} are both named {name!r} (`task:`). Change one of the names"
+                    if is_file(asked) and is_file(entries[name])
+                    else f"evaluate.tasks: {name} is measured twice, by {entries[name]} and by {asked}. Leave one of them out"
+                )
+            entries[name] = asked

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import CheckpointError, SourceError
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
+from herdbook.lock.file import pin_file
 from herdbook.lock.folder import pin_files
 from herdbook.lock.local import reader
-from herdbook.lock.model import LockedSource, LockedTensor, pin_file, request, uri_of
+from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
 from herdbook.sources import gguf, wheel
 from herdbook.sources.select import side_files

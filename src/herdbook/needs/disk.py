@@ -14,7 +14,7 @@ from herdbook.errors import RecipeError
 from herdbook.files import clone
 from herdbook.needs.layerwise import FLOAT32, PROMPT_BYTES
 from herdbook.needs.memory import FLOAT64
-from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import Conversion, Evaluation, EvaluationData, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges, MakeRouters
 from herdbook.recipe import Folder, Hub, Pypi
 from herdbook.recipe.moe import GATES
@@ -52,8 +52,9 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return _search(plan, subject)
         case Evaluation():
             # The tasks' data as tables: the documents, and the requests built from them.
-            data = sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data)
-            return LEAST_BYTES + 4 * data
+            return LEAST_BYTES + 4 * evaluation_data_bytes(plan)
+        case EvaluationData():
+            return LEAST_BYTES + 5 * subject.size_bytes  # the files, and the documents in them as tables
         case RoutingReport() | Node():
             return LEAST_BYTES
         case Conversion():
@@ -64,6 +65,12 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
         case None:
             # Weights are linked.
             return CARD_BYTES + LISTED_BYTES * sum(len(part.tensors) for part in plan.parts.values())
+
+
+def evaluation_data_bytes(plan: Plan) -> int:
+    """Return the size of the data that tasks read: files beside the recipe, and data sets on the Hub."""
+    local = sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data)
+    return local + (plan.data.size_bytes if plan.data else 0)
 
 
 def fetch_bytes(plan: Plan, part: Part | None = None) -> int:

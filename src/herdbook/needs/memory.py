@@ -10,7 +10,7 @@ from herdbook.architectures.form import is_known
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.layerwise import FLOAT32, LOGITS, reading
 from herdbook.needs.ranks import rank_rules
-from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import Conversion, Evaluation, EvaluationData, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.operation import (
     DrawRouters,
     FetchFile,
@@ -73,6 +73,8 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
         case Evaluation():
             further = pass_bytes(plan, subject)
             first = TORCH_BYTES + _weights(plan, subject) + further
+        case EvaluationData():
+            first, further = TORCH_BYTES + 4 * subject.size_bytes, 0  # documents as Python's objects
         case RoutingReport():
             further = _report_thread(plan, subject)
             first = TORCH_BYTES + report_data_bytes(plan, subject)

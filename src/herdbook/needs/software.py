@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
-from herdbook.plan import Conversion, Evaluation, Quantized
+from herdbook.plan import Conversion, Evaluation, EvaluationData, Quantized
 from herdbook.tools.converter import CONVERTER
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def extra(subject: Subject | None) -> tuple[str, str] | None:
             return "gguf", "quantize"
         case Quantized():
             return "libgguf", "quantize"
-        case Evaluation():
+        case Evaluation() | EvaluationData():
             return "lm_eval", "evaluate"
     return None
 

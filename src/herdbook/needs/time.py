@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
-from herdbook.needs.disk import fetch_bytes
+from herdbook.needs.disk import evaluation_data_bytes, fetch_bytes
 from herdbook.needs.layerwise import PROMPT_BYTES
 from herdbook.needs.ranks import rank_rules
-from herdbook.plan import Conversion, Evaluation, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import Conversion, Evaluation, EvaluationData, Node, Part, Quantized, RoutingReport, Search
 from herdbook.plan.operation import MakeRouters
 from herdbook.recipe import Moe
 from herdbook.recipe.rank import Clustered
@@ -99,6 +99,8 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
             return _search(plan, subject, threads, rates)
         case Evaluation():
             return _evaluation(plan, subject, threads, rates)
+        case EvaluationData():
+            return rates.start + subject.size_bytes * (1 / rates.network + 1 / rates.disk)
         case RoutingReport():
             return _report(plan, subject, threads, rates)
         case Conversion():
@@ -166,9 +168,7 @@ def _search(plan: Plan, search: Search, threads: int, rates: Rates) -> float:
 
 def _evaluation(plan: Plan, item: Evaluation, threads: int, rates: Rates) -> float:
     """Return the time of measuring a model on the data of all tasks."""
-    tokens = (
-        sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data) / rates.token_bytes
-    )
+    tokens = evaluation_data_bytes(plan) / rates.token_bytes
     node = item.node
     unpacked = ELEMENTWISE * node.parameters / rates.float32 if item.quantized else 0
     return (

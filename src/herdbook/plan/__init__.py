@@ -1,5 +1,6 @@
 """Planning: from a recipe and its lock to nodes, parts and keys."""
 
+from herdbook.plan.data import EvaluationData
 from herdbook.plan.evaluate import Evaluation
 from herdbook.plan.model import Node, Origin, Part, Search, Tensor
 from herdbook.plan.plan import Plan, load, make
@@ -9,6 +10,7 @@ from herdbook.plan.routing import RoutingReport
 __all__ = [
     "Conversion",
     "Evaluation",
+    "EvaluationData",
     "Node",
     "Origin",
     "Part",

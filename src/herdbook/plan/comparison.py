@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.errors import RecipeError
-from herdbook.humanize import did_you_mean
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Laser
 
 if TYPE_CHECKING:
-    from herdbook.lock import Lock
     from herdbook.plan.evaluate import Evaluation
     from herdbook.plan.plan import Plan
-    from herdbook.recipe import Recipe
 
 
 def compared_pairs(plan: Plan) -> tuple[tuple[str, str], ...]:
@@ -31,21 +27,6 @@ def compared_pairs(plan: Plan) -> tuple[tuple[str, str], ...]:
         if isinstance(node.recipe, Laser) and {node.name, node.recipe.laser} <= set(section.models)
     ]
     return tuple(dict.fromkeys(pairs))
-
-
-def check_tasks(recipe: Recipe, lock: Lock) -> None:
-    """Check that marks, benchmarks and leaderboards are on tasks of the recipe, before anything is measured. Raises RecipeError."""
-    names = [task.name for task in lock.tasks.values()]
-    asked = {f"marks.{index}": mark.task for index, mark in enumerate(recipe.marks)}
-    asked |= {f"benchmarks.{index}": one.task for index, one in enumerate(recipe.benchmarks)}
-    asked |= {f"leaderboards.{key}": board.task for key, board in recipe.leaderboards.items()}
-    problems = [
-        f"{where}.task: no task is named {task!r}{did_you_mean(task, names)}"
-        for where, task in asked.items()
-        if task not in names
-    ]
-    if problems:
-        raise RecipeError(problems)
 
 
 def compared(plan: Plan) -> tuple[Evaluation, ...]:

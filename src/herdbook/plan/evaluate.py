@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT, digest
+from herdbook.plan.asked import asked_tasks
 from herdbook.plan.code import TOKENIZERS, Code
 
 if TYPE_CHECKING:
@@ -81,16 +82,23 @@ def plan_evaluations(
     section = recipe.evaluate
     if section is None:
         return ()
+    asked = asked_tasks(recipe, lock)
     settings: dict[str, Any] = {
         "operation": "evaluate",
-        "tasks": [lock.tasks[task].model_dump(mode="json") for task in section.tasks],
-        "limit": section.limit,
+        "tasks": [{**task.model_dump(mode="json"), "asked": own.given} for task, own in asked],
+        "data_sets": {name: one.model_dump(mode="json") for name, one in lock.data_sets.items()},
+        "harness": lock.harness.model_dump(mode="json") if lock.harness else None,
         "batch_size": section.batch_size,
         "dtype": section.dtype,
         "code": EVALUATE_CODE.describe().json,
     }
 
-    measured_with = {"limit": section.limit, "batch_size": section.batch_size, "dtype": section.dtype}
+    measured_with = {
+        "limit": section.limit,
+        "batch_size": section.batch_size,
+        "dtype": section.dtype,
+        "tasks": {task.name: own.given for task, own in asked if own.given},
+    }
     first: dict[str, str] = {}
 
     def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Evaluation:

@@ -13,6 +13,7 @@ from herdbook.errors import RecipeError
 from herdbook.graph import reachable
 from herdbook.layout import SUMS
 from herdbook.plan.card import card_files, card_inputs, card_key
+from herdbook.plan.data import EvaluationData
 from herdbook.plan.evaluate import Evaluation
 from herdbook.plan.folder import folder_paths, read_files, weights_files
 from herdbook.plan.model import Node, Part, Search
@@ -38,19 +39,21 @@ if TYPE_CHECKING:
 ASSEMBLE = "assemble"
 FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
+DATA = "data"  # of which there is one job, with as many files as the data sets have
 # Why a recipe may have no job of a rule.
 ABSENT = {
     "routing": "; the released model is not a mixture, so it has no routers",
     "search": "; no model has `select`, `guard` or a `budget` of rank",
     "convert": "; it has no `quantize`",
     "quantize": "; it has no `quantize`",
+    "data": "; its tasks read no data on the Hub",
     "evaluate": "; it has no `evaluate`",
 }
 MOST_LISTED = 12  # names of jobs in a message
 RESTORE = "restore"  # takes single files from the cache; not a job of the plan
 
 # The item of a plan that one job makes.
-Subject = Part | Search | Node | Conversion | Evaluation | Quantized | RoutingReport
+Subject = Part | Search | Node | Conversion | Evaluation | EvaluationData | Quantized | RoutingReport
 
 
 @dataclass(frozen=True)
@@ -268,13 +271,23 @@ def _measured(plan: Plan) -> Iterator[Job]:
             files = (layout.quantized(quantized), layout.quantized_record(quantized))
             size = quantized.size_bytes
             yield Job("quantize", quantized.id, quantized.key, (header, *released), files, quantized, size)
+    data: tuple[Path, ...] = ()
+    if item_data := plan.data:
+        data = data_paths(plan, item_data)
+        yield Job(DATA, item_data.id, item_data.key, (), data, item_data)
     for measured in plan.evaluations:
-        read = folder_paths(plan, measured.node)
+        read = (*folder_paths(plan, measured.node), *data)
         if measured.quantized:
             read += (layout.quantized(measured.quantized), layout.quantized_record(measured.quantized))
         also = (measured.name,) if measured.made_as else ()
         result = (layout.evaluation(measured), layout.samples(measured))
         yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
+
+
+def data_paths(plan: Plan, data: EvaluationData) -> tuple[Path, ...]:
+    """Return the files of data sets, and the record of what tasks find in them."""
+    files = [plan.layout.data(data, one.folder, file.name) for _, one in data.data_sets for file in one.files]
+    return (*files, plan.layout.data_record(data))
 
 
 def _release(plan: Plan, signer: SignerIdentity | None) -> Iterator[Job]:

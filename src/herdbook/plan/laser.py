@@ -139,8 +139,8 @@ def _calibration(name: str, model: Laser, recipe: Recipe, lock: Lock) -> Calibra
     if model.calibration is None:
         return None
     text = calibration_text(model.calibration, recipe, lock)
-    for task in recipe.evaluate.tasks if recipe.evaluate else []:
-        shared = [file.name for file in lock.tasks[task].data if file.sha256 in text.data]
+    for task, locked in lock.tasks.items():
+        shared = [file.name for file in locked.data if file.sha256 in text.data]
         if shared:
             raise RecipeError(
                 f"models.{name}.calibration: {model.calibration!r} shares data ({shared[0]}) with evaluate.tasks {task}: "

@@ -57,8 +57,8 @@ class Input:
     """A file that the recipe names.
 
     Args:
-        role: ``task``, ``task data``, ``calibration`` or ``leaderboard``.
-        name: The name of the task, text or board that it belongs to.
+        role: ``task``, ``task data``, ``data set``, ``suite``, ``calibration`` or ``leaderboard``.
+        name: The name of the task, data set, suite, text or board that it belongs to.
         file: The file, pinned.
     """
 
@@ -93,10 +93,16 @@ def materials(plan: Plan, nodes: tuple[Node, ...]) -> Iterator[Material]:
 
 
 def inputs(plan: Plan) -> Iterator[Input]:
-    """Yield the files that the recipe names: tasks and their data, calibration texts, leaderboards."""
+    """Yield the files that the recipe names: tasks and their data, suites, calibration texts, leaderboards."""
     for task in plan.lock.tasks.values():
-        yield Input("task", task.name, task.file)
+        yield from (Input("task", task.name, file) for file in task.local)
         yield from (Input("task data", task.name, file) for file in task.data)
+    for data_set in plan.lock.data_sets.values():
+        for file in data_set.files:
+            named = file.model_copy(update={"name": f"datasets/{data_set.repo}/{file.name}"})
+            yield Input("data set", f"{data_set.repo}@{data_set.revision}", named)
+    for suite in plan.lock.suites.values():
+        yield Input("suite", suite.suite.suite, suite.file)
     for name, text in plan.lock.calibration.items():
         yield from (Input("calibration", name, file) for file in text.data)
     for name, file in plan.lock.leaderboards.items():
@@ -106,13 +112,13 @@ def inputs(plan: Plan) -> Iterator[Input]:
 def carried_inputs(plan: Plan) -> dict[str, tuple[LockedFile, Path]]:
     """Return the files of ``inputs`` that a release contains: by name in the release, the pinned file and its path here.
 
-    A verifier recomputes the places on the card from them: the snapshots of leaderboards, and the definitions of tasks.
+    A verifier recomputes the places on the card from them: the snapshots of leaderboards, and the files of tasks and suites.
     The texts that models were measured on are not included: they are large, and have licenses of their own.
     """
     files = {}
-    for path, task in plan.lock.tasks.items():
-        files[input_file(task.file.name, str(task.file.sha256))] = (task.file, plan.beside_recipe(path))
-    for file in plan.lock.leaderboards.values():
+    local = [file for task in plan.lock.tasks.values() for file in task.local]
+    suites = [suite.file for suite in plan.lock.suites.values()]
+    for file in (*local, *suites, *plan.lock.leaderboards.values()):
         files[input_file(file.name, str(file.sha256))] = (file, plan.beside_recipe(file.name))
     return dict(sorted(files.items()))
 

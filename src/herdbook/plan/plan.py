@@ -15,7 +15,8 @@ from herdbook.architectures.layers import layers_of
 from herdbook.errors import RecipeError
 from herdbook.layout import Layout
 from herdbook.plan.adapter_tokens import check_adapter_tokens
-from herdbook.plan.comparison import check_tasks
+from herdbook.plan.asked import check_settings, check_tasks
+from herdbook.plan.data import EvaluationData, plan_data
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.node import plan_node
 from herdbook.plan.precision import roundings
@@ -115,6 +116,11 @@ class Plan:
         return plan_quantized(self.recipe, self.released, self.conversion) if self.recipe.quantize else ()
 
     @cached_property
+    def data(self) -> EvaluationData | None:
+        """The data sets that the measurements read."""
+        return plan_data(self.lock)
+
+    @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
         """The measurements: models in the recipe's order, then quantized files."""
         return plan_evaluations(self.recipe, self.lock, self.nodes, self.quantized)
@@ -153,6 +159,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     nodes = _shared(recipe, nodes)
     warnings += check_usable(recipe, nodes)
     warnings += replaced_types(recipe, nodes[recipe.release.model])
+    check_settings(recipe, lock, nodes)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")

@@ -15,7 +15,7 @@ from herdbook.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
 from herdbook.plan.material import ancestry, inputs, materials
 from herdbook.plan.release import PROVENANCE_CODE
 from herdbook.provenance.license import spdx
-from herdbook.provenance.slsa import BUILD_TYPE
+from herdbook.provenance.slsa import BUILD_TYPE, HUB_PAGES
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def bom(
         "components": [
             *({"bom-ref": _ref(source), **_identity(source)} for source in sources),
             *_data(plan),
+            *_data_sets(plan),
         ],
         "dependencies": [{"ref": RELEASE_REF, "dependsOn": [_ref(source) for source in sources]}],
     }
@@ -126,7 +127,7 @@ def _formula(node: Node) -> str:
 
 def _model_card(plan: Plan, read_json: Callable[[str], Any]) -> dict[str, Any]:
     config = plan.released.config
-    data = [{"ref": component["bom-ref"]} for component in _data(plan)]
+    data = [{"ref": component["bom-ref"]} for component in (*_data(plan), *_data_sets(plan))]
     measured = [item for item in plan.evaluations if item.node.name == plan.released.name]
     limits = list(_limitations(plan))
     return {
@@ -235,6 +236,19 @@ def _data(plan: Plan) -> Iterator[dict[str, Any]]:
             "data": [
                 {"type": "dataset", "name": name, "description": f"evaluation data of {', '.join(tasks)}"}
             ],
+        }
+
+
+def _data_sets(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield the data sets on the Hub that the evaluation read."""
+    for data_set in plan.lock.data_sets.values():
+        url = f"{HUB_PAGES}/datasets/{data_set.repo}/tree/{data_set.revision}"
+        yield {
+            "type": "data",
+            "bom-ref": f"data-set:{data_set.repo}@{data_set.revision}",
+            "name": data_set.repo,
+            "version": data_set.revision,
+            "data": [{"type": "dataset", "name": data_set.repo, "contents": {"url": url}}],
         }
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import rfc8785
 
 from herdbook.comparison.marks import outcomes
 from herdbook.layout import BOMS, EVALUATIONS, LINEAGE, input_file
-from herdbook.provenance.slsa import PROVENANCE_TYPE, digest_set, provenance, statement
+from herdbook.provenance.slsa import HUB_PAGES, PROVENANCE_TYPE, digest_set, provenance, statement
 from herdbook.provenance.tensor_lineage import LINEAGE_TYPE, predicate
 
 if TYPE_CHECKING:
@@ -98,16 +99,26 @@ def _result(
         }
     ]
     for task in plan.lock.tasks.values():
-        configuration.append(
+        configuration += [
             {
-                "name": input_file(task.file.name, str(task.file.sha256)),
-                "digest": digest_set(task.file),
+                "name": input_file(file.name, str(file.sha256)) if file in task.local else file.name,
+                "digest": digest_set(file),
                 "annotations": {"task": task.name},
             }
-        )
+            for file in (*task.local, *(file for file in task.sources if file not in task.local))
+        ]
         configuration += [
             {"name": file.name, "digest": digest_set(file), "annotations": {"dataOf": task.name}}
             for file in task.data
+        ]
+    for data_set in plan.lock.data_sets.values():
+        configuration += [
+            {
+                "name": f"datasets/{data_set.repo}/{file.name}",
+                "uri": f"{HUB_PAGES}/datasets/{data_set.repo}/resolve/{data_set.revision}/{quote(file.name)}",
+                "digest": digest_set(file),
+            }
+            for file in data_set.files
         ]
     return {
         "result": "FAILED" if missed else "PASSED",

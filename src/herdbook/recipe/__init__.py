@@ -3,6 +3,7 @@
 Reading a recipe uses no network and imports no torch.
 """
 
+from herdbook.recipe.evaluate import Asked, Bounded, Evaluate, Suite, beside_suite, is_file, measured
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select
 from herdbook.recipe.merge import (
     Dare,
@@ -20,7 +21,7 @@ from herdbook.recipe.moe import Expert, Mixture, Moe
 from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
-from herdbook.recipe.reading import json_schema, load, parse
+from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text
 from herdbook.recipe.release import Release
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
@@ -29,10 +30,13 @@ from herdbook.recipe.whole import Recipe, ancestry, keeper_of, parents, tokenize
 
 __all__ = [
     "Adapter",
+    "Asked",
+    "Bounded",
     "Bounds",
     "Calibration",
     "Dare",
     "Dense",
+    "Evaluate",
     "Expert",
     "Filtered",
     "Folder",
@@ -55,6 +59,7 @@ __all__ = [
     "Section",
     "Select",
     "Slerp",
+    "Suite",
     "SvdLlm",
     "TaskArithmetic",
     "Ties",
@@ -62,11 +67,16 @@ __all__ = [
     "Waiver",
     "Zero",
     "ancestry",
+    "beside_suite",
+    "is_file",
     "json_schema",
     "keeper_of",
     "load",
+    "measured",
     "parents",
     "parse",
+    "parse_suite",
     "rank_rule",
+    "read_text",
     "tokenizer_of",
 ]

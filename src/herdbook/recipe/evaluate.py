@@ -2,21 +2,115 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import posixpath
+import re
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from herdbook.humanize import did_you_mean
 from herdbook.recipe.section import Name, Section
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+SUFFIX = r"\.ya?ml$"
+
+
+class Asked(Section):
+    """How a task is put to a model. What is not given is as the task's definition has it."""
+
+    num_fewshot: int | None = Field(None, ge=0, description="how many solved examples precede each question")
+    limit: int | None = Field(None, ge=1, description="measure only this many documents of each task")
+    chat_template: bool | None = Field(
+        None, description="put each question through the chat template of the model's tokenizer"
+    )
+    system: str | None = Field(None, min_length=1, description="a system prompt before each question")
+    fewshot_as_multiturn: bool | None = Field(
+        None, description="give solved examples as turns of the conversation; needs `chat_template`"
+    )
+    gen_kwargs: dict[str, JsonValue] = Field(
+        {}, description="settings of text generation, such as max_gen_toks, that replace the task's own"
+    )
+
+    def over(self, other: Asked) -> Asked:
+        """Return these settings, and where they say nothing, those of ``other``."""
+        given = {name: getattr(self, name) for name in Asked.model_fields if name in self.model_fields_set}
+        below = {name: getattr(other, name) for name in Asked.model_fields if name in other.model_fields_set}
+        return Asked.model_validate({**below, **given})
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that are given, as JSON."""
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        return {name: value for name, value in said.items() if name in Asked.model_fields}
+
+
+class AskedTask(Asked):
+    """A task, with settings of its own."""
+
+    task: str = Field(
+        min_length=1, description="a task, group or tag of lm-eval by its name, or a task file (.yaml)"
+    )
+
+    @property
+    def path(self) -> str:
+        """Its name, or its file."""
+        return self.task
+
+
+class AskedSuite(Asked):
+    """All tasks of a suite, with settings that replace those of its tasks."""
+
+    suite: str = Field(pattern=SUFFIX, description="a suite's file (.yaml), relative to the recipe")
+
+    @property
+    def path(self) -> str:
+        """Its file."""
+        return self.suite
+
+
+class Bounded(Section):
+    """A result that takes part in a score: its place between the worst that counts and the best."""
+
+    task: str = Field(description="a task, or a group of them")
+    metric: str
+    weigh: Literal["documents", "tasks"] = Field(
+        "documents", description="of a group: the mean over all documents, or the mean of the tasks' results"
+    )
+    lowest: float = Field(
+        0.0, allow_inf_nan=False, description="what guessing reaches; what is below counts as zero"
+    )
+    highest: float = Field(1.0, allow_inf_nan=False, description="the best possible result")
+
+    @model_validator(mode="after")
+    def _spans(self) -> Bounded:
+        if self.lowest >= self.highest:
+            raise ValueError("lowest is not below highest")
+        return self
+
+
+class Suite(Section):
+    """Tasks that are measured together, each with its settings, and the scores that follow from their results."""
+
+    suite: Name
+    title: str
+    note: str = Field(
+        "", description="what distinguishes it from what its name promises; printed with its scores"
+    )
+    tasks: list[AskedTask] = Field(min_length=1)
+    scores: dict[str, list[Bounded]] = Field(
+        {}, description="by name, the results whose mean it is, each between `lowest` (0) and `highest` (100)"
+    )
 
 
 class Evaluate(Section):
     """What is measured, and on which models of the recipe."""
 
-    tasks: list[str] = Field(min_length=1, description="lm-eval task files, relative to the recipe")
+    tasks: list[str | AskedTask | AskedSuite] = Field(
+        min_length=1,
+        description="tasks of lm-eval by name, task files relative to the recipe, and suites",
+    )
     models: list[Name] = Field(
         min_length=1, description="models to measure, in the order of the card's table"
     )
@@ -30,6 +124,10 @@ class Evaluate(Section):
         "float32",
         description="the type in which models are measured; the smaller ones need half the memory, and change the results a little",
     )
+    trust: list[str] = Field(
+        [],
+        description="Python files beside the recipe that tasks may run (`!function`), after you have read them",
+    )
     compare: dict[Name, list[Name]] = Field(
         {},
         description="by name of a measured model, the measured models that it is compared with, document by document",
@@ -38,6 +136,46 @@ class Evaluate(Section):
         False,
         description="release the results of each document, without its text, so that anyone can repeat the comparisons",
     )
+
+    @property
+    def entries(self) -> list[AskedTask | AskedSuite]:
+        """The tasks and suites, in order."""
+        return [AskedTask(task=entry) if isinstance(entry, str) else entry for entry in self.tasks]
+
+    @property
+    def suites(self) -> list[str]:
+        """The files of the suites, in order."""
+        return [entry.suite for entry in self.entries if isinstance(entry, AskedSuite)]
+
+
+def is_file(task: str) -> bool:
+    """Return whether a task is named by its file, not by its name."""
+    return re.search(SUFFIX, task) is not None
+
+
+def measured(evaluate: Evaluate, suites: Mapping[str, Suite]) -> list[tuple[str, Asked]]:
+    """Return all tasks, as they are named relative to the recipe, with the settings that apply to each.
+
+    Args:
+        evaluate: The section.
+        suites: By its file, each suite that it names.
+    """
+    below = Asked(limit=evaluate.limit) if evaluate.limit else Asked()
+    found: list[tuple[str, Asked]] = []
+    for entry in evaluate.entries:
+        if isinstance(entry, AskedTask):
+            found.append((entry.task, entry.over(below)))
+        else:
+            suite = suites[entry.suite]
+            found += [
+                (beside_suite(entry.suite, task.task), entry.over(task).over(below)) for task in suite.tasks
+            ]
+    return found
+
+
+def beside_suite(suite: str, task: str) -> str:
+    """Return a task's name or file in a suite, relative to the recipe."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(suite), task)) if is_file(task) else task
 
 
 class Mark(Section):

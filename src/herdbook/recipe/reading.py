@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
 from herdbook import limits, yamlio
 from herdbook.errors import RecipeError
 from herdbook.humanize import did_you_mean
+from herdbook.recipe.evaluate import Suite
 from herdbook.recipe.section import Section
 from herdbook.recipe.whole import Recipe
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
+
+Whole = TypeVar("Whole", bound=Section)
 
 
 def load(path: Path) -> Recipe:
@@ -48,24 +51,33 @@ def read_text(path: Path) -> str:
 
 def parse(text: str, file: str = "recipe") -> Recipe:
     """Parse and check a recipe's text; ``file`` is its name in errors. Raises as ``load`` does."""
+    return _parse(text, Recipe, "a recipe: expected a mapping with `models` and `release`", file)
+
+
+def parse_suite(text: str, name: str) -> Suite:
+    """Parse and check a suite's text; ``name`` is its file's name in errors. Raises as ``load`` does."""
+    return _parse(text, Suite, "a suite: expected a mapping with `suite`, `title` and `tasks`", name)
+
+
+def _parse(text: str, kind: type[Whole], expected: str, file: str) -> Whole:
     try:
         data = yamlio.load(text)
     except yamlio.YamlError as error:
         raise RecipeError(str(error), file) from error
     if not isinstance(data, dict):
-        raise RecipeError("is not a recipe: expected a mapping with `models` and `release`", file)
+        raise RecipeError(f"is not {expected}", file)
     try:
-        return Recipe.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        lines = [line for item in found[: limits.PROBLEMS] for line in _explain(item, data)]
+        lines = [line for item in found[: limits.PROBLEMS] for line in _explain(item, data, kind)]
         more = len(found) - limits.PROBLEMS
         raise RecipeError([*lines, *([f"and {more:,} more problems"] if more > 0 else [])], file) from error
 
 
-def _explain(item: ErrorDetails, data: dict[str, Any]) -> list[str]:
+def _explain(item: ErrorDetails, data: dict[str, Any], kind: type[Section]) -> list[str]:
     """Turn one of pydantic's errors into lines that name the key and the problem."""
-    where, sections = _location(item, data)
+    where, sections = _location(item, data, kind)
     key = ".".join(map(str, where))
     if item["type"] == "extra_forbidden":
         known = [name for section in sections for name in _keys(section)]
@@ -82,7 +94,9 @@ def _explain(item: ErrorDetails, data: dict[str, Any]) -> list[str]:
     return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}{shown}"]
 
 
-def _location(item: ErrorDetails, data: dict[str, Any]) -> tuple[list[int | str], list[type[Section]]]:
+def _location(
+    item: ErrorDetails, data: dict[str, Any], whole: type[Section]
+) -> tuple[list[int | str], list[type[Section]]]:
     """Return the keys that lead to an error, and the sections that may contain the last of them.
 
     Between the keys, pydantic's location also names members of unions, by their tag or their type. No tag is a key that a
@@ -91,7 +105,7 @@ def _location(item: ErrorDetails, data: dict[str, Any]) -> tuple[list[int | str]
     where: list[int | str] = []
     value: Any = data
     parents: list[Any] = []
-    types: list[Any] = [Recipe]
+    types: list[Any] = [whole]
     for position, part in enumerate(item["loc"], start=1):
         exists = isinstance(value, dict) and part in value
         exists = exists or (isinstance(value, list) and isinstance(part, int) and part < len(value))

@@ -48,18 +48,30 @@ def read_card(names: Collection[str], read: Callable[[str], bytes], what: str) -
     """
     if CARD not in names:
         return Card()
-    match = _FRONT.match(read(CARD).decode("utf-8-sig", errors="replace"))
     try:
-        entries = yamlio.load(match[1], yamlio.PyYamlLoader) if match else None
+        entries = front_matter(read(CARD))
     except yamlio.YamlError as error:
-        raise SourceError(f"{what}: {CARD}: its front matter: {error}. {_ADVICE}") from error
-    if not isinstance(entries, dict | None):
-        raise SourceError(f"{what}: {CARD}: its front matter is not a mapping. {_ADVICE}")
-    entries = entries or {}
+        raise SourceError(f"{what}: {CARD}: its front matter{error}. {_ADVICE}") from error
     return Card(
         license=", ".join(_strings(entries.get("license"))) or None,
         base_models=tuple(_strings(entries.get("base_model"))),
     )
+
+
+def front_matter(content: bytes) -> dict[str, Any]:
+    """Return the front matter of a card; empty if it has none.
+
+    Raises:
+        YamlError: If it is no mapping in YAML; the message is to follow a word for it.
+    """
+    match = _FRONT.match(content.decode("utf-8-sig", errors="replace"))
+    try:
+        entries = yamlio.load(match[1], yamlio.PyYamlLoader) if match else None
+    except yamlio.YamlError as error:
+        raise yamlio.YamlError(f": {error}") from error
+    if not isinstance(entries, dict | None):
+        raise yamlio.YamlError(" is not a mapping")
+    return entries or {}
 
 
 def _strings(value: Any) -> list[str]:

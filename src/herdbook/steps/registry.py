@@ -9,7 +9,7 @@ from herdbook.steps.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from herdbook.plan import Evaluation, Node, Part, Plan, Quantized, RoutingReport, Search
+    from herdbook.plan import Evaluation, EvaluationData, Node, Part, Plan, Quantized, RoutingReport, Search
     from herdbook.plan.jobs import Job
 
     # Takes a plan, the subject of the job in it (None for the release as a whole), and the machine.
@@ -87,6 +87,12 @@ def _routing(plan: Plan, report: RoutingReport, machine: Machine) -> None:
     routing(plan, report, machine.threads, machine.device_of(report.key))
 
 
+def _data(plan: Plan, item: EvaluationData, _: Machine) -> None:
+    from herdbook.steps.evaluate.data import data
+
+    data(plan, item)
+
+
 def _evaluate(plan: Plan, item: Evaluation, machine: Machine) -> None:
     from herdbook.steps.evaluate.step import evaluate
 
@@ -133,6 +139,7 @@ STEPS: dict[str, Step] = {
     "files": _files,
     "assemble": _assemble,
     "routing": _routing,
+    "data": _data,
     "evaluate": _evaluate,
     "convert": _convert,
     "quantize": _quantize,

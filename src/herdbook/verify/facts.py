@@ -171,11 +171,21 @@ FACTS = (
     Fact(
         "tasks and snapshots of leaderboards",
         LOCK,
-        ("tasks.*.name", "tasks.*.file", "tasks.*.metadata", "leaderboards.*.sha256", "leaderboards.*.size_bytes"),
+        ("tasks.*.name", "tasks.*.file", "tasks.*.definitions", "tasks.*.metadata", "suites",
+         "leaderboards.*.sha256", "leaderboards.*.size_bytes"),
         f"the files in `{INPUTS}`",
         "claims",
         _texts,
     ),
+    Fact(
+        "lm-eval's version, and what it made of its own tasks and of files with code",
+        LOCK,
+        ("harness", "tasks.*.sources", "tasks.*.groups"),
+        BUILDER,
+        ASSERTED,
+        _texts,
+    ),
+    Fact("data sets on the Hub", LOCK, ("data_sets",), "the data sets, on the Hub", "upstream", _texts),
     Fact(
         "texts that were measured or calibrated on",
         LOCK,

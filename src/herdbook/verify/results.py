@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES
+from herdbook.plan.asked import asked_tasks
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.laser import SEARCH_CODE
 from herdbook.plan.quantize import QUANTIZE_CODE
@@ -93,23 +94,25 @@ def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
 def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
     name = f"{EVALUATIONS}/{item.id}.json"
     found = release.subject.json(name)
-    settings = plan.recipe.evaluate
-    assert settings is not None  # noqa: S101 - otherwise there is no measurement
     with damaged(name):
         titles = {task: result["title"] for task, result in found["tasks"].items()}
-        documents = [result["documents"] for result in found["tasks"].values()]
+        documents = {task: result["documents"] for task, result in found["tasks"].items()}
         fields = [sorted(result) for result in found["tasks"].values()]
         scores = [sorted(score) for result in found["tasks"].values() for score in result["metrics"].values()]
-    tasks = [plan.lock.tasks[task] for task in settings.tasks]
+    asked = asked_tasks(plan.recipe, plan.lock)
+    limits = {task: own.limit for locked, own in asked for task in locked.titles}
     return Expected(
         name,
         EVALUATE_CODE,
         {**item.about, "weights": _weights(release, item)},
         frozenset({"tasks", "samples", DEVICE}),
         [
-            ({task.name: task.metadata.get("title", task.name) for task in tasks}, titles),
-            ([min(count, settings.limit or count) for count in documents], documents),
-            ([["documents", "metrics", "title"]] * len(fields), fields),
+            ({task: title for locked, _ in asked for task, title in locked.titles.items()}, titles),
+            (
+                {task: min(count, limits.get(task) or count) for task, count in documents.items()},
+                documents,
+            ),
+            ([["documents", "metrics", "requests", "title"]] * len(fields), fields),
             ([["aggregation", "higher_is_better", "stderr", "value"]] * len(scores), scores),
         ],
     )

@@ -7,7 +7,7 @@ other file that is written for the model must be what the plan's own code writes
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook.files import dump_json, git_blob_id
 from herdbook.layout import CONFIG, LOCK, WEIGHTS_INDEX, input_file
@@ -17,6 +17,7 @@ from herdbook.plan.folder import files_origin, folder_files, made_files
 from herdbook.plan.material import carried_inputs
 from herdbook.plan.node import ASSEMBLE_CODE
 from herdbook.plan.operation import FetchFile
+from herdbook.recipe import parse_suite
 from herdbook.release.finding import Check
 from herdbook.steps.assemble.step import index_of
 from herdbook.verify.differences import difference
@@ -77,15 +78,11 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
                 "found": f"{found}, {size} bytes",
             }
             yield BESIDE.failed(name, detail, file=name, **about)
-    for task in plan.lock.tasks.values():
-        name = input_file(task.file.name, str(task.file.sha256))
-        spec, _ = read_task(release.subject.read(name), name)
-        theirs = {"name": spec.task, "metadata": spec.metadata or {}}
-        ours = {"name": task.name, "metadata": task.metadata}
+    for name, theirs, ours in _definitions(plan, release):
         if theirs != ours:
             wrong = True
             where, expected, actual = difference(theirs, ours)
-            detail = f"{LOCK} says something else than the task's own file: {where}"
+            detail = f"{LOCK} says something else than the file itself: {where}"
             yield BESIDE.failed(name, detail, file=LOCK, expected=expected, found=actual)
     for name, part in zip(node.shard_names, node.parts, strict=True):
         if isinstance(part.operation, FetchFile) or name not in release.subject.files:
@@ -103,6 +100,39 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             f"{count} files",
             f"beside the weights follow from recipe and lock, or are as {origin.name} has them",
         )
+
+
+def _definitions(plan: Plan, release: Release) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name of each file that defines a task or a suite, what it says, and what the lock says that it says.
+
+    What lm-eval resolved, from its own tasks or with included files and code, is not derived again here.
+    """
+    for task in plan.lock.tasks.values():
+        if task.file is None:
+            continue
+        name = input_file(task.file.name, str(task.file.sha256))
+        spec = read_task(release.subject.read(name), name)
+        if spec is None:
+            continue
+        if task.definitions:
+            yield (
+                name,
+                {"name": spec["task"], "definitions": {spec["task"]: spec}},
+                {"name": task.name, "definitions": task.definitions},
+            )
+        else:  # a lock of an older version
+            yield (
+                name,
+                {"name": spec["task"], "metadata": spec.get("metadata") or {}},
+                {
+                    "name": task.name,
+                    "metadata": task.metadata,
+                },
+            )
+    for suite in plan.lock.suites.values():
+        name = input_file(suite.file.name, str(suite.file.sha256))
+        said = parse_suite(release.subject.read(name).decode("utf-8", errors="replace"), name)
+        yield name, said.model_dump(mode="json"), suite.suite.model_dump(mode="json")
 
 
 def _digest(text: str) -> str:

@@ -16,6 +16,7 @@ from herdbook.errors import GoneError, HerdbookError
 from herdbook.layout import LOCK, RECIPE
 from herdbook.lock import LockedSource
 from herdbook.lock.adapter import pin_hub_adapter
+from herdbook.lock.data_set import pin_data_set, readings
 from herdbook.lock.pin import compare_tokens, make_vocabularies
 from herdbook.lock.repository import pin_hub
 from herdbook.plan.material import adapter_uri
@@ -31,10 +32,11 @@ from herdbook.verify.pins import is_proposal
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from herdbook.lock import LockedAdapter, LockedFile, LockedSource
+    from herdbook.lock import LockedAdapter, LockedDataSet, LockedFile, LockedSource
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
     from herdbook.release.subject import Subject
+    from herdbook.sources.data_set import Reading
 
     Pinned = LockedSource | LockedAdapter
 
@@ -70,6 +72,9 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         if source.pinned:
             again[name] = source.pinned
     yield from caught(_token_differences(release, again), SAID, release)
+    for asked, read in readings(release.lock.tasks).items():
+        if asked in release.lock.data_sets:
+            yield from _data_set(asked, release.lock.data_sets[asked], read)
     for name, adapter in release.lock.adapters.items():
         model = release.recipe.models.get(name)
         if not isinstance(model, Adapter):
@@ -99,6 +104,29 @@ def _source(release: Release, name: str) -> Source:
     except (HerdbookError, OSError) as error:
         return Source([*findings, SAID.error(name, error, source=locked.uri)])
     return Source([*findings, *_said(name, locked, pinned, locked.uri)], pinned)
+
+
+def _data_set(asked: str, locked: LockedDataSet, read: Mapping[Reading, str]) -> Iterator[Finding]:
+    """Pin a data set a second time, at its locked commit; no documents are read."""
+    where = f"data set {asked}"
+    url = f"datasets/{locked.repo}@{locked.revision}"
+    try:
+        remote = hub.resolve(locked.repo, locked.revision, "dataset")
+        again = pin_data_set(locked.repo, remote, locked.branch, read)
+    except GoneError as error:
+        yield PINNED.failed(where, f"is gone: {error}", source=url)
+        return
+    except (HerdbookError, OSError) as error:
+        yield PINNED.error(where, error, source=url)
+        return
+    ours, theirs = (one.model_dump(mode="json", exclude=set(NOT_IN_A_COMMIT)) for one in (again, locked))
+    if ours == theirs:
+        yield PINNED.passed(where, f"its {len(locked.files)} files still have the pinned digests", source=url)
+    else:
+        place, expected, found = difference(ours, theirs)
+        yield SAID.failed(
+            where, f"the lock says something else: {place}", file=LOCK, expected=expected, found=found
+        )
 
 
 def _adapter(release: Release, name: str, model: Adapter, locked: LockedAdapter) -> Iterator[Finding]:

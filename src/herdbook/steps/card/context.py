@@ -26,6 +26,7 @@ from herdbook.steps.card.rank import Ranked, rank_all
 from herdbook.steps.card.results import Column, Measurement, read_json, read_measurements, versions_of
 from herdbook.steps.card.routed import RoutingFacts, read_routing
 from herdbook.steps.card.standing import Standings, standings
+from herdbook.steps.card.suites import SuiteTable, suite_tables
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Facts:
     lasered: tuple[Lasered, ...]
     effects: tuple[Effect, ...]
     measurements: tuple[Measurement, ...]
+    suites: tuple[SuiteTable, ...]
     columns: tuple[Column, ...]
     comparisons: tuple[Compared, ...]
     marks: tuple[Outcome, ...]
@@ -186,6 +188,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         lasered=lasered,
         effects=effects(lasered, measurements, comparisons),
         measurements=measurements,
+        suites=suite_tables(plan, measurements),
         columns=columns,
         comparisons=compared,
         marks=marks_of(plan, comparisons),

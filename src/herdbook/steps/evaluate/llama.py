@@ -63,6 +63,11 @@ class LlamaLM(Batched):
         return self._max_length
 
     @property
+    def max_gen_toks(self) -> int:
+        """How many tokens are generated where a task does not say."""
+        return GENERATED
+
+    @property
     def tokenizer_name(self) -> str:
         """Empty: the tokenizer is the file's."""
         return ""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import json
 import math
-import os
-import tempfile
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from herdbook.comparison.samples import MEAN, RATIO, Sample, label, of_results
 from herdbook.errors import StepError
 from herdbook.inference.threads import one_thread_a_matrix
+from herdbook.lock import SEED
+from herdbook.steps.evaluate.context import check_context
+from herdbook.steps.evaluate.offline import offline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-SEED = 1234
 CUSTOM = "of the task"  # an aggregation that is not lm-eval's
 BOOTSTRAPS = 100_000  # as the command `lm_eval` makes, for metrics whose standard error has no closed form
 DIGITS = 6  # significant digits of a result; beyond them, kernels of other processors differ
@@ -37,8 +38,9 @@ class Measured(NamedTuple):
 
 def measure(
     opened: Callable[[], Any],
-    tasks: Sequence[dict[str, Any]],
+    tasks: Sequence[Any],
     limit: int | None,
+    **options: Any,
 ) -> Measured:
     """Measure a model on tasks.
 
@@ -46,32 +48,23 @@ def measure(
 
     Args:
         opened: Returns lm-eval's model to measure.
-        tasks: Configurations of lm-eval tasks over local data.
+        tasks: lm-eval's tasks and groups, or configurations of tasks over local data.
         limit: How many documents of each task are read; None for all.
+        options: Further arguments of ``simple_evaluate``.
 
     Raises:
         StepError: If logits contain NaN, a result is not a number, or lm-eval does not return one for every task.
     """
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        _environment(
-            HF_HUB_OFFLINE="1",
-            HF_DATASETS_OFFLINE="1",
-            HF_DATASETS_CACHE=scratch,
-            TOKENIZERS_PARALLELISM="false",
-            DISABLE_MULTIPROC="1",  # bootstraps are equal, and no process with threads is forked
-        ),
-        one_thread_a_matrix(),
-    ):
-        import datasets
+    # Bootstraps are equal without processes of their own, and no process with threads is forked.
+    with offline(TOKENIZERS_PARALLELISM="false", DISABLE_MULTIPROC="1"), one_thread_a_matrix():
         import lm_eval
         from lm_eval.tasks import TaskManager
 
-        datasets.config.HF_DATASETS_CACHE = scratch  # in case the library was imported before
-        datasets.disable_progress_bars()
+        lm = opened()
+        check_context(tasks, lm, limit, options)
         results = lm_eval.simple_evaluate(
-            model=opened(),
-            tasks=[dict(task) for task in tasks],
+            model=lm,
+            tasks=[dict(task) if isinstance(task, dict) else task for task in tasks],
             task_manager=TaskManager(include_defaults=False),
             limit=limit,
             log_samples=True,
@@ -80,12 +73,16 @@ def measure(
             numpy_random_seed=SEED,
             torch_random_seed=SEED,
             fewshot_random_seed=SEED,
+            **options,
         )
-    names = [task["task"] for task in tasks]
-    missing = [name for name in names if not results or name not in results["results"]]
+    configs = {config["task"]: config for task in tasks for config in _configs(task)}
+    missing = [name for name in configs if not results or name not in results["results"]]
     if missing:
         raise StepError(f"lm-eval returned no result for {', '.join(missing)}")
-    measured = {task["task"]: summarize(task, results) for task in tasks}
+    measured = {
+        name: {**summarize(config, results), "requests": _requests(results["samples"][name])}
+        for name, config in configs.items()
+    }
     samples = [
         sample
         for name, task in measured.items()
@@ -94,16 +91,23 @@ def measure(
     return Measured(measured, samples)
 
 
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """Set environment variables and restore the previous ones at the end, since the caller may use the Hub afterwards."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def _configs(task: Any) -> list[dict[str, Any]]:
+    """Return the configurations of a task of lm-eval, or of all tasks in a group."""
+    if isinstance(task, dict):
+        return [task]
+    leaves = task.get_all_tasks() if hasattr(task, "get_all_tasks") else [task]
+    return [
+        {name: getattr(leaf.config, name) for name in ("task", "metric_list", "metadata")} for leaf in leaves
+    ]
+
+
+def _requests(samples: list[dict[str, Any]]) -> str:
+    """Return the digest of all that a model was asked in a task: of the rendered requests of each document, in order."""
+    asked = {int(sample["doc_id"]): sample["arguments"] for sample in samples}
+    text = json.dumps(
+        [[document, asked[document]] for document in sorted(asked)], ensure_ascii=False, default=str
+    )
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

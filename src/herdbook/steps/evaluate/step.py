@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from herdbook.comparison.samples import pack
 from herdbook.files import atomic_writer, write_json
-from herdbook.steps.evaluate.task import load_task
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
@@ -35,17 +35,22 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
     import torch
 
     from herdbook.steps.evaluate.answers import Answers
-    from herdbook.steps.evaluate.measure import measure
+    from herdbook.steps.evaluate.measure import Measured, measure
+    from herdbook.steps.evaluate.tasks import rounds
 
     torch.set_num_threads(threads)  # for loading; each batch is answered by one thread
     settings = plan.recipe.evaluate
     assert settings is not None  # noqa: S101 - otherwise the plan would have no evaluation
-    tasks = [load_task(plan.beside_recipe(task), plan.lock.tasks[task]) for task in settings.tasks]
     weights = _weights(plan, item)
     device = {} if devices[0] == "cpu" or item.runtime else {"device": devices[0].partition(":")[0]}
-    with Answers(plan.layout.answers(item), {"key": item.key, **device}) as answers:
-        opened = _run if item.runtime else _load
-        measured = measure(lambda: opened(plan, item, threads, devices, answers), tasks, settings.limit)
+    with Answers(plan.layout.answers(item), {"key": item.key, **device}) as answers, rounds(plan) as asked:
+        opener = _run if item.runtime else _load
+        opened = cache(lambda: opener(plan, item, threads, devices, answers))
+        answered = [measure(opened, one.tasks, one.limit, **one.options) for one in asked]
+    measured = Measured(
+        {name: result for one in answered for name, result in one.tasks.items()},
+        [sample for one in answered for sample in one.samples],
+    )
     content, sha256 = pack(measured.samples)
     with atomic_writer(plan.layout.samples(item)) as file:
         file.write(content)

@@ -1,0 +1,26 @@
+"""Data sets of evaluations, fetched before anything is measured: their files follow from the lock, so the rule names them all."""
+
+for job in JOBS:
+    if job.rule == "data" and made(job):
+
+        rule:
+            name:
+                job.rule
+            output:
+                job.outputs,
+            log:
+                f"logs/data/{job.id}.log",
+            conda:
+                environment("evaluate")
+            # What is wrong with a task is known before models are built.
+            priority: 100
+            resources:
+                mem_mb=rounded(needs.memory_bytes(PLAN, job.subject), 10**6),
+                disk_mb=rounded(needs.disk_bytes(PLAN, job.subject), 10**6),
+                runtime=rounded(needs.seconds(PLAN, job.subject), 60),
+            params:
+                key=job.key,
+            shell:
+                r"""
+                herdbook data >{log:q} 2>&1
+                """

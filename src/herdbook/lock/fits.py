@@ -1,0 +1,147 @@
+"""Whether a lock fits its recipe: whether it pins, entry by entry, what the recipe asks for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from herdbook.errors import LockError
+from herdbook.lock.model import request, uri_of
+from herdbook.recipe import Adapter, Folder, Hub, Pypi, measured, tokenizer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+    from herdbook.recipe import Evaluate, Recipe
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A place at which a lock does not pin what its recipe asks for.
+
+    Args:
+        where: The place in the recipe.
+        what: What is wrong with the lock there.
+        expected: What the recipe asks for.
+        found: What the lock has.
+    """
+
+    where: str
+    what: str
+    expected: str
+    found: str
+
+
+def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
+    """Yield where a lock does not pin what its recipe asks for: entries, repositories, commits, versions, licenses."""
+    for name, model in recipe.models.items():
+        where = f"models.{name}"
+        match model:
+            case Hub() | Folder() | Pypi():
+                yield from _misfits_of_source(where, model, lock.sources.get(name))
+            case Adapter():
+                yield from _misfits_of_adapter(where, model, lock.adapters.get(name))
+        if tokenizer := tokenizer_of(model):
+            wanted = request(tokenizer)
+            made = lock.vocabularies[name].asked if name in lock.vocabularies else "no entry"
+            if made != wanted:
+                yield Misfit(f"{where}.tokenizer", "was made for another request", str(wanted), str(made))
+    for name in lock.vocabularies:
+        if name not in recipe.models or not tokenizer_of(recipe.models[name]):
+            yield Misfit(
+                f"models.{name}.tokenizer", "makes a vocabulary that is not asked for", "no entry", name
+            )
+    yield from _misfits_of_tasks(lock, recipe.evaluate)
+    for name, board in recipe.leaderboards.items():
+        snapshot = lock.leaderboards[name].name if name in lock.leaderboards else "no entry"
+        if snapshot != board.snapshot:
+            yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
+        elif (uri := lock.leaderboards[name].uri) != (origin := board.fetch.uri if board.fetch else None):
+            yield Misfit(f"leaderboards.{name}", "has a snapshot from elsewhere", str(origin), str(uri))
+    for name, text in recipe.calibration.items():
+        asked = lock.calibration[name].asked if name in lock.calibration else "no entry"
+        if asked != request(text):
+            yield Misfit(
+                f"calibration.{name}", "was made for another request", str(request(text)), str(asked)
+            )
+
+
+def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]:
+    if evaluate is None:
+        return
+    missing = [suite for suite in evaluate.suites if suite not in lock.suites]
+    yield from (Misfit(f"evaluate.tasks {suite}", "has no entry", suite, "no entry") for suite in missing)
+    if missing:
+        return
+    suites = {name: locked.suite for name, locked in lock.suites.items()}
+    for task, _ in measured(evaluate, suites):
+        if task not in lock.tasks:
+            yield Misfit(f"evaluate.tasks {task}", "has no entry", task, "no entry")
+            continue
+        for asked in lock.tasks[task].repos:
+            repo, _, revision = asked.partition("@")
+            pinned = lock.data_sets.get(asked)
+            where = f"evaluate.tasks {task}"
+            if pinned is None or pinned.repo != repo:
+                found = pinned.repo if pinned else "no entry"
+                yield Misfit(where, "pins another data set", repo, found)
+            elif not COMMIT.fullmatch(pinned.revision):
+                yield Misfit(where, "pins what is not a commit", revision or "a commit", pinned.revision)
+            elif COMMIT.fullmatch(revision) and revision != pinned.revision:
+                yield Misfit(where, "pins another commit", revision, pinned.revision)
+
+
+def _misfits_of_source(
+    where: str, model: Hub | Folder | Pypi, locked: LockedSource | None
+) -> Iterator[Misfit]:
+    asked = request(model)
+    if locked is None or locked.asked != asked:
+        found = str(locked.asked) if locked else "no entry"
+        yield Misfit(where, "was made for another request", str(asked), found)
+        return
+    if isinstance(model, Hub):
+        yield from _misfits_of_revision(where, model, locked.revision)
+    elif model.license is not None and locked.license != model.license:
+        yield Misfit(where, "names another license", model.license, str(locked.license))
+    uri = uri_of(model, locked.revision)
+    if locked.uri != uri:
+        yield Misfit(where, "leads elsewhere", uri, locked.uri)
+
+
+def _misfits_of_adapter(where: str, model: Adapter, locked: LockedAdapter | None) -> Iterator[Misfit]:
+    asked = request(model)
+    if locked is None or locked.asked != asked:
+        found = str(locked.asked) if locked else "no entry"
+        yield Misfit(where, "was made for another request", str(asked), found)
+    elif isinstance(model.adapter, Hub):
+        yield from _misfits_of_revision(where, model.adapter, str(locked.revision))
+    elif locked.revision is not None:
+        yield Misfit(where, "pins a commit of a folder", "no commit", locked.revision)
+
+
+def _misfits_of_revision(where: str, model: Hub, revision: str) -> Iterator[Misfit]:
+    asked = model.hub.partition("@")[2]
+    if not COMMIT.fullmatch(revision):
+        yield Misfit(where, "pins what is not a commit", asked or "a commit", revision)
+    elif COMMIT.fullmatch(asked) and asked != revision:
+        yield Misfit(where, "pins another commit", asked, revision)
+
+
+def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
+    """Check that a lock fits its recipe.
+
+    Raises:
+        LockError: If an entry is missing or was made for another request; the message names each.
+    """
+    stale = [misfit.where for misfit in misfits(lock, recipe)]
+    if lock.tasks and lock.harness is None:
+        stale.append("evaluate.tasks")  # of a lock of an older version, whose tasks have no definitions
+    if stale:
+        raise LockError(
+            f"{path}: the lock does not match the recipe at {', '.join(dict.fromkeys(stale))}. Run `herdbook lock`."
+        )

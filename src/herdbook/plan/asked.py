@@ -1,0 +1,116 @@
+"""Which tasks a recipe measures and how, and what of that cannot work, before anything is fetched or measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from herdbook.errors import RecipeError
+from herdbook.humanize import did_you_mean
+from herdbook.lock import labels_of
+from herdbook.recipe import measured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from herdbook.lock import Lock, LockedTask
+    from herdbook.plan.model import Node
+    from herdbook.recipe import Asked, Recipe
+
+GENERATED = "generate_until"  # lm-eval's name for tasks in which the model writes a text
+
+
+def asked_tasks(recipe: Recipe, lock: Lock) -> list[tuple[LockedTask, Asked]]:
+    """Return the pinned tasks of a recipe in its order, those of suites included, each with the settings that apply to it."""
+    if recipe.evaluate is None:
+        return []
+    suites = {path: locked.suite for path, locked in lock.suites.items()}
+    return [(lock.tasks[task], asked) for task, asked in measured(recipe.evaluate, suites)]
+
+
+def labels(lock: Lock) -> dict[str, tuple[str, ...]]:
+    """Return the names of the results of each task that is measured, by the task's name."""
+    return {
+        name: labels_of(config) for task in lock.tasks.values() for name, config in task.definitions.items()
+    }
+
+
+def check_tasks(recipe: Recipe, lock: Lock) -> None:
+    """Check that marks, benchmarks, leaderboards and claims are on results of the recipe's tasks. Raises RecipeError."""
+    asked: dict[str, tuple[str, str | None]] = {}
+    asked |= {f"marks.{index}": (mark.task, mark.metric) for index, mark in enumerate(recipe.marks)}
+    asked |= {f"benchmarks.{index}": (one.task, one.metric) for index, one in enumerate(recipe.benchmarks)}
+    asked |= {f"leaderboards.{key}": (one.task, one.metric) for key, one in recipe.leaderboards.items()}
+    asked |= {
+        f"claims.{index}.better": (claim.better.task, None)
+        for index, claim in enumerate(recipe.claims)
+        if claim.better
+    }
+    known = labels(lock) or {task.name: () for task in lock.tasks.values()}
+    problems = []
+    for where, (task, metric) in asked.items():
+        if task not in known:
+            problems.append(f"{where}.task: no task is named {task!r}{did_you_mean(task, known)}")
+        elif metric is not None and known[task] and metric not in known[task]:
+            has = "; ".join(known[task])
+            problems.append(f"{where}.metric: {task} has no {metric!r}; it has {has}")
+    if problems:
+        raise RecipeError(problems)
+
+
+def check_settings(recipe: Recipe, lock: Lock, nodes: Mapping[str, Node]) -> None:
+    """Check that the settings of tasks fit the tasks and the measured models. Raises RecipeError; each problem is named."""
+    problems: list[str] = []
+    for locked, asked in asked_tasks(recipe, lock):
+        where = f"evaluate.tasks: {locked.name}"
+        for name, config in locked.definitions.items():
+            own = "" if name == locked.name else f"{name}: "
+            problems += [f"{where}: {own}{problem}" for problem in _problems(config, asked)]
+        if asked.gen_kwargs and not any(_generates(config) for config in locked.definitions.values()):
+            problems.append(f"{where}: gen_kwargs: the model writes no text in it; leave them out")
+        if asked.fewshot_as_multiturn and not asked.chat_template:
+            problems.append(
+                f"{where}: fewshot_as_multiturn: there are no turns without `chat_template: true`"
+            )
+        if asked.chat_template and recipe.quantize and recipe.quantize.runtime:
+            problems.append(
+                f"{where}: chat_template: files that llama.cpp runs are measured without one; leave `chat_template` or "
+                "quantize.runtime out"
+            )
+        if asked.chat_template:
+            problems += [
+                f"{where}: chat_template: the tokenizer of {model!r} has no chat template; leave it out of evaluate.models, or "
+                "leave `chat_template` out"
+                for model in (recipe.evaluate.models if recipe.evaluate else ())
+                if not nodes[model].chat_template
+            ]
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))
+
+
+def _problems(config: Mapping[str, Any], asked: Asked) -> Iterator[str]:
+    """Yield what is wrong with the number of solved examples of one task."""
+    defined, shots = config.get("num_fewshot"), asked.num_fewshot
+    if defined == 0 and shots:
+        yield f"num_fewshot: the task's definition sets 0, which lm-eval keeps; {shots} would be ignored"
+        return
+    shots = defined if shots is None else shots
+    if not shots:
+        return
+    fewshot = config.get("fewshot_config") or {}
+    samples = fewshot.get("samples")
+    if isinstance(samples, list) and shots > len(samples):
+        yield f"num_fewshot: {shots} solved examples, and the task has {len(samples)}"
+    splits = (config.get("fewshot_split"), fewshot.get("split"), config.get("training_split"))
+    if not samples and not any(splits) and config.get("validation_split") in {None, _measured_split(config)}:
+        yield (
+            f"num_fewshot: the task has no split for {shots} solved examples; lm-eval would draw them from the questions "
+            "themselves"
+        )
+
+
+def _measured_split(config: Mapping[str, Any]) -> Any:
+    return config.get("test_split") or config.get("validation_split")
+
+
+def _generates(config: Mapping[str, Any]) -> bool:
+    return config.get("output_type") == GENERATED

@@ -1,0 +1,97 @@
+"""Suites: their tasks with the settings that apply, and their scores on the card."""
+
+import json
+
+import pytest
+import yaml
+
+from herdbook import plan as plans
+from herdbook.plan.asked import asked_tasks
+from herdbook.steps.card.step import card_texts
+from support import measured, tiny
+from support.inputs.tasks import TASK
+
+CHOICE = TASK | {
+    "output_type": "multiple_choice",
+    "doc_to_choice": ["w1", "w2"],
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+}
+
+
+def write(folder, *entries, **evaluate):
+    tiny.write_model(folder / "base", seed=1)
+    (folder / "tasks").mkdir()
+    (folder / "suites").mkdir()
+    (folder / "tasks/data.jsonl").write_text('{"question": "w1", "answer": 0}\n', encoding="utf-8")
+    for name in ("first", "second"):
+        text = yaml.safe_dump(CHOICE | {"task": name, "training_split": "test"})
+        (folder / f"tasks/{name}.yaml").write_text(text, encoding="utf-8")
+    suite = {
+        "suite": "both",
+        "title": "Both",
+        "note": "Written for a test.",
+        "tasks": [
+            {"task": "../tasks/first.yaml", "num_fewshot": 1, "limit": 5},
+            {"task": "../tasks/second.yaml"},
+        ],
+        "scores": {"First": [{"task": "first", "metric": "acc", "lowest": 0.5}]},
+    }
+    (folder / "suites/both.yaml").write_text(yaml.safe_dump(suite), encoding="utf-8")
+    section = {"tasks": list(entries), "models": ["base"], **evaluate}
+    return tiny.write_recipe(folder / "r.yaml", {"base": {"folder": "base"}}, evaluate=section)
+
+
+@pytest.mark.parametrize(
+    ("entry", "evaluate", "expected"),
+    [
+        ({}, {}, [{"num_fewshot": 1, "limit": 5}, {}]),
+        ({}, {"limit": 7}, [{"num_fewshot": 1, "limit": 5}, {"limit": 7}]),
+        (
+            {"limit": 2, "system": "w3"},
+            {"limit": 7},
+            [
+                {"num_fewshot": 1, "limit": 2, "system": "w3"},
+                {"limit": 2, "system": "w3"},
+            ],
+        ),
+        ({"num_fewshot": 0}, {}, [{"num_fewshot": 0, "limit": 5}, {"num_fewshot": 0}]),
+    ],
+)
+def test_the_recipe_s_settings_replace_those_of_the_suite_and_its_limit_fills_gaps(
+    tmp_path, entry, evaluate, expected
+):
+    recipe = write(tmp_path, {"suite": "suites/both.yaml", **entry}, **evaluate)
+    tiny.lock(recipe)
+    plan = plans.load(recipe)
+    found = asked_tasks(plan.recipe, plan.lock)
+    assert [locked.name for locked, _ in found] == ["first", "second"]
+    assert [asked.given for _, asked in found] == expected
+
+
+def test_settings_are_part_of_the_key_and_notes_are_not(tmp_path):
+    recipe = write(tmp_path, {"suite": "suites/both.yaml"})
+    keys = []
+    suite = recipe.parent / "suites/both.yaml"
+    for old, new in (("", ""), ("Written for a test.", "Rewritten."), ("limit: 5", "limit: 4")):
+        suite.write_text(suite.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+        tiny.lock(recipe)
+        keys.append(plans.load(recipe).evaluations[0].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_scores_are_on_the_card(tmp_path):
+    recipe = write(tmp_path, {"suite": "suites/both.yaml"})
+    plan = tiny.build(recipe, tmp_path / "results")
+    measured.write(plan, plan.evaluations[0], [1.0, 1.0, 1.0, 0.0], metric="acc", task="first")
+    text = card_texts(plan)["README.md"]
+    section = text[text.index("### Both") :]
+    assert "Written for a test." in section
+    assert "| ► `base` | 50.00 |" in section
+
+
+def test_a_lock_names_the_files_of_suites_and_tasks(tmp_path):
+    recipe = write(tmp_path, {"suite": "suites/both.yaml"})
+    tiny.lock(recipe)
+    lock = json.loads(recipe.with_suffix(".lock.json").read_text(encoding="utf-8"))
+    assert lock["suites"]["suites/both.yaml"]["file"]["name"] == "suites/both.yaml"
+    assert sorted(lock["tasks"]) == ["tasks/first.yaml", "tasks/second.yaml"]
