@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from herdbook import humanize
@@ -85,6 +86,7 @@ def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[
     return texts
 
 
+@functools.cache  # it keeps the compiled templates, and compiles those again whose files have changed
 def environment(folder: Path) -> jinja2.Environment:
     """Return Jinja's environment for cards: undefined variables and unescaped text are errors."""
     import jinja2
