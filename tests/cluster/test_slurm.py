@@ -60,7 +60,9 @@ class Herd(Project):
         self.site.write_text(yaml.safe_dump(site), encoding="utf-8")
         (root / "bin").mkdir()
         herdbook = root / "bin/herdbook"
-        herdbook.write_text(WRAPPER.format(before=before, herdbook=forkserver.PROGRAMS / "herdbook"), encoding="utf-8")
+        herdbook.write_text(
+            WRAPPER.format(before=before, herdbook=forkserver.PROGRAMS / "herdbook"), encoding="utf-8"
+        )
         herdbook.chmod(0o755)
 
     def environment(self, *, forked=False):

@@ -1,8 +1,6 @@
 """Dense merges beside the real mergekit, and its own methods as a step of ours."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,7 +13,7 @@ from herdbook.plan.merge_values import value_at
 from herdbook.recipe.merge import Value
 from herdbook.recipe.mergekit_methods import METHODS
 from herdbook.tools.mergekit import MERGEKIT
-from support import tiny
+from support import mergekit, tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 HERD = {name: {"folder": name} for name in ("a", "b", "c")}
@@ -135,6 +133,7 @@ def test_our_formulas_are_those_of_mergekit(herd, method):
     assert total - close <= (2 * len(found.spans) if method == "ties" else 0)
 
 
+@pytest.mark.own_process
 def test_methods_with_random_numbers_are_made_by_mergekit(herd):
     models = [{"model": name, "parameters": {"density": 0.5, "weight": 0.5}} for name in "bc"]
     merge = {"method": "della", "base": "a", "models": models, "seed": 5}
@@ -264,15 +263,7 @@ def as_theirs(merge, root):
 
 def merge_all(configs):
     """Make merges by mergekit; ``configs`` are by folder."""
-    _, environment = MERGEKIT.find()
-    subprocess.run(
-        [sys.executable, "-P", "-c", MERGE_ALL],
-        env=environment,
-        input=json.dumps([(str(folder), config) for folder, config in configs.items()]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    mergekit.run(MERGE_ALL, [(str(folder), config) for folder, config in configs.items()])
 
 
 def same_bits(found, expected):
@@ -421,12 +412,7 @@ print(json.dumps([methods, values]))
 
 def ask(settings=()):
     """Return mergekit's description of its methods, and its values of (setting, tensor, depth)."""
-    _, environment = MERGEKIT.find()
-    command = [sys.executable, "-P", "-c", ASK]
-    answer = subprocess.run(
-        command, env=environment, input=json.dumps(settings), capture_output=True, text=True, check=True
-    )
-    return json.loads(answer.stdout.splitlines()[-1])
+    return json.loads(mergekit.run(ASK, settings).splitlines()[-1])
 
 
 def test_methods_are_described_as_in_mergekit():

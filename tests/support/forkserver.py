@@ -6,11 +6,13 @@ process of a test is forked from there with the arguments, folder, environment a
 asks for it, runs the same code, and ends by itself; if that program is killed, it is killed, with what it started. Tests about
 processes themselves (memory, terminals) start the real programs. `script CODE` is to them what `python -c CODE` is.
 
+A server of other modules than ours, such as mergekit's, has an address of its own; `module NAME` is `python -m NAME` there.
 The server runs as ``python -m support.forkserver SOCKET`` and ends when its standard input does, as that of a test run that
 is killed does too.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import selectors
@@ -44,36 +46,53 @@ def serve(*, at_once=False):
     Args:
         at_once: Whether it makes its imports now; else when it is asked for the first time.
     """
+    path = f"{SOURCE}{os.pathsep}{Path(__file__).parents[1]}"
+    with running({**os.environ, "PYTHONPATH": path}, *(["at once"] if at_once else [])) as address:
+        os.environ[ADDRESS] = address
+        try:
+            yield
+        finally:
+            del os.environ[ADDRESS]
+
+
+@contextlib.contextmanager
+def running(environment, *arguments):
+    """Run a server in an environment, with arguments of ``main``; yield its address."""
     with tempfile.TemporaryDirectory(prefix="forkserver-") as folder:
         address = os.path.join(folder, "socket")  # noqa: PTH118
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(address)
         listening.listen(64)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{SOURCE}{os.pathsep}{Path(__file__).parents[1]}",
-            "PYTHONHASHSEED": "random",  # its processes have sets in another order than the test run's
-        }
+        # its processes have sets in another order than the test run's
+        environment = {**environment, "PYTHONHASHSEED": "random"}
         with subprocess.Popen(
-            [sys.executable, "-m", "support.forkserver", str(listening.fileno()), str(int(at_once))],
+            [sys.executable, "-m", "support.forkserver", str(listening.fileno()), *arguments],
             stdin=subprocess.PIPE,
             env=environment,
             pass_fds=[listening.fileno()],
             start_new_session=True,
         ) as process:
             listening.close()
-            os.environ[ADDRESS] = address
             try:
-                yield
+                yield address
             finally:
-                del os.environ[ADDRESS]
                 process.stdin.close()
                 process.wait()
 
 
 def main():
-    """Fork a process for each connection to a listening socket, until standard input ends."""
-    server = Server(socket.socket(fileno=int(sys.argv[1])), at_once=bool(int(sys.argv[2])))
+    """Fork a process for each connection to a listening socket, until standard input ends.
+
+    Further arguments are modules to import in place of all of ours, or ``at once`` to import ours now.
+    """
+    listening, modules = socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]
+    for name in modules:
+        if name != "at once":
+            importlib.import_module(name)
+            settle()
+    server = Server(listening, imported=bool(modules))
+    if modules == ["at once"]:
+        import_all()
     server.serve()
 
 
@@ -83,8 +102,8 @@ class Server:
     A process that has ended has closed all its files, and released its locks, before anybody is told of its end.
     """
 
-    def __init__(self, listening, *, at_once):
-        self.listening = listening
+    def __init__(self, listening, *, imported):
+        self.listening, self.imported = listening, imported
         self.asked = {}  # by the number of the process, the connection that asked for it
         for ignored in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ignored, signal.SIG_IGN)
@@ -96,9 +115,6 @@ class Server:
         self.waiting = selectors.DefaultSelector()
         for one in (listening, self.children, sys.stdin):
             self.waiting.register(one, selectors.EVENT_READ)
-        self.imported = at_once
-        if at_once:
-            import_all()
 
     def serve(self):
         while True:
@@ -156,8 +172,6 @@ class Server:
 
 def import_all():
     """Import what processes will need."""
-    import gc
-    import importlib
     import pkgutil
 
     import herdbook
@@ -176,6 +190,16 @@ def import_all():
         code.module_digest(name)
         code.is_empty(name)
         code.imports(name)
+    settle()
+
+
+def settle():
+    """Let the processes share what is there, and end quickly."""
+    import gc
+    import weakref
+
+    for one in list(weakref.finalize._registry):
+        one.atexit = False  # torch's, which take a process longer than all else when it ends
     gc.collect()
     gc.freeze()  # pages of what is there stay shared
 
@@ -227,14 +251,19 @@ def become(asked, files):
 
 def run(program):
     """Run a program's entry point and return its exit status."""
-    import importlib
-
     from huggingface_hub import constants
 
     importlib.reload(constants)  # which are read from the environment
     if program == "script":
         code = sys.argv.pop(1)
         exec(code, {"__name__": "__main__"})  # noqa: S102
+        return 0
+    if program == "module":
+        import runpy
+
+        sys.modules.pop(sys.argv[1], None)
+        sys.argv.pop(0)
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         return 0
     if program == "snakemake":
         from snakemake.cli import main as entry
