@@ -1,9 +1,7 @@
 import pytest
 
 from herdbook.errors import StepError
-from herdbook.tools.external import Tool
 from herdbook.tools.mergekit import MERGEKIT
-from support import mergekit as mergekit_server
 
 
 @pytest.fixture
@@ -27,12 +25,10 @@ def said():
 
 
 @pytest.fixture
-def mergekit(request, monkeypatch):
-    """mergekit, in the environment of its own that `make` installs; forked where a test is not about its process."""
+def mergekit():
+    """mergekit, in the environment of its own that `make` installs."""
     try:
         MERGEKIT.find()
     except StepError as error:
         pytest.skip(str(error))
-    if not request.node.get_closest_marker("own_process"):
-        monkeypatch.setattr(Tool, "find", mergekit_server.found_warm)
     return MERGEKIT

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from herdbook import plan as plans
 from herdbook.importing import import_recipe
 from support import tiny
-from support.mergekit import MERGEKIT_MOE
+from support.tools import MERGEKIT_MOE
 
 ROOT = Path(__file__).parents[2]
 MINIATURE = ROOT / "config/miniature.yaml"

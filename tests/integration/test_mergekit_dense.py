@@ -13,7 +13,7 @@ from herdbook.plan.merge_values import value_at
 from herdbook.recipe.merge import Value
 from herdbook.recipe.mergekit_methods import METHODS
 from herdbook.tools.mergekit import MERGEKIT
-from support import mergekit, tiny
+from support import tiny, tools
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 HERD = {name: {"folder": name} for name in ("a", "b", "c")}
@@ -263,7 +263,7 @@ def as_theirs(merge, root):
 
 def merge_all(configs):
     """Make merges by mergekit; ``configs`` are by folder."""
-    mergekit.run(MERGE_ALL, [(str(folder), config) for folder, config in configs.items()])
+    tools.with_mergekit(MERGE_ALL, [(str(folder), config) for folder, config in configs.items()])
 
 
 def same_bits(found, expected):
@@ -412,7 +412,7 @@ print(json.dumps([methods, values]))
 
 def ask(settings=()):
     """Return mergekit's description of its methods, and its values of (setting, tensor, depth)."""
-    return json.loads(mergekit.run(ASK, settings).splitlines()[-1])
+    return json.loads(tools.with_mergekit(ASK, settings).splitlines()[-1])
 
 
 def test_methods_are_described_as_in_mergekit():

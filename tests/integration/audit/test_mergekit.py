@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from herdbook.release.finding import Outcome
-from support.mergekit import MERGEKIT_MOE
 from support.strangers import (
     config_of,
     failed,
@@ -14,6 +13,7 @@ from support.strangers import (
     unproven,
     verify,
 )
+from support.tools import MERGEKIT_MOE
 
 
 @pytest.mark.slow
