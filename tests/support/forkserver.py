@@ -4,9 +4,9 @@ Each step of a build is a process of its own. Of tiny models it takes a tenth of
 and the rest takes two to four: most of the time of a test that builds. Here the imports are made once for a test run. Each
 process of a test is forked from there with the arguments, folder, environment and open files of the program in `bin/` that
 asks for it, runs the same code, and ends by itself; if that program is killed, it is killed, with what it started. Tests about
-processes themselves (memory, terminals) start the real programs. `script CODE` is to them what `python -c CODE` is.
+processes themselves (memory, terminals) start the real programs. `forked-python` is an interpreter for code and modules.
 
-A server of other modules than ours, such as mergekit's, has an address of its own; `module NAME` is `python -m NAME` there.
+A server of other modules than ours, such as mergekit's, has an address of its own.
 The server runs as ``python -m support.forkserver SOCKET`` and ends when its standard input does, as that of a test run that
 is killed does too.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 
 ADDRESS = "FORKSERVER_SOCKET"
 PROGRAMS = Path(__file__).parent / "bin"
+PYTHON = str(PROGRAMS / "forked-python")
 SOURCE = Path(__file__).parents[2] / "src"
 # What they import beside the modules of herdbook, some of it not before a step is called.
 IMPORTED = (
@@ -254,22 +255,29 @@ def run(program):
     from huggingface_hub import constants
 
     importlib.reload(constants)  # which are read from the environment
-    if program == "script":
-        code = sys.argv.pop(1)
-        exec(code, {"__name__": "__main__"})  # noqa: S102
-        return 0
-    if program == "module":
-        import runpy
-
-        sys.modules.pop(sys.argv[1], None)
-        sys.argv.pop(0)
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-        return 0
+    if program == "forked-python":
+        return interpret()
     if program == "snakemake":
         from snakemake.cli import main as entry
     else:
         from herdbook.cli.main import main as entry
     return entry()
+
+
+def interpret():
+    """Do what an interpreter does with ``-c CODE`` or ``-m MODULE`` after its options."""
+    import runpy
+
+    while (option := sys.argv.pop(1)) not in {"-c", "-m"}:
+        pass
+    what = sys.argv.pop(1)
+    sys.argv[0] = option
+    if option == "-c":
+        exec(what, {"__name__": "__main__"})  # noqa: S102
+    else:
+        sys.modules.pop(what, None)
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    return 0
 
 
 def finish(status):

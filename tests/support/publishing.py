@@ -81,7 +81,7 @@ def before_the_first_commit(monkeypatch, act):
 def herdbook(hub, root, *arguments, code="from herdbook.cli.main import main; import sys; sys.exit(main())"):
     environment = client.environment(hub, root / "home", hub.token)
     return subprocess.Popen(
-        [forkserver.PROGRAMS / "script", code, *map(str, arguments)],
+        [forkserver.PYTHON, "-c", code, *map(str, arguments)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

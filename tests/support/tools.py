@@ -45,15 +45,14 @@ def found_forked(tool):
     path = environment.get("PYTHONPATH", "")
     if tool.package not in IMPORTED or path.split(os.pathsep)[0] != str(PLACE / tool.package):
         return command, environment
-    forked = [str(forkserver.PROGRAMS / "module"), tool.module]
-    return forked, {**environment, forkserver.ADDRESS: address(tool.package, path)}
+    return [forkserver.PYTHON, *command[1:]], {**environment, forkserver.ADDRESS: address(tool.package, path)}
 
 
 def with_mergekit(code, given):
     """Run Python code that has mergekit, with a value as JSON in its standard input; return what it prints."""
     _, environment = found_forked(MERGEKIT)
     done = subprocess.run(
-        [forkserver.PROGRAMS / "script", code],
+        [forkserver.PYTHON, "-c", code],
         env=environment,
         input=json.dumps(given),
         capture_output=True,

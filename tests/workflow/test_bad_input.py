@@ -186,7 +186,7 @@ def test_plan_refuses_a_disk_that_is_too_small(project):
         "sys.exit(main(['plan', '--recipe', 'config/tiny.yaml']))"
     )
     done = subprocess.run(
-        [forkserver.PROGRAMS / "script", script],
+        [forkserver.PYTHON, "-c", script],
         cwd=project.root,
         env=project.environment(),
         capture_output=True,
