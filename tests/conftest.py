@@ -5,7 +5,8 @@ import gc
 import pytest
 
 from herdbook import apart
-from support import forkserver
+from herdbook.tools.external import Tool
+from support import forkserver, tools
 from support.asked_here import answering
 
 SERVER = pytest.StashKey()
@@ -32,7 +33,8 @@ def pytest_unconfigure(config):
 
 
 @pytest.fixture(autouse=True)
-def transformers_here(request, monkeypatch):
-    """Ask transformers about models and tokenizers in this process, unless a test is about the other one."""
+def fewer_processes(request, monkeypatch):
+    """Ask transformers in this process, and fork external programs, unless a test is about their processes."""
     if not request.node.get_closest_marker("own_process"):
         monkeypatch.setattr(apart, "ask", answering(apart.ask))
+        monkeypatch.setattr(Tool, "find", tools.found_forked)

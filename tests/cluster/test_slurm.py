@@ -13,7 +13,7 @@ import yaml
 
 from herdbook import plan as plans
 from herdbook.signing.keys import PASSWORD_VARIABLE, generate
-from support import slurm, tiny
+from support import forkserver, slurm, tiny
 from support.project import Project
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ OPTIONS = (
 )  # fmt: skip
 WRAPPER = """#!/bin/sh
 {before}
-exec {python} -m herdbook "$@"
+exec {herdbook} "$@"
 """
 
 
@@ -60,7 +60,9 @@ class Herd(Project):
         self.site.write_text(yaml.safe_dump(site), encoding="utf-8")
         (root / "bin").mkdir()
         herdbook = root / "bin/herdbook"
-        herdbook.write_text(WRAPPER.format(before=before, python=sys.executable), encoding="utf-8")
+        herdbook.write_text(
+            WRAPPER.format(before=before, herdbook=forkserver.PROGRAMS / "herdbook"), encoding="utf-8"
+        )
         herdbook.chmod(0o755)
 
     def environment(self, *, forked=False):

@@ -9,28 +9,15 @@ import yaml
 from safetensors import safe_open
 
 from herdbook import plan as plans
-from herdbook.errors import StepError
 from herdbook.importing import import_recipe
-from herdbook.tools.external import Tool
 from support import tiny
+from support.tools import MERGEKIT_MOE
 
-MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
 ROOT = Path(__file__).parents[2]
 MINIATURE = ROOT / "config/miniature.yaml"
 
 
-def installed():
-    try:
-        MERGEKIT_MOE.find()
-    except StepError:
-        return False
-    return True
-
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not installed(), reason=MERGEKIT_MOE.install),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit")]
 
 
 def tensors_in(folder):

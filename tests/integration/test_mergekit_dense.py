@@ -1,8 +1,6 @@
 """Dense merges beside the real mergekit, and its own methods as a step of ours."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from herdbook.inference.forward import CheckpointFolder
 from herdbook.plan.merge_values import value_at
 from herdbook.recipe.merge import Value
 from herdbook.recipe.mergekit_methods import METHODS
-from support import tiny
+from support import tiny, tools
 from support.mergekit import MERGEKIT, merge_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mergekit", "same_draw")]
@@ -397,12 +395,7 @@ print(json.dumps([methods, values]))
 
 def ask(settings=()):
     """Return mergekit's description of its methods, and its values of (setting, tensor, depth)."""
-    _, environment = MERGEKIT.find()
-    command = [sys.executable, "-P", "-c", ASK]
-    answer = subprocess.run(
-        command, env=environment, input=json.dumps(settings), capture_output=True, text=True, check=True
-    )
-    return json.loads(answer.stdout.splitlines()[-1])
+    return json.loads(tools.with_mergekit(ASK, settings).splitlines()[-1])
 
 
 def test_methods_are_described_as_in_mergekit():

@@ -20,7 +20,7 @@ from herdbook.provenance import slsa
 from herdbook.release import reader
 from herdbook.release.finding import Outcome
 from herdbook.release.subject import open_subject
-from support import tiny
+from support import loaded, tiny
 from support.verification import findings, status
 
 REPOSITORY = Path(__file__).parents[2]
@@ -45,11 +45,14 @@ MODELS = {
 BUILD = """
 import sys
 from pathlib import Path
+from herdbook.steps.attest.step import attest
 from herdbook.steps.card.step import render_card
+from herdbook.steps.release.step import release
 from support import tiny
 plan = tiny.build(Path(sys.argv[1]), Path(sys.argv[2]))
 render_card(plan, plan.layout.card_folder)
-tiny.release(plan)
+release(plan)
+attest(plan, None)
 """
 
 
@@ -70,7 +73,7 @@ def built(hub, tmp_path_factory):
     """The release of the other version, in which the module that reduces matrices has another name."""
     root = tmp_path_factory.mktemp("other")
     ours = root / "src/herdbook"
-    shutil.copytree(REPOSITORY / "src/herdbook", ours, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "src/herdbook", ours)
     shutil.copytree(REPOSITORY / "templates", root / "templates")
     (ours / "steps/laser/reduce.py").rename(ours / "steps/laser/cut.py")
     for path in ours.rglob("*.py"):
@@ -90,7 +93,9 @@ def built(hub, tmp_path_factory):
         },
         check=True,
     )
-    return root / "results/Tiny/release"
+    folder = root / "results/Tiny/release"
+    loaded.check(folder)
+    return folder
 
 
 @pytest.fixture

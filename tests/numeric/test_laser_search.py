@@ -442,8 +442,8 @@ def test_threads_change_no_byte_of_a_search(folder, tmp_path, guarded):
 
 def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, guarded):
     plan, planned = prepared(folder / "guarded.yaml", tmp_path)
-    command = [sys.executable, "-m", "herdbook", "search", planned.key]
-    command += ["--recipe", str(folder / "guarded.yaml"), "--results", str(tmp_path)]
+    command = [forkserver.PROGRAMS / "herdbook", "search", planned.key]
+    command += ["--recipe", folder / "guarded.yaml", "--results", tmp_path]
     journal = plan.layout.journal(planned)
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while running.poll() is None:
@@ -451,14 +451,13 @@ def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, 
             os.kill(running.pid, signal.SIGKILL)
             break
         time.sleep(0.002)
-    assert running.wait() == -signal.SIGKILL, running.stderr.read().decode()
-    running.stderr.close()
+    _, said = running.communicate()  # which ends with the last process that may write to it
+    assert running.returncode == -signal.SIGKILL, said.decode()
     assert not plan.layout.search(planned).exists()
     with journal.open("ab") as file:
         file.write(b'{"tensor": "model.layers.1')  # a line that the kill cut off
     done = journal.read_bytes().count(b"\n") - 1
-    forked = [forkserver.PROGRAMS / "herdbook", *command[3:]]
-    again = subprocess.run(forked, capture_output=True, text=True, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"resuming after {done} trials" in again.stderr
     assert plan.layout.search(planned).read_bytes() == guarded.layout.search(planned).read_bytes()
 

@@ -3,14 +3,16 @@
 Each step of a build is a process of its own. Of tiny models it takes a tenth of a second, and importing torch, transformers
 and the rest takes two to four: most of the time of a test that builds. Here the imports are made once for a test run. Each
 process of a test is forked from there with the arguments, folder, environment and open files of the program in `bin/` that
-asks for it, runs the same code, and ends by itself. Tests about processes themselves (memory, signals, terminals, clusters)
-start the real programs.
+asks for it, runs the same code, and ends by itself; if that program is killed, it is killed, with what it started. Tests about
+processes themselves (memory, terminals) start the real programs. `forked-python` is an interpreter for code and modules.
 
+A server of other modules than ours, such as mergekit's, has an address of its own.
 The server runs as ``python -m support.forkserver SOCKET`` and ends when its standard input does, as that of a test run that
 is killed does too.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import selectors
@@ -23,6 +25,7 @@ from pathlib import Path
 
 ADDRESS = "FORKSERVER_SOCKET"
 PROGRAMS = Path(__file__).parent / "bin"
+PYTHON = str(PROGRAMS / "forked-python")
 SOURCE = Path(__file__).parents[2] / "src"
 # What they import beside the modules of herdbook, some of it not before a step is called.
 IMPORTED = (
@@ -44,61 +47,132 @@ def serve(*, at_once=False):
     Args:
         at_once: Whether it makes its imports now; else when it is asked for the first time.
     """
+    path = f"{SOURCE}{os.pathsep}{Path(__file__).parents[1]}"
+    with running({**os.environ, "PYTHONPATH": path}, *(["at once"] if at_once else [])) as address:
+        os.environ[ADDRESS] = address
+        try:
+            yield
+        finally:
+            del os.environ[ADDRESS]
+
+
+@contextlib.contextmanager
+def running(environment, *arguments):
+    """Run a server in an environment, with arguments of ``main``; yield its address."""
     with tempfile.TemporaryDirectory(prefix="forkserver-") as folder:
         address = os.path.join(folder, "socket")  # noqa: PTH118
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(address)
         listening.listen(64)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{SOURCE}{os.pathsep}{Path(__file__).parents[1]}",
-            "PYTHONHASHSEED": "random",  # its processes have sets in another order than the test run's
-        }
+        # its processes have sets in another order than the test run's
+        environment = {**environment, "PYTHONHASHSEED": "random"}
         with subprocess.Popen(
-            [sys.executable, "-m", "support.forkserver", str(listening.fileno()), str(int(at_once))],
+            [sys.executable, "-m", "support.forkserver", str(listening.fileno()), *arguments],
             stdin=subprocess.PIPE,
             env=environment,
             pass_fds=[listening.fileno()],
             start_new_session=True,
         ) as process:
             listening.close()
-            os.environ[ADDRESS] = address
             try:
-                yield
+                yield address
             finally:
-                del os.environ[ADDRESS]
                 process.stdin.close()
                 process.wait()
 
 
 def main():
-    """Fork a process for each connection to a listening socket, until standard input ends."""
-    listening = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that ended are not waited for
-    for ignored in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)
-    with selectors.DefaultSelector() as waiting:
-        waiting.register(listening, selectors.EVENT_READ)
-        waiting.register(sys.stdin, selectors.EVENT_READ)
-        imported = bool(int(sys.argv[2]))
-        if imported:
+    """Fork a process for each connection to a listening socket, until standard input ends.
+
+    Further arguments are modules to import in place of all of ours, or ``at once`` to import ours now.
+    """
+    listening, modules = socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]
+    for name in modules:
+        if name != "at once":
+            importlib.import_module(name)
+            settle()
+    server = Server(listening, imported=bool(modules))
+    if modules == ["at once"]:
+        import_all()
+    server.serve()
+
+
+class Server:
+    """What waits for connections, for their ends, and for the ends of processes.
+
+    A process that has ended has closed all its files, and released its locks, before anybody is told of its end.
+    """
+
+    def __init__(self, listening, *, imported):
+        self.listening, self.imported = listening, imported
+        self.asked = {}  # by the number of the process, the connection that asked for it
+        for ignored in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.children, told = socket.socketpair()
+        for one in (self.children, told):
+            one.setblocking(False)
+        signal.set_wakeup_fd(told.detach(), warn_on_full_buffer=False)
+        self.waiting = selectors.DefaultSelector()
+        for one in (listening, self.children, sys.stdin):
+            self.waiting.register(one, selectors.EVENT_READ)
+
+    def serve(self):
+        while True:
+            for key, _ in self.waiting.select():
+                if key.fileobj is sys.stdin:
+                    return
+                if key.fileobj is self.children:
+                    self.children.recv(1 << 10)
+                    self.reap()
+                elif key.fileobj is self.listening:
+                    self.fork(self.listening.accept()[0])
+                else:
+                    self.kill(key.fileobj)
+
+    def fork(self, connection):
+        """Fork the process that a program asks for."""
+        if not self.imported:
             import_all()
-        while sys.stdin not in {key.fileobj for key, _ in waiting.select()}:
-            connection, _ = listening.accept()
-            if not imported:
-                import_all()
-                imported = True
-            if os.fork() == 0:
-                waiting.close()
-                listening.close()
-                become(connection)
+            self.imported = True
+        asked, files = question(connection)
+        if asked is None:
             connection.close()
+        elif number := os.fork():
+            self.asked[number] = connection
+            self.waiting.register(connection, selectors.EVENT_READ)
+        else:
+            signal.set_wakeup_fd(-1)
+            self.waiting.close()
+            for one in (self.listening, self.children, connection, *self.asked.values()):
+                one.close()
+            become(asked, files)
+        for file in files:
+            os.close(file)
+
+    def reap(self):
+        """Tell the programs how their processes ended."""
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                number, status = ended
+                connection = self.asked.pop(number)
+                with contextlib.suppress(KeyError):
+                    self.waiting.unregister(connection)
+                with contextlib.suppress(OSError), connection:
+                    connection.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+
+    def kill(self, connection):
+        """Kill the process of a program that is gone, and what it started."""
+        self.waiting.unregister(connection)
+        for number, one in self.asked.items():
+            if one is connection:
+                for kill in (os.killpg, os.kill):  # it may have no group of its own yet
+                    with contextlib.suppress(ProcessLookupError):
+                        kill(number, signal.SIGKILL)
 
 
 def import_all():
     """Import what processes will need."""
-    import gc
-    import importlib
     import pkgutil
 
     import herdbook
@@ -117,20 +191,37 @@ def import_all():
         parsed.module_digest(name)
         parsed.is_empty(name)
         parsed.imports(name)
+    settle()
+
+
+def settle():
+    """Let the processes share what is there, and end quickly."""
+    import gc
+    import weakref
+
+    for one in list(weakref.finalize._registry):
+        one.atexit = False  # torch's, which take a process longer than all else when it ends
     gc.collect()
     gc.freeze()  # pages of what is there stay shared
 
 
-def become(connection):
-    """Be the process that somebody asks for on a connection; tell its exit status there, and end."""
+def question(connection):
+    """Return what a program asks for, and its open files; None if it is gone."""
+    content, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    while not content.endswith(b"\n"):
+        more = connection.recv(1 << 20)
+        if not more:
+            return None, files
+        content += more
+    return json.loads(content), files
+
+
+def become(asked, files):
+    """Be the process that somebody asks for, and end with its exit status."""
     for restored in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(restored, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
-    content, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
-    while not content.endswith(b"\n"):
-        content += connection.recv(1 << 20)
-    asked = json.loads(content)
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -156,16 +247,16 @@ def become(connection):
 
         traceback.print_exc()
     finally:
-        finish(connection, status or 0)
+        finish(status or 0)
 
 
 def run(program):
     """Run a program's entry point and return its exit status."""
-    import importlib
-
     from huggingface_hub import constants
 
     importlib.reload(constants)  # which are read from the environment
+    if program == "forked-python":
+        return interpret()
     if program == "snakemake":
         from snakemake.cli import main as entry
     else:
@@ -173,7 +264,23 @@ def run(program):
     return entry()
 
 
-def finish(connection, status):
+def interpret():
+    """Do what an interpreter does with ``-c CODE`` or ``-m MODULE`` after its options."""
+    import runpy
+
+    while (option := sys.argv.pop(1)) not in {"-c", "-m"}:
+        pass
+    what = sys.argv.pop(1)
+    sys.argv[0] = option
+    if option == "-c":
+        exec(what, {"__name__": "__main__"})  # noqa: S102
+    else:
+        sys.modules.pop(what, None)
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    return 0
+
+
+def finish(status):
     """End as an interpreter does."""
     import atexit
     import threading
@@ -185,7 +292,6 @@ def finish(connection, status):
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
-    connection.sendall(bytes([status & 0xFF]))
     os._exit(status & 0xFF)
 
 

@@ -1,9 +1,5 @@
 """The real mergekit, which tests compare with; its requirements conflict with this program's, so it is installed separately."""
 
-import json
-import subprocess
-import sys
-
 from herdbook.tools.external import Tool
 
 MERGEKIT = Tool("mergekit", "0.1.5", "mergekit-yaml", "mergekit.scripts.run_yaml")
@@ -32,13 +28,6 @@ for folder, config in json.load(sys.stdin):
 
 def merge_all(configs):
     """Make merges by mergekit; ``configs`` are by folder."""
-    _, environment = MERGEKIT.find()
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", MERGE_ALL],
-        env=environment,
-        input=json.dumps([(str(folder), config) for folder, config in configs.items()]),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    from support import tools  # which needs this module
+
+    tools.with_mergekit(MERGE_ALL, [(str(folder), config) for folder, config in configs.items()])

@@ -34,8 +34,8 @@ class Project:
         return Project(root)
 
     def own_code(self):
-        """Give the folder its own copy of the package, to change."""
-        shutil.copytree(REPOSITORY / "src", self.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        """Give the folder its own copy of the package, to change; what is not changed is not compiled again."""
+        shutil.copytree(REPOSITORY / "src", self.root / "src")
 
     def snakemake(self, *arguments, check=True, **options):
         """Run Snakemake and return the finished process."""

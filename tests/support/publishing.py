@@ -3,13 +3,13 @@
 import json
 import re
 import subprocess
-import sys
 
 from huggingface_hub import HfApi
 from pytest_local_hub import client
 
 from herdbook.publish import step
 from herdbook.signing.signer import line
+from support import forkserver
 
 REPO = "keeper/tiny"
 WRITING = re.compile(r"/(commit|preupload|branch|tag)/|/repos/|/settings|\.git/|^/upload/|/super-squash/")
@@ -81,7 +81,7 @@ def before_the_first_commit(monkeypatch, act):
 def herdbook(hub, root, *arguments, code="from herdbook.cli.main import main; import sys; sys.exit(main())"):
     environment = client.environment(hub, root / "home", hub.token)
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [forkserver.PYTHON, "-c", code, *map(str, arguments)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -200,6 +200,15 @@ def entry(name, size, used, uses=()):
     return CacheEntry(name, "laser", name, {"shard": ("0", size)}, dict.fromkeys(uses, used), used)
 
 
+def test_a_file_beside_the_entries_is_none(tmp_path):
+    """Another build, which checks whether it may write, makes one for a moment."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open/.0123456789abcdef.part").touch()
+    cache = configured(str(tmp_path))
+    assert list(cache.entries()) == []
+    assert list(cache.left_over()) == []
+
+
 def test_prune_takes_the_old_the_unused_and_the_longest_unused():
     all_of_them = [
         entry("new", 50, 1000, ["A"]),

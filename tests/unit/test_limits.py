@@ -1,13 +1,10 @@
 """What strangers can send is refused before it takes time and memory; honest sizes are not."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tokenizers import normalizers
@@ -21,9 +18,8 @@ from herdbook.release.subject import FolderSubject
 from herdbook.sources import wheel
 from herdbook.sources.growth import check_growth, longest
 from herdbook.sources.vocabulary import read_vocabulary
-from support import bombs
+from support import bombs, forkserver
 
-TESTS = Path(__file__).parents[1]
 REFUSED = {
     "recipe of 10 MB": "long.yaml: refused: it has 10,000,000 bytes, over the limit of 2,000,000",
     "recipe of sets": "sets.yaml: line 1, column 4: could not determine a constructor for the tag '!!set'",
@@ -67,8 +63,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def messages(tmp_path_factory):
     done = subprocess.run(
-        [sys.executable, "-m", "support.bombs", str(tmp_path_factory.mktemp("bombs"))],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
+        [forkserver.PYTHON, "-m", "support.bombs", str(tmp_path_factory.mktemp("bombs"))],
         capture_output=True,
         text=True,
         check=False,

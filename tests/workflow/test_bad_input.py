@@ -1,16 +1,12 @@
 """What goes wrong in a build: one clear message, nothing half-made, and the next run goes on from what is whole."""
 
 import os
-import signal
 import subprocess
-import sys
-import time
 
 import pytest
 import yaml
 
-from herdbook.weights.checkpoint import read_header
-from support import tiny
+from support import forkserver, tiny
 from support.project import REPOSITORY, Project, shards_made
 
 MODELS = {
@@ -163,30 +159,6 @@ def test_experts_of_different_shapes(project):
     )
 
 
-def test_kill_and_go_on(project):
-    """Killed without warning in the middle: what is there is whole, and the next run makes the rest."""
-    run = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2"],
-        cwd=project.root,
-        env=project.environment(forked=False),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    shards = project.results / "shards"
-    while not list(shards.glob("mix.*.safetensors")):
-        assert run.poll() is None, "the build ended before it could be killed"
-        time.sleep(0.02)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    whole = set(shards.glob("*.safetensors"))
-    for path in whole:
-        read_header(path)
-    project.run()
-    assert (project.results / "Tiny/verification.json").exists()
-    assert "Nothing to be done" in project.snakemake("-n").stdout
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_full_disk_and_then_going_on(project):
     """A real disk of 80 kB is full in the middle of a build; after room was made, the build goes on."""
@@ -214,7 +186,7 @@ def test_plan_refuses_a_disk_that_is_too_small(project):
         "sys.exit(main(['plan', '--recipe', 'config/tiny.yaml']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [forkserver.PYTHON, "-c", script],
         cwd=project.root,
         env=project.environment(),
         capture_output=True,

@@ -64,8 +64,8 @@ class FolderStore:
         """Return the content of a small file; None if it does not exist or we may not read it."""
         try:
             return (self.root / name).read_bytes()
-        except (FileNotFoundError, PermissionError):
-            return None
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return None  # `check` makes a file where entries are folders
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file unless its name is taken; return whether it was written."""

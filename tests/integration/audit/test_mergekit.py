@@ -5,9 +5,7 @@ import json
 import pytest
 import yaml
 
-from herdbook.errors import StepError
 from herdbook.release.finding import Outcome
-from herdbook.tools.external import Tool
 from support.strangers import (
     config_of,
     failed,
@@ -15,17 +13,13 @@ from support.strangers import (
     unproven,
     verify,
 )
-
-MERGEKIT_MOE = Tool("mergekit", "0.1.5", "mergekit-moe", "mergekit.scripts.moe")
+from support.tools import MERGEKIT_MOE
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("mergekit")
 @pytest.mark.parametrize("gate", ["hidden", "cheap_embed", "random", "uniform_random"])
 def test_what_the_real_mergekit_makes(stage, tmp_path, gate):
-    try:
-        MERGEKIT_MOE.find()
-    except StepError as error:
-        pytest.skip(str(error))
     config = config_of(gate_mode=gate) | {"base_model": str(stage.herd / "base")}
     for expert, name in zip(config["experts"], ("tuned", "other"), strict=True):
         expert["source_model"] = str(stage.herd / name)

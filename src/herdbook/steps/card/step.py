@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from herdbook import humanize
@@ -90,6 +91,7 @@ def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[
     return texts
 
 
+@functools.cache  # it keeps the compiled templates, and compiles those again whose files have changed
 def environment(folder: Path) -> jinja2.Environment:
     """Return Jinja's environment for cards: undefined variables and unescaped text are errors."""
     import jinja2
@@ -140,7 +142,7 @@ def render_text(facts: Facts, folder: Path | None = None) -> str:
         StepError: If a template prints text that no filter has escaped.
     """
     return (
-        environment(folder or card_templates())
+        environment((folder or card_templates()).resolve())
         .get_template(CARD_TEMPLATE)
         .render(
             facts=facts,
