@@ -44,7 +44,7 @@ def test_defaults_are_those_of_transformers(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_has_the_heads_that_its_configuration_does_not_state(kind):
     config = {"model_type": kind, **SIZES}
-    made = AutoConfig.for_model(kind, **SIZES, num_experts=2, num_local_experts=2)
+    made = AutoConfig.for_model(kind, **SIZES, num_experts=2, num_local_experts=2, pad_token_id=None)
     with torch.device("meta"):
         attention = AutoModelForCausalLM.from_config(made).model.layers[1].self_attn
     assert 32 * head_width(config) == attention.q_proj.weight.shape[0]

@@ -59,7 +59,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 8,
         "num_key_value_heads": 4,
     },
-    "smollm3": {**_SHARED, "num_key_value_heads": 4, "rope_theta": 2e6, "tie_word_embeddings": True},
+    "smollm3": {
+        **_SHARED,
+        "bos_token_id": 128000,
+        "eos_token_id": 128001,
+        "num_key_value_heads": 4,
+        "rope_theta": 2e6,
+        "tie_word_embeddings": True,
+    },
     "deepseek": {
         **_SHARED,
         "norm_topk_prob": False,

@@ -45,6 +45,7 @@ DISTRIBUTIONS = {
     "nltk": "nltk",
     "numpy": "numpy",
     "psutil": "psutil",
+    "pyarrow": "pyarrow",
     "pydantic": "pydantic",
     "pydantic_core": "pydantic_core",
     "rfc8785": "rfc8785",
