@@ -96,7 +96,7 @@ def plan_evaluations(
     def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Evaluation:
         code = RUNTIME_CODE if runtime else DEQUANTIZE_CODE
         measured = {"key": item.key, "code": code.describe().json} if item else None
-        own = {"runtime": runtime} if runtime else {}
+        own = {"runtime": runtime, "batch_size": 1, "dtype": "as stored"} if runtime else {}
         key = digest({**settings, **own, "model": node.key, "quantized": measured})
         made_as = first.setdefault(key, name)
         return Evaluation(
