@@ -104,10 +104,10 @@ def _load(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str], an
 
 def _run(plan: Plan, item: Evaluation, threads: int, _: Sequence[str], answers: Answers) -> Any:
     """Return lm-eval's model of a quantized file that llama.cpp runs, on the CPU."""
+    from transformers import AutoTokenizer
+
     from herdbook.steps.evaluate.llama import LlamaLM
     from herdbook.steps.evaluate.llama_runtime import opener
-
-    from transformers import AutoTokenizer
 
     assert item.quantized is not None  # noqa: S101 - so it was planned
     folder = str(plan.layout.folder(item.node))
