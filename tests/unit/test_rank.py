@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import date
 from decimal import Decimal
 
 import pyarrow as pa
@@ -37,9 +38,10 @@ def as_csv(rows):
     return "\n".join([*lines, *(",".join("" if v is None else str(v) for v in row.values()) for row in rows)])
 
 
-def as_parquet(rows, **types):
+def as_parquet(rows, names=None, **types):
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    table = pa.table({name: pa.array(column, types.get(name)) for name, column in columns.items()})
+    arrays = [pa.array(column, types.get(name)) for name, column in columns.items()]
+    table = pa.Table.from_arrays(arrays, names or list(columns))
     file = io.BytesIO()
     parquet.write_table(table, file)
     return file.getvalue()
@@ -94,6 +96,19 @@ def test_filters_keep_the_rows_that_they_name_in_each_format(name, where, expect
 def test_a_snapshot_of_another_form_is_refused(name, content, message):
     with pytest.raises(StepError, match="leaderboards.x.*" + message.replace("[", r"\[")):
         read_snapshot(content.encode(), board(snapshot=name), "leaderboards.x")
+
+
+def test_cells_of_parquet_are_read_as_they_print():
+    rows = [
+        {"model": "a", "score": Decimal("8.10"), "day": date(2026, 1, 2), "many": ["x"], "deep": {"y": 1}},
+        {"model": None, "score": None, "day": None, "many": None, "deep": None},
+    ]
+    of_day = {"where": {"day": "2026-01-02", "many": '["x"]', "deep": '{"y": 1}'}}
+    found, left_out = read_snapshot(as_parquet(rows), board(snapshot="b.parquet", **of_day), "x")
+    assert (found, left_out) == ([("a", "8.10")], 1)
+    twice = as_parquet(rows, names=["model", "score", "score", "many", "deep"])
+    with pytest.raises(StepError, match="has 2 columns named 'score'"):
+        read_snapshot(twice, board(snapshot="b.parquet"), "x")
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])

@@ -86,7 +86,7 @@ def plan_evaluations(
         "tasks": [lock.tasks[task].model_dump(mode="json") for task in section.tasks],
         "limit": section.limit,
         "batch_size": section.batch_size,
-        "dtype": section.dtype,
+        **({} if section.dtype == "float32" else {"dtype": section.dtype}),  # as older records have it
         "code": EVALUATE_CODE.describe().json,
     }
 

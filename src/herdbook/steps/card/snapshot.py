@@ -87,18 +87,28 @@ def _csv(text: str) -> tuple[list[str], list[dict[str, str]]]:
 def _parquet(content: bytes, wanted: Container[str]) -> tuple[list[str], list[dict[str, str]]]:
     """Return the names of all columns, and the rows of those that are wanted. Files of strangers may say anything of sizes."""
     import pyarrow as pa
+
+    try:
+        return _rows_of_parquet(pa.BufferReader(content), wanted)
+    except (pa.ArrowException, LookupError, TypeError, MemoryError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _rows_of_parquet(source: Any, wanted: Container[str]) -> tuple[list[str], list[dict[str, str]]]:
+    import pyarrow as pa
     from pyarrow import parquet
 
-    source = pa.BufferReader(content)
     about = parquet.read_metadata(source)
     if about.num_rows > limits.SNAPSHOT_ROWS:
         raise limits.OverLimitError(
             f"has {about.num_rows:,} rows, over the limit of {limits.SNAPSHOT_ROWS:,}"
         )
-    columns = list(parquet.read_schema(source).names)
-    read = [name for name in dict.fromkeys(columns) if name in wanted]
+    schema = parquet.read_schema(source)
+    columns = list(schema.names)
+    read = [name for name in columns if name in wanted and columns.count(name) == 1]
     # Texts stay in their dictionaries: a long text could be repeated in each row.
-    with parquet.ParquetFile(source, read_dictionary=read) as file:
+    texts_in = [name for name in read if pa.types.is_string(schema.field(name).type)]
+    with parquet.ParquetFile(source, read_dictionary=texts_in) as file:
         rows: list[dict[str, str]] = []
         for batch in file.iter_batches(batch_size=1000, columns=read):
             for column in batch.columns:
@@ -143,7 +153,9 @@ def _cell(value: Any) -> str:
     """Return a value of JSON or Parquet as text; numbers of JSON are text already."""
     if value is None:
         return ""
-    return value.strip() if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value, default=str)
+    return str(value).strip()
 
 
 def _passes(cell: str, wanted: str | list[str] | Bounds) -> bool:
