@@ -38,7 +38,7 @@ def check_tasks(recipe: Recipe, lock: Lock) -> None:
     names = [task.name for task in lock.tasks.values()]
     asked = {f"marks.{index}": mark.task for index, mark in enumerate(recipe.marks)}
     asked |= {f"benchmarks.{index}": one.task for index, one in enumerate(recipe.benchmarks)}
-    asked |= {f"leaderboards.{key}": board.task for key, board in recipe.leaderboards.items()}
+    asked |= {f"leaderboards.{key}": board.task for key, board in recipe.leaderboards.items() if board.task}
     problems = [
         f"{where}.task: no task is named {task!r}{did_you_mean(task, names)}"
         for where, task in asked.items()
