@@ -83,9 +83,7 @@ def load(folder, dtype):
     }
 
 
-@pytest.mark.parametrize(
-    ("dtype", "batch_size"), [(torch.float32, 1), (torch.float32, 4), (torch.bfloat16, 3)]
-)
+@pytest.mark.parametrize(("dtype", "batch_size"), [(torch.float32, 4), (torch.bfloat16, 1)])
 def test_what_lm_eval_reports_and_what_is_stated_differ_in_nothing(
     tasks, folder, monkeypatch, dtype, batch_size
 ):
@@ -99,6 +97,9 @@ def test_what_lm_eval_reports_and_what_is_stated_differ_in_nothing(
 
     monkeypatch.setattr(module, "BOOTSTRAPS", 1000)  # of the 100000 that take a minute
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    monkeypatch.setattr(
+        lm_eval.evaluator, "add_env_info", lambda _: None
+    )  # of the machine, which takes a second
     loaded = load(folder, dtype)
     ours = measure(lambda: ParallelHFLM(2, batch_size, **loaded), tasks, None)
     with one_thread_a_matrix():

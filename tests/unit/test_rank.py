@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import date
 from decimal import Decimal
 
 import pyarrow as pa
@@ -37,9 +38,10 @@ def as_csv(rows):
     return "\n".join([*lines, *(",".join("" if v is None else str(v) for v in row.values()) for row in rows)])
 
 
-def as_parquet(rows, **types):
+def as_parquet(rows, names=None, **types):
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    table = pa.table({name: pa.array(column, types.get(name)) for name, column in columns.items()})
+    arrays = [pa.array(column, types.get(name)) for name, column in columns.items()]
+    table = pa.Table.from_arrays(arrays, names or list(columns))
     file = io.BytesIO()
     parquet.write_table(table, file)
     return file.getvalue()
@@ -69,11 +71,11 @@ FORMS = {
     ],
 )
 def test_filters_keep_the_rows_that_they_name_in_each_format(name, where, expected):
-    rows, left_out = read_snapshot(FORMS[name], board(snapshot=name, where=where), "leaderboards.x")
-    assert "".join(model for model, _ in rows) == expected
-    assert left_out == len(ROWS) - len(expected)
+    found = read_snapshot(FORMS[name], board(snapshot=name, where=where), "leaderboards.x")
+    assert "".join(model for model, _ in found.rows) == expected
+    assert found.left_out == len(ROWS) - len(expected)
     scores = {row["model"]: "" if row["score"] is None else str(row["score"]) for row in ROWS}
-    assert [Decimal(score) if score else "" for _, score in rows] == [
+    assert [Decimal(score) if score else "" for _, score in found.rows] == [
         Decimal(scores[model]) if scores[model] else "" for model in expected
     ]
 
@@ -96,6 +98,19 @@ def test_a_snapshot_of_another_form_is_refused(name, content, message):
         read_snapshot(content.encode(), board(snapshot=name), "leaderboards.x")
 
 
+def test_cells_of_parquet_are_read_as_they_print():
+    rows = [
+        {"model": "a", "score": Decimal("8.10"), "day": date(2026, 1, 2), "many": ["x"], "deep": {"y": 1}},
+        {"model": None, "score": None, "day": None, "many": None, "deep": None},
+    ]
+    of_day = {"where": {"day": "2026-01-02", "many": '["x"]', "deep": '{"y": 1}'}}
+    found = read_snapshot(as_parquet(rows), board(snapshot="b.parquet", **of_day), "x")
+    assert (found.rows, found.left_out) == ([("a", "8.10")], 1)
+    twice = as_parquet(rows, names=["model", "score", "score", "many", "deep"])
+    with pytest.raises(StepError, match="has 2 columns named 'score'"):
+        read_snapshot(twice, board(snapshot="b.parquet"), "x")
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
 def test_a_small_parquet_that_would_fill_the_memory_is_refused(kind):
     """A long text that each row repeats takes a few bytes in the file."""
@@ -109,6 +124,26 @@ def test_a_small_parquet_that_would_fill_the_memory_is_refused(kind):
     many = as_parquet([{"model": "m", "score": 1.0}] * 1_000_001)
     with pytest.raises(StepError, match="it has 1,000,001 rows, over the limit of 1,000,000"):
         read_snapshot(many, board(snapshot="board.parquet"), "leaderboards.x")
+
+
+def test_the_row_of_the_model_itself_gives_its_score(tmp_path):
+    """The board's rows are 0.80, 0.86, 0.90, 0.90 and 0.99; lower is better."""
+    own = {"row": {"model": "c", "license": "mit"}, "task": None, "metric": None}
+    plan = plan_of(tmp_path, **own)
+    text = said(plan)
+    assert "**3rd= of 5 (tied with d) on Board by score" in text
+    assert "the score 0.9 that the leaderboard itself gives this model (model `c`, license `mit`)" in text
+    assert "not measured by this build, among the rows" in text
+    assert "next above is b with 0.86; next below is f with 0.99." in text
+    assert "interval" not in text
+    for wrong, message in (
+        ({"license": "mit"}, "has 4 rows of this model, not one"),
+        ({"model": "x"}, "has 0 rows of this model, not one"),
+        ({"name": "c"}, "has 0 columns named 'name'"),
+    ):
+        with pytest.raises(StepError, match=f"x.row.*{message}"):
+            read_snapshot(FORMS["board.json"], board(**own | {"row": wrong}), "x")
+    assert read_snapshot(FORMS["board.json"], board(**own | {"row": {"model": "e"}}), "x").own == ("e", "")
 
 
 def test_a_filter_on_a_column_that_does_not_exist_is_refused():

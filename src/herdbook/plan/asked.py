@@ -39,7 +39,9 @@ def check_tasks(recipe: Recipe, lock: Lock) -> None:
     asked: dict[str, tuple[str, str | None]] = {}
     asked |= {f"marks.{index}": (mark.task, mark.metric) for index, mark in enumerate(recipe.marks)}
     asked |= {f"benchmarks.{index}": (one.task, one.metric) for index, one in enumerate(recipe.benchmarks)}
-    asked |= {f"leaderboards.{key}": (one.task, one.metric) for key, one in recipe.leaderboards.items()}
+    asked |= {
+        f"leaderboards.{key}": (one.task, one.metric) for key, one in recipe.leaderboards.items() if one.task
+    }
     asked |= {
         f"claims.{index}.better": (claim.better.task, None)
         for index, claim in enumerate(recipe.claims)
@@ -70,11 +72,6 @@ def check_settings(recipe: Recipe, lock: Lock, nodes: Mapping[str, Node]) -> Non
         if asked.fewshot_as_multiturn and not asked.chat_template:
             problems.append(
                 f"{where}: fewshot_as_multiturn: there are no turns without `chat_template: true`"
-            )
-        if asked.chat_template and recipe.quantize and recipe.quantize.runtime:
-            problems.append(
-                f"{where}: chat_template: files that llama.cpp runs are measured without one; leave `chat_template` or "
-                "quantize.runtime out"
             )
         if asked.chat_template:
             problems += [

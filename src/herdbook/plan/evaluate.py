@@ -89,7 +89,7 @@ def plan_evaluations(
         "data_sets": {name: one.model_dump(mode="json") for name, one in lock.data_sets.items()},
         "harness": lock.harness.model_dump(mode="json") if lock.harness else None,
         "batch_size": section.batch_size,
-        "dtype": section.dtype,
+        **({} if section.dtype == "float32" else {"dtype": section.dtype}),  # as older records have it
         "code": EVALUATE_CODE.describe().json,
     }
 
@@ -104,7 +104,7 @@ def plan_evaluations(
     def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Evaluation:
         code = RUNTIME_CODE if runtime else DEQUANTIZE_CODE
         measured = {"key": item.key, "code": code.describe().json} if item else None
-        own = {"runtime": runtime} if runtime else {}
+        own = {"runtime": runtime, "batch_size": 1, "dtype": "as stored"} if runtime else {}
         key = digest({**settings, **own, "model": node.key, "quantized": measured})
         made_as = first.setdefault(key, name)
         return Evaluation(

@@ -67,14 +67,32 @@ class Leaderboard(Section):
     model_column: str = Field(description="column with the models' names")
     score_column: str = Field(description="column with the scores")
     direction: Literal["higher", "lower"] = Field(description="which scores are better")
-    task: str = Field(description="the evaluation task whose result is this model's score")
-    metric: str = Field(
-        description="the metric of that task; of a task with filters, `metric,filter`, such as `exact_match,strict-match`"
+    task: str | None = Field(None, description="the evaluation task whose result is this model's score")
+    metric: str | None = Field(
+        None,
+        description="the metric of that task; of a task with filters, `metric,filter`, such as `exact_match,strict-match`",
+    )
+    row: dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        description="in the place of `task` and `metric`: the leaderboard's own row of this model, by what some of its "
+        "columns contain, such as its name and its revision",
     )
     where: dict[str, str | list[str] | Bounds] = Field(
         {},
         description="only rows whose column has this text, one of these texts, or a number within bounds",
     )
+
+    @model_validator(mode="after")
+    def _one_score(self) -> Leaderboard:
+        if (self.task is None) != (self.metric is None) or (self.task is None) == (self.row is None):
+            raise ValueError("give `task` and `metric` of this model's own measurement, or its `row`")
+        return self
+
+    @property
+    def by(self) -> str:
+        """What the ranking is by."""
+        return self.metric or self.score_column
 
 
 class AssertedRank(Section):

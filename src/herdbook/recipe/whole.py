@@ -125,7 +125,9 @@ class Recipe(Section):
             problems.append(
                 f"routing: {self.release.model!r} is not a mixture, so it has no routers; leave `routing` out"
             )
-        for name in self.leaderboards:
+        for name, board in self.leaderboards.items():
+            if board.row:
+                continue
             if self.evaluate is None:
                 problems.append(
                     f"leaderboards.{name}: the recipe has no `evaluate`, which gives the model its score"

@@ -63,6 +63,11 @@ CASES = [
         "leaderboards.board.fetch: ",
     ),
     Case(
+        "a leaderboard with a measured score and a row of its own",
+        recipe(leaderboards={"board": {**BOARD, "row": {"model": "a"}}}),
+        "leaderboards.board: give ",
+    ),
+    Case(
         "a snapshot on another kind of server",
         recipe(leaderboards={"board": {**BOARD, "fetch": {"url": "ftp://a.org/b.csv"}}}),
         "leaderboards.board.fetch.url: ",

@@ -1,4 +1,4 @@
-"""Places in leaderboards: this model's own measured score among the rows of a locked snapshot.
+"""Places in leaderboards: this model's own measured score, or that of its own row, among the rows of a locked snapshot.
 
 Scores are compared as decimals, exactly as they are printed. Places follow competition ranking (1, 2, 2, 4): one more than
 the number of rows that are strictly better. Neither a snapshot nor a place in it covers models that are not listed.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from herdbook.errors import LockError, StepError
 from herdbook.escape import Markdown, md
-from herdbook.humanize import integer, joined, ordinal
+from herdbook.humanize import fixed, integer, joined, ordinal
 from herdbook.steps.card.snapshot import filters, number, read_snapshot
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan
     from herdbook.recipe import Leaderboard
     from herdbook.steps.card.results import Measurement, Score
+    from herdbook.steps.card.snapshot import Snapshot
 
 NORMAL = Decimal("1.96")  # standard errors to each side, in which a normal variable is with probability 0.95
 NAMED_TIES = 8  # further ties are counted, not named
@@ -65,6 +66,7 @@ class Ranked:
         board: The leaderboard.
         place: The place.
         score: The model's score.
+        measured: Whether this build measured it; else it is that of the leaderboard's own row of this model.
         sentence: The sentence.
         sha256: Digest of the snapshot.
         within: The best and the worst place inside the score's 95 % interval; None if it has no standard error.
@@ -75,7 +77,8 @@ class Ranked:
     key: str
     board: Leaderboard
     place: Place
-    score: Score
+    score: Markdown
+    measured: bool
     sentence: Markdown
     sha256: str
     within: tuple[int, int] | None
@@ -127,7 +130,7 @@ def rank_all(plan: Plan, measurements: tuple[Measurement, ...]) -> tuple[Ranked,
 
 def _rank(plan: Plan, key: str, board: Leaderboard, own: Measurement | None) -> Ranked:
     where = f"leaderboards.{key}"
-    score = _own_score(where, board, own)
+    measured = None if board.row else _own_score(where, board, own)
     path = plan.beside_recipe(board.snapshot)
     content = path.read_bytes() if path.is_file() else None
     sha256 = None if content is None else hashlib.sha256(content).hexdigest()
@@ -141,27 +144,43 @@ def _rank(plan: Plan, key: str, board: Leaderboard, own: Measurement | None) -> 
             else "has changed since it was locked"
         )
         raise LockError(f"{where}: {path} {state}. Restore it, or run `herdbook lock`.")
-    rows, left_out = read_snapshot(content, board, where)
-    place = find_place(score.value, rows, board.direction)
+    snapshot = read_snapshot(content, board, where)
+    value, shown = (
+        (measured.value, Markdown(fixed(measured.value, measured.digits)))
+        if measured
+        else _row_score(where, board, snapshot)
+    )
+    place = find_place(value, snapshot.rows, board.direction)
     if place.of == 1:
-        passing = f" among the rows of {filters(board)}" if left_out else ""
+        passing = f" among the rows of {filters(board)}" if snapshot.left_out else ""
         raise StepError(
             f"{where}.score_column: {board.snapshot} has no number in column {board.score_column!r}{passing}"
         )
     within = None
-    if score.stderr is not None:
-        margin = NORMAL * score.stderr
+    if measured and measured.stderr is not None:
+        margin = NORMAL * measured.stderr
         ends = (
-            find_place(end, rows, board.direction).rank
-            for end in (score.value - margin, score.value + margin)
+            find_place(end, snapshot.rows, board.direction).rank for end in (value - margin, value + margin)
         )
         first, last = sorted(ends)
         within = first, last
     said = sentence(place, board, sha256)
-    return Ranked(key, board, place, score, said, sha256, within, left_out, filters(board))
+    return Ranked(
+        key, board, place, shown, bool(measured), said, sha256, within, snapshot.left_out, filters(board)
+    )
+
+
+def _row_score(where: str, board: Leaderboard, snapshot: Snapshot) -> tuple[Decimal, Markdown]:
+    """Return the score of this model's own row, and as the card prints it."""
+    text = snapshot.own[1].strip() if snapshot.own else ""
+    value = number(text)
+    if value is None:
+        raise StepError(f"{where}.row: {board.snapshot} has no number in column {board.score_column!r} there")
+    return value, md(text)
 
 
 def _own_score(where: str, board: Leaderboard, own: Measurement | None) -> Score:
+    assert board.task is not None and board.metric is not None  # noqa: S101, PT018 - so recipes are read
     if own is None:
         raise StepError(f"{where}: the released model was not measured")
     if board.task not in own.tasks:
@@ -188,5 +207,5 @@ def sentence(place: Place, board: Leaderboard, sha256: str) -> Markdown:
         tied = f" (tied with {joined([*named, *([f'{more} more'] if more else [])])})"
     return Markdown(
         f"{ordinal(place.rank)}{'=' if place.tied else ''} of {integer(place.of)}{tied} on {md(board.title)} "
-        f"by {md(board.metric)}, snapshot of {md(board.as_of)}, sha256 {sha256[:DIGEST_DIGITS]}"
+        f"by {md(board.by)}, snapshot of {md(board.as_of)}, sha256 {sha256[:DIGEST_DIGITS]}"
     )

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +15,37 @@ from herdbook.errors import StepError
 from herdbook.recipe import Bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
     from herdbook.recipe import Leaderboard
 
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|[+-]?\.[0-9]+")
 
 
-def read_snapshot(content: bytes, board: Leaderboard, where: str) -> tuple[list[tuple[str, str]], int]:
-    """Return the name and the score, as text, of each row that passes the filters, and how many rows do not.
+@dataclass(frozen=True)
+class Snapshot:
+    """What is read of a snapshot.
+
+    Args:
+        rows: Name and score, as text, of each row that passes the filters, without this model's own.
+        left_out: How many rows do not pass them.
+        own: Name and score of this model's own row, if the recipe asks for one.
+    """
+
+    rows: list[tuple[str, str]]
+    left_out: int
+    own: tuple[str, str] | None
+
+
+def read_snapshot(content: bytes, board: Leaderboard, where: str) -> Snapshot:
+    """Read a snapshot.
 
     Raises:
-        StepError: If it is not what its name says, or does not have exactly one column of each name.
+        StepError: If it is not what its name says, does not have exactly one column of each name, or has no row of this model, or
+            several.
     """
     kind = board.snapshot.rpartition(".")[2]
-    wanted = {board.model_column, board.score_column, *board.where}
+    wanted = {board.model_column, board.score_column, *board.where, *(board.row or {})}
     try:
         if kind == "parquet":
             columns, rows = _parquet(content, wanted)
@@ -46,17 +63,33 @@ def read_snapshot(content: bytes, board: Leaderboard, where: str) -> tuple[list[
         known = "Parquet" if kind == "parquet" else f"{kind.upper()} in UTF-8"
         raise StepError(f"{where}: {board.snapshot}: is not {known}: {error}") from error
     asked = [("model_column", board.model_column), ("score_column", board.score_column)]
-    for key, column in (*asked, *((f"where.{column}", column) for column in board.where)):
+    asked += [(f"where.{column}", column) for column in board.where]
+    asked += [(f"row.{column}", column) for column in board.row or {}]
+    for key, column in asked:
         if columns.count(column) != 1:
             raise StepError(
                 f"{where}.{key}: {board.snapshot} has {columns.count(column)} columns named {column!r}; "
                 f"its columns are {', '.join(columns) or 'none'}"
             )
-    kept = [
-        row for row in rows if all(_passes(row.get(name, ""), wanted) for name, wanted in board.where.items())
+    own = [
+        row
+        for row in rows
+        if board.row and all(row.get(name, "") == cell for name, cell in board.row.items())
     ]
-    pairs = [(row.get(board.model_column) or "unnamed", row.get(board.score_column, "")) for row in kept]
-    return pairs, len(rows) - len(kept)
+    if board.row and len(own) != 1:
+        raise StepError(f"{where}.row: {board.snapshot} has {len(own)} rows of this model, not one")
+    others = [row for row in rows if row not in own]
+    kept = [
+        row
+        for row in others
+        if all(_passes(row.get(name, ""), wanted) for name, wanted in board.where.items())
+    ]
+    pairs = [_pair(row, board) for row in kept]
+    return Snapshot(pairs, len(others) - len(kept), _pair(own[0], board) if own else None)
+
+
+def _pair(row: Mapping[str, str], board: Leaderboard) -> tuple[str, str]:
+    return row.get(board.model_column) or "unnamed", row.get(board.score_column, "")
 
 
 def number(text: str) -> Decimal | None:
@@ -87,18 +120,28 @@ def _csv(text: str) -> tuple[list[str], list[dict[str, str]]]:
 def _parquet(content: bytes, wanted: Container[str]) -> tuple[list[str], list[dict[str, str]]]:
     """Return the names of all columns, and the rows of those that are wanted. Files of strangers may say anything of sizes."""
     import pyarrow as pa
+
+    try:
+        return _rows_of_parquet(pa.BufferReader(content), wanted)
+    except (pa.ArrowException, LookupError, TypeError, MemoryError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _rows_of_parquet(source: Any, wanted: Container[str]) -> tuple[list[str], list[dict[str, str]]]:
+    import pyarrow as pa
     from pyarrow import parquet
 
-    source = pa.BufferReader(content)
     about = parquet.read_metadata(source)
     if about.num_rows > limits.SNAPSHOT_ROWS:
         raise limits.OverLimitError(
             f"has {about.num_rows:,} rows, over the limit of {limits.SNAPSHOT_ROWS:,}"
         )
-    columns = list(parquet.read_schema(source).names)
-    read = [name for name in dict.fromkeys(columns) if name in wanted]
+    schema = parquet.read_schema(source)
+    columns = list(schema.names)
+    read = [name for name in columns if name in wanted and columns.count(name) == 1]
     # Texts stay in their dictionaries: a long text could be repeated in each row.
-    with parquet.ParquetFile(source, read_dictionary=read) as file:
+    texts_in = [name for name in read if pa.types.is_string(schema.field(name).type)]
+    with parquet.ParquetFile(source, read_dictionary=texts_in) as file:
         rows: list[dict[str, str]] = []
         for batch in file.iter_batches(batch_size=1000, columns=read):
             for column in batch.columns:
@@ -143,7 +186,9 @@ def _cell(value: Any) -> str:
     """Return a value of JSON or Parquet as text; numbers of JSON are text already."""
     if value is None:
         return ""
-    return value.strip() if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value, default=str)
+    return str(value).strip()
 
 
 def _passes(cell: str, wanted: str | list[str] | Bounds) -> bool:

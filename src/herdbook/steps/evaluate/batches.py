@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import Collator
+from lm_eval.models.utils import Collator, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from herdbook.errors import StepError
@@ -130,7 +130,7 @@ class Batched(TemplateLM):  # type: ignore[misc] # lm-eval has no types
         )
         batches = [[item[2] for item in batch] for batch in collator.get_batched(n=self.size)]
         # What is drawn depends on all that was drawn before: it is drawn in order, and from the beginning.
-        drawn = any(request.args[1].get("do_sample") for request in requests)
+        drawn = any(normalize_gen_kwargs(request.args[1])["do_sample"] for request in requests)
 
         def answer(places: list[int]) -> list[Any]:
             batch = [requests[place] for place in places]

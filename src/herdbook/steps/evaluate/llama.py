@@ -31,6 +31,7 @@ class LlamaLM(Batched):
         max_length: The most tokens that the model reads at once.
         answers: See ``Batched``.
         title: See ``Batched``.
+        tokenizer: The model's tokenizer in transformers, for its chat template alone.
     """
 
     def __init__(
@@ -39,12 +40,13 @@ class LlamaLM(Batched):
         max_length: int,
         answers: Answers | None = None,
         title: str = "evaluate",
+        tokenizer: Any = None,
     ) -> None:
         super().__init__()
         self.threads, self.size, self.answers, self.title = 1, 1, answers, title
         self._opened, self._words, self._room = opened, opened(0), 0
         self._model: Runtime | None = None
-        self._max_length = max_length
+        self._max_length, self.tokenizer = max_length, tokenizer
 
     @property
     def eot_token_id(self) -> int:
@@ -78,6 +80,19 @@ class LlamaLM(Batched):
         begun = bool(first) and string.startswith(first)
         add = add_special_tokens is not False and not (add_special_tokens is None and begun)
         return self._words.tokens(string, begin=add)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return a conversation as the model's chat template writes it."""
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
 
     def read_batch(self, batch: list[Any]) -> list[Any]:
         """See ``Batched``. Requests in a batch differ in their last token at most, so one pass answers them."""

@@ -109,10 +109,14 @@ def _load(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str], an
 
 def _run(plan: Plan, item: Evaluation, threads: int, _: Sequence[str], answers: Answers) -> Any:
     """Return lm-eval's model of a quantized file that llama.cpp runs, on the CPU."""
+    from transformers import AutoTokenizer
+
     from herdbook.steps.evaluate.llama import LlamaLM
     from herdbook.steps.evaluate.llama_runtime import opener
 
     assert item.quantized is not None  # noqa: S101 - so it was planned
+    folder = str(plan.layout.folder(item.node))
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     longest = int(item.node.config["max_position_embeddings"])
     opened = opener(plan.layout.quantized(item.quantized), threads)
-    return LlamaLM(opened, longest, answers, f"evaluate {item.name}")
+    return LlamaLM(opened, longest, answers, f"evaluate {item.name}", tokenizer)
