@@ -6,6 +6,8 @@ What other programs would do (lm-eval, llama.cpp's converter) is written by hand
 import csv
 import io
 
+import yaml
+
 from herdbook.steps.card.step import render_card
 from support import measured, quantized, tiny
 from support.boards import BOARD
@@ -42,7 +44,7 @@ MODELS = {
 }
 SECTIONS = {
     "evaluate": {
-        "tasks": ["task.yaml"],
+        "tasks": ["task.yaml", "asked.yaml"],
         "models": ["base", "mix"],
         "limit": 4,
         "compare": {"mix": ["base"]},
@@ -65,6 +67,8 @@ def write_sources(root, hub):
         (files / "generation_config.json").write_text(tiny.json.dumps(GENERATION))
         (files / "chat_template.jinja").write_text("{{ messages }}")
         add(hub, files, name)
+    rows = b'{"text": "w1 w2"}\n'
+    hub.add_repo("herd/questions", {"test.jsonl": rows, "README.md": b"# Data\n"}, repo_type="dataset")
     add(hub, tiny.write_adapter(root / "adapter", root / "base", seed=7), "adapter")
 
 
@@ -76,7 +80,10 @@ def add(hub, folder, name):
 
 def build(root, key, models=MODELS, **sections):
     """Build a release; return its folder."""
-    tiny.write_task(root / "task.yaml")
+    task = yaml.safe_load(tiny.write_task(root / "task.yaml").read_text(encoding="utf-8"))
+    del task["dataset_kwargs"]
+    asked = task | {"task": "asked", "dataset_path": "herd/questions"}
+    (root / "asked.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
     lines = [f'{{"text": "{" ".join(f"w{(7 * n + i) % 40}" for i in range(40))}"}}\n' for n in range(40)]
     (root / "calibration.jsonl").write_text("".join(lines))
     rows = io.StringIO()
@@ -86,6 +93,8 @@ def build(root, key, models=MODELS, **sections):
     if plan.quantized:
         quantized.add_to(plan, quantized.size_label(experts=6))
     for number, item in enumerate(plan.evaluations):
-        measured.write(plan, item, [0.75 + number / 16], stderr=0.125)
+        names = [locked.name for locked in plan.lock.tasks.values()]
+        also = [name for name in names if name != "held_out"]
+        measured.write(plan, item, [0.75 + number / 16], stderr=0.125, also=also)
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)
