@@ -401,3 +401,17 @@ def test_the_environment_has_nothing_of_the_person_who_tests(monkeypatch, hub, t
     found = client.environment(hub, tmp_path)
     assert "HF_TOKEN" not in found
     assert found["HF_ENDPOINT"] == hub.url
+
+
+def test_a_conversion_of_a_data_set_is_at_its_own_revision(hub, api):
+    hub.add_repo("herd/data", {"data.py": b""}, repo_type="dataset")
+    oid = hub.convert("datasets/herd/data", {"plain/test/0000.parquet": b"PAR1"})
+    [converted] = api.list_repo_refs("herd/data", repo_type="dataset").converts
+    assert (converted.ref, converted.target_commit) == ("refs/convert/parquet", oid)
+    info = api.dataset_info("herd/data", revision="refs/convert/parquet")
+    assert (info.sha, [file.rfilename for file in info.siblings]) == (oid, ["plain/test/0000.parquet"])
+    assert api.dataset_info("herd/data").sha != oid
+    path = api.hf_hub_download(
+        "herd/data", "plain/test/0000.parquet", repo_type="dataset", revision="refs/convert/parquet"
+    )
+    assert Path(path).read_bytes() == b"PAR1"

@@ -176,7 +176,7 @@ def test_what_experts_alone_would_need(full):
     """Neither measured nor searched, an expert gives its MLPs alone, and only these would be fetched."""
     recipe = full[0]
     content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    content["evaluate"]["models"] = ["buttercup"]
+    content["evaluate"] |= {"models": ["buttercup"], "compare": {}}
     for name in ("westlake-laser", "samantha-laser", "triunvirato-laser"):
         content["models"][name] = {
             "laser": name.removesuffix("-laser"),

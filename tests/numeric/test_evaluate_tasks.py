@@ -80,18 +80,13 @@ def test_solved_examples_that_the_context_does_not_hold_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "shots", "message"),
     [
-        (
-            {"test_split": "tests"},
-            None,
-            "words: its data have no split 'tests'; did you mean 'test'?; they have",
-        ),
         ({}, 4, "words: num_fewshot: 4 solved examples, and its data have 3"),
         ({"doc_to_target": "{{nothing.at_all}}"}, None, "words: lm-eval cannot make it: "),
     ],
 )
 def test_a_task_that_its_data_do_not_fit_is_refused(tmp_path, changes, shots, message):
     plan = plan_of(tmp_path, changes, shots=shots)
-    with pytest.raises(StepError, match=message.replace("?", r"\?")), rounds(plan):
+    with pytest.raises(StepError, match=message), rounds(plan):
         pass
 
 

@@ -17,6 +17,7 @@ def write(
     stderr=0.0123,
     length=100,
     weights=None,
+    also=(),
 ):
     """Write a measurement of one task.
 
@@ -29,11 +30,13 @@ def write(
         stderr: The standard error that it states.
         length: The length of each document in bytes.
         weights: SHA-256 of each measured file, by its name.
+        also: Further tasks with the same results.
     """
     ratio = metric == "bits_per_byte"
     value = float(f"{math.fsum(by_document) / len(by_document):.6g}")
     samples = [
-        Sample(task, number, f"{number:x}", {metric: [-own * length * math.log(2), length] if ratio else own})
+        Sample(name, number, f"{number:x}", {metric: [-own * length * math.log(2), length] if ratio else own})
+        for name in (task, *also)
         for number, own in enumerate(by_document)
     ]
     entry = {
@@ -45,16 +48,22 @@ def write(
     content, sha256 = pack(samples)
     with atomic_writer(plan.layout.samples(item)) as file:
         file.write(content)
-    [locked] = [one for one in plan.lock.tasks.values() if one.name == task]
-    title = locked.titles[task]
-    result = {"title": title, "documents": len(samples), "requests": "0" * 64}
-    result["metrics"] = {metric: entry}
+    titles = {name: title for one in plan.lock.tasks.values() for name, title in one.titles.items()}
+    results = {
+        name: {
+            "title": titles[name],
+            "documents": len(by_document),
+            "requests": "0" * 64,
+            "metrics": {metric: entry},
+        }
+        for name in (task, *also)
+    }
     write_json(
         plan.layout.evaluation(item),
         {
             **item.about,
             "weights": _weights(plan, item) if weights is None else weights,
-            "tasks": {task: result},
+            "tasks": results,
             "samples": {"sha256": sha256},
         },
     )

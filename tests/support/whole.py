@@ -7,6 +7,7 @@ import csv
 import io
 
 import torch
+import yaml
 
 from herdbook.steps.card.step import render_card
 from support import measured, quantized, tiny
@@ -94,7 +95,7 @@ STACKED = {
 }
 SECTIONS = {
     "evaluate": {
-        "tasks": ["task.yaml"],
+        "tasks": ["task.yaml", "asked.yaml"],
         "models": ["base", "mix"],
         "limit": 4,
         "compare": {"mix": ["base"]},
@@ -122,6 +123,8 @@ def write_sources(root, hub):
     for number, token in enumerate(("<|im_start|>", "<|im_end|>"), start=64):
         add_token(wide, token, number)
     add(hub, wide, "wide")
+    rows = b'{"text": "w1 w2"}\n'
+    hub.add_repo("herd/questions", {"test.jsonl": rows, "README.md": b"# Data\n"}, repo_type="dataset")
     add(hub, tiny.write_adapter(root / "adapter", root / "base", seed=7), "adapter")
 
 
@@ -133,7 +136,10 @@ def add(hub, folder, name):
 
 def build(root, key, models=MODELS, **sections):
     """Build a release; return its folder."""
-    tiny.write_task(root / "task.yaml")
+    task = yaml.safe_load(tiny.write_task(root / "task.yaml").read_text(encoding="utf-8"))
+    del task["dataset_kwargs"]
+    asked = task | {"task": "asked", "dataset_path": "herd/questions"}
+    (root / "asked.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
     lines = [f'{{"text": "{" ".join(f"w{(7 * n + i) % 40}" for i in range(40))}"}}\n' for n in range(40)]
     (root / "calibration.jsonl").write_text("".join(lines))
     rows = io.StringIO()
@@ -143,6 +149,8 @@ def build(root, key, models=MODELS, **sections):
     if plan.quantized:
         quantized.add_to(plan, quantized.size_label(experts=6))
     for number, item in enumerate(plan.evaluations):
-        measured.write(plan, item, [0.75 + number / 16], stderr=0.125)
+        names = [locked.name for locked in plan.lock.tasks.values()]
+        also = [name for name in names if name != "held_out"]
+        measured.write(plan, item, [0.75 + number / 16], stderr=0.125, also=also)
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)

@@ -45,9 +45,7 @@ STEPS = {
     "files": Step("Write a source model's configuration and tokenizer to its folder."),
     "assemble": Step("Make a model's folder for transformers."),
     "routing": Step("Report which experts the released mixture's routers choose.", key=False, options=GPU),
-    "data": Step(
-        "Fetch the data sets of evaluations, and check that tasks find documents in them.", key=False
-    ),
+    "data": Step("Fetch the data sets of evaluations, and count their documents.", key=False),
     "evaluate": Step("Measure a model or a quantized file.", options=GPU),
     "convert": Step("Make the full-width GGUF of the released model.", key=False),
     "quantize": Step("Make a quantized file, and check it against the weights.", options=(options.threads,)),

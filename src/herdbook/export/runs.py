@@ -92,7 +92,15 @@ def material_items(material: Material) -> dict[str, Item]:
 def input_items(plan: Plan) -> dict[str, Item]:
     """Return the files that the recipe names beside itself, by their names in the recipe."""
     carried = carried_inputs(plan)
-    return {entry.file.name: _input(entry.file, set(carried)) for entry in inputs(plan)}
+    return {
+        entry.file.name: _upstream(entry.file, entry.uri) if entry.uri else _input(entry.file, set(carried))
+        for entry in inputs(plan)
+    }
+
+
+def _upstream(file: LockedFile, uri: str) -> Item:
+    """Return a file of a data set on the Hub."""
+    return Item(file.name, uri=uri, sha256=file.sha256, git_blob=file.git_blob, size_bytes=file.size_bytes)
 
 
 def runs(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[StepRun]:

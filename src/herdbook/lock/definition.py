@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from herdbook.humanize import did_you_mean
 from herdbook.lock.evaluation import FUNCTION, data_set_of
+from herdbook.sources.data_set import reading_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +77,7 @@ def problems_of(config: dict[str, Any]) -> Iterator[str]:
     ):
         yield f"dataset_path: {path!r} is neither owner/name on the Hub nor a format such as json"
     yield from _kwargs_problems(config)
+    yield from _split_problems(config)
     yield from _list_problems(config)
     shots, samples = config.get("num_fewshot"), (config.get("fewshot_config") or {}).get("samples")
     if isinstance(samples, list) and isinstance(shots, int) and shots > len(samples):
@@ -98,6 +101,18 @@ def _kwargs_problems(config: dict[str, Any]) -> Iterator[str]:
                 yield f"dataset_kwargs.data_files: {name!r} is not the name of a file"
             elif "://" in name:
                 yield f"dataset_kwargs.data_files: {name} is not on the Hub, and cannot be pinned; download it beside the task"
+
+
+def _split_problems(config: dict[str, Any]) -> Iterator[str]:
+    """Yield the splits that a task with files of its own needs, and has no files for."""
+    arguments = config.get("dataset_kwargs") or {}
+    files = arguments.get("data_files") if isinstance(arguments, dict) else None
+    if data_set_of(config) is not None or not files:
+        return
+    splits = [str(split) for split in files] if isinstance(files, dict) else ["train"]
+    for split in reading_of(config).splits:
+        if split.partition("[")[0] not in splits:
+            yield f"no data_files are named for the split {split!r}{did_you_mean(split, splits)}"
 
 
 def _list_problems(config: dict[str, Any]) -> Iterator[str]:

@@ -92,7 +92,7 @@ def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
                 files[(str(file.sha256 or file.git_blob),)] = file.size_bytes
         if read_in_part:
             files |= {(part.key,): part.size_bytes for part in parts}
-    return sum(files.values())
+    return sum(files.values()) + (plan.data.size_bytes if plan.data else 0)
 
 
 def write_bytes(plan: Plan) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from herdbook.lock import Lock
     from herdbook.plan.model import Node
     from herdbook.plan.quantize import Quantized
-    from herdbook.recipe import Recipe
+    from herdbook.recipe import Asked, Recipe
 
 EVALUATE_CODE = Code(
     "evaluate",
@@ -93,12 +93,15 @@ def plan_evaluations(
         "code": EVALUATE_CODE.describe().json,
     }
 
-    measured_with = {
+    measured_with: dict[str, Any] = {
         "limit": section.limit,
         "batch_size": section.batch_size,
         "dtype": section.dtype,
-        "tasks": {task.name: own.given for task, own in asked if own.given},
     }
+    if own_settings := {
+        task.name: found for task, own in asked if (found := _of_its_own(own, section.limit))
+    }:
+        measured_with["tasks"] = own_settings
     first: dict[str, str] = {}
 
     def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Evaluation:
@@ -126,3 +129,8 @@ def plan_evaluations(
             if runtime
         ),
     )
+
+
+def _of_its_own(asked: Asked, limit: int | None) -> dict[str, Any]:
+    """Return the settings of a task, but for the limit of all tasks."""
+    return {name: value for name, value in asked.given.items() if (name, value) != ("limit", limit)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from herdbook import recipe as recipes
 from herdbook.layout import input_file
@@ -60,11 +61,13 @@ class Input:
         role: ``task``, ``task data``, ``data set``, ``suite``, ``calibration`` or ``leaderboard``.
         name: The name of the task, data set, suite, text or board that it belongs to.
         file: The file, pinned.
+        uri: Where it can be downloaded from; None if it is beside the recipe.
     """
 
     role: str
     name: str
     file: LockedFile
+    uri: str | None = None
 
 
 def ancestry(plan: Plan) -> tuple[Node, ...]:
@@ -100,7 +103,8 @@ def inputs(plan: Plan) -> Iterator[Input]:
     for data_set in plan.lock.data_sets.values():
         for file in data_set.files:
             named = file.model_copy(update={"name": f"datasets/{data_set.repo}/{file.name}"})
-            yield Input("data set", f"{data_set.repo}@{data_set.revision}", named)
+            at = f"{purl.PUBLIC_HUB}/datasets/{data_set.repo}/resolve/{data_set.revision}/{quote(file.name)}"
+            yield Input("data set", f"{data_set.repo}@{data_set.revision}", named, at)
     for suite in plan.lock.suites.values():
         yield Input("suite", suite.suite.suite, suite.file)
     for name, text in plan.lock.calibration.items():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.key import canonical_json, digest
 from herdbook.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
+from herdbook.plan.asked import asked_tasks
 from herdbook.plan.material import ancestry, inputs, materials
 from herdbook.plan.release import PROVENANCE_CODE
 from herdbook.provenance.license import spdx
@@ -170,8 +171,14 @@ def _limitations(plan: Plan) -> Iterator[str]:
     """Yield the limitations that a user of the model should know; the card states them, too."""
     if isinstance(plan.released.recipe, Moe):
         yield "Its routers were never trained with its experts."
-    if plan.recipe.evaluate and plan.recipe.evaluate.limit:
-        yield f"It was measured on the first {plan.recipe.evaluate.limit} documents of each task only."
+    limits = {task.name: asked.limit for task, asked in asked_tasks(plan.recipe, plan.lock)}
+    given = {limit for limit in limits.values() if limit}
+    if len(given) == 1 and all(limits.values()):
+        yield f"It was measured on the first {min(given)} documents of each task only."
+        return
+    for name, limit in limits.items():
+        if limit:
+            yield f"It was measured on the first {limit} documents of {name} only."
 
 
 def _ref(material: Material) -> str:

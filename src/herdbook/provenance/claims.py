@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import rfc8785
 
 from herdbook.comparison.marks import outcomes
 from herdbook.layout import BOMS, EVALUATIONS, LINEAGE, input_file
-from herdbook.provenance.slsa import HUB_PAGES, PROVENANCE_TYPE, digest_set, provenance, statement
+from herdbook.plan.material import inputs
+from herdbook.provenance.slsa import PROVENANCE_TYPE, digest_set, provenance, statement
 from herdbook.provenance.tensor_lineage import LINEAGE_TYPE, predicate
 
 if TYPE_CHECKING:
@@ -111,15 +111,11 @@ def _result(
             {"name": file.name, "digest": digest_set(file), "annotations": {"dataOf": task.name}}
             for file in task.data
         ]
-    for data_set in plan.lock.data_sets.values():
-        configuration += [
-            {
-                "name": f"datasets/{data_set.repo}/{file.name}",
-                "uri": f"{HUB_PAGES}/datasets/{data_set.repo}/resolve/{data_set.revision}/{quote(file.name)}",
-                "digest": digest_set(file),
-            }
-            for file in data_set.files
-        ]
+    configuration += [
+        {"name": entry.file.name, "uri": entry.uri, "digest": digest_set(entry.file)}
+        for entry in inputs(plan)
+        if entry.role == "data set"
+    ]
     return {
         "result": "FAILED" if missed else "PASSED",
         "configuration": configuration,

@@ -101,6 +101,7 @@ def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
                 *(
                     {
                         "name": f"{entry.role} {entry.name}: {entry.file.name}",
+                        **({"uri": entry.uri} if entry.uri else {}),
                         "digest": digest_set(entry.file),
                     }
                     for entry in inputs(plan)

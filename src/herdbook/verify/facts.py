@@ -151,7 +151,7 @@ FACTS = (
         "the sources, on the Hub",
         "upstream",
     ),
-    Fact("who may download the sources", LOCK, ("sources.*.gated",), "the Hub, when it was locked", ASSERTED),
+    Fact("who may download the sources", LOCK, ("sources.*.gated", "data_sets.*.gated"), "the Hub, when it was locked", ASSERTED),
     Fact(
         "commits and what the lock says of the adapters",
         LOCK,

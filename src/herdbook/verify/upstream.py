@@ -25,6 +25,7 @@ from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
+from herdbook.sources.data_set import CONVERTED
 from herdbook.verify.ahead import in_order
 from herdbook.verify.differences import difference
 from herdbook.verify.pins import is_proposal
@@ -119,6 +120,11 @@ def _data_set(asked: str, locked: LockedDataSet, read: Mapping[Reading, str]) ->
     except (HerdbookError, OSError) as error:
         yield PINNED.error(where, error, source=url)
         return
+    branches = {asked.partition("@")[2] or "main", CONVERTED}
+    if locked.branch not in branches:
+        detail = "the lock says something else: branch"
+        expected = " or ".join(sorted(branches))
+        yield SAID.failed(where, detail, file=LOCK, expected=expected, found=locked.branch)
     ours, theirs = (one.model_dump(mode="json", exclude=set(NOT_IN_A_COMMIT)) for one in (again, locked))
     if ours == theirs:
         yield PINNED.passed(where, f"its {len(locked.files)} files still have the pinned digests", source=url)

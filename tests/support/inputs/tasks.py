@@ -148,6 +148,11 @@ CASES = [
         "evaluate.tasks: 0.yaml: data.jsonl is empty; there is nothing to measure",
     ),
     Case(
+        "a task that needs a split for which it names no file",
+        tasks({"training_split": "train"}),
+        "evaluate.tasks: 0.yaml: no data_files are named for the split 'train'",
+    ),
+    Case(
         "a mark on a metric that the task has not",
         tasks({}, marks=[{"task": "words", "metric": "acc", "at_least": 0.5}]),
         "marks.0.metric: words has no 'acc'; it has exact_match",

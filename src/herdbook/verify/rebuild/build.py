@@ -89,8 +89,8 @@ def _build(workspace: Workspace) -> None:
                 readable, subject = workspace.readable(subject)
             case Node() if job.rule == FILES:
                 workspace.first_readable(subject)
-        if job.rule == "evaluate" and not workspace.own_inputs:
-            continue  # taken over, perhaps without samples
+        if job.rule in {"data", "evaluate"} and not workspace.own_inputs:
+            continue  # taken over, perhaps without samples; and no code of the author's tasks is run
         if not all(path.exists() for path in job.outputs):
             STEPS[job.rule](readable, subject, machine)
     render_card(
