@@ -32,7 +32,9 @@ def test_defaults_are_those_of_transformers(kind):
     from transformers import AutoConfig
 
     theirs = AutoConfig.for_model(kind).to_dict()
-    theirs["rope_theta"] = theirs["rope_parameters"]["rope_theta"]
+    rope = theirs["rope_parameters"]
+    theirs["rope_theta"] = rope.get("full_attention", rope)["rope_theta"]
+    theirs["rope_local_base_freq"] = rope.get("sliding_attention", {}).get("rope_theta")
     assert {key: theirs[key] for key in DEFAULTS[kind]} == DEFAULTS[kind]
 
 

@@ -42,6 +42,10 @@ HYPERPARAMETERS = {
     "rope.freq_base": "rope_theta",
     "expert_used_count": "num_experts_per_tok",
 }
+_27B = (
+    46,
+    62,
+)  # layers of the Gemmas whose attention llama.cpp scales by the width of a head of the hidden state
 NO_ROPE_INTERVAL = 4  # of SmolLM3's layers, in llama.cpp
 _NAMES = {"rope_theta", "rope_type", "type"}
 
@@ -59,11 +63,11 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
         return f"the architecture {architecture} is not supported: {REFUSED[architecture]}"
     if form is None:
         return f"the architecture {architecture} is not supported, only {', '.join(FORMS)}"
-    activation = config.get("hidden_act") or form.activation
+    activation = config.get(form.activation_key) or form.activation
     if SAME_ACTIVATION.get(activation, activation) != form.activation:
-        return f"llama.cpp computes {form.activation} in place of the activation {activation} (hidden_act)"
+        return f"llama.cpp computes {form.activation} in place of the activation {activation} ({form.activation_key})"
     for key, (default, only) in form.fixed.items():
-        if (value := config.get(key, default)) != only:
+        if ((value := config.get(key, default)) or None) != (only or None):
             return f"llama.cpp computes as if {key} were {only}, and config.json has {value}"
     if is_tied(config) and HEAD in tensors:
         return f"its embeddings are tied, and llama.cpp would use {HEAD} all the same, which transformers does not"
@@ -72,11 +76,33 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
 
 def _layers_objection(form: Form, config: Mapping[str, Any]) -> str | None:
     """Return why single layers compute something else in llama.cpp."""
+    count = config.get("num_hidden_layers", 0)
+    if form.local_layers:
+        kinds = [("full" if (at + 1) % form.local_layers == 0 else "sliding") for at in range(count)]
+        given = config.get("layer_types") or [f"{kind}_attention" for kind in kinds]
+        pattern = config.get(
+            "sliding_window_pattern", config.get("_sliding_window_pattern", form.local_layers)
+        )
+        if given != [f"{kind}_attention" for kind in kinds] or pattern != form.local_layers:
+            return f"llama.cpp gives all but every {form.local_layers}th layer a sliding window, and config.json others"
+        if not config.get("sliding_window", True):
+            return "llama.cpp gives it a sliding window, and config.json has none"
+        scale = (
+            (config["hidden_size"] // config["num_attention_heads"])
+            if count in _27B
+            else config.get("head_dim", 256)
+        )
+        if config.get("query_pre_attn_scalar", 256) != scale:
+            return f"llama.cpp computes as if query_pre_attn_scalar were {scale}"
+    if form.architecture == "gemma2" and not (
+        config.get("attn_logit_softcapping", 50.0) and config.get("final_logit_softcapping", 30.0)
+    ):
+        return "llama.cpp's converter needs attn_logit_softcapping and final_logit_softcapping"
     if form.architecture == "smollm3":
         layers = config.get("no_rope_layers")
         interval = config.get("no_rope_layer_interval", NO_ROPE_INTERVAL)
-        given = layers or [(at + 1) % interval != 0 for at in range(config.get("num_hidden_layers", 0))]
-        if [bool(one) for one in given] != [(at + 1) % NO_ROPE_INTERVAL != 0 for at in range(len(given))]:
+        turned = layers or [(at + 1) % interval != 0 for at in range(count)]
+        if [bool(one) for one in turned] != [(at + 1) % NO_ROPE_INTERVAL != 0 for at in range(len(turned))]:
             return f"llama.cpp leaves out rotary embeddings in every {NO_ROPE_INTERVAL}th layer, and config.json in others"
         if config.get("use_sliding_window"):
             return "llama.cpp has no sliding window for it"
@@ -91,8 +117,14 @@ def ignored_window(config: Mapping[str, Any]) -> int | None:
     return int(window) if window and window < config.get("max_position_embeddings", window + 1) else None
 
 
+def _by_kind(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [section[kind] for kind in ("sliding_attention", "full_attention") if section.get(kind)]
+
+
 def _rotary_objection(form: Form, config: Mapping[str, Any]) -> str | None:
     sections = [config[key] for key in ("rope_scaling", "rope_parameters") if config.get(key)]
+    if form.local_layers:  # a section for each kind of layers
+        sections = [part for one in sections for part in (_by_kind(one) or [one])]
     settings = {key: value for section in sections for key, value in section.items()}
     kinds = {section.get("rope_type") or section.get("type") or "default" for section in sections}
     if len(kinds) > 1:

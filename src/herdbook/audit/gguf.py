@@ -254,7 +254,8 @@ class _File:
     def _vector(self, part: TensorLayout) -> NDArray[np.float32]:
         name = part.sources[0]
         vector = self._read(name, 0, math.prod(self.merge.pieces[name].shape), 1)[:, 0]
-        return vector[row_order(len(vector), part.heads)]
+        ordered: NDArray[np.float32] = vector[row_order(len(vector), part.heads)]
+        return ordered + np.float32(part.shift) if part.shift else ordered
 
     def _rows(self, name: str, part: TensorLayout, first: int, count: int) -> NDArray[np.float32]:
         """Return rows of a matrix in the GGUF's order; adjacent rows are read together."""
