@@ -203,15 +203,20 @@ def test_other_frequencies_do_not_derive(tmp_path):
             r"computes gelu_pytorch_tanh in place of .* \(hidden_activation\)",
         ),
         ("gemma2", {"rope_theta": 5000.0}, "as if rope_theta were 10000"),
+        (
+            "gemma2",
+            {"rope_theta": None, "rope_parameters": {"rope_theta": 5e3}},
+            "as if rope_theta were 10000",
+        ),
         ("gemma2", {"query_pre_attn_scalar": 144}, "as if query_pre_attn_scalar were 8"),
-        ("gemma2", {"layer_types": ["full_attention"] * 4}, "all but every 2th layer a sliding window"),
+        ("gemma2", {"layer_types": ["full_attention"] * 4}, "a sliding window to all but every 2nd layer"),
         (
             "gemma2",
             {"final_logit_softcapping": 0},
             "needs attn_logit_softcapping and final_logit_softcapping",
         ),
         ("gemma2", {"tie_word_embeddings": False}, "as if tie_word_embeddings were True"),
-        ("gemma3", {"sliding_window_pattern": 4}, "all but every 6th layer a sliding window"),
+        ("gemma3", {"sliding_window_pattern": 4}, "a sliding window to all but every 6th layer"),
         ("gemma3", {"sliding_window": 0}, "llama.cpp gives it a sliding window"),
         (
             "gemma3",
@@ -227,4 +232,5 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(name, change, message
 
     config = {key: value for key, value in (families.config(name) | change).items() if value is not None}
     assert conversion.objection(families.config(name)) is None
+    assert conversion.ignored_window(families.config(name)) is None
     assert re.search(message, conversion.objection(config))

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.dense import rope_of
 from herdbook.architectures.form import HEAD
 from herdbook.architectures.gguf_forms import FORMS, REFUSED, form_of
 from herdbook.architectures.meaning import SAME_ACTIVATION, is_tied
 from herdbook.architectures.mixtures import window_of
+from herdbook.humanize import ordinal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -42,10 +44,8 @@ HYPERPARAMETERS = {
     "rope.freq_base": "rope_theta",
     "expert_used_count": "num_experts_per_tok",
 }
-_27B = (
-    46,
-    62,
-)  # layers of the Gemmas whose attention llama.cpp scales by the width of a head of the hidden state
+# Numbers of layers of the Gemmas whose attention llama.cpp scales by hidden_size / num_attention_heads, not by head_dim.
+_27B = (46, 62)
 NO_ROPE_INTERVAL = 4  # of SmolLM3's layers, in llama.cpp
 _NAMES = {"rope_theta", "rope_type", "type"}
 
@@ -67,7 +67,8 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
     if SAME_ACTIVATION.get(activation, activation) != form.activation:
         return f"llama.cpp computes {form.activation} in place of the activation {activation} ({form.activation_key})"
     for key, (default, only) in form.fixed.items():
-        if ((value := config.get(key, default)) or None) != (only or None):
+        value = rope_of(dict(config))[0] if key == "rope_theta" else config.get(key, default)
+        if (value or None) != (only or None):
             return f"llama.cpp computes as if {key} were {only}, and config.json has {value}"
     if is_tied(config) and HEAD in tensors:
         return f"its embeddings are tied, and llama.cpp would use {HEAD} all the same, which transformers does not"
@@ -76,41 +77,46 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
 
 def _layers_objection(form: Form, config: Mapping[str, Any]) -> str | None:
     """Return why single layers compute something else in llama.cpp."""
-    count = config.get("num_hidden_layers", 0)
     if form.local_layers:
-        kinds = [("full" if (at + 1) % form.local_layers == 0 else "sliding") for at in range(count)]
-        given = config.get("layer_types") or [f"{kind}_attention" for kind in kinds]
-        pattern = config.get(
-            "sliding_window_pattern", config.get("_sliding_window_pattern", form.local_layers)
-        )
-        if given != [f"{kind}_attention" for kind in kinds] or pattern != form.local_layers:
-            return f"llama.cpp gives all but every {form.local_layers}th layer a sliding window, and config.json others"
-        if not config.get("sliding_window", True):
-            return "llama.cpp gives it a sliding window, and config.json has none"
-        scale = (
-            (config["hidden_size"] // config["num_attention_heads"])
-            if count in _27B
-            else config.get("head_dim", 256)
-        )
-        if config.get("query_pre_attn_scalar", 256) != scale:
-            return f"llama.cpp computes as if query_pre_attn_scalar were {scale}"
-    if form.architecture == "gemma2" and not (
-        config.get("attn_logit_softcapping", 50.0) and config.get("final_logit_softcapping", 30.0)
-    ):
+        return _gemma_objection(form, config)
+    if form.architecture != "smollm3":
+        return None
+    interval = config.get("no_rope_layer_interval") or NO_ROPE_INTERVAL
+    count = config.get("num_hidden_layers", 0)
+    turned = config.get("no_rope_layers") or [not _is_nth(at, interval) for at in range(count)]
+    if [bool(one) for one in turned] != [not _is_nth(at, NO_ROPE_INTERVAL) for at in range(len(turned))]:
+        every = ordinal(NO_ROPE_INTERVAL)
+        return f"llama.cpp leaves out rotary embeddings in every {every} layer, and config.json in others"
+    return "llama.cpp has no sliding window for it" if config.get("use_sliding_window") else None
+
+
+def _gemma_objection(form: Form, config: Mapping[str, Any]) -> str | None:
+    count, step = config.get("num_hidden_layers", 0), form.local_layers
+    kinds = [f"{'full' if _is_nth(at, step) else 'sliding'}_attention" for at in range(count)]
+    pattern = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", step))
+    if (config.get("layer_types") or kinds) != kinds or pattern != step:
+        return f"llama.cpp gives a sliding window to all but every {ordinal(step)} layer, and config.json to others"
+    if not config.get("sliding_window", True):
+        return "llama.cpp gives it a sliding window, and config.json has none"
+    split = count in _27B
+    scale = config["hidden_size"] // config["num_attention_heads"] if split else config.get("head_dim", 256)
+    if config.get("query_pre_attn_scalar", 256) != scale:
+        return f"llama.cpp computes as if query_pre_attn_scalar were {scale}"
+    caps = [config.get(f"{place}_logit_softcapping", True) for place in ("attn", "final")]
+    if form.architecture == "gemma2" and not all(caps):
         return "llama.cpp's converter needs attn_logit_softcapping and final_logit_softcapping"
-    if form.architecture == "smollm3":
-        layers = config.get("no_rope_layers")
-        interval = config.get("no_rope_layer_interval", NO_ROPE_INTERVAL)
-        turned = layers or [(at + 1) % interval != 0 for at in range(count)]
-        if [bool(one) for one in turned] != [(at + 1) % NO_ROPE_INTERVAL != 0 for at in range(len(turned))]:
-            return f"llama.cpp leaves out rotary embeddings in every {NO_ROPE_INTERVAL}th layer, and config.json in others"
-        if config.get("use_sliding_window"):
-            return "llama.cpp has no sliding window for it"
     return None
+
+
+def _is_nth(layer: int, step: int) -> bool:
+    return (layer + 1) % step == 0
 
 
 def ignored_window(config: Mapping[str, Any]) -> int | None:
     """Return the sliding window in tokens that a GGUF of a model lacks; None if it has none, or its context is shorter."""
+    form = form_of(config)
+    if form and form.local_layers:  # its header has the window
+        return None
     if config.get("model_type") != "mixtral":
         return window_of(config)
     window = config.get("sliding_window")

@@ -2,6 +2,7 @@
 
 =============  =======================================================================================
 ``table``      each key, and what it follows from: the only place that says so
+``defaults``   what a configuration means by its silence
 ``tokens``     the keys that are tokens, their scores and kinds, and merges
 ``special``    the keys for special tokens, chat templates and normalizers
 ``compare``    a header beside what the table derives

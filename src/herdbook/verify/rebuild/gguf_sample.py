@@ -20,7 +20,7 @@ from herdbook.steps.quantize.encode import encode
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import chance_of_catching, draw
 from herdbook.verify.gguf.compare import HeaderReader
-from herdbook.verify.gguf.rows import WeightRows
+from herdbook.verify.gguf_rows import WeightRows
 from herdbook.weights.gguf_file import parse_gguf
 
 if TYPE_CHECKING:
