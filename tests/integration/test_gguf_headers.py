@@ -13,7 +13,7 @@ from herdbook.verify.gguf.table import PRE, ROWS
 from herdbook.weights.gguf_file import read_gguf
 from herdbook.weights.gguf_header import encode
 from support import lies, quantized, tiny
-from support.gguf_lies import LIES
+from support.gguf_lies import LIES, other_byte
 from support.verification import findings, status
 
 MODELS = {
@@ -129,6 +129,24 @@ def test_a_release_on_the_hub_is_read_by_ranges(made, folder):
     }
     hub.add_repo("herd/Liar", files)
     assert wrong(findings("herd/Liar")) == {("claims", "gguf headers")}
+
+
+@pytest.mark.parametrize("change", [None, other_byte])
+def test_a_sample_of_a_release_on_the_hub_is_derived_by_ranges(made, folder, change):
+    _, hub = made
+    if change:
+        quantized.told(folder, change)
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    repo = f"herd/{'Liar' if change else 'Honest'}-sampled"
+    hub.add_repo(repo, files)
+    found = [one for one in findings(repo, "recomputed", sample_bytes=10**6) if one.check == "gguf"]
+    assert [one.outcome for one in found if one.subject.endswith("Q4_K_M.gguf")] == [Outcome.PASSED]
+    (first,) = (one for one in found if one.subject.endswith("Q8_0.gguf"))
+    assert "detection probability 1.0000" in found[-1].detail
+    assert first.outcome is (Outcome.FAILED if change else Outcome.PASSED)
+    assert not change or first.tensor in first.detail
 
 
 def test_a_number_of_another_type_is_another_entry(folder):

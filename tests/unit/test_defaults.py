@@ -27,7 +27,10 @@ def of_transformers(kind, **settings):
     """Return the settings of a type's class; a Qwen has a window, if it has one."""
     window = {"use_sliding_window": True} if "use_sliding_window" in DEFAULTS[kind] else {}
     made = AutoConfig.for_model(kind, **window, **settings)
-    found = {**made.to_dict(), "rope_theta": made.rope_parameters["rope_theta"]}
+    rope = made.rope_parameters
+    found = {**made.to_dict(), "rope_theta": rope.get("full_attention", rope)["rope_theta"]}
+    if "sliding_attention" in rope:
+        found["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
     return {key: found.get(key) for key in KEYS if kind == "mixtral" or key != COUNT}
 
 

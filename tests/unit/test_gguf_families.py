@@ -14,14 +14,17 @@ import pytest
 from herdbook.architectures import conversion
 from herdbook.architectures.gguf_forms import FORMS
 from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, rope_frequencies
-from herdbook.errors import CheckpointError
-from herdbook.steps.quantize.convert import _add_frequencies, _size_label
+from herdbook.errors import CheckpointError, StepError
+from herdbook.steps.quantize.convert import _add_frequencies, _size_label, convert_folder
 from herdbook.steps.quantize.dequantize import load_dequantized
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.steps.quantize.model_folder import read_folder
+from herdbook.tools.converter import CONVERTER
 from herdbook.verify.gguf.compare import compare
-from herdbook.verify.gguf.table import Model, size_label
+from herdbook.verify.gguf.table import Model, size_label, tokenizer_entries
 from herdbook.weights.gguf_file import read_gguf
+from herdbook.weights.gguf_header import parse_header
+from support import buttercup
 from support.quantized import quantize_folder
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
@@ -121,6 +124,31 @@ def test_every_parameter_comes_back(made):
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma2", "qwen3"])
+def test_headers_are_those_of_the_real_converter(tmp_path, monkeypatch, name):
+    try:
+        CONVERTER.find()
+    except StepError as error:
+        pytest.skip(str(error))
+    monkeypatch.setitem(families.COMMON, "vocab_size", 520)
+    monkeypatch.setattr(families, "VOCABULARY", 520)
+    folder, head = tmp_path / "model", tmp_path / "head.gguf"
+    families.write_folder(name, folder)
+    buttercup.write_tokenizer(folder, [f"{number} sires and dams" for number in range(2000)])
+    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "add_prefix_space": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    general = {"general.name": "Small"}
+    convert_folder(folder, head, metadata=general)
+    quantize_folder(folder, head, tmp_path / "made.gguf", "Q8_0")
+    made = parse_header((tmp_path / "made.gguf").read_bytes(), head)
+    files = [path.name for path in folder.iterdir()]
+    config = families.config(name)
+    tokens = tokenizer_entries(config, files, lambda file: (folder / file).read_bytes())
+    compared = compare(Model(config, tokens, general, 7, made.tensors), made.metadata)
+    assert (compared.different, compared.unknown) == ([], [])
+
+
 def test_every_form_has_a_peer():
     tried = {families.config(name)["architectures"][0] for name in FAMILIES}
     assert set(FORMS) - tried == {"MistralForCausalLM", "MixtralForCausalLM"}  # of test_quantize_convert
@@ -169,6 +197,32 @@ def test_other_frequencies_do_not_derive(tmp_path):
         ("smollm3", {"no_rope_layers": [1, 1, 1, 1]}, "every 4th layer, and config.json in others"),
         ("smollm3", {"no_rope_layer_interval": 3}, "every 4th layer"),
         ("smollm3", {"use_sliding_window": True}, "no sliding window"),
+        (
+            "gemma2",
+            {"hidden_activation": "silu"},
+            r"computes gelu_pytorch_tanh in place of .* \(hidden_activation\)",
+        ),
+        ("gemma2", {"rope_theta": 5000.0}, "as if rope_theta were 10000"),
+        (
+            "gemma2",
+            {"rope_theta": None, "rope_parameters": {"rope_theta": 5e3}},
+            "as if rope_theta were 10000",
+        ),
+        ("gemma2", {"query_pre_attn_scalar": 144}, "as if query_pre_attn_scalar were 8"),
+        ("gemma2", {"layer_types": ["full_attention"] * 4}, "a sliding window to all but every 2nd layer"),
+        (
+            "gemma2",
+            {"final_logit_softcapping": 0},
+            "needs attn_logit_softcapping and final_logit_softcapping",
+        ),
+        ("gemma2", {"tie_word_embeddings": False}, "as if tie_word_embeddings were True"),
+        ("gemma3", {"sliding_window_pattern": 4}, "a sliding window to all but every 6th layer"),
+        ("gemma3", {"sliding_window": 0}, "llama.cpp gives it a sliding window"),
+        (
+            "gemma3",
+            {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+            "rope_type linear are not supported",
+        ),
         ("qwen3_moe", {"architectures": ["DeepseekForCausalLM"]}, "its graph leaves out norm_topk_prob"),
         ("llama3", {"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel is not supported, only LlamaFor"),
     ],
@@ -178,4 +232,5 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(name, change, message
 
     config = {key: value for key, value in (families.config(name) | change).items() if value is not None}
     assert conversion.objection(families.config(name)) is None
+    assert conversion.ignored_window(families.config(name)) is None
     assert re.search(message, conversion.objection(config))

@@ -195,6 +195,20 @@ def test_types_of_another_model_are_refused(herd, tmp_path):
     assert not (tmp_path / "made.gguf").exists()
 
 
+def test_a_negative_zero_stays_one(herd, tmp_path):
+    folder, full = herd("odd")
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    shard, span = read_folder(other).tensors["model.norm.weight"]
+    data = bytearray(shard.read_bytes())
+    data[span.start : span.start + 4] = np.float32(-0.0).tobytes()
+    shard.write_bytes(data)
+    quantize((other, full), tmp_path / "made.gguf", "Q8_0")
+    file = read_gguf(tmp_path / "made.gguf")
+    norm = file.tensors["output_norm.weight"]
+    assert file.read_rows(norm, 0, 1)[0, :4].tobytes() == np.float32(-0.0).tobytes()
+
+
 def test_weights_that_are_no_numbers_leave_no_file(herd, tmp_path):
     folder, full = herd("odd")
     broken = tmp_path / "broken"

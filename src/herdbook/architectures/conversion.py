@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.dense import rope_of
 from herdbook.architectures.form import HEAD
 from herdbook.architectures.gguf_forms import FORMS, REFUSED, form_of
 from herdbook.architectures.meaning import SAME_ACTIVATION, is_tied
 from herdbook.architectures.mixtures import window_of
+from herdbook.humanize import ordinal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -42,6 +44,8 @@ HYPERPARAMETERS = {
     "rope.freq_base": "rope_theta",
     "expert_used_count": "num_experts_per_tok",
 }
+# Numbers of layers of the Gemmas whose attention llama.cpp scales by hidden_size / num_attention_heads, not by head_dim.
+_27B = (46, 62)
 NO_ROPE_INTERVAL = 4  # of SmolLM3's layers, in llama.cpp
 _NAMES = {"rope_theta", "rope_type", "type"}
 
@@ -59,11 +63,12 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
         return f"the architecture {architecture} is not supported: {REFUSED[architecture]}"
     if form is None:
         return f"the architecture {architecture} is not supported, only {', '.join(FORMS)}"
-    activation = config.get("hidden_act") or form.activation
+    activation = config.get(form.activation_key) or form.activation
     if SAME_ACTIVATION.get(activation, activation) != form.activation:
-        return f"llama.cpp computes {form.activation} in place of the activation {activation} (hidden_act)"
+        return f"llama.cpp computes {form.activation} in place of the activation {activation} ({form.activation_key})"
     for key, (default, only) in form.fixed.items():
-        if (value := config.get(key, default)) != only:
+        value = rope_of(dict(config))[0] if key == "rope_theta" else config.get(key, default)
+        if (value or None) != (only or None):
             return f"llama.cpp computes as if {key} were {only}, and config.json has {value}"
     if is_tied(config) and HEAD in tensors:
         return f"its embeddings are tied, and llama.cpp would use {HEAD} all the same, which transformers does not"
@@ -72,27 +77,60 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
 
 def _layers_objection(form: Form, config: Mapping[str, Any]) -> str | None:
     """Return why single layers compute something else in llama.cpp."""
-    if form.architecture == "smollm3":
-        layers = config.get("no_rope_layers")
-        interval = config.get("no_rope_layer_interval", NO_ROPE_INTERVAL)
-        given = layers or [(at + 1) % interval != 0 for at in range(config.get("num_hidden_layers", 0))]
-        if [bool(one) for one in given] != [(at + 1) % NO_ROPE_INTERVAL != 0 for at in range(len(given))]:
-            return f"llama.cpp leaves out rotary embeddings in every {NO_ROPE_INTERVAL}th layer, and config.json in others"
-        if config.get("use_sliding_window"):
-            return "llama.cpp has no sliding window for it"
+    if form.local_layers:
+        return _gemma_objection(form, config)
+    if form.architecture != "smollm3":
+        return None
+    interval = config.get("no_rope_layer_interval") or NO_ROPE_INTERVAL
+    count = config.get("num_hidden_layers", 0)
+    turned = config.get("no_rope_layers") or [not _is_nth(at, interval) for at in range(count)]
+    if [bool(one) for one in turned] != [not _is_nth(at, NO_ROPE_INTERVAL) for at in range(len(turned))]:
+        every = ordinal(NO_ROPE_INTERVAL)
+        return f"llama.cpp leaves out rotary embeddings in every {every} layer, and config.json in others"
+    return "llama.cpp has no sliding window for it" if config.get("use_sliding_window") else None
+
+
+def _gemma_objection(form: Form, config: Mapping[str, Any]) -> str | None:
+    count, step = config.get("num_hidden_layers", 0), form.local_layers
+    kinds = [f"{'full' if _is_nth(at, step) else 'sliding'}_attention" for at in range(count)]
+    pattern = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", step))
+    if (config.get("layer_types") or kinds) != kinds or pattern != step:
+        return f"llama.cpp gives a sliding window to all but every {ordinal(step)} layer, and config.json to others"
+    if not config.get("sliding_window", True):
+        return "llama.cpp gives it a sliding window, and config.json has none"
+    split = count in _27B
+    scale = config["hidden_size"] // config["num_attention_heads"] if split else config.get("head_dim", 256)
+    if config.get("query_pre_attn_scalar", 256) != scale:
+        return f"llama.cpp computes as if query_pre_attn_scalar were {scale}"
+    caps = [config.get(f"{place}_logit_softcapping", True) for place in ("attn", "final")]
+    if form.architecture == "gemma2" and not all(caps):
+        return "llama.cpp's converter needs attn_logit_softcapping and final_logit_softcapping"
     return None
+
+
+def _is_nth(layer: int, step: int) -> bool:
+    return (layer + 1) % step == 0
 
 
 def ignored_window(config: Mapping[str, Any]) -> int | None:
     """Return the sliding window in tokens that a GGUF of a model lacks; None if it has none, or its context is shorter."""
+    form = form_of(config)
+    if form and form.local_layers:  # its header has the window
+        return None
     if config.get("model_type") != "mixtral":
         return window_of(config)
     window = config.get("sliding_window")
     return int(window) if window and window < config.get("max_position_embeddings", window + 1) else None
 
 
+def _by_kind(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [section[kind] for kind in ("sliding_attention", "full_attention") if section.get(kind)]
+
+
 def _rotary_objection(form: Form, config: Mapping[str, Any]) -> str | None:
     sections = [config[key] for key in ("rope_scaling", "rope_parameters") if config.get(key)]
+    if form.local_layers:  # a section for each kind of layers
+        sections = [part for one in sections for part in (_by_kind(one) or [one])]
     settings = {key: value for section in sections for key, value in section.items()}
     kinds = {section.get("rope_type") or section.get("type") or "default" for section in sections}
     if len(kinds) > 1:

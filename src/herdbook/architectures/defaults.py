@@ -20,6 +20,16 @@ _SHARED = {
 _ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 # A Qwen has a window only if `use_sliding_window` is on.
 _QWEN = {**_SHARED, "sliding_window": 4096, "use_sliding_window": False}
+_GEMMA = {
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "head_dim": 256,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e4,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+}
 # Of the settings that are read here; where a type has none, none can be missing. For DeepSeek, which transformers does not have:
 # the code in deepseek-ai/deepseek-moe-16b-base.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -66,6 +76,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
         "rope_theta": 2e6,
         "tie_word_embeddings": True,
+    },
+    "gemma2": {
+        **_GEMMA,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "max_position_embeddings": 8192,
+    },
+    "gemma3_text": {
+        **_GEMMA,
+        "max_position_embeddings": 131072,
+        "rope_local_base_freq": 1e4,
+        "rope_theta": 1e6,
     },
     "deepseek": {
         **_SHARED,

@@ -71,6 +71,11 @@ class Form:
         activation: The only activation.
         tied: Whether output and embeddings are tied if ``config.json`` says nothing.
         readers: The ways in which the converter reads a tokenizer, of which it takes the first that fits.
+        activation_key: The key of ``config.json`` for the activation.
+        norm_shift: What transformers adds to the weights of norms, and the converter adds for good.
+        local_layers: Of as many layers, all but the last have a sliding window; 0 if none has.
+        unwritten: Hyperparameters of ``conversion.HYPERPARAMETERS`` that are not in the header.
+        space_prefix: Whether SentencePiece puts a space before a text; the header says so if not.
     """
 
     architecture: str
@@ -83,6 +88,11 @@ class Form:
     activation: str = "silu"
     tied: bool = False
     readers: tuple[Reader, ...] = ("sentencepiece", "bytes")
+    activation_key: str = "hidden_act"
+    norm_shift: float = 0.0
+    local_layers: int = 0
+    unwritten: tuple[str, ...] = ()
+    space_prefix: bool = True
 
 
 def _attention(rows: bool, biases: str, norms: bool = False) -> tuple[Piece, ...]:
@@ -107,6 +117,16 @@ def _mlp(bias: bool = False) -> tuple[Piece, ...]:
 _OWN = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 _MIXTRAL = Experts("block_sparse_moe", {"gate": "w1", "up": "w3", "down": "w2"})
 _NORMS = (Piece("attn_norm", "input_layernorm"), Piece("ffn_norm", "post_attention_layernorm"))
+_GEMMA_NORMS = (
+    Piece("attn_norm", "input_layernorm"),
+    Piece("post_attention_norm", "post_attention_layernorm"),
+    Piece("ffn_norm", "pre_feedforward_layernorm"),
+    Piece("post_ffw_norm", "post_feedforward_layernorm"),
+)
+_GEMMA_FIXED = {
+    "tie_word_embeddings": (True, True),
+    "use_bidirectional_attention": (None, None),
+}
 _EVERY_LAYER = {"decoder_sparse_step": (1, 1), "mlp_only_layers": ([], [])}
 _LLAMA_SCALING = ("default", "linear", "yarn", "llama3")
 
@@ -155,6 +175,38 @@ FORMS: dict[str, Form] = {
         Experts("mlp", _OWN),
         {"norm_topk_prob": (False, True), **_EVERY_LAYER},
         readers=("bytes",),
+    ),
+    "Gemma2ForCausalLM": Form(
+        "gemma2",
+        _attention(False, ""),
+        _mlp(),
+        _GEMMA_NORMS,
+        None,
+        {**_GEMMA_FIXED, "rope_theta": (10000.0, 10000.0)},
+        scaling=("default",),
+        activation="gelu_pytorch_tanh",
+        tied=True,
+        readers=("sentencepiece",),
+        activation_key="hidden_activation",
+        norm_shift=1.0,
+        local_layers=2,
+        unwritten=("rope.freq_base",),
+        space_prefix=False,
+    ),
+    "Gemma3ForCausalLM": Form(
+        "gemma3",
+        _attention(False, "", norms=True),
+        _mlp(),
+        _GEMMA_NORMS,
+        None,
+        {**_GEMMA_FIXED, "attn_logit_softcapping": (None, None)},
+        scaling=("default",),
+        activation="gelu_pytorch_tanh",
+        tied=True,
+        activation_key="hidden_activation",
+        norm_shift=1.0,
+        local_layers=6,
+        space_prefix=False,
     ),
     "SmolLM3ForCausalLM": Form(
         "smollm3",

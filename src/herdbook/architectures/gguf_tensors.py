@@ -13,7 +13,7 @@ Norms, biases and routers are kept in F32; a tied output matrix is not stored a 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.conversion import objection
@@ -46,6 +46,7 @@ class TensorLayout:
         required: Whether every model has it.
         length: The number of weights of a tensor without sources.
         is_row: Whether it is a vector, and its source a matrix of one row.
+        shift: What is added to each weight.
     """
 
     name: str
@@ -55,6 +56,7 @@ class TensorLayout:
     required: bool = True
     length: int = 0
     is_row: bool = False
+    shift: float = 0.0
 
 
 def gguf_architecture(config: Mapping[str, Any]) -> str:
@@ -86,7 +88,7 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
         raise StepError(f"{where}: a mixture of {count} experts is not supported.")
     parts = [
         TensorLayout("token_embd.weight", ("model.embed_tokens.weight",)),
-        TensorLayout("output_norm.weight", ("model.norm.weight",)),
+        TensorLayout("output_norm.weight", ("model.norm.weight",), shift=form.norm_shift),
         # a tied model may still contain an output matrix, which the converter then writes
         TensorLayout(
             "output.weight", ("lm_head.weight",), required=not config.get("tie_word_embeddings", form.tied)
@@ -103,7 +105,11 @@ def _layer(form: Form, config: Mapping[str, Any], layer: int) -> Iterator[Tensor
     ours, theirs = f"blk.{layer}", f"model.layers.{layer}"
     experts = form.experts
     for piece in (*form.norms, *form.attention, *form.mlp):
-        yield from _tensors(piece, f"{ours}.{piece.name}", f"{theirs}.{piece.source}", _heads(piece, config))
+        shift = form.norm_shift if piece.name.endswith("_norm") else 0.0
+        for part in _tensors(
+            piece, f"{ours}.{piece.name}", f"{theirs}.{piece.source}", _heads(piece, config)
+        ):
+            yield replace(part, shift=shift)
     if experts:
         yield from _mixture(experts, f"{ours}.ffn", f"{theirs}.{experts.block}", config)
 

@@ -7,7 +7,6 @@ their distance from the weights must be at most ``FACTOR`` times that of the ref
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 from dataclasses import dataclass, field, replace
@@ -20,19 +19,19 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 from gguf.quants import dequantize
 
-from herdbook.architectures.gguf_tensors import layout, row_order
+from herdbook.architectures.gguf_tensors import layout
 from herdbook.audit.configuration import MAX_EXPERTS
 from herdbook.audit.level import LEVEL, UNPROVEN
-from herdbook.errors import HerdbookError, StepError, UnverifiedError, VerificationError
+from herdbook.errors import HerdbookError, StepError, VerificationError
 from herdbook.progress import track
 from herdbook.release.finding import Check
-from herdbook.steps.quantize.encode import FULL_WIDTH, decode_full_width, encode
-from herdbook.steps.quantize.model_folder import DTYPES
+from herdbook.steps.quantize.encode import FULL_WIDTH, encode
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
 from herdbook.verify.gguf.compare import ABSENT, HeaderReader, compare, lines_of
 from herdbook.verify.gguf.table import CONFIG, tokenizer_entries
 from herdbook.verify.gguf.table import Model as HeaderModel
+from herdbook.verify.gguf_rows import WeightRows
 from herdbook.weights.gguf_file import parse_gguf
 from herdbook.weights.gguf_header import Listed
 
@@ -124,6 +123,7 @@ class _File:
         tokenizer: Callable[[], Mapping[str, Value] | None] | None,
     ) -> None:
         self.subject, self.name, self.file, self.merge, self.parts = subject, name, file, merge, parts
+        self.rows = WeightRows(parts, merge.pieces, merge.read)
         self.tokenizer = tokenizer  # None for a part of a split file, whose header is none of the model
 
     def check(self, options: Options) -> Iterator[Finding]:
@@ -223,7 +223,7 @@ class _File:
         where = tensor.start + first * tensor.row_bytes
         data = self.subject.read_range(self.name, where, where + rows * tensor.row_bytes)
         theirs = np.frombuffer(data, np.uint8).reshape(rows, tensor.row_bytes)
-        weights = self._weights(tensor, first, rows)
+        weights = self.rows.of(tensor, first, rows)
         ours = _encoded(weights, tensor.type, tensor.name)
         if np.array_equal(ours, theirs):
             return 0.0
@@ -234,51 +234,6 @@ class _File:
         if not np.isfinite(apart):
             return np.inf
         return max(apart / least, 1e-9) if least else np.inf
-
-    def _weights(self, tensor: TensorInfo, first: int, count: int) -> NDArray[np.float32]:
-        """Return rows of a GGUF's tensor at full width, ``(count, width)``, from the tensors that contain them."""
-        part = self.parts[tensor.name]
-        rows_per_source = tensor.rows // len(part.sources)
-        weights = np.empty((count, tensor.width), np.float32)
-        position = first
-        while position < first + count:
-            source, row = part.sources[position // rows_per_source], position % rows_per_source
-            rows = min(first + count - position, rows_per_source - row)
-            if len(tensor.shape) == 1:
-                weights[:] = self._vector(part)
-            else:
-                weights[position - first : position - first + rows] = self._rows(source, part, row, rows)
-            position += rows
-        return weights
-
-    def _vector(self, part: TensorLayout) -> NDArray[np.float32]:
-        name = part.sources[0]
-        vector = self._read(name, 0, math.prod(self.merge.pieces[name].shape), 1)[:, 0]
-        return vector[row_order(len(vector), part.heads)]
-
-    def _rows(self, name: str, part: TensorLayout, first: int, count: int) -> NDArray[np.float32]:
-        """Return rows of a matrix in the GGUF's order; adjacent rows are read together."""
-        height, width = self.merge.pieces[name].shape
-        if not part.heads:
-            return self._read(name, first, count, width)
-        indices = row_order(height, part.heads)[first : first + count]
-        ordered = np.sort(indices)
-        result = np.empty((count, width), np.float32)
-        for run in np.split(ordered, np.nonzero(np.diff(ordered) != 1)[0] + 1):
-            rows = self._read(name, int(run[0]), len(run), width)
-            for row, values in zip(run, rows, strict=True):
-                result[np.nonzero(indices == row)[0]] = values
-        return result
-
-    def _read(self, name: str, first: int, count: int, width: int) -> NDArray[np.float32]:
-        piece = self.merge.pieces[name]
-        if piece.dtype not in DTYPES:
-            raise UnverifiedError(
-                f"{piece.tensor}: a GGUF is made from floating-point numbers, not from {piece.dtype}"
-            )
-        row = width * piece.item_bytes
-        data = self.merge.read(name, first * row, (first + count) * row)
-        return decode_full_width(np.frombuffer(data, np.uint8).reshape(count, row), DTYPES[piece.dtype])
 
     def _findings(self, comparison: Rows, size_bytes: int, count: int, options: Options) -> Iterator[Finding]:
         for tensor, problem in list(comparison.wrong.items())[:20]:

@@ -49,6 +49,13 @@ SPARSE = {
     "decoder_sparse_step": 1,
     "mlp_only_layers": [],
 }
+GEMMA = {
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+    "query_pre_attn_scalar": HEAD_DIM,
+    "sliding_window": 16,
+}
 # By name: what a config.json has in addition to, or in place of, what all have.
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama3": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_scaling": LLAMA3},
@@ -66,6 +73,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "model_type": "qwen3_moe",
         "norm_topk_prob": True,
         **SPARSE,
+    },
+    "gemma2": {
+        "architectures": ["Gemma2ForCausalLM"],
+        "model_type": "gemma2",
+        "rope_theta": 10000.0,
+        **GEMMA,
+    },
+    "gemma3": {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "rope_local_base_freq": 3000.0,
+        "sliding_window_pattern": 6,
+        **GEMMA,
     },
     "smollm3": {
         "architectures": ["SmolLM3ForCausalLM"],
@@ -93,12 +113,15 @@ def names(name: str) -> dict[str, tuple[int, ...]]:
         prefix = f"model.layers.{layer}"
         shapes[f"{prefix}.input_layernorm.weight"] = (HIDDEN,)
         shapes[f"{prefix}.post_attention_layernorm.weight"] = (HIDDEN,)
+        if name.startswith("gemma"):
+            shapes[f"{prefix}.pre_feedforward_layernorm.weight"] = (HIDDEN,)
+            shapes[f"{prefix}.post_feedforward_layernorm.weight"] = (HIDDEN,)
         for projection, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
             shapes[f"{prefix}.self_attn.{projection}_proj.weight"] = (heads * HEAD_DIM, HIDDEN)
             if name.startswith("qwen2"):
                 shapes[f"{prefix}.self_attn.{projection}_proj.bias"] = (heads * HEAD_DIM,)
         shapes[f"{prefix}.self_attn.o_proj.weight"] = (HIDDEN, HEADS * HEAD_DIM)
-        if name.startswith("qwen3"):
+        if name.startswith("qwen3") or name == "gemma3":
             shapes[f"{prefix}.self_attn.q_norm.weight"] = (HEAD_DIM,)
             shapes[f"{prefix}.self_attn.k_norm.weight"] = (HEAD_DIM,)
         mlps = {"mlp": FFN}

@@ -23,13 +23,11 @@ from conversion.base import TextModel
 TOKENIZER = ("tokenizer.", "general.")
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write a tokenizer of bytes in GPT-2's spelling."""
+def write_tokenizer(folder: Path, spare: int) -> None:
+    """Write a tokenizer of bytes in GPT-2's spelling, with room for some tokens."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     tokens = ["<unk>", "<s>", "</s>", *alphabet]
-    tokens += [
-        f"x{number}" for number in range(families.VOCABULARY - 8 - len(tokens))
-    ]  # transformers adds some
+    tokens += [f"x{number}" for number in range(families.VOCABULARY - spare - len(tokens))]
     model = tokenizers.models.BPE({token: number for number, token in enumerate(tokens)}, [])
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -45,12 +43,15 @@ def convert(folder: Path, output: Path, *options: str) -> None:
 
 def main() -> None:
     TextModel.get_vocab_base_pre = lambda self, tokenizer: "default"  # noqa: ARG005 - it knows real tokenizers only
+    # of a Gemma 2, only SentencePiece's own file would be read, which is not written here
+    TextModel._set_vocab_sentencepiece = TextModel._set_vocab_gpt2
     made = {}
     for name in families.CONFIGS:
         with tempfile.TemporaryDirectory() as place:
             folder, output = Path(place) / "model", Path(place) / "full.gguf"
             families.write_folder(name, folder)
-            write_tokenizer(folder)
+            # transformers adds some tokens of its own; of a Gemma 3, rows without a token are left out
+            write_tokenizer(folder, 0 if name == "gemma3" else 8)
             convert(folder, output, "--outtype", "bf16")
             reader = gguf.GGUFReader(output)
             tensors = {

@@ -13,6 +13,7 @@ from gguf.utility import size_label
 
 from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
 from herdbook.architectures.dense import rope_of
+from herdbook.architectures.gguf_forms import form_of
 from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, gguf_architecture, rope_frequencies
 from herdbook.errors import StepError
 from herdbook.files import dump_json, scratch
@@ -102,7 +103,10 @@ def missing_tokens(file: GgufFile, config: Mapping[str, Any]) -> str | None:
 def _misread(file: GgufFile, config: Mapping[str, Any]) -> Iterator[str]:
     """Yield the hyperparameters that the header does not take from ``config.json``; those that it lacks are left out."""
     rope = config.get("rope_parameters") or {}
+    form = form_of(config)
     for name, theirs in HYPERPARAMETERS.items():
+        if form and name in form.unwritten:
+            continue
         key = f"{gguf_architecture(config)}.{name}"
         expected = config.get(theirs, rope.get(theirs))
         if expected is None:

@@ -103,7 +103,7 @@ def _restored(file: GgufFile, tensor: TensorInfo, part: TensorLayout) -> dict[st
         values = restored
     if part.is_row:
         values = values.reshape(1, -1)
-    return {part.sources[0]: values}
+    return {part.sources[0]: values - np.float32(part.shift)}
 
 
 def _check_count(loaded: Any, file: GgufFile, other: int) -> None:

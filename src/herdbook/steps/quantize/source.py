@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from herdbook.architectures.gguf_tensors import made_from, row_order, shape_of
 from herdbook.steps.quantize.encode import block_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from herdbook.architectures.gguf_tensors import TensorLayout
@@ -29,12 +30,14 @@ def shape_in(folder: ModelFolder, part: TensorLayout) -> tuple[int, ...]:
 
 
 def rows_of(folder: ModelFolder, part: TensorLayout) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield the rows of a GGUF tensor in its order, a piece at a time: their source, and ``(n, width)`` float32."""
+    """Yield the rows of a GGUF tensor in its order, a piece at a time, of which only norms are shifted: their source, and ``(n, width)`` float32."""
     for source in part.sources:
         shape = folder.tensors[source][1].shape
         if len(shape) == 1:
             vector = folder.rows(source, slice(None))
-            yield source, vector[:, row_order(shape[0], part.heads)]
+            ordered = vector[:, row_order(shape[0], part.heads)]
+            # not for 0: a negative zero would become a positive one
+            yield source, ordered + np.float32(part.shift) if part.shift else ordered
             continue
         order, step = row_order(shape[0], part.heads), block_rows(shape[1])
         for first in range(0, shape[0], step):

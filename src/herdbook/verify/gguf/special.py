@@ -67,6 +67,8 @@ def special_entries(files: TokenizerFiles, config: Mapping[str, Any], limit: int
         adds["bos"] = False
     entries: dict[str, Value] = {IDS[kind]: number for kind, number in ids.items() if kind in IDS}
     entries |= {ADDS[kind]: add for kind, add in adds.items() if kind in ADDS}
+    if form and not form.space_prefix and files.is_sentencepiece:
+        entries["add_space_prefix"] = False
     if of_llama and settings.get("add_prefix_space") is not None:
         entries["add_space_prefix"] = bool(settings["add_prefix_space"])
     for step in _steps(tokenizer.get("normalizer") or {}):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
 from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
-from herdbook.architectures.gguf_forms import EXPERT_COUNTS
+from herdbook.architectures.gguf_forms import EXPERT_COUNTS, form_of
 from herdbook.architectures.gguf_tensors import gguf_architecture
 from herdbook.verify.gguf.special import ADDS, IDS, special_entries, templates
 from herdbook.verify.gguf.tokens import TokenizerFiles, token_entries
@@ -175,6 +175,11 @@ def _key_value_heads(model: Model) -> Value | May:
 
 
 def _base(model: Model) -> Value | None:
+    form = form_of(model.config)
+    if form and "rope.freq_base" in form.unwritten:
+        return None
+    if (section := (model.config.get("rope_parameters") or {}).get("full_attention")) is not None:
+        return float(section["rope_theta"])
     given = model.config.get("rope_theta") or (model.config.get("rope_parameters") or {}).get("rope_theta")
     if given:
         return rope_of(dict(model.config))[0]
@@ -192,6 +197,20 @@ def _scaling(name: str, kind: type, model: Model) -> Value | None:
         return str(way)
     given = settings.get(name)
     return None if given is None or (way == "linear" and name != "factor") else cast("Value", kind(given))
+
+
+def _local_base(model: Model) -> Value | None:
+    if model.architecture != "gemma3":
+        return None
+    section = (model.config.get("rope_parameters") or {}).get("sliding_attention") or {}
+    given = section.get("rope_theta")
+    return _number(("rope_local_base_freq",), float, model) if given is None else float(given)
+
+
+def _of_local(name: str, kind: type, model: Model) -> Value | None:
+    """Return a setting that is written for models some of whose layers have a sliding window."""
+    form = form_of(model.config)
+    return _number((name,), kind, model) if form and form.local_layers else None
 
 
 def _of_rotary(model: Model) -> Value | May | None:
@@ -243,6 +262,10 @@ _CONFIG_ROWS = (
         partial(_number, ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"), float),
     ),
     ("rope.dimension_count", _of_rotary),
+    ("rope.freq_base_swa", _local_base),
+    ("attention.sliding_window", partial(_of_local, "sliding_window", int)),
+    ("attn_logit_softcapping", partial(_of_local, "attn_logit_softcapping", float)),
+    ("final_logit_softcapping", partial(_of_local, "final_logit_softcapping", float)),
     *((f"rope.scaling.{key}", partial(_scaling, *about)) for key, about in _SCALING.items()),
     ("expert_gating_func", _gating),
 )

@@ -1,6 +1,6 @@
 """Derive a release's GGUF files a second time, tensor by tensor, from its own safetensors.
 
-The types of the tensors, and their order, follow from the method that the recipe names: a file says nothing of them.
+The types of the tensors, and their order, are proven by the level `claims`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
-from herdbook.errors import UnverifiedError, VerificationError
+from herdbook.errors import VerificationError
 from herdbook.files import atomic_writer, dump_json
 from herdbook.layout import RECORDS, WEIGHTS_INDEX
 from herdbook.plan.quantize import QUANTIZE_CODE
@@ -33,7 +33,7 @@ PIECE_BYTES = 1 << 26
 
 
 def quantized(workspace: Workspace, release: Release, options: Options, check: Check) -> Iterator[Finding]:
-    """Derive each GGUF a second time. A release on the Hub is downloaded for it, which only the sample `all` allows."""
+    """Derive each GGUF a second time; of a release on the Hub, a sample, unless all of it is to be downloaded."""
     items = workspace.plan.quantized
     if not items:
         return
@@ -46,21 +46,14 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
         folder = workspace.plan.layout.root / "release"
         _download(release, inputs, folder)
     else:
-        raise UnverifiedError(
-            "GGUF files are derived from all weights of the release: pass --sample all, or verify a folder"
-        )
+        from herdbook.verify.rebuild.gguf_sample import sampled
+
+        for item in items:
+            yield from sampled(workspace.plan, release, item, options.sample_bytes, options, check)
+        return
     from herdbook.steps.quantize.derive import derive, require_equal
-    from herdbook.weights.gguf_file import read_gguf
 
     for item in items:
-        file = read_gguf(folder / item.file)
-        for name, kind in item.types.items():
-            if name in file.tensors and (found := file.tensors[name].type.name) != kind:
-                detail = f"has another type than {item.method} gives it"
-                about = {"file": item.file, "tensor": name, "expected": kind, "found": found}
-                yield check.failed(item.file, detail, **about)
-        if list(item.types) != sorted(file.tensors, key=lambda name: file.tensors[name].start):
-            yield check.failed(item.file, "its tensors are not in the order of llama.cpp", file=item.file)
         derived = derive(folder / item.file, folder, threads=os.cpu_count() or 1)
         if isinstance(release.subject, FolderSubject):
             _require_plain(release.subject, inputs)

@@ -1,0 +1,91 @@
+"""Derive a sample of a release's GGUF files from its safetensors, both read by ranges.
+
+Rows are drawn with a seed, so that anyone can repeat the draw. The types of the tensors are those of the plan; that the file
+lists these is proven by the level `claims`.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from herdbook.architectures.gguf_tensors import made_from, rope_frequencies
+from herdbook.progress import track
+from herdbook.release.reader import damaged
+from herdbook.steps.quantize.derive import FLOAT32_NEAR
+from herdbook.steps.quantize.encode import encode
+from herdbook.verify.ahead import in_order
+from herdbook.verify.equality import chance_of_catching, draw
+from herdbook.verify.gguf.compare import HeaderReader
+from herdbook.verify.gguf_rows import WeightRows
+from herdbook.weights.gguf_file import parse_gguf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from herdbook.plan import Plan, Quantized
+    from herdbook.release.finding import Check, Finding, Options
+    from herdbook.release.reader import Release
+    from herdbook.weights.gguf_file import GgufFile, TensorInfo
+
+
+def sampled(
+    plan: Plan, release: Release, item: Quantized, sample_bytes: int, options: Options, check: Check
+) -> Iterator[Finding]:
+    """Compare rows of a GGUF with those that follow from the weights of the release."""
+    subject, name = release.subject, item.file
+    spans = {
+        tensor: (shard, span)
+        for shard in plan.released.shard_names
+        for tensor, span in subject.header(shard).items()
+    }
+
+    def read(tensor: str, start: int, stop: int) -> bytes:
+        shard, span = spans[tensor]
+        return subject.read_range(shard, span.start + start, span.start + stop)
+
+    with damaged(name):
+        parts = made_from(plan.released.config, spans, plan.released.name)
+        file = parse_gguf(HeaderReader(subject, name), Path(name))
+        tensors = [file.tensors[each] for each in item.types]
+    rows = WeightRows(parts, {tensor: span for tensor, (_, span) in spans.items()}, read)
+    blocks = draw([tensor.size_bytes for tensor in tensors], sample_bytes, options.seed)
+    wrong: set[str] = set()
+    size_bytes = 0
+    compare = functools.partial(_equal, release, file, rows, plan)
+    with track(name, len(blocks)) as advance:
+        for block, take in in_order(lambda one: compare(tensors[one.slice], one.start, one.stop), blocks):
+            if not take():
+                wrong.add(tensors[block.slice].name)
+            size_bytes += block.stop - block.start
+            advance()
+    for tensor in sorted(wrong):
+        detail = "has other bytes than follow from the released weights"
+        yield check.failed(name, f"tensor {tensor} {detail}", file=name, tensor=tensor)
+    touched = len({block.slice for block in blocks})
+    chance = chance_of_catching(1, touched, len(tensors))
+    if not wrong:
+        yield check.passed(
+            name,
+            f"a sample equals what follows from the released weights: {size_bytes:,} bytes of {touched} of {len(tensors)} "
+            f"tensors, detection probability {chance:.4f} for one replaced tensor",
+            file=name,
+        )
+
+
+def _equal(
+    release: Release, file: GgufFile, rows: WeightRows, plan: Plan, tensor: TensorInfo, start: int, stop: int
+) -> bool:
+    """Return whether the rows that a range of a tensor's bytes lies in are those that follow."""
+    first = start // tensor.row_bytes
+    count = -(-stop // tensor.row_bytes) - first
+    where = tensor.start + first * tensor.row_bytes
+    data = release.subject.read_range(str(file.path), where, where + count * tensor.row_bytes)
+    theirs = np.frombuffer(data, np.uint8).reshape(count, tensor.row_bytes)
+    if not rows.parts[tensor.name].sources:
+        frequencies = rope_frequencies(plan.released.config)
+        return bool(np.allclose(theirs.view("<f4"), frequencies, rtol=FLOAT32_NEAR, atol=0))
+    return np.array_equal(encode(rows.of(tensor, first, count), tensor.type, None, tensor.name), theirs)
