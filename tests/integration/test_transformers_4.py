@@ -1,21 +1,14 @@
 """Releases in both lines of transformers: the card's own example runs, everything loads, and both compute the same."""
 
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from herdbook.steps.card.step import render_card
-from support import tiny
+from support import lines, tiny
 
 pytestmark = pytest.mark.slow
-OVERLAY = Path(sys.prefix) / "tools" / "transformers-4"
 VOCABULARY = 288
 IDS = [[1, *range(3, 40)]]
 EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -91,22 +84,12 @@ def releases(tmp_path_factory):
             tiny.write_model(
                 root / source, seed=seed, model_type=kind, vocab=VOCABULARY, rope_theta=777.0, **changes
             )
-            write_tokenizer(root / source)
+            tiny.write_bytes_tokenizer(root / source)
         recipe = {"base": {"folder": "base"}, "b": {"folder": "b"}, "made": made}
         plan = tiny.build(tiny.write_recipe(root / "r.yaml", recipe), root / "results")
         render_card(plan, plan.layout.card_folder)
         found[name] = example_of(tiny.release(plan))
     return found
-
-
-def write_tokenizer(folder):
-    """Write a tokenizer of bytes: of a Qwen2, transformers 5 takes only the vocabulary and merges of such a one."""
-    tokens = [*tiny.SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(tiny.SPECIAL))
-    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def example_of(folder):
@@ -115,27 +98,9 @@ def example_of(folder):
     return str(folder), example.replace('"path/to/this/folder"', repr(str(folder)))
 
 
-def load_with(line, releases):
-    """Run the examples and load the releases in one process of a line of transformers; return what was found."""
-    if line == 4 and not OVERLAY.is_dir():
-        pytest.skip("transformers 4 is not installed; `make` installs it")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **({"PYTHONPATH": str(OVERLAY)} if line == 4 else {})}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", SCRIPT, json.dumps(releases), json.dumps(IDS)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found.pop("version").startswith(f"{line}.")
-    return found
-
-
 @pytest.fixture(scope="module")
 def loaded(releases):
-    return {line: load_with(line, releases) for line in (5, 4)}
+    return {line: lines.ask(line, SCRIPT, releases, IDS) for line in (5, 4)}
 
 
 @pytest.mark.parametrize("name", RELEASES)
