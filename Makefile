@@ -44,7 +44,7 @@ test: $(READY) ## the fast tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(SIDE_BY_SIDE) --numprocesses $(WORKERS) --maxprocesses 4
 
 test-slow: $(READY) ## the tests that take longer
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --numprocesses auto --maxprocesses 2
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --numprocesses $(WORKERS) --maxprocesses 3
 
 test-fuzz: $(READY) ## damaged inputs and kills, as many as HERDBOOK_FUZZ_BUDGET says (docs/ci.md)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/integration/test_damaged.py tests/integration/test_publish_killed.py tests/integration/test_shard_killed.py -m "" $(SIDE_BY_SIDE) --numprocesses auto

@@ -1,6 +1,7 @@
 """What all tests share: a server from which they fork programs that they run many times."""
 
 import gc
+import os
 
 import pytest
 
@@ -10,6 +11,9 @@ from support import forkserver, tools
 from support.asked_here import answering
 
 SERVER = pytest.StashKey()
+# torch reads it when it is imported, by the tests. Its threads otherwise wait for each other by computing: where others have
+# the cores too, a test takes ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_configure(config):

@@ -75,12 +75,12 @@ class Herd(Project):
         """Return the path of a model's first shard, below the folder."""
         return self.plan.layout.shard(self.plan.nodes[model].parts[0])
 
-    def start(self, *targets):
-        """Start a build on the cluster."""
+    def start(self, *targets, python=sys.executable):
+        """Start a build on the cluster, with an interpreter that its jobs have, too."""
         self.output = self.root / "output.txt"
         with self.output.open("w") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "snakemake", *OPTIONS, "--", *map(str, targets)],
+                [python, "-m", "snakemake", *OPTIONS, "--", *map(str, targets)],
                 cwd=self.root,
                 env=self.environment(),
                 stdout=out,
@@ -151,7 +151,7 @@ def herds(cluster, key, tmp_path_factory):
         last = file.read(1)
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
-    whole.start()
+    whole.start(python=forkserver.PYTHON)  # the cluster watches no process of its jobs
     short.start(short.shard("lasered"))
     lost.start(lost.shard("base"), lost.shard("other"))
 

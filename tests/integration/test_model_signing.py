@@ -16,10 +16,9 @@ from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE
 from herdbook.signing import keyless, keys, oms
 from herdbook.signing.bundle import bundle, read
 from herdbook.steps.card.step import render_card
-from herdbook.tools.external import Tool
 from support import local_sigstore, tiny
+from support.tools import MODEL_SIGNING as REFERENCE
 
-REFERENCE = Tool("model-signing", "1.1.1", "model_signing", "model_signing")
 GUIDE = Path(__file__).parents[2] / "docs/signing.md"
 DATA = Path(__file__).parents[1] / "data/model-signing"
 

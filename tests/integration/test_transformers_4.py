@@ -1,22 +1,15 @@
 """Releases in both lines of transformers: the card's own example runs, everything loads, and both compute the same."""
 
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from herdbook.architectures.defaults import DEFAULTS
 from herdbook.steps.card.step import render_card
-from support import tiny
+from support import lines, tiny
 
 pytestmark = pytest.mark.slow
-OVERLAY = Path(sys.prefix) / "tools" / "transformers-4"
 VOCABULARY = 288
 IDS = [[1, *range(3, 40)]]
 # A Qwen has a window, if it is to have one.
@@ -103,7 +96,7 @@ def releases(tmp_path_factory):
             tiny.write_model(
                 root / source, seed=seed, model_type=kind, vocab=VOCABULARY, rope_theta=777.0, **changes
             )
-            write_tokenizer(root / source)
+            tiny.write_bytes_tokenizer(root / source)
             if name in CHAT:
                 (root / source / "chat_template.jinja").write_text(TEMPLATE)
         recipe = {"base": {"folder": "base"}, "b": {"folder": "b"}, "made": made}
@@ -113,43 +106,15 @@ def releases(tmp_path_factory):
     return found
 
 
-def write_tokenizer(folder):
-    """Write a tokenizer of bytes: of a Qwen2, transformers 5 takes only the vocabulary and merges of such a one."""
-    tokens = [*tiny.SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(tiny.SPECIAL))
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-
 def example_of(folder):
     (example,) = EXAMPLE.findall((folder / "README.md").read_text(encoding="utf-8"))
     assert example.count('"path/to/this/folder"') == 1
     return str(folder), example.replace('"path/to/this/folder"', repr(str(folder)))
 
 
-def load_with(line, releases):
-    """Run the examples and load the releases in one process of a line of transformers; return what was found."""
-    if line == 4 and not OVERLAY.is_dir():
-        pytest.skip("transformers 4 is not installed; `make` installs it")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **({"PYTHONPATH": str(OVERLAY)} if line == 4 else {})}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", SCRIPT, *map(json.dumps, (releases, IDS, KINDS))],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found.pop("version").startswith(f"{line}.")
-    return found
-
-
 @pytest.fixture(scope="module")
 def loaded(releases):
-    return {line: load_with(line, releases) for line in (5, 4)}
+    return {line: lines.ask(line, SCRIPT, releases, IDS, KINDS) for line in (5, 4)}
 
 
 @pytest.mark.parametrize("name", RELEASES)

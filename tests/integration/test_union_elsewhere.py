@@ -1,25 +1,19 @@
 """Releases with tokens of several models in other programs: both lines of transformers, and llama.cpp's converter."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from herdbook.errors import StepError
 from herdbook.inference.forward import CheckpointFolder
 from herdbook.tools.converter import CONVERTER
 from herdbook.weights.gguf_file import read_gguf
-from support import tiny
+from support import lines, tiny
 from support.inputs.tokens import add
 
 pytestmark = pytest.mark.slow
-OVERLAY = Path(sys.prefix) / "tools" / "transformers-4"
 DEMO = Path(__file__).parents[2] / "results/models"
 KINDS = {"llama": {}, "mistral": {}, "qwen2": {}, "qwen3": {"head_dim": 8}}
 ADDED = ["<|im_start|>", "<|im_end|>"]
@@ -46,17 +40,6 @@ print(json.dumps(found))
 """
 
 
-def write_bytes_tokenizer(folder):
-    """Write a tokenizer of bytes, as transformers 5 takes it of each type."""
-    tokens = [*tiny.SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(tiny.SPECIAL))
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return len(tokens)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Return the folder of a merge of two models of each type, one of which has the tokens of ChatML."""
@@ -65,7 +48,7 @@ def made(tmp_path_factory):
         root = tmp_path_factory.mktemp(kind)
         for seed, name in enumerate("ab"):
             tiny.write_model(root / name, seed=seed, model_type=kind, vocab=259 + 2 * seed, **settings)
-            first = write_bytes_tokenizer(root / name)
+            first = tiny.write_bytes_tokenizer(root / name)
         for number, token in enumerate(ADDED, start=first):
             add(root / "b", token, number)
         tokenizer = {"source": "union", "pad_to_multiple_of": 64, "chat_template": "chatml"}
@@ -78,19 +61,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("line", [5, 4])
 def test_each_line_of_transformers_loads_the_tokens_and_their_rows(made, line):
-    if line == 4 and not OVERLAY.is_dir():
-        pytest.skip("transformers 4 is not installed; `make` installs it")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **({"PYTHONPATH": str(OVERLAY)} if line == 4 else {})}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", SCRIPT, json.dumps(made)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found.pop("version").startswith(f"{line}.")
+    found = lines.ask(line, SCRIPT, made)
     for kind, one in found.items():
         assert one["tokens"] == 261, kind
         assert one["vocab_size"] == 320, kind

@@ -38,6 +38,8 @@ IMPORTED = (
     "transformers.models.mixtral.modeling_mixtral",
     "transformers.tokenization_utils_tokenizers",
 )
+# What few steps import, made when one of them is asked for the first time.
+OF_A_STEP = {"evaluate": ("datasets", "lm_eval.evaluator", "lm_eval.tasks")}
 
 
 @contextlib.contextmanager
@@ -136,6 +138,9 @@ class Server:
             import_all()
             self.imported = True
         asked, files = question(connection)
+        if asked and asked["arguments"][0] == "herdbook":
+            for name in (name for one in asked["arguments"][1:2] for name in OF_A_STEP.get(one, ())):
+                importlib.import_module(name)
         if asked is None:
             connection.close()
         elif number := os.fork():
@@ -255,6 +260,8 @@ def run(program):
     from huggingface_hub import constants
 
     importlib.reload(constants)  # which are read from the environment
+    if "datasets.config" in sys.modules:  # likewise
+        importlib.reload(sys.modules["datasets.config"])
     if program == "forked-python":
         return interpret()
     if program == "snakemake":
@@ -271,11 +278,12 @@ def interpret():
     while (option := sys.argv.pop(1)) not in {"-c", "-m"}:
         pass
     what = sys.argv.pop(1)
-    sys.argv[0] = option
+    sys.argv[0], sys.executable = option, PYTHON
     if option == "-c":
         exec(what, {"__name__": "__main__"})  # noqa: S102
     else:
-        sys.modules.pop(what, None)
+        if not hasattr(sys.modules.get(what), "__path__"):
+            sys.modules.pop(what, None)  # it is run anew; of a package, its `__main__` is
         runpy.run_module(what, run_name="__main__", alter_sys=True)
     return 0
 

@@ -133,10 +133,15 @@ class Cluster:
         """Take a node away, with all that runs on it, as if its power had failed."""
         running = {job["JobId"] for job in self.jobs("") if job.get("BatchHost") == node}
         self._daemons[node].kill()
+        steps = []
         for process in psutil.process_iter(["cmdline"]):
             words = " ".join(process.info["cmdline"] or ())
             if any(words.startswith(f"slurmstepd: [{job}.") for job in running):
-                kill_tree(process)
+                steps.append((process, process.children(recursive=True)))
+        # first those that would tell the controller that what they watch has failed
+        for process in (*(step for step, _ in steps), *(one for _, found in steps for one in found)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def stop(self):
         """End all jobs and daemons, and remove the folder."""
@@ -162,13 +167,6 @@ def free_ports(count):
     finally:
         for one in sockets:
             one.close()
-
-
-def kill_tree(process):
-    """Kill a process and all its descendants."""
-    for one in (*process.children(recursive=True), process):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
 
 
 def wait_for(condition, what, seconds=300, *, required=True):

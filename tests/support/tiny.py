@@ -247,6 +247,17 @@ def write_tokenizer(folder, vocab, kind="llama"):
     (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
 
 
+def write_bytes_tokenizer(folder):
+    """Write a tokenizer of bytes, as transformers 5 takes it of each type (of a Qwen2 no other); return how many tokens it has."""
+    tokens = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return len(tokens)
+
+
 def train_sentencepiece(path, lines, size):
     """Train a SentencePiece model on lines of text, with bytes for what it does not know; return its pieces."""
     import sentencepiece

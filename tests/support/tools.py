@@ -15,17 +15,19 @@ from support import forkserver
 from support.mergekit import MERGEKIT
 
 MERGEKIT_MOE = Tool(MERGEKIT.package, MERGEKIT.version, "mergekit-moe", "mergekit.scripts.moe")
-# What is imported for the programs of a package.
-IMPORTED = {
-    MERGEKIT.package: (MERGEKIT.module, MERGEKIT_MOE.module, "mergekit.merge_methods.registry"),
-    CONVERTER.package: (CONVERTER.module,),
-}
-OTHERS = (
+MODEL_SIGNING = Tool("model-signing", "1.1.1", "model_signing", "model_signing")
+MODELS = (
     "safetensors.torch",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
 )
+# What is imported for the programs of a package.
+IMPORTED = {
+    MERGEKIT.package: (MERGEKIT.module, MERGEKIT_MOE.module, "mergekit.merge_methods.registry", *MODELS),
+    CONVERTER.package: (CONVERTER.module, *MODELS),
+    MODEL_SIGNING.package: ("model_signing._cli",),
+}
 PLACE = Path(sys.prefix) / "tools"
 find = Tool.find
 
@@ -36,7 +38,7 @@ def address(package, path):
     ended = contextlib.ExitStack()
     atexit.register(ended.close)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([path, str(Path(__file__).parents[1])])}
-    return ended.enter_context(forkserver.running(environment, *IMPORTED[package], *OTHERS))
+    return ended.enter_context(forkserver.running(environment, *IMPORTED[package]))
 
 
 def found_forked(tool):
