@@ -12,6 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,11 @@ def write_recipe(folder: Path, layers: int) -> Path:
 class Bench:
     """A local Hub and a folder to work in."""
 
-    def __init__(self, work: Path, hub: LocalHub, layers: int) -> None:
+    def __init__(self, work: Path, hub: LocalHub, layers: int, part: int) -> None:
         self.work, self.hub, self.layers = work, hub, layers
+        whole = buttercup.Widths(layers=layers)
+        sizes = ("hidden", "intermediate", "heads", "kv_heads", "vocabulary")
+        self.widths = replace(whole, **{size: getattr(whole, size) // part for size in sizes})
         self.recipe = write_recipe(work, layers)
         self.environment = environment(hub, work / "home", hub.token)
 
@@ -74,7 +78,7 @@ class Bench:
         """Generate the sources, and put them on the Hub."""
         self.hub.orgs.add(REPO.partition("/")[0])
         for seed, name in enumerate(SOURCES):
-            write_source(self.work / name, buttercup.Widths(layers=self.layers), seed)
+            write_source(self.work / name, self.widths, seed)
             files = {path.name: path for path in (self.work / name).iterdir()}
             self.hub.add_repo(f"herd/{name}-7b", files, license="apache-2.0")
 
@@ -117,11 +121,14 @@ def main() -> None:
         default=[2, 4],
         help="default: 2 4; 32 is full size, and 110 GB of disk",
     )
+    parser.add_argument(
+        "--part", type=int, default=1, help="divide all widths by 2, 4 or 8, for less time (default: 1)"
+    )
     parser.add_argument("--work", type=Path, help="folder for 20 GB (default: a temporary one)")
     options = parser.parse_args()
     for layers in options.layers:
         with tempfile.TemporaryDirectory(dir=options.work) as name, LocalHub() as hub:
-            measure(Bench(Path(name), hub, layers))
+            measure(Bench(Path(name), hub, layers, options.part))
 
 
 def measure(bench: Bench) -> None:

@@ -23,14 +23,16 @@ def load(content: bytes | str, limit: Limit | None = None) -> Any:
 
     Raises:
         OverLimitError: If it is over the limit.
-        JsonError: If it is not JSON or not UTF-8, is nested too deeply, or contains a number that is not finite or has thousands
-            of digits.
+        JsonError: If it is not JSON or not UTF-8, is nested too deeply, has a key twice in one object, or contains a number that is
+            not finite or has thousands of digits.
     """
     if limit is not None:
         limit.check(content.encode(errors="replace") if isinstance(content, str) else content)
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=unique)
+    except JsonError:
+        raise
     except RecursionError as error:
         raise JsonError("it is nested too deeply") from error
     except ValueError as error:
@@ -52,6 +54,20 @@ def load_object(content: bytes | str, limit: Limit | None = None) -> dict[str, A
     except UnicodeEncodeError as error:
         raise JsonError("it contains half of a character, which UTF-8 cannot represent") from error
     return value
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Of a key that is listed twice, some programs take the first value, and others the last.
+
+    Raises:
+        JsonError: If a key is listed twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        last = {name: place for place, (name, _) in enumerate(pairs)}
+        twice = next(name for place, (name, _) in enumerate(pairs) if last[name] != place)
+        raise JsonError(f"it has the key {twice[:40]!r} twice in one object")
+    return found
 
 
 def _refuse(name: str) -> float:

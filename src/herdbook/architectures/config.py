@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Number = Annotated[int, Field(gt=-(2**40), lt=2**40)]
+Length = Annotated[int, Field(gt=0, lt=2**40)]
 Tokens = Number | list[Number]
 
 
@@ -36,7 +37,7 @@ class Config(BaseModel):
     hidden_size: Number | None = None
     intermediate_size: Number | None = None
     layer_types: list[str] | None = None
-    max_position_embeddings: Number | None = None
+    max_position_embeddings: Length | None = None
     max_window_layers: Number | None = None
     mlp_bias: bool | None = None
     mlp_only_layers: list[Number] | None = None
@@ -63,7 +64,7 @@ class Config(BaseModel):
     rotary_emb_base: float | None = None
     rotary_pct: float | None = None
     shared_expert_intermediate_size: Number | None = None
-    sliding_window: Number | None = None
+    sliding_window: Annotated[int, Field(ge=0, lt=2**40)] | None = None
     tie_word_embeddings: bool | None = None
     torch_dtype: str | None = None
     use_sliding_window: bool | None = None

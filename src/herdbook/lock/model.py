@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from herdbook import __version__, limits
+from herdbook import __version__, jsonio, limits
 from herdbook.architectures.config import wrong_type
 from herdbook.errors import LockError
 from herdbook.files import write_text
@@ -195,6 +195,7 @@ def parse(content: bytes) -> Lock:
 
     Raises:
         OverLimitError: If it is too large.
+        JsonError: If it has a key twice in one object.
         OtherVersionError: If another version of Herdbook wrote it, in another format.
         UnicodeDecodeError: If it is not UTF-8.
         ValidationError: If it is not a lock.
@@ -203,7 +204,7 @@ def parse(content: bytes) -> Lock:
     found: Any = None
     try:
         found = json.loads(content, object_pairs_hook=_few_keys)
-    except limits.OverLimitError:
+    except (limits.OverLimitError, jsonio.JsonError):
         raise
     except (ValueError, RecursionError):
         pass  # pydantic reports it
@@ -228,12 +229,13 @@ def _few_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
     Raises:
         OverLimitError: If it has more keys than any in a lock: each unknown one would become an error in memory.
+        JsonError: If it has a key twice.
     """
     if len(pairs) > limits.LOCK_KEYS:
         raise limits.OverLimitError(
             f"has {len(pairs):,} keys in one object, over the limit of {limits.LOCK_KEYS:,}"
         )
-    return {key: value for key, value in pairs if key == "version"}
+    return {key: value for key, value in jsonio.unique(pairs).items() if key == "version"}
 
 
 def load(path: Path) -> Lock:
@@ -255,6 +257,8 @@ def load(path: Path) -> Lock:
         raise LockError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
         raise LockError(f"{path}: is damaged at {first_problem(error)}. Run `herdbook lock`.") from error
+    except jsonio.JsonError as error:
+        raise LockError(f"{path}: is damaged: {error}. Run `herdbook lock`.") from error
 
 
 def render(lock: Lock) -> str:

@@ -242,6 +242,8 @@ def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
         yield "has different values as rope_theta and in rope_parameters; remove one of them"
     if kind not in LLAMA_LIKE:
         return
+    if config.get("is_causal", True) is not True:
+        yield f"has is_causal {config['is_causal']!r}, so that a token sees those that follow it; such models write no text"
     if config["num_attention_heads"] > 0:  # which the shapes show otherwise
         yield from _unusable(config)
     for scaled in kinds:

@@ -40,6 +40,11 @@ STEPS = Check(LEVEL, "steps")
 ORIGINS = Check(LEVEL, "origins")
 LINEAGES = Check(LEVEL, "lineage")
 PIECE_BYTES = 1 << 20
+# All that a record may say; of tensors, where nothing but the tensors is made, so that no later level compares it.
+KEYS_OF_RECORD = {"code", "file", "key", "operation", "parameters", "tensors"}
+KEYS_OF_FILE = {"sha256", "size_bytes"}
+KEYS_OF_TENSOR = {"action", "dtype", "from", "kind", "name", "rows", "sha256", "shape", "slices"}
+WITHOUT_EVIDENCE = {"cast", "copy", "fetch", "rows", "stack", "zeros"}
 
 
 def keys(plan: Plan, recorded: Mapping[str, Any]) -> Iterator[Finding]:
@@ -95,8 +100,15 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
         if planned != recorded:
             yield None, aspect, str(planned), str(recorded)
             return
+    known = KEYS_OF_RECORD | ({"mergekit"} if isinstance(part.operation, RunMergekit) else set())
+    for unknown in (*sorted(record.keys() - known), *sorted(record["file"].keys() - KEYS_OF_FILE)):
+        yield None, "entry", "none", unknown
     for tensor in part.tensors:
         entry = record["tensors"][tensor.name]
+        if entry["action"] in WITHOUT_EVIDENCE:
+            pieces = [entry, *entry.get("slices", [])]
+            for unknown in sorted({key for piece in pieces for key in piece} - KEYS_OF_TENSOR):
+                yield tensor.name, "entry", "none", unknown
         form = (tensor.dtype, list(tensor.shape))
         if form != (entry["dtype"], entry["shape"]):
             yield tensor.name, "dtype or shape", str(form), str((entry["dtype"], entry["shape"]))

@@ -9,7 +9,7 @@ from herdbook.files import dump_json, sha256_file
 from herdbook.layout import LINEAGE, LOCK, RECIPE, RECORDS, WEIGHTS_INDEX
 from herdbook.weights.checkpoint import read_header
 from support import lies
-from support.attacks.forging import edit
+from support.attacks.forging import edit, sign_again
 
 
 def lie_of_rank(record):
@@ -20,6 +20,10 @@ def lie_of_rank(record):
 def lie_of_origin(record):
     entry = next(entry for entry in record["tensors"].values() if entry["action"] == "copy")
     entry["from"][0]["sha256"] = "0" * 64
+
+
+def audited_copy(record):
+    next(entry for entry in record["tensors"].values() if entry["action"] == "copy")["audited"] = True
 
 
 def circle(folder):
@@ -130,6 +134,26 @@ def noise(**said):
     return attack
 
 
+def twice(name, key):
+    """Return an attack that lists a key of a JSON file twice; some programs read the first value, others the last."""
+
+    def attack(folder):
+        path = next(iter(sorted(folder.glob(name))))
+        path.write_text(path.read_text().replace("{", f'{{"{key}": "else",', 1))
+
+    return attack
+
+
+def signed_again(attack):
+    """Return the same attack, with checksums and signatures that fit."""
+
+    def forged(folder):
+        attack(folder)
+        sign_again(folder)
+
+    return forged
+
+
 def other_prompt(folder):
     path = folder / RECIPE
     path.write_text(path.read_text().replace("- w2", "- w3"))
@@ -153,6 +177,30 @@ CASES = [
         "a record with a false origin",
         edit("provenance/records/mix.expert1*.json", lie_of_origin),
         ("claims", "origins", "record"),
+        {},
+    ),
+    (
+        "a record with an entry that no step writes, everything signed again",
+        signed_again(edit("provenance/records/cut.*.json", lambda record: record.update(audited=True))),
+        ("claims", "steps", "cut"),
+        {},
+    ),
+    (
+        "a copied tensor with an entry that no step writes, everything signed again",
+        signed_again(edit("provenance/records/mix.expert1*.json", audited_copy)),
+        ("claims", "steps", "mix"),
+        {},
+    ),
+    (
+        "a key twice in one object of a record, everything signed again",
+        signed_again(twice("provenance/records/cut.*.json", "operation")),
+        ("files", "level", ""),
+        {},
+    ),
+    (
+        "a key twice in one object of the lock, everything signed again",
+        signed_again(twice(LOCK, "sources")),
+        ("claims", "lock", ""),
         {},
     ),
     (

@@ -146,6 +146,16 @@ CASES = [
         "models.base: model.layers.0.self_attn.k_proj.weight has shape [16, 32]",
     ),
     Case(
+        "a window of fewer tokens than none",
+        source(config(model_type="mistral", sliding_window=-5)),
+        "folder: base: config.json: sliding_window: Input should be greater than or equal to 0 (found '-5')",
+    ),
+    Case(
+        "attention to the tokens that follow",
+        source(config(is_causal=False)),
+        "folder: base: config.json has is_causal False, so that a token sees those that follow it",
+    ),
+    Case(
         "heads that are not a multiple of the key and value heads, so that no token can be computed",
         source(config(num_key_value_heads=3)),
         "folder: base: config.json has 4 heads, which is not a multiple of its 3 key and value heads",

@@ -42,6 +42,18 @@ CASES = [
         source("generation_config.json", auto_map={"GenerationConfig": "generation.Config"}),
         REFUSED.format("generation_config.json", "auto_map"),
     ),
+    *(
+        Case(
+            f"a kernel of a repository as `{key}`",
+            source("config.json", **{key: value}),
+            REFUSED.format("configuration", key),
+        )
+        for key, value in (
+            ("attn_implementation", "other/kernel"),
+            ("_attn_implementation", "other/kernel@main:attention"),
+            ("experts_implementation", {"": "other/kernel"}),
+        )
+    ),
     Case(
         "a pipeline of its own",
         source("config.json", custom_pipelines={"text-generation": {"impl": "pipeline.P"}}),
