@@ -292,7 +292,11 @@ def finish(status):
     """End as an interpreter does."""
     import atexit
     import threading
+    from concurrent.futures import thread as pools
 
+    pools._shutdown = True
+    for waiting in list(pools._threads_queues.values()):
+        waiting.put(None)
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
