@@ -100,8 +100,7 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
         if planned != recorded:
             yield None, aspect, str(planned), str(recorded)
             return
-    known = KEYS_OF_RECORD | ({"mergekit"} if isinstance(part.operation, RunMergekit) else set())
-    for unknown in (*sorted(record.keys() - known), *sorted(record["file"].keys() - KEYS_OF_FILE)):
+    for unknown in (*sorted(record.keys() - KEYS_OF_RECORD), *sorted(record["file"].keys() - KEYS_OF_FILE)):
         yield None, "entry", "none", unknown
     for tensor in part.tensors:
         entry = record["tensors"][tensor.name]
