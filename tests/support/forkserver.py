@@ -248,9 +248,7 @@ def become(asked, files):
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001 - whatever ends a program
-        import traceback
-
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     finally:
         finish(status or 0)
 
