@@ -14,7 +14,7 @@ from pytest_local_hub import LocalHub, client
 from safetensors import safe_open
 
 from herdbook.layout import CARD, LOCK, RECIPE
-from herdbook.plan import code
+from herdbook.plan import parsed
 from herdbook.plan.parsed import package_version
 from herdbook.release.finding import Outcome
 from herdbook.signing import keys
@@ -253,7 +253,7 @@ def test_a_card_of_another_version_is_not_called_a_lie(honest, hub, tmp_path, mo
     path.write_text(path.read_text().replace("Mixture", "Blend"))
     folder = tiny.release(plan, KEY)
     monkeypatch.setattr(
-        code, "package_version", lambda name: "9.9.9" if name == "herdbook" else package_version(name)
+        parsed, "package_version", lambda name: "9.9.9" if name == "herdbook" else package_version(name)
     )
     (told,) = at(findings(folder, "recomputed", sample_bytes=1), "recomputed", "card")
     assert told.outcome is Outcome.UNVERIFIED

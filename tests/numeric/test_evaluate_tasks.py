@@ -1,5 +1,6 @@
 """Tasks made from the lock: what is wrong with data or context is named before a model reads anything; prompts have a digest."""
 
+import functools
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook.errors import LockError, StepError
 from herdbook.steps.evaluate.measure import measure
+from herdbook.steps.evaluate.parallel import ParallelHFLM
 from herdbook.steps.evaluate.tasks import rounds
 from support import tiny
 
@@ -49,7 +51,9 @@ def measured(plan):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with rounds(plan) as asked:
         [one] = asked
-        return measure(model, AutoTokenizer.from_pretrained(folder), one.tasks, one.limit, 1, **one.options)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        opened = functools.partial(ParallelHFLM, 1, 1, pretrained=model, tokenizer=tokenizer)
+        return measure(opened, one.tasks, one.limit, **one.options)
 
 
 def test_a_changed_prompt_is_seen_whatever_changed_it(tmp_path):

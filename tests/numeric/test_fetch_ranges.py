@@ -221,7 +221,7 @@ def test_a_release_of_it_verifies_and_says_what_was_read(tmp_path, served):
     assert read["tuned"] == {"ranges of it"}
     assert read["base"] == {None}  # the merge needs all of it
     card = (plan.layout.card_folder / "README.md").read_text(encoding="utf-8")
-    assert card.count("only the MLPs were read") == 1
+    assert card.count("Only the MLP tensors of") == 1
     assert "slerp, 2 models" in card.replace("\\", "")
     assert "merged from several models" in card
     assert "base_model_relation: merge" in card

@@ -163,7 +163,7 @@ def write_recipe(path, models, **sections):
     return path
 
 
-def write_task(path, documents=("w1 w2 w3",), *, name="held_out", data="text.jsonl"):
+def write_task(path, documents=("w1 w2 w3",), *, name="held_out", data="text.jsonl", metric=None):
     """Write an evaluation task that measures how well documents are predicted, and its data beside it; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"text": document}) for document in documents]
@@ -177,7 +177,7 @@ def write_task(path, documents=("w1 w2 w3",), *, name="held_out", data="text.jso
         "doc_to_text": "",
         "doc_to_target": "{{text}}",
         "metric_list": [
-            {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}
+            metric or {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}
         ],
         "metadata": {"version": 1.0, "title": "Held-out text"},
     }

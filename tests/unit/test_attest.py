@@ -301,7 +301,7 @@ def test_without_a_key_nothing_is_signed_and_no_signature_is_left_over(plan, key
     assert not (plan.layout.release_folder / SIGNATURE).exists()
     assert not (plan.layout.release_folder / PUBLIC_KEY).exists()
     lines = (plan.layout.release_folder / CLAIMS).read_bytes().splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert not any(read(line, CLAIMS).is_signed for line in lines)
 
 

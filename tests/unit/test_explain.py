@@ -17,7 +17,7 @@ from herdbook import plan as plans
 from herdbook.changes import changed_parameters
 from herdbook.cli import main as cli
 from herdbook.explain import difference
-from herdbook.plan import code as codes
+from herdbook.plan import parsed as codes
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.jobs import jobs
 from herdbook.steps.card.step import render_card

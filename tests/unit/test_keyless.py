@@ -341,11 +341,11 @@ def findings(found):
 
 def test_a_release_that_is_signed_without_a_key(signed, services, tmp_path):
     assert not (signed / PUBLIC_KEY).exists()
-    assert len((signed / CLAIMS).read_bytes().splitlines()) == 2
-    assert services.requests == [CERTIFY, *[LOG] * 3]
+    assert len((signed / CLAIMS).read_bytes().splitlines()) == 3
+    assert services.requests == [CERTIFY, *[LOG] * 4]
     status, found = verify(signed, tmp_path)
     assert status == 0
-    assert [one["outcome"] for one in found] == ["passed"] * 3
+    assert [one["outcome"] for one in found] == ["passed"] * 4
     assert f"by {who(services)}; pass --identity" in found[0]["detail"]
     status, found = verify(signed, tmp_path, "--identity", services.name, "--issuer", services.issuer)
     assert status == 0
@@ -357,7 +357,7 @@ def test_somebody_else_was_asked_for(signed, services, tmp_path, wrong):
     asked = {"identity": services.name, "issuer": services.issuer, wrong: "https://example.net"}
     status, found = verify(signed, tmp_path, *(part for name in asked for part in (f"--{name}", asked[name])))
     assert status == 8
-    assert [one["outcome"] for one in found] == ["failed"] * 3
+    assert [one["outcome"] for one in found] == ["failed"] * 4
     assert all(f"is signed by {who(services)}" in one["detail"] for one in found)
 
 

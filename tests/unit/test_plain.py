@@ -282,6 +282,11 @@ OPENED = {
     ("publish/folder.py", "os.open(stage, os.O_RDONLY)"): "a folder, to lock it",
     ("publish/preflight.py", "sha256_file(path)"): "the user's own recipe and lock",
     ("export/archive.py", "archive.open(about, 'w')"): "the archive, for writing",
+    ("verify/page/__init__.py", "files.joinpath(part).read_text(encoding='utf-8')"): "the package's own page",
+    (
+        "verify/page/__init__.py",
+        "files.joinpath('page.html.j2').read_text(encoding='utf-8')",
+    ): "the package's own page",
     ("audit/configuration.py", "config.read_bytes()"): "the file that the user named with --config",
     (
         "verify/rebuild/workspace.py",

@@ -34,6 +34,26 @@ class Measured:
     samples: Mapping[str, Sequence[Sample]]
 
 
+def check_measured(name: str, measured: Measured) -> None:
+    """Check that what a measurement states follows from its samples, in all metrics that are means over documents.
+
+    Raises:
+        SamplesError: If a value does not follow, or documents are missing.
+    """
+    for task, result in measured.tasks.items():
+        samples = measured.samples.get(task, ())
+        if len({sample.document for sample in samples}) != result["documents"]:
+            raise SamplesError(
+                f"has {len(samples)} documents of {task}, and {result['documents']} were measured"
+            )
+        for metric, entry in result["metrics"].items():
+            if (aggregation := entry["aggregation"]) in {MEAN, RATIO}:
+                what = f"{metric} of {name} in {task}"
+                check_value(
+                    terms(samples, metric, aggregation), aggregation, Decimal(str(entry["value"])), what
+                )
+
+
 def compare(wanted: Sequence[Wanted], measured: Mapping[str, Measured]) -> tuple[Comparison, ...]:
     """Make comparisons, and correct them for their number.
 

@@ -66,7 +66,7 @@ def comparisons_of(
     wanted = list(dict.fromkeys(wanted))
     try:
         if taken is None:
-            return compare(wanted, {item.name: _read(plan, item) for item in compared(plan)})
+            return compare(wanted, {item.name: read_measured(plan, item) for item in compared(plan)})
         recorded = [Wanted(item.model, item.other, item.task, item.metric) for item in taken]
         if recorded == wanted:
             directions = [
@@ -106,8 +106,8 @@ def marks_of(plan: Plan, comparisons: tuple[Comparison, ...]) -> tuple[Outcome, 
         raise StepError(f"card: {error}") from error
 
 
-def _read(plan: Plan, item: Evaluation) -> Measured:
-    """Return a measurement with its samples. Raises StepError."""
+def read_measured(plan: Plan, item: Evaluation) -> Measured:
+    """Return a measurement with its samples. Raises StepError if they are missing, damaged or others."""
     path = plan.layout.samples(item)
     data = read_json(plan.layout.evaluation(item), f"measurement of {item.name}")
     try:

@@ -10,8 +10,10 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
-from herdbook.errors import VerificationError
-from herdbook.layout import CARD, EVALUATIONS, LINEAGE, RECORDS, ROUTING, SEARCHES
+from herdbook.comparison.compare import check_measured
+from herdbook.comparison.samples import SamplesError
+from herdbook.errors import HerdbookError, VerificationError
+from herdbook.layout import CARD, EVALUATIONS, LINEAGE, RECORDS, ROUTING, SAMPLES_SUFFIX, SEARCHES
 from herdbook.plan import Origin
 from herdbook.plan.card import CARD_CODE, described
 from herdbook.release.finding import Check
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 LEVEL = "recomputed"
 CARDS = Check(LEVEL, "card")
 COMPARED = Check(LEVEL, "compared")
+SAMPLES = Check(LEVEL, "samples")
 RANKS = Check(LEVEL, "rank")
 MATRICES = Check(LEVEL, "made")
 BUDGETS = Check(LEVEL, "budget")
@@ -54,6 +57,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     with open_workspace(release, options, LEVEL) as workspace:
         workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, ROUTING)
         yield from caught(_card(workspace, release), CARDS, release)
+        yield from caught(_samples(workspace), SAMPLES, release)
         yield from caught(_matrices(workspace, release, options), MATRICES, release)
         yield from caught(routers(workspace, release, options, ROUTERS), ROUTERS, release)
         yield from caught(quantized(workspace, release, options, GGUF), GGUF, release)
@@ -93,6 +97,25 @@ def _card(workspace: Workspace, release: Release) -> Iterator[Finding]:
         standing = ranked.place
         detail = f"rank {standing.rank} of {standing.of} follows from the snapshot with SHA-256 {ranked.sha256} and the recorded score"
         yield RANKS.passed(ranked.key, detail)
+
+
+def _samples(workspace: Workspace) -> Iterator[Finding]:
+    """Check that measured values follow from the released samples."""
+    from herdbook.steps.card.compared import read_measured
+
+    plan = workspace.plan
+    items = [item for item in plan.evaluations if plan.layout.samples(item).exists()]
+    wrong = False
+    for item in items:
+        try:
+            check_measured(item.name, read_measured(plan, item))
+        except (SamplesError, HerdbookError, LookupError, TypeError, ArithmeticError) as error:
+            wrong = True
+            yield SAMPLES.failed(item.name, str(error), file=f"{EVALUATIONS}/{item.id}{SAMPLES_SUFFIX}")
+    if items and not wrong:
+        yield SAMPLES.passed(
+            f"{len(items)} measurements", "follow from the released results of each document"
+        )
 
 
 def _first_difference(ours: str, theirs: str) -> tuple[int, str, str]:
