@@ -114,15 +114,15 @@ def _forked(function):
 
 
 def _read():
-    """Return what `plan.code` reads from the source of each module, which takes longer than a step."""
+    """Return what `plan.parsed` reads from the source of each module, which takes longer than a step."""
     import pkgutil
 
     import herdbook
-    from herdbook.plan import code
+    from herdbook.plan import parsed
 
     own = [module.name for module in pkgutil.walk_packages(herdbook.__path__, "herdbook.")]
     return {
-        asked: {name: getattr(code, asked)(name) for name in own if not name.endswith("__main__")}
+        asked: {name: getattr(parsed, asked)(name) for name in own if not name.endswith("__main__")}
         for asked in ("module_digest", "imports", "is_empty")
     }
 
@@ -139,7 +139,7 @@ def _made(recipe, read):
     from herdbook.steps import registry
 
     for asked, answers in read.items():
-        setattr(code, asked, answers.__getitem__)
+        setattr(parsed, asked, answers.__getitem__)
     _stand_in()
     plan = plans.load(recipe, Path("results") / recipe.stem)
     ways, made = {}, {}

@@ -38,7 +38,7 @@ def test_signing_is_a_setting_and_done_once(tmp_path, monkeypatch):
         assert run(project, "keyless") >= SIGNS
         assert f"by {services.name}" in found(project)[0]
         asked = list(services.requests)
-        assert len(asked) == 4  # a certificate; provenance, BOM and model
+        assert len(asked) == 5  # a certificate; provenance, BOM, lineage and model
         assert run(project, "keyless") == set()
         services.name = "https://example.org/another/runner"
         assert run(project, "keyless") == set()
