@@ -135,6 +135,8 @@ def test_the_example_of_the_card_runs_and_both_lines_compute_the_same(loaded, na
 def test_both_lines_take_the_same_for_what_a_configuration_does_not_state(loaded, kind):
     expected = {key: value for key, value in DEFAULTS[kind].items() if key != "use_sliding_window"}
     old, new = (loaded[line]["defaults"][kind] for line in (4, 5))
-    new["rope_theta"] = new["rope_parameters"]["rope_theta"]
+    rope = new["rope_parameters"]
+    new["rope_theta"] = rope.get("full_attention", rope)["rope_theta"]
+    new["rope_local_base_freq"] = rope.get("sliding_attention", {}).get("rope_theta")
     for found in (old, new):
         assert {key: found[key] for key in expected} == expected

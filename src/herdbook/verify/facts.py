@@ -298,7 +298,7 @@ FACTS = (
     Fact(
         "measured values, where the results of each document are released",
         MEASUREMENT,
-        ("tasks.*.metrics.*.value", "samples.sha256"),
+        ("tasks.*.documents", "tasks.*.metrics.*.value", "samples.sha256"),
         "the released samples",
         "recomputed",
         _releases_samples,
