@@ -10,10 +10,10 @@ for job in JOBS:
                 job.outputs,
             log:
                 f"logs/data/{job.id}.log",
-            conda:
-                environment("evaluate")
             # What is wrong with a task is known before models are built.
             priority: 100
+            conda:
+                environment("evaluate")
             resources:
                 mem_mb=rounded(needs.memory_bytes(PLAN, job.subject), 10**6),
                 disk_mb=rounded(needs.disk_bytes(PLAN, job.subject), 10**6),
