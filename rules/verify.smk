@@ -8,7 +8,8 @@ rule verify:
     input:
         OF_THE_RELEASE["verify"].inputs,
     output:
-        OF_THE_RELEASE["verify"].outputs,
+        findings=OF_THE_RELEASE["verify"].outputs[0],
+        page=OF_THE_RELEASE["verify"].outputs[1],
     log:
         "logs/verify/verify.log",
     conda:
@@ -22,5 +23,5 @@ rule verify:
         key=OF_THE_RELEASE["verify"].key,
     shell:
         r"""
-        herdbook verify {params.folder:q} --json {output[0]:q} --page {output[1]:q} >{log:q} 2>&1
+        herdbook verify {params.folder:q} --json {output.findings:q} --page {output.page:q} >{log:q} 2>&1
         """
