@@ -88,6 +88,7 @@ def test_what_lm_eval_reports_and_what_is_stated_differ_in_nothing(
     tasks, folder, monkeypatch, dtype, batch_size
 ):
     import lm_eval
+    import lm_eval.evaluator
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
