@@ -47,8 +47,8 @@ STEPS = {
     "routing": Step("Report which experts the released mixture's routers choose.", key=False, options=GPU),
     "data": Step("Fetch the data sets of evaluations, and count their documents.", key=False),
     "evaluate": Step("Measure a model or a quantized file.", options=GPU),
-    "convert": Step("Make the full-width GGUF of the released model.", key=False),
-    "quantize": Step("Make a quantized file, and check it against the weights.", options=(options.threads,)),
+    "convert": Step("Make the header of the GGUF files: settings and vocabulary.", key=False),
+    "quantize": Step("Make a quantized file from the released weights.", options=(options.threads,)),
     "card": Step("Render the model card and its figures.", key=False),
     "release": Step("Assemble the release, with provenance and checksums.", key=False),
 }
