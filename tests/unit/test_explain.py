@@ -166,7 +166,9 @@ def test_swapped_experts(root, explain):
 def test_another_matrix(root, explain):
     edit(root, lambda recipe: recipe["models"]["cut"].update(matrices=["mlp.down_proj", "mlp.up_proj"]))
     reason = explain("cut")["laser cut.1"][1][0]
-    assert reason.startswith("2 tensors had the action copy, now laser: model.layers.0.mlp.up_proj.weight, …")
+    assert reason.startswith(
+        "2 tensors changed their action from copy to laser: model.layers.0.mlp.up_proj.weight, …"
+    )
 
 
 def test_a_source(root, explain):

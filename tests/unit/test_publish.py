@@ -40,7 +40,7 @@ def test_a_licence_of_one_s_own_is_for_a_person_to_judge(tmp_path, source):
     release = dummy_release.write(tmp_path, sources={"base": source})
     changed = release.recipe.release.model_copy(update=own)
     found = licenses.problems(release.recipe.model_copy(update={"release": changed}), release.lock)
-    assert found[0] == "release.license: 'other' is not a license that Herdbook knows"
+    assert found[0] == "release.license: 'other' is not in Herdbook's list of licenses"
     assert (len(found) > 1) == (source != "apache-2.0")
 
 

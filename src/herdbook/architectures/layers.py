@@ -44,6 +44,6 @@ class Depths:
 
 
 def layers_of(config: Mapping[str, Any]) -> int | None:
-    """Return the number of layers that a configuration states, under any of its names; None if there is none."""
+    """Return the number of layers that a configuration states, under any of its names; None without one."""
     numbers = (config.get(key) for key in LAYER_COUNTS)
     return next((number for number in numbers if type(number) is int), None)

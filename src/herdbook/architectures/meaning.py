@@ -46,7 +46,7 @@ PER_LAYER = (
 # Kinds of layers with rotary embeddings of their own, where a configuration has one setting for each.
 FULL, SLIDING = "full_attention", "sliding_attention"
 # Settings of other types that do not decide what their matrices mean: names and versions, ids of tokens, training, generation,
-# lengths. Counts and widths are seen in the shapes; what remains is compared, since nobody knows what it does.
+# lengths. Counts and widths are seen in the shapes; what remains is compared, since its effect is unknown.
 _NAMES = (
     *(
         "architectures",

@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def asked(self) -> str:
-        """What the mark asks for, for people."""
+        """The requirement of the mark, for people."""
         if self.mark.no_worse_than is not None:
             return f"no worse than {self.mark.no_worse_than}"
         if self.mark.at_least is not None:
@@ -47,8 +47,8 @@ class Outcome:
     @property
     def json(self) -> dict[str, Any]:
         """The outcome in a claim."""
-        asked = self.mark.model_dump(mode="json", exclude_none=True)
-        return {**asked, "value": self.value, "met": self.met, "why": self.why}
+        required = self.mark.model_dump(mode="json", exclude_none=True)
+        return {**required, "value": self.value, "met": self.met, "why": self.why}
 
 
 def outcomes(plan: Plan, read_json: Callable[[str], Any]) -> tuple[Outcome, ...]:
@@ -75,7 +75,7 @@ def judge_marks(
 ) -> tuple[Outcome, ...]:
     """Return the outcomes of a plan's marks.
 
-    A model is no worse than another unless the paired test says so, by its own probability: were that corrected for the
+    A model is no worse than another unless by the paired test, with its own probability: were that corrected for the
     number of comparisons, each further comparison would make marks easier to reach.
 
     Args:

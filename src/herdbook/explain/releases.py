@@ -167,7 +167,7 @@ def _measured(first: Release, second: Release) -> tuple[tuple[Comparison, ...], 
 
 
 def _measurement(release: Release) -> Measured | str:
-    """Return the measurement of the released model; or a sentence that says why there is none to compare."""
+    """Return the measurement of the released model; or a sentence with the reason why none can be compared."""
     weights = {release.sums[name] for name in release.weights()}
     for name in sorted(release.sums):
         if not name.startswith(f"{EVALUATIONS}/") or not name.endswith(".json"):

@@ -20,7 +20,7 @@ DEFAULT_METRICS = {
     "generate_until": ("exact_match",),
 }
 NO_FILTER = "none"
-# Arguments of `datasets.load_dataset` that read the same data in another way, or say what is pinned already.
+# Arguments of `datasets.load_dataset` that read the same data in another way, or state what is pinned already.
 ARGUMENTS = frozenset({"data_files", "data_dir", "revision", "trust_remote_code", "features", "column_names", "header",
                        "delimiter", "sep", "field", "encoding", "keep_default_na", "verification_mode"})  # fmt: skip
 
@@ -125,7 +125,7 @@ def _list_problems(config: dict[str, Any]) -> Iterator[str]:
         if metrics.count(metric) > 1:
             yield f"metric_list: {metric} is listed twice; lm-eval keeps one of the values"
     if not metrics_of(config):
-        yield f"output_type: {config.get('output_type')!r} is none of {', '.join(DEFAULT_METRICS)}, and no metric is listed"
+        yield f"output_type: {config.get('output_type')!r} is not one of {', '.join(DEFAULT_METRICS)}, and no metric is listed"
     filters = config.get("filter_list") or []
     if any(not isinstance(item, dict) or "name" not in item for item in filters):
         yield "filter_list: an entry has no name"

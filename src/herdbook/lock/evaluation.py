@@ -1,4 +1,4 @@
-"""What a lock says of measurements: tasks with their resolved definitions, suites, data sets, and lm-eval's version."""
+"""A lock's entries on measurements: tasks with their resolved definitions, suites, data sets, and lm-eval's version."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LockedTask(Section):
 
     ``file`` is the task file, or None for a task of lm-eval, and ``sources`` are the other files that it is made of: included
     ones, and code. ``definitions`` are the configurations of all tasks by name, with everything that they include;
-    ``metadata`` is there in locks of older versions, which have no definitions. ``groups`` are empty unless the name is that of a
+    ``metadata`` exists in locks of older versions, which have no definitions. ``groups`` are empty unless the name is that of a
     group. A name that is neither a task's nor a group's is a tag, of all these tasks.
     """
 
@@ -86,7 +86,7 @@ class LockedTask(Section):
 
 
 class LockedSuite(Section):
-    """A suite, pinned: its file, and what it says."""
+    """A suite, pinned: its file and its content."""
 
     file: LockedFile
     suite: Suite
@@ -95,7 +95,7 @@ class LockedSuite(Section):
 class LockedDataSet(Section):
     """A data set on the Hub, pinned: the files that tasks read of it.
 
-    ``branch`` is where they are: the one that was asked for, or the Hub's conversion to Parquet where the data set is a script.
+    ``branch`` is where they are: the one that was requested, or the Hub's conversion to Parquet where the data set is a script.
     """
 
     repo: str

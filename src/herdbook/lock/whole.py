@@ -37,7 +37,7 @@ SCALINGS: dict[str, tuple[str, ...]] = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
 # Types with rotary embeddings for each kind of layer, whose configurations in transformers 5 begin with the `rope_type` default
-# and then update it: what does not say `rope_type` does not count.
+# and then update it: an entry without `rope_type` does not count.
 BY_KIND_OF_LAYER = frozenset({"gemma3_text", "gemma3n_text", "olmo3", "modernbert-decoder"})
 # The keys of transformers' `ACT2FN`.
 ACTIVATIONS = frozenset(
@@ -198,7 +198,7 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         )
     if problem := wrong_type(config):
         raise SourceError(f"{what}: {CONFIG}: {problem}")
-    # other types have other names for their counts; transformers is asked whether such a model loads whole
+    # other types have other names for their counts; transformers checks whether such a model loads whole
     counts = COUNTS if is_known(config) else ("vocab_size",)
     if lacking := [key for key in counts if type(config.get(key)) is not int]:
         raise SourceError(
@@ -248,7 +248,7 @@ def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _unusable(config)
     for scaled in kinds:
         if scaled not in SCALINGS:
-            yield f"has rotary embeddings of type {scaled!r}, which is none of {', '.join(SCALINGS)}"
+            yield f"has rotary embeddings of type {scaled!r}; known are {', '.join(SCALINGS)}"
             continue
         settings = {**scaling, **parameters}
         if lacking := [key for key in SCALINGS[scaled] if not settings.get(key)]:

@@ -36,20 +36,20 @@ def labels(lock: Lock) -> dict[str, tuple[str, ...]]:
 
 def check_tasks(recipe: Recipe, lock: Lock) -> None:
     """Check that marks, benchmarks, leaderboards and claims are on results of the recipe's tasks. Raises RecipeError."""
-    asked: dict[str, tuple[str, str | None]] = {}
-    asked |= {f"marks.{index}": (mark.task, mark.metric) for index, mark in enumerate(recipe.marks)}
-    asked |= {f"benchmarks.{index}": (one.task, one.metric) for index, one in enumerate(recipe.benchmarks)}
-    asked |= {
+    named: dict[str, tuple[str, str | None]] = {}
+    named |= {f"marks.{index}": (mark.task, mark.metric) for index, mark in enumerate(recipe.marks)}
+    named |= {f"benchmarks.{index}": (one.task, one.metric) for index, one in enumerate(recipe.benchmarks)}
+    named |= {
         f"leaderboards.{key}": (one.task, one.metric) for key, one in recipe.leaderboards.items() if one.task
     }
-    asked |= {
+    named |= {
         f"claims.{index}.better": (claim.better.task, None)
         for index, claim in enumerate(recipe.claims)
         if claim.better
     }
     known = labels(lock) or {task.name: () for task in lock.tasks.values()}
     problems = []
-    for where, (task, metric) in asked.items():
+    for where, (task, metric) in named.items():
         if task not in known:
             problems.append(f"{where}.task: no task is named {task!r}{did_you_mean(task, known)}")
         elif metric is not None and known[task] and metric not in known[task]:
@@ -70,9 +70,7 @@ def check_settings(recipe: Recipe, lock: Lock, nodes: Mapping[str, Node]) -> Non
         if asked.gen_kwargs and not any(_generates(config) for config in locked.definitions.values()):
             problems.append(f"{where}: gen_kwargs: the model writes no text in it; leave them out")
         if asked.fewshot_as_multiturn and not asked.chat_template:
-            problems.append(
-                f"{where}: fewshot_as_multiturn: there are no turns without `chat_template: true`"
-            )
+            problems.append(f"{where}: fewshot_as_multiturn: turns need `chat_template: true`")
         if asked.chat_template:
             problems += [
                 f"{where}: chat_template: the tokenizer of {model!r} has no chat template; leave it out of evaluate.models, or "

@@ -65,7 +65,7 @@ class Evaluation:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What its result says of how it was measured, as JSON."""
+        """What its result states about how it was measured, as JSON."""
         return {
             "operation": "evaluate",
             "key": self.key,

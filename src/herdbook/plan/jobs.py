@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 ASSEMBLE = "assemble"
 FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
-DATA = "data"  # of which there is one job, with as many files as the data sets have
+DATA = "data"  # a single job, with as many files as the data sets have
 # Why a recipe may have no job of a rule.
 ABSENT = {
     "routing": "; the released model is not a mixture, so it has no routers",

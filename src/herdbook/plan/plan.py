@@ -95,7 +95,7 @@ class Plan:
 
     @cached_property
     def conversion(self) -> Conversion:
-        """The header of the released model's GGUF files; it is made if there are quantized files."""
+        """The header of the released model's GGUF files; it is made for quantized files."""
         return plan_conversion(self.recipe, self.released, self.gguf_metadata)
 
     @property

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from herdbook.plan.plan import Plan
 
 VERSIONS = ("herdbook", "snakemake")  # claims state their versions
-# The code that writes claims and bills of materials; as it is recorded, a verifier knows whether its own code is the same.
+# The code that writes claims and bills of materials; it is recorded, so a verifier can check whether its own code is the same.
 PROVENANCE_CODE = Code(
     "provenance",
     (
@@ -72,7 +72,7 @@ VERIFY_CODE = Code(
 
 
 class SignerIdentity(Protocol):
-    """The signer of the claims, as far as a plan needs to know."""
+    """The signer of the claims, as far as a plan needs it."""
 
     @property
     def fingerprint(self) -> str | None:

@@ -168,7 +168,7 @@ def _metrics(
 
 
 def _limitations(plan: Plan) -> Iterator[str]:
-    """Yield the limitations that a user of the model should know; the card states them, too."""
+    """Yield the limitations that matter to a user of the model; the card states them, too."""
     if isinstance(plan.released.recipe, Moe):
         yield "Its routers were never trained with its experts."
     limits = {task.name: asked.limit for task, asked in asked_tasks(plan.recipe, plan.lock)}

@@ -122,7 +122,7 @@ def _result(
         "passedTests": sorted(content["tasks"].keys() - missed),
         "warnedTests": [],
         "failedTests": sorted(missed),
-        # Extension fields, named as in-toto's parsing rules ask.
+        # Extension fields, named as in-toto's parsing rules require.
         "herdbook_evidence": {"name": name, "digest": {"sha256": sha256}},
         **({"herdbook_marks": [outcome.json for outcome in reached]} if reached else {}),
         "herdbook_metrics": {

@@ -45,7 +45,7 @@ def problems(recipe: Recipe, lock: Lock) -> list[str]:
     """Return each conflict of a source's license with the release's, one line each."""
     declared = recipe.release.license
     conflicts = (
-        [] if declared in KNOWN else [f"release.license: {declared!r} is not a license that Herdbook knows"]
+        [] if declared in KNOWN else [f"release.license: {declared!r} is not in Herdbook's list of licenses"]
     )
     for name, license_ in source_licenses(recipe, lock):
         for identifier in [part.strip() for part in (license_ or "").split(",")]:

@@ -34,7 +34,7 @@ class Asked(Section):
     )
 
     def over(self, other: Asked) -> Asked:
-        """Return these settings, and where they say nothing, those of ``other``."""
+        """Return these settings, and where one is not given, that of ``other``."""
         given = {name: getattr(self, name) for name in Asked.model_fields if name in self.model_fields_set}
         below = {name: getattr(other, name) for name in Asked.model_fields if name in other.model_fields_set}
         return Asked.model_validate({**below, **given})
@@ -42,8 +42,8 @@ class Asked(Section):
     @property
     def given(self) -> dict[str, Any]:
         """The settings that are given, as JSON."""
-        said = self.model_dump(mode="json", exclude_defaults=True)
-        return {name: value for name, value in said.items() if name in Asked.model_fields}
+        given = self.model_dump(mode="json", exclude_defaults=True)
+        return {name: value for name, value in given.items() if name in Asked.model_fields}
 
 
 class AskedTask(Asked):
@@ -193,7 +193,7 @@ class Mark(Section):
     )
     no_worse_than: Name | None = Field(
         None,
-        description="a measured model; missed if the paired test says that the release is worse, at the 5 % level",
+        description="a measured model; missed if the release is worse by the paired test, at the 5 % level",
     )
 
     @model_validator(mode="after")

@@ -39,5 +39,5 @@ def signed(statement: dict[str, Any], signer: Signer) -> bytes:
 
 
 def line(statement: dict[str, Any], signer: Signer | None) -> bytes:
-    """Return a statement as a line of the claims, signed if there is a signer."""
+    """Return a statement as a line of the claims, signed if a signer is given."""
     return (signed(statement, signer) if signer else canonical(statement)) + b"\n"

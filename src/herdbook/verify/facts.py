@@ -107,22 +107,22 @@ MEASUREMENT = f"{EVALUATIONS}/*.json"
 SEARCH = f"{SEARCHES}/*.json"
 REPORT = f"{ROUTING}/*.json"
 WEIGHTS = "*.safetensors"
-AGAIN = "the steps, run again (a sample)"
+RERUN = "the steps, rerun (a sample)"
 BUILDER = "the builder"
 # Of some facts, the more specific one counts: a field that is named, before a whole file.
 FACTS = (
     Fact("files", SUMS, (), "the bytes of the files", "files"),
     # -- the recipe and its lock
-    Fact("how the models are made", RECIPE, ("models", "shard_size"), AGAIN, "recomputed"),
+    Fact("how the models are made", RECIPE, ("models", "shard_size"), RERUN, "recomputed"),
     Fact(
-        "what the author says of the release, and how it was searched and measured",
+        "what the author states about the release, and how it was searched and measured",
         RECIPE,
         ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards", "marks", "benchmarks"),
         "the author",
         ASSERTED,
     ),
     Fact(
-        "what was asked for",
+        "what was requested",
         RECIPE,
         ("models.*.calibration", "release.model", "evaluate.tasks", "evaluate.models", "evaluate.compare",
          "evaluate.release_samples", "routing", "calibration", "quantize",
@@ -140,7 +140,7 @@ FACTS = (
         "claims",
     ),
     Fact(
-        "commits and what the lock says of the sources",
+        "commits and the lock's facts on the sources",
         LOCK,
         (
             *(f"sources.*.{field}" for field in ("revision", "weights", "files", "members", "tensors", "config")),
@@ -153,7 +153,7 @@ FACTS = (
     ),
     Fact("who may download the sources", LOCK, ("sources.*.gated", "data_sets.*.gated"), "the Hub, when it was locked", ASSERTED),
     Fact(
-        "commits and what the lock says of the adapters",
+        "commits and the lock's facts on the adapters",
         LOCK,
         tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors")),
         "the adapters, on the Hub",
@@ -161,7 +161,7 @@ FACTS = (
         _has(Adapter),
     ),
     Fact(
-        "what the lock says of the tokens beside adapters",
+        "the lock's facts on the tokens beside adapters",
         LOCK,
         tuple(f"adapters.*.{field}" for field in ("tokens", "padding", "chat_template")),
         "the adapters, when they were locked",
@@ -217,7 +217,7 @@ FACTS = (
         "computed tensors",
         WEIGHTS,
         ("laser", "adapter", "merge", "alter", "cast", "router"),
-        f"{AGAIN}; all routers",
+        f"{RERUN}; all routers",
         "recomputed",
         lambda recipe: not all(isinstance(model, Hub) for model in recipe.models.values()),
     ),
@@ -235,7 +235,7 @@ FACTS = (
         "digests of what is not released, but was made from or into what is",
         RECORD,
         ("tensors.input.sha256",),
-        AGAIN,
+        RERUN,
         "recomputed",
     ),
     Fact(
@@ -250,7 +250,7 @@ FACTS = (
         "digests of computed slices of stacked tensors",
         RECORD,
         ("tensors.alter.slices.*.sha256", "tensors.cast.slices.*.sha256"),
-        AGAIN,
+        RERUN,
         "recomputed",
         _stacks,
     ),
@@ -258,22 +258,22 @@ FACTS = (
         "digests of what is not released",
         RECORD,
         ("file.unreleased", "tensors.between.sha256", "tensors.unused.sha256"),
-        "the steps, run again",
+        "the steps, rerun",
         "rebuild",
     ),
     Fact(
         "ranks, energies and spectra",
         RECORD,
         tuple(f"tensors.laser.{field}" for field in ("rule", "rank", "of", "energy", "change", "tolerance", "threshold", "clusters", "spectrum", "assumption_holds")),
-        AGAIN,
+        RERUN,
         "recomputed",
         _has(Laser),
     ),
     Fact(
-        "what the records say of folded tensors",
+        "the records' entries on folded tensors",
         RECORD,
         ("tensors.adapter",),
-        AGAIN,
+        RERUN,
         "recomputed",
         _has(Adapter),
     ),
@@ -325,7 +325,7 @@ FACTS = (
         "budgets of rank that were spread over matrices, unless by a text",
         SEARCH,
         ("budgets",),
-        "the recipe, and the spectra, made again (a sample)",
+        "the recipe, and the spectra, recomputed (a sample)",
         "recomputed",
         _spreads,
     ),

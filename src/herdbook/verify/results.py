@@ -1,6 +1,6 @@
 """The part of the level `claims` about results: measurements, searches, the report on routers, and records of GGUF files.
 
-What was measured is the builder's word. What was asked, of which files and by which code, follows from recipe, lock and records.
+What was measured is the builder's word. The requests, the measured files and the code follow from recipe, lock and records.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ DEVICE = "device"  # named by the results of a GPU
 
 @dataclass(frozen=True)
 class Expected:
-    """What a result must say.
+    """What a result must contain.
 
     Args:
         name: Its file.
         code: The code that wrote it.
-        said: The fields that follow from the plan, and their values.
+        stated: The fields that follow from the plan, and their values.
         free: The fields that the step wrote besides, which this level does not derive.
-        within: What else follows: of what the result says, what it should say.
+        within: What else follows: pairs of what the result contains and what it should.
     """
 
     name: str
     code: Code
-    said: dict[str, Any]
+    stated: dict[str, Any]
     free: frozenset[str]
     within: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -60,8 +60,8 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         count += 1
         found = release.subject.json(expected.name)
         with damaged(expected.name):
-            said = {name: value for name, value in found.items() if name not in expected.free}
-        pairs = [(expected.said, said), *expected.within]
+            stated = {name: value for name, value in found.items() if name not in expected.free}
+        pairs = [(expected.stated, stated), *expected.within]
         for ours, theirs in pairs:
             if ours == theirs:
                 continue
@@ -99,15 +99,15 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
         documents = {task: result["documents"] for task, result in found["tasks"].items()}
         fields = [sorted(result) for result in found["tasks"].values()]
         scores = [sorted(score) for result in found["tasks"].values() for score in result["metrics"].values()]
-    asked = asked_tasks(plan.recipe, plan.lock)
-    limits = {task: own.limit for locked, own in asked for task in locked.titles}
+    tasks = asked_tasks(plan.recipe, plan.lock)
+    limits = {task: own.limit for locked, own in tasks for task in locked.titles}
     return Expected(
         name,
         EVALUATE_CODE,
         {**item.about, "weights": _weights(release, item)},
         frozenset({"tasks", "samples", DEVICE}),
         [
-            ({task: title for locked, _ in asked for task, title in locked.titles.items()}, titles),
+            ({task: title for locked, _ in tasks for task, title in locked.titles.items()}, titles),
             (
                 {task: min(count, limits.get(task) or count) for task, count in documents.items()},
                 documents,
@@ -144,17 +144,17 @@ def _search(release: Release, search: Search) -> Expected:
     with damaged(name):
         ranked = [entry["tensor"] for entry in found["ranking"]] if search.select else list(search.matrices)
         tried = ranked[: search.select.count] if search.select else ranked
-        said = [
+        stated = [
             *found["chosen"].items(),
             *((trial["tensor"], trial["rule"]) for trial in found.get("trials", [])),
         ]
         ranks = [entry["ranks"] for entry in found["budgets"]] if spread else []
         possible = [
             (matrix, rule)
-            for matrix, rule in said
+            for matrix, rule in stated
             if matrix in tried and rule in _rules(search, matrix, ranks)
         ]
-    within = [(sorted(search.matrices), sorted(ranked)), (possible, said)]
+    within = [(sorted(search.matrices), sorted(ranked)), (possible, stated)]
     return Expected(name, SEARCH_CODE, dict(search.about), frozenset(free), within)
 
 
@@ -176,7 +176,7 @@ def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:
         }
         layers = [sorted(layer) for layer in found["layers"]]
         prompts = sorted(found["prompts"])
-    asked = {text: plan.recipe.calibration[text] for text in report.texts}
+    planned = {text: plan.recipe.calibration[text] for text in report.texts}
     experts = range(1, len(report.about["experts"]) + 1)
     return Expected(
         name,
@@ -187,11 +187,14 @@ def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:
             (
                 {
                     text: {"windows": one.windows, "tokens": one.windows * one.tokens}
-                    for text, one in asked.items()
+                    for text, one in planned.items()
                 },
                 texts,
             ),
-            ([sorted(report.texts)] * plan.released.config["num_hidden_layers"] if asked else layers, layers),
+            (
+                [sorted(report.texts)] * plan.released.config["num_hidden_layers"] if planned else layers,
+                layers,
+            ),
             (sorted(f"prompts of expert {place}" for place in experts) if prompts else prompts, prompts),
         ],
     )
@@ -201,20 +204,20 @@ def _quantized(release: Release, item: Quantized) -> Expected:
     name = f"{RECORDS}/{item.id}.gguf.json"
     found = release.subject.json(name)
     file = release.subject.files.get(item.file)
-    said = {
+    stated = {
         **item.about,
         "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
     }
     parameters: Counter[str] = Counter()
     for tensor in item.tensors:
         parameters[tensor.type] += math.prod(tensor.shape)
-    said |= {
+    stated |= {
         "parameters": parameters.total(),
         "bits_per_weight": round(8 * item.size_bytes / parameters.total(), 3),
         "types": dict(sorted(parameters.items())),
     }
     with damaged(name):
-        free = frozenset(found.keys() - said.keys())
+        free = frozenset(found.keys() - stated.keys())
         listed = [[entry["name"], entry["type"]] for entry in found["tensors"]]
     planned = [[tensor.name, tensor.type] for tensor in item.tensors]
-    return Expected(name, QUANTIZE_CODE, said, free, [(planned, listed)])
+    return Expected(name, QUANTIZE_CODE, stated, free, [(planned, listed)])

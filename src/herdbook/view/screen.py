@@ -1,4 +1,4 @@
-"""The view's output: the bottom lines of a terminal, or plain lines where there is no terminal."""
+"""The view's output: the bottom lines of a terminal, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from herdbook.view.build import Build
 
-EVERY_SECONDS = 60  # between lines on a build's progress, where there is no terminal
-WIDE = 10_000  # columns where there is no terminal, so that no line is wrapped
+EVERY_SECONDS = 60  # between lines on a build's progress, without a terminal
+WIDE = 10_000  # columns without a terminal, so that no line is wrapped
 
 
 class Lines:

@@ -281,7 +281,7 @@ CASES = [
             (
                 "rotary embeddings of a type that transformers does not have",
                 {"rope_scaling": {"type": "ntk", "factor": 2.0}},
-                "has rotary embeddings of type 'ntk', which is none of default, linear",
+                "has rotary embeddings of type 'ntk'; known are default, linear",
             ),
             (
                 "rotary embeddings by the kind of layer for a type that has no kinds",
@@ -377,7 +377,7 @@ CASES = [
         "folder: base: config.json: rope_theta: Input should be greater than 0",
     ),
     Case(
-        "a configuration that lists more kinds of layers than there are layers",
+        "a configuration that lists more kinds of layers than the model has layers",
         source(config(layer_types=["full_attention"] * 3)),
         "folder: base: config.json lists 3 layer_types for 2 layers",
     ),

@@ -47,5 +47,5 @@ class Answers(Journal):
 
 
 def name_of(kind: str, requests: Sequence[Any]) -> str:
-    """Return the name of a batch: a digest of what is asked, and in which way."""
+    """Return the name of a batch: a digest of its requests and their settings."""
     return hashlib.sha256(json.dumps([kind, list(requests)], sort_keys=True).encode()).hexdigest()

@@ -104,14 +104,14 @@ class Batched(TemplateLM):  # type: ignore[misc] # lm-eval has no types
 
     def _read(self, requests: Sequence[Any], batches: Sequence[list[int]], what: str) -> list[Any]:
         """Return the log-likelihood of each request, and whether it is the likeliest answer."""
-        asked = self._asked
+        instances = self._asked
 
         def answer(places: list[int]) -> list[Any]:
             batch = [requests[place] for place in places]
             found = self.read_batch(batch)
             for place, (value, _) in zip(places, found, strict=True):
                 if math.isnan(value):
-                    raise _not_a_number(asked[place])
+                    raise _not_a_number(instances[place])
             return found
 
         def named(places: list[int]) -> str:

@@ -102,10 +102,10 @@ def _configs(task: Any) -> list[dict[str, Any]]:
 
 
 def _requests(samples: list[dict[str, Any]]) -> str:
-    """Return the digest of all that a model was asked in a task: of the rendered requests of each document, in order."""
-    asked = {int(sample["doc_id"]): sample["arguments"] for sample in samples}
+    """Return the digest of all requests to a model in a task: of the rendered requests of each document, in order."""
+    requests = {int(sample["doc_id"]): sample["arguments"] for sample in samples}
     text = json.dumps(
-        [[document, asked[document]] for document in sorted(asked)], ensure_ascii=False, default=str
+        [[document, requests[document]] for document in sorted(requests)], ensure_ascii=False, default=str
     )
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
@@ -149,7 +149,7 @@ def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _aggregation(task: dict[str, Any], metric: str) -> str:
-    """Return the name of what makes a metric from the documents' values: as the task says, or as lm-eval has it."""
+    """Return the name of what makes a metric from the documents' values: as the task defines it, or lm-eval's default."""
     from lm_eval.api.registry import get_aggregation, get_metric_aggregation
 
     listed = {
@@ -157,7 +157,7 @@ def _aggregation(task: dict[str, Any], metric: str) -> str:
         for item in task.get("metric_list") or []
     }
     if listed and metric not in listed:
-        return MEAN  # lm-eval says so in a warning
+        return MEAN  # lm-eval states so in a warning
     if callable(stated := listed.get(metric)):  # the task's own, whatever its name
         return CUSTOM
     found = get_aggregation(stated) if stated else get_metric_aggregation(metric)

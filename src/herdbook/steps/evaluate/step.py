@@ -43,10 +43,10 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
     assert settings is not None  # noqa: S101 - otherwise the plan would have no evaluation
     weights = _weights(plan, item)
     device = {} if devices[0] == "cpu" or item.runtime else {"device": devices[0].partition(":")[0]}
-    with Answers(plan.layout.answers(item), {"key": item.key, **device}) as answers, rounds(plan) as asked:
+    with Answers(plan.layout.answers(item), {"key": item.key, **device}) as answers, rounds(plan) as tasks:
         opener = _run if item.runtime else _load
         opened = cache(lambda: opener(plan, item, threads, devices, answers))
-        answered = [measure(opened, one.tasks, one.limit, **one.options) for one in asked]
+        answered = [measure(opened, one.tasks, one.limit, **one.options) for one in tasks]
     measured = Measured(
         {name: result for one in answered for name, result in one.tasks.items()},
         [sample for one in answered for sample in one.samples],

@@ -18,7 +18,7 @@ class Trials(Journal):
     """The trials of a search.
 
     Args:
-        path: The journal's file. If it contains trials of the same search with the same start, the search resumes there.
+        path: The journal's file. If it contains trials of the same search with the same start, the search resumes after them.
         key: The search's key.
         start: The windows' losses at the start.
     """

@@ -57,8 +57,8 @@ class Devices:
         if plan.report:
             name = f"{ROUTING}/{plan.report.id}.json"
             measured[name] = whole | self._named(name)
-        told = made | _union(measured.values())
-        files |= {**measured, LINEAGE: made, **dict.fromkeys((*card_files(plan), *BOMS.values()), told)}
+        stated = made | _union(measured.values())
+        files |= {**measured, LINEAGE: made, **dict.fromkeys((*card_files(plan), *BOMS.values()), stated)}
         return {name: kinds for name, kinds in files.items() if kinds}
 
     def _of_part(self, part: Part) -> set[str]:
