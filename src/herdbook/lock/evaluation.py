@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from herdbook.errors import SourceError
 from herdbook.lock.file import FIRST, LockedFile
 from herdbook.recipe import Section, Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FUNCTION = "!function"  # the key of a function in a definition; beside it, `file` is where its code is
 OWN = "lm_eval:"  # begins the names of files of lm-eval itself, below its package
@@ -114,7 +117,7 @@ class LockedDataSet(Section):
 FORMATS = frozenset({"arrow", "csv", "json", "pandas", "parquet", "text", "xml"})
 
 
-def data_set_of(config: dict[str, Any]) -> str | None:
+def data_set_of(config: Mapping[str, Any]) -> str | None:
     """Return the key of the data set on the Hub that a task reads, ``owner/name`` or with ``@revision``; None if it reads files."""
     path = config.get("dataset_path")
     if not isinstance(path, str) or path in FORMATS:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from herdbook import apart
 from herdbook.errors import RecipeError, SourceError
@@ -28,11 +28,24 @@ _INCLUDE = re.compile(r"""^["']?include["']?:(.*)$""", re.MULTILINE)
 FOLDER = "folder"  # beside a function's name: the folder of the file that names it
 
 
-def resolve(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Return the tasks as lm-eval resolves them, each by its name, or by the name that the recipe has for its file.
+class ResolvedGroup(TypedDict):
+    """A group: its configuration, and the names of its tasks and groups, in order."""
 
-    For each: ``name``, ``definitions`` by task, ``groups`` by name (each with ``config`` and ``members``), and ``files``, the
-    paths of the YAML files that were read.
+    config: dict[str, Any]
+    members: list[str]
+
+
+class ResolvedTask(TypedDict):
+    """A name or a file as lm-eval resolves it: definitions by task, groups by name, and the YAML files that were read."""
+
+    name: str
+    definitions: dict[str, dict[str, Any]]
+    groups: dict[str, ResolvedGroup]
+    files: list[str]
+
+
+def resolve(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, ResolvedTask]:
+    """Return the tasks as lm-eval resolves them, each by its name, or by the name that the recipe has for its file.
 
     Raises:
         RecipeError: If lm-eval has no such task, or cannot read one; the messages name the task.
@@ -52,7 +65,7 @@ def resolve(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, dict[s
         )
     if problems := answer["problems"]:
         raise RecipeError([f"evaluate.tasks: {problem}" for problem in problems])
-    found: dict[str, dict[str, Any]] = answer["tasks"]
+    found: dict[str, ResolvedTask] = answer["tasks"]
     return found
 
 
@@ -85,7 +98,7 @@ def reply(names: list[str], files: dict[str, str]) -> dict[str, Any]:
     index = _index(words)
     if not index.keys() >= set(names):  # to name the nearest ones
         index = TaskManager().task_index
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, ResolvedTask] = {}
     problems = []
     for name in (*names, *files):
         if name in names and name not in index:
@@ -152,7 +165,7 @@ def _members(entry: Any) -> Any:
     return members if isinstance(members, list) else []
 
 
-def _resolved(task: Any, index: dict[str, Any]) -> dict[str, Any]:
+def _resolved(task: Any, index: dict[str, Any]) -> ResolvedTask:
     """Return what lm-eval makes of an entry of its index, or of a file."""
     from lm_eval.api.group import Group
     from lm_eval.tasks import _factory, _yaml_loader
@@ -194,8 +207,8 @@ def _resolved(task: Any, index: dict[str, Any]) -> dict[str, Any]:
         name = str(config["group"] if "group" in config else config["task"])
         entry = Entry(name, TaskIndex._kind_of(config), Path(task))  # noqa: SLF001
     built = Factory().build(entry, overrides=None, registry=index)
-    definitions: dict[str, Any] = {}
-    groups: dict[str, Any] = {}
+    definitions: dict[str, dict[str, Any]] = {}
+    groups: dict[str, ResolvedGroup] = {}
 
     def add(item: Any) -> None:
         if isinstance(item, Group):

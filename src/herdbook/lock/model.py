@@ -11,7 +11,7 @@ import json
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from herdbook import __version__, jsonio, limits
 from herdbook.architectures.config import wrong_type
@@ -84,7 +84,7 @@ class LockedSource(Section):
     ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not state it.
     """
 
-    asked: dict[str, Any]
+    asked: dict[str, JsonValue]
     uri: str
     revision: str
     weights: Literal["safetensors", "gguf"]
@@ -152,7 +152,7 @@ class LockedAdapter(Section):
     fills up texts in training, if that tokenizer names one; ``chat_template`` is whether it has one.
     """
 
-    asked: dict[str, Any]
+    asked: dict[str, JsonValue]
     files: Annotated[tuple[LockedFile, ...], FIRST]
     config: dict[str, Any]
     tensors: Annotated[tuple[LockedTensor, ...], FIRST]
@@ -165,7 +165,7 @@ class LockedAdapter(Section):
 class LockedCalibration(Section):
     """Calibration text, pinned: its files."""
 
-    asked: dict[str, Any]
+    asked: dict[str, JsonValue]
     data: Annotated[tuple[LockedFile, ...], FIRST]
 
 
@@ -287,7 +287,7 @@ def write(lock: Lock, path: Path) -> None:
     write_text(path, render(lock))
 
 
-def request(model: Section) -> dict[str, Any]:
+def request(model: Section) -> dict[str, JsonValue]:
     """Return a recipe's entry of a source or adapter, as the lock stores it."""
     entry = model.model_dump(mode="json", exclude_defaults=True)
     if isinstance(model, Adapter):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import yaml
 
     from herdbook.lock.file import LockedFile
+    from herdbook.lock.harness import ResolvedTask
 
 RESOLVED = ("include", "group", "class")  # keys of a file that is not its own definition
 
@@ -106,7 +107,7 @@ def pin_tasks(names: Sequence[str], trust: Sequence[str], beside: Path) -> dict[
         RecipeError: If a task does not exist, cannot be measured as it is, or runs code that is not trusted.
         SourceError: If a file does not exist.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ResolvedTask] = {}
     files: dict[str, Path] = {}
     for task in filter(is_file, names):
         pin_local(beside, task, "evaluate.tasks")
@@ -156,7 +157,7 @@ class _Pinning:
         if self._problems:
             raise RecipeError([f"{self._where}: {wrong}" for wrong in self._problems])
 
-    def pin(self, found: dict[str, Any]) -> LockedTask:
+    def pin(self, found: ResolvedTask) -> LockedTask:
         """Return its pins, from what it was resolved to. Raises RecipeError if something is wrong with it."""
         local = is_file(self._task)
         file = pin_local(self._beside, self._task, "evaluate.tasks") if local else None
@@ -189,7 +190,7 @@ class _Pinning:
             sources=tuple(self._sources[name] for name in sorted(self._sources)),
             data=data,
             definitions=definitions,
-            groups={name: LockedGroup(**group) for name, group in found["groups"].items()},
+            groups={name: LockedGroup.model_validate(group) for name, group in found["groups"].items()},
         )
 
     def _placed(self, value: Any) -> Any:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from herdbook.comparison.marks import Outcome
+    from herdbook.jsonio import JsonObject
     from herdbook.plan import Evaluation, Plan
     from herdbook.provenance.lineage import LineageSlice
+    from herdbook.provenance.slsa import Statement
 
 BOM_TYPE = "https://cyclonedx.org/bom"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
@@ -39,7 +41,7 @@ def canonical(value: Any) -> bytes:
 
 def statements(
     plan: Plan, digests: Mapping[str, str], read_json: Callable[[str], Any], slices: Iterable[LineageSlice]
-) -> list[dict[str, Any]]:
+) -> list[Statement]:
     """Return the claims of a build, in order: its provenance, bill of materials and lineage, then each measurement.
 
     Args:
@@ -86,11 +88,11 @@ def _measured(item: Evaluation, plan: Plan, result: Mapping[str, Any]) -> dict[s
 
 def _result(
     plan: Plan, name: str, sha256: str, content: Mapping[str, Any], reached: Sequence[Outcome]
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return a test result. It is ``FAILED`` if the recipe has a mark that was missed; otherwise everything was measured."""
     missed = {outcome.mark.task for outcome in reached if not outcome.met}
     settings = canonical(content["settings"])
-    configuration: list[dict[str, Any]] = [
+    configuration: list[JsonObject] = [
         {
             "name": "settings",
             "mediaType": "application/json",

@@ -24,11 +24,12 @@ from herdbook.sources.purl import HubCommit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from herdbook.provenance.slsa import Statement
     from herdbook.publish.local import LocalRelease
     from herdbook.publish.proposal import Proposal, RemoteState
 
     Report = Callable[[str], None]
-    Sign = Callable[[dict[str, Any]], str]
+    Sign = Callable[[Statement], str]
 
 
 @dataclass(frozen=True)
