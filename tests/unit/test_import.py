@@ -615,6 +615,8 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
         ),
         (LINEAR.replace("a/c", "../c"), ["line 2: models.1.model: '../c' is neither a folder", "--map '../c=owner/name'"]),
         (LINEAR.replace("a/c", '"a/c\\u202e\\x1b"'), ["line 2: models.1.model: "]),
+        (LINEAR.replace("linear", "LINEAR"), ["line 1: merge_method: unknown method 'LINEAR'; did you mean 'linear'?"]),
+        (LINEAR + "name: 'a\x1bb'\n", ["line 3, column 9: not YAML: the control character '\\x1b'"]),
         (BOMB + LINEAR, ["expands to more than"]),
         ("merge_method: linear\nmodels: &a [*a]\n", ["expands to more than"]),
         ("x" * 600_000, ["refused: it has 600,000 characters"]),
@@ -667,6 +669,32 @@ def test_references(given, model):
         "x.yaml", f"merge_method: linear\nmodels: [{{model: {given}, parameters: {{weight: 1}}}}]\n"
     )
     assert next(iter(made.content["models"].values())) == model
+
+
+def test_the_old_form_of_a_tokenizer_s_model():
+    made = imported("x.yaml", LINEAR + "tokenizer_source: model:a/c@v1\n").content["models"]
+    assert made["merged"]["merge"]["tokenizer"] == {"source": "c-2"}
+    assert made["c-2"] == {"hub": "a/c@v1"}
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        f"Made with `merge_method: ties`: see below.\n\n{LINEAR}\nThanks: to all.\n",
+        f'```python\n# merge_method: none\nname = "x"\nyaml_config = """\n{LINEAR}"""\n```\n',
+    ],
+    ids=["a text without any mark", "a notebook's cell"],
+)
+def test_a_configuration_in_a_text(card):
+    made = imported("README.md", card)
+    assert made.content["models"]["merged"]["merge"]["method"] == "linear"
+    line = 1 + card[: card.index("{model: a/c")].count("\n")
+    assert refused(card.replace("a/c", "./c"))[0].startswith(f"line {line}: models.1.model: './c'")
+
+
+def test_keys_that_are_only_a_little_alike_are_left_out():
+    made = imported("x.yaml", f"model_type: MistralForCausalLM\n{LINEAR}")
+    assert "model_type: left out, since mergekit ignores it too" in made.assumed
 
 
 def test_a_step_that_is_not_used_is_named():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from herdbook.importing.value import Value
 
 MIXTURE = "moe"
+OF_MODEL = "model:"  # before the model of `tokenizer_source`, as mergekit wrote it until 2024
 COMMON = ("name", "merge_method", "dtype")
 MIXTURE_KEYS = (
     *("base_model", "experts", "gate_mode", "experts_per_token", "shared_experts", "architecture"),
@@ -180,8 +182,11 @@ def read_tokenizer(value: Value) -> Tokenizer | None:
 
 
 def _tokens_from(value: Value) -> Reference | str | None:
-    if isinstance(value.content, str) and value.content in {"union", "base"}:
-        return value.content
+    given = value.content
+    if isinstance(given, str) and given in {"union", "base"}:
+        return given
+    if isinstance(given, str) and given.startswith(OF_MODEL):
+        value = replace(value, content=given.removeprefix(OF_MODEL))
     return references.read(value)
 
 
