@@ -29,9 +29,7 @@ def merge(method, **entry):
 
 def modules(tokenizer, **entries):
     own = {name: {"dtype": "bfloat16", **entry} for name, entry in entries.items()}
-    return {
-        "merge": {"method": "modules", "modules": own, **({"tokenizer": tokenizer} if tokenizer else {})}
-    }
+    return {"merge": {"method": "modules", "modules": own, **({"tokenizer": tokenizer} if tokenizer else {})}}
 
 
 OAK_TO_ELM = {
@@ -518,10 +516,7 @@ def refused(text, name="x.yaml", mapping=None):
 def without_semantics(models):
     """Return models without ``semantics`` of merges, which the recipe language has for some methods."""
     return {
-        name: {"merge": _without(one["merge"])}
-        if "merge" in one
-        else one
-        for name, one in models.items()
+        name: {"merge": _without(one["merge"])} if "merge" in one else one for name, one in models.items()
     }
 
 
