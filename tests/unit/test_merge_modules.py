@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText
 from herdbook import plan as plans
 from herdbook.architectures.meaning import differences, lengths
 from herdbook.architectures.modules import module_of, split
+from herdbook.cli.main import main
 from herdbook.errors import RecipeError, SourceError
 from herdbook.inference.forward import CheckpointFolder
 from support import tiny
@@ -204,3 +205,10 @@ def test_a_processor_that_leads_to_code_is_refused(herd, tmp_path):
         SourceError, match=r"preprocessor_config.json requires running its own code \(auto_map\)"
     ):
         tiny.lock(path)
+
+
+def test_what_other_commands_do_not_take(herd, tmp_path, capsys):
+    assert (
+        main(["extract", str(herd / "a"), str(herd / "b"), "-o", str(tmp_path / "made"), "--rank", "2"]) == 2
+    )
+    assert "also reads images, and adapters are extracted for models of text alone" in capsys.readouterr().err

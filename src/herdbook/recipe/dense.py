@@ -29,6 +29,7 @@ class Modular(Section):
     """Each module of a model merged for itself, such as the text decoder and the vision tower of one that reads images."""
 
     dtype: ClassVar[None] = None
+    out_dtype: ClassVar[None] = None
     vocabulary: ClassVar[None] = None
 
     method: Literal["modules"]
