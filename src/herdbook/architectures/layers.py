@@ -34,6 +34,11 @@ class Depths:
             # beyond the stated ones may be layers that transformers does not load, such as those for predicting more tokens
             self._lengths = {prefix: min(length, stated) for prefix, length in self._lengths.items()}
 
+    def length(self, tensor: str) -> int:
+        """Return how many layers the list has that a tensor belongs to; 0 if it is outside the layers."""
+        match = NUMBER.search(tensor)
+        return self._lengths[tensor[: match.start()]] if match else 0
+
     def of(self, tensor: str) -> float:
         """Return a tensor's depth, from 0 to 1."""
         match = NUMBER.search(tensor)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
 from herdbook.architectures.mixtures import window_of
+from herdbook.architectures.modules import sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -127,6 +128,26 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
     Returns:
         A phrase for each difference, such as ``a norm epsilon of 1e-05, not 1e-06``.
     """
+    return [
+        f"{difference}{_inside(key)}"
+        for key, one, two in _pairs(config, other)
+        for difference in _differences(one, two)
+    ]
+
+
+def _pairs(
+    config: Mapping[str, Any], other: Mapping[str, Any]
+) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the configurations of the modules of two models side by side; of those of text alone, the whole ones."""
+    mine, theirs = sections(config), sections(other)
+    return [(key, mine.get(key, {}), theirs.get(key, {})) for key in {**mine, **theirs}]
+
+
+def _inside(key: str) -> str:
+    return f" (in {key})" if key else ""
+
+
+def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     mine, theirs = _settings(config), _settings(other)
     kinds = {*_rotary(config), *_rotary(other)}
     kinds -= {""} if len(kinds) > 1 else set()
@@ -150,8 +171,13 @@ def unsaid(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     Different versions of transformers write different settings. For one that is missing, its default counts.
     """
-    mine, theirs = _settings(config), _settings(other)
-    return [f"{name} of {mine[name]}" for name in mine if name not in theirs and mine[name]]
+    found = []
+    for key, one, two in _pairs(config, other):
+        mine, theirs = _settings(one), _settings(two)
+        found += [
+            f"{name} of {mine[name]}{_inside(key)}" for name in mine if name not in theirs and mine[name]
+        ]
+    return found
 
 
 def lengths(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -166,12 +192,15 @@ def lengths(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     Returns:
         A phrase for each difference, such as ``sliding window (4096 tokens, none)``.
     """
-    mine, theirs = _lengths(config), _lengths(other)
-    return [
-        f"{name} ({mine[name]}, {theirs[name]})"
-        for name in mine
-        if name in theirs and mine[name] != theirs[name]
-    ]
+    found = []
+    for key, one, two in _pairs(config, other):
+        mine, theirs = _lengths(one), _lengths(two)
+        found += [
+            f"{name} ({mine[name]}, {theirs[name]}){_inside(key)}"
+            for name in mine
+            if name in theirs and mine[name] != theirs[name]
+        ]
+    return found
 
 
 def _lengths(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +231,9 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "a norm_topk_prob": value_of(config, "norm_topk_prob"),
         "a scoring_func": value_of(config, "scoring_func"),
     }
-    if not is_known:  # its defaults are not known either
+    if (
+        not is_known or "num_hidden_layers" not in config
+    ):  # its defaults are not known either, or it is only a part
         settings = {name: value for name, value in settings.items() if value is not None}
         settings |= {
             f"a {key}": value or 0

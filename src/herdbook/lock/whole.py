@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from herdbook import jsonio, limits
 from herdbook.architectures.config import wrong_type
 from herdbook.architectures.defaults import head_width, key_value_heads, value_of
-from herdbook.architectures.form import EMBEDDINGS, HEAD, QUANTIZED, is_known
+from herdbook.architectures.form import EMBEDDINGS, HEAD, PREFIX, QUANTIZED, is_known
 from herdbook.architectures.layers import LAYER_COUNTS, layers_of
 from herdbook.architectures.meaning import LLAMA_LIKE, SAME_SCALING, is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
+from herdbook.architectures.modules import reads_images, sections
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.sources import remote_code
@@ -158,10 +159,11 @@ def check_tied(
         SourceError: If it is another one.
     """
     places = {
-        name: (file, spans[name])
-        for name in (EMBEDDINGS, HEAD)
+        end: (file, span)
+        for end in (EMBEDDINGS, HEAD)
         for file, spans in held.items()
-        if name in spans
+        for name, span in spans.items()
+        if name == end or (reads_images(config) and name.endswith(f".{end.removeprefix(PREFIX)}"))
     }
     if not is_tied(config) or len(places) < len((EMBEDDINGS, HEAD)):
         return
@@ -191,10 +193,13 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
                 f"{what}: its weights are quantized ({CONFIG}: {key}{f', {method}' if method else ''}). "
                 f"{UNQUANTIZED}"
             )
+    if reads_images(config):
+        _check_modules(config, what)
+        return
     if "text_config" in config:
         raise SourceError(
-            f"{what}: {CONFIG} has a text_config: models that also read images or sound are not supported. Save its language "
-            "model alone, and name that folder."
+            f"{what}: {CONFIG} has a text_config and no vision_config: models that also read sound are not supported. Save its "
+            "language model alone, and name that folder."
         )
     if problem := wrong_type(config):
         raise SourceError(f"{what}: {CONFIG}: {problem}")
@@ -220,6 +225,25 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         raise SourceError(f"{what}: {CONFIG} lists {len(layer_types)} layer_types for {layers} layers")
     for problem in _computed_otherwise(config):
         raise SourceError(f"{what}: {CONFIG} {problem}")
+
+
+def _check_modules(config: Mapping[str, Any], what: str) -> None:
+    """Check the configurations of a model's modules, which leave out values that are transformers' defaults.
+
+    Raises:
+        SourceError: If a value has a wrong type, is over a limit or contradicts another one, or if no class is named.
+    """
+    for key, section in sections(config).items():
+        where = f"{CONFIG}: {key}" if key else CONFIG
+        if problem := wrong_type(section):
+            raise SourceError(f"{what}: {where}: {problem}")
+        layers = layers_of(section)
+        if layers is not None and layers > limits.LAYERS:
+            raise SourceError(f"{what}: {where} has {layers} layers, over the limit of {limits.LAYERS:,}")
+        for problem in _ambiguous(section):
+            raise SourceError(f"{what}: {where} {problem}")
+    if not config.get("architectures"):
+        raise SourceError(f"{what}: {CONFIG} names no class (architectures)")
 
 
 def _computed_otherwise(config: Mapping[str, Any]) -> Iterator[str]:

@@ -45,6 +45,7 @@ NEUTRAL_MODULES = {
     "herdbook.settings": "the settings of a machine, none of which decides a result",
     "herdbook.recipe": _RECIPE,
     "herdbook.recipe.benchmarks": _RECIPE,
+    "herdbook.recipe.dense": _RECIPE,
     "herdbook.recipe.evaluate": _RECIPE,
     "herdbook.recipe.hub_values": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,

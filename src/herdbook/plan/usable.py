@@ -8,6 +8,7 @@ from herdbook.architectures import conversion
 from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import CheckpointError, RecipeError, StepError
+from herdbook.plan.images import unusable
 from herdbook.plan.quantize import check_types
 from herdbook.plan.tokenizer_model import FORMATS, misread
 from herdbook.recipe import Moe
@@ -25,6 +26,8 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     Raises:
         RecipeError: If llama.cpp or transformers cannot read a model, or would read it as another one.
     """
+    if refused := [*unusable(recipe, nodes)]:
+        raise RecipeError(refused)
     problems = misread(recipe, nodes)
     released = nodes[recipe.release.model]
     if recipe.quantize and isinstance(released.recipe, Moe) and released.recipe.moe.layout == "fused":

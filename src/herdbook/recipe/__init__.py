@@ -3,14 +3,13 @@
 Reading a recipe uses no network and imports no torch.
 """
 
+from herdbook.recipe.dense import Dense, Merge, Modular
 from herdbook.recipe.evaluate import Asked, Bounded, Evaluate, Suite, beside_suite, is_file, measured
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select
 from herdbook.recipe.merge import (
     Dare,
-    Dense,
     Filtered,
     Linear,
-    Merge,
     Mergekit,
     Passthrough,
     Slerp,
@@ -49,6 +48,7 @@ __all__ = [
     "Mergekit",
     "Mixture",
     "ModelToken",
+    "Modular",
     "Moe",
     "Passthrough",
     "Publish",

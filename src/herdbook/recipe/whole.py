@@ -10,9 +10,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
 from herdbook.recipe.benchmarks import Benchmark, benchmark_problems
+from herdbook.recipe.dense import Merge
 from herdbook.recipe.evaluate import Evaluate, Mark, evaluate_problems, mark_problems
 from herdbook.recipe.laser import Calibration, Laser
-from herdbook.recipe.merge import Merge
 from herdbook.recipe.merge_problems import merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish

@@ -33,7 +33,7 @@ from herdbook.layout import (
 )
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 from herdbook.recipe.tokenizer import Tokenizer
-from herdbook.sources.select import TOKENIZER_FILES
+from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
 from herdbook.verify.fact import ASSERTED, Fact
 from herdbook.verify.gguf.table import CONFIG as FROM_CONFIG
 from herdbook.verify.gguf.table import CONVERTER, ROWS, TENSORS, TOKENIZER
@@ -208,7 +208,7 @@ FACTS = (
     Fact("configuration and index", WEIGHTS_INDEX, (), "recipe and lock", "claims"),
     *(
         Fact("tokenizer, chat template, generation config", name, (), "the lock", "claims")
-        for name in (*TOKENIZER_FILES, GENERATION_CONFIG)
+        for name in (*TOKENIZER_FILES, *PROCESSOR_FILES, GENERATION_CONFIG)
     ),
     Fact("headers of weights", WEIGHTS, ("header",), "the plan of recipe and lock", "claims"),
     Fact("copied tensors", WEIGHTS, ("copy", "fetch", "stack", "rows"), "the sources' bytes", "equality"),

@@ -171,7 +171,7 @@ CASES = [
         "folder: base: config.json has num_experts_per_tok 3, and 2 experts",
     ),
     Case(
-        "a multimodal model (`text_config`)",
+        "a model of text and sound (`text_config`)",
         source(config(text_config={"num_hidden_layers": 2}, num_hidden_layers=None)),
         "folder: base: config.json has a text_config",
     ),

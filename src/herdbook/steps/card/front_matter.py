@@ -63,7 +63,7 @@ class FrontMatter(_Part, Licensed):
 
     language: Languages
     library_name: Literal["transformers"]
-    pipeline_tag: Literal["text-generation"]
+    pipeline_tag: Literal["image-text-to-text", "text-generation"]
     base_model: Repo | Annotated[list[Repo], Field(min_length=2), AfterValidator(unique)] | None = None
     base_model_relation: Literal["adapter", "finetune", "merge", "quantized"] | None = None
     tags: Annotated[list[Tag], Field(min_length=1), AfterValidator(unique)]
