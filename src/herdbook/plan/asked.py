@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError
@@ -19,12 +20,52 @@ if TYPE_CHECKING:
 GENERATED = "generate_until"  # lm-eval's name for tasks in which the model writes a text
 
 
-def asked_tasks(recipe: Recipe, lock: Lock) -> list[tuple[LockedTask, Asked]]:
-    """Return the pinned tasks of a recipe in its order, those of suites included, each with the settings that apply to it."""
+@dataclass(frozen=True)
+class Group:
+    """The tasks that one job measures a model on: those of a suite, or those of no suite, in one type.
+
+    Another suite of the recipe may change without measuring these again.
+
+    Args:
+        suite: The name of the suite; empty for tasks that belong to none.
+        dtype: The type in which models are measured.
+        own_dtype: Whether that is another type than the recipe's.
+        tasks: The tasks, each with the settings that apply to it.
+    """
+
+    suite: str
+    dtype: str
+    own_dtype: bool
+    tasks: tuple[tuple[LockedTask, Asked], ...]
+
+    @property
+    def name(self) -> str:
+        """What distinguishes it from the other groups of a recipe, for names of files; empty if nothing does."""
+        return ".".join([*([self.suite] if self.suite else []), *([self.dtype] if self.own_dtype else [])])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its tasks, those in groups of lm-eval included."""
+        return tuple(name for locked, _ in self.tasks for name in locked.titles)
+
+
+def groups(recipe: Recipe, lock: Lock) -> tuple[Group, ...]:
+    """Return the pinned tasks of a recipe, in the groups that are measured together."""
     if recipe.evaluate is None:
-        return []
+        return ()
+    common = recipe.evaluate.dtype
     suites = {path: locked.suite for path, locked in lock.suites.items()}
-    return [(lock.tasks[task], asked) for task, asked in measured(recipe.evaluate, suites)]
+    found: dict[tuple[str, str], list[tuple[LockedTask, Asked]]] = {}
+    for task, asked, suite in measured(recipe.evaluate, suites):
+        found.setdefault((suite, asked.dtype or common), []).append((lock.tasks[task], asked))
+    return tuple(
+        Group(suite, dtype, dtype != common, tuple(tasks)) for (suite, dtype), tasks in found.items()
+    )
+
+
+def asked_tasks(recipe: Recipe, lock: Lock) -> list[tuple[LockedTask, Asked]]:
+    """Return the pinned tasks of a recipe, those of suites included, each with the settings that apply to it."""
+    return [pair for group in groups(recipe, lock) for pair in group.tasks]
 
 
 def labels(lock: Lock) -> dict[str, tuple[str, ...]]:

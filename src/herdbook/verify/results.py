@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES
-from herdbook.plan.asked import asked_tasks
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.laser import SEARCH_CODE
 from herdbook.plan.quantize import QUANTIZE_CODE
@@ -82,7 +81,7 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
 
 def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
     for item in plan.evaluations:
-        yield _measurement(plan, release, item)
+        yield _measurement(release, item)
     for search in plan.searches.values():
         yield _search(release, search)
     if plan.report:
@@ -91,7 +90,7 @@ def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
         yield _quantized(release, quantized)
 
 
-def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
+def _measurement(release: Release, item: Evaluation) -> Expected:
     name = f"{EVALUATIONS}/{item.id}.json"
     found = release.subject.json(name)
     with damaged(name):
@@ -99,7 +98,7 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
         documents = {task: result["documents"] for task, result in found["tasks"].items()}
         fields = [sorted(result) for result in found["tasks"].values()]
         scores = [sorted(score) for result in found["tasks"].values() for score in result["metrics"].values()]
-    asked = asked_tasks(plan.recipe, plan.lock)
+    asked = item.group.tasks
     limits = {task: own.limit for locked, own in asked for task in locked.titles}
     return Expected(
         name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,7 @@ class TaskResult:
     task: str
     title: str
     documents: int
+    dtype: str  # the type in which the model was measured
     scores: dict[str, Score]
 
     @property
@@ -106,7 +107,6 @@ class Measurement:
         tasks: Results by task.
         weights: SHA-256 of each measured weights file, by its name; empty if the result does not contain them.
         versions: Versions of the packages that ran the measurement.
-        dtype: The type in which it was measured.
     """
 
     name: str
@@ -115,7 +115,6 @@ class Measurement:
     tasks: dict[str, TaskResult]
     weights: dict[str, str]
     versions: dict[str, str]
-    dtype: str = "float32"
     runtime: str = ""
 
 
@@ -126,6 +125,7 @@ class Column:
     task: str
     title: str
     documents: int
+    dtype: str
     score: Score  # any model's, for the metric's name and direction
 
 
@@ -135,7 +135,10 @@ def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
     Raises:
         StepError: If one is missing, damaged or of another plan, or if two did not measure the same tasks.
     """
-    measurements = tuple(_read(plan, item) for item in plan.evaluations)
+    parts: dict[str, list[Measurement]] = {}
+    for item in plan.evaluations:
+        parts.setdefault(item.name, []).append(_read(plan, item))
+    measurements = tuple(map(_joined, parts.values()))
     for other in measurements[1:]:
         for task, result in measurements[0].tasks.items():
             theirs = other.tasks.get(task)
@@ -151,12 +154,18 @@ def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
     return measurements
 
 
+def _joined(parts: list[Measurement]) -> Measurement:
+    """Return one measurement on all groups of tasks."""
+    tasks = {name: result for part in parts for name, result in part.tasks.items()}
+    return replace(parts[0], tasks=tasks)
+
+
 def columns(measurements: tuple[Measurement, ...]) -> tuple[Column, ...]:
     """Return the columns of the table."""
     if not measurements:
         return ()
     return tuple(
-        Column(result.task, result.title, result.documents, score)
+        Column(result.task, result.title, result.documents, result.dtype, score)
         for result in measurements[0].tasks.values()
         for score in result.main
     )
@@ -227,7 +236,8 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
     try:
         if data["key"] != item.key:
             raise StepError(f"card: {path}: belongs to another plan. Delete it and rerun `evaluate`.")
-        tasks = {name: _task(name, result) for name, result in data["tasks"].items()}
+        dtype = str(data["settings"]["dtype"])
+        tasks = {name: _task(name, result, dtype) for name, result in data["tasks"].items()}
         return Measurement(
             item.name,
             item.node.name,
@@ -235,7 +245,6 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
             tasks,
             dict(data.get("weights") or {}),
             versions_of(data.get("versions") or data.get("code") or {}),
-            str((data.get("settings") or {}).get("dtype", "float32")),
             item.runtime,
         )
     except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
@@ -244,7 +253,7 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
         ) from error
 
 
-def _task(name: str, data: dict[str, Any]) -> TaskResult:
+def _task(name: str, data: dict[str, Any], dtype: str) -> TaskResult:
     scores = {
         metric: Score(
             metric,
@@ -256,4 +265,4 @@ def _task(name: str, data: dict[str, Any]) -> TaskResult:
     }
     if not scores:
         raise ValueError(f"task {name} has no metric")
-    return TaskResult(name, str(data.get("title") or name), int(data["documents"]), scores)
+    return TaskResult(name, str(data.get("title") or name), int(data["documents"]), dtype, scores)
