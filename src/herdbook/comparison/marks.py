@@ -71,9 +71,14 @@ def outcomes(plan: Plan, read_json: Callable[[str], Any]) -> tuple[Outcome, ...]
     tasks = {
         task: result
         for item in own
-        for task, result in read_json(f"{EVALUATIONS}/{item.id}.json")["tasks"].items()
+        for task, result in results_of(read_json(f"{EVALUATIONS}/{item.id}.json")).items()
     }
     return judge_marks(plan, tasks, comparisons)
+
+
+def results_of(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results that a measurement states, of tasks and of groups as a whole, by name."""
+    return {**measured["tasks"], **measured.get("groups", {})}
 
 
 def judge_marks(

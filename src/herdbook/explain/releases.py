@@ -22,6 +22,7 @@ from herdbook.verify.claims import recorded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from herdbook.comparison.samples import Sample
     from herdbook.comparison.verdict import Comparison
     from herdbook.release.reader import Release
 

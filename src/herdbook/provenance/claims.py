@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
-from herdbook.comparison.marks import outcomes
+from herdbook.comparison.marks import outcomes, results_of
 from herdbook.layout import BOMS, EVALUATIONS, LINEAGE, input_file
 from herdbook.plan.material import data_set_inputs
 from herdbook.provenance.slsa import PROVENANCE_TYPE, digest_set, provenance, statement
@@ -134,6 +134,6 @@ def _result(
                 metric: {key: score[key] for key in ("value", "stderr", "higher_is_better")}
                 for metric, score in result["metrics"].items()
             }
-            for task, result in content["tasks"].items()
+            for task, result in results_of(content).items()
         },
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.comparison.compare import Measured, Wanted, compare
-from herdbook.comparison.marks import MarkError, judge_marks
+from herdbook.comparison.marks import MarkError, judge_marks, results_of
 from herdbook.comparison.samples import SamplesError, unpack
 from herdbook.comparison.verdict import UNTESTED, judge
 from herdbook.errors import StepError
@@ -111,9 +111,9 @@ def marks_of(plan: Plan, comparisons: tuple[Comparison, ...]) -> tuple[Outcome, 
     tasks = {
         task: result
         for item in measured_as(plan.evaluations, plan.released.name)
-        for task, result in json.loads(plan.layout.evaluation(item).read_text(encoding="utf-8"))[
-            "tasks"
-        ].items()
+        for task, result in results_of(
+            json.loads(plan.layout.evaluation(item).read_text(encoding="utf-8"))
+        ).items()
     }
     try:
         return judge_marks(plan, tasks, comparisons)

@@ -49,9 +49,11 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
     ):
         opener = _run if item.runtime else _load
         opened = cache(lambda: opener(plan, item, threads, devices, answers))
-        answered = [measure(opened, one.tasks, one.limit, **one.options) for one in asked]
+        pinned = plan.lock.requests_of(item.node.name)
+        answered = [measure(opened, one.tasks, one.limit, pinned, **one.options) for one in asked]
     measured = Measured(
         {name: result for one in answered for name, result in one.tasks.items()},
+        {name: result for one in answered for name, result in one.groups.items()},
         [sample for one in answered for sample in one.samples],
     )
     content, sha256 = pack(measured.samples)
@@ -64,6 +66,7 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
             **device,
             "weights": weights,
             "tasks": measured.tasks,
+            **({"groups": measured.groups} if measured.groups else {}),
             "samples": {"sha256": sha256},
         },
     )

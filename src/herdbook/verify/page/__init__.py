@@ -14,6 +14,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from herdbook import __version__
+from herdbook.comparison.marks import results_of
 from herdbook.errors import HerdbookError
 from herdbook.humanize import size
 from herdbook.layout import CARD, COMPARISONS, EVALUATIONS, FIGURES, LINEAGE_FIGURE, SUMS
@@ -177,7 +178,7 @@ def _measurements(release: Release) -> dict[str, Any] | None:
     for name in names:
         content = release.subject.json(name)
         cells = rows.setdefault(str(content.get("name") or name), {})
-        for task, result in content["tasks"].items():
+        for task, result in results_of(content).items():
             for metric, score in result["metrics"].items():
                 columns[task, metric] = f"{result.get('title') or task}: {metric}"
                 cells[task, metric] = {
