@@ -135,7 +135,7 @@ def _settings(section: Evaluate, lock: Lock, group: Group) -> dict[str, Any]:
         },
         "harness": lock.harness.model_dump(mode="json") if lock.harness else None,
         "batch_size": section.batch_size,
-        "dtype": group.dtype,
+        **({} if group.dtype == "float32" else {"dtype": group.dtype}),  # as older records have it
         "code": EVALUATE_CODE.describe().json,
     }
 
