@@ -9,6 +9,9 @@ import io
 import torch
 import yaml
 
+from herdbook import lock as locks
+from herdbook import plan as plans
+from herdbook.plan.requests import with_requests
 from herdbook.steps.card.step import render_card
 from support import measured, quantized, tiny
 from support.boards import BOARD
@@ -152,5 +155,7 @@ def build(root, key, models=MODELS, **sections):
         names = [locked.name for locked in plan.lock.tasks.values()]
         also = [name for name in names if name != "held_out"]
         measured.write(plan, item, [0.75 + number / 16], stderr=0.125, also=also)
+    locks.write(with_requests(plan), locks.path_for(plan.recipe_path))
+    plan = plans.load(plan.recipe_path, plan.layout.root)
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)

@@ -153,7 +153,9 @@ class Verdict:
             case RoutingReport() as report:
                 yield from difference.code(record.get("code", {}), report.code.json)
             case Evaluation() as measured:
-                now = {name: measured.settings.get(name) for name in ("limit", "batch_size", "tasks")}
+                now = {
+                    name: measured.settings.get(name) for name in ("limit", "batch_size", "dtype", "tasks")
+                }
                 before = {name: record.get("settings", {}).get(name) for name in now}
                 yield from changed_parameters(before, now)
                 yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe().json)

@@ -229,16 +229,22 @@ class _Runs:
             if item.quantized
             else self._folder(item.node)
         )
+        read = {locked.name for locked, _ in item.group.tasks}
+        read |= {
+            f"{data_set.repo}@{data_set.revision}"
+            for locked, _ in item.group.tasks
+            for data_set in map(self._plan.lock.data_sets.__getitem__, locked.repos)
+        }
         texts = (
             self._inputs[entry.file.name]
             for entry in inputs(self._plan)
-            if entry.role in {"task", "task data", "data set"}
+            if entry.role in {"task", "task data", "data set"} and entry.name in read
         )
         return StepRun(
             f"evaluate-{item.id}",
-            f"measurement of {item.name}",
+            f"measurement of {item.label}",
             "evaluate",
-            f"Measured {item.name}",
+            f"Measured {item.label}",
             name,
             _unique((*measured, *texts)),
             (_result(name),),

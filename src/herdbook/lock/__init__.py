@@ -18,6 +18,7 @@ from herdbook.lock.fits import check_fits, misfits
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    EVERY_MODEL,
     LINE_LENGTH,
     Lock,
     LockedAdapter,
@@ -39,6 +40,7 @@ from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, Lo
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
+    "EVERY_MODEL",
     "FUNCTION",
     "LINE_LENGTH",
     "OWN",

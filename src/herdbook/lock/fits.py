@@ -79,7 +79,7 @@ def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]
     if missing:
         return
     suites = {name: locked.suite for name, locked in lock.suites.items()}
-    for task, _ in measured(evaluate, suites):
+    for task, _, _ in measured(evaluate, suites):
         if task not in lock.tasks:
             yield Misfit(f"evaluate.tasks {task}", "has no entry", task, "no entry")
             continue

@@ -169,8 +169,15 @@ class LockedCalibration(Section):
     data: Annotated[tuple[LockedFile, ...], FIRST]
 
 
+EVERY_MODEL = "*"
+
+
 class Lock(Section):
-    """A whole lock."""
+    """A whole lock.
+
+    ``requests`` are there once models were measured: by task and model, the digest of all that the model was asked. Unless a
+    task goes through a chat template, that is the same for every model, ``*``.
+    """
 
     version: Literal[1] = 1
     sources: Annotated[dict[str, LockedSource], FIRST] = Field(default_factory=dict)
@@ -179,10 +186,19 @@ class Lock(Section):
     suites: Annotated[dict[str, LockedSuite], FIRST] = Field(default_factory=dict)
     data_sets: Annotated[dict[str, LockedDataSet], FIRST] = Field(default_factory=dict)
     harness: LockedHarness | None = None
+    requests: Annotated[dict[str, dict[str, str]], FIRST] = Field(default_factory=dict)
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
+
+    def requests_of(self, model: str) -> dict[str, str]:
+        """Return the digests of what a model is asked, by task."""
+        return {
+            task: found
+            for task, digests in self.requests.items()
+            if (found := digests.get(model, digests.get(EVERY_MODEL)))
+        }
 
 
 def path_for(recipe_path: Path) -> Path:

@@ -98,7 +98,7 @@ def _pin_tasks(
 ) -> dict[str, LockedTask]:
     if recipe.evaluate is None:
         return {}
-    names = [task for task, _ in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
+    names = [one.task for one in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
     if twice := [task for index, task in enumerate(names) if task in names[:index]]:
         raise RecipeError(f"evaluate.tasks: {twice[0]} is measured twice. Leave one of them out")
     if any(not is_file(task) for task in names):

@@ -52,7 +52,7 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return _search(plan, subject)
         case Evaluation():
             # The tasks' data as tables: the documents, and the requests built from them.
-            return LEAST_BYTES + 4 * evaluation_data_bytes(plan)
+            return LEAST_BYTES + 4 * evaluation_data_bytes(plan, subject)
         case EvaluationData():
             return LEAST_BYTES + 5 * subject.size_bytes  # the files, and the documents in them as tables
         case RoutingReport() | Node():
@@ -67,10 +67,13 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return CARD_BYTES + LISTED_BYTES * sum(len(part.tensors) for part in plan.parts.values())
 
 
-def evaluation_data_bytes(plan: Plan) -> int:
+def evaluation_data_bytes(plan: Plan, item: Evaluation) -> int:
     """Return the size of the data that tasks read: files beside the recipe, and data sets on the Hub."""
-    local = sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data)
-    return local + (plan.data.size_bytes if plan.data else 0)
+    tasks = [task for task, _ in item.group.tasks]
+    repos = {repo for task in tasks for repo in task.repos}
+    files = [file for task in tasks for file in task.data]
+    files += [file for repo in repos for file in plan.lock.data_sets[repo].files]
+    return sum(file.size_bytes for file in files)
 
 
 def fetch_bytes(plan: Plan, part: Part | None = None) -> int:

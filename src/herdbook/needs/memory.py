@@ -72,7 +72,7 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
             first, further = _search(plan, subject)
         case Evaluation():
             further = pass_bytes(plan, subject)
-            first = TORCH_BYTES + _weights(plan, subject) + further
+            first = TORCH_BYTES + _weights(subject) + further
         case EvaluationData():
             first, further = TORCH_BYTES + 4 * subject.size_bytes, 0  # documents as Python's objects
         case RoutingReport():
@@ -238,16 +238,15 @@ def pass_bytes(plan: Plan, item: Evaluation) -> int:
     return 3 * FLOAT32 * TOKENS_AT_ONCE * batch * vocabulary
 
 
-def weight_bytes(plan: Plan) -> int:
+def weight_bytes(item: Evaluation) -> int:
     """Return the bytes of one weight of a measured model."""
-    settings = plan.recipe.evaluate
-    return FLOAT32 if settings is None or settings.dtype == "float32" else FLOAT32 // 2
+    return FLOAT32 if item.group.dtype == "float32" else FLOAT32 // 2
 
 
-def _weights(plan: Plan, item: Evaluation) -> int:
+def _weights(item: Evaluation) -> int:
     if item.quantized:  # which is dequantized to float32 first
         return 2 * FLOAT32 * item.node.parameters + stacking_bytes(item.node)
-    return weight_bytes(plan) * item.node.parameters + stacking_bytes(item.node, weight_bytes(plan))
+    return weight_bytes(item) * item.node.parameters + stacking_bytes(item.node, weight_bytes(item))
 
 
 def stacking_bytes(node: Node, width: int = FLOAT32) -> int:

@@ -168,7 +168,7 @@ def _search(plan: Plan, search: Search, threads: int, rates: Rates) -> float:
 
 def _evaluation(plan: Plan, item: Evaluation, threads: int, rates: Rates) -> float:
     """Return the time of measuring a model on the data of all tasks."""
-    tokens = evaluation_data_bytes(plan) / rates.token_bytes
+    tokens = evaluation_data_bytes(plan, item) / rates.token_bytes
     node = item.node
     unpacked = ELEMENTWISE * node.parameters / rates.float32 if item.quantized else 0
     return (

@@ -279,7 +279,7 @@ def _measured(plan: Plan) -> Iterator[Job]:
         read = (*folder_paths(plan, measured.node), *data)
         if measured.quantized:
             read += (layout.quantized(measured.quantized), layout.quantized_record(measured.quantized))
-        also = (measured.name,) if measured.made_as else ()
+        also = (measured.label,) if measured.made_as else ()
         result = (layout.evaluation(measured), layout.samples(measured))
         yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
 

@@ -11,6 +11,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.modules import reads_images
+from herdbook.comparison.marks import results_of
 from herdbook.key import canonical_json, digest
 from herdbook.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
 from herdbook.plan.asked import asked_tasks
@@ -156,7 +157,7 @@ def _metrics(
     for item in measured:
         what = item.quantized.file if item.quantized else plan.recipe.release.name
         what += f" run by {item.runtime}" if item.runtime else ""
-        for task, result in sorted(read_json(f"{EVALUATIONS}/{item.id}.json")["tasks"].items()):
+        for task, result in sorted(results_of(read_json(f"{EVALUATIONS}/{item.id}.json")).items()):
             for metric, score in sorted(result["metrics"].items()):
                 error = (
                     "" if score["stderr"] is None else f", standard error {canonical_json(score['stderr'])}"

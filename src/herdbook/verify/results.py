@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from herdbook.comparison.groups import derive, follows
 from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES
-from herdbook.plan.asked import asked_tasks
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.laser import SEARCH_CODE
 from herdbook.plan.quantize import QUANTIZE_CODE
@@ -95,18 +95,23 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
     name = f"{EVALUATIONS}/{item.id}.json"
     found = release.subject.json(name)
     with damaged(name):
+        pinned = plan.lock.requests_of(item.node.name)
+        requests = {task: found["tasks"][task]["requests"] for task in item.group.names if task in pinned}
         titles = {task: result["title"] for task, result in found["tasks"].items()}
         documents = {task: result["documents"] for task, result in found["tasks"].items()}
         fields = [sorted(result) for result in found["tasks"].values()]
         scores = [sorted(score) for result in found["tasks"].values() for score in result["metrics"].values()]
-    tasks = asked_tasks(plan.recipe, plan.lock)
+        wholes, derived = _wholes(item, found)
+    tasks = item.group.tasks
     limits = {task: own.limit for locked, own in tasks for task in locked.titles}
     return Expected(
         name,
         EVALUATE_CODE,
         {**item.about, "weights": _weights(release, item)},
-        frozenset({"tasks", "samples", DEVICE}),
+        frozenset({"tasks", "groups", "samples", DEVICE}),
         [
+            (derived, wholes),
+            ({task: pinned[task] for task in requests}, requests),
             ({task: title for locked, _ in tasks for task, title in locked.titles.items()}, titles),
             (
                 {task: min(count, limits.get(task) or count) for task, count in documents.items()},
@@ -116,6 +121,21 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
             ([["aggregation", "higher_is_better", "stderr", "value"]] * len(scores), scores),
         ],
     )
+
+
+def _wholes(item: Evaluation, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the stated results of groups as a whole, and what they have to be: as stated if they follow from their tasks."""
+    stated = dict(found.get("groups") or {})
+    derived = {
+        name: derive(locked, name, found["tasks"])
+        for locked, _ in item.group.tasks
+        for name in locked.groups
+        if locked.groups[name].config.get("aggregate_metric_list")
+    }
+    for name, own in derived.items():
+        if name in stated and follows(stated[name], own):
+            derived[name] = stated[name]
+    return stated, derived
 
 
 def _weights(release: Release, item: Evaluation) -> dict[str, str]:

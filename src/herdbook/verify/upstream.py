@@ -26,6 +26,7 @@ from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
 from herdbook.sources.data_set import CONVERTED
+from herdbook.verify import tasks
 from herdbook.verify.ahead import in_order
 from herdbook.verify.differences import difference
 from herdbook.verify.pins import is_proposal
@@ -73,6 +74,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         if source.pinned:
             pinned[name] = source.pinned
     yield from caught(_token_differences(release, pinned), AGREES, release)
+    yield from caught(tasks.check(release), tasks.TASKS, release)
     for key, read in readings(release.lock.tasks).items():
         if key in release.lock.data_sets:
             yield from _data_set(key, release.lock.data_sets[key], read)

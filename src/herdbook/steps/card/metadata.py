@@ -88,7 +88,7 @@ def _results(measured: Measurement) -> list[dict[str, Any]]:
                 for score in result.scores.values()
             ],
         }
-        for result in measured.tasks.values()
+        for result in measured.results.values()
     ]
 
 

@@ -66,7 +66,7 @@ def _taken_over(workspace: Workspace) -> Iterator[Finding]:
         yield TAKEN.unverified(search.id, detail)
     for item in plan.evaluations:
         detail = "is taken as recorded: the texts are not in the release (pass --inputs)"
-        yield TAKEN.unverified(f"measurement {item.name}", detail)
+        yield TAKEN.unverified(f"measurement {item.label}", detail)
     if texts:
         detail = "is taken as recorded: its texts are not in the release (pass --inputs)"
         yield TAKEN.unverified("report on routers", detail)

@@ -108,10 +108,10 @@ def _samples(workspace: Workspace) -> Iterator[Finding]:
     wrong = False
     for item in items:
         try:
-            check_measured(item.name, read_measured(plan, item))
+            check_measured(item.label, read_measured(plan, item))
         except (SamplesError, HerdbookError, LookupError, TypeError, ArithmeticError) as error:
             wrong = True
-            yield SAMPLES.failed(item.name, str(error), file=f"{EVALUATIONS}/{item.id}{SAMPLES_SUFFIX}")
+            yield SAMPLES.failed(item.label, str(error), file=f"{EVALUATIONS}/{item.id}{SAMPLES_SUFFIX}")
     if items and not wrong:
         yield SAMPLES.passed(
             f"{len(items)} measurements", "follow from the released results of each document"
