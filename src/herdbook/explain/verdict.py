@@ -11,7 +11,7 @@ from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
 from herdbook.graph import reachable
 from herdbook.layout import LOCK, RECIPE
-from herdbook.plan import Evaluation, Part, RoutingReport, Search
+from herdbook.plan import Evaluation, FileLoss, Part, Reference, RoutingReport, Search
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.jobs import ASSEMBLE, Job, jobs
 from herdbook.plan.release import contents
@@ -150,10 +150,14 @@ class Verdict:
             case Search() as search:
                 yield from changed_parameters(record.get("parameters", {}), search.parameters)
                 yield from difference.code(record.get("code", {}), search.code.json)
+            case Reference() as kept:
+                yield from difference.code(record.get("code", {}), kept.code.json)
+            case FileLoss() as measured:
+                yield from difference.code(record.get("code", {}), measured.reference.code.json)
             case RoutingReport() as report:
                 yield from difference.code(record.get("code", {}), report.code.json)
-            case Evaluation() as measured:
-                now = {name: measured.settings.get(name) for name in ("limit", "batch_size", "tasks")}
+            case Evaluation() as evaluation:
+                now = {name: evaluation.settings.get(name) for name in ("limit", "batch_size", "tasks")}
                 before = {name: record.get("settings", {}).get(name) for name in now}
                 yield from changed_parameters(before, now)
                 yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe().json)

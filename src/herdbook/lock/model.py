@@ -169,6 +169,15 @@ class LockedCalibration(Section):
     data: Annotated[tuple[LockedFile, ...], FIRST]
 
 
+class LockedOthersFile(Section):
+    """A quantized file of another publisher, pinned: the commit of its repository, and the file."""
+
+    asked: dict[str, Any]
+    revision: str
+    file: LockedFile
+    gated: str | bool = False
+
+
 class Lock(Section):
     """A whole lock."""
 
@@ -181,6 +190,7 @@ class Lock(Section):
     harness: LockedHarness | None = None
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
+    others: Annotated[dict[str, LockedOthersFile], FIRST] = Field(default_factory=dict)
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
 

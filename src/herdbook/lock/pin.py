@@ -15,6 +15,7 @@ from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
 from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+from herdbook.lock.others import pin_others_file
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
 from herdbook.lock.snapshot import pin_snapshot
@@ -76,6 +77,11 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     boards = {name: pin_snapshot(name, board, beside, say) for name, board in recipe.leaderboards.items()}
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     refuse_overlap(recipe, beside, tasks, say)
+    loss = recipe.quantize.loss if recipe.quantize else None
+    others = {}
+    for name, entry in loss.others.items() if loss else ():
+        say(f"{name}: {entry.hub}: {entry.file}")
+        others[name] = pin_others_file(name, entry)
     vocabularies = make_vocabularies(recipe, sources, beside)
     return Lock(
         sources=sources,
@@ -86,6 +92,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         harness=LockedHarness(lm_eval=harness.version()) if tasks else None,
         leaderboards=boards,
         calibration=calibration,
+        others=others,
         token_differences=compare_tokens(
             recipe, sources, beside, adapters=adapters, vocabularies=vocabularies
         ),
