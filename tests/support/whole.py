@@ -101,9 +101,11 @@ SECTIONS = {
         "compare": {"mix": ["base"]},
         "release_samples": True,
     },
-    "quantize": {"methods": ["Q8_0"]},
+    "quantize": {"methods": ["Q8_0"], "loss": {"texts": ["text"]}},
     "routing": {"texts": ["text"]},
-    "calibration": {"text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8}},
+    "calibration": {
+        "text": {"data": ["calibration.jsonl"], "split": "validation", "windows": 30, "tokens": 8}
+    },
     "leaderboards": {"board": BOARD},
     "claims": [{"text": "It is small.", "by": "Somebody", "on": "2026-01-03"}],
     "publish": {"tag": "v1.0", "licenses": {"by": "Somebody", "because": "of that"}},

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Plan
 
-CLEARLY = 2  # standard errors
+CLEARLY = 0.5  # of the control's loss: a file without its experts loses about as much as the control, somewhat more or less
 
 
 def missed(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[str]:
@@ -43,8 +43,8 @@ def missed(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[str]:
                 f"quantize.loss.ceiling: {measured}, above the {ceiling:g} that the recipe allows. Choose a wider method, or leave "
                 "the file out"
             )
-        if control is not None and value + CLEARLY * stderr >= control:
+        if control is not None and value >= CLEARLY * control:
             yield (
-                f"quantize.loss: {measured}, and with shuffled experts the model at full width has {control:.4g}: the file's "
-                "experts are as good as lost. Choose a wider method, or leave the file out"
+                f"quantize.loss: {measured}, and that of the model at full width with shuffled experts is {control:.4g}: the "
+                "file's experts are as good as lost. Choose a wider method, or leave the file out"
             )

@@ -150,12 +150,8 @@ class Verdict:
             case Search() as search:
                 yield from changed_parameters(record.get("parameters", {}), search.parameters)
                 yield from difference.code(record.get("code", {}), search.code.json)
-            case Reference() as kept:
-                yield from difference.code(record.get("code", {}), kept.code.json)
-            case FileLoss() as measured:
-                yield from difference.code(record.get("code", {}), measured.reference.code.json)
-            case RoutingReport() as report:
-                yield from difference.code(record.get("code", {}), report.code.json)
+            case RoutingReport() | Reference() | FileLoss() as reading:
+                yield from difference.code(record.get("code", {}), reading.code.json)
             case Evaluation() as evaluation:
                 now = {name: evaluation.settings.get(name) for name in ("limit", "batch_size", "tasks")}
                 before = {name: record.get("settings", {}).get(name) for name in now}

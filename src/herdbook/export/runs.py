@@ -261,7 +261,7 @@ class _Runs:
             name,
             _unique((file, _result(f"{LOSSES}/{item.reference.id}.json"), *texts)),
             (_result(name),),
-            code=item.reference.code.json,
+            code=item.code.json,
         )
 
     def _evaluation(self, item: Evaluation) -> StepRun:

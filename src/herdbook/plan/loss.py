@@ -88,6 +88,11 @@ class FileLoss:
         return f"{self.reference.node.name}.{self.label}-{self.key[:SHORT]}"
 
     @property
+    def code(self) -> DescribedCode:
+        """The code that the result depends on."""
+        return self.reference.code
+
+    @property
     def repo(self) -> str:
         """The repository of another publisher's file."""
         return self.entry.hub.partition("@")[0] if self.entry else ""
@@ -99,7 +104,7 @@ class FileLoss:
             "operation": "loss",
             "key": self.key,
             "reference": self.reference.key,
-            "code": self.reference.code.json,
+            "code": self.code.json,
         }
 
 

@@ -93,9 +93,7 @@ def loss(plan: Plan, item: FileLoss, threads: int = 1) -> None:
         full, model = _open(folder, threads), _open(folder, threads, tensors)
         texts = _texts(plan, item.reference, folder, full)
         measured = _measure(plan.layout.reference(item.reference), full, model, texts, path.name, item.id)
-    write_json(
-        plan.layout.loss(item), {**item.about, "file": file, **_bits(tensors.file), **measured}
-    )
+    write_json(plan.layout.loss(item), {**item.about, "file": file, **_bits(tensors.file), **measured})
 
 
 def _file(plan: Plan, item: FileLoss) -> tuple[Path, dict[str, Any]]:
@@ -189,4 +187,3 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _size(drawn: list[list[int]]) -> dict[str, int]:
     return {"windows": len(drawn), "tokens": sum(map(len, drawn))}
-

@@ -45,7 +45,9 @@ class RestoredTensors:
     def __init__(self, path: Path, config: Mapping[str, Any], where: str) -> None:
         self.file = read_gguf(path)
         parts = layout(config, where)
-        if missing := [name for name, part in parts.items() if part.required and name not in self.file.tensors]:
+        if missing := [
+            name for name, part in parts.items() if part.required and name not in self.file.tensors
+        ]:
             raise CheckpointError(f"{path}: tensors are missing: {', '.join(missing)}")
         self.spans: dict[str, tuple[TensorInfo, TensorLayout, int]] = {}
         for tensor in self.file.tensors.values():

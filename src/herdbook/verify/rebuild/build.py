@@ -119,7 +119,9 @@ def _compared(workspace: Workspace, release: Release) -> Iterator[Finding]:
         if name.startswith(f"{LOSSES}/") and ours and theirs:
             place = disagreement(_read(plan.layout.release_folder / name), release.subject.json(name))
             if place is None:
-                yield SAME.passed(name, "is equal but for the last digits, which other processors round otherwise")
+                yield SAME.passed(
+                    name, "is equal but for the last digits, which other processors round otherwise"
+                )
                 continue
         about = {"file": name, "expected": ours or "no such file", "found": theirs or "no such file"}
         other_devices = sorted(on_devices.get(name, ()))
