@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import shutil
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
@@ -11,10 +13,12 @@ import torch
 from pytest_local_hub import LocalHub, client
 from transformers import AutoModelForCausalLM
 
+from herdbook import recipe as recipes
 from herdbook.comparison.losses import missed
-from herdbook.errors import CheckpointError, SourceError, StepError
+from herdbook.errors import CheckpointError, RecipeError, SourceError, StepError
 from herdbook.inference.forward import LayerwiseModel
 from herdbook.inference.text import windows
+from herdbook.plan.loss import unreadable
 from herdbook.steps.card.step import render_card
 from herdbook.steps.loss import step
 from herdbook.steps.quantize.dequantize import load_dequantized
@@ -282,3 +286,50 @@ def test_a_file_of_another_model_is_refused(plan, tmp_path):
         CheckpointError, match=r"token_embd\.weight has shape \[65, 32\], the model's has \[64, 32\]"
     ):
         step._check_shapes(type(other)(other.path, other.metadata, changed, other.size_bytes), folder)
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ({"data": ["words.jsonl"]}, "reads words.jsonl, of which models.cut is made"),
+        ({"data": ["words.jsonl"], "split": "train"}, "is of a training split, which is not held out"),
+        (
+            {"data": ["same.jsonl"]},
+            "12 of the 12 documents of 'held' are also in 'words', of which models.cut is made",
+        ),
+    ],
+)
+def test_text_that_models_are_made_of_is_not_held_out(tmp_path, held, expected):
+    tiny.write_model(tmp_path / "base")
+    lines = [json.dumps({"text": f"w{number} w{number}"}) for number in range(12)]
+    (tmp_path / "words.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "same.jsonl").write_text(
+        "\n".join(reversed(lines)).upper().replace("TEXT", "text"), encoding="utf-8"
+    )
+    cut = {
+        "laser": "base",
+        "rank": {"svd-llm": {"fraction": 0.5}},
+        "matrices": ["mlp.down_proj"],
+        "calibration": "words",
+    }
+    path = tiny.write_recipe(
+        tmp_path / "r.yaml",
+        {"base": {"folder": "base"}, "cut": cut},
+        calibration={"words": {"data": ["words.jsonl"], **TEXT}, "held": {**TEXT, **held}},
+        quantize={"methods": ["Q8_0"], "loss": {"texts": ["held"]}},
+    )
+    with pytest.raises(RecipeError, match=re.escape(expected)):
+        tiny.lock(path)
+
+
+def test_types_that_are_not_read_by_layers_are_refused_by_the_plan(tmp_path):
+    tiny.write_model(tmp_path / "base", model_type="gemma2", head_dim=8, query_pre_attn_scalar=8)
+    config = json.loads((tmp_path / "base/config.json").read_text(encoding="utf-8"))
+    node = SimpleNamespace(config=config, name="base")
+    recipe = recipes.parse(
+        "models: {base: {folder: base}}\nrelease: {model: base, name: Tiny, license: mit}\n"
+        "calibration: {t: {data: [t.jsonl], split: validation}}\nquantize: {methods: [Q8_0], loss: {texts: [t]}}\n",
+        "r.yaml",
+    )
+    assert "is of type 'gemma2', which is not read layer by layer" in unreadable(recipe, node)
+    assert unreadable(recipe, SimpleNamespace(config={"model_type": "mixtral"}, name="mix")) is None

@@ -9,7 +9,7 @@ from herdbook.architectures.rows import is_embeddings
 from herdbook.errors import RecipeError
 from herdbook.lock import harness, union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
-from herdbook.lock.calibration import pin_calibration, refuse_overlap
+from herdbook.lock.calibration import pin_calibration, refuse_overlap, refuse_used
 from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
@@ -77,6 +77,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     boards = {name: pin_snapshot(name, board, beside, say) for name, board in recipe.leaderboards.items()}
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     refuse_overlap(recipe, beside, tasks, say)
+    refuse_used(recipe, beside)
     loss = recipe.quantize.loss if recipe.quantize else None
     others = {}
     for name, entry in loss.others.items() if loss else ():

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, 
 from herdbook.humanize import did_you_mean
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
-from herdbook.recipe.loss import Loss  # noqa: TC001 - pydantic reads it
+from herdbook.recipe.loss import Loss
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Section
 
 if TYPE_CHECKING:

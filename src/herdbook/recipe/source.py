@@ -8,7 +8,6 @@ from pydantic import Field
 
 from herdbook.recipe.section import Dtype, Name, Section
 
-
 REPOSITORY_PATTERN = r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$"
 
 

@@ -107,7 +107,7 @@ class Recipe(Section):
         if self.quantize and self.quantize.loss:
             labels = [file.label for file in self.quantize.files]
             problems += loss_problems(
-                self.quantize.loss, labels, self.calibration, _made_of_texts(self.models)
+                self.quantize.loss, labels, self.calibration, made_of_texts(self.models)
             )
         problems += benchmark_problems(self.benchmarks, self.evaluate, self.release.model)
         for name, model in self.models.items():
@@ -195,7 +195,7 @@ def ancestry(recipe: Recipe, *models: str) -> list[str]:
     return reachable(models, lambda name: parents(recipe.models[name]))
 
 
-def _made_of_texts(models: Mapping[str, Section]) -> dict[str, str]:
+def made_of_texts(models: Mapping[str, Section]) -> dict[str, str]:
     """Return the texts that models are made of: by name of the text, the first of these models."""
     used: dict[str, str] = {}
     for name, model in models.items():

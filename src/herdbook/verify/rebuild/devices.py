@@ -58,8 +58,8 @@ class Devices:
             name = f"{ROUTING}/{plan.report.id}.json"
             measured[name] = whole | self._named(name)
         if plan.reference:
-            for kept in (plan.reference, *plan.losses):
-                measured[f"{LOSSES}/{kept.id}.json"] = whole
+            ids = [plan.reference.id, *(item.id for item in plan.losses)]
+            measured |= {f"{LOSSES}/{name}.json": whole for name in ids}
         told = made | _union(measured.values())
         files |= {**measured, LINEAGE: made, **dict.fromkeys((*card_files(plan), *BOMS.values()), told)}
         return {name: kinds for name, kinds in files.items() if kinds}
