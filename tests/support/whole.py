@@ -104,9 +104,12 @@ SECTIONS = {
         "compare": {"mix": ["base"]},
         "release_samples": True,
     },
-    "quantize": {"methods": ["Q8_0"]},
+    "quantize": {"methods": ["Q8_0"], "loss": {"texts": ["held"]}},
     "routing": {"texts": ["text"]},
-    "calibration": {"text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8}},
+    "calibration": {
+        "text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8},
+        "held": {"data": ["held.jsonl"], "split": "validation", "windows": 30, "tokens": 8},
+    },
     "leaderboards": {"board": BOARD},
     "claims": [{"text": "It is small.", "by": "Somebody", "on": "2026-01-03"}],
     "publish": {"tag": "v1.0", "licenses": {"by": "Somebody", "because": "of that"}},
@@ -145,6 +148,7 @@ def build(root, key, models=MODELS, **sections):
     (root / "asked.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
     lines = [f'{{"text": "{" ".join(f"w{(7 * n + i) % 40}" for i in range(40))}"}}\n' for n in range(40)]
     (root / "calibration.jsonl").write_text("".join(lines))
+    (root / "held.jsonl").write_text("".join(line.replace("w1", "w2") for line in lines))
     rows = io.StringIO()
     csv.writer(rows).writerows([("name", "bpb"), ("first", "0.7"), ("second", "0.95")])
     (root / "board.csv").write_text(rows.getvalue())

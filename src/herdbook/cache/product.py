@@ -24,6 +24,8 @@ ROLES = {
     "quantize": ("file", "record"),
     "evaluate": ("result", "samples"),
     "routing": ("result",),
+    "reference": ("states", "record"),
+    "loss": ("result",),
 }
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+    from herdbook.lock.model import Lock, LockedAdapter, LockedOthersFile, LockedSource
     from herdbook.recipe import Evaluate, Recipe
+    from herdbook.recipe.loss import OthersFile
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -69,6 +70,20 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             yield Misfit(
                 f"calibration.{name}", "was made for another request", str(request(text)), str(pinned)
             )
+    loss = recipe.quantize.loss if recipe.quantize else None
+    for name, entry in (loss.others if loss else {}).items():
+        yield from _misfits_of_others(f"quantize.loss.others.{name}", entry, lock.others.get(name))
+
+
+def _misfits_of_others(where: str, entry: OthersFile, locked: LockedOthersFile | None) -> Iterator[Misfit]:
+    asked = request(entry)
+    if locked is None or locked.asked != asked:
+        found = str(locked.asked) if locked else "no entry"
+        yield Misfit(where, "was made for another request", str(asked), found)
+    elif locked.file.name != entry.file:
+        yield Misfit(where, "pins another file", entry.file, locked.file.name)
+    else:
+        yield from _misfits_of_revision(where, entry, locked.revision)
 
 
 def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]:
@@ -124,7 +139,7 @@ def _misfits_of_adapter(where: str, model: Adapter, locked: LockedAdapter | None
         yield Misfit(where, "pins a commit of a folder", "no commit", locked.revision)
 
 
-def _misfits_of_revision(where: str, model: Hub, revision: str) -> Iterator[Misfit]:
+def _misfits_of_revision(where: str, model: Hub | OthersFile, revision: str) -> Iterator[Misfit]:
     wanted = model.hub.partition("@")[2]
     if not COMMIT.fullmatch(revision):
         yield Misfit(where, "pins what is not a commit", wanted or "a commit", revision)

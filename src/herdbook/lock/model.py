@@ -172,6 +172,15 @@ class LockedCalibration(Section):
 EVERY_MODEL = "*"
 
 
+class LockedOthersFile(Section):
+    """A quantized file of another publisher, pinned: the commit of its repository, and the file."""
+
+    asked: dict[str, Any]
+    revision: str
+    file: LockedFile
+    gated: str | bool = False
+
+
 class Lock(Section):
     """A whole lock.
 
@@ -189,6 +198,7 @@ class Lock(Section):
     requests: Annotated[dict[str, dict[str, str]], FIRST] = Field(default_factory=dict)
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
+    others: Annotated[dict[str, LockedOthersFile], FIRST] = Field(default_factory=dict)
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
 

@@ -49,6 +49,7 @@ NEUTRAL_MODULES = {
     "herdbook.recipe.evaluate": _RECIPE,
     "herdbook.recipe.hub_values": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,
+    "herdbook.recipe.loss": _RECIPE,
     "herdbook.recipe.merge": _RECIPE,
     "herdbook.recipe.merge_problems": _RECIPE,
     "herdbook.recipe.mergekit_methods": _RECIPE,

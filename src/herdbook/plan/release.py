@@ -14,6 +14,7 @@ from herdbook.layout import (
     EVALUATIONS,
     LINEAGE,
     LOCK,
+    LOSSES,
     PUBLIC_KEY,
     RECIPE,
     RECORDS,
@@ -99,6 +100,9 @@ def contents(plan: Plan) -> dict[str, Path]:
         }
     if plan.report:
         files[f"{ROUTING}/{plan.report.id}.json"] = plan.layout.report(plan.report)
+    if plan.reference:
+        files[f"{LOSSES}/{plan.reference.id}.json"] = plan.layout.reference_record(plan.reference)
+    files |= {f"{LOSSES}/{item.id}.json": plan.layout.loss(item) for item in plan.losses}
     files |= {name: path for name, (_, path) in carried_inputs(plan).items()}
     return files
 

@@ -9,6 +9,7 @@ from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import CheckpointError, RecipeError, StepError
 from herdbook.plan.images import unusable
+from herdbook.plan.loss import unreadable
 from herdbook.plan.quantize import check_types
 from herdbook.plan.tokenizer_model import FORMATS, misread
 from herdbook.recipe import Moe
@@ -59,6 +60,8 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
             f"quantize: transformers cannot load {released.name!r} to measure its files, since it has no class for family "
             f"{mixture.name}; set `evaluate: false`"
         )
+    if reason := unreadable(recipe, released):
+        problems.append(reason)
     if problems:
         raise RecipeError(problems)
     check_types(recipe, released)

@@ -75,6 +75,8 @@ def codes(plan: Plan) -> list[DescribedCode]:
     found += [search.code for search in plan.searches.values()]
     if plan.report:
         found.append(plan.report.code)
+    if plan.reference:
+        found.append(plan.reference.code)
     if plan.evaluations:
         found.append(EVALUATE_CODE.describe())
     if any(item.quantized for item in plan.evaluations):

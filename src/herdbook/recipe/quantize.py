@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, 
 from herdbook.humanize import did_you_mean
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
+from herdbook.recipe.loss import Loss
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Section
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Quantize(Section):
         None,
         description="measure each file a second time, run by llama.cpp itself, which must be installed (llama-cpp-python)",
     )
+    loss: Loss | None = Field(None, description="measure what each file loses, token by token")
 
     @model_validator(mode="after")
     def _compares_both(self) -> Quantize:

@@ -8,12 +8,14 @@ from pydantic import Field
 
 from herdbook.recipe.section import Dtype, Name, Section
 
+REPOSITORY_PATTERN = r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$"
+
 
 class Hub(Section):
     """A model repository on the Hugging Face Hub."""
 
     hub: str = Field(
-        pattern=r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$",
+        pattern=REPOSITORY_PATTERN,
         description="owner/name, optionally @branch, @tag or @commit; the lock pins the commit",
     )
 

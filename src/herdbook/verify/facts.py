@@ -22,6 +22,7 @@ from herdbook.layout import (
     INPUTS,
     LINEAGE,
     LOCK,
+    LOSSES,
     PUBLIC_KEY,
     RECIPE,
     ROUTING,
@@ -100,12 +101,17 @@ def _compares(recipe: Recipe, *, samples: bool) -> bool:
     return bool(section.compare) or marked or cut
 
 
+def _measures_losses(recipe: Recipe) -> bool:
+    return bool(recipe.quantize and recipe.quantize.loss)
+
+
 RECORD = "provenance/records/*.json"
 GGUF = "*.gguf"
 GGUF_RECORD = "provenance/records/*.gguf.json"
 MEASUREMENT = f"{EVALUATIONS}/*.json"
 SEARCH = f"{SEARCHES}/*.json"
 REPORT = f"{ROUTING}/*.json"
+LOSS = f"{LOSSES}/*.json"
 WEIGHTS = "*.safetensors"
 RERUN = "the steps, rerun (a sample)"
 BUILDER = "the builder"
@@ -150,6 +156,15 @@ FACTS = (
         ),
         "the sources, on the Hub",
         "upstream",
+    ),
+    Fact("which files of other publishers are measured", LOCK, ("others.*.asked",), "the recipe", "claims", _measures_losses),
+    Fact(
+        "commits and digests of the files of other publishers",
+        LOCK,
+        ("others",),
+        "the Hub, when it was locked",
+        ASSERTED,
+        _measures_losses,
     ),
     Fact("who may download the sources", LOCK, ("sources.*.gated", "data_sets.*.gated"), "the Hub, when it was locked", ASSERTED),
     Fact(
@@ -358,6 +373,16 @@ FACTS = (
     ),
     Fact("records of GGUF files", GGUF_RECORD, (), "the released weights", "recomputed", _quantizes),
     Fact("the version of the encoder of GGUF files", GGUF_RECORD, ("encoder",), BUILDER, ASSERTED, _quantizes),
+    Fact(
+        "of which files the losses are, and against what",
+        LOSS,
+        ("operation", "key", "code", "model", "reference", "file", "bits_per_weight", "types", "texts.*.windows",
+         "texts.*.tokens", "total.tokens", "control.tokens"),
+        "recipe, lock and files",
+        "claims",
+        _measures_losses,
+    ),
+    Fact("losses by quantization", LOSS, ("texts", "total", "control"), TEXTS, ASSERTED, _measures_losses),
     # -- what is written about it
     Fact("the card", CARD, (), "records, results and snapshots", "recomputed"),
     Fact(

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.comparison.groups import derive, follows
-from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES
+from herdbook.comparison.losses import missed
+from herdbook.layout import EVALUATIONS, LOSSES, RECORDS, ROUTING, SEARCHES
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.laser import SEARCH_CODE
+from herdbook.plan.loss import LOSS_CODE
 from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.plan.routing import ROUTING_CODE
 from herdbook.release.finding import Check
@@ -23,7 +25,7 @@ from herdbook.verify.differences import difference
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from herdbook.plan import Evaluation, Plan, Search
+    from herdbook.plan import Evaluation, FileLoss, Plan, Reference, Search
     from herdbook.plan.code import Code, RecordedCode
     from herdbook.plan.quantize import Quantized
     from herdbook.plan.routing import RoutingReport
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
     from herdbook.release.reader import Release
 
 RESULTS = Check("claims", "results")
+SUMMARY = [
+    "kl_divergence",
+    "perplexity",
+    "perplexity_ratio",
+    "same_top",
+    "tokens",
+]  # the fields of a measured loss
 DEVICE = "device"  # named by the results of a GPU
 
 
@@ -74,6 +83,10 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             else:
                 yield RESULTS.failed(expected.name, detail, **about)
             break
+    with damaged(LOSSES):
+        problems = list(missed(plan, release.subject.json))
+    for problem in problems:
+        yield RESULTS.failed(LOSSES, problem)
     if count and not wrong:
         yield RESULTS.passed(
             f"{count} results", "are of the models, files, settings and code that they should be of"
@@ -89,6 +102,10 @@ def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
         yield _report(plan, release, plan.report)
     for quantized in plan.quantized:
         yield _quantized(release, quantized)
+    if plan.reference:
+        yield _reference(plan, release, plan.reference)
+    for loss in plan.losses:
+        yield _loss(plan, release, loss)
 
 
 def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
@@ -220,6 +237,79 @@ def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:
     )
 
 
+def _reference(plan: Plan, release: Release, item: Reference) -> Expected:
+    name = f"{LOSSES}/{item.id}.json"
+    found = release.subject.json(name)
+    with damaged(name):
+        control = [sorted(found["control"])] if "control" in found else []
+        tokens = [found["control"]["tokens"]] if control else []
+    texts = {
+        text: {"windows": windows, "tokens": windows * tokens} for text, windows, tokens in _sizes(plan, item)
+    }
+    predicted = sum(windows * (tokens - 1) for _, windows, tokens in _sizes(plan, item))
+    return Expected(
+        name,
+        LOSS_CODE,
+        {**item.about, "texts": texts},
+        frozenset({"control"}),
+        [
+            ([SUMMARY] if item.has_control else [], control),
+            ([predicted] if item.has_control else [], tokens),
+        ],
+    )
+
+
+def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
+    name = f"{LOSSES}/{item.id}.json"
+    found = release.subject.json(name)
+    said, free = dict(item.about), {"total", "texts"}
+    if item.quantized:
+        file = release.subject.files.get(item.quantized.file)
+        said["file"] = {
+            "sha256": release.sums.get(item.quantized.file),
+            "size_bytes": file.size_bytes if file else 0,
+        }
+        said |= _widths(item.quantized)
+    elif item.locked:
+        pinned = item.locked.file
+        said["file"] = {"sha256": pinned.sha256, "size_bytes": pinned.size_bytes}
+        free |= {"bits_per_weight", "types"}
+    sizes = _sizes(plan, item.reference)
+    counts = {text: windows * (tokens - 1) for text, windows, tokens in sizes}
+    with damaged(name):
+        texts = {text: entry["tokens"] for text, entry in found["texts"].items()}
+        total = found["total"]["tokens"]
+        fields = [sorted(found["total"]), *(sorted(entry) for entry in found["texts"].values())]
+    return Expected(
+        name,
+        LOSS_CODE,
+        said,
+        frozenset(free),
+        [
+            (counts, texts),
+            (sum(counts.values()), total),
+            ([SUMMARY] * (1 + len(counts)), fields),
+        ],
+    )
+
+
+def _sizes(plan: Plan, item: Reference) -> list[tuple[str, int, int]]:
+    """Return the texts of losses: the name of each, how many windows are read, and the tokens of a window."""
+    texts = [(name, plan.recipe.calibration[name]) for name in item.texts]
+    return [(name, text.windows, text.tokens) for name, text in texts]
+
+
+def _widths(item: Quantized) -> dict[str, Any]:
+    """Return the bits per weight of a quantized file, and how many weights have which type."""
+    types: Counter[str] = Counter()
+    for tensor in item.tensors:
+        types[tensor.type] += math.prod(tensor.shape)
+    return {
+        "bits_per_weight": round(8 * item.size_bytes / types.total(), 3),
+        "types": dict(sorted(types.items())),
+    }
+
+
 def _quantized(release: Release, item: Quantized) -> Expected:
     name = f"{RECORDS}/{item.id}.gguf.json"
     found = release.subject.json(name)
@@ -228,14 +318,8 @@ def _quantized(release: Release, item: Quantized) -> Expected:
         **item.about,
         "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
     }
-    parameters: Counter[str] = Counter()
-    for tensor in item.tensors:
-        parameters[tensor.type] += math.prod(tensor.shape)
-    stated |= {
-        "parameters": parameters.total(),
-        "bits_per_weight": round(8 * item.size_bytes / parameters.total(), 3),
-        "types": dict(sorted(parameters.items())),
-    }
+    widths = _widths(item)
+    stated |= {"parameters": sum(widths["types"].values()), **widths}
     with damaged(name):
         free = frozenset(found.keys() - stated.keys())
         listed = [[entry["name"], entry["type"]] for entry in found["tensors"]]
