@@ -30,6 +30,8 @@ COMPARISONS = "provenance/comparisons.json"
 SAMPLES_SUFFIX = ".samples.jsonl.bz2"
 ROUTING = "provenance/routing"
 INPUTS = "provenance/inputs"
+NOTICE = "NOTICE"  # what the sources' licenses want to be handed on
+LICENSE_TEXTS = "licenses"
 LINEAGE = "provenance/lineage.jsonl"
 BOMS = {"1.6": "provenance/bom-1.6.cdx.json", "1.7": "provenance/bom-1.7.cdx.json"}  # by CycloneDX's version
 SUMS = "SHA256SUMS"
@@ -53,6 +55,11 @@ def input_file(name: str, sha256: str) -> str:
         sha256: Its digest.
     """
     return f"{INPUTS}/{sha256[:12]}-{name.rpartition('/')[2]}"
+
+
+def license_text(source: str, name: str) -> str:
+    """Return the name of a license text of a source in a release."""
+    return f"{LICENSE_TEXTS}/{source}/{name}"
 
 
 def eval_results(task: str) -> str:

@@ -28,7 +28,7 @@ MODELS = {
         "guard": {"margin": 1.0},
     },
     "spread": {"laser": "tuned", "rank": {"budget": 0.5}, "matrices": PARTS},
-    "folded": {"adapter": {"hub": "herd/adapter"}, "on": "base"},
+    "folded": {"adapter": {"hub": "herd/adapter"}, "on": "base", "license": "apache-2.0"},
     "between": {"merge": {"method": "slerp", "base": "cut", "other": "base", "t": 0.25}},
     "mix": {
         "moe": {
@@ -106,7 +106,7 @@ SECTIONS = {
     "calibration": {"text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8}},
     "leaderboards": {"board": BOARD},
     "claims": [{"text": "It is small.", "by": "Somebody", "on": "2026-01-03"}],
-    "publish": {"tag": "v1.0", "licenses": {"by": "Somebody", "because": "of that"}},
+    "publish": {"tag": "v1.0"},
 }
 GENERATION = {"temperature": 0.5, "eos_token_id": 2}
 
@@ -117,6 +117,7 @@ def write_sources(root, hub):
         files = tiny.write_model(root / name, seed=seed, shards=2, head_dim=8)
         (files / "generation_config.json").write_text(tiny.json.dumps(GENERATION))
         (files / "chat_template.jinja").write_text("{{ messages }}")
+        (files / "LICENSE").write_text("Terms.\n")
         add(hub, files, name)
     wide = tiny.write_model(root / "wide", seed=2, head_dim=8, vocab=66, dtype=torch.float32)
     tiny.write_tokenizer(wide, 64)

@@ -260,6 +260,7 @@ def test_text_of_others_stays_text(card):
         "#can-i-trust-it",
         "#comparisons",
         "#is-it-good",
+        "NOTICE",
         "SHA256SUMS",
         "model.safetensors",
         "https://arxiv.org/abs/2312.13558",

@@ -22,7 +22,7 @@ from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
 from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text
-from herdbook.recipe.release import Release
+from herdbook.recipe.release import LicenseWaiver, Release
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import ModelToken, Tokenizer, Zero
@@ -44,6 +44,7 @@ __all__ = [
     "Hub",
     "Laser",
     "Leaderboard",
+    "LicenseWaiver",
     "Linear",
     "Merge",
     "Mergekit",

@@ -20,8 +20,10 @@ from herdbook.layout import (
     FIGURES,
     GENERATION_CONFIG,
     INPUTS,
+    LICENSE_TEXTS,
     LINEAGE,
     LOCK,
+    NOTICE,
     PUBLIC_KEY,
     RECIPE,
     ROUTING,
@@ -144,7 +146,7 @@ FACTS = (
         LOCK,
         (
             *(f"sources.*.{field}" for field in ("revision", "weights", "files", "members", "tensors", "config")),
-            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "base_models", "chat_template")),
+            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "license_texts", "base_models", "chat_template")),
             "token_differences",
             "vocabularies",
         ),
@@ -155,7 +157,7 @@ FACTS = (
     Fact(
         "commits and what the lock says of the adapters",
         LOCK,
-        tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors")),
+        tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors", "license_texts")),
         "the adapters, on the Hub",
         "upstream",
         _has(Adapter),
@@ -384,6 +386,10 @@ FACTS = (
         lambda recipe: _compares(recipe, samples=False),
     ),
     Fact("figures", f"{FIGURES}/*", (), "records, results and snapshots", "recomputed"),
+    *(
+        Fact("license texts and notices", name, (), "recipe and lock", "recomputed")
+        for name in (NOTICE, f"{LICENSE_TEXTS}/*")
+    ),
     Fact("lineage", LINEAGE, (), "recipe, lock and records", "claims"),
     *(Fact("bills of materials", name, (), "recipe, lock and records", "claims") for name in BOMS.values()),
     Fact("claims of the build", CLAIMS, (), "recipe, lock, records and files", "claims"),

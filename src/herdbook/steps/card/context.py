@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from herdbook.comparison.verdict import Comparison
     from herdbook.escape import Markdown
     from herdbook.plan import Node, Plan
+    from herdbook.plan.licensing import LicensedSource
     from herdbook.recipe import Recipe
     from herdbook.weights.record import TensorEntry
 
@@ -104,6 +105,7 @@ class Facts:
     ranks: tuple[Ranked, ...]
     asserted: tuple[Asserted, ...]
     sources: tuple[Source, ...]
+    licensed: tuple[LicensedSource, ...]
     made: tuple[MadeModel, ...]
     choices: tuple[Choice, ...]
     fits: tuple[Fit, ...]
@@ -118,6 +120,11 @@ class Facts:
     def own(self) -> Measurement | None:
         """The released model's measurement."""
         return next((m for m in self.measurements if m.node == self.released.name and m.method is None), None)
+
+    @property
+    def built_with(self) -> tuple[str, ...]:
+        """The words that licenses of the sources want to be displayed."""
+        return tuple(dict.fromkeys(text for source in self.licensed for text in source.shown("built-with")))
 
     @property
     def loadable(self) -> bool:
@@ -195,6 +202,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         ranks=ranks,
         asserted=check_claims(plan, ranks, compared),
         sources=tuple(sources(plan, nodes)),
+        licensed=plan.licensed,
         made=made_models(nodes),
         choices=files,
         fits=fits(files, plan.released.config),

@@ -26,6 +26,7 @@ class Source:
     """
 
     name: str
+    node: str
     uri: str
     revision: str | None
     license: str | None
@@ -95,5 +96,11 @@ def sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
             if file.name in material.weights
         )
         yield Source(
-            material.name, material.uri, material.revision, material.license, files, material.in_part
+            material.name,
+            material.node,
+            material.uri,
+            material.revision,
+            material.license,
+            files,
+            material.in_part,
         )

@@ -27,6 +27,7 @@ from herdbook.layout import (
     COMPARISONS,
     LINEAGE_FIGURE,
     MEASUREMENTS_FIGURE,
+    NOTICE,
     ROUTING_FIGURE,
     SPECTRUM_FIGURE,
 )
@@ -39,6 +40,7 @@ from herdbook.steps.card.benchmarks import benchmark_texts
 from herdbook.steps.card.choices import TOLERATED
 from herdbook.steps.card.context import Facts, gather
 from herdbook.steps.card.counts import CONTEXT_TOKENS
+from herdbook.steps.card.notice import license_texts, notice
 from herdbook.steps.card.origins import note
 from herdbook.tools.installed import CARD_TEMPLATE, card_templates
 
@@ -77,6 +79,10 @@ def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[
     """Return the files of a card as text, by name. Raises as ``render_card`` does."""
     facts = gather(plan, taken)
     texts = {CARD: render_text(facts), LINEAGE_FIGURE: _lineage(plan, facts)}
+    texts[NOTICE] = notice(
+        plan.recipe.release, facts.licensed, {source.node: source for source in facts.sources}
+    )
+    texts |= license_texts(facts.licensed)
     if plan.evaluations:
         texts[MEASUREMENTS_FIGURE] = _measurements(facts)
     if compared(plan):
