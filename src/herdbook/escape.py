@@ -30,6 +30,13 @@ _FILE_NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)*[A-Za-z0-9][A-Za-z0-9.
 _SAFE_URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9._~:/?#@!$&'*+,;=%-]*")
 
 
+# The filters of a card's templates, by name; those that print numbers are the card's own.
+FILTERS = frozenset((
+    "md", "code", "fenced", "quoted", "link", "titled", "file_link", "codes", "titles", "commas", "amount", "size", "fixed", "signed",
+    "percent", "places",
+))  # fmt: skip
+
+
 class Markdown(str):
     """Text that was written or escaped by Herdbook as Markdown and may be printed unchanged."""
 

@@ -67,6 +67,11 @@ def eval_results(task: str) -> str:
     return f"{EVAL_RESULTS}/{task}.yaml"
 
 
+def image_file(name: str) -> str:
+    """Return the name in a release of the picture on the card, by the name of its file beside the recipe."""
+    return f"{FIGURES}/image.{name.rpartition('.')[2]}"
+
+
 def heat_map(model: str) -> str:
     """Return the name of the figure of the ranks that LASER kept in a model."""
     return f"{FIGURES}/laser-{model}.svg"

@@ -9,6 +9,7 @@ import io
 import torch
 import yaml
 
+from herdbook.recipe import SECTIONS as SECTIONS_OF_A_CARD
 from herdbook.steps.card.step import render_card
 from support import measured, quantized, tiny
 from support.boards import BOARD
@@ -107,6 +108,8 @@ SECTIONS = {
     "leaderboards": {"board": BOARD},
     "claims": [{"text": "It is small.", "by": "Somebody", "on": "2026-01-03"}],
     "publish": {"tag": "v1.0"},
+    "release": {"image": {"file": "herd.png", "alt": "A herd", "license": "cc0-1.0"}},
+    "card": {"sections": [*SECTIONS_OF_A_CARD, "thanks"], "templates": "own"},
 }
 GENERATION = {"temperature": 0.5, "eos_token_id": 2}
 
@@ -143,6 +146,9 @@ def build(root, key, models=MODELS, **sections):
     (root / "asked.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
     lines = [f'{{"text": "{" ".join(f"w{(7 * n + i) % 40}" for i in range(40))}"}}\n' for n in range(40)]
     (root / "calibration.jsonl").write_text("".join(lines))
+    (root / "own").mkdir(exist_ok=True)
+    (root / "own/thanks.md.j2").write_text("## Thanks\n\nTo {{ facts.released.name|code }}.\n\n")
+    (root / "herd.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
     rows = io.StringIO()
     csv.writer(rows).writerows([("name", "bpb"), ("first", "0.7"), ("second", "0.95")])
     (root / "board.csv").write_text(rows.getvalue())

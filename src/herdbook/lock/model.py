@@ -186,6 +186,8 @@ class Lock(Section):
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
+    templates: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
+    image: LockedFile | None = None
 
 
 def path_for(recipe_path: Path) -> Path:

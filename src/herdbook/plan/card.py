@@ -63,6 +63,7 @@ def card_inputs(plan: Plan) -> list[Path]:
         *([plan.layout.report(plan.report)] if plan.report else []),
         *(plan.layout.quantized_record(item) for item in plan.quantized),
         *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
+        *(plan.beside_recipe(template.name) for template in plan.lock.templates.values()),
     ]
 
 

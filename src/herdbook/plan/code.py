@@ -48,6 +48,7 @@ NEUTRAL_MODULES = {
     "herdbook.licensing.terms": _RECIPE,
     "herdbook.recipe": _RECIPE,
     "herdbook.recipe.benchmarks": _RECIPE,
+    "herdbook.recipe.card": _RECIPE,
     "herdbook.recipe.evaluate": _RECIPE,
     "herdbook.recipe.hub_values": _RECIPE,
     "herdbook.recipe.laser": _RECIPE,

@@ -100,6 +100,11 @@ def check_licenses(recipe: Recipe, lock: Lock) -> None:
     """Check that the release drops no obligation of a source's license. Raises RecipeError; each one is named."""
     sources = licensed_sources(recipe, lock)
     problems = [*_refusals(sources, unknown=False), *_idle_waivers(recipe, sources)]
+    words = [text for source in sources for text in source.shown("built-with")]
+    if words and "opening" not in recipe.card.sections:
+        problems.append(
+            f"card.sections: 'opening' is missing, where the words are displayed that a license demands: {words[0]!r}"
+        )
     if problems:
         raise RecipeError(problems)
 

@@ -3,6 +3,7 @@
 Reading a recipe uses no network and imports no torch.
 """
 
+from herdbook.recipe.card import SECTIONS, Card, HubKeys, Image
 from herdbook.recipe.evaluate import Asked, Bounded, Evaluate, Suite, beside_suite, is_file, measured
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select
 from herdbook.recipe.merge import (
@@ -29,11 +30,13 @@ from herdbook.recipe.tokenizer import ModelToken, Tokenizer, Zero
 from herdbook.recipe.whole import Recipe, ancestry, keeper_of, parents, tokenizer_of
 
 __all__ = [
+    "SECTIONS",
     "Adapter",
     "Asked",
     "Bounded",
     "Bounds",
     "Calibration",
+    "Card",
     "Dare",
     "Dense",
     "Evaluate",
@@ -42,6 +45,8 @@ __all__ = [
     "Folder",
     "Guard",
     "Hub",
+    "HubKeys",
+    "Image",
     "Laser",
     "Leaderboard",
     "LicenseWaiver",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from herdbook.licensing import Obligation  # noqa: TC001 - pydantic reads it
+from herdbook.recipe.card import Image  # noqa: TC001 - pydantic reads it
 from herdbook.recipe.hub_values import Languages, Licensed
 from herdbook.recipe.publish import Waiver
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
@@ -41,6 +42,7 @@ class Release(Licensed):
         None, description="what the model must not be used for, or is known to do badly; the card warns of it"
     )
     quote: Quote | None = None
+    image: Image | None = Field(None, description="the picture at the top of the card")
     waivers: list[LicenseWaiver] = Field(
         [], description="obligations of the sources' licenses that are dropped in so many words"
     )

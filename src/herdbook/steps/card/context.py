@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, expert_of
 from herdbook.errors import StepError
+from herdbook.layout import image_file
 from herdbook.plan.card import CARD_CODE, described, shows_spectrum
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Expert, Laser, Mixture, Moe
@@ -86,6 +87,7 @@ class Facts:
     """Everything that a card states."""
 
     front_matter: Markdown
+    image: str | None
     recipe: Recipe
     recipe_text: str
     recipe_sha256: str
@@ -182,7 +184,8 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     compared, ranks = titled(comparisons, measurements), rank_all(plan, measurements)
     text = plan.recipe_path.read_bytes()
     return Facts(
-        front_matter=metadata.render(metadata.build(plan.recipe.release, nodes, own)),
+        front_matter=metadata.render(metadata.build(plan.recipe, nodes, own)),
+        image=image_file(plan.lock.image.name) if plan.lock.image else None,
         recipe=plan.recipe,
         recipe_text=text.decode("utf-8-sig"),
         recipe_sha256=hashlib.sha256(text).hexdigest(),

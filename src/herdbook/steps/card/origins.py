@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Source:
     """A model or an adapter that this build did not make.
 
+    ``hub_id`` is the model of the Hub that the author says it is.
     ``files`` are those that contain weights; with ``in_part``, only the MLPs were read from them.
     """
 
@@ -32,6 +33,7 @@ class Source:
     license: str | None
     files: tuple[FileFacts, ...]
     in_part: bool = False
+    hub_id: str | None = None
 
     @property
     def pin(self) -> str:
@@ -103,4 +105,5 @@ def sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
             material.license,
             files,
             material.in_part,
+            getattr(plan.nodes[material.node].recipe, "hub_id", None),
         )
