@@ -152,6 +152,7 @@ def test_comparisons_have_verdicts(tmp_path):
     )
     assert "corrected by Holm's method for 2 comparisons" in " ".join(texts["README.md"].split())
     assert "fewer documents" not in texts["README.md"]
+    assert "| against `base` | [better on 1 of 1 task](#is-it-good) |" in texts["README.md"]
     sentence = "Compared with `base` on the same documents, this release is **better** on Text."
     assert sentence in texts["README.md"]
     first, second = json.loads(texts["provenance/comparisons.json"])["comparisons"]
