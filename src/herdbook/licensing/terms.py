@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+
+from pydantic import TypeAdapter
 
 # Of how each is kept, ``duties`` knows. `unknown` and `unstated` are of licenses that are in no table, or not stated at all.
 Obligation = Literal[
@@ -65,15 +66,18 @@ class Terms:
         return any(rule.obligation == obligation for rule in self.rules)
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of the table: licenses that demand the same."""
+
+    ids: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    text: str = ""
+
+
 def _read() -> dict[str, Terms]:
-    found = {}
-    for entry in json.loads(PATH.read_text(encoding="utf-8")):
-        rules = tuple(
-            Rule(**{key: tuple(value) if isinstance(value, list) else value for key, value in rule.items()})
-            for rule in entry["rules"]
-        )
-        found |= dict.fromkeys(entry["ids"], Terms(rules, entry.get("text", "")))
-    return found
+    entries = TypeAdapter(tuple[_Entry, ...]).validate_json(PATH.read_bytes())
+    return {name: Terms(entry.rules, entry.text) for entry in entries for name in entry.ids}
 
 
 TERMS = _read()
