@@ -31,6 +31,8 @@ SAMPLES_SUFFIX = ".samples.jsonl.bz2"
 ROUTING = "provenance/routing"
 LOSSES = "provenance/losses"
 INPUTS = "provenance/inputs"
+NOTICE = "NOTICE"  # what the sources' licenses want to be handed on
+LICENSE_TEXTS = "licenses"
 LINEAGE = "provenance/lineage.jsonl"
 BOMS = {"1.6": "provenance/bom-1.6.cdx.json", "1.7": "provenance/bom-1.7.cdx.json"}  # by CycloneDX's version
 SUMS = "SHA256SUMS"
@@ -56,9 +58,19 @@ def input_file(name: str, sha256: str) -> str:
     return f"{INPUTS}/{sha256[:12]}-{name.rpartition('/')[2]}"
 
 
+def license_text(source: str, name: str) -> str:
+    """Return the name of a license text of a source in a release."""
+    return f"{LICENSE_TEXTS}/{source}/{name}"
+
+
 def eval_results(task: str) -> str:
     """Return the name of the file with the result of a benchmark of the Hub."""
     return f"{EVAL_RESULTS}/{task}.yaml"
+
+
+def image_file(name: str) -> str:
+    """Return the name in a release of the picture on the card, by the name of its file beside the recipe."""
+    return f"{FIGURES}/image.{name.rpartition('.')[2]}"
 
 
 def heat_map(model: str) -> str:

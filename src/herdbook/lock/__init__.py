@@ -13,7 +13,7 @@ from herdbook.lock.evaluation import (
     data_set_of,
     locate_source,
 )
-from herdbook.lock.file import LockedFile, check_pinned, pin_file
+from herdbook.lock.file import LockedFile, LockedText, check_pinned, pin_file
 from herdbook.lock.fits import check_fits, misfits
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
@@ -59,6 +59,7 @@ __all__ = [
     "LockedSuite",
     "LockedTask",
     "LockedTensor",
+    "LockedText",
     "LockedToken",
     "LockedTokenDifference",
     "LockedTokens",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError
 from herdbook.lock.model import request, uri_of
-from herdbook.recipe import Adapter, Folder, Hub, Pypi, measured, tokenizer_of
+from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, tokenizer_of
+from herdbook.recipe.card import TEMPLATE_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,15 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
         elif (uri := lock.leaderboards[name].uri) != (origin := board.fetch.uri if board.fetch else None):
             yield Misfit(f"leaderboards.{name}", "has a snapshot from elsewhere", str(origin), str(uri))
+    pictured = recipe.release.image.file if recipe.release.image else "none"
+    if (found := lock.image.name if lock.image else "none") != pictured:
+        yield Misfit("release.image", "pins another picture", pictured, found)
+    own = {name for name in recipe.card.sections if name not in SECTIONS}
+    for name in sorted({*own, *lock.templates}):
+        named = f"{str(recipe.card.templates).rstrip('/')}/{name}{TEMPLATE_SUFFIX}"
+        found = lock.templates[name].name if name in lock.templates else "no entry"
+        if found != named or name not in recipe.card.sections:
+            yield Misfit(f"card.sections {name}", "pins another template", named, found)
     for name, text in recipe.calibration.items():
         pinned = lock.calibration[name].asked if name in lock.calibration else "no entry"
         if pinned != request(text):

@@ -39,6 +39,10 @@ def named(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for name, text in recipe.calibration.items():
         for index, file in enumerate(text.data):
             yield f"calibration.{name}.data.{index}", file
+    if recipe.card.templates:
+        yield "card.templates", recipe.card.templates
+    if recipe.release.image:
+        yield "release.image.file", recipe.release.image.file
     for name, board in recipe.leaderboards.items():
         yield f"leaderboards.{name}.snapshot", board.snapshot
 

@@ -10,6 +10,7 @@ from herdbook.errors import RecipeError
 from herdbook.lock import harness, union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap, refuse_used
+from herdbook.lock.card import pin_image, pin_templates
 from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
@@ -52,6 +53,7 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
     """
     check_recipe(recipe, recipe_path)
     beside = recipe_path.parent
+    templates, image = pin_templates(recipe, beside), pin_image(recipe, beside)
     sources: dict[str, LockedSource] = {}
     adapters: dict[str, LockedAdapter] = {}
     for name, model in recipe.models.items():
@@ -98,6 +100,8 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
             recipe, sources, beside, adapters=adapters, vocabularies=vocabularies
         ),
         vocabularies=vocabularies,
+        templates=templates,
+        image=image,
     )
 
 

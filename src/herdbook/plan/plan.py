@@ -18,6 +18,7 @@ from herdbook.plan.adapter_tokens import check_adapter_tokens
 from herdbook.plan.asked import check_settings, check_tasks
 from herdbook.plan.data import EvaluationData, plan_data
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
+from herdbook.plan.licensing import LicensedSource, check_licenses, licensed_sources
 from herdbook.plan.loss import FileLoss, Reference, plan_losses, plan_reference
 from herdbook.plan.node import plan_node
 from herdbook.plan.precision import roundings
@@ -92,6 +93,11 @@ class Plan:
         """Return the path of a file that the recipe names."""
         return self.recipe_path.parent / relative
 
+    @cached_property
+    def licensed(self) -> tuple[LicensedSource, ...]:
+        """The sources that the released model is made from, with what their licenses demand."""
+        return licensed_sources(self.recipe, self.lock)
+
     # -- after the merge -------------------------------------------------------------------------------------------
 
     @cached_property
@@ -149,6 +155,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
         RecipeError: If the recipe cannot be built.
     """
     check_tasks(recipe, lock)
+    check_licenses(recipe, lock)
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
     measured = recipe.evaluate.models if recipe.evaluate else ()

@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
 from herdbook.recipe.benchmarks import Benchmark, benchmark_problems
+from herdbook.recipe.card import Card
 from herdbook.recipe.dense import Merge
 from herdbook.recipe.evaluate import Evaluate, Mark, evaluate_problems, mark_problems
 from herdbook.recipe.laser import Calibration, Laser
@@ -77,6 +78,7 @@ class Recipe(Section):
     calibration: dict[Name, Calibration] = Field({})
     claims: list[Claim] = Field([])
     publish: Publish = Field(Publish())
+    card: Card = Field(Card())
     shard_size: str = Field(
         "2GB",
         pattern=SHARD_SIZE_PATTERN,

@@ -20,9 +20,11 @@ from herdbook.layout import (
     FIGURES,
     GENERATION_CONFIG,
     INPUTS,
+    LICENSE_TEXTS,
     LINEAGE,
     LOCK,
     LOSSES,
+    NOTICE,
     PUBLIC_KEY,
     RECIPE,
     ROUTING,
@@ -80,6 +82,10 @@ def _quantizes(recipe: Recipe) -> bool:
     return bool(recipe.quantize)
 
 
+def _draws(recipe: Recipe) -> bool:
+    return bool(recipe.card.templates or recipe.release.image)
+
+
 def _fetches(recipe: Recipe) -> bool:
     return any(board.fetch and board.fetch.dataset for board in recipe.leaderboards.values())
 
@@ -123,14 +129,14 @@ FACTS = (
     Fact(
         "what the author states about the release, and how it was searched and measured",
         RECIPE,
-        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards", "marks", "benchmarks"),
+        ("models.*.select", "models.*.guard", "release", "claims", "publish", "card", "evaluate", "leaderboards", "marks", "benchmarks"),
         "the author",
         ASSERTED,
     ),
     Fact(
         "what was requested",
         RECIPE,
-        ("models.*.calibration", "release.model", "evaluate.tasks", "evaluate.models", "evaluate.compare",
+        ("models.*.calibration", "release.model", "release.image.file", "card.sections", "card.templates", "evaluate.tasks", "evaluate.models", "evaluate.compare",
          "evaluate.release_samples", "routing", "calibration", "quantize",
          "leaderboards.*.snapshot", "leaderboards.*.model_column", "leaderboards.*.score_column", "leaderboards.*.task",
          "leaderboards.*.metric"),
@@ -150,7 +156,7 @@ FACTS = (
         LOCK,
         (
             *(f"sources.*.{field}" for field in ("revision", "weights", "files", "members", "tensors", "config")),
-            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "base_models", "chat_template")),
+            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "license_texts", "base_models", "chat_template")),
             "token_differences",
             "vocabularies",
         ),
@@ -170,7 +176,7 @@ FACTS = (
     Fact(
         "commits and the lock's facts on the adapters",
         LOCK,
-        tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors")),
+        tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors", "license_texts")),
         "the adapters, on the Hub",
         "upstream",
         _has(Adapter),
@@ -191,6 +197,14 @@ FACTS = (
         f"the files in `{INPUTS}`; of tasks that lm-eval resolves, lm-eval (`upstream`)",
         "claims",
         _texts,
+    ),
+    Fact(
+        "templates and picture of the card",
+        LOCK,
+        ("templates", "image"),
+        "the files of the release",
+        "claims",
+        _draws,
     ),
     Fact(
         "lm-eval's version, and what it made of its own tasks and of files with code",
@@ -409,7 +423,12 @@ FACTS = (
         ASSERTED,
         lambda recipe: _compares(recipe, samples=False),
     ),
+    Fact("the picture on the card", f"{FIGURES}/image.*", (), "the lock", "claims", _draws),
     Fact("figures", f"{FIGURES}/*", (), "records, results and snapshots", "recomputed"),
+    *(
+        Fact("license texts and notices", name, (), "recipe and lock", "recomputed")
+        for name in (NOTICE, f"{LICENSE_TEXTS}/*")
+    ),
     Fact("lineage", LINEAGE, (), "recipe, lock and records", "claims"),
     *(Fact("bills of materials", name, (), "recipe, lock and records", "claims") for name in BOMS.values()),
     Fact("claims of the build", CLAIMS, (), "recipe, lock, records and files", "claims"),
