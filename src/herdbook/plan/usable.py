@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.architectures import conversion
 from herdbook.architectures.gguf_tensors import gguf_shapes
-from herdbook.architectures.mixtures import BY_MODEL_TYPE
+from herdbook.architectures.mixtures import BY_MODEL_TYPE, leftover_window
 from herdbook.errors import CheckpointError, RecipeError, StepError
 from herdbook.plan.images import unusable
 from herdbook.plan.loss import unreadable
@@ -70,6 +70,11 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
         warnings.append(
             f"release: {released.name!r} has no tokenizer ({', '.join(sorted(FORMATS))}), so that the release cannot be used with "
             "text; add one to the source"
+        )
+    if window := leftover_window(released.config):
+        warnings.append(
+            f"release: config.json of {released.name!r} has sliding_window {window}, which its type does not have; yet transformers "
+            "forgets what lies further back when it writes a longer text. Remove it from the source, if the model was trained without"
         )
     if recipe.quantize and (window := conversion.ignored_window(released.config)):
         warnings.append(

@@ -50,7 +50,8 @@ def build(recipe: Recipe, nodes: tuple[Node, ...], measured: Measurement | None)
         **({"license_name": release.license_name} if release.license_name else {}),
         **({"license_link": release.license_link} if release.license_link else {}),
         "library_name": "transformers",
-        "pipeline_tag": recipe.card.hub.pipeline_tag or ("image-text-to-text" if images else "text-generation"),
+        "pipeline_tag": recipe.card.hub.pipeline_tag
+        or ("image-text-to-text" if images else "text-generation"),
     }
     if sources:
         data["base_model"] = sources if len(sources) > 1 else sources[0]
