@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError
+from herdbook.lock.imatrix import given_imatrix
 from herdbook.lock.model import request, uri_of
 from herdbook.recipe import Adapter, Folder, Hub, Pypi, measured, tokenizer_of
 
@@ -69,6 +70,12 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             yield Misfit(
                 f"calibration.{name}", "was made for another request", str(request(text)), str(asked)
             )
+    asked_matrix, pinned = given_imatrix(recipe), lock.imatrix
+    if (asked_matrix.file if asked_matrix else None) != (pinned.name if pinned else None):
+        expected, actual = (
+            str(each) for each in (asked_matrix and asked_matrix.file, pinned and pinned.name)
+        )
+        yield Misfit("quantize.imatrix", "pins another file", expected, actual)
 
 
 def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]:

@@ -181,6 +181,7 @@ class Lock(Section):
     harness: LockedHarness | None = None
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
+    imatrix: LockedFile | None = None
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
 

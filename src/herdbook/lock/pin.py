@@ -13,6 +13,7 @@ from herdbook.lock.calibration import pin_calibration, refuse_overlap
 from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
+from herdbook.lock.imatrix import pin_imatrix
 from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
 from herdbook.lock.paths import check_recipe
@@ -86,6 +87,7 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         harness=LockedHarness(lm_eval=harness.version()) if tasks else None,
         leaderboards=boards,
         calibration=calibration,
+        imatrix=pin_imatrix(recipe, beside),
         token_differences=compare_tokens(
             recipe, sources, beside, adapters=adapters, vocabularies=vocabularies
         ),

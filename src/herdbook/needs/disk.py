@@ -5,6 +5,7 @@ Sizes of weights and of quantized files are exact, up to their headers; those of
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from typing import TYPE_CHECKING
@@ -14,7 +15,17 @@ from herdbook.errors import RecipeError
 from herdbook.files import clone
 from herdbook.needs.layerwise import FLOAT32, PROMPT_BYTES
 from herdbook.needs.memory import FLOAT64
-from herdbook.plan import Conversion, Evaluation, EvaluationData, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import (
+    Conversion,
+    Evaluation,
+    EvaluationData,
+    Imatrix,
+    Node,
+    Part,
+    Quantized,
+    RoutingReport,
+    Search,
+)
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges, MakeRouters
 from herdbook.recipe import Folder, Hub, Pypi
 from herdbook.recipe.moe import GATES
@@ -57,6 +68,10 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return LEAST_BYTES + 5 * subject.size_bytes  # the files, and the documents in them as tables
         case RoutingReport() | Node():
             return LEAST_BYTES
+        case Imatrix():
+            return LEAST_BYTES + 8 * sum(
+                math.prod((*shape[:-2], shape[-1])) for shape in subject.tensors.values()
+            )
         case Conversion():
             return VOCABULARY_BYTES
         case Quantized():

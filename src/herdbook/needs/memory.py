@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.form import is_known
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.layerwise import FLOAT32, LOGITS, reading
 from herdbook.needs.ranks import rank_rules
-from herdbook.plan import Conversion, Evaluation, EvaluationData, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import (
+    Conversion,
+    Evaluation,
+    EvaluationData,
+    Imatrix,
+    Node,
+    Part,
+    Quantized,
+    RoutingReport,
+    Search,
+)
 from herdbook.plan.operation import (
     DrawRouters,
     FetchFile,
@@ -28,7 +38,7 @@ from herdbook.plan.operation import (
 from herdbook.recipe.rank import Clustered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from herdbook.plan import Plan, Tensor
     from herdbook.plan.jobs import Subject
@@ -78,6 +88,8 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
         case RoutingReport():
             further = _report_thread(plan, subject)
             first = TORCH_BYTES + report_data_bytes(plan, subject)
+        case Imatrix():
+            first, further = TORCH_BYTES + matrix_data_bytes(plan, subject), _matrix_thread(plan)
         case Conversion():
             first, further = TORCH_BYTES, 0  # the converter and the vocabulary
         case Quantized():
@@ -287,6 +299,34 @@ def _report_thread(plan: Plan, report: RoutingReport) -> int:
     config = report.node.config
     logits = LOGITS * _longest(plan, report) * config["vocab_size"]
     return FLOAT32 * int(max(logits, 3 * ROWS * config["intermediate_size"]))
+
+
+def matrix_data_bytes(plan: Plan, matrix: Imatrix) -> int:
+    """Return the memory of a model's weights, of the texts and of the sums while an importance matrix is computed."""
+    config = plan.released.config
+    tokens = sum(
+        plan.recipe.calibration[name].windows * plan.recipe.calibration[name].tokens for name in matrix.texts
+    )
+    widest = max((_mlp_width(config), config["hidden_size"]))
+    layer = 8 * config["hidden_size"] ** 2 + 3 * config["hidden_size"] * widest
+    held = (
+        tokens * 5 * config["hidden_size"]
+    )  # streams before and after a layer, inputs and outputs of the MLPs
+    sums = 3 * sum(math.prod((*shape[:-2], shape[-1])) for shape in matrix.tensors.values())
+    return FLOAT32 * int(2 * layer + held + sums) + _matrix_thread(plan)
+
+
+def _matrix_thread(plan: Plan) -> int:
+    """Return the memory of each further thread: a window inside a layer, and squares in float64."""
+    longest = max((text.tokens for text in plan.recipe.calibration.values()), default=0)
+    rows = max(longest, ROWS)
+    return int(
+        5 * FLOAT32 * rows * max(_mlp_width(plan.released.config), plan.released.config["hidden_size"])
+    )
+
+
+def _mlp_width(config: Mapping[str, Any]) -> int:
+    return max(int(config[key]) for key in ("intermediate_size", "moe_intermediate_size") if config.get(key))
 
 
 def _longest(plan: Plan, report: RoutingReport) -> int:

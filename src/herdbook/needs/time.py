@@ -16,7 +16,17 @@ from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import evaluation_data_bytes, fetch_bytes
 from herdbook.needs.layerwise import PROMPT_BYTES
 from herdbook.needs.ranks import rank_rules
-from herdbook.plan import Conversion, Evaluation, EvaluationData, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import (
+    Conversion,
+    Evaluation,
+    EvaluationData,
+    Imatrix,
+    Node,
+    Part,
+    Quantized,
+    RoutingReport,
+    Search,
+)
 from herdbook.plan.operation import MakeRouters
 from herdbook.recipe import Moe
 from herdbook.recipe.rank import Clustered
@@ -103,6 +113,11 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
             return rates.start + subject.size_bytes * (1 / rates.network + 1 / rates.disk)
         case RoutingReport():
             return _report(plan, subject, threads, rates)
+        case Imatrix():
+            texts = [plan.recipe.calibration[name] for name in subject.texts]
+            tokens = sum(text.windows * text.tokens for text in texts)
+            read = plan.released.size_bytes / rates.disk if texts else 0
+            return rates.start + read + _forward_operations(plan.released, tokens) / rates.float32 / threads
         case Conversion():
             return rates.start  # the vocabulary alone
         case Quantized():

@@ -2,6 +2,7 @@
 
 from herdbook.plan.data import EvaluationData
 from herdbook.plan.evaluate import Evaluation
+from herdbook.plan.imatrix import Imatrix
 from herdbook.plan.model import Node, Origin, Part, Search, Tensor
 from herdbook.plan.plan import Plan, load, make
 from herdbook.plan.quantize import Conversion, Quantized
@@ -11,6 +12,7 @@ __all__ = [
     "Conversion",
     "Evaluation",
     "EvaluationData",
+    "Imatrix",
     "Node",
     "Origin",
     "Part",

@@ -14,12 +14,14 @@ from herdbook.humanize import plural
 from herdbook.key import SHORT, digest
 from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.quantization.methods import METHODS
-from herdbook.quantization.mixture import Choices, Traits, choose_types, is_quantized, lacking_matrix
+from herdbook.quantization.mixture import ENDS, Choices, Traits, choose_types, is_quantized, lacking_matrix
+from herdbook.quantization.types import TYPES
 from herdbook.recipe.quantize import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from herdbook.plan.imatrix import Imatrix
     from herdbook.plan.model import Node
     from herdbook.quantization.mixture import Typed
     from herdbook.recipe import Recipe
@@ -67,6 +69,7 @@ class Quantized:
         use: One sentence of advice.
         tensors: Its tensors and their types, in the order of the file.
         chosen: The recipe's choices in place of the method's rules, as its record lists them.
+        imatrix: The importance matrix that its encoders use; None if there is none, or none of its types uses one.
     """
 
     method: str
@@ -76,6 +79,7 @@ class Quantized:
     use: str
     tensors: tuple[Typed, ...]
     chosen: Mapping[str, Any]
+    imatrix: Imatrix | None = None
 
     @property
     def id(self) -> str:
@@ -103,6 +107,7 @@ class Quantized:
             "name": self.file,
             **({"chosen": self.chosen} if self.chosen else {}),
             **({"replaced": replaced} if replaced else {}),
+            **({"imatrix": self.imatrix.file} if self.imatrix else {}),
         }
 
 
@@ -117,31 +122,43 @@ def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str])
     return Conversion(recipe.release.name, digest(content))
 
 
-def plan_quantized(recipe: Recipe, released: Node, conversion: Conversion) -> tuple[Quantized, ...]:
+def plan_quantized(
+    recipe: Recipe, released: Node, conversion: Conversion, imatrix: Imatrix | None
+) -> tuple[Quantized, ...]:
     """Return the quantized files of a recipe, in its order."""
     files = recipe.quantize.files if recipe.quantize else ()
     code = QUANTIZE_CODE.describe().json
     return tuple(
-        _planned(file, tensors, recipe.release.name, conversion, code)
+        _planned(file, tensors, recipe.release.name, conversion, code, imatrix)
         for file, tensors in zip(files, chosen_types(recipe, released), strict=True)
     )
 
 
 def _planned(
-    file: QuantizedFile, tensors: tuple[Typed, ...], name: str, conversion: Conversion, code: dict[str, str]
+    file: QuantizedFile,
+    tensors: tuple[Typed, ...],
+    name: str,
+    conversion: Conversion,
+    code: dict[str, str],
+    imatrix: Imatrix | None,
 ) -> Quantized:
     method = METHODS[file.method]
+    weighs = any(TYPES[one.type].weighs for one in tensors if one.name not in ENDS)
+    used = imatrix if weighs else None
     content = {
         "operation": "quantize",
         "header": conversion.key,
         "file_type": method.file_type,
         "types": [[tensor.name, tensor.type] for tensor in tensors],
+        **({"imatrix": used.key} if used else {}),
         "code": code,
     }
     key = digest(content)
     use = f"{file.method} with types of its own; its record lists them." if file.chooses else method.use
     chosen = {"method": file.method, **describe(file)} if file.label != file.method else {}
-    return Quantized(file.label, key, f"{name}.{file.label}.gguf", method.file_type, use, tensors, chosen)
+    return Quantized(
+        file.label, key, f"{name}.{file.label}.gguf", method.file_type, use, tensors, chosen, used
+    )
 
 
 def chosen_types(recipe: Recipe, released: Node) -> tuple[tuple[Typed, ...], ...]:
@@ -157,7 +174,9 @@ def chosen_types(recipe: Recipe, released: Node) -> tuple[tuple[Typed, ...], ...
             shapes,
             traits,
             METHODS[file.method],
-            Choices(tuple(file.types.items()), file.output, file.embeddings),
+            Choices(
+                tuple(file.types.items()), file.output, file.embeddings, recipe.quantize.imatrix is not None
+            ),
         )
         for file in recipe.quantize.files
     )
@@ -185,12 +204,19 @@ def check_types(recipe: Recipe, released: Node) -> None:
     files = recipe.quantize.files if recipe.quantize else ()
     for index, (file, tensors) in enumerate(zip(files, chosen_types(recipe, released), strict=True)):
         where = f"quantize.methods.{index}"
-        if lacking := lacking_matrix(tensors, METHODS[file.method]):
+        lacking = lacking_matrix(tensors, METHODS[file.method])
+        if lacking and recipe.quantize and not recipe.quantize.imatrix:
             kinds = ", ".join(sorted({tensor.type for tensor in lacking}))
             problems.append(
                 f"{where}: {file.label} needs an importance matrix, without which {kinds} would be useless "
-                f"({plural(len(lacking), 'tensor')}, such as {lacking[0].name}); choose a wider method"
+                f"({plural(len(lacking), 'tensor')}, such as {lacking[0].name}); give `quantize.imatrix`, or choose a wider method"
             )
+        problems += [
+            f"{where}: {one.name} cannot be {one.type}, since ggml ends without an importance matrix, and there is none of "
+            "embeddings and output; choose a wider type"
+            for one in tensors
+            if one.name in ENDS and TYPES[one.type].needs_matrix
+        ]
         problems += [f"{where}.types: {problem}" for problem in _unused(file, tensors)]
     if problems:
         raise RecipeError(problems)

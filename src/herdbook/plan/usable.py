@@ -8,6 +8,7 @@ from herdbook.architectures import conversion
 from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import CheckpointError, RecipeError, StepError
+from herdbook.plan.imatrix import check_imatrix
 from herdbook.plan.quantize import check_types
 from herdbook.plan.tokenizer_model import FORMATS, misread
 from herdbook.recipe import Moe
@@ -59,6 +60,7 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     if problems:
         raise RecipeError(problems)
     check_types(recipe, released)
+    check_imatrix(recipe, released)
     warnings = []
     if not FORMATS & set(released.files):
         warnings.append(

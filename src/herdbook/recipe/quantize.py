@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, 
 from herdbook.humanize import did_you_mean
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
-from herdbook.recipe.section import RELEASE_NAME_PATTERN, Section
+from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -87,6 +87,43 @@ class QuantizedFile(Section):
         return self
 
 
+def _kind_of_matrix(value: Any) -> str:
+    if isinstance(value, Section):
+        return type(value).__name__
+    return "GivenImatrix" if isinstance(value, dict) and "file" in value else "ComputedImatrix"
+
+
+class Coverage(Section):
+    """What is asked of the experts that an importance matrix is computed with."""
+
+    floor: int = Field(32, ge=1, description="the fewest tokens that have to reach each expert of each layer")
+    below: Literal["fail", "mean"] = Field(
+        "fail",
+        description="what happens to an expert that fewer tokens reached: the build fails, or it takes the mean of its layer",
+    )
+
+
+class ComputedImatrix(Coverage):
+    """An importance matrix, computed by the released model as it reads texts."""
+
+    texts: list[Name] = Field(min_length=1, description="the texts, named as in `calibration`")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> ComputedImatrix:
+        if len(set(self.texts)) != len(self.texts):
+            raise ValueError("texts: a text is named twice")
+        return self
+
+
+class GivenImatrix(Coverage):
+    """An importance matrix of the released model that another program has computed."""
+
+    file: str = Field(
+        min_length=1,
+        description="a file as llama-imatrix writes it (a GGUF, or of the older form), relative to the recipe",
+    )
+
+
 class Quantize(Section):
     """Which quantized files of the released model are made."""
 
@@ -96,6 +133,13 @@ class Quantize(Section):
             Discriminator(lambda value: "QuantizedFile" if isinstance(value, dict | Section) else "name"),
         ]
     ] = Field(min_length=1)
+    imatrix: (
+        Annotated[
+            Annotated[ComputedImatrix, Tag("ComputedImatrix")] | Annotated[GivenImatrix, Tag("GivenImatrix")],
+            Discriminator(_kind_of_matrix),
+        ]
+        | None
+    ) = Field(None, description="what weighs the errors of each column; the types of the fewest bits need it")
     evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")
     runtime: Literal["llama.cpp"] | None = Field(
         None,

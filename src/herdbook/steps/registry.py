@@ -9,7 +9,17 @@ from herdbook.steps.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from herdbook.plan import Evaluation, EvaluationData, Node, Part, Plan, Quantized, RoutingReport, Search
+    from herdbook.plan import (
+        Evaluation,
+        EvaluationData,
+        Imatrix,
+        Node,
+        Part,
+        Plan,
+        Quantized,
+        RoutingReport,
+        Search,
+    )
     from herdbook.plan.jobs import Job
 
     # Takes a plan, the subject of the job in it (None for the release as a whole), and the machine.
@@ -105,6 +115,12 @@ def _convert(plan: Plan, _: None, __: Machine) -> None:
     convert(plan)
 
 
+def _imatrix(plan: Plan, item: Imatrix, machine: Machine) -> None:
+    from herdbook.steps.imatrix.step import imatrix
+
+    imatrix(plan, item, machine.threads)
+
+
 def _quantize(plan: Plan, item: Quantized, machine: Machine) -> None:
     from herdbook.steps.quantize.step import quantize
 
@@ -142,6 +158,7 @@ STEPS: dict[str, Step] = {
     "data": _data,
     "evaluate": _evaluate,
     "convert": _convert,
+    "imatrix": _imatrix,
     "quantize": _quantize,
     "card": _card,
     "release": _release,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
 from herdbook.errors import CheckpointError, HerdbookError, VerificationError
-from herdbook.layout import CONFIG, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
+from herdbook.layout import CONFIG, IMATRIX, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.release.places import told, unlisted
@@ -284,12 +284,16 @@ def _quantized(release: Release) -> Iterator[Finding]:
     """Check that each quantized file has a record of its content, and of what each of its tensors was made from."""
     records: dict[str, int] = {}
     for name in sorted(
-        name for name in release.sums if name.startswith(RECORDS) and name.endswith(".gguf.json")
+        name
+        for name in release.sums
+        if name.startswith(RECORDS) and name.endswith(".gguf.json") and not name.endswith(f"{IMATRIX}.json")
     ):
         record = release.subject.json(name)
         with damaged(name):
             records[record["file"]["sha256"]] = len(record["tensors"])
-    for name in sorted(name for name in release.sums if name.endswith(".gguf")):
+    for name in sorted(
+        name for name in release.sums if name.endswith(".gguf") and not name.endswith(IMATRIX)
+    ):
         count = records.get(release.sums[name])
         if count is None:
             yield QUANTIZED.failed(

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES
+from herdbook.layout import EVALUATIONS, IMATRIX, RECORDS, ROUTING, SEARCHES
 from herdbook.plan.asked import asked_tasks
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.laser import SEARCH_CODE
@@ -23,7 +23,7 @@ from herdbook.verify.differences import difference
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from herdbook.plan import Evaluation, Plan, Search
+    from herdbook.plan import Evaluation, Imatrix, Plan, Search
     from herdbook.plan.code import Code, RecordedCode
     from herdbook.plan.quantize import Quantized
     from herdbook.plan.routing import RoutingReport
@@ -87,6 +87,8 @@ def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
         yield _search(release, search)
     if plan.report:
         yield _report(plan, release, plan.report)
+    if plan.imatrix:
+        yield _imatrix(release, plan.imatrix)
     for quantized in plan.quantized:
         yield _quantized(release, quantized)
 
@@ -195,6 +197,22 @@ def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:
             (sorted(f"prompts of expert {place}" for place in experts) if prompts else prompts, prompts),
         ],
     )
+
+
+def _imatrix(release: Release, item: Imatrix) -> Expected:
+    name = f"{RECORDS}/{item.id}{IMATRIX}.json"
+    found = release.subject.json(name)
+    file = release.subject.files.get(item.file)
+    said = {
+        **item.about,
+        "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
+        "tensors": sorted(item.tensors),
+    }
+    if not item.given:
+        said["chunks"] = item.chunks
+    with damaged(name):
+        free = frozenset(found.keys() - said.keys())
+    return Expected(name, item.code.of, said, free)
 
 
 def _quantized(release: Release, item: Quantized) -> Expected:

@@ -19,7 +19,7 @@ from herdbook.progress import track
 from herdbook.steps.quantize.encode import block_rows, encode
 from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.quantize import summary
-from herdbook.steps.quantize.source import rows_of, shape_in, tensors_of
+from herdbook.steps.quantize.source import Weights, rows_of, shape_in, tensors_of
 from herdbook.weights.gguf_file import read_gguf
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.steps.quantize.model_folder import ModelFolder
     from herdbook.weights.gguf_file import GgufFile, TensorInfo
+    from herdbook.weights.imatrix import ImportanceMatrix
 
 FLOAT32_NEAR = 1e-6  # rounding of a few operations in float32
 
@@ -46,12 +47,15 @@ class Derivation:
     problems: dict[str, str]
 
 
-def derive(gguf_path: Path, model: Path, *, threads: int = 1) -> Derivation:
+def derive(
+    gguf_path: Path, model: Path, *, matrix: ImportanceMatrix | None = None, threads: int = 1
+) -> Derivation:
     """Recompute every tensor of a GGUF from a model's safetensors and compare the bytes.
 
     Args:
         gguf_path: The GGUF, quantized or of full width.
         model: The Hugging Face folder of the model that it should come from.
+        matrix: The importance matrix that it was quantized with.
         threads: How many threads encode.
 
     Raises:
@@ -61,10 +65,11 @@ def derive(gguf_path: Path, model: Path, *, threads: int = 1) -> Derivation:
     file, folder = read_gguf(gguf_path), read_folder(model)
     parts = _matched(file, folder)
     entries, problems = [], {}
+    weights = Weights(matrix)
     with ThreadPoolExecutor(threads) as pool, track(f"derive {gguf_path.name}", len(file.tensors)) as advance:
         for tensor in file.tensors.values():
             part = parts[tensor.name]
-            sha256, problem = _compare(file, tensor, folder, part, pool if threads > 1 else None)
+            sha256, problem = _compare(file, tensor, folder, part, weights, pool if threads > 1 else None)
             entries.append(
                 {
                     "name": tensor.name,
@@ -107,7 +112,12 @@ def _matched(file: GgufFile, folder: ModelFolder) -> dict[str, TensorLayout]:
 
 
 def _compare(
-    file: GgufFile, tensor: TensorInfo, folder: ModelFolder, part: TensorLayout, pool: Executor | None
+    file: GgufFile,
+    tensor: TensorInfo,
+    folder: ModelFolder,
+    part: TensorLayout,
+    weights: Weights,
+    pool: Executor | None,
 ) -> tuple[str, str]:
     """Recompute one tensor, piece by piece, and compare each piece with the file.
 
@@ -129,7 +139,7 @@ def _compare(
     wrong_bytes = 0
     for source, rows in rows_of(folder, part):
         theirs = file.read_rows(tensor, tensor.rows - remaining, len(rows))
-        ours = encode(rows, tensor.type, pool, f"{folder.path}: {source}")
+        ours = encode(rows, tensor.type, pool, f"{folder.path}: {source}", weights.of(part, source))
         sha256.update(theirs.tobytes())
         wrong_bytes += int(np.count_nonzero(ours != theirs))
         remaining -= len(rows)

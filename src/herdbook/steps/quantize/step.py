@@ -27,8 +27,21 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
         StepError: If the model cannot be quantized.
     """
     from herdbook.steps.quantize.quantize import quantize_file
+    from herdbook.weights.imatrix import read_imatrix
 
     path, head = plan.layout.quantized(item), plan.layout.header(plan.conversion)
     folder = plan.layout.folder(plan.released)
-    made = quantize_file(head, folder, path, item.types, item.file_type, threads=threads)
+    matrix = None
+    if item.imatrix:
+        matrix = read_imatrix(plan.layout.matrix(item.imatrix))
+    made = quantize_file(
+        head,
+        folder,
+        path,
+        item.types,
+        item.file_type,
+        matrix=matrix,
+        entries=item.imatrix.entries if item.imatrix else {},
+        threads=threads,
+    )
     write_json(plan.layout.quantized_record(item), {**item.about, **made})

@@ -112,6 +112,8 @@ def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
     """Yield digests that were computed while the files were written; `herdbook verify` compares them with the files."""
     for name, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
         yield name, read_record(plan.layout.record(part))["file"]["sha256"]
+    if matrix := plan.imatrix:
+        yield matrix.file, read_record(plan.layout.matrix_record(matrix))["file"]["sha256"]
     for item in plan.quantized:
         yield item.file, read_record(plan.layout.quantized_record(item))["file"]["sha256"]
 

@@ -51,7 +51,8 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         header = parse_header(HeaderReader(subject, item.file), Path(item.file))
         with damaged("what the header of a GGUF is made from"):
             try:
-                one = replace(model, file_type=item.file_type, tensors=header.tensors)
+                entries = item.imatrix.entries if item.imatrix else {}
+                one = replace(model, file_type=item.file_type, tensors=header.tensors, imatrix=entries)
                 compared = compare(one, header.metadata)
             except struct.error as error:
                 raise CheckpointError(f"{item.file}: its header cannot be derived: {error}") from error

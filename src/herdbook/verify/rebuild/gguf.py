@@ -39,6 +39,8 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
         return
     workspace.code.require_installed(QUANTIZE_CODE.describe())
     inputs = [*_model_files(workspace), *(item.file for item in items)]
+    if workspace.plan.imatrix:
+        inputs.append(workspace.plan.imatrix.file)
     if isinstance(release.subject, FolderSubject):
         folder = release.subject.folder
         _require_plain(release.subject, inputs)
@@ -52,9 +54,11 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
             yield from sampled(workspace.plan, release, item, options.sample_bytes, options, check)
         return
     from herdbook.steps.quantize.derive import derive, require_equal
+    from herdbook.weights.imatrix import read_imatrix
 
     for item in items:
-        derived = derive(folder / item.file, folder, threads=os.cpu_count() or 1)
+        matrix = read_imatrix(folder / item.imatrix.file) if item.imatrix else None
+        derived = derive(folder / item.file, folder, matrix=matrix, threads=os.cpu_count() or 1)
         if isinstance(release.subject, FolderSubject):
             _require_plain(release.subject, inputs)
         try:
