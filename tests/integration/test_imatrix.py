@@ -13,6 +13,8 @@ from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 from herdbook.steps.card.step import render_card
 from herdbook.steps.quantize.quantize import quantize_file
+from herdbook.weights.gguf_file import read_gguf
+from herdbook.weights.gguf_parts import join
 from herdbook.weights.imatrix import Inputs, read_imatrix
 from support import lies, quantized, tiny
 from support.verification import findings
@@ -28,7 +30,7 @@ MODELS = {
     },
 }
 SECTIONS = {
-    "quantize": {"imatrix": {"texts": ["text"], "floor": 5}, "methods": ["IQ4_XS", "Q8_0"]},
+    "quantize": {"imatrix": {"texts": ["text"], "floor": 5}, "methods": ["IQ4_XS", "Q8_0"], "split": "30KB"},
     "calibration": {"text": {"data": ["text.jsonl"], "split": "train", "windows": 30, "tokens": 8}},
 }
 
@@ -66,6 +68,13 @@ def test_an_honest_release_passes(made):
     assert record["experts"] == {f"blk.{layer}.ffn_down_exps.weight": [240, 240] for layer in range(2)}
     with_matrix = {item.method: item.imatrix is not None for item in plan.quantized}
     assert with_matrix == {"IQ4_XS": True, "Q8_0": False}
+    # of both files, one is larger than `split`; its parts are in the release, and join to what was made
+    names = {path.name for path in folder.glob("*.gguf")}
+    parts = {f"Tiny.Q8_0-0000{number}-of-00002.gguf" for number in (1, 2)}
+    assert names == {"Tiny.IQ4_XS.gguf", "Tiny.imatrix.gguf", *parts}
+    joined = join([read_gguf(folder / name) for name in sorted(parts)])
+    assert joined.digest() == sha256_file(plan.layout.quantized(plan.quantized[1]))
+    assert "Tiny.Q8_0-*-of-00002.gguf" in (folder / "README.md").read_text()
 
 
 def test_without_the_texts_the_matrix_is_taken_as_recorded(made):
@@ -101,3 +110,17 @@ def test_a_matrix_that_no_text_gives_is_found(made, tmp_path):
         about.write_text(dump_json({**json.loads(about.read_text()), "file": size}))
     found = findings(folder, "recomputed", sample_bytes=None, inputs=recipe)
     assert wrong(found) == {("recomputed", "importance matrix", "FAILED")}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_part_that_was_changed_is_found(made, tmp_path, number):
+    recipe, _, honest = made
+    folder = shutil.copytree(honest, tmp_path / "release")
+    path = folder / f"Tiny.Q8_0-0000{number}-of-00002.gguf"
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    content[-40] ^= 1  # in its last tensor
+    with lies.told(folder, lies.KEY):
+        path.write_bytes(content)
+    found = findings(folder, "recomputed", sample_bytes=None, inputs=recipe)
+    assert wrong(found) == {("recomputed", "gguf", "FAILED")}

@@ -157,7 +157,7 @@ class _Runs:
                 f"Made a GGUF of the released model, quantized by {item.method}, from its weights in one pass",
                 name,
                 _unique((*self._folder(self._plan.released), *used)),
-                (Item(item.file, released=item.file),),
+                tuple(Item(name, released=name) for name in item.parts),
                 {"method": item.method, "metadata": self._plan.gguf_metadata},
                 CONVERT_CODE.describe().json | QUANTIZE_CODE.describe().json,
             )
@@ -239,7 +239,7 @@ class _Runs:
         name = f"{EVALUATIONS}/{item.id}.json"
         results = self._read(name)
         measured = (
-            (Item(item.quantized.file, released=item.quantized.file),)
+            tuple(Item(name, released=name) for name in item.quantized.parts)
             if item.quantized
             else self._folder(item.node)
         )

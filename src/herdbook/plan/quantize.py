@@ -15,6 +15,7 @@ from herdbook.key import SHORT, digest
 from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.mixture import ENDS, Choices, Traits, choose_types, is_quantized, lacking_matrix
+from herdbook.quantization.split import part_names, runs
 from herdbook.quantization.types import TYPES
 from herdbook.recipe.quantize import describe
 
@@ -69,6 +70,7 @@ class Quantized:
         use: One sentence of advice.
         tensors: Its tensors and their types, in the order of the file.
         chosen: The recipe's choices in place of the method's rules, as its record lists them.
+        runs: The names of the tensors of each of its parts in the release.
         imatrix: The importance matrix that its encoders use; None if there is none, or none of its types uses one.
     """
 
@@ -79,12 +81,32 @@ class Quantized:
     use: str
     tensors: tuple[Typed, ...]
     chosen: Mapping[str, Any]
+    runs: tuple[tuple[str, ...], ...] = ()
     imatrix: Imatrix | None = None
 
     @property
     def id(self) -> str:
         """Name of its file below ``results/quantized``, without suffix."""
         return f"{self.file.removesuffix('.gguf')}-{self.key[:SHORT]}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of its parts in the release; itself if it is in one."""
+        return part_names(self.file, len(self.runs)) if self.is_split else (self.file,)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it is in several parts in the release."""
+        return len(self.runs) > 1
+
+    @property
+    def pattern(self) -> str:
+        """What finds all its files, and no other."""
+        return (
+            f"{self.file.removesuffix('.gguf')}-*-of-{len(self.runs):05d}.gguf"
+            if self.is_split
+            else self.file
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -129,7 +151,7 @@ def plan_quantized(
     files = recipe.quantize.files if recipe.quantize else ()
     code = QUANTIZE_CODE.describe().json
     return tuple(
-        _planned(file, tensors, recipe.release.name, conversion, code, imatrix)
+        _planned(file, tensors, recipe, conversion, code, imatrix)
         for file, tensors in zip(files, chosen_types(recipe, released), strict=True)
     )
 
@@ -137,12 +159,13 @@ def plan_quantized(
 def _planned(
     file: QuantizedFile,
     tensors: tuple[Typed, ...],
-    name: str,
+    recipe: Recipe,
     conversion: Conversion,
     code: dict[str, str],
     imatrix: Imatrix | None,
 ) -> Quantized:
-    method = METHODS[file.method]
+    method, name = METHODS[file.method], recipe.release.name
+    most = recipe.quantize.split_bytes if recipe.quantize else None
     weighs = any(TYPES[one.type].weighs for one in tensors if one.name not in ENDS)
     used = imatrix if weighs else None
     content = {
@@ -157,7 +180,15 @@ def _planned(
     use = f"{file.method} with types of its own; its record lists them." if file.chooses else method.use
     chosen = {"method": file.method, **describe(file)} if file.label != file.method else {}
     return Quantized(
-        file.label, key, f"{name}.{file.label}.gguf", method.file_type, use, tensors, chosen, used
+        file.label,
+        key,
+        f"{name}.{file.label}.gguf",
+        method.file_type,
+        use,
+        tensors,
+        chosen,
+        runs(tensors, most) if most else (),
+        used,
     )
 
 

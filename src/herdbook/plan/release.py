@@ -87,7 +87,7 @@ def contents(plan: Plan) -> dict[str, Path]:
     """
     folder = plan.layout.folder(plan.released)
     files = {name: folder / name for name in folder_files(plan.released)}
-    files |= {item.file: plan.layout.quantized(item) for item in plan.quantized}
+    files |= {name: plan.layout.quantized(item) for item in plan.quantized for name in item.parts}
     files |= {name: plan.layout.card_folder / name for name in card_files(plan)}
     files |= {RECIPE: plan.recipe_path, LOCK: locks.path_for(plan.recipe_path)}
     files |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}

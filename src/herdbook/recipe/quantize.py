@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from herdbook.humanize import did_you_mean
+from herdbook.humanize import did_you_mean, parse_size
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
@@ -140,6 +140,11 @@ class Quantize(Section):
         ]
         | None
     ) = Field(None, description="what weighs the errors of each column; the types of the fewest bits need it")
+    split: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]*(KB|MB|GB)$",
+        description="the largest size of the weights in a file; a larger one is released in parts (KB, MB, GB: decimal)",
+    )
     evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")
     runtime: Literal["llama.cpp"] | None = Field(
         None,
@@ -153,6 +158,11 @@ class Quantize(Section):
                 "runtime: is compared with the dequantized file, which `evaluate: false` does not measure"
             )
         return self
+
+    @property
+    def split_bytes(self) -> int | None:
+        """The largest size of the weights in a file; None if files are not split."""
+        return parse_size(self.split) if self.split else None
 
     @property
     def files(self) -> tuple[QuantizedFile, ...]:

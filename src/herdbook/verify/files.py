@@ -40,6 +40,7 @@ INDEX = Check(LEVEL, "index")
 LOADS = Check(LEVEL, "loads whole")
 CODE = Check(LEVEL, "remote code")
 QUANTIZED = Check(LEVEL, "quantized")
+SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # the end of the name of a part
 
 # Files that a repository may contain besides a release: those of the Hub, and those that no program loads. The ends of all
 # names are given, since programs look for weights and code by them: `*.safetensors` finds a LICENSE.safetensors.
@@ -290,11 +291,12 @@ def _quantized(release: Release) -> Iterator[Finding]:
     ):
         record = release.subject.json(name)
         with damaged(name):
-            records[record["file"]["sha256"]] = len(record["tensors"])
+            records[record["file"]["sha256"]] = records[str(record["name"])] = len(record["tensors"])
     for name in sorted(
         name for name in release.sums if name.endswith(".gguf") and not name.endswith(IMATRIX)
     ):
-        count = records.get(release.sums[name])
+        whole = SPLIT.sub(".gguf", name)
+        count = records.get(release.sums[name] if whole == name else whole)
         if count is None:
             yield QUANTIZED.failed(
                 name, "no record describes this content", found=release.sums[name], file=name

@@ -122,6 +122,11 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
 
 def _weights(release: Release, item: Evaluation) -> dict[str, str]:
     """Return the digests of the files that were measured, as the release has or records them."""
+    if item.quantized and item.quantized.is_split:
+        name = f"{RECORDS}/{item.quantized.id}.gguf.json"
+        found = release.subject.json(name)
+        with damaged(name):
+            return {item.quantized.file: str(found["file"]["sha256"])}
     if item.quantized:
         return {item.quantized.file: release.sums[item.quantized.file]}
     records = release.records()
@@ -219,10 +224,9 @@ def _quantized(release: Release, item: Quantized) -> Expected:
     name = f"{RECORDS}/{item.id}.gguf.json"
     found = release.subject.json(name)
     file = release.subject.files.get(item.file)
-    said = {
-        **item.about,
-        "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
-    }
+    said = dict(item.about)
+    if not item.is_split:  # else, joined parts are compared at `recomputed`
+        said["file"] = {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0}
     parameters: Counter[str] = Counter()
     for tensor in item.tensors:
         parameters[tensor.type] += math.prod(tensor.shape)

@@ -14,13 +14,12 @@ import numpy as np
 
 from herdbook.architectures.gguf_tensors import rope_frequencies
 from herdbook.errors import CheckpointError, VerificationError
-from herdbook.files import sha256_file
 from herdbook.progress import track
 from herdbook.steps.quantize.encode import block_rows, encode
 from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.quantize import summary
 from herdbook.steps.quantize.source import Weights, rows_of, shape_in, tensors_of
-from herdbook.weights.gguf_file import read_gguf
+from herdbook.weights.gguf_file import GgufFile, read_gguf
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.steps.quantize.model_folder import ModelFolder
-    from herdbook.weights.gguf_file import GgufFile, TensorInfo
+    from herdbook.weights.gguf_file import TensorInfo
     from herdbook.weights.imatrix import ImportanceMatrix
 
 FLOAT32_NEAR = 1e-6  # rounding of a few operations in float32
@@ -48,12 +47,12 @@ class Derivation:
 
 
 def derive(
-    gguf_path: Path, model: Path, *, matrix: ImportanceMatrix | None = None, threads: int = 1
+    gguf: Path | GgufFile, model: Path, *, matrix: ImportanceMatrix | None = None, threads: int = 1
 ) -> Derivation:
     """Recompute every tensor of a GGUF from a model's safetensors and compare the bytes.
 
     Args:
-        gguf_path: The GGUF, quantized or of full width.
+        gguf: The GGUF or its path, quantized or of full width.
         model: The Hugging Face folder of the model that it should come from.
         matrix: The importance matrix that it was quantized with.
         threads: How many threads encode.
@@ -62,11 +61,12 @@ def derive(
         CheckpointError: If a file is damaged, or the GGUF and the model do not have the same tensors.
         StepError: If the architecture or a type is not supported.
     """
-    file, folder = read_gguf(gguf_path), read_folder(model)
+    file = gguf if isinstance(gguf, GgufFile) else read_gguf(gguf)
+    folder = read_folder(model)
     parts = _matched(file, folder)
     entries, problems = [], {}
     weights = Weights(matrix)
-    with ThreadPoolExecutor(threads) as pool, track(f"derive {gguf_path.name}", len(file.tensors)) as advance:
+    with ThreadPoolExecutor(threads) as pool, track(f"derive {file.path.name}", len(file.tensors)) as advance:
         for tensor in file.tensors.values():
             part = parts[tensor.name]
             sha256, problem = _compare(file, tensor, folder, part, weights, pool if threads > 1 else None)
@@ -81,7 +81,7 @@ def derive(
             if problem:
                 problems[tensor.name] = f"({tensor.type.name}): {problem}"
             advance()
-    about = {"size_bytes": file.size_bytes, "sha256": sha256_file(gguf_path)}
+    about = {"size_bytes": file.size_bytes, "sha256": file.digest()}
     record = {"file": about, **summary(list(file.tensors.values())), "tensors": entries}
     return Derivation(record, problems)
 

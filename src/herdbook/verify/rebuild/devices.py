@@ -44,7 +44,7 @@ class Devices:
         }
         whole = self._of_node(plan.released)
         for item in plan.quantized:
-            files |= {item.file: whole, f"{RECORDS}/{item.id}.gguf.json": whole}
+            files |= dict.fromkeys((*item.parts, f"{RECORDS}/{item.id}.gguf.json"), whole)
         if matrix := plan.imatrix:
             files |= {matrix.file: whole, f"{RECORDS}/{matrix.id}{IMATRIX}.json": whole}
         files |= {f"{RECORDS}/{part.id}.json": self._parts[key] for key, part in plan.parts.items()}

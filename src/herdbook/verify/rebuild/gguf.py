@@ -38,7 +38,7 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
     if not items:
         return
     workspace.code.require_installed(QUANTIZE_CODE.describe())
-    inputs = [*_model_files(workspace), *(item.file for item in items)]
+    inputs = [*_model_files(workspace), *(name for item in items for name in item.parts)]
     if workspace.plan.imatrix:
         inputs.append(workspace.plan.imatrix.file)
     if isinstance(release.subject, FolderSubject):
@@ -54,11 +54,18 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
             yield from sampled(workspace.plan, release, item, options.sample_bytes, options, check)
         return
     from herdbook.steps.quantize.derive import derive, require_equal
+    from herdbook.weights.gguf_file import read_gguf
+    from herdbook.weights.gguf_parts import join
     from herdbook.weights.imatrix import read_imatrix
 
     for item in items:
         matrix = read_imatrix(folder / item.imatrix.file) if item.imatrix else None
-        derived = derive(folder / item.file, folder, matrix=matrix, threads=os.cpu_count() or 1)
+        derived = derive(
+            join([read_gguf(folder / name) for name in item.parts]),
+            folder,
+            matrix=matrix,
+            threads=os.cpu_count() or 1,
+        )
         if isinstance(release.subject, FolderSubject):
             _require_plain(release.subject, inputs)
         try:

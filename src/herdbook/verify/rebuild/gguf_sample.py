@@ -25,6 +25,7 @@ from herdbook.verify.equality import chance_of_catching, draw
 from herdbook.verify.gguf.compare import HeaderReader
 from herdbook.verify.gguf_rows import WeightRows
 from herdbook.weights.gguf_file import parse_gguf
+from herdbook.weights.gguf_parts import join
 from herdbook.weights.imatrix import read_imatrix
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def sampled(
 
     with damaged(name):
         parts = made_from(plan.released.config, spans, plan.released.name)
-        file = parse_gguf(HeaderReader(subject, name), Path(name))
+        file = join([parse_gguf(HeaderReader(subject, part), Path(part)) for part in item.parts])
         tensors = [file.tensors[each] for each in item.types]
     weights = Weights(_matrix(release, item))
     rows = WeightRows(parts, {tensor: span for tensor, (_, span) in spans.items()}, read)
@@ -110,8 +111,9 @@ def _equal(
     """Return whether the rows that a range of a tensor's bytes lies in are those that follow."""
     first = start // tensor.row_bytes
     count = -(-stop // tensor.row_bytes) - first
-    where = tensor.start + first * tensor.row_bytes
-    data = release.subject.read_range(str(file.path), where, where + count * tensor.row_bytes)
+    path, start = file.place(tensor)
+    where = start + first * tensor.row_bytes
+    data = release.subject.read_range(str(path), where, where + count * tensor.row_bytes)
     theirs = np.frombuffer(data, np.uint8).reshape(count, tensor.row_bytes)
     if not rows.parts[tensor.name].sources:
         frequencies = rope_frequencies(plan.released.config)
