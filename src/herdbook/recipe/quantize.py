@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from herdbook.humanize import did_you_mean, parse_size
+from herdbook.quantization.budget import NAMED
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
@@ -87,6 +88,49 @@ class QuantizedFile(Section):
         return self
 
 
+class BudgetedFile(Section):
+    """A quantized file of so many bits per weight, for which the type of each tensor is chosen by measured error."""
+
+    bpw: float = Field(
+        gt=1, le=16, description="the most bits per weight: the size of all tensors divided by the weights"
+    )
+    name: str | None = Field(
+        None,
+        pattern=RELEASE_NAME_PATTERN,
+        description="the end of the file's name; 4.5bpw for a budget of 4.5",
+    )
+    types: ClassVar[dict[str, str]] = {}
+    output: ClassVar[str | None] = None
+    embeddings: ClassVar[str | None] = None
+    chooses: ClassVar[bool] = True
+
+    @property
+    def method(self) -> str:
+        """The method of about so many bits, which the header names."""
+        return next(name for most, name in NAMED if self.bpw <= most)
+
+    @property
+    def label(self) -> str:
+        """The end of the file's name."""
+        return self.name or f"{self.bpw:g}bpw"
+
+    @model_validator(mode="after")
+    def _is_named(self) -> BudgetedFile:
+        if self.name in METHODS:
+            raise ValueError(
+                f"`name: {self.name}` is a method's; choose another, so that nobody takes the file for that method's"
+            )
+        return self
+
+
+def _kind_of_file(value: Any) -> str:
+    if isinstance(value, Section):
+        return type(value).__name__
+    if isinstance(value, dict):
+        return "BudgetedFile" if "bpw" in value else "QuantizedFile"
+    return "name"
+
+
 def _kind_of_matrix(value: Any) -> str:
     if isinstance(value, Section):
         return type(value).__name__
@@ -129,8 +173,10 @@ class Quantize(Section):
 
     methods: list[
         Annotated[
-            Annotated[QuantizationMethod, Tag("name")] | Annotated[QuantizedFile, Tag("QuantizedFile")],
-            Discriminator(lambda value: "QuantizedFile" if isinstance(value, dict | Section) else "name"),
+            Annotated[QuantizationMethod, Tag("name")]
+            | Annotated[QuantizedFile, Tag("QuantizedFile")]
+            | Annotated[BudgetedFile, Tag("BudgetedFile")],
+            Discriminator(_kind_of_file),
         ]
     ] = Field(min_length=1)
     imatrix: (
@@ -152,6 +198,14 @@ class Quantize(Section):
     )
 
     @model_validator(mode="after")
+    def _has_known_sizes(self) -> Quantize:
+        if self.split and any(isinstance(one, BudgetedFile) for one in self.methods):
+            raise ValueError(
+                "split: the sizes of the tensors of a file with `bpw` are known after it is made only; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _compares_both(self) -> Quantize:
         if self.runtime and not self.evaluate:
             raise ValueError(
@@ -165,11 +219,10 @@ class Quantize(Section):
         return parse_size(self.split) if self.split else None
 
     @property
-    def files(self) -> tuple[QuantizedFile, ...]:
+    def files(self) -> tuple[QuantizedFile | BudgetedFile, ...]:
         """The files, in order."""
         return tuple(
-            one if isinstance(one, QuantizedFile) else QuantizedFile(method=one, name=None)
-            for one in self.methods
+            QuantizedFile(method=one, name=None) if isinstance(one, str) else one for one in self.methods
         )
 
 
@@ -184,9 +237,10 @@ def quantize_problems(quantize: Quantize) -> Iterator[str]:
             )
 
 
-def describe(file: QuantizedFile) -> dict[str, Any]:
+def describe(file: QuantizedFile | BudgetedFile) -> dict[str, Any]:
     """Return what a file's record says of the choices in the recipe; nothing if there are none."""
     chosen = {
+        "bpw": file.bpw if isinstance(file, BudgetedFile) else None,
         "types": [list(pair) for pair in file.types.items()],
         "output": file.output,
         "embeddings": file.embeddings,

@@ -19,6 +19,7 @@ from herdbook.plan.routing import ROUTING_CODE
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.differences import difference
+from herdbook.verify.gguf.recorded import recorded_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -220,7 +221,8 @@ def _imatrix(release: Release, item: Imatrix) -> Expected:
     return Expected(name, item.code.of, said, free)
 
 
-def _quantized(release: Release, item: Quantized) -> Expected:
+def _quantized(release: Release, planned: Quantized) -> Expected:
+    item = recorded_types(release, planned)
     name = f"{RECORDS}/{item.id}.gguf.json"
     found = release.subject.json(name)
     file = release.subject.files.get(item.file)
@@ -238,5 +240,5 @@ def _quantized(release: Release, item: Quantized) -> Expected:
     with damaged(name):
         free = frozenset(found.keys() - said.keys())
         listed = [[entry["name"], entry["type"]] for entry in found["tensors"]]
-    planned = [[tensor.name, tensor.type] for tensor in item.tensors]
-    return Expected(name, QUANTIZE_CODE, said, free, [(planned, listed)])
+    expected = [[tensor.name, tensor.type] for tensor in item.tensors]
+    return Expected(name, QUANTIZE_CODE, said, free, [(expected, listed)])

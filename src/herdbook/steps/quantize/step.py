@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from herdbook.files import write_json
@@ -26,6 +27,7 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
         CheckpointError: If the weights are damaged, infinite or not a number.
         StepError: If the model cannot be quantized.
     """
+    from herdbook.steps.quantize.losses import types_within
     from herdbook.steps.quantize.quantize import quantize_file
     from herdbook.weights.imatrix import read_imatrix
 
@@ -34,11 +36,15 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
     matrix = None
     if item.imatrix:
         matrix = read_imatrix(plan.layout.matrix(item.imatrix))
+    types = item.types
+    if item.budget:
+        with ThreadPoolExecutor(threads) as pool:
+            types = types_within(folder, item.tensors, item.budget, matrix, pool if threads > 1 else None)
     made = quantize_file(
         head,
         folder,
         path,
-        item.types,
+        types,
         item.file_type,
         matrix=matrix,
         entries=item.imatrix.entries if item.imatrix else {},

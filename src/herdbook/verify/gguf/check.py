@@ -17,6 +17,7 @@ from herdbook.quantization.types import TYPES
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.gguf.compare import HeaderReader, compare, lines_of
+from herdbook.verify.gguf.recorded import recorded_types
 from herdbook.verify.gguf.table import Model, tokenizer_entries
 from herdbook.weights.gguf_header import OF_A_PART, Header, own_entries, parse_header
 
@@ -46,7 +47,8 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
     with damaged("the tokenizer's files"):
         tokenizer = tokenizer_entries(config, plan.released.files, subject.read)
     model = Model(config, tokenizer, plan.gguf_metadata)
-    for item in plan.quantized:
+    for planned in plan.quantized:
+        item = recorded_types(release, planned)
         headers = [parse_header(HeaderReader(subject, name), Path(name)) for name in item.parts]
         header = _joined(headers)
         with damaged("what the header of a GGUF is made from"):
