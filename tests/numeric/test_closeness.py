@@ -14,9 +14,7 @@ def models():
     """Two models that differ little, as fine-tunes of one base do."""
     generator = torch.Generator().manual_seed(3)
     base = 0.02 * torch.randn(COUNT, generator=generator)
-    return tuple(
-        (base + 6e-5 * torch.randn(COUNT, generator=generator)).to(DTYPE) for _ in range(2)
-    )
+    return tuple((base + 6e-5 * torch.randn(COUNT, generator=generator)).to(DTYPE) for _ in range(2))
 
 
 def compared(models, found):
@@ -74,7 +72,9 @@ def test_comparisons_add_up(models):
     found = (0.45 * first + 0.55 * second).to(DTYPE)
     whole = compared(models, found)
     half = COUNT // 2
-    parts = [compared([one[piece] for one in models], found[piece]) for piece in (slice(half), slice(half, None))]
+    parts = [
+        compared([one[piece] for one in models], found[piece]) for piece in (slice(half), slice(half, None))
+    ]
     parts[0].merge(parts[1])
     assert parts[0].differing == whole.differing
     assert parts[0].ratio == pytest.approx(whole.ratio)

@@ -133,6 +133,13 @@ class Closeness:
             for value, error, size in zip(found, errors, scale, strict=True)
         ]
 
+    @property
+    def is_explained(self) -> bool:
+        """Whether nothing but roundings is left of the errors without the combination that they fit best."""
+        found = torch.tensor([value for value, _ in self.coefficients()], dtype=torch.float64)
+        rest = self._errors - float(found @ self._errors_along)
+        return rest <= LARGEST_RATIO**2 * self._reference
+
     def systematic(self) -> list[float] | None:
         """Return the errors' coefficients if they are no roundings; None if they may be."""
         if not self.directions or self.is_equal:

@@ -114,6 +114,7 @@ class Difference:
         weights, systematic = computed.values.get("weights"), closeness.systematic()
         if (
             systematic
+            and closeness.is_explained
             and isinstance(weights, list)
             and computed.operation.method in {"linear", "task_arithmetic"}
         ):

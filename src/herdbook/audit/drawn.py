@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from herdbook.plan.operation import MergeTensors, Values
 
 MOST_MODELS = 6  # 64 possible values of each element
-FITTED = 1 << 13  # elements to which the factors are fitted
+AT_ONCE = 1 << 24  # possible values that are in memory
+FITTED = 1 << 11  # elements to which the factors are fitted
 GRID = 25  # factors that are tried for each model
+WIDTHS = (1.0, 1.0, 0.1, 0.1, 0.02)  # of the grid, as shares of the first one's
 FAR = 20.0  # a distance beyond which a number counts as far, whatever the distance is
 SMALLEST = 1e-7  # a sum of magnitudes below which mergekit does not rescale
 # How many standard deviations the share of kept elements may be from the probability with which they are kept.
@@ -97,8 +99,9 @@ def drawn(
         spreads = (sizes.square() * chances * (1 - chances)).sum(dim=1).sqrt()
         spreads = spreads / (sizes * chances).sum(dim=1).clamp(min=SMALLEST)
         factors = _fitted(fit, numbers - base, deltas, unit, factors, spreads)
-        _, kept, _ = fit(numbers - base, deltas, factors)
-        factors = _ratio(whole, (sizes * kept).sum(dim=1), factors)
+        if not consensus:  # otherwise elements of the minority's sign do not show whether they are kept
+            _, kept, _ = fit(numbers - base, deltas, factors)
+            factors = _ratio(whole, (sizes * kept).sum(dim=1), factors)
     nearest, kept, second = fit(numbers - base, deltas, factors)
     distance = nearest / unit
     # Elements of the minority's sign vanish, kept or not; so only those on whose sign all models agree show what was kept.
@@ -157,7 +160,7 @@ def _fitted(
         nearest, *_ = fit(change, deltas, tried)
         return float((nearest / unit).clamp(max=FAR).mean())
 
-    for width in (1.0, 1.0, 0.1, 0.1):
+    for width in WIDTHS:
         for model in range(len(factors)):
             candidates = []
             for place in torch.linspace(-DEVIATIONS, DEVIATIONS, GRID):
@@ -183,15 +186,16 @@ def _nearest(
     consensus: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the distance to the nearest possible change, which elements this keeps, and the distance to the nearest other one."""
-    best, second = torch.full_like(change, math.inf), torch.full_like(change, math.inf)
-    kept = torch.ones_like(deltas, dtype=torch.bool)
     may_drop = [(True,) if density >= 1 else (True, False) for density in densities]
-    for choice in product(*may_drop):
-        mask = torch.tensor(choice)
-        total = sum_of_task_vectors(deltas * (factors * mask)[:, None], parameters, consensus=consensus)
-        distance = (change - total).abs()
-        nearer = distance < best
-        second = torch.where(nearer, best, torch.minimum(second, distance))
-        best = torch.where(nearer, distance, best)
-        kept = torch.where(nearer, mask[:, None], kept)
-    return best, kept, second
+    choices = torch.tensor(list(product(*may_drop))).T  # models, choices
+    scales = (factors[:, None] * choices)[:, :, None]
+    size = max(1, AT_ONCE // choices.numel())
+    best, second, kept = [], [], []
+    for some, of_models in zip(change.split(size), deltas.split(size, dim=1), strict=True):
+        totals = sum_of_task_vectors(of_models[:, None] * scales, parameters, consensus=consensus)
+        distances = (some - totals).abs()  # choices, elements
+        order = distances.topk(min(2, len(distances)), dim=0, largest=False)
+        best.append(order.values[0])
+        second.append(order.values[-1] if len(distances) > 1 else torch.full_like(some, math.inf))
+        kept.append(choices[:, order.indices[0]])
+    return torch.cat(best), torch.cat(kept, dim=1), torch.cat(second)
