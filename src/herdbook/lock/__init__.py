@@ -13,7 +13,7 @@ from herdbook.lock.evaluation import (
     data_set_of,
     locate_source,
 )
-from herdbook.lock.file import LockedFile, check_pinned, pin_file
+from herdbook.lock.file import LockedFile, LockedText, check_pinned, pin_file
 from herdbook.lock.fits import check_fits, misfits
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
@@ -23,6 +23,7 @@ from herdbook.lock.model import (
     Lock,
     LockedAdapter,
     LockedCalibration,
+    LockedOthersFile,
     LockedSource,
     LockedTensor,
     LockedTokenDifference,
@@ -53,10 +54,12 @@ __all__ = [
     "LockedFile",
     "LockedGroup",
     "LockedHarness",
+    "LockedOthersFile",
     "LockedSource",
     "LockedSuite",
     "LockedTask",
     "LockedTensor",
+    "LockedText",
     "LockedToken",
     "LockedTokenDifference",
     "LockedTokens",

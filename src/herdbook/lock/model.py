@@ -24,7 +24,7 @@ from herdbook.lock.evaluation import (  # noqa: TC001 - pydantic reads them
     LockedSuite,
     LockedTask,
 )
-from herdbook.lock.file import FIRST, LockedFile
+from herdbook.lock.file import FIRST, LockedFile, LockedText
 from herdbook.lock.vocabulary import LockedTokens, LockedVocabulary  # noqa: TC001 - pydantic reads them
 from herdbook.recipe import Adapter, Folder, Hub, Pypi, Section
 from herdbook.sources.purl import HubCommit
@@ -81,6 +81,7 @@ class LockedSource(Section):
     writes besides the weights (configuration, tokenizer). ``weights`` is the format of the weights in the source.
     ``tokens`` is None if no tokenizer can be read, and in locks of older versions. ``generation`` is the content
     of ``generation_config.json``.
+    ``license_texts`` are the texts of licenses, notices and use policies among its files.
     ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not state it.
     """
 
@@ -95,6 +96,7 @@ class LockedSource(Section):
     tokens: LockedTokens | None = None
     generation: dict[str, Any] = Field(default_factory=dict)
     license: str | None = None
+    license_texts: Annotated[tuple[LockedText, ...], FIRST] = ()
     base_models: Annotated[tuple[str, ...], FIRST] = ()
     gated: str | bool = False
     chat_template: bool = True
@@ -160,6 +162,7 @@ class LockedAdapter(Section):
     tokens: LockedTokens | None = None
     padding: str = ""
     chat_template: bool = False
+    license_texts: Annotated[tuple[LockedText, ...], FIRST] = ()
 
 
 class LockedCalibration(Section):
@@ -170,6 +173,15 @@ class LockedCalibration(Section):
 
 
 EVERY_MODEL = "*"
+
+
+class LockedOthersFile(Section):
+    """A quantized file of another publisher, pinned: the commit of its repository, and the file."""
+
+    asked: dict[str, Any]
+    revision: str
+    file: LockedFile
+    gated: str | bool = False
 
 
 class Lock(Section):
@@ -189,8 +201,12 @@ class Lock(Section):
     requests: Annotated[dict[str, dict[str, str]], FIRST] = Field(default_factory=dict)
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
+    others: Annotated[dict[str, LockedOthersFile], FIRST] = Field(default_factory=dict)
+    imatrix: LockedFile | None = None
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
+    templates: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
+    image: LockedFile | None = None
 
     def requests_of(self, model: str) -> dict[str, str]:
         """Return the digests of what a model is asked, by task."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from herdbook import recipe as recipes
-from herdbook.layout import input_file
+from herdbook.layout import image_file, input_file
 from herdbook.plan.operation import FetchRanges
 from herdbook.recipe import Adapter
 from herdbook.sources import purl
@@ -58,7 +58,7 @@ class Input:
     """A file that the recipe names.
 
     Args:
-        role: ``task``, ``task data``, ``data set``, ``suite``, ``calibration`` or ``leaderboard``.
+        role: ``task``, ``task data``, ``data set``, ``suite``, ``calibration``, ``leaderboard``, ``template`` or ``picture``.
         name: The name of the task, data set, suite, text or board that it belongs to.
         file: The file, pinned.
         uri: Where it can be downloaded from; None if it is beside the recipe.
@@ -108,6 +108,10 @@ def inputs(plan: Plan) -> Iterator[Input]:
         yield from (Input("calibration", name, file) for file in text.data)
     for name, file in plan.lock.leaderboards.items():
         yield Input("leaderboard", name, file)
+    for name, template in plan.lock.templates.items():
+        yield Input("template", name, template)
+    if plan.lock.image:
+        yield Input("picture", "card", plan.lock.image)
 
 
 def data_set_inputs(data_set: LockedDataSet) -> Iterator[Input]:
@@ -121,14 +125,17 @@ def data_set_inputs(data_set: LockedDataSet) -> Iterator[Input]:
 def carried_inputs(plan: Plan) -> dict[str, tuple[LockedFile, Path]]:
     """Return the files of ``inputs`` that a release contains: by name in the release, the pinned file and its path here.
 
-    A verifier recomputes the places on the card from them: the snapshots of leaderboards, and the files of tasks and suites.
+    A verifier recomputes the places on the card from them: the snapshots of leaderboards, the files of tasks and suites,
+    and templates of its own; its picture is shown on it.
     The texts that models were measured on are not included: they are large, and have licenses of their own.
     """
     files = {}
     local = [file for task in plan.lock.tasks.values() for file in task.local]
     suites = [suite.file for suite in plan.lock.suites.values()]
-    for file in (*local, *suites, *plan.lock.leaderboards.values()):
+    for file in (*local, *suites, *plan.lock.leaderboards.values(), *plan.lock.templates.values()):
         files[input_file(file.name, str(file.sha256))] = (file, plan.beside_recipe(file.name))
+    if image := plan.lock.image:
+        files[image_file(image.name)] = (image, plan.beside_recipe(image.name))
     return dict(sorted(files.items()))
 
 

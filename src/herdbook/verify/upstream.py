@@ -47,7 +47,7 @@ PINNED = Check(LEVEL, "pinned")
 AGREES = Check(LEVEL, "lock")
 MERGED = Check(LEVEL, "history")
 # Locks of older versions do not name these. A lock that does not is as good as its version, but proves less.
-ADDED_LATER = frozenset({"tokens", "chat_template"})
+ADDED_LATER = frozenset({"tokens", "chat_template", "license_texts"})
 # Who may download a source can change without a commit. What was requested, and what that resolves to, follows from the recipe.
 NOT_IN_A_COMMIT = frozenset({"asked", "gated", "uri"})
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.comparison.verdict import BETTER, UNTESTED, WORSE
+from herdbook.humanize import plural
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ class Standing:
     worse: tuple[str, ...]
     same: tuple[str, ...]
     untested: tuple[str, ...]
+
+    @property
+    def in_short(self) -> str:
+        """How many tasks have which verdict, in a few words."""
+        counted = {
+            "better on": self.better,
+            "worse on": self.worse,
+            "not measurably different on": self.same,
+            "not tested on": self.untested,
+        }
+        parts = [f"{words} {len(tasks)}" for words, tasks in counted.items() if tasks]
+        total = sum(len(tasks) for tasks in counted.values())
+        return f"{', '.join(parts)} of {plural(total, 'task')}"
 
 
 @dataclass(frozen=True)
