@@ -118,6 +118,14 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in bounds)
 
 
+def clipped(text: str, width: int) -> str:
+    """Return text of at most so many characters, with an ellipsis in its middle: names often differ in their ends."""
+    if len(text) <= width:
+        return text
+    kept = max(0, width - 1)
+    return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+
+
 def closest(name: str, names: Iterable[object], *, least: float = 0.6) -> str | None:
     """Return the most similar name, whatever its case; None if no name is similar.
 

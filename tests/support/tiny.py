@@ -335,7 +335,7 @@ def build(recipe_path, results):
     lock(recipe_path)
     made = plans.load(recipe_path, results)
     for job in result_jobs(made):
-        if job.rule not in {"convert", "quantize", "data", "evaluate"} and not all(
+        if job.rule not in {"convert", "quantize", "loss", "data", "evaluate"} and not all(
             map(Path.exists, job.outputs)
         ):
             run(made, job)

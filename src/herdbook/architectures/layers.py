@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # The first number in a tensor's name is that of its layer: gpt_neox.layers.3.mlp, transformer.h.3.attn, model.layers.3.mlp.experts.7
 NUMBER = re.compile(r"\.(\d+)\.")
+# Kinds of layers by their attention.
+FULL, SLIDING = "full_attention", "sliding_attention"
 # The number of layers in configurations of different types.
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
@@ -49,6 +51,6 @@ class Depths:
 
 
 def layers_of(config: Mapping[str, Any]) -> int | None:
-    """Return the number of layers that a configuration states, under any of its names; None if there is none."""
+    """Return the number of layers that a configuration states, under any of its names; None without one."""
     numbers = (config.get(key) for key in LAYER_COUNTS)
     return next((number for number in numbers if type(number) is int), None)

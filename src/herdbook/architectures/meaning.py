@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
+from herdbook.architectures.layers import FULL, SLIDING
 from herdbook.architectures.mixtures import window_of
 from herdbook.architectures.modules import sections
 
@@ -17,6 +18,7 @@ SAME_ACTIVATION = {"swish": "silu"}
 SAME_SCALING = {"su": "longrope"}
 # Ways to scale rotary embeddings that take the model's length where their settings do not contain the original one.
 FROM_LENGTH = ("yarn", "longrope")
+WINDOW = "sliding_window"
 ORIGINAL, LENGTH = "original_max_position_embeddings", "max_position_embeddings"
 # The types whose layers compute by the settings that `_settings` reads and no others.
 LLAMA_LIKE = frozenset(
@@ -44,18 +46,16 @@ PER_LAYER = (
     *("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "layer_rope_theta"),
     *("indexer_types", "num_attention_heads_per_layer", "activation_sparsity_pattern"),
 )
-# Kinds of layers with rotary embeddings of their own, where a configuration has one setting for each.
-FULL, SLIDING = "full_attention", "sliding_attention"
 # Settings of other types that do not decide what their matrices mean: names and versions, ids of tokens, training, generation,
-# lengths. Counts and widths are seen in the shapes; what remains is compared, since nobody knows what it does.
+# lengths. Counts and widths are seen in the shapes; what remains is compared, since its effect is unknown.
 _NAMES = (
+    *("_auto_class", "_commit_hash", "_diffusers_version", "_flash_attn_2_enabled", "_from_model_config"),
+    *("_name_or_path", "_sliding_window_pattern"),
     *(
         "architectures",
-        "attn_implementation",
         "auto_map",
         "dtype",
         "eos_token",
-        "experts_implementation",
         "id2label",
     ),
     *("label2id", "model_type", "num_hidden_layers", "tie_word_embeddings", "tokenizer_class", "torch_dtype"),
@@ -63,7 +63,7 @@ _NAMES = (
 )
 _LENGTHS = (
     *("attention_chunk_size", "layer_types", LENGTH, "max_window_layers", "n_positions", "seq_length"),
-    *("sliding_window", "sliding_window_pattern", "use_sliding_window"),
+    *(WINDOW, "sliding_window_pattern", "use_sliding_window"),
 )
 _TRAINING = ("gradient_checkpointing", "initializer_range", "pretraining_tp", "seq_aux")
 _GENERATION = (
@@ -195,11 +195,10 @@ def lengths(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     found = []
     for key, one, two in _pairs(config, other):
         mine, theirs = _lengths(one), _lengths(two)
-        found += [
-            f"{name} ({mine[name]}, {theirs[name]}){_inside(key)}"
-            for name in mine
-            if name in theirs and mine[name] != theirs[name]
-        ]
+        stated = [name for name in {**mine, **theirs} if name == WINDOW or (name in mine and name in theirs)]
+        for name in stated:
+            first, second = (side.get(name, "not stated") for side in (mine, theirs))
+            found += [f"{name} ({first}, {second}){_inside(key)}"] if first != second else []
     return found
 
 
@@ -238,7 +237,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         settings |= {
             f"a {key}": value or 0
             for key, value in config.items()
-            if key not in _APART and not key.startswith("_") and not key.endswith(_APART_ENDS)
+            if key not in _APART and "_implementation" not in key and not key.endswith(_APART_ENDS)
         }
     return settings
 

@@ -55,7 +55,7 @@ class Pair:
         choice: The choice.
 
     Raises:
-        RecipeError: If there can be no adapter, from their headers and configurations alone.
+        RecipeError: If no adapter is possible, from their headers and configurations alone.
     """
 
     def __init__(self, base: Model, tuned: Model, choice: Choice) -> None:
@@ -125,7 +125,7 @@ class Pair:
             form = {name: model.shape(name) for name in model.spans}
             try:
                 problems += [f"{model.place}: {problem}" for problem in loading_problems(config, form)]
-            except StepError as error:  # transformers does not know the type, or is not installed
+            except StepError as error:  # transformers does not have the type, or is not installed
                 problems.append(f"{model.place}: {error}")
             problems += [
                 f"{model.place}: tensor {name} has dtype {model.dtype(name)}; expected one of {', '.join(DTYPES)}"

@@ -64,7 +64,7 @@ class Text:
 
     Args:
         found: The configurations, each once.
-        front_matter: A card's front matter; empty if there is none.
+        front_matter: A card's front matter; empty without one.
         repositories: The repositories of the Hub that a card names in links, backticks and front matter.
     """
 
@@ -130,7 +130,7 @@ def _is_configuration(content: Any) -> bool:
 
 
 def _front_matter(lines: list[str], start: int) -> tuple[dict[str, Any], int]:
-    """Return a card's front matter, and the number of the line after it; 0 if there is none."""
+    """Return a card's front matter, and the number of the line after it; 0 without one."""
     if not lines[start : start + 1] or lines[start].rstrip() != "---":
         return {}, 0
     end = next((n for n in range(start + 1, len(lines)) if lines[n].rstrip() == "---"), None)

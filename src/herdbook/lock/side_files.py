@@ -27,7 +27,7 @@ class Tokenizer:
     """The fields of a lock's entry that are read from a tokenizer's files.
 
     Args:
-        tokens: The pin of the vocabulary; None if there is none that can be read.
+        tokens: The pin of the vocabulary; None if none can be read.
         padding: The token that fills up texts; empty if none is named.
         chat_template: Whether it has a chat template.
     """

@@ -88,7 +88,7 @@ def plan_merge(
     if merge.written_dtype or merge.is_as_mergekit:
         config = _with_dtype(config, {tensor.dtype for tensor in tensors})
     warnings = [
-        f"{where}: {one.name!r} has {setting}, and {two.name!r} does not say; if transformers' default is another number, equal "
+        f"{where}: {one.name!r} has {setting}, and {two.name!r} does not state it; if transformers' default is another number, equal "
         "numbers mean different things in them"
         for node in inputs[1:]
         for one, two in ((inputs[0], node), (node, inputs[0]))

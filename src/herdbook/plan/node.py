@@ -43,7 +43,7 @@ def plan_node(
 ) -> tuple[Node, list[str]]:
     """Return a model of the recipe, and warnings; its tensors are those that its configuration implies.
 
-    For a model type that is not in our table, only transformers can tell which these are: `herdbook lock` asks it.
+    For a model type that is not in our table, only transformers can determine these: `herdbook lock` uses it.
 
     Args:
         name: Its name.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.form import HEAD
-from herdbook.architectures.layers import NUMBER
-from herdbook.architectures.meaning import FULL, PER_LAYER, is_tied, numbered
+from herdbook.architectures.layers import FULL, NUMBER
+from herdbook.architectures.meaning import PER_LAYER, is_tied, numbered
 from herdbook.architectures.modules import reads_images
 from herdbook.errors import RecipeError
 from herdbook.plan.merge_values import value_at

@@ -1,7 +1,7 @@
 """A program that loads a model without its weights, as transformers does, and prints what does not fit.
 
 It reads a configuration and the shapes of tensors as JSON, and prints ``problems`` as JSON, or the ``error`` that kept it from
-looking for them. `herdbook.weights.loading` runs it: a configuration that nobody has checked decides how much memory and time
+looking for them. `herdbook.weights.loading` runs it: an unchecked configuration decides how much memory and time
 transformers needs, and what it changes in its process.
 """
 
