@@ -84,7 +84,16 @@ def built(tmp_path_factory):
         recipe = tiny.write_recipe(
             folder / "r.yaml",
             models,
-            release={"model": "mix", "repo": "herd/Tiny", "summary": "A small one.", "license": "apache-2.0"},
+            release={
+                "model": "mix",
+                "repo": "herd/Tiny",
+                "summary": "A small one.",
+                "license": "apache-2.0",
+                "waivers": [
+                    {"source": "tuned", "obligation": kind, "by": "us", "because": "nothing is published"}
+                    for kind in ("same-license", "name-prefix")
+                ],
+            },
             evaluate={"tasks": ["beside/task.yaml"], "models": ["base", "mix"], "limit": 2},
             leaderboards={"board": board},
             claims=[{"text": "Good at nothing.", "by": "us", "on": "2026-01-02"}],
