@@ -24,13 +24,25 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Start the server: once for all workers, to which its address goes as a variable."""
     if not hasattr(config, "workerinput"):
-        at_once = bool(config.getoption("numprocesses", None))  # while workers collect
-        server = config.stash[SERVER] = forkserver.serve(at_once=at_once)
+        workers = config.getoption("tx", None) or []
+        server = config.stash[SERVER] = forkserver.serve(at_once=bool(workers))
         address = Path(server.__enter__())
+        # Workers of xdist are forked from it, too, with all that they would import.
+        workers[:] = [f"{one}//python={forkserver.WORKER}" if one == "popen" else one for one in workers]
         if config.getoption("costs"):
             os.environ[costs.NOTES] = str(address.with_name("costs"))
     if config.getoption("costs"):
         config.pluginmanager.register(costs.Costs(Path(os.environ[costs.NOTES])))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give the parts of long files to several workers."""
+    if config.getvalue("dist") == "loadfile":
+        from support.scheduling import ByPart  # which needs xdist
+
+        return ByPart(config, log)
+    return None
 
 
 def pytest_collection_finish():
@@ -46,8 +58,10 @@ def pytest_unconfigure(config):
 
 
 @pytest.fixture(autouse=True)
-def fewer_processes(request, monkeypatch):
+def fewer_processes(request):
     """Ask transformers in this process, and fork external programs, unless a test is about their processes."""
-    if not request.node.get_closest_marker("own_process"):
-        monkeypatch.setattr(apart, "ask", answering(apart.ask))
-        monkeypatch.setattr(Tool, "find", tools.found_forked)
+    with pytest.MonkeyPatch.context() as patch:  # of its own, since tests undo theirs
+        if not request.node.get_closest_marker("own_process"):
+            patch.setattr(apart, "ask", answering(apart.ask))
+            patch.setattr(Tool, "find", tools.found_forked)
+        yield

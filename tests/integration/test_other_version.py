@@ -6,7 +6,6 @@ The other version is a copy of this one with a module renamed, in a process of i
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from herdbook.provenance import slsa
 from herdbook.release import reader
 from herdbook.release.finding import Outcome
 from herdbook.release.subject import open_subject
-from support import loaded, tiny
+from support import forkserver, loaded, tiny
 from support.verification import findings, status
 
 REPOSITORY = Path(__file__).parents[2]
@@ -42,9 +41,15 @@ MODELS = {
         }
     },
 }
+# The process has our version, and libraries, from the server that it is forked from.
 BUILD = """
 import sys
+for name in [name for name in sys.modules if name.partition(".")[0] in {"herdbook", "support"}]:
+    del sys.modules[name]
+sys.path.insert(0, sys.argv[3])
 from pathlib import Path
+import herdbook
+assert herdbook.__file__.startswith(sys.argv[3]), herdbook.__file__
 from herdbook.steps.attest.step import attest
 from herdbook.steps.card.step import render_card
 from herdbook.steps.release.step import release
@@ -84,11 +89,10 @@ def built(hub, tmp_path_factory):
     (root / "pins.lock").write_text(f"herdbook=={VERSION}\n", encoding="utf-8")
     recipe = tiny.write_recipe(root / "r.yaml", MODELS)
     subprocess.run(
-        [sys.executable, "-c", BUILD, str(recipe), str(root / "results")],
+        [forkserver.PYTHON, "-c", BUILD, recipe, root / "results", root / "src"],
         cwd=root,
         env={
             **client.environment(hub, root / "home"),
-            "PYTHONPATH": f"{root / 'src'}:{REPOSITORY / 'tests'}",
             "HERDBOOK_PINS": str(root / "pins.lock"),
         },
         check=True,

@@ -16,10 +16,10 @@ SHOWN = 25
 
 def note(asked, used):
     """Note what a forked process took, for the test that had it started."""
-    if path := asked["environment"].get(NOTES):
-        test = asked["environment"].get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+    path, test = (asked["environment"].get(name) for name in (NOTES, "PYTEST_CURRENT_TEST"))
+    if path and test:  # workers have none
         with Path(path).open("a", encoding="utf-8") as file:
-            file.write(json.dumps([test, used.ru_utime + used.ru_stime]) + "\n")
+            file.write(json.dumps([test.rpartition(" ")[0], used.ru_utime + used.ru_stime]) + "\n")
 
 
 def spent():
@@ -53,7 +53,7 @@ class Costs:
             self.tests[test] += seconds
         files = Counter()
         for test, seconds in self.tests.items():
-            files[test.partition("::")[0] or "outside tests"] += seconds
+            files[test.partition("::")[0]] += seconds
         for title, found in (("files", files), ("tests", self.tests)):
             terminalreporter.section(f"processor seconds of {title}, {sum(found.values()):.1f} of all")
             for name, seconds in found.most_common(SHOWN):

@@ -6,7 +6,7 @@ process of a test is forked from there with the arguments, folder, environment a
 asks for it, runs the same code, and ends by itself; if that program is killed, it is killed, with what it started. Tests about
 processes themselves (memory, terminals) start the real programs. `forked-python` is an interpreter for code and modules.
 
-A server of other modules than ours, such as mergekit's, has an address of its own.
+A server of other modules than ours, such as mergekit's, has an address of its own; the first that is asked for starts it.
 The server runs as ``python -m support.forkserver SOCKET`` and ends when its standard input does, as that of a test run that
 is killed does too.
 """
@@ -28,6 +28,8 @@ from support import costs
 ADDRESS = "FORKSERVER_SOCKET"
 PROGRAMS = Path(__file__).parent / "bin"
 PYTHON = str(PROGRAMS / "forked-python")
+OTHER = "another server"
+WORKER = str(PROGRAMS / "forked-worker")  # an interpreter, too: for the workers of a test run themselves
 SOURCE = Path(__file__).parents[2] / "src"
 # What they import beside the modules of herdbook, some of it not before a step is called.
 IMPORTED = (
@@ -39,6 +41,18 @@ IMPORTED = (
     "transformers.models.llama.modeling_llama",
     "transformers.models.mixtral.modeling_mixtral",
     "transformers.tokenization_utils_tokenizers",
+)
+# What tests import beside that, of which the workers of a test run have copies.
+OF_TESTS = (
+    "boto3",
+    "datasets",
+    "gguf",
+    "jsonschema",
+    "lm_eval.evaluator",
+    "lm_eval.models.huggingface",
+    "lm_eval.tasks",
+    "pyarrow.parquet",
+    "sentencepiece",
 )
 # What few steps import, made when one of them is asked for the first time.
 OF_A_STEP = {"evaluate": ("datasets", "lm_eval.evaluator", "lm_eval.tasks")}
@@ -58,6 +72,15 @@ def serve(*, at_once=False):
             yield address
         finally:
             del os.environ[ADDRESS]
+
+
+def other(environment, *modules):
+    """Return the address of a server of other modules in an environment: one for all workers of a test run, and as long as that."""
+    asked = {"arguments": [OTHER, *modules], "environment": environment}
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(os.environ[ADDRESS])
+        connection.sendall(json.dumps(asked).encode() + b"\n")
+        return json.loads(connection.makefile().read())
 
 
 @contextlib.contextmanager
@@ -97,7 +120,7 @@ def main():
             settle()
     server = Server(listening, imported=bool(modules))
     if modules == ["at once"]:
-        import_all()
+        import_all(OF_TESTS)
     server.serve()
 
 
@@ -111,6 +134,7 @@ class Server:
         self.listening, self.imported = listening, imported
         self.asked = {}  # by the number of the process, the connection that asked for it
         self.what = {}  # likewise, what it asked for
+        self.others, self.ended = {}, contextlib.ExitStack()
         for ignored in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ignored, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -123,6 +147,10 @@ class Server:
             self.waiting.register(one, selectors.EVENT_READ)
 
     def serve(self):
+        with self.ended:
+            self.wait()
+
+    def wait(self):
         while True:
             for key, _ in self.waiting.select():
                 if key.fileobj is sys.stdin:
@@ -137,10 +165,13 @@ class Server:
 
     def fork(self, connection):
         """Fork the process that a program asks for."""
+        asked, files = question(connection)
+        if asked and asked["arguments"][0] == OTHER:
+            self.tell_other(connection, asked)
+            return
         if not self.imported:
             import_all()
             self.imported = True
-        asked, files = question(connection)
         if asked and asked["arguments"][0] == "herdbook":
             for name in (name for one in asked["arguments"][1:2] for name in OF_A_STEP.get(one, ())):
                 importlib.import_module(name)
@@ -158,11 +189,23 @@ class Server:
         for file in files:
             os.close(file)
 
+    def tell_other(self, connection, asked):
+        """Tell where a server of other modules is, which is started once."""
+        modules, environment = asked["arguments"][1:], asked["environment"]
+        name = (environment["PYTHONPATH"], *modules)
+        if name not in self.others:
+            self.others[name] = self.ended.enter_context(running(environment, *modules))
+            settle()  # whose folder is not for a process to remove
+        with contextlib.suppress(OSError), connection:
+            connection.sendall(json.dumps(self.others[name]).encode())
+
     def reap(self):
         """Tell the programs how their processes ended."""
         with contextlib.suppress(ChildProcessError):
             while (ended := os.wait4(-1, os.WNOHANG))[0]:
                 number, status, used = ended
+                if number not in self.asked:  # another server
+                    continue
                 costs.note(self.what.pop(number), used)
                 connection = self.asked.pop(number)
                 with contextlib.suppress(KeyError):
@@ -180,22 +223,16 @@ class Server:
                         kill(number, signal.SIGKILL)
 
 
-def import_all():
+def import_all(more=()):
     """Import what processes will need."""
     import pkgutil
 
     import herdbook
-    from herdbook import apart
     from herdbook.plan import parsed
-    from herdbook.steps.release import step
-    from support import loaded
-    from support.asked_here import answering
 
     own = [module.name for module in pkgutil.walk_packages(herdbook.__path__, "herdbook.")]
-    for name in (*IMPORTED, *(name for name in own if not name.endswith("__main__"))):
+    for name in (*IMPORTED, *more, *(name for name in own if not name.endswith("__main__"))):
         importlib.import_module(name)
-    step.release = loaded.checked(step.release)
-    apart.ask = answering(apart.ask)
     for name in own:  # keys contain digests of the code, which is not read again by the processes
         parsed.module_digest(name)
         parsed.is_empty(name)
@@ -264,13 +301,29 @@ def run(program):
     importlib.reload(constants)  # which are read from the environment
     if "datasets.config" in sys.modules:  # likewise
         importlib.reload(sys.modules["datasets.config"])
+    if program == Path(WORKER).name:
+        return interpret()
+    if "herdbook.steps.release.step" in sys.modules:  # not in another server
+        follow()
     if program == "forked-python":
+        sys.executable = PYTHON
         return interpret()
     if program == "snakemake":
         from snakemake.cli import main as entry
     else:
         from herdbook.cli.main import main as entry
     return entry()
+
+
+def follow():
+    """Have this process check what it releases, and answer itself what it would ask another."""
+    from herdbook import apart
+    from herdbook.steps.release import step
+    from support import loaded
+    from support.asked_here import answering
+
+    step.release = loaded.checked(step.release)
+    apart.ask = answering(apart.ask)
 
 
 def interpret():
@@ -280,7 +333,7 @@ def interpret():
     while (option := sys.argv.pop(1)) not in {"-c", "-m"}:
         pass
     what = sys.argv.pop(1)
-    sys.argv[0], sys.executable = option, PYTHON
+    sys.argv[0] = option
     if option == "-c":
         exec(what, {"__name__": "__main__"})  # noqa: S102
     else:

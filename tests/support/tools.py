@@ -1,7 +1,5 @@
 """External programs, forked from processes that have imported them: that takes most of the time in which they do little."""
 
-import atexit
-import contextlib
 import functools
 import json
 import os
@@ -34,11 +32,9 @@ find = Tool.find
 
 @functools.cache
 def address(package, path):
-    """Return the address of a package's server, which is started by the first call and ends with this process."""
-    ended = contextlib.ExitStack()
-    atexit.register(ended.close)
+    """Return the address of a package's server."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([path, str(Path(__file__).parents[1])])}
-    return ended.enter_context(forkserver.running(environment, *IMPORTED[package]))
+    return forkserver.other(environment, *IMPORTED[package])
 
 
 def found_forked(tool):

@@ -280,13 +280,12 @@ def test_everything_is_signed_with_the_same_bytes_each_time(plan, key, tmp_path)
         "from herdbook.signing.keys import load_private; from herdbook.steps.attest.step import attest;"
         "attest(plans.load(Path(sys.argv[1]), Path(sys.argv[2])), load_private(Path(sys.argv[3])))"
     )
-    for seed in ("1", "2"):
-        subprocess.run(
-            [sys.executable, "-c", script, plan.recipe_path, plan.layout.root, tmp_path / "own"],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            check=True,
-        )
-        assert contents(folder) == first
+    subprocess.run(  # whose sets have another order than those of this process
+        [sys.executable, "-c", script, plan.recipe_path, plan.layout.root, tmp_path / "own"],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        check=True,
+    )
+    assert contents(folder) == first
     for line in (folder / CLAIMS).read_bytes().splitlines():
         assert read(line, CLAIMS).is_signed_by(key.public)
     signature = read((folder / SIGNATURE).read_bytes(), SIGNATURE)

@@ -12,6 +12,7 @@ import pytest
 
 from herdbook.settings import PINS
 from herdbook.tools import installed
+from support import forkserver
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
@@ -43,7 +44,7 @@ def version(name):
 metadata.version = version
 """
     done = subprocess.run(
-        [sys.executable, "-c", hide + KEYS],
+        [forkserver.PYTHON, "-c", hide + KEYS],
         cwd=ROOT,
         env={**os.environ, **({PINS.variable: str(pins)} if pins else {})},
         capture_output=True,

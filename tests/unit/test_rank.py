@@ -112,16 +112,25 @@ def test_cells_of_parquet_are_read_as_they_print():
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
-def test_a_small_parquet_that_would_fill_the_memory_is_refused(kind):
-    """A long text that each row repeats takes a few bytes in the file."""
-    rows = [{"model": "m" * 1_000_000, "score": 1.0}] * 3000
-    content = as_parquet(rows, model=kind)
+def test_a_small_parquet_with_a_long_cell_in_each_row_is_refused(kind):
+    """A text that all rows repeat takes little room in the file, and not before it is read as plain text."""
+    cells = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), ["m" * 1_000_000])
+    file = io.BytesIO()
+    table = pa.table({"model": cells, "score": [1.0] * 3000})
+    parquet.write_table(table, file, store_schema=pa.types.is_dictionary(kind))
+    content = file.getvalue()
+    assert parquet.read_schema(io.BytesIO(content)).field("model").type == kind
     assert len(content) < 3_000_000
     with pytest.raises(
         StepError, match=r"leaderboards\.x: board\.parquet: is refused: it has a cell of more"
     ):
         read_snapshot(content, board(snapshot="board.parquet"), "leaderboards.x")
-    many = as_parquet([{"model": "m", "score": 1.0}] * 1_000_001)
+
+
+def test_a_parquet_with_more_rows_than_a_leaderboard_has_is_refused():
+    file = io.BytesIO()
+    parquet.write_table(pa.table({"model": pa.nulls(1_000_001), "score": pa.nulls(1_000_001)}), file)
+    many = file.getvalue()
     with pytest.raises(StepError, match="it has 1,000,001 rows, over the limit of 1,000,000"):
         read_snapshot(many, board(snapshot="board.parquet"), "leaderboards.x")
 
