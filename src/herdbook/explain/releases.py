@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.comparison.verdict import Comparison
+    from herdbook.jsonio import JsonObject
     from herdbook.release.reader import Release
 
 LISTED = 20  # differences of one kind; others are counted
@@ -44,7 +45,7 @@ class Differences:
     notes: tuple[str, ...]
 
     @property
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """The same as JSON."""
         return {
             "differences": {part: list(lines) for part, lines in self.parts.items()},

@@ -19,6 +19,7 @@ from herdbook.provenance.slsa import download_location
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from herdbook.jsonio import JsonObject
     from herdbook.lock import LockedFile
     from herdbook.plan import Evaluation, Node, Part, Plan
     from herdbook.plan.material import Material
@@ -70,7 +71,7 @@ class StepRun:
     record: str
     used: tuple[Item, ...]
     made: tuple[Item, ...]
-    parameters: dict[str, Any] = field(default_factory=dict, hash=False)
+    parameters: JsonObject = field(default_factory=dict, hash=False)
     code: dict[str, str] = field(default_factory=dict, hash=False)
 
 

@@ -62,7 +62,7 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
         if snapshot != board.snapshot:
             yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
         elif (uri := lock.leaderboards[name].uri) != (origin := board.fetch.uri if board.fetch else None):
-            yield Misfit(f"leaderboards.{name}", "has a snapshot from elsewhere", str(origin), str(uri))
+            yield Misfit(f"leaderboards.{name}", "has a snapshot from another origin", str(origin), str(uri))
     for name, text in recipe.calibration.items():
         pinned = lock.calibration[name].asked if name in lock.calibration else "no entry"
         if pinned != request(text):
@@ -110,7 +110,7 @@ def _misfits_of_source(
         yield Misfit(where, "names another license", model.license, str(locked.license))
     uri = uri_of(model, locked.revision)
     if locked.uri != uri:
-        yield Misfit(where, "leads elsewhere", uri, locked.uri)
+        yield Misfit(where, "names another origin", uri, locked.uri)
 
 
 def _misfits_of_adapter(where: str, model: Adapter, locked: LockedAdapter | None) -> Iterator[Misfit]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
@@ -32,6 +32,8 @@ from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from herdbook.architectures.lora import AdapterConfig
 
 LINE_LENGTH = 200
 ADAPTER_CONFIG = "adapter_config.json"
@@ -160,6 +162,11 @@ class LockedAdapter(Section):
     tokens: LockedTokens | None = None
     padding: str = ""
     chat_template: bool = False
+
+    @property
+    def settings(self) -> AdapterConfig:
+        """Its configuration, once a plan has checked the types."""
+        return cast("AdapterConfig", self.config)
 
 
 class LockedCalibration(Section):

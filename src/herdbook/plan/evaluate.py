@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.key import SHORT, digest
 from herdbook.plan.asked import asked_tasks
@@ -12,6 +12,7 @@ from herdbook.plan.code import TOKENIZERS, Code
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from herdbook.jsonio import JsonObject
     from herdbook.lock import Lock
     from herdbook.plan.model import Node
     from herdbook.plan.quantize import Quantized
@@ -54,7 +55,7 @@ class Evaluation:
     node: Node
     quantized: Quantized | None
     key: str
-    settings: dict[str, Any] = field(hash=False)
+    settings: JsonObject = field(hash=False)
     made_as: str = ""
     runtime: str = ""
 
@@ -64,7 +65,7 @@ class Evaluation:
         return f"{self.made_as or self.name}-{self.key[:SHORT]}"
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """What its result states about how it was measured, as JSON."""
         return {
             "operation": "evaluate",
@@ -83,7 +84,7 @@ def plan_evaluations(
     if section is None:
         return ()
     asked = asked_tasks(recipe, lock)
-    settings: dict[str, Any] = {
+    settings: JsonObject = {
         "operation": "evaluate",
         "tasks": [{**task.model_dump(mode="json"), "asked": own.given} for task, own in asked],
         "data_sets": {name: one.model_dump(mode="json") for name, one in lock.data_sets.items()},
@@ -93,7 +94,7 @@ def plan_evaluations(
         "code": EVALUATE_CODE.describe().json,
     }
 
-    measured_with: dict[str, Any] = {
+    measured_with: JsonObject = {
         "limit": section.limit,
         "batch_size": section.batch_size,
         "dtype": section.dtype,
@@ -107,7 +108,7 @@ def plan_evaluations(
     def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Evaluation:
         code = RUNTIME_CODE if runtime else DEQUANTIZE_CODE
         measured = {"key": item.key, "code": code.describe().json} if item else None
-        own = {"runtime": runtime, "batch_size": 1, "dtype": "as stored"} if runtime else {}
+        own: JsonObject = {"runtime": runtime, "batch_size": 1, "dtype": "as stored"} if runtime else {}
         key = digest({**settings, **own, "model": node.key, "quantized": measured})
         made_as = first.setdefault(key, name)
         return Evaluation(
@@ -131,6 +132,6 @@ def plan_evaluations(
     )
 
 
-def _of_its_own(asked: Asked, limit: int | None) -> dict[str, Any]:
+def _of_its_own(asked: Asked, limit: int | None) -> JsonObject:
     """Return the settings of a task, but for the limit of all tasks."""
     return {name: value for name, value in asked.given.items() if (name, value) != ("limit", limit)}

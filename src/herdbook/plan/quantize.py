@@ -20,6 +20,7 @@ from herdbook.recipe.quantize import describe
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from herdbook.jsonio import JsonObject
     from herdbook.plan.model import Node
     from herdbook.quantization.mixture import Typed
     from herdbook.recipe import Recipe
@@ -93,7 +94,7 @@ class Quantized:
         return {tensor.name: tensor.type for tensor in self.tensors}
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """What its record states about how it was made, as JSON."""
         replaced = {tensor.name: tensor.wanted for tensor in self.tensors if tensor.wanted}
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
@@ -15,6 +15,8 @@ from herdbook.recipe.section import RELEASE_NAME_PATTERN, Section
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+    from herdbook.jsonio import JsonObject
 
 _FULL_WIDTH = tuple(name for name, kind in TYPES.items() if kind.is_full_width)
 
@@ -130,7 +132,7 @@ def quantize_problems(quantize: Quantize) -> Iterator[str]:
             )
 
 
-def describe(file: QuantizedFile) -> dict[str, Any]:
+def describe(file: QuantizedFile) -> JsonObject:
     """Return a record's entries on the choices in the recipe; empty without choices."""
     chosen = {
         "types": [list(pair) for pair in file.types.items()],
