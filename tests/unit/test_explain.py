@@ -253,7 +253,11 @@ def test_a_measurement(tmp_path, monkeypatch, capsys):
     tiny.lock(recipe)
     batch = plans.load(recipe).recipe.evaluate.batch_size
     code = {**EVALUATE_CODE.describe().json, "lm_eval": "0.1"}
-    record = {"key": "a" * 64, "settings": {"limit": 5, "batch_size": batch}, "code": code}
+    record = {
+        "key": "a" * 64,
+        "settings": {"limit": 5, "batch_size": batch, "dtype": "float32"},
+        "code": code,
+    }
     place = tmp_path / "results/evaluations/base-aaaaaaaaaaaa.json"
     place.parent.mkdir(parents=True)
     place.write_text(json.dumps(record), encoding="utf-8")

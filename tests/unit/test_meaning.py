@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from herdbook.architectures.meaning import ALIKE, differences, lengths
-from herdbook.lock.whole import ACTIVATIONS, SCALINGS
+from herdbook.lock.computed import ACTIVATIONS, SCALINGS
 from herdbook.plan import load
 from support import tiny
 
@@ -82,6 +82,8 @@ QWEN = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 128
          ["experts per token (2, 4)"]),
         ({"model_type": "gemma2", "sliding_window": 64}, {"model_type": "gemma2", "sliding_window": 32},
          ["sliding_window (64, 32)"]),
+        ({"model_type": "starcoder2", "sliding_window": 64}, {"model_type": "starcoder2"},
+         ["sliding_window (64, not stated)"]),
     ],
 )  # fmt: skip
 def test_lengths_that_differ_are_told(one, other, expected):

@@ -161,12 +161,12 @@ def test_a_dry_run_leaves_the_lock(herd):
 
 
 def test_another_license_in_the_card(herd):
-    herd.hub.commit("herd/base", {"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n"})
+    herd.hub.commit("herd/base", {"README.md": b"---\nlicense: mit\n---\n"})
     _, _, told, _ = herd.refresh()
     base = herd.source(told, "base")
-    assert base["facts"] == ["license: apache-2.0 -> cc-by-nc-4.0"]
+    assert base["facts"] == ["license: apache-2.0 -> mit"]
     assert (base["before"] == base["after"], base["files"]) == (False, [])
-    assert locks.load(herd.lock).sources["base"].license == "cc-by-nc-4.0"
+    assert locks.load(herd.lock).sources["base"].license == "mit"
 
 
 def test_gating_without_a_commit(herd):

@@ -102,6 +102,10 @@ def is_targeted(config: AdapterConfig, module: str) -> bool:
         targets = r".*\.layers\..*"
     if among(excluded) or not among(targets):
         return False
+    if (
+        isinstance(targets, list) and module in targets
+    ):  # a whole name, such as that of the output head, has no layer
+        return True
     return layers is None or layer_of(f"{module}.weight") in ([layers] if isinstance(layers, int) else layers)
 
 

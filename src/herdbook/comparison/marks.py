@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.comparison.verdict import ALPHA, Comparison, from_json
 from herdbook.layout import COMPARISONS, EVALUATIONS
+from herdbook.plan.evaluate import measured_as
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,10 +65,20 @@ def outcomes(plan: Plan, read_json: Callable[[str], Any]) -> tuple[Outcome, ...]
     """
     if not plan.recipe.marks:
         return ()
-    own = next(i for i in plan.evaluations if i.name == plan.released.name and i.quantized is None)
+    own = measured_as(plan.evaluations, plan.released.name)
     compares = any(mark.no_worse_than for mark in plan.recipe.marks)
     comparisons = from_json(read_json(COMPARISONS)) if compares else ()
-    return judge_marks(plan, read_json(f"{EVALUATIONS}/{own.id}.json")["tasks"], comparisons)
+    tasks = {
+        task: result
+        for item in own
+        for task, result in results_of(read_json(f"{EVALUATIONS}/{item.id}.json")).items()
+    }
+    return judge_marks(plan, tasks, comparisons)
+
+
+def results_of(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results that a measurement states, of tasks and of groups as a whole, by name."""
+    return {**measured["tasks"], **measured.get("groups", {})}
 
 
 def judge_marks(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from herdbook.architectures.form import EMBEDDINGS, HEAD
 from herdbook.architectures.meaning import differences, is_tied
+from herdbook.architectures.modules import reads_images
 from herdbook.errors import RecipeError, StepError
 from herdbook.extract.linear import linear_of
 from herdbook.humanize import did_you_mean, plural
@@ -116,6 +117,11 @@ class Pair:
         problems = []
         for model in (self.base, self.tuned):
             config = model.locked.config
+            if reads_images(config):
+                problems.append(
+                    f"{model.place}: also reads images, and adapters are extracted for models of text alone"
+                )
+                continue
             form = {name: model.shape(name) for name in model.spans}
             try:
                 problems += [f"{model.place}: {problem}" for problem in loading_problems(config, form)]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 HUB = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}$", re.ASCII)
 ADDRESS = re.compile(
-    r"^https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/\s]+/[^/\s]+?)(?:/(?:tree|blob|commit)/([^/\s]+))?/?$"
+    r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([^/\s]+/[^/\s]+?)(?:/(?:tree|blob|commit)/([^/\s]+))?/?$"
 )
 # A folder of the Hub's cache: .../models--owner--name/snapshots/<commit>
 CACHED = re.compile(
@@ -67,7 +67,7 @@ class Place:
 
     @property
     def public(self) -> str:
-        """What a recipe may say of it: a repository, or the last part of a path, since a release contains no path of a machine."""
+        """Its form in a recipe: a repository, or the last part of a path, since a release contains no path of a machine."""
         return str(self) if HUB.match(self.path) else self.last
 
 

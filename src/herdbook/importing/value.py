@@ -1,4 +1,4 @@
-"""Values of a configuration with their places, and what is said of them: problems, and what is assumed."""
+"""Values of a configuration with their places, and notes on them: problems, and what is assumed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from herdbook.yamlio import Keys
 
 SHOWN = 60  # characters of a value in a message
+NEARLY = 0.7  # similarity of a key that is meant as a known one; model_type and dtype are less similar
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Assumption:
 
 @dataclass
 class Notes:
-    """What is said of a configuration.
+    """Notes on a configuration.
 
     Args:
         problems: Why it cannot be imported, one line each.
@@ -62,7 +63,7 @@ class Value:
         content: The value.
         keys: The keys and indexes that lead to it.
         lines: The line of each entry, by its keys.
-        notes: What is said of the configuration.
+        notes: Notes on the configuration.
     """
 
     content: Any
@@ -104,7 +105,7 @@ class Value:
         return self.child(key)
 
     def required(self, key: str) -> Value | None:
-        """Return an entry of a mapping; if it is missing, say so, and return None."""
+        """Return an entry of a mapping; if it is missing, note it, and return None."""
         found = self.get(key)
         if found is None:
             others = self.content if isinstance(self.content, dict) and key not in self.content else ()
@@ -142,13 +143,13 @@ class Value:
         return False
 
     def unknown(self, known: Iterable[str], program: str, *at: str) -> None:
-        """Refuse keys that are nearly known ones, and say which others are left out since mergekit ignores them too."""
+        """Refuse keys that are nearly known ones, and note which others are left out since mergekit ignores them too."""
         names = list(known)
         for entry in self.items():
             key = entry.keys[-1]
             if key in names:
                 continue
-            if closest(str(key), names):
+            if closest(str(key), names, least=NEARLY):
                 entry.refuse(f"unknown key{did_you_mean(str(key), names)}")
             else:
                 self.notes.assume(f"{entry.key}: left out, since {program} ignores it too", *at)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import SourceError
-from herdbook.lock.file import LockedFile, pin_file
+from herdbook.lock.file import LockedFile, pin_file, pin_texts
 from herdbook.lock.local import check_small, reader, refuse_pointers
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
@@ -59,6 +59,7 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
         ),
         config=config,
         tensors=_adapter_tensors(read_header(folder / ADAPTER_WEIGHTS)),
+        license_texts=pin_texts(names, reader(folder), lambda name: (folder / name).stat().st_size, what),
     )
 
 
@@ -78,6 +79,9 @@ def pin_hub_adapter(model: Adapter, remote: RemoteRepo) -> LockedAdapter:
         config=read_config(config, what),
         tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
         revision=remote.commit,
+        license_texts=pin_texts(
+            files, _hub_reader(repo, remote, what), lambda name: files[name].size_bytes, what
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from herdbook.errors import RecipeError
 from herdbook.lock.local import pin_local
 from herdbook.lock.model import LockedCalibration, request
 from herdbook.lock.texts import read_texts
+from herdbook.recipe.whole import made_of_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -58,6 +59,32 @@ def refuse_overlap(
                         f"evaluate.tasks {task} ({data.name}). A model must not be measured on text that it was tuned on: "
                         "use another split."
                     )
+
+
+def refuse_used(recipe: Recipe, beside: Path) -> None:
+    """Refuse texts for losses of which a document is also in a text that models are made of, whatever their files are called.
+
+    Raises:
+        RecipeError: If one is; both texts are named.
+    """
+    loss = recipe.quantize.loss if recipe.quantize else None
+    for name in loss.texts if loss else ():
+        held = _documents(name, recipe, beside)
+        for other, use in made_of_texts(recipe.models).items():
+            if shared := held & _documents(other, recipe, beside):
+                raise RecipeError(
+                    f"quantize.loss.texts: {len(shared)} of the {len(held)} documents of {name!r} are also in {other!r}, of which "
+                    f"{use} is made. A file must not be measured on text that it was made with: use another split."
+                )
+
+
+def _documents(name: str, recipe: Recipe, beside: Path) -> set[str]:
+    text = recipe.calibration[name]
+    return {
+        _essence(document)
+        for file in text.data
+        for document in read_texts(beside / file, text.field, f"calibration.{name}")
+    }
 
 
 def _strings(path: Path, report: Callable[[str], None]) -> Iterator[str]:

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError
+from herdbook.lock.imatrix import given_imatrix
 from herdbook.lock.model import request, uri_of
-from herdbook.recipe import Adapter, Folder, Hub, Pypi, measured, tokenizer_of
+from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, tokenizer_of
+from herdbook.recipe.card import TEMPLATE_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+    from herdbook.lock.model import Lock, LockedAdapter, LockedOthersFile, LockedSource
     from herdbook.recipe import Evaluate, Recipe
+    from herdbook.recipe.loss import OthersFile
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -63,12 +66,39 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
         elif (uri := lock.leaderboards[name].uri) != (origin := board.fetch.uri if board.fetch else None):
             yield Misfit(f"leaderboards.{name}", "has a snapshot from another origin", str(origin), str(uri))
+    pictured = recipe.release.image.file if recipe.release.image else "none"
+    if (found := lock.image.name if lock.image else "none") != pictured:
+        yield Misfit("release.image", "pins another picture", pictured, found)
+    own = {name for name in recipe.card.sections if name not in SECTIONS}
+    for name in sorted({*own, *lock.templates}):
+        named = f"{str(recipe.card.templates).rstrip('/')}/{name}{TEMPLATE_SUFFIX}"
+        found = lock.templates[name].name if name in lock.templates else "no entry"
+        if found != named or name not in recipe.card.sections:
+            yield Misfit(f"card.sections {name}", "pins another template", named, found)
     for name, text in recipe.calibration.items():
         pinned = lock.calibration[name].asked if name in lock.calibration else "no entry"
         if pinned != request(text):
             yield Misfit(
                 f"calibration.{name}", "was made for another request", str(request(text)), str(pinned)
             )
+    loss = recipe.quantize.loss if recipe.quantize else None
+    for name, entry in (loss.others if loss else {}).items():
+        yield from _misfits_of_others(f"quantize.loss.others.{name}", entry, lock.others.get(name))
+    given = given_imatrix(recipe)
+    expected, actual = given.file if given else "none", lock.imatrix.name if lock.imatrix else "none"
+    if expected != actual:
+        yield Misfit("quantize.imatrix", "pins another file", expected, actual)
+
+
+def _misfits_of_others(where: str, entry: OthersFile, locked: LockedOthersFile | None) -> Iterator[Misfit]:
+    wanted = request(entry)
+    if locked is None or locked.asked != wanted:
+        found = str(locked.asked) if locked else "no entry"
+        yield Misfit(where, "was made for another request", str(wanted), found)
+    elif locked.file.name != entry.file:
+        yield Misfit(where, "pins another file", entry.file, locked.file.name)
+    else:
+        yield from _misfits_of_revision(where, entry, locked.revision)
 
 
 def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]:
@@ -79,7 +109,7 @@ def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]
     if missing:
         return
     suites = {name: locked.suite for name, locked in lock.suites.items()}
-    for task, _ in measured(evaluate, suites):
+    for task, _, _ in measured(evaluate, suites):
         if task not in lock.tasks:
             yield Misfit(f"evaluate.tasks {task}", "has no entry", task, "no entry")
             continue
@@ -124,7 +154,7 @@ def _misfits_of_adapter(where: str, model: Adapter, locked: LockedAdapter | None
         yield Misfit(where, "pins a commit of a folder", "no commit", locked.revision)
 
 
-def _misfits_of_revision(where: str, model: Hub, revision: str) -> Iterator[Misfit]:
+def _misfits_of_revision(where: str, model: Hub | OthersFile, revision: str) -> Iterator[Misfit]:
     wanted = model.hub.partition("@")[2]
     if not COMMIT.fullmatch(revision):
         yield Misfit(where, "pins what is not a commit", wanted or "a commit", revision)

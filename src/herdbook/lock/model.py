@@ -24,7 +24,7 @@ from herdbook.lock.evaluation import (  # noqa: TC001 - pydantic reads them
     LockedSuite,
     LockedTask,
 )
-from herdbook.lock.file import FIRST, LockedFile
+from herdbook.lock.file import FIRST, LockedFile, LockedText
 from herdbook.lock.vocabulary import LockedTokens, LockedVocabulary  # noqa: TC001 - pydantic reads them
 from herdbook.recipe import Adapter, Folder, Hub, Pypi, Section
 from herdbook.sources.purl import HubCommit
@@ -83,6 +83,7 @@ class LockedSource(Section):
     writes besides the weights (configuration, tokenizer). ``weights`` is the format of the weights in the source.
     ``tokens`` is None if no tokenizer can be read, and in locks of older versions. ``generation`` is the content
     of ``generation_config.json``.
+    ``license_texts`` are the texts of licenses, notices and use policies among its files.
     ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not state it.
     """
 
@@ -97,6 +98,7 @@ class LockedSource(Section):
     tokens: LockedTokens | None = None
     generation: dict[str, Any] = Field(default_factory=dict)
     license: str | None = None
+    license_texts: Annotated[tuple[LockedText, ...], FIRST] = ()
     base_models: Annotated[tuple[str, ...], FIRST] = ()
     gated: str | bool = False
     chat_template: bool = True
@@ -162,6 +164,7 @@ class LockedAdapter(Section):
     tokens: LockedTokens | None = None
     padding: str = ""
     chat_template: bool = False
+    license_texts: Annotated[tuple[LockedText, ...], FIRST] = ()
 
     @property
     def settings(self) -> AdapterConfig:
@@ -176,8 +179,24 @@ class LockedCalibration(Section):
     data: Annotated[tuple[LockedFile, ...], FIRST]
 
 
+EVERY_MODEL = "*"
+
+
+class LockedOthersFile(Section):
+    """A quantized file of another publisher, pinned: the commit of its repository, and the file."""
+
+    asked: dict[str, Any]
+    revision: str
+    file: LockedFile
+    gated: str | bool = False
+
+
 class Lock(Section):
-    """A whole lock."""
+    """A whole lock.
+
+    ``requests`` exist once models were measured: by task and model, the digest of all that the model was asked. Unless a
+    task goes through a chat template, that is the same for every model, ``*``.
+    """
 
     version: Literal[1] = 1
     sources: Annotated[dict[str, LockedSource], FIRST] = Field(default_factory=dict)
@@ -186,10 +205,23 @@ class Lock(Section):
     suites: Annotated[dict[str, LockedSuite], FIRST] = Field(default_factory=dict)
     data_sets: Annotated[dict[str, LockedDataSet], FIRST] = Field(default_factory=dict)
     harness: LockedHarness | None = None
+    requests: Annotated[dict[str, dict[str, str]], FIRST] = Field(default_factory=dict)
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
+    others: Annotated[dict[str, LockedOthersFile], FIRST] = Field(default_factory=dict)
+    imatrix: LockedFile | None = None
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
+    templates: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
+    image: LockedFile | None = None
+
+    def requests_of(self, model: str) -> dict[str, str]:
+        """Return the digests of what a model is asked, by task."""
+        return {
+            task: found
+            for task, digests in self.requests.items()
+            if (found := digests.get(model, digests.get(EVERY_MODEL)))
+        }
 
 
 def path_for(recipe_path: Path) -> Path:

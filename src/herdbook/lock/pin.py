@@ -9,12 +9,15 @@ from herdbook.architectures.rows import is_embeddings
 from herdbook.errors import RecipeError
 from herdbook.lock import harness, union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
-from herdbook.lock.calibration import pin_calibration, refuse_overlap
+from herdbook.lock.calibration import pin_calibration, refuse_overlap, refuse_used
+from herdbook.lock.card import pin_image, pin_templates
 from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
+from herdbook.lock.imatrix import pin_imatrix
 from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+from herdbook.lock.others import pin_others_file
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
 from herdbook.lock.snapshot import pin_snapshot
@@ -51,6 +54,7 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
     """
     check_recipe(recipe, recipe_path)
     beside = recipe_path.parent
+    templates, image = pin_templates(recipe, beside), pin_image(recipe, beside)
     sources: dict[str, LockedSource] = {}
     adapters: dict[str, LockedAdapter] = {}
     for name, model in recipe.models.items():
@@ -76,6 +80,12 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
     boards = {name: pin_snapshot(name, board, beside, report) for name, board in recipe.leaderboards.items()}
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
     refuse_overlap(recipe, beside, tasks, report)
+    refuse_used(recipe, beside)
+    loss = recipe.quantize.loss if recipe.quantize else None
+    others = {}
+    for name, entry in loss.others.items() if loss else ():
+        report(f"{name}: {entry.hub}: {entry.file}")
+        others[name] = pin_others_file(name, entry)
     vocabularies = make_vocabularies(recipe, sources, beside)
     return Lock(
         sources=sources,
@@ -86,10 +96,14 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         harness=LockedHarness(lm_eval=harness.version()) if tasks else None,
         leaderboards=boards,
         calibration=calibration,
+        others=others,
+        imatrix=pin_imatrix(recipe, beside),
         token_differences=compare_tokens(
             recipe, sources, beside, adapters=adapters, vocabularies=vocabularies
         ),
         vocabularies=vocabularies,
+        templates=templates,
+        image=image,
     )
 
 
@@ -98,7 +112,7 @@ def _pin_tasks(
 ) -> dict[str, LockedTask]:
     if recipe.evaluate is None:
         return {}
-    names = [task for task, _ in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
+    names = [one.task for one in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
     if twice := [task for index, task in enumerate(names) if task in names[:index]]:
         raise RecipeError(f"evaluate.tasks: {twice[0]} is measured twice. Leave one of them out")
     if any(not is_file(task) for task in names):

@@ -23,7 +23,7 @@ from herdbook.lock.paths import check_task, problem
 from herdbook.recipe import is_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import yaml
 
@@ -132,6 +132,27 @@ def pin_tasks(names: Sequence[str], trust: Sequence[str], beside: Path) -> dict[
     return pinned
 
 
+def resolve_again(
+    locked: Mapping[str, LockedTask], beside: Path, trust: Sequence[str]
+) -> dict[str, LockedTask]:
+    """Return what lm-eval makes of tasks, without their data, which need not be there.
+
+    Args:
+        locked: The tasks, by their names and files.
+        beside: The recipe's folder, or one with copies of the files that tasks are made of.
+        trust: The files of code that tasks may run; none is run.
+
+    Raises:
+        RecipeError: If lm-eval has no such task, or cannot read one.
+        SourceError: If lm-eval is not installed, or gave no answer.
+    """
+    found = resolve(
+        [task for task in locked if not is_file(task)],
+        {task: beside / task for task in filter(is_file, locked)},
+    )
+    return {task: _Pinning(task, beside, trust).resolved(found[task]) for task in locked}
+
+
 class _Pinning:
     """One task as it is pinned: where its files are, and what is wrong with it."""
 
@@ -157,8 +178,8 @@ class _Pinning:
         if self._problems:
             raise RecipeError([f"{self._where}: {wrong}" for wrong in self._problems])
 
-    def pin(self, found: ResolvedTask) -> LockedTask:
-        """Return its pins, from what it was resolved to. Raises RecipeError if something is wrong with it."""
+    def resolved(self, found: ResolvedTask) -> LockedTask:
+        """Return its pins but for its data, from what it was resolved to. Raises RecipeError if something is wrong with it."""
         local = is_file(self._task)
         file = pin_local(self._beside, self._task, "evaluate.tasks") if local else None
         own = (self._beside / self._task).resolve()
@@ -170,6 +191,18 @@ class _Pinning:
             where = "" if name == found["name"] else f"{name}: "
             self._problems += [f"{where}{wrong}" for wrong in problems_of(config)]
         self._refuse()
+        return LockedTask(
+            name=found["name"],
+            file=file,
+            sources=tuple(self._sources[name] for name in sorted(self._sources)),
+            definitions=definitions,
+            groups={name: LockedGroup(**group) for name, group in found["groups"].items()},
+        )
+
+    def pin(self, found: ResolvedTask) -> LockedTask:
+        """Return its pins, from what it was resolved to. Raises RecipeError if something is wrong with it."""
+        local, locked = is_file(self._task), self.resolved(found)
+        definitions = locked.definitions
         names = sorted({name for config in definitions.values() for name in data_files(config)})
         if names and not local:
             raise RecipeError(
@@ -184,14 +217,7 @@ class _Pinning:
         for pinned in data:
             if not (folder / pinned.name).read_bytes().strip():
                 raise RecipeError(f"{self._where}: {pinned.name} is empty, so nothing can be measured")
-        return LockedTask(
-            name=found["name"],
-            file=file,
-            sources=tuple(self._sources[name] for name in sorted(self._sources)),
-            data=data,
-            definitions=definitions,
-            groups={name: LockedGroup.model_validate(group) for name, group in found["groups"].items()},
-        )
+        return locked.model_copy(update={"data": data})
 
     def _placed(self, value: Any) -> Any:
         """Return a definition in which each function has the place of its code in the place of a folder of this machine."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.modules import reads_images
+from herdbook.comparison.marks import results_of
 from herdbook.key import canonical_json, digest
 from herdbook.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
 from herdbook.plan.asked import asked_tasks
@@ -130,13 +132,14 @@ def _model_card(plan: Plan, read_json: Callable[[str], Any]) -> JsonObject:
     data = [{"ref": component["bom-ref"]} for component in (*_data(plan), *_data_sets(plan))]
     measured = [item for item in plan.evaluations if item.node.name == plan.released.name]
     limits = list(_limitations(plan))
+    images = reads_images(config)
     return {
         "modelParameters": {
-            "task": "text-generation",
+            "task": "image-text-to-text" if images else "text-generation",
             "architectureFamily": str(config["model_type"]),
             "modelArchitecture": str(config["architectures"][0]),
             **({"datasets": data} if data else {}),
-            "inputs": [{"format": "text"}],
+            "inputs": [{"format": kind} for kind in (["image", "text"] if images else ["text"])],
             "outputs": [{"format": "text"}],
         },
         **(
@@ -154,7 +157,7 @@ def _metrics(
     for item in measured:
         what = item.quantized.file if item.quantized else plan.recipe.release.name
         what += f" run by {item.runtime}" if item.runtime else ""
-        for task, result in sorted(read_json(f"{EVALUATIONS}/{item.id}.json")["tasks"].items()):
+        for task, result in sorted(results_of(read_json(f"{EVALUATIONS}/{item.id}.json")).items()):
             for metric, score in sorted(result["metrics"].items()):
                 error = (
                     "" if score["stderr"] is None else f", standard error {canonical_json(score['stderr'])}"

@@ -75,6 +75,8 @@ def codes(plan: Plan) -> list[DescribedCode]:
     found += [search.code for search in plan.searches.values()]
     if plan.report:
         found.append(plan.report.code)
+    if plan.reference:
+        found.append(plan.reference.code)
     if plan.evaluations:
         found.append(EVALUATE_CODE.describe())
     if any(item.quantized for item in plan.evaluations):
@@ -83,6 +85,8 @@ def codes(plan: Plan) -> list[DescribedCode]:
         found.append(RUNTIME_CODE.describe())
     if plan.quantized:
         found += [CONVERT_CODE.describe(), QUANTIZE_CODE.describe()]
+    if plan.imatrix:
+        found.append(plan.imatrix.code)
     by_name = {code.of.name: code for code in found}
     return [by_name[name] for name in sorted(by_name)]
 

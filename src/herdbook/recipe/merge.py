@@ -342,15 +342,3 @@ class Mergekit(Joined):
         """The base, if any, then the other models; the base may be listed, and takes no part."""
         others = (entry.model for entry in self.models if entry.model != self.base)
         return (*([self.base] if self.base else []), *others)
-
-
-Dense = Annotated[
-    Linear | Slerp | TaskArithmetic | Ties | Dare | ModelStock | Passthrough | Mergekit,
-    Field(discriminator="method", description="how dense models are merged"),
-]
-
-
-class Merge(Section):
-    """A merge of several dense models into one."""
-
-    merge: Dense

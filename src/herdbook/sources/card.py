@@ -53,7 +53,7 @@ def read_card(names: Collection[str], read: Callable[[str], bytes], what: str) -
     except yamlio.YamlError as error:
         raise SourceError(f"{what}: {CARD}: its front matter{error}. {_ADVICE}") from error
     return Card(
-        license=", ".join(_strings(entries.get("license"))) or None,
+        license=", ".join(_licenses(entries)) or None,
         base_models=tuple(_strings(entries.get("base_model"))),
     )
 
@@ -72,6 +72,12 @@ def front_matter(content: bytes) -> dict[str, Any]:
     if not isinstance(entries, dict | None):
         raise yamlio.YamlError(" is not a mapping")
     return entries or {}
+
+
+def _licenses(entries: dict[str, Any]) -> list[str]:
+    """Return the licenses; in place of the Hub's word for one that it does not list, its name."""
+    named = _strings(entries.get("license_name"))
+    return [named[0] if one == "other" and named else one for one in _strings(entries.get("license"))]
 
 
 def _strings(value: Any) -> list[str]:

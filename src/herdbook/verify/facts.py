@@ -19,9 +19,13 @@ from herdbook.layout import (
     EVALUATIONS,
     FIGURES,
     GENERATION_CONFIG,
+    IMATRIX,
     INPUTS,
+    LICENSE_TEXTS,
     LINEAGE,
     LOCK,
+    LOSSES,
+    NOTICE,
     PUBLIC_KEY,
     RECIPE,
     ROUTING,
@@ -33,11 +37,16 @@ from herdbook.layout import (
 )
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 from herdbook.recipe.tokenizer import Tokenizer
-from herdbook.sources.select import TOKENIZER_FILES
+from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
 from herdbook.verify.fact import ASSERTED, Fact
-from herdbook.verify.gguf.table import CONFIG as FROM_CONFIG
-from herdbook.verify.gguf.table import CONVERTER, ROWS, TENSORS, TOKENIZER
-from herdbook.verify.gguf.table import RECIPE as FROM_RECIPE
+from herdbook.verify.gguf.table import (
+    FROM_CONFIG,
+    FROM_CONVERTER,
+    FROM_RECIPE,
+    FROM_TENSORS,
+    FROM_TOKENIZER,
+    ROWS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,6 +88,14 @@ def _quantizes(recipe: Recipe) -> bool:
     return bool(recipe.quantize)
 
 
+def _draws(recipe: Recipe) -> bool:
+    return bool(recipe.card.templates or recipe.release.image)
+
+
+def _weighs(recipe: Recipe) -> bool:
+    return bool(recipe.quantize and recipe.quantize.imatrix)
+
+
 def _fetches(recipe: Recipe) -> bool:
     return any(board.fetch and board.fetch.dataset for board in recipe.leaderboards.values())
 
@@ -100,12 +117,18 @@ def _compares(recipe: Recipe, *, samples: bool) -> bool:
     return bool(section.compare) or marked or cut
 
 
+def _measures_losses(recipe: Recipe) -> bool:
+    return bool(recipe.quantize and recipe.quantize.loss)
+
+
 RECORD = "provenance/records/*.json"
 GGUF = "*.gguf"
 GGUF_RECORD = "provenance/records/*.gguf.json"
+IMATRIX_RECORD = f"provenance/records/*{IMATRIX}.json"
 MEASUREMENT = f"{EVALUATIONS}/*.json"
 SEARCH = f"{SEARCHES}/*.json"
 REPORT = f"{ROUTING}/*.json"
+LOSS = f"{LOSSES}/*.json"
 WEIGHTS = "*.safetensors"
 RERUN = "the steps, rerun (a sample)"
 BUILDER = "the builder"
@@ -117,14 +140,14 @@ FACTS = (
     Fact(
         "what the author states about the release, and how it was searched and measured",
         RECIPE,
-        ("models.*.select", "models.*.guard", "release", "claims", "publish", "evaluate", "leaderboards", "marks", "benchmarks"),
+        ("models.*.select", "models.*.guard", "release", "claims", "publish", "card", "evaluate", "leaderboards", "marks", "benchmarks"),
         "the author",
         ASSERTED,
     ),
     Fact(
         "what was requested",
         RECIPE,
-        ("models.*.calibration", "release.model", "evaluate.tasks", "evaluate.models", "evaluate.compare",
+        ("models.*.calibration", "release.model", "release.image.file", "card.sections", "card.templates", "evaluate.tasks", "evaluate.models", "evaluate.compare",
          "evaluate.release_samples", "routing", "calibration", "quantize",
          "leaderboards.*.snapshot", "leaderboards.*.model_column", "leaderboards.*.score_column", "leaderboards.*.task",
          "leaderboards.*.metric"),
@@ -144,18 +167,27 @@ FACTS = (
         LOCK,
         (
             *(f"sources.*.{field}" for field in ("revision", "weights", "files", "members", "tensors", "config")),
-            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "base_models", "chat_template")),
+            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "license_texts", "base_models", "chat_template")),
             "token_differences",
             "vocabularies",
         ),
         "the sources, on the Hub",
         "upstream",
     ),
+    Fact("which files of other publishers are measured", LOCK, ("others.*.asked",), "the recipe", "claims", _measures_losses),
+    Fact(
+        "commits and digests of the files of other publishers",
+        LOCK,
+        ("others",),
+        "the Hub, when it was locked",
+        ASSERTED,
+        _measures_losses,
+    ),
     Fact("who may download the sources", LOCK, ("sources.*.gated", "data_sets.*.gated"), "the Hub, when it was locked", ASSERTED),
     Fact(
         "commits and the lock's facts on the adapters",
         LOCK,
-        tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors")),
+        tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors", "license_texts")),
         "the adapters, on the Hub",
         "upstream",
         _has(Adapter),
@@ -173,26 +205,35 @@ FACTS = (
         LOCK,
         ("tasks.*.name", "tasks.*.file", "tasks.*.definitions", "tasks.*.metadata", "suites",
          "leaderboards.*.sha256", "leaderboards.*.size_bytes"),
-        f"the files in `{INPUTS}`",
+        f"the files in `{INPUTS}`; of tasks that lm-eval resolves, lm-eval (`upstream`)",
         "claims",
         _texts,
+    ),
+    Fact(
+        "templates and picture of the card",
+        LOCK,
+        ("templates", "image"),
+        "the files of the release",
+        "claims",
+        _draws,
     ),
     Fact(
         "lm-eval's version, and what it made of its own tasks and of files with code",
         LOCK,
         ("harness", "tasks.*.sources", "tasks.*.groups"),
-        BUILDER,
-        ASSERTED,
+        "lm-eval, where that version is installed",
+        "upstream",
         _texts,
     ),
+    Fact("what models were asked", LOCK, ("requests",), "the measurements", "claims", _texts),
     Fact("data sets on the Hub", LOCK, ("data_sets",), "the data sets, on the Hub", "upstream", _texts),
     Fact(
-        "texts that were measured or calibrated on",
+        "texts that were measured or calibrated on, and importance matrices of other programs",
         LOCK,
-        ("tasks.*.data", "calibration.*.data"),
+        ("tasks.*.data", "calibration.*.data", "imatrix"),
         "the author's folder",
         ASSERTED,
-        _texts,
+        lambda recipe: _texts(recipe) or _weighs(recipe),
     ),
     Fact(
         "the commits of data sets that snapshots were fetched from",
@@ -208,7 +249,7 @@ FACTS = (
     Fact("configuration and index", WEIGHTS_INDEX, (), "recipe and lock", "claims"),
     *(
         Fact("tokenizer, chat template, generation config", name, (), "the lock", "claims")
-        for name in (*TOKENIZER_FILES, GENERATION_CONFIG)
+        for name in (*TOKENIZER_FILES, *PROCESSOR_FILES, GENERATION_CONFIG)
     ),
     Fact("headers of weights", WEIGHTS, ("header",), "the plan of recipe and lock", "claims"),
     Fact("copied tensors", WEIGHTS, ("copy", "fetch", "stack", "rows"), "the sources' bytes", "equality"),
@@ -289,7 +330,7 @@ FACTS = (
     Fact(
         "what was measured, and how",
         MEASUREMENT,
-        ("operation", "key", "name", "settings", "code", "weights", "tasks.*.title"),
+        ("operation", "key", "name", "settings", "code", "weights", "tasks.*.title", "groups"),
         "recipe, lock and records",
         "claims",
         _texts,
@@ -350,13 +391,32 @@ FACTS = (
     Fact(
         "records of GGUF files",
         GGUF_RECORD,
-        ("operation", "key", "method", "name", "chosen", "replaced", "file", "parameters", "bits_per_weight", "types"),
+        ("operation", "key", "method", "name", "chosen", "replaced", "imatrix", "file", "parameters", "bits_per_weight", "types"),
         "recipe, lock and files",
         "claims",
         _quantizes,
     ),
     Fact("records of GGUF files", GGUF_RECORD, (), "the released weights", "recomputed", _quantizes),
+    Fact(
+        "of what importance matrices are, and how they were made",
+        IMATRIX_RECORD,
+        ("operation", "key", "model", "name", "parameters", "code", "file", "chunks", "tensors"),
+        "recipe, lock and files",
+        "claims",
+        _weighs,
+    ),
+    Fact("importance matrices, and how many tokens reached each expert", IMATRIX_RECORD, (), TEXTS, ASSERTED, _weighs),
     Fact("the version of the encoder of GGUF files", GGUF_RECORD, ("encoder",), BUILDER, ASSERTED, _quantizes),
+    Fact(
+        "of which files the losses are, and against what",
+        LOSS,
+        ("operation", "key", "code", "model", "reference", "file", "bits_per_weight", "types", "texts.*.windows",
+         "texts.*.tokens", "total.tokens", "control.tokens"),
+        "recipe, lock and files",
+        "claims",
+        _measures_losses,
+    ),
+    Fact("losses by quantization", LOSS, ("texts", "total", "control"), TEXTS, ASSERTED, _measures_losses),
     # -- what is written about it
     Fact("the card", CARD, (), "records, results and snapshots", "recomputed"),
     Fact(
@@ -383,7 +443,12 @@ FACTS = (
         ASSERTED,
         lambda recipe: _compares(recipe, samples=False),
     ),
+    Fact("the picture on the card", f"{FIGURES}/image.*", (), "the lock", "claims", _draws),
     Fact("figures", f"{FIGURES}/*", (), "records, results and snapshots", "recomputed"),
+    *(
+        Fact("license texts and notices", name, (), "recipe and lock", "recomputed")
+        for name in (NOTICE, f"{LICENSE_TEXTS}/*")
+    ),
     Fact("lineage", LINEAGE, (), "recipe, lock and records", "claims"),
     *(Fact("bills of materials", name, (), "recipe, lock and records", "claims") for name in BOMS.values()),
     Fact("claims of the build", CLAIMS, (), "recipe, lock, records and files", "claims"),
@@ -408,15 +473,16 @@ FACTS = (
         Fact(name, GGUF, tuple(row.key for row in ROWS if row.origin == origin), origin, level, _quantizes)
         for name, origin, level in (
             ("settings in the headers of GGUF files", FROM_CONFIG, "claims"),
-            ("tokens, special tokens and chat templates in the headers of GGUF files", TOKENIZER, "claims"),
+            ("tokens, special tokens and chat templates in the headers of GGUF files", FROM_TOKENIZER, "claims"),
             ("names, licenses and methods in the headers of GGUF files", FROM_RECIPE, "claims"),
-            ("sizes in the headers of GGUF files", TENSORS, "claims"),
-            ("how GGUF files split text, unless their tokenizer is of SentencePiece's kind", CONVERTER, "rebuild"),
+            ("sizes in the headers of GGUF files", FROM_TENSORS, "claims"),
+            ("how GGUF files split text, unless their tokenizer is of SentencePiece's kind", FROM_CONVERTER, "rebuild"),
         )
     ),
     Fact("names, shapes, types and order of the tensors in GGUF files", GGUF, (), "the released tensors, and the recipe's methods", "claims", _quantizes),
+    Fact("importance matrices, and how many tokens reached each expert", f"*{IMATRIX}", (), TEXTS, ASSERTED, _weighs),
     Fact("bytes of the tensors in GGUF files", GGUF, ("tensors",), "the released weights", "recomputed", _quantizes),
-    Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), CONVERTER, "rebuild", _quantizes),
+    Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), FROM_CONVERTER, "rebuild", _quantizes),
     Fact(AGE, "the release", (), "a reference from elsewhere: `--expect`, `--not-before`", ASSERTED),
 )  # fmt: skip
 

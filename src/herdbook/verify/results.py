@@ -10,20 +10,23 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES
-from herdbook.plan.asked import asked_tasks
+from herdbook.comparison.groups import derive, follows
+from herdbook.comparison.losses import missed
+from herdbook.layout import EVALUATIONS, IMATRIX, LOSSES, RECORDS, ROUTING, SEARCHES
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.laser import SEARCH_CODE
+from herdbook.plan.loss import LOSS_CODE
 from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.plan.routing import ROUTING_CODE
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.differences import difference
+from herdbook.verify.gguf.recorded import recorded_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from herdbook.plan import Evaluation, Plan, Search
+    from herdbook.plan import Evaluation, FileLoss, Imatrix, Plan, Reference, Search
     from herdbook.plan.code import Code, RecordedCode
     from herdbook.plan.quantize import Quantized
     from herdbook.plan.routing import RoutingReport
@@ -31,6 +34,13 @@ if TYPE_CHECKING:
     from herdbook.release.reader import Release
 
 RESULTS = Check("claims", "results")
+SUMMARY = [
+    "kl_divergence",
+    "perplexity",
+    "perplexity_ratio",
+    "same_top",
+    "tokens",
+]  # the fields of a measured loss
 DEVICE = "device"  # named by the results of a GPU
 
 
@@ -74,6 +84,10 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             else:
                 yield RESULTS.failed(expected.name, detail, **about)
             break
+    with damaged(LOSSES):
+        problems = list(missed(plan, release.subject.json))
+    for problem in problems:
+        yield RESULTS.failed(LOSSES, problem)
     if count and not wrong:
         yield RESULTS.passed(
             f"{count} results", "are of the models, files, settings and code that they should be of"
@@ -87,26 +101,37 @@ def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
         yield _search(release, search)
     if plan.report:
         yield _report(plan, release, plan.report)
+    if plan.imatrix:
+        yield _imatrix(release, plan.imatrix)
     for quantized in plan.quantized:
         yield _quantized(release, quantized)
+    if plan.reference:
+        yield _reference(plan, release, plan.reference)
+    for loss in plan.losses:
+        yield _loss(plan, release, loss)
 
 
 def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
     name = f"{EVALUATIONS}/{item.id}.json"
     found = release.subject.json(name)
     with damaged(name):
+        pinned = plan.lock.requests_of(item.node.name)
+        requests = {task: found["tasks"][task]["requests"] for task in item.group.names if task in pinned}
         titles = {task: result["title"] for task, result in found["tasks"].items()}
         documents = {task: result["documents"] for task, result in found["tasks"].items()}
         fields = [sorted(result) for result in found["tasks"].values()]
         scores = [sorted(score) for result in found["tasks"].values() for score in result["metrics"].values()]
-    tasks = asked_tasks(plan.recipe, plan.lock)
+        wholes, derived = _wholes(item, found)
+    tasks = item.group.tasks
     limits = {task: own.limit for locked, own in tasks for task in locked.titles}
     return Expected(
         name,
         EVALUATE_CODE,
         {**item.about, "weights": _weights(release, item)},
-        frozenset({"tasks", "samples", DEVICE}),
+        frozenset({"tasks", "groups", "samples", DEVICE}),
         [
+            (derived, wholes),
+            ({task: pinned[task] for task in requests}, requests),
             ({task: title for locked, _ in tasks for task, title in locked.titles.items()}, titles),
             (
                 {task: min(count, limits.get(task) or count) for task, count in documents.items()},
@@ -118,8 +143,28 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
     )
 
 
+def _wholes(item: Evaluation, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the stated results of groups as a whole, and what they have to be: as stated if they follow from their tasks."""
+    stated = dict(found.get("groups") or {})
+    derived = {
+        name: derive(locked, name, found["tasks"])
+        for locked, _ in item.group.tasks
+        for name in locked.groups
+        if locked.groups[name].config.get("aggregate_metric_list")
+    }
+    for name, own in derived.items():
+        if name in stated and follows(stated[name], own):
+            derived[name] = stated[name]
+    return stated, derived
+
+
 def _weights(release: Release, item: Evaluation) -> dict[str, str]:
     """Return the digests of the files that were measured, as the release has or records them."""
+    if item.quantized and item.quantized.is_split:
+        name = f"{RECORDS}/{item.quantized.id}.gguf.json"
+        found = release.subject.json(name)
+        with damaged(name):
+            return {item.quantized.file: str(found["file"]["sha256"])}
     if item.quantized:
         return {item.quantized.file: release.sums[item.quantized.file]}
     records = release.records()
@@ -200,24 +245,106 @@ def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:
     )
 
 
-def _quantized(release: Release, item: Quantized) -> Expected:
+def _reference(plan: Plan, release: Release, item: Reference) -> Expected:
+    name = f"{LOSSES}/{item.id}.json"
+    found = release.subject.json(name)
+    with damaged(name):
+        control = [sorted(found["control"])] if "control" in found else []
+        tokens = [found["control"]["tokens"]] if control else []
+    texts = {
+        text: {"windows": windows, "tokens": windows * tokens} for text, windows, tokens in _sizes(plan, item)
+    }
+    predicted = sum(windows * (tokens - 1) for _, windows, tokens in _sizes(plan, item))
+    return Expected(
+        name,
+        LOSS_CODE,
+        {**item.about, "texts": texts},
+        frozenset({"control"}),
+        [
+            ([SUMMARY] if item.has_control else [], control),
+            ([predicted] if item.has_control else [], tokens),
+        ],
+    )
+
+
+def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
+    name = f"{LOSSES}/{item.id}.json"
+    found = release.subject.json(name)
+    stated, free = dict(item.about), {"total", "texts"}
+    if item.quantized:
+        if item.quantized.is_split:  # its joined parts are compared at `recomputed`
+            free.add("file")
+        else:
+            stated["file"] = _file(release, item.quantized.file)
+        stated |= _widths(recorded_types(release, item.quantized))
+    elif item.locked:
+        pinned = item.locked.file
+        stated["file"] = {"sha256": pinned.sha256, "size_bytes": pinned.size_bytes}
+        free |= {"bits_per_weight", "types"}
+    sizes = _sizes(plan, item.reference)
+    counts = {text: windows * (tokens - 1) for text, windows, tokens in sizes}
+    with damaged(name):
+        texts = {text: entry["tokens"] for text, entry in found["texts"].items()}
+        total = found["total"]["tokens"]
+        fields = [sorted(found["total"]), *(sorted(entry) for entry in found["texts"].values())]
+    return Expected(
+        name,
+        LOSS_CODE,
+        stated,
+        frozenset(free),
+        [
+            (counts, texts),
+            (sum(counts.values()), total),
+            ([SUMMARY] * (1 + len(counts)), fields),
+        ],
+    )
+
+
+def _sizes(plan: Plan, item: Reference) -> list[tuple[str, int, int]]:
+    """Return the texts of losses: the name of each, how many windows are read, and the tokens of a window."""
+    texts = [(name, plan.recipe.calibration[name]) for name in item.texts]
+    return [(name, text.windows, text.tokens) for name, text in texts]
+
+
+def _widths(item: Quantized) -> dict[str, Any]:
+    """Return the bits per weight of a quantized file, and how many weights have which type."""
+    types: Counter[str] = Counter()
+    for tensor in item.tensors:
+        types[tensor.type] += math.prod(tensor.shape)
+    return {
+        "bits_per_weight": round(8 * item.size_bytes / types.total(), 3),
+        "types": dict(sorted(types.items())),
+    }
+
+
+def _imatrix(release: Release, item: Imatrix) -> Expected:
+    name = f"{RECORDS}/{item.id}{IMATRIX}.json"
+    found = release.subject.json(name)
+    stated = {**item.about, "file": _file(release, item.file), "tensors": sorted(item.tensors)}
+    if not item.given:
+        stated["chunks"] = item.chunks
+    with damaged(name):
+        free = frozenset(found.keys() - stated.keys())
+    return Expected(name, item.code.of, stated, free)
+
+
+def _quantized(release: Release, planned: Quantized) -> Expected:
+    item = recorded_types(release, planned)
     name = f"{RECORDS}/{item.id}.gguf.json"
     found = release.subject.json(name)
-    file = release.subject.files.get(item.file)
-    stated = {
-        **item.about,
-        "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
-    }
-    parameters: Counter[str] = Counter()
-    for tensor in item.tensors:
-        parameters[tensor.type] += math.prod(tensor.shape)
-    stated |= {
-        "parameters": parameters.total(),
-        "bits_per_weight": round(8 * item.size_bytes / parameters.total(), 3),
-        "types": dict(sorted(parameters.items())),
-    }
+    stated = dict(item.about)
+    if not item.is_split:  # else, joined parts are compared at `recomputed`
+        stated["file"] = _file(release, item.file)
+    widths = _widths(item)
+    stated |= {"parameters": sum(widths["types"].values()), **widths}
     with damaged(name):
         free = frozenset(found.keys() - stated.keys())
         listed = [[entry["name"], entry["type"]] for entry in found["tensors"]]
-    planned = [[tensor.name, tensor.type] for tensor in item.tensors]
-    return Expected(name, QUANTIZE_CODE, stated, free, [(planned, listed)])
+    expected = [[tensor.name, tensor.type] for tensor in item.tensors]
+    return Expected(name, QUANTIZE_CODE, stated, free, [(expected, listed)])
+
+
+def _file(release: Release, name: str) -> dict[str, Any]:
+    """Return what a record states about a file of the release."""
+    file = release.subject.files.get(name)
+    return {"sha256": release.sums.get(name), "size_bytes": file.size_bytes if file else 0}

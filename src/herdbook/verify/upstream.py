@@ -26,6 +26,7 @@ from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
 from herdbook.sources.data_set import CONVERTED
+from herdbook.verify import tasks
 from herdbook.verify.ahead import in_order
 from herdbook.verify.differences import difference
 from herdbook.verify.pins import is_proposal
@@ -46,7 +47,7 @@ PINNED = Check(LEVEL, "pinned")
 AGREES = Check(LEVEL, "lock")
 MERGED = Check(LEVEL, "history")
 # Locks of older versions do not name these. A lock that does not is as good as its version, but proves less.
-ADDED_LATER = frozenset({"tokens", "chat_template"})
+ADDED_LATER = frozenset({"tokens", "chat_template", "license_texts"})
 # Who may download a source can change without a commit. What was requested, and what that resolves to, follows from the recipe.
 NOT_IN_A_COMMIT = frozenset({"asked", "gated", "uri"})
 
@@ -73,6 +74,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         if source.pinned:
             pinned[name] = source.pinned
     yield from caught(_token_differences(release, pinned), AGREES, release)
+    yield from caught(tasks.check(release), tasks.TASKS, release)
     for key, read in readings(release.lock.tasks).items():
         if key in release.lock.data_sets:
             yield from _data_set(key, release.lock.data_sets[key], read)

@@ -71,7 +71,7 @@ def with_second_head(folder: Path) -> Path:
 
 SCALED: dict[str, dict[str, Any]] = {
     "dynamic": {"factor": 2.0},
-    "longrope": {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+    "longrope": {"factor": 2.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
 }
 YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
 CASES = [

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from herdbook.lock import LockedDataSet, LockedFile, LockedTask
     from herdbook.plan import Plan
+    from herdbook.plan.asked import Group
     from herdbook.recipe import Asked
 
 _DOWNLOADS = re.compile(r"""nltk\.download\(\s*["'](\w+)["']""")
@@ -43,8 +44,12 @@ class Round(NamedTuple):
 
 
 @contextlib.contextmanager
-def rounds(plan: Plan) -> Iterator[list[Round]]:
-    """Make all tasks of a plan, in rounds; their data exist until the end.
+def rounds(plan: Plan, group: Group | None = None) -> Iterator[list[Round]]:
+    """Make tasks of a plan, in rounds; their data exist until the end.
+
+    Args:
+        plan: The plan.
+        group: The tasks; all by default.
 
     Raises:
         LockError: If a task, its code or its data changed since they were locked, or lm-eval is of another version.
@@ -54,7 +59,7 @@ def rounds(plan: Plan) -> Iterator[list[Round]]:
     with offline() as scratch:
         maker = _Maker(plan, scratch)
         made: dict[str, Round] = {}
-        for locked, asked in asked_tasks(plan.recipe, plan.lock):
+        for locked, asked in group.tasks if group else asked_tasks(plan.recipe, plan.lock):
             options = _options(asked)
             tasks, leaves = maker.make(locked, asked)
             limit = options.pop("limit")
