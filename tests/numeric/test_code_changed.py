@@ -129,7 +129,7 @@ def called(jobs):
         # what used to go unnoticed: the formula of a scaled passthrough, and what DARE drops and noise is drawn by
         ("steps.merge.methods", 'inputs[0].float() * values["scale"]', 'inputs[0].float() * (values["scale"] * 1.0001)', MERGED),
         ("weights.tensors", "[:15]", "[:14]", {*LASERED, "searched", *MERGED, *AS_MERGEKIT, "tuned.1", *FITTED, "noisy.expert1-1", *WIDE}),
-        ("steps.merge.as_mergekit", "cos(norm)", "sin(norm)", AS_MERGEKIT),
+        ("steps.merge.sphere", "cos(norm)", "sin(norm)", AS_MERGEKIT),
         ("steps.laser.whiten", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {"whitened.1", "searched", "searched.1"}),
         ("steps.laser.guard", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {"searched", "searched.1"}),
         ("steps.laser.rank", "\n\ndef ", "\n\nx = 1\n\n\ndef ", {*LASERED, "searched", *DOCUMENTS}),

@@ -217,8 +217,8 @@ def headers(**changes):
 
 
 WRONG = {
-    "less than was requested": ({"kind": "short"}, "bytes 10 to 99 were requested, but 45 bytes came"),
-    "more than was requested": ({"kind": "long"}, "bytes 10 to 99 were requested, but 91 bytes came|98 bytes came"),
+    "less than was requested": ({"kind": "short"}, "bytes 10 to 99 were requested, but 45 bytes arrived"),
+    "more than was requested": ({"kind": "long"}, "bytes 10 to 99 were requested, but 91 bytes arrived|98 bytes arrived"),
     "another range": (headers(Content_Range="bytes 5-9/10"), "the answer has 'bytes 5-9/10'"),
     "a range of another length": (headers(Content_Range=f"bytes 10-98/{len(WEIGHTS)}"), "the answer has 'bytes 10-98"),
     "a range without a size": (headers(Content_Range="bytes 10-99/*"), "the answer has '\\*' as the file's size"),
@@ -264,7 +264,7 @@ def test_a_wrong_answer_is_not_undone_by_silence(hub, waits, last):
     commit, _ = pinned("model.safetensors")
     hub.fault("GET", "^/lfs/", "long")
     hub.fault("GET", "^/lfs/", last, times=100)
-    with pytest.raises(WrongAnswerError, match="bytes came"):
+    with pytest.raises(WrongAnswerError, match="bytes arrived"):
         reader.read_file(REPO, commit, "model.safetensors", 10, 100)
 
 

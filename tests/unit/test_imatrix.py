@@ -18,7 +18,7 @@ from herdbook.errors import CheckpointError, StepError
 from herdbook.plan.imatrix import READ
 from herdbook.steps.imatrix.fit import filled, fitted
 from herdbook.steps.imatrix.measure import measure
-from herdbook.steps.imatrix.step import told
+from herdbook.steps.imatrix.step import described
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.verify.rebuild.imatrix import differing
 from herdbook.weights.imatrix import ImportanceMatrix, Inputs, read_imatrix
@@ -211,7 +211,7 @@ def test_experts_below_the_floor_fail_or_take_the_mean():
 
 
 def test_the_tokens_of_each_expert_are_printed():
-    assert told({"a": [3, 4000], "b": [1, 2000]}) == [
+    assert described({"a": [3, 4000], "b": [1, 2000]}) == [
         "imatrix: expert 1: 4 tokens over all layers, 1 in layer 1, where they are fewest",
         "imatrix: expert 2: 6,000 tokens over all layers, 2,000 in layer 1, where they are fewest",
     ]

@@ -842,7 +842,7 @@ def test_a_recipe_contains_no_path_of_this_machine(tmp_path):
     mapping = {"/root/author/b": "farm/b"}
     made = convert(yaml.safe_dump(config), tmp_path / "c.yaml", None, None, tmp_path, mapping)
     assert "here: `base_model` takes part" in made.text
-    assert "farm/b: what --map says that 'b' is" in made.text
+    assert "farm/b: what 'b' is by --map" in made.text
     assert str(tmp_path) not in made.text
     assert "/root" not in made.text
 
@@ -866,7 +866,7 @@ KEYS = {
     "layer_range": "`layers` of the recipe, which names the last layer instead of the one after it",
     "residual_weight": "mergekit ignores it",
     "experts": "the experts",
-    "shared_experts": "with prompts Qwen-MoE, unless `architecture` says otherwise",
+    "shared_experts": "with prompts Qwen-MoE, unless `architecture` names another",
     "gate_mode": "`gate`",
     "experts_per_token": "2 if left out",
     "architecture": "`family`",

@@ -158,7 +158,7 @@ def test_the_command_keeps_what_is_there(tmp_path, capsys):
     arguments = ["import", str(path), "-o", str(output), "--name", "Mine", "--license", "mit"]
     assert main(arguments) == 0
     first = output.read_text()
-    assert first.startswith("# Imported from c.yml; comments say what was assumed.\n# owner/WestLake")
+    assert first.startswith("# Imported from c.yml; comments state what was assumed.\n# owner/WestLake")
     assert "assumed: semantics" in capsys.readouterr().err
     assert main(arguments) != 0
     assert "the file exists; pass --force to replace it" in capsys.readouterr().err

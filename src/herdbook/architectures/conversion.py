@@ -71,7 +71,7 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
         if (value or None) != (only or None):
             return f"llama.cpp computes as if {key} were {only}, and config.json has {value}"
     if is_tied(config) and HEAD in tensors:
-        return f"its embeddings are tied, and llama.cpp would use {HEAD} all the same, which transformers does not"
+        return f"its embeddings are tied, and llama.cpp would still use {HEAD}, which transformers does not"
     return _layers_objection(form, config) or _rotary_objection(form, config)
 
 

@@ -219,7 +219,7 @@ FORMS: dict[str, Form] = {
     ),
 }
 
-# Architectures that llama.cpp has, and that are refused all the same.
+# Architectures that llama.cpp has, and that are refused nevertheless.
 REFUSED = {
     "DeepseekForCausalLM": "llama.cpp's converter does not read it, and its graph leaves out norm_topk_prob",
 }

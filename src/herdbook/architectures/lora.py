@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Required, TypedDict, get_args
 
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.patterns import named
@@ -23,6 +23,27 @@ TENSOR = re.compile(
     r"|lora_B\.(?P<bias>bias)|token_adapter\.trainable_(?P<tokens>tokens)_delta"
     r"|(?P<base>base)_layer\.(?P<of_base>weight|bias)|(?P<saved>weight|bias))"
 )
+
+
+class AdapterConfig(TypedDict, total=False):
+    """The settings of an adapter that decide what its tensors mean; ``plan.adapter_settings`` checks their types.
+
+    Source: PEFT's ``LoraConfig``, whose fields are the keys of ``adapter_config.json``.
+    """
+
+    r: Required[float]
+    lora_alpha: Required[float]
+    alpha_pattern: dict[str, float] | None
+    bias: Literal["none", "all", "lora_only"] | None
+    exclude_modules: str | list[str] | None
+    layers_to_transform: int | list[int] | None
+    lora_bias: bool | None
+    modules_to_save: list[str] | None
+    rank_pattern: dict[str, float] | None
+    target_modules: str | list[str] | None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None
+    use_dora: bool | None
+    use_rslora: bool | None
 
 
 def changes_of(names: Iterable[str]) -> tuple[dict[str, dict[Role, str]], list[str]]:
@@ -64,7 +85,7 @@ def _role(match: re.Match[str]) -> tuple[Role, str]:
     return "bias", "bias"
 
 
-def is_targeted(config: dict[str, Any], module: str) -> bool:
+def is_targeted(config: AdapterConfig, module: str) -> bool:
     """Return whether PEFT trains LoRA matrices of a module.
 
     Source: PEFT, ``check_target_module_exists``; the layers are those of ``layers_to_transform``.
@@ -88,7 +109,7 @@ def is_targeted(config: dict[str, Any], module: str) -> bool:
     return layers is None or layer_of(f"{module}.weight") in ([layers] if isinstance(layers, int) else layers)
 
 
-def token_indices(config: dict[str, Any], module: str) -> list[int] | None:
+def token_indices(config: AdapterConfig, module: str) -> list[int] | None:
     """Return the tokens whose rows an adapter replaces in a module, in the order of its rows; None without any.
 
     Source: PEFT's ``LoraConfig``, ``trainable_token_indices``: a list is that of the embeddings.
@@ -100,7 +121,7 @@ def token_indices(config: dict[str, Any], module: str) -> list[int] | None:
 
 
 def setting_of(
-    config: dict[str, Any], patterns: Patterns, default: Literal["r", "lora_alpha"], module: str
+    config: AdapterConfig, patterns: Patterns, default: Literal["r", "lora_alpha"], module: str
 ) -> float:
     """Return rank or alpha of one module: the value of a pattern that matches its name, or the general one.
 
@@ -113,7 +134,7 @@ def setting_of(
     return next(iter(matching(config, patterns, module)), float(config[default]))
 
 
-def matching(config: dict[str, Any], patterns: Patterns, module: str) -> list[float]:
+def matching(config: AdapterConfig, patterns: Patterns, module: str) -> list[float]:
     """Return the values of all patterns that match a module's name.
 
     Patterns are regular expressions for the whole name, or for what follows one of its dots.
@@ -124,7 +145,7 @@ def matching(config: dict[str, Any], patterns: Patterns, module: str) -> list[fl
     return [float(value) for pattern, value in values.items() if re.match(named(pattern), module)]
 
 
-def scale_of(config: dict[str, Any], module: str) -> float:
+def scale_of(config: AdapterConfig, module: str) -> float:
     """Return the factor of a module's LoRA product: alpha / rank, or alpha / sqrt(rank) with ``use_rslora``.
 
     Args:

@@ -99,7 +99,7 @@ _APART_ENDS = (
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
-    """Return whether the output head is the embeddings. A head that is stored all the same must be equal, and is not read."""
+    """Return whether the output head is the embeddings. A head that is stored nevertheless must be equal, and is not read."""
     return bool(config.get("tie_word_embeddings", False))
 
 

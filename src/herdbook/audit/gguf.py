@@ -29,7 +29,7 @@ from herdbook.steps.quantize.encode import FULL_WIDTH, encode
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
 from herdbook.verify.gguf.compare import ABSENT, HeaderReader, compare, lines_of
-from herdbook.verify.gguf.table import CONFIG, tokenizer_entries
+from herdbook.verify.gguf.table import FROM_CONFIG, tokenizer_entries
 from herdbook.verify.gguf.table import Model as HeaderModel
 from herdbook.verify.gguf_rows import WeightRows
 from herdbook.weights.gguf_file import parse_gguf
@@ -167,7 +167,7 @@ class _File:
         compared = compare(replace(model, tensors=tensors), self.file.metadata)
         other = []
         for one in compared.different:
-            if one.origin == CONFIG:
+            if one.origin == FROM_CONFIG:
                 about = {"file": self.name, "expected": one.expected, "found": one.found}
                 yield GGUF.failed(self.name, lines_of(one), **about)
             elif one.found != ABSENT:

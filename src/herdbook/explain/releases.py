@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from herdbook.comparison.samples import Sample
     from herdbook.comparison.verdict import Comparison
+    from herdbook.jsonio import JsonObject
     from herdbook.release.reader import Release
 
 LISTED = 20  # differences of one kind; others are counted
@@ -45,7 +46,7 @@ class Differences:
     notes: tuple[str, ...]
 
     @property
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """The same as JSON."""
         return {
             "differences": {part: list(lines) for part, lines in self.parts.items()},

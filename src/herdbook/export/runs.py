@@ -20,6 +20,7 @@ from herdbook.sources.purl import HubCommit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from herdbook.jsonio import JsonObject
     from herdbook.lock import LockedFile
     from herdbook.plan import Evaluation, FileLoss, Node, Part, Plan, Reference
     from herdbook.plan.material import Material
@@ -71,7 +72,7 @@ class StepRun:
     record: str
     used: tuple[Item, ...]
     made: tuple[Item, ...]
-    parameters: dict[str, Any] = field(default_factory=dict, hash=False)
+    parameters: JsonObject = field(default_factory=dict, hash=False)
     code: dict[str, str] = field(default_factory=dict, hash=False)
 
 

@@ -112,7 +112,7 @@ def _read_range(url: str, start: int, stop: int) -> tuple[bytes, int]:
         has_end = not response.headers.keys().isdisjoint({"content-length", "transfer-encoding"})
     if len(data) < expected or (surplus and len(data) > expected):
         problem = (
-            f"bytes {start} to {stop - 1} were requested, but {len(data)} bytes came instead of {expected}"
+            f"bytes {start} to {stop - 1} were requested, but {len(data)} bytes arrived instead of {expected}"
         )
         raise ContradictionError(problem) if has_end else OSError(problem)
     refuse_echo(data)

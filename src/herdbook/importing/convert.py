@@ -1,7 +1,7 @@
 """Recipes from mergekit's configurations, in files of their own or in models' cards.
 
-What a configuration leaves open is assumed, and each assumption is said where it matters: revisions, the version of mergekit,
-the license. All that is wrong is said at once, with line and key.
+What a configuration leaves open is assumed, and each assumption is noted where it matters: revisions, the version of mergekit,
+the license. All that is wrong is reported at once, with line and key.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _add_steps(steps: Steps, models: Models, path: Path) -> str:
 
 
 def _words(order: list[Step]) -> set[str]:
-    """Return words with which a recipe says where tokens and templates come from, so that no model may be called so."""
+    """Return words with which a recipe names the origin of tokens and templates, so that no model may have such a name."""
     words: set[str] = set()
     for step in order:
         one = step.configuration

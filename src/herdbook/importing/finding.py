@@ -85,7 +85,7 @@ def find(text: str, notes: Notes) -> Text:
 
     Args:
         text: A YAML file, or a card.
-        notes: What is said of the configurations.
+        notes: Notes on the configurations.
 
     Raises:
         RecipeError: If it has none, or if one is not YAML.

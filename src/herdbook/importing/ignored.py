@@ -1,4 +1,4 @@
-"""What mergekit ignores in a dense merge is said; what is nearly something that it reads is refused."""
+"""What mergekit ignores in a dense merge is noted; what is nearly something that it reads is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def say_what_is_ignored(configuration: DenseConfiguration, method: Method | None
     Args:
         configuration: The merge.
         method: Its method; None if it is unknown, so that keys are looked at alone.
-        name: Its name in the recipe, under which is said what is left out.
+        name: Its name in the recipe, under which the notes list what is left out.
     """
     _keys(configuration, ("models", name))
     if method is None:

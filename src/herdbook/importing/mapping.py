@@ -1,4 +1,4 @@
-"""What the user says that names of models stand for: ``NAME=owner/name``, one by one or as lines of a file."""
+"""What names of models stand for, by the user: ``NAME=owner/name``, one by one or as lines of a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_mapping(given: Iterable[str]) -> dict[str, str]:
             and those that begin with ``#``, are comments.
 
     Raises:
-        RecipeError: If a text is of another form, or says something else of a name than an earlier one.
+        RecipeError: If a text is of another form, or contradicts an earlier one.
     """
     mapping: dict[str, str] = {}
     problems = []

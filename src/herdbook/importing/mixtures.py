@@ -141,7 +141,7 @@ def _fits(name: str, shared: int, *, prompted: bool) -> bool:
 
 
 def _semantics(models: Models, file: Path, *at: str) -> str:
-    """Return the semantics to set, and say what is assumed of the version of mergekit."""
+    """Return the semantics to set, and note what is assumed of the version of mergekit."""
     version = None
     index = file.parent / WEIGHTS_INDEX
     if index.is_file():

@@ -24,10 +24,10 @@ class Models:
     """The models of a recipe in the making.
 
     Args:
-        notes: What is said of the configuration.
+        notes: Notes on the configuration.
         file: The configuration.
         relative_to: The folder that the recipe will be written to.
-        mapping: What the user says that names are: a repository of the Hub or a folder, by name.
+        mapping: What names stand for, by the user: a repository of the Hub or a folder, by name.
         repositories: The repositories that the text of the card names.
     """
 
@@ -80,7 +80,7 @@ class Models:
         return self._free(wanted)
 
     def report(self) -> None:
-        """Say what is assumed of the sources; refuse names that are nothing here, and what the user says of others."""
+        """Note what is assumed of the sources; refuse names that stand for nothing, and mappings of unknown names."""
         if self._moving:
             self.notes.assume(
                 f"{', '.join(self._moving)}: no revision is named; `herdbook lock` pins the current one, not the one that was merged",
@@ -102,7 +102,7 @@ class Models:
         if self._unknown:
             first = next(iter(self._unknown))
             self.notes.refuse(
-                f"say what each of these names is with --map '{line(first)}=owner/name', or with --map @FILE and a line "
+                f"define what each of these names is with --map '{line(first)}=owner/name', or with --map @FILE and a line "
                 "NAME=owner/name for each; a folder on this machine can be given, too"
             )
         for name in self.mapping.keys() - self._mapped:
@@ -136,15 +136,15 @@ class Models:
         return {"hub": "unknown/unknown"}
 
     def _as_mapped(self, place: Place) -> dict[str, Any]:
-        said, _, revision = self.mapping[place.path].partition("@")
+        mapped, _, revision = self.mapping[place.path].partition("@")
         folder = self._folder(self.mapping[place.path])
         if folder is not None:
             return {"folder": folder}
-        if HUB.match(said):
-            self.notes.assume(f"{said}: what --map says that {place.public!r} is", "models")
-            return self._hub(Place(said, revision or place.revision))
+        if HUB.match(mapped):
+            self.notes.assume(f"{mapped}: what {place.public!r} is by --map", "models")
+            return self._hub(Place(mapped, revision or place.revision))
         self.notes.refuse(
-            f"--map {place.path}={self.mapping[place.path]}: {said!r} is neither owner/name on the Hub nor a folder here"
+            f"--map {place.path}={self.mapping[place.path]}: {mapped!r} is neither owner/name on the Hub nor a folder here"
         )
         return {"hub": "unknown/unknown"}
 

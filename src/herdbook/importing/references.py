@@ -67,7 +67,7 @@ class Place:
 
     @property
     def public(self) -> str:
-        """What a recipe may say of it: a repository, or the last part of a path, since a release contains no path of a machine."""
+        """Its form in a recipe: a repository, or the last part of a path, since a release contains no path of a machine."""
         return str(self) if HUB.match(self.path) else self.last
 
 

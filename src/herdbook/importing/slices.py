@@ -33,7 +33,7 @@ def sources_of(configuration: DenseConfiguration, piece: Piece, method: Method, 
         configuration: The merge.
         piece: The slice.
         method: The method.
-        at: Where in the recipe is said what is assumed.
+        at: Where in the recipe assumptions are noted.
     """
     base, listed = base_of(configuration, piece), list(piece.sources)
     if base is None or not listed or any(source.model == base for source in listed):

@@ -61,8 +61,8 @@ class Steps:
 
     Args:
         steps: All of them, in the order of the text.
-        notes: What is said of them.
-        known: Names that are not those of steps, since the user says what they are.
+        notes: Notes on them.
+        known: Names that are not those of steps, since the user defines what they are.
     """
 
     def __init__(self, steps: Sequence[Step], notes: Notes, known: Container[str] = ()) -> None:

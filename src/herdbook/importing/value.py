@@ -1,4 +1,4 @@
-"""Values of a configuration with their places, and what is said of them: problems, and what is assumed."""
+"""Values of a configuration with their places, and notes on them: problems, and what is assumed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Assumption:
 
 @dataclass
 class Notes:
-    """What is said of a configuration.
+    """Notes on a configuration.
 
     Args:
         problems: Why it cannot be imported, one line each.
@@ -63,7 +63,7 @@ class Value:
         content: The value.
         keys: The keys and indexes that lead to it.
         lines: The line of each entry, by its keys.
-        notes: What is said of the configuration.
+        notes: Notes on the configuration.
     """
 
     content: Any
@@ -105,7 +105,7 @@ class Value:
         return self.child(key)
 
     def required(self, key: str) -> Value | None:
-        """Return an entry of a mapping; if it is missing, say so, and return None."""
+        """Return an entry of a mapping; if it is missing, note it, and return None."""
         found = self.get(key)
         if found is None:
             others = self.content if isinstance(self.content, dict) and key not in self.content else ()
@@ -143,7 +143,7 @@ class Value:
         return False
 
     def unknown(self, known: Iterable[str], program: str, *at: str) -> None:
-        """Refuse keys that are nearly known ones, and say which others are left out since mergekit ignores them too."""
+        """Refuse keys that are nearly known ones, and note which others are left out since mergekit ignores them too."""
         names = list(known)
         for entry in self.items():
             key = entry.keys[-1]

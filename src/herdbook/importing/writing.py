@@ -64,7 +64,7 @@ def recipe_text(recipe: dict[str, Any], assumptions: Sequence[Assumption], sourc
         number = places[keys] if keys else 1
         indent = len(lines[number - 1]) - len(lines[number - 1].lstrip())
         comments.setdefault(number, []).extend(_comment(assumption.text, indent))
-    text = [f"# Imported from {line(source)}; comments say what was assumed."]
+    text = [f"# Imported from {line(source)}; comments state what was assumed."]
     for number, content in enumerate(lines, start=1):
         text += [*comments.get(number, []), content]
     return "\n".join(text) + "\n"

@@ -1,4 +1,4 @@
-"""The tensors of a model by name, each read when it is asked for: of a folder of safetensors, or of anything else that has them."""
+"""The tensors of a model by name, each read when it is requested: of a folder of safetensors, or of anything else that has them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Weights(Protocol):
-    """The tensors of a model by their names in safetensors, each read when it is asked for."""
+    """The tensors of a model by their names in safetensors, each read when it is requested."""
 
     @property
     def spans(self) -> Collection[str]:

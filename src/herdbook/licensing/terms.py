@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from pydantic import TypeAdapter
 
-# Of how each is kept, ``duties`` knows. `unknown` and `unstated` are of licenses that are in no table, or not stated at all.
+# ``duties`` describes how each is kept. `unknown` and `unstated` are of licenses that are in no table, or not stated at all.
 Obligation = Literal[
     "attribution",
     "built-with",

@@ -24,7 +24,7 @@ SCALINGS: dict[str, tuple[str, ...]] = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
 # Types with rotary embeddings for each kind of layer, whose configurations in transformers 5 begin with the `rope_type` default
-# and then update it: what does not say `rope_type` does not count.
+# and then update it: an entry without `rope_type` does not count.
 BY_KIND_OF_LAYER = frozenset({"gemma3_text", "gemma3n_text", "olmo3", "modernbert-decoder"})
 # The keys of transformers' `ACT2FN`.
 ACTIVATIONS = frozenset(
@@ -44,7 +44,7 @@ ACTIVATIONS = frozenset(
         *("relu6", "sigmoid", "silu", "swish", "tanh"),
     }
 )
-# Types whose layers all have the sliding window, if there is one, and whose classes know the width of a head only if it is stated.
+# Types whose layers all have the sliding window, if any, and whose classes have the width of a head only if it is stated.
 ONE_WINDOW = frozenset({"mistral", "mixtral"})
 # Ways to scale rotary embeddings for which transformers reads the width of a head from `head_dim` alone.
 BY_WIDTH = ("dynamic", "yarn", "longrope")
@@ -80,7 +80,7 @@ def otherwise(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _unusable(config)
     for scaled in kinds:
         if scaled not in SCALINGS:
-            yield f"has rotary embeddings of type {scaled!r}, which is none of {', '.join(SCALINGS)}"
+            yield f"has rotary embeddings of type {scaled!r}; known are {', '.join(SCALINGS)}"
             continue
         settings = {**scaling, **parameters}
         if lacking := [key for key in SCALINGS[scaled] if not settings.get(key)]:

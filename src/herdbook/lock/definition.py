@@ -90,7 +90,7 @@ def _kwargs_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"dataset_kwargs: {arguments!r} is not a mapping"
         return
     for name in sorted(set(arguments) - ARGUMENTS):
-        yield f"dataset_kwargs.{name}: is not supported, since it is not known what it makes of pinned files"
+        yield f"dataset_kwargs.{name}: is not supported: its effect on pinned files is unknown"
     files = arguments.get("data_files")
     if data_set_of(config) is None and not files:
         yield "dataset_kwargs.data_files: a task with files of its own has to name them"

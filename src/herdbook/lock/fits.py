@@ -65,7 +65,7 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
         if snapshot != board.snapshot:
             yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
         elif (uri := lock.leaderboards[name].uri) != (origin := board.fetch.uri if board.fetch else None):
-            yield Misfit(f"leaderboards.{name}", "has a snapshot from elsewhere", str(origin), str(uri))
+            yield Misfit(f"leaderboards.{name}", "has a snapshot from another origin", str(origin), str(uri))
     pictured = recipe.release.image.file if recipe.release.image else "none"
     if (found := lock.image.name if lock.image else "none") != pictured:
         yield Misfit("release.image", "pins another picture", pictured, found)
@@ -91,10 +91,10 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
 
 
 def _misfits_of_others(where: str, entry: OthersFile, locked: LockedOthersFile | None) -> Iterator[Misfit]:
-    asked = request(entry)
-    if locked is None or locked.asked != asked:
+    wanted = request(entry)
+    if locked is None or locked.asked != wanted:
         found = str(locked.asked) if locked else "no entry"
-        yield Misfit(where, "was made for another request", str(asked), found)
+        yield Misfit(where, "was made for another request", str(wanted), found)
     elif locked.file.name != entry.file:
         yield Misfit(where, "pins another file", entry.file, locked.file.name)
     else:
@@ -140,7 +140,7 @@ def _misfits_of_source(
         yield Misfit(where, "names another license", model.license, str(locked.license))
     uri = uri_of(model, locked.revision)
     if locked.uri != uri:
-        yield Misfit(where, "leads elsewhere", uri, locked.uri)
+        yield Misfit(where, "names another origin", uri, locked.uri)
 
 
 def _misfits_of_adapter(where: str, model: Adapter, locked: LockedAdapter | None) -> Iterator[Misfit]:

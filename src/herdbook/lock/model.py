@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
@@ -32,6 +32,8 @@ from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from herdbook.architectures.lora import AdapterConfig
 
 LINE_LENGTH = 200
 ADAPTER_CONFIG = "adapter_config.json"
@@ -164,6 +166,11 @@ class LockedAdapter(Section):
     chat_template: bool = False
     license_texts: Annotated[tuple[LockedText, ...], FIRST] = ()
 
+    @property
+    def settings(self) -> AdapterConfig:
+        """Its configuration, once a plan has checked the types."""
+        return cast("AdapterConfig", self.config)
+
 
 class LockedCalibration(Section):
     """Calibration text, pinned: its files."""
@@ -187,7 +194,7 @@ class LockedOthersFile(Section):
 class Lock(Section):
     """A whole lock.
 
-    ``requests`` are there once models were measured: by task and model, the digest of all that the model was asked. Unless a
+    ``requests`` exist once models were measured: by task and model, the digest of all that the model was asked. Unless a
     task goes through a chat template, that is the same for every model, ``*``.
     """
 

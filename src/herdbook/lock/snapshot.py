@@ -49,7 +49,7 @@ def pin_snapshot(
             elif not hub.matches(content, remote):
                 raise SourceError(
                     f"{where}: {path} differs from {origin.uri} at {revision}. Delete it to fetch that one, "
-                    "or name the revision that it is of"
+                    "or name its revision"
                 )
         elif content is None and origin.url:
             report(f"{name}: {origin.url}")

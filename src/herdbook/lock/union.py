@@ -160,7 +160,7 @@ class _Vocabularies:
         rows = {input_: tuple(_runs(made, one)) for input_, one in joined.items()}
         if (count := sum(map(len, rows.values()))) > limits.TOKEN_RUNS:
             raise RecipeError(
-                f"{where}: the models have so different tokens that equal ones are in {count:,} runs of rows, over the limit of "
+                f"{where}: the models' tokens differ so much that equal ones are in {count:,} runs of rows, over the limit of "
                 f"{limits.TOKEN_RUNS:,}"
             )
         self.made[name] = LockedVocabulary(

@@ -54,9 +54,9 @@ def plan_adapter(
             problems.append(f"{model.on!r} has no tensor {target}; {_why_not(roles)}")
         elif not problems:
             found = {role: shapes[tensor] for role, tensor in roles.items()}
-            problems += misfits(locked.config, parent, target, found, changes)
+            problems += misfits(locked.settings, parent, target, found, changes)
     if not problems:
-        problems += missing(locked.config, parent, changes)
+        problems += missing(locked.settings, parent, changes)
     if problems:
         raise RecipeError([f"models.{name}.adapter: {model.place}: {problem}" for problem in problems])
     fold = FoldAdapter({file.name: file.sha256 or file.git_blob for file in locked.files})

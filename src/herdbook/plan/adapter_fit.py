@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.architectures.form import HEAD
 from herdbook.architectures.lora import is_targeted, matching, setting_of, token_indices
@@ -10,7 +10,7 @@ from herdbook.architectures.meaning import is_tied
 from herdbook.lock import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
-    from herdbook.architectures.lora import Role
+    from herdbook.architectures.lora import AdapterConfig, Role
     from herdbook.plan.model import Node
 
 MATRIX = 2  # dimensions
@@ -19,7 +19,7 @@ TIED = "it changes {}, which the model uses both as embeddings and as output hea
 
 
 def misfits(
-    config: dict[str, Any],
+    config: AdapterConfig,
     parent: Node,
     target: str,
     found: dict[Role, tuple[int, ...]],
@@ -76,7 +76,7 @@ def misfits(
 
 
 def _misfits_of_lora(
-    config: dict[str, Any],
+    config: AdapterConfig,
     module: str,
     shape: tuple[int, ...],
     sides: tuple[Role, Role],
@@ -111,7 +111,7 @@ def _misfits_of_lora(
 
 
 def _misfits_of_tokens(
-    config: dict[str, Any], target: str, shape: tuple[int, ...], found: tuple[int, ...]
+    config: AdapterConfig, target: str, shape: tuple[int, ...], found: tuple[int, ...]
 ) -> list[str]:
     indices = token_indices(config, target.removesuffix(".weight"))
     if indices is None:
@@ -129,7 +129,7 @@ def _is_saved(module: str, saved: list[str]) -> bool:
     return any(".".join(parts[:count]).endswith(name) for name in saved for count in range(1, len(parts) + 1))
 
 
-def missing(config: dict[str, Any], parent: Node, changes: dict[str, dict[Role, str]]) -> list[str]:
+def missing(config: AdapterConfig, parent: Node, changes: dict[str, dict[Role, str]]) -> list[str]:
     """Return which changes an adapter should make by its settings and has no tensors for, a line for each setting."""
     saved, bias = config.get("modules_to_save") or [], config.get("bias") or "none"
     expected: dict[str, list[str]] = {}

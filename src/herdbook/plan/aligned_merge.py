@@ -109,7 +109,7 @@ def cropped(
     )
 
 
-def warnings(where: str, merge: Dense, alignment: Alignment) -> Iterator[str]:
+def warnings_of(where: str, merge: Dense, alignment: Alignment) -> Iterator[str]:
     """Yield a line for tokens without a row."""
     if not isinstance(merge, Passthrough):
         yield from alignment.lacking(where, merge.inputs, merge.inputs[0], getattr(merge, "base", None))

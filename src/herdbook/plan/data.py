@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.key import SHORT, digest
 
 if TYPE_CHECKING:
+    from herdbook.jsonio import JsonObject
     from herdbook.lock import Lock, LockedDataSet
 
 
@@ -38,7 +39,7 @@ def plan_data(lock: Lock) -> EvaluationData | None:
     """Return the data of the evaluations; None if no task reads data on the Hub."""
     if not lock.data_sets:
         return None
-    about: dict[str, Any] = {
+    about: JsonObject = {
         "operation": "data",
         "data_sets": {name: one.model_dump(mode="json") for name, one in lock.data_sets.items()},
         "tasks": {name: task.definitions for name, task in lock.tasks.items()},

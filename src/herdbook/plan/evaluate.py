@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.key import SHORT, digest
 from herdbook.plan.asked import Group, groups
@@ -12,6 +12,7 @@ from herdbook.plan.code import TOKENIZERS, Code
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from herdbook.jsonio import JsonObject
     from herdbook.lock import Lock
     from herdbook.plan.model import Node
     from herdbook.plan.quantize import Quantized
@@ -55,7 +56,7 @@ class Evaluation:
     node: Node
     quantized: Quantized | None
     key: str
-    settings: dict[str, Any] = field(hash=False)
+    settings: JsonObject = field(hash=False)
     group: Group = field(hash=False)
     made_as: str = ""
     runtime: str = ""
@@ -71,7 +72,7 @@ class Evaluation:
         return f"{_label(self.made_as or self.name, self.group)}-{self.key[:SHORT]}"
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """What its result states about how it was measured, as JSON."""
         return {
             "operation": "evaluate",
@@ -95,13 +96,15 @@ def plan_evaluations(
     def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Iterator[Evaluation]:
         code = RUNTIME_CODE if runtime else DEQUANTIZE_CODE
         measured = {"key": item.key, "code": code.describe().json} if item else None
-        own = {"runtime": runtime, "batch_size": 1, "dtype": "as stored"} if runtime else {}
+        own: JsonObject = {"runtime": runtime, "batch_size": 1, "dtype": "as stored"} if runtime else {}
         for group in asked:
             settings = _settings(section, lock, group)
             key = digest({**settings, **own, "model": node.key, "quantized": measured})
             made_as = first.setdefault(key, name)
-            said = {**_said(section, group), **own}
-            yield Evaluation(name, node, item, key, said, group, made_as if made_as != name else "", runtime)
+            stated = {**_stated(section, group), **own}
+            yield Evaluation(
+                name, node, item, key, stated, group, made_as if made_as != name else "", runtime
+            )
 
     models = [item for name in section.models for item in planned(name, nodes[name], None)]
     if not (recipe.quantize and recipe.quantize.evaluate):
@@ -124,7 +127,7 @@ def _label(name: str, group: Group) -> str:
     return ".".join([name, *([group.name] if group.name else [])])
 
 
-def _settings(section: Evaluate, lock: Lock, group: Group) -> dict[str, Any]:
+def _settings(section: Evaluate, lock: Lock, group: Group) -> JsonObject:
     """Return all that decides a measurement besides what is measured, as JSON."""
     read = {name for locked, _ in group.tasks for name in locked.repos}
     return {
@@ -140,21 +143,21 @@ def _settings(section: Evaluate, lock: Lock, group: Group) -> dict[str, Any]:
     }
 
 
-def _said(section: Evaluate, group: Group) -> dict[str, Any]:
+def _stated(section: Evaluate, group: Group) -> JsonObject:
     """Return what a measurement states of its settings: those of single tasks only where they differ from the others."""
-    said: dict[str, Any] = {
+    stated: JsonObject = {
         "limit": section.limit,
         "batch_size": section.batch_size,
         "dtype": group.dtype,
     }
     if group.suite:
-        said["suite"] = group.suite
+        stated["suite"] = group.suite
     if own := {locked.name: found for locked, asked in group.tasks if (found := _own(asked, section.limit))}:
-        said["tasks"] = own
-    return said
+        stated["tasks"] = own
+    return stated
 
 
-def _own(asked: Asked, limit: int | None = None) -> dict[str, Any]:
+def _own(asked: Asked, limit: int | None = None) -> JsonObject:
     """Return the settings of a task, but for a limit of all tasks, and for the type, which is that of its group."""
     return {
         name: value

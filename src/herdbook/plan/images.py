@@ -60,7 +60,7 @@ def unmakable(name: str, model: Section, nodes: Mapping[str, Node]) -> list[str]
 
 
 def unusable(recipe: Recipe, nodes: Mapping[str, Node]) -> Iterator[str]:
-    """Yield what a recipe asks of models that also read images, and cannot have."""
+    """Yield what a recipe requests of models that also read images, and cannot have."""
     for index, name in enumerate(recipe.evaluate.models if recipe.evaluate else []):
         if reads_images(nodes[name].config):
             yield f"evaluate.models.{index}: {name!r} also reads images, and models of text alone are measured; leave it out"

@@ -79,7 +79,7 @@ class Imatrix:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What its record says of how it was made, as JSON."""
+        """What its record states about how it was made, as JSON."""
         return {
             "operation": "imatrix",
             "key": self.key,
@@ -104,18 +104,18 @@ class Imatrix:
 
 
 def plan_imatrix(recipe: Recipe, lock: Lock, released: Node) -> Imatrix | None:
-    """Return the importance matrix of the released model; None if the recipe asks for none."""
-    asked = recipe.quantize.imatrix if recipe.quantize else None
-    if asked is None:
+    """Return the importance matrix of the released model; None if the recipe requests none."""
+    wanted = recipe.quantize.imatrix if recipe.quantize else None
+    if wanted is None:
         return None
-    computed = isinstance(asked, ComputedImatrix)
-    texts = tuple(asked.texts) if isinstance(asked, ComputedImatrix) else ()
+    computed = isinstance(wanted, ComputedImatrix)
+    texts = tuple(wanted.texts) if isinstance(wanted, ComputedImatrix) else ()
     code = (IMATRIX_CODE if computed else GIVEN_CODE).describe()
     parameters = {
         "texts": [calibration_text(name, recipe, lock).parameters for name in texts],
         **({} if computed else {"given": lock.imatrix.sha256 if lock.imatrix else None}),
-        "floor": asked.floor,
-        "below": asked.below,
+        "floor": wanted.floor,
+        "below": wanted.below,
     }
     key = digest({"operation": "imatrix", "model": released.key, **parameters, "code": code.json})
     return Imatrix(
@@ -124,8 +124,8 @@ def plan_imatrix(recipe: Recipe, lock: Lock, released: Node) -> Imatrix | None:
         texts,
         sum(recipe.calibration[name].windows for name in texts),
         None if computed else lock.imatrix,
-        asked.floor,
-        asked.below == "mean",
+        wanted.floor,
+        wanted.below == "mean",
         matrix_tensors(released),
         code,
         released.key,
@@ -142,9 +142,9 @@ def matrix_tensors(released: Node) -> dict[str, tuple[int, ...]]:
 
 def check_imatrix(recipe: Recipe, released: Node) -> None:
     """Check that an importance matrix can be computed. Raises RecipeError if not."""
-    asked = recipe.quantize.imatrix if recipe.quantize else None
+    wanted = recipe.quantize.imatrix if recipe.quantize else None
     architecture = (released.config.get("architectures") or [""])[0]
-    if isinstance(asked, ComputedImatrix) and architecture not in READ:
+    if isinstance(wanted, ComputedImatrix) and architecture not in READ:
         raise RecipeError(
             f"quantize.imatrix: it is not computed for {architecture}, only for {', '.join(READ)}; give the `file` of one that "
             "llama-imatrix has computed"

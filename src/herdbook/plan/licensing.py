@@ -56,7 +56,7 @@ class LicensedSource:
     owed: tuple[Owed, ...]
 
     def shown(self, obligation: str) -> list[str]:
-        """Return the words that its license wants to be shown, for an obligation that is not waived."""
+        """Return the words that its license requires to be shown, for an obligation that is not waived."""
         return [
             item.duty.rule.value
             for item in self.owed
@@ -110,7 +110,7 @@ def check_licenses(recipe: Recipe, lock: Lock) -> None:
 
 
 def unknown_licenses(recipe: Recipe, lock: Lock) -> list[str]:
-    """Return why nobody can know whether a release may be published, one line each."""
+    """Return why it cannot be determined whether a release may be published, one line each."""
     problems = _refusals(licensed_sources(recipe, lock), unknown=True)
     if recipe.release.license == "unknown":
         return ["release.license: 'unknown' gives nobody a right to use the release: choose one", *problems]

@@ -53,7 +53,7 @@ class Reference:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What its record says of it, as JSON."""
+        """What its record states about it, as JSON."""
         return {
             "operation": "reference",
             "key": self.key,
@@ -99,7 +99,7 @@ class FileLoss:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What its result says of how it was measured, as JSON."""
+        """What its result states about how it was measured, as JSON."""
         return {
             "operation": "loss",
             "key": self.key,
@@ -145,7 +145,7 @@ def plan_losses(
 
 
 def unreadable(recipe: Recipe, released: Node) -> str | None:
-    """Return why the loss of a model's files cannot be measured; None if it can, or is not asked for."""
+    """Return why the loss of a model's files cannot be measured; None if it can, or is not requested."""
     kind = released.config.get("model_type")
     if recipe.quantize is None or recipe.quantize.loss is None or kind in {*READ_BY_LAYERS, *BY_MODEL_TYPE}:
         return None

@@ -11,8 +11,7 @@ from herdbook.architectures.meaning import differences, lengths, unsaid
 from herdbook.architectures.modules import REST, sections, split
 from herdbook.architectures.rows import is_per_token, rows_of
 from herdbook.errors import RecipeError
-from herdbook.plan.aligned_merge import aligned, cropped, crops, unaligned
-from herdbook.plan.aligned_merge import warnings as warnings_of
+from herdbook.plan.aligned_merge import aligned, cropped, crops, unaligned, warnings_of
 from herdbook.plan.alignment import form_of_rows
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.merge_values import is_nothing, values_of, without_effect
@@ -120,7 +119,7 @@ def _by_module(
     """Return the parts of a merge of each module for itself, and all of their tensors.
 
     Raises:
-        RecipeError: If a module has no tensors or not the layers that are asked for, or if a tensor belongs to no module.
+        RecipeError: If a module has no tensors or not the layers that are requested, or if a tensor belongs to no module.
     """
     first = nodes[merge.inputs[0]]
     depths = Depths(first.tensors, first.config)

@@ -68,7 +68,7 @@ class _Checks:
         if self._lenient:
             self.warnings.append(f"{line} (mergekit does not check this)")
         else:
-            self.problems.append(f"{line}. To build it all the same, set `semantics: mergekit-0.1.5`.")
+            self.problems.append(f"{line}. To build it nevertheless, set `semantics: mergekit-0.1.5`.")
 
     def itself_a_mixture(self) -> None:
         members = [("base", self.moe.base)] + [

@@ -23,6 +23,7 @@ from herdbook.recipe.quantize import BudgetedFile, describe
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from herdbook.jsonio import JsonObject
     from herdbook.plan.imatrix import Imatrix
     from herdbook.plan.model import Node
     from herdbook.quantization.mixture import Typed
@@ -125,7 +126,7 @@ class Quantized:
         return {tensor.name: tensor.type for tensor in self.tensors}
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """What its record states about how it was made, as JSON."""
         replaced = (
             {} if self.budget else {tensor.name: tensor.wanted for tensor in self.tensors if tensor.wanted}
@@ -285,7 +286,7 @@ def check_types(recipe: Recipe, released: Node) -> None:
                 f"({plural(len(lacking), 'tensor')}, such as {lacking[0].name}); give `quantize.imatrix`, or choose a wider method"
             )
         problems += [
-            f"{where}: {one.name} cannot be {one.type}, since ggml ends without an importance matrix, and there is none of "
+            f"{where}: {one.name} cannot be {one.type}, since ggml ends without an importance matrix, and none exists for "
             "embeddings and output; choose a wider type"
             for one in tensors
             if one.name in ENDS and TYPES[one.type].needs_matrix

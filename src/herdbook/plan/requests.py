@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def with_requests(plan: Plan) -> Lock:
-    """Return a plan's lock with the digests of what models were asked, from the measurements that there are.
+    """Return a plan's lock with the digests of what models were asked, from the existing measurements.
 
     Raises:
         LockError: If there is none, one is damaged, or models were asked other things in a task without a chat template.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.key import SHORT, digest
 from herdbook.plan.code import TOKENIZERS, Code
@@ -11,6 +11,7 @@ from herdbook.plan.laser import calibration_text
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
+    from herdbook.jsonio import JsonObject
     from herdbook.lock import Lock
     from herdbook.plan.code import DescribedCode
     from herdbook.plan.model import Node
@@ -41,7 +42,13 @@ class RoutingReport:
         return f"{self.node.name}-{self.key[:SHORT]}"
 
     @property
-    def about(self) -> dict[str, Any]:
+    def experts(self) -> tuple[str, ...]:
+        """The models of the mixture's experts, in order."""
+        assert isinstance(self.node.recipe, Moe)  # noqa: S101 - no other model has a report
+        return tuple(expert.model for expert in self.node.recipe.moe.experts)
+
+    @property
+    def about(self) -> JsonObject:
         """What the report states about the mixture and how it was made, as JSON."""
         assert isinstance(self.node.recipe, Moe)  # noqa: S101 - no other model has a report
         moe = self.node.recipe.moe
@@ -50,7 +57,7 @@ class RoutingReport:
             "key": self.key,
             "model": self.node.key,
             "code": self.code.json,
-            "experts": [expert.model for expert in moe.experts],
+            "experts": list(self.experts),
             "experts_per_token": moe.experts_per_token,
         }
 

@@ -133,7 +133,7 @@ class _Check:
                 self.warnings.append(f"{line}; the merge has the tokens of {keeper!r}")
             else:
                 self.problems.append(
-                    f"{line}: the merge would mix up their embeddings. To build it all the same, name the model whose tokens "
+                    f"{line}: the merge would mix up their embeddings. To build it nevertheless, name the model whose tokens "
                     "count: `tokenizer:`"
                 )
         self.warnings += [f"{where}: {line}" for line in _alone(difference, member, keeper)]
@@ -152,7 +152,7 @@ class _Check:
                 )
             else:
                 self.problems.append(
-                    f"{line}: it was trained on different tokens. To build it all the same, set `semantics: mergekit-0.1.5`."
+                    f"{line}: it was trained on different tokens. To build it nevertheless, set `semantics: mergekit-0.1.5`."
                 )
         if difference.reused:
             self.warnings.append(

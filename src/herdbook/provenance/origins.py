@@ -25,6 +25,7 @@ from herdbook.weights.record import pieces
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from herdbook.jsonio import JsonObject
     from herdbook.plan import Part, Plan
     from herdbook.weights.checkpoint import Span
     from herdbook.weights.record import Record, SliceEntry, TensorEntry
@@ -47,7 +48,7 @@ class MadeEntry(TypedDict):
 
     operation: str
     action: str
-    parameters: dict[str, Any]
+    parameters: JsonObject
     model: str
     tensor: str
     of: list[OriginEntry]
@@ -208,7 +209,7 @@ class _Origins:
         source = self._plan.lock.sources[part.model]
         if isinstance(part.operation, FetchGguf):
             container = source.files[0]
-            parameters = {
+            parameters: JsonObject = {
                 "uri": source.uri,
                 "file": container.name,
                 "file_sha256": container.sha256,
@@ -234,7 +235,7 @@ class _Origins:
         uri, file = self._plan.lock.sources[name].uri, self._files[name][tensor]
         return {"uri": uri, "source": name, "file": file, "tensor": tensor}
 
-    def _parameters(self, part: Part, tensor: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    def _parameters(self, part: Part, tensor: str, entry: Mapping[str, Any]) -> JsonObject:
         """Return the parameters of a tensor: those in its own record, and those that it takes from its part."""
         result = {name: value for name, value in entry.items() if name not in NO_PARAMETERS}
         match part.operation:

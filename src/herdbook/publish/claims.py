@@ -7,7 +7,7 @@ commit's purl (https://github.com/in-toto/attestation/blob/main/spec/predicates/
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook import jsonio, limits
 from herdbook.layout import SUMS
@@ -72,7 +72,7 @@ def merge(own_claims: bytes, published_claims: bytes, digests: Mapping[str, str]
 
 
 def _is_replaced(
-    published: dict[str, Any] | None, own: list[dict[str, Any] | None], digests: set[str]
+    published: dict[str, object] | None, own: list[dict[str, object] | None], digests: set[str]
 ) -> bool:
     """Return whether a published statement is in the release too, or is an earlier build's about other files."""
     if published is None:
@@ -85,7 +85,7 @@ def _lines(content: bytes) -> list[bytes]:
     return [line for line in content.split(b"\n") if line.strip()]
 
 
-def _statement(line: bytes) -> dict[str, Any] | None:
+def _statement(line: bytes) -> dict[str, object] | None:
     """Return the statement in a line, bare or in an envelope, with any signature; None if it has none."""
     try:
         data = jsonio.load(line, limits.CLAIMS)
@@ -96,10 +96,11 @@ def _statement(line: bytes) -> dict[str, Any] | None:
     return data if isinstance(data, dict) and isinstance(data.get("subject"), list) else None
 
 
-def _subjects(statement_: dict[str, Any]) -> dict[str, str]:
+def _subjects(statement_: dict[str, object]) -> dict[str, str]:
     """Return the SHA-256 of a statement's subjects by name, without subjects that have no SHA-256."""
     digests = {}
-    for subject in statement_["subject"]:
+    subjects = statement_["subject"]
+    for subject in subjects if isinstance(subjects, list) else ():
         digest = subject.get("digest") if isinstance(subject, dict) else None
         if isinstance(digest, dict) and isinstance(digest.get("sha256"), str):
             digests[str(subject.get("name"))] = digest["sha256"]

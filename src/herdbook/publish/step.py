@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError, VerificationError
 from herdbook.hub import WAITS_S
@@ -24,6 +24,7 @@ from herdbook.sources.purl import HubCommit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from herdbook.jsonio import JsonObject
     from herdbook.provenance.slsa import Statement
     from herdbook.publish.local import LocalRelease
     from herdbook.publish.proposal import Proposal, RemoteState
@@ -54,7 +55,7 @@ class Publication:
     purl: str
     claim: str
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return it as JSON data."""
         return {**asdict(self), "claim": json.loads(self.claim)}
 

@@ -14,7 +14,7 @@ class Waiver(Section):
     """An explicit override of a pre-flight refusal, with who approved it and why. Published with the recipe."""
 
     by: str = Field(min_length=1, description="who approved it")
-    because: str = Field(min_length=1, description="why the release may be published all the same")
+    because: str = Field(min_length=1, description="why the release may be published nevertheless")
 
 
 class Publish(Section):

@@ -139,7 +139,7 @@ def _kind_of_matrix(value: Any) -> str:
 
 
 class Coverage(Section):
-    """What is asked of the experts that an importance matrix is computed with."""
+    """What is required of the experts that an importance matrix is computed with."""
 
     floor: int = Field(32, ge=1, description="the fewest tokens that have to reach each expert of each layer")
     below: Literal["fail", "mean"] = Field(

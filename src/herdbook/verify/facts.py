@@ -39,9 +39,14 @@ from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
 from herdbook.verify.fact import ASSERTED, Fact
-from herdbook.verify.gguf.table import CONFIG as FROM_CONFIG
-from herdbook.verify.gguf.table import CONVERTER, ROWS, TENSORS, TOKENIZER
-from herdbook.verify.gguf.table import RECIPE as FROM_RECIPE
+from herdbook.verify.gguf.table import (
+    FROM_CONFIG,
+    FROM_CONVERTER,
+    FROM_RECIPE,
+    FROM_TENSORS,
+    FROM_TOKENIZER,
+    ROWS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -468,16 +473,16 @@ FACTS = (
         Fact(name, GGUF, tuple(row.key for row in ROWS if row.origin == origin), origin, level, _quantizes)
         for name, origin, level in (
             ("settings in the headers of GGUF files", FROM_CONFIG, "claims"),
-            ("tokens, special tokens and chat templates in the headers of GGUF files", TOKENIZER, "claims"),
+            ("tokens, special tokens and chat templates in the headers of GGUF files", FROM_TOKENIZER, "claims"),
             ("names, licenses and methods in the headers of GGUF files", FROM_RECIPE, "claims"),
-            ("sizes in the headers of GGUF files", TENSORS, "claims"),
-            ("how GGUF files split text, unless their tokenizer is of SentencePiece's kind", CONVERTER, "rebuild"),
+            ("sizes in the headers of GGUF files", FROM_TENSORS, "claims"),
+            ("how GGUF files split text, unless their tokenizer is of SentencePiece's kind", FROM_CONVERTER, "rebuild"),
         )
     ),
     Fact("names, shapes, types and order of the tensors in GGUF files", GGUF, (), "the released tensors, and the recipe's methods", "claims", _quantizes),
     Fact("importance matrices, and how many tokens reached each expert", f"*{IMATRIX}", (), TEXTS, ASSERTED, _weighs),
     Fact("bytes of the tensors in GGUF files", GGUF, ("tensors",), "the released weights", "recomputed", _quantizes),
-    Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), CONVERTER, "rebuild", _quantizes),
+    Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), FROM_CONVERTER, "rebuild", _quantizes),
     Fact(AGE, "the release", (), "a reference from elsewhere: `--expect`, `--not-before`", ASSERTED),
 )  # fmt: skip
 

@@ -222,7 +222,7 @@ def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:
         layers = [sorted(layer) for layer in found["layers"]]
         prompts = sorted(found["prompts"])
     planned = {text: plan.recipe.calibration[text] for text in report.texts}
-    experts = range(1, len(report.about["experts"]) + 1)
+    experts = range(1, len(report.experts) + 1)
     return Expected(
         name,
         ROUTING_CODE,

@@ -56,11 +56,11 @@ def check(release: Release) -> Iterator[Finding]:
             return
     wrong = False
     for name, theirs in locked.items():
-        ours, said = (task.model_dump(mode="json", exclude={"data"}) for task in (again[name], theirs))
-        if ours != said:
+        ours, stated = (task.model_dump(mode="json", exclude={"data"}) for task in (again[name], theirs))
+        if ours != stated:
             wrong = True
-            where, expected, found = difference(ours, said)
-            detail = f"the lock says something else than lm-eval {installed}: {where}"
+            where, expected, found = difference(ours, stated)
+            detail = f"the lock differs from lm-eval {installed}: {where}"
             yield TASKS.failed(name, detail, file=LOCK, expected=expected, found=found)
     if not wrong:
         yield TASKS.passed(what, f"have the definitions and code that lm-eval {installed} makes of them")

@@ -129,9 +129,9 @@ CASES = [
         "quantize: 'base' has no tokenizer (tokenizer.json or tokenizer.model)",
     ),
     Case(
-        "`quantize` of a model with tied embeddings and an output head all the same",
+        "`quantize` of a model with tied embeddings and an output head nevertheless",
         with_second_head,
-        f"{START}its embeddings are tied, and llama.cpp would use lm_head.weight all the same",
+        f"{START}its embeddings are tied, and llama.cpp would still use lm_head.weight",
     ),
     Case(
         "`quantize` of a model whose tokenizer splits text in a way that llama.cpp does not support",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.architectures.lora import changes_of, scale_of, token_indices
@@ -16,7 +16,7 @@ from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, read_header, read_span, write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import torch
@@ -61,12 +61,12 @@ def _locate(plan: Plan, part: Part, model: Adapter, pinned: LockedFile) -> Path:
 
 
 class _Folding:
-    def __init__(self, plan: Plan, part: Part, parents: ParentShards, advance: Any) -> None:
+    def __init__(self, plan: Plan, part: Part, parents: ParentShards, advance: Callable[[], None]) -> None:
         model = plan.nodes[part.model].recipe
         assert isinstance(model, Adapter)  # noqa: S101 - the plan made this part from an adapter
         locked = plan.lock.adapters[part.model]
         files = {pinned.name: _locate(plan, part, model, pinned) for pinned in locked.files}
-        self.parents, self.advance, self.config = parents, advance, locked.config
+        self.parents, self.advance, self.config = parents, advance, locked.settings
         self.weights = files[ADAPTER_WEIGHTS]
         self.spans = read_header(self.weights)
         self.changes, _ = changes_of(self.spans)

@@ -42,7 +42,7 @@ def check_claims(
     measurably worse.
 
     Raises:
-        StepError: If one is contradicted and does not say in words why it stays, or is on a task that was not compared.
+        StepError: If one is contradicted and has no reason why it stays, or is on a task that was not compared.
     """
     checked, problems = [], []
     for index, claim in enumerate(plan.recipe.claims):

@@ -119,7 +119,7 @@ def _loss(full: Measurement | None, file: Measurement | None) -> Decimal | None:
 
 
 def context_length(config: Mapping[str, object]) -> int | None:
-    """Return how many tokens a model was made for; None if its configuration does not say."""
+    """Return how many tokens a model was made for; None if its configuration does not state it."""
     lengths = (length for name in CONTEXT_LENGTHS for length in stated(config, name))
     return next((length for length in lengths if type(length) is int), None)
 

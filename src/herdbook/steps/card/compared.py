@@ -95,7 +95,7 @@ def _measured(plan: Plan) -> dict[str, Measured]:
 def titled(
     comparisons: tuple[Comparison, ...], measurements: tuple[Measurement, ...]
 ) -> tuple[Compared, ...]:
-    """Return comparisons with what the card says of their tasks."""
+    """Return comparisons with the card's statements on their tasks."""
     by_name = {m.name: m for m in measurements if m.method is None}
     found = []
     for comparison in comparisons:

@@ -142,7 +142,7 @@ class Facts:
 
     @property
     def context_length(self) -> int | None:
-        """How many tokens the released model was made for; None if its configuration does not say."""
+        """How many tokens the released model was made for; None if its configuration does not state it."""
         return context_length(self.released.config)
 
 

@@ -71,7 +71,7 @@ def build(recipe: Recipe, nodes: tuple[Node, ...], measured: Measurement | None)
 
 
 def _hub_id(model: Section) -> str | None:
-    """Return the repository of a source on the Hub, or the one that the author says it is."""
+    """Return the repository of a source on the Hub, or the one that the author states."""
     return model.hub.partition("@")[0] if isinstance(model, Hub) else getattr(model, "hub_id", None)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Source:
     """A model or an adapter that this build did not make.
 
-    ``hub_id`` is the model of the Hub that the author says it is.
+    ``hub_id`` is the model of the Hub that the author states.
     ``files`` are those that contain weights; with ``in_part``, only the MLPs were read from them.
     """
 

@@ -164,9 +164,9 @@ def _rank(plan: Plan, key: str, board: Leaderboard, own: Measurement | None) -> 
         )
         first, last = sorted(ends)
         within = first, last
-    said = sentence(place, board, sha256)
+    stated = sentence(place, board, sha256)
     return Ranked(
-        key, board, place, shown, bool(measured), said, sha256, within, snapshot.left_out, filters(board)
+        key, board, place, shown, bool(measured), stated, sha256, within, snapshot.left_out, filters(board)
     )
 
 

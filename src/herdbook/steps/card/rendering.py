@@ -90,7 +90,7 @@ def render_text(facts: Facts, folder: Path | None = None, own: Mapping[str, str]
         own: Templates of the recipe's own, by section.
 
     Raises:
-        StepError: If a section wants a fact that does not exist, or prints text that no filter has escaped; or if a template of
+        StepError: If a section needs a fact that does not exist, or prints text that no filter has escaped; or if a template of
             the recipe's own does what none may.
     """
     templates = environment((folder or card_templates()).resolve())

@@ -29,7 +29,7 @@ class Snapshot:
     Args:
         rows: Name and score, as text, of each row that passes the filters, without this model's own.
         left_out: How many rows do not pass them.
-        own: Name and score of this model's own row, if the recipe asks for one.
+        own: Name and score of this model's own row, if the recipe requests one.
     """
 
     rows: list[tuple[str, str]]
@@ -41,7 +41,7 @@ def read_snapshot(content: bytes, board: Leaderboard, where: str) -> Snapshot:
     """Read a snapshot.
 
     Raises:
-        StepError: If it is not what its name says, does not have exactly one column of each name, or has no row of this model, or
+        StepError: If it does not have the format of its name, does not have exactly one column of each name, or has no row of this model, or
             several.
     """
     kind = board.snapshot.rpartition(".")[2]
@@ -62,10 +62,10 @@ def read_snapshot(content: bytes, board: Leaderboard, where: str) -> Snapshot:
     except (ValueError, OSError, csv.Error, RecursionError) as error:
         known = "Parquet" if kind == "parquet" else f"{kind.upper()} in UTF-8"
         raise StepError(f"{where}: {board.snapshot}: is not {known}: {error}") from error
-    asked = [("model_column", board.model_column), ("score_column", board.score_column)]
-    asked += [(f"where.{column}", column) for column in board.where]
-    asked += [(f"row.{column}", column) for column in board.row or {}]
-    for key, column in asked:
+    named = [("model_column", board.model_column), ("score_column", board.score_column)]
+    named += [(f"where.{column}", column) for column in board.where]
+    named += [(f"row.{column}", column) for column in board.row or {}]
+    for key, column in named:
         if columns.count(column) != 1:
             raise StepError(
                 f"{where}.{key}: {board.snapshot} has {columns.count(column)} columns named {column!r}; "
@@ -118,7 +118,7 @@ def _csv(text: str) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _parquet(content: bytes, wanted: Container[str]) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the names of all columns, and the rows of those that are wanted. Files of strangers may say anything of sizes."""
+    """Return the names of all columns, and the rows of those that are wanted. Files of strangers may state any sizes."""
     import pyarrow as pa
 
     try:

@@ -39,7 +39,7 @@ def imatrix(plan: Plan, item: Imatrix, threads: int = 1) -> None:
         CheckpointError: If a tensor is missing or damaged, or a given matrix is damaged or that of another model.
     """
     matrix, experts, replaced = made(plan, item, plan.layout.folder(plan.released), threads)
-    for line in told(experts):
+    for line in described(experts):
         say(line)
     for name, numbers in replaced.items():
         say(f"imatrix: {name}: experts {', '.join(map(str, numbers))} take the mean of their layer")
@@ -76,7 +76,7 @@ def made(
     try:
         matrix, replaced = filled(matrix, item.floor, fill=item.fill)
     except StepError as error:
-        raise StepError("\n".join([*told(experts), str(error)])) from error
+        raise StepError("\n".join([*described(experts), str(error)])) from error
     return matrix, experts, replaced
 
 
@@ -116,7 +116,7 @@ def _counts(matrix: ImportanceMatrix) -> dict[str, list[int]]:
     }
 
 
-def told(experts: dict[str, list[int]]) -> list[str]:
+def described(experts: dict[str, list[int]]) -> list[str]:
     """Return, for each expert, the tokens that reached it, one line each; none for a model without experts."""
     if not experts:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from herdbook.steps.laser.rank import keep
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from herdbook.jsonio import JsonObject
     from herdbook.recipe import RankRule
     from herdbook.steps.laser.clusters import Cluster
     from herdbook.steps.laser.decompose import Decomposition
@@ -138,7 +139,7 @@ def reduce(
     return Reduction(reduced, evidence)
 
 
-def _describe(clusters: Sequence[Cluster], rows: int) -> dict[str, Any]:
+def _describe(clusters: Sequence[Cluster], rows: int) -> JsonObject:
     """Describe clusters: how many rows and which rank each has, and a digest of which row is in which, as bytes."""
     places = np.zeros(rows, dtype=np.uint8)
     for number, each in enumerate(clusters):

@@ -82,7 +82,7 @@ def loss(plan: Plan, item: FileLoss, threads: int = 1) -> None:
     Raises:
         LockError: If a text changed since it was locked.
         SourceError: If another publisher's file cannot be downloaded.
-        CheckpointError: If the file is damaged, or is none of this model.
+        CheckpointError: If the file is damaged, or does not belong to this model.
         StepError: If it computes what is not a number.
     """
     folder = plan.layout.folder(item.reference.node)
@@ -176,7 +176,7 @@ def _check_shapes(file: GgufFile, folder: Path) -> None:
         found = file.tensors[name].shape if name in file.tensors else None
         if found is not None and found != shape:
             raise CheckpointError(
-                f"{file.path}: is none of this model: tensor {name} has shape {list(found)}, the model's has {list(shape)}"
+                f"{file.path}: does not belong to this model: tensor {name} has shape {list(found)}, the model's has {list(shape)}"
             )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from herdbook.steps.merge.sphere import karcher, multislerp, nuslerp, slerp, work_dtype
 from herdbook.weights.tensors import generator
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     Values = Mapping[str, Any]
 
 CONSENSUS = ("ties", "dare_ties", "breadcrumbs_ties", "della")
-PARALLEL = 0.9995  # cosine beyond which slerp takes the straight line
-PIECE = 1 << 20  # elements that slerp adds up at a time
 
 
 def merge_as_mergekit(method: str, inputs: Tensors, name: str, values: Values) -> torch.Tensor:
@@ -42,21 +41,21 @@ def merge_as_mergekit(method: str, inputs: Tensors, name: str, values: Values) -
         case "linear":
             return _linear(inputs, values)
         case "slerp":
-            return _slerp(inputs[0], inputs[1], values["t"])
+            return slerp(inputs[0], inputs[1], values["t"])
         case "model_stock":
             return _model_stock(inputs[0], inputs[1:], by_row=values.get("filter_wise", False))
         case "passthrough":
             return inputs[0] if values["scale"] is None else inputs[0] * values["scale"]
         case "nuslerp":
-            return _nuslerp(inputs, values)
+            return nuslerp(inputs, values)
         case "nearswap":
             base, other = inputs
             share = (values["t"] / (base - other).abs().clamp(min=1e-6)).clamp(min=0, max=1)
             return share * other + (1 - share) * base
         case "karcher":
-            return _karcher(inputs, values["max_iter"], values["tol"])
+            return karcher(inputs, values["max_iter"], values["tol"])
         case "multislerp":
-            return _multislerp(inputs, values)
+            return multislerp(inputs, values)
         case "ram" | "ramplus_tl":
             return _ram(inputs[0], inputs[1:], method, values)
         case "sce":
@@ -67,12 +66,8 @@ def merge_as_mergekit(method: str, inputs: Tensors, name: str, values: Values) -
             return _task_vectors(method, inputs[0], inputs[1:], name, values)
 
 
-def _work_dtype(tensor: torch.Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
 def _linear(inputs: Tensors, values: Values) -> torch.Tensor:
-    dtype = _work_dtype(inputs[0])
+    dtype = work_dtype(inputs[0])
     weights = torch.tensor([values["weights"]], dtype=dtype)
     shape = (1,) * (inputs[0].dim() + 1)
     total = torch.zeros((1, *inputs[0].shape), dtype=dtype)
@@ -81,32 +76,6 @@ def _linear(inputs: Tensors, values: Values) -> torch.Tensor:
     if values["normalize"]:
         total.div_(weights.sum(dim=1).reshape(shape))
     return total[0].to(inputs[0].dtype)
-
-
-def _slerp(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
-    """The angle is that between the directions; norms and inner product are summed piece by piece."""
-    dtype = _work_dtype(start)
-    t = torch.tensor([[share]], dtype=dtype)
-    pieces = [
-        [piece.to(dtype) for piece in tensor.reshape(1, -1).split(PIECE, dim=1)] for tensor in (start, end)
-    ]
-    norms = []
-    for side in pieces:
-        parts = torch.stack([torch.linalg.vector_norm(piece, dim=1, keepdim=True) for piece in side])
-        norm = torch.linalg.vector_norm(parts, dim=0)
-        norms.append(torch.where(norm > 1e-8, norm, 1))
-    dots = [
-        ((one / norms[0]) * (other / norms[1])).sum(dim=1, keepdim=True)
-        for one, other in zip(*pieces, strict=True)
-    ]
-    dot = torch.stack(dots).sum(dim=0).clamp(-1, 1)
-    straight = dot.abs() > PARALLEL
-    angle = torch.acos(torch.where(straight, 0, dot))
-    sine = torch.sin(angle)
-    first = torch.where(straight, 1 - t, torch.sin((1 - t) * angle) / sine)
-    second = torch.where(straight, t, torch.sin(t * angle) / sine)
-    made = [(first * one + second * other).to(start.dtype) for one, other in zip(*pieces, strict=True)]
-    return torch.cat(made, dim=1).reshape(start.shape)
 
 
 def _model_stock(base: torch.Tensor, models: Tensors, *, by_row: bool) -> torch.Tensor:
@@ -278,107 +247,3 @@ def _sce(base: torch.Tensor, models: Tensors, share: float) -> torch.Tensor:
     weights = torch.ones_like(weights) / len(models) if abs(total) < 1e-6 else weights / total
     weights = weights.reshape(-1, *(1,) * base.dim()) * agrees
     return base + (deltas * weights).sum(dim=0) / torch.sum(weights, dim=0).clamp(min=1e-6)
-
-
-# -- means on a sphere -------------------------------------------------------------------------------------------------------
-
-
-def _nuslerp(inputs: Tensors, values: Values) -> torch.Tensor:
-    """Interpolate two models, or their task vectors with a base, as whole tensors, by row or by column."""
-    *bases, one, other = inputs
-    weights = values["weights"]
-    total = sum(weights)
-    t = 0.5 if abs(total) < 1e-6 else weights[1] / total
-    if bases:
-        one, other = one - bases[0], other - bases[0]
-    if values["nuslerp_flatten"]:
-        made = _arc(t, one.reshape(-1), other.reshape(-1)).reshape(one.shape)
-    elif values["nuslerp_row_wise"]:
-        made = _arc(t, one.transpose(0, -1), other.transpose(0, -1)).transpose(0, -1)
-    else:
-        made = _arc(t, one, other)
-    return bases[0] + made if bases else made
-
-
-def _arc(t: float, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    units = [tensor / torch.norm(tensor, dim=-1, keepdim=True).clamp(min=1e-7) for tensor in (one, other)]
-    cosine = torch.sum(units[0] * units[1], dim=-1, keepdim=True).clamp(-1, 1)
-    straight = (1 - cosine.square()) <= 1e-8**2
-    angle = torch.acos(torch.where(straight, 0, cosine))
-    bent = (torch.sin((1 - t) * angle) * one + torch.sin(t * angle) * other) / torch.sin(angle)
-    return torch.where(straight, (1 - t) * one + t * other, bent)
-
-
-def _karcher(inputs: Tensors, steps: int, tolerance: float) -> torch.Tensor:
-    """The mean of the directions on the sphere, by steps along its tangent; the length is the mean of the lengths."""
-    if len(inputs) == 1:
-        return inputs[0]
-    dtype = _work_dtype(inputs[0])
-
-    def length(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.vector_norm(tensor.to(dtype))
-
-    def unit(tensor: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
-        return (tensor / norm).to(tensor.dtype)
-
-    norms = [length(tensor) for tensor in inputs]
-    kept = [unit(tensor, norm) for tensor, norm in zip(inputs, norms, strict=True) if norm.item() > tolerance]
-    if not kept:
-        return torch.zeros_like(inputs[0])
-    weight = 1.0 / len(inputs)
-    share = weight / sum([weight] * len(kept))
-    mean = torch.zeros_like(kept[0])
-    for one in kept:
-        mean += share * one
-    norm = length(mean)
-    mean = kept[0].clone() if norm.item() < tolerance else unit(mean, norm)
-    for _ in range(steps):
-        tangent = torch.zeros_like(mean)
-        for one in kept:
-            dot = torch.clamp(torch.dot(mean.flatten(), one.flatten()), -1.0, 1.0)
-            angle = torch.arccos(dot)
-            if angle.item() >= tolerance:
-                tangent += share * (angle / torch.sin(angle)) * (one - dot * mean)
-        norm = length(tangent)
-        if norm.item() < tolerance:
-            break
-        mean = (torch.cos(norm) * mean + torch.sin(norm) * (tangent / norm)).to(mean.dtype)
-        norm = length(mean)
-        if norm.item() > tolerance:
-            mean = unit(mean, norm)
-    return sum((weight * norm for norm in norms), start=torch.zeros(())) * mean
-
-
-def _multislerp(inputs: Tensors, values: Values) -> torch.Tensor:
-    """The weighted mean of the directions in the tangent space at their weighted mean, put back on the sphere.
-
-    Raises:
-        ArithmeticError: If the weighted directions of three or more models sum to zero.
-    """
-    count = len(values["weights"])
-    bases, models = inputs[: len(inputs) - count], inputs[len(inputs) - count :]
-    if count == 1:
-        return models[0]
-    tensors = torch.stack(list(models))
-    if bases:
-        tensors -= bases[0]
-    flat = tensors.reshape(count, -1)
-    weights = torch.tensor(values["weights"], dtype=tensors.dtype)
-    if values["normalize_weights"]:
-        weights = weights / weights.sum()
-    norms = torch.norm(flat, dim=-1, keepdim=True)
-    units = flat / (norms + values["eps"])
-    mean = (units * weights.view(-1, 1)).sum(0)
-    length = torch.norm(mean)
-    if length < values["eps"]:
-        if count > 2:
-            raise ArithmeticError("the weighted directions of the models sum to zero; change a weight")
-        result = tensors[0] * weights[0] + tensors[1] * weights[1]
-    else:
-        mean = mean / length
-        tangents = units - (units * mean).sum(-1, keepdim=True) * mean
-        tangent = (tangents * weights.view(-1, 1)).sum(0)
-        angle = torch.norm(tangent) + values["eps"]
-        result = mean * torch.cos(angle) + tangent * (torch.sin(angle) / angle)
-        result = (result * (norms.squeeze(-1) * weights).sum()).reshape(models[0].shape)
-    return result + bases[0] if bases else result

@@ -1,4 +1,4 @@
-"""The tensors of a GGUF under their names in safetensors, dequantized one at a time when they are asked for.
+"""The tensors of a GGUF under their names in safetensors, dequantized one at a time when they are requested.
 
 Each tensor of the model is accounted for before the first is read: a reader that fills up what a file lacks would measure random
 weights.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class RestoredTensors:
-    """The tensors of a GGUF by their names in safetensors, in float32; of stacked experts, only the one that is asked for is read.
+    """The tensors of a GGUF by their names in safetensors, in float32; of stacked experts, only the one that is requested is read.
 
     Attributes:
         file: The GGUF's header.

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError
-from herdbook.verify.gguf.table import CONVERTER, May, Unknown, derive, origin_of
+from herdbook.verify.gguf.table import FROM_CONVERTER, May, Unknown, derive, origin_of
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES
 from herdbook.weights.gguf_header import SCALARS, Kind, count, encode, scalar
 
@@ -103,7 +103,7 @@ def lines_of(different: Difference) -> str:
     """Return what is wrong with an entry, for people."""
     if different.origin is None:
         return f"has the key {different.key}, which does not follow from anything proven"
-    if different.origin == CONVERTER:
+    if different.origin == FROM_CONVERTER:
         return f"{different.key} is not written for such a model"
     return f"{different.key} is not what follows from {different.origin.replace('`', '')}"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def recorded_types(release: Release, item: Quantized) -> Quantized:
-    """Return a file with its recorded types, if the plan does not know them; whether they follow from errors is another level's.
+    """Return a file with its recorded types, if the plan does not contain them; whether they follow from errors is another level's.
 
     Raises:
         VerificationError: If the record is damaged, or over the budget.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from herdbook.weights.gguf_header import Listed, Value
 
-CONFIG, TOKENIZER, RECIPE, TENSORS, CONVERTER = (
+FROM_CONFIG, FROM_TOKENIZER, FROM_RECIPE, FROM_TENSORS, FROM_CONVERTER = (
     "`config.json`",
     "the tokenizer's files",
     "the recipe",
@@ -67,7 +67,7 @@ class Model:
         general: The name and license that are written; None if not stated.
         file_type: llama.cpp's number of the method; None if not stated.
         tensors: The tensors that the header lists.
-        imatrix: What is written of an importance matrix; nothing if there is none, None if nobody says.
+        imatrix: What is written of an importance matrix; nothing without one, None if not stated.
     """
 
     config: Mapping[str, Any]
@@ -335,24 +335,26 @@ _TOKENIZER_KEYS = (
     TEMPLATE,
 )
 ROWS: tuple[Row, ...] = (
-    Row("general.architecture", CONFIG, lambda model: model.architecture),
-    *(Row(f"{OWN}{key}", CONFIG, derive) for key, derive in _CONFIG_ROWS),
-    Row("general.type", RECIPE, lambda _: "model"),
+    Row("general.architecture", FROM_CONFIG, lambda model: model.architecture),
+    *(Row(f"{OWN}{key}", FROM_CONFIG, derive) for key, derive in _CONFIG_ROWS),
+    Row("general.type", FROM_RECIPE, lambda _: "model"),
     *(
-        Row(key, RECIPE, partial(_general, key))
+        Row(key, FROM_RECIPE, partial(_general, key))
         for key in ("general.name", "general.license.name", "general.license.link")
     ),
-    Row("general.license", RECIPE, _license),
-    Row("general.file_type", RECIPE, _file_type),
-    Row("general.quantization_version", RECIPE, lambda _: QUANTIZATION_VERSION),
+    Row("general.license", FROM_RECIPE, _license),
+    Row("general.file_type", FROM_RECIPE, _file_type),
+    Row("general.quantization_version", FROM_RECIPE, lambda _: QUANTIZATION_VERSION),
     *(
-        Row(key, RECIPE, partial(_imatrix, key))
+        Row(key, FROM_RECIPE, partial(_imatrix, key))
         for key in (
             f"quantize.imatrix.{name}" for name in ("file", "dataset", "entries_count", "chunks_count")
         )
     ),
-    Row("general.size_label", TENSORS, lambda model: size_label(model.tensors) if model.tensors else None),
-    *(Row(key, TOKENIZER, partial(_of_tokenizer, key)) for key in _TOKENIZER_KEYS),
-    *(Row(key, CONVERTER, partial(_of_tokenizer, key)) for key in (PRE, "tokenizer.chat_templates")),
+    Row(
+        "general.size_label", FROM_TENSORS, lambda model: size_label(model.tensors) if model.tensors else None
+    ),
+    *(Row(key, FROM_TOKENIZER, partial(_of_tokenizer, key)) for key in _TOKENIZER_KEYS),
+    *(Row(key, FROM_CONVERTER, partial(_of_tokenizer, key)) for key in (PRE, "tokenizer.chat_templates")),
 )
 _ORIGINS = {row.key: row.origin for row in ROWS}

@@ -21,7 +21,7 @@ from herdbook.release.sums import parse_sums
 from herdbook.verify.rebuild.bounds import allowed, distance_in_file
 from herdbook.verify.rebuild.devices import Devices
 from herdbook.verify.rebuild.losses import disagreement
-from herdbook.verify.rebuild.routers import TOLERANCE as ROUTERS
+from herdbook.verify.rebuild.routers import ROUTER_TOLERANCE
 from herdbook.verify.rebuild.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -161,7 +161,9 @@ def _beyond_rounding(plan: Plan, release: Release, name: str) -> str | None:
     for tensor in parts[name].tensors:
         origin = Origin(parts[name].key, tensor.name)
         limit = (
-            ROUTERS[tensor.dtype] if tensor.action == "router" else allowed(plan, origin, None, tensor.dtype)
+            ROUTER_TOLERANCE[tensor.dtype]
+            if tensor.action == "router"
+            else allowed(plan, origin, None, tensor.dtype)
         )
         found = distance_in_file(plan, release, origin, name)
         if found > limit:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 24
 # Kernels of other processors sum in another order. In float32 the effect is far smaller than the rounding to the weights'
 # dtype; in bfloat16, which mergekit's bits require, it is larger.
-TOLERANCE = {"BF16": 2.0**-7, "F16": 2.0**-9, "F32": 2.0**-12}
+ROUTER_TOLERANCE = {"BF16": 2.0**-7, "F16": 2.0**-9, "F32": 2.0**-12}
 
 
 def routers(workspace: Workspace, release: Release, options: Options, check: Check) -> Iterator[Finding]:
@@ -70,7 +70,7 @@ def routers(workspace: Workspace, release: Release, options: Options, check: Che
             continue
         difference = _difference(scratch.layout.shard(part), name, release, slice_)
         about = {"file": slice_.file, "tensor": name, "expected": entry["sha256"], "found": slice_.sha256}
-        limit = TOLERANCE[slice_.dtype]
+        limit = ROUTER_TOLERANCE[slice_.dtype]
         if difference <= limit and isinstance(operation, MakeRouters):
             near += 1
             furthest = max(furthest, difference)
