@@ -85,7 +85,7 @@ def test_the_page_is_the_same_each_time(folder, page):
 def test_nothing_of_a_stranger_acts(page):
     elements = Elements(page)
     names = [tag for tag, _ in elements.found]
-    assert names.count("script") == 2  # the data and the program
+    assert names.count("script") == 3  # the data, the models and the program
     assert not [a for _, attributes in elements.found for a in attributes if a.startswith("on")]
     assert {a["src"].partition(",")[0] for tag, a in elements.found if tag == "img"} == {
         "data:image/svg+xml;base64"
@@ -148,9 +148,15 @@ def test_search_and_sorting_work_in_a_browser(page, tmp_path):
     const [head] = [...document.querySelectorAll("#measurements th button")].slice(1, 2);
     const order = () => [...document.querySelector("#measurements tbody").rows].map((row) => row.cells[0].textContent);
     head.click(); const up = order(); head.click(); const down = order();
+    const model = [...document.querySelectorAll("#graph g")].find((one) => one.textContent.startsWith("mix"));
+    const before = document.querySelector("#graph svg").getAttribute("width");
+    document.querySelector("button[data-zoom]").click();
+    model.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
     document.title = JSON.stringify({
       found: document.getElementById("found").textContent,
       text: document.querySelector("#hits li").textContent, up, down,
+      models: document.querySelectorAll("#graph g").length, node: document.getElementById("node").textContent,
+      grown: Number(document.querySelector("#graph svg").getAttribute("width")) > Number(before),
       wide: document.documentElement.scrollWidth <= window.innerWidth,
     }); }
     """
@@ -176,3 +182,6 @@ def test_search_and_sorting_work_in_a_browser(page, tmp_path):
     assert seen["text"].startswith("equals model.layers.1.mlp.down_proj.weight in ")
     assert (seen["up"], seen["down"]) == (["mix", "base"], ["base", "mix"])
     assert seen["wide"]
+    assert (seen["models"], seen["grown"]) == (3, True)
+    assert seen["node"].startswith("mixmade ofbase, othermade bymoekey")
+    assert "provenance/records/mix." in seen["node"]
