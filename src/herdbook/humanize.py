@@ -126,10 +126,17 @@ def clipped(text: str, width: int) -> str:
     return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
 
 
-def closest(name: str, names: Iterable[object]) -> str | None:
-    """Return the most similar name, or None if no name is similar."""
-    matches = difflib.get_close_matches(name, [str(candidate) for candidate in names], n=1)
-    return matches[0] if matches else None
+def closest(name: str, names: Iterable[object], *, least: float = 0.6) -> str | None:
+    """Return the most similar name, whatever its case; None if no name is similar.
+
+    Args:
+        name: The name that was given.
+        names: The known names.
+        least: From which similarity on, 0 to 1, a name is similar.
+    """
+    known = {str(candidate).casefold(): str(candidate) for candidate in names}
+    matches = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=least)
+    return known[matches[0]] if matches else None
 
 
 def did_you_mean(name: str, names: Iterable[object]) -> str:

@@ -29,6 +29,7 @@ EVAL_RESULTS = ".eval_results"  # where the Hub looks for results of its benchma
 COMPARISONS = "provenance/comparisons.json"
 SAMPLES_SUFFIX = ".samples.jsonl.bz2"
 ROUTING = "provenance/routing"
+LOSSES = "provenance/losses"
 INPUTS = "provenance/inputs"
 NOTICE = "NOTICE"  # what the sources' licenses want to be handed on
 LICENSE_TEXTS = "licenses"
@@ -173,6 +174,18 @@ class Layout:
     def quantized_record(self, item: Named) -> Path:
         """Return the path of a quantized file's record: each tensor's digest and origin."""
         return self.root / "quantized" / f"{item.id}.json"
+
+    def reference(self, item: Named) -> Path:
+        """Return the path of what the released model predicts for texts, against which losses are measured."""
+        return self.root / "losses" / f"{item.id}.npy"
+
+    def reference_record(self, item: Named) -> Path:
+        """Return the path of the record of that."""
+        return self.root / "losses" / f"{item.id}.json"
+
+    def loss(self, item: Named) -> Path:
+        """Return the path of the loss of a quantized file."""
+        return self.root / "losses" / f"{item.id}.json"
 
     @property
     def release_folder(self) -> Path:

@@ -9,6 +9,9 @@ import io
 import torch
 import yaml
 
+from herdbook import lock as locks
+from herdbook import plan as plans
+from herdbook.plan.requests import with_requests
 from herdbook.recipe import SECTIONS as SECTIONS_OF_A_CARD
 from herdbook.steps.card.step import render_card
 from support import measured, quantized, tiny
@@ -102,9 +105,12 @@ SECTIONS = {
         "compare": {"mix": ["base"]},
         "release_samples": True,
     },
-    "quantize": {"methods": ["Q8_0"]},
+    "quantize": {"methods": ["Q8_0"], "loss": {"texts": ["held"]}},
     "routing": {"texts": ["text"]},
-    "calibration": {"text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8}},
+    "calibration": {
+        "text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8},
+        "held": {"data": ["held.jsonl"], "split": "validation", "windows": 30, "tokens": 8},
+    },
     "leaderboards": {"board": BOARD},
     "claims": [{"text": "It is small.", "by": "Somebody", "on": "2026-01-03"}],
     "publish": {"tag": "v1.0"},
@@ -146,6 +152,7 @@ def build(root, key, models=MODELS, **sections):
     (root / "asked.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
     lines = [f'{{"text": "{" ".join(f"w{(7 * n + i) % 40}" for i in range(40))}"}}\n' for n in range(40)]
     (root / "calibration.jsonl").write_text("".join(lines))
+    (root / "held.jsonl").write_text("".join(line.replace("w1", "w2") for line in lines))
     (root / "own").mkdir(exist_ok=True)
     (root / "own/thanks.md.j2").write_text("## Thanks\n\nTo {{ facts.released.name|code }}.\n\n")
     (root / "herd.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
@@ -159,5 +166,7 @@ def build(root, key, models=MODELS, **sections):
         names = [locked.name for locked in plan.lock.tasks.values()]
         also = [name for name in names if name != "held_out"]
         measured.write(plan, item, [0.75 + number / 16], stderr=0.125, also=also)
+    locks.write(with_requests(plan), locks.path_for(plan.recipe_path))
+    plan = plans.load(plan.recipe_path, plan.layout.root)
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)

@@ -206,7 +206,7 @@ def test_a_value_that_does_not_follow_from_its_samples_is_refused(tmp_path):
     path = plan.layout.evaluation(plan.evaluations[0])
     path.write_text(path.read_text().replace('"value": 0.996', '"value": 0.896'))
     with pytest.raises(
-        StepError, match=r"gives 0\.996000 as bits_per_byte of base in held_out, .* says 0\.896"
+        StepError, match=r"gives 0\.996000 as bits_per_byte of base in held_out, .* states 0\.896"
     ):
         step.card_texts(plan)
 

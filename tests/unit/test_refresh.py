@@ -301,14 +301,14 @@ def test_tensors_of_another_form_and_a_recipe_that_they_break(herd):
 def test_a_tokenizer_that_can_no_longer_be_converted_is_told_and_not_locked(herd, monkeypatch):
     def refuse(plan):
         assert plan.recipe.release.model == "mix"
-        raise RecipeError("quantize: its way to split text is none of those that llama.cpp knows")
+        raise RecipeError("quantize: its way to split text is not one that llama.cpp supports")
 
     monkeypatch.setattr("herdbook.steps.quantize.vocabulary.check_vocabulary", refuse)
     herd.double("base", "model.norm.weight")
     before = herd.lock.read_bytes()
     status, _, told, _ = herd.refresh()
     assert (status, herd.lock.read_bytes()) == (RecipeError.exit_status, before)
-    assert told["problems"] == ["quantize: its way to split text is none of those that llama.cpp knows"]
+    assert told["problems"] == ["quantize: its way to split text is not one that llama.cpp supports"]
 
 
 def test_an_adapter_on_the_hub(herd):

@@ -24,6 +24,8 @@ ROLES = {
     "quantize": ("file", "record"),
     "evaluate": ("result", "samples"),
     "routing": ("result",),
+    "reference": ("states", "record"),
+    "loss": ("result",),
 }
 
 
@@ -93,7 +95,11 @@ def _names(job: Job) -> tuple[str, ...]:
         case Quantized() as item:
             return (item.file,)
         case Evaluation() as item:
-            return (item.name, *([item.quantized.file] if item.quantized else []))
+            return (
+                item.name,
+                *([item.group.suite] if item.group.suite else []),
+                *([item.quantized.file] if item.quantized else []),
+            )
     return ()
 
 

@@ -19,7 +19,7 @@ GROUPS = {
     "Recipes": ("new", "import", "lock", "refresh", "plan", "explain", "schema"),
     "Steps of a build, as Snakemake calls them": (
         *("restore", "fetch", "search", "laser", "adapter", "merge", "moe", "files", "assemble", "routing"),
-        *("data", "evaluate", "convert", "quantize", "card", "release", "attest"),
+        *("data", "evaluate", "convert", "quantize", "reference", "loss", "card", "release", "attest"),
     ),
     "Releases": ("publish", "verify", "audit", "compare", "export", "key"),
     "Inspecting any model": ("spectrum", "routers"),

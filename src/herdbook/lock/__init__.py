@@ -18,10 +18,12 @@ from herdbook.lock.fits import check_fits, misfits
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    EVERY_MODEL,
     LINE_LENGTH,
     Lock,
     LockedAdapter,
     LockedCalibration,
+    LockedOthersFile,
     LockedSource,
     LockedTensor,
     LockedTokenDifference,
@@ -39,6 +41,7 @@ from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, Lo
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
+    "EVERY_MODEL",
     "FUNCTION",
     "LINE_LENGTH",
     "OWN",
@@ -51,6 +54,7 @@ __all__ = [
     "LockedFile",
     "LockedGroup",
     "LockedHarness",
+    "LockedOthersFile",
     "LockedSource",
     "LockedSuite",
     "LockedTask",

@@ -45,7 +45,9 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
     config = read_config(reader(folder)(ADAPTER_CONFIG), what)
     if is_absolute(str(config.get(ADAPTED))):
-        del config[ADAPTED]  # where its author had the base; the recipe names the base, so nothing reads it
+        del config[
+            ADAPTED
+        ]  # the base's place on its author's machine; the recipe names the base, so nothing reads it
     check_saved(config, f"{what}: {ADAPTER_CONFIG}")
     names = [path.name for path in folder.iterdir() if path.is_file()]
     return LockedAdapter(

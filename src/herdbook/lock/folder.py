@@ -20,6 +20,8 @@ from herdbook.weights.checkpoint import read_header, read_span
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pydantic import JsonValue
+
     from herdbook.recipe import Folder
 
 
@@ -62,7 +64,7 @@ def pin_files(
     names: list[str],
     what: str,
     *,
-    asked: dict[str, Any],
+    asked: dict[str, JsonValue],
     uri: str,
     declared_license: str | None,
     license_texts: tuple[LockedText, ...] | None = None,

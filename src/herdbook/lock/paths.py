@@ -125,7 +125,7 @@ def check_task(task: str, text: str, data: list[str], beside: Path) -> None:
 def _shown(text: str, beside: Path) -> Iterator[str]:
     """Yield the lines of a text, comments included, that contain the recipe's folder or the user's home.
 
-    A home such as /root, which tells nothing about its user, does not count.
+    A home such as /root, which reveals nothing about its user, does not count.
     """
     folders = {os.path.abspath(beside), os.path.realpath(beside), os.path.expanduser("~")}  # noqa: PTH100, PTH111
     known = "|".join(re.escape(folder) for folder in sorted(folders) if len(Path(folder).parts) > 2)

@@ -62,6 +62,7 @@ def card_inputs(plan: Plan) -> list[Path]:
         *(plan.layout.samples(item) for item in compared(plan)),
         *([plan.layout.report(plan.report)] if plan.report else []),
         *(plan.layout.quantized_record(item) for item in plan.quantized),
+        *(plan.layout.loss(item) for item in plan.losses),
         *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
         *(plan.beside_recipe(template.name) for template in plan.lock.templates.values()),
     ]
@@ -76,6 +77,7 @@ def card_key(plan: Plan) -> str:
             "models": {name: node.key for name, node in plan.nodes.items()},
             "evaluations": [item.key for item in plan.evaluations],
             "quantized": [item.key for item in plan.quantized],
+            "losses": [item.key for item in plan.losses],
             "routing": plan.report.key if plan.report else None,
             "recipe": sha256_file(plan.recipe_path),
             "lock": sha256_file(locks.path_for(plan.recipe_path)),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.lock import LockedAdapter, LockedFile, LockedSource
+    from herdbook.lock import LockedAdapter, LockedDataSet, LockedFile, LockedSource
     from herdbook.plan import Node, Plan
 
 
@@ -101,10 +101,7 @@ def inputs(plan: Plan) -> Iterator[Input]:
         yield from (Input("task", task.name, file) for file in task.local)
         yield from (Input("task data", task.name, file) for file in task.data)
     for data_set in plan.lock.data_sets.values():
-        for file in data_set.files:
-            named = file.model_copy(update={"name": f"datasets/{data_set.repo}/{file.name}"})
-            at = f"{purl.PUBLIC_HUB}/datasets/{data_set.repo}/resolve/{data_set.revision}/{quote(file.name)}"
-            yield Input("data set", f"{data_set.repo}@{data_set.revision}", named, at)
+        yield from data_set_inputs(data_set)
     for suite in plan.lock.suites.values():
         yield Input("suite", suite.suite.suite, suite.file)
     for name, text in plan.lock.calibration.items():
@@ -115,6 +112,14 @@ def inputs(plan: Plan) -> Iterator[Input]:
         yield Input("template", name, template)
     if plan.lock.image:
         yield Input("picture", "card", plan.lock.image)
+
+
+def data_set_inputs(data_set: LockedDataSet) -> Iterator[Input]:
+    """Yield the files that tasks read of a data set on the Hub."""
+    for file in data_set.files:
+        named = file.model_copy(update={"name": f"datasets/{data_set.repo}/{file.name}"})
+        at = f"{purl.PUBLIC_HUB}/datasets/{data_set.repo}/resolve/{data_set.revision}/{quote(file.name)}"
+        yield Input("data set", f"{data_set.repo}@{data_set.revision}", named, at)
 
 
 def carried_inputs(plan: Plan) -> dict[str, tuple[LockedFile, Path]]:

@@ -19,6 +19,7 @@ from herdbook.plan.asked import check_settings, check_tasks
 from herdbook.plan.data import EvaluationData, plan_data
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.licensing import LicensedSource, check_licenses, licensed_sources
+from herdbook.plan.loss import FileLoss, Reference, plan_losses, plan_reference
 from herdbook.plan.node import plan_node
 from herdbook.plan.precision import roundings
 from herdbook.plan.pruning import needed_whole
@@ -101,7 +102,7 @@ class Plan:
 
     @cached_property
     def conversion(self) -> Conversion:
-        """The header of the released model's GGUF files; it is made if there are quantized files."""
+        """The header of the released model's GGUF files; it is made for quantized files."""
         return plan_conversion(self.recipe, self.released, self.gguf_metadata)
 
     @property
@@ -135,6 +136,16 @@ class Plan:
     def report(self) -> RoutingReport | None:
         """The report on the released mixture's routers."""
         return plan_report(self.recipe, self.lock, self.released)
+
+    @cached_property
+    def reference(self) -> Reference | None:
+        """What the losses of quantized files are measured against; None if none is measured."""
+        return plan_reference(self.recipe, self.lock, self.released)
+
+    @cached_property
+    def losses(self) -> tuple[FileLoss, ...]:
+        """The losses of quantized files: ours in the recipe's order, then those of other publishers."""
+        return plan_losses(self.recipe, self.lock, self.reference, self.quantized)
 
 
 def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("results")) -> Plan:

@@ -69,7 +69,7 @@ def _absolute(release: LocalRelease) -> list[str]:
     ]
     return [
         f"{where}: {path} is a path on this machine, and everyone would see it. Name it relative to the recipe (link or move "
-        "the file or folder if necessary), run `herdbook lock`, and build again"
+        "the file or folder if necessary), run `herdbook lock`, and rebuild"
         for where, path in found
         if paths.is_absolute(path)
     ]
@@ -145,7 +145,7 @@ def tag_problem(release: LocalRelease, repository: Repository, tag: str, tags: d
         return None
     return (
         f"{repository.name}: the tag {tag} is already at {tags[tag]}, which contains another release. A tag is never moved: choose "
-        "another tag for this version (publish.tag), or delete the old one manually if nobody has used it."
+        "another tag for this version (publish.tag), or delete the old one manually if it has not been used."
     )
 
 

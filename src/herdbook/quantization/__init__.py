@@ -6,5 +6,5 @@
 ``mixture``  the type of each tensor of a model, by the rules of llama.cpp
 ===========  ========================================================================================
 
-Nothing here imports a quantizer: a plan chooses all types, and knows sizes exactly.
+Nothing here imports a quantizer: a plan chooses all types, and computes sizes exactly.
 """

@@ -4,14 +4,13 @@ Reading a recipe uses no network and imports no torch.
 """
 
 from herdbook.recipe.card import SECTIONS, Card, HubKeys, Image
+from herdbook.recipe.dense import Dense, Merge, Modular
 from herdbook.recipe.evaluate import Asked, Bounded, Evaluate, Suite, beside_suite, is_file, measured
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select
 from herdbook.recipe.merge import (
     Dare,
-    Dense,
     Filtered,
     Linear,
-    Merge,
     Mergekit,
     Passthrough,
     Slerp,
@@ -55,6 +54,7 @@ __all__ = [
     "Mergekit",
     "Mixture",
     "ModelToken",
+    "Modular",
     "Moe",
     "Passthrough",
     "Publish",

@@ -41,6 +41,7 @@ PipelineTag = Literal[
     "any-to-any",
     "feature-extraction",
     "fill-mask",
+    "image-text-to-text",
     "question-answering",
     "sentence-similarity",
     "summarization",
@@ -75,7 +76,9 @@ class HubKeys(Section):
     datasets: Annotated[list[DataSet], AfterValidator(unique)] = Field(
         [], description="data sets of the Hub that the sources were trained on, as their authors state"
     )
-    pipeline_tag: PipelineTag = Field("text-generation", description="the task that the Hub lists it under")
+    pipeline_tag: PipelineTag | None = Field(
+        None, description="the task that the Hub lists it under; what the model is made for if left out"
+    )
     thumbnail: str | None = Field(None, pattern=r"^https://\S+$", description="address of a picture")
     new_version: Repo | None = Field(None, description="the repository of a newer model")
     widget: list[Example] = Field([])

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, 
 from herdbook.humanize import did_you_mean
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
+from herdbook.recipe.loss import Loss
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Section
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class QuantizedFile(Section):
     def _is_named(self) -> QuantizedFile:
         if self.chooses and (self.name is None or self.name in METHODS):
             raise ValueError(
-                "a file with types of its own needs a `name` that is not a method's, so that nobody takes it for that method's file"
+                "a file with types of its own needs a `name` that is not a method's, so that it is not mistaken for that method's file"
             )
         if self.name in METHODS and self.name != self.method:
             raise ValueError(f"`name: {self.name}` is another method than {self.method}")
@@ -101,6 +102,7 @@ class Quantize(Section):
         None,
         description="measure each file a second time, run by llama.cpp itself, which must be installed (llama-cpp-python)",
     )
+    loss: Loss | None = Field(None, description="measure what each file loses, token by token")
 
     @model_validator(mode="after")
     def _compares_both(self) -> Quantize:
@@ -131,7 +133,7 @@ def quantize_problems(quantize: Quantize) -> Iterator[str]:
 
 
 def describe(file: QuantizedFile) -> dict[str, Any]:
-    """Return what a file's record says of the choices in the recipe; nothing if there are none."""
+    """Return a record's entries on the choices in the recipe; empty without choices."""
     chosen = {
         "types": [list(pair) for pair in file.types.items()],
         "output": file.output,

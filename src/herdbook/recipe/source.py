@@ -9,6 +9,7 @@ from pydantic import Field
 from herdbook.recipe.card import Repo
 from herdbook.recipe.section import Dtype, Name, Section
 
+REPOSITORY_PATTERN = r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$"
 HubId = Annotated[
     Repo | None,
     Field(description="the model of the Hub that it is, as you state: the card names it as base model"),
@@ -19,7 +20,7 @@ class Hub(Section):
     """A model repository on the Hugging Face Hub."""
 
     hub: str = Field(
-        pattern=r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$",
+        pattern=REPOSITORY_PATTERN,
         description="owner/name, optionally @branch, @tag or @commit; the lock pins the commit",
     )
 

@@ -118,7 +118,7 @@ def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
     """Open a wheel, for all that is done with it.
 
     Raises:
-        SourceError: If it is not an archive, is damaged or encrypted, is compressed in a way that Python does not know, or
+        SourceError: If it is not an archive, is damaged or encrypted, is compressed in a way that Python does not support, or
             unpacks to far more than its size.
     """
     try:

@@ -9,7 +9,18 @@ from herdbook.steps.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from herdbook.plan import Evaluation, EvaluationData, Node, Part, Plan, Quantized, RoutingReport, Search
+    from herdbook.plan import (
+        Evaluation,
+        EvaluationData,
+        FileLoss,
+        Node,
+        Part,
+        Plan,
+        Quantized,
+        Reference,
+        RoutingReport,
+        Search,
+    )
     from herdbook.plan.jobs import Job
 
     # Takes a plan, the subject of the job in it (None for the release as a whole), and the machine.
@@ -111,6 +122,18 @@ def _quantize(plan: Plan, item: Quantized, machine: Machine) -> None:
     quantize(plan, item, machine.threads)
 
 
+def _reference(plan: Plan, item: Reference, machine: Machine) -> None:
+    from herdbook.steps.loss.step import reference
+
+    reference(plan, item, machine.threads)
+
+
+def _loss(plan: Plan, item: FileLoss, machine: Machine) -> None:
+    from herdbook.steps.loss.step import loss
+
+    loss(plan, item, machine.threads)
+
+
 def _card(plan: Plan, _: None, __: Machine) -> None:
     from herdbook.steps.card.step import render_card
 
@@ -143,6 +166,8 @@ STEPS: dict[str, Step] = {
     "evaluate": _evaluate,
     "convert": _convert,
     "quantize": _quantize,
+    "reference": _reference,
+    "loss": _loss,
     "card": _card,
     "release": _release,
     "attest": _attest,

@@ -1,4 +1,4 @@
-"""The view's output: the bottom lines of a terminal, or plain lines where there is no terminal."""
+"""The view's output: the bottom lines of a terminal, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from herdbook.view.build import Build
 
-EVERY_SECONDS = 60  # between lines on a build's progress, where there is no terminal
+EVERY_SECONDS = 60  # between lines on a build's progress, without a terminal
 GAP = 2  # columns between those of the table of running jobs
 NARROWEST = 12  # columns of a job's name
-WIDE = 10_000  # columns where there is no terminal, so that no line is wrapped
+WIDE = 10_000  # columns without a terminal, so that no line is wrapped
 
 
 class Lines:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, expert_of
+from herdbook.architectures.modules import reads_images
 from herdbook.errors import StepError
 from herdbook.layout import image_file
 from herdbook.plan.card import CARD_CODE, described, shows_spectrum
@@ -133,6 +134,11 @@ class Facts:
         """Whether transformers has the released model's class."""
         mixture = BY_MODEL_TYPE.get(self.released.config.get("model_type", ""))
         return mixture is None or mixture.loadable
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the released model also reads images."""
+        return reads_images(self.released.config)
 
     @property
     def context_length(self) -> int | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from herdbook import yamlio
+from herdbook.architectures.modules import reads_images
 from herdbook.errors import StepError
 from herdbook.escape import Markdown, one_line
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
@@ -42,13 +43,15 @@ def build(recipe: Recipe, nodes: tuple[Node, ...], measured: Measurement | None)
     adapted = any(isinstance(node.recipe, Adapter) for node in nodes)
     merged = any(isinstance(node.recipe, Merge) for node in nodes)
     cut = any(isinstance(node.recipe, Laser) for node in nodes)
+    images = any(node.name == release.model and reads_images(node.config) for node in nodes)
     data: dict[str, Any] = {
         "language": list(release.language),
         "license": release.license,
         **({"license_name": release.license_name} if release.license_name else {}),
         **({"license_link": release.license_link} if release.license_link else {}),
         "library_name": "transformers",
-        "pipeline_tag": recipe.card.hub.pipeline_tag,
+        "pipeline_tag": recipe.card.hub.pipeline_tag
+        or ("image-text-to-text" if images else "text-generation"),
     }
     if sources:
         data["base_model"] = sources if len(sources) > 1 else sources[0]
@@ -91,7 +94,7 @@ def _results(measured: Measurement) -> list[dict[str, Any]]:
                 for score in result.scores.values()
             ],
         }
-        for result in measured.tasks.values()
+        for result in measured.results.values()
     ]
 
 

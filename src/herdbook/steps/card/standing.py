@@ -106,16 +106,16 @@ def standings(
     for column in columns:
         best: tuple[str, Score] | None = None
         for name in parents:
-            score = models[name].tasks[column.task].scores[column.score.metric]
+            score = models[name].score(column)
             if best is None or score.beats(best[1]):
                 best = name, score
         rows.append(
             Row(
                 column,
-                own.tasks[column.task].scores[column.score.metric],
-                models[base].tasks[column.task].scores[column.score.metric] if base else None,
+                own.score(column),
+                models[base].score(column) if base else None,
                 best,
-                file.tasks[column.task].scores[column.score.metric] if recommended and file else None,
+                file.score(column) if recommended and file else None,
             )
         )
     return Standings(tuple(_verdicts(plan.released.name, compared)), tuple(rows), base, recommended)

@@ -177,7 +177,7 @@ def _measurements(facts: Facts) -> str:
         top = results.best(facts.measurements, column)
         rows = []
         for measured in facts.measurements:
-            score = measured.tasks[column.task].scores[column.score.metric]
+            score = measured.score(column)
             error = "" if score.stderr is None else f" ± {humanize.fixed(score.stderr, score.digits)}"
             released = measured.node == facts.released.name and measured.method is None
             shown = humanize.fixed(score.value, score.digits) + error

@@ -94,7 +94,7 @@ class Workspace:
                 _write(path, self._release.subject.read(name))
 
     def recorded_comparisons(self) -> tuple[Comparison, ...] | None:
-        """Return the comparisons as the release records them, if the samples that they follow from are not there.
+        """Return the comparisons as the release records them, if the samples that they follow from do not exist.
 
         Raises:
             VerificationError: If they are damaged.
