@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import html.parser
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ from herdbook.verify.page import as_page
 from support import measured, tiny
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7*7 }}"
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 
 
@@ -135,6 +138,20 @@ def test_a_release_that_cannot_be_opened_has_one_too():
     page = as_page(EVIL, [levels.LevelResult(level, (finding,), 0, 0.0)], None)
     assert 'class="verdict failed"' in page
     assert [tag for tag, _ in Elements(page).found].count("script") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_the_first_answers_are_on_two_screens_of_a_phone(folder, tmp_path):
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "benchmarks/pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    (tmp_path / "card.html").write_text(pictures.page_of(folder / "README.md"))
+    places = pictures.heights(tmp_path / "card.html", 390)
+    first = [places[name] for name in ("the verdict", "Which file?", "Run it")]
+    assert first == sorted(first)
+    assert first[-1] < 2 * pictures.SCREEN
+    assert places["Run it"] < places["Is it good?"] < places["Can I trust it?"] < places[""]
 
 
 @pytest.mark.slow
