@@ -40,6 +40,8 @@ CLAIMS = "claims.jsonl"
 SIGNATURE = "model.sig"
 PUBLIC_KEY = "model.sig.pub"
 
+IMATRIX = ".imatrix.gguf"  # the end of the name of an importance matrix
+
 OUTSIDE_SUMS = frozenset({SUMS, CLAIMS, SIGNATURE, PUBLIC_KEY})  # what is about the sums, or signs them
 
 
@@ -162,6 +164,14 @@ class Layout:
     def report(self, report: Named) -> Path:
         """Return the path of a report on routers."""
         return self.root / "routing" / f"{report.id}.json"
+
+    def matrix(self, item: Named) -> Path:
+        """Return the path of an importance matrix."""
+        return self.root / "imatrix" / f"{item.id}{IMATRIX}"
+
+    def matrix_record(self, item: Named) -> Path:
+        """Return the path of an importance matrix's record."""
+        return self.root / "imatrix" / f"{item.id}.json"
 
     def header(self, conversion: Named) -> Path:
         """Return the path of the header that all quantized files of a model share, a GGUF without tensors."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError
+from herdbook.lock.imatrix import given_imatrix
 from herdbook.lock.model import request, uri_of
 from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, tokenizer_of
 from herdbook.recipe.card import TEMPLATE_SUFFIX
@@ -83,6 +84,10 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
     loss = recipe.quantize.loss if recipe.quantize else None
     for name, entry in (loss.others if loss else {}).items():
         yield from _misfits_of_others(f"quantize.loss.others.{name}", entry, lock.others.get(name))
+    given = given_imatrix(recipe)
+    expected, actual = given.file if given else "none", lock.imatrix.name if lock.imatrix else "none"
+    if expected != actual:
+        yield Misfit("quantize.imatrix", "pins another file", expected, actual)
 
 
 def _misfits_of_others(where: str, entry: OthersFile, locked: LockedOthersFile | None) -> Iterator[Misfit]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError, SourceError
 from herdbook.recipe import Adapter, Folder, is_file
+from herdbook.recipe.quantize import GivenImatrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,8 @@ def named(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "release.image.file", recipe.release.image.file
     for name, board in recipe.leaderboards.items():
         yield f"leaderboards.{name}.snapshot", board.snapshot
+    if recipe.quantize and isinstance(recipe.quantize.imatrix, GivenImatrix):
+        yield "quantize.imatrix.file", recipe.quantize.imatrix.file
 
 
 def is_absolute(path: str) -> bool:

@@ -14,6 +14,7 @@ from herdbook.lock.card import pin_image, pin_templates
 from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
+from herdbook.lock.imatrix import pin_imatrix
 from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
 from herdbook.lock.others import pin_others_file
@@ -96,6 +97,7 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         leaderboards=boards,
         calibration=calibration,
         others=others,
+        imatrix=pin_imatrix(recipe, beside),
         token_differences=compare_tokens(
             recipe, sources, beside, adapters=adapters, vocabularies=vocabularies
         ),

@@ -5,6 +5,7 @@ Sizes of weights and of quantized files are exact, up to their headers; those of
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from herdbook.plan import (
     Evaluation,
     EvaluationData,
     FileLoss,
+    Imatrix,
     Node,
     Part,
     Quantized,
@@ -72,6 +74,10 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return LEAST_BYTES + reference_bytes(plan, subject)
         case FileLoss():
             return LEAST_BYTES + (subject.locked.file.size_bytes if subject.locked else 0)
+        case Imatrix():
+            return LEAST_BYTES + 8 * sum(
+                math.prod((*shape[:-2], shape[-1])) for shape in subject.tensors.values()
+            )
         case Conversion():
             return VOCABULARY_BYTES
         case Quantized():

@@ -21,6 +21,7 @@ from herdbook.plan import (
     Evaluation,
     EvaluationData,
     FileLoss,
+    Imatrix,
     Node,
     Part,
     Quantized,
@@ -121,6 +122,11 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
             fetched = subject.locked.file.size_bytes / rates.network if subject.locked else 0
             unpacked = ELEMENTWISE * plan.released.parameters / rates.float32
             return rates.start + fetched + unpacked + _reading(plan, subject.reference, threads, rates)
+        case Imatrix():
+            texts = [plan.recipe.calibration[name] for name in subject.texts]
+            tokens = sum(text.windows * text.tokens for text in texts)
+            read = plan.released.size_bytes / rates.disk if texts else 0
+            return rates.start + read + _forward_operations(plan.released, tokens) / rates.float32 / threads
         case Conversion():
             return rates.start  # the vocabulary alone
         case Quantized():

@@ -78,6 +78,7 @@ def card_key(plan: Plan) -> str:
             "evaluations": [item.key for item in plan.evaluations],
             "quantized": [item.key for item in plan.quantized],
             "losses": [item.key for item in plan.losses],
+            "imatrix": plan.imatrix.key if plan.imatrix else None,
             "routing": plan.report.key if plan.report else None,
             "recipe": sha256_file(plan.recipe_path),
             "lock": sha256_file(locks.path_for(plan.recipe_path)),

@@ -18,6 +18,7 @@ from herdbook.plan.adapter_tokens import check_adapter_tokens
 from herdbook.plan.asked import check_settings, check_tasks
 from herdbook.plan.data import EvaluationData, plan_data
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
+from herdbook.plan.imatrix import Imatrix, plan_imatrix
 from herdbook.plan.licensing import LicensedSource, check_licenses, licensed_sources
 from herdbook.plan.loss import FileLoss, Reference, plan_losses, plan_reference
 from herdbook.plan.node import plan_node
@@ -120,7 +121,14 @@ class Plan:
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
         # Without quantized files, a release records no code of theirs, so the keys of these could not be recomputed from it.
-        return plan_quantized(self.recipe, self.released, self.conversion) if self.recipe.quantize else ()
+        if not self.recipe.quantize:
+            return ()
+        return plan_quantized(self.recipe, self.released, self.conversion, self.imatrix)
+
+    @cached_property
+    def imatrix(self) -> Imatrix | None:
+        """The importance matrix of the released model."""
+        return plan_imatrix(self.recipe, self.lock, self.released)
 
     @cached_property
     def data(self) -> EvaluationData | None:

@@ -9,6 +9,7 @@ from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, leftover_window
 from herdbook.errors import CheckpointError, RecipeError, StepError
 from herdbook.plan.images import unusable
+from herdbook.plan.imatrix import check_imatrix
 from herdbook.plan.loss import unreadable
 from herdbook.plan.quantize import check_types
 from herdbook.plan.tokenizer_model import FORMATS, misread
@@ -65,6 +66,7 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     if problems:
         raise RecipeError(problems)
     check_types(recipe, released)
+    check_imatrix(recipe, released)
     warnings = []
     if not FORMATS & set(released.files):
         warnings.append(

@@ -85,6 +85,8 @@ def codes(plan: Plan) -> list[DescribedCode]:
         found.append(RUNTIME_CODE.describe())
     if plan.quantized:
         found += [CONVERT_CODE.describe(), QUANTIZE_CODE.describe()]
+    if plan.imatrix:
+        found.append(plan.imatrix.code)
     by_name = {code.of.name: code for code in found}
     return [by_name[name] for name in sorted(by_name)]
 

@@ -7,6 +7,7 @@ that our files equal those that ``llama-quantize`` writes. ``tests/data/quantize
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -104,6 +105,11 @@ class Typed:
     shape: tuple[int, ...]
     type: str
     wanted: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:

@@ -18,7 +18,7 @@ from herdbook.recipe.loss import loss_problems
 from herdbook.recipe.merge_problems import merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
-from herdbook.recipe.quantize import Quantize, quantize_problems
+from herdbook.recipe.quantize import ComputedImatrix, Quantize, quantize_problems
 from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems
 from herdbook.recipe.release import Release, Routing
 from herdbook.recipe.section import Name, Section
@@ -128,6 +128,12 @@ class Recipe(Section):
             if text not in self.calibration:
                 problems.append(
                     f"routing.texts.{index}: no calibration is named {text!r}{did_you_mean(text, self.calibration)}"
+                )
+        matrix = self.quantize.imatrix if self.quantize else None
+        for index, text in enumerate(matrix.texts if isinstance(matrix, ComputedImatrix) else []):
+            if text not in self.calibration:
+                problems.append(
+                    f"quantize.imatrix.texts.{index}: no calibration is named {text!r}{did_you_mean(text, self.calibration)}"
                 )
         if self.routing and not isinstance(self.models.get(self.release.model), Moe):
             problems.append(

@@ -19,6 +19,7 @@ from herdbook.layout import (
     EVALUATIONS,
     FIGURES,
     GENERATION_CONFIG,
+    IMATRIX,
     INPUTS,
     LICENSE_TEXTS,
     LINEAGE,
@@ -86,6 +87,10 @@ def _draws(recipe: Recipe) -> bool:
     return bool(recipe.card.templates or recipe.release.image)
 
 
+def _weighs(recipe: Recipe) -> bool:
+    return bool(recipe.quantize and recipe.quantize.imatrix)
+
+
 def _fetches(recipe: Recipe) -> bool:
     return any(board.fetch and board.fetch.dataset for board in recipe.leaderboards.values())
 
@@ -114,6 +119,7 @@ def _measures_losses(recipe: Recipe) -> bool:
 RECORD = "provenance/records/*.json"
 GGUF = "*.gguf"
 GGUF_RECORD = "provenance/records/*.gguf.json"
+IMATRIX_RECORD = f"provenance/records/*{IMATRIX}.json"
 MEASUREMENT = f"{EVALUATIONS}/*.json"
 SEARCH = f"{SEARCHES}/*.json"
 REPORT = f"{ROUTING}/*.json"
@@ -217,12 +223,12 @@ FACTS = (
     Fact("what models were asked", LOCK, ("requests",), "the measurements", "claims", _texts),
     Fact("data sets on the Hub", LOCK, ("data_sets",), "the data sets, on the Hub", "upstream", _texts),
     Fact(
-        "texts that were measured or calibrated on",
+        "texts that were measured or calibrated on, and importance matrices of other programs",
         LOCK,
-        ("tasks.*.data", "calibration.*.data"),
+        ("tasks.*.data", "calibration.*.data", "imatrix"),
         "the author's folder",
         ASSERTED,
-        _texts,
+        lambda recipe: _texts(recipe) or _weighs(recipe),
     ),
     Fact(
         "the commits of data sets that snapshots were fetched from",
@@ -380,12 +386,21 @@ FACTS = (
     Fact(
         "records of GGUF files",
         GGUF_RECORD,
-        ("operation", "key", "method", "name", "chosen", "replaced", "file", "parameters", "bits_per_weight", "types"),
+        ("operation", "key", "method", "name", "chosen", "replaced", "imatrix", "file", "parameters", "bits_per_weight", "types"),
         "recipe, lock and files",
         "claims",
         _quantizes,
     ),
     Fact("records of GGUF files", GGUF_RECORD, (), "the released weights", "recomputed", _quantizes),
+    Fact(
+        "of what importance matrices are, and how they were made",
+        IMATRIX_RECORD,
+        ("operation", "key", "model", "name", "parameters", "code", "file", "chunks", "tensors"),
+        "recipe, lock and files",
+        "claims",
+        _weighs,
+    ),
+    Fact("importance matrices, and how many tokens reached each expert", IMATRIX_RECORD, (), TEXTS, ASSERTED, _weighs),
     Fact("the version of the encoder of GGUF files", GGUF_RECORD, ("encoder",), BUILDER, ASSERTED, _quantizes),
     Fact(
         "of which files the losses are, and against what",
@@ -460,6 +475,7 @@ FACTS = (
         )
     ),
     Fact("names, shapes, types and order of the tensors in GGUF files", GGUF, (), "the released tensors, and the recipe's methods", "claims", _quantizes),
+    Fact("importance matrices, and how many tokens reached each expert", f"*{IMATRIX}", (), TEXTS, ASSERTED, _weighs),
     Fact("bytes of the tensors in GGUF files", GGUF, ("tensors",), "the released weights", "recomputed", _quantizes),
     Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), CONVERTER, "rebuild", _quantizes),
     Fact(AGE, "the release", (), "a reference from elsewhere: `--expect`, `--not-before`", ASSERTED),

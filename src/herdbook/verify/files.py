@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
 from herdbook.errors import CheckpointError, HerdbookError, VerificationError
-from herdbook.layout import CONFIG, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
+from herdbook.layout import CONFIG, IMATRIX, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.release.places import ignored_text, unlisted
@@ -40,6 +40,7 @@ INDEX = Check(LEVEL, "index")
 LOADS = Check(LEVEL, "loads whole")
 CODE = Check(LEVEL, "remote code")
 QUANTIZED = Check(LEVEL, "quantized")
+SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # the end of the name of a part
 
 # Files that a repository may contain besides a release: those of the Hub, and those that no program loads. The ends of all
 # names are given, since programs look for weights and code by them: `*.safetensors` finds a LICENSE.safetensors.
@@ -284,13 +285,18 @@ def _quantized(release: Release) -> Iterator[Finding]:
     """Check that each quantized file has a record of its content, and of what each of its tensors was made from."""
     records: dict[str, int] = {}
     for name in sorted(
-        name for name in release.sums if name.startswith(RECORDS) and name.endswith(".gguf.json")
+        name
+        for name in release.sums
+        if name.startswith(RECORDS) and name.endswith(".gguf.json") and not name.endswith(f"{IMATRIX}.json")
     ):
         record = release.subject.json(name)
         with damaged(name):
-            records[record["file"]["sha256"]] = len(record["tensors"])
-    for name in sorted(name for name in release.sums if name.endswith(".gguf")):
-        count = records.get(release.sums[name])
+            records[record["file"]["sha256"]] = records[str(record["name"])] = len(record["tensors"])
+    for name in sorted(
+        name for name in release.sums if name.endswith(".gguf") and not name.endswith(IMATRIX)
+    ):
+        whole = SPLIT.sub(".gguf", name)
+        count = records.get(release.sums[name] if whole == name else whole)
         if count is None:
             yield QUANTIZED.failed(
                 name, "no record describes this content", found=release.sums[name], file=name

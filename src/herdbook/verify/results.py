@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.comparison.groups import derive, follows
 from herdbook.comparison.losses import missed
-from herdbook.layout import EVALUATIONS, LOSSES, RECORDS, ROUTING, SEARCHES
+from herdbook.layout import EVALUATIONS, IMATRIX, LOSSES, RECORDS, ROUTING, SEARCHES
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.laser import SEARCH_CODE
 from herdbook.plan.loss import LOSS_CODE
@@ -21,11 +21,12 @@ from herdbook.plan.routing import ROUTING_CODE
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.differences import difference
+from herdbook.verify.gguf.recorded import recorded_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from herdbook.plan import Evaluation, FileLoss, Plan, Reference, Search
+    from herdbook.plan import Evaluation, FileLoss, Imatrix, Plan, Reference, Search
     from herdbook.plan.code import Code, RecordedCode
     from herdbook.plan.quantize import Quantized
     from herdbook.plan.routing import RoutingReport
@@ -100,6 +101,8 @@ def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
         yield _search(release, search)
     if plan.report:
         yield _report(plan, release, plan.report)
+    if plan.imatrix:
+        yield _imatrix(release, plan.imatrix)
     for quantized in plan.quantized:
         yield _quantized(release, quantized)
     if plan.reference:
@@ -157,6 +160,11 @@ def _wholes(item: Evaluation, found: Mapping[str, Any]) -> tuple[dict[str, Any],
 
 def _weights(release: Release, item: Evaluation) -> dict[str, str]:
     """Return the digests of the files that were measured, as the release has or records them."""
+    if item.quantized and item.quantized.is_split:
+        name = f"{RECORDS}/{item.quantized.id}.gguf.json"
+        found = release.subject.json(name)
+        with damaged(name):
+            return {item.quantized.file: str(found["file"]["sha256"])}
     if item.quantized:
         return {item.quantized.file: release.sums[item.quantized.file]}
     records = release.records()
@@ -262,17 +270,16 @@ def _reference(plan: Plan, release: Release, item: Reference) -> Expected:
 def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
     name = f"{LOSSES}/{item.id}.json"
     found = release.subject.json(name)
-    said, free = dict(item.about), {"total", "texts"}
+    stated, free = dict(item.about), {"total", "texts"}
     if item.quantized:
-        file = release.subject.files.get(item.quantized.file)
-        said["file"] = {
-            "sha256": release.sums.get(item.quantized.file),
-            "size_bytes": file.size_bytes if file else 0,
-        }
-        said |= _widths(item.quantized)
+        if item.quantized.is_split:  # its joined parts are compared at `recomputed`
+            free.add("file")
+        else:
+            stated["file"] = _file(release, item.quantized.file)
+        stated |= _widths(recorded_types(release, item.quantized))
     elif item.locked:
         pinned = item.locked.file
-        said["file"] = {"sha256": pinned.sha256, "size_bytes": pinned.size_bytes}
+        stated["file"] = {"sha256": pinned.sha256, "size_bytes": pinned.size_bytes}
         free |= {"bits_per_weight", "types"}
     sizes = _sizes(plan, item.reference)
     counts = {text: windows * (tokens - 1) for text, windows, tokens in sizes}
@@ -283,7 +290,7 @@ def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
     return Expected(
         name,
         LOSS_CODE,
-        said,
+        stated,
         frozenset(free),
         [
             (counts, texts),
@@ -310,18 +317,34 @@ def _widths(item: Quantized) -> dict[str, Any]:
     }
 
 
-def _quantized(release: Release, item: Quantized) -> Expected:
+def _imatrix(release: Release, item: Imatrix) -> Expected:
+    name = f"{RECORDS}/{item.id}{IMATRIX}.json"
+    found = release.subject.json(name)
+    stated = {**item.about, "file": _file(release, item.file), "tensors": sorted(item.tensors)}
+    if not item.given:
+        stated["chunks"] = item.chunks
+    with damaged(name):
+        free = frozenset(found.keys() - stated.keys())
+    return Expected(name, item.code.of, stated, free)
+
+
+def _quantized(release: Release, planned: Quantized) -> Expected:
+    item = recorded_types(release, planned)
     name = f"{RECORDS}/{item.id}.gguf.json"
     found = release.subject.json(name)
-    file = release.subject.files.get(item.file)
-    stated = {
-        **item.about,
-        "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
-    }
+    stated = dict(item.about)
+    if not item.is_split:  # else, joined parts are compared at `recomputed`
+        stated["file"] = _file(release, item.file)
     widths = _widths(item)
     stated |= {"parameters": sum(widths["types"].values()), **widths}
     with damaged(name):
         free = frozenset(found.keys() - stated.keys())
         listed = [[entry["name"], entry["type"]] for entry in found["tensors"]]
-    planned = [[tensor.name, tensor.type] for tensor in item.tensors]
-    return Expected(name, QUANTIZE_CODE, stated, free, [(planned, listed)])
+    expected = [[tensor.name, tensor.type] for tensor in item.tensors]
+    return Expected(name, QUANTIZE_CODE, stated, free, [(expected, listed)])
+
+
+def _file(release: Release, name: str) -> dict[str, Any]:
+    """Return what a record states about a file of the release."""
+    file = release.subject.files.get(name)
+    return {"sha256": release.sums.get(name), "size_bytes": file.size_bytes if file else 0}

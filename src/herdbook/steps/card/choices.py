@@ -90,7 +90,7 @@ def choices(
         file, bits = quantized[item.file]
         rows.append(
             Choice(
-                item.file,
+                item.pattern,
                 item.method,
                 bits,
                 file.size_bytes,

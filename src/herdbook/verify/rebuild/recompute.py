@@ -23,6 +23,7 @@ from herdbook.verify.rebuild.bounds import allowed, distance
 from herdbook.verify.rebuild.budget import budgets
 from herdbook.verify.rebuild.evidence import differing
 from herdbook.verify.rebuild.gguf import quantized
+from herdbook.verify.rebuild.imatrix import imatrix
 from herdbook.verify.rebuild.reports import reports
 from herdbook.verify.rebuild.routers import routers
 from herdbook.verify.rebuild.tensors import ancestors, recompute, slices_of
@@ -49,6 +50,7 @@ BUDGETS = Check(LEVEL, "budget")
 EVIDENCE = Check(LEVEL, "evidence")
 ROUTERS = Check(LEVEL, "routers")
 GGUF = Check(LEVEL, "gguf")
+IMATRIX = Check(LEVEL, "importance matrix")
 REPORTS = Check(LEVEL, "results")
 
 
@@ -60,6 +62,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         yield from caught(_samples(workspace), SAMPLES, release)
         yield from caught(_matrices(workspace, release, options), MATRICES, release)
         yield from caught(routers(workspace, release, options, ROUTERS), ROUTERS, release)
+        yield from caught(imatrix(workspace, release, IMATRIX), IMATRIX, release)
         yield from caught(quantized(workspace, release, options, GGUF), GGUF, release)
         yield from caught(reports(workspace, release, REPORTS), REPORTS, release)
 
