@@ -123,13 +123,13 @@ def needed(job):
     return list(job.inputs) if forced or not all(path.exists() for path in job.outputs) else []
 
 
-def reported(job):
-    """Return the outputs of a job as Snakemake's report shows them: pictures, card, page and tables."""
-    kinds = {".svg": "Figures", ".md": "Card", ".html": "Page", ".json": "Tables"}
-    return [
-        report(str(path), category=kinds[path.suffix]) if path.suffix in kinds else path
-        for path in job.outputs
-    ]
+REPORTED = {".svg": "Figures", ".md": "Card", ".html": "Page", ".json": "Tables"}
+
+
+def reported(path):
+    """Return an output as Snakemake's report shows it: pictures, card, page and tables."""
+    kind = REPORTED.get(path.suffix)
+    return report(str(path), category=kind) if kind else path
 
 
 # Snakemake calls the functions below for a rule's directives, with the wildcard that names the job.
