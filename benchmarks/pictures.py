@@ -25,7 +25,7 @@ WIDTHS = (390, 800, 1280)
 SCREEN = 844  # pixels of a phone's height
 TALLEST = 16_000
 SCHEMES = {"light": 1, "dark": 0}  # Blink's numbers of color schemes
-ANSWERS = ("Which file?", "Run it", "Is it good?")
+ANSWERS = ("the verdict", "Which file?", "Run it", "Is it good?")
 STYLE = """
 :root{color-scheme:light dark}body{margin:0 auto;max-width:768px;padding:16px;font:16px/1.5 system-ui,sans-serif;
 overflow-wrap:break-word}table{display:block;overflow-x:auto;border-collapse:collapse;font-size:14px;max-width:100%}
@@ -50,6 +50,8 @@ def heights(page: Path, width: int) -> dict[str, int]:
     addEventListener("load", () => {
       const found = {"": document.documentElement.scrollHeight};
       for (const head of document.querySelectorAll("h2")) found[head.textContent.trim()] = Math.round(head.getBoundingClientRect().top);
+      const verdict = document.querySelector('td a[href="#is-it-good"]');
+      if (verdict) found["the verdict"] = Math.round(verdict.getBoundingClientRect().bottom);
       document.title = JSON.stringify(found);
     });"""
     with tempfile.TemporaryDirectory() as name:

@@ -8,7 +8,7 @@ rule card:
     input:
         OF_THE_RELEASE["card"].inputs,
     output:
-        OF_THE_RELEASE["card"].outputs,
+        [reported(path) for path in OF_THE_RELEASE["card"].outputs],
     log:
         "logs/card/card.log",
     group:

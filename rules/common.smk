@@ -123,6 +123,15 @@ def needed(job):
     return list(job.inputs) if forced or not all(path.exists() for path in job.outputs) else []
 
 
+REPORTED = {".svg": "Figures", ".md": "Card", ".html": "Page", ".json": "Tables"}
+
+
+def reported(path):
+    """Return an output as Snakemake's report shows it: pictures, card, page and tables."""
+    kind = REPORTED.get(path.suffix)
+    return report(str(path), category=kind) if kind else path
+
+
 # Snakemake calls the functions below for a rule's directives, with the wildcard that names the job.
 
 

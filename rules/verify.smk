@@ -8,8 +8,8 @@ rule verify:
     input:
         OF_THE_RELEASE["verify"].inputs,
     output:
-        findings=OF_THE_RELEASE["verify"].outputs[0],
-        page=OF_THE_RELEASE["verify"].outputs[1],
+        findings=reported(OF_THE_RELEASE["verify"].outputs[0]),
+        page=reported(OF_THE_RELEASE["verify"].outputs[1]),
     log:
         "logs/verify/verify.log",
     conda:

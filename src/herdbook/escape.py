@@ -33,7 +33,7 @@ _SAFE_URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9._~:/?#@!$&'*+,;=%-]*")
 # The filters of a card's templates, by name; those that print numbers are the card's own.
 FILTERS = frozenset((
     "md", "code", "fenced", "quoted", "link", "titled", "file_link", "codes", "titles", "commas", "amount", "size", "fixed", "signed",
-    "percent", "places",
+    "percent", "places", "score",
 ))  # fmt: skip
 
 
@@ -117,10 +117,11 @@ def titled(address: object, title: object) -> Markdown:
     return Markdown(f"[{md(title)}](<{flat}>)") if _SAFE_URL.fullmatch(flat) else md(title)
 
 
-def file_link(name: object) -> Markdown:
-    """Return the name of a file beside the card as a link to it; a pattern of names as code."""
+def file_link(name: object, title: object = None) -> Markdown:
+    """Return the name of a file beside the card, or a shorter title, as a link to it; a pattern of names as code."""
     flat = one_line(name)
-    return Markdown(f"[{code(flat)}]({flat})") if _FILE_NAME.fullmatch(flat) else code(flat)
+    shown = code(title or flat)
+    return Markdown(f"[{shown}]({flat})") if _FILE_NAME.fullmatch(flat) else shown
 
 
 def xml(text: object) -> str:

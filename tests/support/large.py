@@ -33,7 +33,8 @@ def write(root):
     }
     tasks = [f"task{number:02}" for number in range(TASKS)]
     for task in tasks:
-        tiny.write_task(root / f"{task}.yaml", name=task)
+        path = tiny.write_task(root / f"{task}.yaml", name=task)
+        path.write_text(path.read_text(encoding="utf-8").replace("Held-out text", f"Held-out text {task}"))
     recipe = tiny.write_recipe(
         root / "r.yaml",
         models,

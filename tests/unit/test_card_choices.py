@@ -75,6 +75,7 @@ def test_a_memory_that_is_too_small_says_so_and_an_unknown_context_says_nothing(
 
 def test_only_names_and_web_addresses_become_links():
     assert file_link("a-1.Q4_K_M.gguf") == "[`a-1.Q4_K_M.gguf`](a-1.Q4_K_M.gguf)"
+    assert file_link("a-1.Q4_K_M.gguf", "Q4_K_M") == "[`Q4_K_M`](a-1.Q4_K_M.gguf)"
     assert file_link("model-*-of-00002.safetensors") == "`model-*-of-00002.safetensors`"
     assert file_link("../a") == "`../a`"
     assert titled("https://example.org/a", "a|b") == "[a&#124;b](<https://example.org/a>)"

@@ -447,7 +447,7 @@ def test_pipes_get_no_control_characters_and_no_bars(recipe, variables):
         "main(['plan', sys.argv[1]]); plans.load = load; main(['plan'])"
     )
     done = python(script, str(recipe), TERM="xterm-256color", **variables)
-    assert done.stdout.startswith("2 models\n  base ")
+    assert done.stdout.startswith("2 models ")
     assert done.stderr.splitlines()[-1].startswith("herdbook plan: interrupted")
     assert not re.search(r"[\x1b\r]|%\|", done.stdout + done.stderr)
 
@@ -481,7 +481,7 @@ def test_a_script_for_each_shell(monkeypatch, capsys, shell):
 
 
 def test_commands_options_and_choices_are_completed(monkeypatch, capsys):
-    assert complete(monkeypatch, capsys, "re") == ["refresh", "restore", "release"]
+    assert complete(monkeypatch, capsys, "re") == ["refresh", "restore", "reference", "release"]
     assert complete(monkeypatch, capsys, "verify", "x", "--level", "re") == ["recomputed", "rebuild"]
     assert complete(monkeypatch, capsys, "plan", "--el") == ["--elsewhere"]
 
@@ -502,10 +502,15 @@ def test_plan_lists_the_jobs_of_a_build_by_rule(recipe, capsys):
     assert run("plan", recipe) == 0
     text = capsys.readouterr().out
     planned = plans.load(recipe)
+    assert all(len(row) <= 80 for row in text.splitlines())
+    text = re.sub(
+        r"^(    \S+)\n {20,}", r"\1  ", text, flags=re.MULTILINE
+    )  # long names have lines of their own
     models, listed = re.fullmatch(
-        r"\d+ models?\n((?:  .*\n)+)\d+ jobs +.*\n((?:  .*\n)+)to fetch: .*\n", text
+        r"\d+ models? .*\n((?:  .*\n)+)\d+ jobs +.*\n((?:  .*\n)+)time: at most .*\nto fetch: .*\n", text
     ).groups()
-    assert [line.split()[0] for line in models.splitlines()] == list(planned.recipe.models)
+    names = [line.split()[0] for line in models.splitlines() if not line.startswith("    ")]
+    assert names == list(planned.recipe.models)
     sections = dict(re.findall(r"^  (\w+): \d+ jobs?\n((?:    .*\n)+)", listed, re.MULTILINE))
     rows = {(rule, row.split()[0]) for rule, rows in sections.items() for row in rows.splitlines()}
     assert rows == {(job.rule, job.id or job.rule) for job in jobs(planned)}

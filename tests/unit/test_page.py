@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import html.parser
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ from herdbook.verify.page import as_page
 from support import measured, tiny
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7*7 }}"
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 
 
@@ -85,7 +88,7 @@ def test_the_page_is_the_same_each_time(folder, page):
 def test_nothing_of_a_stranger_acts(page):
     elements = Elements(page)
     names = [tag for tag, _ in elements.found]
-    assert names.count("script") == 2  # the data and the program
+    assert names.count("script") == 3  # the data, the models and the program
     assert not [a for _, attributes in elements.found for a in attributes if a.startswith("on")]
     assert {a["src"].partition(",")[0] for tag, a in elements.found if tag == "img"} == {
         "data:image/svg+xml;base64"
@@ -139,6 +142,20 @@ def test_a_release_that_cannot_be_opened_has_one_too():
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_the_first_answers_are_on_two_screens_of_a_phone(folder, tmp_path):
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "benchmarks/pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    (tmp_path / "card.html").write_text(pictures.page_of(folder / "README.md"))
+    places = pictures.heights(tmp_path / "card.html", 390)
+    first = [places[name] for name in ("the verdict", "Which file?", "Run it")]
+    assert first == sorted(first)
+    assert first[-1] < 2 * pictures.SCREEN
+    assert places["Run it"] < places["Is it good?"] < places["Can I trust it?"] < places[""]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_search_and_sorting_work_in_a_browser(page, tmp_path):
     """A script that acts as a visitor stands in for one; the page's policy, which would stop it, is taken out."""
     visitor = """
@@ -148,9 +165,15 @@ def test_search_and_sorting_work_in_a_browser(page, tmp_path):
     const [head] = [...document.querySelectorAll("#measurements th button")].slice(1, 2);
     const order = () => [...document.querySelector("#measurements tbody").rows].map((row) => row.cells[0].textContent);
     head.click(); const up = order(); head.click(); const down = order();
+    const model = [...document.querySelectorAll("#graph g")].find((one) => one.textContent.startsWith("mix"));
+    const before = document.querySelector("#graph svg").getAttribute("width");
+    document.querySelector("button[data-zoom]").click();
+    model.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
     document.title = JSON.stringify({
       found: document.getElementById("found").textContent,
       text: document.querySelector("#hits li").textContent, up, down,
+      models: document.querySelectorAll("#graph g").length, node: document.getElementById("node").textContent,
+      grown: Number(document.querySelector("#graph svg").getAttribute("width")) > Number(before),
       wide: document.documentElement.scrollWidth <= window.innerWidth,
     }); }
     """
@@ -176,3 +199,6 @@ def test_search_and_sorting_work_in_a_browser(page, tmp_path):
     assert seen["text"].startswith("equals model.layers.1.mlp.down_proj.weight in ")
     assert (seen["up"], seen["down"]) == (["mix", "base"], ["base", "mix"])
     assert seen["wide"]
+    assert (seen["models"], seen["grown"]) == (3, True)
+    assert seen["node"].startswith("mixmade ofbase, othermade bymoekey")
+    assert "provenance/records/mix." in seen["node"]

@@ -1,13 +1,17 @@
 """Publishing, what needs no Hub: licences, the proposal, claims, a folder as the place."""
 
+import ast
 import base64
 import hashlib
+import inspect
 import json
+import shlex
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import metadata_update
 
 from herdbook import recipe as recipes
 from herdbook.cli.main import main
@@ -15,7 +19,7 @@ from herdbook.errors import RecipeError, StepError, VerificationError
 from herdbook.hub import RemoteFile
 from herdbook.publish import claims, folder, local, preflight
 from herdbook.publish.hub import _account
-from herdbook.publish.proposal import RemoteState, describe, differences, propose
+from herdbook.publish.proposal import RemoteState, describe, differences, propose, successor
 from herdbook.release.subject import FolderSubject
 from herdbook.release.sums import parse_sums
 from herdbook.sources import purl
@@ -41,6 +45,15 @@ def test_a_waiver_names_who_answers_and_then_nothing_is_refused(tmp_path):
     del waiver["because"]
     with pytest.raises(RecipeError, match="because: missing"):
         dummy_release.write(tmp_path / "3", sources=sources, waivers=[waiver])
+
+
+def test_a_predecessor_s_card_is_to_lead_to_the_release_by_a_command_that_can_run():
+    head, command = successor("herd/old", "herd/new")
+    assert "propose `new_version: herd/new` to its owner" in head
+    call = ast.parse(shlex.split(command)[-1]).body[-1].value
+    values = [ast.literal_eval(argument) for argument in call.args]
+    inspect.signature(metadata_update).bind(*values, **{one.arg: one.value.value for one in call.keywords})
+    assert values == ["herd/old", {"new_version": "herd/new"}]
 
 
 @pytest.mark.parametrize(

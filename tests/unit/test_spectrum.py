@@ -142,6 +142,11 @@ def test_the_page_has_every_figure_and_nothing_unescaped(tmp_path):
     assert run(model, "--page", tmp_path / "page.html") == 0
     page = (tmp_path / "page.html").read_text()
     assert "a <b>" not in page
+    assert str(tmp_path) not in page
+    assert "prefers-color-scheme:dark" in page
+    targets = re.findall(r'<a href="#([^"]+)"', page)
+    assert len(targets) == 7
+    assert re.findall(r'<h2 id="([^"]+)"', page) == targets
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(drawings) == len(spectra.RULES) + 7 * 2
     for drawing in drawings:

@@ -105,8 +105,19 @@ def test_live_view(built):
     table = {row[0]: int(row[1]) for row in rows if row and row[0] in rebuilds.RULES}
     assert table == rebuilds.counts(logged)
     assert f"completed {len(logged)} steps, 0 up to date" in end
-    assert seen.rstrip().endswith("kB")
+    *_, release, verdict, following = end.strip().splitlines()
+    assert release.strip() == "release: results/Tiny/release"
+    assert verdict.strip() == "verified: passed at the level claims (results/Tiny/report.html)"
+    assert following.strip().startswith("next: look at the page, then: herdbook publish --recipe ")
     assert "\x1b[?25h" in seen[seen.rindex("\x1b[?25l") :]  # the cursor is back
+
+
+def test_snakemake_s_report_shows_figures_card_page_and_tables(built):
+    project, _ = built
+    project.snakemake("--report", "report.html")
+    report = (project.root / "report.html").read_text(encoding="utf-8")
+    for name in ("README.md", "figures/lineage.svg", "report.html", "verification.json"):
+        assert f"results/Tiny/{name}" in report or f"results/Tiny/card/{name}" in report, name
 
 
 def test_failure_is_reported_at_once_and_at_the_end(project):

@@ -69,6 +69,7 @@ def command(
         _show(text, problems)
         for problem in refused:
             say(f"note: this token is not sufficient: {problem}")
+        _lead_here(release, place)
     else:
         signer = configured_signer()
         publication = step.publish(
@@ -77,6 +78,16 @@ def command(
         if plan and not repo:
             write_json(plan.layout.publication, publication.as_json())
         say(_reference(release), publication.url)
+        _lead_here(release, place)
+
+
+def _lead_here(release: LocalRelease, repo: str | None) -> None:
+    """Propose that the predecessor's card leads to the release."""
+    from herdbook.publish.proposal import successor
+
+    replaced = release.recipe.publish.replaces
+    if replaced and repo:
+        say(*successor(replaced, repo))
 
 
 def _reference(release: LocalRelease) -> str:

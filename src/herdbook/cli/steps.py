@@ -56,10 +56,11 @@ STEPS = {
         options=(options.threads,),
     ),
     "loss": Step("Measure the loss of a quantized file, token by token.", options=(options.threads,)),
-    "card": Step("Render the model card and its figures.", key=False),
+    "card": Step("Render the model card, or describe any MODEL by its files.", key=False),
     "release": Step("Assemble the release, with provenance and checksums.", key=False),
 }
-DOCUMENTS = ("card", "release")
+CARD = "card"  # which describes other people's models, too
+DOCUMENTS = (CARD, "release")
 ABOUT_KEYS = (
     "KEY is the job's key, its first digits, or its name: `herdbook explain all` lists them. "
     "The files that it reads must exist; Snakemake makes them in order."
@@ -77,7 +78,11 @@ def command(name: str) -> click.Command:
         threads: int = 1,
         device: str = "cpu",
         gpu_memory: int | None = None,
+        model: str | None = None,
     ) -> None:
+        if model is not None:
+            _describe(model)
+            return
         from herdbook import plan as plans
         from herdbook.cache.step import save
         from herdbook.plan.jobs import all_jobs, find, result_jobs
@@ -97,12 +102,22 @@ def command(name: str) -> click.Command:
         decorated = option(decorated)
     if step.key:
         decorated = click.argument("key", shell_complete=completion.jobs)(decorated)
+    if name == CARD:
+        decorated = click.argument("model", required=False)(decorated)
     return click.command(
         name,
         cls=repository.Command,
         help=f"{step.about}\n\n{ABOUT_KEYS}" if step.key else step.about,
         short_help=step.about,
     )(decorated)
+
+
+def _describe(model: str) -> None:
+    """Print a card of any checkpoint."""
+    from herdbook.audit.description import describe
+    from herdbook.release.subject import open_subject
+
+    say(*describe(open_subject(model)).rstrip("\n").split("\n"))
 
 
 def _report(plan: Plan, job: Job, threads: int, seconds: float) -> None:

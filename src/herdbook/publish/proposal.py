@@ -6,6 +6,7 @@ Only unchanged files of an earlier Herdbook release are ever deleted. All other 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -205,6 +206,20 @@ def describe(proposal: Proposal, where: str, tag: str | None) -> str:
         f"  claim    a second commit adds a line to {CLAIMS}: published as this commit",
     ]
     return "\n".join([*head, *changes(proposal), *after])
+
+
+def successor(replaced: str, repo: str) -> list[str]:
+    """Return the proposal that a predecessor's card leads to the new release, which its owner may accept or not.
+
+    Args:
+        replaced: The predecessor's repository.
+        repo: The release's repository.
+    """
+    call = f"from huggingface_hub import metadata_update as u; u({replaced!r}, {{'new_version': {repo!r}}}, create_pr=True)"
+    return [
+        f"the card of {replaced} does not lead here by itself: propose `new_version: {repo}` to its owner, as a pull request:",
+        f"  {shlex.join(['python', '-c', call])}",
+    ]
 
 
 def changes(proposal: Proposal) -> list[str]:

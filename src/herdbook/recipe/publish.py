@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from herdbook.recipe.card import Repo
 from herdbook.recipe.section import Section
 
 # The names of tags that git allows, restricted to those that need no quoting in a URL.
@@ -22,6 +23,10 @@ class Publish(Section):
 
     tag: str | None = Field(
         None, pattern=TAG_PATTERN, description="tag of the published commit, such as v1.0"
+    )
+    replaces: Repo | None = Field(
+        None,
+        description="the repository of the predecessor: `publish` proposes that its card leads to this one",
     )
     private: bool = Field(False, description="publish to a private repository")
     gated: Waiver | None = Field(

@@ -98,9 +98,11 @@ def _facts(before: object, after: object) -> Iterator[str]:
     if before.license != after.license:
         yield f"license: {before.license or 'unspecified'} -> {after.license or 'unspecified'}"
     if before.license_texts != after.license_texts:
-        was, now = ({text.name: text.sha256 or "" for text in pin.license_texts} for pin in (before, after))
-        for name in sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
-            yield f"{name}: {was.get(name, 'none')[:12]} -> {now.get(name, 'none')[:12]}"
+        texts = [{text.name: text.sha256[:12] for text in pin.license_texts} for pin in (before, after)]
+        for name in sorted(texts[0].keys() | texts[1].keys()):
+            one, other = (found.get(name, "none") for found in texts)
+            if one != other:
+                yield f"{name}: {one} -> {other}"
     if before.gated != after.gated:
         yield f"gated: {_gating(before.gated)} -> {_gating(after.gated)}"
     if before.base_models != after.base_models:

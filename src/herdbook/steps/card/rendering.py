@@ -71,6 +71,7 @@ def environment(folder: Path) -> jinja2.Environment:
         fixed=_markdown(humanize.fixed),
         signed=_markdown(humanize.signed),
         percent=_markdown(humanize.percent),
+        score=lambda measured, column: measured.score(column),
         places=_markdown(lambda numbers: humanize.joined(str(number) for number in numbers)),
     )
     return environment

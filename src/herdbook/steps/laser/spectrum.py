@@ -6,6 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from herdbook.hub.tensors import open_tensors
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.progress import track
 from herdbook.recipe import rank_rule
+from herdbook.sources.purl import PUBLIC_HUB
 from herdbook.steps.laser.decompose import singular_values
 from herdbook.steps.laser.evidence import SpectrumSummary, describe_spectrum, is_noise
 from herdbook.steps.laser.law import noise_law
@@ -194,7 +196,13 @@ def as_page(model: str, items: Sequence[Spectrum]) -> str:
     """Return an HTML page: a heat map for each rule, and every spectrum."""
     kinds = list(dict.fromkeys(spectrum.matrix.kind for spectrum in items))
     layers = sorted({spectrum.matrix.layer for spectrum in items})
-    parts = [f"<h1>Spectra of {xml(model)}</h1>", *(f"<p>{xml(note)}</p>" for note in notes(items))]
+    # a folder is shown by its name alone: where it is on this machine is nobody's business
+    local = Path(model).exists()
+    shown = xml(Path(model).resolve().name if local else model)
+    title = shown if local else f'<a href="{PUBLIC_HUB}/{xml(model.partition("@")[0])}">{shown}</a>'
+    links = " ".join(f'<a href="#{xml(kind)}">{xml(kind)}</a>' for kind in kinds)
+    parts = [f"<h1>Spectra of {title}</h1>", f'<nav aria-label="Matrices">{links}</nav>']
+    parts += [f"<p>{xml(note)}</p>" for note in notes(items)]
     for index, rule in enumerate(RULES):
         shares = {(s.matrix.kind, s.matrix.layer): s.share(s.cuts[index]) for s in items}
         parts.append(
@@ -208,7 +216,7 @@ def as_page(model: str, items: Sequence[Spectrum]) -> str:
             )
         )
     for kind in kinds:
-        parts.append(f"<h2>{xml(kind)}</h2>")
+        parts.append(f'<h2 id="{xml(kind)}">{xml(kind)}</h2>')
         for spectrum in items:
             if spectrum.matrix.kind == kind:
                 drawing = draw(spectrum)
@@ -218,10 +226,13 @@ def as_page(model: str, items: Sequence[Spectrum]) -> str:
                 )
     style = (
         ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em}"
-        "svg{max-width:100%;height:auto}"
+        "h1,summary{overflow-wrap:anywhere}nav a{display:inline-block;padding:6px 10px 6px 0}summary{cursor:pointer}"
+        "svg{max-width:100%;height:auto}:focus-visible{outline:3px solid;outline-offset:2px}"
+        "@media(prefers-color-scheme:dark){body{background:#121418;color:#e9e7e2}a{color:#7fbfff}}"
+        "@media print{nav{display:none}}"
     )
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{xml(model)}: spectra</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{shown}: spectra</title>'
         f"<style>{style}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
 

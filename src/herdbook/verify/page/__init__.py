@@ -17,7 +17,7 @@ from herdbook import __version__
 from herdbook.comparison.marks import results_of
 from herdbook.errors import HerdbookError
 from herdbook.humanize import size
-from herdbook.layout import CARD, COMPARISONS, EVALUATIONS, FIGURES, LINEAGE_FIGURE, SUMS
+from herdbook.layout import CARD, COMPARISONS, EVALUATIONS, FIGURES, LINEAGE_FIGURE, RECORDS, ROUTING, SUMS
 from herdbook.plan.material import ancestry, materials
 from herdbook.release.finding import Outcome
 from herdbook.sources import purl
@@ -63,10 +63,12 @@ def as_page(name: str, results: Sequence[LevelResult], release: Release | None) 
         outcome=str(outcome(results)),
         digest=release.digest if release else None,
         levels=[_level(result) for result in results],
+        graph=sections.read(_graph, None),
         models=sections.read(_models, []),
         sources=sections.read(_sources, []),
         measurements=sections.read(_measurements, None),
         comparisons=sections.read(_comparisons, []),
+        routing=sections.read(_routing, []),
         figures=sections.read(_figures, []),
         files=sections.read(_files, []),
         slices=sections.read(_slices, {"left_out": 0, "tensors": []}),
@@ -143,6 +145,45 @@ def _models(release: Release) -> list[dict[str, Any]]:
             "files": len(node.parts),
         }
         for node in ancestry(release.plan())
+    ]
+
+
+def _graph(release: Release) -> str:
+    """Return the models as the script draws them, with what a click on one shows, as text that cannot end its element."""
+    plan, records = release.plan(), release.records()
+    sources = {material.node: material for material in materials(plan, ancestry(plan))}
+    nodes = []
+    for node in ancestry(plan):
+        details = [("made by", node.operation), ("key", node.key)]
+        if source := sources.get(node.name):
+            details += [("from", source.uri), ("pinned to", source.revision or "")]
+            details += [("license", source.license or "not stated")]
+        for part in node.parts:
+            digest = str(records[part.key]["file"]["sha256"]) if part.key in records else "no record"
+            details.append((f"{RECORDS}/{part.id}.json", digest))
+        nodes.append(
+            {
+                "name": visible(node.name),
+                "by": node.operation,
+                "of": [visible(parent) for parent in dict.fromkeys(node.parents)],
+                "details": [[visible(label), visible(value)] for label, value in details if value],
+            }
+        )
+    return _inside_script(nodes)
+
+
+def _routing(release: Release) -> list[dict[str, Any]]:
+    """Return what the routers chose: for each kind of text, the experts and their shares layer by layer."""
+    names = sorted(name for name in release.sums if name.startswith(f"{ROUTING}/"))
+    reports = [release.subject.json(name) for name in names]
+    return [
+        {
+            "text": text,
+            "experts": [f"{place}: {model}" for place, model in enumerate(report["experts"], start=1)],
+            "layers": [[float(share) for share in layer[text]["share"]] for layer in report["layers"]],
+        }
+        for report in reports
+        for text in report["texts"]
     ]
 
 
@@ -227,14 +268,17 @@ def _files(release: Release) -> list[dict[str, Any]]:
 def _slices(release: Release) -> dict[str, Any]:
     """Return the lineage as the script reads it, as text that cannot end its element."""
     slices = release.lineage()
-    content = json.dumps(
-        [_slice(slice_) for slice_ in slices[:MAX_SLICES]], separators=(",", ":"), ensure_ascii=True
-    )
     return {
         "left_out": max(0, len(slices) - MAX_SLICES),
         "count": len(slices),
-        "json": content.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+        "json": _inside_script([_slice(slice_) for slice_ in slices[:MAX_SLICES]]),
     }
+
+
+def _inside_script(data: Any) -> str:
+    """Return data as JSON that cannot end the element that it is in."""
+    content = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
+    return content.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _slice(slice_: LineageSlice) -> dict[str, Any]:
