@@ -322,6 +322,16 @@ def test_text_that_models_are_made_of_is_not_held_out(tmp_path, held, expected):
         tiny.lock(path)
 
 
+def test_text_of_the_importance_matrix_is_not_held_out():
+    text = (
+        "models: {base: {folder: base}}\nrelease: {model: base, name: Tiny, license: mit}\n"
+        "calibration: {t: {data: [t.jsonl], split: validation}}\n"
+        "quantize: {methods: [Q8_0], imatrix: {texts: [t]}, loss: {texts: [t]}}\n"
+    )
+    with pytest.raises(RecipeError, match=r"reads t\.jsonl, of which quantize\.imatrix is made"):
+        recipes.parse(text, "r.yaml")
+
+
 def test_types_that_are_not_read_by_layers_are_refused_by_the_plan(tmp_path):
     tiny.write_model(tmp_path / "base", model_type="gemma2", head_dim=8, query_pre_attn_scalar=8)
     config = json.loads((tmp_path / "base/config.json").read_text(encoding="utf-8"))

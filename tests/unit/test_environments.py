@@ -219,6 +219,7 @@ def test_the_device_chooses_the_environment(device, kind, monkeypatch):
     steps = dict.fromkeys(chosen, "build") | {
         "evaluate": "evaluate",
         "convert": "quantize",
+        "imatrix": "quantize",
         "quantize": "quantize",
         "reference": "quantize",
         "loss": "quantize",

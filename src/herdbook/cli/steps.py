@@ -48,6 +48,7 @@ STEPS = {
     "data": Step("Fetch the data sets of evaluations, and count their documents.", key=False),
     "evaluate": Step("Measure a model or a quantized file.", options=GPU),
     "convert": Step("Make the header of the GGUF files: settings and vocabulary.", key=False),
+    "imatrix": Step("Make the released model's importance matrix.", key=False, options=(options.threads,)),
     "quantize": Step("Make a quantized file from the released weights.", options=(options.threads,)),
     "reference": Step(
         "Keep what the released model predicts, for the losses of its files.",

@@ -152,8 +152,10 @@ class Verdict:
                 yield from difference.code(record.get("code", {}), search.code.json)
             case RoutingReport() | Reference() | FileLoss() as reading:
                 yield from difference.code(record.get("code", {}), reading.code.json)
-            case Evaluation() as evaluation:
-                now = {name: evaluation.settings.get(name) for name in ("limit", "batch_size", "tasks")}
+            case Evaluation() as measured:
+                now = {
+                    name: measured.settings.get(name) for name in ("limit", "batch_size", "dtype", "tasks")
+                }
                 before = {name: record.get("settings", {}).get(name) for name in now}
                 yield from changed_parameters(before, now)
                 yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe().json)

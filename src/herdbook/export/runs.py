@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from herdbook.layout import EVALUATIONS, LOSSES, RECORDS, ROUTING, SEARCHES, input_file
+from herdbook.layout import EVALUATIONS, IMATRIX, LOSSES, RECORDS, ROUTING, SEARCHES, input_file
 from herdbook.plan.folder import files_origin
 from herdbook.plan.material import carried_inputs, inputs, materials
 from herdbook.plan.operation import FoldAdapter
@@ -135,16 +135,30 @@ class _Runs:
             yield from (self._part(node, part) for part in node.parts if part.model == node.name)
         if self._plan.report:
             yield self._report()
+        if matrix := self._plan.imatrix:
+            texts = (item for text in matrix.texts for item in self._texts(text))
+            yield StepRun(
+                f"imatrix-{matrix.id}",
+                matrix.file,
+                "imatrix",
+                "Made the importance matrix of the released model",
+                f"{RECORDS}/{matrix.id}{IMATRIX}.json",
+                _unique((*self._folder(self._plan.released), *texts)),
+                (Item(matrix.file, released=matrix.file),),
+                dict(matrix.parameters),
+                matrix.code.json,
+            )
         for item in self._plan.quantized:
             name = f"{RECORDS}/{item.id}.gguf.json"
+            used = (Item(item.imatrix.file, released=item.imatrix.file),) if item.imatrix else ()
             yield StepRun(
                 item.id,
                 item.file,
                 "quantize",
                 f"Made a GGUF of the released model, quantized by {item.method}, from its weights in one pass",
                 name,
-                self._folder(self._plan.released),
-                (Item(item.file, released=item.file),),
+                _unique((*self._folder(self._plan.released), *used)),
+                tuple(Item(name, released=name) for name in item.parts),
                 {"method": item.method, "metadata": self._plan.gguf_metadata},
                 CONVERT_CODE.describe().json | QUANTIZE_CODE.describe().json,
             )
@@ -268,20 +282,26 @@ class _Runs:
         name = f"{EVALUATIONS}/{item.id}.json"
         results = self._read(name)
         measured = (
-            (Item(item.quantized.file, released=item.quantized.file),)
+            tuple(Item(name, released=name) for name in item.quantized.parts)
             if item.quantized
             else self._folder(item.node)
         )
+        read = {locked.name for locked, _ in item.group.tasks}
+        read |= {
+            f"{data_set.repo}@{data_set.revision}"
+            for locked, _ in item.group.tasks
+            for data_set in map(self._plan.lock.data_sets.__getitem__, locked.repos)
+        }
         texts = (
             self._inputs[entry.file.name]
             for entry in inputs(self._plan)
-            if entry.role in {"task", "task data", "data set"}
+            if entry.role in {"task", "task data", "data set"} and entry.name in read
         )
         return StepRun(
             f"evaluate-{item.id}",
-            f"measurement of {item.name}",
+            f"measurement of {item.label}",
             "evaluate",
-            f"Measured {item.name}",
+            f"Measured {item.label}",
             name,
             _unique((*measured, *texts)),
             (_result(name),),

@@ -13,11 +13,12 @@ from herdbook.lock.evaluation import (
     data_set_of,
     locate_source,
 )
-from herdbook.lock.file import LockedFile, check_pinned, pin_file
+from herdbook.lock.file import LockedFile, LockedText, check_pinned, pin_file
 from herdbook.lock.fits import check_fits, misfits
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    EVERY_MODEL,
     LINE_LENGTH,
     Lock,
     LockedAdapter,
@@ -40,6 +41,7 @@ from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, Lo
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
+    "EVERY_MODEL",
     "FUNCTION",
     "LINE_LENGTH",
     "OWN",
@@ -57,6 +59,7 @@ __all__ = [
     "LockedSuite",
     "LockedTask",
     "LockedTensor",
+    "LockedText",
     "LockedToken",
     "LockedTokenDifference",
     "LockedTokens",

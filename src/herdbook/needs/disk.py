@@ -5,6 +5,7 @@ Sizes of weights and of quantized files are exact, up to their headers; those of
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from herdbook.plan import (
     Evaluation,
     EvaluationData,
     FileLoss,
+    Imatrix,
     Node,
     Part,
     Quantized,
@@ -63,7 +65,7 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return _search(plan, subject)
         case Evaluation():
             # The tasks' data as tables: the documents, and the requests built from them.
-            return LEAST_BYTES + 4 * evaluation_data_bytes(plan)
+            return LEAST_BYTES + 4 * evaluation_data_bytes(plan, subject)
         case EvaluationData():
             return LEAST_BYTES + 5 * subject.size_bytes  # the files, and the documents in them as tables
         case RoutingReport() | Node():
@@ -72,6 +74,10 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return LEAST_BYTES + reference_bytes(plan, subject)
         case FileLoss():
             return LEAST_BYTES + (subject.locked.file.size_bytes if subject.locked else 0)
+        case Imatrix():
+            return LEAST_BYTES + 8 * sum(
+                math.prod((*shape[:-2], shape[-1])) for shape in subject.tensors.values()
+            )
         case Conversion():
             return VOCABULARY_BYTES
         case Quantized():
@@ -89,10 +95,13 @@ def reference_bytes(plan: Plan, item: Reference) -> int:
     return FLOAT32 * tokens * int(item.node.config["hidden_size"])
 
 
-def evaluation_data_bytes(plan: Plan) -> int:
+def evaluation_data_bytes(plan: Plan, item: Evaluation) -> int:
     """Return the size of the data that tasks read: files beside the recipe, and data sets on the Hub."""
-    local = sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data)
-    return local + (plan.data.size_bytes if plan.data else 0)
+    tasks = [task for task, _ in item.group.tasks]
+    repos = {repo for task in tasks for repo in task.repos}
+    files = [file for task in tasks for file in task.data]
+    files += [file for repo in repos for file in plan.lock.data_sets[repo].files]
+    return sum(file.size_bytes for file in files)
 
 
 def fetch_bytes(plan: Plan, part: Part | None = None) -> int:

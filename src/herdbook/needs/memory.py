@@ -15,6 +15,7 @@ from herdbook.plan import (
     Evaluation,
     EvaluationData,
     FileLoss,
+    Imatrix,
     Node,
     Part,
     Quantized,
@@ -85,7 +86,7 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
             first, further = _search(plan, subject)
         case Evaluation():
             further = pass_bytes(plan, subject)
-            first = TORCH_BYTES + _weights(plan, subject) + further
+            first = TORCH_BYTES + _weights(subject) + further
         case EvaluationData():
             first, further = TORCH_BYTES + 4 * subject.size_bytes, 0  # documents as Python's objects
         case RoutingReport():
@@ -97,6 +98,8 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
             # two output matrices, of which one may be dequantized at the moment
             heads = 2 * FLOAT32 * item.node.config["vocab_size"] * item.node.config["hidden_size"]
             first = TORCH_BYTES + read_bytes(plan, item.node.config, item.texts) + heads + further
+        case Imatrix():
+            first, further = TORCH_BYTES + matrix_data_bytes(plan, subject), _matrix_thread(plan)
         case Conversion():
             first, further = TORCH_BYTES, 0  # the converter and the vocabulary
         case Quantized():
@@ -257,16 +260,15 @@ def pass_bytes(plan: Plan, item: Evaluation) -> int:
     return 3 * FLOAT32 * TOKENS_AT_ONCE * batch * vocabulary
 
 
-def weight_bytes(plan: Plan) -> int:
+def weight_bytes(item: Evaluation) -> int:
     """Return the bytes of one weight of a measured model."""
-    settings = plan.recipe.evaluate
-    return FLOAT32 if settings is None or settings.dtype == "float32" else FLOAT32 // 2
+    return FLOAT32 if item.group.dtype == "float32" else FLOAT32 // 2
 
 
-def _weights(plan: Plan, item: Evaluation) -> int:
+def _weights(item: Evaluation) -> int:
     if item.quantized:  # which is dequantized to float32 first
         return 2 * FLOAT32 * item.node.parameters + stacking_bytes(item.node)
-    return weight_bytes(plan) * item.node.parameters + stacking_bytes(item.node, weight_bytes(plan))
+    return weight_bytes(item) * item.node.parameters + stacking_bytes(item.node, weight_bytes(item))
 
 
 def stacking_bytes(node: Node, width: int = FLOAT32) -> int:
@@ -325,6 +327,34 @@ def _report_thread(plan: Plan, report: RoutingReport) -> int:
     config = report.node.config
     logits = LOGITS * _longest(plan, report) * config["vocab_size"]
     return FLOAT32 * int(max(logits, 3 * ROWS * config["intermediate_size"]))
+
+
+def matrix_data_bytes(plan: Plan, matrix: Imatrix) -> int:
+    """Return the memory of a model's weights, of the texts and of the sums while an importance matrix is computed."""
+    config = plan.released.config
+    tokens = sum(
+        plan.recipe.calibration[name].windows * plan.recipe.calibration[name].tokens for name in matrix.texts
+    )
+    widest = max((_mlp_width(config), config["hidden_size"]))
+    layer = 8 * config["hidden_size"] ** 2 + 3 * config["hidden_size"] * widest
+    held = (
+        tokens * 5 * config["hidden_size"]
+    )  # streams before and after a layer, inputs and outputs of the MLPs
+    sums = 3 * sum(math.prod((*shape[:-2], shape[-1])) for shape in matrix.tensors.values())
+    return FLOAT32 * int(2 * layer + held + sums) + _matrix_thread(plan)
+
+
+def _matrix_thread(plan: Plan) -> int:
+    """Return the memory of each further thread: a window inside a layer, and squares in float64."""
+    longest = max((text.tokens for text in plan.recipe.calibration.values()), default=0)
+    rows = max(longest, ROWS)
+    return int(
+        5 * FLOAT32 * rows * max(_mlp_width(plan.released.config), plan.released.config["hidden_size"])
+    )
+
+
+def _mlp_width(config: Mapping[str, Any]) -> int:
+    return max(int(config[key]) for key in ("intermediate_size", "moe_intermediate_size") if config.get(key))
 
 
 def _longest(plan: Plan, report: RoutingReport) -> int:

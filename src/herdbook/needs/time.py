@@ -21,6 +21,7 @@ from herdbook.plan import (
     Evaluation,
     EvaluationData,
     FileLoss,
+    Imatrix,
     Node,
     Part,
     Quantized,
@@ -121,6 +122,11 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
             fetched = subject.locked.file.size_bytes / rates.network if subject.locked else 0
             unpacked = ELEMENTWISE * plan.released.parameters / rates.float32
             return rates.start + fetched + unpacked + _reading(plan, subject.reference, threads, rates)
+        case Imatrix():
+            texts = [plan.recipe.calibration[name] for name in subject.texts]
+            tokens = sum(text.windows * text.tokens for text in texts)
+            read = plan.released.size_bytes / rates.disk if texts else 0
+            return rates.start + read + _forward_operations(plan.released, tokens) / rates.float32 / threads
         case Conversion():
             return rates.start  # the vocabulary alone
         case Quantized():
@@ -186,7 +192,7 @@ def _search(plan: Plan, search: Search, threads: int, rates: Rates) -> float:
 
 def _evaluation(plan: Plan, item: Evaluation, threads: int, rates: Rates) -> float:
     """Return the time of measuring a model on the data of all tasks."""
-    tokens = evaluation_data_bytes(plan) / rates.token_bytes
+    tokens = evaluation_data_bytes(plan, item) / rates.token_bytes
     node = item.node
     unpacked = ELEMENTWISE * node.parameters / rates.float32 if item.quantized else 0
     return (

@@ -2,6 +2,7 @@
 
 from herdbook.plan.data import EvaluationData
 from herdbook.plan.evaluate import Evaluation
+from herdbook.plan.imatrix import Imatrix
 from herdbook.plan.loss import FileLoss, Reference
 from herdbook.plan.model import Node, Origin, Part, Search, Tensor
 from herdbook.plan.plan import Plan, load, make
@@ -13,6 +14,7 @@ __all__ = [
     "Evaluation",
     "EvaluationData",
     "FileLoss",
+    "Imatrix",
     "Node",
     "Origin",
     "Part",

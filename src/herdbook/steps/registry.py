@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Evaluation,
         EvaluationData,
         FileLoss,
+        Imatrix,
         Node,
         Part,
         Plan,
@@ -116,6 +117,12 @@ def _convert(plan: Plan, _: None, __: Machine) -> None:
     convert(plan)
 
 
+def _imatrix(plan: Plan, item: Imatrix, machine: Machine) -> None:
+    from herdbook.steps.imatrix.step import imatrix
+
+    imatrix(plan, item, machine.threads)
+
+
 def _quantize(plan: Plan, item: Quantized, machine: Machine) -> None:
     from herdbook.steps.quantize.step import quantize
 
@@ -165,6 +172,7 @@ STEPS: dict[str, Step] = {
     "data": _data,
     "evaluate": _evaluate,
     "convert": _convert,
+    "imatrix": _imatrix,
     "quantize": _quantize,
     "reference": _reference,
     "loss": _loss,

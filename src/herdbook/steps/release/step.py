@@ -25,6 +25,8 @@ from herdbook.provenance.bom import bom
 from herdbook.provenance.origins import lines
 from herdbook.release.sums import format_sums
 from herdbook.weights.checkpoint import read_header
+from herdbook.weights.gguf_file import read_gguf
+from herdbook.weights.gguf_parts import write_part
 from herdbook.weights.loading import loading_problems
 from herdbook.weights.record import read_record
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.plan import Plan
+    from herdbook.plan import Plan, Quantized
 
 
 def release(plan: Plan) -> None:
@@ -50,8 +52,10 @@ def release(plan: Plan) -> None:
     for name, (pinned, path) in carried_inputs(plan).items():
         check_pinned(path, pinned, name)
     known = dict(_known_digests(plan))
-    digests = {}
+    digests = {name: sha256 for item in plan.quantized for name, sha256 in _parts(plan, item, folder)}
     for name, source in contents(plan).items():
+        if name in digests:
+            continue
         _place(source, folder / name)
         digests[name] = known.get(name) or sha256_file(folder / name)
     _check_whole(plan, folder)
@@ -122,8 +126,20 @@ def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
     """Yield digests that were computed while the files were written; `herdbook verify` compares them with the files."""
     for name, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
         yield name, read_record(plan.layout.record(part))["file"]["sha256"]
+    if matrix := plan.imatrix:
+        yield matrix.file, read_record(plan.layout.matrix_record(matrix))["file"]["sha256"]
     for item in plan.quantized:
-        yield item.file, read_record(plan.layout.quantized_record(item))["file"]["sha256"]
+        if not item.is_split:
+            yield item.file, read_record(plan.layout.quantized_record(item))["file"]["sha256"]
+
+
+def _parts(plan: Plan, item: Quantized, folder: Path) -> Iterator[tuple[str, str]]:
+    """Write the parts of a file that is split; yield their names and digests."""
+    if not item.is_split:
+        return
+    whole = read_gguf(plan.layout.quantized(item))
+    for number, name in enumerate(item.parts):
+        yield name, write_part(whole, item.runs, number, folder / name)
 
 
 def _place(source: Path, target: Path) -> None:

@@ -64,12 +64,16 @@ def _taken_over(workspace: Workspace) -> Iterator[Finding]:
     plan = workspace.plan
     texts = plan.report is not None and bool(plan.report.texts)
     workspace.take_over(SEARCHES, EVALUATIONS, LOSSES, *([ROUTING] if texts else []))
+    if plan.imatrix:
+        workspace.take_over_imatrix(plan.imatrix)
+        detail = "is taken as recorded: what it was made from is not in the release (pass --inputs)"
+        yield TAKEN.unverified("importance matrix", detail)
     for search in plan.searches.values():
         detail = "the choice of matrices is taken as recorded: the text that decided it is not in the release (pass --inputs)"
         yield TAKEN.unverified(search.id, detail)
     for item in plan.evaluations:
         detail = "is taken as recorded: the texts are not in the release (pass --inputs)"
-        yield TAKEN.unverified(f"measurement {item.name}", detail)
+        yield TAKEN.unverified(f"measurement {item.label}", detail)
     for loss in plan.losses:
         detail = "is taken as recorded: its texts are not in the release (pass --inputs)"
         yield TAKEN.unverified(f"loss of {loss.label}", detail)
