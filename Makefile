@@ -29,7 +29,7 @@ $(READY): requirements.hashes.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hu
 	touch $@
 
 .venv/.packages: requirements.hashes.lock pyproject.toml local-hub/pyproject.toml | .venv/.python
-	$(INSTALL) --require-hashes --requirement requirements.hashes.lock
+	$(INSTALL) --no-deps --require-hashes --requirement requirements.hashes.lock
 	$(INSTALL) --no-deps --editable . --editable local-hub
 	touch $@
 

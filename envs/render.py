@@ -152,7 +152,9 @@ def pinned(extras: tuple[str, ...], tools: tuple[str, ...], *, cuda: bool) -> li
 def environment(name: str, *, cuda: bool) -> dict[str, str]:
     """Return the two files of a step's environment by their names."""
     about, extras, tools = ENVIRONMENTS[name]
-    lines = [*([] if cuda else [f"--extra-index-url {CPU_INDEX}"]), *pinned(extras, tools, cuda=cuda)]
+    # Without digests: conda lets pip look for dependencies, and pip then refuses those that are pinned without their extras.
+    pins_alone = [line.partition(" --hash=")[0].rstrip() for line in pinned(extras, tools, cuda=cuda)]
+    lines = [*([] if cuda else [f"--extra-index-url {CPU_INDEX}"]), *pins_alone]
     file = f"{name}.cuda" if cuda else name
     head = HEAD.format(
         about=f"{about}, on a machine with NVIDIA GPUs." if cuda else f"{about}.",

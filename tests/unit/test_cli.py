@@ -481,7 +481,7 @@ def test_a_script_for_each_shell(monkeypatch, capsys, shell):
 
 
 def test_commands_options_and_choices_are_completed(monkeypatch, capsys):
-    assert complete(monkeypatch, capsys, "re") == ["refresh", "restore", "release"]
+    assert complete(monkeypatch, capsys, "re") == ["refresh", "restore", "reference", "release"]
     assert complete(monkeypatch, capsys, "verify", "x", "--level", "re") == ["recomputed", "rebuild"]
     assert complete(monkeypatch, capsys, "plan", "--el") == ["--elsewhere"]
 
