@@ -258,6 +258,16 @@ def test_files_of_other_publishers_are_pinned_and_measured(plan, tmp_path, monke
         assert other["total"] == ours["total"]
         assert other["file"] == ours["file"]
         render_card(made, made.layout.card_folder)
+        card = (made.layout.card_folder / "README.md").read_text(encoding="utf-8")
+        value = (
+            f"{ours['total']['kl_divergence']['value']:.4f} ± {ours['total']['kl_divergence']['stderr']:.4f}"
+        )
+        assert [
+            line.partition("|")[2].partition("|")[0].strip() for line in card.splitlines() if value in line
+        ] == [
+            "Q4\\_0",
+            "theirs of them/Mix-GGUF",
+        ]
         release(made)
         released = {one.name for one in made.layout.release_folder.rglob("*") if one.is_file()}
         assert "Tiny.Q4_0.gguf" in released
