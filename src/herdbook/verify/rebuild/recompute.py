@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from herdbook.comparison.compare import check_measured
 from herdbook.comparison.samples import SamplesError
 from herdbook.errors import HerdbookError, VerificationError
-from herdbook.layout import CARD, EVALUATIONS, LINEAGE, RECORDS, ROUTING, SAMPLES_SUFFIX, SEARCHES
+from herdbook.layout import CARD, EVALUATIONS, LINEAGE, LOSSES, RECORDS, ROUTING, SAMPLES_SUFFIX, SEARCHES
 from herdbook.plan import Origin
 from herdbook.plan.card import CARD_CODE, described
 from herdbook.release.finding import Check
