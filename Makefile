@@ -20,7 +20,7 @@ WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
 # Two installations at a time: one waits for the network or the disk while the other unpacks.
-$(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
+$(READY): requirements.hashes.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
 	$(MAKE) --no-print-directory --jobs 2 .venv/.packages $(TOOLS:%=.venv/tools/%.ready)
 	touch $@
 
@@ -28,8 +28,8 @@ $(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pypro
 	$(PYTHON) -m venv .venv
 	touch $@
 
-.venv/.packages: requirements.lock pyproject.toml local-hub/pyproject.toml | .venv/.python
-	$(INSTALL) --requirement requirements.lock
+.venv/.packages: requirements.hashes.lock pyproject.toml local-hub/pyproject.toml | .venv/.python
+	$(INSTALL) --no-deps --require-hashes --requirement requirements.hashes.lock
 	$(INSTALL) --no-deps --editable . --editable local-hub
 	touch $@
 
@@ -78,13 +78,14 @@ format: $(READY) ## rewrite in the project's style
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt Snakefile rules starter/Snakefile
 
 # uv resolves the dependencies of torch's CUDA build from the wheels' metadata on PyPI, without downloading the wheels.
-lock: ## pin the installed packages and those of CUDA; generate environments and containers
+lock: ## pin the installed packages and those of CUDA, with the digests of their files; generate environments and containers
 	(echo "# Every package of the development environment, pinned. Made by \`make lock\`."; \
 	 $(BIN)/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu//') > requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target .venv/tools/uv uv==0.13.9
 	(echo "# What torch's CUDA build needs on Linux with an x86-64 processor, pinned. Made by \`make lock\`."; \
 	 grep '^torch==' requirements.lock | .venv/tools/uv/bin/uv pip compile - --quiet --no-header --no-annotate \
 	 	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint requirements.lock) > requirements.cuda.lock
+	$(BIN)/python envs/hashes.py
 	$(BIN)/python envs/render.py
 
 clean:

@@ -73,9 +73,9 @@ def steps(requirements: str, tools: tuple[str, ...]) -> list[Step]:
             ("envs",),
             (
                 f"python3 -m venv {PREFIX}",
-                f"{pip} --requirement {SOURCE}/{whole}",
+                f"{pip} --no-deps --require-hashes --requirement {SOURCE}/{whole}",
                 *(
-                    f"{pip} --no-deps --target {PREFIX}/tools/{tool} --requirement {SOURCE}/{path}"
+                    f"{pip} --no-deps --require-hashes --target {PREFIX}/tools/{tool} --requirement {SOURCE}/{path}"
                     for tool, path in pins.items()
                 ),
             ),

@@ -15,8 +15,9 @@ from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent / "pyproject.toml"
-LOCK = HERE.parent / "requirements.lock"
-CUDA_LOCK = HERE.parent / "requirements.cuda.lock"
+# The locks with the digests of what pip may install, so that nothing else is installed.
+LOCK = HERE.parent / "requirements.hashes.lock"
+CUDA_LOCK = HERE.parent / "requirements.cuda.hashes.lock"
 HEAD = """# {about}
 # Made from {locks} by `make lock`. Herdbook itself is installed by {name}.post-deploy.sh.
 channels:
@@ -48,14 +49,16 @@ WHOLE_HEAD = """# What the whole workflow needs, for containers.
 # 2.13.0+cpu, and is in PyTorch's own index. A pin without the label admits both, and silently installs the CUDA build if that
 # index is unreachable; so the pin includes the label. On other systems PyPI's torch is the CPU build.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-CPU_TORCH = "{pin}+cpu ; sys_platform == 'linux'", "{pin} ; sys_platform != 'linux'"
+CPU_TORCH = "{pin}+cpu ; sys_platform == 'linux' {hashes}", "{pin} ; sys_platform != 'linux' {hashes}"
 POST_DEPLOY = """#!/usr/bin/env bash
 # Runs once, after Snakemake has made the environment: the herdbook in it is the one that Snakemake runs with.
 set -euo pipefail
 pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"
 """
 TOOL = """# {tool} has pins that clash with the others, so it lies in a folder of its own.
-pip install --quiet --no-deps --target "$CONDA_PREFIX/tools/{tool}" {packages}
+pip install --quiet --no-deps --require-hashes --target "$CONDA_PREFIX/tools/{tool}" --requirement /dev/stdin <<'PINS'
+{packages}
+PINS
 """
 
 
@@ -75,7 +78,7 @@ def requirements(name: str) -> tuple[Requirement, ...]:
 def tool_script(tool: str) -> str:
     """Return the script that installs an external program. Conda runs it without our files, so it contains the pins."""
     lines = (HERE / f"{tool}.txt").read_text(encoding="utf-8").splitlines()
-    packages = " ".join(line for line in lines if line and not line.startswith("#"))
+    packages = "\n".join(line for line in lines if line and not line.startswith("#"))
     return TOOL.format(tool=tool, packages=packages)
 
 
@@ -141,14 +144,17 @@ def pinned(extras: tuple[str, ...], tools: tuple[str, ...], *, cuda: bool) -> li
     if cuda:
         lock = pins(CUDA_LOCK) | lock
         return [lock[package] for package in sorted(needed | pins(CUDA_LOCK).keys())]
-    torch = [line.format(pin=lock["torch"]) for line in CPU_TORCH]
+    pin, _, hashes = lock["torch"].partition(" ")
+    torch = [line.format(pin=pin, hashes=hashes) for line in CPU_TORCH]
     return [line for package in sorted(needed) for line in (torch if package == "torch" else [lock[package]])]
 
 
 def environment(name: str, *, cuda: bool) -> dict[str, str]:
     """Return the two files of a step's environment by their names."""
     about, extras, tools = ENVIRONMENTS[name]
-    lines = [*([] if cuda else [f"--extra-index-url {CPU_INDEX}"]), *pinned(extras, tools, cuda=cuda)]
+    # Without digests: conda lets pip look for dependencies, and pip then refuses those that are pinned without their extras.
+    pins_alone = [line.partition(" --hash=")[0].rstrip() for line in pinned(extras, tools, cuda=cuda)]
+    lines = [*([] if cuda else [f"--extra-index-url {CPU_INDEX}"]), *pins_alone]
     file = f"{name}.cuda" if cuda else name
     head = HEAD.format(
         about=f"{about}, on a machine with NVIDIA GPUs." if cuda else f"{about}.",

@@ -258,6 +258,16 @@ def test_files_of_other_publishers_are_pinned_and_measured(plan, tmp_path, monke
         assert other["total"] == ours["total"]
         assert other["file"] == ours["file"]
         render_card(made, made.layout.card_folder)
+        card = (made.layout.card_folder / "README.md").read_text(encoding="utf-8")
+        value = (
+            f"{ours['total']['kl_divergence']['value']:.4f} ± {ours['total']['kl_divergence']['stderr']:.4f}"
+        )
+        assert [
+            line.partition("|")[2].partition("|")[0].strip() for line in card.splitlines() if value in line
+        ] == [
+            "Q4\\_0",
+            "theirs of them/Mix-GGUF",
+        ]
         release(made)
         released = {one.name for one in made.layout.release_folder.rglob("*") if one.is_file()}
         assert "Tiny.Q4_0.gguf" in released
@@ -320,6 +330,16 @@ def test_text_that_models_are_made_of_is_not_held_out(tmp_path, held, expected):
     )
     with pytest.raises(RecipeError, match=re.escape(expected)):
         tiny.lock(path)
+
+
+def test_text_of_the_importance_matrix_is_not_held_out():
+    text = (
+        "models: {base: {folder: base}}\nrelease: {model: base, name: Tiny, license: mit}\n"
+        "calibration: {t: {data: [t.jsonl], split: validation}}\n"
+        "quantize: {methods: [Q8_0], imatrix: {texts: [t]}, loss: {texts: [t]}}\n"
+    )
+    with pytest.raises(RecipeError, match=r"reads t\.jsonl, of which quantize\.imatrix is made"):
+        recipes.parse(text, "r.yaml")
 
 
 def test_types_that_are_not_read_by_layers_are_refused_by_the_plan(tmp_path):

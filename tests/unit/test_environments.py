@@ -39,7 +39,7 @@ def versions(lines, system="linux"):
     """Return the versions that lines pin on a system, by canonical names; each name once, each pin exact."""
     wanted = [
         line
-        for line in map(Requirement, lines)
+        for line in map(Requirement, (line.partition(" --hash=")[0] for line in lines))
         if not line.marker or line.marker.evaluate({"sys_platform": system})
     ]
     found = {}
@@ -100,6 +100,55 @@ def test_with_cuda_it_differs_in_what_a_gpu_needs_alone(name):
     assert listed == CUDA_LOCK | environment(name)[1] | {"torch": LOCK["torch"]}
 
 
+@pytest.mark.parametrize(
+    ("file", "lock"),
+    [
+        ("requirements.hashes.lock", "requirements.lock"),
+        ("requirements.cuda.hashes.lock", "requirements.cuda.lock"),
+    ],
+)
+def test_each_pin_has_the_digests_of_its_files(file, lock):
+    assert pins(ROOT / file) == pins(ROOT / lock), "run: make lock"
+    lines = [line for line in (ROOT / file).read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    assert all(re.fullmatch(r"\S+==\S+( --hash=sha256:[0-9a-f]{64})+", line) for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted(ENVS.glob("herdbook*.txt")))
+def test_whatever_is_installed_has_a_digest_from_the_locks(path):
+    """Torch's build for processors is another file under the same pin, so that its digest stands beside those of PyPI."""
+    known = {
+        line.partition("==")[0]: set(line.split()[1:])
+        for lock in ("requirements.cuda.hashes.lock", "requirements.hashes.lock")
+        for line in (ROOT / lock).read_text(encoding="utf-8").splitlines()
+    }
+    content = path.read_text(encoding="utf-8")
+    found = re.findall(r"^\s*(?:- )?(\S+)==\S+(?: ;[^-]+)?((?: --hash=\S+)*)$", content, re.MULTILINE)
+    assert len(found) == content.count("==") - content.count("sys_platform ==")
+    for name, hashes in found:
+        assert hashes
+        assert set(hashes.split()) <= known[name]
+
+
+@pytest.mark.parametrize(
+    ("file", "installable"),
+    [
+        ("numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl", True),
+        ("numpy-2.4.6-cp311-cp311-macosx_11_0_arm64.whl", True),
+        ("safetensors-0.8.0-cp38-abi3-manylinux_2_17_aarch64.manylinux2014_aarch64.whl", True),
+        ("six-1.17.0-py2.py3-none-any.whl", True),
+        ("torch-2.13.0%2Bcpu-cp311-cp311-manylinux_2_28_x86_64.whl", True),
+        ("numpy-2.4.6-cp312-cp312-manylinux_2_28_x86_64.whl", False),
+        ("x-1-cp312-abi3-manylinux_2_28_x86_64.whl", False),
+        ("numpy-2.4.6-cp311-cp311-musllinux_1_2_x86_64.whl", False),
+        ("numpy-2.4.6-cp311-cp311-win_amd64.whl", False),
+        ("aiohttp-3.14.5-cp311-cp311-manylinux_2_31_riscv64.whl", False),
+        ("numpy-2.4.6-pp311-pypy311_pp73-manylinux_2_28_x86_64.whl", False),
+    ],
+)
+def test_digests_are_those_of_files_that_can_be_installed(file, installable):
+    assert runpy.run_path(str(ENVS / "hashes.py"))["_fits"](file) == installable
+
+
 def test_the_locks_agree_and_only_cuda_s_has_cuda():
     assert {package for package in CUDA_LOCK if CUDA_NAME.match(package)} == CUDA_LOCK.keys() - LOCK.keys()
     assert {package: LOCK[package] for package in CUDA_LOCK.keys() & LOCK.keys()}.items() <= CUDA_LOCK.items()
@@ -126,8 +175,12 @@ def test_what_lies_there_is_what_is_rendered(monkeypatch):
 def test_an_environment_has_the_program_of_others_that_its_steps_run(step, tool):
     for kind in ("", ".cuda"):
         script = (ENVS / f"{step}{kind}.post-deploy.sh").read_text(encoding="utf-8")
-        (listed,) = re.findall(rf'--target "\$CONDA_PREFIX/tools/{tool.package}" (.+)', script)
-        assert versions(listed.split()) == versions([tool.requirement])
+        ((options, listed),) = re.findall(
+            rf"pip install (.+)/tools/{tool.package}\" --requirement /dev/stdin <<'PINS'\n(.+)\nPINS\n",
+            script,
+        )
+        assert "--require-hashes" in options
+        assert versions(listed.splitlines()) == versions([tool.requirement])
     own = pins(ENVS / f"{tool.package}.txt")
     assert own == versions([tool.requirement])
     # what it asks for is in its own folder or beside Herdbook; it is installed without asking
@@ -168,6 +221,8 @@ def test_the_device_chooses_the_environment(device, kind, monkeypatch):
         "convert": "quantize",
         "imatrix": "quantize",
         "quantize": "quantize",
+        "reference": "quantize",
+        "loss": "quantize",
     }
     assert chosen == {name: f"../envs/{step}{kind}.yaml" for name, step in steps.items()}
     assert all((ROOT / "rules" / path).is_file() for path in chosen.values())
@@ -221,6 +276,7 @@ def test_a_container_installs_the_locked_requirements_and_the_programs(kind):
         if words[:2] == ["pip", "install"]:
             loose = [word for word in words[2:] if not word.startswith("-") and "/" not in word]
             assert not loose
+            assert ("--requirement" in words) == ("--require-hashes" in words)
     arguments = [rest for name, rest in instructions(kind) if name == "ARG"]
     assert arguments == ([] if kind else ["PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"])
 

@@ -70,7 +70,7 @@ def refuse_used(recipe: Recipe, beside: Path) -> None:
     loss = recipe.quantize.loss if recipe.quantize else None
     for name in loss.texts if loss else ():
         held = _documents(name, recipe, beside)
-        for other, use in made_of_texts(recipe.models).items():
+        for other, use in made_of_texts(recipe).items():
             if shared := held & _documents(other, recipe, beside):
                 raise RecipeError(
                     f"quantize.loss.texts: {len(shared)} of the {len(held)} documents of {name!r} are also in {other!r}, of which "

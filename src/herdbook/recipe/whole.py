@@ -26,7 +26,7 @@ from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import Tokenizer, keeper, named, tokenizer_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
 SHARD_SIZE_PATTERN = r"^[1-9][0-9]*(KB|MB|GB)$"
 
@@ -108,9 +108,7 @@ class Recipe(Section):
         problems += quantize_problems(self.quantize) if self.quantize else []
         if self.quantize and self.quantize.loss:
             labels = [file.label for file in self.quantize.files]
-            problems += loss_problems(
-                self.quantize.loss, labels, self.calibration, made_of_texts(self.models)
-            )
+            problems += loss_problems(self.quantize.loss, labels, self.calibration, made_of_texts(self))
         problems += benchmark_problems(self.benchmarks, self.evaluate, self.release.model)
         for name, model in self.models.items():
             problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
@@ -203,12 +201,15 @@ def ancestry(recipe: Recipe, *models: str) -> list[str]:
     return reachable(models, lambda name: parents(recipe.models[name]))
 
 
-def made_of_texts(models: Mapping[str, Section]) -> dict[str, str]:
-    """Return the texts that models are made of: by name of the text, the first of these models."""
+def made_of_texts(recipe: Recipe) -> dict[str, str]:
+    """Return the texts that something is made of: by name of the text, the first place in the recipe that uses it so."""
     used: dict[str, str] = {}
-    for name, model in models.items():
+    for name, model in recipe.models.items():
         if isinstance(model, Laser) and model.calibration:
             used.setdefault(model.calibration, f"models.{name}")
+    matrix = recipe.quantize.imatrix if recipe.quantize else None
+    for name in matrix.texts if isinstance(matrix, ComputedImatrix) else ():
+        used.setdefault(name, "quantize.imatrix")
     return used
 
 

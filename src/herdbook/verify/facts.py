@@ -157,7 +157,7 @@ FACTS = (
     Fact(
         "which sources, tasks, texts and snapshots are pinned",
         LOCK,
-        ("version", "sources.*.asked", "sources.*.uri", "adapters.*.asked", "calibration.*.asked", "leaderboards.*.name",
+        ("version", "sources.*.asked", "sources.*.uri", "adapters.*.asked", "calibration.*.asked", "others.*.asked", "leaderboards.*.name",
          "leaderboards.*.uri"),
         "the recipe",
         "claims",
@@ -174,16 +174,13 @@ FACTS = (
         "the sources, on the Hub",
         "upstream",
     ),
-    Fact("which files of other publishers are measured", LOCK, ("others.*.asked",), "the recipe", "claims", _measures_losses),
     Fact(
-        "commits and digests of the files of other publishers",
+        "who may download the sources, and what other publishers' files are",
         LOCK,
-        ("others",),
+        ("sources.*.gated", "data_sets.*.gated", "others"),
         "the Hub, when it was locked",
         ASSERTED,
-        _measures_losses,
     ),
-    Fact("who may download the sources", LOCK, ("sources.*.gated", "data_sets.*.gated"), "the Hub, when it was locked", ASSERTED),
     Fact(
         "commits and the lock's facts on the adapters",
         LOCK,

@@ -23,6 +23,7 @@ from herdbook.steps.card.compared import Compared, comparisons_of, marks_of, tit
 from herdbook.steps.card.counts import Counts, count_parameters
 from herdbook.steps.card.files import FileFacts, check_weights, quantized_of, weights_of
 from herdbook.steps.card.lasered import Effect, Lasered, describe_laser, effects
+from herdbook.steps.card.losses import LossRow, losses_of
 from herdbook.steps.card.origins import MadeModel, Source, made_models, sources
 from herdbook.steps.card.rank import Ranked, rank_all
 from herdbook.steps.card.results import Column, Measurement, read_json, read_measurements, versions_of
@@ -112,6 +113,7 @@ class Facts:
     made: tuple[MadeModel, ...]
     choices: tuple[Choice, ...]
     fits: tuple[Fit, ...]
+    losses: tuple[LossRow, ...]
     standings: Standings | None
     weights: tuple[FileFacts, ...]
     quantized: tuple[FileFacts, ...]
@@ -215,6 +217,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         made=made_models(nodes),
         choices=files,
         fits=fits(files, plan.released.config),
+        losses=losses_of(plan),
         standings=standings(plan, measurements, columns, compared, files),
         weights=weights,
         quantized=tuple(quantized[item.file][0] for item in plan.quantized if not item.is_split),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from herdbook.comparison.compare import check_measured
 from herdbook.comparison.samples import SamplesError
 from herdbook.errors import HerdbookError, VerificationError
-from herdbook.layout import CARD, EVALUATIONS, LINEAGE, RECORDS, ROUTING, SAMPLES_SUFFIX, SEARCHES
+from herdbook.layout import CARD, EVALUATIONS, LINEAGE, LOSSES, RECORDS, ROUTING, SAMPLES_SUFFIX, SEARCHES
 from herdbook.plan import Origin
 from herdbook.plan.card import CARD_CODE, described
 from herdbook.release.finding import Check
@@ -57,7 +57,7 @@ REPORTS = Check(LEVEL, "results")
 def check(release: Release, options: Options) -> Iterator[Finding]:
     """Recompute what a step computed, and compare it with the release."""
     with open_workspace(release, options, LEVEL) as workspace:
-        workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, ROUTING)
+        workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, LOSSES, ROUTING)
         yield from caught(_card(workspace, release), CARDS, release)
         yield from caught(_samples(workspace), SAMPLES, release)
         yield from caught(_matrices(workspace, release, options), MATRICES, release)
