@@ -29,7 +29,10 @@ EVAL_RESULTS = ".eval_results"  # where the Hub looks for results of its benchma
 COMPARISONS = "provenance/comparisons.json"
 SAMPLES_SUFFIX = ".samples.jsonl.bz2"
 ROUTING = "provenance/routing"
+LOSSES = "provenance/losses"
 INPUTS = "provenance/inputs"
+NOTICE = "NOTICE"  # what the sources' licenses want to be handed on
+LICENSE_TEXTS = "licenses"
 LINEAGE = "provenance/lineage.jsonl"
 BOMS = {"1.6": "provenance/bom-1.6.cdx.json", "1.7": "provenance/bom-1.7.cdx.json"}  # by CycloneDX's version
 SUMS = "SHA256SUMS"
@@ -57,9 +60,19 @@ def input_file(name: str, sha256: str) -> str:
     return f"{INPUTS}/{sha256[:12]}-{name.rpartition('/')[2]}"
 
 
+def license_text(source: str, name: str) -> str:
+    """Return the name of a license text of a source in a release."""
+    return f"{LICENSE_TEXTS}/{source}/{name}"
+
+
 def eval_results(task: str) -> str:
     """Return the name of the file with the result of a benchmark of the Hub."""
     return f"{EVAL_RESULTS}/{task}.yaml"
+
+
+def image_file(name: str) -> str:
+    """Return the name in a release of the picture on the card, by the name of its file beside the recipe."""
+    return f"{FIGURES}/image.{name.rpartition('.')[2]}"
 
 
 def heat_map(model: str) -> str:
@@ -171,6 +184,18 @@ class Layout:
     def quantized_record(self, item: Named) -> Path:
         """Return the path of a quantized file's record: each tensor's digest and origin."""
         return self.root / "quantized" / f"{item.id}.json"
+
+    def reference(self, item: Named) -> Path:
+        """Return the path of what the released model predicts for texts, against which losses are measured."""
+        return self.root / "losses" / f"{item.id}.npy"
+
+    def reference_record(self, item: Named) -> Path:
+        """Return the path of the record of that."""
+        return self.root / "losses" / f"{item.id}.json"
+
+    def loss(self, item: Named) -> Path:
+        """Return the path of the loss of a quantized file."""
+        return self.root / "losses" / f"{item.id}.json"
 
     @property
     def release_folder(self) -> Path:

@@ -114,6 +114,10 @@ KINDS = {
         "target_modules": r".*\.1\..*(q|k)_proj",
         "trainable_token_indices": {"embed_tokens": [1, 3], "lm_head": [2]},
     },
+    "head beside some layers": {
+        "target_modules": ["q_proj", "lm_head"],
+        "layers_to_transform": [1],
+    },
     "layers": {
         "target_modules": ["q_proj", "up_proj"],
         "layers_to_transform": [1],

@@ -94,10 +94,17 @@ CASES = [
     ("mixtral", "llama", None, {"tie_word_embeddings": True}),
     ("mixtral", "llama", None, {"head_dim": 16}),
     ("mixtral", "llama", None, {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+    ("mixtral", "llama", None, {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
     ("qwen2", "qwen2", "other", {}),
     ("qwen2", "llama", "base", {}),
     ("qwen3", "qwen3", None, {"head_dim": 16}),
     ("qwen3", "qwen3", None, {"head_dim": 16, "attention_bias": True}),
+    (
+        "qwen3",
+        "qwen3",
+        None,
+        {"head_dim": 16, "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0},
+    ),
 ]
 
 
@@ -115,6 +122,29 @@ def test_a_mixture_is_its_base_with_mixed_mlps(tmp_path, family, kind, shared, c
     block = "block_sparse_moe" if family == "mixtral" and layout == "canonical" else "mlp"
     expected = naive(tmp_path, plan, experts, shared, block)
     torch.testing.assert_close(logits(mixture), expected, rtol=0, atol=2e-5)
+
+
+WINDOW = {"use_sliding_window": True, "sliding_window": 16}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("qwen3", {**WINDOW, "head_dim": 8, "max_window_layers": 1}),
+        ("qwen3", {**WINDOW, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]}),
+        ("qwen2", {**WINDOW, "max_window_layers": 0}),
+    ],
+)
+def test_a_window_that_a_mixture_would_have_in_other_layers_is_left_out_and_told(tmp_path, kind, changes):
+    tiny.write_model(tmp_path / "base", seed=1, model_type=kind, **changes)
+    recipe = recipe_of(tmp_path, ["base", "base"], shared="base" if kind == "qwen2" else None)
+    tiny.lock(recipe)
+    plan = plans.load(recipe, tmp_path / "results")
+    assert any(
+        "a sliding window of 16 tokens, which the mixture does not keep" in one for one in plan.warnings
+    )
+    config = plan.released.config
+    assert (config["use_sliding_window"], config["sliding_window"]) == (False, None)
 
 
 @pytest.mark.parametrize("shared", [None, "other"])

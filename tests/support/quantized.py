@@ -32,10 +32,15 @@ def size_label(experts):
 
 
 def add_to(plan, size_label):
-    """Make the quantized files of a plan whose other results are made."""
+    """Make the quantized files of a plan whose other results are made, and measure their losses if the recipe asks for them."""
     write_header(plan, size_label)
     for item in plan.quantized:
         quantize(plan, item, 1)
+    if plan.losses:
+        from herdbook.steps.loss.step import loss
+
+        for item in plan.losses:
+            loss(plan, item)
 
 
 def types_of(folder, method, choices=None):

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from herdbook.architectures.defaults import DEFAULTS, head_width, key_value_heads
-from herdbook.architectures.mixtures import FAMILIES, window_of
+from herdbook.architectures.mixtures import FAMILIES, kept_window, window_of
 from herdbook.plan.configuration import mixture_config
 from herdbook.steps.card.counts import context_bytes
 
@@ -104,4 +104,4 @@ def test_a_mixture_is_configured_as_transformers_reads_a_base_that_states_little
     ):
         assert getattr(mixture, key) == getattr(dense, key), key
     assert head_width(mixed) == head_width(base)
-    assert (getattr(mixture, "sliding_window", None) or None) == window_of(base)
+    assert (getattr(mixture, "sliding_window", None) or None) == kept_window(family, base)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from herdbook.architectures.meaning import ALIKE, differences, lengths
-from herdbook.lock.whole import ACTIVATIONS, SCALINGS
+from herdbook.lock.computed import ACTIVATIONS, SCALINGS
 from herdbook.plan import load
 from support import tiny
 
@@ -61,7 +61,7 @@ def test_a_setting_that_only_one_configuration_contains_is_told(tmp_path):
     path = tiny.write_recipe(tmp_path / "r.yaml", models)
     tiny.lock(path)
     (warning,) = load(path).warnings
-    assert "models.mean.merge: 'a' has a logits_scaling of 8.0, and 'b' does not say" in warning
+    assert "models.mean.merge: 'a' has a logits_scaling of 8.0, and 'b' does not state it" in warning
 
 
 MISTRAL = {"model_type": "mistral"}
@@ -82,6 +82,8 @@ QWEN = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 128
          ["experts per token (2, 4)"]),
         ({"model_type": "gemma2", "sliding_window": 64}, {"model_type": "gemma2", "sliding_window": 32},
          ["sliding_window (64, 32)"]),
+        ({"model_type": "starcoder2", "sliding_window": 64}, {"model_type": "starcoder2"},
+         ["sliding_window (64, not stated)"]),
     ],
 )  # fmt: skip
 def test_lengths_that_differ_are_told(one, other, expected):

@@ -288,7 +288,7 @@ def test_what_nothing_needs_is_not_built(folder):
 
 @pytest.mark.parametrize(
     ("kind", "window", "warned"),
-    [("mistral", 64, True), ("mistral", 128, False), ("mistral", None, False), ("llama", 64, False)],
+    [("mistral", 64, True), ("mistral", 128, False), ("mistral", None, False), ("llama", None, False)],
 )
 def test_a_sliding_window_that_a_gguf_lacks_is_a_warning(tmp_path, kind, window, warned):
     tiny.write_model(tmp_path / "base", model_type=kind, sliding_window=window)  # of 128 positions
@@ -297,6 +297,25 @@ def test_a_sliding_window_that_a_gguf_lacks_is_a_warning(tmp_path, kind, window,
         "quantize: llama.cpp ignores the sliding window of 64 tokens, so it computes longer texts differently"
     )
     assert plan.warnings == ((expected,) if warned else ())
+
+
+@pytest.mark.parametrize(("window", "told"), [(64, True), (128, False), (None, False)])
+def test_a_window_left_in_the_configuration_of_a_type_without_one_is_a_warning(tmp_path, window, told):
+    """By the configuration's window, not the model's, transformers cuts its cache: a text is continued otherwise with it."""
+    from transformers import AutoModelForCausalLM
+
+    tiny.write_model(tmp_path / "base", sliding_window=window and window // 8, max_position_embeddings=16)
+    plan = make(tmp_path, {"base": {"folder": "base"}})
+    assert [warning.partition(",")[0] for warning in plan.warnings] == (
+        ["release: config.json of 'base' has sliding_window 8"] if told else []
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    ids = torch.arange(3, 19)[None]
+    with torch.no_grad():
+        whole = model(ids).logits[0, -1]
+        cache = model(ids[:, :-1], use_cache=True).past_key_values
+        step = model(ids[:, -1:], past_key_values=cache).logits[0, -1]
+    assert torch.allclose(whole, step, atol=1e-2) != told
 
 
 def mistral_7b():

@@ -1,11 +1,11 @@
-"""The types of what a model's ``config.json`` and ``generation_config.json`` say: checked once, where it is read, so that nothing else has to.
+"""The types of a model's ``config.json`` and ``generation_config.json``: checked once, where they are read, so that no other code has to.
 
 Only keys that Herdbook reads have a type here. Which of them a model must have, and what their values mean, others check.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Number = Annotated[int, Field(gt=-(2**40), lt=2**40)]
 Length = Annotated[int, Field(gt=0, lt=2**40)]
 Tokens = Number | list[Number]
+Dtype = Literal["bfloat16", "float16", "float32", "float64"]
 
 
 class Config(BaseModel):
@@ -28,7 +29,7 @@ class Config(BaseModel):
     attention_bias: bool | None = None
     bos_token_id: Tokens | None = None
     decoder_sparse_step: Number | None = None
-    dtype: str | None = None
+    dtype: Dtype | None = None
     eos_token_id: Tokens | None = None
     first_k_dense_replace: Number | None = None
     head_dim: Number | None = None
@@ -38,12 +39,14 @@ class Config(BaseModel):
     intermediate_size: Number | None = None
     layer_types: list[str] | None = None
     max_position_embeddings: Length | None = None
+    max_seq_len: Length | None = None
     max_window_layers: Number | None = None
     mlp_bias: bool | None = None
     mlp_only_layers: list[Number] | None = None
     model_type: str | None = None
     moe_intermediate_size: Number | None = None
     moe_layer_freq: Number | list[Number] | None = None
+    n_positions: Length | None = None
     n_routed_experts: Number | None = None
     n_shared_experts: Number | None = None
     norm_topk_prob: bool | None = None
@@ -56,6 +59,7 @@ class Config(BaseModel):
     pad_token_id: Tokens | None = None
     partial_rotary_factor: float | None = None
     qkv_bias: bool | None = None
+    return_dict: Literal[True] | None = None  # transformers 5 fails otherwise
     rms_norm_eps: Annotated[float, Field(ge=0)] | None = None
     rope_local_base_freq: float | None = None
     rope_parameters: dict[str, Any] | None = None
@@ -66,7 +70,7 @@ class Config(BaseModel):
     shared_expert_intermediate_size: Number | None = None
     sliding_window: Annotated[int, Field(ge=0, lt=2**40)] | None = None
     tie_word_embeddings: bool | None = None
-    torch_dtype: str | None = None
+    torch_dtype: Dtype | None = None
     use_sliding_window: bool | None = None
     vocab_size: Number | None = None
 
@@ -101,7 +105,7 @@ class Generation(BaseModel):
 
 
 def wrong_generation(content: Mapping[str, Any]) -> str | None:
-    """Return which value of a generation config has another type than it must have, and why; None if there is none."""
+    """Return which value of a generation config has another type than it must have, and why; None if all are valid."""
     try:
         Generation.model_validate(dict(content))
     except ValidationError as error:
@@ -110,7 +114,7 @@ def wrong_generation(content: Mapping[str, Any]) -> str | None:
 
 
 def wrong_type(config: Mapping[str, Any]) -> str | None:
-    """Return which value of a configuration has another type than it must have, and why; None if there is none."""
+    """Return which value of a configuration has another type than it must have, and why; None if all are valid."""
     try:
         known = Config.model_validate(dict(config))
     except ValidationError as error:

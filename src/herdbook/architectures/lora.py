@@ -81,11 +81,15 @@ def is_targeted(config: dict[str, Any], module: str) -> bool:
         targets = r".*\.layers\..*"
     if among(excluded) or not among(targets):
         return False
+    if (
+        isinstance(targets, list) and module in targets
+    ):  # a whole name, such as that of the output head, has no layer
+        return True
     return layers is None or layer_of(f"{module}.weight") in ([layers] if isinstance(layers, int) else layers)
 
 
 def token_indices(config: dict[str, Any], module: str) -> list[int] | None:
-    """Return the tokens whose rows an adapter replaces in a module, in the order of its rows; None if there are none.
+    """Return the tokens whose rows an adapter replaces in a module, in the order of its rows; None without any.
 
     Source: PEFT's ``LoraConfig``, ``trainable_token_indices``: a list is that of the embeddings.
     """

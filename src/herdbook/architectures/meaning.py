@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
+from herdbook.architectures.layers import FULL, SLIDING
 from herdbook.architectures.mixtures import window_of
+from herdbook.architectures.modules import sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,6 +18,7 @@ SAME_ACTIVATION = {"swish": "silu"}
 SAME_SCALING = {"su": "longrope"}
 # Ways to scale rotary embeddings that take the model's length where their settings do not contain the original one.
 FROM_LENGTH = ("yarn", "longrope")
+WINDOW = "sliding_window"
 ORIGINAL, LENGTH = "original_max_position_embeddings", "max_position_embeddings"
 # The types whose layers compute by the settings that `_settings` reads and no others.
 LLAMA_LIKE = frozenset(
@@ -43,18 +46,16 @@ PER_LAYER = (
     *("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "layer_rope_theta"),
     *("indexer_types", "num_attention_heads_per_layer", "activation_sparsity_pattern"),
 )
-# Kinds of layers with rotary embeddings of their own, where a configuration has one setting for each.
-FULL, SLIDING = "full_attention", "sliding_attention"
 # Settings of other types that do not decide what their matrices mean: names and versions, ids of tokens, training, generation,
-# lengths. Counts and widths are seen in the shapes; what remains is compared, since nobody knows what it does.
+# lengths. Counts and widths are seen in the shapes; what remains is compared, since its effect is unknown.
 _NAMES = (
+    *("_auto_class", "_commit_hash", "_diffusers_version", "_flash_attn_2_enabled", "_from_model_config"),
+    *("_name_or_path", "_sliding_window_pattern"),
     *(
         "architectures",
-        "attn_implementation",
         "auto_map",
         "dtype",
         "eos_token",
-        "experts_implementation",
         "id2label",
     ),
     *("label2id", "model_type", "num_hidden_layers", "tie_word_embeddings", "tokenizer_class", "torch_dtype"),
@@ -62,7 +63,7 @@ _NAMES = (
 )
 _LENGTHS = (
     *("attention_chunk_size", "layer_types", LENGTH, "max_window_layers", "n_positions", "seq_length"),
-    *("sliding_window", "sliding_window_pattern", "use_sliding_window"),
+    *(WINDOW, "sliding_window_pattern", "use_sliding_window"),
 )
 _TRAINING = ("gradient_checkpointing", "initializer_range", "pretraining_tp", "seq_aux")
 _GENERATION = (
@@ -127,6 +128,26 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
     Returns:
         A phrase for each difference, such as ``a norm epsilon of 1e-05, not 1e-06``.
     """
+    return [
+        f"{difference}{_inside(key)}"
+        for key, one, two in _pairs(config, other)
+        for difference in _differences(one, two)
+    ]
+
+
+def _pairs(
+    config: Mapping[str, Any], other: Mapping[str, Any]
+) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the configurations of the modules of two models side by side; of those of text alone, the whole ones."""
+    mine, theirs = sections(config), sections(other)
+    return [(key, mine.get(key, {}), theirs.get(key, {})) for key in {**mine, **theirs}]
+
+
+def _inside(key: str) -> str:
+    return f" (in {key})" if key else ""
+
+
+def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     mine, theirs = _settings(config), _settings(other)
     kinds = {*_rotary(config), *_rotary(other)}
     kinds -= {""} if len(kinds) > 1 else set()
@@ -150,8 +171,13 @@ def unsaid(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     Different versions of transformers write different settings. For one that is missing, its default counts.
     """
-    mine, theirs = _settings(config), _settings(other)
-    return [f"{name} of {mine[name]}" for name in mine if name not in theirs and mine[name]]
+    found = []
+    for key, one, two in _pairs(config, other):
+        mine, theirs = _settings(one), _settings(two)
+        found += [
+            f"{name} of {mine[name]}{_inside(key)}" for name in mine if name not in theirs and mine[name]
+        ]
+    return found
 
 
 def lengths(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -166,12 +192,14 @@ def lengths(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     Returns:
         A phrase for each difference, such as ``sliding window (4096 tokens, none)``.
     """
-    mine, theirs = _lengths(config), _lengths(other)
-    return [
-        f"{name} ({mine[name]}, {theirs[name]})"
-        for name in mine
-        if name in theirs and mine[name] != theirs[name]
-    ]
+    found = []
+    for key, one, two in _pairs(config, other):
+        mine, theirs = _lengths(one), _lengths(two)
+        stated = [name for name in {**mine, **theirs} if name == WINDOW or (name in mine and name in theirs)]
+        for name in stated:
+            first, second = (side.get(name, "not stated") for side in (mine, theirs))
+            found += [f"{name} ({first}, {second}){_inside(key)}"] if first != second else []
+    return found
 
 
 def _lengths(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,12 +230,14 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "a norm_topk_prob": value_of(config, "norm_topk_prob"),
         "a scoring_func": value_of(config, "scoring_func"),
     }
-    if not is_known:  # its defaults are not known either
+    if (
+        not is_known or "num_hidden_layers" not in config
+    ):  # its defaults are not known either, or it is only a part
         settings = {name: value for name, value in settings.items() if value is not None}
         settings |= {
             f"a {key}": value or 0
             for key, value in config.items()
-            if key not in _APART and not key.startswith("_") and not key.endswith(_APART_ENDS)
+            if key not in _APART and "_implementation" not in key and not key.endswith(_APART_ENDS)
         }
     return settings
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from herdbook.architectures.defaults import default_of, value_of
+from herdbook.architectures.layers import SLIDING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,7 +42,7 @@ class Family:
         shared_gate: Whether the shared expert has a gate of its own.
         biases: Projections of the attention that can have biases.
         needs_biases: Whether all these biases are required; missing ones are written as zeros.
-        window: Whether its attention can have a sliding window.
+        window: Whether its attention can have a sliding window, which all layers have then.
         fused: Whether transformers 5 stores its experts as fused tensors; these can be written, too.
         loadable: Whether transformers has its class, so that it can be measured without code from elsewhere.
         counts: Keys of ``config.json`` for the number of experts and of shared experts.
@@ -138,8 +139,9 @@ FAMILIES: dict[FamilyName, Family] = {
             shared_gate=True,
             biases=("q_proj", "k_proj", "v_proj"),
             needs_biases=True,
+            window=False,  # its layers have one by rules that differ from a dense model's, and between versions of transformers
             widths=("moe_intermediate_size", "shared_expert_intermediate_size"),
-            settings=_SPARSE,
+            settings={**_SPARSE, "sliding_window": None, "use_sliding_window": False},
         ),
         Family(
             "qwen3",
@@ -177,6 +179,26 @@ def window_of(config: Mapping[str, Any]) -> int | None:
         return None
     window, context = (value_of(config, key) for key in ("sliding_window", "max_position_embeddings"))
     return int(window) if window and (context is None or window < context) else None
+
+
+def leftover_window(config: Mapping[str, Any]) -> int | None:
+    """Return a sliding window that a type without one has all the same, by which transformers cuts its cache; None if there is none."""
+    window, context = config.get("sliding_window"), value_of(config, "max_position_embeddings")
+    if config.get("model_type") not in WINDOWLESS or config.get("layer_types") or not window:
+        return None
+    return int(window) if context is None or window < context else None
+
+
+def kept_window(family: Family, base: Mapping[str, Any]) -> int | None:
+    """Return the sliding window that a mixture of a base can keep: of a base, some layers may have none; of a mixture, all have it."""
+    kinds = base.get("layer_types")
+    if kinds:
+        everywhere = set(kinds) == {SLIDING}
+    else:
+        everywhere = default_of(base["model_type"], "max_window_layers") is None or not value_of(
+            base, "max_window_layers"
+        )
+    return window_of(base) if family.window and everywhere else None
 
 
 def fitting(model_type: str, shared: int, names: Iterable[FamilyName] = FAMILIES) -> Family | None:

@@ -188,7 +188,7 @@ def _dense(read: DenseConfiguration, where: str) -> Configuration:
         *(one.parameters for one in sources),
     )
     only_copies = method == PASSTHROUGH and not any(one is not None and one.content for one in parameters)
-    only_copies = only_copies and all(len(piece.sources) == 1 for piece in read.pieces)
+    only_copies = only_copies and not read.modules and all(len(piece.sources) == 1 for piece in read.pieces)
     return Configuration(
         where,
         method,

@@ -25,6 +25,8 @@ ROLES = {
     "quantize": ("file", "record"),
     "evaluate": ("result", "samples"),
     "routing": ("result",),
+    "reference": ("states", "record"),
+    "loss": ("result",),
 }
 
 
@@ -94,7 +96,11 @@ def _names(job: Job) -> tuple[str, ...]:
         case Imatrix() | Quantized() as item:
             return (item.file,)
         case Evaluation() as item:
-            return (item.name, *([item.quantized.file] if item.quantized else []))
+            return (
+                item.name,
+                *([item.group.suite] if item.group.suite else []),
+                *([item.quantized.file] if item.quantized else []),
+            )
     return ()
 
 

@@ -19,7 +19,8 @@ GROUPS = {
     "Recipes": ("new", "import", "lock", "refresh", "plan", "explain", "schema"),
     "Steps of a build, as Snakemake calls them": (
         *("restore", "fetch", "search", "laser", "adapter", "merge", "moe", "files", "assemble", "routing"),
-        *("data", "evaluate", "convert", "imatrix", "quantize", "card", "release", "attest"),
+        *("data", "evaluate", "convert", "imatrix", "quantize", "reference", "loss"),
+        *("card", "release", "attest"),
     ),
     "Releases": ("publish", "verify", "audit", "compare", "export", "key"),
     "Inspecting any model": ("spectrum", "routers"),

@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from herdbook.layout import EVALUATIONS, IMATRIX, RECORDS, ROUTING, SEARCHES, input_file
+from herdbook.layout import EVALUATIONS, IMATRIX, LOSSES, RECORDS, ROUTING, SEARCHES, input_file
 from herdbook.plan.folder import files_origin
 from herdbook.plan.material import carried_inputs, inputs, materials
 from herdbook.plan.operation import FoldAdapter
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.provenance.slsa import download_location
+from herdbook.sources.purl import HubCommit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from herdbook.lock import LockedFile
-    from herdbook.plan import Evaluation, Node, Part, Plan
+    from herdbook.plan import Evaluation, FileLoss, Node, Part, Plan, Reference
     from herdbook.plan.material import Material
 
 
@@ -161,6 +162,9 @@ class _Runs:
                 {"method": item.method, "metadata": self._plan.gguf_metadata},
                 CONVERT_CODE.describe().json | QUANTIZE_CODE.describe().json,
             )
+        if self._plan.reference:
+            yield self._reference(self._plan.reference)
+            yield from (self._loss(item) for item in self._plan.losses)
         yield from (self._evaluation(item) for item in self._plan.evaluations if not item.made_as)
 
     def _part(self, node: Node, part: Part) -> StepRun:
@@ -235,6 +239,45 @@ class _Runs:
             code=report.code.json,
         )
 
+    def _reference(self, item: Reference) -> StepRun:
+        name = f"{LOSSES}/{item.id}.json"
+        texts = (file for text in item.texts for file in self._texts(text))
+        return StepRun(
+            f"reference-{item.id}",
+            "reference of losses",
+            "reference",
+            f"Kept what {item.node.name} predicts for texts",
+            name,
+            _unique((*self._folder(item.node), *texts)),
+            (_result(name),),
+            code=item.code.json,
+        )
+
+    def _loss(self, item: FileLoss) -> StepRun:
+        name = f"{LOSSES}/{item.id}.json"
+        texts = (file for text in item.reference.texts for file in self._texts(text))
+        if item.quantized:
+            file = Item(item.quantized.file, released=item.quantized.file)
+        else:
+            assert item.locked is not None  # noqa: S101 - so it was planned
+            pinned = item.locked.file
+            file = Item(
+                pinned.name,
+                uri=f"{HubCommit(item.repo, item.locked.revision)}#{quote(pinned.name)}",
+                sha256=pinned.sha256,
+                size_bytes=pinned.size_bytes,
+            )
+        return StepRun(
+            f"loss-{item.id}",
+            f"loss of {item.label}",
+            "loss",
+            f"Measured the loss of {item.label} against {item.reference.node.name}",
+            name,
+            _unique((file, _result(f"{LOSSES}/{item.reference.id}.json"), *texts)),
+            (_result(name),),
+            code=item.code.json,
+        )
+
     def _evaluation(self, item: Evaluation) -> StepRun:
         name = f"{EVALUATIONS}/{item.id}.json"
         results = self._read(name)
@@ -243,16 +286,22 @@ class _Runs:
             if item.quantized
             else self._folder(item.node)
         )
+        read = {locked.name for locked, _ in item.group.tasks}
+        read |= {
+            f"{data_set.repo}@{data_set.revision}"
+            for locked, _ in item.group.tasks
+            for data_set in map(self._plan.lock.data_sets.__getitem__, locked.repos)
+        }
         texts = (
             self._inputs[entry.file.name]
             for entry in inputs(self._plan)
-            if entry.role in {"task", "task data", "data set"}
+            if entry.role in {"task", "task data", "data set"} and entry.name in read
         )
         return StepRun(
             f"evaluate-{item.id}",
-            f"measurement of {item.name}",
+            f"measurement of {item.label}",
             "evaluate",
-            f"Measured {item.name}",
+            f"Measured {item.label}",
             name,
             _unique((*measured, *texts)),
             (_result(name),),

@@ -17,7 +17,7 @@ from herdbook.architectures.form import EMBEDDINGS, is_known
 from herdbook.architectures.meaning import is_tied
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.errors import RecipeError
-from herdbook.weights.loading import IRRELEVANT
+from herdbook.weights.loading import relevant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,11 +61,9 @@ def linear_of(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]], pl
     if is_known(config):
         layers = frozenset(name for name, shape in form.items() if matrix_of(name) and len(shape) == MATRIX)
         return Linear(layers, frozenset(form), EMBEDDINGS, is_tied(config))
-    question = {
-        key: value for key, value in config.items() if key not in IRRELEVANT and not key.startswith("_")
-    }
+    question = {"config": relevant(dict(config))}
     try:
-        answer = apart.ask("herdbook.extract.linear", json.dumps({"config": question}, sort_keys=True))
+        answer = apart.ask("herdbook.extract.linear", json.dumps(question, sort_keys=True))
     except apart.FailedError as error:
         raise RecipeError(f"{place}: transformers cannot make it: its process {error}") from error
     layers, names = (frozenset(answer[key]) & form.keys() for key in ("layers", "names"))

@@ -18,11 +18,11 @@ from herdbook.inference.forward import LayerwiseModel, check_sequences
 from herdbook.layout import CONFIG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from herdbook.architectures.mixtures import Family, Place
-    from herdbook.inference.forward import CheckpointFolder
+    from herdbook.inference.tensors import Weights
 
 
 ROWS = 512  # that pass an expert together: the same number for any number of threads, so that the results are equal
@@ -51,6 +51,7 @@ class LayerwiseMixture(LayerwiseModel):
         threads: See ``LayerwiseModel``.
         routers: Routers to use instead of its own, one for each layer: shape ``(experts, hidden)``.
         device: Where it runs.
+        weights: The tensors to read, instead of the folder's own.
 
     Raises:
         StepError: If it is not a mixture of a supported family.
@@ -62,6 +63,7 @@ class LayerwiseMixture(LayerwiseModel):
         threads: int = 1,
         routers: Sequence[torch.Tensor] | None = None,
         device: str = "cpu",
+        weights: Weights | None = None,
     ) -> None:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         family = BY_MODEL_TYPE.get(config.get("model_type", ""))
@@ -70,7 +72,7 @@ class LayerwiseMixture(LayerwiseModel):
                 f"{folder}: {config.get('model_type')!r} is not a supported type of Mixture of Experts"
             )
         self.family, self.facts, self.routers = family, config, routers
-        super().__init__(folder, device, threads, _dense(config, family))
+        super().__init__(folder, device, threads, _dense(config, family), weights)
         self.fused = "model.layers.0.mlp.experts.gate_up_proj" in self.weights.spans
 
     def watch(self, sequences: Sequence[Sequence[int]]) -> Iterator[tuple[RouterChoices, list[torch.Tensor]]]:
@@ -87,6 +89,16 @@ class LayerwiseMixture(LayerwiseModel):
         with self.layer(number, mlp=routed) as module:
             outputs = self.through(module, routed, streams)
         return RouterChoices(number, routed.logits, routed.chosen), outputs
+
+    def read(
+        self, sequences: Sequence[Sequence[int]], advance: Callable[[], object] = lambda: None
+    ) -> list[torch.Tensor]:
+        """Return what leaves the last layer for each sequence, see ``LayerwiseModel``."""
+        streams: list[torch.Tensor] = []
+        for _, outputs in self.watch(sequences):
+            streams = outputs
+            advance()
+        return streams
 
     def router(self, layer: int, *, stored: bool = False) -> torch.Tensor:
         """Return a layer's router, in float32 or, with ``stored``, in its own dtype."""
@@ -161,7 +173,7 @@ def inner(rows: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Ten
 
 
 def _matrix(model: LayerwiseMixture, layer: int, place: Place, matrix: str) -> torch.Tensor:
-    weights: CheckpointFolder = model.weights
+    weights: Weights = model.weights
     if not model.fused or place == "shared":
         return weights[model.family.expert(layer, place, matrix)]
     name = f"model.layers.{layer}.mlp.experts.{'down_proj' if matrix == MLP[2] else 'gate_up_proj'}"

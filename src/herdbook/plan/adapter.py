@@ -16,6 +16,9 @@ from herdbook.plan.operation import FoldAdapter, TakeOver
 from herdbook.plan.part import parts_like, plan_part
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from herdbook.architectures.lora import Role
     from herdbook.lock import LockedAdapter
     from herdbook.plan.model import Node, Part, Tensor
     from herdbook.recipe import Adapter
@@ -48,7 +51,7 @@ def plan_adapter(
         if target == HEAD and is_tied(parent.config):
             problems.append(TIED.format(target))
         elif target not in parent.form:
-            problems.append(f"{model.on!r} has no tensor {target}; the adapter was trained on another model")
+            problems.append(f"{model.on!r} has no tensor {target}; {_why_not(roles)}")
         elif not problems:
             found = {role: shapes[tensor] for role, tensor in roles.items()}
             problems += misfits(locked.config, parent, target, found, changes)
@@ -64,3 +67,10 @@ def plan_adapter(
         return plan_part(name, label, fold if computed else TakeOver("adapter"), run, code)
 
     return parts_like(parent, set(changes), "adapter", max_bytes, part)
+
+
+def _why_not(roles: Iterable[Role]) -> str:
+    """Return why an adapter may change a tensor that the model does not have."""
+    if set(roles) == {"bias"}:
+        return "PEFT does not merge a LoRA bias (lora_bias) into a module without a bias either"
+    return "the adapter was trained on another model"

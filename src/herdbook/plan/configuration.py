@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.defaults import default_of, key_value_heads, value_of
+from herdbook.architectures.defaults import default_of, head_width, key_value_heads, value_of
 from herdbook.architectures.dense import rope_of
-from herdbook.architectures.mixtures import window_of
+from herdbook.architectures.mixtures import kept_window
 
 if TYPE_CHECKING:
     from herdbook.architectures.mixtures import Family
@@ -58,7 +58,7 @@ def mixture_config(
         tokens_from: The ``config.json`` that names the tokens which begin, end and pad a sequence.
     """
     theta, scaling = rope_of(base)
-    window = window_of(base) if keep_window and family.window else None
+    window = kept_window(family, base) if keep_window else None
     config = {
         **_stated(base, KEPT, family.model_type),
         **_stated(tokens_from, SPECIAL_TOKENS, family.model_type),
@@ -75,11 +75,15 @@ def mixture_config(
         "rope_theta": theta,
         "torch_dtype": dtype,
     }
+    if (
+        scaling and "head_dim" not in config
+    ):  # for some ways to scale, Mixtral's class reads the width from here alone
+        config["head_dim"] = head_width(base)
     if "o_proj" in family.biases:
         config["attention_bias"] = bool(base.get("attention_bias"))
     if family.window:
         config["sliding_window"] = window
-    if family.name in {"qwen2", "qwen3"}:
+    if family.name == "qwen3":
         config["use_sliding_window"] = window is not None
         if window:
             config |= {key: base[key] for key in ("layer_types", "max_window_layers") if key in base}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from herdbook.architectures.dense import ONE_FORM, Architecture, layer_of, matrix_of
 from herdbook.architectures.form import bias_setting
 from herdbook.architectures.meaning import differences, is_tied
-from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, fitting, window_of
+from herdbook.architectures.mixtures import BY_MODEL_TYPE, FAMILIES, MLP, fitting, kept_window, window_of
 from herdbook.architectures.rows import is_per_token
 from herdbook.errors import RecipeError
 from herdbook.recipe.tokenizer import keeper
@@ -134,7 +134,7 @@ class _Checks:
         if foreign:
             self.problems.append(f"{where}: its MLPs contain {foreign[0]}, which an expert cannot contain")
         window = window_of(self._base.config)
-        if window and (self._lenient or not family.window):
+        if window and (self._lenient or not kept_window(family, self._base.config)):
             self.warnings.append(
                 f"{where}: its attention has a sliding window of {window} tokens, which the mixture does not keep"
             )
@@ -150,7 +150,7 @@ class _Checks:
             self.problems.append(f"{where} has {other.layers} layers, the base {shape.layers}")
             return
         theirs, ours = _layer_shapes(node), _layer_shapes(base)
-        # The MLPs, which the mixture takes, must fit; a difference elsewhere shows that the expert had another base.
+        # The MLPs, which the mixture takes, must fit; a difference elsewhere shows that the expert has another base.
         for taken in (True, False):
             differing = sorted(
                 t
@@ -199,7 +199,7 @@ class _Checks:
         prompts = {(tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in self.moe.experts}
         if len(prompts) == 1 and not self.moe.is_drawn:
             self.misfit(
-                f"{self.where}.experts: all have the same prompts, so the router cannot tell them apart"
+                f"{self.where}.experts: all have the same prompts, so the router cannot distinguish them"
             )
 
     def rows(self, alignment: Alignment) -> None:

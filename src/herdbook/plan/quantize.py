@@ -126,7 +126,7 @@ class Quantized:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What its record says of how it was made, as JSON."""
+        """What its record states about how it was made, as JSON."""
         replaced = (
             {} if self.budget else {tensor.name: tensor.wanted for tensor in self.tensors if tensor.wanted}
         )
@@ -260,7 +260,7 @@ def traits_of(config: Mapping[str, Any]) -> Traits:
 
 
 def check_types(recipe: Recipe, released: Node) -> None:
-    """Check that each quantized file can be made as the recipe asks.
+    """Check that each quantized file can be made as the recipe requests.
 
     Raises:
         RecipeError: If a file needs an importance matrix, or a pattern fits no tensor.

@@ -15,6 +15,7 @@ from herdbook.layout import (
     IMATRIX,
     LINEAGE,
     LOCK,
+    LOSSES,
     PUBLIC_KEY,
     RECIPE,
     RECORDS,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from herdbook.plan.plan import Plan
 
 VERSIONS = ("herdbook", "snakemake")  # claims state their versions
-# The code that writes claims and bills of materials; as it is recorded, a verifier knows whether its own code is the same.
+# The code that writes claims and bills of materials; it is recorded, so a verifier can check whether its own code is the same.
 PROVENANCE_CODE = Code(
     "provenance",
     (
@@ -73,7 +74,7 @@ VERIFY_CODE = Code(
 
 
 class SignerIdentity(Protocol):
-    """The signer of the claims, as far as a plan needs to know."""
+    """The signer of the claims, as far as a plan needs it."""
 
     @property
     def fingerprint(self) -> str | None:
@@ -103,6 +104,9 @@ def contents(plan: Plan) -> dict[str, Path]:
         }
     if plan.report:
         files[f"{ROUTING}/{plan.report.id}.json"] = plan.layout.report(plan.report)
+    if plan.reference:
+        files[f"{LOSSES}/{plan.reference.id}.json"] = plan.layout.reference_record(plan.reference)
+    files |= {f"{LOSSES}/{item.id}.json": plan.layout.loss(item) for item in plan.losses}
     files |= {name: path for name, (_, path) in carried_inputs(plan).items()}
     return files
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from herdbook.architectures import conversion
 from herdbook.architectures.gguf_tensors import gguf_shapes
-from herdbook.architectures.mixtures import BY_MODEL_TYPE
+from herdbook.architectures.mixtures import BY_MODEL_TYPE, leftover_window
 from herdbook.errors import CheckpointError, RecipeError, StepError
+from herdbook.plan.images import unusable
 from herdbook.plan.imatrix import check_imatrix
+from herdbook.plan.loss import unreadable
 from herdbook.plan.quantize import check_types
 from herdbook.plan.tokenizer_model import FORMATS, misread
 from herdbook.recipe import Moe
@@ -26,6 +28,8 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     Raises:
         RecipeError: If llama.cpp or transformers cannot read a model, or would read it as another one.
     """
+    if refused := [*unusable(recipe, nodes)]:
+        raise RecipeError(refused)
     problems = misread(recipe, nodes)
     released = nodes[recipe.release.model]
     if recipe.quantize and isinstance(released.recipe, Moe) and released.recipe.moe.layout == "fused":
@@ -57,6 +61,8 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
             f"quantize: transformers cannot load {released.name!r} to measure its files, since it has no class for family "
             f"{mixture.name}; set `evaluate: false`"
         )
+    if reason := unreadable(recipe, released):
+        problems.append(reason)
     if problems:
         raise RecipeError(problems)
     check_types(recipe, released)
@@ -66,6 +72,11 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
         warnings.append(
             f"release: {released.name!r} has no tokenizer ({', '.join(sorted(FORMATS))}), so that the release cannot be used with "
             "text; add one to the source"
+        )
+    if window := leftover_window(released.config):
+        warnings.append(
+            f"release: config.json of {released.name!r} has sliding_window {window}, which its type does not have; yet transformers "
+            "forgets what lies further back when it writes a longer text. Remove it from the source, if the model was trained without"
         )
     if recipe.quantize and (window := conversion.ignored_window(released.config)):
         warnings.append(

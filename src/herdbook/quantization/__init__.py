@@ -8,5 +8,5 @@
 ``split``    the parts of a file that is split
 ===========  ========================================================================================
 
-Nothing here imports a quantizer: a plan chooses all types, and knows sizes exactly.
+Nothing here imports a quantizer: a plan chooses all types, and computes sizes exactly.
 """

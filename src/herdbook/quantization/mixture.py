@@ -81,7 +81,7 @@ class Choices:
         types: Types of tensors by regular expressions, of which the first that is found in a name counts.
         output: The type of the output matrix.
         embeddings: The type of the embeddings.
-        matrix: Whether there is an importance matrix.
+        matrix: Whether an importance matrix is used.
     """
 
     types: tuple[tuple[str, str], ...] = ()

@@ -12,6 +12,7 @@ from herdbook.humanize import did_you_mean, parse_size
 from herdbook.quantization.budget import NAMED
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
+from herdbook.recipe.loss import Loss
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class QuantizedFile(Section):
     def _is_named(self) -> QuantizedFile:
         if self.chooses and (self.name is None or self.name in METHODS):
             raise ValueError(
-                "a file with types of its own needs a `name` that is not a method's, so that nobody takes it for that method's file"
+                "a file with types of its own needs a `name` that is not a method's, so that it is not mistaken for that method's file"
             )
         if self.name in METHODS and self.name != self.method:
             raise ValueError(f"`name: {self.name}` is another method than {self.method}")
@@ -196,6 +197,7 @@ class Quantize(Section):
         None,
         description="measure each file a second time, run by llama.cpp itself, which must be installed (llama-cpp-python)",
     )
+    loss: Loss | None = Field(None, description="measure what each file loses, token by token")
 
     @model_validator(mode="after")
     def _has_known_sizes(self) -> Quantize:
@@ -238,7 +240,7 @@ def quantize_problems(quantize: Quantize) -> Iterator[str]:
 
 
 def describe(file: QuantizedFile | BudgetedFile) -> dict[str, Any]:
-    """Return what a file's record says of the choices in the recipe; nothing if there are none."""
+    """Return a record's entries on the choices in the recipe; empty without choices."""
     chosen = {
         "bpw": file.bpw if isinstance(file, BudgetedFile) else None,
         "types": [list(pair) for pair in file.types.items()],

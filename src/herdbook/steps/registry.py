@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from herdbook.plan import (
         Evaluation,
         EvaluationData,
+        FileLoss,
         Imatrix,
         Node,
         Part,
         Plan,
         Quantized,
+        Reference,
         RoutingReport,
         Search,
     )
@@ -127,6 +129,18 @@ def _quantize(plan: Plan, item: Quantized, machine: Machine) -> None:
     quantize(plan, item, machine.threads)
 
 
+def _reference(plan: Plan, item: Reference, machine: Machine) -> None:
+    from herdbook.steps.loss.step import reference
+
+    reference(plan, item, machine.threads)
+
+
+def _loss(plan: Plan, item: FileLoss, machine: Machine) -> None:
+    from herdbook.steps.loss.step import loss
+
+    loss(plan, item, machine.threads)
+
+
 def _card(plan: Plan, _: None, __: Machine) -> None:
     from herdbook.steps.card.step import render_card
 
@@ -160,6 +174,8 @@ STEPS: dict[str, Step] = {
     "convert": _convert,
     "imatrix": _imatrix,
     "quantize": _quantize,
+    "reference": _reference,
+    "loss": _loss,
     "card": _card,
     "release": _release,
     "attest": _attest,

@@ -1,4 +1,4 @@
-"""The header of a GGUF as it stands there: metadata and a list of tensors, read without interpreting the weights' types.
+"""The header of a GGUF as the file has it: metadata and a list of tensors, read without interpreting the weights' types.
 
 It needs no package, so that a header can be checked where none for quantized weights is installed. Values are kept as raw
 bytes, so that unknown ones are copied unchanged, and an expected value is compared by its encoding, type included.

@@ -13,21 +13,16 @@ from herdbook.errors import StepError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Entries of a configuration that do not decide which tensors there are; for some, transformers would load other code.
+# Entries of a configuration that do not decide which tensors exist, also as private ones (`_name_or_path`); for some,
+# transformers would load other code.
 IRRELEVANT = frozenset(
     {
-        *("auto_map", "custom_pipelines", "name_or_path", "transformers_version"),
-        *(
-            "attn_implementation",
-            "experts_implementation",
-            "fusion_config",
-            "dtype",
-            "torch_dtype",
-            "use_cache",
-        ),
+        *("auto_map", "commit_hash", "custom_pipelines", "name_or_path", "transformers_version"),
+        *("fusion_config", "dtype", "torch_dtype", "use_cache"),
         *QUANTIZED,
     }
 )
+IMPLEMENTATION = "_implementation"  # in the names of settings that choose how something is computed
 
 
 def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -48,26 +43,26 @@ def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ..
             return [f"its config.json has {key}, so transformers would look for quantized tensors"]
     if is_known(config):
         return misfits(config, form)
-    question = {"config": _relevant(dict(config)), "form": dict(form)}
-    answer = _ask(json.dumps(question, sort_keys=True))
+    question = {"config": relevant(dict(config)), "form": dict(form)}
+    answer = _answered(json.dumps(question, sort_keys=True))
     if error := answer.get("error"):
         raise StepError(error)
     return [str(line) for line in answer["problems"]]
 
 
-def _relevant(value: Any) -> Any:
-    """Return a configuration without entries that do not decide which tensors there are, at any depth."""
+def relevant(value: Any) -> Any:
+    """Return a configuration without entries that do not decide which tensors exist, at any depth."""
     if isinstance(value, dict):
         return {
-            key: _relevant(item)
+            key: relevant(item)
             for key, item in value.items()
-            if key not in IRRELEVANT and not key.startswith("_")
+            if key.lstrip("_") not in IRRELEVANT and IMPLEMENTATION not in key
         }
-    return [_relevant(item) for item in value] if isinstance(value, list) else value
+    return [relevant(item) for item in value] if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=64)
-def _ask(question: str) -> dict[str, Any]:
+def _answered(question: str) -> dict[str, Any]:
     """Ask `herdbook.weights.hollow`; models of a recipe often differ in the content of their tensors alone."""
     try:
         return apart.ask("herdbook.weights.hollow", question)

@@ -230,6 +230,11 @@ CASES = [
         f"{START}it changes model.embed_tokens.weight, which the model uses both as embeddings and as output head",
     ),
     Case(
+        "a LoRA bias of a module that has no bias, which PEFT does not merge either",
+        adapter(lora_bias=True, tensors={f"{LAYER}.mlp.down_proj.lora_B.bias": [32]}),
+        f"{START}'base' has no tensor model.layers.0.mlp.down_proj.bias; PEFT does not merge a LoRA bias",
+    ),
+    Case(
         "`r: 8` over tensors of rank 4",
         adapter(r=8),
         f"{START}model.layers.0.mlp.down_proj.weight: adapter_config.json gives rank 8",

@@ -171,7 +171,7 @@ CASES = [
         "folder: base: config.json has num_experts_per_tok 3, and 2 experts",
     ),
     Case(
-        "a multimodal model (`text_config`)",
+        "a model of text and sound (`text_config`)",
         source(config(text_config={"num_hidden_layers": 2}, num_hidden_layers=None)),
         "folder: base: config.json has a text_config",
     ),
@@ -281,7 +281,7 @@ CASES = [
             (
                 "rotary embeddings of a type that transformers does not have",
                 {"rope_scaling": {"type": "ntk", "factor": 2.0}},
-                "has rotary embeddings of type 'ntk', which is none of default, linear",
+                "has rotary embeddings of type 'ntk'; known are default, linear",
             ),
             (
                 "rotary embeddings by the kind of layer for a type that has no kinds",
@@ -357,6 +357,83 @@ CASES = [
             ),
         )
     ),
+    *(
+        Case(wrong, source(config(**changes), model_type=kind), f"folder: base: config.json{message}")
+        for wrong, kind, changes, message in (
+            (
+                "another base of the rotary embeddings inside `rope_scaling`",
+                "llama",
+                {"rope_scaling": {"rope_type": "default", "rope_theta": 100.0}},
+                " has rope_theta 100.0 in rope_scaling, where transformers 4 does not look for it, and 5000 outside",
+            ),
+            (
+                "a sliding window of no token",
+                "mistral",
+                {"sliding_window": 0},
+                " has sliding_window 0, with which transformers fails at the first token",
+            ),
+            (
+                "layers of a kind that the type does not have",
+                "qwen2",
+                {"layer_types": ["full_attention", "linear_attention"]},
+                " has 'linear_attention' in layer_types, which type 'qwen2' does not have",
+            ),
+            (
+                "a list of kinds of layers for a type whose layers are all alike",
+                "mistral",
+                {"layer_types": ["full_attention", "sliding_attention"]},
+                " has layer_types, which type 'mistral' does not have",
+            ),
+            (
+                "layers with a sliding window for a type that has none",
+                "llama",
+                {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8},
+                " has 'sliding_attention' in layer_types, which type 'llama' does not have",
+            ),
+            (
+                "layers with a sliding window that is off",
+                "qwen3",
+                {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8, "head_dim": 8},
+                " has 'sliding_attention' in layer_types, and no sliding window",
+            ),
+            (
+                "scaled rotary embeddings of a type whose class needs the width of a head for that",
+                "mistral",
+                {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+                " has rotary embeddings of type 'yarn' without head_dim, which transformers needs for type 'mistral'; add head_dim: 8",
+            ),
+            (
+                "LongRoPE without the factor that transformers 4 needs",
+                "llama",
+                {
+                    "rope_scaling": {
+                        "rope_type": "longrope",
+                        "short_factor": [1.0] * 4,
+                        "long_factor": [2.0] * 4,
+                    }
+                },
+                " has rotary embeddings of type 'longrope' without factor, which transformers 4 needs",
+            ),
+            (
+                "a dtype that torch does not have",
+                "llama",
+                {"torch_dtype": "float17"},
+                ": torch_dtype: Input should be 'bfloat16', 'float16', 'float32' or 'float64' (found 'float17')",
+            ),
+            (
+                "a setting of old versions that makes transformers 5 fail",
+                "llama",
+                {"return_dict": False},
+                ": return_dict: Input should be True (found 'False')",
+            ),
+            (
+                "a context of no token",
+                "gpt_neox",
+                {"n_positions": 0},
+                ": n_positions: Input should be greater than 0 (found '0')",
+            ),
+        )
+    ),
     Case(
         "a configuration with a byte order mark, which transformers does not read",
         source(
@@ -377,7 +454,7 @@ CASES = [
         "folder: base: config.json: rope_theta: Input should be greater than 0",
     ),
     Case(
-        "a configuration that lists more kinds of layers than there are layers",
+        "a configuration that lists more kinds of layers than the model has layers",
         source(config(layer_types=["full_attention"] * 3)),
         "folder: base: config.json lists 3 layer_types for 2 layers",
     ),

@@ -31,7 +31,7 @@ def merge_as_mergekit(method: str, inputs: Tensors, name: str, values: Values) -
 
     Args:
         method: A method of the recipe.
-        inputs: The tensors of all models, of one shape and floating-point dtype; the base first if there is one.
+        inputs: The tensors of all models, of one shape and floating-point dtype; the base first, if any.
         name: The tensor's name, which seeds random numbers.
         values: The method's settings, and the parameters of this tensor.
 
@@ -273,7 +273,7 @@ def _sce(base: torch.Tensor, models: Tensors, share: float) -> torch.Tensor:
 
 
 def _nuslerp(inputs: Tensors, values: Values) -> torch.Tensor:
-    """Interpolate two models, or their task vectors if there is a base, as whole tensors, by row or by column."""
+    """Interpolate two models, or their task vectors with a base, as whole tensors, by row or by column."""
     *bases, one, other = inputs
     weights = values["weights"]
     total = sum(weights)

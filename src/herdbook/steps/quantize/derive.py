@@ -122,7 +122,7 @@ def _compare(
     """Recompute one tensor, piece by piece, and compare each piece with the file.
 
     Returns:
-        The SHA-256 of its bytes in the file, and the problem; empty if there is none.
+        The SHA-256 of its bytes in the file, and the problem; empty without one.
     """
     sha256, remaining = hashlib.sha256(), tensor.rows
     expected = shape_in(folder, part)

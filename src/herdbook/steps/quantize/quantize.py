@@ -1,7 +1,7 @@
 """A model's safetensors to a quantized GGUF: the file that llama.cpp's ``llama-quantize`` would write, tensor by tensor.
 
 Every tensor is read from the shards, encoded and written once. Its digest, and that of the file, are computed in the same
-pass, so the record says what the file contains and what it was made from.
+pass, so the record states what the file contains and what it was made from.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class _Written:
 
 
 def summary(tensors: list[TensorInfo]) -> dict[str, Any]:
-    """Return what a record says of all tensors of a file together."""
+    """Return a record's entries for all tensors of a file together."""
     types: Counter[str] = Counter()
     for tensor in tensors:
         types[tensor.type.name] += tensor.parameters

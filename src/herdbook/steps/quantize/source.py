@@ -36,7 +36,7 @@ class Weights:
 
 
 def tensors_of(folder: ModelFolder) -> dict[str, TensorLayout]:
-    """Return how each tensor of a model's GGUF is made, by its name there. Raises as ``made_from``."""
+    """Return how each tensor of a model's GGUF is made, by its name in the file. Raises as ``made_from``."""
     return made_from(folder.config, folder.tensors, str(folder.path))
 
 

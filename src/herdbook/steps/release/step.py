@@ -7,6 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from herdbook.comparison.losses import missed as missed_losses
 from herdbook.comparison.marks import outcomes
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer, scratch, sha256_file, write_json, write_text
@@ -44,7 +45,7 @@ def release(plan: Plan) -> None:
     Raises:
         LockError: If a file that the recipe names changed since it was locked.
         CheckpointError: If a record is missing, damaged, or does not fit its shard.
-        StepError: If the released model misses a mark, or transformers would not find each tensor that the configuration implies.
+        StepError: If the released model misses a mark, a quantized file loses too much, or transformers would not find each tensor that the configuration implies.
     """
     folder = plan.layout.release_folder
     _check_marks(plan)
@@ -75,14 +76,23 @@ def release(plan: Plan) -> None:
 
 
 def _check_marks(plan: Plan) -> None:
-    """Check that the released model reaches the recipe's marks. Raises StepError, which names those that it misses."""
+    """Check that the released model reaches the recipe's marks, and that no quantized file loses too much.
+
+    Raises:
+        StepError: If one does not; each is named.
+    """
     taken = contents(plan)
-    found = outcomes(plan, lambda name: json.loads(taken[name].read_text(encoding="utf-8")))
+
+    def read_json(name: str) -> Any:
+        return json.loads(taken[name].read_text(encoding="utf-8"))
+
+    found = outcomes(plan, read_json)
     missed = [
         f"marks: {outcome.mark.metric} of {outcome.mark.task} must be {outcome.asked}, and is {outcome.value} ({outcome.why})"
         for outcome in found
         if not outcome.met
     ]
+    missed += missed_losses(plan, read_json)
     if missed:
         raise StepError("\n".join(missed))
 

@@ -1,6 +1,6 @@
 """The part of the level `claims` about GGUF files: each entry of their headers, and the list of their tensors.
 
-Configuration and tokenizer are proven at this level; what the headers say follows from them, from the recipe and from the
+Configuration and tokenizer are proven at this level; the headers' content follows from them, from the recipe and from the
 tensors' shapes. The bytes of the tensors are compared by the level `recomputed`.
 """
 

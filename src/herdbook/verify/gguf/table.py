@@ -30,7 +30,7 @@ CONFIG, TOKENIZER, RECIPE, TENSORS, CONVERTER = (
     "the tokenizer's files",
     "the recipe",
     "the tensors' shapes",
-    "the converter, run again",
+    "the converter, rerun",
 )
 PRE = "tokenizer.ggml.pre"
 TEMPLATE = "tokenizer.chat_template"
@@ -63,9 +63,9 @@ class Model:
 
     Args:
         config: The model's ``config.json``.
-        tokenizer: All entries that follow from the tokenizer's files, by key; None if there are none.
-        general: The name and license that are written; None if nobody says.
-        file_type: llama.cpp's number of the method; None if nobody says.
+        tokenizer: All entries that follow from the tokenizer's files, by key; None without any.
+        general: The name and license that are written; None if not stated.
+        file_type: llama.cpp's number of the method; None if not stated.
         tensors: The tensors that the header lists.
         imatrix: What is written of an importance matrix; nothing if there is none, None if nobody says.
     """
@@ -86,7 +86,7 @@ class Model:
 def tokenizer_entries(
     config: Mapping[str, Any], names: Collection[str], read: Callable[[str], bytes]
 ) -> dict[str, Value] | None:
-    """Return all entries that follow from the tokenizer's files, by key; None if there are no such files.
+    """Return all entries that follow from the tokenizer's files, by key; None without such files.
 
     Args:
         config: The model's ``config.json``.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from herdbook.layout import BOMS, EVALUATIONS, IMATRIX, LINEAGE, RECORDS, ROUTING, SEARCHES
+from herdbook.layout import BOMS, EVALUATIONS, IMATRIX, LINEAGE, LOSSES, RECORDS, ROUTING, SEARCHES
 from herdbook.plan.card import card_files
 from herdbook.plan.operation import MakeRouters, Reduce, ReduceAsSearched
 from herdbook.release.reader import damaged
@@ -59,8 +59,11 @@ class Devices:
         if plan.report:
             name = f"{ROUTING}/{plan.report.id}.json"
             measured[name] = whole | self._named(name)
-        told = made | _union(measured.values())
-        files |= {**measured, LINEAGE: made, **dict.fromkeys((*card_files(plan), *BOMS.values()), told)}
+        if plan.reference:
+            ids = [plan.reference.id, *(item.id for item in plan.losses)]
+            measured |= {f"{LOSSES}/{name}.json": whole for name in ids}
+        stated = made | _union(measured.values())
+        files |= {**measured, LINEAGE: made, **dict.fromkeys((*card_files(plan), *BOMS.values()), stated)}
         return {name: kinds for name, kinds in files.items() if kinds}
 
     def _of_part(self, part: Part) -> set[str]:

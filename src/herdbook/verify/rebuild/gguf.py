@@ -113,7 +113,7 @@ def _recorded(release: Release, item: Quantized, derived: dict[str, Any], check:
     ours = json.loads(dump_json({key: value for key, value in derived.items() if key != "encoder"}))
     where, expected, actual = difference({**item.about, **ours}, theirs)
     if {**item.about, **ours} != theirs:
-        detail = f"says something else than came out here: {where}"
+        detail = f"differs from the result here: {where}"
         yield check.failed(name, detail, file=name, expected=expected, found=actual)
 
 

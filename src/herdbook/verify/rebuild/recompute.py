@@ -111,10 +111,10 @@ def _samples(workspace: Workspace) -> Iterator[Finding]:
     wrong = False
     for item in items:
         try:
-            check_measured(item.name, read_measured(plan, item))
+            check_measured(item.label, read_measured(plan, item))
         except (SamplesError, HerdbookError, LookupError, TypeError, ArithmeticError) as error:
             wrong = True
-            yield SAMPLES.failed(item.name, str(error), file=f"{EVALUATIONS}/{item.id}{SAMPLES_SUFFIX}")
+            yield SAMPLES.failed(item.label, str(error), file=f"{EVALUATIONS}/{item.id}{SAMPLES_SUFFIX}")
     if items and not wrong:
         yield SAMPLES.passed(
             f"{len(items)} measurements", "follow from the released results of each document"
@@ -186,7 +186,7 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
 
 
 def _evidence(workspace: Workspace, release: Release, origins: Sequence[Origin]) -> Iterator[Finding]:
-    """Compare what the records say of the recomputed tensors, and of all that they are made from, with what came out here."""
+    """Compare the records' entries on the recomputed tensors, and on all that they are made from, with the results here."""
     plan, records = workspace.plan, release.records()
     wrong = count = 0
     for key, tensors in ancestors(plan, origins).items():
@@ -197,14 +197,14 @@ def _evidence(workspace: Workspace, release: Release, origins: Sequence[Origin])
                 wrong += 1
                 yield EVIDENCE.failed(
                     plan.parts[key].id,
-                    f"its record says something else than came out here: {place}",
+                    f"its record differs from the result here: {place}",
                     expected=expected,
                     found=found,
                     tensor=name,
                 )
     if count and not wrong:
         yield EVIDENCE.passed(
-            f"{count} tensors", "came out with the ranks, energies and spectra that the records say"
+            f"{count} tensors", "came out with the ranks, energies and spectra in the records"
         )
 
 

@@ -104,7 +104,7 @@ class Workspace:
         _write(self.plan.layout.matrix_record(item), self._release.subject.read(name))
 
     def recorded_comparisons(self) -> tuple[Comparison, ...] | None:
-        """Return the comparisons as the release records them, if the samples that they follow from are not there.
+        """Return the comparisons as the release records them, if the samples that they follow from do not exist.
 
         Raises:
             VerificationError: If they are damaged.
