@@ -81,13 +81,13 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             yield Misfit(
                 f"calibration.{name}", "was made for another request", str(request(text)), str(pinned)
             )
-    given = given_imatrix(recipe)
-    files = given.file if given else "none", lock.imatrix.name if lock.imatrix else "none"
-    if files[0] != files[1]:
-        yield Misfit("quantize.imatrix", "pins another file", *files)
     loss = recipe.quantize.loss if recipe.quantize else None
     for name, entry in (loss.others if loss else {}).items():
         yield from _misfits_of_others(f"quantize.loss.others.{name}", entry, lock.others.get(name))
+    given = given_imatrix(recipe)
+    expected, actual = given.file if given else "none", lock.imatrix.name if lock.imatrix else "none"
+    if expected != actual:
+        yield Misfit("quantize.imatrix", "pins another file", expected, actual)
 
 
 def _misfits_of_others(where: str, entry: OthersFile, locked: LockedOthersFile | None) -> Iterator[Misfit]:

@@ -201,8 +201,8 @@ class Lock(Section):
     requests: Annotated[dict[str, dict[str, str]], FIRST] = Field(default_factory=dict)
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
-    imatrix: LockedFile | None = None
     others: Annotated[dict[str, LockedOthersFile], FIRST] = Field(default_factory=dict)
+    imatrix: LockedFile | None = None
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
     templates: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)

@@ -96,8 +96,8 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         harness=LockedHarness(lm_eval=harness.version()) if tasks else None,
         leaderboards=boards,
         calibration=calibration,
-        imatrix=pin_imatrix(recipe, beside),
         others=others,
+        imatrix=pin_imatrix(recipe, beside),
         token_differences=compare_tokens(
             recipe, sources, beside, adapters=adapters, vocabularies=vocabularies
         ),

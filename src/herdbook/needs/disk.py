@@ -70,14 +70,14 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return LEAST_BYTES + 5 * subject.size_bytes  # the files, and the documents in them as tables
         case RoutingReport() | Node():
             return LEAST_BYTES
-        case Imatrix():
-            return LEAST_BYTES + 8 * sum(
-                math.prod((*shape[:-2], shape[-1])) for shape in subject.tensors.values()
-            )
         case Reference():
             return LEAST_BYTES + reference_bytes(plan, subject)
         case FileLoss():
             return LEAST_BYTES + (subject.locked.file.size_bytes if subject.locked else 0)
+        case Imatrix():
+            return LEAST_BYTES + 8 * sum(
+                math.prod((*shape[:-2], shape[-1])) for shape in subject.tensors.values()
+            )
         case Conversion():
             return VOCABULARY_BYTES
         case Quantized():

@@ -92,14 +92,14 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
         case RoutingReport():
             further = _report_thread(plan, subject)
             first = TORCH_BYTES + report_data_bytes(plan, subject)
-        case Imatrix():
-            first, further = TORCH_BYTES + matrix_data_bytes(plan, subject), _matrix_thread(plan)
         case Reference() | FileLoss():
             item = subject if isinstance(subject, Reference) else subject.reference
             further = _loss_thread(item)
             # two output matrices, of which one may be dequantized at the moment
             heads = 2 * FLOAT32 * item.node.config["vocab_size"] * item.node.config["hidden_size"]
             first = TORCH_BYTES + read_bytes(plan, item.node.config, item.texts) + heads + further
+        case Imatrix():
+            first, further = TORCH_BYTES + matrix_data_bytes(plan, subject), _matrix_thread(plan)
         case Conversion():
             first, further = TORCH_BYTES, 0  # the converter and the vocabulary
         case Quantized():

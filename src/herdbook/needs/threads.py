@@ -5,16 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.needs.memory import memory_bytes
-from herdbook.plan import (
-    Evaluation,
-    FileLoss,
-    Imatrix,
-    Part,
-    Quantized,
-    Reference,
-    RoutingReport,
-    Search,
-)
+from herdbook.plan import Evaluation, FileLoss, Imatrix, Part, Quantized, Reference, RoutingReport, Search
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan

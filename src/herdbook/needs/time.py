@@ -115,11 +115,6 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
             return rates.start + subject.size_bytes * (1 / rates.network + 1 / rates.disk)
         case RoutingReport():
             return _report(plan, subject, threads, rates)
-        case Imatrix():
-            texts = [plan.recipe.calibration[name] for name in subject.texts]
-            tokens = sum(text.windows * text.tokens for text in texts)
-            read = plan.released.size_bytes / rates.disk if texts else 0
-            return rates.start + read + _forward_operations(plan.released, tokens) / rates.float32 / threads
         case Reference():
             passes = 2 if subject.has_control else 1
             return rates.start + passes * _reading(plan, subject, threads, rates)
@@ -127,6 +122,11 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
             fetched = subject.locked.file.size_bytes / rates.network if subject.locked else 0
             unpacked = ELEMENTWISE * plan.released.parameters / rates.float32
             return rates.start + fetched + unpacked + _reading(plan, subject.reference, threads, rates)
+        case Imatrix():
+            texts = [plan.recipe.calibration[name] for name in subject.texts]
+            tokens = sum(text.windows * text.tokens for text in texts)
+            read = plan.released.size_bytes / rates.disk if texts else 0
+            return rates.start + read + _forward_operations(plan.released, tokens) / rates.float32 / threads
         case Conversion():
             return rates.start  # the vocabulary alone
         case Quantized():

@@ -315,16 +315,6 @@ def _measured(plan: Plan) -> Iterator[Job]:
         yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
 
 
-def matrix_files(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
-    """Return the files of an importance matrix: itself, and its record."""
-    return plan.layout.matrix(matrix), plan.layout.matrix_record(matrix)
-
-
-def _matrix_inputs(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
-    given = (plan.beside_recipe(matrix.given.name),) if matrix.given else ()
-    return (*folder_paths(plan, plan.released), *given)
-
-
 def _losses(plan: Plan, released: tuple[Path, ...]) -> Iterator[Job]:
     layout, reference = plan.layout, plan.reference
     if reference is None:
@@ -336,6 +326,16 @@ def _losses(plan: Plan, released: tuple[Path, ...]) -> Iterator[Job]:
         if item.quantized:
             read += (layout.quantized(item.quantized), layout.quantized_record(item.quantized))
         yield Job("loss", item.id, item.key, read, (layout.loss(item),), item)
+
+
+def matrix_files(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
+    """Return the files of an importance matrix: itself, and its record."""
+    return plan.layout.matrix(matrix), plan.layout.matrix_record(matrix)
+
+
+def _matrix_inputs(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
+    given = (plan.beside_recipe(matrix.given.name),) if matrix.given else ()
+    return (*folder_paths(plan, plan.released), *given)
 
 
 def data_paths(plan: Plan, data: EvaluationData) -> tuple[Path, ...]:

@@ -83,12 +83,12 @@ def _quantizes(recipe: Recipe) -> bool:
     return bool(recipe.quantize)
 
 
-def _weighs(recipe: Recipe) -> bool:
-    return bool(recipe.quantize and recipe.quantize.imatrix)
-
-
 def _draws(recipe: Recipe) -> bool:
     return bool(recipe.card.templates or recipe.release.image)
+
+
+def _weighs(recipe: Recipe) -> bool:
+    return bool(recipe.quantize and recipe.quantize.imatrix)
 
 
 def _fetches(recipe: Recipe) -> bool:

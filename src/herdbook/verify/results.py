@@ -265,13 +265,13 @@ def _reference(plan: Plan, release: Release, item: Reference) -> Expected:
 def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
     name = f"{LOSSES}/{item.id}.json"
     found = release.subject.json(name)
-    said, free = dict(item.about), {"total", "texts"}
+    stated, free = dict(item.about), {"total", "texts"}
     if item.quantized:
-        said["file"] = file_of(release, item.quantized)
-        said |= _widths(recorded_types(release, item.quantized))
+        stated["file"] = file_of(release, item.quantized)
+        stated |= _widths(recorded_types(release, item.quantized))
     elif item.locked:
         pinned = item.locked.file
-        said["file"] = {"sha256": pinned.sha256, "size_bytes": pinned.size_bytes}
+        stated["file"] = {"sha256": pinned.sha256, "size_bytes": pinned.size_bytes}
         free |= {"bits_per_weight", "types"}
     sizes = _sizes(plan, item.reference)
     counts = {text: windows * (tokens - 1) for text, windows, tokens in sizes}
@@ -282,7 +282,7 @@ def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
     return Expected(
         name,
         LOSS_CODE,
-        said,
+        stated,
         frozenset(free),
         [
             (counts, texts),
