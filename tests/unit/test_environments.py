@@ -167,6 +167,8 @@ def test_the_device_chooses_the_environment(device, kind, monkeypatch):
         "evaluate": "evaluate",
         "convert": "quantize",
         "imatrix": "quantize",
+        "loss": "quantize",
+        "reference": "quantize",
         "quantize": "quantize",
     }
     assert chosen == {name: f"../envs/{step}{kind}.yaml" for name, step in steps.items()}
