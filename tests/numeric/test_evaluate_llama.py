@@ -121,3 +121,19 @@ def test_another_version_of_the_runtime_is_refused(tmp_path, monkeypatch, instal
         StepError, match=f"llama-cpp-python {llama_runtime.VERSION} is needed, and {installed or 'none'}"
     ):
         llama_runtime.opener(tmp_path / "m.gguf", 1)
+
+
+def test_other_tokens_than_the_tokenizer_s_are_named(loaded):
+    """The planted fault: a vocabulary in which one token has the place of another, as if its scores were lost."""
+
+    class Wrong(Runtime):
+        def tokens(self, text, *, begin):
+            right = super().tokens(text, begin=begin)
+            return [7, *right[1:]] if text.startswith("In 1984") and not begin else right
+
+    def open_with(kind):
+        return lambda tokens: kind(loaded["pretrained"], loaded["tokenizer"], tokens)
+
+    LlamaLM(open_with(Runtime), 128, tokenizer=loaded["tokenizer"])
+    with pytest.raises(StepError, match=r"evaluate x: llama.cpp cuts 'In 1984.* from number 1 on, \[7, "):
+        LlamaLM(open_with(Wrong), 128, title="evaluate x", tokenizer=loaded["tokenizer"])

@@ -220,6 +220,8 @@ def test_the_device_chooses_the_environment(device, kind, monkeypatch):
         "evaluate": "evaluate",
         "convert": "quantize",
         "imatrix": "quantize",
+        "loss": "quantize",
+        "reference": "quantize",
         "quantize": "quantize",
         "reference": "quantize",
         "loss": "quantize",

@@ -20,8 +20,9 @@ def check(plan: Plan) -> list[str]:
     """
     from herdbook.plan.whole import check_nodes
     from herdbook.steps.fetch.tokenizer import check_tokenizers
+    from herdbook.steps.imatrix.given import check_given
     from herdbook.steps.quantize.vocabulary import check_vocabulary
 
     check_nodes(plan)
-    warnings = [check_tokenizers(plan), check_vocabulary(plan)]
+    warnings = [check_given(plan), check_tokenizers(plan), check_vocabulary(plan)]
     return [*plan.warnings, *filter(None, warnings)]

@@ -188,8 +188,9 @@ def _dense(config: dict[str, Any], family: Family) -> Any:
     """Return the configuration of a dense model with a mixture's attention."""
     from transformers import AutoConfig
 
-    # Of a family's dense types, the last can have a sliding window, and the first (Llama) attention biases.
-    kind = family.sources[-1] if family.window else family.sources[0]
+    # Of a family's dense types, the last is nearest: Qwen's have biases and norms. Mistral's has a window and no biases, Llama's the
+    # other way round.
+    kind = next(source for source in reversed(family.sources) if source != "mistral" or family.window)
     facts = {
         key: value for key, value in config.items() if key not in {"model_type", "architectures", "auto_map"}
     }

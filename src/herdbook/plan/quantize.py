@@ -13,7 +13,7 @@ from herdbook.errors import RecipeError
 from herdbook.humanize import plural
 from herdbook.key import SHORT, digest
 from herdbook.plan.code import TOKENIZERS, Code
-from herdbook.quantization.budget import smallest
+from herdbook.quantization.budget import bits_within, smallest
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.mixture import ENDS, Choices, Traits, choose_types, is_quantized, lacking_matrix
 from herdbook.quantization.split import part_names, runs
@@ -158,7 +158,7 @@ def with_types(item: Quantized, types: Mapping[str, str]) -> Quantized:
         raise ValueError(f"{item.file}: its types are not those of its tensors")
     tensors = tuple(replace(tensor, type=types[tensor.name], wanted="") for tensor in item.tensors)
     size = sum(tensor.size_bytes for tensor in tensors)
-    if 8 * size > item.budget * sum(tensor.parameters for tensor in tensors):
+    if 8 * size > bits_within(item.budget, tensors):
         raise ValueError(f"{item.file}: has more than {item.budget:g} bits per weight")
     return replace(item, tensors=tensors, budget=None)
 

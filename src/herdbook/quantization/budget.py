@@ -8,6 +8,7 @@ those on the lower convex hull of its losses over its bits are steps (Fox 1966, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ CANDIDATES = (
     "Q8_0",
 )
 NARROW = ("IQ4_NL", "Q4_0", "Q5_0", "Q8_0", "F16")  # for rows that are no multiple of 256
+ROUNDING = 1e-6  # of a bit, so that a budget that is a quotient of bits and weights leads back to these bits
 # What the header names as the file's method: the one of about so many bits.
 NAMED = ((2.9, "Q2_K"), (3.9, "Q3_K_M"), (4.95, "Q4_K_M"), (5.8, "Q5_K_M"), (7.0, "Q6_K"), (16.0, "Q8_0"))
 
@@ -65,6 +67,12 @@ def smallest(tensors: Iterable[Typed], *, matrix: bool) -> float:
         bits += 8 * own.size_bytes
         parameters += own.parameters
     return bits / parameters
+
+
+def bits_within(bits_per_weight: float, tensors: Iterable[Typed]) -> int:
+    """Return the most bits that all tensors may have together."""
+    parameters = sum(tensor.parameters for tensor in tensors)
+    return math.floor(bits_per_weight * parameters + ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ def allocate(
                 steps.append(_Step((before[2] - after[2]) / bits, tensor.name, order, after[0], bits))
         else:
             spent += 8 * tensor.size_bytes
-    left = bits_per_weight * sum(tensor.parameters for tensor in tensors) - spent
+    left = bits_within(bits_per_weight, tensors) - spent
     full: set[str] = set()
     for step in sorted(steps, key=lambda step: (-step.gain, step.name, step.order)):
         if step.bits > left:

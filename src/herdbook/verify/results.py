@@ -21,7 +21,7 @@ from herdbook.plan.routing import ROUTING_CODE
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.differences import difference
-from herdbook.verify.gguf.recorded import recorded_types
+from herdbook.verify.gguf.recorded import file_of, recorded_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -160,13 +160,8 @@ def _wholes(item: Evaluation, found: Mapping[str, Any]) -> tuple[dict[str, Any],
 
 def _weights(release: Release, item: Evaluation) -> dict[str, str]:
     """Return the digests of the files that were measured, as the release has or records them."""
-    if item.quantized and item.quantized.is_split:
-        name = f"{RECORDS}/{item.quantized.id}.gguf.json"
-        found = release.subject.json(name)
-        with damaged(name):
-            return {item.quantized.file: str(found["file"]["sha256"])}
     if item.quantized:
-        return {item.quantized.file: release.sums[item.quantized.file]}
+        return {item.quantized.file: str(file_of(release, item.quantized)["sha256"])}
     records = release.records()
     with damaged(f"the records of {item.node.name}"):
         return {
@@ -272,10 +267,7 @@ def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
     found = release.subject.json(name)
     stated, free = dict(item.about), {"total", "texts"}
     if item.quantized:
-        if item.quantized.is_split:  # its joined parts are compared at `recomputed`
-            free.add("file")
-        else:
-            stated["file"] = _file(release, item.quantized.file)
+        stated["file"] = file_of(release, item.quantized)
         stated |= _widths(recorded_types(release, item.quantized))
     elif item.locked:
         pinned = item.locked.file
@@ -320,7 +312,12 @@ def _widths(item: Quantized) -> dict[str, Any]:
 def _imatrix(release: Release, item: Imatrix) -> Expected:
     name = f"{RECORDS}/{item.id}{IMATRIX}.json"
     found = release.subject.json(name)
-    stated = {**item.about, "file": _file(release, item.file), "tensors": sorted(item.tensors)}
+    file = release.subject.files.get(item.file)
+    stated = {
+        **item.about,
+        "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
+        "tensors": sorted(item.tensors),
+    }
     if not item.given:
         stated["chunks"] = item.chunks
     with damaged(name):
@@ -332,9 +329,7 @@ def _quantized(release: Release, planned: Quantized) -> Expected:
     item = recorded_types(release, planned)
     name = f"{RECORDS}/{item.id}.gguf.json"
     found = release.subject.json(name)
-    stated = dict(item.about)
-    if not item.is_split:  # else, joined parts are compared at `recomputed`
-        stated["file"] = _file(release, item.file)
+    stated = {**item.about, "file": file_of(release, item)}
     widths = _widths(item)
     stated |= {"parameters": sum(widths["types"].values()), **widths}
     with damaged(name):
@@ -342,9 +337,3 @@ def _quantized(release: Release, planned: Quantized) -> Expected:
         listed = [[entry["name"], entry["type"]] for entry in found["tensors"]]
     expected = [[tensor.name, tensor.type] for tensor in item.tensors]
     return Expected(name, QUANTIZE_CODE, stated, free, [(expected, listed)])
-
-
-def _file(release: Release, name: str) -> dict[str, Any]:
-    """Return what a record states about a file of the release."""
-    file = release.subject.files.get(name)
-    return {"sha256": release.sums.get(name), "size_bytes": file.size_bytes if file else 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,12 @@ TOKENIZER = "quantize: 'base' cannot be converted to GGUF with the tokenizer of 
 
 
 def quantized(
-    *, without: tuple[str, ...] = (), methods: tuple[Any, ...] = ("Q8_0",), **changes: Any
+    *,
+    without: tuple[str, ...] = (),
+    methods: tuple[Any, ...] = ("Q8_0",),
+    split: str | None = None,
+    imatrix: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Callable[[Path], Path]:
     """Return a maker of a quantized model with a changed configuration, or without some files."""
 
@@ -27,7 +33,38 @@ def quantized(
         for name in without:
             (folder / "base" / name).unlink()
         models = {"base": {"folder": "base"}}
-        return tiny.write_recipe(folder / "recipe.yaml", models, quantize={"methods": list(methods)})
+        more = {key: value for key, value in (("split", split), ("imatrix", imatrix)) if value}
+        section = {"methods": list(methods), **more}
+        return tiny.write_recipe(folder / "recipe.yaml", models, quantize=section)
+
+    return make
+
+
+def weighted(
+    *, layers: int = 2, columns: int = 32, value: float = 1.0, content: bytes = b""
+) -> Callable[[Path], Path]:
+    """Return a maker of a quantized model with a given importance matrix, as another program writes it."""
+
+    def make(folder: Path) -> Path:
+        import gguf
+        import numpy as np
+
+        writer = gguf.GGUFWriter(str(folder / "m.gguf"), "")
+        writer.add_type("imatrix")
+        for layer in range(layers):
+            for name in ("attn_k", "attn_q", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+                width = 64 if name == "ffn_down" else columns
+                writer.add_tensor(
+                    f"blk.{layer}.{name}.weight.in_sum2", np.full((1, width), value, np.float32)
+                )
+                writer.add_tensor(f"blk.{layer}.{name}.weight.counts", np.full((1, 1), 99, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        if content:
+            (folder / "m.gguf").write_bytes(content)
+        return quantized(methods=("IQ4_NL",), imatrix={"file": "m.gguf"})(folder)
 
     return make
 
@@ -89,6 +126,46 @@ CASES = [
         "`quantize` by a method that needs an importance matrix",
         quantized(hidden=256, intermediate=256, methods=("Q8_0", "IQ2_XS")),
         "quantize.methods.1: IQ2_XS needs an importance matrix, without which IQ2_XS would be useless",
+    ),
+    Case(
+        "`quantize` with an importance matrix of another model",
+        weighted(columns=16),
+        "m.gguf: is the importance matrix of another model: blk.0.attn_q.weight has 1 x 16 columns there",
+    ),
+    Case(
+        "`quantize` with an importance matrix of fewer layers",
+        weighted(layers=1),
+        "m.gguf: is the importance matrix of another model: it lacks blk.1.attn_q.weight",
+    ),
+    Case(
+        "`quantize` with an importance matrix that contains NaN",
+        weighted(value=math.nan),
+        "m.gguf: blk.0.attn_k.weight: has values that are infinite, negative or not a number",
+    ),
+    Case(
+        "`quantize` with a file that is no importance matrix",
+        weighted(content=b"words"),
+        "m.gguf: is no importance matrix: neither a GGUF nor of the older form",
+    ),
+    Case(
+        "`quantize` with a budget below the narrowest types",
+        quantized(hidden=256, intermediate=256, methods=({"bpw": 2.5},)),
+        "quantize.methods.0.bpw: with the narrowest types, the file has 2.671 bits per weight",
+    ),
+    Case(
+        "`quantize` with a budget in parts",
+        quantized(methods=({"bpw": 5},), split="1GB"),
+        "quantize: split: the sizes of the tensors of a file with `bpw` are known after it is made only",
+    ),
+    Case(
+        "`quantize` with an importance matrix from a text that is not in `calibration`",
+        quantized(imatrix={"texts": ["general"]}),
+        "quantize.imatrix.texts.0: no calibration is named 'general'",
+    ),
+    Case(
+        "`quantize` with an output matrix of a type that needs an importance matrix",
+        quantized(hidden=256, methods=({"method": "Q4_K_M", "name": "mine", "output": "IQ2_XS"},)),
+        "quantize.methods.0: output.weight cannot be IQ2_XS, since ggml ends without an importance matrix",
     ),
     Case(
         "`quantize` with a type for no tensor",

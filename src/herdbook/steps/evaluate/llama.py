@@ -13,6 +13,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 
 from herdbook.errors import StepError
 from herdbook.steps.evaluate.batches import Batched, NanError
+from herdbook.steps.evaluate.llama_tokens import check_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,10 @@ class LlamaLM(Batched):
         max_length: The most tokens that the model reads at once.
         answers: See ``Batched``.
         title: See ``Batched``.
-        tokenizer: The model's tokenizer in transformers, for its chat template alone.
+        tokenizer: The model's tokenizer in transformers, for its chat template, and to compare tokens with.
+
+    Raises:
+        StepError: If the file's tokens are not those of the tokenizer.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class LlamaLM(Batched):
         self._opened, self._words, self._room = opened, opened(0), 0
         self._model: Runtime | None = None
         self._max_length, self.tokenizer = max_length, tokenizer
+        if tokenizer is not None:
+            check_tokens(self._words, tokenizer, title)
 
     @property
     def eot_token_id(self) -> int:

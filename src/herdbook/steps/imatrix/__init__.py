@@ -2,6 +2,7 @@
 
 ===========  ==============================================================================
 ``measure``  the inputs of all matrices, by the layer-by-layer forward pass
+``given``    whether a given matrix is that of the model, before anything is built
 ``fit``      whether a matrix is that of a model, and experts that too few tokens reached
 ``step``     the step
 ===========  ==============================================================================

@@ -1,4 +1,4 @@
-"""The types of a file that were chosen when it was made, as the release records them."""
+"""What the plan does not know of a quantized file, as the release records it: types that were chosen when it was made, and what its parts join to."""
 
 from __future__ import annotations
 
@@ -25,3 +25,20 @@ def recorded_types(release: Release, item: Quantized) -> Quantized:
     found: Any = release.subject.json(name)
     with damaged(name):
         return with_types(item, {str(entry["name"]): str(entry["type"]) for entry in found["tensors"]})
+
+
+def file_of(release: Release, item: Quantized) -> dict[str, Any]:
+    """Return size and digest of a file: as the release has it, or, of one in parts, as its record has it.
+
+    That the parts join to it is shown by the level `recomputed`.
+
+    Raises:
+        VerificationError: If the record is damaged.
+    """
+    if item.is_split:
+        name = f"{RECORDS}/{item.id}.gguf.json"
+        found: Any = release.subject.json(name)
+        with damaged(name):
+            return {key: found["file"][key] for key in ("sha256", "size_bytes")}
+    file = release.subject.files.get(item.file)
+    return {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0}
