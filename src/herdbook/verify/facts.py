@@ -31,7 +31,7 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
+from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe, Pypi
 from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import TOKENIZER_FILES
 from herdbook.verify.fact import ASSERTED, Fact
@@ -417,6 +417,14 @@ FACTS = (
     Fact("names, shapes, types and order of the tensors in GGUF files", GGUF, (), "the released tensors, and the recipe's methods", "claims", _quantizes),
     Fact("bytes of the tensors in GGUF files", GGUF, ("tensors",), "the released weights", "recomputed", _quantizes),
     Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), CONVERTER, "rebuild", _quantizes),
+    Fact(
+        "the tokenizer and chat template, if a package has the source as GGUF",
+        "the release",
+        (),
+        "the package's GGUF, read again",
+        "rebuild",
+        _has(Pypi),
+    ),
     Fact(AGE, "the release", (), "a reference from elsewhere: `--expect`, `--not-before`", ASSERTED),
 )  # fmt: skip
 
