@@ -36,22 +36,37 @@ SOURCES = ("base", "talk", "reason")
 EXPERTS = ("base-laser", "talk", "base-laser", "reason")
 REPO = "herd/Herd-4x7B-laser"
 HERE = Path(__file__).parents[1]
-# Prints what is to be made, in order, by the code of any version: rule and key of each job, and the shards that nothing needs then.
-JOBS = """
+# Locks, builds and publishes by the code of any version, in one process, which imports what it needs but once; deletes shards as
+# soon as nothing needs them, since all would fill the disk; and prints size and number of the released tensors.
+BUILD = """
 import json, sys
 from pathlib import Path
 from herdbook import plan as plans
-plan = plans.load(Path(sys.argv[1]), Path(sys.argv[2]))
-jobs = []
+from herdbook.cli.main import main
+
+def do(*arguments):
+    if status := main(list(arguments)):
+        sys.exit(f"herdbook {arguments[0]} ended with {status}")
+
+recipe, results = map(Path, sys.argv[1:])
+do("lock")
+plan = plans.load(recipe, results)
 for node in plan.nodes.values():
-    needless = [str(plan.layout.shard(part)) for name in sorted(set(node.parents)) for part in plan.nodes[name].parts]
-    jobs += [[[part.rule, part.key], []] for part in node.parts] + [[["assemble", node.key], needless]]
-released = plan.released.parts
-print(json.dumps({
-    "jobs": jobs, "release": str(plan.layout.release_folder), "report": str(plan.layout.verification),
-    "size": sum(part.size_bytes for part in released), "tensors": sum(len(part.tensors) for part in released),
-}))
+    for part in node.parts:
+        do(part.rule, part.key)
+    do("assemble", node.key)
+    for parent in set(node.parents):
+        for part in plan.nodes[parent].parts:
+            plan.layout.shard(part).resolve().unlink(missing_ok=True)  # a fetched one may be a link into the cache
+            plan.layout.shard(part).unlink(missing_ok=True)
+for step in ("routing", "card", "release", "attest"):
+    do(step)
+do("verify", str(plan.layout.release_folder), "--json", str(plan.layout.verification))
+do("publish")
+parts = plan.released.parts
+print(json.dumps([sum(part.size_bytes for part in parts), sum(len(part.tensors) for part in parts)]))
 """
+LEVELS = ("files", "claims", "upstream", "equality", "recomputed")
 STATUSES = {0: "passed", 8: "failed", 9: "unverified", 10: "broken"}
 
 
@@ -69,15 +84,16 @@ def write_recipe(path: Path, layers: int, repo: str) -> None:
     path.write_text(yaml.safe_dump({"models": models, "release": release}, sort_keys=False))
 
 
-def checks(sample: str) -> list[tuple[str, ...]]:
-    """Return the levels that are measured, with a sample where it counts."""
+def checks(sample: str, chosen: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the chosen levels, with a sample where it counts."""
     sampled = ("--sample", sample)
-    return [
+    levels = [
         *[(level,) for level in ("files", "claims", "upstream")],
         ("equality", *sampled),
         ("equality", "--sample", "all"),
         ("recomputed", *sampled),
     ]
+    return [level for level in levels if level[0] in chosen]
 
 
 class Bench:
@@ -104,27 +120,15 @@ class Bench:
         return run(command, self.environment, accepted=accepted, folder=self.work)
 
     def build(self, layers: int) -> tuple[int, int]:
-        """Lock, build and publish; return the size of the weights, and how many tensors they are.
-
-        Shards are deleted as soon as nothing needs them, since all would fill the disk.
-        """
+        """Lock, build and publish; return the size of the weights, and how many tensors they are."""
         self.work.mkdir(exist_ok=True)
         write_recipe(self.recipe, layers, self.repo)
-        self.herdbook("lock")
-        command = [sys.executable, "-P", "-c", JOBS, str(self.recipe), str(self.work / "results")]
-        found = json.loads(subprocess.check_output(command, env=self.environment, cwd=self.work))
-        for (rule, key), needless in found["jobs"]:
-            self.herdbook(rule, key)
-            for shard in map(Path, needless):
-                shard.resolve().unlink(missing_ok=True)  # a fetched one may be a link into the cache
-                shard.unlink(missing_ok=True)
-        for step in ("routing", "card", "release", "attest"):
-            self.herdbook(step)
-        self.herdbook("verify", found["release"], "--json", found["report"])
-        self.herdbook("publish")
+        command = [sys.executable, "-P", "-c", BUILD, str(self.recipe), str(self.work / "results")]
+        said = subprocess.check_output(command, env=self.environment, cwd=self.work, text=True)
+        size, count = json.loads(said.splitlines()[-1])
         clear(self.work / "results")
         clear(self.work / "home")
-        return found["size"], found["tensors"]
+        return size, count
 
     def verify(self, *level: str) -> tuple[str, int, int, Cost]:
         """Verify the published release with an empty cache; return the result, bytes, requests, and the process."""
@@ -152,6 +156,7 @@ def main() -> None:
         "--part", type=int, default=1, help="divide all widths by 2, 4 or 8, for less time (default: 1)"
     )
     parser.add_argument("--sample", default="500MB", help="bytes that are compared (default: 500MB)")
+    parser.add_argument("--levels", nargs="+", choices=LEVELS, default=LEVELS, help="default: all")
     parser.add_argument("--rounds", type=int, default=1, help="the round with the least seconds counts")
     parser.add_argument("--against", type=Path, help="a checkout of another commit, to compare with")
     parser.add_argument("--work", type=Path, help="folder for 20 GB (default: a temporary one)")
@@ -164,7 +169,7 @@ def main() -> None:
                 Bench(Path(name) / f"code{number}", hub, code, f"{REPO}{number or ''}")
                 for number, code in enumerate(codes)
             ]
-            measure(benches, layers, checks(options.sample), options.rounds)
+            measure(benches, layers, checks(options.sample, options.levels), options.rounds)
 
 
 def publish_sources(work: Path, hub: LocalHub, layers: int, part: int) -> None:

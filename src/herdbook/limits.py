@@ -88,6 +88,8 @@ LOCK_KEYS = 10_000
 LINEAGE = Limit(64_000_000, 3_000_000)
 # Vocabularies of 262,000 tokens with their merges: 33 MB, 2,200,000 values.
 TOKENIZER = Limit(64_000_000, 4_000_000)
+# The largest vocabularies have 262,000.
+TOKENS = 1_000_000
 # 60,000 documents, as of all tasks of a leaderboard: 15 MB, 600,000 values.
 SAMPLES = Limit(128_000_000, 8_000_000)
 # Header of 36,000 tensors in one file: 5 MB, 400,000 values. Shards of a 7B model: 35 kB.

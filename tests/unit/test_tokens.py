@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from herdbook import limits
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook.errors import RecipeError, SourceError
@@ -158,6 +159,32 @@ def test_the_tokens_of_a_gguf_are_those_of_its_arrays(tmp_path, kind):
     assert read_vocabulary(made, made.__getitem__, "here") == {
         token: number for number, token in enumerate(array)
     }
+
+
+def test_a_token_that_a_tokenizer_has_twice_is_named(tmp_path):
+    model = ModelProto()
+    for piece in ("<unk>", "cow", "bull", "cow"):
+        model.pieces.add(piece=piece, score=0.0)
+    (tmp_path / "tokenizer.model").write_bytes(model.SerializeToString())
+    with pytest.raises(SourceError, match=r"here: tokenizer\.model .*it has the token 'cow' twice"):
+        read(tmp_path)
+    scored = [["<unk>", 0.0], ["cow", -1.0], ["bull", -2.0], ["cow", -3.0]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram", "vocab": scored}}))
+    with pytest.raises(SourceError, match=r"here: tokenizer\.json .*it has the token 'cow' twice"):
+        read(tmp_path)
+
+
+def test_a_tokenizer_model_does_not_take_time_or_memory_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "TOKENS", 2)
+    model = ModelProto()
+    for piece in ("<unk>", "cow", "bull"):
+        model.pieces.add(piece=piece, score=0.0)
+    (tmp_path / "tokenizer.model").write_bytes(model.SerializeToString())
+    with pytest.raises(SourceError, match=r"here: refused: tokenizer\.model has more than 2 tokens"):
+        read(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(b"\xff" * 4_000_000)  # one integer, of 28 million bits
+    with pytest.raises(SourceError, match=r"here: tokenizer\.model .*an integer of more than 64 bits"):
+        read(tmp_path)
 
 
 def test_what_is_no_vocabulary(tmp_path):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.files import dump_json
+from herdbook.layout import CONFIG, GENERATION_CONFIG, WEIGHTS_INDEX
 from herdbook.plan.alignment import own_vocabulary
 from herdbook.recipe import Merge, Moe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from herdbook.lock import LockedSource
     from herdbook.plan.model import Node
     from herdbook.plan.plan import Plan
 
@@ -48,6 +50,17 @@ def read_files(plan: Plan, node: Node) -> list[Path]:
     """Return the paths of the files of its ``files_origin`` that a model's files are taken from, or made from."""
     folder, made = plan.layout.folder(files_origin(plan, node)), made_files(plan, node)
     return [folder / name for name in node.files if name not in made or name != CONFIG]
+
+
+def converted_settings(locked: LockedSource) -> dict[str, bytes]:
+    """Return the configurations that are made from a GGUF, by the names of their files, as the lock has them; none of another source.
+
+    So they are those that were checked, whichever version of transformers reads the GGUF's header once more.
+    """
+    if locked.weights != "gguf":
+        return {}
+    settings = {CONFIG: locked.config, GENERATION_CONFIG: locked.generation}
+    return {name: dump_json(content).encode() for name, content in settings.items() if content}
 
 
 def made_files(plan: Plan, node: Node) -> list[str]:

@@ -30,6 +30,7 @@ MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
 TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")
 # Protocol Buffers: kinds of fields.
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+LONGEST = 70  # bits of an integer of ten bytes
 PIECES = 1  # a field of SentencePiece's `ModelProto`
 TEXT, SCORE, KIND = 1, 2, 3  # fields of its `SentencePiece`
 NORMAL = 1  # the kind of a piece that states none
@@ -113,7 +114,10 @@ def _fast(content: bytes) -> Vocabulary:
     check_growth(tokenizer.get("normalizer"))
     tokens = tokenizer["model"]["vocab"]
     if isinstance(tokens, list):  # with scores, in the order of their ids
-        tokens = {token: number for number, (token, _) in enumerate(tokens)}
+        listed = [token for token, _ in tokens]
+        tokens = {token: number for number, token in enumerate(listed)}
+        if len(tokens) < len(listed):
+            raise ValueError(f"it has the token {_twice(listed)!r} twice")
     return _checked(
         {**tokens, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}}
     )
@@ -158,9 +162,14 @@ def _sentencepiece(content: bytes) -> Vocabulary | None:
     pieces = read_pieces(content)
     found = {piece.text: number for number, piece in enumerate(pieces)}
     if len(found) < len(pieces):
-        twice = next(piece.text for number, piece in enumerate(pieces) if found[piece.text] != number)
-        raise ValueError(f"it has the token {twice!r} twice")
+        raise ValueError(f"it has the token {_twice([piece.text for piece in pieces])!r} twice")
     return found
+
+
+def _twice(tokens: list[str]) -> str:
+    """Return the first token of a list that is in it once more."""
+    last = {token: number for number, token in enumerate(tokens)}
+    return next(token for number, token in enumerate(tokens) if last[token] != number)
 
 
 def read_pieces(content: bytes) -> list[Piece]:
@@ -169,10 +178,12 @@ def read_pieces(content: bytes) -> list[Piece]:
     Raises:
         ValueError, IndexError, KeyError, struct.error: If it is not of that format.
     """
-    pieces = []
+    pieces: list[Piece] = []
     for number, piece in _fields(content):
         if number != PIECES:
             continue
+        if len(pieces) == limits.TOKENS:
+            raise limits.OverLimitError(f"has more than {limits.TOKENS:,} tokens")
         fields: dict[int, Any] = dict(_fields(piece))
         score = struct.unpack("<f", fields[SCORE])[0] if SCORE in fields else 0.0
         pieces.append(Piece(fields[TEXT].decode("utf-8"), score, fields.get(KIND, NORMAL)))
@@ -193,6 +204,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
             at += 1
             value |= (byte & 0x7F) << shift
             shift += 7
+            if shift > LONGEST:
+                raise ValueError("it has an integer of more than 64 bits")
             if byte < 0x80:
                 return value
 

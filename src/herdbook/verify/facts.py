@@ -35,7 +35,7 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
+from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe, Pypi
 from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
 from herdbook.verify.fact import ASSERTED, Fact
@@ -480,6 +480,14 @@ FACTS = (
     Fact("importance matrices, and how many tokens reached each expert", f"*{IMATRIX}", (), TEXTS, ASSERTED, _weighs),
     Fact("bytes of the tensors in GGUF files", GGUF, ("tensors",), "the released weights", "recomputed", _quantizes),
     Fact("the order of the entries in GGUF files, and the bytes between tensors", GGUF, (), FROM_CONVERTER, "rebuild", _quantizes),
+    Fact(
+        "the tokenizer and chat template, if a package has the source as GGUF",
+        "the release",
+        (),
+        "the package's GGUF, read again",
+        "rebuild",
+        _has(Pypi),
+    ),
     Fact(AGE, "the release", (), "a reference from elsewhere: `--expect`, `--not-before`", ASSERTED),
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from herdbook.files import dump_json, git_blob_id
 from herdbook.layout import CONFIG, LOCK, WEIGHTS_INDEX, input_file
 from herdbook.lock.task import read_task
 from herdbook.plan.alignment import own_vocabulary
-from herdbook.plan.folder import files_origin, folder_files, made_files
+from herdbook.plan.folder import converted_settings, files_origin, folder_files, made_files
 from herdbook.plan.material import carried_inputs
 from herdbook.plan.node import ASSEMBLE_CODE
 from herdbook.plan.operation import FetchFile
@@ -38,7 +38,12 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
     """Derive each file beside the weights from recipe and lock, and compare it."""
     node = plan.released
     own = own_vocabulary(plan.lock, plan.nodes, node.name)
-    written = {name: own.files[name] for name in made_files(plan, node) if own and name in own.files}
+    origin = files_origin(plan, node)
+    converted = converted_settings(plan.lock.sources[origin.name])
+    written = {
+        name: hashlib.sha256(content).hexdigest() for name, content in converted.items() if name in node.files
+    }
+    written |= {name: own.files[name] for name in made_files(plan, node) if own and name in own.files}
     if CONFIG in made_files(plan, node):
         written[CONFIG] = _digest(dump_json(node.config))
     if WEIGHTS_INDEX in folder_files(node):
@@ -56,7 +61,6 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         else:
             yield BESIDE.failed(name, detail, **about)
     taken = {name: file for name, file in _pinned(plan).items() if name in node.files and name not in written}
-    origin = files_origin(plan, node)
     for name, (sha256, git_blob) in taken.items():
         expected = sha256 or git_blob or ""
         found = release.digests.get(name, "no such file")

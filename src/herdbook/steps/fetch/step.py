@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from herdbook import hub
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
 from herdbook.files import atomic_writer, clone, git_blob_id, link, sha256_file, write_json, written_meanwhile
+from herdbook.plan.folder import converted_settings
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges
 from herdbook.progress import track, track_bytes
 from herdbook.recipe import Folder, Hub, Pypi
@@ -211,7 +212,7 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
             raise SourceError(
                 f"models.{node.name}: its tokenizer has different files than when it was locked. Run `herdbook lock`."
             )
-        for name, content in files.items():
+        for name, content in {**files, **converted_settings(locked)}.items():
             with atomic_writer(folder / name) as file:
                 file.write(content)
         return
